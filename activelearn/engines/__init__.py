@@ -1,0 +1,1 @@
+"""The only callers of outside programs and models."""

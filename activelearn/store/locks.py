@@ -1,0 +1,195 @@
+"""Claims and the lease: plain files made with O_EXCL and kept fresh by a heartbeat; no flock, so NFS is fine.
+
+A claim keeps two workers from running one task side by side; a lease keeps two drivers out of one folder. Neither is
+needed for correctness (publishing is: the first writer wins), both save work. A holder that died is recognised at once
+on its own host (its process is gone) and by a heartbeat that stopped elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+from activelearn.errors import FolderHeld
+from activelearn.store.files import HOST, disk_errors, unique_suffix
+
+HEARTBEAT_S: Final = 5.0
+STALE_AFTER_S: Final = 120.0
+
+
+def process_started(pid: int) -> str:
+    """Return when a process of this host started (clock ticks since boot), or "" if it is gone (or a zombie)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return "" if not _alive(pid) else "unknown"
+    return "" if fields[0] in {"Z", "X"} else fields[19]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Claim:
+    """One lock file, held between :meth:`acquire` and :meth:`release`.
+
+    Parameters
+    ----------
+    path
+        The lock file.
+    stale_after_s
+        A heartbeat older than this means that the holder is gone.
+    """
+
+    def __init__(self, path: Path, *, stale_after_s: float = STALE_AFTER_S) -> None:
+        self.path = path
+        self.stale_after_s = stale_after_s
+        self.token = uuid.uuid4().hex
+        self._released = threading.Event()
+
+    def acquire(self) -> bool:
+        """Take the lock, breaking it first if its holder is gone; return whether we hold it now."""
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._create():
+                return True
+            holder = self.holder()
+            if holder is not None and self._is_stale(holder):
+                self._break(holder)
+                return self._create()
+        return False
+
+    def holder(self) -> dict[str, Any] | None:
+        """Return what the holder wrote (host, pid, started, token, since), or None if there is none."""
+        try:
+            text = self.path.read_text()
+        except FileNotFoundError:
+            return None
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = {}
+        return found if isinstance(found, dict) else {}
+
+    def heartbeat(self) -> None:
+        """Show that the holder lives."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path)
+
+    def release(self) -> None:
+        """Give the lock back, if it is still ours."""
+        self._released.set()
+        holder = self.holder()
+        if holder is not None and holder.get("token") == self.token:
+            self.path.unlink(missing_ok=True)
+
+    def _create(self) -> bool:
+        me = {
+            "host": HOST,
+            "pid": os.getpid(),
+            "started": process_started(os.getpid()),
+            "token": self.token,
+            "since": time.time(),
+        }
+        temporary = self.path.with_name(f".{self.path.name}.{unique_suffix()}")
+        temporary.write_text(json.dumps(me))  # linked whole, so nobody reads half a holder
+        try:
+            os.link(temporary, self.path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def _is_stale(self, holder: dict[str, Any]) -> bool:
+        if holder.get("host") == HOST and "pid" in holder:
+            return process_started(int(holder["pid"])) != holder.get("started")
+        try:
+            return self._file_system_now() - self.path.stat().st_mtime > self.stale_after_s
+        except FileNotFoundError:
+            return False
+
+    def _file_system_now(self) -> float:
+        """Return the time by the clock of the file system, which on NFS is not ours."""
+        probe = self.path.with_name(f".clock.{unique_suffix()}")
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _break(self, holder: dict[str, Any]) -> None:
+        """Remove a stale lock; only one of several breakers wins, and a fresh lock taken by mistake is put back."""
+        aside = self.path.with_name(f".broken.{unique_suffix()}")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return
+        try:
+            if json.loads(aside.read_text()).get("token") != holder.get("token"):
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, self.path)
+        except ValueError:
+            pass  # half a lock file of a dead writer: gone for good
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+class Lease:
+    """The right to drive a campaign folder; a context manager with its own heartbeat thread.
+
+    Parameters
+    ----------
+    folder
+        The campaign folder.
+    wait
+        Wait until the other driver is done instead of raising.
+    """
+
+    def __init__(self, folder: Path, *, wait: bool = False) -> None:
+        self.claim = Claim(folder / "lease.json")
+        self.session = folder / "sessions" / f"{time.strftime('%Y%m%dT%H%M%S')}-{unique_suffix()}"
+        self.wait = wait
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
+
+    def __enter__(self) -> Lease:
+        while not self.claim.acquire():
+            if not self.wait:
+                holder = self.claim.holder() or {}
+                since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.get("since", time.time())))
+                raise FolderHeld(
+                    f"{self.claim.path.parent}: driven by process {holder.get('pid', '?')} on "
+                    f"{holder.get('host', '?')} since {since} - wanted a free folder - wait for it with --wait, "
+                    "or stop that process"
+                )
+            time.sleep(0.5)
+        self.session.parent.mkdir(parents=True, exist_ok=True)
+        self.session.write_text(repr(time.time()))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            os.utime(self.session)
+        self.claim.release()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            self.claim.heartbeat()
+            with contextlib.suppress(OSError):
+                os.utime(self.session)

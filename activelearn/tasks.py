@@ -1,0 +1,209 @@
+"""How any plan is carried out: chunks, slots, claims and attempts. Loop, glass and benchmarks alike.
+
+A station is three functions: ``plan`` (pure, complete), ``run`` (one task; the only one that needs an engine) and
+``gather`` (reads the published products and seals the result). Nothing here knows what a task computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from activelearn.config import Campaign, Machine
+from activelearn.engines.process import Slot, check_stop, is_stopping
+from activelearn.errors import EngineError, Interrupted, TaskFailed
+from activelearn.records import Plan, Record, Task
+from activelearn.store import Claim, Store
+from activelearn.store.locks import HEARTBEAT_S
+
+log = logging.getLogger(__name__)
+#: Identity of this process in the count of attempts: a new run starts to count anew.
+SESSION: Final = f"{os.getpid()}-{time.time():.6f}"
+_WAIT_FOR_OTHERS_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Station:
+    """One verb of the loop.
+
+    Parameters
+    ----------
+    name
+        Its folder in an iteration.
+    plan
+        ``(campaign, store, iteration) -> tasks``: pure, all tasks, in a fixed order.
+    run
+        ``(task, store, iteration, slot)``: carries out one task and publishes its product.
+    gather
+        ``(campaign, store, iteration) -> record``: reads the products, publishes what belongs to the result, and
+        returns the record that is sealed.
+    """
+
+    name: str
+    plan: Callable[[Campaign, Store, int], list[Task]]
+    run: Callable[[Task, Store, int, Slot], None]
+    gather: Callable[[Campaign, Store, int], Record]
+
+
+def frozen_plan(station: Station, store: Store, iteration: int, machine: Machine) -> Plan:
+    """Return the plan of a station, freezing it if nobody has."""
+    plan = store.plan(station.name, iteration)
+    if plan is None:
+        tasks = station.plan(store.campaign(iteration), store, iteration)
+        plan = store.freeze_plan(station.name, iteration, tasks, machine.n_chunks(station.name))
+    return plan
+
+
+def carry_out(station: Station, store: Store, iteration: int, machine: Machine, *, chunk: int | None = None) -> None:
+    """Run the pending tasks of a plan (or of one chunk of it) on all slots of the machine.
+
+    Returns when every task of the chunk is published, by us or by somebody else.
+
+    Raises
+    ------
+    TaskFailed
+        A task failed on infrastructure too often.
+    Interrupted
+        The run is to stop; what was finished is published.
+    """
+    if store.is_sealed(station.name, iteration):
+        return
+    plan = frozen_plan(station, store, iteration, machine)
+    tasks = plan.tasks if chunk is None else plan.chunk(chunk)
+    while pending := store.pending(plan, tasks):
+        check_stop()
+        work = _Work(station, store, iteration, machine, deque(pending))
+        n_slots = min(machine.n_slots, len(pending))
+        with ThreadPoolExecutor(n_slots, thread_name_prefix=station.name) as pool:
+            slots = [Slot(machine, store.folder / "scratch", index) for index in range(n_slots)]
+            for future in [pool.submit(work.serve, slot) for slot in slots]:
+                future.result()
+        if work.claimed_by_others and not work.done:
+            time.sleep(_WAIT_FOR_OTHERS_S)
+
+
+def gather(station: Station, store: Store, iteration: int, machine: Machine) -> None:
+    """Seal the result of a station whose tasks are all published; damaged products are made again first."""
+    if store.is_sealed(station.name, iteration):
+        return
+    plan = frozen_plan(station, store, iteration, machine)
+    while damaged := store.damaged_products(plan):
+        log.warning("%d damaged product(s) of %s put aside; they are made again", len(damaged), station.name)
+        carry_out(station, store, iteration, machine)
+    store.seal(station.name, iteration, station.gather(store.campaign(iteration), store, iteration))
+
+
+@dataclass
+class _Work:
+    """The queue that the slots of one chunk share."""
+
+    station: Station
+    store: Store
+    iteration: int
+    machine: Machine
+    queue: deque[Task]
+    done: int = 0
+    claimed_by_others: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    failure: BaseException | None = None
+
+    def serve(self, slot: Slot) -> None:
+        """Take tasks until the queue is empty; the first error stops all slots after their present task."""
+        while True:
+            with self.lock:
+                if self.failure is not None or is_stopping() or not self.queue:
+                    break
+                task = self.queue.popleft()
+            try:
+                self._attempt(task, slot)
+            except BaseException as error:
+                with self.lock:
+                    self.failure = self.failure or error
+                raise
+        check_stop()
+
+    def _attempt(self, task: Task, slot: Slot) -> None:
+        claim = self.store.claim(self.station.name, self.iteration, task)
+        if not claim.acquire():
+            self.claimed_by_others += 1
+            return
+        with _held(claim):
+            if self.store.is_published(self.station.name, self.iteration, task):
+                return
+            try:
+                self.station.run(task, self.store, self.iteration, slot)
+                self.done += 1
+            except EngineError as error:
+                self._retry(task, error)
+
+    def _retry(self, task: Task, error: EngineError) -> None:
+        check_stop()
+        name = self.station.name
+        n_failures = self.store.record_failure(name, self.iteration, task, SESSION, str(error))
+        log.warning("%s %s failed (attempt %d of %d): %s", name, task.id, n_failures, self.machine.max_attempts, error)
+        if n_failures >= self.machine.max_attempts:
+            raise TaskFailed(
+                f"{name} task {task.id} failed {n_failures} times on infrastructure; everything else is safe in "
+                f"{self.store.folder} - mend the cause and give the same command again. The last time:\n{error}"
+            ) from error
+        with self.lock:
+            self.queue.append(task)
+
+
+class _Heartbeats:
+    """One thread that keeps all claims of this process fresh."""
+
+    def __init__(self) -> None:
+        self.claims: set[Claim] = set()
+        self.lock = threading.Lock()
+        self.thread: threading.Thread | None = None
+
+    def add(self, claim: Claim) -> None:
+        with self.lock:
+            self.claims.add(claim)
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._beat, name="claim-heartbeat", daemon=True)
+                self.thread.start()
+
+    def remove(self, claim: Claim) -> None:
+        with self.lock:
+            self.claims.discard(claim)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(HEARTBEAT_S)
+            with self.lock:
+                claims = list(self.claims)
+            for claim in claims:
+                with contextlib.suppress(OSError):
+                    claim.heartbeat()
+
+
+_heartbeats: Final = _Heartbeats()
+
+
+@contextmanager
+def _held(claim: Claim) -> Iterator[None]:
+    _heartbeats.add(claim)
+    try:
+        yield
+    finally:
+        _heartbeats.remove(claim)
+        claim.release()
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as text for the log: our own by their message, others with their traceback."""
+    if isinstance(error, Interrupted | EngineError | TaskFailed):
+        return str(error)
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,197 @@
+"""Train: an ensemble of DeePMD models that differ in the random seed only; and the final models of a campaign."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from activelearn.config import Campaign
+from activelearn.engines import deepmd
+from activelearn.engines.process import Slot
+from activelearn.frames import Frames, write_deepmd
+from activelearn.records import Ensemble, Errors, Labelling, Member, Selection, Task
+from activelearn.store import Store, read_npz
+from activelearn.tasks import Station
+
+
+def errors(predicted: Sequence[Frames], reference: Sequence[Frames]) -> Errors | None:
+    """Return the errors of predictions against labels, or None without frames.
+
+    Energies and virials per atom (meV/atom), forces per component (eV/Å).
+    """
+    if not reference:
+        return None
+    e, f, v = [], [], []
+    for p, r in zip(predicted, reference, strict=True):
+        assert p.energy is not None and r.energy is not None and p.forces is not None and r.forces is not None
+        e.append((p.energy - r.energy) / r.n_atoms * 1000.0)
+        f.append((p.forces - r.forces).ravel())
+        if p.virial is not None and r.virial is not None:
+            v.append((p.virial - r.virial).ravel() / r.n_atoms * 1000.0)
+    de, df = np.concatenate(e), np.concatenate(f)
+    return Errors(
+        n_frames=len(de),
+        energy_rmse_meV_per_atom=float(np.sqrt((de**2).mean())),
+        energy_mae_meV_per_atom=float(np.abs(de).mean()),
+        force_rmse=float(np.sqrt((df**2).mean())),
+        force_mae=float(np.abs(df).mean()),
+        virial_rmse_meV_per_atom=float(np.sqrt((np.concatenate(v) ** 2).mean())) if v else None,
+    )
+
+
+def _new_frames(store: Store, iteration: int, trained_in: int) -> int:
+    """Return how many training frames came since the ensemble of `trained_in` was trained."""
+    before = store.result("label", trained_in, Labelling).dataset_frames
+    return store.result("label", iteration, Labelling).dataset_frames - before
+
+
+def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
+    """One task per member, or none if there is too little to learn: then the last ensemble is passed on."""
+    if iteration == 0:
+        return _member_tasks(campaign, store, iteration, n_steps=campaign.train.n_steps, last=None)
+    last = store.result("train", iteration - 1, Ensemble)
+    selection = store.result("select", iteration, Selection)
+    new = _new_frames(store, iteration, last.trained_in)
+    if selection.is_converged or new == 0 or (new < campaign.train.min_new_frames and not selection.is_rescue):
+        return []
+    warm = last if campaign.train.warm_start else None
+    n_steps = (campaign.train.warm_n_steps if warm else None) or campaign.train.n_steps
+    if selection.is_rescue:
+        n_steps = round(n_steps * campaign.select.rescue.train_factor)
+    return _member_tasks(campaign, store, iteration, n_steps=n_steps, last=warm)
+
+
+def _member_tasks(
+    campaign: Campaign, store: Store, iteration: int, *, n_steps: int, last: Ensemble | None
+) -> list[Task]:
+    tasks = []
+    for index in range(campaign.train.n_members):
+        rng = store.rng(iteration, "train", f"member-{index}")
+        start = last.members[index].model if last is not None and index < len(last.members) else None
+        parameters: dict[str, Any] = {
+            "index": index,
+            "n_steps": n_steps,
+            "random_seeds": rng.integers(1, 2**31 - 1, size=3).tolist(),
+            "warm": start is not None,
+        }
+        inputs = () if start is None else (start,)
+        tasks.append(Task(id=f"member-{index}", kind="train", parameters=parameters, inputs=inputs))
+    return tasks
+
+
+def _setting(campaign: Campaign, store: Store, parameters: dict[str, Any], systems: Sequence[Path]) -> dict[str, Any]:
+    return deepmd.training_input(
+        campaign.train,
+        type_map=campaign.type_map,
+        sel=store.sel(),
+        systems=[str(path) for path in systems],
+        n_steps=parameters["n_steps"],
+        random_seeds=parameters["random_seeds"],
+        warm=parameters["warm"],
+    )
+
+
+def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
+    """Train, freeze and test one member; publish its model and then the product that names it."""
+    campaign = store.campaign(iteration)
+    folder = store.scratch(slot.machine, f"{iteration:03d}", "train", task.id)
+    systems = write_deepmd(store.dataset(iteration), folder / "data", campaign.type_map)
+    start = store.folder / task.inputs[0] if task.inputs else None
+    with deepmd.stopwatch() as span:
+        frozen = deepmd.train_member(
+            folder, _setting(campaign, store, task.parameters, systems), slot, start_from=start
+        )
+        held_out = store.frames(store.held_out_file)
+        predicted = deepmd.evaluate(folder, frozen, held_out, slot)
+    found = errors(predicted, held_out)
+    if found is not None and not np.isfinite(found.force_rmse):
+        raise deepmd.diverged(folder, task.id)
+    model, sha256 = store.publish_model(frozen)
+    member = Member(
+        index=task.parameters["index"],
+        random_seed=task.parameters["random_seeds"][2],
+        model=model,
+        sha256=sha256,
+        n_steps=task.parameters["n_steps"],
+        held_out=found,
+    )
+    _, curve = deepmd.learning_curve(folder / "lcurve.out")
+    meta = {"member": member.model_dump(mode="json"), **span}
+    store.publish_product("train", iteration, task.id, {"learning_curve": curve}, meta)
+    store.drop_scratch(folder, slot.machine)
+
+
+def _members(store: Store, station: str, iteration: int) -> tuple[Member, ...]:
+    plan = store.plan(station, iteration)
+    assert plan is not None  # gather is called after the plan was carried out
+    metas = [read_npz(store.product(station, iteration, task.id))[1] for task in plan.tasks]
+    return tuple(Member.model_validate(meta["member"]) for meta in metas)
+
+
+def gather(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
+    """Seal the ensemble that the next iteration explores with."""
+    members = _members(store, "train", iteration)
+    if not members:
+        last = store.result("train", iteration - 1, Ensemble)
+        return last.model_copy(update={"iteration": iteration})
+    return Ensemble(iteration=iteration, trained_in=iteration, type_map=campaign.type_map, members=members)
+
+
+STATION = Station("train", plan, run, gather)
+
+
+# --- the final models -------------------------------------------------------------------------------------------------
+
+
+def plan_final(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
+    """One task per member: a longer training if the campaign wants one, and compression."""
+    last = store.result("train", iteration, Ensemble)
+    if campaign.final.n_steps is not None:
+        return _member_tasks(campaign, store, iteration, n_steps=campaign.final.n_steps, last=None)
+    if not campaign.final.compress:
+        return []
+    return [
+        Task(id=f"member-{m.index}", kind="compress", parameters={"index": m.index}, inputs=(m.model,))
+        for m in last.members
+    ]
+
+
+def run_final(task: Task, store: Store, iteration: int, slot: Slot) -> None:
+    """Train anew (if planned), compress, test; publish the models and then the product that names them."""
+    campaign = store.campaign(iteration)
+    folder = store.scratch(slot.machine, "final", task.id)
+    systems = write_deepmd(store.dataset(iteration), folder / "data", campaign.type_map)
+    held_out = store.frames(store.held_out_file)
+    parameters = {"n_steps": 1, "random_seeds": [1, 1, 1], "warm": False, **task.parameters}
+    setting = _setting(campaign, store, parameters, systems)
+    with deepmd.stopwatch() as span:
+        if task.kind == "train":
+            frozen = deepmd.train_member(folder, setting, slot, start_from=None)
+            found = errors(deepmd.evaluate(folder, frozen, held_out, slot), held_out)
+            model, sha256 = store.publish_model(frozen)
+            seed, n_steps = parameters["random_seeds"][2], parameters["n_steps"]
+            member = Member(
+                index=parameters["index"], random_seed=seed, model=model, sha256=sha256, n_steps=n_steps, held_out=found
+            )
+        else:
+            member = store.result("train", iteration, Ensemble).members[parameters["index"]]
+            frozen = store.folder / member.model
+        if campaign.final.compress:
+            compressed, sha = store.publish_model(deepmd.compress(folder, frozen, setting, slot))
+            member = member.model_copy(update={"compressed": compressed, "compressed_sha256": sha})
+    meta = {"member": member.model_dump(mode="json"), **span}
+    store.publish_product("final", iteration, task.id, {}, meta)
+    store.drop_scratch(folder, slot.machine)
+
+
+def gather_final(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
+    """Seal the ensemble that is exported."""
+    last = store.result("train", iteration, Ensemble)
+    members = _members(store, "final", iteration) or last.members
+    return Ensemble(iteration=iteration, trained_in=last.trained_in, type_map=campaign.type_map, members=members)
+
+
+FINAL_STATION = Station("final", plan_final, run_final, gather_final)

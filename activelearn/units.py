@@ -1,0 +1,17 @@
+"""The few conversion factors of the house; arrays are in eV, Å, eV/Å and amu.
+
+Source of the constants: CODATA 2018 (exact SI values of e, k_B and N_A).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: 1 eV/Å^3 in GPa.
+EV_PER_A3_IN_GPA: Final = 160.2176634
+#: 1 eV/Å^3 in bar.
+EV_PER_A3_IN_BAR: Final = EV_PER_A3_IN_GPA * 1.0e4
+#: Boltzmann's constant in eV/K.
+BOLTZMANN_EV_PER_K: Final = 8.617333262e-5
+#: 1 amu/Å^3 in g/cm^3.
+AMU_PER_A3_IN_G_PER_CM3: Final = 1.66053906660

@@ -1,0 +1,526 @@
+"""Seeds: every crystal is what its file says, wrong entries are refused, known answers of the pure functions."""
+
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spglib
+import yaml
+from ase import Atoms
+from ase.build import bulk
+from ase.io import write
+from ase.neighborlist import neighbor_list
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from activelearn.config import shipped
+from activelearn.errors import ConfigError
+from activelearn.seeds import (
+    Seed,
+    factors_for_height,
+    heights,
+    load_seed,
+    load_structure,
+    perturbed,
+    read_seed,
+    scaled,
+    seed_names,
+    supercell,
+)
+
+#: A second copy of the facts (facts/seed_crystals.yaml of the project, checked there by an independent script; Cu by
+#: hand: 4 x 63.546 amu in (3.6149 Å)^3, nearest neighbours a/sqrt(2)):
+#: id -> space group number, atoms in the cell, composition, density (g/cm3), shortest distances (Å).
+FACTS = {
+    "Cu_Fm-3m": (225, 4, {"Cu": 4}, 8.9353, {"Cu-Cu": 2.556}),
+    "Na2S_Fm-3m": (225, 12, {"Na": 8, "S": 4}, 1.8549, {"Na-S": 2.831, "Na-Na": 3.269}),
+    "Na3PO4_P-421c": (114, 64, {"Na": 24, "P": 8, "O": 32}, 2.7328, {"O-P": 1.504, "Na-O": 2.2, "Na-P": 2.915}),
+    "Na3PS4_I-43m": (217, 16, {"Na": 6, "P": 2, "S": 8}, 2.2305, {"P-S": 2.03, "Na-S": 2.849, "Na-P": 3.489}),
+    "Na3PS4_P-421c": (114, 16, {"Na": 6, "P": 2, "S": 8}, 2.2162, {"P-S": 2.046, "Na-S": 2.812, "Na-P": 3.521}),
+    "Na4P2O7_P212121": (19, 52, {"Na": 16, "P": 8, "O": 28}, 2.5951, {"O-P": 1.512, "Na-O": 2.273, "P-P": 2.936}),
+    "Na4P2S6_C2m": (12, 24, {"Na": 8, "P": 4, "S": 12}, 2.1133, {"P-P": 2.251, "P-S": 2.021, "Na-S": 2.859}),
+    "P2O5_Fdd2": (43, 56, {"P": 16, "O": 40}, 2.7053, {"O-P": 1.444, "P-P": 2.781, "O-O": 2.398}),
+    "P4O10_R3c": (161, 84, {"P": 24, "O": 60}, 2.2771, {"O-P": 1.43, "P-P": 2.793, "O-O": 2.463}),
+    "P4S10_P-1": (2, 28, {"P": 8, "S": 20}, 2.1088, {"P-S": 1.894, "P-P": 3.411, "S-S": 3.213}),
+}
+
+#: Neighbours of every centre atom of the bonded units: (centre, neighbour, cutoff in Å, number).
+COORDINATION = {
+    "Cu_Fm-3m": ("Cu", "Cu", 3.0, 12),
+    "Na2S_Fm-3m": ("S", "Na", 3.2, 8),
+    "Na3PO4_P-421c": ("P", "O", 2.0, 4),
+    "Na3PS4_I-43m": ("P", "S", 2.5, 4),
+    "Na3PS4_P-421c": ("P", "S", 2.5, 4),
+    "Na4P2O7_P212121": ("P", "O", 2.0, 4),
+    "Na4P2S6_C2m": ("P", "S", 2.5, 3),
+    "P2O5_Fdd2": ("P", "O", 2.0, 4),
+    "P4O10_R3c": ("P", "O", 2.0, 4),
+    "P4S10_P-1": ("P", "S", 2.5, 4),
+}
+
+AMU_PER_A3 = 1.66053907  # in g/cm3
+every_seed = pytest.mark.parametrize("name", seed_names())
+
+
+@pytest.fixture
+def facts() -> dict:
+    """Return the raw facts of Na3PS4, to be spoiled."""
+    return yaml.safe_load((shipped("seeds") / "Na3PS4_P-421c.yaml").read_text(encoding="utf-8"))
+
+
+def spoilt(facts: dict, folder: Path) -> Path:
+    path = folder / f"{facts.get('id', 'x')}.yaml"
+    path.write_text(yaml.safe_dump(facts), encoding="utf-8")
+    return path
+
+
+def refusal(path: Path) -> str:
+    """Return the sentence with which a file of facts is refused, whichever step finds the fault."""
+    with pytest.raises(ConfigError) as caught:
+        read_seed(path).to_atoms()
+    return str(caught.value)
+
+
+def shortest(atoms: Atoms, cutoff: float = 4.6) -> dict[str, float]:
+    first, second, distance = neighbor_list("ijd", atoms, cutoff)
+    found: dict[str, float] = {}
+    for i, j, d in zip(first, second, distance, strict=True):
+        pair = "-".join(sorted((atoms[i].symbol, atoms[j].symbol)))
+        found[pair] = min(found.get(pair, np.inf), float(d))
+    return found
+
+
+# --- the shipped crystals ---------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_seeds_are_the_known_ones():
+    assert set(FACTS) <= set(seed_names())
+    assert seed_names() == sorted(seed_names())
+
+
+@every_seed
+def test_a_seed_agrees_with_its_own_checks(name):
+    assert load_seed(name).problems() == []
+
+
+@every_seed
+def test_a_seed_says_where_it_comes_from(name):
+    seed = load_seed(name)
+    path = shipped("seeds") / f"{name}.yaml"
+    assert path.read_text(encoding="utf-8").startswith(f"# Seed crystal {name}: facts only.")
+    assert re.search(r"\b(18|19|20)\d\d\b", seed.source), "a source has a year"
+    assert "data_" not in path.read_text(encoding="utf-8"), "no CIF in disguise"
+
+
+@every_seed
+def test_a_seed_names_every_pair_it_binds(name):
+    seed = load_seed(name)
+    found = shortest(seed.to_atoms(), max(seed.checks.shortest_A.values()))
+    assert set(found) <= {"-".join(sorted(pair.split("-"))) for pair in seed.checks.shortest_A}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_seed_equals_the_second_copy_of_the_facts(name):
+    number, n_atoms, composition, density, distances = FACTS[name]
+    seed, atoms = load_seed(name), load_seed(name).to_atoms()
+    assert seed.n_atoms == len(atoms) == n_atoms
+    assert atoms.symbols.formula.count() == composition
+    assert atoms.pbc.all()
+    assert atoms.cell.cellpar() == pytest.approx(seed.cell.parameters, abs=1e-9)
+    assert atoms.get_masses().sum() / atoms.get_volume() * AMU_PER_A3 == pytest.approx(density, rel=2e-3)
+    found = shortest(atoms)
+    assert {pair: found[pair] for pair in distances} == pytest.approx(distances, abs=0.01)
+    dataset = spglib.get_symmetry_dataset((atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers), symprec=1e-3)
+    assert (dataset.number, dataset.international) == (number, seed.space_group.symbol)
+
+
+@pytest.mark.parametrize("name", COORDINATION)
+def test_the_bonded_units_are_whole(name):
+    centre, neighbour, cutoff, wanted = COORDINATION[name]
+    atoms = load_seed(name).to_atoms()
+    first, second = neighbor_list("ij", atoms, cutoff)
+    elements = np.array(atoms.get_chemical_symbols())
+    counts = np.bincount(first[elements[second] == neighbour], minlength=len(atoms))[elements == centre]
+    assert (counts == wanted).all()
+
+
+def test_an_orbit_is_the_literature_one():
+    antifluorite = load_seed("Na2S_Fm-3m").to_atoms()
+    sodium = antifluorite.get_scaled_positions()[np.array(antifluorite.get_chemical_symbols()) == "Na"]
+    wanted = {(x, y, z) for x in (0.25, 0.75) for y in (0.25, 0.75) for z in (0.25, 0.75)}
+    assert {tuple(site) for site in sodium.round(9).tolist()} == wanted
+
+
+def test_a_seed_is_immutable():
+    with pytest.raises(ValueError, match="frozen"):
+        load_seed("Cu_Fm-3m").formula = "Ag"
+
+
+def test_rebuilding_twice_gives_the_same_bits():
+    first, second = (load_seed("P4S10_P-1").to_atoms() for _ in range(2))
+    assert np.array_equal(first.positions, second.positions)
+    assert np.array_equal(first.cell[:], second.cell[:])
+
+
+# --- wrong entries ----------------------------------------------------------------------------------------------------
+
+
+def test_the_facts_fixture_is_right_before_it_is_spoilt(facts, tmp_path):
+    assert read_seed(spoilt(facts, tmp_path)) == load_seed("Na3PS4_P-421c")
+
+
+def test_a_coordinate_off_its_special_position_is_refused(facts, tmp_path):
+    facts["sites"][0]["x"] = 0.1
+    said = refusal(spoilt(facts, tmp_path))
+    assert "seed Na3PS4_P-421c: sites.0: Na at (0.1, 0.5, 0.92066) has an orbit of 8 atoms" in said
+    assert "wanted 4 (Wyckoff 4d)" in said
+    assert "activelearn check" in said
+
+
+def test_a_hall_number_of_another_group_is_refused(facts, tmp_path):
+    facts["space_group"]["hall_number"] = 523
+    said = refusal(spoilt(facts, tmp_path))
+    assert "number 114, Hall symbol 'P -4 2n' - wanted number 225, Hall symbol '-F 4 2 3' of hall_number 523" in said
+
+
+def test_a_wrong_multiplicity_contradicts_the_formula(facts, tmp_path):
+    facts["sites"][3]["wyckoff"] = "4e"
+    assert "the sites hold Na6 P2 S4 - wanted Na6 P2 S8 (2 Na3PS4)" in refusal(spoilt(facts, tmp_path))
+
+
+def test_a_wrong_number_of_atoms_is_refused(facts, tmp_path):
+    facts["n_atoms"] = 15
+    assert "the sites hold 16 atoms - wanted n_atoms = 15" in refusal(spoilt(facts, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "sentence"),
+    [
+        ("cell", "a", -6.9, "cell.a: got -6.9 - wanted: greater than 0"),
+        ("cell", "gamma", 180.0, "cell.gamma: got 180.0 - wanted: less than 180"),
+        ("cell", "b", math.inf, "cell.b: got inf - wanted: a finite number"),
+        ("space_group", "number", 231, "space_group.number: got 231 - wanted: less than or equal to 230"),
+        ("space_group", "choice", "b1", "space_group.choice: unknown key"),
+        ("checks", "shortest_A", {}, "checks.shortest_A: got {}"),
+        ("checks", "density_g_cm3", None, "checks.density_g_cm3: got None - wanted: a valid number"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused(facts, tmp_path, section, key, value, sentence):
+    facts[section][key] = value
+    path = spoilt(facts, tmp_path)
+    said = refusal(path)
+    assert f"{path}: {sentence}" in said
+    assert "activelearn check" in said
+
+
+def test_an_unknown_key_names_the_nearest(facts, tmp_path):
+    facts["licence_notes"] = facts.pop("licence_note")
+    said = refusal(spoilt(facts, tmp_path))
+    assert "licence_notes: unknown key - did you mean 'licence_note'?" in said
+    assert "licence_note: missing" in said, "every problem is told at once"
+
+
+def test_an_id_that_is_not_the_name_of_the_file_is_refused(facts, tmp_path):
+    path = spoilt(facts, tmp_path).rename(tmp_path / "mine.yaml")
+    assert "id: got 'Na3PS4_P-421c' - wanted the file's name 'mine'" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"a: [1, 2", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"[1, 2]", "seed: got [1, 2]"),
+        (b"", "got None"),
+    ],
+)
+def test_a_file_that_is_no_seed_is_refused(tmp_path, content, sentence):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    said = refusal(path)
+    assert sentence in said
+    assert str(path) in said
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert "cannot be read" in refusal(tmp_path / "none.yaml")
+
+
+def test_departures_are_told_one_by_one(facts):
+    facts["cell"]["a"] = facts["cell"]["b"] = 7.2
+    density, *distances = Seed.model_validate(facts).problems()
+    assert density.startswith("seed Na3PS4_P-421c: density 2.0660 g/cm3 - wanted 2.2162 - compare with the source")
+    assert len(distances) == 5
+    assert all("shortest" in line for line in distances)
+
+
+def test_a_higher_symmetry_than_claimed_is_told(facts):
+    facts["sites"][0]["z"] = 0.0  # Na of 4d onto 4c: still an orbit of four atoms
+    facts["sites"][3].update(x=0.8, y=0.8, z=0.7)  # S onto the diagonal mirror of a higher group
+    assert any("spglib finds the space group" in line for line in Seed.model_validate(facts).problems())
+
+
+# --- by name or by path -----------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_seed_names_the_nearest():
+    with pytest.raises(ConfigError) as caught:
+        load_seed("Na3PS4_P-421")
+    assert str(caught.value) == (
+        "seed Na3PS4_P-421: unknown - did you mean 'Na3PS4_P-421c'? - pick one, then: activelearn check"
+    )
+
+
+def test_a_seed_is_no_path():
+    with pytest.raises(ConfigError, match="unknown"):
+        load_seed("../seeds/Cu_Fm-3m")
+
+
+def test_a_structure_is_a_seed_by_its_id(tmp_path):
+    assert load_structure("Cu_Fm-3m", tmp_path) == load_seed("Cu_Fm-3m").to_atoms()
+
+
+@pytest.mark.parametrize("name", ["start.vasp", "start.extxyz", "start.cif", "sub/start.extxyz"])
+def test_a_structure_is_a_file_beside_the_campaign(tmp_path, name):
+    atoms = load_seed("Na4P2S6_C2m").to_atoms()[::-1]
+    (tmp_path / "sub").mkdir()
+    write(tmp_path / name, atoms)
+    for found in (load_structure(name, tmp_path), load_structure(str(tmp_path / name), Path("/nowhere"))):
+        assert found.symbols.formula.count() == atoms.symbols.formula.count()
+        assert found.get_volume() == pytest.approx(atoms.get_volume(), rel=1e-6)
+        assert shortest(found) == pytest.approx(shortest(atoms), abs=1e-4)
+        assert found.calc is None
+
+
+def test_of_several_frames_the_last_is_taken(tmp_path):
+    write(tmp_path / "run.extxyz", [bulk("Cu", a=a) for a in (3.5, 3.6, 3.7)])
+    assert load_structure("run.extxyz", tmp_path).get_volume() == pytest.approx(3.7**3 / 4)
+
+
+def test_a_seed_of_your_own_is_a_yaml_file(facts, tmp_path):
+    facts["id"] = "mine"
+    spoilt(facts, tmp_path)
+    assert load_structure("mine.yaml", tmp_path) == load_seed("Na3PS4_P-421c").to_atoms()
+
+
+def test_a_seed_of_your_own_must_agree_with_its_checks(facts, tmp_path):
+    facts.update(id="mine")
+    facts["sites"][3]["x"] = 0.80755  # one digit mistyped: the orbit is still one of eight
+    spoilt(facts, tmp_path)
+    with pytest.raises(ConfigError, match=r"seed mine: shortest P-S 2\.203 Å - wanted 2\.046"):
+        load_structure("mine.yaml", tmp_path)
+
+
+def test_a_name_that_is_nothing_is_refused(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_structure("Na3PS4", tmp_path)
+    assert f"structure Na3PS4: neither a seed nor a file ({tmp_path / 'Na3PS4'})" in str(caught.value)
+    assert "did you mean 'Na3PS4_" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "sentence"),
+    [
+        (Atoms("Cu", cell=[3, 3, 3], pbc=(True, True, False)), "periodic along [True, True, False]"),
+        (Atoms("CuNa", positions=[(0, 0, 0), (0, 0, 2)]), "a cell without volume"),
+    ],
+)
+def test_a_file_without_a_crystal_is_refused(tmp_path, atoms, sentence):
+    write(tmp_path / "bad.extxyz", atoms)
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        load_structure("bad.extxyz", tmp_path)
+
+
+def test_a_partly_occupied_site_is_refused(tmp_path):
+    write(tmp_path / "split.cif", bulk("Cu", cubic=True))
+    text = (tmp_path / "split.cif").read_text(encoding="utf-8")
+    assert "1.0000" in text
+    (tmp_path / "split.cif").write_text(text.replace("1.0000\n", "0.5000\n"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="partly occupied sites - wanted an ordered model"):
+        load_structure("split.cif", tmp_path)
+
+
+def test_a_file_that_ase_cannot_read_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("buy copper", encoding="utf-8")
+    with pytest.raises(ConfigError, match="ASE cannot read it"):
+        load_structure("notes.txt", tmp_path)
+
+
+def test_importing_seeds_does_not_import_ase_or_spglib():
+    code = "import sys, activelearn.seeds; print([m for m in ('ase', 'spglib') if m in sys.modules])"
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- heights and repetition -------------------------------------------------------------------------------------------
+
+#: Cells well away from flat: a unit cell plus less than what could close it.
+cells = arrays(np.float64, (3, 3), elements=st.floats(-0.3, 0.3)).map(lambda e: 5.0 * (np.eye(3) + e))
+
+
+def test_heights_of_an_orthorhombic_cell_are_its_edges():
+    assert heights(np.diag([3.0, 4.0, 5.0])) == pytest.approx([3.0, 4.0, 5.0])
+
+
+def test_heights_of_a_hexagonal_cell():
+    hexagonal = np.array([[4.0, 0.0, 0.0], [-2.0, 2.0 * math.sqrt(3.0), 0.0], [0.0, 0.0, 7.0]])
+    assert heights(hexagonal) == pytest.approx([2.0 * math.sqrt(3.0), 2.0 * math.sqrt(3.0), 7.0])
+
+
+def test_heights_of_the_primitive_fcc_cell_are_the_111_spacings():
+    a = 3.6149
+    assert heights(np.asarray(bulk("Cu", a=a).cell)) == pytest.approx(3 * [a / math.sqrt(3.0)])
+
+
+def test_a_long_vector_of_a_skewed_cell_may_span_a_thin_slab():
+    assert heights(np.array([[10.0, 0, 0], [0, 10.0, 0], [8.0, 0, 2.0]]))[2] == pytest.approx(2.0)
+
+
+@given(cell=cells)
+def test_heights_are_the_inverse_lengths_of_the_reciprocal_vectors(cell):
+    assert heights(cell) == pytest.approx(1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0), rel=1e-9)
+
+
+@given(cell=cells)
+def test_heights_do_not_know_handedness(cell):
+    assert heights(cell[[1, 0, 2]]) == pytest.approx(heights(cell)[[1, 0, 2]])
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [np.zeros((3, 3)), np.array([[1.0, 0, 0], [0, 1.0, 0], [1.0, 1.0, 0]]), np.eye(3) * np.nan, np.eye(2)],
+)
+def test_a_cell_without_heights_is_refused(cell):
+    with pytest.raises(ConfigError, match="mend the structure"):
+        heights(cell)
+
+
+@given(cell=cells, least=st.floats(0.1, 40.0))
+def test_factors_are_the_smallest_that_reach_the_height(cell, least):
+    factors = np.array(factors_for_height(cell, least))
+    reached = heights(factors[:, None] * cell)
+    assert (reached >= least * (1.0 - 1e-8)).all()
+    assert ((factors == 1) | (heights(cell) * (factors - 1) < least)).all(), "one less would not do"
+
+
+def test_factors_of_na3ps4_for_a_cutoff_of_six():
+    atoms = load_seed("Na3PS4_P-421c").to_atoms()
+    assert factors_for_height(np.asarray(atoms.cell), 6.0) == (1, 1, 1)
+    assert factors_for_height(np.asarray(atoms.cell), 7.0) == (2, 2, 1)
+    assert factors_for_height(np.asarray(atoms.cell), 2 * 6.952) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("least", [0.0, -1.0, math.nan, math.inf])
+def test_a_height_that_cannot_be_reached_is_refused(least):
+    with pytest.raises(ConfigError, match="min_height_A: got"):
+        factors_for_height(np.eye(3), least)
+
+
+def test_a_supercell_holds_whole_copies():
+    atoms = load_seed("Na3PS4_P-421c").to_atoms()
+    big = supercell(atoms, (1, 2, 3))
+    assert len(big) == 96
+    assert big.get_chemical_symbols() == 6 * atoms.get_chemical_symbols()
+    assert np.asarray(big.cell) == pytest.approx(np.asarray(atoms.cell) * [[1], [2], [3]])
+    assert big.positions[16:32] == pytest.approx(atoms.positions + atoms.cell[2]), "the last vector runs fastest"
+    assert shortest(big) == pytest.approx(shortest(atoms))
+    assert len(atoms) == 16, "the argument is untouched"
+
+
+@pytest.mark.parametrize("factors", [(0, 1, 1), (1, -2, 1), (1, 1, 1.5)])
+def test_a_supercell_of_nothing_is_refused(factors):
+    with pytest.raises(ConfigError, match="wanted three integers >= 1"):
+        supercell(bulk("Cu"), factors)
+
+
+# --- scaling and distortion -------------------------------------------------------------------------------------------
+
+
+@given(scale=st.floats(0.5, 1.5))
+def test_a_scale_is_linear(scale):
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    before = atoms.copy()
+    out = scaled(atoms, scale)
+    assert np.asarray(out.cell) == pytest.approx(scale * np.asarray(atoms.cell))
+    assert out.get_volume() == pytest.approx(scale**3 * atoms.get_volume())
+    assert out.get_scaled_positions() == pytest.approx(atoms.get_scaled_positions(), abs=1e-12)
+    assert atoms == before
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.95, math.nan, math.inf])
+def test_a_scale_that_is_none_is_refused(scale):
+    with pytest.raises(ConfigError, match="linear_scale: got"):
+        scaled(bulk("Cu"), scale)
+
+
+def strain_of(before: Atoms, after: Atoms) -> np.ndarray:
+    return np.linalg.solve(np.asarray(before.cell), np.asarray(after.cell)) - np.eye(3)
+
+
+@settings(max_examples=50)
+@given(random_seed=st.integers(0, 2**32 - 1), f=st.floats(0.0, 0.3), p=st.floats(0.0, 0.5))
+def test_a_distortion_stays_within_its_amplitudes(random_seed, f, p):
+    atoms = load_seed("P4S10_P-1").to_atoms()
+    before = atoms.copy()
+    out = perturbed(atoms, np.random.default_rng(random_seed), positions_A=p, cell_fraction=f)
+    strain = strain_of(atoms, out)
+    assert strain == pytest.approx(strain.T, abs=1e-12), "no rotation"
+    assert np.abs(strain).max() <= f + 1e-12
+    moved = out.positions - atoms.positions @ (np.eye(3) + strain)
+    assert np.abs(moved).max() <= p + 1e-9
+    assert out.get_volume() > 0.0
+    assert atoms == before
+
+
+def test_a_distortion_fills_its_amplitudes_evenly():
+    """Uniform in [-f, f] and [-p, p]: mean 0 and variance a third of the square, off-diagonal entries as well."""
+    atoms, rng = supercell(bulk("Cu", cubic=True), (2, 2, 2)), np.random.default_rng(7)
+    outs = [perturbed(atoms, rng, positions_A=0.01, cell_fraction=0.03) for _ in range(400)]
+    strains = np.array([strain_of(atoms, out) for out in outs]) / 0.03
+    assert (strains**2).mean(axis=0) == pytest.approx(np.full((3, 3), 1.0 / 3.0), abs=0.08)  # 4 sigma: 0.06
+    assert strains.mean(axis=0) == pytest.approx(np.zeros((3, 3)), abs=0.15)
+    moved = np.concatenate([out.positions - atoms.positions @ (np.eye(3) + strain_of(atoms, out)) for out in outs])
+    assert (moved**2).mean(axis=0) == pytest.approx(np.full(3, 0.01**2 / 3.0), rel=0.05)
+    assert np.abs(moved).max() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_same_generator_gives_the_same_distortion():
+    first, second = (
+        perturbed(bulk("Cu"), np.random.default_rng(3), positions_A=0.01, cell_fraction=0.03) for _ in range(2)
+    )
+    assert np.array_equal(first.positions, second.positions)
+    assert np.array_equal(first.cell[:], second.cell[:])
+
+
+def test_the_stream_does_not_depend_on_the_amplitudes():
+    rngs = [np.random.default_rng(3) for _ in range(2)]
+    for rng, amplitude in zip(rngs, (0.0, 0.02), strict=True):
+        perturbed(bulk("Cu"), rng, positions_A=amplitude, cell_fraction=amplitude)
+    assert rngs[0].random() == rngs[1].random()
+
+
+def test_no_amplitude_no_distortion():
+    atoms = bulk("Cu", cubic=True)
+    out = perturbed(atoms, np.random.default_rng(3), positions_A=0.0, cell_fraction=0.0)
+    assert out.positions == pytest.approx(atoms.positions, abs=1e-15)
+    assert np.asarray(out.cell) == pytest.approx(np.asarray(atoms.cell))
+
+
+@pytest.mark.parametrize(
+    ("amplitudes", "sentence"),
+    [
+        ({"positions_A": -0.01, "cell_fraction": 0.03}, "positions_A: got -0.01 - wanted a length >= 0"),
+        ({"positions_A": math.nan, "cell_fraction": 0.03}, "positions_A: got nan"),
+        ({"positions_A": 0.01, "cell_fraction": 0.34}, "cell_fraction: got 0.34 - wanted 0 <= fraction < 1/3"),
+        ({"positions_A": 0.01, "cell_fraction": -0.1}, "cell_fraction: got -0.1"),
+    ],
+)
+def test_an_amplitude_out_of_bounds_is_refused(amplitudes, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        perturbed(bulk("Cu"), np.random.default_rng(3), **amplitudes)
