@@ -273,7 +273,7 @@ class Stop(Section):
     min_walks: PositiveInt = Field(default=8, description="... from at least so many walks.")
 
 
-class Final(Section):
+class FinalModels(Section):
     """What is done with the last ensemble."""
 
     n_steps: PositiveInt | None = Field(default=None, description="Train anew for so many steps; null: keep it.")
@@ -293,7 +293,7 @@ class Campaign(Section):
     label: Label
     train: Train = Train()
     stop: Stop = Stop()
-    final: Final = Final()
+    final: FinalModels = FinalModels()
 
     @model_validator(mode="after")
     def _check(self) -> Campaign:
@@ -305,7 +305,9 @@ class Campaign(Section):
         n_systems = len(self.explore.systems or self.initial.systems)
         for stage in self.explore.stages:
             if stage.systems and max(stage.systems) >= n_systems:
-                raise ValueError(f"explore stage {stage.name} names system {max(stage.systems)} of {n_systems} (from 0)")
+                raise ValueError(
+                    f"explore stage {stage.name} names system {max(stage.systems)} of {n_systems} (from 0)"
+                )
         return self
 
     @property
@@ -411,7 +413,9 @@ def find_campaign(name_or_path: str | Path) -> Path:
 def parse_campaign(data: Any, *, where: str) -> Campaign:  # noqa: ANN401 - raw YAML
     """Validate raw YAML into a Campaign; see :func:`load_campaign`."""
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{where}: not a mapping - wanted keys such as name, type_map, initial - see: activelearn init")
+        raise ConfigError(
+            f"{where}: not a mapping - wanted keys such as name, type_map, initial - see: activelearn init"
+        )
     merged = dict(data)
     for section in PRESET_SECTIONS:
         if isinstance(merged.get(section), Mapping) and "preset" in merged[section]:
@@ -433,11 +437,12 @@ def load_machine(name_or_path: str | Path = "local") -> Machine:
 def difference(old: Campaign, new: Campaign) -> list[str]:
     """Return one line per changed key: ``select.f_lo: 0.15 -> 0.2``."""
     before, after = (dict(_flat(c.model_dump(mode="json"))) for c in (old, new))
-    lines = []
-    for key in [*before, *(key for key in after if key not in before)]:
-        if before.get(key) != after.get(key):
-            lines.append(f"{key}: {before.get(key, '(not there)')} -> {after.get(key, '(not there)')}")
-    return lines
+    keys = [*before, *(key for key in after if key not in before)]
+    return [
+        f"{key}: {before.get(key, '(not there)')} -> {after.get(key, '(not there)')}"
+        for key in keys
+        if before.get(key) != after.get(key)
+    ]
 
 
 def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
@@ -468,14 +473,19 @@ def _with_preset(section: str, given: Mapping[str, Any], where: str) -> dict[str
     path = shipped("params") / section / f"{given['preset']}.yaml"
     if not path.is_file():
         hint = nearest(str(given["preset"]), preset_names(section))
-        raise ConfigError(f"{where}: {section}.preset: unknown preset {given['preset']!r} - {hint} - see params/{section}/")
-    return _merged(_read_yaml(path), {key: value for key, value in given.items() if key != "preset"})
+        raise ConfigError(
+            f"{where}: {section}.preset: unknown preset {given['preset']!r} - {hint} - see params/{section}/"
+        )
+    merged: dict[str, Any] = _merged(_read_yaml(path), {key: value for key, value in given.items() if key != "preset"})
+    return merged
 
 
 def _merged(under: Any, over: Any) -> Any:  # noqa: ANN401 - raw YAML
     if isinstance(under, Mapping) and isinstance(over, Mapping):
-        return {key: _merged(under[key], over[key]) if key in under and key in over else over.get(key, under.get(key))
-                for key in [*under, *(key for key in over if key not in under)]}
+        return {
+            key: _merged(under[key], over[key]) if key in under and key in over else over.get(key, under.get(key))
+            for key in [*under, *(key for key in over if key not in under)]
+        }
     return over
 
 

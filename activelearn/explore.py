@@ -79,20 +79,33 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
         velocity_seed=int(rng.integers(1, 2**31 - 1)),
     )
     walk, started, finished = lammps.timed_walk(folder, text, start.symbols, slot)
-    arrays, meta = reduce_walk(campaign, stage, task, start, walk, rng, sel=store.sel())
+    arrays, meta = reduce_walk(campaign, task, walk, frames_of(task, start, walk), rng=rng, sel=store.sel())
     meta |= {"started": started, "finished": finished, "iteration": iteration}
     store.publish_product("explore", iteration, task.id, arrays, meta)
     store.drop_scratch(folder, slot.machine)
 
 
+def frames_of(task: Task, start: Frames, walk: lammps.WalkOutput) -> Frames:
+    """Return the whole frames of a walk with their origin."""
+    origin = make_origin(
+        len(walk.step),
+        walk=task.id,
+        step=walk.step,
+        temperature_K=task.parameters["temperature_K"],
+        pressure_bar=task.parameters["pressure_bar"] or 0.0,
+        strain=task.parameters["scale"] - 1.0,
+        max_devi_f=walk.max_devi_f,
+    )
+    return Frames(start.symbols, walk.cell, walk.positions, start.pbc, origin=origin)
+
+
 def reduce_walk(
     campaign: Campaign,
-    stage: Stage,
     task: Task,
-    start: Frames,
     walk: lammps.WalkOutput,
-    rng: np.random.Generator,
+    frames: Frames,
     *,
+    rng: np.random.Generator,
     sel: tuple[int, ...],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Classify every planned frame of a walk and keep candidates and, for a rescue, its earliest failed frames.
@@ -105,16 +118,7 @@ def reduce_walk(
     meta
         How it ended.
     """
-    origin = make_origin(
-        len(walk.step),
-        walk=task.id,
-        step=walk.step,
-        temperature_K=task.parameters["temperature_K"],
-        pressure_bar=task.parameters["pressure_bar"] or 0.0,
-        strain=task.parameters["scale"] - 1.0,
-        max_devi_f=walk.max_devi_f,
-    )
-    frames = Frames(start.symbols, walk.cell, walk.positions, start.pbc, origin=origin)
+    stage = campaign.stage(task.parameters["stage"])
     outside = _outside(campaign, frames, sel)
     kind = select.classify_walk(
         walk.max_devi_f,

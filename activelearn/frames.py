@@ -121,7 +121,8 @@ class Frames:
     @property
     def volume(self) -> FloatArray:
         """(n_frames,) cell volume, Å^3."""
-        return np.abs(np.linalg.det(self.cell))
+        volume: FloatArray = np.abs(np.linalg.det(self.cell))
+        return volume
 
     @property
     def is_labelled(self) -> bool:
@@ -260,7 +261,7 @@ class Frames:
         return images
 
 
-def _labels_from_ase(images: Sequence[Atoms]) -> dict[str, FloatArray]:
+def _labels_from_ase(images: Sequence[Atoms]) -> dict[str, Any]:
     from ase.stress import voigt_6_to_full_3x3_stress
 
     results = [image.calc.results if image.calc is not None else {} for image in images]
@@ -319,7 +320,7 @@ def unpack(arrays: Mapping[str, NDArray[Any]]) -> list[Frames]:
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Return an uncompressed npz archive; the same arrays give the same bytes (numpy fixes the dates in the zip)."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **dict[str, Any](arrays))
     return buffer.getvalue()
 
 

@@ -112,7 +112,9 @@ def neighbour_capacity(
     for frame in structures:
         unknown = sorted(set(frame.symbols) - set(type_map))
         if unknown:
-            raise ConfigError(f"type_map: lacks {', '.join(unknown)} of {frame.formula} - wanted all elements - add them")
+            raise ConfigError(
+                f"type_map: lacks {', '.join(unknown)} of {frame.formula} - wanted all elements - add them"
+            )
         scale = min(1.0, volume_ratio) ** (1.0 / 3.0)
         squeezed = Frames(frame.symbols, frame.cell[:1] * scale, frame.positions[:1] * scale, frame.pbc)
         most = np.maximum(most, most_neighbours(squeezed, rcut, type_map))

@@ -29,7 +29,7 @@ def _chosen(path: Path) -> tuple[Frames, ...]:
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """One task per chosen frame; its key is the content address of its label in the ledger."""
     fingerprint = store.fingerprint(iteration)["sha256"]
-    tasks = []
+    tasks: list[Task] = []
     for p, part in enumerate(_chosen(store.chosen_file(iteration))):
         for k in range(len(part)):
             parameters = {"part": p, "frame": k, "key": part.structure_key(k, fingerprint)}
@@ -76,7 +76,7 @@ def labelled(part: Frames, keys: list[str], store: Store, settings: LabelSetting
     refused: dict[str, int] = {}
     rows, labels, seen = [], [], set()
     for k, key in enumerate(keys):
-        label = store.ledger[key] if key in store.ledger else None
+        label = store.ledger.find(key)
         reason = "refused by consent after infrastructure failures" if label is None else refusal(label, settings)
         if key in seen:
             reason = "duplicate structure"
@@ -103,7 +103,9 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     keys: dict[int, list[str]] = {}
     for task in plan.tasks:
         keys.setdefault(task.parameters["part"], []).append(task.parameters["key"])
-    training, held_out, refused = [], [], dict[str, int]()
+    training: list[Frames] = []
+    held_out: list[Frames] = []
+    refused: dict[str, int] = {}
     store.ledger.refresh()
     for p, part in enumerate(_chosen(store.chosen_file(iteration))):
         good, reasons = labelled(part, keys[p], store, campaign.label)

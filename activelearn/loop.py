@@ -58,10 +58,17 @@ def next_step(store: Store) -> Step | None:
         return Step(0, FIRST)
     last = opened[-1]
     if not store.iteration_file(last).is_file():
-        return Step(last, FIRST if last == 0 else LOOP)
+        return step_of(last, is_final=False)
     if verdict(store) is None:
-        return Step(last + 1, LOOP)
-    return None if store.is_sealed("final", last) else Step(last, LAST, is_final=True)
+        return step_of(last + 1, is_final=False)
+    return None if store.is_sealed("final", last) else step_of(last, is_final=True)
+
+
+def step_of(iteration: int, *, is_final: bool) -> Step:
+    """Return the step that a worker was told to work on."""
+    if is_final:
+        return Step(iteration, LAST, is_final=True)
+    return Step(iteration, FIRST if iteration == 0 else LOOP)
 
 
 def begin(store: Store, step: Step, machine: Machine) -> None:
@@ -87,9 +94,7 @@ def neighbour_capacity(campaign: Campaign) -> tuple[int, ...]:
     structures = [starts.crystal(system, campaign.min_height_A) for system in sorted(systems, key=str)]
     scales = (*campaign.initial.scales, *campaign.explore.start_scales)
     ratio = campaign.select.guards.volume_ratio[0] * min(1.0, *scales) ** 3
-    return geometry.neighbour_capacity(
-        structures, rcut=descriptor.rcut, volume_ratio=ratio, type_map=campaign.type_map
-    )
+    return geometry.neighbour_capacity(structures, rcut=descriptor.rcut, volume_ratio=ratio, type_map=campaign.type_map)
 
 
 def close(store: Store, step: Step) -> None:
@@ -136,8 +141,8 @@ def _bound(selection: Selection, n: int) -> str:
     c = selection.counts
     return (
         f"not converged after {n} iterations (stop.max_iterations): {c.candidate} candidates "
-        f"({100 * c.share('candidate'):.1f} %) and {c.failed} failed frames ({100 * c.share('failed'):.1f} %) were left "
-        f"of {c.in_region}, stages explored: {', '.join(selection.stages)} - raise stop.max_iterations, or "
+        f"({100 * c.share('candidate'):.1f} %) and {c.failed} failed frames ({100 * c.share('failed'):.1f} %) were "
+        f"left of {c.in_region}, stages explored: {', '.join(selection.stages)} - raise stop.max_iterations, or "
         "explore.stages colder or shorter, and run again with --accept-changes"
     )
 
@@ -172,7 +177,9 @@ def seconds(store: Store, station: str, iteration: int) -> Seconds:
     return store.seconds(station, iteration, spans, until)
 
 
-def _span(store: Store, station: str, iteration: int, task_id: str, parameters: dict[str, object]) -> tuple[float, float] | None:
+def _span(
+    store: Store, station: str, iteration: int, task_id: str, parameters: dict[str, object]
+) -> tuple[float, float] | None:
     if station == "label":
         key = str(parameters["key"])
         started, finished = store.ledger.span(key) if key in store.ledger else (0.0, 0.0)

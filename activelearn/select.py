@@ -98,7 +98,9 @@ def classify_walk(
     return kind
 
 
-def worth_keeping(kind: KindArray, max_devi_f: FloatArray, select: Select, rng: np.random.Generator) -> NDArray[np.intp]:
+def worth_keeping(
+    kind: KindArray, max_devi_f: FloatArray, select: Select, rng: np.random.Generator
+) -> NDArray[np.intp]:
     """Return the frames of a walk that selection may want, in step order.
 
     Candidates (at most as many as one iteration may label), and the earliest failed frames below the rescue bound:
@@ -253,9 +255,12 @@ def _read_walks(store: Store, iteration: int) -> list[_Walk]:
     plan = store.plan("explore", iteration)
     sealed = store.result("explore", iteration, Explored).products
     assert plan is not None  # explore is sealed
-    return [
-        _Walk(task, *read_npz(store.product("explore", iteration, task.id)), sealed[task.id]) for task in plan.tasks
-    ]
+    walks = []
+    for task in plan.tasks:
+        arrays, meta = read_npz(store.product("explore", iteration, task.id))
+        if "refused" not in meta:
+            walks.append(_Walk(task, arrays, meta, sealed[task.id]))
+    return walks
 
 
 def _cells(walks: Sequence[_Walk]) -> list[CellCounts]:

@@ -29,8 +29,8 @@ def crystal(system: System, min_height_A: float) -> Frames:
     if lowest < min_height_A:
         wanted = seeds.factors_for_height(atoms.cell.array, min_height_A)
         raise ConfigError(
-            f"system {system.seed} {'x'.join(map(str, factors))}: perpendicular height {lowest:.2f} Å - wanted at least "
-            f"{min_height_A:g} Å (initial.min_height_A, else the cutoff) - use supercell: {list(wanted)}"
+            f"system {system.seed} {'x'.join(map(str, factors))}: perpendicular height {lowest:.2f} Å - wanted at "
+            f"least {min_height_A:g} Å (initial.min_height_A, else the cutoff) - use supercell: {list(wanted)}"
         )
     return Frames.from_ase([built]).without_labels()
 

@@ -29,6 +29,8 @@ from activelearn.store.locks import HEARTBEAT_S
 log = logging.getLogger(__name__)
 #: Identity of this process in the count of attempts: a new run starts to count anew.
 SESSION: Final = f"{os.getpid()}-{time.time():.6f}"
+#: Stations whose tasks may be refused, with the user's recorded consent, when infrastructure keeps killing them.
+REFUSABLE: Final = ("explore", "label")
 _WAIT_FOR_OTHERS_S: Final = 1.0
 
 
@@ -152,9 +154,14 @@ class _Work:
         n_failures = self.store.record_failure(name, self.iteration, task, SESSION, str(error))
         log.warning("%s %s failed (attempt %d of %d): %s", name, task.id, n_failures, self.machine.max_attempts, error)
         if n_failures >= self.machine.max_attempts:
+            if self.store.has_consent and name in REFUSABLE:
+                meta = {"refused": f"infrastructure failed {n_failures} times", "started": 0.0, "finished": 0.0}
+                self.store.publish_product(name, self.iteration, task.id, {}, meta)
+                return
             raise TaskFailed(
                 f"{name} task {task.id} failed {n_failures} times on infrastructure; everything else is safe in "
-                f"{self.store.folder} - mend the cause and give the same command again. The last time:\n{error}"
+                f"{self.store.folder} - mend the cause and give the same command again (walks and labels may be given "
+                f"up with --refuse-failing). The last time:\n{error}"
             ) from error
         with self.lock:
             self.queue.append(task)

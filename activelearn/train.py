@@ -26,7 +26,10 @@ def errors(predicted: Sequence[Frames], reference: Sequence[Frames]) -> Errors |
         return None
     e, f, v = [], [], []
     for p, r in zip(predicted, reference, strict=True):
-        assert p.energy is not None and r.energy is not None and p.forces is not None and r.forces is not None
+        assert p.energy is not None
+        assert r.energy is not None
+        assert p.forces is not None
+        assert r.forces is not None
         e.append((p.energy - r.energy) / r.n_atoms * 1000.0)
         f.append((p.forces - r.forces).ravel())
         if p.virial is not None and r.virial is not None:
@@ -85,12 +88,10 @@ def _member_tasks(
 def _setting(campaign: Campaign, store: Store, parameters: dict[str, Any], systems: Sequence[Path]) -> dict[str, Any]:
     return deepmd.training_input(
         campaign.train,
+        deepmd.TrainingRun(parameters["n_steps"], tuple(parameters["random_seeds"]), parameters["warm"]),
         type_map=campaign.type_map,
         sel=store.sel(),
         systems=[str(path) for path in systems],
-        n_steps=parameters["n_steps"],
-        random_seeds=parameters["random_seeds"],
-        warm=parameters["warm"],
     )
 
 

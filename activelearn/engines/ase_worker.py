@@ -29,7 +29,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import CalculationFailed, SCFError
 
-_calculators = {}
+_calculators: dict[str, object] = {}
 
 
 def load(spec):
@@ -72,16 +72,16 @@ def describe(request):
 
 def to_atoms(structure):
     """Build Atoms from symbols, positions, cell and pbc."""
-    return Atoms(
-        structure["symbols"], positions=structure["positions"], cell=structure["cell"], pbc=structure["pbc"]
-    )
+    return Atoms(structure["symbols"], positions=structure["positions"], cell=structure["cell"], pbc=structure["pbc"])
 
 
 def properties(atoms):
     """Return energy (force-consistent), forces and virial of the calculator on `atoms`."""
     forces = atoms.get_forces()
     results = atoms.calc.results
-    energy = float(results.get("free_energy", results["energy"] if "energy" in results else atoms.get_potential_energy()))
+    energy = float(
+        results.get("free_energy", results["energy"] if "energy" in results else atoms.get_potential_energy())
+    )
     virial = -atoms.get_stress(voigt=False) * atoms.get_volume() if atoms.pbc.all() else np.zeros((3, 3))
     if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(virial).all()):
         raise CalculationFailed("non-finite energy, forces or stress")

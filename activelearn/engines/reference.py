@@ -77,16 +77,14 @@ def label(reference: Reference, frame: Frames, slot: Slot) -> Label:
     EngineError
         Infrastructure failed. A physical failure is a Label with ``refused`` set.
     """
-    answer = _request(
-        reference, "label", slot, timeout_s=slot.machine.label_timeout_s, structure=structure(frame)
-    )
+    answer = _request(reference, "label", slot, timeout_s=slot.machine.label_timeout_s, structure=structure(frame))
     return _to_label(answer, frame.n_atoms)
 
 
 def _to_label(answer: Mapping[str, Any], n_atoms: int) -> Label:
     refused = answer.get("refused")
     nothing = {"energy": np.nan, "forces": np.full((n_atoms, 3), np.nan), "virial": np.full((3, 3), np.nan)}
-    found = nothing if refused else answer
+    found: Mapping[str, Any] = nothing if refused else answer
     return Label(
         energy=float(found["energy"]),
         forces=np.array(found["forces"]),

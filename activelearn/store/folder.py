@@ -262,7 +262,12 @@ class Store:
 
     def dataset(self, up_to: int) -> list[Frames]:
         """Return all training frames of the iterations 0 ... `up_to`, in the order (iteration, walk, step)."""
-        return [part for i in range(up_to + 1) if self.dataset_file(i).is_file() for part in self.frames(self.dataset_file(i))]
+        return [
+            part
+            for i in range(up_to + 1)
+            if self.dataset_file(i).is_file()
+            for part in self.frames(self.dataset_file(i))
+        ]
 
     def dataset_summary(self, up_to: int) -> tuple[int, str]:
         """Return the number of training frames and the checksum of the data set."""
@@ -313,6 +318,15 @@ class Store:
     def failures(self, iteration: int) -> list[dict[str, Any]]:
         """Return all infrastructure failures of an iteration."""
         return [read_json(path) for path in sorted((self.folder / "failures").glob(f"{iteration:03d}-*.json"))]
+
+    def consent(self, text: str) -> None:
+        """Record that the user allows tasks to be refused after infrastructure failures."""
+        publish_json(self.folder / "consent.json", {"text": text, "time": time.time()})
+
+    @property
+    def has_consent(self) -> bool:
+        """Whether the user allows tasks to be refused after infrastructure failures."""
+        return (self.folder / "consent.json").is_file()
 
     def scratch(self, machine: Machine, *names: str) -> Path:
         """Make and return a fresh scratch folder."""

