@@ -190,7 +190,7 @@ def _drive(
     process.allow_engines()
     with Lease(store.folder, wait=wait), _signals(caught):
         _accept_changes(store, campaign, accept=accept)
-        store.sweep()
+        store.sweep(machine)
         if refuse_failing:
             store.consent("refuse walks and labels that infrastructure keeps killing (--refuse-failing)")
         from activelearn.workflow import run_local  # fireworks takes 0.5 s to import

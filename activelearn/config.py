@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -33,12 +33,14 @@ from activelearn.errors import ConfigError
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
 T = TypeVar("T", bound="Section")
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Pair = Annotated[str, Field(pattern=r"^[A-Z][a-z]?-[A-Z][a-z]?$")]
+BatchRule = Annotated[str, Field(pattern=r"^auto(:[1-9][0-9]*)?$")]
 
 
 class Section(BaseModel):
     """Base of all sections: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class System(Section):
@@ -82,6 +84,12 @@ class Initial(Section):
         default=0.15, description="Share of the initial trajectories kept for validation, never trained on."
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> Initial:
+        _want_different("scales", self.scales)
+        _want_different("md.temperatures_K", self.md.temperatures_K if self.md is not None else ())
+        return self
+
     @property
     def cells(self) -> list[tuple[int, float, float | None]]:
         """(system, scale, MD temperature) of every family of copies."""
@@ -112,6 +120,8 @@ class Stage(Section):
             raise ValueError("ensemble npt-* wants pressures_bar, for example [0.0]")
         if self.n_steps < self.every:
             raise ValueError(f"n_steps = {self.n_steps} must be at least every = {self.every}")
+        for name in ("temperatures_K", "pressures_bar"):
+            _want_different(name, getattr(self, name))
         return self
 
     @property
@@ -142,17 +152,31 @@ class Explore(Section):
         return self
 
 
+def _want_different(name: str, values: Sequence[float]) -> None:
+    """Refuse a number named twice: the tasks of the two would have one name."""
+    written = [f"{value:g}" for value in values]
+    if len(set(written)) < len(written):
+        raise ValueError(f"{name} wants different numbers (to six digits), got {list(values)}")
+
+
 class Guards(Section):
     """What counts as inside the exploration region; a frame beyond ends its walk."""
 
     min_distance_fraction: NonNegativeFloat = Field(
         default=0.6, description="Shortest allowed distance, as a fraction of the sum of the covalent radii."
     )
-    min_distances_A: dict[str, PositiveFloat] = Field(default={}, description="By pair, such as {P-S: 1.5} (Å).")
+    min_distances_A: dict[Pair, PositiveFloat] = Field(default={}, description="By pair, such as {P-S: 1.5} (Å).")
     volume_ratio: tuple[PositiveFloat, PositiveFloat] = Field(
         default=(0.6, 1.6), description="Allowed volume relative to the walk's start."
     )
     min_angle_deg: PositiveFloat = Field(default=30.0, description="Smallest cell angle; the largest is 180 minus it.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Guards:
+        low, high = self.volume_ratio
+        if not low < 1.0 < high:
+            raise ValueError(f"volume_ratio = [{low:g}, {high:g}] must enclose 1, the start of a walk")
+        return self
 
 
 class Rescue(Section):
@@ -252,7 +276,7 @@ class Train(Section):
     fitting: tuple[PositiveInt, ...] = (240, 240, 240)
     precision: Literal["float32", "float64"] = "float64"
     n_steps: PositiveInt = 500_000
-    batch_size: PositiveInt | str = Field(default="auto:32", description="Frames a batch, or auto:N for >= N atoms.")
+    batch_size: PositiveInt | BatchRule = Field(default="auto:32", description="Frames a batch, or auto:N for >= N atoms.")
     learning_rate: LearningRate = LearningRate()
     prefactors: Prefactors = Prefactors()
     warm_start: bool = Field(default=False, description="Start from the previous iteration's members.")
@@ -375,6 +399,11 @@ def preset_names(section: str) -> list[str]:
     return sorted(path.stem for path in (shipped("params") / section).glob("*.yaml"))
 
 
+def preset_seeds() -> list[str]:
+    """Return the ids of the shipped seeds, sorted."""
+    return sorted(path.stem for path in shipped("seeds").glob("*.yaml"))
+
+
 def nearest(word: str, among: list[str]) -> str:
     """Return a hint that names the nearest of `among`, or all of them if none is near."""
     close = difflib.get_close_matches(word, among, n=1, cutoff=0.5)
@@ -390,7 +419,7 @@ def load_campaign(name_or_path: str | Path) -> Campaign:
         One line per problem, each ``where: what - wanted - next``.
     """
     path = find_campaign(name_or_path)
-    return parse_campaign(_read_yaml(path), where=str(path))
+    return _with_absolute_paths(parse_campaign(_read_yaml(path), where=str(path)), path.parent)
 
 
 def find_campaign(name_or_path: str | Path) -> Path:
@@ -421,6 +450,30 @@ def parse_campaign(data: Any, *, where: str) -> Campaign:  # noqa: ANN401 - raw 
         if isinstance(merged.get(section), Mapping) and "preset" in merged[section]:
             merged[section] = _with_preset(section, merged[section], where)
     return _validated(Campaign, merged, where)
+
+
+def _with_absolute_paths(campaign: Campaign, folder: Path) -> Campaign:
+    """Return the campaign with its relative paths taken from `folder`: workers run in other working directories."""
+
+    def file(name: str) -> str:
+        """Return the absolute path of a file that is there; any other word as it stands."""
+        path = folder / Path(name).expanduser()
+        looks_like_one = "/" in name or path.suffix != ""
+        return str(path.absolute()) if looks_like_one and path.is_file() else name
+
+    data = campaign.model_dump(mode="json")
+    known = preset_seeds()
+    for section in ("initial", "explore"):
+        for system in data[section]["systems"] or ():
+            system["seed"] = system["seed"] if system["seed"] in known else file(system["seed"])
+    reference = data["label"]["reference"]
+    for key in ("python", "weights"):
+        reference[key] = reference[key] and file(reference[key])
+    arguments = reference["arguments"]
+    reference["arguments"] = {key: file(v) if isinstance(v, str) else v for key, v in arguments.items()}
+    if data["label"]["ledger"]:
+        data["label"]["ledger"] = str((folder / Path(data["label"]["ledger"]).expanduser()).absolute())
+    return Campaign.model_validate(data)
 
 
 def load_machine(name_or_path: str | Path = "local") -> Machine:
@@ -507,7 +560,8 @@ def _problem(model: type[BaseModel], item: dict[str, Any], where: str) -> str:
         return f"{where}: {location}: missing - wanted {_wanted(model, item['loc'])} - add it"
     if item["type"] == "value_error":
         return f"{where}: {location}: {item['ctx']['error']} - mend it and run: activelearn check"
-    return f"{where}: {location}: got {item['input']!r} - wanted {item['msg'].lower()} - mend it"
+    wanted = item["msg"].removeprefix("Input should be ")
+    return f"{where}: {location}: got {item['input']!r} - wanted {wanted[:1].lower()}{wanted[1:]} - mend it"
 
 
 def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel]:

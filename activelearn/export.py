@@ -34,7 +34,7 @@ dump_modify     walk sort id element {types}
 run             100
 """
 
-_ASE_EXAMPLE = '''"""The exported force field in ASE: energy, forces, stress and ten steps. Run: python ase_example.py"""
+_ASE_EXAMPLE = '''"""The force field in ASE: energy, forces, stress and ten steps. Run: python ase_example.py"""
 
 from pathlib import Path
 
@@ -78,7 +78,8 @@ def export(store: Store, to: Path) -> list[Path]:
         The campaign has no final models yet, or `to` has something in it.
     """
     iterations = store.iterations()
-    if not iterations or not store.is_sealed("final", iterations[-1].index):
+    is_ended = loop.verdict(store) is not None  # it was, but an accepted change lets it go on
+    if not iterations or not is_ended or not store.is_sealed("final", iterations[-1].index):
         raise ConfigError(
             f"{store.folder}: no final models yet - wanted a campaign that has ended - go on with: "
             f"activelearn run {store.latest_campaign().name} --folder {store.folder}"
@@ -149,7 +150,7 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
         "",
         campaign.description,
         "",
-        f"- state: {'converged' if end.converged else 'NOT converged'}; {end.message}",
+        f"- state: {end.message}",
         f"- elements (order of types): {' '.join(campaign.type_map)}",
         f"- trust window: {window} (max force deviation of {len(ensemble.members)} members)",
         f"- reference: {engine}, dispersion {dispersion}, weights sha256 {reference['weights_sha256']}",

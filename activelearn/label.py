@@ -116,7 +116,9 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     store.seal_frames(store.dataset_file(iteration), training)
     if iteration == 0:
         store.seal_frames(store.held_out_file, held_out)
-    paid = [key for group in keys.values() for key in group if key in store.ledger and np.ptp(store.ledger.span(key))]
+    asked = store.planned_at("label", iteration)
+    spans = {key: store.ledger.span(key) for group in keys.values() for key in group if key in store.ledger}
+    paid = [key for key, (started, finished) in spans.items() if finished > max(started, asked)]
     earlier = sum(len(part) for i in range(iteration) for part in store.frames(store.dataset_file(i)))
     parts = store.dataset(iteration)
     rescued = sum(int((part.origin["max_devi_f"] >= campaign.select.f_hi).sum()) for part in training)

@@ -119,16 +119,22 @@ def close(store: Store, step: Step) -> None:
 
 
 def verdict(store: Store) -> End | None:
-    """Return how the campaign ended, or None if it goes on (a raised bound lets an ended one go on)."""
+    """Return how the campaign ended, or None if it goes on.
+
+    An ended one goes on when an accepted change asks for it: a raised bound, another region or window after it has
+    converged, any change at all after it was given up.
+    """
     records = store.iterations()
     if not records or records[-1].selection is None:
         return None
     last, selection = records[-1], records[-1].selection
     settings = store.latest_campaign()
-    if selection.is_converged:
+    if selection.is_converged and _is_same_question(store.campaign(last.index), settings):
         return End(converged=True, iteration=last.index, exit_code=0, message=selection.why)
     rescues = 0
-    while rescues < len(records) and (found := records[-1 - rescues].selection) is not None and found.is_rescue:
+    for record in reversed(records):
+        if record.selection is None or not record.selection.is_rescue or record.campaign_sha256 != settings.sha256:
+            break
         rescues += 1
     if rescues > settings.select.rescue.max_in_a_row:
         return End(converged=False, iteration=last.index, exit_code=3, message=_hopeless(selection, rescues))
@@ -137,13 +143,23 @@ def verdict(store: Store) -> End | None:
     return None
 
 
+def _is_same_question(sealed: Campaign, latest: Campaign) -> bool:
+    """Return whether a verdict on the sealed campaign is one on the latest: same region, same window, same bounds."""
+    bounds = {"max_iterations": latest.stop.max_iterations}
+    return (sealed.explore, sealed.select, sealed.stop.model_copy(update=bounds)) == (
+        latest.explore,
+        latest.select,
+        latest.stop,
+    )
+
+
 def _bound(selection: Selection, n: int) -> str:
     c = selection.counts
     return (
         f"not converged after {n} iterations (stop.max_iterations): {c.candidate} candidates "
         f"({100 * c.share('candidate'):.1f} %) and {c.failed} failed frames ({100 * c.share('failed'):.1f} %) were "
-        f"left of {c.in_region}, stages explored: {', '.join(selection.stages)} - raise stop.max_iterations, or "
-        "explore.stages colder or shorter, and run again with --accept-changes"
+        f"left of {c.in_region}, stages explored: {', '.join(selection.stages)} - raise stop.max_iterations (and, "
+        "if the shares do not fall, make explore.stages colder or shorter) and run again with --accept-changes"
     )
 
 

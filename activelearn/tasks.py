@@ -24,6 +24,7 @@ from activelearn.engines.process import Slot, check_stop, is_stopping
 from activelearn.errors import EngineError, Interrupted, TaskFailed
 from activelearn.records import Plan, Record, Task
 from activelearn.store import Claim, Store
+from activelearn.store.files import disk_errors
 from activelearn.store.locks import HEARTBEAT_S
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,8 @@ class _Work:
             if self.store.is_published(self.station.name, self.iteration, task):
                 return
             try:
-                self.station.run(task, self.store, self.iteration, slot)
+                with disk_errors(self.store.folder):  # an engine's input that cannot be written, too
+                    self.station.run(task, self.store, self.iteration, slot)
                 self.done += 1
             except EngineError as error:
                 self._retry(task, error)

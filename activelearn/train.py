@@ -60,11 +60,17 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     new = _new_frames(store, iteration, last.trained_in)
     if selection.is_converged or new == 0 or (new < campaign.train.min_new_frames and not selection.is_rescue):
         return []
-    warm = last if campaign.train.warm_start else None
+    warm = last if campaign.train.warm_start and _same_networks(campaign, store, last) else None
     n_steps = (campaign.train.warm_n_steps if warm else None) or campaign.train.n_steps
     if selection.is_rescue:
         n_steps = round(n_steps * campaign.select.rescue.train_factor)
     return _member_tasks(campaign, store, iteration, n_steps=n_steps, last=warm)
+
+
+def _same_networks(campaign: Campaign, store: Store, last: Ensemble) -> bool:
+    """Return whether the last weights fit the networks of `campaign` (an accepted change may have enlarged them)."""
+    before, now = store.campaign(last.trained_in).train, campaign.train
+    return (before.descriptor, before.fitting, before.precision) == (now.descriptor, now.fitting, now.precision)
 
 
 def _member_tasks(

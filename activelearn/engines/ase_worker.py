@@ -24,16 +24,18 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import CalculationFailed, SCFError
 
-_calculators: dict[str, object] = {}
+_calculators: dict[str, Any] = {}
 
 
-def load(spec):
-    """Return the calculator of ``module:Class`` and keyword arguments; loaded once."""
+def load(request):
+    """Return the calculator of ``module:Class`` and keyword arguments: loaded once, forgetful of earlier structures."""
+    spec = {name: request[name] for name in ("calculator", "arguments")}
     key = json.dumps(spec, sort_keys=True)
     if key not in _calculators:
         if "torch" in sys.modules or importlib.util.find_spec("torch") is not None:
@@ -42,6 +44,8 @@ def load(spec):
             torch.set_num_threads(1)
         module, name = spec["calculator"].split(":")
         _calculators[key] = getattr(importlib.import_module(module), name)(**spec["arguments"])
+    if hasattr(_calculators[key], "reset"):  # a neighbour list kept from another structure would change the last bits
+        _calculators[key].reset()
     return _calculators[key]
 
 

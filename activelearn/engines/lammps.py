@@ -172,12 +172,15 @@ def run_walk(folder: Path, text: str, symbols: Sequence[str], slot: Slot) -> Wal
         command = [*shlex.split(machine.lammps), "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
         log = folder / "lammps.out"
         code = run_command(command, folder, log=log, timeout_s=machine.walk_timeout_s).return_code
-    n_steps = int(text.rsplit("run ", 1)[1])
-    return read_walk(folder, return_code=code, n_steps=n_steps, n_atoms=len(symbols))
+    every, n_steps = (int(text.rsplit(f"\n{word} ", 1)[1].split(maxsplit=1)[0]) for word in ("thermo", "run"))
+    return read_walk(folder, return_code=code, n_steps=n_steps - n_steps % every, n_atoms=len(symbols))
 
 
 def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> WalkOutput:
     """Read ``log.lammps``, ``model_devi.out`` and ``walk.lammpstrj`` up to the first row that is not whole.
+
+    `n_steps` is the last step that is written. A walk that LAMMPS calls finished and whose rows end before it, with
+    nothing that is not finite, was cut off by the machine (a full disk), not by the physics.
 
     Raises
     ------
@@ -189,14 +192,22 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> 
     thermo = read_thermo(folder / "log.lammps")
     deviation = read_deviation(folder / "model_devi.out")
     steps, cell, positions = read_dump(folder / "walk.lammpstrj", n_atoms)
-    good = []
+    good: list[int] = []
+    is_finite = True
     for i, step in enumerate(steps):
-        row = [*thermo.get(int(step), [np.nan]), deviation.get(int(step), np.nan)]
-        if not (np.isfinite(row).all() and np.isfinite(positions[i]).all() and np.isfinite(cell[i]).all()):
+        if int(step) not in thermo or int(step) not in deviation:
+            break
+        row = [*thermo[int(step)], deviation[int(step)]]
+        is_finite = bool(np.isfinite(row).all() and np.isfinite(positions[i]).all() and np.isfinite(cell[i]).all())
+        if not is_finite:
             break
         good.append(i)
     steps = steps[good]
     if reason == "finished" and (len(steps) == 0 or steps[-1] != n_steps):
+        if is_finite:
+            raise EngineError(
+                "LAMMPS finished, but its output is cut off (is the disk full?)", folder=folder, tail=tail
+            )
         reason = "non-finite"
     rows = np.array([thermo[int(step)] for step in steps]).reshape(len(steps), len(_THERMO) - 1)
     return WalkOutput(
@@ -224,11 +235,17 @@ def _why_ended(return_code: int, tail: Sequence[str], folder: Path) -> str:
     raise EngineError(f"LAMMPS ended with {what}", command=["lmp", "-in", "in.lammps"], folder=folder, tail=tail)
 
 
+def _whole_lines(path: Path) -> list[str]:
+    """Return the lines of a file that may be missing or cut off: half a line at its end would be a wrong number."""
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
 def read_thermo(log: Path) -> dict[int, list[float]]:
     """Return {step: [temperature K, potential energy eV, pressure bar, volume Å^3]} of a log's thermo tables."""
     rows: dict[int, list[float]] = {}
     inside = False
-    for line in log.read_text(errors="replace").splitlines() if log.is_file() else []:
+    for line in _whole_lines(log):
         words = line.split()
         if [word.lower() for word in words] == ["step", "temp", "poteng", "press", "volume"]:
             inside = True
@@ -242,7 +259,7 @@ def read_thermo(log: Path) -> dict[int, list[float]]:
 def read_deviation(path: Path) -> dict[int, float]:
     """Return {step: max_devi_f in eV/Å} of a model_devi.out (columns: step, max/min/avg of v, max/min/avg of f)."""
     rows: dict[int, float] = {}
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+    for line in _whole_lines(path):
         words = line.split()
         if words and words[0].isdigit() and len(words) >= 7:
             rows.setdefault(int(words[0]), float(words[4]))
@@ -252,7 +269,7 @@ def read_deviation(path: Path) -> dict[int, float]:
 def read_dump(path: Path, n_atoms: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
     """Return steps (n,), cells (n, 3, 3) and positions (n, n_atoms, 3) of a dump, whole frames only."""
     steps, cells, positions = [], [], []
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    lines = _whole_lines(path)
     n_lines = 9 + n_atoms
     for start in range(0, len(lines) - n_lines + 1, n_lines):
         block = lines[start : start + n_lines]

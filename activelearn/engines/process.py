@@ -119,14 +119,17 @@ def _start(
             f"{command[0]}: no such program - wanted it on the PATH - see: activelearn check", command=command
         )
     with log.open("ab") as stream:
-        process = subprocess.Popen(
-            list(command),
-            cwd=folder,
-            env={**os.environ, **ONE_THREAD, **env},
-            stdin=stdin,
-            stdout=stream if stdout is None else stdout,
-            stderr=stream,
-        )
+        try:
+            process = subprocess.Popen(
+                list(command),
+                cwd=folder,
+                env={**os.environ, **ONE_THREAD, **env},
+                stdin=stdin,
+                stdout=stream if stdout is None else stdout,
+                stderr=stream,
+            )
+        except OSError as error:  # not a program, no memory for a fork ...
+            raise EngineError(f"{command[0]}: cannot be started ({error})", command=command, folder=folder) from error
     _living.add(process)
     if _halt.is_set():  # the stop came between the check and the start
         process.kill()
@@ -283,8 +286,17 @@ class Session:
                     self._raise_death()
                 self._buffer += piece
         line, self._buffer = self._buffer.split(b"\n", 1)
-        answer = json.loads(line)
-        assert isinstance(answer, dict)
+        try:
+            answer: dict[str, Any] = dict(json.loads(line))
+        except (ValueError, TypeError) as error:
+            self.close()
+            said = line[:200].decode(errors="replace")
+            raise EngineError(
+                f"not an answer: {said!r} - wanted JSON only on the standard output of the worker (a wrapper or a "
+                "start-up file that prints?)",
+                command=self.command,
+                tail=tail_of(self.log),
+            ) from error
         return answer
 
     def _raise_death(self) -> None:

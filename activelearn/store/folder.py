@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -48,6 +49,8 @@ from activelearn.store.locks import Claim
 R = TypeVar("R", bound=Record)
 #: Product names of label tasks carry the content address; the ledger is asked instead of the folder.
 LABEL: Final = "label"
+#: How the names of our temporary files end: host-pid-uuid (see :func:`~activelearn.store.files.unique_suffix`).
+_TEMPORARY: Final = re.compile(r"-\d+-[0-9a-f]{12}$")
 
 
 class Store:
@@ -71,9 +74,9 @@ class Store:
     def create(cls, folder: Path, campaign: Campaign) -> Store:
         """Start a campaign in `folder` (or open it if the same campaign is there)."""
         store = cls(folder)
-        if not store.campaign_files():
-            publish(store.folder / "campaign" / "000.yaml", campaign.to_yaml().encode())
+        if not store.campaign_files():  # the uuid first: where there is a campaign there is a uuid, whenever we die
             publish(store.folder / "campaign" / "uuid", uuid.uuid4().hex.encode())
+            publish(store.folder / "campaign" / "000.yaml", campaign.to_yaml().encode())
         return store
 
     @classmethod
@@ -107,7 +110,11 @@ class Store:
         return _read_campaign(self.campaign_files()[-1])
 
     def accept(self, campaign: Campaign) -> None:
-        """Make `campaign` the one of all iterations that are not open yet."""
+        """Make `campaign` the one of all iterations that are not open yet (call it only with the lease held)."""
+        opened = self.opened_iterations()
+        for path in (*self.folder.glob("iter-*/reference.json"), *self.folder.glob("iter-*/sel.json")):
+            if int(path.parent.name[5:]) not in opened:  # left by a run that died while it opened an iteration
+                path.unlink(missing_ok=True)
         publish(self.folder / "campaign" / f"{len(self.campaign_files()):03d}.yaml", campaign.to_yaml().encode())
 
     def save_machine(self, machine: Machine) -> None:
@@ -166,6 +173,10 @@ class Store:
         """Return the frozen plan, or None if nobody has planned yet."""
         path = self.station_folder(station, iteration) / "plan.json"
         return Plan.model_validate(read_json(path)) if path.is_file() else None
+
+    def planned_at(self, station: str, iteration: int) -> float:
+        """Return when the plan was frozen (Unix time): what was computed before it was not computed for it."""
+        return (self.station_folder(station, iteration) / "plan.json").stat().st_mtime
 
     def freeze_plan(self, station: str, iteration: int, tasks: Sequence[Task], n_chunks: int) -> Plan:
         """Freeze the complete plan once; whoever comes later gets the frozen one."""
@@ -330,8 +341,7 @@ class Store:
 
     def scratch(self, machine: Machine, *names: str) -> Path:
         """Make and return a fresh scratch folder."""
-        root = Path(machine.scratch).expanduser() / self.uuid[:8] if machine.scratch else self.folder / "scratch"
-        folder = root / "-".join([*names, unique_suffix()])
+        folder = self._scratch_root(machine) / "-".join([*names, unique_suffix()])
         with disk_errors(folder):
             folder.mkdir(parents=True)
         return folder
@@ -341,12 +351,16 @@ class Store:
         if not machine.keep_scratch:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def sweep(self) -> None:
+    def _scratch_root(self, machine: Machine) -> Path:
+        return Path(machine.scratch).expanduser() / self.uuid[:8] if machine.scratch else self.folder / "scratch"
+
+    def sweep(self, machine: Machine) -> None:
         """Remove what killed runs left behind: temporary files and scratch (call it only with the lease held)."""
-        shutil.rmtree(self.folder / "scratch", ignore_errors=True)
+        if not machine.keep_scratch:
+            shutil.rmtree(self._scratch_root(machine), ignore_errors=True)
         for pattern in (".*", "*/.*", "*/*/.*"):
             for path in self.folder.glob(pattern):
-                if path.is_file():
+                if _TEMPORARY.search(path.name) and path.is_file():
                     path.unlink(missing_ok=True)
 
     # --- time and records -------------------------------------------------------------------------------------------
@@ -363,9 +377,9 @@ class Store:
         until
             When the station was sealed.
         """
-        started = (self.station_folder(station, iteration) / "plan.json").stat().st_mtime
+        started = self.planned_at(station, iteration)
         alive = [(max(a, started), min(b, until)) for a, b in self._sessions(until)]
-        work = [(a, b) for a, b in spans if b > a]
+        work = [(max(a, started), min(b, until)) for a, b in spans if min(b, until) > max(a, started)]
         total = sum(b - a for a, b in work)
         return Seconds(wall=_union(alive), engine=_union(work), engine_total=total, n_tasks=len(spans))
 

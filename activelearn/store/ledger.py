@@ -12,6 +12,7 @@ where the payload is energy, forces and virial as little-endian float64.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -88,10 +89,10 @@ class Ledger:
         try:
             return self._read(self._places[key])
         except FileNotFoundError:
+            fresh = Ledger(self.folder)  # swapped in whole: another thread never sees an empty ledger
+            fresh.refresh()
             with self._lock:
-                self._places.clear()
-                self._read_to.clear()
-            self.refresh()
+                self._places, self._read_to = fresh._places, fresh._read_to
             return self._read(self._places[key])
 
     def find(self, key: str) -> Label | None:
@@ -117,7 +118,7 @@ class Ledger:
             if path.stat().st_size <= offset:
                 return
             with path.open("rb") as stream:
-                for key, place, end in _records(stream, path, offset):
+                for key, place, _, end in _records(stream, path, offset):
                     self._places.setdefault(key, place)
                     offset = end
         except FileNotFoundError:
@@ -140,34 +141,38 @@ class Ledger:
         for path in old:
             content = path.read_bytes()
             with path.open("rb") as stream:
-                start = 0
-                for key, _, end in _records(stream, path, 0):
+                for key, _, start, end in _records(stream, path, 0):
                     if key not in seen:
                         seen.add(key)
                         chunks.append(content[start:end])
-                    start = end
-        publish(self.folder / f"{prefix}-{unique_suffix()}.seg", b"".join(chunks))
+        # Named so that it comes before all segments of writers: of two records of one key the elder stays the first.
+        publish(self.folder / f"{prefix}-00000000T000000-{unique_suffix()}.seg", b"".join(chunks))
         for path in old:
             path.unlink(missing_ok=True)
         fsync_folder(self.folder)
 
 
-def _records(stream: IO[bytes], path: Path, offset: int) -> Iterator[tuple[str, _Place, int]]:
-    """Yield (key, place, end) of every whole record from `offset` on; stop at the first that is cut off or damaged."""
+def _records(stream: IO[bytes], path: Path, offset: int) -> Iterator[tuple[str, _Place, int, int]]:
+    """Yield (key, place, start, end) of every whole record from `offset` on; what is cut off or damaged is passed over.
+
+    A damaged record costs that record only: the search goes on at the next magic number (and its checksum decides).
+    """
     stream.seek(offset)
-    while True:
-        head = stream.read(_HEAD.size)
-        if len(head) < _HEAD.size:
-            return
-        magic, n_header, n_payload, checksum = _HEAD.unpack(head)
-        body = stream.read(n_header + n_payload) if magic == _MAGIC else b""
-        if len(body) < n_header + n_payload or hashlib.sha256(body).digest()[:16] != checksum or magic != _MAGIC:
-            return
+    content = stream.read()
+    at = content.find(_MAGIC)
+    while 0 <= at <= len(content) - _HEAD.size:
+        _, n_header, n_payload, checksum = _HEAD.unpack_from(content, at)
+        begin = at + _HEAD.size
+        end = begin + n_header + n_payload
+        body = content[begin:end]
+        if end > len(content) or hashlib.sha256(body).digest()[:16] != checksum:
+            at = content.find(_MAGIC, at + 1)
+            continue
         header = json.loads(body[:n_header])
-        start = offset + _HEAD.size + n_header
-        offset = start + n_payload
         key = header.pop("key")
-        yield key, _Place(segment=path, offset=start, n_payload=n_payload, **header), offset
+        place = _Place(segment=path, offset=offset + begin + n_header, n_payload=n_payload, **header)
+        yield key, place, offset + at, offset + end
+        at = content.find(_MAGIC, end)
 
 
 class LedgerWriter:
@@ -203,7 +208,8 @@ class LedgerWriter:
             if self._stream is None:
                 self._stream = self._open()
             try:
-                self._stream.write(record)
+                if self._stream.write(record) < len(record):  # unbuffered: a disk that fills up cuts a write short
+                    raise OSError(errno.ENOSPC, "a record was cut off")
                 os.fsync(self._stream.fileno())
             except OSError:
                 # What follows a record that was cut off would never be read: the next label gets a new segment.

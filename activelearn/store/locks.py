@@ -104,8 +104,8 @@ class Claim:
             "since": time.time(),
         }
         temporary = self.path.with_name(f".{self.path.name}.{unique_suffix()}")
-        temporary.write_text(json.dumps(me))  # linked whole, so nobody reads half a holder
         try:
+            temporary.write_text(json.dumps(me))  # linked whole, so nobody reads half a holder
             os.link(temporary, self.path)
         except FileExistsError:
             return False
