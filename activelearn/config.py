@@ -276,7 +276,9 @@ class Train(Section):
     fitting: tuple[PositiveInt, ...] = (240, 240, 240)
     precision: Literal["float32", "float64"] = "float64"
     n_steps: PositiveInt = 500_000
-    batch_size: PositiveInt | BatchRule = Field(default="auto:32", description="Frames a batch, or auto:N for >= N atoms.")
+    batch_size: PositiveInt | BatchRule = Field(
+        default="auto:32", description="Frames a batch, or auto:N for >= N atoms."
+    )
     learning_rate: LearningRate = LearningRate()
     prefactors: Prefactors = Prefactors()
     warm_start: bool = Field(default=False, description="Start from the previous iteration's members.")
@@ -399,11 +401,6 @@ def preset_names(section: str) -> list[str]:
     return sorted(path.stem for path in (shipped("params") / section).glob("*.yaml"))
 
 
-def preset_seeds() -> list[str]:
-    """Return the ids of the shipped seeds, sorted."""
-    return sorted(path.stem for path in shipped("seeds").glob("*.yaml"))
-
-
 def nearest(word: str, among: list[str]) -> str:
     """Return a hint that names the nearest of `among`, or all of them if none is near."""
     close = difflib.get_close_matches(word, among, n=1, cutoff=0.5)
@@ -454,26 +451,25 @@ def parse_campaign(data: Any, *, where: str) -> Campaign:  # noqa: ANN401 - raw 
 
 def _with_absolute_paths(campaign: Campaign, folder: Path) -> Campaign:
     """Return the campaign with its relative paths taken from `folder`: workers run in other working directories."""
-
-    def file(name: str) -> str:
-        """Return the absolute path of a file that is there; any other word as it stands."""
-        path = folder / Path(name).expanduser()
-        looks_like_one = "/" in name or path.suffix != ""
-        return str(path.absolute()) if looks_like_one and path.is_file() else name
-
     data = campaign.model_dump(mode="json")
-    known = preset_seeds()
+    known = {path.stem for path in shipped("seeds").glob("*.yaml")}
     for section in ("initial", "explore"):
         for system in data[section]["systems"] or ():
-            system["seed"] = system["seed"] if system["seed"] in known else file(system["seed"])
+            system["seed"] = system["seed"] if system["seed"] in known else _absolute(system["seed"], folder)
     reference = data["label"]["reference"]
-    for key in ("python", "weights"):
-        reference[key] = reference[key] and file(reference[key])
-    arguments = reference["arguments"]
-    reference["arguments"] = {key: file(v) if isinstance(v, str) else v for key, v in arguments.items()}
+    for settings, keys in ((reference, ("python", "weights")), (reference["arguments"], reference["arguments"])):
+        settings |= {key: _absolute(settings[key], folder) for key in keys}
     if data["label"]["ledger"]:
         data["label"]["ledger"] = str((folder / Path(data["label"]["ledger"]).expanduser()).absolute())
     return Campaign.model_validate(data)
+
+
+def _absolute(value: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
+    """Return the absolute path if `value` names a file that is there; anything else as it stands."""
+    if not isinstance(value, str) or not ("/" in value or Path(value).suffix):
+        return value
+    path = folder / Path(value).expanduser()
+    return str(path.absolute()) if path.is_file() else value
 
 
 def load_machine(name_or_path: str | Path = "local") -> Machine:
@@ -484,7 +480,10 @@ def load_machine(name_or_path: str | Path = "local") -> Machine:
     if not path.is_file():
         hint = nearest(str(name_or_path), preset_names("machine"))
         raise ConfigError(f"machine {name_or_path}: neither a YAML file nor a preset - {hint} - see params/machine/")
-    return _validated(Machine, _read_yaml(path), str(path))
+    machine = _validated(Machine, _read_yaml(path), str(path))
+    folder = path.absolute().parent
+    scratch = machine.scratch and str(folder / Path(machine.scratch).expanduser())
+    return machine.model_copy(update={"scratch": scratch, "python": _absolute(machine.python, folder)})
 
 
 def difference(old: Campaign, new: Campaign) -> list[str]:

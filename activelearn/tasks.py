@@ -23,8 +23,7 @@ from activelearn.config import Campaign, Machine
 from activelearn.engines.process import Slot, check_stop, is_stopping
 from activelearn.errors import EngineError, Interrupted, TaskFailed
 from activelearn.records import Plan, Record, Task
-from activelearn.store import Claim, Store
-from activelearn.store.files import disk_errors
+from activelearn.store import Claim, Store, disk_errors
 from activelearn.store.locks import HEARTBEAT_S
 
 log = logging.getLogger(__name__)

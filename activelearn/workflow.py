@@ -25,7 +25,7 @@ from activelearn.engines.process import check_stop, is_stopping
 from activelearn.errors import ActiveLearnError, ConfigError, StoreError, TaskFailed
 from activelearn.loop import Step
 from activelearn.records import End
-from activelearn.store import Store
+from activelearn.store import Store, disk_errors
 from activelearn.tasks import carry_out, frozen_plan, gather
 
 #: How often a gather Firework asks again for what is pending before it gives up.
@@ -74,7 +74,8 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
         step = loop.step_of(self["iteration"], is_final=self["is_final"])
         machine = load_machine(store.folder / "machine.yaml")
         try:
-            return self.act(store, step, machine)
+            with disk_errors(store.folder):
+                return self.act(store, step, machine)
         except ActiveLearnError as error:
             if not isinstance(self.launchpad, EmbeddedLaunchPad):
                 raise

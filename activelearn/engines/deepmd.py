@@ -6,6 +6,7 @@ Zhang et al., Phys. Rev. Lett. 120, 143001 (2018); Zeng et al., J. Chem. Phys. 1
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -45,7 +46,8 @@ def library_environment(python: str | None) -> dict[str, str]:
         paths = log.read_text().strip().splitlines()[-1:]
     found = paths[0] if paths else ""
     plugin = next((path for path in found.split(":") if path.endswith("deepmd/lib")), "")
-    return {"LD_LIBRARY_PATH": found, "LAMMPS_PLUGIN_PATH": plugin}
+    inherited = os.environ.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": f"{found}:{inherited}" if inherited else found, "LAMMPS_PLUGIN_PATH": plugin}
 
 
 def run_job(job: Mapping[str, Any], folder: Path, log: str, slot: Slot, *, timeout_s: float) -> int:

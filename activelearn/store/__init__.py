@@ -6,9 +6,9 @@ The FireWorks LaunchPad only schedules; lose it, lose nothing. Every rule that m
 
 from __future__ import annotations
 
-from activelearn.store.files import read_npz
+from activelearn.store.files import disk_errors, read_npz
 from activelearn.store.folder import Store
 from activelearn.store.ledger import Ledger, LedgerWriter
 from activelearn.store.locks import Claim, Lease
 
-__all__ = ["Claim", "Lease", "Ledger", "LedgerWriter", "Store", "read_npz"]
+__all__ = ["Claim", "Lease", "Ledger", "LedgerWriter", "Store", "disk_errors", "read_npz"]

@@ -1,0 +1,60 @@
+"""Shared fixtures: small copper structures with labels, the toy campaign, a campaign folder, one slot."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from activelearn.config import Machine, load_campaign
+from activelearn.engines import process
+from activelearn.engines.process import Slot
+from activelearn.frames import Frames
+from activelearn.store import Store
+
+
+def rattled_copper(n_frames=3, *, random_seed=0, repeat=(1, 1, 1), amplitude=0.1):
+    """Cubic copper cells, rattled and labelled by EMT."""
+    rng = np.random.default_rng(random_seed)
+    images = []
+    for _ in range(n_frames):
+        atoms = bulk("Cu", cubic=True) * repeat
+        atoms.set_cell(atoms.cell[:] @ (np.eye(3) + rng.uniform(-0.02, 0.02, (3, 3))), scale_atoms=True)
+        atoms.positions += rng.uniform(-amplitude, amplitude, atoms.positions.shape)
+        atoms.calc = EMT()
+        atoms.get_forces()
+        atoms.get_stress()
+        images.append(atoms)
+    return Frames.from_ase(images)
+
+
+@pytest.fixture
+def copper():
+    return rattled_copper()
+
+
+@pytest.fixture
+def campaign():
+    return load_campaign("copper_emt")
+
+
+@pytest.fixture
+def machine():
+    return Machine(name="test", slots=2)
+
+
+@pytest.fixture
+def store(tmp_path, campaign):
+    """A campaign folder with iterations 0 and 1 open; nothing is published in it."""
+    made = Store.create(tmp_path / "campaign", campaign)
+    made.open_iteration(0, campaign)
+    made.open_iteration(1, campaign)
+    return made
+
+
+@pytest.fixture
+def slot(tmp_path, machine):
+    """A slot whose sessions end with the test."""
+    process.allow_engines()
+    yield Slot(machine, tmp_path / "logs")
+    process.close_sessions()
+    process.allow_engines()

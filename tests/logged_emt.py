@@ -1,0 +1,22 @@
+"""EMT that leaves a trace: which structures it was asked for, to find labels that were paid for twice."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from ase.calculators.calculator import all_changes
+from ase.calculators.emt import EMT
+
+
+class LoggedEMT(EMT):
+    """Append the sha256 of cell and positions to the file of $LOGGED_EMT at every calculation, fsynced."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        digest = hashlib.sha256(atoms.cell.array.tobytes() + atoms.positions.tobytes()).hexdigest()
+        descriptor = os.open(Path(os.environ["LOGGED_EMT"]), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            os.write(descriptor, f"{digest} {os.getpid()}\n".encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
