@@ -167,15 +167,15 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
             f"- {stage.name}: {stage.ensemble}, {temperatures} K" + (f", {pressures} bar" if pressures else "")
         )
     lines += ["", "## Held-out errors (whole trajectories, never trained on)", ""]
-    lines += ["| member | frames | force RMSE (eV/Å) | force MAE (eV/Å) | energy RMSE (meV/atom) | steps | frozen model sha256 |"]
+    lines += [
+        "| member | frames | force RMSE (eV/Å) | force MAE (eV/Å) | energy RMSE (meV/atom) | steps | frozen model sha256 |"
+    ]
     lines += ["|---|---|---|---|---|---|---|"]
     for m in ensemble.members:
         if m.held_out is not None:
             e = m.held_out
-            lines.append(
-                f"| {m.index} | {e.n_frames} | {e.force_rmse:.4f} | {e.force_mae:.4f} | "
-                f"{e.energy_rmse_meV_per_atom:.2f} | {m.n_steps} | {m.sha256[:16]}... |"
-            )
+            numbers = f"{e.force_rmse:.4f} | {e.force_mae:.4f} | {e.energy_rmse_meV_per_atom:.2f}"
+            lines.append(f"| {m.index} | {e.n_frames} | {numbers} | {m.n_steps} | {m.sha256[:16]}... |")
     lines += ["", "## Iterations", "", "| iteration | verdict | data set |", "|---|---|---|"]
     for record in iterations:
         why = record.selection.why if record.selection is not None else "initial data"

@@ -202,7 +202,7 @@ def run(task: Task, store: Store, iteration: int, slot: object) -> None:
 
 def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
     """Count the pass, choose what is labelled, and say what the next pass explores."""
-    walks = _read_walks(store, iteration)
+    walks, records = _read_walks(store, iteration)
     cells = _cells(walks)
     counts = Counts.total(cell.counts for cell in cells)
     stages = store.result("explore", iteration, Explored).stages
@@ -215,6 +215,9 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
         chosen, passed_over = _nothing(walks), {"converged": counts.candidate} if counts.candidate else {}
     else:
         chosen, passed_over = _choose(walks, cells, campaign.select, rng, is_rescue=is_rescue)
+        not_kept = counts.candidate - sum(int((walk.kept_kind == Kind.CANDIDATE).sum()) for walk in walks)
+        if not_kept:  # a walk keeps no more than one iteration may label
+            passed_over["cap per iteration"] = passed_over.get("cap per iteration", 0) + not_kept
     parts = [walk.kept[frames] for walk, frames in zip(walks, chosen, strict=True) if len(frames)]
     store.seal_frames(store.chosen_file(iteration), parts)
     n_rescued = sum(int((w.kept_kind[f] == Kind.FAILED).sum()) for w, f in zip(walks, chosen, strict=True))
@@ -225,7 +228,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
         f_hi=campaign.select.f_hi,
         stages=stages,
         cells=tuple(cells),
-        walks=tuple(walk.record for walk in walks),
+        walks=tuple(records),
         chosen=sum(len(frames) for frames in chosen) - n_rescued,
         rescued=n_rescued,
         is_rescue=is_rescue,
@@ -251,16 +254,21 @@ class _Walk:
         self.record = WalkRecord(id=task.id, stage=meta["stage"], sha256=sha256, **{n: meta[n] for n in names})
 
 
-def _read_walks(store: Store, iteration: int) -> list[_Walk]:
+def _read_walks(store: Store, iteration: int) -> tuple[list[_Walk], list[WalkRecord]]:
+    """Return the walks, and the records of all planned ones: those refused by the user's consent have no frames."""
     plan = store.plan("explore", iteration)
     sealed = store.result("explore", iteration, Explored).products
     assert plan is not None  # explore is sealed
-    walks = []
+    walks, records = [], []
     for task in plan.tasks:
         arrays, meta = read_npz(store.product("explore", iteration, task.id))
-        if "refused" not in meta:
+        if "refused" in meta:
+            stage, ended = str(task.parameters["stage"]), f"refused: {meta['refused']}"
+            records.append(WalkRecord(id=task.id, stage=stage, ended=ended, sha256=sealed[task.id]))
+        else:
             walks.append(_Walk(task, arrays, meta, sealed[task.id]))
-    return walks
+            records.append(walks[-1].record)
+    return walks, records
 
 
 def _cells(walks: Sequence[_Walk]) -> list[CellCounts]:

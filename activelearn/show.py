@@ -121,24 +121,47 @@ def _short(store: Store) -> str:
         return str(store.folder)
 
 
+#: Headings of the columns of `status`; all fit into 80 characters.
+_COLUMNS = (
+    "it",
+    "walked",
+    "accur.",
+    "cand.",
+    "failed",
+    "out",
+    "labels",
+    "refused",
+    "data",
+    "F RMSE",
+    "wall s",
+    "engine",
+)
+
+
 def status_table(found: dict[str, Any]) -> None:
-    """Print what :func:`activelearn.status.as_dict` found as a table."""
+    """Print what :func:`activelearn.status.as_dict` found as a table of 80 columns."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    table = Table(title=f"{found['name']}  ({found['state']})", title_justify="left")
-    for name in ("iteration", "stages", "walked", "accurate", "candidate", "failed", "out", "labelled", "refused",
-                 "data set", "force RMSE (eV/Å)", "wall (s)", "engine"):  # fmt: skip
-        table.add_column(name, justify="left" if name == "stages" else "right")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    table = Table(title=f"{found['name']}  ({found['state']})", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in _COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
     for row in found["iterations"]:
         table.add_row(*_status_row(row))
     console.print(table)
+    console.print(
+        "F RMSE: on held-out trajectories, eV/Å; out: frames out of the region; engine: its share of the wall time"
+    )
+    for row in found["iterations"]:
+        console.print(f"{row['index']:>2}  {', '.join(row['stages']) or 'initial'}: {row['verdict']}", soft_wrap=True)
+        for reason, n in row["refused"].items():
+            console.print(f"      {n} refused: {reason}", soft_wrap=True)
     for work in found["at_work"]:
         if not work["is_sealed"]:
             console.print(f"at work: iteration {work['iteration']} {work['station']} {work['done']}/{work['total']}")
     if found["message"]:
-        console.print(found["message"])
+        console.print(found["message"], soft_wrap=True)
 
 
 def _status_row(row: dict[str, Any]) -> list[str]:
@@ -146,14 +169,13 @@ def _status_row(row: dict[str, Any]) -> list[str]:
     in_region = sum(counts.get(kind, 0) for kind in ("accurate", "candidate", "failed"))
 
     def share(kind: str) -> str:
-        return f"{100 * counts[kind] / in_region:.1f} %" if in_region else "-"
+        return f"{100 * counts[kind] / in_region:.1f}%" if in_region else "-"
 
     wall = sum(s["wall"] for s in row["seconds"].values())
     engine = sum(s["engine"] for s in row["seconds"].values())
     rmse = row["held_out_force_rmse_eV_per_A"]
     return [
         str(row["index"]),
-        ", ".join(row["stages"]) or "initial",
         str(counts.get("walked", "-")),
         share("accurate"),
         share("candidate"),
@@ -164,5 +186,5 @@ def _status_row(row: dict[str, Any]) -> list[str]:
         str(row["dataset"]["frames"]),
         f"{rmse:.3f}" if rmse is not None else "-",
         f"{wall:.0f}",
-        f"{100 * engine / wall:.0f} %" if wall > 0 else "-",
+        f"{100 * engine / wall:.0f}%" if wall > 0 else "-",
     ]

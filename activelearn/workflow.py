@@ -77,9 +77,10 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
             with disk_errors(store.folder):
                 return self.act(store, step, machine)
         except ActiveLearnError as error:
-            if not isinstance(self.launchpad, EmbeddedLaunchPad):
+            launchpad = getattr(self, "launchpad", None)  # FireWorks gives it; there is none in offline mode
+            if not isinstance(launchpad, EmbeddedLaunchPad):
                 raise
-            self.launchpad.error = error  # the driver in this process raises it; no traceback through the rocket
+            launchpad.error = error  # the driver in this process raises it; no traceback through the rocket
             return FWAction(defuse_workflow=True)
 
     def act(self, store: Store, step: Step, machine: Machine) -> FWAction | None:  # noqa: ARG002
@@ -209,7 +210,11 @@ def _launch_all(launchpad: EmbeddedLaunchPad) -> None:
     while not is_stopping() and launch_rocket(launchpad, worker, strm_lvl=_QUIET):
         if launchpad.error is not None:
             raise launchpad.error
+        _raise_fault(launchpad)  # at once: the gather after it would go on, and hide it behind detours
     check_stop()
+
+
+def _raise_fault(launchpad: EmbeddedLaunchPad) -> None:
     fizzled = launchpad.fireworks.find_one({"state": "FIZZLED"})
     if fizzled is not None:  # an error that is not one of ours: a fault in the program
         trace = launchpad.get_fw_by_id(fizzled["fw_id"]).launches[-1].action.stored_data["_exception"]["_stacktrace"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from campaigns import SMALL, TINY, run_plain
 
 from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
@@ -58,3 +59,10 @@ def slot(tmp_path, machine):
     yield Slot(machine, tmp_path / "logs")
     process.close_sessions()
     process.allow_engines()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The tiny campaign through the plain loop, two slots: (Store, End). Nobody may write into it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return run_plain(folder / "campaign", TINY, Machine(slots=2, **SMALL))

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,6 +68,7 @@ class Store:
         self._ledger: Ledger | None = None
         self._writer: LedgerWriter | None = None
         self._campaigns: dict[int, Campaign] = {}
+        self._opening = threading.Lock()  # slots are threads: one ledger and one segment for all of them
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
@@ -290,17 +292,19 @@ class Store:
     @property
     def ledger(self) -> Ledger:
         """The label ledger of this campaign (its own, or the shared one that the campaign names)."""
-        if self._ledger is None:
-            self._ledger = Ledger(self._ledger_folder())
-            self._ledger.refresh()
-        return self._ledger
+        with self._opening:
+            if self._ledger is None:
+                self._ledger = Ledger(self._ledger_folder())
+                self._ledger.refresh()
+            return self._ledger
 
     @property
     def ledger_writer(self) -> LedgerWriter:
         """The segment that this process appends to."""
-        if self._writer is None:
-            self._writer = LedgerWriter(self._ledger_folder(), self.uuid[:8])
-        return self._writer
+        with self._opening:
+            if self._writer is None:
+                self._writer = LedgerWriter(self._ledger_folder(), self.uuid[:8])
+            return self._writer
 
     def compact_labels(self) -> None:
         """Merge this campaign's segments; only between stations, when nobody is writing."""

@@ -1,0 +1,75 @@
+"""What the tests of whole campaigns share: the tiny copper campaign, the plain loop, and the command line."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from activelearn import loop
+from activelearn.config import Machine, load_campaign
+from activelearn.engines import process
+from activelearn.store import Lease, Store
+
+TESTS = Path(__file__).resolve().parent
+TINY = TESTS / "data" / "campaign" / "tiny_copper.yaml"
+BIN = Path(sys.executable).parent
+#: A machine profile for which a small disk is no reason to refuse a campaign of 2 MB.
+SMALL = {"name": "test", "min_free_disk_GB": 0.0}
+
+
+def tiny(path: Path, **changes) -> Path:
+    """Write the tiny campaign with changes by dotted key (``select__f_lo=0.2``) and return the YAML's path."""
+    data = copy.deepcopy(yaml.safe_load(TINY.read_text()))
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        place = data
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+def machine_file(path: Path, **settings) -> Path:
+    """Write a machine profile and return its path."""
+    path.write_text(yaml.safe_dump({**SMALL, **settings}))
+    return path
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a user who activated this virtual environment, with tests/ importable."""
+    path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(TESTS), "COLUMNS": "200", **more}
+
+
+def command(*arguments) -> list[str]:
+    """Return ``activelearn ARGUMENTS`` of this virtual environment."""
+    return [str(BIN / "activelearn"), *map(str, arguments)]
+
+
+def cli(*arguments, cwd: Path, timeout: float = 300.0, env: dict[str, str] | None = None):
+    """Run ``activelearn ARGUMENTS`` and return the CompletedProcess (text)."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env=env or environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def run_plain(folder: Path, campaign: Path, machine: Machine):
+    """Run a campaign through the plain loop in this process; return its Store and how it ended."""
+    store = Store.create(folder, load_campaign(campaign))
+    process.allow_engines()
+    with Lease(store.folder):
+        try:
+            end = loop.run_campaign(store, machine)
+        finally:
+            process.close_sessions()
+    return store, end

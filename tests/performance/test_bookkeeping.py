@@ -1,0 +1,70 @@
+"""What the house itself costs: CPU-milliseconds per task and per Firework, with stations that do nothing.
+
+Run with ``pytest -m performance -s``; not part of the default run, for machines are noisy.
+"""
+
+import time
+
+import numpy as np
+import pytest
+
+from activelearn import workflow
+from activelearn.config import Machine, load_campaign
+from activelearn.engines.process import Slot
+from activelearn.frames import Label
+from activelearn.records import Explored, Task
+from activelearn.store import Store
+from activelearn.tasks import Station, carry_out, gather
+
+pytestmark = pytest.mark.performance
+N_TASKS = 500
+
+
+@pytest.fixture
+def store(tmp_path):
+    campaign = load_campaign("copper_emt")
+    store = Store.create(tmp_path / "campaign", campaign)
+    store.open_iteration(0, campaign)
+    return store
+
+
+def idle_station(name, run):
+    tasks = [Task(id=f"{k:05d}", kind="idle", parameters={"key": f"{k:064d}"}) for k in range(N_TASKS)]
+    return Station(
+        name,
+        plan=lambda *_: tasks,
+        run=run,
+        gather=lambda *_: Explored(iteration=0, stages=(), products={}),
+    )
+
+
+def publish_product(task: Task, store: Store, iteration: int, slot: Slot) -> None:
+    store.publish_product("explore", iteration, task.id, {"x": np.zeros(100)}, {"started": 0.0, "finished": 0.0})
+
+
+def publish_label(task: Task, store: Store, iteration: int, slot: Slot) -> None:
+    store.ledger_writer.append(task.parameters["key"], Label(0.0, np.zeros((32, 3)), np.zeros((3, 3))))
+
+
+@pytest.mark.parametrize(("name", "run"), [("explore", publish_product), ("label", publish_label)])
+def test_a_task_costs_a_few_milliseconds(store, name, run):
+    station, machine = idle_station(name, run), Machine(slots=2)
+    cpu, wall = time.process_time(), time.perf_counter()
+    carry_out(station, store, 0, machine)
+    gather(station, store, 0, machine)
+    cpu, wall = 1000 * (time.process_time() - cpu) / N_TASKS, 1000 * (time.perf_counter() - wall) / N_TASKS
+    print(f"\n{name}: {cpu:.2f} CPU-ms and {wall:.2f} ms a task (plan, claim, publish with fsync, gather)")
+    assert cpu < 5.0
+
+
+def test_a_firework_costs_some_tens_of_milliseconds(store, monkeypatch):
+    monkeypatch.setattr(workflow._StationTask, "run_task", lambda self, spec: None)
+    launchpad = workflow.EmbeddedLaunchPad()
+    cpu = time.process_time()
+    workflow.advance(launchpad, store, Machine())
+    n = launchpad.fireworks.count_documents({})
+    workflow._launch_all(launchpad)
+    cpu = 1000 * (time.process_time() - cpu) / n
+    print(f"\n{n} Fireworks of an iteration: {cpu:.1f} CPU-ms each")
+    assert launchpad.fireworks.count_documents({"state": "COMPLETED"}) == n
+    assert cpu < 60.0

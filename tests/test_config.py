@@ -1,0 +1,335 @@
+"""Config: every shipped file loads, what is written is read back, and each mistake gets its sentence."""
+
+import re
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from activelearn import config
+from activelearn.config import (
+    Machine,
+    Stage,
+    difference,
+    load_campaign,
+    load_machine,
+    nearest,
+    parse_campaign,
+    preset_names,
+    shipped,
+)
+from activelearn.errors import ConfigError
+
+SMALL = """
+name: small
+type_map: [Cu]
+initial: {systems: [{seed: Cu_Fm-3m}]}
+explore: {stages: [{name: cold, temperatures_K: [100], n_steps: 100}]}
+label: {reference: {calculator: "ase.calculators.emt:EMT", functional: none, includes_dispersion: false}}
+"""
+
+
+def small(**changes):
+    """The smallest campaign as raw data; keys with dots are set inside."""
+    data = yaml.safe_load(SMALL)
+    for key, value in changes.items():
+        *folders, last = key.split("__")
+        inner = data
+        for folder in folders:
+            inner = inner[int(folder)] if isinstance(inner, list) else inner.setdefault(folder, {})
+        inner[last] = value
+    return data
+
+
+def refusal(**changes):
+    with pytest.raises(ConfigError) as caught:
+        parse_campaign(small(**changes), where="x.yaml")
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", preset_names("campaign"))
+def test_every_campaign_preset_loads_and_is_read_back(name):
+    campaign = load_campaign(name)
+    assert parse_campaign(yaml.safe_load(campaign.to_yaml()), where="copy") == campaign
+    assert parse_campaign(yaml.safe_load(campaign.to_yaml()), where="copy").sha256 == campaign.sha256
+
+
+@pytest.mark.parametrize("name", preset_names("machine"))
+def test_every_machine_preset_loads(name):
+    assert load_machine(name).name
+
+
+@pytest.mark.parametrize("section", config.PRESET_SECTIONS)
+def test_every_section_preset_loads_with_its_section_alone(section):
+    for name in preset_names(section):
+        data = small()
+        data[section] = {"preset": name}
+        assert parse_campaign(data, where=name)
+
+
+def test_every_file_of_params_is_somebodys_preset():
+    known = {"campaign", "machine", *config.PRESET_SECTIONS}
+    assert {path.parent.name for path in shipped("params").rglob("*.yaml")} <= known
+
+
+def test_defaults_are_those_of_the_papers():
+    campaign = parse_campaign(small(), where="x")
+    assert (campaign.select.f_lo, campaign.select.f_hi) == (0.15, 0.35)
+    assert campaign.train.n_members == 4
+    descriptor = campaign.train.descriptor
+    assert (descriptor.rcut, descriptor.rcut_smth, descriptor.neuron) == (6.0, 2.0, (25, 50, 100))
+    assert campaign.train.fitting == (240, 240, 240)
+    assert campaign.initial.scales == (0.95, 1.0, 1.05)
+    assert campaign.min_height_A == 6.0
+
+
+# --- mistakes and their sentences -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"select__flo": 0.1}, "x.yaml: select.flo: unknown key - did you mean 'f_lo'? - rename or remove it"),
+        ({"selct": {}}, "x.yaml: selct: unknown key - did you mean 'select'?"),
+        ({"explore__stages__0__temperature_K": 3}, "explore.stages.0.temperature_K: unknown key - did you mean 'temperatures_K'?"),
+        ({"label__reference__weight": "x"}, "label.reference.weight: unknown key - did you mean 'weights'?"),
+        ({"train__descriptor__zzz": 1}, "train.descriptor.zzz: unknown key - one of: axis_neuron, neuron, rcut"),
+        ({"random_seed": "seven"}, "x.yaml: random_seed: got 'seven' - wanted a valid integer"),
+        ({"train__n_steps": 1.5}, "train.n_steps: got 1.5 - wanted a valid integer"),
+        ({"train__n_steps": -1}, "train.n_steps: got -1 - wanted greater than 0 - mend it"),
+        ({"train__n_members": 1}, "train.n_members: got 1 - wanted greater than or equal to 2"),
+        ({"stop__candidate_share": 1.5}, "stop.candidate_share: got 1.5 - wanted less than or equal to 1"),
+        ({"select": {"f_lo": 0.35, "f_hi": 0.35}}, "select: f_lo = 0.35 eV/Å must be below f_hi = 0.35 eV/Å - mend it and run: activelearn check"),
+        ({"select": {"f_lo": float("inf")}}, "select.f_lo: got inf - wanted a finite number"),
+        ({"explore__stages__0__ensemble": "nve"}, "explore.stages.0.ensemble: got 'nve' - wanted 'nvt', 'npt-iso', 'npt-aniso' or 'npt-tri'"),
+        ({"explore__stages__0__pressures_bar": [1.0]}, "pressures_bar belongs to ensemble npt-*"),
+        ({"explore__stages__0__ensemble": "npt-iso"}, "ensemble npt-* wants pressures_bar, for example [0.0]"),
+        ({"explore__stages__0__n_steps": 9}, "n_steps = 9 must be at least every = 10"),
+        ({"explore__stages__0__temperatures_K": []}, "explore.stages.0.temperatures_K: got []"),
+        ({"explore__stages__0__temperatures_K": [300, 300]}, "temperatures_K wants different numbers (to six digits), got [300.0, 300.0]"),
+        ({"explore__stages__0__name": "a/b"}, "explore.stages.0.name: got 'a/b' - wanted"),
+        ({"explore__stages__0__systems": [1]}, "explore stage cold names system 1 of 1 (from 0)"),
+        ({"initial__scales": [1.0, 1.0]}, "scales wants different numbers"),
+        ({"initial__systems": []}, "initial.systems: got []"),
+        ({"type_map": ["Cu", "Cu"]}, "type_map names an element twice: ['Cu', 'Cu']"),
+        ({"train__descriptor__sel": [1, 2]}, "train.descriptor.sel has 2 numbers for 1 elements"),
+        ({"train__descriptor__rcut": 2.0}, "train.descriptor: rcut_smth = 2 Å must be below rcut = 2 Å"),
+        ({"train__batch_size": "many"}, "train.batch_size"),
+        ({"select__guards": {"volume_ratio": [1.6, 0.6]}}, "volume_ratio = [1.6, 0.6] must enclose 1"),
+        ({"select__guards": {"min_distances_A": {"PS": 1.5}}}, "select.guards.min_distances_A.PS"),
+        ({"label__reference__calculator": "EMT"}, "label.reference.calculator: got 'EMT' - wanted"),
+    ],
+)
+def test_a_mistake_gets_its_sentence(changes, sentence):
+    assert sentence in refusal(**changes)
+
+
+def test_what_is_missing_is_described():
+    data = small()
+    del data["label"]["reference"]["functional"]
+    del data["name"]
+    with pytest.raises(ConfigError) as caught:
+        parse_campaign(data, where="x.yaml")
+    assert len(caught.value.problems) == 2, "one line per problem"
+    assert "x.yaml: label.reference.functional: missing - wanted What it reproduces, such as PBE" in str(caught.value)
+    assert "x.yaml: name: missing - wanted a value for name - add it" in str(caught.value)
+
+
+def test_two_stages_of_one_name_are_refused():
+    data = small()
+    data["explore"]["stages"] *= 2
+    with pytest.raises(ConfigError, match="stages want different names"):
+        parse_campaign(data, where="x")
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 3])
+def test_what_is_no_mapping_is_refused(data):
+    with pytest.raises(ConfigError, match=r"x.yaml: not a mapping - wanted keys such as name"):
+        parse_campaign(data, where="x.yaml")
+
+
+def test_bad_yaml_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: x\ntype_map: [Cu\ninitial: {}\n")
+    with pytest.raises(ConfigError, match=re.escape(f"{path}:3: ") + ".* - wanted YAML - mend that line"):
+        load_campaign(path)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(b"name: \xff\xfe\n")
+    with pytest.raises(ConfigError, match=r"bad.yaml: cannot be read .* - check the path"):
+        load_campaign(path)
+
+
+def test_unknown_names_name_the_nearest(tmp_path):
+    with pytest.raises(ConfigError, match=r"coper_emt: neither a YAML file nor a preset - did you mean 'copper_emt'\?"):
+        load_campaign("coper_emt")
+    with pytest.raises(ConfigError, match=r"no such file - wanted a campaign's YAML - write one with: activelearn init"):
+        load_campaign(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match=r"machine locl: neither a YAML file nor a preset - did you mean 'local'\?"):
+        load_machine("locl")
+    assert "train.preset: unknown preset 'nonesuch'" in refusal(train={"preset": "nonesuch"})
+    assert nearest("abc", []) == "one of: none there"
+
+
+def test_a_machine_with_an_unknown_key_is_refused(tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_text("slot: 3\n")
+    with pytest.raises(ConfigError, match=r"m.yaml: slot: unknown key - did you mean 'slots'\?"):
+        load_machine(path)
+
+
+def test_sections_are_immutable():
+    with pytest.raises(ValueError, match="frozen"):
+        Machine().slots = 3
+
+
+# --- presets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def presets(tmp_path, monkeypatch):
+    (tmp_path / "params" / "train").mkdir(parents=True)
+    (tmp_path / "params" / "train" / "fast.yaml").write_text(
+        "n_steps: 100\ndescriptor: {rcut: 5.0, neuron: [4, 8]}\nprefactors: {force: [10.0, 1.0]}\n"
+    )
+    monkeypatch.setattr(config, "shipped", lambda name: tmp_path / name)
+
+
+def test_a_preset_is_taken_and_single_keys_override_it(presets):
+    given_keys = {"preset": "fast", "n_members": 3, "descriptor": {"rcut": 4.5}, "prefactors": {"force": [20.0, 2.0]}}
+    campaign = parse_campaign(small(train=given_keys), where="x")
+    train = campaign.train
+    assert (train.n_steps, train.n_members) == (100, 3)
+    assert (train.descriptor.rcut, train.descriptor.neuron) == (4.5, (4, 8))
+    assert train.prefactors.force == (20.0, 2.0), "lists are replaced, not merged"
+    assert "preset" not in campaign.to_yaml()
+    spelt_out = {"n_steps": 100, "n_members": 3, "descriptor": {"rcut": 4.5, "neuron": [4, 8]}}
+    plain = parse_campaign(small(train={**spelt_out, "prefactors": {"force": [20.0, 2.0]}}), where="x")
+    assert plain == campaign
+    assert plain.sha256 == campaign.sha256
+
+
+# --- paths ------------------------------------------------------------------------------------------------------------
+
+
+def test_relative_paths_start_at_the_campaign_file(tmp_path, monkeypatch):
+    """Workers run in other working directories (FireWorks changes it): a relative path there would be another file."""
+    home = tmp_path / "mine"
+    home.mkdir()
+    for name in ("POSCAR.vasp", "w.pth"):
+        (home / name).touch()
+    data = small(label__ledger="../labels", label__reference__weights="w.pth")
+    data["initial"]["systems"] = [{"seed": "POSCAR.vasp"}, {"seed": "Cu_Fm-3m"}, {"seed": "unknown"}]
+    data["label"]["reference"]["arguments"] = {"model": "./w.pth", "device": "cpu", "n": 3}
+    (home / "c.yaml").write_text(yaml.safe_dump(data))
+    monkeypatch.chdir(home)
+    found = load_campaign("c.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert load_campaign(home / "c.yaml") == found
+    assert [s.seed for s in found.initial.systems] == [str(home / "POSCAR.vasp"), "Cu_Fm-3m", "unknown"]
+    assert found.label.ledger == str(home / "../labels")
+    assert found.label.reference.weights == str(home / "w.pth")
+    assert found.label.reference.arguments == {"model": str(home / "w.pth"), "device": "cpu", "n": 3}
+    (home / "m.yaml").write_text("scratch: fast\n")
+    assert load_machine(home / "m.yaml").scratch == str(home / "fast")
+
+
+# --- hash and difference ----------------------------------------------------------------------------------------------
+
+
+def leaves(data, prefix=()):
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from leaves(value, (*prefix, key))
+    else:
+        yield prefix, data
+
+
+def changed(value):
+    """Another value of the same type that stays valid nearly everywhere."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    return (value * 1.0001 or 0.001) if isinstance(value, float) else None
+
+
+def test_the_hash_ignores_no_number_of_the_campaign(campaign):
+    data = campaign.model_dump(mode="json")
+    seen, tried = {campaign.sha256}, 0
+    for path, value in leaves(data):
+        if changed(value) is None:
+            continue
+        other = yaml.safe_load(yaml.safe_dump(data))
+        inner = other
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = changed(value)
+        seen.add(parse_campaign(other, where="x").sha256)
+        tried += 1
+    assert tried > 40
+    assert len(seen) == tried + 1
+    assert "slots" not in campaign.to_yaml(), "the machine is no part of the campaign"
+
+
+@given(st.permutations(list(yaml.safe_load(SMALL))))
+def test_the_hash_does_not_depend_on_the_order_of_keys(order):
+    data = small()
+    assert parse_campaign({k: data[k] for k in order}, where="x").sha256 == parse_campaign(data, where="x").sha256
+
+
+def test_the_difference_names_each_changed_key_once(campaign):
+    assert difference(campaign, campaign) == []
+    stages = [campaign.explore.stages[0].model_copy(update={"n_walks": 9}), *campaign.explore.stages[1:]]
+    new = campaign.model_copy(
+        update={
+            "select": campaign.select.model_copy(update={"f_lo": 0.2, "max_per_walk": 3}),
+            "explore": campaign.explore.model_copy(update={"stages": tuple(stages)}),
+            "type_map": ("Cu", "Ag"),
+        }
+    )
+    assert sorted(difference(campaign, new)) == [
+        "explore.stages.0.n_walks: 4 -> 9",
+        "select.f_lo: 0.15 -> 0.2",
+        "select.max_per_walk: None -> 3",
+        "type_map: ['Cu'] -> ['Cu', 'Ag']",
+    ]
+
+
+def test_a_key_that_came_or_went_is_said_so(campaign):
+    shorter = campaign.model_copy(
+        update={"explore": campaign.explore.model_copy(update={"stages": campaign.explore.stages[:1]})}
+    )
+    assert "explore.stages.1.name: warm -> (not there)" in difference(campaign, shorter)
+    assert "explore.stages.1.name: (not there) -> warm" in difference(shorter, campaign)
+
+
+# --- what sections work out -------------------------------------------------------------------------------------------
+
+
+def test_cells_of_the_matrix():
+    stage = Stage(name="s", ensemble="npt-iso", temperatures_K=(1, 2), pressures_bar=(0, 5), n_steps=105, every=10)
+    assert stage.cells == [(1.0, 0.0), (1.0, 5.0), (2.0, 0.0), (2.0, 5.0)]
+    assert stage.n_frames == 11, "steps 0, 10 ... 100"
+    assert Stage(name="s", temperatures_K=(1,), n_steps=10).cells == [(1.0, None)]
+
+
+def test_cells_of_the_initial_data(campaign):
+    assert campaign.initial.cells == [(0, s, t) for s in (0.98, 1.0, 1.02) for t in (100.0, 400.0)]
+    static = campaign.initial.model_copy(update={"md": None})
+    assert static.cells == [(0, s, None) for s in (0.98, 1.0, 1.02)]
+
+
+def test_machine_slots_and_chunks(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
+    assert Machine().n_slots == 3
+    assert Machine(slots=2).n_slots == 2
+    assert Machine(chunks={"explore": 4}).n_chunks("explore") == 4
+    assert Machine().n_chunks("label") == 1

@@ -1,0 +1,158 @@
+"""Geometry guards against distances and angles made by hand; neighbour counts against the shells of fcc."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.data import atomic_numbers, covalent_radii
+from hypothesis import given
+from hypothesis import strategies as st
+
+from activelearn.config import Guards
+from activelearn.errors import ConfigError
+from activelearn.frames import Frames
+from activelearn.geometry import (
+    cell_angles,
+    first_outside,
+    most_neighbours,
+    neighbour_capacity,
+    shortest_allowed,
+    too_close,
+)
+
+
+def dimer(distance, *, symbols=("P", "S"), at=0.0, cell=10.0, pbc=(True, True, True)):
+    """Two atoms `distance` apart along x, the first at x = `at`, wrapped into a cubic cell."""
+    positions = np.array([[[at, 1.0, 1.0], [(at + distance) % cell, 1.0, 1.0]]])
+    return Frames(symbols, np.eye(3)[None] * cell, positions, pbc)
+
+
+def test_allowed_distances_are_a_fraction_of_the_radii_unless_given():
+    guards = Guards(min_distance_fraction=0.5, min_distances_A={"S-P": 1.7, "Na-O": 1.9})
+    allowed = shortest_allowed(guards.model_dump_json(), ("Na", "P", "S"))
+    r = [covalent_radii[atomic_numbers[kind]] for kind in ("Na", "P", "S")]
+    assert allowed[0, 1] == allowed[1, 0] == pytest.approx(0.5 * (r[0] + r[1]))
+    assert allowed[1, 2] == allowed[2, 1] == 1.7, "the order of the pair does not matter"
+    assert allowed[2, 2] == pytest.approx(r[2])
+
+
+@pytest.mark.parametrize("at", [0.0, 4.0, 9.5])
+def test_a_pair_too_close_is_named_also_across_the_boundary(at):
+    guards = Guards(min_distances_A={"P-S": 1.5})
+    assert too_close(dimer(1.51, at=at), guards) is None
+    assert too_close(dimer(1.49, at=at), guards) == "P-S 1.49 Å"
+    assert too_close(dimer(1.02, at=at, symbols=("S", "P")), guards) == "P-S 1.02 Å"
+
+
+def test_an_open_boundary_is_no_neighbour():
+    guards = Guards(min_distances_A={"P-S": 1.5})
+    assert too_close(dimer(9.0, at=0.0), guards) == "P-S 1.00 Å"
+    assert too_close(dimer(9.0, at=0.0, pbc=(False, True, True)), guards) is None
+
+
+def test_an_atom_is_guarded_against_its_own_image():
+    frame = Frames(("Na",), np.diag([1.5, 9.0, 9.0])[None], np.zeros((1, 1, 3)))
+    assert too_close(frame, Guards()) == "Na-Na 1.50 Å"
+
+
+def test_the_worst_pair_is_named():
+    positions = np.array([[[1.0, 0, 0], [2.0, 0, 0], [5.0, 0, 0], [5.7, 0, 0]]])
+    frame = Frames(("Na", "Na", "S", "S"), np.eye(3)[None] * 20, positions)
+    assert too_close(frame, Guards()) == "S-S 0.70 Å"
+
+
+def test_no_guard_no_refusal():
+    assert too_close(dimer(0.01), Guards(min_distance_fraction=0.0)) is None
+
+
+@given(st.floats(0.3, 3.0), st.floats(0.0, 10.0))
+def test_the_guard_is_exactly_at_its_distance(distance, at):
+    refused = too_close(dimer(distance, at=at), Guards(min_distances_A={"P-S": 1.5}))
+    if abs(distance - 1.5) > 1e-9:
+        assert (refused is not None) == (distance < 1.5)
+
+
+def walk(*cells, symbols=("Cu",)):
+    return Frames(symbols, np.array(cells, dtype=float), np.zeros((len(cells), 1, 3)))
+
+
+def test_the_volume_is_compared_with_the_start():
+    cube = 5.0 * np.eye(3)
+    guards = Guards(volume_ratio=(0.6, 1.6), min_distance_fraction=0.0)
+    assert first_outside(walk(cube, 0.85 * cube, 1.16 * cube), guards) is None, "0.61 and 1.56"
+    assert first_outside(walk(cube, cube, 0.84 * cube, cube), guards) == (2, "volume 0.59 of the start")
+    assert first_outside(walk(cube, 1.18 * cube), guards) == (1, "volume 1.64 of the start")
+
+
+def sheared(gamma_deg):
+    g = np.radians(gamma_deg)
+    return np.array([[5.0, 0, 0], [5 * np.cos(g), 5 * np.sin(g), 0], [0, 0, 5.0 / np.sin(g)]])
+
+
+@pytest.mark.parametrize(("gamma", "where"), [(31.0, None), (29.0, 1), (149.0, None), (151.0, 1)])
+def test_angles_on_both_sides(gamma, where):
+    found = first_outside(walk(sheared(90.0), sheared(gamma)), Guards(min_distance_fraction=0.0))
+    assert found == (None if where is None else (where, f"cell angles [90.0, 90.0, {gamma}] deg"))
+
+
+def test_a_close_pair_ends_a_walk_at_its_frame():
+    frames = Frames.concatenate([dimer(2.0), dimer(1.9), dimer(0.9), dimer(2.0)])
+    assert first_outside(frames, Guards()) == (2, "P-S 0.90 Å")
+
+
+@given(st.floats(40, 140), st.floats(50, 130), st.floats(50, 130))
+def test_angles_are_those_of_ase(alpha, beta, gamma):
+    from ase.cell import Cell
+
+    try:
+        cell = Cell.fromcellpar([4.0, 5.0, 6.0, alpha, beta, gamma])
+    except AssertionError:  # no such cell
+        return
+    if cell.volume > 1.0:
+        assert cell_angles(cell.array[None])[0] == pytest.approx(cell.angles(), abs=1e-6)
+
+
+# --- neighbours -------------------------------------------------------------------------------------------------------
+
+#: fcc shells: distance in units of the lattice constant, neighbours up to and with it.
+FCC = [(0.7071, 12), (1.0, 18), (1.2247, 42), (1.4142, 54), (1.5811, 78), (1.7321, 86)]
+
+
+@pytest.mark.parametrize(("shell", "neighbours"), FCC)
+def test_neighbours_of_fcc_by_shell(shell, neighbours):
+    frame = Frames.from_ase([bulk("Cu", a=3.6)])
+    assert most_neighbours(frame, 3.6 * (shell + 0.01), ["Cu"]).tolist() == [neighbours]
+
+
+def test_neighbours_are_counted_by_element_of_the_neighbour():
+    """Rocksalt: six of the other kind at a/2; twelve of the own kind at a/sqrt(2)."""
+    frame = Frames.from_ase([bulk("NaCl", "rocksalt", a=5.6)])
+    assert most_neighbours(frame, 2.9, ["Cl", "Na"]).tolist() == [6, 6]
+    assert most_neighbours(frame, 4.0, ["Cl", "K", "Na"]).tolist() == [12, 0, 12]
+
+
+def test_the_most_crowded_atom_counts():
+    positions = np.array([[[5.0, 5, 5], [6.0, 5, 5], [4.0, 5, 5]]])
+    frame = Frames(("P", "S", "S"), 20 * np.eye(3)[None], positions)
+    assert most_neighbours(frame, 1.5, ["P", "S"]).tolist() == [1, 2]
+
+
+def test_capacity_is_that_of_the_squeezed_crystal_and_a_tenth_more():
+    frame = Frames.from_ase([bulk("Cu", a=3.6)])
+    capacity = {ratio: neighbour_capacity([frame], rcut=3.8, volume_ratio=ratio, type_map=["Cu"]) for ratio in (2.0, 1.0, 0.6)}
+    assert capacity[1.0] == (20,), "18 neighbours, 19.8, rounded up to four"
+    assert capacity[2.0] == capacity[1.0], "never for a thinner crystal than the given one"
+    squeezed = 3.6 * 0.6 ** (1 / 3)  # 3.036 Å: 3.8 Å holds the shell at 1.2247 a = 3.72 Å
+    assert 1.2247 * squeezed < 3.8 < 1.4142 * squeezed
+    assert capacity[0.6] == (48,), "42 neighbours, 46.2, rounded up to four"
+
+
+def test_capacity_takes_the_largest_of_all_structures_and_leaves_room_for_absent_elements():
+    structures = [Frames.from_ase([bulk("Cu", a=3.6)]), Frames.from_ase([bulk("Ag", a=4.1)])]
+    found = neighbour_capacity(structures, rcut=3.0, volume_ratio=1.0, type_map=["Ag", "Cu", "Au"])
+    assert found == (16, 16, 4)
+
+
+def test_an_element_that_the_type_map_lacks_is_refused():
+    frame = Frames.from_ase([bulk("NaCl", "rocksalt", a=5.6)])
+    with pytest.raises(ConfigError, match="type_map: lacks Cl of Cl1Na1 - wanted all elements - add them"):
+        neighbour_capacity([frame], rcut=3.0, volume_ratio=1.0, type_map=["Na"])

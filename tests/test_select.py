@@ -1,0 +1,339 @@
+"""Select: three classes that cover and exclude each other, caps, determinism, the verdicts, and LAMMPS as witness."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from activelearn import select
+from activelearn.config import Rescue, Select, Stop
+from activelearn.engines.lammps import read_deviation, read_dump
+from activelearn.frames import Frames, make_origin
+from activelearn.records import Counts, Explored, Selection, Task
+from activelearn.select import Kind, classify, classify_walk, force_deviation, is_quiet, pick, wants_rescue, worth_keeping
+from activelearn.store.files import file_sha256
+
+DATA = Path(__file__).parent / "data" / "lammps"
+deviations = arrays(np.float64, st.integers(0, 30), elements=st.floats(0.0, 2.0) | st.sampled_from([np.nan, np.inf, 0.15, 0.35]))
+
+
+# --- the deviation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["healthy", "triclinic"])
+def test_the_deviation_is_that_of_lammps(case):
+    """Four frozen models, evaluated one by one by deepmd.infer on the dumped frames, against model_devi.out."""
+    n_atoms = json.loads((DATA / case / "case.json").read_text())["n_atoms"]
+    with np.load(DATA / case / "forces.npz") as stored:
+        found = force_deviation(stored["forces"])
+    steps, _, _ = read_dump(DATA / case / "walk.lammpstrj", n_atoms)
+    theirs = read_deviation(DATA / case / "model_devi.out")
+    assert len(found) == len(steps) >= 4
+    assert found == pytest.approx([theirs[int(step)] for step in steps], rel=1e-5)
+
+
+def test_the_deviation_of_two_members_by_hand():
+    """Forces ±(3, 4, 0)/2 about their mean on the second atom: a deviation of 2.5, whatever the mean."""
+    forces = np.zeros((2, 1, 2, 3))
+    forces[0, 0, 1] = [1.5, 2.0, 0.0]
+    forces[1, 0, 1] = [-1.5, -2.0, 0.0]
+    assert force_deviation(forces + 7.0) == pytest.approx([2.5])
+    assert force_deviation(forces[:1]) == pytest.approx([0.0])
+
+
+@given(arrays(np.float64, (4, 2, 3, 3), elements=st.floats(-10, 10)), st.permutations(range(4)))
+def test_the_deviation_does_not_know_the_order_of_members_nor_the_frame_of_axes(forces, order):
+    q, _ = np.linalg.qr(np.array([[1.0, 2.0, 0.5], [0.0, 1.0, 3.0], [2.0, 0.0, 1.0]]))
+    assert force_deviation(forces[list(order)] @ q) == pytest.approx(force_deviation(forces), abs=1e-9)
+
+
+def test_a_member_that_is_not_finite_makes_the_frame_so():
+    forces = np.zeros((4, 2, 3, 3))
+    forces[2, 1, 0, 0] = np.nan
+    found = force_deviation(forces)
+    assert found[0] == 0.0
+    assert np.isnan(found[1])
+    assert classify(found, 0.15, 0.35).tolist() == [Kind.ACCURATE, Kind.FAILED]
+
+
+# --- the classes ------------------------------------------------------------------------------------------------------
+
+
+@given(deviations)
+def test_the_classes_are_disjoint_and_cover(deviation):
+    kind = classify(deviation, 0.15, 0.35)
+    accurate, candidate = deviation < 0.15, (deviation >= 0.15) & (deviation < 0.35)
+    failed = ~(deviation < 0.35)
+    assert (accurate.astype(int) + candidate + failed == 1).all()
+    assert (kind == Kind.ACCURATE).tolist() == accurate.tolist()
+    assert (kind == Kind.CANDIDATE).tolist() == candidate.tolist()
+    assert (kind == Kind.FAILED).tolist() == failed.tolist()
+    counts = select.count([kind])
+    assert counts.accurate + counts.candidate + counts.failed == counts.walked == len(deviation)
+
+
+@given(deviations, st.floats(0.01, 0.3), st.floats(0.0, 0.3), st.floats(0.0, 0.3))
+def test_wider_bounds_never_make_a_frame_worse(deviation, f_lo, width, more):
+    kind = classify(deviation, f_lo, f_lo + width + 0.01)
+    assert (classify(deviation, f_lo, f_lo + width + 0.01 + more) <= kind).all(), "monotone in f_hi"
+    raised = min(f_lo + more, f_lo + width)
+    assert (classify(deviation, raised, f_lo + width + 0.01) <= kind).all(), "monotone in f_lo"
+
+
+@given(deviations, st.integers(0, 40), st.none() | st.integers(0, 40))
+def test_every_planned_frame_of_a_walk_has_one_class(deviation, n_planned, outside_from):
+    kind = classify_walk(deviation, n_planned=n_planned, window=(0.15, 0.35), outside_from=outside_from)
+    assert len(kind) == n_planned
+    end = n_planned if outside_from is None else min(outside_from, n_planned)
+    assert (kind[end:] == Kind.OUT_OF_REGION).all()
+    bad = next((i for i, d in enumerate(deviation) if not np.isfinite(d)), len(deviation))
+    good = min(bad, end)
+    assert kind[:good].tolist() == classify(deviation[:good], 0.15, 0.35).tolist()
+    assert (kind[good:end] == Kind.FAILED).all(), "after the first NaN everything is failed, however healthy"
+
+
+def test_healthy_rows_after_a_nan_are_failed():
+    kind = classify_walk(np.array([0.1, 0.2, np.nan, 0.1, 0.2]), n_planned=6, window=(0.15, 0.35), outside_from=None)
+    assert kind.tolist() == [Kind.ACCURATE, Kind.CANDIDATE] + 4 * [Kind.FAILED]
+
+
+def test_a_walk_that_was_never_walked_is_failed():
+    assert classify_walk(np.empty(0), n_planned=3, window=(0.1, 0.2), outside_from=None).tolist() == 3 * [Kind.FAILED]
+
+
+# --- what is kept and picked ------------------------------------------------------------------------------------------
+
+
+@given(deviations, st.integers(1, 5), st.integers(1, 4))
+def test_what_is_kept(deviation, max_frames, per_walk):
+    settings = Select(max_frames=max_frames, rescue=Rescue(frames_per_walk=per_walk, max_devi_f=1.0))
+    kind = classify(deviation, 0.15, 0.35)
+    kept = worth_keeping(kind, deviation, settings, np.random.default_rng(1))
+    assert (np.diff(kept) > 0).all(), "step order, each once"
+    n_candidates = int((kind == Kind.CANDIDATE).sum())
+    assert (kind[kept] == Kind.CANDIDATE).sum() == min(n_candidates, max_frames)
+    rescued = kept[kind[kept] == Kind.FAILED]
+    early = [i for i in range(len(kind)) if kind[i] == Kind.FAILED and deviation[i] < 1.0][:per_walk]
+    assert rescued.tolist() == early, "the earliest failed frames below the rescue bound"
+    assert len(kept) == len(rescued) + min(n_candidates, max_frames)
+
+
+pools = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=40)
+
+
+@given(pools, st.none() | st.integers(1, 4), st.none() | st.integers(1, 6), st.integers(0, 20), st.integers(0, 9))
+def test_picks_respect_every_cap_and_count_the_rest(pool, per_walk, per_cell, room, random_seed):
+    walk = np.array([w for w, _ in pool], dtype=np.intp)
+    cell = np.array([c for _, c in pool], dtype=np.intp)
+    settings = Select(max_per_walk=per_walk, max_per_cell=per_cell)
+    taken, passed_over = pick(walk, cell, settings, room, np.random.default_rng(random_seed))
+    assert (np.diff(taken) > 0).all()
+    assert len(taken) <= room
+    assert max(np.bincount(walk[taken], minlength=1)) <= (per_walk or np.inf)
+    assert max(np.bincount(cell[taken], minlength=1)) <= (per_cell or np.inf)
+    assert len(taken) + sum(passed_over.values()) == len(pool), "nothing is dropped in silence"
+    again, _ = pick(walk, cell, settings, room, np.random.default_rng(random_seed))
+    assert taken.tolist() == again.tolist(), "the same generator, the same choice"
+    if per_walk is None and per_cell is None:
+        assert len(taken) == min(room, len(pool))
+
+
+def test_picks_are_random_and_even():
+    """60 frames, room for 6: each is taken a tenth of the time (binomial, 4 sigma)."""
+    rng, n = np.random.default_rng(5), 2000
+    zeros = np.zeros(60, dtype=np.intp)
+    hits = np.zeros(60)
+    for _ in range(n):
+        hits[pick(zeros, zeros, Select(), 6, rng)[0]] += 1
+    assert np.abs(hits / n - 0.1).max() < 4 * np.sqrt(0.09 / n)
+
+
+def test_reasons_of_passing_over():
+    walk = np.zeros(5, dtype=np.intp)
+    rng = np.random.default_rng
+    assert pick(walk, walk, Select(max_per_walk=2), 9, rng(1))[1] == {"cap per walk": 3}
+    assert pick(walk, walk, Select(max_per_cell=1), 9, rng(1))[1] == {"cap per cell": 4}
+    assert pick(walk, walk, Select(), 2, rng(1))[1] == {"cap per iteration": 3}
+    assert pick(walk, walk, Select(), 9, rng(1))[1] == {}
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+def counts(accurate=0, candidate=0, failed=0, out=0, walks=8):
+    walked = accurate + candidate + failed + out
+    return Counts(walked=walked, accurate=accurate, candidate=candidate, failed=failed, out_of_region=out, walks=walks)
+
+
+@pytest.mark.parametrize(
+    ("found", "quiet", "why"),
+    [
+        (counts(1000), True, "all accurate"),
+        (counts(199), False, "too few frames"),
+        (counts(200), True, "just enough frames"),
+        (counts(1000, walks=7), False, "too few walks"),
+        (counts(991, candidate=9), True, "0.9 % candidates"),
+        (counts(990, candidate=10), False, "1 % is not below 1 %"),
+        (counts(991, failed=9), True, "0.9 % failed"),
+        (counts(990, failed=10), False, "1 % failed"),
+        (counts(800, out=200), True, "a fifth out of the region"),
+        (counts(799, out=201), False, "more than a fifth out of the region"),
+        (counts(0, out=1000), False, "everything out of the region"),
+        (counts(), False, "nothing"),
+    ],
+)
+def test_quiet(found, quiet, why):
+    assert is_quiet(found, Stop()) is quiet, why
+
+
+@pytest.mark.parametrize(
+    ("found", "rescue", "why"),
+    [
+        (counts(49, candidate=1, failed=50), False, "half failed is not more than half"),
+        (counts(49, candidate=0, failed=51), True, "more than half failed"),
+        (counts(40, candidate=9, failed=30, out=21), True, "failed and out of region together"),
+        (counts(90, candidate=10), False, "the window has something"),
+        (counts(99, failed=1), True, "nothing in the window and 1 % failed: the loop would learn nothing"),
+        (counts(995, failed=5), False, "failed below its bound"),
+        (counts(), True, "no frames at all"),
+        (counts(out=10), True, "all out of the region"),
+    ],
+)
+def test_rescue(found, rescue, why):
+    assert wants_rescue(found, Select(), Stop()) is rescue, why
+
+
+# --- the station on fabricated walks ----------------------------------------------------------------------------------
+
+
+def fabricate(store, campaign, walks, stages=("cold",), iteration=1):
+    """Publish walks as explore does. `walks`: (stage, deviations, outside_from) each; frames carry their step in x."""
+    tasks = []
+    for i, (stage, deviation, outside) in enumerate(walks):
+        p = {"stage": stage, "temperature_K": 100.0, "pressure_bar": None, "system": 0, "scale": 1.0}
+        tasks.append(Task(id=f"{stage}-{i:03d}", kind="walk", parameters=p))
+    store.freeze_plan("explore", iteration, tasks, 1)
+    for task, (stage, deviation, outside) in zip(tasks, walks, strict=True):
+        devi = np.array(deviation, dtype=np.float64)
+        n = len(devi)
+        positions = np.zeros((n, 1, 3))
+        positions[:, 0, 0] = np.arange(n)
+        frames = Frames(("Cu",), np.tile(np.eye(3), (n, 1, 1)), positions, origin=make_origin(n, walk=task.id, step=np.arange(n), max_devi_f=devi))
+        kind = classify_walk(devi, n_planned=n, window=(0.15, 0.35), outside_from=outside)
+        kept = worth_keeping(kind, devi, campaign.select, np.random.default_rng(0))
+        arrays = {"max_devi_f": devi, "kind": kind, "kept_kind": kind[kept], **frames[kept].arrays("kept/")}
+        meta = {"stage": stage, "ended": "finished", "first_bad_step": None, "log_tail": [], "iteration": iteration}
+        store.publish_product("explore", iteration, task.id, arrays, meta)
+    products = {task.id: file_sha256(store.product("explore", iteration, task.id)) for task in tasks}
+    store.seal("explore", iteration, Explored(iteration=iteration, stages=stages, products=products))
+
+
+def gathered(store, campaign, iteration=1) -> tuple[Selection, list[Frames]]:
+    found = select.gather(campaign, store, iteration)
+    assert Selection.model_validate_json(found.model_dump_json()) == found
+    return found, store.frames(store.chosen_file(iteration))
+
+
+def test_it_goes_on_while_there_are_candidates(store, campaign):
+    fabricate(store, campaign, 4 * [("cold", [0.1] * 20 + [0.2] * 5, None)])
+    found, chosen = gathered(store, campaign)
+    assert found.counts == Counts(walked=100, accurate=80, candidate=20, walks=4)
+    assert found.why.startswith("goes on: 20.0 % candidates, 0.0 % failed of 100 frames from 4 walks")
+    assert not (found.is_converged or found.is_rescue)
+    assert (found.chosen, found.rescued, found.passed_over) == (20, 0, {})
+    assert found.next_stages == ("cold",)
+    assert [frames.origin["step"].tolist() for frames in chosen] == 4 * [[20, 21, 22, 23, 24]]
+    assert all((frames.origin["iteration"] == 1).all() for frames in chosen)
+    assert [frames.origin["walk"][0] for frames in chosen] == [f"cold-00{i}" for i in range(4)], "order of the plan"
+
+
+def test_the_cap_counts_what_it_passes_over(store, campaign):
+    fabricate(store, campaign, 4 * [("cold", [0.1] * 20 + [0.2] * 30, None)])
+    found, chosen = gathered(store, campaign)
+    assert found.chosen == campaign.select.max_frames == sum(len(frames) for frames in chosen) == 60
+    assert found.passed_over == {"cap per iteration": 60}
+
+
+def test_a_quiet_stage_lets_the_next_one_join(store, campaign):
+    fabricate(store, campaign, 4 * [("cold", [0.1] * 25, None)])
+    found, chosen = gathered(store, campaign)
+    assert not found.is_converged
+    assert found.quiet_stages == ("cold",)
+    assert found.next_stages == ("cold", "warm")
+    assert found.why.startswith("quiet, the next stage joins")
+    assert chosen == []
+
+
+def test_all_stages_quiet_is_converged(store, campaign):
+    walks = 4 * [("cold", [0.1] * 25, None)] + 4 * [("warm", [0.1] * 150, None)]
+    walks[-1] = ("warm", [0.1] * 149 + [0.2], None)
+    fabricate(store, campaign, walks, stages=("cold", "warm"))
+    found, chosen = gathered(store, campaign)
+    assert found.is_converged
+    assert not found.is_rescue
+    assert found.why.startswith("converged: ")
+    assert found.passed_over == {"converged": 1}
+    assert chosen == []
+
+
+def test_an_earlier_stage_that_is_loud_again_prevents_convergence(store, campaign):
+    walks = 4 * [("cold", [0.1] * 24 + [0.2], None)] + 4 * [("warm", [0.1] * 25, None)]
+    fabricate(store, campaign, walks, stages=("cold", "warm"))
+    found, _ = gathered(store, campaign)
+    assert not found.is_converged
+    assert found.quiet_stages == ("warm",)
+    assert found.next_stages == ("cold", "warm")
+
+
+def test_everything_failed_is_rescued_from_the_way_into_the_hole(store, campaign):
+    fabricate(store, campaign, 4 * [("cold", [0.1, 0.2, 0.4, 0.9, 1.4, 1.6] + [np.nan] * 14, None)])
+    found, chosen = gathered(store, campaign)
+    assert found.is_rescue
+    assert found.why.startswith("rescue: ")
+    assert (found.chosen, found.rescued) == (4, 12)
+    assert all(frames.origin["step"].tolist() == [1, 2, 3, 4] for frames in chosen), "candidate, then below 1.5 eV/Å"
+    assert found.counts == Counts(walked=80, accurate=4, candidate=4, failed=72, walks=4)
+
+
+def test_everything_out_of_region_is_never_converged(store, campaign):
+    walks = 4 * [("cold", [0.1] * 25, 1)] + 4 * [("warm", [0.1] * 250, 1)]
+    fabricate(store, campaign, walks, stages=("cold", "warm"))
+    found, chosen = gathered(store, campaign)
+    assert not found.is_converged
+    assert found.is_rescue
+    assert found.quiet_stages == ()
+    assert chosen == []
+    assert found.counts.out_of_region == 4 * 24 + 4 * 249
+    assert "frames out of the region" in found.why
+
+
+def test_a_walk_refused_by_consent_is_on_the_record(store, campaign):
+    """Infrastructure killed it too often and the user allowed it to be refused: counted with its reason, not lost."""
+    fabricate(store, campaign, 4 * [("cold", [0.1] * 20 + [0.2] * 5, None)])
+    path = store.product("explore", 1, "cold-002")
+    path.unlink()
+    store.publish_product("explore", 1, "cold-002", {}, {"refused": "infrastructure failed 3 times", "started": 0.0, "finished": 0.0})
+    found, _ = gathered(store, campaign)
+    assert found.counts.walks == 3
+    assert [walk.id for walk in found.walks] == [f"cold-00{i}" for i in range(4)]
+    assert found.walks[2].ended == "refused: infrastructure failed 3 times"
+
+
+def test_the_choice_is_the_same_every_time(store, campaign):
+    fabricate(store, campaign, 4 * [("cold", [0.2] * 30, None)])
+    first, chosen = gathered(store, campaign)
+    store.chosen_file(1).unlink()
+    again, chosen_again = gathered(store, campaign)
+    assert first == again
+    steps = [frames.origin["step"].tolist() for frames in chosen]
+    assert steps == [frames.origin["step"].tolist() for frames in chosen_again]
+
+
+def test_select_has_no_tasks(store, campaign):
+    assert select.plan(campaign, store, 1) == []
+    with pytest.raises(ValueError, match="select has no tasks, got x"):
+        select.run(Task(id="x", kind="walk"), store, 1, None)

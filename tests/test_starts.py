@@ -1,0 +1,65 @@
+"""Starts: supercells with heights, refusals that say which supercell to take, distortions by generator."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.io import write
+
+from activelearn.config import Perturb, System
+from activelearn.errors import ConfigError
+from activelearn.seeds import heights
+from activelearn.starts import crystal, distorted
+
+
+def test_the_smallest_supercell_that_reaches_the_height():
+    found = crystal(System(seed="Cu_Fm-3m"), 5.0)
+    assert found.formula == "Cu32", "a = 3.6149 Å: twice along each"
+    assert heights(found.cell[0]).min() >= 5.0
+    assert found.pbc == (True, True, True)
+    assert not found.is_labelled
+
+
+def test_a_supercell_that_is_given_is_taken():
+    found = crystal(System(seed="Cu_Fm-3m", supercell=(2, 2, 3)), 7.2)
+    assert found.n_atoms == 48
+    assert np.diag(found.cell[0]) == pytest.approx([2 * 3.6149, 2 * 3.6149, 3 * 3.6149])
+
+
+def test_a_height_below_the_bound_is_refused_with_the_supercell_to_take():
+    with pytest.raises(ConfigError) as caught:
+        crystal(System(seed="Cu_Fm-3m", supercell=(2, 2, 1)), 6.0)
+    assert str(caught.value) == (
+        "system Cu_Fm-3m 2x2x1: perpendicular height 3.61 Å - wanted at least 6 Å (initial.min_height_A, else the "
+        "cutoff) - use supercell: [2, 2, 2]"
+    )
+
+
+def test_the_height_counts_not_the_vector(tmp_path):
+    """A primitive fcc cell: vectors of a/sqrt(2) = 2.55 Å, heights of only a/sqrt(3) = 2.08 Å."""
+    path = tmp_path / "primitive.extxyz"
+    write(path, bulk("Cu", a=3.6))
+    assert crystal(System(seed=str(path), supercell=(1, 1, 1)), 2.07).n_atoms == 1
+    with pytest.raises(ConfigError, match=r"perpendicular height 2.08 Å - wanted at least 2.5 Å"):
+        crystal(System(seed=str(path), supercell=(1, 1, 1)), 2.5)
+
+
+def test_an_unknown_seed_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"did you mean 'Cu_Fm-3m'\?"):
+        crystal(System(seed="Cu_Fm3m"), 5.0)
+
+
+def test_distortion_scales_then_perturbs_by_the_generator_alone():
+    start = crystal(System(seed="Cu_Fm-3m"), 5.0)
+    before = start.positions.copy()
+    still = distorted(start, Perturb(positions_A=0.0, cell_fraction=0.0), np.random.default_rng(1), scale=0.95)
+    assert still.cell == pytest.approx(0.95 * start.cell)
+    assert still.positions == pytest.approx(0.95 * start.positions)
+    perturb = Perturb(positions_A=0.05, cell_fraction=0.02)
+    one, two = (distorted(start, perturb, np.random.default_rng(7), scale=1.0) for _ in range(2))
+    assert np.array_equal(one.positions, two.positions)
+    assert np.array_equal(one.cell, two.cell)
+    other = distorted(start, perturb, np.random.default_rng(8), scale=1.0)
+    assert not np.array_equal(one.positions, other.positions)
+    fractional = one.positions[0] @ np.linalg.inv(one.cell[0]) @ start.cell[0] - start.positions[0]
+    assert 0.01 < np.abs(fractional).max() < 0.06
+    assert np.array_equal(start.positions, before), "the crystal is shared and must not change"
