@@ -105,7 +105,7 @@ class Stage(Section):
     temperatures_K: tuple[PositiveFloat, ...] = Field(min_length=1)
     pressures_bar: tuple[float, ...] = Field(default=(), description="Only for npt-*: one walk per pressure.")
     n_walks: PositiveInt = Field(default=2, description="Walks per cell of the matrix and pass.")
-    n_steps: PositiveInt
+    n_steps: PositiveInt = Field(description="MD steps of a walk.")
     timestep_fs: PositiveFloat = 1.0
     every: PositiveInt = Field(default=10, description="Evaluate the deviation each n-th step.")
     systems: tuple[NonNegativeInt, ...] | None = Field(default=None, description="Which of explore.systems; null: all.")
@@ -545,8 +545,15 @@ def _validated(model: type[T], data: Any, where: str) -> T:  # noqa: ANN401 - ra
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_problem(model, dict(item), where) for item in error.errors()]
+        found = error.errors()
+        # A list whose items are all wrong is also reported as too short: the items say it better.
+        own = [e for e in found if e["type"] != "too_short" or not any(_is_inside(o["loc"], e["loc"]) for o in found)]
+        lines = [_problem(model, dict(item), where) for item in own]
         raise ConfigError(*lines) from None
+
+
+def _is_inside(inner: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 def _problem(model: type[BaseModel], item: dict[str, Any], where: str) -> str:
@@ -583,5 +590,10 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - a
 
 
 def _wanted(model: type[BaseModel], location: tuple[Any, ...]) -> str:
+    """Return what belongs at a location: the field's description, or what its section is."""
     field = _model_at(model, location[:-1]).model_fields.get(str(location[-1]))
-    return (field.description if field is not None and field.description else f"a value for {location[-1]}").rstrip(".")
+    section = _inner_model(field.annotation) if field is not None else None
+    text = field.description if field is not None else None
+    if text is None and section is not None and section.__doc__:
+        text = section.__doc__.splitlines()[0]
+    return (text or f"a value for {location[-1]}").rstrip(".")

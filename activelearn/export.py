@@ -167,10 +167,8 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
             f"- {stage.name}: {stage.ensemble}, {temperatures} K" + (f", {pressures} bar" if pressures else "")
         )
     lines += ["", "## Held-out errors (whole trajectories, never trained on)", ""]
-    lines += [
-        "| member | frames | force RMSE (eV/Å) | force MAE (eV/Å) | energy RMSE (meV/atom) | steps | frozen model sha256 |"
-    ]
-    lines += ["|---|---|---|---|---|---|---|"]
+    heads = ("member", "frames", "force RMSE (eV/Å)", "force MAE (eV/Å)", "energy RMSE (meV/atom)", "steps", "sha256")
+    lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for m in ensemble.members:
         if m.held_out is not None:
             e = m.held_out

@@ -13,7 +13,7 @@ from activelearn.engines import reference
 from activelearn.engines.process import Slot
 from activelearn.frames import Frames, make_origin
 from activelearn.records import InitialData, Task, WalkRecord
-from activelearn.store import Store, read_npz
+from activelearn.store import Store
 from activelearn.store.files import file_sha256
 from activelearn.tasks import Station
 
@@ -87,7 +87,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
     parts, walks = [], []
     for task in plan.tasks:
         path = store.product("initial", iteration, task.id)
-        arrays, meta = read_npz(path)
+        arrays, meta = store.read_product("initial", iteration, task.id)
         if arrays:
             parts.append(Frames.from_arrays(arrays))
         walks.append(WalkRecord(id=task.id, stage="initial", ended=meta["ended"], sha256=file_sha256(path)))

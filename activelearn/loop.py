@@ -7,12 +7,8 @@ The chain of stations is written once, here. The plain loop below calls it in a 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from activelearn import explore, geometry, initial, label, select, starts, train
 from activelearn.config import Campaign, Machine
@@ -100,7 +96,10 @@ def neighbour_capacity(campaign: Campaign) -> tuple[int, ...]:
 def close(store: Store, step: Step) -> None:
     """Write the record of an iteration whose stations are all sealed."""
     i = step.iteration
-    if step.is_final or store.iteration_file(i).is_file():
+    if step.is_final:
+        return
+    if store.iteration_file(i).is_file():
+        store.pack_products(i)  # a kill came between the record and the packing
         return
     store.compact_labels()
     fingerprint = store.fingerprint(i)
@@ -116,6 +115,7 @@ def close(store: Store, step: Step) -> None:
         products={station.name: file_sha256(store.sealed(station.name, i)) for station in step.stations},
     )
     publish_json(store.iteration_file(i), record.model_dump(mode="json"))
+    store.pack_products(i)
 
 
 def verdict(store: Store) -> End | None:
@@ -200,8 +200,6 @@ def _span(
         key = str(parameters["key"])
         started, finished = store.ledger.span(key) if key in store.ledger else (0.0, 0.0)
     else:
-        path: Path = store.product(station, iteration, task_id)
-        with np.load(path, allow_pickle=False) as archive:
-            meta = json.loads(str(archive["meta"]))
+        meta = store.read_product(station, iteration, task_id)[1]
         started, finished = meta["started"], meta["finished"]
     return (started, finished) if finished > started else None

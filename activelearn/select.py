@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from activelearn.config import Campaign, Select, Stop
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import CellCounts, Counts, Explored, Selection, Task, WalkRecord
-from activelearn.store import Store, read_npz
+from activelearn.store import Store
 from activelearn.tasks import Station
 
 KindArray = NDArray[np.int8]
@@ -261,7 +261,7 @@ def _read_walks(store: Store, iteration: int) -> tuple[list[_Walk], list[WalkRec
     assert plan is not None  # explore is sealed
     walks, records = [], []
     for task in plan.tasks:
-        arrays, meta = read_npz(store.product("explore", iteration, task.id))
+        arrays, meta = store.read_product("explore", iteration, task.id)
         if "refused" in meta:
             stage, ended = str(task.parameters["stage"]), f"refused: {meta['refused']}"
             records.append(WalkRecord(id=task.id, stage=stage, ended=ended, sha256=sealed[task.id]))

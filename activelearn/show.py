@@ -160,7 +160,7 @@ def status_table(found: dict[str, Any]) -> None:
     for work in found["at_work"]:
         if not work["is_sealed"]:
             console.print(f"at work: iteration {work['iteration']} {work['station']} {work['done']}/{work['total']}")
-    if found["message"]:
+    if found["message"] and not found["converged"]:  # else the last line above has said it
         console.print(found["message"], soft_wrap=True)
 
 

@@ -13,7 +13,7 @@ from activelearn.engines import deepmd
 from activelearn.engines.process import Slot
 from activelearn.frames import Frames, write_deepmd
 from activelearn.records import Ensemble, Errors, Labelling, Member, Selection, Task
-from activelearn.store import Store, read_npz
+from activelearn.store import Store
 from activelearn.tasks import Station
 
 
@@ -134,7 +134,7 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
 def _members(store: Store, station: str, iteration: int) -> tuple[Member, ...]:
     plan = store.plan(station, iteration)
     assert plan is not None  # gather is called after the plan was carried out
-    metas = [read_npz(store.product(station, iteration, task.id))[1] for task in plan.tasks]
+    metas = [store.read_product(station, iteration, task.id)[1] for task in plan.tasks]
     return tuple(Member.model_validate(meta["member"]) for meta in metas)
 
 

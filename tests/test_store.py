@@ -173,8 +173,7 @@ def test_create_open_and_refuse(tmp_path, campaign):
     assert Store.open(tmp_path / "c").latest_campaign() == campaign
 
 
-@pytest.mark.parametrize("survivor", ["000.yaml", "uuid"])
-def test_a_kill_while_a_campaign_is_created_is_mended(tmp_path, campaign, monkeypatch, survivor):
+def test_a_kill_while_a_campaign_is_created_is_mended(tmp_path, campaign, monkeypatch):
     """Killed between the two files of a new campaign: the next create makes both, and the uuid is never missing."""
     import activelearn.store.folder as folder
 

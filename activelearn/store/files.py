@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import socket
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -113,7 +114,7 @@ def publish_npz(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[st
     return publish(path, npz_bytes({**arrays, "meta": np.array(json.dumps(meta))}))
 
 
-def read_npz(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def read_npz(path: Path | io.BytesIO) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read an archive of :func:`publish_npz`.
 
     Raises
@@ -122,11 +123,26 @@ def read_npz(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         The archive is truncated or its checksum is wrong.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         return arrays, json.loads(str(arrays.pop("meta")))
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
         raise StoreError(f"{path}: damaged product ({error})") from error
+
+
+def pack_files(paths: Sequence[Path]) -> bytes:
+    """Return a zip archive of whole files (stored, without dates: the same files give the same bytes)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for path in paths:
+            archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
+    return buffer.getvalue()
+
+
+def unpack_file(archive: Path, name: str) -> io.BytesIO:
+    """Return one file of an archive of :func:`pack_files`."""
+    with zipfile.ZipFile(archive) as opened:
+        return io.BytesIO(opened.read(name))
 
 
 def file_sha256(path: Path) -> str:

@@ -37,12 +37,14 @@ from activelearn.records import Iteration, Plan, Record, Seconds, Task
 from activelearn.store.files import (
     disk_errors,
     file_sha256,
+    pack_files,
     publish,
     publish_json,
     publish_npz,
     read_json,
     read_npz,
     unique_suffix,
+    unpack_file,
 )
 from activelearn.store.ledger import Ledger, LedgerWriter
 from activelearn.store.locks import Claim
@@ -209,6 +211,29 @@ class Store:
         chosen = plan.tasks if tasks is None else tasks
         return [task for task in chosen if not self.is_published(plan.station, plan.iteration, task)]
 
+    def read_product(
+        self, station: str, iteration: int, task_id: str
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return the arrays and the meta of a product, packed or not."""
+        path = self.product(station, iteration, task_id)
+        packed = path.with_name("products.zip")
+        return read_npz(unpack_file(packed, path.name) if packed.is_file() and not path.is_file() else path)
+
+    def pack_products(self, iteration: int) -> None:
+        """Pack the products of each station of a closed iteration into one file: the file budget of long campaigns.
+
+        A kill in between leaves both, and the next run goes on from there.
+        """
+        if not self.iteration_file(iteration).is_file():
+            return
+        for plan_file in sorted(self.iteration_folder(iteration).glob("*/plan.json")):
+            folder = plan_file.parent
+            products = sorted(folder.glob("*.npz"))
+            if products and self.is_sealed(folder.name, iteration):
+                publish(folder / "products.zip", pack_files(products))
+                for path in products:
+                    path.unlink()
+
     def publish_product(
         self, station: str, iteration: int, task_id: str, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]
     ) -> bool:
@@ -362,6 +387,8 @@ class Store:
         """Remove what killed runs left behind: temporary files and scratch (call it only with the lease held)."""
         if not machine.keep_scratch:
             shutil.rmtree(self._scratch_root(machine), ignore_errors=True)
+        for iteration in self.opened_iterations():
+            self.pack_products(iteration)
         for pattern in (".*", "*/.*", "*/*/.*"):
             for path in self.folder.glob(pattern):
                 if _TEMPORARY.search(path.name) and path.is_file():

@@ -141,7 +141,7 @@ class Claim:
             if json.loads(aside.read_text()).get("token") != holder.get("token"):
                 with contextlib.suppress(FileExistsError):
                     os.link(aside, self.path)
-        except ValueError:
+        except (ValueError, AttributeError):
             pass  # half a lock file of a dead writer: gone for good
         finally:
             aside.unlink(missing_ok=True)

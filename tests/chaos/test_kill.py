@@ -1,0 +1,523 @@
+"""Real kills of a real campaign: whatever happens, the same command goes on to the same data set, bit for bit."""
+
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from campaigns import BIN, SMALL, TINY, cli, command, environment, machine_file, tiny
+
+from activelearn import explore, label, loop
+from activelearn.config import Machine
+from activelearn.engines import process
+from activelearn.store import Ledger, Store, read_npz
+from activelearn.tasks import carry_out, gather
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
+LOGGED = {"calculator": "logged_emt:LoggedEMT", "package": "ase", "functional": "none", "includes_dispersion": False}
+
+
+# --- starting, watching, killing --------------------------------------------------------------------------------------
+
+
+def start(campaign: Path, folder: Path, *more, env: dict[str, str] | None = None) -> subprocess.Popen:
+    """Start ``activelearn run`` in a session of its own; its output goes to a file beside the campaign folder."""
+    with (folder.parent / "output.txt").open("ab") as log:
+        return subprocess.Popen(
+            command("run", campaign, "--folder", folder, *more),
+            cwd=folder.parent,
+            env=env or environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def alive_in(session: int) -> list[int]:
+    """Return the processes of a session, zombies not counted."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rsplit(")", 1)[1].split()
+            if int(fields[3]) == session and fields[0] not in {"Z", "X"}:
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_until(condition, running: subprocess.Popen, *, timeout_s: float = 200.0, what: str = "") -> None:
+    """Wait until `condition` holds or the run has ended by itself."""
+    deadline = time.monotonic() + timeout_s
+    while not condition() and running.poll() is None:
+        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain: {what or condition}"
+        time.sleep(0.01)
+
+
+def kill_group(running: subprocess.Popen) -> None:
+    """Kill -9 the driver and all its engines at once, as a lost node does."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    wait_until(lambda: not alive_in(running.pid), running, timeout_s=10.0)
+    assert not alive_in(running.pid)
+
+
+def n_done(store: Store, station: str, iteration: int) -> int:
+    """Return how many tasks of a station are published; -1 if it is not planned."""
+    plan = store.plan(station, iteration)
+    return -1 if plan is None else len(plan.tasks) - len(store.pending(plan))
+
+
+def back_to(store: Store, folder: Path, iteration: int, station: str) -> Store:
+    """Copy a campaign and forget everything after the products of a station; its products stand, its seal is gone."""
+    shutil.copytree(store.folder, folder)
+    later = list(loop.STATIONS) if station == "initial" else ["explore", "select", "label", "train", "final"]
+    for name in later[later.index(station) + 1 :]:
+        shutil.rmtree(folder / f"iter-{iteration:03d}" / name, ignore_errors=True)
+    for name in (f"{station}/result.json", "iteration.json"):
+        (folder / f"iter-{iteration:03d}" / name).unlink()
+    if station == "explore":
+        (folder / f"iter-{iteration:03d}" / "chosen.npz").unlink()
+    (folder / "dataset" / f"iter-{iteration:03d}.npz").unlink()
+    shutil.rmtree(folder / "scratch", ignore_errors=True)
+    return Store(folder)
+
+
+def counts_of(store: Store) -> list:
+    """Return what the records say of the walks, frames and labels of each iteration."""
+    records = store.iterations()
+    cells = [record.selection.cells if record.selection is not None else () for record in records]
+    labels = [record.labelling.model_dump(exclude={"labels_computed", "labels_reused"}) for record in records]
+    return list(zip(cells, labels, strict=True))
+
+
+def keys_in_segments(folder: Path) -> list[str]:
+    """Return the keys of all records of all segments, one by one (each is a ledger of its own here)."""
+    keys = []
+    for path in sorted(folder.glob("*.seg")):
+        alone = folder.parent / "one-segment"
+        alone.mkdir()
+        shutil.copy(path, alone)
+        ledger = Ledger(alone)
+        ledger.refresh()
+        keys += list(ledger._places)
+        shutil.rmtree(alone)
+    return keys
+
+
+def assert_tidy(store: Store) -> None:
+    """No claims, no lease, no temporary files, no scratch, few files."""
+    assert not list((store.folder / "claims").iterdir())
+    assert not (store.folder / "lease.json").exists()
+    assert not [path for path in store.folder.rglob(".*") if path.is_file()]
+    assert not [path for path in (store.folder / "scratch").iterdir() if path.is_dir()]
+    assert sum(path.is_file() for path in store.folder.rglob("*")) < 200
+
+
+# --- kill -9 ----------------------------------------------------------------------------------------------------------
+
+
+def digests_published(store: Store) -> set[str]:
+    """Return the sha256 of cell and positions of every structure whose label stands: in the ledger or in a product."""
+    found = set()
+
+    def add(part) -> None:
+        for k in range(len(part)):
+            found.add(hashlib.sha256(part.cell[k].tobytes() + part.positions[k].tobytes()).hexdigest())
+
+    for path in sorted(store.folder.glob("iter-000/initial/s*.npz")):
+        from activelearn.frames import Frames
+
+        add(Frames.from_arrays(read_npz(path)[0]))
+    ledger = Ledger(store.folder / "labels")
+    ledger.refresh()
+    for iteration in store.opened_iterations():
+        if store.chosen_file(iteration).is_file():
+            fingerprint = store.fingerprint(iteration)["sha256"]
+            for part in store.frames(store.chosen_file(iteration)):
+                for k in range(len(part)):
+                    if part.structure_key(k, fingerprint) in ledger:
+                        add(part[k])
+    return found
+
+
+def calculations(log: Path) -> collections.Counter:
+    """Return how often the reference was asked for each structure."""
+    return collections.Counter(line.split()[0] for line in log.read_text().splitlines()) if log.exists() else {}
+
+
+#: Where the five kills fall: station, iteration, tasks published before, and how long after that at the most (s).
+KILLS = (
+    ("initial", 0, 2, 0.5),
+    ("train", 0, 0, 8.0),
+    ("explore", 1, 1, 0.5),
+    ("label", 1, 2, 0.2),
+    ("final", 2, 0, 6.0),
+)
+
+
+def test_five_kills_cost_nothing_but_time(undisturbed, tmp_path):
+    """Kill -9 of the whole group at five random moments, slots and chunks changed each time; then to the end."""
+    rng = np.random.default_rng(20261122)
+    campaign = tiny(tmp_path / "tiny.yaml", label__reference=LOGGED)
+    log = tmp_path / "calculations.txt"
+    env = environment(LOGGED_EMT=str(log), LOGGED_EMT_SLEEP="0.1")
+    folder = tmp_path / "c"
+    paid_for: dict[str, int] = {}
+    for k, (station, iteration, n_before, longest_s) in enumerate((*KILLS, ("", 0, 0, 0.0))):
+        chunks = dict.fromkeys(("initial", "explore", "label", "train", "final"), 1 + k % 3)
+        machine = machine_file(tmp_path / f"machine-{k}.yaml", slots=1 + k % 2, chunks=chunks)
+        running = start(campaign, folder, "--machine", machine, env=env)
+        if not station:
+            break
+        store = Store(folder)
+        wait_until(
+            lambda: (folder / "campaign" / "uuid").exists() and n_done(store, station, iteration) >= n_before,  # noqa: B023
+            running,
+            what=f"{n_before} tasks of {station}",
+        )
+        time.sleep(float(rng.uniform(0.0, longest_s)))
+        assert running.poll() is None, (tmp_path / "output.txt").read_text()
+        kill_group(running)
+        times = calculations(log)
+        for digest in digests_published(store):
+            assert times[digest] == paid_for.setdefault(digest, times[digest])
+    assert running.wait(300) == 3, (tmp_path / "output.txt").read_text()
+    store = Store(folder)
+    assert store.dataset_summary(2) == undisturbed[0].dataset_summary(2)
+    assert counts_of(store) == counts_of(undisturbed[0])
+    keys = keys_in_segments(folder / "labels")
+    assert len(keys) == len(set(keys)) == sum(record.labelling.labelled for record in store.iterations())
+    assert_tidy(store)
+    times = calculations(log)
+    assert {digest: times[digest] for digest in paid_for} == paid_for, "a published label was computed again"
+    assert max(times.values()) <= 1 + len(KILLS)
+    again = sum(times.values()) - len(times)
+    assert again <= len(KILLS) * 2 * 11, "at most the one unpublished task of each slot is repeated, 11 structures each"
+    assert "Traceback" not in (tmp_path / "output.txt").read_text()
+
+
+# --- signals, two drivers ---------------------------------------------------------------------------------------------
+
+
+def at_work_on_training(store: Store):
+    """Return a condition: a training of iteration 0 has begun in its scratch folder."""
+    return lambda: any(store.folder.glob("scratch/000-train-*/input.json"))
+
+
+def test_ctrl_c_sigterm_and_two_drivers(tmp_path):
+    """SIGINT (130) and SIGTERM (143) end the engines at once; a second driver says who holds the folder, or waits."""
+    campaign, machine = tiny(tmp_path / "tiny.yaml"), machine_file(tmp_path / "m.yaml", slots=2)
+    folder = tmp_path / "c"
+    store = Store(folder)
+    first = start(campaign, folder, "--machine", machine)
+    wait_until(at_work_on_training(store), first)
+
+    refused = cli("run", campaign, "--folder", folder, "--machine", machine, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert f"driven by process {first.pid} on {os.uname().nodename} since" in refused.stderr
+    assert "--wait" in refused.stderr
+    waiting = start(campaign, folder, "--machine", machine, "--wait")
+
+    products = {path: path.stat().st_mtime_ns for path in (folder / "iter-000").rglob("*") if path.is_file()}
+    begin = time.monotonic()
+    os.killpg(first.pid, signal.SIGINT)  # what a terminal does on Ctrl-C
+    assert first.wait(10) == 130
+    wait_until(lambda: not alive_in(first.pid), first, timeout_s=5.0)
+    assert not alive_in(first.pid)
+    assert time.monotonic() - begin < 5.0
+    assert "stopped on request" in (tmp_path / "output.txt").read_text()
+
+    wait_until(lambda: (folder / "lease.json").exists(), waiting, timeout_s=20.0)
+    wait_until(at_work_on_training(store), waiting)
+    assert waiting.poll() is None
+    assert json.loads((folder / "lease.json").read_text())["pid"] == waiting.pid
+    begin = time.monotonic()
+    waiting.terminate()  # the driver alone, as a queue may do
+    assert waiting.wait(10) == 143
+    wait_until(lambda: not alive_in(waiting.pid), waiting, timeout_s=5.0)
+    assert not alive_in(waiting.pid)
+    assert time.monotonic() - begin < 5.0
+    assert {path: path.stat().st_mtime_ns for path in products} == products, "what was finished stands"
+    assert not (folder / "lease.json").exists()
+    assert "Traceback" not in (tmp_path / "output.txt").read_text()
+
+
+def test_ctrl_c_while_waiting_for_another_driver(tmp_path):
+    folder = tmp_path / "c"
+    store = Store.create(folder, __import__("activelearn.config", fromlist=["x"]).load_campaign(TINY))
+    from activelearn.store import Lease
+
+    with Lease(store.folder):
+        waiting = start(TINY, folder, "--machine", machine_file(tmp_path / "m.yaml"), "--wait")
+        time.sleep(4.0)
+        assert waiting.poll() is None
+        os.killpg(waiting.pid, signal.SIGINT)
+        assert waiting.wait(10) == 130
+    assert "Traceback" not in (tmp_path / "output.txt").read_text()
+
+
+def test_the_engines_end_with_a_driver_that_is_killed_alone(tmp_path):
+    """Kill -9 of the driver only: its workers see that their parent is gone."""
+    folder = tmp_path / "c"
+    running = start(TINY, folder, "--machine", machine_file(tmp_path / "m.yaml", slots=2))
+    wait_until(at_work_on_training(Store(folder)), running)
+    assert len(alive_in(running.pid)) > 2
+    running.kill()
+    running.wait()
+    deadline = time.monotonic() + 15.0
+    while alive_in(running.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive_in(running.pid)
+
+
+# --- damaged files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sessions():
+    process.allow_engines()
+    yield
+    process.close_sessions()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
+def test_a_damaged_product_is_made_again(undisturbed, tmp_path, sessions, damage):
+    store = back_to(undisturbed[0], tmp_path / "c", 2, "explore")
+    path = sorted((store.folder / "iter-002" / "explore").glob("warm*.npz"))[2]
+    before, _ = read_npz(path)
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        del content[len(content) // 2 :]
+    elif damage == "empty":
+        content.clear()
+    else:
+        content[content.index(b"positions.npy") + 400] ^= 0xFF
+    path.write_bytes(content)
+    machine = Machine(slots=1, **SMALL)
+    gather(explore.STATION, store, 2, machine)
+    after, _ = read_npz(path)
+    assert {name: array.tobytes() for name, array in after.items()} == {n: a.tobytes() for n, a in before.items()}
+    assert len(list(path.parent.glob("*.damaged-*"))) == 1
+    gather(loop.STATIONS["select"], store, 2, machine)
+    chosen = [read_npz(found.chosen_file(2))[0] for found in (store, undisturbed[0])]
+    assert {n: a.tobytes() for n, a in chosen[0].items()} == {n: a.tobytes() for n, a in chosen[1].items()}
+
+
+@pytest.mark.parametrize("n_bytes", [1, 700])
+def test_a_ledger_that_was_cut_off_costs_one_label(undisturbed, tmp_path, sessions, n_bytes):
+    store = back_to(undisturbed[0], tmp_path / "c", 2, "label")
+    (segment,) = (store.folder / "labels").glob("*.seg")
+    with segment.open("r+b") as stream:
+        stream.truncate(segment.stat().st_size - n_bytes)
+    plan = store.plan("label", 2)
+    assert len(store.pending(plan)) == 1
+    machine = Machine(slots=2, **SMALL)
+    carry_out(label.STATION, store, 2, machine)
+    gather(label.STATION, store, 2, machine)
+    assert store.dataset_summary(2) == undisturbed[0].dataset_summary(2)
+    store.compact_labels()
+    keys = keys_in_segments(store.folder / "labels")
+    assert len(keys) == len(set(keys)) == len(undisturbed[0].ledger)
+
+
+def test_a_lost_ledger_is_paid_for_again_and_gives_the_same(undisturbed, tmp_path, sessions):
+    store = back_to(undisturbed[0], tmp_path / "c", 2, "label")
+    shutil.rmtree(store.folder / "labels")
+    machine = Machine(slots=2, **SMALL)
+    carry_out(label.STATION, store, 2, machine)
+    gather(label.STATION, store, 2, machine)
+    assert store.dataset_summary(2) == undisturbed[0].dataset_summary(2)
+
+
+def test_a_kill_while_the_campaign_folder_is_made_leaves_it_usable(tmp_path):
+    """The uuid stands before the campaign: a folder with one and not the other can be begun again."""
+    (tmp_path / "c" / "campaign").mkdir(parents=True)
+    (tmp_path / "c" / "campaign" / "uuid").write_text("0123456789abcdef0123456789abcdef")
+    from activelearn.config import load_campaign
+
+    store = Store.create(tmp_path / "c", load_campaign(TINY))
+    assert store.uuid == "0123456789abcdef0123456789abcdef"
+    assert store.latest_campaign() == load_campaign(TINY)
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a tmpfs of 16 MB; yield (mount point, function that resizes it)."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", where], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mount is not permitted here (wants root)")
+
+    def resize(n_bytes: int) -> None:
+        size = f"remount,size={max(n_bytes // 1024, 1)}k"
+        subprocess.run(["mount", "-o", size, where], check=True)
+
+    yield where, resize
+    subprocess.run(["umount", "-l", where], check=True)
+
+
+@pytest.mark.parametrize("free", [0, 16_384, 65_536])
+def test_a_full_disk_is_a_sentence_and_then_the_same_data_set(undisturbed, small_disk, free):
+    """It fills up at the lease, at a label or in a training; enlarged, the same command goes on."""
+    where, resize = small_disk
+    store = back_to(undisturbed[0], where / "c", 2, "label")
+    shutil.rmtree(store.folder / "labels")
+    machine = machine_file(where / "m.yaml", slots=2)
+    shutil.copy(TINY, where / "tiny.yaml")
+    used = shutil.disk_usage(where).used
+    resize(used + free)
+    arguments = ("run", where / "tiny.yaml", "--folder", where / "c", "--machine", machine)
+    done = cli(*arguments, cwd=where.parent)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "disk is full" in done.stderr or "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Please report" not in done.stderr
+    if free != 16_384:  # one of them goes all the way
+        return
+    resize(16 << 20)
+    done = cli(*arguments, cwd=where.parent)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert store.dataset_summary(2) == undisturbed[0].dataset_summary(2)
+    assert_tidy(store)
+
+
+# --- engines that crash -----------------------------------------------------------------------------------------------
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@pytest.fixture
+def one_walk_left(undisturbed, tmp_path):
+    """A copy of the tiny campaign in which one walk of the last pass is still to be run."""
+    store = back_to(undisturbed[0], tmp_path / "c", 2, "explore")
+    sorted((store.folder / "iter-002" / "explore").glob("warm*.npz"))[1].unlink()
+    return store
+
+
+def test_a_lammps_that_segfaults_is_tried_again_and_then_a_stop(one_walk_left, undisturbed, tmp_path):
+    store = one_walk_left
+    always = script(tmp_path / "lmp-always", "#!/bin/sh\nkill -SEGV $$\n")
+    machine = machine_file(tmp_path / "always.yaml", slots=2, lammps=str(always))
+    done = cli("run", TINY, "--folder", store.folder, "--machine", machine, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "explore task warm-200K-s0-001 failed 3 times on infrastructure" in done.stderr
+    assert "LAMMPS ended with signal 11" in done.stderr
+    assert "give the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not store.is_sealed("explore", 2)
+
+    once = f"#!/bin/sh\nif [ ! -e {tmp_path}/crashed ]; then touch {tmp_path}/crashed; kill -SEGV $$; fi\n"
+    good = script(tmp_path / "lmp-once", once + f'exec {BIN / "lmp"} "$@"\n')
+    machine = machine_file(tmp_path / "once.yaml", slots=2, lammps=str(good))
+    done = cli("run", TINY, "--folder", store.folder, "--machine", machine, cwd=tmp_path)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "(attempt 1 of 3)" in done.stderr
+    record = store.iterations()[-1]
+    assert record.infrastructure_failures == 4
+    assert record.selection.counts == undisturbed[0].iterations()[-1].selection.counts
+    assert store.dataset_summary(2) == undisturbed[0].dataset_summary(2)
+
+
+def test_a_walk_that_takes_too_long_is_infrastructure(one_walk_left, tmp_path):
+    store = one_walk_left
+    slow = script(tmp_path / "lmp-slow", "#!/bin/sh\nexec sleep 600\n")
+    settings = {"slots": 1, "lammps": str(slow), "walk_timeout_s": 0.5, "max_attempts": 2}
+    machine = machine_file(tmp_path / "slow.yaml", **settings)
+    done = cli("run", TINY, "--folder", store.folder, "--machine", machine, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "failed 2 times on infrastructure" in done.stderr
+    assert "took more than 0.5 s - raise the time-out in the machine profile" in done.stderr
+    assert not store.is_sealed("explore", 2), "wall-clock never changes science"
+
+
+def test_walks_that_cannot_be_run_are_given_up_with_recorded_consent(one_walk_left, tmp_path, undisturbed):
+    """--refuse-failing: the walk is out, the pass is judged by the others, and the consent is on record."""
+    store = one_walk_left
+    always = script(tmp_path / "lmp-always", "#!/bin/sh\nkill -SEGV $$\n")
+    machine = machine_file(tmp_path / "always.yaml", slots=1, lammps=str(always), max_attempts=1)
+    arguments = ("run", TINY, "--folder", store.folder, "--machine", machine, "--refuse-failing")
+    done = cli(*arguments, cwd=tmp_path)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "--refuse-failing" in json.loads((store.folder / "consent.json").read_text())["text"]
+    record = store.iterations()[-1]
+    assert record.selection.counts.walks == 3
+    assert record.selection.counts.walked == 33
+    assert record.infrastructure_failures == 1
+
+
+def test_a_program_that_is_not_there_is_named_before_any_job(one_walk_left, tmp_path):
+    machine = machine_file(tmp_path / "m.yaml", lammps="/no/such/lmp")
+    done = cli("run", TINY, "--folder", one_walk_left.folder, "--machine", machine, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "machine.lammps: no program '/no/such/lmp'" in done.stderr
+
+
+def test_a_reference_that_dies_is_tried_again(undisturbed, tmp_path, monkeypatch):
+    """The session of the reference is killed in the middle of a label: a new one takes the task up."""
+    store = back_to(undisturbed[0], tmp_path / "c", 2, "label")
+    shutil.rmtree(store.folder / "labels")
+    process.allow_engines()
+    machine = Machine(slots=1, **SMALL)
+    original, killed = label.reference.label, []
+
+    def kill_the_third(reference, frame, slot):
+        if len(list(Ledger(store.folder / "labels")._places)) == 0 and len(killed) == 0 and frame is not None:
+            killed.append(True)
+            for one in process._sessions.values():
+                if one._process is not None:
+                    one._process.kill()
+                    time.sleep(0.2)
+        return original(reference, frame, slot)
+
+    try:
+        label.reference.label(store.campaign(2).label.reference, store.frames(store.chosen_file(2))[0][0], _slot(store))
+        monkeypatch.setattr(label.reference, "label", kill_the_third)
+        carry_out(label.STATION, store, 2, machine)
+    finally:
+        process.close_sessions()
+    assert killed
+    gather(label.STATION, store, 2, machine)
+    assert store.dataset_summary(2) == undisturbed[0].dataset_summary(2)
+
+
+def _slot(store: Store) -> process.Slot:
+    return process.Slot(Machine(slots=1, **SMALL), store.folder / "scratch")
+
+
+def test_the_calculator_of_these_tests_is_emt(tmp_path, monkeypatch):
+    """Its labels are EMT's, and it writes one line per structure."""
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+    from logged_emt import LoggedEMT
+
+    monkeypatch.setenv("LOGGED_EMT", str(tmp_path / "log"))
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = LoggedEMT()
+    forces, stress = atoms.get_forces(), atoms.get_stress()
+    atoms.calc = EMT()
+    assert np.array_equal(forces, atoms.get_forces())
+    assert np.array_equal(stress, atoms.get_stress())
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    assert sys.executable

@@ -1,0 +1,326 @@
+"""How plans are carried out, shown on a toy station without any engine: once each, retried, refused, interrupted."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from activelearn import tasks as tasks_module
+from activelearn.config import Machine
+from activelearn.engines import process
+from activelearn.errors import EngineError, Interrupted, StoreError, TaskFailed
+from activelearn.records import Explored, Plan, Task
+from activelearn.store import Claim
+from activelearn.store.files import HOST
+from activelearn.store.locks import process_started
+from activelearn.tasks import Station, carry_out, describe, frozen_plan, gather
+
+
+@pytest.fixture(autouse=True)
+def running():
+    process.allow_engines()
+    yield
+    process.allow_engines()
+
+
+class Toy:
+    """A station whose tasks publish their name; `script` gives, by task, what its runs do one after the other."""
+
+    def __init__(self, name="explore", n_tasks=6, script=None, seconds=0.0):
+        self.name, self.n_tasks, self.script, self.seconds = name, n_tasks, script or {}, seconds
+        self.runs, self.slots, self.at_once, self.most_at_once = [], set(), 0, 0
+        self.lock = threading.Lock()
+        self.station = Station(name, self.plan, self.run, self.gather)
+
+    def plan(self, campaign, store, iteration):
+        return [Task(id=f"t{k}", kind="toy", parameters={"k": k}) for k in range(self.n_tasks)]
+
+    def run(self, task, store, iteration, slot):
+        with self.lock:
+            self.runs.append(task.id)
+            self.slots.add(slot.index)
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            deeds = self.script.get(task.id, [])
+            deed = deeds.pop(0) if deeds else None
+        try:
+            time.sleep(self.seconds)
+            if deed is not None:
+                deed()
+            store.publish_product(self.name, iteration, task.id, {"k": np.array(task.parameters["k"])}, {})
+        finally:
+            with self.lock:
+                self.at_once -= 1
+
+    def gather(self, campaign, store, iteration):
+        products = {task.id: "x" for task in store.plan(self.name, iteration).tasks}
+        return Explored(iteration=iteration, stages=(), products=products)
+
+
+def fails(error):
+    def deed():
+        raise error
+
+    return deed
+
+
+def published(store, toy, iteration=1):
+    return sorted(path.stem for path in store.station_folder(toy.name, iteration).glob("t*.npz"))
+
+
+# --- plain runs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8])
+def test_every_task_is_done_once(store, slots):
+    toy = Toy(seconds=0.01)
+    carry_out(toy.station, store, 1, Machine(slots=slots))
+    assert sorted(toy.runs) == published(store, toy) == [f"t{k}" for k in range(6)]
+    assert toy.most_at_once <= slots
+    assert toy.slots <= set(range(slots))
+    assert list((store.folder / "claims").iterdir()) == [], "claims are given back"
+    carry_out(toy.station, store, 1, Machine(slots=slots))
+    assert len(toy.runs) == 6, "resume does nothing that is done"
+
+
+def test_slots_work_side_by_side(store):
+    barrier = threading.Barrier(3, timeout=10.0)  # passes only if three tasks are at work at once
+    toy = Toy(n_tasks=3, script={f"t{k}": [barrier.wait] for k in range(3)})
+    carry_out(toy.station, store, 1, Machine(slots=3))
+    assert toy.most_at_once == 3
+
+
+def test_only_what_is_pending_is_run(store):
+    toy = Toy()
+    frozen_plan(toy.station, store, 1, Machine())
+    store.publish_product("explore", 1, "t2", {}, {})
+    carry_out(toy.station, store, 1, Machine(slots=2))
+    assert sorted(toy.runs) == ["t0", "t1", "t3", "t4", "t5"]
+
+
+def test_a_sealed_station_is_left_alone(store):
+    toy = Toy()
+    store.seal("explore", 1, Explored(iteration=1, stages=(), products={}))
+    carry_out(toy.station, store, 1, Machine())
+    gather(toy.station, store, 1, Machine())
+    assert toy.runs == []
+
+
+def test_an_empty_plan_is_carried_out(store):
+    toy = Toy(n_tasks=0)
+    carry_out(toy.station, store, 1, Machine())
+    gather(toy.station, store, 1, Machine())
+    assert store.is_sealed("explore", 1)
+
+
+def test_a_plan_that_was_frozen_by_somebody_else_counts(store):
+    store.freeze_plan("explore", 1, [Task(id="t5", kind="toy", parameters={"k": 5})], 3)
+    toy = Toy()
+    assert frozen_plan(toy.station, store, 1, Machine(chunks={"explore": 9})).n_chunks == 3
+    carry_out(toy.station, store, 1, Machine())
+    assert toy.runs == ["t5"]
+
+
+@given(n_tasks=st.integers(0, 40), n_chunks=st.integers(1, 50))
+def test_chunks_cover_the_plan_once_and_evenly(n_tasks, n_chunks):
+    planned = [Task(id=f"t{k}", kind="toy") for k in range(n_tasks)]
+    plan = Plan(station="x", iteration=0, n_chunks=n_chunks, tasks=tuple(planned))
+    chunks = [plan.chunk(k) for k in range(n_chunks)]
+    assert sorted(task.id for chunk in chunks for task in chunk) == sorted(task.id for task in planned)
+    sizes = [len(chunk) for chunk in chunks]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_chunk_runs_its_own_tasks_only(store):
+    toy, two = Toy(), Machine(slots=2, chunks={"explore": 2})
+    carry_out(toy.station, store, 1, two, chunk=1)
+    assert sorted(toy.runs) == ["t1", "t3", "t5"]
+    carry_out(toy.station, store, 1, two, chunk=0)
+    assert len(published(store, toy)) == 6
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_infrastructure_killed_is_run_again(store):
+    toy = Toy(script={"t1": [fails(EngineError("node lost")), fails(EngineError("node lost"))]})
+    carry_out(toy.station, store, 1, Machine(slots=2, max_attempts=3))
+    assert toy.runs.count("t1") == 3
+    assert len(published(store, toy)) == 6
+    assert [f["message"] for f in store.failures(1)] == ["node lost", "node lost"], "each is on record"
+
+
+def test_past_its_bound_the_campaign_stops_with_a_message_and_the_rest_is_safe(store):
+    toy = Toy(n_tasks=3, script={"t0": 9 * [fails(EngineError("no licence", command=["vasp"]))]})
+    with pytest.raises(TaskFailed) as caught:
+        carry_out(toy.station, store, 1, Machine(slots=1, max_attempts=2))
+    text = str(caught.value)
+    assert f"explore task t0 failed 2 times on infrastructure; everything else is safe in {store.folder}" in text
+    assert "mend the cause and give the same command again" in text
+    assert "--refuse-failing" in text
+    assert "no licence\n  command: vasp" in text
+    assert published(store, toy) == ["t1", "t2"], "failures wait at the end of the queue"
+    assert list((store.folder / "claims").iterdir()) == []
+
+
+def test_a_new_run_counts_its_attempts_anew(store, monkeypatch):
+    toy = Toy(n_tasks=1, script={"t0": 3 * [fails(EngineError("x"))]})
+    with pytest.raises(TaskFailed):
+        carry_out(toy.station, store, 1, Machine(slots=1, max_attempts=2))
+    monkeypatch.setattr(tasks_module, "SESSION", "another run")
+    carry_out(toy.station, store, 1, Machine(slots=1, max_attempts=2))
+    assert published(store, toy) == ["t0"]
+
+
+@pytest.mark.parametrize("name", ["explore", "label"])
+def test_with_consent_such_a_task_is_refused_on_record(store, name):
+    store.consent("yes")
+    toy = Toy(name=name, n_tasks=2, script={"t0": 9 * [fails(EngineError("x"))]})
+    toy.plan = lambda *_: [Task(id=f"t{k}", kind="toy", parameters={"k": k, "key": f"key{k}"}) for k in range(2)]
+    carry_out(Station(name, toy.plan, toy.run, toy.gather), store, 1, Machine(slots=1, max_attempts=2))
+    from activelearn.store import read_npz
+
+    _, meta = read_npz(store.product(name, 1, "t0"))
+    assert meta["refused"] == "infrastructure failed 2 times"
+    assert published(store, toy) == ["t0", "t1"]
+
+
+def test_a_training_is_never_refused(store):
+    store.consent("yes")
+    toy = Toy(name="train", n_tasks=1, script={"t0": 9 * [fails(EngineError("x"))]})
+    with pytest.raises(TaskFailed):
+        carry_out(toy.station, store, 1, Machine(max_attempts=2))
+
+
+def test_a_fault_of_the_program_stops_all_slots_and_is_raised_as_it_is(store):
+    toy = Toy(n_tasks=50, seconds=0.01, script={"t3": [fails(ZeroDivisionError("a bug"))]})
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        carry_out(toy.station, store, 1, Machine(slots=2))
+    assert len(toy.runs) < 20, "the others stop after their present task"
+    assert list((store.folder / "claims").iterdir()) == []
+
+
+def test_a_full_disk_is_not_tried_again(store):
+    toy = Toy(n_tasks=1, script={"t0": [fails(OSError(28, "No space left on device"))]})
+    with pytest.raises(StoreError, match="the disk is full"):
+        carry_out(toy.station, store, 1, Machine())
+    assert store.failures(1) == []
+
+
+def test_a_stop_ends_the_work_after_the_present_tasks(store):
+    toy = Toy(n_tasks=50, script={"t1": [process.stop_engines]})
+    with pytest.raises(Interrupted, match="everything finished is published - go on with the same command"):
+        carry_out(toy.station, store, 1, Machine(slots=1))
+    assert published(store, toy) == ["t0", "t1"]
+    assert Interrupted.exit_code == 130
+    process.allow_engines()
+    carry_out(toy.station, store, 1, Machine(slots=2))
+    assert len(published(store, toy)) == 50
+    assert len(toy.runs) == 50, "nothing was done twice"
+
+
+def test_a_task_that_dies_by_the_stop_is_no_failure(store):
+    def deed():
+        process.stop_engines()
+        raise EngineError("killed")
+
+    toy = Toy(n_tasks=2, script={"t0": [deed]})
+    with pytest.raises(Interrupted):
+        carry_out(toy.station, store, 1, Machine(slots=1))
+    assert store.failures(1) == []
+
+
+# --- claims and gathering ---------------------------------------------------------------------------------------------
+
+
+def test_tasks_claimed_by_another_living_process_are_waited_for(store, monkeypatch):
+    """Another process holds t1; we do the rest and wait until its product stands; we never run it ourselves."""
+    monkeypatch.setattr(tasks_module, "_WAIT_FOR_OTHERS_S", 0.05)
+    toy = Toy(n_tasks=3)
+    plan = frozen_plan(toy.station, store, 1, Machine())
+    claim = store.claim("explore", 1, plan.tasks[1])
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+    try:
+        claim.path.parent.mkdir()
+        holder = {"host": HOST, "pid": other.pid, "started": process_started(other.pid), "token": "theirs"}
+        claim.path.write_text(json.dumps(holder))
+        later = threading.Timer(0.5, store.publish_product, ("explore", 1, "t1", {}, {}))
+        later.start()
+        begin = time.monotonic()
+        carry_out(toy.station, store, 1, Machine(slots=2))
+        assert time.monotonic() - begin >= 0.4
+    finally:
+        other.kill()
+        other.wait()
+    assert sorted(toy.runs) == ["t0", "t2"]
+    assert published(store, toy) == ["t0", "t1", "t2"]
+
+
+def test_the_task_of_a_process_that_dies_is_taken_over(store, monkeypatch):
+    monkeypatch.setattr(tasks_module, "_WAIT_FOR_OTHERS_S", 0.05)
+    toy = Toy(n_tasks=2)
+    plan = frozen_plan(toy.station, store, 1, Machine())
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.4)"])
+    claim = store.claim("explore", 1, plan.tasks[0])
+    claim.path.parent.mkdir()
+    holder = {"host": HOST, "pid": other.pid, "started": process_started(other.pid), "token": "theirs"}
+    claim.path.write_text(json.dumps(holder))
+    reaper = threading.Thread(target=other.wait)
+    reaper.start()
+    carry_out(toy.station, store, 1, Machine(slots=1))
+    reaper.join()
+    assert toy.runs == ["t1", "t0"]
+
+
+def test_two_workers_on_one_plan_do_not_run_a_task_twice(store, monkeypatch):
+    monkeypatch.setattr(tasks_module, "_WAIT_FOR_OTHERS_S", 0.05)
+    toy = Toy(n_tasks=12, seconds=0.02)
+    workers = [threading.Thread(target=carry_out, args=(toy.station, store, 1, Machine(slots=2))) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(toy.runs) == sorted(published(store, toy)) == sorted(f"t{k}" for k in range(12))
+
+
+def test_claims_are_held_and_kept_fresh_while_a_task_runs(store, monkeypatch):
+    monkeypatch.setattr(tasks_module, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(tasks_module, "_heartbeats", tasks_module._Heartbeats())
+    seen = []
+
+    def deed():
+        (path,) = (store.folder / "claims").glob("*.json")
+        assert not Claim(path).acquire()
+        os.utime(path, (1.0, 1.0))
+        time.sleep(0.3)
+        seen.append(path.stat().st_mtime)
+
+    toy = Toy(n_tasks=1, script={"t0": [deed]})
+    carry_out(toy.station, store, 1, Machine(slots=1))
+    assert seen[0] > 1.0
+
+
+def test_gather_seals_and_makes_damaged_products_again(store):
+    toy = Toy(n_tasks=3)
+    carry_out(toy.station, store, 1, Machine())
+    path = store.product("explore", 1, "t1")
+    path.write_bytes(path.read_bytes()[:50])
+    gather(toy.station, store, 1, Machine())
+    assert toy.runs.count("t1") == 2
+    assert store.is_sealed("explore", 1)
+    gather(toy.station, store, 1, Machine())
+    assert len(toy.runs) == 4
+
+
+def test_errors_as_text():
+    assert describe(EngineError("gone", tail=["last words"])) == "gone\n  | last words"
+    assert describe(Interrupted("stop")) == "stop"
+    text = describe(ValueError("odd"))
+    assert "ValueError: odd" in text
