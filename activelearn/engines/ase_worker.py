@@ -38,15 +38,20 @@ def load(request):
     spec = {name: request[name] for name in ("calculator", "arguments")}
     key = json.dumps(spec, sort_keys=True)
     if key not in _calculators:
-        if "torch" in sys.modules or importlib.util.find_spec("torch") is not None:
-            import torch
-
-            torch.set_num_threads(1)
         module, name = spec["calculator"].split(":")
-        _calculators[key] = getattr(importlib.import_module(module), name)(**spec["arguments"])
+        make = getattr(importlib.import_module(module), name)
+        one_thread()
+        _calculators[key] = make(**spec["arguments"])
+        one_thread()
     if hasattr(_calculators[key], "reset"):  # a neighbour list kept from another structure would change the last bits
         _calculators[key].reset()
     return _calculators[key]
+
+
+def one_thread():
+    """Hold torch to one thread if the calculator has brought it (importing it for EMT would cost seconds)."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def find_weights(name):

@@ -9,7 +9,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,9 +17,11 @@ import pytest
 from campaigns import BIN, SMALL, TINY, cli, command, environment, machine_file, tiny
 
 from activelearn import explore, label, loop
-from activelearn.config import Machine
+from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
-from activelearn.store import Ledger, Store, read_npz
+from activelearn.errors import EngineError
+from activelearn.frames import Frames
+from activelearn.store import Lease, Ledger, Store, read_npz
 from activelearn.tasks import carry_out, gather
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
@@ -63,13 +64,20 @@ def wait_until(condition, running: subprocess.Popen, *, timeout_s: float = 200.0
         time.sleep(0.01)
 
 
+def wait_for_the_end_of(session: int, *, timeout_s: float = 5.0) -> None:
+    """Wait until no process of a session is left."""
+    deadline = time.monotonic() + timeout_s
+    while alive_in(session):
+        assert time.monotonic() < deadline, f"still there after {timeout_s} s: {alive_in(session)}"
+        time.sleep(0.02)
+
+
 def kill_group(running: subprocess.Popen) -> None:
     """Kill -9 the driver and all its engines at once, as a lost node does."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    wait_until(lambda: not alive_in(running.pid), running, timeout_s=10.0)
-    assert not alive_in(running.pid)
+    wait_for_the_end_of(running.pid)
 
 
 def n_done(store: Store, station: str, iteration: int) -> int:
@@ -136,8 +144,6 @@ def digests_published(store: Store) -> set[str]:
             found.add(hashlib.sha256(part.cell[k].tobytes() + part.positions[k].tobytes()).hexdigest())
 
     for path in sorted(store.folder.glob("iter-000/initial/s*.npz")):
-        from activelearn.frames import Frames
-
         add(Frames.from_arrays(read_npz(path)[0]))
     ledger = Ledger(store.folder / "labels")
     ledger.refresh()
@@ -233,20 +239,18 @@ def test_ctrl_c_sigterm_and_two_drivers(tmp_path):
     begin = time.monotonic()
     os.killpg(first.pid, signal.SIGINT)  # what a terminal does on Ctrl-C
     assert first.wait(10) == 130
-    wait_until(lambda: not alive_in(first.pid), first, timeout_s=5.0)
-    assert not alive_in(first.pid)
+    wait_for_the_end_of(first.pid)
     assert time.monotonic() - begin < 5.0
     assert "stopped on request" in (tmp_path / "output.txt").read_text()
 
-    wait_until(lambda: (folder / "lease.json").exists(), waiting, timeout_s=20.0)
+    wait_until((folder / "lease.json").exists, waiting, timeout_s=20.0)
     wait_until(at_work_on_training(store), waiting)
     assert waiting.poll() is None
     assert json.loads((folder / "lease.json").read_text())["pid"] == waiting.pid
     begin = time.monotonic()
     waiting.terminate()  # the driver alone, as a queue may do
     assert waiting.wait(10) == 143
-    wait_until(lambda: not alive_in(waiting.pid), waiting, timeout_s=5.0)
-    assert not alive_in(waiting.pid)
+    wait_for_the_end_of(waiting.pid)
     assert time.monotonic() - begin < 5.0
     assert {path: path.stat().st_mtime_ns for path in products} == products, "what was finished stands"
     assert not (folder / "lease.json").exists()
@@ -255,9 +259,7 @@ def test_ctrl_c_sigterm_and_two_drivers(tmp_path):
 
 def test_ctrl_c_while_waiting_for_another_driver(tmp_path):
     folder = tmp_path / "c"
-    store = Store.create(folder, __import__("activelearn.config", fromlist=["x"]).load_campaign(TINY))
-    from activelearn.store import Lease
-
+    store = Store.create(folder, load_campaign(TINY))
     with Lease(store.folder):
         waiting = start(TINY, folder, "--machine", machine_file(tmp_path / "m.yaml"), "--wait")
         time.sleep(4.0)
@@ -275,10 +277,7 @@ def test_the_engines_end_with_a_driver_that_is_killed_alone(tmp_path):
     assert len(alive_in(running.pid)) > 2
     running.kill()
     running.wait()
-    deadline = time.monotonic() + 15.0
-    while alive_in(running.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not alive_in(running.pid)
+    wait_for_the_end_of(running.pid, timeout_s=15.0)
 
 
 # --- damaged files ----------------------------------------------------------------------------------------------------
@@ -344,8 +343,6 @@ def test_a_kill_while_the_campaign_folder_is_made_leaves_it_usable(tmp_path):
     """The uuid stands before the campaign: a folder with one and not the other can be begun again."""
     (tmp_path / "c" / "campaign").mkdir(parents=True)
     (tmp_path / "c" / "campaign" / "uuid").write_text("0123456789abcdef0123456789abcdef")
-    from activelearn.config import load_campaign
-
     store = Store.create(tmp_path / "c", load_campaign(TINY))
     assert store.uuid == "0123456789abcdef0123456789abcdef"
     assert store.latest_campaign() == load_campaign(TINY)
@@ -481,22 +478,23 @@ def test_a_reference_that_dies_is_tried_again(undisturbed, tmp_path, monkeypatch
     machine = Machine(slots=1, **SMALL)
     original, killed = label.reference.label, []
 
-    def kill_the_third(reference, frame, slot):
-        if len(list(Ledger(store.folder / "labels")._places)) == 0 and len(killed) == 0 and frame is not None:
-            killed.append(True)
-            for one in process._sessions.values():
-                if one._process is not None:
-                    one._process.kill()
-                    time.sleep(0.2)
+    def kill_the_worker(reference, frame, slot):
+        if not killed:
+            killed.append(slot.index)
+            for session in process._sessions.values():
+                session._process.kill()
+                session._process.wait()
+            raise EngineError("the worker died with return code -9")
         return original(reference, frame, slot)
 
     try:
         label.reference.label(store.campaign(2).label.reference, store.frames(store.chosen_file(2))[0][0], _slot(store))
-        monkeypatch.setattr(label.reference, "label", kill_the_third)
+        monkeypatch.setattr(label.reference, "label", kill_the_worker)
         carry_out(label.STATION, store, 2, machine)
     finally:
         process.close_sessions()
-    assert killed
+    assert killed == [0]
+    assert len(store.failures(2)) == 1
     gather(label.STATION, store, 2, machine)
     assert store.dataset_summary(2) == undisturbed[0].dataset_summary(2)
 
@@ -520,4 +518,3 @@ def test_the_calculator_of_these_tests_is_emt(tmp_path, monkeypatch):
     assert np.array_equal(forces, atoms.get_forces())
     assert np.array_equal(stress, atoms.get_stress())
     assert len((tmp_path / "log").read_text().splitlines()) == 1
-    assert sys.executable

@@ -1,0 +1,69 @@
+"""ASE calculators that do what engines do on bad days; found by the worker through PYTHONPATH."""
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+from ase.calculators.calculator import SCFError, all_changes
+from ase.calculators.emt import EMT
+
+
+class Unconverged(EMT):
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        raise SCFError("no convergence in 60 steps")
+
+
+class NotFinite(EMT):
+    """NaN forces; with `after` > 0 only from that call on (in the middle of an MD)."""
+
+    def __init__(self, after=0):
+        super().__init__()
+        self.after = after
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.after -= 1
+        if self.after < 0:
+            self.results["forces"] = np.full_like(self.results["forces"], np.nan)
+
+
+class Broken(EMT):
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        raise OSError("licence server not found")
+
+
+class Dies(EMT):
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        print("last words", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Chatty(EMT):
+    """Prints to standard output, which belongs to the answers."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        print("SCF step 1: -1.0", flush=True)
+        os.system("echo from a child process")
+        super().calculate(atoms, properties, system_changes)
+
+
+class Slow(EMT):
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        time.sleep(60.0)
+
+
+class Smeared(EMT):
+    """An energy extrapolated to zero smearing, which is not the one that the forces belong to."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results["free_energy"] = self.results["energy"] - 1.0
+
+
+class Settings(EMT):
+    """Takes any keyword arguments."""
+
+    def __init__(self, **settings):
+        super().__init__()

@@ -1,0 +1,238 @@
+"""The reference through its real worker: EMT to the bit, refusals apart from errors, a fingerprint without paths."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.calculators.emt import EMT
+
+from activelearn.config import Machine, Reference, ReferenceMD
+from activelearn.engines import process
+from activelearn.engines import reference as engine
+from activelearn.engines.process import Slot
+from activelearn.errors import EngineError
+from activelearn.frames import Frames
+
+HERE = str(Path(__file__).parent)
+EMT_REFERENCE = Reference(calculator="ase.calculators.emt:EMT", package="ase", functional="none", includes_dispersion=False)
+
+
+def odd(name, **more):
+    return Reference(calculator=f"odd_calculators:{name}", functional="none", includes_dispersion=False, **more)
+
+
+@pytest.fixture(scope="module")
+def slot(tmp_path_factory):
+    """One worker for all tests of this file: what one leaves behind must not disturb the next."""
+    process.allow_engines()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", HERE)  # the odd calculators are found by the worker
+        yield Slot(Machine(name="test"), tmp_path_factory.mktemp("logs"))
+        process.close_sessions()
+
+
+def in_process(frame: Frames, index=0):
+    atoms = frame.without_labels().to_ase()[index]
+    atoms.calc = EMT()
+    forces = atoms.get_forces()
+    return atoms.get_potential_energy(), forces, -atoms.get_stress(voigt=False) * atoms.get_volume()
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_label_is_that_of_the_calculator_to_the_bit(copper, slot):
+    """Also after other structures: what was labelled before leaves no trace in the last bits."""
+    for k in (0, 1, 2, 0):
+        found = engine.label(EMT_REFERENCE, copper[k], slot)
+        energy, forces, virial = in_process(copper[k])
+        assert found.energy == energy
+        assert np.array_equal(found.forces, forces)
+        assert np.array_equal(found.virial, virial)
+        assert found.refused is None
+        assert 0.0 < found.started < found.finished
+
+
+def test_the_structure_goes_over_to_the_bit(copper):
+    sent = json.loads(json.dumps(engine.structure(copper, 2)))
+    assert np.array_equal(np.array(sent["positions"]), copper.positions[2])
+    assert np.array_equal(np.array(sent["cell"]), copper.cell[2])
+    assert sent["symbols"] == ["Cu"] * 4
+    assert sent["pbc"] == [True] * 3
+
+
+def test_the_virial_is_minus_the_strain_derivative(copper, slot):
+    found = engine.label(EMT_REFERENCE, copper[0], slot)
+    h = 1e-5
+    for i, j in ((0, 0), (1, 1), (1, 2)):
+        energies = []
+        for sign in (1, -1):
+            strain = np.eye(3)
+            strain[i, j] += sign * h
+            strained = Frames(copper.symbols, copper.cell[:1] @ strain, copper.positions[:1] @ strain)
+            energies.append(in_process(strained)[0])
+        assert found.virial[i, j] == pytest.approx(-(energies[0] - energies[1]) / (2 * h), abs=1e-4)
+
+
+def test_without_periodicity_there_is_no_virial(slot):
+    molecule = Frames(("Cu", "Cu"), 10 * np.eye(3)[None], [[[0, 0, 0], [2.4, 0, 0]]], (False, False, False))
+    assert not engine.label(EMT_REFERENCE, molecule, slot).virial.any()
+
+
+def test_the_energy_is_the_one_that_belongs_to_the_forces(copper, slot):
+    assert engine.label(odd("Smeared"), copper[0], slot).energy == in_process(copper[0])[0] - 1.0
+
+
+def test_what_a_calculator_prints_does_not_disturb(copper, slot):
+    found = engine.label(odd("Chatty"), copper[0], slot)
+    assert found.energy == in_process(copper[0])[0]
+    assert "SCF step 1" in (slot.logs / "session-reference-0.log").read_text()
+    assert "from a child process" in (slot.logs / "session-reference-0.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("Unconverged", "SCFError: no convergence in 60 steps"), ("NotFinite", "CalculationFailed: non-finite energy, forces")],
+)
+def test_a_physical_failure_is_a_label_with_its_reason(copper, slot, name, reason):
+    found = engine.label(odd(name), copper[0], slot)
+    assert found.refused.startswith(reason)
+    assert np.isnan(found.energy)
+    assert found.forces.shape == (4, 3)
+    assert found.virial.shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("calculator", "sentence"),
+    [
+        ("odd_calculators:Broken", "OSError: licence server not found"),
+        ("odd_calculators:Dies", "the worker died with return code -9"),
+        ("odd_calculators:Absent", "AttributeError"),
+        ("no_such_package:X", "No module named 'no_such_package'"),
+    ],
+)
+def test_everything_else_is_an_engine_error(copper, slot, calculator, sentence):
+    broken = Reference(calculator=calculator, functional="none", includes_dispersion=False)
+    with pytest.raises(EngineError, match=sentence):
+        engine.label(broken, copper[0], slot)
+    assert engine.label(EMT_REFERENCE, copper[0], slot).refused is None, "the slot goes on"
+
+
+def test_a_label_that_takes_too_long_is_an_engine_error(copper, tmp_path, slot):
+    hasty = Slot(Machine(label_timeout_s=0.5), tmp_path / "logs", index=1)
+    engine.label(EMT_REFERENCE, copper[0], slot)
+    with pytest.raises(EngineError, match=r"no answer within 0.5 s"):
+        engine.label(odd("Slow"), copper[0], hasty)
+
+
+# --- molecular dynamics -----------------------------------------------------------------------------------------------
+
+MD = ReferenceMD(n_steps=7, every=3, timestep_fs=4.0, friction_per_ps=10.0)
+
+
+def run_md(copper, slot, random_seed, reference=EMT_REFERENCE, **more):
+    return engine.molecular_dynamics(
+        reference, copper[:1].without_labels(), MD, temperature_K=400.0, random_seed=random_seed, slot=slot, **more
+    )
+
+
+def test_md_is_a_function_of_its_seed(copper, slot):
+    first, ended, started, finished = run_md(copper, slot, 1)
+    again, *_ = run_md(copper, slot, 1)
+    other, *_ = run_md(copper, slot, 2)
+    assert ended == "finished"
+    assert started < finished
+    for name in ("positions", "energy", "forces", "virial"):
+        assert np.array_equal(getattr(first, name), getattr(again, name)), name
+    assert not np.array_equal(first.positions[1], other.positions[1])
+    assert np.array_equal(first.positions[0], copper.positions[0]), "step 0 is the start"
+
+
+def test_md_labels_are_those_of_the_calculator(copper, slot):
+    frames, *_ = run_md(copper, slot, 3)
+    assert frames.origin["step"].tolist() == [0, 3, 6], "every third of seven steps"
+    assert (frames.origin["temperature_K"] == 400.0).all()
+    for k in range(len(frames)):
+        energy, forces, virial = in_process(frames, k)
+        assert frames.energy[k] == pytest.approx(energy, abs=1e-10)
+        assert frames.forces[k] == pytest.approx(forces, abs=1e-10)
+        assert frames.virial[k] == pytest.approx(virial, abs=1e-10)
+    assert np.array_equal(frames.cell, np.repeat(copper.cell[:1], 3, axis=0)), "NVT"
+
+
+def test_md_has_its_temperature(slot):
+    """Langevin with strong friction: <T> of the second half within five standard errors of the target."""
+    from ase import units
+    from ase.build import bulk
+
+    start = Frames.from_ase([bulk("Cu", cubic=True) * (3, 3, 3)])
+    md = ReferenceMD(n_steps=60, every=1, timestep_fs=4.0, friction_per_ps=50.0)
+    frames, *_ = engine.molecular_dynamics(EMT_REFERENCE, start, md, temperature_K=300.0, random_seed=5, slot=slot)
+    velocity = np.diff(frames.positions[20:], axis=0) / (4.0 * units.fs)
+    mass = start.to_ase()[0].get_masses()[0]
+    temperature = mass * (velocity**2).sum(axis=(1, 2)).mean() / (3 * start.n_atoms - 3) / units.kB
+    assert temperature == pytest.approx(300.0, rel=0.25)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("Unconverged", {}), ("NotFinite", {"after": 5})])
+def test_md_that_fails_physically_says_why(copper, slot, name, arguments):
+    frames, ended, started, finished = run_md(copper, slot, 1, odd(name, arguments=arguments))
+    assert frames is None
+    assert ended.startswith(("SCFError", "CalculationFailed"))
+    assert started <= finished
+
+
+# --- the fingerprint --------------------------------------------------------------------------------------------------
+
+
+def test_the_fingerprint_is_of_content_never_of_place(slot, tmp_path):
+    places = [tmp_path / "here" / "w.pth", tmp_path / "there" / "other-name.pth"]
+    for place in places:
+        place.parent.mkdir()
+        place.write_bytes(b"weights")
+    made = [
+        engine.fingerprint(odd("Settings", weights=str(place), arguments={"model": str(place), "mode": "a"}), slot)
+        for place in places
+    ]
+    assert made[0] == made[1]
+    assert str(tmp_path) not in json.dumps(made)
+    places[0].write_bytes(b"other weights")
+    other = engine.fingerprint(odd("Settings", weights=str(places[0])), slot)
+    assert other["weights_sha256"] != made[0]["weights_sha256"]
+
+
+def test_what_changes_a_label_changes_the_fingerprint(slot, tmp_path):
+    (tmp_path / "w").write_bytes(b"1")
+    plain = odd("Settings", arguments={"a": 1})
+    variants = [
+        plain,
+        plain.model_copy(update={"arguments": {"a": 2}}),
+        plain.model_copy(update={"arguments": {"b": 1}}),
+        plain.model_copy(update={"calculator": "odd_calculators:Smeared", "arguments": {}}),
+        plain.model_copy(update={"functional": "PBE"}),
+        plain.model_copy(update={"includes_dispersion": True}),
+        plain.model_copy(update={"precision": "float32"}),
+        plain.model_copy(update={"weights": str(tmp_path / "w")}),
+        plain.model_copy(update={"package": "numpy"}),
+    ]
+    found = [engine.fingerprint(reference, slot)["sha256"] for reference in variants]
+    assert len(set(found)) == len(found)
+    assert engine.fingerprint(plain, slot)["sha256"] == found[0]
+
+
+def test_the_fingerprint_of_emt(slot):
+    import ase
+
+    found = engine.fingerprint(EMT_REFERENCE, slot)
+    assert found["version"] == ase.__version__
+    assert found["threads"] == 1
+    assert found["weights_sha256"] is None
+    assert len(found["sha256"]) == 64
+
+
+def test_weights_that_are_not_there_are_an_engine_error(slot, tmp_path):
+    with pytest.raises(EngineError, match="FileNotFoundError"):
+        engine.fingerprint(odd("Settings", weights=str(tmp_path / "none")), slot)
+    with pytest.raises(EngineError, match="package no_such_package is not installed"):
+        engine.fingerprint(odd("Settings", weights="no_such_package:w.pth"), slot)

