@@ -70,7 +70,10 @@ def _systems(campaign: Campaign, section: str) -> Iterator[tuple[str, Frames | s
 
 
 def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
-    problems = []
+    from ase.data import atomic_numbers
+
+    unknown = [kind for kind in campaign.type_map if not atomic_numbers.get(kind)]
+    problems = [f"type_map: {kind} is no element - wanted chemical symbols such as Na - mend it" for kind in unknown]
     for frame in crystals:
         lacking = sorted(set(frame.symbols) - set(campaign.type_map))
         if lacking:
@@ -152,19 +155,16 @@ def _folder(folder: Path, machine: Machine) -> list[str]:
     if not parent.is_dir():
         return [f"folder {folder}: {parent} is a file - wanted a folder - choose another with --folder"]
     try:
-        with tempfile.NamedTemporaryFile(dir=parent):
-            pass
+        with tempfile.TemporaryDirectory(prefix=".activelearn-check-", dir=parent) as trial:
+            (Path(trial) / "a").touch()
+            os.link(Path(trial) / "a", Path(trial) / "b")  # products are published by link
     except OSError as error:
-        reason = error.strerror
-        return [
-            f"folder {folder}: cannot be written ({reason}) - wanted a writable folder - choose another with --folder"
-        ]
+        wanted = "wanted a writable folder on a file system with hard links"
+        return [f"folder {folder}: cannot be written ({error.strerror}) - {wanted} - choose another with --folder"]
     free = shutil.disk_usage(parent).free / 1e9
     if free < machine.min_free_disk_GB:
         wanted = f"machine.min_free_disk_GB = {machine.min_free_disk_GB:g}"
         return [f"folder {folder}: {free:.2f} GB free - wanted {wanted} - free some or choose another with --folder"]
-    if not os.access(parent, os.X_OK):
-        return [f"folder {folder}: cannot be entered - wanted a writable folder - choose another with --folder"]
     return []
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from activelearn.config import Campaign
 from activelearn.engines import deepmd
 from activelearn.engines.process import Slot
+from activelearn.errors import ConfigError
 from activelearn.frames import Frames, write_deepmd
 from activelearn.records import Ensemble, Errors, Labelling, Member, Selection, Task
 from activelearn.store import Store
@@ -54,6 +55,7 @@ def _new_frames(store: Store, iteration: int, trained_in: int) -> int:
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """One task per member, or none if there is too little to learn: then the last ensemble is passed on."""
     if iteration == 0:
+        _want_data(store)
         return _member_tasks(campaign, store, iteration, n_steps=campaign.train.n_steps, last=None)
     last = store.result("train", iteration - 1, Ensemble)
     selection = store.result("select", iteration, Selection)
@@ -71,6 +73,18 @@ def _same_networks(campaign: Campaign, store: Store, last: Ensemble) -> bool:
     """Return whether the last weights fit the networks of `campaign` (an accepted change may have enlarged them)."""
     before, now = store.campaign(last.trained_in).train, campaign.train
     return (before.descriptor, before.fitting, before.precision) == (now.descriptor, now.fitting, now.precision)
+
+
+def _want_data(store: Store) -> None:
+    """Refuse to train on nothing: the engine would say so in its own way, three times."""
+    labelling = store.result("label", 0, Labelling)
+    if labelling.dataset_frames == 0:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in labelling.refused.items()) or "the reference MD failed"
+        raise ConfigError(
+            f"label: no initial frame is fit for training ({reasons}) - wanted at least one - mend initial, the "
+            f"reference or label.max_force and max_net_force, and start anew with another --folder (with label.ledger: "
+            f"{store.folder / 'labels'} no label is paid for twice)"
+        )
 
 
 def _member_tasks(

@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import yaml
@@ -61,6 +62,14 @@ def cli(*arguments, cwd: Path, timeout: float = 300.0, env: dict[str, str] | Non
         timeout=timeout,
         check=False,
     )
+
+
+def unpack_products(folder: Path) -> None:
+    """Bring the products of a copied iteration back to one file each, as they are before it is closed."""
+    for packed in sorted(folder.glob("*/products.zip")):
+        with zipfile.ZipFile(packed) as archive:
+            archive.extractall(packed.parent)
+        packed.unlink()
 
 
 def run_plain(folder: Path, campaign: Path, machine: Machine):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -81,7 +82,9 @@ def test_a_stage_too_small_ever_to_be_quiet(data, tmp_path, key, value):
     data["stop"][key] = value
     found = problems(data, tmp_path)
     assert len(found) == 2
-    assert found[0].startswith("explore.stages.0 (cold): 84 frames from 4 walks a pass - wanted at least stop.min_frames")
+    assert found[0].startswith(
+        "explore.stages.0 (cold): 84 frames from 4 walks a pass - wanted at least stop.min_frames"
+    )
     assert "raise n_walks or n_steps, or lower the two" in found[0]
 
 
@@ -152,15 +155,20 @@ def test_a_disk_with_too_little_room(data, tmp_path, monkeypatch):
     assert f"folder {tmp_path / 'campaign'}: 0.20 GB free - wanted machine.min_free_disk_GB = 1" in line
 
 
-def test_a_folder_that_cannot_be_written(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "reason"), [(errno.EROFS, "Read-only file system"), (errno.EPERM, "Operation not permitted")]
+)
+def test_a_folder_that_cannot_be_written_or_has_no_hard_links(data, tmp_path, monkeypatch, number, reason):
     """By monkeypatch: root may write everywhere."""
 
-    def refuse(*_args, dir=None, **_more):
-        raise OSError(errno.EROFS, "Read-only file system")
+    def refuse(*_args, **_more):
+        raise OSError(number, reason)
 
-    monkeypatch.setattr(check_module.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     (line,) = problems(data, tmp_path)
-    assert "cannot be written (Read-only file system) - wanted a writable folder - choose another with --folder" in line
+    assert f"cannot be written ({reason}) - wanted a writable folder on a file system with hard links" in line
+    assert line.endswith("choose another with --folder")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_below_a_file(data, tmp_path):
@@ -187,12 +195,15 @@ begin = time.process_time()
 from activelearn.check import check
 from activelearn.config import load_campaign, load_machine
 found = check(load_campaign("copper_emt"), load_machine("local"), Path(sys.argv[1]))
-print(json.dumps([time.process_time() - begin, [name for name in ("tensorflow", "torch", "fireworks") if name in sys.modules]]))
+heavy = [name for name in ("tensorflow", "torch", "fireworks") if name in sys.modules]
+print(json.dumps([time.process_time() - begin, heavy]))
 """
     seconds = []
     for _ in range(2):
         begin = time.monotonic()
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "c")], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "c")], capture_output=True, text=True, check=True
+        )
         cpu, heavy = json.loads(done.stdout)
         assert heavy == [], "it looks for them and does not import them"
         seconds.append(min(cpu, time.monotonic() - begin))

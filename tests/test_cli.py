@@ -11,7 +11,7 @@ import time
 
 import pytest
 import yaml
-from campaigns import BIN, TINY, cli, command, environment, machine_file, tiny
+from campaigns import BIN, TINY, cli, command, environment, machine_file, tiny, unpack_products
 
 import activelearn
 from activelearn.store import Store
@@ -404,6 +404,7 @@ def test_a_window_changed_between_explore_and_label_counts_from_the_next_iterati
     """Iteration 2 has explored: it keeps its window; the new bound opens iteration 3 with the new one."""
     folder, _ = copied
     shutil.rmtree(folder / "iter-002" / "final")
+    unpack_products(folder / "iter-002")
     for station in ("select", "label", "train"):
         shutil.rmtree(folder / "iter-002" / station)
     (folder / "iter-002" / "iteration.json").unlink()

@@ -95,8 +95,11 @@ def test_defaults_are_those_of_the_papers():
     ("changes", "sentence"),
     [
         ({"select__flo": 0.1}, "x.yaml: select.flo: unknown key - did you mean 'f_lo'? - rename or remove it"),
-        ({"selct": {}}, "x.yaml: selct: unknown key - did you mean 'select'?"),
-        ({"explore__stages__0__temperature_K": 3}, "explore.stages.0.temperature_K: unknown key - did you mean 'temperatures_K'?"),
+        ({"selects": {}}, "x.yaml: selects: unknown key - did you mean 'select'?"),
+        (
+            {"explore__stages__0__temperature_K": 3},
+            "explore.stages.0.temperature_K: unknown key - did you mean 'temperatures_K'?",
+        ),
         ({"label__reference__weight": "x"}, "label.reference.weight: unknown key - did you mean 'weights'?"),
         ({"train__descriptor__zzz": 1}, "train.descriptor.zzz: unknown key - one of: axis_neuron, neuron, rcut"),
         ({"random_seed": "seven"}, "x.yaml: random_seed: got 'seven' - wanted a valid integer"),
@@ -104,14 +107,23 @@ def test_defaults_are_those_of_the_papers():
         ({"train__n_steps": -1}, "train.n_steps: got -1 - wanted greater than 0 - mend it"),
         ({"train__n_members": 1}, "train.n_members: got 1 - wanted greater than or equal to 2"),
         ({"stop__candidate_share": 1.5}, "stop.candidate_share: got 1.5 - wanted less than or equal to 1"),
-        ({"select": {"f_lo": 0.35, "f_hi": 0.35}}, "select: f_lo = 0.35 eV/Å must be below f_hi = 0.35 eV/Å - mend it and run: activelearn check"),
+        (
+            {"select": {"f_lo": 0.35, "f_hi": 0.35}},
+            "select: f_lo = 0.35 eV/Å must be below f_hi = 0.35 eV/Å - mend it and run: activelearn check",
+        ),
         ({"select": {"f_lo": float("inf")}}, "select.f_lo: got inf - wanted a finite number"),
-        ({"explore__stages__0__ensemble": "nve"}, "explore.stages.0.ensemble: got 'nve' - wanted 'nvt', 'npt-iso', 'npt-aniso' or 'npt-tri'"),
+        (
+            {"explore__stages__0__ensemble": "nve"},
+            "explore.stages.0.ensemble: got 'nve' - wanted 'nvt', 'npt-iso', 'npt-aniso' or 'npt-tri'",
+        ),
         ({"explore__stages__0__pressures_bar": [1.0]}, "pressures_bar belongs to ensemble npt-*"),
         ({"explore__stages__0__ensemble": "npt-iso"}, "ensemble npt-* wants pressures_bar, for example [0.0]"),
         ({"explore__stages__0__n_steps": 9}, "n_steps = 9 must be at least every = 10"),
         ({"explore__stages__0__temperatures_K": []}, "explore.stages.0.temperatures_K: got []"),
-        ({"explore__stages__0__temperatures_K": [300, 300]}, "temperatures_K wants different numbers (to six digits), got [300.0, 300.0]"),
+        (
+            {"explore__stages__0__temperatures_K": [300, 300]},
+            "temperatures_K wants different numbers (to six digits), got [300.0, 300.0]",
+        ),
         ({"explore__stages__0__name": "a/b"}, "explore.stages.0.name: got 'a/b' - wanted"),
         ({"explore__stages__0__systems": [1]}, "explore stage cold names system 1 of 1 (from 0)"),
         ({"initial__scales": [1.0, 1.0]}, "scales wants different numbers"),
@@ -170,7 +182,9 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 def test_unknown_names_name_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match=r"coper_emt: neither a YAML file nor a preset - did you mean 'copper_emt'\?"):
         load_campaign("coper_emt")
-    with pytest.raises(ConfigError, match=r"no such file - wanted a campaign's YAML - write one with: activelearn init"):
+    with pytest.raises(
+        ConfigError, match=r"no such file - wanted a campaign's YAML - write one with: activelearn init"
+    ):
         load_campaign(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match=r"machine locl: neither a YAML file nor a preset - did you mean 'local'\?"):
         load_machine("locl")

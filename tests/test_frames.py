@@ -37,7 +37,9 @@ def same(a: Frames, b: Frames) -> bool:
         return False
     for name in NAMES:
         x, y = getattr(a, name), getattr(b, name)
-        if (x is None) != (y is None) or (x is not None and (x.dtype, x.shape, x.tobytes()) != (y.dtype, y.shape, y.tobytes())):
+        if (x is None) != (y is None) or (
+            x is not None and (x.dtype, x.shape, x.tobytes()) != (y.dtype, y.shape, y.tobytes())
+        ):
             return False
     return True
 
@@ -181,7 +183,9 @@ def test_the_key_is_the_hash_of_the_stored_numbers(copper):
     assert copper.structure_key(1, "finger") == hashlib.sha256(text).hexdigest()
 
 
-@given(which=st.sampled_from(["cell", "positions"]), place=st.integers(0, 8), direction=st.sampled_from([np.inf, -np.inf]))
+@given(
+    which=st.sampled_from(["cell", "positions"]), place=st.integers(0, 8), direction=st.sampled_from([np.inf, -np.inf])
+)
 def test_any_last_bit_changes_the_key(which, place, direction):
     frames = Frames(("Na", "P", "S"), np.arange(9.0).reshape(1, 3, 3), np.linspace(0, 1, 9).reshape(1, 3, 3))
     changed = getattr(frames, which).copy()

@@ -138,7 +138,9 @@ def test_the_most_crowded_atom_counts():
 
 def test_capacity_is_that_of_the_squeezed_crystal_and_a_tenth_more():
     frame = Frames.from_ase([bulk("Cu", a=3.6)])
-    capacity = {ratio: neighbour_capacity([frame], rcut=3.8, volume_ratio=ratio, type_map=["Cu"]) for ratio in (2.0, 1.0, 0.6)}
+    capacity = {
+        ratio: neighbour_capacity([frame], rcut=3.8, volume_ratio=ratio, type_map=["Cu"]) for ratio in (2.0, 1.0, 0.6)
+    }
     assert capacity[1.0] == (20,), "18 neighbours, 19.8, rounded up to four"
     assert capacity[2.0] == capacity[1.0], "never for a thinner crystal than the given one"
     squeezed = 3.6 * 0.6 ** (1 / 3)  # 3.036 Å: 3.8 Å holds the shell at 1.2247 a = 3.72 Å

@@ -20,13 +20,17 @@ from activelearn.records import (
 )
 
 numbers = st.integers(0, 1000)
-some_counts = st.builds(Counts, accurate=numbers, candidate=numbers, failed=numbers, out_of_region=numbers, walks=numbers)
+some_counts = st.builds(
+    Counts, accurate=numbers, candidate=numbers, failed=numbers, out_of_region=numbers, walks=numbers
+)
 
 
 def member(index, force_rmse):
     held_out = None
     if force_rmse is not None:
-        held_out = Errors(n_frames=3, energy_rmse_meV_per_atom=1, energy_mae_meV_per_atom=1, force_rmse=force_rmse, force_mae=0.1)
+        held_out = Errors(
+            n_frames=3, energy_rmse_meV_per_atom=1, energy_mae_meV_per_atom=1, force_rmse=force_rmse, force_mae=0.1
+        )
     return Member(index=index, random_seed=1, model="models/x.pb", sha256="0", n_steps=10, held_out=held_out)
 
 
@@ -65,7 +69,7 @@ def test_a_selection_is_read_back_equal():
     selection = Selection(
         iteration=3, f_lo=0.1, f_hi=0.2, stages=("cold",),
         cells=(CellCounts(stage="cold", temperature_K=100.0, counts=counts),) * 2,
-        walks=(WalkRecord(id="w", stage="cold", ended="lost atoms", first_bad_step=3, log_tail=("ERROR",), sha256="0"),),
+        walks=(WalkRecord(id="w", stage="cold", ended="lost atoms", first_bad_step=3, log_tail=("E",), sha256="0"),),
         chosen=1, rescued=0, is_rescue=False, passed_over={"cap per walk": 2}, quiet_stages=(), next_stages=("cold",),
         is_converged=False, why="goes on",
     )  # fmt: skip

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from campaigns import SMALL, run_plain, tiny
+from campaigns import SMALL, run_plain, tiny, unpack_products
 
 from activelearn import loop, select
 from activelearn.config import Machine
@@ -58,8 +58,7 @@ def test_rescued_frames_are_counted_and_labelled(rescued):
 def test_the_earliest_failed_frames_of_every_walk_are_taken(rescued):
     store = rescued[0]
     for part in store.frames(store.dataset_file(1)):
-        path = store.product("explore", 1, str(part.origin["walk"][0]))
-        arrays, _ = read_npz(path)
+        arrays, _ = store.read_product("explore", 1, str(part.origin["walk"][0]))
         first = arrays["step"][np.flatnonzero(arrays["kind"] == Kind.FAILED)[:2]]
         assert part.origin["step"].tolist() == first.tolist()
         assert (part.origin["max_devi_f"] < 5.0).all()
@@ -110,6 +109,7 @@ def judged(undisturbed, folder, change) -> tuple[Store, Selection]:
     shutil.copytree(undisturbed.folder, folder)
     store = Store(folder)
     iteration = folder / "iter-002"
+    unpack_products(iteration)
     for name in ("select", "label", "train", "final"):
         shutil.rmtree(iteration / name)
     (iteration / "chosen.npz").unlink()

@@ -14,11 +14,22 @@ from activelearn.config import Rescue, Select, Stop
 from activelearn.engines.lammps import read_deviation, read_dump
 from activelearn.frames import Frames, make_origin
 from activelearn.records import Counts, Explored, Selection, Task
-from activelearn.select import Kind, classify, classify_walk, force_deviation, is_quiet, pick, wants_rescue, worth_keeping
+from activelearn.select import (
+    Kind,
+    classify,
+    classify_walk,
+    force_deviation,
+    is_quiet,
+    pick,
+    wants_rescue,
+    worth_keeping,
+)
 from activelearn.store.files import file_sha256
 
 DATA = Path(__file__).parent / "data" / "lammps"
-deviations = arrays(np.float64, st.integers(0, 30), elements=st.floats(0.0, 2.0) | st.sampled_from([np.nan, np.inf, 0.15, 0.35]))
+deviations = arrays(
+    np.float64, st.integers(0, 30), elements=st.floats(0.0, 2.0) | st.sampled_from([np.nan, np.inf, 0.15, 0.35])
+)
 
 
 # --- the deviation ----------------------------------------------------------------------------------------------------
@@ -175,6 +186,7 @@ def counts(accurate=0, candidate=0, failed=0, out=0, walks=8):
         (counts(1000), True, "all accurate"),
         (counts(199), False, "too few frames"),
         (counts(200), True, "just enough frames"),
+        (counts(190, out=40), False, "too few frames in the region"),
         (counts(1000, walks=7), False, "too few walks"),
         (counts(991, candidate=9), True, "0.9 % candidates"),
         (counts(990, candidate=10), False, "1 % is not below 1 %"),
@@ -213,7 +225,7 @@ def test_rescue(found, rescue, why):
 def fabricate(store, campaign, walks, stages=("cold",), iteration=1):
     """Publish walks as explore does. `walks`: (stage, deviations, outside_from) each; frames carry their step in x."""
     tasks = []
-    for i, (stage, deviation, outside) in enumerate(walks):
+    for i, (stage, _, _) in enumerate(walks):
         p = {"stage": stage, "temperature_K": 100.0, "pressure_bar": None, "system": 0, "scale": 1.0}
         tasks.append(Task(id=f"{stage}-{i:03d}", kind="walk", parameters=p))
     store.freeze_plan("explore", iteration, tasks, 1)
@@ -222,7 +234,12 @@ def fabricate(store, campaign, walks, stages=("cold",), iteration=1):
         n = len(devi)
         positions = np.zeros((n, 1, 3))
         positions[:, 0, 0] = np.arange(n)
-        frames = Frames(("Cu",), np.tile(np.eye(3), (n, 1, 1)), positions, origin=make_origin(n, walk=task.id, step=np.arange(n), max_devi_f=devi))
+        frames = Frames(
+            ("Cu",),
+            np.tile(np.eye(3), (n, 1, 1)),
+            positions,
+            origin=make_origin(n, walk=task.id, step=np.arange(n), max_devi_f=devi),
+        )
         kind = classify_walk(devi, n_planned=n, window=(0.15, 0.35), outside_from=outside)
         kept = worth_keeping(kind, devi, campaign.select, np.random.default_rng(0))
         arrays = {"max_devi_f": devi, "kind": kind, "kept_kind": kind[kept], **frames[kept].arrays("kept/")}
@@ -243,7 +260,8 @@ def test_it_goes_on_while_there_are_candidates(store, campaign):
     found, chosen = gathered(store, campaign)
     assert found.counts == Counts(walked=100, accurate=80, candidate=20, walks=4)
     assert found.why.startswith("goes on: 20.0 % candidates, 0.0 % failed of 100 frames from 4 walks")
-    assert not (found.is_converged or found.is_rescue)
+    assert not found.is_converged
+    assert not found.is_rescue
     assert (found.chosen, found.rescued, found.passed_over) == (20, 0, {})
     assert found.next_stages == ("cold",)
     assert [frames.origin["step"].tolist() for frames in chosen] == 4 * [[20, 21, 22, 23, 24]]
@@ -316,7 +334,9 @@ def test_a_walk_refused_by_consent_is_on_the_record(store, campaign):
     fabricate(store, campaign, 4 * [("cold", [0.1] * 20 + [0.2] * 5, None)])
     path = store.product("explore", 1, "cold-002")
     path.unlink()
-    store.publish_product("explore", 1, "cold-002", {}, {"refused": "infrastructure failed 3 times", "started": 0.0, "finished": 0.0})
+    store.publish_product(
+        "explore", 1, "cold-002", {}, {"refused": "infrastructure failed 3 times", "started": 0.0, "finished": 0.0}
+    )
     found, _ = gathered(store, campaign)
     assert found.counts.walks == 3
     assert [walk.id for walk in found.walks] == [f"cold-00{i}" for i in range(4)]

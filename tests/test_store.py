@@ -1,10 +1,9 @@
-"""The store: first writer wins, full disks lose nothing, claims and leases, a ledger that survives what kills writers."""
+"""The store: first writer wins, full disks lose nothing, claims and leases, a ledger that survives its writers."""
 
 import contextlib
 import errno
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from activelearn.records import Explored, Task
 from activelearn.store import Claim, Lease, Ledger, LedgerWriter, Store
 from activelearn.store import locks as locks_module
 from activelearn.store.files import (
+    HOST,
     file_sha256,
     publish,
     publish_json,
@@ -49,6 +49,23 @@ def test_the_first_writer_wins_and_leaves_no_temporary_file(tmp_path):
     assert publish(path, b"second") is False
     assert path.read_bytes() == b"first"
     assert names(path.parent) == ["product"]
+
+
+def test_content_is_durable_before_its_name_and_the_name_before_it_counts(tmp_path, monkeypatch):
+    calls, real_fsync, real_link = [], os.fsync, os.link
+
+    def fsync(descriptor):
+        calls.append("folder" if Path(f"/proc/self/fd/{descriptor}").resolve() == tmp_path else "file")
+        real_fsync(descriptor)
+
+    def link(source, target):
+        calls.append("link")
+        real_link(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    publish(tmp_path / "product", b"x")
+    assert calls == ["file", "link", "folder"]
 
 
 def test_of_many_writers_at_once_one_wins(tmp_path):
@@ -103,7 +120,7 @@ def test_other_errors_of_the_system_are_not_dressed_up(tmp_path, monkeypatch):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_disk_that_is_really_full(tmp_path):
     """A symbolic link to /dev/full as the temporary file: the write itself fails."""
-    import activelearn.store.files as files
+    from activelearn.store import files
 
     suffix = "host-1-abcdefabcdef"
     (tmp_path / f".product.{suffix}").symlink_to("/dev/full")
@@ -149,7 +166,7 @@ def test_a_damaged_archive_is_recognised(tmp_path, how):
     path.write_bytes(content)
     if how == "no meta":
         np.savez(path, x=np.arange(3))
-    with pytest.raises(StoreError, match="a.npz: damaged product"):
+    with pytest.raises(StoreError, match=r"a\.npz: damaged product"):
         read_npz(path)
 
 
@@ -166,7 +183,9 @@ def test_temporary_names_are_all_different():
 
 
 def test_create_open_and_refuse(tmp_path, campaign):
-    with pytest.raises(ConfigError, match="no campaign here - wanted a campaign folder - start one with: activelearn run"):
+    with pytest.raises(
+        ConfigError, match="no campaign here - wanted a campaign folder - start one with: activelearn run"
+    ):
         Store.open(tmp_path / "c")
     made = Store.create(tmp_path / "c", campaign)
     assert Store.create(tmp_path / "c", campaign).uuid == made.uuid
@@ -175,7 +194,7 @@ def test_create_open_and_refuse(tmp_path, campaign):
 
 def test_a_kill_while_a_campaign_is_created_is_mended(tmp_path, campaign, monkeypatch):
     """Killed between the two files of a new campaign: the next create makes both, and the uuid is never missing."""
-    import activelearn.store.folder as folder
+    from activelearn.store import folder
 
     real, calls = folder.publish, []
 
@@ -254,6 +273,59 @@ def test_a_damaged_product_is_put_aside_and_pending_again(store):
     assert store.damaged_products(plan) == []
 
 
+def closed(store):
+    """Iteration 1 with two products, sealed and closed."""
+    plan = store.freeze_plan("explore", 1, tasks("a", "b"), 1)
+    for k, task in enumerate(plan.tasks):
+        store.publish_product("explore", 1, task.id, {"x": np.arange(10.0) + k}, {"k": k})
+    store.pack_products(1)
+    assert store.product("explore", 1, "a").is_file(), "nothing is packed before the iteration is closed"
+    store.seal("explore", 1, Explored(iteration=1, stages=(), products={}))
+    publish_json(store.iteration_file(1), {})
+    return store.station_folder("explore", 1)
+
+
+def test_products_of_a_closed_iteration_are_packed_and_read_as_before(store):
+    folder = closed(store)
+    before = [store.read_product("explore", 1, name) for name in ("a", "b")]
+    store.pack_products(1)
+    assert names(folder) == ["plan.json", "products.zip", "result.json"]
+    content = (folder / "products.zip").read_bytes()
+    for (arrays, meta), name in zip(before, ("a", "b"), strict=True):
+        packed, packed_meta = store.read_product("explore", 1, name)
+        assert np.array_equal(packed["x"], arrays["x"])
+        assert packed_meta == meta
+    store.pack_products(1)
+    assert (folder / "products.zip").read_bytes() == content
+
+
+def test_a_kill_while_products_are_packed_loses_nothing(store, monkeypatch):
+    folder = closed(store)
+
+    def killed(self, missing_ok=False):
+        if self.suffix == ".npz":
+            raise KeyboardInterrupt
+        os.remove(self)  # noqa: PTH107 - unlink is what we replace
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.pack_products(1)
+    store.product("explore", 1, "a").unlink()  # killed after the first of two
+    assert [store.read_product("explore", 1, name)[1]["k"] for name in ("a", "b")] == [0, 1]
+    store.pack_products(1)
+    assert names(folder) == ["plan.json", "products.zip", "result.json"]
+    assert [store.read_product("explore", 1, name)[1]["k"] for name in ("a", "b")] == [0, 1]
+
+
+def test_a_damaged_pack_has_its_sentence(store):
+    folder = closed(store)
+    store.pack_products(1)
+    (folder / "products.zip").write_bytes((folder / "products.zip").read_bytes()[:-40])
+    with pytest.raises(StoreError, match=r"products\.zip: damaged pack of products, a\.npz cannot be read"):
+        store.read_product("explore", 1, "a")
+
+
 def test_a_sealed_result_is_sealed_once(store):
     assert not store.is_sealed("explore", 1)
     store.seal("explore", 1, Explored(iteration=1, stages=("cold",), products={}))
@@ -273,7 +345,10 @@ def test_the_data_set_is_in_the_order_of_iterations(store, copper):
 
 def test_a_model_is_published_under_its_checksum(store, tmp_path):
     (tmp_path / "frozen.pb").write_bytes(b"abc")
-    assert store.publish_model(tmp_path / "frozen.pb") == ("models/ba7816bf8f01cfea.pb", file_sha256(tmp_path / "frozen.pb"))
+    assert store.publish_model(tmp_path / "frozen.pb") == (
+        "models/ba7816bf8f01cfea.pb",
+        file_sha256(tmp_path / "frozen.pb"),
+    )
     assert (store.folder / "models/ba7816bf8f01cfea.pb").read_bytes() == b"abc"
 
 
@@ -313,7 +388,10 @@ def test_sweep_takes_temporaries_and_scratch_and_nothing_else(store, machine):
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     store.publish_product("explore", 1, "a", {}, {})
-    dead = [store.folder / f".machine.{unique_suffix()}", store.station_folder("explore", 1) / f".b.npz.{unique_suffix()}"]
+    dead = [
+        store.folder / f".machine.{unique_suffix()}",
+        store.station_folder("explore", 1) / f".b.npz.{unique_suffix()}",
+    ]
     for path in dead:
         path.write_text("half")
     scratch = store.scratch(machine, "001", "a")
@@ -348,7 +426,15 @@ def test_scratch_elsewhere(store, tmp_path):
 
 @pytest.mark.parametrize(
     ("spans", "length"),
-    [([], 0), ([(1, 3)], 2), ([(1, 3), (2, 5)], 4), ([(5, 6), (1, 2)], 2), ([(1, 9), (2, 3)], 8), ([(3, 1)], 0), ([(1, 2), (2, 3)], 2)],
+    [
+        ([], 0),
+        ([(1, 3)], 2),
+        ([(1, 3), (2, 5)], 4),
+        ([(5, 6), (1, 2)], 2),
+        ([(1, 9), (2, 3)], 8),
+        ([(3, 1)], 0),
+        ([(1, 2), (2, 3)], 2),
+    ],
 )
 def test_union(spans, length):
     assert _union(spans) == length
@@ -389,7 +475,7 @@ def living():
     process.wait()
 
 
-def hold(path, *, host=socket.gethostname(), pid=1, started="1", token="theirs", age=0.0):
+def hold(path, *, host=HOST, pid=1, started="1", token="theirs", age=0.0):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"host": host, "pid": pid, "started": started, "token": token, "since": 0.0}))
     then = time.time() - age
@@ -401,7 +487,7 @@ def test_a_claim_is_exclusive_and_released(tmp_path):
     assert first.acquire()
     assert not second.acquire()
     holder = second.holder()
-    assert (holder["pid"], holder["host"], holder["token"]) == (os.getpid(), socket.gethostname(), first.token)
+    assert (holder["pid"], holder["host"], holder["token"]) == (os.getpid(), HOST, first.token)
     second.release()
     assert first.path.exists(), "only the holder releases"
     first.release()
@@ -522,7 +608,7 @@ def test_a_full_disk_is_no_claim_and_leaves_nothing(tmp_path, monkeypatch):
 def test_a_second_driver_is_refused_and_told_who_holds_the_folder(tmp_path):
     with Lease(tmp_path), pytest.raises(FolderHeld) as caught, Lease(tmp_path):
         pass
-    assert f"driven by process {os.getpid()} on {socket.gethostname()} since " in str(caught.value)
+    assert f"driven by process {os.getpid()} on {HOST} since " in str(caught.value)
     assert "wait for it with --wait" in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -817,7 +903,9 @@ def test_a_store_labels_into_its_ledger_or_the_shared_one(store, campaign, tmp_p
     store.ledger_writer.append("k", label(1))
     assert store.pending(plan) == []
     assert segments(store.folder / "labels")
-    shared = campaign.model_copy(update={"label": campaign.label.model_copy(update={"ledger": str(tmp_path / "shared")})})
+    shared = campaign.model_copy(
+        update={"label": campaign.label.model_copy(update={"ledger": str(tmp_path / "shared")})}
+    )
     other = Store.create(tmp_path / "other", shared)
     other.ledger_writer.append("k2", label(2))
     assert [path.name.split("-")[0] for path in segments(tmp_path / "shared")] == [other.uuid[:8]]

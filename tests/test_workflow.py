@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
-from campaigns import SMALL, TINY
+from campaigns import SMALL, TINY, unpack_products
 from fireworks import Firework, FWAction, FWorker, Workflow
 from fireworks.core.rocket_launcher import launch_rocket
 
@@ -46,10 +47,9 @@ def store(tmp_path):
 @pytest.fixture
 def at_label(undisturbed, tmp_path):
     """A copy of the tiny campaign that stands before the labels of iteration 1: nothing of it is sealed or labelled."""
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(undisturbed[0].folder, folder)
+    unpack_products(folder / "iter-001")
     for name in ("iter-001/label", "iter-001/train", "iter-002", "labels"):
         shutil.rmtree(folder / name)
     (folder / "iter-001" / "iteration.json").unlink()

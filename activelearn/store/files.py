@@ -6,6 +6,7 @@ ours is dropped; fsync the directory. Never rename over what somebody may have r
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -123,7 +124,8 @@ def read_npz(path: Path | io.BytesIO) -> tuple[dict[str, NDArray[Any]], dict[str
         The archive is truncated or its checksum is wrong.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        opened = contextlib.nullcontext(path) if isinstance(path, io.BytesIO) else path.open("rb")
+        with opened as stream, np.load(stream, allow_pickle=False) as archive:  # numpy leaves a damaged file open
             arrays = {name: archive[name] for name in archive.files}
         return arrays, json.loads(str(arrays.pop("meta")))
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
@@ -140,9 +142,18 @@ def pack_files(paths: Sequence[Path]) -> bytes:
 
 
 def unpack_file(archive: Path, name: str) -> io.BytesIO:
-    """Return one file of an archive of :func:`pack_files`."""
-    with zipfile.ZipFile(archive) as opened:
-        return io.BytesIO(opened.read(name))
+    """Return one file of an archive of :func:`pack_files`.
+
+    Raises
+    ------
+    StoreError
+        The archive is damaged, or lacks the file.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return io.BytesIO(opened.read(name))
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise StoreError(f"{archive}: damaged pack of products, {name} cannot be read ({error})") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -176,8 +176,13 @@ class Lease:
                     "or stop that process"
                 )
             time.sleep(0.5)
-        self.session.parent.mkdir(parents=True, exist_ok=True)
-        self.session.write_text(repr(time.time()))
+        try:
+            with disk_errors(self.session):
+                self.session.parent.mkdir(parents=True, exist_ok=True)
+                self.session.write_text(repr(time.time()))
+        except BaseException:
+            self.claim.release()
+            raise
         self._thread.start()
         return self
 

@@ -10,11 +10,12 @@ import signal
 import stat
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from campaigns import BIN, SMALL, TINY, cli, command, environment, machine_file, tiny
+from campaigns import BIN, SMALL, TINY, cli, command, environment, machine_file, tiny, unpack_products
 
 from activelearn import explore, label, loop
 from activelearn.config import Machine, load_campaign
@@ -89,6 +90,7 @@ def n_done(store: Store, station: str, iteration: int) -> int:
 def back_to(store: Store, folder: Path, iteration: int, station: str) -> Store:
     """Copy a campaign and forget everything after the products of a station; its products stand, its seal is gone."""
     shutil.copytree(store.folder, folder)
+    unpack_products(folder / f"iter-{iteration:03d}")
     later = list(loop.STATIONS) if station == "initial" else ["explore", "select", "label", "train", "final"]
     for name in later[later.index(station) + 1 :]:
         shutil.rmtree(folder / f"iter-{iteration:03d}" / name, ignore_errors=True)
@@ -143,8 +145,10 @@ def digests_published(store: Store) -> set[str]:
         for k in range(len(part)):
             found.add(hashlib.sha256(part.cell[k].tobytes() + part.positions[k].tobytes()).hexdigest())
 
-    for path in sorted(store.folder.glob("iter-000/initial/s*.npz")):
-        add(Frames.from_arrays(read_npz(path)[0]))
+    plan = store.plan("initial", 0) if store.opened_iterations() else None
+    for task in plan.tasks if plan is not None else ():
+        if store.is_sealed("initial", 0) or store.is_published("initial", 0, task):
+            add(Frames.from_arrays(store.read_product("initial", 0, task.id)[0]))
     ledger = Ledger(store.folder / "labels")
     ledger.refresh()
     for iteration in store.opened_iterations():
@@ -172,53 +176,108 @@ KILLS = (
 )
 
 
+class HardLife:
+    """The tiny campaign with a reference that logs what it computes, started and killed again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.here = folder
+        self.campaign = tiny(folder / "tiny.yaml", label__reference=LOGGED)
+        self.log = folder / "calculations.txt"
+        self.store = Store(folder / "c")
+        self.n_runs = 0
+        self.paid_for: dict[str, int] = {}
+        self.running: subprocess.Popen | None = None
+
+    def begin(self) -> subprocess.Popen:
+        """Start the campaign, or go on with it; each time with other slots and chunks."""
+        k = self.n_runs
+        self.n_runs += 1
+        chunks = dict.fromkeys(("initial", "explore", "label", "train", "final"), 1 + k % 3)
+        machine = machine_file(self.here / f"machine-{k}.yaml", slots=1 + k % 2, chunks=chunks)
+        env = environment(LOGGED_EMT=str(self.log), LOGGED_EMT_SLEEP="0.1")
+        return start(self.campaign, self.store.folder, "--machine", machine, env=env)
+
+    def n_done(self, station: str, iteration: int) -> int:
+        """Return how many tasks are published, -1 before there is a plan (or a folder)."""
+        return n_done(self.store, station, iteration) if (self.store.folder / "campaign" / "uuid").exists() else -1
+
+    def at_work(self) -> str:
+        """Return the first station that is not sealed."""
+        step = loop.next_step(self.store) if self.store.campaign_files() else None
+        stations = step.stations if step is not None else ()
+        return next((one.name for one in stations if not self.store.is_sealed(one.name, step.iteration)), "between")
+
+    def kill(self, running: subprocess.Popen) -> str:
+        """Kill -9 all of it, see that nothing published was computed again, and return the station at work."""
+        kill_group(running)
+        times = calculations(self.log)
+        if self.store.campaign_files():
+            for digest in digests_published(self.store):
+                assert times[digest] == self.paid_for.setdefault(digest, times[digest])
+        return self.at_work()
+
+    def assert_nothing_lost(self, undisturbed: Store, n_kills: int) -> None:
+        """The data set, the counts and the ledger are those of an undisturbed run; little was computed twice."""
+        store, output = Store(self.store.folder), (self.here / "output.txt").read_text()
+        assert store.dataset_summary(2) == undisturbed.dataset_summary(2)
+        assert counts_of(store) == counts_of(undisturbed)
+        keys = keys_in_segments(store.folder / "labels")
+        assert len(keys) == len(set(keys)) == sum(record.labelling.labelled for record in store.iterations())
+        assert_tidy(store)
+        times = calculations(self.log)
+        assert {digest: times[digest] for digest in self.paid_for} == self.paid_for, "a published label was made again"
+        assert max(times.values()) <= 1 + n_kills
+        again = sum(times.values()) - len(times)
+        assert again <= n_kills * 2 * 11, "at most one unpublished task of each slot is repeated, 11 structures each"
+        assert "Traceback" not in output
+
+
 def test_five_kills_cost_nothing_but_time(undisturbed, tmp_path):
     """Kill -9 of the whole group at five random moments, slots and chunks changed each time; then to the end."""
     rng = np.random.default_rng(20261122)
-    campaign = tiny(tmp_path / "tiny.yaml", label__reference=LOGGED)
-    log = tmp_path / "calculations.txt"
-    env = environment(LOGGED_EMT=str(log), LOGGED_EMT_SLEEP="0.1")
-    folder = tmp_path / "c"
-    paid_for: dict[str, int] = {}
-    for k, (station, iteration, n_before, longest_s) in enumerate((*KILLS, ("", 0, 0, 0.0))):
-        chunks = dict.fromkeys(("initial", "explore", "label", "train", "final"), 1 + k % 3)
-        machine = machine_file(tmp_path / f"machine-{k}.yaml", slots=1 + k % 2, chunks=chunks)
-        running = start(campaign, folder, "--machine", machine, env=env)
-        if not station:
-            break
-        store = Store(folder)
-        wait_until(
-            lambda: (folder / "campaign" / "uuid").exists() and n_done(store, station, iteration) >= n_before,  # noqa: B023
-            running,
-            what=f"{n_before} tasks of {station}",
-        )
+    life = HardLife(tmp_path)
+    struck = set()
+    for station, iteration, n_before, longest_s in KILLS:
+        running = life.begin()
+        wait_until(partial(planned_and_done, life, station, iteration, n_before), running, what=station)
         time.sleep(float(rng.uniform(0.0, longest_s)))
         assert running.poll() is None, (tmp_path / "output.txt").read_text()
-        kill_group(running)
-        times = calculations(log)
-        for digest in digests_published(store):
-            assert times[digest] == paid_for.setdefault(digest, times[digest])
-    assert running.wait(300) == 3, (tmp_path / "output.txt").read_text()
-    store = Store(folder)
-    assert store.dataset_summary(2) == undisturbed[0].dataset_summary(2)
-    assert counts_of(store) == counts_of(undisturbed[0])
-    keys = keys_in_segments(folder / "labels")
-    assert len(keys) == len(set(keys)) == sum(record.labelling.labelled for record in store.iterations())
-    assert_tidy(store)
-    times = calculations(log)
-    assert {digest: times[digest] for digest in paid_for} == paid_for, "a published label was computed again"
-    assert max(times.values()) <= 1 + len(KILLS)
-    again = sum(times.values()) - len(times)
-    assert again <= len(KILLS) * 2 * 11, "at most the one unpublished task of each slot is repeated, 11 structures each"
-    assert "Traceback" not in (tmp_path / "output.txt").read_text()
+        struck.add(life.kill(running))
+    assert len(struck) >= 3, "the kills are spread over the stations"
+    assert life.begin().wait(300) == 3, (tmp_path / "output.txt").read_text()
+    life.assert_nothing_lost(undisturbed[0], len(KILLS))
+
+
+def planned_and_done(life: HardLife, station: str, iteration: int, n_before: int) -> bool:
+    return life.n_done(station, iteration) >= n_before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("random_seed", [1, 2])
+def test_kills_at_any_moment(undisturbed, tmp_path, random_seed):
+    """Thirty runs are killed after up to 14 s, start-up included, wherever that is; then to the end."""
+    rng = np.random.default_rng(random_seed)
+    life = HardLife(tmp_path)
+    n_kills = 0
+    for _ in range(30):
+        running = life.begin()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert running.wait(float(rng.uniform(0.2, 14.0))) == 3
+            break
+        life.kill(running)
+        n_kills += 1
+    assert life.begin().wait(300) == 3, (tmp_path / "output.txt").read_text()
+    assert n_kills >= 5
+    life.assert_nothing_lost(undisturbed[0], n_kills)
 
 
 # --- signals, two drivers ---------------------------------------------------------------------------------------------
 
 
 def at_work_on_training(store: Store):
-    """Return a condition: a training of iteration 0 has begun in its scratch folder."""
-    return lambda: any(store.folder.glob("scratch/000-train-*/input.json"))
+    """Return a condition: a training of iteration 0 has begun in a new scratch folder."""
+    before = set(store.folder.glob("scratch/000-train-*/input.json"))
+    return lambda: bool(set(store.folder.glob("scratch/000-train-*/input.json")) - before)
 
 
 def test_ctrl_c_sigterm_and_two_drivers(tmp_path):
@@ -243,7 +302,6 @@ def test_ctrl_c_sigterm_and_two_drivers(tmp_path):
     assert time.monotonic() - begin < 5.0
     assert "stopped on request" in (tmp_path / "output.txt").read_text()
 
-    wait_until((folder / "lease.json").exists, waiting, timeout_s=20.0)
     wait_until(at_work_on_training(store), waiting)
     assert waiting.poll() is None
     assert json.loads((folder / "lease.json").read_text())["pid"] == waiting.pid
@@ -370,7 +428,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", where], check=True)
 
 
-@pytest.mark.parametrize("free", [0, 16_384, 65_536])
+@pytest.mark.parametrize("free", [0, 4_096, 8_192, 16_384, 65_536])
 def test_a_full_disk_is_a_sentence_and_then_the_same_data_set(undisturbed, small_disk, free):
     """It fills up at the lease, at a label or in a training; enlarged, the same command goes on."""
     where, resize = small_disk

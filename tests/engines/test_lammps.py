@@ -75,7 +75,9 @@ def test_a_rotation_into_the_frame_of_lammps_keeps_all_distances(cell, positions
 
 @pytest.mark.parametrize("cell", [np.diag([1.0, 1.0, -1.0]), np.diag([1.0, 1.0, 0.0]), np.eye(3)[[1, 0, 2]]])
 def test_a_cell_that_lammps_cannot_hold_is_refused(cell):
-    with pytest.raises(ValueError, match="a left-handed or flat cell cannot be given to LAMMPS; swap two lattice vectors"):
+    with pytest.raises(
+        ValueError, match="a left-handed or flat cell cannot be given to LAMMPS; swap two lattice vectors"
+    ):
         lower_triangular(cell, np.zeros((1, 3)))
 
 
@@ -248,7 +250,9 @@ def test_a_walk_that_wrote_nothing_and_says_finished_is_an_engine_error(tmp_path
     assert read_dump(tmp_path / "none", 2)[1].shape == (0, 3, 3)
 
 
-@pytest.mark.parametrize(("return_code", "what"), [(-11, "signal 11"), (245, "return code 245"), (-9, "signal 9"), (137, "return code 137")])
+@pytest.mark.parametrize(
+    ("return_code", "what"), [(-11, "signal 11"), (245, "return code 245"), (-9, "signal 9"), (137, "return code 137")]
+)
 @pytest.mark.parametrize("name", ["healthy", "lost"])
 def test_a_crash_is_infrastructure_whatever_the_log_says(name, return_code, what):
     with pytest.raises(EngineError, match=f"LAMMPS ended with {what}"):
@@ -278,8 +282,8 @@ def recorded(tmp_path):
 
     def make(name):
         script = tmp_path / "lmp"
-        script.write_text(f'#!/bin/sh\ncp {DATA / name}/*.lammps {DATA / name}/*.out {DATA / name}/*.lammpstrj . 2>/dev/null\n'
-                          f'echo "$@" > arguments\nexit {case(name)["return_code"]}\n')  # fmt: skip
+        copy = f"cp {DATA / name}/log.lammps {DATA / name}/*.out {DATA / name}/*.lammpstrj ."
+        script.write_text(f'#!/bin/sh\n{copy}\necho "$@" > arguments\nexit {case(name)["return_code"]}\n')
         script.chmod(0o755)
         folder = tmp_path / "walk"
         folder.mkdir()
@@ -288,7 +292,10 @@ def recorded(tmp_path):
     return make
 
 
-@pytest.mark.parametrize(("name", "ended"), [("healthy", "finished"), ("triclinic", "finished"), ("lost", "lost atoms"), ("nan", "non-finite")])
+@pytest.mark.parametrize(
+    ("name", "ended"),
+    [("healthy", "finished"), ("triclinic", "finished"), ("lost", "lost atoms"), ("nan", "non-finite")],
+)
 def test_a_walk_is_run_and_read(recorded, name, ended):
     folder, slot = recorded(name)
     text = (DATA / name / "in.lammps").read_text()
@@ -299,5 +306,12 @@ def test_a_walk_is_run_and_read(recorded, name, ended):
 
 def test_the_recorded_inputs_are_what_we_write_today():
     stage = Stage(name="walk", temperatures_K=(300.0,), n_steps=12, every=2, timestep_fs=2.0)
-    text = walk_input(stage, models=[f"m{i}.pb" for i in range(4)], type_map=["Cu"], temperature_K=300.0, pressure_bar=None, velocity_seed=4711)
+    text = walk_input(
+        stage,
+        models=[f"m{i}.pb" for i in range(4)],
+        type_map=["Cu"],
+        temperature_K=300.0,
+        pressure_bar=None,
+        velocity_seed=4711,
+    )
     assert text == (DATA / "healthy" / "in.lammps").read_text()

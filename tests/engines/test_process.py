@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -262,7 +263,8 @@ def test_a_killed_driver_leaves_no_orphan(tmp_path, script):
         from pathlib import Path
         from activelearn.engines.process import Session, worker_command
         worker = Session(worker_command({script!r}, None), log=Path({str(tmp_path)!r}) / "log")
-        one = {{"symbols": ["Cu"], "positions": [[0, 0, 0]], "cell": [[3, 0, 0], [0, 3, 0], [0, 0, 3]], "pbc": [True] * 3}}
+        cell = [[3, 0, 0], [0, 3, 0], [0, 0, 3]]
+        one = {{"symbols": ["Cu"], "positions": [[0, 0, 0]], "cell": cell, "pbc": [True] * 3}}
         request = {{"job": "label", "arguments": {{}}, "structure": one}}
         worker.request({{**request, "calculator": "ase.calculators.emt:EMT"}}, timeout_s=60)
         print(worker._process.pid, flush=True)
@@ -270,7 +272,7 @@ def test_a_killed_driver_leaves_no_orphan(tmp_path, script):
         threading.Event().wait()
     """
     for calculator in ("ase.calculators.emt:EMT", "odd_calculators:Slow"):
-        env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent)}
         parent = subprocess.Popen([*python(driver), calculator], stdout=subprocess.PIPE, env=env)
         pid = int(parent.stdout.readline())
         time.sleep(0.3)
@@ -285,4 +287,4 @@ def test_worker_commands():
     assert worker_command("ase_worker.py", None)[0] == sys.executable
     command = worker_command("ase_worker.py", "/opt/other/bin/python")
     assert command[0] == "/opt/other/bin/python"
-    assert os.path.isfile(command[1])
+    assert Path(command[1]).is_file()

@@ -15,7 +15,9 @@ from activelearn.errors import EngineError
 from activelearn.frames import Frames
 
 HERE = str(Path(__file__).parent)
-EMT_REFERENCE = Reference(calculator="ase.calculators.emt:EMT", package="ase", functional="none", includes_dispersion=False)
+EMT_REFERENCE = Reference(
+    calculator="ase.calculators.emt:EMT", package="ase", functional="none", includes_dispersion=False
+)
 
 
 def odd(name, **more):
@@ -93,7 +95,10 @@ def test_what_a_calculator_prints_does_not_disturb(copper, slot):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("Unconverged", "SCFError: no convergence in 60 steps"), ("NotFinite", "CalculationFailed: non-finite energy, forces")],
+    [
+        ("Unconverged", "SCFError: no convergence in 60 steps"),
+        ("NotFinite", "CalculationFailed: non-finite energy, forces"),
+    ],
 )
 def test_a_physical_failure_is_a_label_with_its_reason(copper, slot, name, reason):
     found = engine.label(odd(name), copper[0], slot)

@@ -185,7 +185,6 @@ def test_a_rotated_cell_means_the_same_to_lammps(slot, models, tmp_path):
     assert one.energy == pytest.approx(two.energy, abs=1e-9)
 
 
-@pytest.mark.physical
 @pytest.mark.skipif(importlib.util.find_spec("sevenn") is None, reason="pip install 'activelearn[local]' (sevenn)")
 def test_sevennet_virial_and_forces_are_those_of_its_energy(slot):
     """Single precision: the differences are taken wider and trusted less."""

@@ -1,0 +1,115 @@
+"""Label: what is fit for training, one label per structure, and who is counted as what."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from activelearn import label as station
+from activelearn.frames import Label, make_origin
+from activelearn.records import InitialData
+from activelearn.store.files import publish_json
+
+
+def labels_of(frames):
+    return [
+        Label(float(frames.energy[k]), frames.forces[k], frames.virial[k], started=1.0, finished=2.0)
+        for k in range(len(frames))
+    ]
+
+
+@pytest.fixture
+def settings(campaign):
+    return campaign.label.model_copy(update={"max_force": 10.0, "max_net_force": 0.05})
+
+
+FORCES = np.array([[1.0, 0, 0], [-1.0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        (Label(-1.0, FORCES, np.eye(3)), None),
+        (Label(-1.0, FORCES, np.eye(3), refused="SCFError: no"), "SCFError: no"),
+        (Label(np.nan, FORCES, np.eye(3)), "not finite"),
+        (Label(-1.0, np.full((2, 3), np.inf), np.eye(3)), "not finite"),
+        (Label(-1.0, FORCES, np.eye(3) * np.nan), "not finite"),
+        (Label(-1.0, 10.0 * FORCES, np.eye(3)), None),
+        (Label(-1.0, 10.1 * FORCES, np.eye(3)), "force above 10 eV/Å"),
+        (Label(-1.0, FORCES + np.array([0.04, 0, 0]), np.eye(3)), None),
+        (Label(-1.0, FORCES + np.array([0.06, 0, 0]), np.eye(3)), "net force above 0.05 eV/Å per atom"),
+    ],
+)
+def test_what_is_fit_for_training(settings, label, reason):
+    assert station.refusal(label, settings) == reason
+
+
+def test_frames_and_labels_are_joined_in_order_and_refusals_counted(store, settings, copper):
+    made = labels_of(copper)
+    part = copper.without_labels()[[0, 1, 2, 0, 1]]
+    keys = [part.structure_key(k, "f") for k in range(5)]
+    store.ledger_writer.append(keys[0], made[0])
+    store.ledger_writer.append(keys[1], Label(np.nan, np.full((4, 3), np.nan), np.eye(3), refused="SCFError: no"))
+    store.ledger.refresh()
+    good, refused = station.labelled(part, keys, store, settings)
+    assert len(good) == 1
+    assert good.energy[0] == copper.energy[0]
+    assert np.array_equal(good.forces[0], copper.forces[0])
+    assert refused == {
+        "SCFError: no": 2,
+        "refused by consent after infrastructure failures": 1,
+        "duplicate structure": 1,
+    }, "every frame is accounted for"
+
+
+def fabricate(store, campaign, parts, *, iteration, held_out=()):
+    publish_json(store.iteration_folder(iteration) / "reference.json", {"sha256": "f"})
+    store.seal_frames(store.chosen_file(iteration), parts)
+    if iteration == 0:
+        store.seal("initial", 0, InitialData(iteration=0, walks=(), n_frames=0, held_out=held_out))
+    return store.freeze_plan("label", iteration, station.plan(campaign, store, iteration), 1)
+
+
+def test_one_task_per_frame_with_the_address_of_its_label(store, campaign, copper):
+    plan = fabricate(store, campaign, [copper[:2], copper[2:]], iteration=0)
+    assert [task.id for task in plan.tasks] == ["00000", "00001", "00002"]
+    assert [task.parameters["key"] for task in plan.tasks] == [copper.structure_key(k, "f") for k in range(3)]
+    assert [(t.parameters["part"], t.parameters["frame"]) for t in plan.tasks] == [(0, 0), (0, 1), (1, 0)]
+
+
+def test_frames_that_came_labelled_are_adopted(store, campaign, copper):
+    plan = fabricate(store, campaign, [copper], iteration=0)
+    for task in plan.tasks:
+        station.run(task, store, 0, None)  # no slot: no engine is asked
+    found = store.ledger
+    found.refresh()
+    assert found[plan.tasks[1].parameters["key"]].energy == copper.energy[1]
+    record = station.gather(campaign, store, 0)
+    assert (record.labelled, record.labels_computed, record.labels_reused) == (3, 0, 3)
+
+
+def test_whole_trajectories_are_held_out_and_counts_add_up(store, campaign, copper):
+    one = replace(copper, origin=make_origin(3, walk="w0"))
+    two = replace(copper, positions=copper.positions + 0.1, origin=make_origin(3, walk="w1"))
+    plan = fabricate(store, campaign, [one, two], iteration=0, held_out=("w1",))
+    for task in plan.tasks:
+        station.run(task, store, 0, None)
+    record = station.gather(campaign, store, 0)
+    assert (record.labelled, record.held_out, record.dataset_frames) == (6, 3, 3)
+    assert [part.origin["walk"][0] for part in store.dataset(0)] == ["w0"]
+    assert [part.origin["walk"][0] for part in store.frames(store.held_out_file)] == ["w1"]
+    assert record.dataset_sha256 == store.dataset_summary(0)[1]
+
+
+def test_a_label_paid_for_earlier_is_reused_not_computed(store, campaign, copper):
+    """Times of the first label lie long before the plan; of the second after it."""
+    bare = copper.without_labels()
+    store.seal_frames(store.dataset_file(0), [])
+    plan = fabricate(store, campaign, [bare[:2]], iteration=1)
+    asked = store.planned_at("label", 1)
+    spans = ((1.0, 2.0), (asked + 1.0, asked + 2.0))
+    for k, (task, (started, finished)) in enumerate(zip(plan.tasks, spans, strict=True)):
+        found = Label(float(copper.energy[k]), copper.forces[k], copper.virial[k], started=started, finished=finished)
+        store.ledger_writer.append(task.parameters["key"], found)
+    record = station.gather(campaign, store, 1)
+    assert (record.labelled, record.labels_computed, record.labels_reused) == (2, 1, 1)
