@@ -48,6 +48,8 @@ def main() -> None:
         for line in str(error).splitlines():
             print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before a run has begun, such as while it waits for another
+        sys.exit(130)
 
 
 @app.command()

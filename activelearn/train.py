@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from activelearn.config import Campaign
 from activelearn.engines import deepmd
@@ -16,6 +17,8 @@ from activelearn.frames import Frames, write_deepmd
 from activelearn.records import Ensemble, Errors, Labelling, Member, Selection, Task
 from activelearn.store import Store
 from activelearn.tasks import Station
+
+Curve = NDArray[np.float64]
 
 
 def errors(predicted: Sequence[Frames], reference: Sequence[Frames]) -> Errors | None:
@@ -99,6 +102,7 @@ def _member_tasks(
             "n_steps": n_steps,
             "random_seeds": rng.integers(1, 2**31 - 1, size=3).tolist(),
             "warm": start is not None,
+            "up_to": iteration,
         }
         inputs = () if start is None else (start,)
         tasks.append(Task(id=f"member-{index}", kind="train", parameters=parameters, inputs=inputs))
@@ -115,31 +119,29 @@ def _setting(campaign: Campaign, store: Store, parameters: dict[str, Any], syste
     )
 
 
+def _trained(campaign: Campaign, store: Store, task: Task, folder: Path, slot: Slot) -> tuple[Member, Curve]:
+    """Train, freeze, test and publish one model; return it as a member, and its learning curve."""
+    p = task.parameters
+    systems = write_deepmd(store.dataset(p["up_to"]), folder / "data", campaign.type_map)
+    start = store.folder / task.inputs[0] if task.inputs else None
+    frozen = deepmd.train_member(folder, _setting(campaign, store, p, systems), slot, start_from=start)
+    _, curve = deepmd.learning_curve(folder / "lcurve.out")
+    held_out = store.frames(store.held_out_file)
+    found = errors(deepmd.evaluate(folder, frozen, held_out, slot), held_out)
+    if not np.isfinite(curve[-1]).all() or (found is not None and not np.isfinite(found.force_rmse)):
+        raise deepmd.diverged(folder, task.id)
+    model, sha256 = store.publish_model(frozen)
+    seed, n_steps = p["random_seeds"][2], p["n_steps"]
+    member = Member(index=p["index"], random_seed=seed, model=model, sha256=sha256, n_steps=n_steps, held_out=found)
+    return member, curve
+
+
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     """Train, freeze and test one member; publish its model and then the product that names it."""
     campaign = store.campaign(iteration)
     folder = store.scratch(slot.machine, f"{iteration:03d}", "train", task.id)
-    systems = write_deepmd(store.dataset(iteration), folder / "data", campaign.type_map)
-    start = store.folder / task.inputs[0] if task.inputs else None
     with deepmd.stopwatch() as span:
-        frozen = deepmd.train_member(
-            folder, _setting(campaign, store, task.parameters, systems), slot, start_from=start
-        )
-        held_out = store.frames(store.held_out_file)
-        predicted = deepmd.evaluate(folder, frozen, held_out, slot)
-    found = errors(predicted, held_out)
-    if found is not None and not np.isfinite(found.force_rmse):
-        raise deepmd.diverged(folder, task.id)
-    model, sha256 = store.publish_model(frozen)
-    member = Member(
-        index=task.parameters["index"],
-        random_seed=task.parameters["random_seeds"][2],
-        model=model,
-        sha256=sha256,
-        n_steps=task.parameters["n_steps"],
-        held_out=found,
-    )
-    _, curve = deepmd.learning_curve(folder / "lcurve.out")
+        member, curve = _trained(campaign, store, task, folder, slot)
     meta = {"member": member.model_dump(mode="json"), **span}
     store.publish_product("train", iteration, task.id, {"learning_curve": curve}, meta)
     store.drop_scratch(folder, slot.machine)
@@ -181,31 +183,26 @@ def plan_final(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
 
 
 def run_final(task: Task, store: Store, iteration: int, slot: Slot) -> None:
-    """Train anew (if planned), compress, test; publish the models and then the product that names them."""
+    """Train anew (if planned) and compress; publish the models and then the product that names them."""
     campaign = store.campaign(iteration)
     folder = store.scratch(slot.machine, "final", task.id)
-    systems = write_deepmd(store.dataset(iteration), folder / "data", campaign.type_map)
-    held_out = store.frames(store.held_out_file)
-    parameters = {"n_steps": 1, "random_seeds": [1, 1, 1], "warm": False, **task.parameters}
-    setting = _setting(campaign, store, parameters, systems)
     with deepmd.stopwatch() as span:
         if task.kind == "train":
-            frozen = deepmd.train_member(folder, setting, slot, start_from=None)
-            found = errors(deepmd.evaluate(folder, frozen, held_out, slot), held_out)
-            model, sha256 = store.publish_model(frozen)
-            seed, n_steps = parameters["random_seeds"][2], parameters["n_steps"]
-            member = Member(
-                index=parameters["index"], random_seed=seed, model=model, sha256=sha256, n_steps=n_steps, held_out=found
-            )
+            member, _ = _trained(campaign, store, task, folder, slot)
         else:
-            member = store.result("train", iteration, Ensemble).members[parameters["index"]]
-            frozen = store.folder / member.model
+            member = store.result("train", iteration, Ensemble).members[task.parameters["index"]]
         if campaign.final.compress:
-            compressed, sha = store.publish_model(deepmd.compress(folder, frozen, setting, slot))
-            member = member.model_copy(update={"compressed": compressed, "compressed_sha256": sha})
-    meta = {"member": member.model_dump(mode="json"), **span}
-    store.publish_product("final", iteration, task.id, {}, meta)
+            compressed, sha256 = store.publish_model(_compressed(campaign, store, iteration, member, folder, slot))
+            member = member.model_copy(update={"compressed": compressed, "compressed_sha256": sha256})
+    store.publish_product("final", iteration, task.id, {}, {"member": member.model_dump(mode="json"), **span})
     store.drop_scratch(folder, slot.machine)
+
+
+def _compressed(campaign: Campaign, store: Store, iteration: int, member: Member, folder: Path, slot: Slot) -> Path:
+    """Compress a member; the shortest distance in the data sets the range of the table."""
+    systems = write_deepmd(store.dataset(iteration), folder / "data-compress", campaign.type_map)
+    parameters = {"n_steps": 1, "random_seeds": [1, 1, 1], "warm": False}
+    return deepmd.compress(folder, store.folder / member.model, _setting(campaign, store, parameters, systems), slot)
 
 
 def gather_final(campaign: Campaign, store: Store, iteration: int) -> Ensemble:

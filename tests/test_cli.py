@@ -95,7 +95,7 @@ def test_check_shows_what_will_be_done(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"trian": {}}, "trian: unknown key - did you mean 'train'?"),
+        ({"trainn": {}}, "trainn: unknown key - did you mean 'train'?"),
         ({"select__f_low": 0.1}, "select.f_low: unknown key - did you mean 'f_lo'?"),
         ({"train__n_steps": "many"}, "train.n_steps: got 'many' - wanted"),
         ({"select__f_lo": 0.3}, "f_lo = 0.3 eV/Å must be below f_hi = 0.24 eV/Å"),
@@ -138,7 +138,7 @@ def test_a_machine_that_cannot_do_it_is_exit_2(tmp_path, settings, wanted):
 
 
 def test_every_problem_is_told_at_once(tmp_path):
-    campaign = tiny(tmp_path / "bad.yaml", trian={}, select__f_lo=-1.0, stop__max_iterations=0)
+    campaign = tiny(tmp_path / "bad.yaml", trainn={}, select__f_lo=-1.0, stop__max_iterations=0)
     done = cli("check", campaign, cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 3
@@ -185,7 +185,7 @@ def test_status_is_a_table(ended):
     done = cli("status", ended[0], cwd=ended[0].parent)
     assert done.returncode == 0
     assert "tiny_copper  (ended)" in done.stdout
-    for word in ("walked", "accurate", "candidate", "failed", "labelled", "refused", "data set", "warm"):
+    for word in ("walked", "accur.", "cand.", "failed", "labels", "refused", "F RMSE", "warm: goes on: "):
         assert word in done.stdout
     assert "not converged after 2 iterations" in done.stdout
 

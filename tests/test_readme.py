@@ -12,8 +12,9 @@ from activelearn.config import Reference, load_campaign, preset_names
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-START = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[local]' && .venv/bin/activelearn run quickstart"
-TEST = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[local,test]' && .venv/bin/pytest"
+INSTALL = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e"
+START = f"{INSTALL} '.[local]' && .venv/bin/activelearn run quickstart"
+TEST = f"{INSTALL} '.[local,test]' && .venv/bin/pytest"
 
 
 def blocks(language: str) -> list[str]:

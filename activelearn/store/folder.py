@@ -412,7 +412,8 @@ class Store:
         alive = [(max(a, started), min(b, until)) for a, b in self._sessions(until)]
         work = [(max(a, started), min(b, until)) for a, b in spans if min(b, until) > max(a, started)]
         total = sum(b - a for a, b in work)
-        return Seconds(wall=_union(alive), engine=_union(work), engine_total=total, n_tasks=len(spans))
+        # The last heartbeat of a killed driver is some seconds old; where there was work there was a driver.
+        return Seconds(wall=_union([*alive, *work]), engine=_union(work), engine_total=total, n_tasks=len(spans))
 
     def _sessions(self, now: float) -> list[tuple[float, float]]:
         """Return when drivers were alive: from the text (start) and the heartbeat (end) of each session file."""

@@ -224,6 +224,8 @@ class HardLife:
         keys = keys_in_segments(store.folder / "labels")
         assert len(keys) == len(set(keys)) == sum(record.labelling.labelled for record in store.iterations())
         assert_tidy(store)
+        spent = [seconds for record in store.iterations() for seconds in record.seconds.values()]
+        assert all(seconds.engine <= seconds.wall + 1e-6 for seconds in spent), "work without a driver"
         times = calculations(self.log)
         assert {digest: times[digest] for digest in self.paid_for} == self.paid_for, "a published label was made again"
         assert max(times.values()) <= 1 + n_kills

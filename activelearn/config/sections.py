@@ -1,19 +1,12 @@
-"""Campaign and Machine: YAML that cannot lie.
-
-A campaign says *what* is computed; a machine profile says *where*, and never changes a number of the physics. Presets
-(``params/<section>/<name>.yaml``) are resolved here, single keys override them, and the resolved copy is what is hashed
-and sealed with the campaign. Below this module nobody sees a dict.
-"""
+"""The sections of a campaign and of a machine profile, as frozen pydantic models."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -24,14 +17,10 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
-from activelearn.errors import ConfigError
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
-T = TypeVar("T", bound="Section")
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Pair = Annotated[str, Field(pattern=r"^[A-Z][a-z]?-[A-Z][a-z]?$")]
 BatchRule = Annotated[str, Field(pattern=r"^auto(:[1-9][0-9]*)?$")]
@@ -186,7 +175,7 @@ class Rescue(Section):
     max_devi_f: PositiveFloat = Field(default=1.5, description="Take failed frames up to this deviation (eV/Å).")
     frames_per_walk: PositiveInt = 4
     train_factor: PositiveFloat = Field(default=1.5, description="Training after a rescue is this much longer.")
-    max_in_a_row: PositiveInt = Field(default=3, description="So many rescues in a row stop the campaign.")
+    max_in_a_row: PositiveInt = Field(default=3, description="A pass that needs one more than this in a row ends it.")
 
 
 class Select(Section):
@@ -205,6 +194,11 @@ class Select(Section):
     def _check(self) -> Select:
         if self.f_lo >= self.f_hi:
             raise ValueError(f"f_lo = {self.f_lo:g} eV/Å must be below f_hi = {self.f_hi:g} eV/Å")
+        if self.rescue.max_devi_f <= self.f_hi:
+            raise ValueError(
+                f"rescue.max_devi_f = {self.rescue.max_devi_f:g} eV/Å must be above f_hi = {self.f_hi:g} eV/Å, else no "
+                "failed frame could ever be rescued"
+            )
         return self
 
 
@@ -382,218 +376,3 @@ class Machine(Section):
     def n_chunks(self, station: str) -> int:
         """Fireworks of a station."""
         return self.chunks.get(station, 1)
-
-
-# --- files, presets, overrides ------------------------------------------------------------------------------------
-
-#: Sections of a campaign that may name a preset, and the folder of params/ it comes from.
-PRESET_SECTIONS: Final = ("initial", "explore", "select", "label", "train")
-
-
-def shipped(name: str) -> Path:
-    """Return the folder ``params`` or ``seeds``: inside the wheel, or beside the package in a checkout."""
-    inside = Path(__file__).resolve().parent / "_shipped" / name
-    return inside if inside.is_dir() else Path(__file__).resolve().parent.parent / name
-
-
-def preset_names(section: str) -> list[str]:
-    """Return the presets of a section of params/, sorted."""
-    return sorted(path.stem for path in (shipped("params") / section).glob("*.yaml"))
-
-
-def nearest(word: str, among: list[str]) -> str:
-    """Return a hint that names the nearest of `among`, or all of them if none is near."""
-    close = difflib.get_close_matches(word, among, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(sorted(among)) or 'none there'}"
-
-
-def load_campaign(name_or_path: str | Path) -> Campaign:
-    """Read a campaign from a YAML path or a preset's name, presets resolved.
-
-    Raises
-    ------
-    ConfigError
-        One line per problem, each ``where: what - wanted - next``.
-    """
-    path = find_campaign(name_or_path)
-    return _with_absolute_paths(parse_campaign(_read_yaml(path), where=str(path)), path.parent)
-
-
-def find_campaign(name_or_path: str | Path) -> Path:
-    """Return the YAML file of a path or of a preset's name."""
-    path = Path(name_or_path)
-    if path.is_file():
-        return path.absolute()
-    preset = shipped("params") / "campaign" / f"{name_or_path}.yaml"
-    if preset.is_file():
-        return preset
-    if path.suffix in {".yaml", ".yml"} or path.is_dir():
-        raise ConfigError(f"{path}: no such file - wanted a campaign's YAML - write one with: activelearn init")
-    names = preset_names("campaign")
-    raise ConfigError(
-        f"{name_or_path}: neither a YAML file nor a preset - {nearest(str(name_or_path), names)} - "
-        "write your own with: activelearn init"
-    )
-
-
-def parse_campaign(data: Any, *, where: str) -> Campaign:  # noqa: ANN401 - raw YAML
-    """Validate raw YAML into a Campaign; see :func:`load_campaign`."""
-    if not isinstance(data, Mapping):
-        raise ConfigError(
-            f"{where}: not a mapping - wanted keys such as name, type_map, initial - see: activelearn init"
-        )
-    merged = dict(data)
-    for section in PRESET_SECTIONS:
-        if isinstance(merged.get(section), Mapping) and "preset" in merged[section]:
-            merged[section] = _with_preset(section, merged[section], where)
-    return _validated(Campaign, merged, where)
-
-
-def _with_absolute_paths(campaign: Campaign, folder: Path) -> Campaign:
-    """Return the campaign with its relative paths taken from `folder`: workers run in other working directories."""
-    data = campaign.model_dump(mode="json")
-    known = {path.stem for path in shipped("seeds").glob("*.yaml")}
-    for section in ("initial", "explore"):
-        for system in data[section]["systems"] or ():
-            system["seed"] = system["seed"] if system["seed"] in known else _absolute(system["seed"], folder)
-    reference = data["label"]["reference"]
-    for settings, keys in ((reference, ("python", "weights")), (reference["arguments"], reference["arguments"])):
-        settings |= {key: _absolute(settings[key], folder) for key in keys}
-    if data["label"]["ledger"]:
-        data["label"]["ledger"] = str((folder / Path(data["label"]["ledger"]).expanduser()).absolute())
-    return Campaign.model_validate(data)
-
-
-def _absolute(value: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
-    """Return the absolute path if `value` names a file that is there; anything else as it stands."""
-    if not isinstance(value, str) or not ("/" in value or Path(value).suffix):
-        return value
-    path = folder / Path(value).expanduser()
-    return str(path.absolute()) if path.is_file() else value
-
-
-def load_machine(name_or_path: str | Path = "local") -> Machine:
-    """Read a machine profile from a YAML path or a preset's name."""
-    path = Path(name_or_path)
-    if not path.is_file():
-        path = shipped("params") / "machine" / f"{name_or_path}.yaml"
-    if not path.is_file():
-        hint = nearest(str(name_or_path), preset_names("machine"))
-        raise ConfigError(f"machine {name_or_path}: neither a YAML file nor a preset - {hint} - see params/machine/")
-    machine = _validated(Machine, _read_yaml(path), str(path))
-    folder = path.absolute().parent
-    scratch = machine.scratch and str(folder / Path(machine.scratch).expanduser())
-    return machine.model_copy(update={"scratch": scratch, "python": _absolute(machine.python, folder)})
-
-
-def difference(old: Campaign, new: Campaign) -> list[str]:
-    """Return one line per changed key: ``select.f_lo: 0.15 -> 0.2``."""
-    before, after = (dict(_flat(c.model_dump(mode="json"))) for c in (old, new))
-    keys = [*before, *(key for key in after if key not in before)]
-    return [
-        f"{key}: {before.get(key, '(not there)')} -> {after.get(key, '(not there)')}"
-        for key in keys
-        if before.get(key) != after.get(key)
-    ]
-
-
-def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
-    pairs: list[tuple[Any, Any]] = []
-    if isinstance(data, dict) and data:
-        pairs = list(data.items())
-    elif isinstance(data, list) and any(isinstance(item, dict) for item in data):
-        pairs = list(enumerate(data))
-    if not pairs:
-        yield prefix, data
-    for key, value in pairs:
-        yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-
-
-def _read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"{path}{line}: {problem} - wanted YAML - mend that line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}) - wanted a YAML file - check the path") from error
-
-
-def _with_preset(section: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    path = shipped("params") / section / f"{given['preset']}.yaml"
-    if not path.is_file():
-        hint = nearest(str(given["preset"]), preset_names(section))
-        raise ConfigError(
-            f"{where}: {section}.preset: unknown preset {given['preset']!r} - {hint} - see params/{section}/"
-        )
-    merged: dict[str, Any] = _merged(_read_yaml(path), {key: value for key, value in given.items() if key != "preset"})
-    return merged
-
-
-def _merged(under: Any, over: Any) -> Any:  # noqa: ANN401 - raw YAML
-    if isinstance(under, Mapping) and isinstance(over, Mapping):
-        return {
-            key: _merged(under[key], over[key]) if key in under and key in over else over.get(key, under.get(key))
-            for key in [*under, *(key for key in over if key not in under)]
-        }
-    return over
-
-
-def _validated(model: type[T], data: Any, where: str) -> T:  # noqa: ANN401 - raw YAML
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        found = error.errors()
-        # A list whose items are all wrong is also reported as too short: the items say it better.
-        own = [e for e in found if e["type"] != "too_short" or not any(_is_inside(o["loc"], e["loc"]) for o in found)]
-        lines = [_problem(model, dict(item), where) for item in own]
-        raise ConfigError(*lines) from None
-
-
-def _is_inside(inner: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
-    return len(inner) > len(outer) and inner[: len(outer)] == outer
-
-
-def _problem(model: type[BaseModel], item: dict[str, Any], where: str) -> str:
-    """Return one validation problem as ``where: what - wanted - next``."""
-    location = ".".join(str(part) for part in item["loc"]) or "campaign"
-    if item["type"] == "extra_forbidden":
-        keys = list(_model_at(model, item["loc"][:-1]).model_fields)
-        return f"{where}: {location}: unknown key - {nearest(str(item['loc'][-1]), keys)} - rename or remove it"
-    if item["type"] == "missing":
-        return f"{where}: {location}: missing - wanted {_wanted(model, item['loc'])} - add it"
-    if item["type"] == "value_error":
-        return f"{where}: {location}: {item['ctx']['error']} - mend it and run: activelearn check"
-    wanted = item["msg"].removeprefix("Input should be ")
-    return f"{where}: {location}: got {item['input']!r} - wanted {wanted[:1].lower()}{wanted[1:]} - mend it"
-
-
-def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel]:
-    """Follow a location of pydantic's through nested models (list indices and union tags are passed over)."""
-    for part in location:
-        if isinstance(part, str) and part in model.model_fields:
-            found = _inner_model(model.model_fields[part].annotation)
-            model = found or model
-    return model
-
-
-def _inner_model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - a type expression
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _inner_model(argument)
-        if found is not None:
-            return found
-    return None
-
-
-def _wanted(model: type[BaseModel], location: tuple[Any, ...]) -> str:
-    """Return what belongs at a location: the field's description, or what its section is."""
-    field = _model_at(model, location[:-1]).model_fields.get(str(location[-1]))
-    section = _inner_model(field.annotation) if field is not None else None
-    text = field.description if field is not None else None
-    if text is None and section is not None and section.__doc__:
-        text = section.__doc__.splitlines()[0]
-    return (text or f"a value for {location[-1]}").rstrip(".")

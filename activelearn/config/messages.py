@@ -1,0 +1,84 @@
+"""Validation problems as sentences: ``where: what - wanted - next``."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from activelearn.config.sections import Section
+from activelearn.errors import ConfigError
+
+T = TypeVar("T", bound=Section)
+
+
+def nearest(word: str, among: list[str]) -> str:
+    """Return a hint that names the nearest of `among`, or all of them if none is near."""
+    close = difflib.get_close_matches(word, among, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(sorted(among)) or 'none there'}"
+
+
+def validated(model: type[T], data: Any, where: str) -> T:  # noqa: ANN401 - raw YAML
+    """Return `data` as a frozen model.
+
+    Raises
+    ------
+    ConfigError
+        One line per problem.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        found = error.errors()
+        # A list whose items are all wrong is also reported as too short: the items say it better.
+        own = [e for e in found if e["type"] != "too_short" or not any(_is_inside(o["loc"], e["loc"]) for o in found)]
+        lines = [_problem(model, dict(item), where) for item in own]
+        raise ConfigError(*lines) from None
+
+
+def _is_inside(inner: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
+
+
+def _problem(model: type[BaseModel], item: dict[str, Any], where: str) -> str:
+    """Return one validation problem as ``where: what - wanted - next``."""
+    location = ".".join(str(part) for part in item["loc"]) or "campaign"
+    if item["type"] == "extra_forbidden":
+        keys = list(_model_at(model, item["loc"][:-1]).model_fields)
+        return f"{where}: {location}: unknown key - {nearest(str(item['loc'][-1]), keys)} - rename or remove it"
+    if item["type"] == "missing":
+        return f"{where}: {location}: missing - wanted {_wanted(model, item['loc'])} - add it"
+    if item["type"] == "value_error":
+        return f"{where}: {location}: {item['ctx']['error']} - mend it and run: activelearn check"
+    wanted = item["msg"].removeprefix("Input should be ")
+    return f"{where}: {location}: got {item['input']!r} - wanted {wanted[:1].lower()}{wanted[1:]} - mend it"
+
+
+def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel]:
+    """Follow a location of pydantic's through nested models (list indices and union tags are passed over)."""
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            found = _inner_model(model.model_fields[part].annotation)
+            model = found or model
+    return model
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - a type expression
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _inner_model(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _wanted(model: type[BaseModel], location: tuple[Any, ...]) -> str:
+    """Return what belongs at a location: the field's description, or what its section is."""
+    field = _model_at(model, location[:-1]).model_fields.get(str(location[-1]))
+    section = _inner_model(field.annotation) if field is not None else None
+    text = field.description if field is not None else None
+    if text is None and section is not None and section.__doc__:
+        text = section.__doc__.splitlines()[0]
+    return (text or f"a value for {location[-1]}").rstrip(".")

@@ -1,0 +1,165 @@
+"""Reading YAML: presets, overrides, relative paths, and the difference of two campaigns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from activelearn.config.messages import nearest, validated
+from activelearn.config.sections import Campaign, Machine
+from activelearn.errors import ConfigError
+
+#: Sections of a campaign that may name a preset, and the folder of params/ it comes from.
+PRESET_SECTIONS: Final = ("initial", "explore", "select", "label", "train")
+
+
+#: The package's folder.
+PACKAGE: Final = Path(__file__).resolve().parent.parent
+
+
+def shipped(name: str) -> Path:
+    """Return the folder ``params`` or ``seeds``: inside the wheel, or beside the package in a checkout."""
+    inside = PACKAGE / "_shipped" / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def preset_names(section: str) -> list[str]:
+    """Return the presets of a section of params/, sorted."""
+    return sorted(path.stem for path in (shipped("params") / section).glob("*.yaml"))
+
+
+def load_campaign(name_or_path: str | Path) -> Campaign:
+    """Read a campaign from a YAML path or a preset's name, presets resolved.
+
+    Raises
+    ------
+    ConfigError
+        One line per problem, each ``where: what - wanted - next``.
+    """
+    path = find_campaign(name_or_path)
+    return _with_absolute_paths(parse_campaign(_read_yaml(path), where=str(path)), path.parent)
+
+
+def find_campaign(name_or_path: str | Path) -> Path:
+    """Return the YAML file of a path or of a preset's name."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path.absolute()
+    preset = shipped("params") / "campaign" / f"{name_or_path}.yaml"
+    if preset.is_file():
+        return preset
+    if path.suffix in {".yaml", ".yml"} or path.is_dir():
+        raise ConfigError(f"{path}: no such file - wanted a campaign's YAML - write one with: activelearn init")
+    names = preset_names("campaign")
+    raise ConfigError(
+        f"{name_or_path}: neither a YAML file nor a preset - {nearest(str(name_or_path), names)} - "
+        "write your own with: activelearn init"
+    )
+
+
+def parse_campaign(data: Any, *, where: str) -> Campaign:  # noqa: ANN401 - raw YAML
+    """Validate raw YAML into a Campaign; see :func:`load_campaign`."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(
+            f"{where}: not a mapping - wanted keys such as name, type_map, initial - see: activelearn init"
+        )
+    merged = dict(data)
+    for section in PRESET_SECTIONS:
+        if isinstance(merged.get(section), Mapping) and "preset" in merged[section]:
+            merged[section] = _with_preset(section, merged[section], where)
+    return validated(Campaign, merged, where)
+
+
+def _with_absolute_paths(campaign: Campaign, folder: Path) -> Campaign:
+    """Return the campaign with its relative paths taken from `folder`: workers run in other working directories."""
+    data = campaign.model_dump(mode="json")
+    known = {path.stem for path in shipped("seeds").glob("*.yaml")}
+    for section in ("initial", "explore"):
+        for system in data[section]["systems"] or ():
+            system["seed"] = system["seed"] if system["seed"] in known else _absolute(system["seed"], folder)
+    reference = data["label"]["reference"]
+    for settings, keys in ((reference, ("python", "weights")), (reference["arguments"], reference["arguments"])):
+        settings |= {key: _absolute(settings[key], folder) for key in keys}
+    if data["label"]["ledger"]:
+        data["label"]["ledger"] = str((folder / Path(data["label"]["ledger"]).expanduser()).absolute())
+    return Campaign.model_validate(data)
+
+
+def _absolute(value: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
+    """Return the absolute path if `value` names a file that is there; anything else as it stands."""
+    if not isinstance(value, str) or not ("/" in value or Path(value).suffix):
+        return value
+    path = folder / Path(value).expanduser()
+    return str(path.absolute()) if path.is_file() else value
+
+
+def load_machine(name_or_path: str | Path = "local") -> Machine:
+    """Read a machine profile from a YAML path or a preset's name."""
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = shipped("params") / "machine" / f"{name_or_path}.yaml"
+    if not path.is_file():
+        hint = nearest(str(name_or_path), preset_names("machine"))
+        raise ConfigError(f"machine {name_or_path}: neither a YAML file nor a preset - {hint} - see params/machine/")
+    machine = validated(Machine, _read_yaml(path), str(path))
+    folder = path.absolute().parent
+    scratch = machine.scratch and str(folder / Path(machine.scratch).expanduser())
+    return machine.model_copy(update={"scratch": scratch, "python": _absolute(machine.python, folder)})
+
+
+def difference(old: Campaign, new: Campaign) -> list[str]:
+    """Return one line per changed key: ``select.f_lo: 0.15 -> 0.2``."""
+    before, after = (dict(_flat(c.model_dump(mode="json"))) for c in (old, new))
+    keys = [*before, *(key for key in after if key not in before)]
+    return [
+        f"{key}: {before.get(key, '(not there)')} -> {after.get(key, '(not there)')}"
+        for key in keys
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(data, dict) and data:
+        pairs = list(data.items())
+    elif isinstance(data, list) and any(isinstance(item, dict) for item in data):
+        pairs = list(enumerate(data))
+    if not pairs:
+        yield prefix, data
+    for key, value in pairs:
+        yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"{path}{line}: {problem} - wanted YAML - mend that line") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}) - wanted a YAML file - check the path") from error
+
+
+def _with_preset(section: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    path = shipped("params") / section / f"{given['preset']}.yaml"
+    if not path.is_file():
+        hint = nearest(str(given["preset"]), preset_names(section))
+        raise ConfigError(
+            f"{where}: {section}.preset: unknown preset {given['preset']!r} - {hint} - see params/{section}/"
+        )
+    merged: dict[str, Any] = _merged(_read_yaml(path), {key: value for key, value in given.items() if key != "preset"})
+    return merged
+
+
+def _merged(under: Any, over: Any) -> Any:  # noqa: ANN401 - raw YAML
+    if isinstance(under, Mapping) and isinstance(over, Mapping):
+        return {
+            key: _merged(under[key], over[key]) if key in under and key in over else over.get(key, under.get(key))
+            for key in [*under, *(key for key in over if key not in under)]
+        }
+    return over
