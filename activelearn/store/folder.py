@@ -387,6 +387,8 @@ class Store:
         """Remove what killed runs left behind: temporary files and scratch (call it only with the lease held)."""
         if not machine.keep_scratch:
             shutil.rmtree(self._scratch_root(machine), ignore_errors=True)
+        for path in self.folder.glob("claims/*.json"):  # of a task that was published just before the kill
+            Claim(path).break_stale()
         for iteration in self.opened_iterations():
             self.pack_products(iteration)
         for pattern in (".*", "*/.*", "*/*/.*"):

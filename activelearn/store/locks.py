@@ -63,13 +63,15 @@ class Claim:
         """Take the lock, breaking it first if its holder is gone; return whether we hold it now."""
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self._create():
-                return True
-            holder = self.holder()
-            if holder is not None and self._is_stale(holder):
-                self._break(holder)
-                return self._create()
-        return False
+            return self._create() or (self.break_stale() and self._create())
+
+    def break_stale(self) -> bool:
+        """Remove the lock if its holder is gone; return whether it was."""
+        holder = self.holder()
+        if holder is None or not self._is_stale(holder):
+            return False
+        self._break(holder)
+        return True
 
     def holder(self) -> dict[str, Any] | None:
         """Return what the holder wrote (host, pid, started, token, since), or None if there is none."""

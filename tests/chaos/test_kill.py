@@ -22,7 +22,7 @@ from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
-from activelearn.store import Lease, Ledger, Store, read_npz
+from activelearn.store import Claim, Lease, Ledger, Store, read_npz
 from activelearn.tasks import carry_out, gather
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
@@ -406,6 +406,18 @@ def test_a_kill_while_the_campaign_folder_is_made_leaves_it_usable(tmp_path):
     store = Store.create(tmp_path / "c", load_campaign(TINY))
     assert store.uuid == "0123456789abcdef0123456789abcdef"
     assert store.latest_campaign() == load_campaign(TINY)
+
+
+def test_the_claim_of_a_dead_driver_is_swept_away_and_that_of_a_living_one_is_not(tmp_path):
+    """Killed between the publication of a task and the release of its claim: nobody would ask for it again."""
+    store = Store.create(tmp_path / "c", load_campaign(TINY))
+    folder = store.folder / "claims"
+    living = Claim(folder / "001-label-00001.json")
+    assert living.acquire()
+    dead = json.loads(living.path.read_text()) | {"pid": 2**22 + 1, "token": "theirs"}
+    (folder / "001-label-00002.json").write_text(json.dumps(dead))
+    store.sweep(Machine(**SMALL))
+    assert [path.name for path in folder.iterdir()] == ["001-label-00001.json"]
 
 
 # --- a full disk ------------------------------------------------------------------------------------------------------
