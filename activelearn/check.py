@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from activelearn import loop, starts
+from activelearn import geometry, loop, starts
 from activelearn.config import Campaign, Machine
 from activelearn.engines.process import run_command
 from activelearn.errors import ActiveLearnError, ConfigError
@@ -52,6 +52,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path) -> Checked:
     problems = [found for _, found in systems if isinstance(found, str)]
     crystals = [found for _, found in systems if isinstance(found, Frames)]
     problems += _stages(campaign)
+    problems += [line for frame in dict.fromkeys(crystals) for line in _outside(campaign, frame)]
     problems += _programs(campaign, machine)
     problems += _folder(folder, machine)
     problems += _elements(campaign, crystals)
@@ -67,6 +68,26 @@ def _systems(campaign: Campaign, section: str) -> Iterator[tuple[str, Frames | s
             yield where, starts.crystal(system, campaign.min_height_A)
         except ConfigError as error:
             yield where, f"{where}: {error}"
+
+
+def _outside(campaign: Campaign, frame: Frames) -> list[str]:
+    """Return why a start is outside the exploration region before anything has moved."""
+    problems = []
+    outside = geometry.first_outside(frame, campaign.select.guards)
+    if outside is not None:
+        problems.append(
+            f"select.guards: {frame.formula} is outside from the start ({outside[1]}) - wanted guards that hold the "
+            "crystals - loosen them"
+        )
+    d = campaign.train.descriptor
+    if d.sel is not None and set(frame.symbols) <= set(campaign.type_map):
+        most = geometry.most_neighbours(frame, d.rcut, campaign.type_map).tolist()
+        if any(n > room for n, room in zip(most, d.sel, strict=True)):
+            problems.append(
+                f"train.descriptor.sel: {list(d.sel)} is too small for {frame.formula}, which has {most} neighbours "
+                f"within {d.rcut:g} Å - wanted room for compressed cells too - leave sel out: it is found then"
+            )
+    return problems
 
 
 def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
@@ -87,9 +108,17 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
 def _stages(campaign: Campaign) -> list[str]:
     problems = []
     stop = campaign.stop
+    n_systems = len(campaign.explore.systems or campaign.initial.systems)
     for i, stage in enumerate(campaign.explore.stages):
         n_walks = stage.n_walks * len(stage.cells)
         n_frames = n_walks * stage.n_frames
+        n_starts = len(stage.systems or range(n_systems)) * len(campaign.explore.start_scales)
+        if n_walks < n_starts:
+            problems.append(
+                f"explore.stages.{i} ({stage.name}): {n_walks} walks a pass for {n_starts} starts (systems x "
+                f"start_scales) - wanted every start walked before a pass can be called quiet - raise n_walks to "
+                f"{-(-n_starts // len(stage.cells))}"
+            )
         if n_walks < stop.min_walks or n_frames < stop.min_frames:
             problems.append(
                 f"explore.stages.{i} ({stage.name}): {n_frames} frames from {n_walks} walks a pass - wanted at least "

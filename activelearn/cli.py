@@ -34,6 +34,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+#: What holds for all iterations of a campaign: data, warm starts and labels would not fit together.
+FIXED = ("name:", "type_map:", "train.descriptor.", "label.reference.")
 CampaignArgument = Annotated[str, typer.Argument(help="A campaign's YAML, or the name of a preset such as quickstart.")]
 FolderOption = Annotated[Path | None, typer.Option(help="Campaign folder; default runs/<name>.")]
 MachineOption = Annotated[str, typer.Option(help="A machine profile's YAML, or the name of a preset.")]
@@ -190,7 +192,7 @@ def _drive(
     store = Store.create(folder, campaign)
     caught: list[int] = []
     process.allow_engines()
-    with Lease(store.folder, wait=wait), _signals(caught):
+    with Lease(store.folder, wait=wait, on_lost=process.stop_engines), _signals(caught):
         _accept_changes(store, campaign, accept=accept)
         store.sweep(machine)
         if refuse_failing:
@@ -217,7 +219,7 @@ def _accept_changes(store: Any, campaign: Campaign, *, accept: bool) -> None:  #
     if not changes:
         return
     listed = "\n".join(f"  {line}" for line in changes)
-    fixed = [line for line in changes if line.startswith(("name:", "type_map:", "train.descriptor."))]
+    fixed = [line for line in changes if line.startswith(FIXED) and not line.startswith("label.reference.python:")]
     if fixed and store.opened_iterations():
         raise ConfigError(
             f"{store.folder}: was begun with another campaign, and these are fixed for all its iterations - wanted "
@@ -232,6 +234,8 @@ def _accept_changes(store: Any, campaign: Campaign, *, accept: bool) -> None:  #
     opened = store.opened_iterations()
     when = f"after iteration {opened[-1]}, which keeps what it was sealed to" if opened else "at once"
     print(f"changes accepted; they take effect {when}:\n{listed}", flush=True)
+    if opened and any(line.startswith("initial.") and not line.startswith("initial.systems") for line in changes):
+        print("note: initial data stand, so what is changed in `initial` has no effect any more", flush=True)
 
 
 @contextmanager

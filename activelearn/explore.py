@@ -10,7 +10,7 @@ from activelearn import geometry, select, starts
 from activelearn.config import Campaign, Stage
 from activelearn.engines import lammps
 from activelearn.engines.process import Slot
-from activelearn.frames import Frames, make_origin
+from activelearn.frames import FloatArray, Frames, make_origin
 from activelearn.records import Ensemble, Explored, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import file_sha256
@@ -31,7 +31,7 @@ def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
 
 
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
-    """One task per walk: stage x temperature x pressure x replica, starts dealt round-robin."""
+    """One task per walk: stage x temperature x pressure x replica; a pass deals out all starts."""
     ensemble = store.result("train", iteration - 1, Ensemble)
     models = tuple(member.model for member in ensemble.members)
     n_systems = len(campaign.explore.systems or campaign.initial.systems)
@@ -41,7 +41,7 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
         starts = [(system, scale) for scale in campaign.explore.start_scales for system in systems]
         for cell, (temperature_K, pressure_bar) in enumerate(stage.cells):
             for walk in range(stage.n_walks):
-                system, scale = starts[(walk + cell + iteration) % len(starts)]
+                system, scale = starts[(cell * stage.n_walks + walk + iteration) % len(starts)]
                 parameters = {
                     "stage": stage.name,
                     "temperature_K": temperature_K,
@@ -119,12 +119,13 @@ def reduce_walk(
         How it ended.
     """
     stage = campaign.stage(task.parameters["stage"])
-    outside = _outside(campaign, frames, sel)
+    outside = _outside(campaign, frames, walk.max_devi_f, sel)
     kind = select.classify_walk(
         walk.max_devi_f,
         n_planned=stage.n_frames,
         window=(campaign.select.f_lo, campaign.select.f_hi),
         outside_from=None if outside is None else outside[0],
+        is_broken=walk.ended != "finished",
     )
     kept = select.worth_keeping(kind[: len(walk.step)], walk.max_devi_f, campaign.select, rng)
     arrays = {
@@ -138,6 +139,8 @@ def reduce_walk(
         **frames[kept].arrays("kept/"),
     }
     ended = walk.ended if outside is None else f"out of region: {outside[1]}"
+    if outside is not None and walk.ended != "finished":
+        ended += f"; later {walk.ended}"
     bad_step = None if ended == "finished" else _first_bad_step(stage, walk, outside)
     return arrays, {"stage": stage.name, "ended": ended, "first_bad_step": bad_step, "log_tail": list(walk.log_tail)}
 
@@ -148,15 +151,22 @@ def _first_bad_step(stage: Stage, walk: lammps.WalkOutput, outside: tuple[int, s
     return 0 if len(walk.step) == 0 else int(walk.step[-1]) + stage.every
 
 
-def _outside(campaign: Campaign, frames: Frames, sel: tuple[int, ...]) -> tuple[int, str] | None:
-    """Return the first frame past a geometry guard or past `sel`, and why."""
+def _outside(
+    campaign: Campaign, frames: Frames, max_devi_f: FloatArray, sel: tuple[int, ...]
+) -> tuple[int, str] | None:
+    """Return the first frame past a geometry guard or past `sel`, and why.
+
+    Neighbours are counted where an overflow would matter or show: in every frame that may be labelled, in the densest
+    and in the last.
+    """
     if len(frames) == 0:
         return None
     outside = geometry.first_outside(frames, campaign.select.guards)
     inside = frames[: outside[0]] if outside is not None else frames
     if len(inside):
         densest = int(np.argmin(inside.volume))
-        for k in sorted({densest, len(inside) - 1}):
+        may_be_labelled = np.flatnonzero(max_devi_f[: len(inside)] >= campaign.select.f_lo).tolist()
+        for k in sorted({densest, len(inside) - 1, *may_be_labelled}):
             most = geometry.most_neighbours(inside[k], campaign.train.descriptor.rcut, campaign.type_map)
             if (most > np.array(sel)).any():
                 return k, f"{most.tolist()} neighbours within the cutoff, sel holds {list(sel)}"

@@ -144,6 +144,7 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
     reference = store.fingerprint(last.index)
     window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"
     engine = f"{reference['calculator']} {reference['version']}, functional {reference['functional']}"
+    deterministic = campaign.label.reference.deterministic
     dispersion = "included" if reference["includes_dispersion"] else "not included"
     lines = [
         f"# {campaign.name}",
@@ -153,6 +154,7 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
         f"- state: {end.message}",
         f"- elements (order of types): {' '.join(campaign.type_map)}",
         f"- trust window: {window} (max force deviation of {len(ensemble.members)} members)",
+        f"- labels: {'the same bits for the same input' if deterministic else 'not bit-reproducible'} (declared)",
         f"- reference: {engine}, dispersion {dispersion}, weights sha256 {reference['weights_sha256']}",
         f"- training data: {last.labelling.dataset_frames} frames, sha256 {last.labelling.dataset_sha256}",
         f"- campaign sha256: {last.campaign_sha256}",

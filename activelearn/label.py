@@ -119,7 +119,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     asked = store.planned_at("label", iteration)
     spans = {key: store.ledger.span(key) for group in keys.values() for key in group if key in store.ledger}
     paid = [key for key, (started, finished) in spans.items() if finished > max(started, asked)]
-    earlier = sum(len(part) for i in range(iteration) for part in store.frames(store.dataset_file(i)))
+    adopted = sum(len(part) for part in _chosen(store.chosen_file(iteration)) if part.is_labelled)
     parts = store.dataset(iteration)
     rescued = sum(int((part.origin["max_devi_f"] >= campaign.select.f_hi).sum()) for part in training)
     return Labelling(
@@ -128,10 +128,11 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
         held_out=sum(len(part) for part in held_out),
         refused=refused,
         rescued=rescued,
-        dataset_frames=earlier + sum(len(part) for part in training),
+        dataset_frames=sum(len(part) for part in parts),
         dataset_sha256=dataset_sha256(parts),
         labels_computed=len(paid),
-        labels_reused=len(plan.tasks) - len(paid),
+        labels_adopted=adopted,
+        labels_reused=len(plan.tasks) - len(paid) - adopted,
     )
 
 

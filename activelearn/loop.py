@@ -14,7 +14,8 @@ from activelearn import explore, geometry, initial, label, select, starts, train
 from activelearn.config import Campaign, Machine
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
-from activelearn.records import End, Ensemble, Iteration, Labelling, Seconds, Selection
+from activelearn.errors import ConfigError
+from activelearn.records import End, Ensemble, InitialData, Iteration, Labelling, Seconds, Selection
 from activelearn.store import Store
 from activelearn.store.files import file_sha256, publish_json
 from activelearn.tasks import Station, carry_out, gather
@@ -72,13 +73,32 @@ def begin(store: Store, step: Step, machine: Machine) -> None:
     if step.is_final:
         return
     folder = store.iteration_folder(step.iteration)
+    if (folder / "campaign.yaml").is_file():
+        return
     campaign = store.latest_campaign()
     if step.iteration == 0 and not (folder / "sel.json").is_file():
         publish_json(folder / "sel.json", list(neighbour_capacity(campaign)))
     if not (folder / "reference.json").is_file():
         slot = Slot(machine, store.folder / "scratch")
         publish_json(folder / "reference.json", reference.fingerprint(campaign.label.reference, slot))
+    _want_same_reference(store, step.iteration)
     store.open_iteration(step.iteration, campaign)  # last: an iteration is open when all that it is sealed to stands
+
+
+def _want_same_reference(store: Store, iteration: int) -> None:
+    """Refuse to mix the labels of two references in one data set (two energy scales, in silence)."""
+    if iteration == 0:
+        return
+    before, now = store.fingerprint(iteration - 1), store.fingerprint(iteration)
+    changed = [
+        f"{key} {before.get(key)} -> {now[key]}" for key in now if key != "sha256" and before.get(key) != now[key]
+    ]
+    if changed:
+        (store.iteration_folder(iteration) / "reference.json").unlink()  # not open yet: nobody has used it
+        raise ConfigError(
+            f"label.reference: is not the one of iteration {iteration - 1} ({'; '.join(changed)}) - wanted the same "
+            "for all labels of a campaign - install the version of before, or start anew with another --folder"
+        )
 
 
 def neighbour_capacity(campaign: Campaign) -> tuple[int, ...]:
@@ -108,6 +128,7 @@ def close(store: Store, step: Step) -> None:
         campaign_sha256=store.campaign(i).sha256,
         versions={**versions(), fingerprint["calculator"]: fingerprint["version"]},
         selection=store.result("select", i, Selection) if i > 0 else None,
+        initial=store.result("initial", i, InitialData) if i == 0 else None,
         labelling=store.result("label", i, Labelling),
         ensemble=store.result("train", i, Ensemble),
         seconds={station.name: seconds(store, station.name, i) for station in step.stations},
@@ -144,22 +165,25 @@ def verdict(store: Store) -> End | None:
 
 
 def _is_same_question(sealed: Campaign, latest: Campaign) -> bool:
-    """Return whether a verdict on the sealed campaign is one on the latest: same region, same window, same bounds."""
-    bounds = {"max_iterations": latest.stop.max_iterations}
-    return (sealed.explore, sealed.select, sealed.stop.model_copy(update=bounds)) == (
-        latest.explore,
-        latest.select,
-        latest.stop,
-    )
+    """Return whether a verdict on the sealed campaign is one on the latest: same region, window, bounds and end."""
+
+    def question(campaign: Campaign) -> tuple[object, ...]:
+        systems = campaign.explore.systems or campaign.initial.systems
+        stop = campaign.stop.model_copy(update={"max_iterations": 1})
+        return systems, campaign.explore, campaign.select, stop, campaign.final
+
+    return question(sealed) == question(latest)
 
 
 def _bound(selection: Selection, n: int) -> str:
     c = selection.counts
+    left = f"{c.candidate} candidates ({100 * c.share('candidate'):.1f} %)"
+    failed = f"{c.failed} failed frames ({100 * c.share('failed'):.1f} %)"
+    outside = f"; {c.out_of_region} more were out of the region" if c.out_of_region else ""
     return (
-        f"not converged after {n} iterations (stop.max_iterations): {c.candidate} candidates "
-        f"({100 * c.share('candidate'):.1f} %) and {c.failed} failed frames ({100 * c.share('failed'):.1f} %) were "
-        f"left of {c.in_region}, stages explored: {', '.join(selection.stages)} - raise stop.max_iterations (and, "
-        "if the shares do not fall, make explore.stages colder or shorter) and run again with --accept-changes"
+        f"not converged after {n} iterations (stop.max_iterations): {left} and {failed} were left of {c.in_region}"
+        f"{outside}; stages explored: {', '.join(selection.stages)} - raise stop.max_iterations (and, if the shares do "
+        "not fall, make explore.stages colder or shorter) and run again with --accept-changes"
     )
 
 

@@ -36,8 +36,8 @@ class Plan(Record):
     tasks: tuple[Task, ...]
 
     def chunk(self, k: int) -> tuple[Task, ...]:
-        """Return the tasks of chunk `k`: every n_chunks-th, so that chunks are even."""
-        return self.tasks[k :: self.n_chunks]
+        """Return the tasks of chunk `k`: every n_chunks-th, so that chunks are even; none beyond the last chunk."""
+        return self.tasks[k :: self.n_chunks] if k < self.n_chunks else ()
 
 
 class Counts(Record):
@@ -49,6 +49,7 @@ class Counts(Record):
     failed: int = 0
     out_of_region: int = Field(default=0, description="Past a geometry guard: counted apart, not in the shares.")
     walks: int = 0
+    refused_walks: int = Field(default=0, description="Walks given up by the user's consent: never walked.")
 
     @property
     def in_region(self) -> int:
@@ -101,6 +102,11 @@ class InitialData(Record):
     n_frames: int
     held_out: tuple[str, ...] = Field(description="Trajectories set aside for validation.")
 
+    @property
+    def failed(self) -> tuple[WalkRecord, ...]:
+        """Trajectories that failed physically and gave no frames."""
+        return tuple(walk for walk in self.walks if walk.ended != "finished")
+
 
 class Explored(Record):
     """The walks of one pass, sealed."""
@@ -145,7 +151,8 @@ class Labelling(Record):
     dataset_frames: int = Field(description="Training frames, all iterations so far.")
     dataset_sha256: str
     labels_computed: int = Field(description="Labels this iteration asked of the reference.")
-    labels_reused: int = Field(description="Labels found in the ledger or adopted from reference MD.")
+    labels_adopted: int = Field(description="Labels that came with the frames of reference MD.")
+    labels_reused: int = Field(description="Labels found in the ledger: paid for earlier.")
 
 
 class Errors(Record):
@@ -208,6 +215,7 @@ class Iteration(Record):
     campaign_sha256: str
     versions: dict[str, str]
     selection: Selection | None = None
+    initial: InitialData | None = Field(default=None, description="Of iteration 0: its trajectories.")
     labelling: Labelling
     ensemble: Ensemble
     seconds: dict[str, Seconds]

@@ -21,6 +21,8 @@ from activelearn.store import Store
 from activelearn.tasks import Station
 
 KindArray = NDArray[np.int8]
+#: Stage, temperature (K) and pressure (bar, or None): one cell of the exploration matrix.
+Cell = tuple[str, float, float | None]
 
 
 class Kind(IntEnum):
@@ -71,7 +73,12 @@ def classify(max_devi_f: FloatArray, f_lo: float, f_hi: float) -> KindArray:
 
 
 def classify_walk(
-    max_devi_f: FloatArray, *, n_planned: int, window: tuple[float, float], outside_from: int | None
+    max_devi_f: FloatArray,
+    *,
+    n_planned: int,
+    window: tuple[float, float],
+    outside_from: int | None,
+    is_broken: bool = False,
 ) -> KindArray:
     """Return the class of every *planned* frame of a walk.
 
@@ -88,13 +95,15 @@ def classify_walk(
         f_lo, f_hi in eV/Å.
     outside_from
         First frame past a geometry guard, or None.
+    is_broken
+        Whether the walk ended by itself (lost atoms, NaN): then frames never reached are failed even past a guard.
     """
     kind = np.full(n_planned, Kind.FAILED, dtype=np.int8)
     bad = np.flatnonzero(~np.isfinite(max_devi_f))
     n_good = min(len(max_devi_f) if len(bad) == 0 else int(bad[0]), n_planned)
     kind[:n_good] = classify(max_devi_f[:n_good], *window)
     if outside_from is not None:
-        kind[outside_from:] = Kind.OUT_OF_REGION
+        kind[outside_from : len(max_devi_f) if is_broken else n_planned] = Kind.OUT_OF_REGION
     return kind
 
 
@@ -107,9 +116,12 @@ def worth_keeping(
     the way into a hole of the potential is where labels teach most.
     """
     candidates = np.flatnonzero(kind == Kind.CANDIDATE)
-    if len(candidates) > select.max_frames:
-        candidates = np.sort(rng.choice(candidates, select.max_frames, replace=False))
-    failed = np.flatnonzero((kind == Kind.FAILED) & (max_devi_f < select.rescue.max_devi_f))
+    most = min(select.max_frames, select.max_per_walk or select.max_frames)
+    if len(candidates) > most:
+        candidates = np.sort(rng.choice(candidates, most, replace=False))
+    beyond = np.flatnonzero(~(max_devi_f < select.rescue.max_devi_f))
+    way_in = kind[: beyond[0]] if len(beyond) else kind
+    failed = np.flatnonzero(way_in == Kind.FAILED)
     return np.union1d(candidates, failed[: select.rescue.frames_per_walk])
 
 
@@ -168,7 +180,8 @@ def pick(
 def is_quiet(counts: Counts, stop: Stop) -> bool:
     """Return whether candidates and failed frames are both below their bounds, over enough frames and walks."""
     return (
-        counts.in_region >= stop.min_frames
+        counts.refused_walks == 0
+        and counts.in_region >= stop.min_frames
         and counts.walks >= stop.min_walks
         and counts.share("candidate") < stop.candidate_share
         and counts.share("failed") < stop.failed_share
@@ -176,15 +189,14 @@ def is_quiet(counts: Counts, stop: Stop) -> bool:
     )
 
 
-def wants_rescue(counts: Counts, settings: Select, stop: Stop) -> bool:
+def wants_rescue(counts: Counts, settings: Select, *, is_quiet: bool) -> bool:
     """Return whether a pass taught too little by its window alone.
 
-    Nearly everything failed (or left the region), or there is nothing in the window although the failed share is
-    above its bound: the loop would go round without learning.
+    Nearly everything failed (or left the region), or there is nothing in the window although the pass is not quiet:
+    the loop would go round without learning.
     """
     lost = (counts.failed + counts.out_of_region) / max(counts.walked, 1)
-    nothing_to_label = counts.candidate == 0 and counts.share("failed") >= stop.failed_share
-    return lost > settings.rescue.failed_share or nothing_to_label
+    return lost > settings.rescue.failed_share or (counts.candidate == 0 and not is_quiet)
 
 
 # --- the station ------------------------------------------------------------------------------------------------------
@@ -202,14 +214,14 @@ def run(task: Task, store: Store, iteration: int, slot: object) -> None:
 
 def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
     """Count the pass, choose what is labelled, and say what the next pass explores."""
-    walks, records = _read_walks(store, iteration)
-    cells = _cells(walks)
+    walks, records, refused = _read_walks(store, iteration)
+    cells = _cells(walks, refused)
     counts = Counts.total(cell.counts for cell in cells)
     stages = store.result("explore", iteration, Explored).stages
     quiet = tuple(name for name in stages if is_quiet(_of_stage(cells, name), campaign.stop))
     is_last = len(stages) == len(campaign.explore.stages)
     is_converged = is_last and len(quiet) == len(stages)
-    is_rescue = not is_converged and wants_rescue(counts, campaign.select, campaign.stop)
+    is_rescue = not is_converged and wants_rescue(counts, campaign.select, is_quiet=len(quiet) == len(stages))
     rng = store.rng(iteration, "select")
     if is_converged:
         chosen, passed_over = _nothing(walks), {"converged": counts.candidate} if counts.candidate else {}
@@ -236,7 +248,14 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
         quiet_stages=quiet,
         next_stages=tuple(s.name for s in campaign.explore.stages[: len(stages) + is_advancing]),
         is_converged=is_converged,
-        why=_why(counts, campaign, is_converged=is_converged, is_rescue=is_rescue, is_advancing=is_advancing),
+        why=_why(
+            counts,
+            campaign,
+            is_converged=is_converged,
+            is_rescue=is_rescue,
+            is_advancing=is_advancing,
+            n_rescued=n_rescued,
+        ),
     )
 
 
@@ -244,8 +263,7 @@ class _Walk:
     """One product of explore, as selection sees it."""
 
     def __init__(self, task: Task, arrays: dict[str, NDArray[Any]], meta: dict[str, Any], sha256: str) -> None:
-        p = task.parameters
-        self.cell = (str(p["stage"]), float(p["temperature_K"]), p["pressure_bar"])
+        self.cell = _cell_of(task)
         self.kind: KindArray = arrays["kind"]
         self.kept_kind: KindArray = arrays["kept_kind"]
         self.kept = Frames.from_arrays(arrays, "kept/")
@@ -254,31 +272,38 @@ class _Walk:
         self.record = WalkRecord(id=task.id, stage=meta["stage"], sha256=sha256, **{n: meta[n] for n in names})
 
 
-def _read_walks(store: Store, iteration: int) -> tuple[list[_Walk], list[WalkRecord]]:
-    """Return the walks, and the records of all planned ones: those refused by the user's consent have no frames."""
+def _cell_of(task: Task) -> Cell:
+    p = task.parameters
+    return str(p["stage"]), float(p["temperature_K"]), p["pressure_bar"]
+
+
+def _read_walks(store: Store, iteration: int) -> tuple[list[_Walk], list[WalkRecord], list[Cell]]:
+    """Return the walks, the records of all planned ones, and the cells of those refused by the user's consent."""
     plan = store.plan("explore", iteration)
     sealed = store.result("explore", iteration, Explored).products
     assert plan is not None  # explore is sealed
-    walks, records = [], []
+    walks, records, refused = [], [], []
     for task in plan.tasks:
         arrays, meta = store.read_product("explore", iteration, task.id)
         if "refused" in meta:
             stage, ended = str(task.parameters["stage"]), f"refused: {meta['refused']}"
             records.append(WalkRecord(id=task.id, stage=stage, ended=ended, sha256=sealed[task.id]))
+            refused.append(_cell_of(task))
         else:
             walks.append(_Walk(task, arrays, meta, sealed[task.id]))
             records.append(walks[-1].record)
-    return walks, records
+    return walks, records, refused
 
 
-def _cells(walks: Sequence[_Walk]) -> list[CellCounts]:
-    groups: dict[tuple[str, float, float | None], list[KindArray]] = {}
+def _cells(walks: Sequence[_Walk], refused: Sequence[Cell]) -> list[CellCounts]:
+    groups: dict[Cell, list[KindArray]] = {}
     for walk in walks:
         groups.setdefault(walk.cell, []).append(walk.kind)
-    return [
-        CellCounts(stage=stage, temperature_K=temperature_K, pressure_bar=pressure_bar, counts=count(kinds))
-        for (stage, temperature_K, pressure_bar), kinds in groups.items()
-    ]
+    cells = []
+    for cell in [*groups, *(cell for cell in dict.fromkeys(refused) if cell not in groups)]:
+        found = count(groups.get(cell, [])).model_copy(update={"refused_walks": refused.count(cell)})
+        cells.append(CellCounts(stage=cell[0], temperature_K=cell[1], pressure_bar=cell[2], counts=found))
+    return cells
 
 
 def _of_stage(cells: Sequence[CellCounts], stage: str) -> Counts:
@@ -315,18 +340,24 @@ def _choose(
     return [np.array(sorted(frames), dtype=np.intp) for frames in chosen], passed_over
 
 
-def _why(counts: Counts, campaign: Campaign, *, is_converged: bool, is_rescue: bool, is_advancing: bool) -> str:
+def _why(
+    counts: Counts, campaign: Campaign, *, is_converged: bool, is_rescue: bool, is_advancing: bool, n_rescued: int
+) -> str:
     shares = f"{100 * counts.share('candidate'):.1f} % candidates, {100 * counts.share('failed'):.1f} % failed"
     over = f"{shares} of {counts.in_region} frames from {counts.walks} walks"
     if counts.out_of_region:
         over += f" ({counts.out_of_region} frames out of the region)"
+    if counts.refused_walks:
+        over += f"; {counts.refused_walks} walks refused by consent, so the region is not whole"
     if is_converged:
         return f"converged: {over}"
     if is_advancing:
         return f"quiet, the next stage joins: {over}"
     if is_rescue:
         bound = campaign.select.rescue.max_devi_f
-        return f"rescue: {over}; early failed frames below {bound:g} eV/Å are labelled and training is longer"
+        if n_rescued == 0:
+            return f"rescue: {over}; but no early failed frame was below {bound:g} eV/Å"
+        return f"rescue: {over}; {n_rescued} early failed frames below {bound:g} eV/Å are labelled, training is longer"
     return f"goes on: {over}"
 
 

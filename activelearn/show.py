@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
 from typing import Any
 
 from activelearn import loop
+from activelearn.errors import ActiveLearnError
 from activelearn.records import End, Iteration
 from activelearn.status import progress
 from activelearn.store import Store
@@ -42,10 +44,13 @@ class Watcher:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._look()
-        if self._live is not None:
-            self._live.update("")
-            self._live.stop()
+        try:
+            with contextlib.suppress(ActiveLearnError, OSError):  # how the run ended matters more than its last line
+                self._look()
+        finally:
+            if self._live is not None:
+                self._live.update("")
+                self._live.stop()
 
     def _watch(self) -> None:
         while not self._stop.wait(_EVERY_S):
@@ -86,6 +91,8 @@ def iteration_line(record: Iteration) -> str:
     """Return one iteration as a line."""
     what = record.selection.why if record.selection is not None else "initial data"
     parts = [f"iteration {record.index}: {what}"]
+    if record.initial is not None and record.initial.failed:
+        parts.append(f"{len(record.initial.failed)} of {len(record.initial.walks)} trajectories failed")
     labelling = record.labelling
     refused = f", {sum(labelling.refused.values())} refused" if labelling.refused else ""
     if labelling.labelled or refused:
@@ -155,6 +162,8 @@ def status_table(found: dict[str, Any]) -> None:
     )
     for row in found["iterations"]:
         console.print(f"{row['index']:>2}  {', '.join(row['stages']) or 'initial'}: {row['verdict']}", soft_wrap=True)
+        for name, ended in row["initial_failed"].items():
+            console.print(f"      initial trajectory {name} gave no frames: {ended}", soft_wrap=True)
         for reason, n in row["refused"].items():
             console.print(f"      {n} refused: {reason}", soft_wrap=True)
     for work in found["at_work"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def crystal(system: System, min_height_A: float) -> Frames:
             f"system {system.seed} {'x'.join(map(str, factors))}: perpendicular height {lowest:.2f} Å - wanted at "
             f"least {min_height_A:g} Å (initial.min_height_A, else the cutoff) - use supercell: {list(wanted)}"
         )
-    return Frames.from_ase([built]).without_labels()
+    frame = Frames.from_ase([built]).without_labels()
+    if np.linalg.det(frame.cell[0]) < 0.0:  # LAMMPS wants a right-handed cell; the crystal is the same
+        frame = replace(frame, cell=frame.cell[:, [1, 0, 2]])
+    return frame
 
 
 def distorted(frame: Frames, perturb: Perturb, rng: np.random.Generator, *, scale: float) -> Frames:

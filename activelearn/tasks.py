@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from typing import Final
 
 from activelearn.config import Campaign, Machine
 from activelearn.engines.process import Slot, check_stop, is_stopping
-from activelearn.errors import EngineError, Interrupted, TaskFailed
+from activelearn.errors import EngineError, TaskFailed
 from activelearn.records import Plan, Record, Task
 from activelearn.store import Claim, Store, disk_errors
 from activelearn.store.locks import HEARTBEAT_S
@@ -140,7 +139,7 @@ class _Work:
             self.claimed_by_others += 1
             return
         with _held(claim):
-            if self.store.is_published(self.station.name, self.iteration, task):
+            if self.store.is_published(self.station.name, self.iteration, task, look_again=True):
                 return
             try:
                 with disk_errors(self.store.folder):  # an engine's input that cannot be written, too
@@ -208,10 +207,3 @@ def _held(claim: Claim) -> Iterator[None]:
     finally:
         _heartbeats.remove(claim)
         claim.release()
-
-
-def describe(error: BaseException) -> str:
-    """Return an error as text for the log: our own by their message, others with their traceback."""
-    if isinstance(error, Interrupted | EngineError | TaskFailed):
-        return str(error)
-    return "".join(traceback.format_exception(error))

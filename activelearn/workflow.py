@@ -70,12 +70,11 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
     optional_params: Final = ["station", "chunk", "detours"]
 
     def run_task(self, fw_spec: dict[str, Any]) -> FWAction:  # noqa: ARG002 - all is in the parameters
-        store = Store.open(Path(self["folder"]))
+        folder = Path(self["folder"])
         step = loop.step_of(self["iteration"], is_final=self["is_final"])
-        machine = load_machine(store.folder / "machine.yaml")
         try:
-            with disk_errors(store.folder):
-                return self.act(store, step, machine)
+            with disk_errors(folder):
+                return self.act(Store.open(folder), step, load_machine(folder / "machine.yaml"))
         except ActiveLearnError as error:
             launchpad = getattr(self, "launchpad", None)  # FireWorks gives it; there is none in offline mode
             if not isinstance(launchpad, EmbeddedLaunchPad):
@@ -158,9 +157,9 @@ def build_workflow(store: Store, step: Step, machine: Machine) -> Workflow:
     """
     fireworks: list[Firework] = []
     for station in step.stations:
-        fireworks += _station_fireworks(
-            store, step, station.name, machine.n_chunks(station.name), parents=fireworks[-1:]
-        )
+        frozen = store.plan(station.name, step.iteration)  # of an interrupted run
+        n_chunks = frozen.n_chunks if frozen is not None else machine.n_chunks(station.name)
+        fireworks += _station_fireworks(store, step, station.name, n_chunks, parents=fireworks[-1:])
     fireworks.append(_firework(Decide, store, step, fireworks[-1:]))
     return Workflow(
         fireworks, name=f"{store.latest_campaign().name} iter-{step.iteration:03d}", metadata=_metadata(store, step)

@@ -5,12 +5,17 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from campaigns import SMALL, TINY, run_plain
+from hypothesis import settings
 
 from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.frames import Frames
 from activelearn.store import Store
+
+# A busy machine is no counterexample: only pytest-timeout limits how long a test takes.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 def rattled_copper(n_frames=3, *, random_seed=0, repeat=(1, 1, 1), amplitude=0.1):

@@ -208,3 +208,23 @@ print(json.dumps([time.process_time() - begin, heavy]))
         assert heavy == [], "it looks for them and does not import them"
         seconds.append(min(cpu, time.monotonic() - begin))
     assert min(seconds) < 3.0
+
+
+def test_a_stage_that_cannot_walk_every_start(data, tmp_path):
+    data["explore"]["start_scales"] = [0.97, 0.98, 0.99, 1.0, 1.01]
+    found = problems(data, tmp_path)
+    assert len(found) == 2
+    assert "explore.stages.0 (cold): 4 walks a pass for 5 starts (systems x start_scales)" in found[0]
+    assert found[0].endswith("raise n_walks to 5")
+
+
+def test_neighbours_that_do_not_fit(data, tmp_path):
+    data["train"]["descriptor"]["sel"] = [12]
+    (line,) = problems(data, tmp_path)
+    assert line.startswith("train.descriptor.sel: [12] is too small for Cu32, which has [42] neighbours within 5 Å")
+
+
+def test_guards_that_do_not_hold_the_crystal(data, tmp_path):
+    data["select"]["guards"] = {"min_distances_A": {"Cu-Cu": 2.6}}
+    (line,) = problems(data, tmp_path)
+    assert line.startswith("select.guards: Cu32 is outside from the start (Cu-Cu 2.56 Å)")

@@ -148,3 +148,15 @@ def test_starts_depend_on_the_generator_alone(campaign):
     assert np.array_equal(one.positions, two.positions)
     assert replace(one, origin=two.origin).structure_key(0, "f") == two.structure_key(0, "f")
     assert Counts().walked == 0
+
+
+@pytest.mark.parametrize(("n_walks", "n_cells", "n_starts"), [(3, 3, 9), (2, 10, 20), (4, 5, 12), (1, 7, 7), (5, 2, 3)])
+def test_a_pass_walks_every_start(store, campaign, n_walks, n_cells, n_starts):
+    """Else a pass could be called quiet over a region that was never walked."""
+    ensemble(store)
+    temperatures = tuple(100.0 + 10.0 * k for k in range(n_cells))
+    wide = with_stages(campaign, temperatures_K=temperatures, n_walks=n_walks)
+    scales = tuple(0.9 + 0.01 * k for k in range(n_starts))
+    wide = wide.model_copy(update={"explore": wide.explore.model_copy(update={"start_scales": scales})})
+    tasks = explore.plan(wide, store, 1)
+    assert {task.parameters["scale"] for task in tasks} == set(scales)

@@ -85,7 +85,7 @@ def test_frames_that_came_labelled_are_adopted(store, campaign, copper):
     found.refresh()
     assert found[plan.tasks[1].parameters["key"]].energy == copper.energy[1]
     record = station.gather(campaign, store, 0)
-    assert (record.labelled, record.labels_computed, record.labels_reused) == (3, 0, 3)
+    assert (record.labelled, record.labels_computed, record.labels_adopted, record.labels_reused) == (3, 0, 3, 0)
 
 
 def test_whole_trajectories_are_held_out_and_counts_add_up(store, campaign, copper):

@@ -76,7 +76,7 @@ def test_frames_of_reference_md_come_labelled(records):
     labelling = records[0].labelling
     assert labelling.labelled == 6 * 3
     assert labelling.held_out == 3
-    assert (labelling.labels_computed, labelling.labels_reused) == (0, 18)
+    assert (labelling.labels_computed, labelling.labels_adopted) == (0, 18)
 
 
 def test_the_data_set_grows_by_what_was_labelled(store, records):

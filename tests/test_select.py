@@ -1,5 +1,6 @@
 """Select: three classes that cover and exclude each other, caps, determinism, the verdicts, and LAMMPS as witness."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -128,8 +129,9 @@ def test_what_is_kept(deviation, max_frames, per_walk):
     n_candidates = int((kind == Kind.CANDIDATE).sum())
     assert (kind[kept] == Kind.CANDIDATE).sum() == min(n_candidates, max_frames)
     rescued = kept[kind[kept] == Kind.FAILED]
-    early = [i for i in range(len(kind)) if kind[i] == Kind.FAILED and deviation[i] < 1.0][:per_walk]
-    assert rescued.tolist() == early, "the earliest failed frames below the rescue bound"
+    way_in = list(itertools.takewhile(lambda i: deviation[i] < 1.0, range(len(kind))))
+    early = [i for i in way_in if kind[i] == Kind.FAILED][:per_walk]
+    assert rescued.tolist() == early, "the earliest failed frames before the deviation left the rescue bound"
     assert len(kept) == len(rescued) + min(n_candidates, max_frames)
 
 
@@ -192,8 +194,9 @@ def counts(accurate=0, candidate=0, failed=0, out=0, walks=8):
         (counts(990, candidate=10), False, "1 % is not below 1 %"),
         (counts(991, failed=9), True, "0.9 % failed"),
         (counts(990, failed=10), False, "1 % failed"),
-        (counts(800, out=200), True, "a fifth out of the region"),
-        (counts(799, out=201), False, "more than a fifth out of the region"),
+        (counts(950, out=50), True, "a twentieth out of the region"),
+        (counts(949, out=51), False, "more than a twentieth out of the region"),
+        (counts(1000).model_copy(update={"refused_walks": 1}), False, "a part of the region was never walked"),
         (counts(0, out=1000), False, "everything out of the region"),
         (counts(), False, "nothing"),
     ],
@@ -209,14 +212,24 @@ def test_quiet(found, quiet, why):
         (counts(49, candidate=0, failed=51), True, "more than half failed"),
         (counts(40, candidate=9, failed=30, out=21), True, "failed and out of region together"),
         (counts(90, candidate=10), False, "the window has something"),
-        (counts(99, failed=1), True, "nothing in the window and 1 % failed: the loop would learn nothing"),
+        (counts(900, out=100), True, "nothing to label, and too much out of the region to be quiet"),
+        (counts(990, failed=10), True, "nothing in the window and 1 % failed: the loop would learn nothing"),
         (counts(995, failed=5), False, "failed below its bound"),
         (counts(), True, "no frames at all"),
         (counts(out=10), True, "all out of the region"),
     ],
 )
 def test_rescue(found, rescue, why):
-    assert wants_rescue(found, Select(), Stop()) is rescue, why
+    assert wants_rescue(found, Select(), is_quiet=is_quiet(found, Stop())) is rescue, why
+
+
+def test_a_walk_that_broke_after_it_left_the_region_did_not_just_leave_it():
+    deviation = np.array([0.1, 0.1, 0.1])
+    kinds = {"n_planned": 6, "window": (0.15, 0.35), "outside_from": 2}
+    left = classify_walk(deviation, **kinds, is_broken=False)
+    broke = classify_walk(deviation, **kinds, is_broken=True)
+    assert left.tolist() == [Kind.ACCURATE] * 2 + [Kind.OUT_OF_REGION] * 4
+    assert broke.tolist() == [Kind.ACCURATE] * 2 + [Kind.OUT_OF_REGION] + [Kind.FAILED] * 3
 
 
 # --- the station on fabricated walks ----------------------------------------------------------------------------------

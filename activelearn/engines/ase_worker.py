@@ -74,9 +74,18 @@ def describe(request):
         version = "unknown"
     weights = request.get("weights")
     sha = hashlib.sha256(find_weights(weights).read_bytes()).hexdigest() if weights else None
-    files = [v for v in request["arguments"].values() if isinstance(v, str) and Path(v).expanduser().is_file()]
-    hashes = {value: hashlib.sha256(Path(value).expanduser().read_bytes()).hexdigest() for value in files}
-    return {"version": version, "weights_sha256": sha, "argument_files": hashes}
+    return {"version": version, "weights_sha256": sha, "arguments": without_paths(request["arguments"])}
+
+
+def without_paths(value):
+    """Return arguments with every file replaced by the sha256 of its content, however deep it stands."""
+    if isinstance(value, dict):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    if isinstance(value, str) and Path(value).expanduser().is_file():
+        return "sha256:" + hashlib.sha256(Path(value).expanduser().read_bytes()).hexdigest()
+    return value
 
 
 def to_atoms(structure):

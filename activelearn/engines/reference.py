@@ -41,15 +41,11 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
         package=reference.package,
         weights=reference.weights,
     )
-    hashes = found["argument_files"]
     identity: dict[str, Any] = {
         "calculator": reference.calculator,
         "version": found["version"],
         "weights_sha256": found["weights_sha256"],
-        "arguments": {
-            name: hashes.get(value, value) if isinstance(value, str) else value
-            for name, value in reference.arguments.items()
-        },
+        "arguments": found["arguments"],
         "functional": reference.functional,
         "includes_dispersion": reference.includes_dispersion,
         "precision": reference.precision,

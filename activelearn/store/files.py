@@ -29,6 +29,13 @@ from activelearn.frames import npz_bytes
 HOST: Final = socket.gethostname()
 
 
+#: What is left to do when a sealed file is lost.
+_RESTORE: Final = (
+    "restore it from a copy, or start anew with another --folder (with label.ledger pointing to the labels/ of this "
+    "one, no label is paid for twice)"
+)
+
+
 def unique_suffix() -> str:
     """Return host-pid-uuid: no two writers share a temporary name."""
     return f"{HOST}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
@@ -128,8 +135,10 @@ def read_npz(path: Path | io.BytesIO) -> tuple[dict[str, NDArray[Any]], dict[str
         with opened as stream, np.load(stream, allow_pickle=False) as archive:  # numpy leaves a damaged file open
             arrays = {name: archive[name] for name in archive.files}
         return arrays, json.loads(str(arrays.pop("meta")))
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: gone - wanted this part of the campaign - {_RESTORE}") from error
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
-        raise StoreError(f"{path}: damaged product ({error})") from error
+        raise StoreError(f"{path}: damaged product ({error}) - wanted it whole - {_RESTORE}") from error
 
 
 def pack_files(paths: Sequence[Path]) -> bytes:

@@ -70,6 +70,8 @@ class Store:
         self._ledger: Ledger | None = None
         self._writer: LedgerWriter | None = None
         self._campaigns: dict[int, Campaign] = {}
+        self._plans: dict[Path, Plan] = {}
+        self._records: dict[int, Iteration] = {}
         self._opening = threading.Lock()  # slots are threads: one ledger and one segment for all of them
 
     # --- opening ----------------------------------------------------------------------------------------------------
@@ -176,7 +178,9 @@ class Store:
     def plan(self, station: str, iteration: int) -> Plan | None:
         """Return the frozen plan, or None if nobody has planned yet."""
         path = self.station_folder(station, iteration) / "plan.json"
-        return Plan.model_validate(read_json(path)) if path.is_file() else None
+        if path not in self._plans and path.is_file():
+            self._plans[path] = Plan.model_validate(read_json(path))  # frozen: read once
+        return self._plans.get(path)
 
     def planned_at(self, station: str, iteration: int) -> float:
         """Return when the plan was frozen (Unix time): what was computed before it was not computed for it."""
@@ -198,14 +202,21 @@ class Store:
         """Return the path of a task's product."""
         return self.station_folder(station, iteration) / f"{task_id}.npz"
 
-    def is_published(self, station: str, iteration: int, task: Task) -> bool:
-        """Return whether the task's product stands (for labels: in the ledger, or refused by the user's consent)."""
+    def is_published(self, station: str, iteration: int, task: Task, *, look_again: bool = False) -> bool:
+        """Return whether the task's product stands (for labels: in the ledger, or refused by the user's consent).
+
+        With `look_again`, labels that others have published meanwhile are seen too.
+        """
+        if station == LABEL and look_again:
+            self.ledger.refresh()
         if station == LABEL and str(task.parameters["key"]) in self.ledger:
             return True
         return self.product(station, iteration, task.id).is_file()
 
     def pending(self, plan: Plan, tasks: Iterable[Task] | None = None) -> list[Task]:
-        """Return the tasks of a plan that are not published, in order."""
+        """Return the tasks of a plan that are not published, in order; none once its result is sealed."""
+        if self.is_sealed(plan.station, plan.iteration):
+            return []
         if plan.station == LABEL:
             self.ledger.refresh()
         chosen = plan.tasks if tasks is None else tasks
@@ -300,12 +311,7 @@ class Store:
 
     def dataset(self, up_to: int) -> list[Frames]:
         """Return all training frames of the iterations 0 ... `up_to`, in the order (iteration, walk, step)."""
-        return [
-            part
-            for i in range(up_to + 1)
-            if self.dataset_file(i).is_file()
-            for part in self.frames(self.dataset_file(i))
-        ]
+        return [part for i in range(up_to + 1) for part in self.frames(self.dataset_file(i))]
 
     def dataset_summary(self, up_to: int) -> tuple[int, str]:
         """Return the number of training frames and the checksum of the data set."""
@@ -433,11 +439,10 @@ class Store:
 
     def iterations(self) -> list[Iteration]:
         """Return the records of all closed iterations, in order."""
-        return [
-            Iteration.model_validate(read_json(self.iteration_file(i)))
-            for i in self.opened_iterations()
-            if self.iteration_file(i).is_file()
-        ]
+        for i in self.opened_iterations():
+            if i not in self._records and self.iteration_file(i).is_file():
+                self._records[i] = Iteration.model_validate(read_json(self.iteration_file(i)))  # closed: read once
+        return [self._records[i] for i in sorted(self._records)]
 
 
 def _read_campaign(path: Path) -> Campaign:

@@ -30,6 +30,8 @@ from activelearn.frames import Label
 from activelearn.store.files import disk_errors, fsync_folder, publish, unique_suffix
 
 _MAGIC: Final = b"ALB1"
+#: Segments smaller than this (bytes) are merged by :meth:`Ledger.compact`.
+COMPACT_BELOW: Final = 32_000_000
 _HEAD: Final = struct.Struct("<4sIQ16s")
 
 
@@ -133,7 +135,8 @@ class Ledger:
         prefix
             Of the segment names of this campaign. Nobody may be writing to them (its stations are sealed).
         """
-        old = sorted(self.folder.glob(f"{prefix}*.seg"))
+        # A large segment is left as it is, so that a long campaign does not write all its labels anew each time.
+        old = [path for path in sorted(self.folder.glob(f"{prefix}*.seg")) if path.stat().st_size < COMPACT_BELOW]
         if len(old) < 2:
             return
         seen: set[str] = set()

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,6 +85,10 @@ class Claim:
         except ValueError:
             found = {}
         return found if isinstance(found, dict) else {}
+
+    def is_ours(self) -> bool:
+        """Return whether we (still) hold it."""
+        return (self.holder() or {}).get("token") == self.token
 
     def heartbeat(self) -> None:
         """Show that the holder lives."""
@@ -158,12 +163,15 @@ class Lease:
         The campaign folder.
     wait
         Wait until the other driver is done instead of raising.
+    on_lost
+        Called if another driver took the lease (this process was frozen for minutes): stop working.
     """
 
-    def __init__(self, folder: Path, *, wait: bool = False) -> None:
+    def __init__(self, folder: Path, *, wait: bool = False, on_lost: Callable[[], None] = lambda: None) -> None:
         self.claim = Claim(folder / "lease.json")
         self.session = folder / "sessions" / f"{time.strftime('%Y%m%dT%H%M%S')}-{unique_suffix()}"
         self.wait = wait
+        self.on_lost = on_lost
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
 
@@ -197,6 +205,9 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            self.claim.heartbeat()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # a hiccup of the file system is no reason to stop beating
+                if not self.claim.is_ours():
+                    self.on_lost()  # another driver took us for dead: two must not drive one folder
+                    return
+                self.claim.heartbeat()
                 os.utime(self.session)
