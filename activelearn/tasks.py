@@ -81,9 +81,17 @@ def carry_out(station: Station, store: Store, iteration: int, machine: Machine, 
         return
     plan = frozen_plan(station, store, iteration, machine)
     tasks = plan.tasks if chunk is None else plan.chunk(chunk)
+    try:
+        _work_off(station, store, plan, tasks, machine)
+    finally:
+        store.end_segment()
+
+
+def _work_off(station: Station, store: Store, plan: Plan, tasks: tuple[Task, ...], machine: Machine) -> None:
+    """Run rounds over what is pending until nothing is: tasks that others have claimed are waited for."""
     while pending := store.pending(plan, tasks):
         check_stop()
-        work = _Work(station, store, iteration, machine, deque(pending))
+        work = _Work(station, store, plan.iteration, machine, deque(pending))
         n_slots = min(machine.n_slots, len(pending))
         with ThreadPoolExecutor(n_slots, thread_name_prefix=station.name) as pool:
             slots = [Slot(machine, store.folder / "scratch", index) for index in range(n_slots)]

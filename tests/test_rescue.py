@@ -43,7 +43,7 @@ def test_a_pass_that_failed_almost_everywhere_is_recognised_and_says_so(rescued)
     assert not selection.is_converged
     assert selection.counts.share("failed") > 0.9
     assert selection.why.startswith("rescue: ")
-    assert "early failed frames below 5 eV/Å are labelled and training is longer" in selection.why
+    assert "; 8 early failed frames below 5 eV/Å are labelled, training is longer" in selection.why
 
 
 def test_rescued_frames_are_counted_and_labelled(rescued):

@@ -27,8 +27,8 @@ def record_of(store: Store, iteration: int) -> dict:
     record = json.loads(store.iteration_file(iteration).read_text())
     for name in OF_THE_CLOCK:
         record.pop(name)
-    if record["selection"] is not None:
-        for walk in record["selection"]["walks"]:
+    for part in (record["initial"], record["selection"]):
+        for walk in part["walks"] if part is not None else []:
             walk.pop("sha256")  # of the product, which holds the times of its engine
     for member in record["ensemble"]["members"]:
         for name in ("model", "sha256"):

@@ -337,10 +337,14 @@ class Store:
                 self._writer = LedgerWriter(self._ledger_folder(), self.uuid[:8])
             return self._writer
 
-    def compact_labels(self) -> None:
-        """Merge this campaign's segments; only between stations, when nobody is writing."""
+    def end_segment(self) -> None:
+        """Close the segment that this process appends to; the next label opens a new one."""
         if self._writer is not None:
             self._writer.close()
+
+    def compact_labels(self) -> None:
+        """Merge this campaign's segments; only between stations, when nobody is writing."""
+        self.end_segment()
         self.ledger.compact(self.uuid[:8])
 
     def _ledger_folder(self) -> Path:
