@@ -144,6 +144,7 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
     reference = store.fingerprint(last.index)
     window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"
     engine = f"{reference['calculator']} {reference['version']}, functional {reference['functional']}"
+    learnt = last.labelling if campaign.final.n_steps is not None else iterations[ensemble.trained_in].labelling
     deterministic = campaign.label.reference.deterministic
     dispersion = "included" if reference["includes_dispersion"] else "not included"
     lines = [
@@ -156,7 +157,8 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
         f"- trust window: {window} (max force deviation of {len(ensemble.members)} members)",
         f"- labels: {'the same bits for the same input' if deterministic else 'not bit-reproducible'} (declared)",
         f"- reference: {engine}, dispersion {dispersion}, weights sha256 {reference['weights_sha256']}",
-        f"- training data: {last.labelling.dataset_frames} frames, sha256 {last.labelling.dataset_sha256}",
+        f"- training data: {learnt.dataset_frames} frames, sha256 {learnt.dataset_sha256}",
+        f"- trained in iteration {learnt.iteration}; dataset/ holds all {last.labelling.dataset_frames} frames",
         f"- campaign sha256: {last.campaign_sha256}",
         "",
         "## Region explored",

@@ -157,9 +157,7 @@ def status_table(found: dict[str, Any]) -> None:
     for row in found["iterations"]:
         table.add_row(*_status_row(row))
     console.print(table)
-    console.print(
-        "F RMSE: on held-out trajectories, eV/Å; out: frames out of the region; engine: its share of the wall time"
-    )
+    console.print("F RMSE: held-out forces, eV/Å; out: frames out of the region; engine: share of wall")
     for row in found["iterations"]:
         console.print(f"{row['index']:>2}  {', '.join(row['stages']) or 'initial'}: {row['verdict']}", soft_wrap=True)
         for name, ended in row["initial_failed"].items():

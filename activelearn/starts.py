@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,8 @@ def crystal(system: System, min_height_A: float) -> Frames:
     ConfigError
         The seed is unknown, or a perpendicular height of the supercell is below `min_height_A` (Å).
     """
+    if system.sha256 is not None:
+        _want_unchanged(system)
     atoms = seeds.load_structure(system.seed, Path.cwd())
     factors = system.supercell or seeds.factors_for_height(atoms.cell.array, min_height_A)
     built = seeds.supercell(atoms, factors)
@@ -37,6 +40,17 @@ def crystal(system: System, min_height_A: float) -> Frames:
     if np.linalg.det(frame.cell[0]) < 0.0:  # LAMMPS wants a right-handed cell; the crystal is the same
         frame = replace(frame, cell=frame.cell[:, [1, 0, 2]])
     return frame
+
+
+def _want_unchanged(system: System) -> None:
+    """Refuse a structure file that is not the one the campaign began with: later walks would start elsewhere."""
+    path = Path(system.seed)
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
+    if found != system.sha256:
+        raise ConfigError(
+            f"system {system.seed}: is not the file that the campaign began with (sha256 {found}) - wanted sha256 "
+            f"{system.sha256} - restore it, or run with --accept-changes to start later walks from the new one"
+        )
 
 
 def distorted(frame: Frames, perturb: Perturb, rng: np.random.Generator, *, scale: float) -> Frames:

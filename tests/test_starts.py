@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import yaml
 from ase.build import bulk
 from ase.io import write
 
-from activelearn.config import Perturb, System
+from activelearn.config import Perturb, System, difference, load_campaign
 from activelearn.errors import ConfigError
 from activelearn.seeds import heights
 from activelearn.starts import crystal, distorted
@@ -77,3 +78,20 @@ def test_a_left_handed_cell_is_the_same_crystal_right_handed(tmp_path):
     assert np.linalg.det(found.cell[0]) > 0
     there = found.to_ase()[0].get_all_distances(mic=True)
     assert np.allclose(np.sort(there), np.sort(atoms.repeat((2, 1, 1)).get_all_distances(mic=True)))
+
+
+def test_a_structure_file_is_part_of_the_campaign(tmp_path):
+    """An edited file shows as a changed campaign, and is not read in silence by one that is under way."""
+    path = tmp_path / "mine.extxyz"
+    write(path, bulk("Cu", cubic=True))
+    data = yaml.safe_load(load_campaign("copper_emt").to_yaml())
+    data["initial"]["systems"] = [{"seed": "mine.extxyz"}]
+    (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(data))
+    before = load_campaign(tmp_path / "campaign.yaml")
+    assert crystal(before.initial.systems[0], 5.0).n_atoms == 32
+    write(path, bulk("Cu", a=3.7, cubic=True))
+    after = load_campaign(tmp_path / "campaign.yaml")
+    assert [line.split(":")[0] for line in difference(before, after)] == ["initial.systems.0.sha256"]
+    with pytest.raises(ConfigError, match="is not the file that the campaign began with"):
+        crystal(before.initial.systems[0], 5.1)
+    assert crystal(after.initial.systems[0], 5.1).cell[0, 0, 0] == pytest.approx(7.4)

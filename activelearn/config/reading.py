@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -79,13 +80,19 @@ def _with_absolute_paths(campaign: Campaign, folder: Path) -> Campaign:
     known = {path.stem for path in shipped("seeds").glob("*.yaml")}
     for section in ("initial", "explore"):
         for system in data[section]["systems"] or ():
-            system["seed"] = system["seed"] if system["seed"] in known else _absolute(system["seed"], folder)
+            if system["seed"] not in known:
+                system["seed"] = _absolute(system["seed"], folder)
+                system["sha256"] = system["sha256"] or _checksum(Path(system["seed"]))
     reference = data["label"]["reference"]
     for settings, keys in ((reference, ("python", "weights")), (reference["arguments"], reference["arguments"])):
         settings |= {key: _absolute(settings[key], folder) for key in keys}
     if data["label"]["ledger"]:
         data["label"]["ledger"] = str((folder / Path(data["label"]["ledger"]).expanduser()).absolute())
     return Campaign.model_validate(data)
+
+
+def _checksum(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _absolute(value: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML

@@ -39,6 +39,9 @@ class System(Section):
     supercell: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
         default=None, description="Repetitions along a, b, c; null: the smallest with every height >= min_height_A."
     )
+    sha256: str | None = Field(
+        default=None, description="Checksum of the file; filled in when a campaign is read, so that it is part of it."
+    )
 
 
 class Perturb(Section):
