@@ -11,7 +11,7 @@ from typing import Any
 from activelearn import loop
 from activelearn.errors import ActiveLearnError
 from activelearn.records import End, Iteration
-from activelearn.status import progress
+from activelearn.status import StationProgress, progress
 from activelearn.store import Store
 
 _EVERY_S = 0.5
@@ -29,6 +29,7 @@ class Watcher:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
         self._shown = {record.index for record in self.store.iterations()}
+        self._began: dict[tuple[int, str], float] = {}
         self._said: dict[tuple[int, str], tuple[int, float]] = {}
         self._live: Any = None
 
@@ -61,25 +62,31 @@ class Watcher:
             if record.index not in self._shown:
                 self._shown.add(record.index)
                 self._print(iteration_line(record))
+        now = time.monotonic()
         stations = [p for p in progress(self.store) if not p.is_sealed]
+        for p in stations:
+            self._began.setdefault((p.iteration, p.station), now)
         if self._live is not None:
-            lines = [
-                f"  iteration {p.iteration}  {p.station:<8} {_bar(p.done, p.total)} {p.done}/{p.total}"
-                for p in stations
-            ]
+            lines = [f"  {_progress_line(p, now - self._began[p.iteration, p.station], bar=True)}" for p in stations]
             self._live.update("\n".join(lines))
             return
         for p in stations:
-            done, when = self._said.get((p.iteration, p.station), (-1, 0.0))
-            if done < 0 or (p.done != done and time.monotonic() - when > 10.0):
-                self._said[p.iteration, p.station] = (p.done, time.monotonic())
-                self._print(f"iteration {p.iteration}  {p.station:<8} {p.done}/{p.total}")
+            key = (p.iteration, p.station)
+            done, when = self._said.get(key, (-1, 0.0))
+            if done < 0 or (p.done != done and now - when > 10.0):
+                self._said[key] = (p.done, now)
+                self._print(_progress_line(p, now - self._began[key], bar=False))
 
     def _print(self, line: str) -> None:
         if self._live is not None:
             self._live.console.print(line, highlight=False)
         else:
             print(line, flush=True)
+
+
+def _progress_line(p: StationProgress, seconds: float, *, bar: bool) -> str:
+    drawn = f" {_bar(p.done, p.total)}" if bar else ""
+    return f"iteration {p.iteration}  {p.station:<8}{drawn} {p.done}/{p.total}  {seconds:.0f} s"
 
 
 def _bar(done: int, total: int, width: int = 30) -> str:
@@ -113,7 +120,7 @@ def end_report(store: Store, end: End) -> None:
     final = loop.seconds(store, "final", end.iteration)
     wall = sum(s.wall for s in seconds) + final.wall
     engine = sum(s.engine for s in seconds) + final.engine
-    print(("" if end.converged else "NOT converged: ") + end.message)
+    print(end.message)
     print(f"{wall:.0f} s at the stations, {100 * engine / max(wall, 1e-9):.0f} % of it in the engines")
     here, name = _short(store), store.latest_campaign().name
     print(f"next: activelearn status {here};  activelearn export {here} --to models-{name}")

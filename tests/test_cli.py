@@ -43,7 +43,7 @@ def test_a_run_to_the_bound_exits_3_and_says_what_is_left(ended):
     folder, done = ended
     assert done.returncode == 3, done.stderr
     n_left = Store(folder).iterations()[-1].selection.counts.candidate
-    assert f"NOT converged: not converged after 2 iterations (stop.max_iterations): {n_left} candidates" in done.stdout
+    assert f"not converged after 2 iterations (stop.max_iterations): {n_left} candidates" in done.stdout
     assert "next: activelearn status c;  activelearn export c --to models-tiny_copper" in done.stdout
 
 
@@ -70,7 +70,7 @@ def test_running_an_ended_campaign_again_says_the_same_at_once(copied):
     begin = time.monotonic()
     done = cli("run", campaign, "--folder", folder, "--machine", "machine.yaml", cwd=folder.parent)
     assert done.returncode == 3
-    assert "NOT converged: not converged after 2 iterations" in done.stdout
+    assert "not converged after 2 iterations" in done.stdout
     assert time.monotonic() - begin < 20.0
 
 
@@ -460,7 +460,7 @@ def test_on_a_terminal_progress_is_live(copied):
     assert b"\x1b[" in said
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
     assert re.search(r"iteration 2  final .*[█░]", text)
-    assert "NOT converged" in text
+    assert "not converged" in text
     assert "Traceback" not in text
 
 
