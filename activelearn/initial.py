@@ -39,6 +39,7 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     frames: Frames | None = starts.distorted(crystal, settings.perturb, rng, scale=p["scale"])
     meta = {"ended": "finished", "started": 0.0, "finished": 0.0}
     if settings.md is not None and frames is not None:
+        reference.want_identity(campaign.label.reference, slot, store.fingerprint(iteration)["sha256"])
         frames, meta["ended"], meta["started"], meta["finished"] = reference.molecular_dynamics(
             campaign.label.reference,
             frames,

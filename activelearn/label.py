@@ -44,7 +44,9 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     if frame.energy is not None and frame.forces is not None and frame.virial is not None:
         found = Label(float(frame.energy[0]), frame.forces[0], frame.virial[0])
     else:
-        found = reference.label(store.campaign(iteration).label.reference, frame, slot)
+        what = store.campaign(iteration).label.reference
+        reference.want_identity(what, slot, store.fingerprint(iteration)["sha256"])
+        found = reference.label(what, frame, slot)
     store.ledger_writer.append(p["key"], found)
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from activelearn.config import Reference, ReferenceMD
 from activelearn.engines.process import Session, Slot, session, worker_command
+from activelearn.errors import ConfigError
 from activelearn.frames import Frames, Label, make_origin
+
+#: References whose identity was found to be the sealed one, by slot.
+_identical: Final[set[tuple[str, ...]]] = set()
 
 
 def _request(reference: Reference, job: str, slot: Slot, *, timeout_s: float, **more: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -53,6 +57,27 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
     }
     identity["sha256"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return identity
+
+
+def want_identity(reference: Reference, slot: Slot, sha256: str) -> None:
+    """Refuse to label with another reference than the one that an iteration is sealed to (asked once per slot).
+
+    Raises
+    ------
+    ConfigError
+        The package or the weights were changed in the middle of an iteration.
+    """
+    asked = (reference.model_dump_json(), slot.machine.name, str(slot.index), sha256)
+    if asked in _identical:
+        return
+    found = fingerprint(reference, slot)
+    if found["sha256"] != sha256:
+        raise ConfigError(
+            f"label.reference: {reference.calculator} is now {found['version']} (weights sha256 "
+            f"{found['weights_sha256']}), which is not what this iteration is sealed to - wanted the same version, "
+            "weights and arguments for all its labels - install the version of iter-*/reference.json and run again"
+        )
+    _identical.add(asked)
 
 
 def structure(frame: Frames, index: int = 0) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from activelearn.config import Machine, Reference, ReferenceMD
 from activelearn.engines import process
 from activelearn.engines import reference as engine
 from activelearn.engines.process import Slot
-from activelearn.errors import EngineError
+from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import Frames
 
 HERE = str(Path(__file__).parent)
@@ -241,3 +241,17 @@ def test_weights_that_are_not_there_are_an_engine_error(slot, tmp_path):
         engine.fingerprint(odd("Settings", weights=str(tmp_path / "none")), slot)
     with pytest.raises(EngineError, match="package no_such_package is not installed"):
         engine.fingerprint(odd("Settings", weights="no_such_package:w.pth"), slot)
+
+
+def test_an_upgrade_in_the_middle_of_an_iteration_is_refused(slot, monkeypatch):
+    emt = Reference(calculator="ase.calculators.emt:EMT", package="ase", functional="none", includes_dispersion=False)
+    sealed = engine.fingerprint(emt, slot)["sha256"]
+    monkeypatch.setattr(engine, "_identical", set())
+    engine.want_identity(emt, slot, sealed)
+    monkeypatch.setattr(engine, "fingerprint", None)
+    engine.want_identity(emt, slot, sealed)  # asked once
+    other = {"sha256": "other", "version": "9.9", "weights_sha256": None}
+    monkeypatch.setattr(engine, "fingerprint", lambda *_: other)
+    monkeypatch.setattr(engine, "_identical", set())
+    with pytest.raises(ConfigError, match=r"is now 9.9 .* which is not what this iteration is sealed to"):
+        engine.want_identity(emt, slot, sealed)
