@@ -76,14 +76,17 @@ class Claim:
 
     def holder(self) -> dict[str, Any] | None:
         """Return what the holder wrote (host, pid, started, token, since), or None if there is none."""
+        return self._read(self.path)
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Any] | None:
+        """Return the content of a lock file; {} if it is damaged, None if it is not there."""
         try:
-            text = self.path.read_text()
+            found = json.loads(path.read_text())
         except FileNotFoundError:
             return None
-        try:
-            found = json.loads(text)
         except ValueError:
-            found = {}
+            return {}  # half a lock file of a dead writer
         return found if isinstance(found, dict) else {}
 
     def is_ours(self) -> bool:
@@ -144,14 +147,11 @@ class Claim:
             os.rename(self.path, aside)
         except FileNotFoundError:
             return
-        try:
-            if json.loads(aside.read_text()).get("token") != holder.get("token"):
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, self.path)
-        except (ValueError, AttributeError):
-            pass  # half a lock file of a dead writer: gone for good
-        finally:
-            aside.unlink(missing_ok=True)
+        taken = self._read(aside)
+        if taken and taken.get("token") != holder.get("token"):
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, self.path)
+        aside.unlink(missing_ok=True)
 
 
 class Lease:
