@@ -25,7 +25,7 @@ from activelearn.config import (
     load_machine,
     preset_names,
 )
-from activelearn.errors import ActiveLearnError, ConfigError
+from activelearn.errors import ActiveLearnError, ConfigError, FolderHeld
 
 app = typer.Typer(
     name="activelearn",
@@ -192,7 +192,7 @@ def _drive(
     store = Store.create(folder, campaign)
     caught: list[int] = []
     process.allow_engines()
-    with Lease(store.folder, wait=wait, on_lost=process.stop_engines), _signals(caught):
+    with Lease(store.folder, wait=wait, on_lost=process.stop_engines) as lease, _signals(caught):
         _accept_changes(store, campaign, accept=accept)
         store.sweep(machine)
         if refuse_failing:
@@ -204,6 +204,11 @@ def _drive(
             with Watcher(store):
                 end = run_local(store, machine)
         except ActiveLearnError:
+            if lease.is_lost:
+                raise FolderHeld(
+                    f"{folder}: was taken over by another run while this process was frozen - wanted one driver a "
+                    f"folder - see how it goes on: activelearn status {folder}"
+                ) from None
             if not caught:
                 raise
             print("stopped on request; everything finished is published - go on with the same command", file=sys.stderr)

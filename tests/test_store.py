@@ -927,6 +927,7 @@ def test_a_driver_that_lost_its_lease_stops(tmp_path, monkeypatch):
         lease.claim.path.unlink()
         assert other.acquire()
         assert lost.wait(5.0)
+    assert lease.is_lost
     assert other.is_ours(), "and it does not take the lease of the other with it"
 
 

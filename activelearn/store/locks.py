@@ -172,6 +172,7 @@ class Lease:
         self.session = folder / "sessions" / f"{time.strftime('%Y%m%dT%H%M%S')}-{unique_suffix()}"
         self.wait = wait
         self.on_lost = on_lost
+        self.is_lost = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
 
@@ -207,6 +208,7 @@ class Lease:
         while not self._stop.wait(HEARTBEAT_S):
             with contextlib.suppress(OSError):  # a hiccup of the file system is no reason to stop beating
                 if not self.claim.is_ours():
+                    self.is_lost = True
                     self.on_lost()  # another driver took us for dead: two must not drive one folder
                     return
                 self.claim.heartbeat()
