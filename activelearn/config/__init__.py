@@ -7,6 +7,10 @@ and sealed with the campaign. Below this module nobody sees a dict.
 
 from __future__ import annotations
 
+from activelearn.config.campaign import Campaign
+from activelearn.config.exploring import Explore, Initial, Perturb, ReferenceMD, Stage, System
+from activelearn.config.labelling import Label, Reference
+from activelearn.config.machine import Machine
 from activelearn.config.messages import nearest
 from activelearn.config.reading import (
     PRESET_SECTIONS,
@@ -18,28 +22,9 @@ from activelearn.config.reading import (
     preset_names,
     shipped,
 )
-from activelearn.config.sections import (
-    Campaign,
-    Descriptor,
-    Explore,
-    FinalModels,
-    Guards,
-    Initial,
-    Label,
-    LearningRate,
-    Machine,
-    Perturb,
-    Prefactors,
-    Reference,
-    ReferenceMD,
-    Rescue,
-    Section,
-    Select,
-    Stage,
-    Stop,
-    System,
-    Train,
-)
+from activelearn.config.section import Section
+from activelearn.config.selecting import Guards, Rescue, Select, Stop
+from activelearn.config.training import Descriptor, FinalModels, LearningRate, Prefactors, Train
 
 __all__ = [
     "PRESET_SECTIONS",

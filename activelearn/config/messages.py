@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from activelearn.config.sections import Section
+from activelearn.config.section import Section
 from activelearn.errors import ConfigError
 
 T = TypeVar("T", bound=Section)

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import yaml
 
+from activelearn.config.campaign import Campaign
+from activelearn.config.machine import Machine
 from activelearn.config.messages import nearest, validated
-from activelearn.config.sections import Campaign, Machine
 from activelearn.errors import ConfigError
 
 #: Sections of a campaign that may name a preset, and the folder of params/ it comes from.

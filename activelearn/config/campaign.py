@@ -1,0 +1,64 @@
+"""A campaign: all of its sections."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import yaml
+from pydantic import Field, NonNegativeInt, model_validator
+
+from activelearn.config.exploring import Explore, Initial, Stage
+from activelearn.config.labelling import Label
+from activelearn.config.section import Name, Section
+from activelearn.config.selecting import Select, Stop
+from activelearn.config.training import FinalModels, Train
+
+
+class Campaign(Section):
+    """All of a campaign."""
+
+    name: Name
+    description: str = ""
+    random_seed: NonNegativeInt = 1
+    type_map: tuple[str, ...] = Field(min_length=1, description="Elements, in the order of the models' types.")
+    initial: Initial
+    explore: Explore
+    select: Select = Select()
+    label: Label
+    train: Train = Train()
+    stop: Stop = Stop()
+    final: FinalModels = FinalModels()
+
+    @model_validator(mode="after")
+    def _check(self) -> Campaign:
+        if len(set(self.type_map)) < len(self.type_map):
+            raise ValueError(f"type_map names an element twice: {list(self.type_map)}")
+        sel = self.train.descriptor.sel
+        if sel is not None and len(sel) != len(self.type_map):
+            raise ValueError(f"train.descriptor.sel has {len(sel)} numbers for {len(self.type_map)} elements")
+        n_systems = len(self.explore.systems or self.initial.systems)
+        for stage in self.explore.stages:
+            if stage.systems and max(stage.systems) >= n_systems:
+                raise ValueError(
+                    f"explore stage {stage.name} names system {max(stage.systems)} of {n_systems} (from 0)"
+                )
+        return self
+
+    @property
+    def min_height_A(self) -> float:
+        """Smallest perpendicular height of a cell, Å."""
+        return self.initial.min_height_A or self.train.descriptor.rcut
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of this name."""
+        return next(stage for stage in self.explore.stages if stage.name == name)
+
+    def to_yaml(self) -> str:
+        """Return the resolved campaign; reading it back gives an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the resolved campaign; the machine is not part of it."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,76 @@
+"""The trust window, the guards, the picks, and when the loop ends."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from activelearn.config.section import Fraction, Pair, Section
+
+
+class Guards(Section):
+    """What counts as inside the exploration region; a frame beyond ends its walk."""
+
+    min_distance_fraction: NonNegativeFloat = Field(
+        default=0.6, description="Shortest allowed distance, as a fraction of the sum of the covalent radii."
+    )
+    min_distances_A: dict[Pair, PositiveFloat] = Field(default={}, description="By pair, such as {P-S: 1.5} (Å).")
+    volume_ratio: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(0.6, 1.6), description="Allowed volume relative to the walk's start."
+    )
+    min_angle_deg: PositiveFloat = Field(default=30.0, description="Smallest cell angle; the largest is 180 minus it.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Guards:
+        low, high = self.volume_ratio
+        if not low < 1.0 < high:
+            raise ValueError(f"volume_ratio = [{low:g}, {high:g}] must enclose 1, the start of a walk")
+        return self
+
+
+class Rescue(Section):
+    """What happens when nearly every frame of a pass failed."""
+
+    failed_share: Fraction = Field(default=0.5, description="A pass with more failed frames than this is rescued.")
+    max_devi_f: PositiveFloat = Field(default=1.5, description="Take failed frames up to this deviation (eV/Å).")
+    frames_per_walk: PositiveInt = 4
+    train_factor: PositiveFloat = Field(default=1.5, description="Training after a rescue is this much longer.")
+    max_in_a_row: PositiveInt = Field(default=3, description="A pass that needs one more than this in a row ends it.")
+
+
+class Select(Section):
+    """The trust window and what is picked from it."""
+
+    f_lo: PositiveFloat = Field(default=0.15, description="Below: accurate (eV/Å).")
+    f_hi: PositiveFloat = Field(default=0.35, description="From here on: failed (eV/Å).")
+    pick: Literal["random"] = Field(default="random", description="How candidates are chosen under the cap.")
+    max_frames: PositiveInt = Field(default=200, description="Cap of chosen frames per iteration.")
+    max_per_cell: PositiveInt | None = Field(default=None, description="Cap per stage x T x P.")
+    max_per_walk: PositiveInt | None = Field(default=None, description="Cap per walk.")
+    guards: Guards = Guards()
+    rescue: Rescue = Rescue()
+
+    @model_validator(mode="after")
+    def _check(self) -> Select:
+        if self.f_lo >= self.f_hi:
+            raise ValueError(f"f_lo = {self.f_lo:g} eV/Å must be below f_hi = {self.f_hi:g} eV/Å")
+        if self.rescue.max_devi_f <= self.f_hi:
+            raise ValueError(
+                f"rescue.max_devi_f = {self.rescue.max_devi_f:g} eV/Å must be above f_hi = {self.f_hi:g} eV/Å, else no "
+                "failed frame could ever be rescued"
+            )
+        return self
+
+
+class Stop(Section):
+    """When the loop ends (definitions: facts/definitions.md 4.0)."""
+
+    max_iterations: PositiveInt = Field(default=20, description="Passes of exploration at the most.")
+    candidate_share: Fraction = Field(default=0.01, description="Quiet below this share of candidates.")
+    failed_share: Fraction = Field(default=0.01, description="Quiet below this share of failed frames.")
+    out_of_region_share: Fraction = Field(
+        default=0.05, description="With more frames out of the region than this, a stage is never called quiet."
+    )
+    min_frames: PositiveInt = Field(default=200, description="A verdict wants at least so many frames ...")
+    min_walks: PositiveInt = Field(default=8, description="... from at least so many walks.")
