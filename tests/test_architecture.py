@@ -41,7 +41,7 @@ FLOORS = (
 GROUND = FLOORS[0] | FLOORS[1]
 LOOP = 7
 #: Rooms beside the stairs.
-GLASS_AND_BENCHMARK = {"units", "errors", "frames", "records", "config", "seeds", "packing", "starts", "engines", "store", "tasks"}
+GLASS_AND_BENCHMARK = GROUND | {"seeds", "geometry", "packing", "starts", "engines", "store", "tasks"}
 ANNEXES = {
     "glass": GLASS_AND_BENCHMARK,
     "benchmark": GLASS_AND_BENCHMARK,
