@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from activelearn import geometry, loop, starts
-from activelearn.config import Campaign, Machine
+from activelearn import geometry, inherited, loop, packing, starts
+from activelearn.config import Campaign, Machine, Packed, Stage
 from activelearn.engines.process import run_command
 from activelearn.errors import ActiveLearnError, ConfigError
 from activelearn.frames import Frames
@@ -56,7 +56,9 @@ def check(campaign: Campaign, machine: Machine, folder: Path) -> Checked:
     problems += _programs(campaign, machine)
     problems += _folder(folder, machine)
     problems += _elements(campaign, crystals)
-    facts = [] if problems else _facts(campaign, machine, crystals)
+    wrong, inheritance = inherited.inspected(campaign, folder)
+    problems += wrong
+    facts = [] if problems else [*_facts(campaign, machine, crystals), *inheritance]
     return Checked(list(dict.fromkeys(problems)), facts)
 
 
@@ -65,9 +67,25 @@ def _systems(campaign: Campaign, section: str) -> Iterator[tuple[str, Frames | s
     for i, system in enumerate(systems):
         where = f"{section}.systems.{i}"
         try:
-            yield where, starts.crystal(system, campaign.min_height_A)
+            if system.packed is None:
+                yield where, starts.crystal(system, campaign.min_height_A)
+            else:
+                yield from ((where, f"{where}: {problem}") for problem in _packing(campaign, system.packed))
         except ConfigError as error:
             yield where, f"{where}: {error}"
+
+
+def _packing(campaign: Campaign, packed: Packed) -> Iterator[str]:
+    """Yield what is wrong with a packing; raises ConfigError if it cannot be packed at all."""
+    said, box = packing.describe(packed), packing.box_of(packed)
+    if box < campaign.min_height_A:
+        yield (
+            f"{said}: a box of {box:.2f} Å - wanted at least {campaign.min_height_A:g} Å (initial.min_height_A, else "
+            "the cutoff) - raise n_atoms or n_units"
+        )
+    lacking = sorted(set(packing.number_densities(packed)) - set(campaign.type_map))
+    if lacking:
+        yield f"{said}: type_map lacks {', '.join(lacking)} - wanted every element of the systems - add them"
 
 
 def _outside(campaign: Campaign, frame: Frames) -> list[str]:
@@ -108,16 +126,17 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
 def _stages(campaign: Campaign) -> list[str]:
     problems = []
     stop = campaign.stop
-    n_systems = len(campaign.explore.systems or campaign.initial.systems)
+    n_systems = len(campaign.explored_systems)
     for i, stage in enumerate(campaign.explore.stages):
-        n_walks = stage.n_walks * len(stage.cells)
+        n_walks = stage.n_walks * len(stage.conditions)
         n_frames = n_walks * stage.n_frames
         n_starts = len(stage.systems or range(n_systems)) * len(campaign.explore.start_scales)
+        n_starts = 1 if stage.start == "dataset" else n_starts
         if n_walks < n_starts:
             problems.append(
                 f"explore.stages.{i} ({stage.name}): {n_walks} walks a pass for {n_starts} starts (systems x "
                 f"start_scales) - wanted every start walked before a pass can be called quiet - raise n_walks to "
-                f"{-(-n_starts // len(stage.cells))}"
+                f"{-(-n_starts // len(stage.conditions))}"
             )
         if n_walks < stop.min_walks or n_frames < stop.min_frames:
             problems.append(
@@ -197,6 +216,19 @@ def _folder(folder: Path, machine: Machine) -> list[str]:
     return []
 
 
+def _matrix(stage: Stage) -> str:
+    """Return the axes of a stage's matrix in words."""
+    heats = [f"{t:g}" for t in stage.temperatures_K] + [f"{a:g} to {b:g}" for a, b in stage.ramps_K]
+    parts = [f"{', '.join(heats)} K"]
+    if stage.pressures_bar:
+        parts.append(f"{', '.join(f'{p:g}' for p in stage.pressures_bar)} bar")
+    if stage.deformations:
+        parts.append(f"{', '.join(stage.deformations)} to {', '.join(f'{s:+g}' for s in stage.strains)}")
+    if stage.start == "dataset":
+        parts.append("from frames of the data set")
+    return " x ".join(parts)
+
+
 def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames]) -> list[str]:
     md = campaign.initial.md
     n_copies = len(campaign.initial.cells) * campaign.initial.copies
@@ -208,10 +240,9 @@ def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames]) -> list
         f"initial: {n_copies} {kind}, {n_initial} labels by {reference.calculator} ({reference.functional})",
     ]
     for stage in campaign.explore.stages:
-        n_walks = stage.n_walks * len(stage.cells)
-        temperatures = ", ".join(f"{t:g}" for t in stage.temperatures_K)
+        n_walks = stage.n_walks * len(stage.conditions)
         facts.append(
-            f"stage {stage.name}: {stage.ensemble} at {temperatures} K, {n_walks} walks of {stage.n_steps} steps, "
+            f"stage {stage.name}: {stage.ensemble}, {_matrix(stage)}; {n_walks} walks of {stage.n_steps} steps, "
             f"{n_walks * stage.n_frames} frames a pass"
         )
     window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from activelearn import geometry, select, starts
-from activelearn.config import Campaign, Stage
+from activelearn import descriptor, geometry, seeds, select, starts
+from activelearn.config import Campaign, Condition, Stage, Stop
 from activelearn.engines import lammps
+from activelearn.engines.lammps import Drive
 from activelearn.engines.process import Slot
+from activelearn.errors import StoreError
 from activelearn.frames import FloatArray, Frames, make_origin
-from activelearn.records import Ensemble, Explored, Selection, Task
+from activelearn.records import Counts, Ensemble, Explored, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import file_sha256
 from activelearn.tasks import Station
@@ -21,45 +25,145 @@ def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
     """Return the stages of this pass: the first one, and then what the last selection asked for.
 
     Stages are cumulative: a pass over the last stage walks the earlier ones too, with the same ensemble, so that
-    convergence is a statement on the whole region.
+    convergence is a statement on the whole region. A stage that was added to the campaign joins when those before it
+    are quiet.
     """
-    if iteration <= 1:
-        return [campaign.explore.stages[0]]
-    names = store.result("select", iteration - 1, Selection).next_stages
-    known = [stage for stage in campaign.explore.stages if stage.name in names]
-    return known or [campaign.explore.stages[0]]  # all were renamed by an accepted change: begin anew
+    before = selections_before(store, iteration, 1)
+    stages = campaign.explore.stages
+    if not before:
+        return [stages[0]]
+    last = before[0]
+    known = [i for i, stage in enumerate(stages) if stage.name in last.next_stages]
+    n = max(known, default=0) + 1  # all were renamed by an accepted change: begin anew
+    if set(last.quiet_stages) == set(last.stages) == {stage.name for stage in stages[:n]}:
+        n += 1
+    return list(stages[:n])
+
+
+def selections_before(store: Store, iteration: int, n: int) -> list[Selection]:
+    """Return the last `n` selections before an iteration, latest first (passes that only add data have none)."""
+    found: list[Selection] = []
+    for i in range(iteration - 1, 0, -1):
+        if len(found) == n:
+            break
+        if store.is_sealed("select", i):
+            found.append(store.result("select", i, Selection))
+    return found
 
 
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
-    """One task per walk: stage x temperature x pressure x replica; a pass deals out all starts."""
+    """One task per walk: stage x cell of its matrix x replica; a pass deals out all starts."""
     ensemble = store.result("train", iteration - 1, Ensemble)
     models = tuple(member.model for member in ensemble.members)
-    n_systems = len(campaign.explore.systems or campaign.initial.systems)
     tasks = []
     for stage in stages_of(campaign, store, iteration):
-        systems = stage.systems or tuple(range(n_systems))
-        starts = [(system, scale) for scale in campaign.explore.start_scales for system in systems]
-        for cell, (temperature_K, pressure_bar) in enumerate(stage.cells):
-            for walk in range(stage.n_walks):
-                system, scale = starts[(cell * stage.n_walks + walk + iteration) % len(starts)]
-                parameters = {
-                    "stage": stage.name,
-                    "temperature_K": temperature_K,
-                    "pressure_bar": pressure_bar,
-                    "system": system,
-                    "scale": scale,
-                }
-                pressure = "" if pressure_bar is None else f"-{pressure_bar:g}bar"
-                name = f"{stage.name}-{temperature_K:g}K{pressure}-s{system}-{walk:03d}"
+        starts_of_stage = _starts(campaign, stage)
+        walk_of_stage = 0
+        for condition, n_walks in zip(stage.conditions, walks_of(campaign, store, iteration, stage), strict=True):
+            for walk in range(n_walks):
+                system, scale = starts_of_stage[(walk_of_stage + iteration) % len(starts_of_stage)]
+                walk_of_stage += 1
+                start = {"system": system, "scale": scale}
+                parameters = {"stage": stage.name, **condition._asdict(), **start}
+                origin = "data" if system is None else f"s{system}"
+                name = f"{stage.name}-{condition}-{origin}-{walk:03d}"
                 tasks.append(Task(id=name, kind="walk", parameters=parameters, inputs=models))
     return tasks
 
 
-def start_of(campaign: Campaign, task: Task, rng: np.random.Generator) -> Frames:
-    """Return the starting frame of a walk: a perturbed crystal."""
-    systems = campaign.explore.systems or campaign.initial.systems
-    crystal = starts.crystal(systems[task.parameters["system"]], campaign.min_height_A)
-    return starts.distorted(crystal, campaign.explore.perturb, rng, scale=task.parameters["scale"])
+def _starts(campaign: Campaign, stage: Stage) -> list[tuple[int | None, float]]:
+    """Return (system, linear scale) of every start of a stage; a start from the data set has no system."""
+    if stage.start == "dataset":
+        return [(None, 1.0)]
+    systems = stage.systems or tuple(range(len(campaign.explored_systems)))
+    return [(system, scale) for scale in campaign.explore.start_scales for system in systems]
+
+
+def walks_of(campaign: Campaign, store: Store, iteration: int, stage: Stage) -> list[int]:
+    """Return the walks of every cell of a stage: half where the last passes were quiet.
+
+    Never so few that the stage could not be called quiet as a whole, or that a start were left out.
+    """
+    n_walks = [stage.n_walks] * len(stage.conditions)
+    if campaign.explore.quiet_passes is None:
+        return n_walks
+    stop = campaign.stop
+    least = max(len(_starts(campaign, stage)), stop.min_walks, -(-stop.min_frames // stage.n_frames))
+    quiet = quiet_cells(selections_before(store, iteration, campaign.explore.quiet_passes), campaign)
+    for i, condition in enumerate(stage.conditions):
+        spare = sum(n_walks) - least
+        if (stage.name, *condition) in quiet and spare > 0:
+            n_walks[i] -= min(stage.n_walks // 2, spare)
+    return n_walks
+
+
+def quiet_cells(passes: Sequence[Selection], campaign: Campaign) -> set[tuple[Any, ...]]:
+    """Return (stage, *condition) of the cells that were quiet in all of the last passes; none if there are too few."""
+    if len(passes) < (campaign.explore.quiet_passes or 0) or not passes:
+        return set()
+
+    def quiet(selection: Selection) -> set[tuple[Any, ...]]:
+        return {
+            (cell.stage, *(getattr(cell, name) for name in Condition._fields))
+            for cell in selection.cells
+            if _is_quiet(cell.counts, campaign.stop)
+        }
+
+    return set.intersection(*(quiet(selection) for selection in passes))
+
+
+def _is_quiet(counts: Counts, stop: Stop) -> bool:
+    is_sampled = counts.in_region > 0 and counts.refused_walks == 0
+    shares = counts.share("candidate") < stop.candidate_share and counts.share("failed") < stop.failed_share
+    return is_sampled and shares
+
+
+def condition_of(task: Task) -> Condition:
+    """Return the cell of the matrix that a walk is of."""
+    return Condition(**{name: task.parameters[name] for name in Condition._fields})
+
+
+def start_of(campaign: Campaign, store: Store, iteration: int, task: Task, rng: np.random.Generator) -> Frames:
+    """Return the starting frame of a walk: a distorted crystal or packing, or a frame of the data set."""
+    index = task.parameters["system"]
+    if index is None:
+        return _from_dataset(campaign, store, iteration, rng)
+    found = starts.structures(campaign, store, campaign.explored_systems[index])
+    frame = found[int(rng.integers(len(found)))] if len(found) > 1 else found
+    return starts.distorted(frame, campaign.explore.perturb, rng, scale=task.parameters["scale"])
+
+
+def _from_dataset(campaign: Campaign, store: Store, iteration: int, rng: np.random.Generator) -> Frames:
+    """Return a frame of the data set as it stood when the iteration began, each equally likely.
+
+    Isolated atoms and dimers, and cells lower than the cutoff, are no starts.
+    """
+    counts = np.array([store.n_training_frames(i) for i in range(iteration)])
+    for _ in range(1000):
+        where = int(rng.choice(iteration, p=counts / counts.sum()))
+        parts = store.frames(store.dataset_file(where))
+        sizes = np.array([len(part) for part in parts])
+        part = parts[int(rng.choice(len(parts), p=sizes / sizes.sum()))]
+        frame = part[int(rng.integers(len(part)))].without_labels()
+        if frame.n_atoms > 2 and seeds.heights(frame.cell[0]).min() >= campaign.min_height_A:
+            return frame
+    raise StoreError(
+        f"{store.folder}: no frame of the data set is fit to start from (every cell lower than the cutoff)"
+    )
+
+
+def drive_of(campaign: Campaign, stage: Stage, condition: Condition, cell: FloatArray, velocity_seed: int) -> Drive:
+    """Return what drives a walk that starts in a LAMMPS cell (3, 3), Å.
+
+    A driven cell leaves the guards at a known step, so the walk is ended there: what lies beyond is out of the region.
+    """
+    if condition.mode is None or condition.strain is None:
+        return Drive(condition, velocity_seed)
+    progress = np.arange(stage.n_frames) * stage.every / stage.n_steps
+    cells = geometry.deformed(cell, condition.mode, condition.strain, np.append(progress, 1.0))
+    outside = geometry.first_outside_box(cells[:-1], campaign.select.guards)
+    last_step = None if outside is None else outside[0] * stage.every
+    return Drive(condition, velocity_seed, final_cell=cells[-1], last_step=last_step)
 
 
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
@@ -67,36 +171,51 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     campaign = store.campaign(iteration)
     stage = campaign.stage(task.parameters["stage"])
     rng = store.rng(iteration, "explore", task.id)
-    start = start_of(campaign, task, rng)
+    start = start_of(campaign, store, iteration, task, rng)
     folder = store.scratch(slot.machine, f"{iteration:03d}", task.id)
-    lammps.write_data(folder / "conf.lmp", start, campaign.type_map)
-    text = lammps.walk_input(
-        stage,
-        models=[str(store.folder / model) for model in task.inputs],
-        type_map=campaign.type_map,
-        temperature_K=task.parameters["temperature_K"],
-        pressure_bar=task.parameters["pressure_bar"],
-        velocity_seed=int(rng.integers(1, 2**31 - 1)),
-    )
+    cell = lammps.write_data(folder / "conf.lmp", start, campaign.type_map)
+    drive = drive_of(campaign, stage, condition_of(task), cell, int(rng.integers(1, 2**31 - 1)))
+    models = [str(store.folder / model) for model in task.inputs]
+    text = lammps.walk_input(stage, drive, models=models, type_map=campaign.type_map)
     walk, started, finished = lammps.timed_walk(folder, text, start.symbols, slot)
-    arrays, meta = reduce_walk(campaign, task, walk, frames_of(task, start, walk), rng=rng, sel=store.sel())
+    limits = Limits(select.window_of(campaign, store, iteration), store.sel())
+    arrays, meta = reduce_walk(campaign, task, walk, frames_of(stage, task, start, walk), limits, rng)
     meta |= {"started": started, "finished": finished, "iteration": iteration}
     store.publish_product("explore", iteration, task.id, arrays, meta)
     store.drop_scratch(folder, slot.machine)
 
 
-def frames_of(task: Task, start: Frames, walk: lammps.WalkOutput) -> Frames:
-    """Return the whole frames of a walk with their origin."""
+def frames_of(stage: Stage, task: Task, start: Frames, walk: lammps.WalkOutput) -> Frames:
+    """Return the whole frames of a walk with their origin; temperature and strain are those imposed at the step."""
+    condition = condition_of(task)
+    progress = walk.step / stage.n_steps
+    to_K = condition.temperature_K if condition.to_temperature_K is None else condition.to_temperature_K
     origin = make_origin(
         len(walk.step),
         walk=task.id,
         step=walk.step,
-        temperature_K=task.parameters["temperature_K"],
-        pressure_bar=task.parameters["pressure_bar"] or 0.0,
-        strain=task.parameters["scale"] - 1.0,
+        temperature_K=condition.temperature_K + progress * (to_K - condition.temperature_K),
+        pressure_bar=condition.pressure_bar or 0.0,
+        strain=task.parameters["scale"] - 1.0 if condition.strain is None else condition.strain * progress,
         max_devi_f=walk.max_devi_f,
     )
     return Frames(start.symbols, walk.cell, walk.positions, start.pbc, origin=origin)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a walk is judged by.
+
+    Parameters
+    ----------
+    window
+        f_lo and f_hi, eV/Å.
+    sel
+        Most neighbours by type that the models hold.
+    """
+
+    window: tuple[float, float]
+    sel: tuple[int, ...]
 
 
 def reduce_walk(
@@ -104,30 +223,31 @@ def reduce_walk(
     task: Task,
     walk: lammps.WalkOutput,
     frames: Frames,
-    *,
+    limits: Limits,
     rng: np.random.Generator,
-    sel: tuple[int, ...],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Classify every planned frame of a walk and keep candidates and, for a rescue, its earliest failed frames.
+    """Classify every planned frame of a walk and keep what selection may want (:func:`select.worth_keeping`).
 
     Returns
     -------
     arrays
         ``step``, ``max_devi_f``, ``temperature_K``, ``potential_energy``, ``volume`` of the whole frames; ``kind`` of
-        every planned frame (:class:`activelearn.select.Kind`); the kept Frames under ``kept/``.
+        every planned frame (:class:`activelearn.select.Kind`); of the kept frames: the Frames under ``kept/``,
+        ``kept_kind``, ``kept_mined``, ``kept_model_forces`` (of the model that drove the walk, eV/Å) and, where the
+        picker wants it, ``kept_descriptor``.
     meta
         How it ended.
     """
     stage = campaign.stage(task.parameters["stage"])
-    outside = _outside(campaign, frames, walk.max_devi_f, sel)
+    outside = _outside(campaign, frames, walk.max_devi_f, limits)
     kind = select.classify_walk(
         walk.max_devi_f,
         n_planned=stage.n_frames,
-        window=(campaign.select.f_lo, campaign.select.f_hi),
+        window=limits.window,
         outside_from=None if outside is None else outside[0],
         is_broken=walk.ended != "finished",
     )
-    kept = select.worth_keeping(kind[: len(walk.step)], walk.max_devi_f, campaign.select, rng)
+    kept = select.worth_keeping(kind, walk.max_devi_f, campaign.select, rng)
     arrays = {
         "step": walk.step,
         "max_devi_f": walk.max_devi_f,
@@ -136,8 +256,12 @@ def reduce_walk(
         "volume": frames.volume,
         "kind": kind,
         "kept_kind": kind[kept],
+        "kept_mined": np.isin(kept, select.mined(kind, campaign.select)),
+        "kept_model_forces": walk.forces[kept].astype(np.float32),
         **frames[kept].arrays("kept/"),
     }
+    if campaign.select.needs_descriptor:
+        arrays["kept_descriptor"] = descriptor.of_frames(frames[kept], campaign.type_map)
     ended = walk.ended if outside is None else f"out of region: {outside[1]}"
     if outside is not None and walk.ended != "finished":
         ended += f"; later {walk.ended}"
@@ -151,9 +275,7 @@ def _first_bad_step(stage: Stage, walk: lammps.WalkOutput, outside: tuple[int, s
     return 0 if len(walk.step) == 0 else int(walk.step[-1]) + stage.every
 
 
-def _outside(
-    campaign: Campaign, frames: Frames, max_devi_f: FloatArray, sel: tuple[int, ...]
-) -> tuple[int, str] | None:
+def _outside(campaign: Campaign, frames: Frames, max_devi_f: FloatArray, limits: Limits) -> tuple[int, str] | None:
     """Return the first frame past a geometry guard or past `sel`, and why.
 
     Neighbours are counted where an overflow would matter or show: in every frame that may be labelled, in the densest
@@ -165,11 +287,11 @@ def _outside(
     inside = frames[: outside[0]] if outside is not None else frames
     if len(inside):
         densest = int(np.argmin(inside.volume))
-        may_be_labelled = np.flatnonzero(max_devi_f[: len(inside)] >= campaign.select.f_lo).tolist()
+        may_be_labelled = np.flatnonzero(max_devi_f[: len(inside)] >= limits.window[0]).tolist()
         for k in sorted({densest, len(inside) - 1, *may_be_labelled}):
             most = geometry.most_neighbours(inside[k], campaign.train.descriptor.rcut, campaign.type_map)
-            if (most > np.array(sel)).any():
-                return k, f"{most.tolist()} neighbours within the cutoff, sel holds {list(sel)}"
+            if (most > np.array(limits.sel)).any():
+                return k, f"{most.tolist()} neighbours within the cutoff, sel holds {list(limits.sel)}"
     return outside
 
 

@@ -109,7 +109,7 @@ def _write_all(store: Store, folder: Path, ensemble: Ensemble, iterations: list[
             shutil.copyfile(store.folder / member.compressed, folder / f"compressed-{member.index}.pb")
     kind = "compressed" if ensemble.members[0].compressed is not None else "frozen"
     _write_inputs(campaign, folder, [f"{kind}-{member.index}.pb" for member in ensemble.members])
-    training, held_out = store.dataset(last), store.frames(store.held_out_file)
+    training, held_out = store.dataset(last), store.held_out(last)
     (folder / "dataset").mkdir()
     for name, parts in (("training", training), ("held-out", held_out)):
         write_extxyz(parts, folder / "dataset" / f"{name}.extxyz")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,14 +40,16 @@ def shortest_allowed(guards_json: str, kinds: tuple[str, ...]) -> FloatArray:
 
 def too_close(frame: Frames, guards: Guards) -> str | None:
     """Return the pair of a one-frame Frames that is closer than the guards allow, such as ``P-S 1.02 Å``, or None."""
-    from ase.neighborlist import primitive_neighbor_list
+    from matscipy.neighbours import neighbour_list
 
     kinds = tuple(sorted(set(frame.symbols)))
     allowed = shortest_allowed(guards.model_dump_json(), kinds)
     kind = np.array([kinds.index(symbol) for symbol in frame.symbols])
     if allowed.max() <= 0.0:
         return None
-    i, j, d = primitive_neighbor_list("ijd", frame.pbc, frame.cell[0], frame.positions[0], float(allowed.max()))
+    i, j, d = neighbour_list(
+        "ijd", cell=frame.cell[0], positions=frame.positions[0], pbc=frame.pbc, cutoff=float(allowed.max())
+    )
     bad = np.flatnonzero(d < allowed[kind[i], kind[j]])
     if len(bad) == 0:
         return None
@@ -60,18 +63,12 @@ def first_outside(frames: Frames, guards: Guards) -> tuple[int, str] | None:
 
     The volume is compared with that of the first frame; angles are those of the cell.
     """
-    ratio = frames.volume / frames.volume[0]
-    angles = cell_angles(frames.cell)
-    low, high = guards.volume_ratio
-    for k in range(len(frames)):
-        if not low <= ratio[k] <= high:
-            return k, f"volume {ratio[k]:.2f} of the start"
-        if angles[k].min() < guards.min_angle_deg or angles[k].max() > 180.0 - guards.min_angle_deg:
-            return k, f"cell angles {angles[k].round(1).tolist()} deg"
+    outside = first_outside_box(frames.cell, guards)
+    for k in range(len(frames) if outside is None else outside[0]):
         pair = too_close(frames[k], guards)
         if pair is not None:
             return k, pair
-    return None
+    return outside
 
 
 def cell_angles(cell: FloatArray) -> FloatArray:
@@ -84,24 +81,30 @@ def cell_angles(cell: FloatArray) -> FloatArray:
 
 def most_neighbours(frame: Frames, rcut: float, type_map: Sequence[str]) -> NDArray[np.int64]:
     """Return, by element of `type_map`, the most neighbours that any atom has within `rcut` (Å)."""
-    from ase.neighborlist import primitive_neighbor_list
+    from matscipy.neighbours import neighbour_list
 
-    i, j = primitive_neighbor_list("ij", frame.pbc, frame.cell[0], frame.positions[0], rcut)
+    i, j = neighbour_list("ij", cell=frame.cell[0], positions=frame.positions[0], pbc=frame.pbc, cutoff=rcut)
     kind = np.array([list(type_map).index(symbol) for symbol in frame.symbols])
-    counts = np.zeros((frame.n_atoms, len(type_map)), dtype=np.int64)
-    np.add.at(counts, (i, kind[j]), 1)
+    n_kinds = len(type_map)
+    counts = np.bincount(i * n_kinds + kind[j], minlength=frame.n_atoms * n_kinds).reshape(frame.n_atoms, n_kinds)
     most: NDArray[np.int64] = counts.max(axis=0)
     return most
 
 
 def neighbour_capacity(
-    structures: Sequence[Frames], *, rcut: float, volume_ratio: float, type_map: Sequence[str]
+    structures: Sequence[Frames],
+    *,
+    rcut: float,
+    volume_ratio: float,
+    type_map: Sequence[str],
+    densities: Sequence[Mapping[str, float]] = (),
 ) -> tuple[int, ...]:
     """Return `sel` for the densest cells that the guards allow.
 
     Overflow silently drops neighbours, and a warm start needs the same `sel` throughout, so it is fixed once: every
     structure is compressed to `volume_ratio` of its volume, a tenth is added for thermal motion, and the numbers are
-    rounded up to multiples of four.
+    rounded up to multiples of four. Of amorphous packings, which are not there yet, only the number densities by
+    element (1/Å^3) are known: three standard deviations of a random arrangement are added to the mean.
 
     Raises
     ------
@@ -118,4 +121,57 @@ def neighbour_capacity(
         scale = min(1.0, volume_ratio) ** (1.0 / 3.0)
         squeezed = Frames(frame.symbols, frame.cell[:1] * scale, frame.positions[:1] * scale, frame.pbc)
         most = np.maximum(most, most_neighbours(squeezed, rcut, type_map))
+    sphere = 4.0 / 3.0 * np.pi * rcut**3 / min(1.0, volume_ratio)
+    for density in densities:
+        mean = sphere * np.array([density.get(kind, 0.0) for kind in type_map])
+        most = np.maximum(most, mean + 3.0 * np.sqrt(mean))
     return tuple(int(4 * np.ceil(1.1 * max(n, 1) / 4)) for n in most)
+
+
+#: The entry (row, column) of the displacement gradient that a shear drives.
+_SHEARS: Final = {"shear-xy": (0, 1), "shear-xz": (0, 2), "shear-yz": (1, 2)}
+
+
+def deformation(mode: str, strain: float) -> FloatArray:
+    """Return F (3, 3) of a homogeneous deformation; lattice vectors as rows become ``cell @ F.T``.
+
+    Parameters
+    ----------
+    mode
+        ``isotropic``, ``uniaxial-x`` (y, z) or ``shear-xy`` (xz, yz).
+    strain
+        Linear: 0.5 is a length x 1.5 (isotropic: all three); in shear the tilt over the height, so that every vector
+        moves by strain times its height along the first axis of the mode.
+    """
+    gradient = np.zeros((3, 3))
+    if mode == "isotropic":
+        np.fill_diagonal(gradient, strain)
+    elif mode.startswith("uniaxial-"):
+        axis = "xyz".index(mode[-1])
+        gradient[axis, axis] = strain
+    else:
+        gradient[_SHEARS[mode]] = strain
+    return np.eye(3) + gradient
+
+
+def deformed(cell: FloatArray, mode: str, strain: float, progress: FloatArray) -> FloatArray:
+    """Return the cells (n, 3, 3) of a deformation that is linear in time, at `progress` (n,) from 0 to 1, Å."""
+    gradient = deformation(mode, strain) - np.eye(3)
+    driven: FloatArray = cell @ (np.eye(3) + progress[:, None, None] * gradient).transpose(0, 2, 1)
+    return driven
+
+
+def first_outside_box(cell: FloatArray, guards: Guards) -> tuple[int, str] | None:
+    """Return the first of (n, 3, 3) cells that is past the volume or the angle guards, and why, or None."""
+    volume = np.abs(np.linalg.det(cell))
+    ratio = volume / volume[0]
+    angles = cell_angles(cell)
+    low, high = guards.volume_ratio
+    is_sheared = (angles.min(axis=1) < guards.min_angle_deg) | (angles.max(axis=1) > 180.0 - guards.min_angle_deg)
+    bad = np.flatnonzero((ratio < low) | (ratio > high) | is_sheared)
+    if len(bad) == 0:
+        return None
+    k = int(bad[0])
+    if not low <= ratio[k] <= high:
+        return k, f"volume {ratio[k]:.2f} of the start"
+    return k, f"cell angles {angles[k].round(1).tolist()} deg"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations_with_replacement
 
 import numpy as np
 
-from activelearn import starts
-from activelearn.config import Campaign
+from activelearn import inherited, starts
+from activelearn.config import Campaign, Isolated
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
 from activelearn.frames import Frames, make_origin
@@ -18,25 +19,71 @@ from activelearn.store.files import file_sha256
 from activelearn.tasks import Station
 
 
+def new_systems(campaign: Campaign, store: Store, iteration: int) -> list[int]:
+    """Return which systems get initial data in an iteration: all at first, later those that were added since."""
+    systems = campaign.initial.systems
+    if iteration == 0:
+        return list(range(len(systems)))
+    before = {system.key for system in store.campaign(iteration - 1).initial.systems}
+    return [i for i, system in enumerate(systems) if system.key not in before]
+
+
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
-    """One task per perturbed copy: system x scale x temperature x copy."""
+    """One task per perturbed copy (system x scale x temperature x copy), and per isolated atom or dimer."""
     tasks = []
+    new = new_systems(campaign, store, iteration)
     for system, scale, temperature_K in campaign.initial.cells:
+        if system not in new:
+            continue
         warmth = "static" if temperature_K is None else f"{temperature_K:g}K"
         for copy in range(campaign.initial.copies):
-            parameters = {"system": system, "scale": scale, "temperature_K": temperature_K}
+            parameters = {"system": system, "scale": scale, "temperature_K": temperature_K, "copy": copy}
             name = f"s{system}-x{scale:g}-{warmth}-{copy:03d}"
             tasks.append(Task(id=name, kind="perturbed", parameters=parameters))
+    if iteration == 0:
+        tasks += [
+            Task(id="isolated-" + "-".join(symbols), kind="isolated", parameters={"symbols": list(symbols)})
+            for symbols in isolated(campaign)
+        ]
     return tasks
 
 
+def isolated(campaign: Campaign) -> list[tuple[str, ...]]:
+    """Return the isolated atoms and dimers of a campaign, as tuples of their elements."""
+    settings = campaign.initial.isolated
+    if settings is None:
+        return []
+    atoms: list[tuple[str, ...]] = [(kind,) for kind in campaign.type_map] if settings.atoms else []
+    if isinstance(settings.dimers, tuple):
+        return [*atoms, *(tuple(pair.split("-")) for pair in settings.dimers)]
+    return [*atoms, *(combinations_with_replacement(campaign.type_map, 2) if settings.dimers else ())]
+
+
+def isolated_frames(settings: Isolated, symbols: Sequence[str]) -> Frames:
+    """Return one frame of an atom, or one per distance of a dimer, in the middle of a cubic box."""
+    from ase.data import atomic_numbers, covalent_radii
+
+    reach = sum(covalent_radii[atomic_numbers[symbol]] for symbol in symbols)
+    distances = np.array(settings.distances if len(symbols) == 2 else [0.0]) * reach
+    positions = np.full((len(distances), len(symbols), 3), settings.box_A / 2.0)
+    positions[:, -1, 0] += distances
+    cell = np.tile(np.eye(3) * settings.box_A, (len(distances), 1, 1))
+    return Frames(tuple(symbols), cell, positions)
+
+
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
-    """Perturb a crystal and, if the campaign says so, move it by reference MD; publish the frames."""
+    """Perturb a structure and, if the campaign says so, move it by reference MD; publish the frames."""
     campaign = store.campaign(iteration)
+    if task.kind == "isolated":
+        assert campaign.initial.isolated is not None  # the plan has it
+        found = isolated_frames(campaign.initial.isolated, task.parameters["symbols"])
+        origin = make_origin(len(found), iteration=iteration, walk=task.id, step=range(len(found)))
+        meta = {"ended": "finished", "started": 0.0, "finished": 0.0}
+        store.publish_product("initial", iteration, task.id, replace(found, origin=origin).arrays(), meta)
+        return
     rng = store.rng(iteration, "initial", task.id)
     p, settings = task.parameters, campaign.initial
-    crystal = starts.crystal(settings.systems[p["system"]], campaign.min_height_A)
-    frames: Frames | None = starts.distorted(crystal, settings.perturb, rng, scale=p["scale"])
+    frames: Frames | None = _start(campaign, store, task, rng)
     meta = {"ended": "finished", "started": 0.0, "finished": 0.0}
     if settings.md is not None and frames is not None:
         reference.want_identity(campaign.label.reference, slot, store.fingerprint(iteration)["sha256"])
@@ -62,44 +109,67 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     store.publish_product("initial", iteration, task.id, arrays, meta)
 
 
-def held_out_walks(names: Sequence[str], fraction: float, rng: np.random.Generator) -> list[str]:
+def _start(campaign: Campaign, store: Store, task: Task, rng: np.random.Generator) -> Frames:
+    """Return a system's structure (the copies take turns at its packings), scaled and distorted."""
+    found = starts.structures(campaign, store, campaign.initial.systems[task.parameters["system"]])
+    start = found[task.parameters["copy"] % len(found)]
+    return starts.distorted(start, campaign.initial.perturb, rng, scale=task.parameters["scale"])
+
+
+def held_out_walks(system_of: Mapping[str, str], fraction: float, rng: np.random.Generator) -> list[str]:
     """Choose whole trajectories for validation, never frames: those of one short MD are near-duplicates.
+
+    Every system has its share, so that every composition is validated and every composition is trained on.
 
     Parameters
     ----------
-    names
-        All trajectories, in plan order.
+    system_of
+        The system of each trajectory, in plan order.
     fraction
-        Share to set aside; if it is above 0, at least one, and never all.
+        Share of each system to set aside; if it is above 0, at least one trajectory and never all: none of a system
+        that has only one.
     rng
         Random numbers.
     """
-    wanted = round(fraction * len(names))
-    if fraction > 0.0:
-        wanted = min(max(wanted, 1), len(names) - 1)
-    picked = rng.choice(len(names), size=max(wanted, 0), replace=False)
-    return [names[i] for i in sorted(picked)]
+    if fraction == 0.0:
+        return []
+    picked: set[str] = set()
+    for system in dict.fromkeys(system_of.values()):
+        names = [name for name in system_of if system_of[name] == system]
+        wanted = min(max(round(fraction * len(names)), 1), len(names) - 1)
+        picked.update(names[i] for i in rng.choice(len(names), size=wanted, replace=False))
+    return [name for name in system_of if name in picked]
 
 
 def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
     """Collect the frames in plan order and choose the held-out trajectories."""
     plan = store.plan("initial", iteration)
     assert plan is not None  # gather is called after the plan was carried out
-    parts, walks = [], []
+    parts, walks, system_of = [], [], {}
     for task in plan.tasks:
         path = store.product("initial", iteration, task.id)
         arrays, meta = store.read_product("initial", iteration, task.id)
         if arrays:
             parts.append(Frames.from_arrays(arrays))
+            system_of[task.id] = str(task.parameters.get("system", task.id))
         walks.append(WalkRecord(id=task.id, stage="initial", ended=meta["ended"], sha256=file_sha256(path)))
-    store.seal_frames(store.chosen_file(iteration), parts)
-    names = [str(part.origin["walk"][0]) for part in parts]
+    chosen = store.chosen_file(iteration)
+    joining = inherited.from_ledger(campaign, store, iteration, parts) if iteration == 0 else inherited.Inherited()
+    store.seal_frames(chosen, [*parts, *joining.parts], joining.meta(len(parts)))
+    parts = store.frames(chosen)  # of two that seal the first wins, whatever the ledger has by now
+    references = inherited.sealed_references(chosen)
+    system_of.update(inherited.families([parts[p] for p in references]))
     rng = store.rng(iteration, "initial", "held-out")
     return InitialData(
         iteration=iteration,
         walks=tuple(walks),
         n_frames=sum(len(part) for part in parts),
-        held_out=tuple(held_out_walks(names, campaign.initial.held_out_fraction, rng)),
+        held_out=tuple(held_out_walks(system_of, campaign.initial.held_out_fraction, rng)),
+        from_ledger=sum(len(parts[p]) for p in references),
+        passed_over=inherited.sealed_passed_over(chosen),
+        mixed_references=tuple(
+            sorted({identity["sha256"] for identity in references.values()} - {store.fingerprint(iteration)["sha256"]})
+        ),
     )
 
 

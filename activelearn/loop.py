@@ -10,7 +10,7 @@ import importlib.metadata
 from dataclasses import dataclass
 from typing import Final
 
-from activelearn import explore, geometry, initial, label, select, starts, train
+from activelearn import explore, geometry, initial, label, packing, prepare, select, starts, train
 from activelearn.config import Campaign, Machine
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
@@ -20,7 +20,7 @@ from activelearn.store import Store
 from activelearn.store.files import file_sha256, publish_json
 from activelearn.tasks import Station, carry_out, gather
 
-FIRST: Final = (initial.STATION, label.STATION, train.STATION)
+FIRST: Final = (prepare.STATION, initial.STATION, label.STATION, train.STATION)
 LOOP: Final = (explore.STATION, select.STATION, label.STATION, train.STATION)
 LAST: Final = (train.FINAL_STATION,)
 STATIONS: Final[dict[str, Station]] = {station.name: station for station in (*FIRST, *LOOP, *LAST)}
@@ -55,17 +55,29 @@ def next_step(store: Store) -> Step | None:
         return Step(0, FIRST)
     last = opened[-1]
     if not store.iteration_file(last).is_file():
-        return step_of(last, is_final=False)
+        return step_of(store, last, is_final=False)
     if verdict(store) is None:
-        return step_of(last + 1, is_final=False)
-    return None if store.is_sealed("final", last) else step_of(last, is_final=True)
+        return step_of(store, last + 1, is_final=False)
+    return None if store.is_sealed("final", last) else step_of(store, last, is_final=True)
 
 
-def step_of(iteration: int, *, is_final: bool) -> Step:
-    """Return the step that a worker was told to work on."""
+def step_of(store: Store, iteration: int, *, is_final: bool) -> Step:
+    """Return the step that a worker was told to work on.
+
+    Systems that were added to a running campaign make their initial data first, in an iteration of their own.
+    """
     if is_final:
         return Step(iteration, LAST, is_final=True)
-    return Step(iteration, FIRST if iteration == 0 else LOOP)
+    return Step(iteration, FIRST if iteration == 0 or _has_new_systems(store, iteration) else LOOP)
+
+
+def _has_new_systems(store: Store, iteration: int) -> bool:
+    is_open = (store.iteration_folder(iteration) / "campaign.yaml").is_file()
+    campaign = store.campaign(iteration) if is_open else store.latest_campaign()
+    was_planned = (store.station_folder("prepare", iteration) / "plan.json").is_file()
+    return was_planned or bool(
+        initial.new_systems(campaign, store, iteration) or prepare.systems_of(campaign, store, iteration)
+    )
 
 
 def begin(store: Store, step: Step, machine: Machine) -> None:
@@ -106,11 +118,13 @@ def neighbour_capacity(campaign: Campaign) -> tuple[int, ...]:
     descriptor = campaign.train.descriptor
     if descriptor.sel is not None:
         return descriptor.sel
-    systems = {*campaign.initial.systems, *(campaign.explore.systems or ())}
-    structures = [starts.crystal(system, campaign.min_height_A) for system in sorted(systems, key=str)]
+    structures = [starts.crystal(s, campaign.min_height_A) for s in campaign.systems if s.packed is None]
+    densities = [packing.number_densities(s.packed) for s in campaign.systems if s.packed is not None]
     scales = (*campaign.initial.scales, *campaign.explore.start_scales)
     ratio = campaign.select.guards.volume_ratio[0] * min(1.0, *scales) ** 3
-    return geometry.neighbour_capacity(structures, rcut=descriptor.rcut, volume_ratio=ratio, type_map=campaign.type_map)
+    return geometry.neighbour_capacity(
+        structures, rcut=descriptor.rcut, volume_ratio=ratio, type_map=campaign.type_map, densities=densities
+    )
 
 
 def close(store: Store, step: Step) -> None:
@@ -127,8 +141,8 @@ def close(store: Store, step: Step) -> None:
         index=i,
         campaign_sha256=store.campaign(i).sha256,
         versions={**versions(), fingerprint["calculator"]: fingerprint["version"]},
-        selection=store.result("select", i, Selection) if i > 0 else None,
-        initial=store.result("initial", i, InitialData) if i == 0 else None,
+        selection=store.result("select", i, Selection) if store.is_sealed("select", i) else None,
+        initial=store.result("initial", i, InitialData) if store.is_sealed("initial", i) else None,
         labelling=store.result("label", i, Labelling),
         ensemble=store.result("train", i, Ensemble),
         seconds={station.name: seconds(store, station.name, i) for station in step.stations},

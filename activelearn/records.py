@@ -6,7 +6,7 @@ read nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -75,12 +75,18 @@ class Counts(Record):
 
 
 class CellCounts(Record):
-    """Counts of one cell of the matrix: stage x temperature x pressure."""
+    """Counts of one cell of the matrix: stage x temperature (or ramp) x pressure (or deformation)."""
 
     stage: str
     temperature_K: float
+    to_temperature_K: float | None = Field(default=None, description="At the end of a ramp.")
     pressure_bar: float | None = None
+    mode: str | None = Field(default=None, description="How the cell was deformed.")
+    strain: float | None = Field(default=None, description="At the end of the deformation; linear.")
     counts: Counts
+    along: tuple[Counts, ...] = Field(
+        default=(), description="Of a ramp or a deformation: the same by fifths of the way."
+    )
 
 
 class WalkRecord(Record):
@@ -94,6 +100,22 @@ class WalkRecord(Record):
     sha256: str = Field(description="Of the product file.")
 
 
+class PreparedSystem(Record):
+    """What was done with one system before anything started from it."""
+
+    key: str = Field(description="Of the system, as the campaign has it.")
+    name: str
+    n_structures: int
+    ended: tuple[str, ...] = Field(description="How each relaxation ended.")
+
+
+class Prepared(Record):
+    """The structures that relaxation and packing made."""
+
+    iteration: int
+    systems: tuple[PreparedSystem, ...]
+
+
 class InitialData(Record):
     """What the initial station made."""
 
@@ -101,6 +123,11 @@ class InitialData(Record):
     walks: tuple[WalkRecord, ...]
     n_frames: int
     held_out: tuple[str, ...] = Field(description="Trajectories set aside for validation.")
+    from_ledger: int = Field(default=0, description="Of the frames, those that joined with a label from the ledger.")
+    passed_over: dict[str, int] = Field(default={}, description="Labels of the ledger that did not join, by reason.")
+    mixed_references: tuple[str, ...] = Field(
+        default=(), description="sha256 of other references whose labels joined, as initial.from_ledger asks."
+    )
 
     @property
     def failed(self) -> tuple[WalkRecord, ...]:
@@ -126,7 +153,9 @@ class Selection(Record):
     cells: tuple[CellCounts, ...]
     walks: tuple[WalkRecord, ...]
     chosen: int = Field(description="Candidates chosen to be labelled.")
+    mined: int = Field(default=0, description="Of them, the last sane frames of walks that failed.")
     rescued: int = Field(description="Early frames of failed walks chosen to be labelled.")
+    audited: int = Field(default=0, description="Accurate frames chosen, to measure how many are so by right.")
     is_rescue: bool = Field(description="Nearly everything failed: rescued frames were taken and training is longer.")
     passed_over: dict[str, int] = Field(description="Candidates not chosen, by reason.")
     quiet_stages: tuple[str, ...] = Field(description="Stages whose candidate and failed shares are below the bounds.")
@@ -153,17 +182,36 @@ class Labelling(Record):
     labels_computed: int = Field(description="Labels this iteration asked of the reference.")
     labels_adopted: int = Field(description="Labels that came with the frames of reference MD.")
     labels_reused: int = Field(description="Labels found in the ledger: paid for earlier.")
+    calibration: tuple[tuple[float, float], ...] = Field(
+        default=(), description="Of each labelled frame of a walk: force deviation, true largest force error (eV/Å)."
+    )
 
 
 class Errors(Record):
-    """Root-mean-square and mean absolute errors on a set of frames."""
+    """Errors on a set of frames: root mean square, mean absolute, and percentiles."""
 
     n_frames: int
     energy_rmse_meV_per_atom: float
     energy_mae_meV_per_atom: float
-    force_rmse: float = Field(description="eV/Å")
-    force_mae: float = Field(description="eV/Å")
-    virial_rmse_meV_per_atom: float | None = None
+    force_rmse: float = Field(description="Per component, eV/Å.")
+    force_mae: float = Field(description="Per component, eV/Å.")
+    force_p95: float | None = Field(
+        default=None, description="95th percentile over all atoms of the length of the error vector |dF|, eV/Å."
+    )
+    force_p99: float | None = Field(default=None, description="The same, 99th percentile, eV/Å.")
+    virial_rmse_meV_per_atom: float | None = Field(default=None, description="Per component.")
+    virial_mae_meV_per_atom: float | None = Field(default=None, description="Per component.")
+
+    @staticmethod
+    def mean(parts: Sequence[Errors]) -> Errors | None:
+        """Return the mean over the members of an ensemble, all of them on the same frames; None without members."""
+        if not parts:
+            return None
+        values: dict[str, float | None] = {}
+        for name in Errors.model_fields:
+            known = [value for part in parts if (value := getattr(part, name)) is not None]
+            values[name] = sum(known) / len(known) if known else None
+        return Errors.model_validate(values | {"n_frames": parts[0].n_frames})
 
 
 class Member(Record):
@@ -174,7 +222,10 @@ class Member(Record):
     model: str = Field(description="Frozen model, relative to the campaign folder.")
     sha256: str
     n_steps: int
+    attempts: int = Field(default=1, description="Trainings it took: all but the last diverged.")
+    learning_rate_factor: float = Field(default=1.0, description="On the start of the learning rate, after divergence.")
     held_out: Errors | None = None
+    by_composition: dict[str, Errors] = Field(default={}, description="Held-out errors by formula of the cell.")
     compressed: str | None = None
     compressed_sha256: str | None = None
 

@@ -11,10 +11,11 @@ scaling and random distortion. Each returns a new ``Atoms``; none changes its ar
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
 import yaml
@@ -111,6 +112,10 @@ class Seed(Facts):
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="The name of the file without .yaml.")
     formula: str = Field(pattern=r"^([A-Z][a-z]?[0-9]*)+$", description="Formula unit, such as Na3PS4.")
     name: str = Field(min_length=1, description="Phase, mineral or form, in words.")
+    kind: Literal["experiment", "calculated", "model"] = Field(
+        description="experiment: coordinates refined from diffraction; calculated: relaxed by DFT or a potential; "
+        "model: derived, placed or hypothetical, not a crystal to quote."
+    )
     space_group: SpaceGroup
     cell: UnitCell
     sites: tuple[Site, ...] = Field(min_length=1, description="Asymmetric unit.")
@@ -122,6 +127,11 @@ class Seed(Facts):
     confidence: str = Field(min_length=1, description="How sure the numbers are.")
     note: str = ""
     checks: Checks
+
+    @property
+    def elements(self) -> frozenset[str]:
+        """Symbols of the elements in the crystal."""
+        return frozenset(site.element for site in self.sites)
 
     @model_validator(mode="after")
     def _composition_adds_up(self) -> Seed:
@@ -234,11 +244,10 @@ def load_seed(name: str) -> Seed:
     Raises
     ------
     ConfigError
-        If there is no such seed (the nearest is named), or its file is wrong.
+        If there is no such seed (the nearest are named), or its file is wrong.
     """
-    names = seed_names()
-    if name not in names:
-        raise ConfigError(f"seed {name}: unknown - {nearest(name, names)} - pick one, then: activelearn check")
+    if name not in seed_names():
+        raise ConfigError(f"seed {name}: unknown - {_nearest_seeds(name)} - all of them: activelearn seeds")
     return read_seed(shipped("seeds") / f"{name}.yaml")
 
 
@@ -296,8 +305,8 @@ def load_structure(name_or_path: str, folder: Path) -> Atoms:
     path = (folder / Path(name_or_path).expanduser()).absolute()
     if not path.is_file():
         raise ConfigError(
-            f"structure {name_or_path}: neither a seed nor a file ({path}) - {nearest(name_or_path, names)} - "
-            "pick a seed or give the path of a file, then: activelearn check"
+            f"structure {name_or_path}: neither a seed nor a file ({path}) - {_nearest_seeds(name_or_path)} - "
+            "pick a seed (all of them: activelearn seeds) or give the path of a file, then: activelearn check"
         )
     if path.suffix not in {".yaml", ".yml"}:
         return _read_file(path)
@@ -449,6 +458,14 @@ def _check_amplitudes(positions_A: float, cell_fraction: float) -> None:
         raise ConfigError(f"cell_fraction: got {cell_fraction} - wanted 0 <= fraction < 1/3 such as 0.03 - mend it")
 
 
+def _nearest_seeds(name: str) -> str:
+    """Return a hint that names the nearest seeds, at most three: of the same formula if there is one."""
+    names = seed_names()
+    same = [one for one in names if one.partition("_")[0] == name.partition("_")[0]]
+    close = difflib.get_close_matches(name, same or names, n=3, cutoff=0.0 if same else 0.5)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else "no seed has a name like it"
+
+
 def _composition(formula: str) -> Counter[str]:
     """Return the number of atoms of each element in a formula without brackets."""
     found: Counter[str] = Counter()
@@ -503,6 +520,7 @@ def _read_file(path: Path) -> Atoms:
     atoms = found if isinstance(found, Atoms) else found[-1]
     for wrong, what, wanted in (
         (len(atoms) == 0, "no atoms", "a crystal"),
+        (atoms.cell.rank == 0, "no cell", "a crystal, or a molecule in a box of three lattice vectors"),
         (atoms.cell.rank < 3, "a cell without volume", "three independent lattice vectors"),
         (not atoms.pbc.all(), f"periodic along {atoms.pbc.tolist()}", "a cell periodic in all three directions"),
         (_partly_occupied(atoms), "partly occupied sites", "an ordered model with every site full or empty"),

@@ -171,11 +171,45 @@ def status_table(found: dict[str, Any]) -> None:
             console.print(f"      initial trajectory {name} gave no frames: {ended}", soft_wrap=True)
         for reason, n in row["refused"].items():
             console.print(f"      {n} refused: {reason}", soft_wrap=True)
+    held_out_table(console, found["iterations"])
     for work in found["at_work"]:
         if not work["is_sealed"]:
             console.print(f"at work: iteration {work['iteration']} {work['station']} {work['done']}/{work['total']}")
     if found["message"] and not found["converged"]:  # else the last line above has said it
         console.print(found["message"], soft_wrap=True)
+
+
+#: Columns of the table of held-out errors: heading, name in :class:`activelearn.records.Errors`, format.
+_HELD_OUT = (
+    ("frames", "n_frames", "d"),
+    ("E MAE", "energy_mae_meV_per_atom", ".1f"),
+    ("RMSE", "energy_rmse_meV_per_atom", ".1f"),
+    ("F MAE", "force_mae", ".3f"),
+    ("RMSE", "force_rmse", ".3f"),
+    ("P95", "force_p95", ".3f"),
+    ("P99", "force_p99", ".3f"),
+    ("V MAE", "virial_mae_meV_per_atom", ".1f"),
+    ("RMSE", "virial_rmse_meV_per_atom", ".1f"),
+)
+
+
+def held_out_table(console: Any, iterations: list[dict[str, Any]]) -> None:  # noqa: ANN401 - rich is imported late
+    """Print the held-out errors of the last ensemble, in all and by composition: a table of 80 columns."""
+    from rich.table import Table
+
+    if not iterations or iterations[-1]["held_out"] is None:
+        return
+    last = iterations[-1]
+    title = f"held-out errors of the ensemble of iteration {last['trained_in']} (mean over its members)"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("cell", no_wrap=True, max_width=20)
+    for heading, _, _ in _HELD_OUT:
+        table.add_column(heading, justify="right", no_wrap=True)
+    by_composition = last["held_out_by_composition"] if len(last["held_out_by_composition"]) > 1 else {}
+    for cell, errors in [*by_composition.items(), ("all", last["held_out"])]:
+        table.add_row(cell, *("-" if errors[name] is None else format(errors[name], how) for _, name, how in _HELD_OUT))
+    console.print(table)
+    console.print("E, V: meV/atom; F: eV/Å; P95, P99: of the length of an atom's force error")
 
 
 def _status_row(row: dict[str, Any]) -> list[str]:

@@ -1,37 +1,59 @@
-"""Starting structures as Frames: a system of the campaign as a supercell, scaled and distorted."""
+"""Starting structures as Frames: a system of the campaign as a supercell or a packing, scaled and distorted."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from activelearn import seeds
-from activelearn.config import Perturb, System
-from activelearn.errors import ConfigError
-from activelearn.frames import Frames
+from activelearn.config import Campaign, Perturb, System
+from activelearn.errors import ConfigError, StoreError
+from activelearn.frames import FloatArray, Frames
+from activelearn.records import Prepared
+from activelearn.store import Store
 
 
-@lru_cache(maxsize=64)
 def crystal(system: System, min_height_A: float) -> Frames:
-    """Return the supercell of a system as one frame.
+    """Return the supercell of a seed or a file, as it was published, as one frame.
 
     Raises
     ------
     ConfigError
         The seed is unknown, or a perpendicular height of the supercell is below `min_height_A` (Å).
     """
+    return supercell(system, unit_cell(system), min_height_A)
+
+
+def unit_cell(system: System) -> Frames:
+    """Return the cell of a seed or a file as one frame."""
+    assert system.seed is not None  # packings are made by the prepare station
     if system.sha256 is not None:
         _want_unchanged(system)
-    atoms = seeds.load_structure(system.seed, Path.cwd())
-    factors = system.supercell or seeds.factors_for_height(atoms.cell.array, min_height_A)
-    built = seeds.supercell(atoms, factors)
+    return _read(system.seed, system.sha256)
+
+
+@lru_cache(maxsize=128)
+def _read(seed: str, sha256: str | None) -> Frames:  # noqa: ARG001 - the checksum is part of the key
+    return Frames.from_ase([seeds.load_structure(seed, Path.cwd())]).without_labels()
+
+
+def supercell(system: System, cell: Frames, min_height_A: float) -> Frames:
+    """Return the repetition of a unit cell that the system asks for, as one frame."""
+    array = cell.cell[0]
+    if system.n_atoms is not None:
+        factors = factors_for_atoms(array, cell.n_atoms, system.n_atoms, min_height_A)
+    else:
+        factors = system.supercell or seeds.factors_for_height(array, min_height_A)
+    built = seeds.supercell(cell.to_ase()[0], factors)
     lowest = float(seeds.heights(built.cell.array).min())
     if lowest < min_height_A:
-        wanted = seeds.factors_for_height(atoms.cell.array, min_height_A)
+        wanted = seeds.factors_for_height(array, min_height_A)
         raise ConfigError(
             f"system {system.seed} {'x'.join(map(str, factors))}: perpendicular height {lowest:.2f} Å - wanted at "
             f"least {min_height_A:g} Å (initial.min_height_A, else the cutoff) - use supercell: {list(wanted)}"
@@ -42,9 +64,37 @@ def crystal(system: System, min_height_A: float) -> Frames:
     return frame
 
 
+def factors_for_atoms(cell: FloatArray, n_cell: int, n_atoms: int, min_height_A: float) -> tuple[int, int, int]:
+    """Return the repetitions with at least `n_atoms` atoms and heights: few more atoms, and as cubic as can be.
+
+    Parameters
+    ----------
+    cell
+        (3, 3) lattice vectors as rows, Å.
+    n_cell
+        Atoms in it.
+    n_atoms
+        Wanted atoms.
+    min_height_A
+        Smallest perpendicular height, Å.
+    """
+    heights = seeds.heights(cell)
+    least = seeds.factors_for_height(cell, min_height_A)
+    most = [max(low, int(np.ceil(2.0 * (n_atoms / n_cell) ** (1 / 3))) + 1) for low in least]
+
+    def cost(factors: tuple[int, ...]) -> float:
+        tall = heights * np.array(factors)
+        return float(np.log(tall.max() / tall.min()) + np.prod(factors) * n_cell / n_atoms)
+
+    ranges = [range(low, high + 1) for low, high in zip(least, most, strict=True)]
+    enough = [f for f in product(*ranges) if np.prod(f) * n_cell >= n_atoms]
+    a, b, c = min(enough, key=cost) if enough else least
+    return a, b, c
+
+
 def _want_unchanged(system: System) -> None:
     """Refuse a structure file that is not the one the campaign began with: later walks would start elsewhere."""
-    path = Path(system.seed)
+    path = Path(system.seed or "")
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
     if found != system.sha256:
         raise ConfigError(
@@ -58,3 +108,51 @@ def distorted(frame: Frames, perturb: Perturb, rng: np.random.Generator, *, scal
     atoms = seeds.scaled(frame.to_ase()[0], scale)
     atoms = seeds.perturbed(atoms, rng, positions_A=perturb.positions_A, cell_fraction=perturb.cell_fraction)
     return Frames.from_ase([atoms]).without_labels()
+
+
+# --- what the prepare station made ------------------------------------------------------------------------------------
+
+
+def wants_preparation(campaign: Campaign, system: System) -> bool:
+    """Return whether a system is relaxed or packed before anything starts from it."""
+    return system.packed is not None or campaign.initial.relax is not None
+
+
+def structures(campaign: Campaign, store: Store, system: System) -> Frames:
+    """Return what starts from a system: one supercell, or its packings.
+
+    Raises
+    ------
+    StoreError
+        The system wants a preparation that has not been carried out.
+    """
+    if not wants_preparation(campaign, system):
+        return crystal(system, campaign.min_height_A)
+    for frames, key in _prepared(store):
+        if key == system.key:
+            return frames if system.packed is not None else supercell(system, frames, campaign.min_height_A)
+    raise StoreError(f"{store.folder}: system {system.name} was never prepared; please report this")
+
+
+def is_prepared(store: Store, system: System) -> bool:
+    """Return whether an earlier iteration has prepared a system."""
+    return any(key == system.key for _, key in _prepared(store))
+
+
+def prepared_file(store: Store, iteration: int) -> Path:
+    """Return the file of the structures that the prepare station of an iteration made."""
+    return store.iteration_folder(iteration) / "starts.npz"
+
+
+def _prepared(store: Store) -> Iterator[tuple[Frames, str]]:
+    for sealed in sorted(store.folder.glob("iter-*/prepare/result.json"), reverse=True):
+        yield from _sealed_structures(store.folder, int(sealed.parent.parent.name[5:]))
+
+
+@lru_cache(maxsize=64)
+def _sealed_structures(folder: Path, iteration: int) -> tuple[tuple[Frames, str], ...]:
+    """Return structures and keys of one sealed prepare station; sealed, so read once per process."""
+    store = Store(folder)
+    systems = store.result("prepare", iteration, Prepared).systems
+    parts = store.frames(prepared_file(store, iteration))
+    return tuple((part, system.key) for part, system in zip(parts, systems, strict=True))

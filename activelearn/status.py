@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from activelearn import loop
-from activelearn.records import Iteration
+from activelearn.records import Errors, Iteration
 from activelearn.store import Store
 
 
@@ -28,7 +28,7 @@ def progress(store: Store) -> list[StationProgress]:
         return []
     last = opened[-1]
     found = []
-    for station in (*loop.step_of(last, is_final=False).stations, *loop.LAST):
+    for station in (*loop.step_of(store, last, is_final=False).stations, *loop.LAST):
         plan = store.plan(station.name, last)
         if plan is None or not plan.tasks:
             continue
@@ -41,8 +41,8 @@ def progress(store: Store) -> list[StationProgress]:
 def as_dict(store: Store) -> dict[str, Any]:
     """Return the state of a campaign as JSON-able data: what ``status --json`` prints.
 
-    Per iteration: counts, held-out errors, seconds per station split into engine time and everything else, size and
-    sha256 of the data set.
+    Per iteration: counts, held-out errors (mean over the members; in all and by composition), seconds per station split
+    into engine time and everything else, size and sha256 of the data set.
     """
     end = loop.verdict(store)
     step = loop.next_step(store)
@@ -90,6 +90,11 @@ def _iteration(record: Iteration) -> dict[str, Any]:
         "held_out_force_rmse_eV_per_A": ensemble.force_rmse,
         "held_out_energy_rmse_meV_per_atom": _mean([found.energy_rmse_meV_per_atom for found in held_out]),
         "held_out_frames": held_out[0].n_frames if held_out else 0,
+        "held_out": _dump(Errors.mean(held_out)),
+        "held_out_by_composition": {
+            formula: _dump(Errors.mean([member.by_composition[formula] for member in ensemble.members]))
+            for formula in ensemble.members[0].by_composition
+        },
         "trained_in": ensemble.trained_in,
         "seconds": {
             name: {
@@ -104,6 +109,10 @@ def _iteration(record: Iteration) -> dict[str, Any]:
         "infrastructure_failures": record.infrastructure_failures,
         "dataset": {"frames": labelling.dataset_frames, "sha256": labelling.dataset_sha256},
     }
+
+
+def _dump(found: Errors | None) -> dict[str, Any] | None:
+    return None if found is None else found.model_dump()
 
 
 def _mean(values: list[float]) -> float | None:

@@ -1,10 +1,19 @@
-"""Train: an ensemble of DeePMD models that differ in the random seed only; and the final models of a campaign."""
+"""Train: an ensemble of DeePMD models that differ in the random seed only; and the final models of a campaign.
+
+A warm start (``train.warm_start``) takes the weights of the same member of the last ensemble and nothing else: Adam's
+moments and the step count begin anew, the learning rate falls again from ``learning_rate.warm_start`` over
+``warm_n_steps``, the data are all frames so far. It wants the same networks and the same `sel`, which is why `sel` is
+fixed when a campaign begins; other networks start cold. The final models always start cold.
+
+A training that diverges is physics, not infrastructure: the member is trained anew with a lower learning rate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +27,20 @@ from activelearn.records import Ensemble, Errors, Labelling, Member, Selection, 
 from activelearn.store import Store
 from activelearn.tasks import Station
 
+log = logging.getLogger(__name__)
+#: A diverged member is trained anew from fresh weights with this factor on the start of the learning rate ...
+SLOWER: Final = 0.3
+#: ... until it has had so many trainings.
+MAX_ATTEMPTS: Final = 4
+
 Curve = NDArray[np.float64]
 
 
 def errors(predicted: Sequence[Frames], reference: Sequence[Frames]) -> Errors | None:
     """Return the errors of predictions against labels, or None without frames.
 
-    Energies and virials per atom (meV/atom), forces per component (eV/Å).
+    Energies and virials per atom (meV/atom), forces per component (eV/Å); percentiles are those of the length of the
+    error vector of each atom.
     """
     if not reference:
         return None
@@ -35,18 +51,34 @@ def errors(predicted: Sequence[Frames], reference: Sequence[Frames]) -> Errors |
         assert p.forces is not None
         assert r.forces is not None
         e.append((p.energy - r.energy) / r.n_atoms * 1000.0)
-        f.append((p.forces - r.forces).ravel())
+        f.append((p.forces - r.forces).reshape(-1, 3))
         if p.virial is not None and r.virial is not None:
             v.append((p.virial - r.virial).ravel() / r.n_atoms * 1000.0)
     de, df = np.concatenate(e), np.concatenate(f)
+    dv = np.concatenate(v) if v else None
+    p95, p99 = np.percentile(np.linalg.norm(df, axis=1), (95.0, 99.0)).tolist()
     return Errors(
         n_frames=len(de),
         energy_rmse_meV_per_atom=float(np.sqrt((de**2).mean())),
         energy_mae_meV_per_atom=float(np.abs(de).mean()),
         force_rmse=float(np.sqrt((df**2).mean())),
         force_mae=float(np.abs(df).mean()),
-        virial_rmse_meV_per_atom=float(np.sqrt((np.concatenate(v) ** 2).mean())) if v else None,
+        force_p95=p95,
+        force_p99=p99,
+        virial_rmse_meV_per_atom=None if dv is None else float(np.sqrt((dv**2).mean())),
+        virial_mae_meV_per_atom=None if dv is None else float(np.abs(dv).mean()),
     )
+
+
+def errors_by_composition(predicted: Sequence[Frames], reference: Sequence[Frames]) -> dict[str, Errors]:
+    """Return :func:`errors` by formula of the cell, sorted."""
+    found = {}
+    for formula in sorted({part.formula for part in reference}):
+        chosen = [k for k, part in enumerate(reference) if part.formula == formula]
+        of_formula = errors([predicted[k] for k in chosen], [reference[k] for k in chosen])
+        assert of_formula is not None
+        found[formula] = of_formula
+    return found
 
 
 def _new_frames(store: Store, iteration: int, trained_in: int) -> int:
@@ -61,13 +93,17 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
         _want_data(store)
         return _member_tasks(campaign, store, iteration, n_steps=campaign.train.n_steps, last=None)
     last = store.result("train", iteration - 1, Ensemble)
-    selection = store.result("select", iteration, Selection)
+    is_explored = store.is_sealed("select", iteration)  # else the iteration made initial data of added systems
+    selection = store.result("select", iteration, Selection) if is_explored else None
+    is_rescue = selection is not None and selection.is_rescue
     new = _new_frames(store, iteration, last.trained_in)
-    if selection.is_converged or new == 0 or (new < campaign.train.min_new_frames and not selection.is_rescue):
+    if new == 0 or (selection is not None and selection.is_converged):
+        return []
+    if new < campaign.train.min_new_frames and is_explored and not is_rescue:
         return []
     warm = last if campaign.train.warm_start and _same_networks(campaign, store, last) else None
     n_steps = (campaign.train.warm_n_steps if warm else None) or campaign.train.n_steps
-    if selection.is_rescue:
+    if is_rescue:
         n_steps = round(n_steps * campaign.select.rescue.train_factor)
     return _member_tasks(campaign, store, iteration, n_steps=n_steps, last=warm)
 
@@ -109,31 +145,69 @@ def _member_tasks(
     return tasks
 
 
-def _setting(campaign: Campaign, store: Store, parameters: dict[str, Any], systems: Sequence[Path]) -> dict[str, Any]:
-    return deepmd.training_input(
-        campaign.train,
-        deepmd.TrainingRun(parameters["n_steps"], tuple(parameters["random_seeds"]), parameters["warm"]),
-        type_map=campaign.type_map,
-        sel=store.sel(),
-        systems=[str(path) for path in systems],
-    )
+def _setting(campaign: Campaign, store: Store, run: deepmd.TrainingRun, systems: Sequence[Path]) -> dict[str, Any]:
+    paths = [str(path) for path in systems]
+    return deepmd.training_input(campaign.train, run, type_map=campaign.type_map, sel=store.sel(), systems=paths)
 
 
-def _trained(campaign: Campaign, store: Store, task: Task, folder: Path, slot: Slot) -> tuple[Member, Curve]:
-    """Train, freeze, test and publish one model; return it as a member, and its learning curve."""
+def attempts(campaign: Campaign, task: Task) -> Iterator[deepmd.TrainingRun]:
+    """Yield the trainings of one member: the planned one, and what is tried each time one has diverged.
+
+    That is a cold start of full length, with random seeds derived from the planned ones and a lower learning rate.
+    """
     p = task.parameters
-    systems = write_deepmd(store.dataset(p["up_to"]), folder / "data", campaign.type_map)
-    start = store.folder / task.inputs[0] if task.inputs else None
-    frozen = deepmd.train_member(folder, _setting(campaign, store, p, systems), slot, start_from=start)
-    _, curve = deepmd.learning_curve(folder / "lcurve.out")
-    held_out = store.frames(store.held_out_file)
-    found = errors(deepmd.evaluate(folder, frozen, held_out, slot), held_out)
-    if not np.isfinite(curve[-1]).all() or (found is not None and not np.isfinite(found.force_rmse)):
-        raise deepmd.diverged(folder, task.id)
+    yield deepmd.TrainingRun(p["n_steps"], tuple(p["random_seeds"]), p["warm"])
+    for k in range(1, MAX_ATTEMPTS):
+        rng = np.random.default_rng([*p["random_seeds"], k])
+        seeds = tuple(rng.integers(1, 2**31 - 1, size=len(p["random_seeds"])).tolist())
+        n_steps = max(p["n_steps"], campaign.train.n_steps)
+        yield deepmd.TrainingRun(n_steps, seeds, learning_rate_factor=SLOWER**k)
+
+
+def _trained(
+    campaign: Campaign, store: Store, task: Task, folder: Path, slot: Slot
+) -> tuple[Member, dict[str, Curve], dict[str, Any]]:
+    """Train, freeze, test and publish one model; return it as a member, its learning curve, and the curve's columns."""
+    parts, held_out = store.dataset(task.parameters["up_to"]), store.held_out(task.parameters["up_to"])
+    systems = write_deepmd(parts, folder / "data", campaign.type_map)
+    bound = deepmd.loss_bound(campaign.train.prefactors, parts)
+    for attempt, training in enumerate(attempts(campaign, task), 1):
+        place = folder / f"attempt-{attempt}"
+        place.mkdir()
+        setting = _setting(campaign, store, training, systems)
+        start = store.folder / task.inputs[0] if training.warm else None
+        frozen = deepmd.train_member(place, setting, slot, start_from=start, largest_loss=bound)
+        predicted = deepmd.evaluate(place, frozen, held_out, slot) if frozen is not None else []
+        if frozen is not None and all(np.isfinite(part.forces).all() for part in predicted if part.forces is not None):
+            break
+        rate = setting["learning_rate"]["start_lr"]
+        log.warning("train %s diverged from learning rate %.3g (%d of %d)", task.id, rate, attempt, MAX_ATTEMPTS)
+    else:
+        raise _diverged(task)
+    columns, curve = deepmd.learning_curve(place / "lcurve.out")
     model, sha256 = store.publish_model(frozen)
-    seed, n_steps = p["random_seeds"][2], p["n_steps"]
-    member = Member(index=p["index"], random_seed=seed, model=model, sha256=sha256, n_steps=n_steps, held_out=found)
-    return member, curve
+    member = Member(
+        index=task.parameters["index"],
+        random_seed=training.random_seeds[2],
+        model=model,
+        sha256=sha256,
+        n_steps=training.n_steps,
+        attempts=attempt,
+        learning_rate_factor=training.learning_rate_factor,
+        held_out=errors(predicted, held_out),
+        by_composition=errors_by_composition(predicted, held_out),
+    )
+    return member, {"learning_curve": curve}, {"learning_curve_columns": columns}
+
+
+def _diverged(task: Task) -> ConfigError:
+    """Return the error of a member that diverged at every learning rate: to try again would do the same again."""
+    return ConfigError(
+        f"train.learning_rate.start: {task.id} diverged {MAX_ATTEMPTS} times, the last time from "
+        f"{SLOWER ** (MAX_ATTEMPTS - 1):g} of it - wanted a training whose loss stays finite and below "
+        f"{deepmd.DIVERGED:g} times that of no force at all - lower it, choose float64, lower label.max_force if a "
+        "label is absurd, and start anew with another --folder (with label.ledger no label is paid for twice)"
+    )
 
 
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
@@ -141,9 +215,9 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     campaign = store.campaign(iteration)
     folder = store.scratch(slot.machine, f"{iteration:03d}", "train", task.id)
     with deepmd.stopwatch() as span:
-        member, curve = _trained(campaign, store, task, folder, slot)
-    meta = {"member": member.model_dump(mode="json"), **span}
-    store.publish_product("train", iteration, task.id, {"learning_curve": curve}, meta)
+        member, arrays, meta = _trained(campaign, store, task, folder, slot)
+    meta |= {"member": member.model_dump(mode="json"), **span}
+    store.publish_product("train", iteration, task.id, arrays, meta)
     store.drop_scratch(folder, slot.machine)
 
 
@@ -186,23 +260,26 @@ def run_final(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     """Train anew (if planned) and compress; publish the models and then the product that names them."""
     campaign = store.campaign(iteration)
     folder = store.scratch(slot.machine, "final", task.id)
+    arrays: dict[str, Curve] = {}
+    meta: dict[str, Any] = {}
     with deepmd.stopwatch() as span:
         if task.kind == "train":
-            member, _ = _trained(campaign, store, task, folder, slot)
+            member, arrays, meta = _trained(campaign, store, task, folder, slot)
         else:
             member = store.result("train", iteration, Ensemble).members[task.parameters["index"]]
         if campaign.final.compress:
             compressed, sha256 = store.publish_model(_compressed(campaign, store, iteration, member, folder, slot))
             member = member.model_copy(update={"compressed": compressed, "compressed_sha256": sha256})
-    store.publish_product("final", iteration, task.id, {}, {"member": member.model_dump(mode="json"), **span})
+    meta |= {"member": member.model_dump(mode="json"), **span}
+    store.publish_product("final", iteration, task.id, arrays, meta)
     store.drop_scratch(folder, slot.machine)
 
 
 def _compressed(campaign: Campaign, store: Store, iteration: int, member: Member, folder: Path, slot: Slot) -> Path:
     """Compress a member; the shortest distance in the data sets the range of the table."""
     systems = write_deepmd(store.dataset(iteration), folder / "data-compress", campaign.type_map)
-    parameters = {"n_steps": 1, "random_seeds": [1, 1, 1], "warm": False}
-    return deepmd.compress(folder, store.folder / member.model, _setting(campaign, store, parameters, systems), slot)
+    setting = _setting(campaign, store, deepmd.TrainingRun(1, (1, 1, 1)), systems)
+    return deepmd.compress(folder, store.folder / member.model, setting, slot)
 
 
 def gather_final(campaign: Campaign, store: Store, iteration: int) -> Ensemble:

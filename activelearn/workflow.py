@@ -71,10 +71,11 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
 
     def run_task(self, fw_spec: dict[str, Any]) -> FWAction:  # noqa: ARG002 - all is in the parameters
         folder = Path(self["folder"])
-        step = loop.step_of(self["iteration"], is_final=self["is_final"])
         try:
             with disk_errors(folder):
-                return self.act(Store.open(folder), step, load_machine(folder / "machine.yaml"))
+                store = Store.open(folder)
+                step = loop.step_of(store, self["iteration"], is_final=self["is_final"])
+                return self.act(store, step, load_machine(folder / "machine.yaml"))
         except ActiveLearnError as error:
             launchpad = getattr(self, "launchpad", None)  # FireWorks gives it; there is none in offline mode
             if not isinstance(launchpad, EmbeddedLaunchPad):

@@ -30,7 +30,7 @@ FLOORS = (
     {"frames", "records", "config"},
     {"seeds", "geometry", "descriptor", "engines", "store"},
     {"packing"},
-    {"starts"},
+    {"starts", "inherited"},
     {"tasks"},
     {"prepare", "initial", "explore", "select", "label", "train"},
     {"loop"},

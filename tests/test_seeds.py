@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from activelearn.config import shipped
+from activelearn.config import parse_campaign, shipped
 from activelearn.errors import ConfigError
 from activelearn.seeds import (
     Seed,
@@ -35,33 +35,148 @@ from activelearn.seeds import (
 
 #: A second copy of the facts (facts/seed_crystals.yaml of the project, checked there by an independent script; Cu by
 #: hand: 4 x 63.546 amu in (3.6149 Å)^3, nearest neighbours a/sqrt(2)):
-#: id -> space group number, atoms in the cell, composition, density (g/cm3), shortest distances (Å).
+#: id -> space group number, content of the cell, density (g/cm3), shortest distances (Å).
 FACTS = {
-    "Cu_Fm-3m": (225, 4, {"Cu": 4}, 8.9353, {"Cu-Cu": 2.556}),
-    "Na2S_Fm-3m": (225, 12, {"Na": 8, "S": 4}, 1.8549, {"Na-S": 2.831, "Na-Na": 3.269}),
-    "Na3PO4_P-421c": (114, 64, {"Na": 24, "P": 8, "O": 32}, 2.7328, {"O-P": 1.504, "Na-O": 2.2, "Na-P": 2.915}),
-    "Na3PS4_I-43m": (217, 16, {"Na": 6, "P": 2, "S": 8}, 2.2305, {"P-S": 2.03, "Na-S": 2.849, "Na-P": 3.489}),
-    "Na3PS4_P-421c": (114, 16, {"Na": 6, "P": 2, "S": 8}, 2.2162, {"P-S": 2.046, "Na-S": 2.812, "Na-P": 3.521}),
-    "Na4P2O7_P212121": (19, 52, {"Na": 16, "P": 8, "O": 28}, 2.5951, {"O-P": 1.512, "Na-O": 2.273, "P-P": 2.936}),
-    "Na4P2S6_C2m": (12, 24, {"Na": 8, "P": 4, "S": 12}, 2.1133, {"P-P": 2.251, "P-S": 2.021, "Na-S": 2.859}),
-    "P2O5_Fdd2": (43, 56, {"P": 16, "O": 40}, 2.7053, {"O-P": 1.444, "P-P": 2.781, "O-O": 2.398}),
-    "P4O10_R3c": (161, 84, {"P": 24, "O": 60}, 2.2771, {"O-P": 1.43, "P-P": 2.793, "O-O": 2.463}),
-    "P4S10_P-1": (2, 28, {"P": 8, "S": 20}, 2.1088, {"P-S": 1.894, "P-P": 3.411, "S-S": 3.213}),
+    "Cu_Fm-3m": (225, "Cu4", 8.9353, {"Cu-Cu": 2.556}),
+    "Na2O2_P-62m": (189, "Na6 O6", 2.6223, {"Na-Na": 3.041, "Na-O": 2.308, "O-O": 1.527}),
+    "Na2O_Fm-3m": (225, "Na8 O4", 2.4081, {"Na-Na": 2.775, "Na-O": 2.403, "O-O": 3.924}),
+    "Na2P2S6_P21m": (11, "Na4 P4 S12", 2.1204, {"Na-S": 2.86, "P-P": 2.904, "P-S": 1.961}),
+    "Na2S2_P-62m": (189, "Na6 S6", 2.1389, {"Na-Na": 3.583, "Na-S": 2.822, "S-S": 2.135}),
+    "Na2S2_P63mmc": (194, "Na4 S4", 2.0489, {"Na-Na": 3.641, "Na-S": 2.807, "S-S": 2.158}),
+    "Na2S4_I-42d": (122, "Na16 S32", 2.1321, {"Na-Na": 3.615, "Na-S": 2.826, "S-S": 2.061}),
+    "Na2S5_Pnma": (62, "Na8 S20", 2.1106, {"Na-Na": 3.829, "Na-S": 2.846, "S-S": 2.061}),
+    "Na2S_Fm-3m": (225, "Na8 S4", 1.8549, {"Na-Na": 3.269, "Na-S": 2.831}),
+    "Na2S_P63mmc": (194, "Na4 S2", 2.6689, {"Na-Na": 2.92, "Na-S": 2.526, "S-S": 3.867}),
+    "Na2S_Pnma": (62, "Na8 S4", 2.3377, {"Na-Na": 3.039, "Na-S": 2.625, "S-S": 3.992}),
+    "Na3PO2S2_Cc": (9, "Na12 O8 P4 S8", 2.2724, {"Na-O": 2.345, "O-P": 1.548, "P-S": 2.082}),
+    "Na3PO2S2_Fmm2": (42, "Na12 O8 P4 S8", 2.1905, {"Na-O": 2.451, "O-P": 1.549, "P-S": 2.084}),
+    "Na3PO2S2_P21": (4, "Na6 O4 P2 S4", 2.2345, {"Na-O": 2.378, "O-P": 1.547, "P-S": 2.083}),
+    "Na3PO3S_R3c": (161, "Na18 O18 P6 S6", 2.4736, {"Na-O": 2.343, "O-P": 1.545, "P-S": 2.103}),
+    "Na3PO4_P-421c": (114, "Na24 O32 P8", 2.7328, {"Na-O": 2.2, "O-O": 2.469, "O-P": 1.504}),
+    "Na3PS3O_Cc": (9, "Na12 O4 P4 S12", 2.1739, {"Na-O": 2.375, "O-P": 1.555, "P-S": 2.063}),
+    "Na3PS3O_P21": (4, "Na6 O2 P2 S6", 2.0771, {"Na-O": 2.331, "O-P": 1.555, "P-S": 2.054}),
+    "Na3PS3O_R3c": (161, "Na18 O6 P6 S18", 1.8032, {"Na-O": 2.386, "O-P": 1.566, "P-S": 2.062}),
+    "Na3PS4_I-43m": (217, "Na6 P2 S8", 2.2305, {"Na-S": 2.849, "P-S": 2.03, "S-S": 3.316}),
+    "Na3PS4_P-421c": (114, "Na6 P2 S8", 2.2162, {"Na-S": 2.812, "P-S": 2.046, "S-S": 3.332}),
+    "Na3PS4_P-421c_JACS2020": (114, "Na6 P2 S8", 2.205, {"Na-S": 2.816, "P-S": 2.049, "S-S": 3.34}),
+    "Na3P_P63cm": (185, "Na18 P6", 1.7584, {"Na-Na": 3.011, "Na-P": 2.816}),
+    "Na4P2O7_P212121": (19, "Na16 O28 P8", 2.5951, {"Na-O": 2.273, "O-O": 2.454, "O-P": 1.512}),
+    "Na4P2S6O_P212121": (19, "Na16 O4 P8 S24", 1.9938, {"Na-O": 2.397, "O-P": 1.671, "P-S": 2.004}),
+    "Na4P2S6_C2m": (12, "Na8 P4 S12", 2.1133, {"Na-S": 2.859, "P-P": 2.251, "P-S": 2.021}),
+    "Na4P2S7_P212121": (19, "Na16 P8 S28", 1.95, {"Na-S": 2.729, "P-S": 2.014, "S-S": 3.195}),
+    "NaPO3_P-1": (2, "Na6 O18 P6", 2.6536, {"Na-O": 2.041, "O-O": 2.317, "O-P": 1.448}),
+    "NaPO3_P-1_relaxed": (2, "Na6 O18 P6", 2.6536, {"Na-O": 2.261, "O-O": 2.38, "O-P": 1.492}),
+    "NaP_P212121": (19, "Na8 P8", 2.0745, {"Na-Na": 3.287, "Na-P": 2.875, "P-P": 2.238}),
+    "NaS_Fm-3m_hyp": (225, "Na4 S4", 1.9412, {"Na-Na": 4.054, "Na-S": 2.866, "S-S": 4.054}),
+    "Na_bcc": (229, "Na2", 1.051, {"Na-Na": 3.614}),
+    "Na_fcc": (225, "Na4", 1.0532, {"Na-Na": 3.715}),
+    "Na_hcp": (194, "Na2", 1.0285, {"Na-Na": 3.729}),
+    "O2_C2m_MP": (12, "O4", 1.4388, {"O-O": 1.233}),
+    "O2_R-3m_MP": (166, "O6", 1.4669, {"O-O": 1.234}),
+    "O2_alpha_exp": (12, "O4", 1.5304, {"O-O": 1.207}),
+    "P2O5_Fdd2": (43, "O40 P16", 2.7053, {"O-O": 2.398, "O-P": 1.444, "P-P": 2.781}),
+    "P2O5_Pnma": (62, "O20 P8", 2.9284, {"O-O": 2.394, "O-P": 1.437, "P-P": 2.951}),
+    "P4O10_R3c": (161, "O60 P24", 2.2771, {"O-O": 2.463, "O-P": 1.43, "P-P": 2.793}),
+    "P4O6_P21m": (11, "O12 P8", 2.1992, {"O-O": 2.504, "O-P": 1.638, "P-P": 2.949}),
+    "P4O9_R-3c": (167, "O36 P16", 2.6363, {"O-O": 2.476, "O-P": 1.43, "P-P": 2.815}),
+    "P4S10_P-1": (2, "P8 S20", 2.1088, {"P-P": 3.411, "P-S": 1.894, "S-S": 3.213}),
+    "P4S3_Pnma": (62, "P16 S12", 2.1045, {"P-P": 2.223, "P-S": 2.086, "S-S": 3.194}),
+    "P4S6_P21m": (11, "P8 S12", 2.1939, {"P-P": 2.255, "P-S": 1.911, "S-S": 3.254}),
+    "P4S7_P21c": (14, "P16 S28", 2.2027, {"P-P": 2.327, "P-S": 1.915, "S-S": 3.247}),
+    "P_black_MP": (64, "P8", 2.4363, {"P-P": 2.224}),
+    "P_black_exp": (64, "P8", 2.708, {"P-P": 2.224}),
+    "P_violet_P2c": (13, "P84", 2.1491, {"P-P": 2.207}),
+    "P_white_C2m": (12, "P16", 1.4868, {"P-P": 2.202}),
+    "P_white_P-1": (2, "P24", 1.4847, {"P-P": 2.201}),
+    "S8_Fddd_exp": (70, "S128", 2.0673, {"S-S": 2.036}),
+    "SO2_Aea2": (41, "O8 S4", 1.9221, {"O-O": 2.463, "O-S": 1.429, "S-S": 4.246}),
+    "S_Fddd_MP": (70, "S128", 1.4697, {"S-S": 2.061}),
+    "S_P212121": (19, "S72", 1.6308, {"S-S": 2.059}),
+    "S_P2c": (13, "S32", 1.4778, {"S-S": 2.061}),
+    "S_R-3": (148, "S18", 1.6885, {"S-S": 2.074}),
 }
 
-#: Neighbours of every centre atom of the bonded units: (centre, neighbour, cutoff in Å, number).
+#: Neighbours of every centre atom of the simple packings: (centre, neighbour, cutoff in Å, number).
 COORDINATION = {
     "Cu_Fm-3m": ("Cu", "Cu", 3.0, 12),
+    "Na2O_Fm-3m": ("O", "Na", 2.6, 8),
     "Na2S_Fm-3m": ("S", "Na", 3.2, 8),
-    "Na3PO4_P-421c": ("P", "O", 2.0, 4),
-    "Na3PS4_I-43m": ("P", "S", 2.5, 4),
-    "Na3PS4_P-421c": ("P", "S", 2.5, 4),
-    "Na4P2O7_P212121": ("P", "O", 2.0, 4),
-    "Na4P2S6_C2m": ("P", "S", 2.5, 3),
-    "P2O5_Fdd2": ("P", "O", 2.0, 4),
-    "P4O10_R3c": ("P", "O", 2.0, 4),
-    "P4S10_P-1": ("P", "S", 2.5, 4),
+    "Na2S_P63mmc": ("S", "Na", 3.0, 11),  # Ni2In type: 5 + 6
+    "Na3PS4_I-43m": ("Na", "S", 3.5, 8),
+    "NaS_Fm-3m_hyp": ("Na", "S", 3.5, 6),
+    "Na_bcc": ("Na", "Na", 3.9, 8),
+    "Na_fcc": ("Na", "Na", 4.5, 12),
+    "Na_hcp": ("Na", "Na", 4.5, 12),
 }
+
+#: Bond lengths up to which two atoms are bonded (Å; definitions.md, 4.1).
+BONDED_A = {("P", "S"): 2.5, ("O", "P"): 2.0, ("P", "P"): 2.5, ("S", "S"): 2.4, ("O", "O"): 1.7, ("O", "S"): 1.9}
+#: How many bonds the atoms of an element have to others, whichever numbers occur; X is O or S.
+UNITS = {
+    "Na2O2_P-62m": "O-O 1",
+    "Na2P2S6_P21m": "P-X 4, P-P 0, S-P 1 2",  # edge-sharing: bridging S too
+    "Na2S2_P-62m": "S-S 1",
+    "Na2S2_P63mmc": "S-S 1",
+    "Na2S4_I-42d": "S-S 1 2",  # chains of four
+    "Na2S5_Pnma": "S-S 1 2",
+    "Na2S_Fm-3m": "S-S 0",
+    "Na2S_P63mmc": "S-S 0",
+    "Na2S_Pnma": "S-S 0",
+    "Na3PO2S2_Cc": "P-S 2, P-O 2",
+    "Na3PO2S2_Fmm2": "P-S 2, P-O 2",
+    "Na3PO2S2_P21": "P-S 2, P-O 2",
+    "Na3PO3S_R3c": "P-S 1, P-O 3",
+    "Na3PO4_P-421c": "P-O 4",
+    "Na3PS3O_Cc": "P-S 3, P-O 1",
+    "Na3PS3O_P21": "P-S 3, P-O 1",
+    "Na3PS3O_R3c": "P-S 3, P-O 1",
+    "Na3PS4_I-43m": "P-S 4",
+    "Na3PS4_P-421c": "P-S 4",
+    "Na3PS4_P-421c_JACS2020": "P-S 4",
+    "Na3P_P63cm": "P-P 0",
+    "Na4P2O7_P212121": "P-O 4, O-P 1 2",
+    "Na4P2S6O_P212121": "P-S 3, P-O 1, O-P 2",  # O bridges
+    "Na4P2S6_C2m": "P-X 3, P-P 1",
+    "Na4P2S7_P212121": "P-S 4, S-P 1 2",
+    "NaPO3_P-1": "P-O 4, O-P 1 2",
+    "NaPO3_P-1_relaxed": "P-O 4, O-P 1 2",
+    "NaP_P212121": "P-P 2",  # helices
+    "O2_C2m_MP": "O-O 1",
+    "O2_R-3m_MP": "O-O 1",
+    "O2_alpha_exp": "O-O 1",
+    "P2O5_Fdd2": "P-O 4, O-P 1 2",
+    "P2O5_Pnma": "P-O 4, O-P 1 2",
+    "P4O10_R3c": "P-O 4, O-P 1 2",
+    "P4O6_P21m": "P-O 3, O-P 2",
+    "P4O9_R-3c": "P-O 3 4, O-P 1 2",
+    "P4S10_P-1": "P-S 4, S-P 1 2",
+    "P4S3_Pnma": "P-S 1 3, P-P 0 2, S-P 2",
+    "P4S6_P21m": "P-S 1 3, P-P 0 1 2",
+    "P4S7_P21c": "P-S 2 4, P-P 0 1",
+    "P_black_MP": "P-P 3",
+    "P_black_exp": "P-P 3",
+    "P_violet_P2c": "P-P 3",
+    "P_white_C2m": "P-P 3",
+    "P_white_P-1": "P-P 3",
+    "S8_Fddd_exp": "S-S 2",  # rings
+    "SO2_Aea2": "S-O 2, S-S 0, O-O 0",
+    "S_Fddd_MP": "S-S 2",
+    "S_P212121": "S-S 2",
+    "S_P2c": "S-S 2",
+    "S_R-3": "S-S 2",
+}
+
+#: No crystal brings atoms nearer than this (Å); Na-S is that of Na2S at 16.6 GPa, Na-O that of a film of 1963.
+FLOOR_A = {
+    "P-P": 2.15, "P-S": 1.88, "O-P": 1.40, "S-S": 2.00, "O-S": 1.41, "O-O": 1.18,
+    "Na-S": 2.50, "Na-O": 2.00, "Na-P": 2.75, "Na-Na": 2.70, "Cu-Cu": 2.50,
+}  # fmt: skip
+
+#: Derived, placed or hypothetical: nobody may take them for literature.
+MODELS = {
+    "Na3PO2S2_Cc", "Na3PO2S2_Fmm2", "Na3PO2S2_P21", "Na3PS3O_Cc", "Na3PS3O_P21", "Na3PS3O_R3c", "Na3PS4_I-43m",
+    "Na4P2S6O_P212121", "Na4P2S7_P212121", "NaS_Fm-3m_hyp", "O2_alpha_exp",
+}  # fmt: skip
 
 AMU_PER_A3 = 1.66053907  # in g/cm3
 every_seed = pytest.mark.parametrize("name", seed_names())
@@ -99,7 +214,7 @@ def shortest(atoms: Atoms, cutoff: float = 4.6) -> dict[str, float]:
 
 
 def test_the_shipped_seeds_are_the_known_ones():
-    assert set(FACTS) <= set(seed_names())
+    assert set(FACTS) == set(seed_names())
     assert seed_names() == sorted(seed_names())
 
 
@@ -112,9 +227,33 @@ def test_a_seed_agrees_with_its_own_checks(name):
 def test_a_seed_says_where_it_comes_from(name):
     seed = load_seed(name)
     path = shipped("seeds") / f"{name}.yaml"
-    assert path.read_text(encoding="utf-8").startswith(f"# Seed crystal {name}: facts only.")
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(f"# Seed crystal {name}: facts only.")
     assert re.search(r"\b(18|19|20)\d\d\b", seed.source), "a source has a year"
-    assert "data_" not in path.read_text(encoding="utf-8"), "no CIF in disguise"
+    assert not re.search(r"data_|loop_|_cell_|_atom_|_symmetry_|FIZ", text), "no CIF in disguise"
+
+
+@every_seed
+def test_the_kind_of_a_seed_claims_no_more_than_its_confidence(name):
+    seed = load_seed(name)
+    is_derived = seed.confidence.startswith("derived")
+    assert (seed.kind == "model") == (name in MODELS)
+    if seed.kind == "experiment":
+        assert seed.confidence.startswith("verified from")
+        assert not re.search("relaxed|CHGNet|hypothetical", f"{seed.confidence} {seed.source} {seed.provenance}")
+    if "hypothetical" in seed.confidence or "substitution" in seed.confidence:
+        assert seed.kind == "model"
+    if is_derived or "PBE-relaxed" in seed.confidence:
+        assert seed.kind != "experiment"
+    if "CHGNet" in seed.note:
+        assert "re-relax" in seed.note
+        assert seed.kind != "experiment"
+
+
+@every_seed
+def test_no_two_atoms_of_a_seed_are_too_near(name):
+    for pair, length in shortest(load_seed(name).to_atoms()).items():
+        assert length >= FLOOR_A[pair], pair
 
 
 @every_seed
@@ -126,21 +265,36 @@ def test_a_seed_names_every_pair_it_binds(name):
 
 @pytest.mark.parametrize("name", FACTS)
 def test_a_seed_equals_the_second_copy_of_the_facts(name):
-    number, n_atoms, composition, density, distances = FACTS[name]
+    number, content, density, distances = FACTS[name]
     seed, atoms = load_seed(name), load_seed(name).to_atoms()
-    assert seed.n_atoms == len(atoms) == n_atoms
-    assert atoms.symbols.formula.count() == composition
+    composition = atoms.symbols.formula.count()
+    assert " ".join(f"{element}{n}" for element, n in sorted(composition.items())) == content
+    assert seed.n_atoms == len(atoms)
+    assert seed.elements == set(composition)
     assert atoms.pbc.all()
     assert atoms.cell.cellpar() == pytest.approx(seed.cell.parameters, abs=1e-9)
     assert atoms.get_masses().sum() / atoms.get_volume() * AMU_PER_A3 == pytest.approx(density, rel=2e-3)
     found = shortest(atoms)
     assert {pair: found[pair] for pair in distances} == pytest.approx(distances, abs=0.01)
     dataset = spglib.get_symmetry_dataset((atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers), symprec=1e-3)
-    assert (dataset.number, dataset.international) == (number, seed.space_group.symbol)
+    symbol = {"Pbnm": "Pnma"}.get(seed.space_group.symbol, seed.space_group.symbol)  # P4S3: axes of the paper
+    assert (dataset.number, dataset.international) == (number, symbol)
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_bonded_units_are_whole(name):
+    atoms = load_seed(name).to_atoms()
+    first, second = neighbor_list("ij", atoms, BONDED_A)
+    elements = np.array(atoms.get_chemical_symbols())
+    for bond, *numbers in (unit.split() for unit in UNITS[name].split(", ")):
+        centre, neighbour = bond.split("-")
+        is_neighbour = np.isin(elements[second], ["O", "S"] if neighbour == "X" else [neighbour])
+        counts = np.bincount(first[is_neighbour], minlength=len(atoms))[elements == centre]
+        assert set(counts.tolist()) == set(map(int, numbers)), bond
 
 
 @pytest.mark.parametrize("name", COORDINATION)
-def test_the_bonded_units_are_whole(name):
+def test_the_packings_have_their_neighbours(name):
     centre, neighbour, cutoff, wanted = COORDINATION[name]
     atoms = load_seed(name).to_atoms()
     first, second = neighbor_list("ij", atoms, cutoff)
@@ -272,8 +426,26 @@ def test_an_unknown_seed_names_the_nearest():
     with pytest.raises(ConfigError) as caught:
         load_seed("Na3PS4_P-421")
     assert str(caught.value) == (
-        "seed Na3PS4_P-421: unknown - did you mean 'Na3PS4_P-421c'? - pick one, then: activelearn check"
+        "seed Na3PS4_P-421: unknown - did you mean 'Na3PS4_P-421c' or 'Na3PS4_I-43m' or 'Na3PS4_P-421c_JACS2020'? - "
+        "all of them: activelearn seeds"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("Cu", "did you mean 'Cu_Fm-3m'?"),
+        ("Na2P2S6_P21n", "did you mean 'Na2P2S6_P21m'?"),
+        ("S8_Fdd", "did you mean 'S8_Fddd_exp'?"),
+        ("NaPS4_P-421c", "did you mean 'Na3PS4_P-421c' or "),
+        ("LiCoO2", "no seed has a name like it - all of them: activelearn seeds"),
+    ],
+)
+def test_the_hint_is_short_and_of_the_same_formula_if_there_is_one(name, hint):
+    with pytest.raises(ConfigError) as caught:
+        load_seed(name)
+    assert hint in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 def test_a_seed_is_no_path():
@@ -285,7 +457,7 @@ def test_a_structure_is_a_seed_by_its_id(tmp_path):
     assert load_structure("Cu_Fm-3m", tmp_path) == load_seed("Cu_Fm-3m").to_atoms()
 
 
-@pytest.mark.parametrize("name", ["start.vasp", "start.extxyz", "start.cif", "sub/start.extxyz"])
+@pytest.mark.parametrize("name", ["start.vasp", "POSCAR", "start.extxyz", "start.cif", "sub/start.extxyz"])
 def test_a_structure_is_a_file_beside_the_campaign(tmp_path, name):
     atoms = load_seed("Na4P2S6_C2m").to_atoms()[::-1]
     (tmp_path / "sub").mkdir()
@@ -327,7 +499,8 @@ def test_a_name_that_is_nothing_is_refused(tmp_path):
     ("atoms", "sentence"),
     [
         (Atoms("Cu", cell=[3, 3, 3], pbc=(True, True, False)), "periodic along [True, True, False]"),
-        (Atoms("CuNa", positions=[(0, 0, 0), (0, 0, 2)]), "a cell without volume"),
+        (Atoms("S2", cell=[3, 3, 0], pbc=True, positions=[(0, 0, 0), (0, 0, 2)]), "a cell without volume"),
+        (Atoms("S2", positions=[(0, 0, 0), (0, 0, 2)]), "no cell - wanted a crystal, or a molecule in a box"),
     ],
 )
 def test_a_file_without_a_crystal_is_refused(tmp_path, atoms, sentence):
@@ -343,6 +516,44 @@ def test_a_partly_occupied_site_is_refused(tmp_path):
     (tmp_path / "split.cif").write_text(text.replace("1.0000\n", "0.5000\n"), encoding="utf-8")
     with pytest.raises(ConfigError, match="partly occupied sites - wanted an ordered model"):
         load_structure("split.cif", tmp_path)
+
+
+#: beta-Na3PS4 as a database has it: Na on a split site, a quarter full.
+SPLIT_CIF = """data_split
+_cell_length_a 6.978
+_cell_length_b 6.978
+_cell_length_c 6.978
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_name_H-M_alt 'I -4 3 m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+P1 P 0 0 0 1
+S1 S 0.16799 0.16799 0.16799 1
+Na1 Na {x} 0.5 0 {occupancy}
+"""
+
+
+def test_a_cif_of_a_split_site_is_refused_and_an_ordered_one_read(tmp_path):
+    (tmp_path / "split.cif").write_text(SPLIT_CIF.format(x=0.0606, occupancy=0.25), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"split\.cif: partly occupied sites - wanted an ordered model"):
+        load_structure("split.cif", tmp_path)
+    (tmp_path / "ordered.cif").write_text(SPLIT_CIF.format(x=0, occupancy=1), encoding="utf-8")
+    assert shortest(load_structure("ordered.cif", tmp_path)) == pytest.approx(
+        shortest(load_seed("Na3PS4_I-43m").to_atoms()), abs=1e-6
+    )
+
+
+def test_a_molecule_is_refused_in_the_plain_format_too(tmp_path):
+    (tmp_path / "so2.xyz").write_text("3\n\nS 0 0 0\nO 1.43 0 0\nO -0.7 1.25 0\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"so2\.xyz: no cell - wanted a crystal, or a molecule in a box of three"):
+        load_structure("so2.xyz", tmp_path)
 
 
 def test_a_file_that_ase_cannot_read_is_refused(tmp_path):
@@ -524,3 +735,24 @@ def test_no_amplitude_no_distortion():
 def test_an_amplitude_out_of_bounds_is_refused(amplitudes, sentence):
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         perturbed(bulk("Cu"), np.random.default_rng(3), **amplitudes)
+
+
+# --- the paper's initial data -----------------------------------------------------------------------------------------
+
+
+def test_the_initial_data_of_luo_et_al_are_a_preset():
+    raw = yaml.safe_load((shipped("params") / "campaign" / "copper_emt.yaml").read_text(encoding="utf-8"))
+    raw |= {"type_map": ["Na", "P", "S", "O"], "initial": {"preset": "luo2024"}}
+    campaign = parse_campaign(raw, where="test")
+    initial = campaign.initial
+    assert initial.scales == (0.95, 1.0, 1.05)
+    assert (initial.perturb.positions_A, initial.perturb.cell_fraction) == (0.01, 0.03)
+    assert (initial.md.n_steps, initial.md.every, initial.md.temperatures_K) == (10, 1, (300.0,))
+    assert initial.relax.fmax == 0.01
+    assert len(initial.cells) * initial.copies == 4 * 30
+    formulas = [load_seed(system.seed).formula for system in initial.systems]
+    assert formulas == ["Na3PO2S2", "Na3PSO3", "Na3PS3O", "NaPS3"]
+    for system, n_atoms in zip(initial.systems, (128, 384, 128, 160), strict=True):
+        built = supercell(load_seed(system.seed).to_atoms(), system.supercell)
+        assert len(built) == n_atoms
+        assert 0.95 * heights(built.cell.array).min() * (1.0 - 0.09) > 6.0, "the most compressed copy holds the cutoff"

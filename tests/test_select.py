@@ -1,7 +1,8 @@
-"""Select: three classes that cover and exclude each other, caps, determinism, the verdicts, and LAMMPS as witness."""
+"""Select: three classes that cover and exclude each other, what walks keep, the verdicts, and LAMMPS as witness."""
 
 import itertools
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from activelearn import select
+from activelearn import descriptor, select
 from activelearn.config import Rescue, Select, Stop
 from activelearn.engines.lammps import read_deviation, read_dump
 from activelearn.frames import Frames, make_origin
@@ -21,11 +22,11 @@ from activelearn.select import (
     classify_walk,
     force_deviation,
     is_quiet,
-    pick,
+    mined,
     wants_rescue,
     worth_keeping,
 )
-from activelearn.store.files import file_sha256
+from activelearn.store.files import file_sha256, read_array
 
 DATA = Path(__file__).parent / "data" / "lammps"
 deviations = arrays(
@@ -42,7 +43,7 @@ def test_the_deviation_is_that_of_lammps(case):
     n_atoms = json.loads((DATA / case / "case.json").read_text())["n_atoms"]
     with np.load(DATA / case / "forces.npz") as stored:
         found = force_deviation(stored["forces"])
-    steps, _, _ = read_dump(DATA / case / "walk.lammpstrj", n_atoms)
+    steps = read_dump(DATA / case / "walk.lammpstrj", n_atoms)[0]
     theirs = read_deviation(DATA / case / "model_devi.out")
     assert len(found) == len(steps) >= 4
     assert found == pytest.approx([theirs[int(step)] for step in steps], rel=1e-5)
@@ -117,7 +118,7 @@ def test_a_walk_that_was_never_walked_is_failed():
     assert classify_walk(np.empty(0), n_planned=3, window=(0.1, 0.2), outside_from=None).tolist() == 3 * [Kind.FAILED]
 
 
-# --- what is kept and picked ------------------------------------------------------------------------------------------
+# --- what is kept -----------------------------------------------------------------------------------------------------
 
 
 @given(deviations, st.integers(1, 5), st.integers(1, 4))
@@ -135,43 +136,55 @@ def test_what_is_kept(deviation, max_frames, per_walk):
     assert len(kept) == len(rescued) + min(n_candidates, max_frames)
 
 
-pools = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=40)
+@given(deviations, st.integers(0, 40), st.none() | st.integers(0, 40), st.integers(0, 6), st.integers(1, 5))
+def test_the_last_sane_frames_of_a_walk_that_failed_are_kept(deviation, n_more, outside_from, per_walk, max_frames):
+    """`n_more` frames were never reached. Whatever the thinning, the way to the hole is kept."""
+    n_planned = len(deviation) + n_more
+    kind = classify_walk(
+        deviation, n_planned=n_planned, window=(0.15, 0.35), outside_from=outside_from, is_broken=n_more > 0
+    )
+    settings = Select(max_frames=max_frames, rescue=Rescue(mined_per_walk=per_walk, max_devi_f=1.0))
+    found = mined(kind, settings)
+    kept = worth_keeping(kind, deviation, settings, np.random.default_rng(1))
+    assert set(found) <= set(kept)
+    assert (kept < len(deviation)).all(), "a frame that was not reached cannot be kept"
+    assert (kind[kept] == Kind.CANDIDATE).sum() == min((kind == Kind.CANDIDATE).sum(), max_frames)
+    if Kind.FAILED not in kind:
+        assert len(found) == 0, "a walk that did not fail has no way to a hole"
+        return
+    sane = list(itertools.takewhile(lambda i: kind[i] < Kind.FAILED, range(n_planned)))
+    way = [i for i in sane if kind[i] == Kind.CANDIDATE]
+    most = min(per_walk, max_frames)
+    assert found.tolist() == way[len(way) - min(most, len(way)) :]
 
 
-@given(pools, st.none() | st.integers(1, 4), st.none() | st.integers(1, 6), st.integers(0, 20), st.integers(0, 9))
-def test_picks_respect_every_cap_and_count_the_rest(pool, per_walk, per_cell, room, random_seed):
-    walk = np.array([w for w, _ in pool], dtype=np.intp)
-    cell = np.array([c for _, c in pool], dtype=np.intp)
-    settings = Select(max_per_walk=per_walk, max_per_cell=per_cell)
-    taken, passed_over = pick(walk, cell, settings, room, np.random.default_rng(random_seed))
-    assert (np.diff(taken) > 0).all()
-    assert len(taken) <= room
-    assert max(np.bincount(walk[taken], minlength=1)) <= (per_walk or np.inf)
-    assert max(np.bincount(cell[taken], minlength=1)) <= (per_cell or np.inf)
-    assert len(taken) + sum(passed_over.values()) == len(pool), "nothing is dropped in silence"
-    again, _ = pick(walk, cell, settings, room, np.random.default_rng(random_seed))
-    assert taken.tolist() == again.tolist(), "the same generator, the same choice"
-    if per_walk is None and per_cell is None:
-        assert len(taken) == min(room, len(pool))
+def test_thinning_does_not_lose_the_way_to_the_hole():
+    kind = np.array([Kind.CANDIDATE] * 500 + [Kind.FAILED] * 10, dtype=np.int8)
+    settings = Select(max_frames=20)
+    for random_seed in range(5):
+        kept = worth_keeping(kind, np.full(510, 2.0), settings, np.random.default_rng(random_seed))
+        assert len(kept) == 20
+        assert kept[-5:].tolist() == [495, 496, 497, 498, 499]
 
 
-def test_picks_are_random_and_even():
-    """60 frames, room for 6: each is taken a tenth of the time (binomial, 4 sigma)."""
-    rng, n = np.random.default_rng(5), 2000
-    zeros = np.zeros(60, dtype=np.intp)
-    hits = np.zeros(60)
-    for _ in range(n):
-        hits[pick(zeros, zeros, Select(), 6, rng)[0]] += 1
-    assert np.abs(hits / n - 0.1).max() < 4 * np.sqrt(0.09 / n)
+def test_accurate_frames_are_kept_only_for_an_audit():
+    kind = np.zeros(100, dtype=np.int8)
+    assert len(worth_keeping(kind, np.zeros(100), Select(), np.random.default_rng(1))) == 0
+    kept = worth_keeping(kind, np.zeros(100), Select(audit_frames=6), np.random.default_rng(1))
+    assert len(kept) == len(set(kept)) == 6
 
 
-def test_reasons_of_passing_over():
-    walk = np.zeros(5, dtype=np.intp)
-    rng = np.random.default_rng
-    assert pick(walk, walk, Select(max_per_walk=2), 9, rng(1))[1] == {"cap per walk": 3}
-    assert pick(walk, walk, Select(max_per_cell=1), 9, rng(1))[1] == {"cap per cell": 4}
-    assert pick(walk, walk, Select(), 2, rng(1))[1] == {"cap per iteration": 3}
-    assert pick(walk, walk, Select(), 9, rng(1))[1] == {}
+def test_a_million_deviations_are_classified_and_counted_in_a_second():
+    rows = np.random.default_rng(1).exponential(0.2, 1_000_000)
+    begin = time.process_time()
+    kinds = [
+        classify_walk(walk, n_planned=len(walk), window=(0.15, 0.35), outside_from=None)
+        for walk in rows.reshape(1000, -1)
+    ]
+    found = select.count([*kinds, classify(rows, 0.15, 0.35)])
+    assert time.process_time() - begin < 1.0
+    assert found.walked == 2_000_000
+    assert found.candidate == 2 * ((rows >= 0.15) & (rows < 0.35)).sum()
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
@@ -235,8 +248,11 @@ def test_a_walk_that_broke_after_it_left_the_region_did_not_just_leave_it():
 # --- the station on fabricated walks ----------------------------------------------------------------------------------
 
 
-def fabricate(store, campaign, walks, stages=("cold",), iteration=1):
-    """Publish walks as explore does. `walks`: (stage, deviations, outside_from) each; frames carry their step in x."""
+def fabricate(store, campaign, walks, stages=("cold",), iteration=1, describe=None):
+    """Publish walks as explore does. `walks`: (stage, deviations, outside_from) each; frames carry their step in x.
+
+    `describe` gives the descriptors of the frames of a walk from its number and the steps.
+    """
     tasks = []
     for i, (stage, _, _) in enumerate(walks):
         p = {"stage": stage, "temperature_K": 100.0, "pressure_bar": None, "system": 0, "scale": 1.0}
@@ -253,9 +269,19 @@ def fabricate(store, campaign, walks, stages=("cold",), iteration=1):
             positions,
             origin=make_origin(n, walk=task.id, step=np.arange(n), max_devi_f=devi),
         )
-        kind = classify_walk(devi, n_planned=n, window=(0.15, 0.35), outside_from=outside)
+        window = select.window_of(campaign, store, iteration)
+        kind = classify_walk(devi, n_planned=n, window=window, outside_from=outside)
         kept = worth_keeping(kind, devi, campaign.select, np.random.default_rng(0))
-        arrays = {"max_devi_f": devi, "kind": kind, "kept_kind": kind[kept], **frames[kept].arrays("kept/")}
+        arrays = {
+            "max_devi_f": devi,
+            "kind": kind,
+            "kept_kind": kind[kept],
+            "kept_mined": np.isin(kept, mined(kind, campaign.select)),
+            "kept_model_forces": np.zeros((len(kept), 1, 3), dtype=np.float32) + kept[:, None, None],
+            **frames[kept].arrays("kept/"),
+        }
+        if describe is not None:
+            arrays["kept_descriptor"] = describe(tasks.index(task), kept).astype(np.float32)
         meta = {"stage": stage, "ended": "finished", "first_bad_step": None, "log_tail": [], "iteration": iteration}
         store.publish_product("explore", iteration, task.id, arrays, meta)
     products = {task.id: file_sha256(store.product("explore", iteration, task.id)) for task in tasks}
@@ -364,6 +390,92 @@ def test_the_choice_is_the_same_every_time(store, campaign):
     assert first == again
     steps = [frames.origin["step"].tolist() for frames in chosen]
     assert steps == [frames.origin["step"].tolist() for frames in chosen_again]
+
+
+def test_mined_frames_are_counted_among_the_chosen(store, campaign):
+    fabricate(store, campaign, 3 * [("cold", [0.2] * 8 + [0.1] * 30, None)] + [("cold", [0.2] * 8 + [0.9] * 2, None)])
+    found, chosen = gathered(store, campaign)
+    assert not found.is_rescue
+    assert (found.chosen, found.mined, found.rescued) == (32, 5, 0)
+    assert sum(len(frames) for frames in chosen) == 32
+
+
+def test_the_forces_that_drove_a_chosen_frame_stand_beside_it(store, campaign):
+    fabricate(store, campaign, 4 * [("cold", [0.1] * 20 + [0.2] * 30, None)])
+    _, chosen = gathered(store, campaign)
+    for p, frames in enumerate(chosen):
+        forces = read_array(store.chosen_file(1), f"{p}/model_forces")
+        assert forces.shape == (len(frames), 1, 3)
+        assert (forces[:, 0, 0] == frames.origin["step"]).all()
+
+
+# --- diverse picks over iterations ------------------------------------------------------------------------------------
+
+
+def on_a_line(walk, steps):
+    """Walks 100 apart, frames 1 apart, in the first of the descriptor's numbers."""
+    out = np.zeros((len(steps), descriptor.size(("Cu",))))
+    out[:, 0] = 100.0 * walk + steps
+    return out
+
+
+def diverse(campaign, **changes):
+    update = {"pick": "diverse", "random_share": 0.0, "max_frames": 2, **changes}
+    rescue = campaign.select.rescue.model_copy(update={"mined_per_walk": 0})
+    settings = campaign.select.model_copy(update={**update, "rescue": rescue})
+    return campaign.model_copy(update={"select": settings})
+
+
+def steps_of(chosen):
+    return {(str(part.origin["walk"][0]), int(step)) for part in chosen for step in part.origin["step"]}
+
+
+def test_diverse_picks_keep_away_from_those_of_earlier_iterations(store, campaign):
+    """Two walks; what the first pass chose, at the ends, sends the second pass to the middle, and so on."""
+    store.seal_frames(store.chosen_file(0), [])
+    wide = diverse(campaign)
+    walks = [("cold", [0.2] * 2, None), ("cold", [0.2] * 2, None), ("cold", [0.2, 0.3], None)]
+    fabricate(store, wide, walks, describe=on_a_line)
+    found, chosen = gathered(store, wide)
+    assert steps_of(chosen) == {("cold-002", 1), ("cold-000", 0)}, "largest deviation, then the farthest from it"
+    assert found.passed_over == {"cap per iteration": 4}
+    store.open_iteration(2, wide)
+    fabricate(store, wide, walks, iteration=2, describe=on_a_line)
+    found, chosen = gathered(store, wide, 2)
+    assert ("cold-001", 1) in steps_of(chosen) or ("cold-001", 0) in steps_of(chosen), "100 from both"
+    assert found.passed_over == {"cap per iteration": 2, "near duplicate": 2}
+    name = select.array_name(wide)
+    beside = [read_array(store.chosen_file(k), name) for k in (1, 2)]
+    assert select.anchors(wide, store, 3).tolist() == np.concatenate(beside).tolist()
+
+
+def test_frames_chosen_without_descriptor_get_theirs_once(store, campaign, copper):
+    """The initial data: described when a diverse pick first wants it, in a file beside it."""
+    store.seal_frames(store.chosen_file(0), [copper[:2], copper[2:]])
+    found = select.anchors(campaign, store, 1)
+    assert np.array_equal(found, descriptor.of_frames(copper, ("Cu",)))
+    (beside,) = store.iteration_folder(0).glob("descriptor*.npz")
+    stamp = beside.stat().st_mtime_ns
+    assert np.array_equal(select.anchors(campaign, store, 1), found)
+    assert beside.stat().st_mtime_ns == stamp
+
+
+def test_a_product_without_descriptors_is_described_when_it_is_read(store, campaign):
+    """One atom in a cell looks the same wherever it is: all but one frame are near duplicates."""
+    store.seal_frames(store.chosen_file(0), [])
+    fabricate(store, diverse(campaign, max_frames=9), 4 * [("cold", [0.2] * 3, None)])
+    found, _ = gathered(store, diverse(campaign, max_frames=9))
+    assert (found.chosen, found.passed_over) == (1, {"near duplicate": 11})
+
+
+def test_in_a_rescue_failed_frames_keep_away_from_the_candidates_chosen(store, campaign):
+    store.seal_frames(store.chosen_file(0), [])
+    wide = diverse(campaign, max_frames=2)
+    fabricate(store, wide, [("cold", [0.2] + [0.5] * 4 + [2.0] * 40, None)], describe=on_a_line)
+    found, chosen = gathered(store, wide)
+    assert found.is_rescue
+    assert (found.chosen, found.rescued) == (1, 1)
+    assert steps_of(chosen) == {("cold-000", 0), ("cold-000", 4)}, "the failed frame farthest from the candidate"
 
 
 def test_select_has_no_tasks(store, campaign):

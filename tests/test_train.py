@@ -1,15 +1,25 @@
 """Train and initial: errors with known answers, when a training is planned, and which trajectories are held out."""
 
+import io
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import rattled_copper
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from activelearn import initial, train
+from activelearn import initial, show, status, train
+from activelearn.config import Descriptor, LearningRate, Machine
+from activelearn.engines import deepmd, process
+from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
-from activelearn.records import Ensemble, Labelling, Member, Selection
+from activelearn.frames import write_deepmd
+from activelearn.records import Ensemble, Errors, Labelling, Member, Selection, Task
+from activelearn.store import Store
+from activelearn.store.files import publish_json
 
 
 def test_errors_by_hand(copper):
@@ -24,9 +34,76 @@ def test_errors_by_hand(copper):
     assert found.force_rmse == pytest.approx(0.3 / np.sqrt(3.0))
     assert found.force_mae == pytest.approx(0.1)
     assert found.virial_rmse_meV_per_atom == pytest.approx(5.0)
+    assert found.virial_mae_meV_per_atom == pytest.approx(5.0)
+    assert found.force_p95 == found.force_p99 == pytest.approx(0.3), "of the length of the error vector"
     assert train.errors([], []) is None
     bare = replace(copper, virial=None)
     assert train.errors([predicted], [bare]).virial_rmse_meV_per_atom is None
+
+
+def test_percentiles_are_those_of_the_error_vectors_of_atoms(copper):
+    """12 atoms, one of them off by (3, 4, 0) eV/Å: between the 11th and the 12th, linearly."""
+    forces = copper.forces.copy()
+    forces[2, 1] += (3.0, 4.0, 0.0)
+    found = train.errors([replace(copper, forces=forces)], [copper])
+    assert found.force_p95 == pytest.approx(5.0 * (0.95 * 11 - 10))
+    assert found.force_p99 == pytest.approx(5.0 * (0.99 * 11 - 10))
+
+
+def test_errors_by_composition(copper):
+    big = rattled_copper(2, repeat=(2, 1, 1))
+    off = replace(copper, energy=copper.energy + 0.4)
+    found = train.errors_by_composition([off[:1], big, off[1:]], [copper[:1], big, copper[1:]])
+    assert list(found) == ["Cu4", "Cu8"]
+    assert (found["Cu4"].n_frames, found["Cu8"].n_frames) == (3, 2)
+    assert found["Cu4"].energy_mae_meV_per_atom == pytest.approx(100.0)
+    assert (found["Cu8"].energy_mae_meV_per_atom, found["Cu8"].force_p99) == (0.0, 0.0)
+    assert train.errors_by_composition([], []) == {}
+
+
+def test_the_mean_over_the_members(copper):
+    one = train.errors([replace(copper, energy=copper.energy + 0.4)], [copper])
+    two = train.errors([replace(copper, energy=copper.energy + 0.8, virial=None)], [copper])
+    found = Errors.mean([one, two])
+    assert (found.n_frames, found.energy_rmse_meV_per_atom) == (3, pytest.approx(150.0))
+    assert found.virial_mae_meV_per_atom == 0.0, "of those that have it"
+    assert Errors.mean([]) is None
+
+
+def held_out_row(copper, n_compositions):
+    one = train.errors([replace(copper, energy=copper.energy + 3.2, forces=copper.forces + 9.0)], [copper])
+    formulas = [f"Na{96 + k}O120P96S216" for k in range(n_compositions)]
+    found = one.model_copy(update={"n_frames": 12345}).model_dump()
+    return {"trained_in": 94, "held_out": found, "held_out_by_composition": dict.fromkeys(formulas, found)}
+
+
+@pytest.mark.parametrize("n_compositions", [1, 3])
+def test_the_table_of_held_out_errors_has_80_columns(copper, n_compositions):
+    console = Console(file=io.StringIO(), width=100)
+    show.held_out_table(console, [held_out_row(copper, n_compositions)])
+    lines = console.file.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert len(lines) == 3 + (1 if n_compositions == 1 else 1 + n_compositions)
+    assert "P99" in lines[1]
+    assert "15.588" in lines[-2], "the length of (9, 9, 9)"
+
+
+def test_without_held_out_frames_there_is_no_table(copper):
+    console = Console(file=io.StringIO(), width=100)
+    show.held_out_table(console, [])
+    show.held_out_table(console, [{"held_out": None}])
+    assert console.file.getvalue() == ""
+
+
+@pytest.mark.engines
+def test_status_has_the_held_out_errors_of_the_ensemble_and_by_composition(undisturbed):
+    store, _ = undisturbed
+    for record, row in zip(store.iterations(), status.as_dict(store)["iterations"], strict=True):
+        members = [member.held_out for member in record.ensemble.members]
+        for name in ("energy_mae_meV_per_atom", "force_p95", "force_p99", "virial_mae_meV_per_atom"):
+            assert row["held_out"][name] == pytest.approx(np.mean([getattr(found, name) for found in members]))
+        assert row["held_out"]["force_rmse"] < row["held_out"]["force_p95"] < row["held_out"]["force_p99"]
+        assert row["held_out_by_composition"] == {"Cu32": row["held_out"]}
 
 
 def labelling(store, iteration, frames, refused=None):
@@ -103,6 +180,18 @@ def test_a_cold_start_has_no_input_and_the_full_length(store, campaign):
     assert {task.inputs for task in tasks} == {()}
 
 
+def test_initial_data_of_added_systems_are_learnt_at_once_however_few(store, campaign):
+    """Their iteration makes initial data and explores nothing."""
+    patient = campaign.model_copy(update={"train": campaign.train.model_copy(update={"min_new_frames": 6})})
+    labelling(store, 0, 10)
+    labelling(store, 1, 12)
+    members = tuple(Member(index=k, random_seed=1, model=f"m/{k}.pb", sha256="0", n_steps=1) for k in range(4))
+    store.seal("train", 0, Ensemble(iteration=0, trained_in=0, type_map=("Cu",), members=members))
+    tasks = train.plan(patient, store, 1)
+    assert {task.parameters["n_steps"] for task in tasks} == {600}
+    assert len(tasks) == 4
+
+
 def test_an_empty_training_passes_the_ensemble_on(store, campaign):
     labelling(store, 0, 10)
     labelling(store, 1, 10)
@@ -111,6 +200,96 @@ def test_an_empty_training_passes_the_ensemble_on(store, campaign):
     found = train.gather(campaign, store, 1)
     assert (found.iteration, found.trained_in) == (1, 0)
     assert len(found.members) == 4
+
+
+# --- divergence -------------------------------------------------------------------------------------------------------
+
+
+def member_task(**parameters):
+    planned = {"index": 0, "n_steps": 600, "random_seeds": [11, 22, 33], "warm": True, "up_to": 0} | parameters
+    return Task(id="member-0", kind="train", parameters=planned, inputs=("models/last.pb",) * planned["warm"])
+
+
+def test_what_is_tried_after_a_divergence_is_fresh_slower_and_determined_by_the_task(campaign):
+    """Warm for 600 steps from an old model; the campaign's cold trainings have 300 steps."""
+    planned, *anew = train.attempts(campaign, member_task())
+    assert (planned.n_steps, planned.random_seeds, planned.warm) == (600, (11, 22, 33), True)
+    assert planned.learning_rate_factor == 1.0
+    assert [run.learning_rate_factor for run in anew] == pytest.approx([0.3, 0.09, 0.027])
+    assert not any(run.warm for run in anew)
+    assert {run.n_steps for run in anew} == {600}
+    assert {run.n_steps for run in [*train.attempts(campaign, member_task(n_steps=20))][1:]} == {300}, "in full"
+    assert len({run.random_seeds for run in [planned, *anew]}) == 4
+    assert [*train.attempts(campaign, member_task())] == [planned, *anew]
+    other = [*train.attempts(campaign, member_task(random_seeds=[11, 22, 34]))]
+    assert not {run.random_seeds for run in other} & {run.random_seeds for run in anew}
+
+
+def trainable(tmp_path, campaign, **changes):
+    """Return a campaign folder whose data set stands, with tiny nets and `changes` of the training."""
+    nets = {"descriptor": Descriptor(rcut=4.0, rcut_smth=0.5, neuron=(4, 8), axis_neuron=2), "fitting": (16, 16)}
+    settings = campaign.train.model_copy(update={**nets, **changes})
+    store = Store.create(tmp_path / "trainable", campaign.model_copy(update={"train": settings}))
+    store.open_iteration(0, store.latest_campaign())
+    publish_json(store.iteration_folder(0) / "sel.json", [80])
+    store.seal_frames(store.dataset_file(0), [rattled_copper(6)])
+    store.seal_frames(store.held_out_file(0), [rattled_copper(2, random_seed=1)])
+    return store
+
+
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory):
+    """A slot with a session for all trainings here; scratch folders stay."""
+    pytest.importorskip("deepmd", reason="pip install 'deepmd-kit[cpu,lmp]==3.2.0'")
+    process.allow_engines()
+    yield Slot(Machine(name="test", keep_scratch=True), tmp_path_factory.mktemp("logs"))
+    process.close_sessions()
+
+
+@pytest.mark.engines
+def test_a_diverged_training_is_ended_early(tmp_path, campaign, keeping):
+    """A million steps would take an hour; the first look at the learning curve ends them."""
+    settings = campaign.train.model_copy(update={"learning_rate": LearningRate(start=1e6)})
+    parts = [rattled_copper(6)]
+    systems = [str(path) for path in write_deepmd(parts, tmp_path / "data", ["Cu"])]
+    run = deepmd.TrainingRun(n_steps=1_000_000, random_seeds=(1, 2, 3))
+    setting = deepmd.training_input(settings, run, type_map=["Cu"], sel=[90], systems=systems)
+    setting["training"]["disp_freq"] = 50
+    bound = deepmd.loss_bound(settings.prefactors, parts)
+    began = time.monotonic()
+    assert deepmd.train_member(tmp_path, setting, keeping, start_from=None, largest_loss=bound) is None
+    assert time.monotonic() - began < 60.0
+    _, curve = deepmd.learning_curve(tmp_path / "lcurve.out")
+    assert curve[:, 1].max() > bound
+
+
+@pytest.mark.engines
+def test_a_member_that_diverges_again_and_again_stops_the_campaign_with_what_to_do(tmp_path, campaign, keeping, caplog):
+    """In float32 everything overflows, and DeePMD ends by itself: a matter of the learning rate, not of the node."""
+    store = trainable(tmp_path, campaign, learning_rate=LearningRate(start=1e12), precision="float32")
+    with pytest.raises(ConfigError, match=r"^train.learning_rate.start: member-0 diverged 4 times.* - lower it"):
+        train.run(member_task(n_steps=300, warm=False), store, 0, keeping)
+    assert "train member-0 diverged from learning rate 2.7e+10 (4 of 4)" in caplog.text
+    assert not store.product("train", 0, "member-0").exists()
+    logs = [path.read_text() for path in store.folder.glob("scratch/*/attempt-*/dp-train.log")]
+    assert ["NaN detected" in text for text in logs] == [True] * 4
+
+
+@pytest.mark.engines
+def test_a_member_that_diverged_is_trained_anew_and_the_record_says_so(tmp_path, campaign, keeping):
+    """Learning rates 20, 6, 1.8, 0.54: the first blows the energy up, the last does not."""
+    store = trainable(tmp_path, campaign, learning_rate=LearningRate(start=20.0, stop=1e-4))
+    train.run(member_task(n_steps=100, warm=False), store, 0, keeping)
+    arrays, meta = store.read_product("train", 0, "member-0")
+    member = Member.model_validate(meta["member"])
+    assert member.attempts in (2, 3, 4)
+    assert member.learning_rate_factor == pytest.approx(0.3 ** (member.attempts - 1))
+    assert (member.n_steps, member.random_seed != 33) == (300, True), "in full, with seeds of its own"
+    assert member.by_composition == {"Cu4": member.held_out}
+    assert meta["learning_curve_columns"] == ["step", "rmse_trn", "rmse_e_trn", "rmse_f_trn", "lr"]
+    curve = arrays["learning_curve"]
+    assert (curve.shape[1], curve[-1, 0]) == (5, 300)
+    assert curve[0, 4] == pytest.approx(20.0 * member.learning_rate_factor, rel=0.05)
 
 
 # --- initial ----------------------------------------------------------------------------------------------------------
@@ -124,15 +303,27 @@ def test_the_plan_of_the_initial_data_has_one_task_per_copy(store, campaign):
     assert [task.id for task in initial.plan(static, store, 0)][:1] == ["s0-x0.98-static-000"]
 
 
-@given(n=st.integers(0, 30), fraction=st.floats(0, 1), random_seed=st.integers(0, 99))
-def test_held_out_trajectories_are_some_never_all(n, fraction, random_seed):
-    names = [f"w{k}" for k in range(n)]
-    picked = initial.held_out_walks(names, fraction, np.random.default_rng(random_seed))
-    assert set(picked) <= set(names)
-    assert sorted(picked, key=names.index) == picked, "in the order of the plan"
-    assert len(set(picked)) == len(picked)
-    if fraction == 0.0 or n <= 1:
-        assert picked == []
-    else:
-        assert 1 <= len(picked) <= n - 1
-        assert len(picked) == min(max(round(fraction * n), 1), n - 1)
+@given(
+    sizes=st.lists(st.integers(1, 12), max_size=6),
+    fraction=st.floats(0, 1),
+    random_seed=st.integers(0, 99),
+    shuffled=st.randoms(use_true_random=False),
+)
+def test_held_out_trajectories_are_some_of_every_system_never_all(sizes, fraction, random_seed, shuffled):
+    pairs = [(f"s{s}-{k}", f"s{s}") for s, n in enumerate(sizes) for k in range(n)]
+    shuffled.shuffle(pairs)
+    system_of = dict(pairs)
+    picked = initial.held_out_walks(system_of, fraction, np.random.default_rng(random_seed))
+    assert picked == [name for name in system_of if name in set(picked)], "in the order of the plan"
+    for s, n in enumerate(sizes):
+        of_system = sum(system_of[name] == f"s{s}" for name in picked)
+        if fraction == 0.0 or n == 1:
+            assert of_system == 0
+        else:
+            assert of_system == min(max(round(fraction * n), 1), n - 1)
+
+
+def test_another_seed_holds_out_other_trajectories():
+    system_of = {f"w{k}": "0" for k in range(20)}
+    picks = {tuple(initial.held_out_walks(system_of, 0.2, np.random.default_rng(k))) for k in range(5)}
+    assert len(picks) > 1

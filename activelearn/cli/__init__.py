@@ -88,11 +88,21 @@ def check(
     folder: FolderOption = None,
     machine: MachineOption = "local",
     slots: SlotsOption = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Tasks, frames, files and time by station, measured or declared.")
+    ] = False,
 ) -> None:
     """Find what is wrong with a campaign before anything runs, and show what it will do."""
     chosen, profile, place = _inputs(campaign, folder, machine, slots)
     for fact in _refuse_problems(chosen, profile, place):
         print(fact)
+    if plan:
+        from activelearn import cost
+        from activelearn.store import Store
+
+        store = Store(place)
+        bill = cost.estimate(chosen, profile, store if store.campaign_files() else None)
+        print("\n" + "\n".join(cost.lines(bill)) + "\n")
     print(f"ok: activelearn run {campaign}")
 
 
@@ -263,3 +273,6 @@ def _signals(caught: list[int]) -> Iterator[None]:
     finally:
         for number, handler in saved.items():
             signal.signal(number, handler)
+
+
+from activelearn.cli import labels, seeds  # noqa: E402, F401 - they add their commands to the app

@@ -8,15 +8,17 @@ and sealed with the campaign. Below this module nobody sees a dict.
 from __future__ import annotations
 
 from activelearn.config.campaign import Campaign
-from activelearn.config.exploring import Explore, Initial, Perturb, ReferenceMD, Stage, System
-from activelearn.config.labelling import Label, Reference
-from activelearn.config.machine import Machine
+from activelearn.config.exploring import Initial, Isolated, Perturb, ReferenceMD, Relax, System
+from activelearn.config.labelling import D3, GPAW, VASP, Label, Reference
+from activelearn.config.machine import Machine, Speeds
 from activelearn.config.messages import nearest
+from activelearn.config.packing import Packed
 from activelearn.config.reading import (
     PRESET_SECTIONS,
     difference,
     find_campaign,
     load_campaign,
+    load_label,
     load_machine,
     parse_campaign,
     preset_names,
@@ -24,26 +26,36 @@ from activelearn.config.reading import (
 )
 from activelearn.config.section import Section
 from activelearn.config.selecting import Guards, Rescue, Select, Stop
+from activelearn.config.stages import BOOKKEEPING, Condition, Explore, Stage
 from activelearn.config.training import Descriptor, FinalModels, LearningRate, Prefactors, Train
 
 __all__ = [
+    "BOOKKEEPING",
+    "D3",
+    "GPAW",
     "PRESET_SECTIONS",
+    "VASP",
     "Campaign",
+    "Condition",
     "Descriptor",
     "Explore",
     "FinalModels",
     "Guards",
     "Initial",
+    "Isolated",
     "Label",
     "LearningRate",
     "Machine",
+    "Packed",
     "Perturb",
     "Prefactors",
     "Reference",
     "ReferenceMD",
+    "Relax",
     "Rescue",
     "Section",
     "Select",
+    "Speeds",
     "Stage",
     "Stop",
     "System",
@@ -51,6 +63,7 @@ __all__ = [
     "difference",
     "find_campaign",
     "load_campaign",
+    "load_label",
     "load_machine",
     "nearest",
     "parse_campaign",

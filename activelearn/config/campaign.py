@@ -8,10 +8,11 @@ import json
 import yaml
 from pydantic import Field, NonNegativeInt, model_validator
 
-from activelearn.config.exploring import Explore, Initial, Stage
+from activelearn.config.exploring import Initial, System
 from activelearn.config.labelling import Label
 from activelearn.config.section import Name, Section
 from activelearn.config.selecting import Select, Stop
+from activelearn.config.stages import Explore, Stage
 from activelearn.config.training import FinalModels, Train
 
 
@@ -37,7 +38,7 @@ class Campaign(Section):
         sel = self.train.descriptor.sel
         if sel is not None and len(sel) != len(self.type_map):
             raise ValueError(f"train.descriptor.sel has {len(sel)} numbers for {len(self.type_map)} elements")
-        n_systems = len(self.explore.systems or self.initial.systems)
+        n_systems = len(self.explored_systems)
         for stage in self.explore.stages:
             if stage.systems and max(stage.systems) >= n_systems:
                 raise ValueError(
@@ -49,6 +50,16 @@ class Campaign(Section):
     def min_height_A(self) -> float:
         """Smallest perpendicular height of a cell, Å."""
         return self.initial.min_height_A or self.train.descriptor.rcut
+
+    @property
+    def systems(self) -> list[System]:
+        """Every system that is a start, of initial data first, each once."""
+        return list({s.key: s for s in (*self.initial.systems, *self.explored_systems)}.values())
+
+    @property
+    def explored_systems(self) -> tuple[System, ...]:
+        """The systems that walks begin at."""
+        return self.explore.systems or self.initial.systems
 
     def stage(self, name: str) -> Stage:
         """Return the stage of this name."""

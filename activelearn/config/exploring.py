@@ -1,24 +1,83 @@
-"""Where a campaign starts and where it looks: systems, initial data, stages of exploration."""
+"""Where a campaign starts: its systems and its initial data."""
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from activelearn.config.section import Fraction, Name, Section, want_different
+from activelearn.config.packing import Packed
+from activelearn.config.section import Fraction, Pair, Section, want_different
 
 
 class System(Section):
-    """A crystal to start from."""
+    """What a walk or initial data start from: a crystal, or an amorphous packing."""
 
-    seed: str = Field(description="Id of a seed (`activelearn check` lists the nearest), or a file that ASE reads.")
+    seed: str | None = Field(
+        default=None, description="Id of a seed (see `activelearn seeds`), or a file that ASE reads: CIF, POSCAR ..."
+    )
+    packed: Packed | None = Field(default=None, description="Formula units packed at a density by Packmol.")
+    n_packings: PositiveInt = Field(default=1, description="Different packings of a `packed` system.")
     supercell: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
         default=None, description="Repetitions along a, b, c; null: the smallest with every height >= min_height_A."
+    )
+    n_atoms: PositiveInt | None = Field(
+        default=None, description="Instead of `supercell`: the smallest, as cubic as can be, with so many atoms."
     )
     sha256: str | None = Field(
         default=None, description="Checksum of the file; filled in when a campaign is read, so that it is part of it."
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> System:
+        if (self.seed is None) == (self.packed is None):
+            raise ValueError("a system is either a `seed` (crystal or file) or `packed` (amorphous), one of the two")
+        if self.packed is not None and (self.supercell or self.n_atoms):
+            raise ValueError("supercell and n_atoms belong to a seed; the size of a packing stands in `packed`")
+        if self.packed is None and self.n_packings > 1:
+            raise ValueError("n_packings belongs to a `packed` system")
+        if self.supercell is not None and self.n_atoms is not None:
+            raise ValueError("supercell and n_atoms say the same thing: give one of the two")
+        return self
+
+    @property
+    def key(self) -> str:
+        """Short checksum of all that is said of the system: what was prepared for it is found by it."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """Short name for people."""
+        if self.seed is not None:
+            return Path(self.seed).name
+        assert self.packed is not None
+        return "+".join(f"{n:g}{formula}" for formula, n in self.packed.units.items())
+
+
+class Relax(Section):
+    """Relaxation with the reference before anything else is done with a structure."""
+
+    fmax: PositiveFloat = Field(default=0.01, description="Largest force that may be left (eV/Å).")
+    max_steps: PositiveInt = 300
+    cell: bool = Field(default=True, description="Relax the cell, too.")
+
+
+class Isolated(Section):
+    """Isolated atoms and dimers in a large box: what keeps atoms from falling into each other."""
+
+    atoms: bool = Field(default=True, description="Each element alone (not every reference can do that).")
+    dimers: bool | tuple[Pair, ...] = Field(default=True, description="true: every pair of elements; or a list.")
+    distances: tuple[PositiveFloat, ...] = Field(
+        default=(0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0), description="In sums of the covalent radii."
+    )
+    box_A: PositiveFloat = Field(default=15.0, description="Edge of the cubic box (Å).")
+
+    @model_validator(mode="after")
+    def _check(self) -> Isolated:
+        want_different("isolated.distances", self.distances)
+        return self
 
 
 class Perturb(Section):
@@ -39,9 +98,14 @@ class ReferenceMD(Section):
 
 
 class Initial(Section):
-    """Initial data: crystals, scaled, perturbed, and moved by short reference MD."""
+    """Initial data: crystals and packings, relaxed, scaled, perturbed, and moved by short reference MD."""
 
     systems: tuple[System, ...] = Field(min_length=1)
+    relax: Relax | None = Field(default=None, description="Relax crystals with the reference first; null: as they are.")
+    relax_packed: Relax | None = Field(
+        default=Relax(fmax=0.5, max_steps=100, cell=False), description="The same of packings; null: as packed."
+    )
+    isolated: Isolated | None = Field(default=None, description="Isolated atoms and dimers; null: none.")
     min_height_A: PositiveFloat | None = Field(
         default=None, description="Smallest perpendicular height of a cell (Å); null: the cutoff of the descriptor."
     )
@@ -51,6 +115,10 @@ class Initial(Section):
     md: ReferenceMD | None = Field(default=ReferenceMD(), description="null: label the perturbed frames only.")
     held_out_fraction: Fraction = Field(
         default=0.15, description="Share of the initial trajectories kept for validation, never trained on."
+    )
+    from_ledger: bool | tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{6,64}$")], ...] = Field(
+        default=False,
+        description="true: labels of the same reference in label.ledger join; a list: those of these references, too.",
     )
 
     @model_validator(mode="after")
@@ -64,58 +132,3 @@ class Initial(Section):
         """(system, scale, MD temperature) of every family of copies."""
         temperatures: tuple[float | None, ...] = (None,) if self.md is None else self.md.temperatures_K
         return [(i, s, t) for i in range(len(self.systems)) for s in self.scales for t in temperatures]
-
-
-class Stage(Section):
-    """One block of the exploration matrix: starts x temperature x pressure x replica."""
-
-    name: Name
-    ensemble: Literal["nvt", "npt-iso", "npt-aniso", "npt-tri"] = "nvt"
-    temperatures_K: tuple[PositiveFloat, ...] = Field(min_length=1)
-    pressures_bar: tuple[float, ...] = Field(default=(), description="Only for npt-*: one walk per pressure.")
-    n_walks: PositiveInt = Field(default=2, description="Walks per cell of the matrix and pass.")
-    n_steps: PositiveInt = Field(description="MD steps of a walk.")
-    timestep_fs: PositiveFloat = 1.0
-    every: PositiveInt = Field(default=10, description="Evaluate the deviation each n-th step.")
-    systems: tuple[NonNegativeInt, ...] | None = Field(default=None, description="Which of explore.systems; null: all.")
-    temperature_damping_ps: PositiveFloat = 0.1
-    pressure_damping_ps: PositiveFloat = 1.0
-
-    @model_validator(mode="after")
-    def _check(self) -> Stage:
-        if self.ensemble == "nvt" and self.pressures_bar:
-            raise ValueError("pressures_bar belongs to ensemble npt-*; remove it or choose npt-iso")
-        if self.ensemble != "nvt" and not self.pressures_bar:
-            raise ValueError("ensemble npt-* wants pressures_bar, for example [0.0]")
-        if self.n_steps < self.every:
-            raise ValueError(f"n_steps = {self.n_steps} must be at least every = {self.every}")
-        for name in ("temperatures_K", "pressures_bar"):
-            want_different(name, getattr(self, name))
-        return self
-
-    @property
-    def cells(self) -> list[tuple[float, float | None]]:
-        """(temperature_K, pressure_bar) of every cell of the matrix."""
-        pressures: tuple[float | None, ...] = self.pressures_bar or (None,)
-        return [(t, p) for t in self.temperatures_K for p in pressures]
-
-    @property
-    def n_frames(self) -> int:
-        """Frames that one walk should evaluate (step 0 included)."""
-        return self.n_steps // self.every + 1
-
-
-class Explore(Section):
-    """Where molecular dynamics looks for what the ensemble does not know."""
-
-    systems: tuple[System, ...] | None = Field(default=None, description="null: those of `initial`.")
-    start_scales: tuple[PositiveFloat, ...] = Field(default=(1.0,), description="Linear scales of the starting cells.")
-    perturb: Perturb = Perturb(positions_A=0.05, cell_fraction=0.0)
-    stages: tuple[Stage, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> Explore:
-        names = [stage.name for stage in self.stages]
-        if len(set(names)) < len(names):
-            raise ValueError(f"stages want different names, got {names}")
-        return self

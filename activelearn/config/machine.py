@@ -10,12 +10,24 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from activelearn.config.section import Name, Section
 
 
+class Speeds(Section):
+    """How fast one slot is, for the cost estimate of `check --plan` alone; measured ones of a campaign folder win."""
+
+    label_s_per_atom: dict[str, PositiveFloat] = Field(
+        default={}, description="Seconds of a label per atom, by calculator (module:Class) or engine (vasp, gpaw)."
+    )
+    md_Mflop_per_s: PositiveFloat | None = Field(
+        default=None, description="DeePMD in LAMMPS: network operations per second, as `cost` counts them."
+    )
+    train_Mflop_per_s: PositiveFloat | None = Field(default=None, description="The same of dp train.")
+
+
 class Machine(Section):
     """Where and how: slots, chunks, commands, limits. Not part of the campaign nor of its hash."""
 
     name: Name = "local"
     slots: PositiveInt | None = Field(default=None, description="Tasks at a time; null: one per core.")
-    chunks: dict[Literal["initial", "explore", "label", "train", "final"], PositiveInt] = Field(
+    chunks: dict[Literal["prepare", "initial", "explore", "label", "train", "final"], PositiveInt] = Field(
         default={}, description="Fireworks per station; missing: 1."
     )
     python: str | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
@@ -30,6 +42,7 @@ class Machine(Section):
     keep_scratch: bool = False
     scratch: str | None = Field(default=None, description="Fast local disk; null: scratch/ of the campaign folder.")
     min_free_disk_GB: NonNegativeFloat = 1.0
+    speeds: Speeds = Speeds()
 
     @property
     def n_slots(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import yaml
 
 from activelearn.config.campaign import Campaign
+from activelearn.config.labelling import Label
 from activelearn.config.machine import Machine
 from activelearn.config.messages import nearest, validated
 from activelearn.errors import ConfigError
@@ -81,15 +82,47 @@ def _with_absolute_paths(campaign: Campaign, folder: Path) -> Campaign:
     known = {path.stem for path in shipped("seeds").glob("*.yaml")}
     for section in ("initial", "explore"):
         for system in data[section]["systems"] or ():
-            if system["seed"] not in known:
+            if system["packed"]:
+                geometry = system["packed"]["geometry"]
+                geometry |= {formula: _absolute(path, folder) for formula, path in geometry.items()}
+                sums = {formula: _checksum(Path(path)) for formula, path in geometry.items()}
+                system["packed"]["sha256"] = {f: s for f, s in sums.items() if s} | system["packed"]["sha256"]
+            elif system["seed"] not in known:
                 system["seed"] = _absolute(system["seed"], folder)
                 system["sha256"] = system["sha256"] or _checksum(Path(system["seed"]))
-    reference = data["label"]["reference"]
-    for settings, keys in ((reference, ("python", "weights")), (reference["arguments"], reference["arguments"])):
-        settings |= {key: _absolute(settings[key], folder) for key in keys}
+    _make_paths_absolute(data["label"]["reference"], folder)
     if data["label"]["ledger"]:
         data["label"]["ledger"] = str((folder / Path(data["label"]["ledger"]).expanduser()).absolute())
     return Campaign.model_validate(data)
+
+
+def _make_paths_absolute(reference: dict[str, Any], folder: Path) -> None:
+    for settings, keys in ((reference, ("python", "weights")), (reference["arguments"], reference["arguments"])):
+        settings |= {key: _absolute(settings[key], folder) for key in keys}
+
+
+def load_label(name_or_path: str | Path) -> Label:
+    """Read what labels, and how it is accepted: a preset of params/label/, a YAML like one, or a campaign's YAML.
+
+    Raises
+    ------
+    ConfigError
+        There is no such preset or file, or it says something else.
+    """
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = shipped("params") / "label" / f"{name_or_path}.yaml"
+    if not path.is_file():
+        hint = nearest(str(name_or_path), preset_names("label"))
+        raise ConfigError(f"label {name_or_path}: neither a YAML file nor a preset - {hint} - see params/label/")
+    data = _read_yaml(path)
+    if isinstance(data, Mapping) and "label" in data:
+        return load_campaign(path).label
+    if isinstance(data, Mapping) and "preset" in data:
+        data = _with_preset("label", data, str(path))
+    found = validated(Label, data, str(path)).model_dump(mode="json")
+    _make_paths_absolute(found["reference"], path.absolute().parent)
+    return Label.model_validate(found)
 
 
 def _checksum(path: Path) -> str | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from activelearn.config.section import Fraction, Pair, Section
+
+#: Between neighbouring femtoseconds of MD and thermally independent frames (see :mod:`activelearn.descriptor`).
+DUPLICATE_DISTANCE: Final = 0.03
 
 
 class Guards(Section):
@@ -30,11 +33,15 @@ class Guards(Section):
 
 
 class Rescue(Section):
-    """What happens when nearly every frame of a pass failed."""
+    """What is taken from walks that failed, and what happens when nearly every frame of a pass did."""
 
     failed_share: Fraction = Field(default=0.5, description="A pass with more failed frames than this is rescued.")
     max_devi_f: PositiveFloat = Field(default=1.5, description="Take failed frames up to this deviation (eV/Å).")
     frames_per_walk: PositiveInt = 4
+    mined_per_walk: NonNegativeInt = Field(
+        default=5,
+        description="In any pass, so many of the last sane candidates of a walk that failed are kept for sure.",
+    )
     train_factor: PositiveFloat = Field(default=1.5, description="Training after a rescue is this much longer.")
     max_in_a_row: PositiveInt = Field(default=3, description="A pass that needs one more than this in a row ends it.")
 
@@ -42,11 +49,33 @@ class Rescue(Section):
 class Select(Section):
     """The trust window and what is picked from it."""
 
+    window: Literal["fixed", "calibrated"] = Field(
+        default="fixed", description="f_lo and f_hi as given, or from the errors found when frames were labelled."
+    )
     f_lo: PositiveFloat = Field(default=0.15, description="Below: accurate (eV/Å).")
     f_hi: PositiveFloat = Field(default=0.35, description="From here on: failed (eV/Å).")
-    pick: Literal["random"] = Field(default="random", description="How candidates are chosen under the cap.")
-    max_frames: PositiveInt = Field(default=200, description="Cap of chosen frames per iteration.")
-    max_per_cell: PositiveInt | None = Field(default=None, description="Cap per stage x T x P.")
+    max_error: PositiveFloat = Field(
+        default=0.5, description="Largest force error of an atom that is still accepted (eV/Å); for the calibration."
+    )
+    false_accept_rate: float = Field(
+        default=0.05, gt=0.0, lt=1.0, description="A calibrated window calls this share of worse frames accurate."
+    )
+    audit_frames: NonNegativeInt = Field(
+        default=0, description="So many accurate frames per iteration are labelled too: false accepts are measured."
+    )
+    pick: Literal["random", "diverse"] = Field(
+        default="random", description="How candidates are chosen under the caps; diverse: farthest points first."
+    )
+    random_share: Fraction = Field(
+        default=0.25, description="Of diverse picks, the share that is drawn at random all the same."
+    )
+    min_descriptor_distance: NonNegativeFloat | None = Field(
+        default=None,
+        description="Frames nearer than this to one chosen before are passed over; 0: off; null: off for random, "
+        f"{DUPLICATE_DISTANCE:g} for diverse.",
+    )
+    max_frames: PositiveInt = Field(default=200, description="Cap of chosen frames per iteration, audited included.")
+    max_per_cell: PositiveInt | None = Field(default=None, description="Cap per cell of the exploration matrix.")
     max_per_walk: PositiveInt | None = Field(default=None, description="Cap per walk.")
     guards: Guards = Guards()
     rescue: Rescue = Rescue()
@@ -60,7 +89,24 @@ class Select(Section):
                 f"rescue.max_devi_f = {self.rescue.max_devi_f:g} eV/Å must be above f_hi = {self.f_hi:g} eV/Å, else no "
                 "failed frame could ever be rescued"
             )
+        if self.audit_frames >= self.max_frames:
+            raise ValueError(
+                f"audit_frames = {self.audit_frames} must be below max_frames = {self.max_frames}, of which they are a "
+                "part"
+            )
         return self
+
+    @property
+    def duplicate_distance(self) -> float:
+        """Frames nearer than this to one chosen before are near duplicates; 0 if nobody looks."""
+        if self.min_descriptor_distance is None:
+            return DUPLICATE_DISTANCE if self.pick == "diverse" else 0.0
+        return self.min_descriptor_distance
+
+    @property
+    def needs_descriptor(self) -> bool:
+        """Whether the kept frames of a walk want a descriptor."""
+        return self.pick == "diverse" or self.duplicate_distance > 0.0
 
 
 class Stop(Section):

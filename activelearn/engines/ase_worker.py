@@ -4,9 +4,10 @@ Started by path; never imports activelearn. One JSON object per line on standard
 output; whatever a calculator prints goes to standard error. Units: eV, Å, eV/Å, fs, K. Stress and virial follow ASE:
 virial = -volume * stress.
 
-Requests: {"job": "describe", ...}, {"job": "label", "structure": ...}, {"job": "md", "structure": ..., ...}.
-A physical failure (no convergence, non-finite numbers) comes back as {"refused": reason}; any other exception as
-{"error": text}, which the caller treats as infrastructure.
+Requests: {"job": "describe", ...}, {"job": "label", "structure": ...}, {"job": "md", "structure": ..., ...},
+{"job": "relax", "structure": ..., ...}. A physical failure (no convergence, non-finite numbers) comes back as
+{"refused": reason}; any other exception as {"error": text}, which the caller treats as infrastructure.
+gpaw_worker.py and vasp_worker.py carry out the same jobs with a calculator of their own.
 """
 
 import os
@@ -35,17 +36,32 @@ _calculators: dict[str, Any] = {}
 
 def load(request):
     """Return the calculator of ``module:Class`` and keyword arguments: loaded once, forgetful of earlier structures."""
-    spec = {name: request[name] for name in ("calculator", "arguments")}
+    spec = {name: request.get(name) for name in ("calculator", "arguments", "d3")}
     key = json.dumps(spec, sort_keys=True)
     if key not in _calculators:
         module, name = spec["calculator"].split(":")
         make = getattr(importlib.import_module(module), name)
         one_thread()
-        _calculators[key] = make(**spec["arguments"])
+        _calculators[key] = with_dispersion(make(**spec["arguments"]), spec["d3"])
         one_thread()
-    if hasattr(_calculators[key], "reset"):  # a neighbour list kept from another structure would change the last bits
-        _calculators[key].reset()
+    # A neighbour list kept from another structure would change the last bits.
+    for part in getattr(getattr(_calculators[key], "mixer", None), "calcs", [_calculators[key]]):
+        if hasattr(part, "reset"):
+            part.reset()
     return _calculators[key]
+
+
+def with_dispersion(calculator, d3):
+    """Return the sum of a calculator and D3(zero) without its three-body term, or the calculator if `d3` is None."""
+    if not d3:
+        return calculator
+    from ase.calculators.mixing import SumCalculator
+    from dftd3.ase import DFTD3
+
+    dispersion = DFTD3(method=d3["method"], damping="d3" + d3["damping"])
+    # It gives a free energy but does not say so; a sum has only what all its parts declare.
+    dispersion.implemented_properties = ["energy", "free_energy", "forces", "stress"]
+    return SumCalculator([calculator, dispersion])
 
 
 def one_thread():
@@ -74,7 +90,8 @@ def describe(request):
         version = "unknown"
     weights = request.get("weights")
     sha = hashlib.sha256(find_weights(weights).read_bytes()).hexdigest() if weights else None
-    return {"version": version, "weights_sha256": sha, "arguments": without_paths(request["arguments"])}
+    found = {"version": version, "weights_sha256": sha, "arguments": without_paths(request["arguments"])}
+    return {**found, "d3_version": importlib.metadata.version("dftd3")} if request.get("d3") else found
 
 
 def without_paths(value):
@@ -106,21 +123,20 @@ def properties(atoms):
     return {"energy": energy, "forces": forces.tolist(), "virial": virial.tolist()}
 
 
-def label(request):
+def label(atoms, _request):
     """Label one structure."""
-    atoms = to_atoms(request["structure"])
-    atoms.calc = load(request)
     return properties(atoms)
 
 
-def md(request):
-    """Run NVT Langevin dynamics and return every n-th frame with its labels (step 0 included)."""
+def md(atoms, request):
+    """Run NVT Langevin dynamics and return every n-th frame with its labels (step 0 included).
+
+    After a physical failure midway the frames before it come back, with the reason in ``ended``.
+    """
     from ase.md.langevin import Langevin
     from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 
     rng = np.random.default_rng(request["random_seed"])
-    atoms = to_atoms(request["structure"])
-    atoms.calc = load(request)
     MaxwellBoltzmannDistribution(atoms, temperature_K=request["temperature_K"], rng=rng)
     Stationary(atoms)
     dynamics = Langevin(
@@ -131,28 +147,57 @@ def md(request):
         rng=rng,
     )
     frames = []
-    for step in range(0, request["n_steps"] + 1, request["every"]):
-        if step:
-            dynamics.run(request["every"])
-        frames.append({"step": step, "positions": atoms.positions.tolist(), **properties(atoms)})
-    return {"frames": frames}
+    try:
+        for step in range(0, request["n_steps"] + 1, request["every"]):
+            if step:
+                dynamics.run(request["every"])
+            frames.append({"step": step, "positions": atoms.positions.tolist(), **properties(atoms)})
+    except Exception as error:
+        if not frames or not is_physical(error):
+            raise
+        return {"frames": frames, "ended": f"{type(error).__name__}: {error} (after step {frames[-1]['step']})"}
+    return {"frames": frames, "ended": "finished"}
 
 
-JOBS = {"describe": describe, "label": label, "md": md}
+def relax(atoms, request):
+    """Move positions (and the cell, if asked to) downhill until every force is below `fmax` or `max_steps` are done."""
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import FIRE
+
+    optimizer = FIRE(FrechetCellFilter(atoms) if request["relax_cell"] else atoms, logfile=None)
+    is_relaxed = bool(optimizer.run(fmax=request["fmax"], steps=request["max_steps"]))
+    moved = {"positions": atoms.positions.tolist(), "cell": atoms.cell.tolist()}
+    return {**moved, **properties(atoms), "n_steps": optimizer.get_number_of_steps(), "is_relaxed": is_relaxed}
 
 
-def answer(request):
+JOBS = {"label": label, "md": md, "relax": relax}
+
+
+def is_physical(error):
+    """Say whether the structure, and not the machine, is at fault (GPAW has convergence errors of its own)."""
+    known = (SCFError, CalculationFailed, FloatingPointError, np.linalg.LinAlgError)
+    return isinstance(error, known) or any("ConvergenceError" in kind.__name__ for kind in type(error).__mro__)
+
+
+def answer(request, load=load):
     """Carry out one request; physical failures are answers, everything else is an error."""
     started = time.time()
     try:
-        out = JOBS[request["job"]](request)
-    except (SCFError, CalculationFailed, FloatingPointError) as error:
-        out = {"refused": f"{type(error).__name__}: {error}"}
+        if request["job"] == "describe":
+            out = describe(request)
+        else:
+            atoms = to_atoms(request["structure"])
+            atoms.calc = load(request)
+            out = JOBS[request["job"]](atoms, request)
     except Exception as error:
-        import traceback
+        text = f"{type(error).__name__}: {error}"
+        if is_physical(error):
+            out = {"refused": text}
+        else:
+            import traceback
 
-        traceback.print_exc()
-        out = {"error": f"{type(error).__name__}: {error}"}
+            traceback.print_exc()
+            out = {"error": text}
     return {**out, "started": started, "finished": time.time()}
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -57,8 +57,17 @@ def library_environment(python: str | None) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": f"{found}:{inherited}" if inherited else found, "LAMMPS_PLUGIN_PATH": plugin}
 
 
+#: A training has diverged when its loss is this many times that of a net which predicts no force at all. Healthy ones
+#: were seen to overshoot it three times, diverged ones a thousand times and more (by the energy: their forces die out).
+DIVERGED: Final = 100.0
+
+
 def run_job(job: Mapping[str, Any], folder: Path, log: str, slot: Slot, *, timeout_s: float) -> int:
     """Run one job of the DeePMD session of a slot in `folder`; return its return code (negative: a signal)."""
+    return int(_answer(job, folder, log, slot, timeout_s=timeout_s)["return_code"])
+
+
+def _answer(job: Mapping[str, Any], folder: Path, log: str, slot: Slot, *, timeout_s: float) -> dict[str, Any]:
     python = slot.machine.python
 
     def make() -> Session:
@@ -66,20 +75,29 @@ def run_job(job: Mapping[str, Any], folder: Path, log: str, slot: Slot, *, timeo
         return Session(worker_command("deepmd_worker.py", python), log=log, env=library_environment(python))
 
     worker = session(("deepmd", python or "", str(slot.index)), make)
-    answer = worker.request({**job, "folder": str(folder), "log": log}, timeout_s=timeout_s)
-    return int(answer["return_code"])
+    return worker.request({**job, "folder": str(folder), "log": log}, timeout_s=timeout_s)
 
 
-def _dp(arguments: Sequence[str], folder: Path, slot: Slot, *, timeout_s: float) -> None:
+def _dp(arguments: Sequence[str], folder: Path, slot: Slot, *, largest_loss: float | None = None) -> bool:
+    """Run ``dp ARGUMENTS``; return False if it was a training that diverged (only with `largest_loss`)."""
     log = f"dp-{arguments[0]}.log"
-    code = run_job({"job": "dp", "arguments": list(arguments)}, folder, log, slot, timeout_s=timeout_s)
-    if code != 0:
+    job: dict[str, Any] = {"job": "dp", "arguments": list(arguments)}
+    if largest_loss is not None:
+        job["watch"] = {"file": "lcurve.out", "largest": largest_loss}
+    answer = _answer(job, folder, log, slot, timeout_s=slot.machine.train_timeout_s)
+    if answer["diverged"]:
+        return False
+    if answer["return_code"] != 0:
+        tail = tail_of(folder / log)
+        if largest_loss is not None and any("NaN detected at batch" in line for line in tail):
+            return False  # DeePMD ends by itself, before the row is written
         raise EngineError(
-            f"dp {arguments[0]} ended with return code {code}",
+            f"dp {arguments[0]} ended with return code {answer['return_code']}",
             command=["dp", *arguments],
             folder=folder,
-            tail=tail_of(folder / log),
+            tail=tail,
         )
+    return True
 
 
 @dataclass(frozen=True)
@@ -94,11 +112,14 @@ class TrainingRun:
         Of descriptor, fitting net and batches.
     warm
         Whether the weights come from an earlier model.
+    learning_rate_factor
+        On the start of the learning rate: below 1 after a divergence.
     """
 
     n_steps: int
     random_seeds: tuple[int, ...]
     warm: bool = False
+    learning_rate_factor: float = 1.0
 
 
 def training_input(
@@ -120,12 +141,13 @@ def training_input(
         Folders of training data.
     """
     rate = train.learning_rate
+    start = (rate.warm_start if run.warm and rate.warm_start else rate.start) * run.learning_rate_factor
     return {
         "model": {"type_map": list(type_map), **_networks(train, sel, run.random_seeds)},
         "learning_rate": {
             "type": "exp",
-            "start_lr": rate.warm_start if run.warm and rate.warm_start else rate.start,
-            "stop_lr": rate.stop,
+            "start_lr": start,
+            "stop_lr": min(rate.stop, start),
             "decay_steps": max(1, min(5000, run.n_steps // 100)),
         },
         "loss": _loss(train.prefactors),
@@ -134,7 +156,7 @@ def training_input(
             "numb_steps": run.n_steps,
             "seed": run.random_seeds[2],
             "disp_file": "lcurve.out",
-            "disp_freq": max(1, run.n_steps // 50),
+            "disp_freq": max(1, min(1000, run.n_steps // 50)),
             "save_freq": run.n_steps,
         },
     }
@@ -171,8 +193,21 @@ def _networks(train: Train, sel: Sequence[int], random_seeds: Sequence[int]) -> 
     }
 
 
-def train_member(folder: Path, setting: Mapping[str, Any], slot: Slot, *, start_from: Path | None) -> Path:
-    """Train and freeze one member in `folder`; return the frozen model.
+def loss_bound(prefactors: Prefactors, parts: Sequence[Frames]) -> float:
+    """Return the bound on the square root of the loss (``rmse_trn``) above which a training has diverged.
+
+    Taken from the data and not from the curve: batches of one isolated atom or of a perfect crystal have no force, so
+    the best loss so far may be next to nothing.
+    """
+    forces = np.concatenate([part.forces.ravel() for part in parts if part.forces is not None])
+    force_rms = float(np.sqrt((forces**2).mean()))
+    return DIVERGED * max(1.0, float(np.sqrt(prefactors.force[0]))) * max(0.1, force_rms)
+
+
+def train_member(
+    folder: Path, setting: Mapping[str, Any], slot: Slot, *, start_from: Path | None, largest_loss: float
+) -> Path | None:
+    """Train and freeze one member in `folder`; return the frozen model, or None if the training diverged.
 
     Parameters
     ----------
@@ -184,29 +219,22 @@ def train_member(folder: Path, setting: Mapping[str, Any], slot: Slot, *, start_
         Where.
     start_from
         Frozen model whose weights are the start, or None.
+    largest_loss
+        The training is ended as soon as its loss is above it; from :func:`loss_bound`.
 
     Raises
     ------
     EngineError
-        The training crashed, took too long, or diverged.
+        The training crashed or took too long.
     """
     (folder / "input.json").write_text(json.dumps(setting, indent=1))
     arguments = ["train", "input.json", "--skip-neighbor-stat"]
     if start_from is not None:
         arguments += ["--init-frz-model", str(start_from)]
-    timeout_s = slot.machine.train_timeout_s
-    _dp(arguments, folder, slot, timeout_s=timeout_s)
-    _dp(["freeze", "-o", "frozen.pb"], folder, slot, timeout_s=timeout_s)
+    if not _dp(arguments, folder, slot, largest_loss=largest_loss):
+        return None
+    _dp(["freeze", "-o", "frozen.pb"], folder, slot)
     return folder / "frozen.pb"
-
-
-def diverged(folder: Path, name: str) -> EngineError:
-    """Return the error of a training that ended in numbers that are not finite."""
-    return EngineError(
-        f"training {name} diverged (errors not finite) - wanted a smaller train.learning_rate.start, or float64",
-        folder=folder,
-        tail=tail_of(folder / "lcurve.out", 5),
-    )
 
 
 @contextmanager
@@ -241,7 +269,7 @@ def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot) 
     (folder / "input.json").write_text(json.dumps(setting, indent=1))
     shutil.copyfile(model, folder / "frozen.pb")
     arguments = ["compress", "-i", "frozen.pb", "-o", "compressed.pb", "-t", "input.json"]
-    _dp(arguments, folder, slot, timeout_s=slot.machine.train_timeout_s)
+    _dp(arguments, folder, slot)
     return folder / "compressed.pb"
 
 

@@ -6,7 +6,8 @@ child starts from the same pristine state (no TensorFlow session exists before t
 gives the same bits whatever ran before it, and a crash takes only the child.
 
 One JSON object per line in, one per line out: {"job": "dp" | "lammps" | "evaluate", "folder": ..., "log": ..., ...} ->
-{"return_code": n} (negative: killed by that signal).
+{"return_code": n} (negative: killed by that signal). A request with "watch": {"file": ..., "largest": ...} is a
+training; it is ended as soon as a row of that learning curve runs away, and its answer has "diverged": true.
 """
 
 import os
@@ -23,6 +24,7 @@ import time
 import traceback
 
 PR_SET_PDEATHSIG = 1
+LOOK_EVERY_S = 1.0
 
 
 def dp(request):
@@ -84,16 +86,50 @@ def run_child(request):
         os._exit(code)
 
 
+class LearningCurve:
+    """An lcurve.out while it grows.
+
+    Every row is judged, sooner or later: whether a training has diverged does not hang on when somebody looked.
+    """
+
+    def __init__(self, path, largest):
+        self.path, self.largest = path, largest
+        self.n_read = 0
+        self.look_at = 0.0
+
+    def has_diverged(self):
+        """Return whether the loss (second column) of a new row is not finite or above the largest allowed."""
+        self.look_at = time.monotonic() + LOOK_EVERY_S
+        try:
+            with open(self.path, "rb") as stream:
+                stream.seek(self.n_read)
+                text = stream.read()
+        except FileNotFoundError:
+            return False
+        lines = text[: text.rfind(b"\n") + 1]
+        self.n_read += len(lines)
+        losses = [float(line.split()[1]) for line in lines.splitlines() if not line.startswith(b"#")]
+        return any(not loss <= self.largest for loss in losses)  # nan is not <= anything
+
+
 def run_job(request, parent):
     """Fork, wait for the child, and return how it ended; give up when the driver is gone."""
     started = time.time()
+    watch = request.get("watch")
+    curve = LearningCurve(os.path.join(request["folder"], watch["file"]), watch["largest"]) if watch else None
     child = os.fork()
     if child == 0:
         run_child(request)
+    diverged = False
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
+        if curve and not diverged and (done or time.monotonic() > curve.look_at) and curve.has_diverged():
+            diverged = True
+            if not done:
+                os.kill(child, signal.SIGKILL)
         if done:
-            return {"return_code": os.waitstatus_to_exitcode(status), "started": started, "finished": time.time()}
+            code = os.waitstatus_to_exitcode(status)
+            return {"return_code": code, "diverged": diverged, "started": started, "finished": time.time()}
         if os.getppid() != parent:
             os._exit(1)
         select.select([], [], [], 0.02)

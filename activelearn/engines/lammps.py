@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn.config import Stage
+from activelearn.config import Condition, Stage
 from activelearn.engines import deepmd
 from activelearn.engines.process import Slot, run_command, tail_of
 from activelearn.errors import EngineError
@@ -55,6 +55,8 @@ class WalkOutput:
         (n,) thermodynamic output (K, eV, bar in LAMMPS' sign: positive in compression).
     cell, positions
         (n, 3, 3) and (n, n_atoms, 3), Å; atoms wrapped into the cell, in the order of the start.
+    forces
+        (n, n_atoms, 3) of the model that drives the walk, eV/Å.
     ended
         ``finished``, or why the walk ended before its last step.
     log_tail
@@ -68,6 +70,7 @@ class WalkOutput:
     pressure_bar: FloatArray
     cell: FloatArray
     positions: FloatArray
+    forces: FloatArray
     ended: str
     log_tail: tuple[str, ...] = ()
 
@@ -95,8 +98,8 @@ def lower_triangular(cell: FloatArray, positions: FloatArray) -> tuple[FloatArra
     return rotated * np.tri(3), positions @ (q * signs)
 
 
-def write_data(path: Path, frame: Frames, type_map: Sequence[str]) -> None:
-    """Write one frame as a LAMMPS data file in full float64 precision."""
+def write_data(path: Path, frame: Frames, type_map: Sequence[str]) -> FloatArray:
+    """Write one frame as a LAMMPS data file in full float64 precision; return the (3, 3) cell that LAMMPS gets, Å."""
     from ase.data import atomic_masses, atomic_numbers
 
     cell, positions = lower_triangular(frame.cell[0], frame.positions[0])
@@ -109,23 +112,41 @@ def write_data(path: Path, frame: Frames, type_map: Sequence[str]) -> None:
     for i, (symbol, (x, y, z)) in enumerate(zip(frame.symbols, positions, strict=True), 1):
         lines.append(f"{i} {list(type_map).index(symbol) + 1} {x:.17g} {y:.17g} {z:.17g}")
     path.write_text("\n".join(lines) + "\n")
+    return cell
 
 
-def walk_input(
-    stage: Stage,
-    *,
-    models: Sequence[str],
-    type_map: Sequence[str],
-    temperature_K: float,
-    pressure_bar: float | None,
-    velocity_seed: int,
-) -> str:
+@dataclass(frozen=True)
+class Drive:
+    """What drives one walk.
+
+    Parameters
+    ----------
+    condition
+        The cell of the stage's matrix.
+    velocity_seed
+        Of the initial velocities.
+    final_cell
+        (3, 3) LAMMPS cell (:func:`lower_triangular`) that a deformation reaches after the stage's `n_steps`, Å; None
+        if the cell is not driven.
+    last_step
+        Where the walk may end, for the driven cell is past the guards from there on; None: at its end.
+    """
+
+    condition: Condition
+    velocity_seed: int
+    final_cell: FloatArray | None = None
+    last_step: int | None = None
+
+
+def walk_input(stage: Stage, drive: Drive, *, models: Sequence[str], type_map: Sequence[str]) -> str:
     """Return the LAMMPS input of one walk; see :func:`write_data` for its ``conf.lmp``."""
-    t_damp, p_damp = stage.temperature_damping_ps, stage.pressure_damping_ps
-    fix = f"fix dynamics all nvt temp {temperature_K:g} {temperature_K:g} {t_damp:g}"
-    if pressure_bar is not None:
-        mode = stage.ensemble.removeprefix("npt-")
-        fix = fix.replace(" nvt ", " npt ") + f" {mode} {pressure_bar:g} {pressure_bar:g} {p_damp:g}"
+    run = f"run             {stage.n_steps}"
+    if (
+        drive.last_step is not None and drive.last_step < stage.n_steps
+    ):  # ramps and strains stay those of the whole walk
+        run = f"run             {drive.last_step} start 0 stop {stage.n_steps}"
+    lines = [*_variables(stage, drive), *_dynamics(stage, drive), *stage.lammps.splitlines()]
+    middle = "\n".join(lines)
     return f"""# one walk of stage {stage.name}
 units           metal
 boundary        p p p
@@ -135,16 +156,53 @@ read_data       conf.lmp
 neighbor        1.0 bin
 pair_style      deepmd {" ".join(models)} out_file model_devi.out out_freq {stage.every}
 pair_coeff      * * {" ".join(type_map)}
-velocity        all create {temperature_K:g} {velocity_seed} dist gaussian mom yes
-{fix}
+velocity        all create {drive.condition.temperature_K:g} {drive.velocity_seed} dist gaussian mom yes
 timestep        {stage.timestep_fs / 1000.0:g}
+{middle}
 thermo          {stage.every}
 thermo_style    custom step temp pe press vol
 thermo_modify   flush yes
-dump            walk all custom {stage.every} walk.lammpstrj id type x y z
+dump            walk all custom {stage.every} walk.lammpstrj id type x y z fx fy fz
 dump_modify     walk sort id format float %.17g flush yes
-run             {stage.n_steps}
+{run}
 """
+
+
+def _dynamics(stage: Stage, drive: Drive) -> list[str]:
+    """Return the fixes of the stage's own ensembles; a custom one brings its own."""
+    if stage.ensemble == "custom":
+        return []
+    start_K, to_K, pressure_bar = drive.condition[:3]
+    end_K = start_K if to_K is None else to_K
+    fix = f"fix dynamics all nvt temp {start_K:g} {end_K:g} {stage.temperature_damping_ps:g}"
+    if pressure_bar is not None:
+        mode = stage.ensemble.removeprefix("npt-")
+        fix = fix.replace(" nvt ", " npt ")
+        fix += f" {mode} {pressure_bar:g} {pressure_bar:g} {stage.pressure_damping_ps:g}"
+    if drive.final_cell is None:
+        return [fix]
+    # All six box parameters together: `fix deform x` alone would leave the tilts, and the strain not be uniaxial.
+    (xx, _, _), (xy, yy, _), (xz, yz, zz) = drive.final_cell
+    lengths = " ".join(f"{axis} final 0 {length:.17g}" for axis, length in zip("xyz", (xx, yy, zz), strict=True))
+    tilts = f"xy final {xy:.17g} xz final {xz:.17g} yz final {yz:.17g}"
+    return [f"fix strain all deform 1 {lengths} {tilts} remap x units box flip no", fix]
+
+
+def _variables(stage: Stage, drive: Drive) -> list[str]:
+    """Return what lines of the user's own may refer to."""
+    if not stage.lammps:
+        return []
+    condition = drive.condition
+    values = {
+        "temperature": condition.temperature_K,
+        "to_temperature": condition.temperature_K if condition.to_temperature_K is None else condition.to_temperature_K,
+        "pressure": condition.pressure_bar or 0.0,
+        "timestep": stage.timestep_fs / 1000.0,
+        "n_steps": stage.n_steps,
+        "every": stage.every,
+        "seed": drive.velocity_seed,
+    }
+    return [f"variable        {name} index {value:.10g}" for name, value in values.items()]
 
 
 def timed_walk(folder: Path, text: str, symbols: Sequence[str], slot: Slot) -> tuple[WalkOutput, float, float]:
@@ -191,14 +249,14 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> 
     reason = _why_ended(return_code, tail, folder)
     thermo = read_thermo(folder / "log.lammps")
     deviation = read_deviation(folder / "model_devi.out")
-    steps, cell, positions = read_dump(folder / "walk.lammpstrj", n_atoms)
+    steps, cell, positions, forces = read_dump(folder / "walk.lammpstrj", n_atoms)
     good: list[int] = []
     is_finite = True
     for i, step in enumerate(steps):
         if int(step) not in thermo or int(step) not in deviation:
             break
         row = [*thermo[int(step)], deviation[int(step)]]
-        is_finite = bool(np.isfinite(row).all() and np.isfinite(positions[i]).all() and np.isfinite(cell[i]).all())
+        is_finite = bool(np.isfinite(row).all() and all(np.isfinite(a[i]).all() for a in (positions, cell, forces)))
         if not is_finite:
             break
         good.append(i)
@@ -218,6 +276,7 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> 
         pressure_bar=rows[:, 2],
         cell=cell[good],
         positions=positions[good],
+        forces=forces[good],
         ended=reason,
         log_tail=() if reason == "finished" else tuple(tail),
     )
@@ -266,27 +325,24 @@ def read_deviation(path: Path) -> dict[int, float]:
     return rows
 
 
-def read_dump(path: Path, n_atoms: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
-    """Return steps (n,), cells (n, 3, 3) and positions (n, n_atoms, 3) of a dump, whole frames only."""
-    steps, cells, positions = [], [], []
+def read_dump(path: Path, n_atoms: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
+    """Return steps (n,), cells (n, 3, 3), positions and forces (n, n_atoms, 3) of a dump, whole frames only."""
+    steps, cells, atoms = [], [], []
     lines = _whole_lines(path)
     n_lines = 9 + n_atoms
     for start in range(0, len(lines) - n_lines + 1, n_lines):
         block = lines[start : start + n_lines]
         try:
             bounds = np.array([line.split() for line in block[5:8]], dtype=np.float64)
-            atoms = np.array([line.split()[2:5] for line in block[9:]], dtype=np.float64)
+            values = np.array(" ".join(block[9:]).split(), dtype=np.float64).reshape(n_atoms, 8)[:, 2:]
             steps.append(int(block[1]))
         except ValueError:
             break  # a block that was cut off
         origin, cell = _box(bounds)
         cells.append(cell)
-        positions.append(atoms - origin)
-    return (
-        np.array(steps, dtype=np.int64),
-        np.array(cells).reshape(-1, 3, 3),
-        np.array(positions).reshape(-1, n_atoms, 3),
-    )
+        atoms.append(values - np.array([*origin, 0.0, 0.0, 0.0]))
+    rows = np.array(atoms).reshape(-1, n_atoms, 6)
+    return np.array(steps, dtype=np.int64), np.array(cells).reshape(-1, 3, 3), rows[:, :, :3], rows[:, :, 3:]
 
 
 def _box(bounds: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -1,4 +1,8 @@
-"""The reference: what labels. Any ASE calculator, in a session of its own interpreter, one per slot."""
+"""The reference: what labels. One table of engines; each answers the same jobs (label, md, relax) with the same JSON.
+
+An engine is a module with two functions: ``ask(reference, job, slot, **request)`` returns the answer to a job (see
+``ase_worker.py``), and ``identity(reference, slot)`` what its labels depend on.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,15 @@ from typing import Any, Final
 import numpy as np
 
 from activelearn.config import Reference, ReferenceMD
-from activelearn.engines.process import Session, Slot, session, worker_command
+from activelearn.engines import ase, gpaw, vasp
+from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames, Label, make_origin
 
+#: Name -> engine.
+ENGINES: Final = {"ase": ase, "gpaw": gpaw, "vasp": vasp}
 #: References whose identity was found to be the sealed one, by slot.
 _identical: Final[set[tuple[str, ...]]] = set()
-
-
-def _request(reference: Reference, job: str, slot: Slot, *, timeout_s: float, **more: Any) -> dict[str, Any]:  # noqa: ANN401
-    key = ("reference", reference.python or "", reference.calculator, str(slot.index))
-
-    def make() -> Session:
-        log = slot.logs / f"session-reference-{slot.index}.log"
-        return Session(worker_command("ase_worker.py", reference.python), log=log)
-
-    message = {"job": job, "calculator": reference.calculator, "arguments": reference.arguments, **more}
-    return session(key, make).request(message, timeout_s=timeout_s)
 
 
 def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
@@ -37,24 +33,19 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
     dict
         JSON-able; ``sha256`` is the fingerprint that goes into every label's key.
     """
-    found = _request(
-        reference,
-        "describe",
-        slot,
-        timeout_s=slot.machine.label_timeout_s,
-        package=reference.package,
-        weights=reference.weights,
-    )
+    found = ENGINES[reference.engine].identity(reference, slot)
     identity: dict[str, Any] = {
-        "calculator": reference.calculator,
+        "calculator": reference.calculator or reference.engine,
         "version": found["version"],
         "weights_sha256": found["weights_sha256"],
         "arguments": found["arguments"],
         "functional": reference.functional,
-        "includes_dispersion": reference.includes_dispersion,
+        "includes_dispersion": reference.labels_include_dispersion,
         "precision": reference.precision,
         "threads": 1,
     }
+    if reference.d3 is not None:  # no key without it: the labels of before stay valid
+        identity["d3"] = {**reference.d3.model_dump(), "version": found["d3_version"]}
     identity["sha256"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return identity
 
@@ -73,7 +64,7 @@ def want_identity(reference: Reference, slot: Slot, sha256: str) -> None:
     found = fingerprint(reference, slot)
     if found["sha256"] != sha256:
         raise ConfigError(
-            f"label.reference: {reference.calculator} is now {found['version']} (weights sha256 "
+            f"label.reference: {reference.name} is now {found['version']} (weights sha256 "
             f"{found['weights_sha256']}), which is not what this iteration is sealed to - wanted the same version, "
             "weights and arguments for all its labels - install the version of iter-*/reference.json and run again"
         )
@@ -90,6 +81,10 @@ def structure(frame: Frames, index: int = 0) -> dict[str, Any]:
     }
 
 
+def _ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    return ENGINES[reference.engine].ask(reference, job, slot, structure=structure(start), **request)
+
+
 def label(reference: Reference, frame: Frames, slot: Slot) -> Label:
     """Label one frame.
 
@@ -98,8 +93,7 @@ def label(reference: Reference, frame: Frames, slot: Slot) -> Label:
     EngineError
         Infrastructure failed. A physical failure is a Label with ``refused`` set.
     """
-    answer = _request(reference, "label", slot, timeout_s=slot.machine.label_timeout_s, structure=structure(frame))
-    return _to_label(answer, frame.n_atoms)
+    return _to_label(_ask(reference, "label", slot, frame), frame.n_atoms)
 
 
 def _to_label(answer: Mapping[str, Any], n_atoms: int) -> Label:
@@ -124,14 +118,14 @@ def molecular_dynamics(
     Returns
     -------
     frames, ended, started, finished
-        Labelled frames (None if it failed physically), how it ended, and Unix times.
+        Labelled frames (those before a physical failure, None if there is none), how it ended ("finished", or the
+        reason), and Unix times.
     """
-    answer = _request(
+    answer = _ask(
         reference,
         "md",
         slot,
-        timeout_s=slot.machine.label_timeout_s,
-        structure=structure(start),
+        start,
         n_steps=md.n_steps,
         every=md.every,
         timestep_fs=md.timestep_fs,
@@ -144,14 +138,44 @@ def molecular_dynamics(
         return None, str(answer["refused"]), started, finished
     rows = answer["frames"]
     origin = make_origin(len(rows), step=[row["step"] for row in rows], temperature_K=temperature_K)
-    frames = Frames(
-        symbols=start.symbols,
-        cell=np.repeat(start.cell, len(rows), axis=0),
-        positions=np.array([row["positions"] for row in rows]),
-        pbc=start.pbc,
-        energy=np.array([row["energy"] for row in rows]),
-        forces=np.array([row["forces"] for row in rows]),
-        virial=np.array([row["virial"] for row in rows]),
-        origin=origin,
-    )
-    return frames, "finished", started, finished
+    frames = _labelled(start, [{"cell": start.cell[0], **row} for row in rows], origin)
+    return frames, str(answer["ended"]), started, finished
+
+
+def relax(
+    reference: Reference, start: Frames, *, fmax: float, max_steps: int, relax_cell: bool, slot: Slot
+) -> tuple[Frames | None, str, float, float]:
+    """Relax positions, or positions and cell, with the reference.
+
+    Parameters
+    ----------
+    reference, start
+        What relaxes, and one frame.
+    fmax
+        Largest force that may remain, eV/Å.
+    max_steps
+        Bound on the number of steps.
+    relax_cell
+        Whether the cell is relaxed too, to zero stress.
+    slot
+        Where.
+
+    Returns
+    -------
+    frame, ended, started, finished
+        The last frame with its labels (``origin["step"]``: steps taken), None after a physical failure; how it ended
+        ("relaxed", "not relaxed in N steps", or the reason of the failure); and Unix times.
+    """
+    answer = _ask(reference, "relax", slot, start, fmax=fmax, max_steps=max_steps, relax_cell=relax_cell)
+    started, finished = float(answer["started"]), float(answer["finished"])
+    if "refused" in answer:
+        return None, str(answer["refused"]), started, finished
+    ended = "relaxed" if answer["is_relaxed"] else f"not relaxed in {answer['n_steps']} steps"
+    return _labelled(start, [answer], make_origin(1, step=answer["n_steps"])), ended, started, finished
+
+
+def _labelled(start: Frames, rows: list[dict[str, Any]], origin: np.ndarray[Any, np.dtype[np.void]]) -> Frames:
+    arrays = {
+        name: np.array([row[name] for row in rows]) for name in ("cell", "positions", "energy", "forces", "virial")
+    }
+    return Frames(symbols=start.symbols, pbc=start.pbc, origin=origin, **arrays)

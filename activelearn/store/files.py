@@ -141,6 +141,24 @@ def read_npz(path: Path | io.BytesIO) -> tuple[dict[str, NDArray[Any]], dict[str
         raise StoreError(f"{path}: damaged product ({error}) - wanted it whole - {_RESTORE}") from error
 
 
+def read_array(path: Path, name: str) -> NDArray[Any] | None:
+    """Read one array of an archive of :func:`publish_npz` and leave the others where they are; None if it is not there.
+
+    Raises
+    ------
+    StoreError
+        The archive is truncated or the array's checksum is wrong.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            found: NDArray[Any] | None = archive[name] if name in archive.files else None
+            return found
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: gone - wanted this part of the campaign - {_RESTORE}") from error
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise StoreError(f"{path}: damaged product ({error}) - wanted it whole - {_RESTORE}") from error
+
+
 def pack_files(paths: Sequence[Path]) -> bytes:
     """Return a zip archive of whole files (stored, without dates: the same files give the same bytes)."""
     buffer = io.BytesIO()

@@ -8,7 +8,7 @@
     iter-000/reference.json      fingerprint of what labels
     iter-000/<station>/plan.json, <task>.npz, result.json
     iter-000/iteration.json      the record of the iteration
-    dataset/iter-000.npz, held-out.npz
+    dataset/iter-000.npz, held-out-000.npz
     labels/*.seg   models/*.pb   claims/   failures/   sessions/   lease.json   scratch/
 """
 
@@ -72,6 +72,7 @@ class Store:
         self._campaigns: dict[int, Campaign] = {}
         self._plans: dict[Path, Plan] = {}
         self._records: dict[int, Iteration] = {}
+        self._n_frames: dict[int, int] = {}
         self._opening = threading.Lock()  # slots are threads: one ledger and one segment for all of them
 
     # --- opening ----------------------------------------------------------------------------------------------------
@@ -290,9 +291,9 @@ class Store:
         """Read a sealed result."""
         return model.model_validate(read_json(self.sealed(station, iteration)))
 
-    def seal_frames(self, path: Path, parts: Sequence[Frames], meta: Mapping[str, Any] | None = None) -> None:
-        """Publish a list of Frames (a selection, a data set)."""
-        publish_npz(path, pack(parts), meta or {})
+    def seal_frames(self, path: Path, parts: Sequence[Frames], extra: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Publish a list of Frames (a selection, a data set), and arrays that :func:`read_array` finds beside them."""
+        publish_npz(path, {**pack(parts), **(extra or {})}, {})
 
     def frames(self, path: Path) -> list[Frames]:
         """Read a list of Frames."""
@@ -304,10 +305,23 @@ class Store:
         """Return the file of the training frames that `iteration` added."""
         return self.folder / "dataset" / f"iter-{iteration:03d}.npz"
 
-    @property
-    def held_out_file(self) -> Path:
-        """The fixed validation set."""
-        return self.folder / "dataset" / "held-out.npz"
+    def held_out_file(self, iteration: int) -> Path:
+        """Return the file of the validation frames that the initial data of an iteration set aside."""
+        return self.folder / "dataset" / f"held-out-{iteration:03d}.npz"
+
+    def held_out(self, up_to: int) -> list[Frames]:
+        """Return the validation set: fixed, but for the systems that were added to a running campaign."""
+        files = [self.held_out_file(i) for i in range(up_to + 1)]
+        return [part for file in files if file.is_file() for part in self.frames(file)]
+
+    def n_training_frames(self, iteration: int) -> int:
+        """Return how many training frames an iteration added."""
+        return self._count(iteration) - (self._count(iteration - 1) if iteration > 0 else 0)
+
+    def _count(self, iteration: int) -> int:
+        if iteration not in self._n_frames:
+            self._n_frames[iteration] = int(read_json(self.sealed(LABEL, iteration))["dataset_frames"])
+        return self._n_frames[iteration]
 
     def dataset(self, up_to: int) -> list[Frames]:
         """Return all training frames of the iterations 0 ... `up_to`, in the order (iteration, walk, step)."""

@@ -5,47 +5,30 @@ of the reference. Each writer has a segment of its own, so no two processes ever
 off by a kill is recognised by its checksum and ignored. At the end of an iteration the segments of a campaign are
 compacted into one (one file per label would break the file budget; one batch at the end would lose labels).
 
-Record: ``b"ALB1" | header length (u4) | payload length (u8) | sha256(header + payload)[:16] | header JSON | payload``,
-where the payload is energy, forces and virial as little-endian float64.
+A ledger describes itself: with each label stands its structure, and ``references/<sha16>.json`` says once for each
+reference what labelled. So labels outlive the campaign that paid for them: they are listed, exported, imported, and
+start other campaigns. The bytes of a record are in :mod:`activelearn.store.segments`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
-import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final
 
-import numpy as np
+from activelearn.frames import Frames, Label
+from activelearn.store.files import disk_errors, fsync_folder, publish, publish_json, read_json, unique_suffix
+from activelearn.store.segments import Entry, encode, records
 
-from activelearn.frames import Label
-from activelearn.store.files import disk_errors, fsync_folder, publish, unique_suffix
-
-_MAGIC: Final = b"ALB1"
 #: Segments smaller than this (bytes) are merged by :meth:`Ledger.compact`.
 COMPACT_BELOW: Final = 32_000_000
-_HEAD: Final = struct.Struct("<4sIQ16s")
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a record is, and its header."""
-
-    segment: Path
-    offset: int
-    n_payload: int
-    n_atoms: int
-    refused: str | None
-    started: float
-    finished: float
+_REFERENCES: Final = "references"
 
 
 class Ledger:
@@ -59,7 +42,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Entry] = {}
         self._read_to: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -89,42 +72,86 @@ class Ledger:
     def __getitem__(self, key: str) -> Label:
         """Read one label (a segment that was compacted meanwhile is looked up anew)."""
         try:
-            return self._read(self._places[key])
+            return self._places[key].read()
         except FileNotFoundError:
-            fresh = Ledger(self.folder)  # swapped in whole: another thread never sees an empty ledger
-            fresh.refresh()
-            with self._lock:
-                self._places, self._read_to = fresh._places, fresh._read_to
-            return self._read(self._places[key])
+            self._look_anew()
+            return self._places[key].read()
 
     def find(self, key: str) -> Label | None:
         """Return one label, or None if there is none."""
         return self[key] if key in self._places else None
 
-    def _read(self, place: _Place) -> Label:
-        with place.segment.open("rb") as stream:
-            stream.seek(place.offset)
-            values = np.frombuffer(stream.read(place.n_payload), dtype="<f8")
-        return Label(
-            energy=float(values[0]),
-            forces=values[1 : 1 + 3 * place.n_atoms].reshape(-1, 3).copy(),
-            virial=values[1 + 3 * place.n_atoms :].reshape(3, 3).copy(),
-            refused=place.refused,
-            started=place.started,
-            finished=place.finished,
-        )
+    # --- what is in it ----------------------------------------------------------------------------------------------
+
+    def keys(self) -> list[str]:
+        """Return the keys of all records, sorted."""
+        return sorted(self._places)
+
+    def entries(self) -> list[Entry]:
+        """Return what the headers of all records say, in the order of their keys."""
+        return [self._places[key] for key in self.keys()]
+
+    def references(self) -> dict[str, dict[str, Any]]:
+        """Return the identities of the references that labelled, by their sha256."""
+        found = [read_json(path) for path in sorted((self.folder / _REFERENCES).glob("*.json"))]
+        return {str(identity["sha256"]): identity for identity in found}
+
+    def structures(self, reference: str) -> list[Frames]:
+        """Return all accepted labels of a reference with their structures.
+
+        Parameters
+        ----------
+        reference
+            sha256 of its identity.
+
+        Returns
+        -------
+        list of Frames
+            One for each composition and trajectory, labelled, in the order of their keys: the same labels give the
+            same list, whoever wrote them when. ``origin.walk`` is ``ledger-`` and the beginning of the first key, so
+            that frames of one trajectory (near-duplicates) can be kept together; records that do not know theirs
+            count as one trajectory of that composition.
+        """
+        families: dict[tuple[object, ...], list[Entry]] = {}
+        for entry in self.entries():
+            if entry.reference == reference and entry.symbols and entry.refused is None:
+                families.setdefault((entry.symbols, entry.pbc, entry.walk), []).append(entry)
+        return [self._family(entries) for entries in families.values()]
+
+    def _family(self, entries: list[Entry]) -> Frames:
+        joined = Frames.concatenate([self._frame(entry.key) for entry in entries])
+        origin = joined.origin.copy()
+        origin["walk"] = f"ledger-{entries[0].key[:12]}"
+        return replace(joined, origin=origin)
+
+    def _frame(self, key: str) -> Frames:
+        try:
+            return self._places[key].read_frame()
+        except FileNotFoundError:
+            self._look_anew()
+            return self._places[key].read_frame()
+
+    def _look_anew(self) -> None:
+        fresh = Ledger(self.folder)  # swapped in whole: another thread never sees an empty ledger
+        fresh.refresh()
+        with self._lock:
+            self._places, self._read_to = fresh._places, fresh._read_to
+
+    # --- segments ---------------------------------------------------------------------------------------------------
 
     def _scan(self, path: Path) -> None:
-        offset = self._read_to.get(path.name, 0)
+        offset = begin = self._read_to.get(path.name, 0)
         try:
             if path.stat().st_size <= offset:
                 return
             with path.open("rb") as stream:
-                for key, place, _, end in _records(stream, path, offset):
-                    self._places.setdefault(key, place)
-                    offset = end
+                stream.seek(offset)
+                content = stream.read()
         except FileNotFoundError:
             return  # compacted between the listing and the reading: its records are in the new segment
+        for entry, _, end in records(content, path, begin):
+            self._places.setdefault(entry.key, entry)
+            offset = begin + end
         self._read_to[path.name] = offset
 
     def compact(self, prefix: str) -> None:
@@ -136,46 +163,25 @@ class Ledger:
             Of the segment names of this campaign. Nobody may be writing to them (its stations are sealed).
         """
         # A large segment is left as it is, so that a long campaign does not write all its labels anew each time.
-        old = [path for path in sorted(self.folder.glob(f"{prefix}*.seg")) if path.stat().st_size < COMPACT_BELOW]
-        if len(old) < 2:
-            return
         seen: set[str] = set()
         chunks: list[bytes] = []
-        for path in old:
-            content = path.read_bytes()
-            with path.open("rb") as stream:
-                for key, _, start, end in _records(stream, path, 0):
-                    if key not in seen:
-                        seen.add(key)
+        try:
+            old = [path for path in sorted(self.folder.glob(f"{prefix}*.seg")) if path.stat().st_size < COMPACT_BELOW]
+            if len(old) < 2:
+                return
+            for path in old:
+                content = path.read_bytes()
+                for entry, start, end in records(content, path):
+                    if entry.key not in seen:
+                        seen.add(entry.key)
                         chunks.append(content[start:end])
+        except FileNotFoundError:
+            return  # somebody else compacts the same labels at this moment
         # Named so that it comes before all segments of writers: of two records of one key the elder stays the first.
         publish(self.folder / f"{prefix}-00000000T000000-{unique_suffix()}.seg", b"".join(chunks))
         for path in old:
             path.unlink(missing_ok=True)
         fsync_folder(self.folder)
-
-
-def _records(stream: IO[bytes], path: Path, offset: int) -> Iterator[tuple[str, _Place, int, int]]:
-    """Yield (key, place, start, end) of every whole record from `offset` on; what is cut off or damaged is passed over.
-
-    A damaged record costs that record only: the search goes on at the next magic number (and its checksum decides).
-    """
-    stream.seek(offset)
-    content = stream.read()
-    at = content.find(_MAGIC)
-    while 0 <= at <= len(content) - _HEAD.size:
-        _, n_header, n_payload, checksum = _HEAD.unpack_from(content, at)
-        begin = at + _HEAD.size
-        end = begin + n_header + n_payload
-        body = content[begin:end]
-        if end > len(content) or hashlib.sha256(body).digest()[:16] != checksum:
-            at = content.find(_MAGIC, at + 1)
-            continue
-        header = json.loads(body[:n_header])
-        key = header.pop("key")
-        place = _Place(segment=path, offset=offset + begin + n_header, n_payload=n_payload, **header)
-        yield key, place, offset + at, offset + end
-        at = content.find(_MAGIC, end)
 
 
 class LedgerWriter:
@@ -192,22 +198,34 @@ class LedgerWriter:
     def __init__(self, folder: Path, prefix: str) -> None:
         self._folder, self._prefix = folder, prefix
         self._stream: IO[bytes] | None = None
+        self._known: set[str] = set()
         self._lock = threading.Lock()
 
-    def append(self, key: str, label: Label) -> None:
-        """Publish one label; when this returns, it survives any kill."""
-        payload = np.concatenate([[label.energy], label.forces.ravel(), label.virial.ravel()]).astype("<f8").tobytes()
-        fields: Mapping[str, Any] = asdict(label)
-        header = json.dumps(
-            {
-                "key": key,
-                "n_atoms": len(label.forces),
-                **{name: fields[name] for name in ("refused", "started", "finished")},
-            }
-        ).encode()
-        checksum = hashlib.sha256(header + payload).digest()[:16]
-        record = _HEAD.pack(_MAGIC, len(header), len(payload), checksum) + header + payload
+    def append(
+        self, key: str, label: Label, structure: Frames | None = None, reference: Mapping[str, Any] | None = None
+    ) -> None:
+        """Publish one label; when this returns, it survives any kill.
+
+        Parameters
+        ----------
+        key
+            Content address of the structure under the reference.
+        label
+            Accepted, or refused with a reason.
+        structure
+            The one frame that is labelled, with its origin; without it the label can be reused but never exported.
+        reference
+            Identity of the reference, with its ``sha256`` (see :func:`activelearn.engines.reference.fingerprint`).
+        """
+        walk = ""
+        if structure is not None and structure.origin["walk"][0]:
+            walk = f"{self._prefix}-{structure.origin['iteration'][0]:03d}-{structure.origin['walk'][0]}"
+        sha = "" if reference is None else str(reference["sha256"])
+        record = encode(key, label, structure, walk=walk, reference=sha)
         with self._lock, disk_errors(self._folder):
+            if reference is not None and sha not in self._known:
+                publish_reference(self._folder, reference)
+                self._known.add(sha)
             if self._stream is None:
                 self._stream = self._open()
             try:
@@ -223,7 +241,7 @@ class LedgerWriter:
 
     def _open(self) -> IO[bytes]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{self._prefix}-{time.strftime('%Y%m%dT%H%M%S')}-{unique_suffix()}.seg"
+        path = _new_segment(self._folder, self._prefix)
         stream = path.open("xb", buffering=0)
         fsync_folder(self._folder)
         return stream
@@ -234,3 +252,47 @@ class LedgerWriter:
             if self._stream is not None:
                 self._stream.close()
                 self._stream = None
+
+
+def publish_labels(folder: Path, prefix: str, labelled: Iterable[Frames], reference: Mapping[str, Any]) -> int:
+    """Publish many labels at once: all of them or, if we are killed, none.
+
+    Parameters
+    ----------
+    folder
+        The ledger; made if missing.
+    prefix
+        Of the segment's name.
+    labelled
+        Frames with energy, forces and virial; ``origin.walk`` is the trajectory they come from.
+    reference
+        Identity of what labelled them, with its ``sha256``.
+
+    Returns
+    -------
+    int
+        How many records were written.
+    """
+    sha = str(reference["sha256"])
+    chunks = []
+    for part in labelled:
+        assert part.energy is not None and part.forces is not None and part.virial is not None  # noqa: PT018
+        for k in range(len(part)):
+            label = Label(float(part.energy[k]), part.forces[k], part.virial[k])
+            walk = f"{prefix}-{part.origin['walk'][k]}"
+            chunks.append(encode(part.structure_key(k, sha), label, part[k], walk=walk, reference=sha))
+    if chunks:
+        publish_reference(folder, reference)
+        publish(_new_segment(folder, prefix), b"".join(chunks))
+    return len(chunks)
+
+
+def publish_reference(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Publish who labelled, once per reference: before its first label, so that no label is without it."""
+    path = folder / _REFERENCES / f"{str(identity['sha256'])[:16]}.json"
+    if not path.is_file():
+        publish_json(path, dict(identity))
+
+
+def _new_segment(folder: Path, prefix: str) -> Path:
+    return folder / f"{prefix}-{time.strftime('%Y%m%dT%H%M%S')}-{unique_suffix()}.seg"

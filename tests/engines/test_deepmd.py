@@ -1,12 +1,16 @@
 """DeePMD: the training input holds the campaign's numbers, and a recorded learning curve is read."""
 
+import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from activelearn.config import Descriptor, LearningRate, Prefactors, Train
+from activelearn.config import Descriptor, LearningRate, Prefactors, Train, load_campaign
+from activelearn.config.reading import find_campaign
 from activelearn.engines import deepmd
 from activelearn.engines.deepmd import TrainingRun, learning_curve, library_environment, training_input
 
@@ -62,6 +66,49 @@ def test_loss_and_learning_rate():
     assert made(cold, replace(RUN, warm=True))["learning_rate"]["start_lr"] == 3e-3
 
 
+def test_after_a_divergence_the_learning_rate_starts_lower_and_never_below_its_end():
+    rate = made(run=replace(RUN, learning_rate_factor=0.3))["learning_rate"]
+    assert rate["start_lr"] == pytest.approx(9e-4)
+    assert rate["stop_lr"] == 1e-6
+    rate = made(run=replace(RUN, learning_rate_factor=1e-5))["learning_rate"]
+    assert rate["start_lr"] == rate["stop_lr"] == pytest.approx(3e-8)
+
+
+def test_the_preset_paper_is_the_training_of_the_paper(tmp_path):
+    """Luo et al., J. Mater. Chem. A 12, 33518 (2024), Computational method; the rest are DeePMD's defaults."""
+    data = yaml.safe_load(find_campaign("quickstart").read_text())
+    data |= {"type_map": ["Na", "P", "S", "O"], "train": {"preset": "paper"}}
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump(data))
+    train = load_campaign(tmp_path / "paper.yaml").train
+    found = training_input(
+        train,
+        TrainingRun(train.n_steps, (1, 11, 21)),
+        type_map=["Na", "P", "S", "O"],
+        sel=(40, 16, 52, 4),
+        systems=["DATA/train"],
+    )
+    assert train.n_members == 4
+    assert found == {
+        "model": {
+            "type_map": ["Na", "P", "S", "O"],
+            "descriptor": {
+                "type": "se_e2_a", "sel": [40, 16, 52, 4], "rcut": 6.0, "rcut_smth": 2.0, "neuron": [25, 50, 100],
+                "axis_neuron": 16, "type_one_side": False, "resnet_dt": False, "precision": "float64", "seed": 1,
+            },
+            "fitting_net": {"neuron": [240, 240, 240], "resnet_dt": True, "precision": "float64", "seed": 11},
+        },
+        "learning_rate": {"type": "exp", "start_lr": 1e-3, "stop_lr": 3.51e-8, "decay_steps": 5000},
+        "loss": {
+            "type": "ener", "start_pref_e": 0.02, "limit_pref_e": 1.0, "start_pref_f": 1000.0, "limit_pref_f": 1.0,
+            "start_pref_v": 0.02, "limit_pref_v": 1.0,
+        },
+        "training": {
+            "training_data": {"systems": ["DATA/train"], "batch_size": "auto:32"}, "numb_steps": 500_000, "seed": 21,
+            "disp_file": "lcurve.out", "disp_freq": 1000, "save_freq": 500_000,
+        },
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("n_steps", "decay"), [(50, 1), (1000, 10), (500_000, 5000), (4_000_000, 5000)])
 def test_the_decay_of_the_learning_rate_is_smooth_also_in_short_trainings(n_steps, decay):
     found = made(run=replace(RUN, n_steps=n_steps))
@@ -93,13 +140,58 @@ def test_a_recorded_learning_curve():
     assert (np.diff(rows[:, 4]) <= 0).all(), "the learning rate never rises"
 
 
-def test_a_curve_that_ends_in_nan_is_read_and_the_divergence_has_its_sentence(tmp_path):
-    (tmp_path / "lcurve.out").write_text("#  step  rmse_trn\n 0 1.0\n 10 nan\n")
-    _, rows = learning_curve(tmp_path / "lcurve.out")
-    assert np.isnan(rows[1, 1])
-    error = deepmd.diverged(tmp_path, "member-1")
-    assert "training member-1 diverged (errors not finite) - wanted a smaller train.learning_rate.start" in str(error)
-    assert error.tail[-1].split() == ["10", "nan"]
+@pytest.fixture(scope="module")
+def worker():
+    """The worker script as a module; what it runs heavy libraries for is inside its functions."""
+    spec = importlib.util.spec_from_file_location("deepmd_worker", Path(deepmd.__file__).with_name("deepmd_worker.py"))
+    module = importlib.util.module_from_spec(spec)
+    path = list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module
+
+
+HEAD = "#  step      rmse_trn    rmse_e_trn   lr\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "diverged"),
+    [
+        ("", False),
+        (" 0 9.0 1.0 0.1\n 10 99.0 1.0 0.1\n", False),
+        (" 0 9.0 1.0 0.1\n 10 101.0 1.0 0.1\n", True),
+        (" 0 9.0 1.0 0.1\n 10 nan nan 0.1\n", True),
+        (" 0 9.0 1.0 0.1\n 10 inf 1.0 0.1\n", True),
+        (" 0 9.0 1.0 0.1\n 10 1e9 1.0 0.1\n 20 9.0 1.0 0.1\n", True),  # it came back: nobody can know what it is worth
+        (" 0 9.0 1.0 0.1\n 10 101.0", False),  # half a row
+    ],
+)
+def test_a_learning_curve_that_runs_away_is_seen(worker, tmp_path, rows, diverged):
+    curve = worker.LearningCurve(tmp_path / "lcurve.out", 100.0)
+    assert not curve.has_diverged(), "there is no file yet"
+    (tmp_path / "lcurve.out").write_text(HEAD + rows)
+    assert curve.has_diverged() is diverged
+
+
+def test_a_learning_curve_is_read_once_and_half_a_row_when_it_is_whole(worker, tmp_path):
+    path = tmp_path / "lcurve.out"
+    path.write_text(HEAD + " 0 9.0 1.0 0.1\n 10 10")
+    curve = worker.LearningCurve(path, 100.0)
+    assert not curve.has_diverged()
+    assert curve.n_read == len(HEAD + " 0 9.0 1.0 0.1\n")
+    with path.open("a") as stream:
+        stream.write("1.0 1.0 0.1\n")
+    assert curve.has_diverged()
+    assert curve.n_read == path.stat().st_size
+
+
+def test_the_bound_of_the_loss_is_a_hundred_times_that_of_no_force_at_all(copper):
+    paper = Prefactors(force=(1000.0, 1.0))
+    parts = [copper[:1], copper[1:]]
+    no_force = np.sqrt(1000.0 * (copper.forces**2).mean())
+    assert deepmd.loss_bound(paper, parts) == pytest.approx(100.0 * no_force)
+    at_rest = replace(copper, forces=np.zeros_like(copper.forces))
+    assert deepmd.loss_bound(paper, [at_rest]) == pytest.approx(100.0 * np.sqrt(1000.0) * 0.1), "a perfect crystal"
 
 
 def test_a_stopwatch():

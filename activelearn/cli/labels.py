@@ -1,0 +1,162 @@
+"""``activelearn labels``: what a ledger holds, labels out of it, and labels from elsewhere into it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from activelearn.cli import app
+from activelearn.config import load_label, load_machine
+from activelearn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from activelearn.store import Ledger
+
+labels = typer.Typer(
+    name="labels", help="Labels that were paid for: list, export, import.", no_args_is_help=True, add_completion=False
+)
+FolderArgument = Annotated[Path, typer.Argument(help="A campaign folder, or a ledger folder (label.ledger).")]
+
+
+@labels.command("list")
+def list_labels(
+    folder: FolderArgument, as_json: Annotated[bool, typer.Option("--json", help="The same, as JSON.")] = False
+) -> None:
+    """Show the labels of a ledger by reference and composition."""
+    from activelearn import exchange
+
+    ledger = exchange.opened(folder)
+    rows = summary(ledger)
+    if as_json:
+        print(json.dumps({"references": ledger.references(), "labels": rows}, indent=1, ensure_ascii=False))
+    elif rows:
+        _print_table(rows)
+    else:
+        print(f"no labels in {ledger.folder}")
+
+
+@labels.command("export")
+def export_labels(
+    folder: FolderArgument,
+    to: Annotated[Path, typer.Option(help="New file (.extxyz, .npz) or new folder (deepmd/npy).")],
+    file_format: Annotated[
+        Literal["extxyz", "deepmd", "npz"] | None, typer.Option("--format", help="Default: by the name.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="Beginning of its sha256, if there are several.")] = None,
+) -> None:
+    """Write all accepted labels of one reference, with their structures."""
+    from activelearn import exchange
+
+    ledger = exchange.opened(folder)
+    identity = exchange.one_reference(ledger, reference)
+    n = exchange.export_labels(ledger, to, identity, file_format)
+    print(f"{n} labels of {exchange.name_of(identity)} in {to}")
+
+
+@labels.command("import")
+def import_labels(
+    folder: FolderArgument,
+    files: Annotated[list[Path], typer.Argument(help="extxyz, OUTCAR, npz of ours, or folders of deepmd/npy systems.")],
+    reference: Annotated[
+        str | None, typer.Option(help="What labelled: a preset of params/label/, or a YAML (a campaign's will do).")
+    ] = None,
+    declare: Annotated[
+        str | None,
+        typer.Option(help="What labelled, if it is not here: functional=...,includes_dispersion=true,code=..."),
+    ] = None,
+    file_format: Annotated[
+        Literal["extxyz", "deepmd", "outcar", "npz"] | None, typer.Option("--format", help="Default: by the names.")
+    ] = None,
+) -> None:
+    """Read labels from elsewhere into a ledger: all that are fit, or none; what is refused is counted with its reason.
+
+    A campaign takes them with initial.from_ledger.
+    """
+    from activelearn import exchange
+
+    if reference is not None and declare is not None:
+        raise ConfigError("--reference and --declare: both given - wanted one of the two - leave one out")
+    identity = _fingerprint(reference) if reference is not None else None
+    if declare is not None:
+        identity = exchange.declared(declare)
+    place = exchange.ledger_folder(folder)
+    n, tally = exchange.import_labels(place, files, identity, file_format)
+    for line in tally.sentences():
+        print(line)
+    there = sum(count for reason, count in tally.counts.items() if reason in exchange.THERE)
+    if n + there == 0:
+        raise ConfigError(f"{files[0]}: no frame is fit - wanted at least one label - mend what is said above")
+    print(f"{n} labels imported into {place} ({there} were there already); see: activelearn labels list {folder}")
+
+
+def _fingerprint(name_or_path: str) -> dict[str, Any]:
+    """Return the identity of a label preset's reference, computed as campaigns do it: by the engine itself."""
+    from activelearn.engines import process
+    from activelearn.engines.process import Slot
+    from activelearn.engines.reference import fingerprint
+
+    what = load_label(name_or_path).reference
+    process.allow_engines()
+    with tempfile.TemporaryDirectory(prefix="activelearn-labels-") as logs:
+        try:
+            return fingerprint(what, Slot(load_machine(), Path(logs)))
+        finally:
+            process.close_sessions()
+
+
+def summary(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return one row per reference and composition: labels, refusals by reason, range of the energy."""
+    from activelearn import exchange
+
+    known = ledger.references()
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in ledger.entries():
+        composition = entry.formula or f"{entry.n_atoms} atoms, structure unknown"
+        row = rows.setdefault(
+            (entry.reference, composition),
+            {
+                "reference": entry.reference or None,
+                "name": exchange.name_of(known[entry.reference]) if entry.reference in known else "unknown",
+                "composition": composition,
+                "labels": 0,
+                "refused": {},
+                "energy_per_atom_eV": None,
+            },
+        )
+        if entry.refused is not None:
+            row["refused"][entry.refused] = row["refused"].get(entry.refused, 0) + 1
+            continue
+        energy = entry.energy / entry.n_atoms
+        low, high = row["energy_per_atom_eV"] or (energy, energy)
+        row["energy_per_atom_eV"] = (min(low, energy), max(high, energy))
+        row["labels"] += 1
+    return [rows[key] for key in sorted(rows)]
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for name in ("reference", "labelled by", "composition", "labels", "energy (eV/atom)", "refused"):
+        table.add_column(name, justify="right" if name == "labels" else "left")
+    for row in rows:
+        span = row["energy_per_atom_eV"]
+        table.add_row(
+            (row["reference"] or "unknown")[:12],
+            row["name"],
+            row["composition"],
+            str(row["labels"]),
+            f"{span[0]:.4f} to {span[1]:.4f}" if span else "",
+            "; ".join(f"{n} {reason}" for reason, n in row["refused"].items()),
+        )
+    Console().print(table)
+    n_refused = sum(sum(row["refused"].values()) for row in rows)
+    print(f"{sum(row['labels'] for row in rows)} labels, {n_refused} refused")
+
+
+app.add_typer(labels)

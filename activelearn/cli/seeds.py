@@ -1,0 +1,175 @@
+"""``activelearn seeds``: the shipped crystals as a table, one by one, as JSON, or as structure files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from activelearn.cli import app
+from activelearn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from activelearn.seeds import Seed
+
+_KINDS = (
+    "experiment: coordinates refined from diffraction",
+    "calculated: relaxed by DFT or a potential",
+    "model: derived, placed or hypothetical, to start from but not to quote",
+)
+
+
+class Format(StrEnum):
+    """Structure files that can be written; the value is the file's suffix too."""
+
+    vasp = "vasp"
+    cif = "cif"
+    extxyz = "extxyz"
+
+
+@app.command()
+def seeds(
+    names: Annotated[list[str] | None, typer.Argument(help="Ids; with --elements: symbols of elements.")] = None,
+    elements: Annotated[bool, typer.Option("--elements", help="Only crystals of these: --elements Na P S")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All that is known of each, as JSON.")] = False,
+    write: Annotated[Path | None, typer.Option(help="Folder to write a structure file of each to.")] = None,
+    file_format: Annotated[Format, typer.Option("--format", help="Of the files of --write.")] = Format.vasp,
+) -> None:
+    """List the crystals that campaigns can start from; with ids, print everything about each.
+
+    Wherever a campaign wants a seed, the path of your own CIF, POSCAR or extxyz file is as good as an id.
+    """
+    found = _of_elements(names or []) if elements else _of_ids(names or [])
+    if write is not None:
+        _write(found, write, file_format)
+    elif as_json:
+        print(json.dumps([_facts(seed) for seed in found], indent=1, ensure_ascii=False))
+    elif names and not elements:
+        for seed in found:
+            _print_facts(seed)
+    else:
+        _print_table(found)
+
+
+# --- which ------------------------------------------------------------------------------------------------------------
+
+
+def _of_ids(names: list[str]) -> list[Seed]:
+    """Return the seeds of these ids in this order, or all of them by formula."""
+    from activelearn.seeds import load_seed, seed_names
+
+    if names:
+        return [load_seed(name) for name in dict.fromkeys(names)]
+    return sorted((load_seed(name) for name in seed_names()), key=lambda seed: (seed.formula, seed.id))
+
+
+def _of_elements(symbols: list[str]) -> list[Seed]:
+    """Return the seeds made only of these elements, by formula."""
+    every = _of_ids([])
+    known = sorted({element for seed in every for element in seed.elements})
+    if not symbols or not set(symbols) <= set(known):
+        got = " ".join(symbol for symbol in symbols if symbol not in known) or "none"
+        raise ConfigError(f"--elements: got {got} - wanted some of {' '.join(known)} - such as: --elements Na P S")
+    return [seed for seed in every if seed.elements <= set(symbols)]
+
+
+# --- how --------------------------------------------------------------------------------------------------------------
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Names of crystals are no markup; a pipe has no width, so it gets that of `status`.
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 100)
+
+
+def _print_table(found: list[Seed]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("id", "formula", "phase", "group", "g/cm3", "kind", "confidence"):
+        # The phase gives way when space is short; all else is short enough to stand whole.
+        table.add_column(name, no_wrap=name != "phase", justify="right" if name == "g/cm3" else "left")
+    for seed in found:
+        phase = Text(seed.name, no_wrap=True, overflow="ellipsis")
+        density, why = f"{seed.checks.density_g_cm3:.3f}", _in_a_word(seed.confidence)
+        table.add_row(seed.id, seed.formula, phase, seed.space_group.symbol, density, seed.kind, why)
+    console = _console()
+    console.print(table)
+    for kind in _KINDS:
+        console.print(kind, soft_wrap=True)
+    console.print(f"{len(found)} crystals; all about one: activelearn seeds ID", soft_wrap=True)
+
+
+def _in_a_word(confidence: str) -> str:
+    """Return what the numbers rest on: file, memory or derived."""
+    return confidence.removeprefix("verified from ").split()[0].rstrip(":,;")
+
+
+def _facts(seed: Seed) -> dict[str, Any]:
+    """Return what a seed's file says and what follows from it: elements, volume, heights of the conventional cell."""
+    from activelearn.seeds import heights
+
+    atoms = seed.to_atoms()
+    return seed.model_dump(mode="json") | {
+        "elements": sorted(seed.elements),
+        "volume_A3": round(float(atoms.get_volume()), 3),
+        "heights_A": [round(float(height), 3) for height in heights(atoms.cell.array)],
+    }
+
+
+def _print_facts(seed: Seed) -> None:
+    console = _console()
+    console.print(seed.id, style="bold")
+    for name, value in _lines(seed, _facts(seed)):
+        if value:
+            console.print(f"  {name:<12}{value}", soft_wrap=True)
+
+
+def _lines(seed: Seed, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    cell, group, z = seed.cell, seed.space_group, seed.formula_units
+    yield "formula", seed.formula
+    yield "phase", seed.name
+    yield "kind", next(kind for kind in _KINDS if kind.startswith(seed.kind))
+    yield "group", f"{group.symbol} ({group.number}), Hall {group.hall_number}: {group.hall_symbol}"
+    yield "cell", f"{cell.a:g}  {cell.b:g}  {cell.c:g} Å   {cell.alpha:g}  {cell.beta:g}  {cell.gamma:g}°"
+    yield "heights", "  ".join(f"{height:.2f}" for height in facts["heights_A"]) + " Å, perpendicular"
+    yield "content", f"{seed.n_atoms} atoms of {len(seed.sites)} sites, Z = {z}, {facts['volume_A3'] / z:.2f} Å3 each"
+    yield "density", f"{seed.checks.density_g_cm3:g} g/cm3"
+    yield "shortest", "  ".join(f"{pair} {length:g}" for pair, length in seed.checks.shortest_A.items()) + " Å"
+    for name in ("source", "provenance", "confidence", "note"):
+        yield name, getattr(seed, name)
+    yield "licence", seed.licence_note
+
+
+def _write(found: list[Seed], folder: Path, file_format: Format) -> None:
+    """Write the conventional cells, one file each; nothing is overwritten."""
+    from ase.io import write
+
+    paths = [folder / f"{seed.id}.{file_format}" for seed in found]
+    there = [str(path) for path in paths if path.exists()]
+    if there:
+        raise ConfigError(f"{there[0]}: exists - wanted new files, for nothing is overwritten - choose another folder")
+    # POSCAR lists like atoms together.
+    more = {"direct": True, "sort": True} if file_format is Format.vasp else {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for seed, path in zip(found, paths, strict=True):
+            atoms = seed.to_atoms()
+            # Only extxyz has a place for these.
+            atoms.info = {name: getattr(seed, name) for name in ("id", "kind", "source", "confidence")}
+            write(path, atoms, format=file_format.value, **more)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error.strerror or error}) - wanted a folder - choose another"
+        ) from None
+    print(f"{len(paths)} files in {folder}; a campaign takes each by its path: seed: {paths[0] if paths else ''}")

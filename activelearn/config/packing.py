@@ -1,0 +1,48 @@
+"""Amorphous cells: what is packed, how much of it, and how tightly."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from activelearn.config.section import Section
+
+Formula = Annotated[str, Field(pattern=r"^([A-Z][a-z]?([1-9][0-9]*)?)+$")]
+
+
+class Packed(Section):
+    """Formula units packed at random into a periodic cube."""
+
+    units: dict[Formula, PositiveFloat] = Field(
+        min_length=1, description="Relative amounts by formula, such as {Na2S: 1.5, P2S5: 0.5}."
+    )
+    n_atoms: PositiveInt | None = Field(
+        default=None, description="Atoms aimed at; the nearest number of exact stoichiometry is taken."
+    )
+    n_units: PositiveInt | None = Field(
+        default=None, description="How many times the amounts of `units` are taken, exactly; instead of n_atoms."
+    )
+    density_g_cm3: PositiveFloat = Field(description="Density of the cell (g/cm3), kept exactly.")
+    tolerance_A: PositiveFloat = Field(
+        default=2.0, description="Packmol's shortest distance between atoms of different units (Å)."
+    )
+    geometry: dict[Formula, str] = Field(
+        default={},
+        description="xyz files of units packed as rigid molecules; they go before those of params/units/. "
+        "A unit with neither is packed as single atoms.",
+    )
+    sha256: dict[Formula, str] = Field(
+        default={}, description="Checksums of these files; filled in when a campaign is read."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Packed:
+        if (self.n_atoms is None) == (self.n_units is None):
+            got = "none" if self.n_atoms is None else "both"
+            raise ValueError(f"got {got} of n_atoms and n_units - wanted exactly one")
+        for name, files in (("geometry", self.geometry), ("sha256", self.sha256)):
+            strangers = sorted(set(files) - set(self.units))
+            if strangers:
+                raise ValueError(f"{name} names {', '.join(strangers)} - wanted formulas of units: {[*self.units]}")
+        return self

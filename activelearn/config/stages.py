@@ -1,0 +1,196 @@
+"""Where the loop looks: the stages of exploration, and the cells of their matrix."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from typing import Final, Literal, NamedTuple
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from activelearn.config.exploring import Perturb, System
+from activelearn.config.section import Fraction, Name, Section, want_different
+
+Mode = Literal["isotropic", "uniaxial-x", "uniaxial-y", "uniaxial-z", "shear-xy", "shear-xz", "shear-yz"]
+Strain = float
+#: What the lines of a stage may not say, for these are the bookkeeping: what is run, written, read and evaluated.
+BOOKKEEPING: Final = frozenset(
+    [
+        "atom_modify",
+        "atom_style",
+        "boundary",
+        "box",
+        "clear",
+        "create_box",
+        "delete_atoms",
+        "dump_modify",
+        "echo",
+        "if",
+        "include",
+        "jump",
+        "label",
+        "log",
+        "minimize",
+        "newton",
+        "next",
+        "package",
+        "partition",
+        "pair_coeff",
+        "pair_style",
+        "processors",
+        "python",
+        "quit",
+        "read_data",
+        "read_dump",
+        "read_restart",
+        "replicate",
+        "rerun",
+        "reset_timestep",
+        "restart",
+        "run",
+        "run_style",
+        "shell",
+        "suffix",
+        "tad",
+        "temper",
+        "thermo",
+        "thermo_modify",
+        "thermo_style",
+        "timestep",
+        "timer",
+        "undump",
+        "units",
+        "write_restart",
+    ]
+)
+
+
+class Condition(NamedTuple):
+    """What is imposed on a walk: one cell of a stage's matrix. K, bar; strain is linear (tilt / height in shear)."""
+
+    temperature_K: float
+    to_temperature_K: float | None = None
+    pressure_bar: float | None = None
+    mode: str | None = None
+    strain: float | None = None
+
+    def __str__(self) -> str:
+        """Return a short name, such as ``10-2000K``, ``300K-5000bar`` or ``300K-shear-xy+0.5``."""
+        ramp = "" if self.to_temperature_K is None else f"-{self.to_temperature_K:g}"
+        pressure = "" if self.pressure_bar is None else f"-{self.pressure_bar:g}bar"
+        strain = "" if self.mode is None else f"-{self.mode}{self.strain:+g}"
+        return f"{self.temperature_K:g}{ramp}K{pressure}{strain}"
+
+
+class Stage(Section):
+    """One block of the exploration matrix: starts x temperature (or ramp) x pressure (or strain) x replica."""
+
+    name: Name
+    ensemble: Literal["nvt", "npt-iso", "npt-aniso", "npt-tri", "custom"] = "nvt"
+    temperatures_K: tuple[PositiveFloat, ...] = Field(default=(), description="Walks at constant temperature.")
+    ramps_K: tuple[tuple[PositiveFloat, PositiveFloat], ...] = Field(
+        default=(), description="Heating and cooling ramps, [from, to], linear over the walk."
+    )
+    pressures_bar: tuple[float, ...] = Field(default=(), description="For npt-* (and custom): one walk per pressure.")
+    deformations: tuple[Mode, ...] = Field(
+        default=(), description="NVT while the cell is deformed continuously, h(t) = F(t) h0; one walk per mode."
+    )
+    strains: tuple[Strain, ...] = Field(
+        default=(0.5, -0.5), description="Strains at the end of a deformation; linear: 0.5 is a length x 1.5."
+    )
+    start: Literal["systems", "dataset"] = Field(
+        default="systems", description="A walk begins at a perturbed system, or at a frame of the data set."
+    )
+    n_walks: PositiveInt = Field(default=2, description="Walks per cell of the matrix and pass.")
+    n_steps: PositiveInt = Field(description="MD steps of a walk.")
+    timestep_fs: PositiveFloat = 1.0
+    every: PositiveInt = Field(default=10, description="Evaluate the deviation each n-th step.")
+    systems: tuple[NonNegativeInt, ...] | None = Field(default=None, description="Which of explore.systems; null: all.")
+    temperature_damping_ps: PositiveFloat = 0.1
+    pressure_damping_ps: PositiveFloat = 1.0
+    lammps: str = Field(
+        default="",
+        description="LAMMPS lines of your own, put before `run`; with ensemble custom they bring the integrator. "
+        "Variables: ${temperature} ${to_temperature} ${pressure} ${timestep} ${n_steps} ${every} ${seed}.",
+    )
+    out_of_region_share: Fraction | None = Field(
+        default=None, description="Instead of stop.out_of_region_share; large deformations leave the region by design."
+    )
+    max_passes: PositiveInt | None = Field(
+        default=None, description="The next stage joins after so many passes, quiet or not; null: when it is quiet."
+    )
+
+    @field_validator("strains")
+    @classmethod
+    def _check_strains(cls, strains: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not -0.9 <= strain <= 9.0 or strain == 0.0 for strain in strains):
+            raise ValueError(f"strains are linear, not 0 and above -0.9 (a tenth of the length), got {list(strains)}")
+        return strains
+
+    @field_validator("lammps")
+    @classmethod
+    def _check_lammps(cls, text: str) -> str:
+        for line in text.splitlines():
+            word = (line.split() or [""])[0]
+            is_ours = word in BOOKKEEPING or re.match(r"(un)?(fix|dump)\s+(dynamics|strain|walk)\b", line.strip())
+            if is_ours:
+                raise ValueError(
+                    f"the line {line.strip()!r} would break the bookkeeping (what is run, evaluated and written) - "
+                    "leave it to the stage's own keys (n_steps, every, timestep_fs ...) or rename your fix"
+                )
+        return text
+
+    @model_validator(mode="after")
+    def _check(self) -> Stage:
+        if not self.temperatures_K and not self.ramps_K:
+            raise ValueError("wants temperatures_K, such as [300], or ramps_K, such as [[10, 2000]]")
+        if self.ensemble == "nvt" and self.pressures_bar:
+            raise ValueError("pressures_bar belongs to ensemble npt-*; remove it or choose npt-iso")
+        if self.ensemble.startswith("npt") and not self.pressures_bar:
+            raise ValueError("ensemble npt-* wants pressures_bar, for example [0.0]")
+        if self.deformations and self.ensemble != "nvt":
+            raise ValueError(f"deformations drive the cell, so they want ensemble nvt, got {self.ensemble}")
+        if self.deformations and not self.strains:
+            raise ValueError("deformations want strains, such as [0.5, -0.5]")
+        if self.ensemble == "custom" and "fix " not in self.lammps:
+            raise ValueError("ensemble custom wants its integrator in `lammps`, such as: fix md all nve")
+        if self.n_steps < self.every:
+            raise ValueError(f"n_steps = {self.n_steps} must be at least every = {self.every}")
+        for name in ("temperatures_K", "pressures_bar", "strains"):
+            want_different(name, getattr(self, name))
+        if len(set(self.deformations)) < len(self.deformations) or len(set(self.ramps_K)) < len(self.ramps_K):
+            raise ValueError("deformations and ramps_K want different entries")
+        return self
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """Every cell of the matrix: temperatures and ramps x pressures, or x modes of deformation x strains."""
+        heats = [*((t, None) for t in self.temperatures_K), *self.ramps_K]
+        if self.deformations:
+            return [Condition(a, b, None, m, s) for (a, b), m, s in product(heats, self.deformations, self.strains)]
+        return [Condition(a, b, p) for (a, b), p in product(heats, self.pressures_bar or (None,))]
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that one walk should evaluate (step 0 included)."""
+        return self.n_steps // self.every + 1
+
+
+class Explore(Section):
+    """Where molecular dynamics looks for what the ensemble does not know."""
+
+    systems: tuple[System, ...] | None = Field(default=None, description="null: those of `initial`.")
+    start_scales: tuple[PositiveFloat, ...] = Field(default=(1.0,), description="Linear scales of the starting cells.")
+    perturb: Perturb = Perturb(positions_A=0.05, cell_fraction=0.0)
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    quiet_passes: PositiveInt | None = Field(
+        default=2,
+        description="A cell of the matrix that was quiet in so many passes in a row gets half the walks; null: never.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Explore:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages want different names, got {names}")
+        return self

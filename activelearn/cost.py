@@ -1,0 +1,246 @@
+"""Cost: what a campaign will do and take, before anything runs.
+
+Counts are exact where the campaign fixes them (initial data, walks and frames of a pass) and bounds where it does not
+(labels, passes). Seconds come from what this campaign folder has measured, else from the speeds that the machine
+profile declares, else they are not known, and said to be so. Operations of a DeePMD network are counted as
+multiply-adds of the embedding net per neighbour and of the fitting net per atom, forward; they carry a speed that was
+measured with one network over to another, to within a factor of about two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from activelearn import initial, loop, packing, starts
+from activelearn.config import Campaign, Machine, Stage, System
+from activelearn.records import Iteration
+from activelearn.store import Store
+
+#: Files that an iteration leaves when it is closed (records, packed products, data set), besides its models.
+FILES_PER_ITERATION = 15
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one station does once.
+
+    Parameters
+    ----------
+    station
+        Its name, or ``explore NAME`` of one stage.
+    n_tasks
+        Tasks.
+    n_frames
+        Frames evaluated or labels made, where it makes any.
+    seconds
+        Of one slot, None if not known.
+    source
+        Where the seconds come from: ``measured``, ``declared`` or ``not known``.
+    """
+
+    station: str
+    n_tasks: int
+    n_frames: int
+    seconds: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Bill:
+    """The estimate of a campaign.
+
+    Parameters
+    ----------
+    initial
+        Once: initial data, their labels, the first training.
+    one_pass
+        One pass over all stages with as many labels as an iteration may choose, and its training.
+    final
+        Once: the final models.
+    max_passes
+        stop.max_iterations.
+    n_slots
+        Tasks side by side.
+    files, megabytes
+        At the end, at the most; without models.
+    """
+
+    initial: tuple[Item, ...]
+    one_pass: tuple[Item, ...]
+    final: tuple[Item, ...]
+    max_passes: int
+    n_slots: int
+    files: int
+    megabytes: float
+
+
+def estimate(campaign: Campaign, machine: Machine, store: Store | None) -> Bill:
+    """Return the bill of a campaign.
+
+    Parameters
+    ----------
+    campaign, machine
+        What, and where.
+    store
+        The campaign folder if it has been begun: its measured times are used.
+    """
+    meter = _Meter(campaign, machine, store.iterations() if store is not None else [])
+    n_initial = _n_initial_labels(campaign)
+    first = (
+        *_preparation(campaign, meter),
+        *_initial(campaign, meter, n_initial),
+        meter.training("train", campaign.train.n_steps),
+    )
+    warm = campaign.train.warm_n_steps if campaign.train.warm_start else None
+    one_pass = (
+        *(_walks(stage, meter) for stage in campaign.explore.stages),
+        meter.labels("label", campaign.select.max_frames),
+        meter.training("train", warm or campaign.train.n_steps),
+    )
+    final: tuple[Item, ...] = ()
+    if campaign.final.n_steps is not None:
+        final = (meter.training("final", campaign.final.n_steps),)
+    n_labels = n_initial + campaign.stop.max_iterations * campaign.select.max_frames
+    # Positions, labels and ledger: about 4 float64 vectors per atom in the data set, in chosen.npz and in the ledger.
+    megabytes = n_labels * meter.n_atoms * 3 * 8 * 8 / 1e6
+    files = (campaign.stop.max_iterations + 1) * FILES_PER_ITERATION
+    return Bill(first, one_pass, final, campaign.stop.max_iterations, machine.n_slots, files, megabytes)
+
+
+def network_Mflop(campaign: Campaign) -> float:
+    """Return the multiply-adds (millions) of one forward evaluation of one atom; see the module's docstring."""
+    d, fitting = campaign.train.descriptor, campaign.train.fitting
+    n_neighbours = sum(loop.neighbour_capacity(campaign)) / 2.0  # `sel` holds the densest cell
+    embedding = sum(a * b for a, b in pairwise((1, *d.neuron)))
+    widths = (d.neuron[-1] * d.axis_neuron, *fitting, 1)
+    return (n_neighbours * (embedding + 4 * d.neuron[-1]) + sum(a * b for a, b in pairwise(widths))) / 1e6
+
+
+class _Meter:
+    """Seconds per task, measured or declared."""
+
+    def __init__(self, campaign: Campaign, machine: Machine, records: list[Iteration]) -> None:
+        self.campaign, self.machine, self.records = campaign, machine, records
+        sizes = [_n_atoms(campaign, system) for system in campaign.systems]
+        self.n_atoms = sum(sizes) / len(sizes)
+        self.Mflop = network_Mflop(campaign)
+
+    def _measured(self, station: str) -> float | None:
+        seconds = [record.seconds[station] for record in self.records if station in record.seconds]
+        n_tasks = sum(s.n_tasks for s in seconds)
+        return sum(s.engine_total for s in seconds) / n_tasks if n_tasks else None
+
+    def _item(self, station: str, n_tasks: int, n_frames: int, declared: float | None) -> Item:
+        measured = self._measured(station.partition(" ")[0])
+        per_task, source = (measured, "measured") if measured is not None else (declared, "declared")
+        if per_task is None:
+            return Item(station, n_tasks, n_frames, None, "not known")
+        return Item(station, n_tasks, n_frames, per_task * n_tasks, source)
+
+    @property
+    def label_s(self) -> float | None:
+        """Seconds of one label of a cell of mean size."""
+        reference = self.campaign.label.reference
+        speeds = self.machine.speeds.label_s_per_atom
+        per_atom = speeds.get(reference.calculator or "") or speeds.get(reference.engine)
+        return None if per_atom is None else per_atom * self.n_atoms
+
+    def labels(self, station: str, n: int) -> Item:
+        return self._item(station, n, n, self.label_s)
+
+    def reference_work(self, station: str, n_tasks: int, n_frames: int, evaluations: float) -> Item:
+        """Tasks of so many evaluations of the reference each."""
+        return self._item(station, n_tasks, n_frames, None if self.label_s is None else self.label_s * evaluations)
+
+    def training(self, station: str, n_steps: int) -> Item:
+        train = self.campaign.train
+        batch = train.batch_size
+        atoms = max(32.0, self.n_atoms) if isinstance(batch, str) else batch * self.n_atoms
+        speed = self.machine.speeds.train_Mflop_per_s
+        return self._item(station, train.n_members, 0, None if speed is None else n_steps * atoms * self.Mflop / speed)
+
+    def walk(self, stage: Stage, n_walks: int) -> Item:
+        speed = self.machine.speeds.md_Mflop_per_s
+        evaluations = stage.n_steps + stage.n_frames * (self.campaign.train.n_members - 1)
+        declared = None if speed is None else evaluations * self.n_atoms * self.Mflop / speed
+        return self._item(f"explore {stage.name}", n_walks, n_walks * stage.n_frames, declared)
+
+
+def _n_atoms(campaign: Campaign, system: System) -> int:
+    if system.packed is not None:
+        return round(sum(packing.number_densities(system.packed).values()) * packing.box_of(system.packed) ** 3)
+    return starts.crystal(system, campaign.min_height_A).n_atoms
+
+
+def _preparation(campaign: Campaign, meter: _Meter) -> list[Item]:
+    wanted = [s for s in campaign.systems if starts.wants_preparation(campaign, s)]
+    n_tasks = sum(system.n_packings for system in wanted)
+    most = [relax.max_steps for relax in (campaign.initial.relax, campaign.initial.relax_packed) if relax is not None]
+    return [meter.reference_work("prepare", n_tasks, 0, max(most, default=0))] if n_tasks else []
+
+
+def _initial(campaign: Campaign, meter: _Meter, n_labels: int) -> list[Item]:
+    settings = campaign.initial
+    n_copies = len(settings.cells) * settings.copies
+    if settings.md is None:
+        return [meter._item("initial", n_copies, n_labels, 0.0), meter.labels("label", n_labels)]
+    moved = meter.reference_work("initial", n_copies, n_labels, settings.md.n_steps + 1)
+    n_isolated = n_labels - n_copies * (settings.md.n_steps // settings.md.every + 1)
+    return [moved, *([meter.labels("label", n_isolated)] if n_isolated else [])]
+
+
+def _n_initial_labels(campaign: Campaign) -> int:
+    settings = campaign.initial
+    per_copy = 1 if settings.md is None else settings.md.n_steps // settings.md.every + 1
+    n_isolated = sum(
+        1 if len(symbols) == 1 or settings.isolated is None else len(settings.isolated.distances)
+        for symbols in initial.isolated(campaign)
+    )
+    return len(settings.cells) * settings.copies * per_copy + n_isolated
+
+
+def _walks(stage: Stage, meter: _Meter) -> Item:
+    return meter.walk(stage, stage.n_walks * len(stage.conditions))
+
+
+def lines(bill: Bill) -> list[str]:
+    """Return the bill as a table of plain lines."""
+    out = [f"{'':<24}{'tasks':>8}{'frames':>10}{'slot time':>12}  source"]
+    totals = []
+    for title, items in (
+        ("initial data, once", bill.initial),
+        ("one pass over all stages", bill.one_pass),
+        ("final models, once", bill.final),
+    ):
+        if not items:
+            continue
+        out.append(f"{title}:")
+        out += [
+            f"  {i.station:<22}{i.n_tasks:>8}{i.n_frames or '':>10}{duration(i.seconds):>12}  {i.source}" for i in items
+        ]
+        known = [item.seconds for item in items if item.seconds is not None]
+        totals.append(None if len(known) < len(items) else sum(known))
+    once, each, *last = totals
+    whole = (
+        None
+        if once is None or each is None or None in last
+        else once + bill.max_passes * each + sum(x or 0 for x in last)
+    )
+    most = f"at the most {bill.max_passes} passes"
+    if whole is None:
+        out.append(f"{most}; the whole is not known - declare machine.speeds, or run on: it is measured then")
+    else:
+        out.append(f"{most}: {duration(whole)} of one slot, {duration(whole / bill.n_slots)} on {bill.n_slots} slots")
+    out.append(f"at the most {bill.files} files and {bill.megabytes:.0f} MB, models apart")
+    return out
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds in the unit a person would use."""
+    if seconds is None:
+        return "not known"
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2.0 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

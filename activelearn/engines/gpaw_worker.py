@@ -1,0 +1,87 @@
+"""One job for GPAW, started as ``mpiexec -n N gpaw python gpaw_worker.py JOB.json``; writes result.json beside it.
+
+The jobs are those of ase_worker.py (label, md, relax), carried out by all ranks in step; the first one writes. An SCF
+that does not converge raises in GPAW itself and comes back as {"refused": reason}.
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import ase_worker  # type: ignore[import-not-found]  # by path; it takes our folder off sys.path again, isort: skip
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+from gpaw.mpi import world
+
+
+def describe(request):
+    """Return the version of GPAW and the sha256 of the PAW data sets it would read for this functional."""
+    from gpaw import setup_paths
+
+    sha = hashlib.sha256()
+    for folder in setup_paths:
+        for path in sorted(Path(folder).glob(f"*.{request['gpaw']['xc']}*")):
+            sha.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    found = {"version": importlib.metadata.version("gpaw"), "weights_sha256": sha.hexdigest()}
+    return {**found, "d3_version": importlib.metadata.version("dftd3")} if request.get("d3") else found
+
+
+def load(request):
+    """Return the GPAW calculator of a job, with D3 on top if asked for."""
+    from gpaw import GPAW, PW, FermiDirac
+
+    settings = request["gpaw"]
+    calculator = GPAW(
+        mode=PW(settings["ecut_eV"]),
+        xc=settings["xc"],
+        kpts={"size": settings["kpts"] or mesh(request["structure"], settings["kspacing_per_A"]), "gamma": True},
+        occupations=FermiDirac(settings["smearing_eV"]),
+        convergence=settings["convergence"],
+        maxiter=settings["max_scf_steps"],
+        spinpol=settings["spin_polarized"],
+        symmetry={"point_group": False},  # a rattled frame has none, and a crystal is treated like it
+        txt="gpaw.txt",
+    )
+    return ase_worker.with_dispersion(calculator, request.get("d3"))
+
+
+def mesh(structure, spacing):
+    """Return k-points along each axis by VASP's rule: one per started `spacing` (1/Å, 2 pi included)."""
+    lengths = np.linalg.norm(2.0 * math.pi * np.linalg.inv(np.array(structure["cell"])), axis=0)
+    return [
+        max(1, math.ceil(length / spacing)) if periodic else 1
+        for length, periodic in zip(lengths, structure["pbc"], strict=True)
+    ]
+
+
+def main():
+    """Carry out the job."""
+    path = Path(sys.argv[1])
+    request = json.loads(path.read_text())
+    started = time.time()
+    expected = int(os.environ.get("PMI_SIZE") or os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
+    if world.size != expected:
+        text = f"mpiexec started {expected} processes, but GPAW sees {world.size}: it was built with another MPI"
+        answer = {"error": text, "started": started, "finished": started}
+    elif request["job"] == "describe":
+        answer = {**describe(request), "started": started, "finished": time.time()}
+    else:
+        answer = ase_worker.answer(request, load)
+    if world.rank == 0:
+        part = path.with_name("result.json.part")
+        part.write_text(json.dumps(answer))
+        part.rename(path.with_name("result.json"))
+    if "error" in answer and world.size > 1:
+        time.sleep(2.0 * (world.rank > 0))  # an error of one rank alone leaves the others waiting for it
+        world.abort(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Labels that a campaign inherits: those in its ledger, paid for by other campaigns or imported, join its initial data.
+
+Labels of two references have two energy scales, so only labels of the campaign's own reference join, unless others are
+named (``initial.from_ledger: [ab12cd34ef56]``); the mixing is recorded. What joins is sealed with the initial data,
+with its labels and with who labelled, so that a ledger that grows or is lost later changes nothing.
+
+Frames of one trajectory are near-duplicates: a trajectory stays together when validation frames are set aside, and one
+that has more than half of the frames of its composition is never set aside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from activelearn import geometry
+from activelearn.config import Campaign
+from activelearn.errors import ConfigError
+from activelearn.frames import Frames
+from activelearn.store import Ledger, Store
+from activelearn.store.files import read_array
+
+_KEY = "inherited"
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What joins the initial data.
+
+    Parameters
+    ----------
+    parts
+        Labelled Frames, one per composition and trajectory, in the order of their keys.
+    references
+        sha256 of the reference of each part.
+    identities
+        The identities of these references.
+    passed_over
+        Labels that do not join, by reason.
+    """
+
+    parts: list[Frames] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+    identities: dict[str, Any] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+    def meta(self, first: int) -> dict[str, Any]:
+        """Return what is sealed beside the frames, of which the inherited ones are those from part `first` on."""
+        if not self.references and not self.passed_over:
+            return {}
+        parts = {str(first + i): sha for i, sha in enumerate(self.references)}
+        return {_KEY: {"parts": parts, "identities": self.identities, "passed_over": self.passed_over}}
+
+
+def sealed_references(path: Path) -> dict[int, dict[str, Any]]:
+    """Return the identity of the reference of every inherited part of a sealed file of chosen frames."""
+    meta = _sealed(path)
+    return {int(part): meta["identities"][sha] for part, sha in meta.get("parts", {}).items()}
+
+
+def sealed_passed_over(path: Path) -> dict[str, int]:
+    """Return how many labels of the ledger did not join, by reason."""
+    return dict(_sealed(path).get("passed_over", {}))
+
+
+def _sealed(path: Path) -> dict[str, Any]:
+    meta = read_array(path, "meta")
+    assert meta is not None  # every archive of ours has one
+    found: dict[str, Any] = json.loads(str(meta)).get(_KEY, {})
+    return found
+
+
+def from_ledger(campaign: Campaign, store: Store, iteration: int, own: Sequence[Frames]) -> Inherited:
+    """Return the labels of the ledger that join the initial data.
+
+    Parameters
+    ----------
+    campaign
+        Says whether, and of which references.
+    store
+        Has the ledger and what the iteration is sealed to.
+    iteration
+        Whose reference is the campaign's own.
+    own
+        The initial frames of the campaign itself: a label of one of them does not join twice.
+
+    Raises
+    ------
+    ConfigError
+        A reference that is named is not in the ledger, or only labels of other references are.
+    """
+    if not campaign.initial.from_ledger:
+        return Inherited()
+    store.ledger.refresh()
+    references = wanted_references(campaign, store.ledger, store.fingerprint(iteration)["sha256"])
+    known = store.ledger.references()
+    found = Inherited(identities={sha: known[sha] for sha in references if sha in known})
+    seen = {part.structure_key(k, "") for part in own for k in range(len(part))}
+    for reference in references:
+        for part in store.ledger.structures(reference):
+            rows = []
+            for k in range(len(part)):
+                reason = _unfit(part[k], campaign, store.sel(), seen)
+                if reason is None:
+                    rows.append(k)
+                    seen.add(part.structure_key(k, ""))
+                else:
+                    _count(found.passed_over, reason)
+            if rows:
+                found.parts.append(part[rows])
+                found.references.append(reference)
+    _count_others(store.ledger, references, found.passed_over)
+    return found
+
+
+def wanted_references(campaign: Campaign, ledger: Ledger, own: str | None) -> list[str]:
+    """Return the references whose labels join, the campaign's own first.
+
+    Parameters
+    ----------
+    campaign
+        ``initial.from_ledger`` names the others by the beginnings of their sha256.
+    ledger
+        Where they must be.
+    own
+        sha256 of the campaign's own reference; None if it is not known yet.
+
+    Raises
+    ------
+    ConfigError
+        See :func:`from_ledger`.
+    """
+    asked, known = campaign.initial.from_ledger, ledger.references()
+    listed = "; ".join(f"{sha[:12]} {identity.get('functional')}" for sha, identity in known.items()) or "none there"
+    named = []
+    for beginning in asked if isinstance(asked, tuple) else ():
+        matches = [sha for sha in known if sha.startswith(beginning)]
+        if len(matches) != 1:
+            raise ConfigError(
+                f"initial.from_ledger: {len(matches)} references begin with {beginning} in {ledger.folder} - wanted "
+                f"one of: {listed} - see: activelearn labels list {ledger.folder}"
+            )
+        named += matches
+    if asked is True and own is not None and known and own not in known:
+        raise ConfigError(
+            f"initial.from_ledger: no label of this campaign's reference ({own[:12]}) in {ledger.folder}, only of: "
+            f"{listed} - wanted the same reference, for two energy scales spoil the data - name those in the list "
+            "initial.from_ledger if they are to be mixed all the same, or leave it out"
+        )
+    return list(dict.fromkeys([*([own] if own is not None else []), *named]))
+
+
+def _unfit(frame: Frames, campaign: Campaign, sel: Sequence[int], seen: set[str]) -> str | None:
+    """Return why a label of the ledger does not join, or None."""
+    unknown = sorted(set(frame.symbols) - set(campaign.type_map))
+    if unknown:
+        return f"elements not in type_map: {', '.join(unknown)}"
+    if frame.structure_key(0, "") in seen:
+        return "the structure is there already"
+    most = geometry.most_neighbours(frame, campaign.train.descriptor.rcut, campaign.type_map)
+    return "more neighbours than sel holds" if bool((most > np.array(sel)).any()) else None
+
+
+def _count_others(ledger: Ledger, references: Sequence[str], passed_over: dict[str, int]) -> None:
+    for entry in ledger.entries():
+        if entry.refused is not None or (entry.reference in references and entry.symbols):
+            continue
+        named = f"label of another reference, {entry.reference[:12]}"
+        _count(passed_over, named if entry.reference else "label without its structure or reference")
+
+
+def _count(counts: dict[str, int], reason: str) -> None:
+    counts[reason] = counts.get(reason, 0) + 1
+
+
+def families(parts: Sequence[Frames]) -> Mapping[str, str]:
+    """Return the trajectories that may be set aside for validation, each with its composition."""
+    total: dict[str, int] = {}
+    for part in parts:
+        total[part.formula] = total.get(part.formula, 0) + len(part)
+    return {
+        str(part.origin["walk"][0]): f"ledger {part.formula}" for part in parts if 2 * len(part) <= total[part.formula]
+    }
+
+
+def inspected(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
+    """Return problems and facts of ``initial.from_ledger`` before anything runs.
+
+    Parameters
+    ----------
+    campaign
+        The campaign.
+    folder
+        Its folder, existing or not.
+    """
+    if not campaign.initial.from_ledger:
+        return [], []
+    shared = campaign.label.ledger
+    ledger = Ledger(Path(shared).expanduser() if shared else folder / "labels")
+    ledger.refresh()
+    try:
+        wanted_references(campaign, ledger, None)
+    except ConfigError as error:
+        return list(error.problems), []
+    counts: dict[str, int] = {}
+    for entry in ledger.entries():
+        if entry.refused is None and entry.symbols:
+            _count(counts, entry.reference)
+    identities = ledger.references()
+    what = [
+        f"{n} of {identities[sha].get('functional')} ({sha[:12]})" for sha, n in counts.items() if sha in identities
+    ]
+    return [], [f"from the ledger: {', '.join(what) or 'no'} labels in {ledger.folder}"]

@@ -1,0 +1,93 @@
+"""Prepare: crystals relaxed with the reference, and amorphous starts packed by Packmol and relaxed."""
+
+from __future__ import annotations
+
+from activelearn import packing, starts
+from activelearn.config import Campaign, Relax, System
+from activelearn.engines import reference
+from activelearn.engines.process import Slot
+from activelearn.errors import TaskFailed
+from activelearn.frames import Frames
+from activelearn.records import Prepared, PreparedSystem, Task
+from activelearn.store import Store
+from activelearn.tasks import Station
+
+
+def systems_of(campaign: Campaign, store: Store, iteration: int) -> list[System]:
+    """Return the systems that this iteration prepares: those that want it and that no earlier one has prepared."""
+    wanted = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
+    return [s for s in wanted if iteration == 0 or not starts.is_prepared(store, s)]
+
+
+def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
+    """One task per crystal or packing."""
+    tasks = []
+    for system in systems_of(campaign, store, iteration):
+        for k in range(system.n_packings):
+            parameters = {"key": system.key, "packing": k}
+            tasks.append(Task(id=f"{system.key}-{k:03d}", kind="prepare", parameters=parameters))
+    return tasks
+
+
+def _system(campaign: Campaign, key: str) -> System:
+    return next(system for system in campaign.systems if system.key == key)
+
+
+def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
+    """Pack or load one structure, relax it, and publish it."""
+    campaign = store.campaign(iteration)
+    system = _system(campaign, task.parameters["key"])
+    if system.packed is not None:
+        folder = store.scratch(slot.machine, f"{iteration:03d}", task.id)
+        random_seed = int(store.rng(iteration, "prepare", task.id).integers(1, 2**31 - 1))
+        start = packing.pack(system.packed, random_seed=random_seed, folder=folder, slot=slot)
+        store.drop_scratch(folder, slot.machine)
+        settings = campaign.initial.relax_packed
+    else:
+        start, settings = starts.unit_cell(system), campaign.initial.relax
+    relaxed, meta = _relaxed(campaign, store, iteration, start, settings, slot=slot)
+    store.publish_product("prepare", iteration, task.id, {} if relaxed is None else relaxed.arrays(), meta)
+
+
+def _relaxed(
+    campaign: Campaign, store: Store, iteration: int, start: Frames, settings: Relax | None, *, slot: Slot
+) -> tuple[Frames | None, dict[str, str | float]]:
+    if settings is None:
+        return start, {"ended": "as packed", "started": 0.0, "finished": 0.0}
+    what = campaign.label.reference
+    reference.want_identity(what, slot, store.fingerprint(iteration)["sha256"])
+    relaxed, ended, started, finished = reference.relax(
+        what, start, fmax=settings.fmax, max_steps=settings.max_steps, relax_cell=settings.cell, slot=slot
+    )
+    bare = None if relaxed is None else relaxed[-1].without_labels()
+    return bare, {"ended": ended, "started": started, "finished": finished}
+
+
+def gather(campaign: Campaign, store: Store, iteration: int) -> Prepared:
+    """Seal the structures, by system.
+
+    Raises
+    ------
+    TaskFailed
+        The reference cannot handle a structure, so nothing could start from it.
+    """
+    done, parts = [], []
+    for system in systems_of(campaign, store, iteration):
+        frames, ended = [], []
+        for k in range(system.n_packings):
+            arrays, meta = store.read_product("prepare", iteration, f"{system.key}-{k:03d}")
+            if not arrays:
+                raise TaskFailed(
+                    f"initial: system {system.name} could not be relaxed by the reference ({meta['ended']}) - wanted a "
+                    "structure to start from - leave the system out, or set initial.relax or relax_packed to null"
+                )
+            frames.append(Frames.from_arrays(arrays))
+            ended.append(str(meta["ended"]))
+        joined = Frames.concatenate(frames)
+        parts.append(joined)
+        done.append(PreparedSystem(key=system.key, name=system.name, n_structures=len(joined), ended=tuple(ended)))
+    store.seal_frames(starts.prepared_file(store, iteration), parts)
+    return Prepared(iteration=iteration, systems=tuple(done))
+
+
+STATION = Station("prepare", plan, run, gather)

@@ -1,0 +1,67 @@
+"""What a walk keeps of its frames: those that selection may want, chosen where the walk is made."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn.config import Select
+from activelearn.frames import FloatArray
+from activelearn.select.window import Kind, KindArray
+
+Indices = NDArray[np.intp]
+
+
+def mined(kind: KindArray, settings: Select) -> Indices:
+    """Return the last candidates before a failed walk failed: the way to the hole of the potential, still sane.
+
+    Parameters
+    ----------
+    kind
+        (n_planned,) of every planned frame of the walk: where a walk broke, the frames it never reached say so.
+    settings
+        Holds how many (``rescue.mined_per_walk``).
+    """
+    if not (kind == Kind.FAILED).any():
+        return np.empty(0, dtype=np.intp)
+    first_bad = int(np.argmax(kind >= Kind.FAILED))
+    most = min(settings.rescue.mined_per_walk, _most_candidates(settings))
+    sane = np.flatnonzero(kind[:first_bad] == Kind.CANDIDATE)
+    return sane[len(sane) - min(most, len(sane)) :]
+
+
+def worth_keeping(kind: KindArray, max_devi_f: FloatArray, settings: Select, rng: np.random.Generator) -> Indices:
+    """Return the frames of a walk that selection may want, in step order.
+
+    Candidates: at most as many as one iteration may label, those of :func:`mined` first, the others at random. The
+    earliest failed frames below the rescue bound, for a pass that needs rescue: the way into a hole of the potential
+    is where labels teach most. And, if the campaign audits, some accurate frames.
+
+    Parameters
+    ----------
+    kind
+        (n_planned,) of every planned frame.
+    max_devi_f
+        (n_reached,) of the frames reached, eV/Å.
+    settings
+        Caps and bounds.
+    rng
+        Random numbers.
+    """
+    certain = mined(kind, settings)
+    candidates = np.setdiff1d(np.flatnonzero(kind == Kind.CANDIDATE), certain)
+    room = _most_candidates(settings) - len(certain)
+    if len(candidates) > room:
+        candidates = rng.choice(candidates, room, replace=False)
+    beyond = np.flatnonzero(~(max_devi_f < settings.rescue.max_devi_f))
+    way_in = kind[: beyond[0] if len(beyond) else len(max_devi_f)]
+    failed = np.flatnonzero(way_in == Kind.FAILED)[: settings.rescue.frames_per_walk]
+    accurate = np.flatnonzero(kind == Kind.ACCURATE)
+    if len(accurate) > settings.audit_frames:
+        accurate = rng.choice(accurate, settings.audit_frames, replace=False)
+    return np.unique(np.concatenate([certain, candidates, failed, accurate]))
+
+
+def _most_candidates(settings: Select) -> int:
+    """Return how many candidates of one walk can be chosen at all."""
+    return min(settings.max_frames, settings.max_per_walk or settings.max_frames)

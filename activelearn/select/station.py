@@ -1,0 +1,228 @@
+"""The station: one pass is counted and judged, what is labelled is chosen, and the next pass is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn import descriptor
+from activelearn.config import Campaign, Condition, Select
+from activelearn.frames import Frames
+from activelearn.records import CellCounts, Counts, Explored, Selection, Task, WalkRecord
+from activelearn.select.anchors import anchors, array_name
+from activelearn.select.calibration import window_of
+from activelearn.select.keeping import Indices
+from activelearn.select.picking import Pool, pick
+from activelearn.select.verdict import is_quiet, wants_rescue, why
+from activelearn.select.window import Kind, KindArray, count
+from activelearn.store import Store
+from activelearn.tasks import Station
+
+#: Stage, and what is imposed on the walk: one cell of the exploration matrix.
+Cell = tuple[str, Condition]
+
+
+def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
+    """Selection needs no engine, so it has no tasks."""
+    return []
+
+
+def run(task: Task, store: Store, iteration: int, slot: object) -> None:
+    """There is no task to run."""
+    raise ValueError(f"select has no tasks, got {task.id}")
+
+
+def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
+    """Count the pass, choose what is labelled, and say what the next pass explores."""
+    walks, records, refused = _read_walks(campaign, store, iteration)
+    cells = _cells(walks, refused)
+    counts = Counts.total(cell.counts for cell in cells)
+    stages = store.result("explore", iteration, Explored).stages
+    quiet = tuple(name for name in stages if is_quiet(_of_stage(cells, name), campaign.stop))
+    is_last = len(stages) == len(campaign.explore.stages)
+    is_converged = is_last and len(quiet) == len(stages)
+    is_rescue = not is_converged and wants_rescue(counts, campaign.select, is_quiet=len(quiet) == len(stages))
+    chosen = _audited(walks, campaign.select, store.rng(iteration, "select", "audit"))
+    if is_converged:
+        passed_over = {"converged": counts.candidate} if counts.candidate else {}
+    else:
+        kinds = (Kind.CANDIDATE, Kind.FAILED) if is_rescue else (Kind.CANDIDATE,)
+        passed_over = _choose(chosen, walks, kinds, campaign, store, iteration)
+        not_kept = counts.candidate - sum(int((walk.kept_kind == Kind.CANDIDATE).sum()) for walk in walks)
+        if not_kept:  # a walk keeps no more than one iteration may label
+            passed_over["cap per iteration"] = passed_over.get("cap per iteration", 0) + not_kept
+    _seal_chosen(campaign, store, iteration, walks, chosen)
+    of_kind = {k: sum(int((w.kept_kind[f] == k).sum()) for w, f in zip(walks, chosen, strict=True)) for k in Kind}
+    f_lo, f_hi = window_of(campaign, store, iteration)
+    is_advancing = not is_last and len(quiet) == len(stages)
+    return Selection(
+        iteration=iteration,
+        f_lo=f_lo,
+        f_hi=f_hi,
+        stages=stages,
+        cells=tuple(cells),
+        walks=tuple(records),
+        chosen=of_kind[Kind.CANDIDATE],
+        mined=sum(int(walk.kept_mined[frames].sum()) for walk, frames in zip(walks, chosen, strict=True)),
+        rescued=of_kind[Kind.FAILED],
+        audited=of_kind[Kind.ACCURATE],
+        is_rescue=is_rescue,
+        passed_over=passed_over,
+        quiet_stages=quiet,
+        next_stages=tuple(s.name for s in campaign.explore.stages[: len(stages) + is_advancing]),
+        is_converged=is_converged,
+        why=why(
+            counts,
+            campaign,
+            is_converged=is_converged,
+            is_rescue=is_rescue,
+            is_advancing=is_advancing,
+            n_rescued=of_kind[Kind.FAILED],
+        ),
+    )
+
+
+class _Walk:
+    """One product of explore, as selection sees it."""
+
+    def __init__(self, task: Task, arrays: dict[str, NDArray[Any]], meta: dict[str, Any], sha256: str) -> None:
+        self.cell = _cell_of(task)
+        self.kind: KindArray = arrays["kind"]
+        self.kept_kind: KindArray = arrays["kept_kind"]
+        self.kept_mined: NDArray[np.bool_] = arrays.get("kept_mined", np.zeros(len(self.kept_kind), dtype=bool))
+        self.kept = Frames.from_arrays(arrays, "kept/")
+        self.kept.origin["iteration"] = meta["iteration"]
+        self.model_forces: NDArray[np.float32] | None = arrays.get("kept_model_forces")
+        self.descriptor: NDArray[np.float32] | None = arrays.get("kept_descriptor")
+        names = ("ended", "first_bad_step", "log_tail")
+        self.record = WalkRecord(id=task.id, stage=meta["stage"], sha256=sha256, **{n: meta[n] for n in names})
+
+
+def _cell_of(task: Task) -> Cell:
+    p = task.parameters
+    return str(p["stage"]), Condition(**{name: p[name] for name in Condition._fields if name in p})
+
+
+def _counted(cell: Cell, counts: Counts) -> CellCounts:
+    stage, condition = cell
+    return CellCounts(stage=stage, **condition._asdict(), counts=counts)
+
+
+def _read_walks(campaign: Campaign, store: Store, iteration: int) -> tuple[list[_Walk], list[WalkRecord], list[Cell]]:
+    """Return the walks, the records of all planned ones, and the cells of those refused by the user's consent."""
+    plan = store.plan("explore", iteration)
+    sealed = store.result("explore", iteration, Explored).products
+    assert plan is not None  # explore is sealed
+    walks, records, refused = [], [], []
+    for task in plan.tasks:
+        arrays, meta = store.read_product("explore", iteration, task.id)
+        if "refused" in meta:
+            stage, ended = str(task.parameters["stage"]), f"refused: {meta['refused']}"
+            records.append(WalkRecord(id=task.id, stage=stage, ended=ended, sha256=sealed[task.id]))
+            refused.append(_cell_of(task))
+            continue
+        walk = _Walk(task, arrays, meta, sealed[task.id])
+        if campaign.select.needs_descriptor and walk.descriptor is None:
+            walk.descriptor = descriptor.of_frames(walk.kept, campaign.type_map)
+        walks.append(walk)
+        records.append(walk.record)
+    return walks, records, refused
+
+
+def _cells(walks: Sequence[_Walk], refused: Sequence[Cell]) -> list[CellCounts]:
+    groups: dict[Cell, list[KindArray]] = {}
+    for walk in walks:
+        groups.setdefault(walk.cell, []).append(walk.kind)
+    cells = []
+    for cell in [*groups, *(cell for cell in dict.fromkeys(refused) if cell not in groups)]:
+        found = count(groups.get(cell, [])).model_copy(update={"refused_walks": refused.count(cell)})
+        cells.append(_counted(cell, found))
+    return cells
+
+
+def _of_stage(cells: Sequence[CellCounts], stage: str) -> Counts:
+    return Counts.total(cell.counts for cell in cells if cell.stage == stage)
+
+
+def _audited(walks: Sequence[_Walk], settings: Select, rng: np.random.Generator) -> list[Indices]:
+    """Return, per walk, the accurate frames that are labelled all the same: each of the pass is equally likely."""
+    n_accurate = np.array([int((walk.kind == Kind.ACCURATE).sum()) for walk in walks], dtype=np.int64)
+    n = min(settings.audit_frames, int(n_accurate.sum()))
+    shares = rng.multivariate_hypergeometric(n_accurate, n) if n else np.zeros(len(walks), dtype=np.int64)
+    kept = [np.flatnonzero(walk.kept_kind == Kind.ACCURATE) for walk in walks]  # a random sample of at least as many
+    return [np.sort(rng.choice(frames, int(k), replace=False)) for frames, k in zip(kept, shares, strict=True)]
+
+
+def _choose(
+    chosen: list[Indices],
+    walks: Sequence[_Walk],
+    kinds: Sequence[Kind],
+    campaign: Campaign,
+    store: Store,
+    iteration: int,
+) -> dict[str, int]:
+    """Add the picks, candidates first, then, in a rescue, early failed frames; return the candidates passed over."""
+    settings, rng = campaign.select, store.rng(iteration, "select")
+    cells = list(dict.fromkeys(walk.cell for walk in walks))
+    before = anchors(campaign, store, iteration) if settings.needs_descriptor else None
+    passed_over: dict[str, int] = {}
+    for kind in kinds:
+        frames = [np.flatnonzero(walk.kept_kind == kind) for walk in walks]
+        pool = _pool(walks, frames, [cells.index(walk.cell) for walk in walks], _with(before, walks, chosen))
+        room = settings.max_frames - sum(len(taken) for taken in chosen)
+        taken, left = pick(pool, settings, room, rng)
+        index = np.concatenate([*frames, np.empty(0, dtype=np.intp)])
+        for w in range(len(walks)):
+            chosen[w] = np.union1d(chosen[w], index[taken[pool.walk[taken] == w]]).astype(np.intp)
+        if kind == Kind.CANDIDATE:
+            passed_over = left
+    return passed_over
+
+
+def _pool(
+    walks: Sequence[_Walk], frames: Sequence[Indices], cells: Sequence[int], before: NDArray[np.float32] | None
+) -> Pool:
+    n_frames = [len(part) for part in frames]
+    deviation = [walk.kept.origin["max_devi_f"][part] for walk, part in zip(walks, frames, strict=True)]
+    found = [walk.descriptor[part] for walk, part in zip(walks, frames, strict=True) if walk.descriptor is not None]
+    return Pool(
+        walk=np.repeat(np.arange(len(walks)), n_frames),
+        cell=np.repeat(np.array(cells, dtype=np.intp), n_frames),
+        max_devi_f=np.concatenate([*deviation, np.empty(0)]),
+        descriptor=np.concatenate(found) if found else None,
+        anchors=before,
+    )
+
+
+def _with(
+    before: NDArray[np.float32] | None, walks: Sequence[_Walk], chosen: Sequence[Indices]
+) -> NDArray[np.float32] | None:
+    """Return the descriptors chosen in earlier iterations and those chosen so far in this one."""
+    if before is None:
+        return None
+    return np.concatenate([before, *_descriptors(walks, chosen)])
+
+
+def _descriptors(walks: Sequence[_Walk], chosen: Sequence[Indices]) -> list[NDArray[np.float32]]:
+    return [walk.descriptor[part] for walk, part in zip(walks, chosen, strict=True) if walk.descriptor is not None]
+
+
+def _seal_chosen(
+    campaign: Campaign, store: Store, iteration: int, walks: Sequence[_Walk], chosen: Sequence[Indices]
+) -> None:
+    """Publish the chosen frames, with the forces that drove them (calibration) and their descriptors (anchors)."""
+    picked = [(walk, frames) for walk, frames in zip(walks, chosen, strict=True) if len(frames)]
+    extra: dict[str, NDArray[Any]] = {
+        f"{p}/model_forces": walk.model_forces[frames]
+        for p, (walk, frames) in enumerate(picked)
+        if walk.model_forces is not None
+    }
+    if campaign.select.needs_descriptor and picked:
+        extra[array_name(campaign)] = np.concatenate(_descriptors(walks, chosen))
+    store.seal_frames(store.chosen_file(iteration), [walk.kept[frames] for walk, frames in picked], extra)
+
+
+STATION = Station("select", plan, run, gather)

@@ -1,0 +1,108 @@
+"""The trust window: accurate, candidate or failed, by the force deviation of the ensemble.
+
+The deviation of a frame is eps = max_i sqrt( (1/M) sum_k |F_ik - <F_i>|^2 ) over M members, in the population form: the
+column ``max_devi_f`` of LAMMPS' model_devi.out (Zhang et al., Comput. Phys. Commun. 253, 107206 (2020), eq. 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn.frames import FloatArray
+from activelearn.records import Counts
+
+KindArray = NDArray[np.int8]
+
+
+class Kind(IntEnum):
+    """What a frame is to the trust window."""
+
+    ACCURATE = 0
+    CANDIDATE = 1
+    FAILED = 2
+    OUT_OF_REGION = 3
+
+
+_NAMES: Final = {
+    Kind.ACCURATE: "accurate",
+    Kind.CANDIDATE: "candidate",
+    Kind.FAILED: "failed",
+    Kind.OUT_OF_REGION: "out_of_region",
+}
+
+
+def force_deviation(forces: FloatArray) -> FloatArray:
+    """Return (n_frames,) max over atoms of the standard deviation of the force over the ensemble, eV/Å.
+
+    Parameters
+    ----------
+    forces
+        (n_members, n_frames, n_atoms, 3), eV/Å.
+    """
+    spread = forces - forces.mean(axis=0, keepdims=True)
+    per_atom = np.sqrt((spread**2).sum(axis=-1).mean(axis=0))
+    deviation: FloatArray = per_atom.max(axis=-1)
+    return deviation
+
+
+def classify(max_devi_f: FloatArray, f_lo: float, f_hi: float) -> KindArray:
+    """Return the class of each frame: accurate < f_lo <= candidate < f_hi <= failed; not finite is failed.
+
+    Parameters
+    ----------
+    max_devi_f
+        (n_frames,) eV/Å.
+    f_lo, f_hi
+        The trust window, eV/Å.
+    """
+    kind = np.full(len(max_devi_f), Kind.FAILED, dtype=np.int8)
+    kind[max_devi_f < f_hi] = Kind.CANDIDATE
+    kind[max_devi_f < f_lo] = Kind.ACCURATE
+    return kind
+
+
+def classify_walk(
+    max_devi_f: FloatArray,
+    *,
+    n_planned: int,
+    window: tuple[float, float],
+    outside_from: int | None,
+    is_broken: bool = False,
+) -> KindArray:
+    """Return the class of every *planned* frame of a walk.
+
+    Frames that a walk never reached because it broke (lost atoms, NaN) are failed, as are all after the first that is
+    not finite, however healthy they look; frames from `outside_from` on are out of the region, reached or not.
+
+    Parameters
+    ----------
+    max_devi_f
+        (n_whole,) of the frames reached, eV/Å.
+    n_planned
+        Frames that the walk should have.
+    window
+        f_lo, f_hi in eV/Å.
+    outside_from
+        First frame past a geometry guard, or None.
+    is_broken
+        Whether the walk ended by itself (lost atoms, NaN): then frames never reached are failed even past a guard.
+    """
+    kind = np.full(n_planned, Kind.FAILED, dtype=np.int8)
+    bad = np.flatnonzero(~np.isfinite(max_devi_f))
+    n_good = min(len(max_devi_f) if len(bad) == 0 else int(bad[0]), n_planned)
+    kind[:n_good] = classify(max_devi_f[:n_good], *window)
+    if outside_from is not None:
+        kind[outside_from : len(max_devi_f) if is_broken else n_planned] = Kind.OUT_OF_REGION
+    return kind
+
+
+def count(kinds: Sequence[KindArray]) -> Counts:
+    """Return the counts of some walks."""
+    joined = np.concatenate([*kinds, np.empty(0, dtype=np.int8)])
+    totals = {name: int((joined == kind).sum()) for kind, name in _NAMES.items()}
+    return Counts(walked=len(joined), walks=len(kinds), **totals)

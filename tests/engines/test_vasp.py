@@ -1,0 +1,312 @@
+"""VASP as a reference, against a stand-in that checks its input files; its output is read as pymatgen reads VASP's."""
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from activelearn.config import Machine, Reference, ReferenceMD
+from activelearn.engines import process, reference, vasp
+from activelearn.engines.process import Slot
+from activelearn.errors import ConfigError, EngineError
+from activelearn.frames import Frames
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("custodian") is None, reason="pip install 'activelearn[local]' (custodian)"
+)
+FAKE = Path(__file__).parent.parent / "data" / "vasp" / "fake_vasp.py"
+SYMBOLS = ("S", "Na", "P", "S", "Na", "S")
+POTCAR = """  PAW_PBE {name} 01Jan2000
+   5.00000000000000
+ parameters from PSCTR are:
+   VRHFIN ={element}: s2p3
+   LEXCH  = PE
+   EATOM  =   100.0000 eV,    7.0000 Ry
+
+   TITEL  = {titel} {name} 01Jan2000
+   LULTRA =        F    use ultrasoft PP ?
+   RPACOR =    1.300    partial core radius
+   POMASS =   10.000; ZVAL   =    5.000    mass and valenz
+   RCORE  =    1.500    outmost cutoff radius
+   RWIGS  =    1.500; RWIGS  =    0.794    wigner-seitz radius (au A)
+   ENMAX  =  250.000; ENMIN  =  190.000 eV
+   EAUG   =  500.000
+END of PSCTR-controll parameters
+ End of Dataset
+"""
+
+
+@pytest.fixture(scope="module")
+def potcar_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("potpaw")
+    for name, element, titel in (
+        *(("Na_pv", "Na", "PAW_PBE"), ("P", "P", "PAW_PBE"), ("S", "S", "PAW_PBE"), ("O", "O", "PAW_PBE")),
+        *(("Na_sv", "K", "PAW_PBE"), ("Na_lda", "Na", "PAW")),
+    ):
+        (folder / name).mkdir()
+        (folder / name / "POTCAR").write_text(
+            POTCAR.format(name=name.replace("Na", element), element=element, titel=titel)
+        )
+    return folder
+
+
+@pytest.fixture
+def slot(tmp_path):
+    process.allow_engines()
+    return Slot(Machine(name="test", label_timeout_s=60.0), tmp_path / "logs")
+
+
+@pytest.fixture
+def make(potcar_dir, tmp_path):
+    """Return a maker of references to the stand-in; what it saw is in seen.json."""
+
+    def made(mode="good", *, command=None, d3=None, **settings):
+        settings = {
+            "version": "6.3.0",
+            "potcar_dir": str(potcar_dir),
+            "potcars": {"Na": "Na_pv", "P": "P", "S": "S", "O": "O"},
+            **settings,
+        }
+        command = command or f"{sys.executable} {FAKE} {mode} {tmp_path / 'seen.json'}"
+        return Reference(
+            engine="vasp", command=command, functional="PBE", includes_dispersion=False, d3=d3, vasp=settings
+        )
+
+    return made
+
+
+@pytest.fixture
+def frame():
+    """Na2PS3 in a triclinic cell, the species mixed."""
+    rng = np.random.default_rng(3)
+    cell = np.array([[5.1, 0.0, 0.0], [0.7, 4.9, 0.0], [-0.4, 0.6, 5.3]])
+    return Frames(SYMBOLS, cell[None], rng.uniform(0.0, 1.0, (1, 6, 3)) @ cell)
+
+
+def moved(frame, positions=None, cell=None):
+    return Frames(
+        frame.symbols, frame.cell if cell is None else cell, frame.positions if positions is None else positions
+    )
+
+
+# --- a good run -------------------------------------------------------------------------------------------------------
+
+
+def test_forces_and_virial_belong_to_the_free_energy_and_to_the_callers_order(make, frame, slot):
+    """The stand-in's strength depends on the species: forces of another atom would not fit its energy."""
+    found = reference.label(make(), frame, slot)
+    assert found.refused is None
+    h = 0.01
+    for atom, axis in ((0, 1), (2, 0), (4, 2)):
+        energies = []
+        for sign in (1.0, -1.0):
+            positions = frame.positions.copy()
+            positions[0, atom, axis] += sign * h
+            energies.append(reference.label(make(), moved(frame, positions), slot).energy)
+        assert found.forces[atom, axis] == pytest.approx(-(energies[0] - energies[1]) / (2 * h), abs=2e-4)
+    energies = []
+    for sign in (1.0, -1.0):
+        strain = np.eye(3)
+        strain[0, 2] += sign * h / 2
+        strain[2, 0] += sign * h / 2
+        energies.append(
+            reference.label(make(), moved(frame, frame.positions @ strain, frame.cell @ strain), slot).energy
+        )
+    assert found.virial[0, 2] == pytest.approx(-(energies[0] - energies[1]) / (2 * h), abs=2e-3)
+    assert abs(found.virial[0, 2]) > 0.05
+
+
+def test_the_files_are_the_papers(make, frame, slot, tmp_path):
+    reference.label(make(d3={"method": "PBE"}), frame, slot)
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert seen["species"] == ["Na", "P", "S"]
+    assert seen["counts"] == [2, 1, 3]
+    assert {"INCAR", "POSCAR", "POTCAR"} <= set(seen["files"])
+    assert "KPOINTS" not in seen["files"], "KSPACING says it"
+    assert seen["incar"] == {
+        "GGA": "PE",
+        "ENCUT": "400",
+        "KSPACING": "0.5",
+        "EDIFF": "1e-05",
+        "ISMEAR": "0",
+        "SIGMA": "0.05",
+        "ISPIN": "1",
+        "ISYM": "0",
+        "NSW": "0",
+        "LWAVE": ".FALSE.",
+        "LCHARG": ".FALSE.",
+        "IVDW": "11",
+    }
+    assert list((tmp_path / "logs").iterdir()) == [], "scratch goes away with the answer"
+
+
+def test_tags_of_ones_own_spin_by_elements_and_a_mesh(make, frame, slot, tmp_path):
+    oxygen = Frames(("O", "O"), 6.0 * np.eye(3)[None], [[[0, 0, 0], [1.21, 0, 0]]])
+    mine = make(incar={"ENCUT": 520, "NCORE": 4}, incar_for={"O": {"ISPIN": 2}}, kpoints=(2, 2, 1))
+    for structure, spin in ((oxygen, "2"), (frame, "1")):
+        assert reference.label(mine, structure, slot).refused is None
+        seen = json.loads((tmp_path / "seen.json").read_text())
+        assert seen["incar"]["ISPIN"] == spin
+        assert seen["incar"]["ENCUT"] == "520"
+        assert "IVDW" not in seen["incar"]
+        assert "KPOINTS" in seen["files"]
+
+
+def test_a_left_handed_cell_is_written_as_a_right_handed_one(make, frame, slot):
+    mirrored = moved(frame, cell=frame.cell[:, [1, 0, 2]])
+    one, other = (reference.label(make(), f, slot) for f in (frame, mirrored))
+    assert other.energy == pytest.approx(one.energy, abs=1e-6)
+    assert other.virial == pytest.approx(one.virial, abs=1e-6)
+
+
+def test_a_recorded_run_is_read_as_ase_reads_it():
+    """Independent witness of signs and units: VASP 6.3.0's own vasprun.xml, which comes with ASE."""
+    import ase
+    from ase.io import read
+
+    recorded = Path(ase.__file__).parent / "test" / "testdata" / "vasp" / "vasprun_pstress.xml"
+    if not recorded.is_file():
+        pytest.skip("this ASE came without its test data")
+    worker = worker_module()
+    atoms = read(recorded)
+    folder = recorded.parent
+    found = worker.read(folder, atoms, np.arange(2), "6.3.0", None, name=recorded.name)
+    assert found["free_energy"] == pytest.approx(atoms.get_potential_energy(force_consistent=True), abs=1e-8)
+    assert found["forces"] == pytest.approx(atoms.get_forces())
+    assert found["stress"] == pytest.approx(atoms.get_stress())
+    assert abs(found["stress"]).max() > 0.01
+
+
+def worker_module():
+    path = Path(vasp.__file__).with_name("vasp_worker.py")
+    spec = importlib.util.spec_from_file_location("vasp_worker_under_test", path)
+    module = importlib.util.module_from_spec(spec)
+    before = list(sys.path)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path[:] = before
+    return module
+
+
+def test_dynamics_and_relaxation_run_through_single_points(make, frame, slot):
+    md = ReferenceMD(n_steps=2, every=1, timestep_fs=1.0, friction_per_ps=10.0)
+    frames, ended, *_ = reference.molecular_dynamics(make(), frame, md, temperature_K=300.0, random_seed=1, slot=slot)
+    assert ended == "finished"
+    single = reference.label(make(), moved(frame, frames.positions[2:]), slot)
+    assert frames.energy[2] == pytest.approx(single.energy, abs=1e-6)
+    assert frames.forces[2] == pytest.approx(single.forces, abs=1e-6)
+    relaxed, ended, *_ = reference.relax(make(), frame, fmax=0.01, max_steps=2, relax_cell=False, slot=slot)
+    assert ended == "not relaxed in 2 steps"
+    assert relaxed.energy[0] < reference.label(make(), frame, slot).energy
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_an_unconverged_scf_is_refused_after_what_custodian_tried(make, frame, slot):
+    found = reference.label(make("unconverged"), frame, slot)
+    assert found.refused.startswith("SCFError: the electronic loop did not converge (custodian tried: Unconverged")
+    assert np.isnan(found.energy)
+
+
+def test_what_custodian_saves_by_another_algorithm_is_a_label(make, frame, slot, tmp_path):
+    found = reference.label(make("stubborn"), frame, slot)
+    assert json.loads((tmp_path / "seen.json").read_text())["incar"]["ALGO"] == "All"
+    assert found.refused is None
+    assert found.energy == reference.label(make(), frame, slot).energy
+
+
+def test_what_custodian_saves_by_another_level_of_theory_is_refused(make, frame, slot):
+    found = reference.label(make("fussy"), frame, slot)
+    assert found.refused.startswith("CalculationFailed: custodian changed the level of theory: ")
+    assert "PREC None -> Accurate" in found.refused
+
+
+# --- infrastructure ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [
+        ("crash", "SIGSEGV, segmentation fault"),
+        ("cut", "Validation failed: VasprunXMLValidator"),
+        ("swapped", r"vasprun.xml is of \['S', 'S', 'S', 'P', 'Na', 'Na'\], POSCAR is not"),
+    ],
+)
+def test_a_crash_and_unreadable_output_are_engine_errors(make, frame, slot, mode, sentence):
+    with pytest.raises(EngineError, match=sentence):
+        reference.label(make(mode), frame, slot)
+
+
+def test_another_version_than_declared_is_an_engine_error(make, frame, slot):
+    with pytest.raises(EngineError, match=r"this is VASP 6.3.0 - wanted 6.4.2"):
+        reference.label(make(version="6.4.2"), frame, slot)
+
+
+def test_a_missing_executable_is_an_engine_error(make, frame, slot):
+    with pytest.raises(EngineError, match="no_such_vasp: no such program"):
+        reference.label(make(command="no_such_vasp -n 4"), frame, slot)
+
+
+def test_a_time_out_ends_vasp_itself(make, frame, tmp_path):
+    """Custodian starts VASP in a session of its own, where no signal to our group reaches it."""
+    process.allow_engines()
+    hasty = Slot(Machine(label_timeout_s=6.0), tmp_path / "logs")
+    with pytest.raises(EngineError, match="took more than 6 s"):
+        reference.label(make("slow"), frame, hasty)
+    pid = json.loads((tmp_path / "seen.json").read_text())["pid"]
+    deadline = time.monotonic() + 5.0
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+# --- POTCARs and the fingerprint --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("Na_gw", r"potcars.Na: no file .*Na_gw/POTCAR - wanted the POTCAR of Na"),
+        ("Na_sv", r"potcars.Na: .*Na_sv/POTCAR is of PAW_PBE K_sv 01Jan2000 - wanted one of Na"),
+        ("Na_lda", r"potcars.Na: .* is PAW - wanted PAW_PBE for functional PBE"),
+    ],
+)
+def test_a_missing_or_foreign_potcar_is_found_before_any_job(make, slot, name, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        reference.fingerprint(make(potcars={"Na": name}), slot)
+
+
+def test_an_element_without_potcar_is_a_config_error(make, frame, slot):
+    with pytest.raises(ConfigError, match=r"potcars: none for P - wanted the POTCAR of every element"):
+        reference.label(make(potcars={"Na": "Na_pv", "S": "S"}), frame, slot)
+
+
+def test_the_fingerprint_is_of_tags_and_potcars_not_of_places_and_processes(make, slot, potcar_dir, tmp_path):
+    plain = reference.fingerprint(make(), slot)
+    assert str(potcar_dir) not in json.dumps(plain)
+    assert plain["arguments"]["potcars"]["Na"]["titel"] == "PAW_PBE Na_pv 01Jan2000"
+    same = [make("crash"), make(incar={"NCORE": 4, "KPAR": 2})]
+    assert [reference.fingerprint(one, slot)["sha256"] for one in same] == [plain["sha256"]] * 2
+    for folder in potcar_dir.iterdir():
+        (tmp_path / "other" / folder.name).mkdir(parents=True)
+        (tmp_path / "other" / folder.name / "POTCAR").write_text((folder / "POTCAR").read_text())
+    assert reference.fingerprint(make(potcar_dir=str(tmp_path / "other")), slot) == plain
+    (tmp_path / "other" / "P" / "POTCAR").write_text(POTCAR.format(name="P", element="P", titel="PAW_PBE") + "\n")
+    others = [
+        make(potcar_dir=str(tmp_path / "other")),
+        make(incar={"ENCUT": 520}),
+        make(incar_for={"O": {"ISPIN": 2}}),
+        make(kpoints=(2, 2, 2)),
+        make(version="6.4.2"),
+        make(d3={"method": "PBE"}),
+    ]
+    sums = {reference.fingerprint(one, slot)["sha256"] for one in others} | {plain["sha256"]}
+    assert len(sums) == len(others) + 1
+    assert reference.fingerprint(others[-1], slot)["includes_dispersion"] is True
