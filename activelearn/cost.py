@@ -185,8 +185,8 @@ def _initial(campaign: Campaign, meter: _Meter, n_labels: int) -> list[Item]:
     n_copies = len(settings.cells) * settings.copies
     if settings.md is None:
         return [meter._item("initial", n_copies, n_labels, 0.0), meter.labels("label", n_labels)]
-    moved = meter.reference_work("initial", n_copies, n_labels, settings.md.n_steps + 1)
-    n_isolated = n_labels - n_copies * (settings.md.n_steps // settings.md.every + 1)
+    n_moved = n_copies * (settings.md.n_steps // settings.md.every + 1)
+    moved, n_isolated = meter.reference_work("initial", n_copies, n_moved, settings.md.n_steps + 1), n_labels - n_moved
     return [moved, *([meter.labels("label", n_isolated)] if n_isolated else [])]
 
 

@@ -145,8 +145,8 @@ def _from_dataset(campaign: Campaign, store: Store, iteration: int, rng: np.rand
         sizes = np.array([len(part) for part in parts])
         part = parts[int(rng.choice(len(parts), p=sizes / sizes.sum()))]
         frame = part[int(rng.integers(len(part)))].without_labels()
-        if frame.n_atoms > 2 and seeds.heights(frame.cell[0]).min() >= campaign.min_height_A:
-            return frame
+        if frame.n_atoms > 2 and all(frame.pbc) and seeds.heights(frame.cell[0]).min() >= campaign.min_height_A:
+            return starts.right_handed(frame)
     raise StoreError(
         f"{store.folder}: no frame of the data set is fit to start from (every cell lower than the cutoff)"
     )
@@ -162,7 +162,8 @@ def drive_of(campaign: Campaign, stage: Stage, condition: Condition, cell: Float
     progress = np.arange(stage.n_frames) * stage.every / stage.n_steps
     cells = geometry.deformed(cell, condition.mode, condition.strain, np.append(progress, 1.0))
     outside = geometry.first_outside_box(cells[:-1], campaign.select.guards)
-    last_step = None if outside is None else outside[0] * stage.every
+    # One frame further: at the guard itself the last digits decide, and the walk must show a frame that is past it.
+    last_step = None if outside is None else min(outside[0] + 1, stage.n_frames - 1) * stage.every
     return Drive(condition, velocity_seed, final_cell=cells[-1], last_step=last_step)
 
 

@@ -14,9 +14,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from activelearn import geometry
 from activelearn.config import Campaign
@@ -25,7 +26,8 @@ from activelearn.frames import Frames
 from activelearn.store import Ledger, Store
 from activelearn.store.files import read_array
 
-_KEY = "inherited"
+#: Of the array of JSON text beside the frames.
+_NAME: Final = "inherited"
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,19 @@ class Inherited:
     identities: dict[str, Any] = field(default_factory=dict)
     passed_over: dict[str, int] = field(default_factory=dict)
 
-    def meta(self, first: int) -> dict[str, Any]:
+    def beside(self, first: int) -> dict[str, NDArray[Any]]:
         """Return what is sealed beside the frames, of which the inherited ones are those from part `first` on."""
         if not self.references and not self.passed_over:
             return {}
         parts = {str(first + i): sha for i, sha in enumerate(self.references)}
-        return {_KEY: {"parts": parts, "identities": self.identities, "passed_over": self.passed_over}}
+        found = {"parts": parts, "identities": self.identities, "passed_over": self.passed_over}
+        return {_NAME: np.array(json.dumps(found))}
 
 
 def sealed_references(path: Path) -> dict[int, dict[str, Any]]:
     """Return the identity of the reference of every inherited part of a sealed file of chosen frames."""
-    meta = _sealed(path)
-    return {int(part): meta["identities"][sha] for part, sha in meta.get("parts", {}).items()}
+    found = _sealed(path)
+    return {int(part): found["identities"][sha] for part, sha in found.get("parts", {}).items()}
 
 
 def sealed_passed_over(path: Path) -> dict[str, int]:
@@ -69,9 +72,8 @@ def sealed_passed_over(path: Path) -> dict[str, int]:
 
 
 def _sealed(path: Path) -> dict[str, Any]:
-    meta = read_array(path, "meta")
-    assert meta is not None  # every archive of ours has one
-    found: dict[str, Any] = json.loads(str(meta)).get(_KEY, {})
+    text = read_array(path, _NAME)
+    found: dict[str, Any] = {} if text is None else json.loads(str(text))
     return found
 
 

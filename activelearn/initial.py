@@ -28,6 +28,12 @@ def new_systems(campaign: Campaign, store: Store, iteration: int) -> list[int]:
     return [i for i, system in enumerate(systems) if system.key not in before]
 
 
+def new_isolated(campaign: Campaign, store: Store, iteration: int) -> list[tuple[str, ...]]:
+    """Return the isolated atoms and dimers of an iteration: all at first, later those that were added since."""
+    before = [] if iteration == 0 else isolated(store.campaign(iteration - 1))
+    return [symbols for symbols in isolated(campaign) if symbols not in before]
+
+
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """One task per perturbed copy (system x scale x temperature x copy), and per isolated atom or dimer."""
     tasks = []
@@ -40,11 +46,10 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
             parameters = {"system": system, "scale": scale, "temperature_K": temperature_K, "copy": copy}
             name = f"s{system}-x{scale:g}-{warmth}-{copy:03d}"
             tasks.append(Task(id=name, kind="perturbed", parameters=parameters))
-    if iteration == 0:
-        tasks += [
-            Task(id="isolated-" + "-".join(symbols), kind="isolated", parameters={"symbols": list(symbols)})
-            for symbols in isolated(campaign)
-        ]
+    tasks += [
+        Task(id="isolated-" + "-".join(symbols), kind="isolated", parameters={"symbols": list(symbols)})
+        for symbols in new_isolated(campaign, store, iteration)
+    ]
     return tasks
 
 
@@ -155,7 +160,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
         walks.append(WalkRecord(id=task.id, stage="initial", ended=meta["ended"], sha256=file_sha256(path)))
     chosen = store.chosen_file(iteration)
     joining = inherited.from_ledger(campaign, store, iteration, parts) if iteration == 0 else inherited.Inherited()
-    store.seal_frames(chosen, [*parts, *joining.parts], joining.meta(len(parts)))
+    store.seal_frames(chosen, [*parts, *joining.parts], joining.beside(len(parts)))
     parts = store.frames(chosen)  # of two that seal the first wins, whatever the ledger has by now
     references = inherited.sealed_references(chosen)
     system_of.update(inherited.families([parts[p] for p in references]))

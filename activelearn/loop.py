@@ -64,19 +64,22 @@ def next_step(store: Store) -> Step | None:
 def step_of(store: Store, iteration: int, *, is_final: bool) -> Step:
     """Return the step that a worker was told to work on.
 
-    Systems that were added to a running campaign make their initial data first, in an iteration of their own.
+    Systems (and isolated atoms and dimers) that were added to a running campaign make their initial data first, in an
+    iteration of their own.
     """
     if is_final:
         return Step(iteration, LAST, is_final=True)
-    return Step(iteration, FIRST if iteration == 0 or _has_new_systems(store, iteration) else LOOP)
+    return Step(iteration, FIRST if iteration == 0 or _has_new_data(store, iteration) else LOOP)
 
 
-def _has_new_systems(store: Store, iteration: int) -> bool:
+def _has_new_data(store: Store, iteration: int) -> bool:
     is_open = (store.iteration_folder(iteration) / "campaign.yaml").is_file()
     campaign = store.campaign(iteration) if is_open else store.latest_campaign()
     was_planned = (store.station_folder("prepare", iteration) / "plan.json").is_file()
     return was_planned or bool(
-        initial.new_systems(campaign, store, iteration) or prepare.systems_of(campaign, store, iteration)
+        initial.new_systems(campaign, store, iteration)
+        or initial.new_isolated(campaign, store, iteration)
+        or prepare.systems_of(campaign, store, iteration)
     )
 
 
@@ -164,7 +167,7 @@ def verdict(store: Store) -> End | None:
         return None
     last, selection = records[-1], records[-1].selection
     settings = store.latest_campaign()
-    if selection.is_converged and _is_same_question(store.campaign(last.index), settings):
+    if selection.is_converged and not _is_asked_anew(store, last.index, settings):
         return End(converged=True, iteration=last.index, exit_code=0, message=selection.why)
     rescues = 0
     for record in reversed(records):
@@ -173,20 +176,23 @@ def verdict(store: Store) -> End | None:
         rescues += 1
     if rescues > settings.select.rescue.max_in_a_row:
         return End(converged=False, iteration=last.index, exit_code=3, message=_hopeless(selection, rescues))
+    is_last = {stage.name for stage in settings.explore.stages} == set(selection.stages)
+    if selection.is_bounded and is_last and not _is_asked_anew(store, last.index, settings):
+        return End(converged=False, iteration=last.index, exit_code=3, message=_stage_bound(selection))
     if last.index >= settings.stop.max_iterations:
         return End(converged=False, iteration=last.index, exit_code=3, message=_bound(selection, last.index))
     return None
 
 
-def _is_same_question(sealed: Campaign, latest: Campaign) -> bool:
-    """Return whether a verdict on the sealed campaign is one on the latest: same region, window, bounds and end."""
+def _is_asked_anew(store: Store, last: int, latest: Campaign) -> bool:
+    """Return whether a verdict of iteration `last` is none on the latest campaign: another region ..."""
 
     def question(campaign: Campaign) -> tuple[object, ...]:
         systems = campaign.explore.systems or campaign.initial.systems
         stop = campaign.stop.model_copy(update={"max_iterations": 1})
         return systems, campaign.explore, campaign.select, stop, campaign.final
 
-    return question(sealed) == question(latest)
+    return question(store.campaign(last)) != question(latest) or _has_new_data(store, last + 1)
 
 
 def _bound(selection: Selection, n: int) -> str:
@@ -198,6 +204,16 @@ def _bound(selection: Selection, n: int) -> str:
         f"not converged after {n} iterations (stop.max_iterations): {left} and {failed} were left of {c.in_region}"
         f"{outside}; stages explored: {', '.join(selection.stages)} - raise stop.max_iterations (and, if the shares do "
         "not fall, make explore.stages colder or shorter) and run again with --accept-changes"
+    )
+
+
+def _stage_bound(selection: Selection) -> str:
+    c = selection.counts
+    noisy = [name for name in selection.stages if name not in selection.quiet_stages]
+    return (
+        f"not converged: the last stage had all its passes (max_passes), and {', '.join(noisy)} are not quiet "
+        f"({100 * c.share('candidate'):.1f} % candidates, {100 * c.share('failed'):.1f} % failed of {c.in_region} "
+        "frames) - raise max_passes of explore.stages and run again with --accept-changes"
     )
 
 

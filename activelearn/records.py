@@ -161,6 +161,7 @@ class Selection(Record):
     quiet_stages: tuple[str, ...] = Field(description="Stages whose candidate and failed shares are below the bounds.")
     next_stages: tuple[str, ...] = Field(description="The stages that the next pass explores.")
     is_converged: bool
+    is_bounded: bool = Field(default=False, description="The newest stage is not quiet, but had all its passes.")
     why: str = Field(description="One sentence on the verdict.")
 
     @property

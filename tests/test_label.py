@@ -97,7 +97,7 @@ def test_whole_trajectories_are_held_out_and_counts_add_up(store, campaign, copp
     record = station.gather(campaign, store, 0)
     assert (record.labelled, record.held_out, record.dataset_frames) == (6, 3, 3)
     assert [part.origin["walk"][0] for part in store.dataset(0)] == ["w0"]
-    assert [part.origin["walk"][0] for part in store.frames(store.held_out_file)] == ["w1"]
+    assert [part.origin["walk"][0] for part in store.held_out(0)] == ["w1"]
     assert record.dataset_sha256 == store.dataset_summary(0)[1]
 
 

@@ -38,7 +38,7 @@ def test_it_stops_at_the_bound_and_says_how_many_candidates_are_left(undisturbed
 
 def test_every_iteration_has_a_record_of_its_stations(store, records):
     assert [record.index for record in records] == [0, 1, 2]
-    assert list(records[0].seconds) == ["initial", "label", "train"]
+    assert list(records[0].seconds) == ["prepare", "initial", "label", "train"]
     for record in records[1:]:
         assert list(record.seconds) == ["explore", "select", "label", "train"]
     for record in records:
@@ -102,7 +102,7 @@ def test_the_order_of_the_data_set_is_iteration_walk_step(store):
 
 
 def test_held_out_trajectories_are_whole_and_never_trained_on(store):
-    held_out = store.frames(store.held_out_file)
+    held_out = store.held_out(2)
     named = store.result("initial", 0, InitialData).held_out
     assert [str(part.origin["walk"][0]) for part in held_out] == list(named)
     assert all(len(part) == 3 for part in held_out)
@@ -219,7 +219,7 @@ def test_the_records_are_plain_json(store):
 
 
 def test_errors_of_perfect_predictions_are_zero(store):
-    parts = store.frames(store.held_out_file)
+    parts = store.held_out(2)
     found = train.errors(parts, parts)
     assert found.n_frames == 3
     assert (found.force_rmse, found.energy_rmse_meV_per_atom, found.virial_rmse_meV_per_atom) == (0.0, 0.0, 0.0)

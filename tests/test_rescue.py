@@ -98,6 +98,22 @@ def test_a_reason_for_every_frame_that_was_not_taken(rescued):
         assert selection.chosen + sum(selection.passed_over.values()) == selection.counts.candidate
 
 
+def test_every_labelled_frame_of_a_walk_calibrates_its_deviation(rescued):
+    """Deviation and true error of real walks: as many pairs as labels, finite, and those of the frames in the data."""
+    store = rescued[0]
+    labelling = store.iterations()[1].labelling
+    assert len(labelling.calibration) == labelling.labelled > 0
+    parts = store.frames(store.dataset_file(1))
+    deviation = np.concatenate([part.origin["max_devi_f"] for part in parts])
+    assert [d for d, _ in labelling.calibration] == pytest.approx(deviation.tolist(), abs=1e-4)
+    largest = max(np.linalg.norm(part.forces, axis=-1).max() for part in parts)
+    errors = np.array([error for _, error in labelling.calibration])
+    assert (errors > 0.0).all()
+    assert errors.max() < 10.0 * max(largest, 1.0)
+    found = select.summary(store)
+    assert found.n_pairs >= len(labelling.calibration)
+
+
 # --- verdicts on passes that were tampered with -----------------------------------------------------------------------
 
 

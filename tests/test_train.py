@@ -10,13 +10,14 @@ from conftest import rattled_copper
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from test_explore import reduced
 
 from activelearn import initial, show, status, train
 from activelearn.config import Descriptor, LearningRate, Machine
 from activelearn.engines import deepmd, process
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
-from activelearn.frames import write_deepmd
+from activelearn.frames import Frames, write_deepmd
 from activelearn.records import Ensemble, Errors, Labelling, Member, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import publish_json
@@ -290,6 +291,19 @@ def test_a_member_that_diverged_is_trained_anew_and_the_record_says_so(tmp_path,
     curve = arrays["learning_curve"]
     assert (curve.shape[1], curve[-1, 0]) == (5, 300)
     assert curve[0, 4] == pytest.approx(20.0 * member.learning_rate_factor, rel=0.05)
+
+
+# --- sel ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_candidate_with_more_neighbours_than_sel_holds_is_kept(campaign):
+    """DeePMD drops the rest in silence. All frames are candidates; the one in the middle is squeezed by 10 %."""
+    arrays, meta = reduced(campaign, [0.2] * 21, cells=[1.0] * 10 + [0.9] + [1.0] * 10, sel=(50,))
+    assert meta["ended"] == "out of region: [54] neighbours within the cutoff, sel holds [50]"
+    kept = Frames.from_arrays(arrays, "kept/")
+    assert kept.origin["step"].tolist() == list(range(0, 50, 5))
+    roomy, _ = reduced(campaign, [0.2] * 21, cells=[1.0] * 10 + [0.9] + [1.0] * 10, sel=(54,))
+    assert len(Frames.from_arrays(roomy, "kept/")) == 21
 
 
 # --- initial ----------------------------------------------------------------------------------------------------------

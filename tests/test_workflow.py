@@ -160,6 +160,8 @@ def test_a_workflow_is_chunks_gathers_and_a_decision(store):
     built = build_workflow(store, loop.next_step(store), Machine(chunks=CHUNKS))
     names = [fw.name for fw in built.fws]
     assert names == [
+        "iter-000 prepare runchunk-0",
+        "iter-000 prepare gather",
         "iter-000 initial runchunk-0",
         "iter-000 initial runchunk-1",
         "iter-000 initial gather",
@@ -172,7 +174,8 @@ def test_a_workflow_is_chunks_gathers_and_a_decision(store):
     parents = {
         fw.name: sorted(p.name for p in built.fws if fw.fw_id in built.links.get(p.fw_id, [])) for fw in built.fws
     }
-    assert parents["iter-000 initial runchunk-1"] == []
+    assert parents["iter-000 prepare runchunk-0"] == []
+    assert parents["iter-000 initial runchunk-1"] == ["iter-000 prepare gather"]
     assert parents["iter-000 initial gather"] == ["iter-000 initial runchunk-0", "iter-000 initial runchunk-1"]
     assert parents["iter-000 label runchunk-3"] == ["iter-000 initial gather"]
     assert len(parents["iter-000 label gather"]) == 4
@@ -180,15 +183,16 @@ def test_a_workflow_is_chunks_gathers_and_a_decision(store):
     assert built.metadata == {"campaign": store.uuid, "iteration": 0, "is_final": False}
 
 
-def test_select_has_no_chunk(store):
-    built = build_workflow(store, loop.step_of(3, is_final=False), Machine())
-    assert [fw.name for fw in built.fws if "select" in fw.name] == ["iter-003 select gather"]
+def test_select_has_no_chunk(undisturbed):
+    store = undisturbed[0]
+    built = build_workflow(store, loop.step_of(store, 2, is_final=False), Machine())
+    assert [fw.name for fw in built.fws if "select" in fw.name] == ["iter-002 select gather"]
 
 
 def test_a_spec_names_a_place_and_nothing_that_could_grow(undisturbed):
     """Folder, iteration, station, chunk: no task ids, arrays or settings, and the same size however many tasks."""
     store = undisturbed[0]
-    built = build_workflow(store, loop.step_of(1, is_final=False), Machine(chunks=CHUNKS))
+    built = build_workflow(store, loop.step_of(store, 1, is_final=False), Machine(chunks=CHUNKS))
     ids = {task.id for station in ("explore", "train") for task in store.plan(station, 1).tasks}
     for fw in built.fws:
         spec = fw.to_dict()["spec"]
@@ -276,7 +280,7 @@ def test_a_gather_gives_up_after_its_last_detour(at_label):
 def test_a_detour_takes_up_what_a_lost_chunk_left(at_label, tmp_path, sessions, undisturbed):
     """A chunk that fizzled ran nothing; its gather runs all the same, and the detour labels the rest."""
     launchpad = EmbeddedLaunchPad()
-    step = loop.step_of(1, is_final=False)
+    step = loop.step_of(at_label, 1, is_final=False)
     lost = Firework(RunChunk(parameters(at_label, station="nowhere", chunk=0)), name="lost")
     gather = Firework(
         Gather(parameters(at_label)), spec={"_allow_fizzled_parents": True}, parents=[lost], name="gather"

@@ -54,6 +54,8 @@ class VASP(Section):
         tags = {key for value in given.values() if isinstance(value, dict) for key in value} or set(given)
         if "IVDW" in tags:
             raise ValueError("IVDW is set by the reference's d3 - wanted d3: {method: PBE, damping: zero} instead")
+        for tag in {"NSW", "PSTRESS"} & tags:
+            raise ValueError(f"{tag} in a single point - wanted labels at zero pressure and fixed positions")
         small = sorted(tag for tag in tags if tag != tag.upper())
         if small:
             raise ValueError(f"tags {small} - wanted capital letters, such as ENCUT")

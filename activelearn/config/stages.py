@@ -20,23 +20,32 @@ BOOKKEEPING: Final = frozenset(
         "atom_style",
         "boundary",
         "box",
+        "change_box",
         "clear",
+        "create_atoms",
         "create_box",
         "delete_atoms",
         "dump_modify",
+        "dynamical_matrix",
         "echo",
+        "hyper",
         "if",
         "include",
         "jump",
         "label",
         "log",
+        "mdi",
         "minimize",
+        "neb",
+        "neb/spin",
         "newton",
         "next",
         "package",
         "partition",
         "pair_coeff",
         "pair_style",
+        "plugin",
+        "prd",
         "processors",
         "python",
         "quit",
@@ -45,24 +54,53 @@ BOOKKEEPING: Final = frozenset(
         "read_restart",
         "replicate",
         "rerun",
+        "reset_atom_ids",
+        "reset_atoms",
         "reset_timestep",
         "restart",
         "run",
         "run_style",
+        "set",
         "shell",
         "suffix",
         "tad",
         "temper",
+        "temper/grem",
+        "temper/npt",
         "thermo",
         "thermo_modify",
         "thermo_style",
         "timestep",
+        "third_order",
         "timer",
         "undump",
         "units",
         "write_restart",
     ]
 )
+#: Styles of fix after which the atoms are not those of the start any more, or that end a walk early.
+CHANGES_ATOMS: Final = frozenset(
+    [
+        "append/atoms",
+        "atom/swap",
+        "charge/regulation",
+        "deposit",
+        "evaporate",
+        "gcmc",
+        "halt",
+        "mol/swap",
+        "neighbor/swap",
+        "pour",
+        "sgcmc",
+    ]
+)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the words of every LAMMPS command in `text`, as LAMMPS reads them: continued by &, quotes and comments."""
+    joined = re.sub(r"&[ \t]*\r?\n", "", text)
+    lines = [re.sub(r"[\"']", "", line.split("#")[0]).split() for line in joined.splitlines()]
+    return [words for words in lines if words]
 
 
 class Condition(NamedTuple):
@@ -130,15 +168,30 @@ class Stage(Section):
     @field_validator("lammps")
     @classmethod
     def _check_lammps(cls, text: str) -> str:
-        for line in text.splitlines():
-            word = (line.split() or [""])[0]
-            is_ours = word in BOOKKEEPING or re.match(r"(un)?(fix|dump)\s+(dynamics|strain|walk)\b", line.strip())
-            if is_ours:
+        for words in commands(text):
+            is_named = words[0] in {"fix", "unfix", "dump", "undump"}
+            is_ours = words[0] in BOOKKEEPING or (is_named and words[1:2] in (["dynamics"], ["strain"], ["walk"]))
+            is_changing = words[0] == "fix" and len(words) > 3 and words[3] in CHANGES_ATOMS
+            is_hidden = "$" in "".join(words[: 2 if is_named else 1])  # LAMMPS would put anything there
+            if is_ours or is_changing or is_hidden:
                 raise ValueError(
-                    f"the line {line.strip()!r} would break the bookkeeping (what is run, evaluated and written) - "
+                    f"the line {' '.join(words)!r} would break the bookkeeping (what is run, evaluated and written) - "
                     "leave it to the stage's own keys (n_steps, every, timestep_fs ...) or rename your fix"
                 )
         return text
+
+    @model_validator(mode="after")
+    def _check_integrator(self) -> Stage:
+        styles = [words[3] for words in commands(self.lammps) if words[0] == "fix" and len(words) > 3]
+        theirs = [style for style in styles if style.split("/")[0] in {"nve", "nvt", "npt", "nph", "rigid"}]
+        if theirs and self.ensemble != "custom":
+            raise ValueError(
+                f"`lammps` brings an integrator ({theirs[0]}), and ensemble {self.ensemble} is one: the atoms would be "
+                "moved twice a step - choose ensemble custom or remove that fix"
+            )
+        if self.ensemble == "custom" and not styles:
+            raise ValueError("ensemble custom wants its integrator in `lammps`, such as: fix md all nve")
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Stage:
@@ -152,8 +205,6 @@ class Stage(Section):
             raise ValueError(f"deformations drive the cell, so they want ensemble nvt, got {self.ensemble}")
         if self.deformations and not self.strains:
             raise ValueError("deformations want strains, such as [0.5, -0.5]")
-        if self.ensemble == "custom" and "fix " not in self.lammps:
-            raise ValueError("ensemble custom wants its integrator in `lammps`, such as: fix md all nve")
         if self.n_steps < self.every:
             raise ValueError(f"n_steps = {self.n_steps} must be at least every = {self.every}")
         for name in ("temperatures_K", "pressures_bar", "strains"):

@@ -31,6 +31,10 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import CalculationFailed, SCFError
 
+#: Cutoffs of D3 (Å): VASP's own for pairs and coordination numbers; pairs fade out over the last 4 Å, because with a
+#: sharp end the stress is not the derivative of the energy (0.01 eV in the virial of 16 atoms of Na3PS4).
+D3_CUTOFF = {"disp2": 50.2, "cn": 20.0, "width2": 4.0}
+
 _calculators: dict[str, Any] = {}
 
 
@@ -58,7 +62,7 @@ def with_dispersion(calculator, d3):
     from ase.calculators.mixing import SumCalculator
     from dftd3.ase import DFTD3
 
-    dispersion = DFTD3(method=d3["method"], damping="d3" + d3["damping"])
+    dispersion = DFTD3(method=d3["method"], damping="d3" + d3["damping"], realspace_cutoff=D3_CUTOFF)
     # It gives a free energy but does not say so; a sum has only what all its parts declare.
     dispersion.implemented_properties = ["energy", "free_energy", "forces", "stress"]
     return SumCalculator([calculator, dispersion])
@@ -90,8 +94,17 @@ def describe(request):
         version = "unknown"
     weights = request.get("weights")
     sha = hashlib.sha256(find_weights(weights).read_bytes()).hexdigest() if weights else None
-    found = {"version": version, "weights_sha256": sha, "arguments": without_paths(request["arguments"])}
-    return {**found, "d3_version": importlib.metadata.version("dftd3")} if request.get("d3") else found
+    return {
+        "version": version,
+        "weights_sha256": sha,
+        "arguments": without_paths(request["arguments"]),
+        "d3_version": d3_version(request),
+    }
+
+
+def d3_version(request):
+    """Return what the dispersion of a reference depends on besides its method, or None if it has none."""
+    return {"dftd3": importlib.metadata.version("dftd3"), "cutoff_A": D3_CUTOFF} if request.get("d3") else None
 
 
 def without_paths(value):

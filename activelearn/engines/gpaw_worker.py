@@ -29,8 +29,11 @@ def describe(request):
     for folder in setup_paths:
         for path in sorted(Path(folder).glob(f"*.{request['gpaw']['xc']}*")):
             sha.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-    found = {"version": importlib.metadata.version("gpaw"), "weights_sha256": sha.hexdigest()}
-    return {**found, "d3_version": importlib.metadata.version("dftd3")} if request.get("d3") else found
+    return {
+        "version": importlib.metadata.version("gpaw"),
+        "weights_sha256": sha.hexdigest(),
+        "d3_version": ase_worker.d3_version(request),
+    }
 
 
 def load(request):

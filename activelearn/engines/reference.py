@@ -82,7 +82,8 @@ def structure(frame: Frames, index: int = 0) -> dict[str, Any]:
 
 
 def _ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    return ENGINES[reference.engine].ask(reference, job, slot, structure=structure(start), **request)
+    answer: dict[str, Any] = ENGINES[reference.engine].ask(reference, job, slot, structure=structure(start), **request)
+    return answer
 
 
 def label(reference: Reference, frame: Frames, slot: Slot) -> Label:

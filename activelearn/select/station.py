@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,13 @@ from activelearn.select.anchors import anchors, array_name
 from activelearn.select.calibration import window_of
 from activelearn.select.keeping import Indices
 from activelearn.select.picking import Pool, pick
-from activelearn.select.verdict import is_quiet, wants_rescue, why
+from activelearn.select.verdict import inside_by_design, judge, wants_rescue, why
 from activelearn.select.window import Kind, KindArray, count
 from activelearn.store import Store
 from activelearn.tasks import Station
 
+#: A ramp or a deformation is counted in so many parts of its way.
+N_ALONG: Final = 5
 #: Stage, and what is imposed on the walk: one cell of the exploration matrix.
 Cell = tuple[str, Condition]
 
@@ -41,12 +43,13 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
     cells = _cells(walks, refused)
     counts = Counts.total(cell.counts for cell in cells)
     stages = store.result("explore", iteration, Explored).stages
-    quiet = tuple(name for name in stages if is_quiet(_of_stage(cells, name), campaign.stop))
-    is_last = len(stages) == len(campaign.explore.stages)
-    is_converged = is_last and len(quiet) == len(stages)
-    is_rescue = not is_converged and wants_rescue(counts, campaign.select, is_quiet=len(quiet) == len(stages))
+    judged = judge(cells, stages, _n_passes(store, iteration, stages), campaign)
+    is_quiet_all = len(judged.quiet) == len(stages)
+    is_rescue = not judged.is_converged and wants_rescue(
+        inside_by_design(cells, campaign), campaign.select, is_quiet=is_quiet_all
+    )
     chosen = _audited(walks, campaign.select, store.rng(iteration, "select", "audit"))
-    if is_converged:
+    if judged.is_converged:
         passed_over = {"converged": counts.candidate} if counts.candidate else {}
     else:
         kinds = (Kind.CANDIDATE, Kind.FAILED) if is_rescue else (Kind.CANDIDATE,)
@@ -57,7 +60,6 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
     _seal_chosen(campaign, store, iteration, walks, chosen)
     of_kind = {k: sum(int((w.kept_kind[f] == k).sum()) for w, f in zip(walks, chosen, strict=True)) for k in Kind}
     f_lo, f_hi = window_of(campaign, store, iteration)
-    is_advancing = not is_last and len(quiet) == len(stages)
     return Selection(
         iteration=iteration,
         f_lo=f_lo,
@@ -71,17 +73,11 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
         audited=of_kind[Kind.ACCURATE],
         is_rescue=is_rescue,
         passed_over=passed_over,
-        quiet_stages=quiet,
-        next_stages=tuple(s.name for s in campaign.explore.stages[: len(stages) + is_advancing]),
-        is_converged=is_converged,
-        why=why(
-            counts,
-            campaign,
-            is_converged=is_converged,
-            is_rescue=is_rescue,
-            is_advancing=is_advancing,
-            n_rescued=of_kind[Kind.FAILED],
-        ),
+        quiet_stages=judged.quiet,
+        next_stages=tuple(s.name for s in campaign.explore.stages[: len(stages) + judged.is_advancing]),
+        is_converged=judged.is_converged,
+        is_bounded=judged.is_bounded,
+        why=why(counts, campaign, judged, is_rescue=is_rescue, n_rescued=of_kind[Kind.FAILED]),
     )
 
 
@@ -106,9 +102,12 @@ def _cell_of(task: Task) -> Cell:
     return str(p["stage"]), Condition(**{name: p[name] for name in Condition._fields if name in p})
 
 
-def _counted(cell: Cell, counts: Counts) -> CellCounts:
+def _counted(cell: Cell, counts: Counts, kinds: Sequence[KindArray]) -> CellCounts:
     stage, condition = cell
-    return CellCounts(stage=stage, **condition._asdict(), counts=counts)
+    is_driven = condition.mode is not None or condition.to_temperature_K is not None
+    fifths = zip(*(np.array_split(kind, N_ALONG) for kind in kinds), strict=True) if is_driven else ()
+    along = tuple(count(parts) for parts in fifths)
+    return CellCounts(stage=stage, **condition._asdict(), counts=counts, along=along)
 
 
 def _read_walks(campaign: Campaign, store: Store, iteration: int) -> tuple[list[_Walk], list[WalkRecord], list[Cell]]:
@@ -138,13 +137,22 @@ def _cells(walks: Sequence[_Walk], refused: Sequence[Cell]) -> list[CellCounts]:
         groups.setdefault(walk.cell, []).append(walk.kind)
     cells = []
     for cell in [*groups, *(cell for cell in dict.fromkeys(refused) if cell not in groups)]:
-        found = count(groups.get(cell, [])).model_copy(update={"refused_walks": refused.count(cell)})
-        cells.append(_counted(cell, found))
+        kinds = groups.get(cell, [])
+        found = count(kinds).model_copy(update={"refused_walks": refused.count(cell)})
+        cells.append(_counted(cell, found, kinds))
     return cells
 
 
-def _of_stage(cells: Sequence[CellCounts], stage: str) -> Counts:
-    return Counts.total(cell.counts for cell in cells if cell.stage == stage)
+def _n_passes(store: Store, iteration: int, stages: tuple[str, ...]) -> int:
+    """Return how many passes the newest stage has had, this one included."""
+    n = 1
+    for i in range(iteration - 1, 0, -1):
+        if not store.is_sealed("select", i):
+            continue  # a pass that only added data
+        if store.result("select", i, Selection).stages != stages:
+            break
+        n += 1
+    return n
 
 
 def _audited(walks: Sequence[_Walk], settings: Select, rng: np.random.Generator) -> list[Indices]:

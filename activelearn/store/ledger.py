@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from activelearn.frames import Frames, Label
-from activelearn.store.files import disk_errors, fsync_folder, publish, publish_json, read_json, unique_suffix
+from activelearn.store.files import HOST, disk_errors, fsync_folder, publish, publish_json, read_json, unique_suffix
+from activelearn.store.locks import process_started
 from activelearn.store.segments import Entry, encode, records
 
 #: Segments smaller than this (bytes) are merged by :meth:`Ledger.compact`.
@@ -281,6 +283,7 @@ def publish_labels(folder: Path, prefix: str, labelled: Iterable[Frames], refere
             label = Label(float(part.energy[k]), part.forces[k], part.virial[k])
             walk = f"{prefix}-{part.origin['walk'][k]}"
             chunks.append(encode(part.structure_key(k, sha), label, part[k], walk=walk, reference=sha))
+    sweep(folder)
     if chunks:
         publish_reference(folder, reference)
         publish(_new_segment(folder, prefix), b"".join(chunks))
@@ -292,6 +295,14 @@ def publish_reference(folder: Path, identity: Mapping[str, Any]) -> None:
     path = folder / _REFERENCES / f"{str(identity['sha256'])[:16]}.json"
     if not path.is_file():
         publish_json(path, dict(identity))
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes of this host left in a ledger (it may be in no campaign)."""
+    for path in [*folder.glob(".*"), *folder.glob(f"{_REFERENCES}/.*")]:
+        found = re.fullmatch(rf"\..+\.{re.escape(HOST)}-(\d+)-[0-9a-f]{{12}}", path.name)
+        if found and not process_started(int(found[1])):
+            path.unlink(missing_ok=True)
 
 
 def _new_segment(folder: Path, prefix: str) -> Path:

@@ -15,6 +15,15 @@ class Unconverged(EMT):
         raise SCFError("no convergence in 60 steps")
 
 
+class KohnShamConvergenceError(Exception):
+    """GPAW's own: no relative of ASE's SCFError."""
+
+
+class UnconvergedInWordsOfItsOwn(EMT):
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        raise KohnShamConvergenceError("did not converge")
+
+
 class NotFinite(EMT):
     """NaN forces; with `after` > 0 only from that call on (in the middle of an MD)."""
 

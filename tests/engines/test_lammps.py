@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from activelearn.config import Machine, Stage
+from activelearn.config import BOOKKEEPING, Condition, Machine, Stage
 from activelearn.engines import lammps
 from activelearn.engines.lammps import (
+    Drive,
     lower_triangular,
     read_deviation,
     read_dump,
@@ -105,10 +106,8 @@ def test_the_data_file_keeps_every_digit(tmp_path):
 
 def text_of(temperature=300.0, pressure=None, **stage):
     settings = {"name": "s", "temperatures_K": (300.0,), "n_steps": 100, "every": 5, "timestep_fs": 2.0, **stage}
-    return walk_input(
-        Stage(**settings), models=["/m/0.pb", "/m/1.pb"], type_map=["Na", "P"], temperature_K=temperature,
-        pressure_bar=pressure, velocity_seed=77,
-    )  # fmt: skip
+    drive = Drive(Condition(temperature, pressure_bar=pressure), velocity_seed=77)
+    return walk_input(Stage(**settings), drive, models=["/m/0.pb", "/m/1.pb"], type_map=["Na", "P"])
 
 
 def lines_of(text):
@@ -143,6 +142,7 @@ def test_a_healthy_walk():
     assert walk.ended == "finished"
     assert walk.log_tail == ()
     assert walk.step.tolist() == [0, 2, 4, 6, 8, 10, 12]
+    assert walk.forces == pytest.approx(np.load(DATA / "healthy" / "forces.npz")["forces"][0], abs=1e-6), "model 0"
     assert walk.temperature_K[0] == pytest.approx(300.0)
     for name in ("max_devi_f", "potential_energy", "pressure_bar"):
         assert getattr(walk, name).shape == (7,)
@@ -176,8 +176,8 @@ def test_a_triclinic_walk_whose_last_step_is_no_frame():
 def test_the_thermo_table_and_the_deviations_are_read_by_their_columns():
     thermo = read_thermo(DATA / "triclinic" / "log.lammps")
     assert sorted(thermo) == [0, 4, 8, 12, 15]
-    assert thermo[4] == [187.32714, -5.5962124, -14301.381, 179.07146]
-    assert read_deviation(DATA / "hot" / "model_devi.out")[20] == 5.723647e-01
+    assert thermo[4] == [186.24754, -6.0963417, 11848.722, 178.5318]
+    assert read_deviation(DATA / "hot" / "model_devi.out")[20] == 7.517407e-01
 
 
 def test_a_walk_far_too_hot_is_finished_for_lammps_and_shows_in_the_deviation():
@@ -306,12 +306,6 @@ def test_a_walk_is_run_and_read(recorded, name, ended):
 
 def test_the_recorded_inputs_are_what_we_write_today():
     stage = Stage(name="walk", temperatures_K=(300.0,), n_steps=12, every=2, timestep_fs=2.0)
-    text = walk_input(
-        stage,
-        models=[f"m{i}.pb" for i in range(4)],
-        type_map=["Cu"],
-        temperature_K=300.0,
-        pressure_bar=None,
-        velocity_seed=4711,
-    )
+    drive = Drive(Condition(300.0), velocity_seed=4711)
+    text = walk_input(stage, drive, models=[f"m{i}.pb" for i in range(4)], type_map=["Cu"])
     assert text == (DATA / "healthy" / "in.lammps").read_text()

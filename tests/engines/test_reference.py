@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
+from pydantic import ValidationError
 
 from activelearn.config import Machine, Reference, ReferenceMD
 from activelearn.engines import process
@@ -98,6 +99,7 @@ def test_what_a_calculator_prints_does_not_disturb(copper, slot):
     [
         ("Unconverged", "SCFError: no convergence in 60 steps"),
         ("NotFinite", "CalculationFailed: non-finite energy, forces"),
+        ("UnconvergedInWordsOfItsOwn", "KohnShamConvergenceError: did not converge"),
     ],
 )
 def test_a_physical_failure_is_a_label_with_its_reason(copper, slot, name, reason):
@@ -180,12 +182,93 @@ def test_md_has_its_temperature(slot):
     assert temperature == pytest.approx(300.0, rel=0.25)
 
 
-@pytest.mark.parametrize(("name", "arguments"), [("Unconverged", {}), ("NotFinite", {"after": 5})])
-def test_md_that_fails_physically_says_why(copper, slot, name, arguments):
-    frames, ended, started, finished = run_md(copper, slot, 1, odd(name, arguments=arguments))
+def test_md_that_fails_from_the_start_says_why(copper, slot):
+    frames, ended, started, finished = run_md(copper, slot, 1, odd("Unconverged"))
     assert frames is None
-    assert ended.startswith(("SCFError", "CalculationFailed"))
+    assert ended == "SCFError: no convergence in 60 steps"
     assert started <= finished
+
+
+def test_md_that_fails_midway_gives_back_the_frames_before(copper, slot):
+    frames, ended, *_ = run_md(copper, slot, 1, odd("NotFinite", arguments={"after": 5}))
+    whole, *_ = run_md(copper, slot, 1)
+    assert ended == "CalculationFailed: non-finite energy, forces or stress (after step 3)"
+    assert frames.origin["step"].tolist() == [0, 3]
+    assert np.array_equal(frames.positions, whole.positions[:2])
+    assert np.array_equal(frames.forces, whole.forces[:2])
+
+
+def test_md_that_breaks_is_an_engine_error(copper, slot):
+    with pytest.raises(EngineError, match="licence server"):
+        run_md(copper, slot, 1, odd("Broken"))
+
+
+# --- relaxation -------------------------------------------------------------------------------------------------------
+
+
+def relax(frame, slot, reference=EMT_REFERENCE, **more):
+    settings = {"fmax": 0.01, "max_steps": 200, "relax_cell": False, **more}
+    return engine.relax(reference, frame.without_labels(), slot=slot, **settings)
+
+
+def test_positions_relax_in_their_cell(copper, slot):
+    frame, ended, started, finished = relax(copper[0], slot)
+    assert ended == "relaxed"
+    assert started < finished
+    assert np.linalg.norm(frame.forces[0], axis=1).max() < 0.01
+    assert np.array_equal(frame.cell, copper.cell[:1])
+    energy, forces, virial = in_process(frame)
+    assert frame.energy[0] == pytest.approx(energy, abs=1e-10)
+    assert frame.forces[0] == pytest.approx(forces, abs=1e-10)
+    assert frame.virial[0] == pytest.approx(virial, abs=1e-10)
+    assert frame.origin["step"][0] > 1
+
+
+def test_cell_and_positions_relax_to_the_crystal(copper, slot):
+    frame, ended, *_ = relax(copper[1], slot, relax_cell=True)
+    assert ended == "relaxed"
+    assert np.abs(frame.virial).max() < 0.05
+    assert frame.volume[0] / 4 == pytest.approx(3.59**3 / 4, rel=0.01), "EMT's copper"
+
+
+def test_relaxation_out_of_steps_or_out_of_physics_says_so(copper, slot):
+    frame, ended, *_ = relax(copper[0], slot, max_steps=3)
+    assert ended == "not relaxed in 3 steps"
+    assert frame.energy[0] < in_process(copper[0])[0]
+    frame, ended, *_ = relax(copper[0], slot, odd("Unconverged"))
+    assert frame is None
+    assert ended == "SCFError: no convergence in 60 steps"
+
+
+# --- engines ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, r"engine ase with nothing - wanted \['calculator'\] of it"),
+        ({"engine": "gpaw", "gpaw": {}}, r"engine gpaw with \['gpaw'\] - wanted \['command', 'gpaw'\] of it"),
+        ({"engine": "gpaw", "gpaw": {"xc": "RPBE"}, "command": "gpaw python"}, "gpaw.xc RPBE but functional PBE"),
+        ({"calculator": "a:B", "command": "x"}, r"engine ase with \['calculator', 'command'\]"),
+        ({"engine": "castep", "calculator": "a:B"}, "Input should be 'ase', 'gpaw' or 'vasp'"),
+        (
+            {"engine": "vasp", "command": "vasp_std", "vasp": {"incar": {"IVDW": 12}}},
+            "IVDW is set by the reference's d3",
+        ),
+        ({"engine": "vasp", "command": "vasp_std", "vasp": {"incar_for": {"O": {"IVDW": 0}}}}, "IVDW is set by"),
+        (
+            {"engine": "vasp", "command": "vasp_std", "vasp": {"incar": {"encut": 400}}},
+            "wanted capital letters",
+        ),
+        ({"engine": "vasp", "command": "vasp_std", "vasp": {"incar": {"NSW": 10}}}, "NSW in a single point"),
+        ({"engine": "vasp", "command": "vasp_std", "vasp": {"incar": {"METAGGA": "R2SCAN"}}}, "functional PBE with"),
+    ],
+)
+def test_an_engine_gets_what_it_wants_and_nothing_of_the_others(given, sentence):
+    if "vasp" in given:
+        given["vasp"] = {"version": "6.4.2", "potcar_dir": "potpaw", "potcars": {"Na": "Na_pv"}, **given["vasp"]}
+    with pytest.raises(ValidationError, match=sentence):
+        Reference.model_validate({"functional": "PBE", "includes_dispersion": False, **given})
 
 
 # --- the fingerprint --------------------------------------------------------------------------------------------------
@@ -234,6 +317,15 @@ def test_the_fingerprint_of_emt(slot):
     assert found["threads"] == 1
     assert found["weights_sha256"] is None
     assert len(found["sha256"]) == 64
+
+
+def test_the_fingerprint_of_a_plain_reference_has_not_changed(slot, monkeypatch):
+    """A ledger of before the engines gpaw and vasp is as good as ever: no key was added."""
+    monkeypatch.setattr(engine.ase, "ask", lambda *_, **__: {"version": "1", "weights_sha256": None, "arguments": {}})
+    assert (
+        engine.fingerprint(EMT_REFERENCE, slot)["sha256"]
+        == "cc31b6e5bbc0c2eec8952fb6b7cc55f09d2f3d59d0b211e7f8afd0b9161db320"
+    )
 
 
 def test_weights_that_are_not_there_are_an_engine_error(slot, tmp_path):

@@ -8,7 +8,7 @@ from ase.build import bulk
 from campaigns import SMALL, TINY
 
 from activelearn import select
-from activelearn.config import Label, Machine, load_campaign
+from activelearn.config import Condition, Label, Machine, load_campaign
 from activelearn.engines import deepmd, lammps, process, reference
 from activelearn.frames import Frames
 
@@ -151,13 +151,9 @@ def test_the_force_deviation_is_that_of_lammps_on_a_real_walk(slot, models, tmp_
     campaign = load_campaign(TINY)
     start = rattled()
     lammps.write_data(tmp_path / "conf.lmp", start, ["Cu"])
+    drive = lammps.Drive(Condition(300.0), velocity_seed=11)
     text = lammps.walk_input(
-        campaign.explore.stages[0],
-        models=[str(model) for model in models],
-        type_map=campaign.type_map,
-        temperature_K=300.0,
-        pressure_bar=None,
-        velocity_seed=11,
+        campaign.explore.stages[0], drive, models=[str(model) for model in models], type_map=campaign.type_map
     )
     walk = lammps.run_walk(tmp_path, text, start.symbols, slot)
     assert walk.ended == "finished"

