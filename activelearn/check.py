@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from activelearn import geometry, inherited, loop, packing, starts
-from activelearn.config import Campaign, Machine, Packed, Stage
-from activelearn.engines.process import run_command
+from activelearn.config import Campaign, Machine, Packed, Reference, Stage
+from activelearn.engines.process import Slot, run_command
+from activelearn.engines.reference import fingerprint
 from activelearn.errors import ActiveLearnError, ConfigError
 from activelearn.frames import Frames
 
@@ -161,18 +162,47 @@ def _programs(campaign: Campaign, machine: Machine) -> list[str]:
         problems.append(
             f"machine.lammps: no program {machine.lammps.split()[0]!r} on the PATH - wanted LAMMPS - {install}"
         )
-    reference = campaign.label.reference
-    module = reference.calculator.split(":")[0].split(".")[0]
-    package = reference.package or module
+    problems += _reference(campaign.label.reference, machine)
+    if importlib.util.find_spec("mongomock") is None:
+        problems.append(f"mongomock: not installed - wanted for the embedded LaunchPad of `run` - {install}")
+    return problems
+
+
+def _reference(reference: Reference, machine: Machine) -> list[str]:
+    """Return what the engine that labels lacks; GPAW and VASP's POTCARs are asked as they will be in the run."""
+    if reference.engine == "ase":
+        return _calculator(reference)
+    program = shlex.split(reference.command or "?")[0]
+    if shutil.which(os.path.expanduser(program)) is None:  # noqa: PTH111 - a word of a command
+        wanted = f"wanted what starts {reference.engine}"
+        return [f"label.reference.command: no program {program!r} on the PATH - {wanted} - give its full path"]
+    custodian = reference.engine == "vasp" and not _has_module("custodian", reference.python)
+    problems = ["label.reference: no custodian here - wanted it to run VASP - pip install custodian"] * custodian
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            fingerprint(reference, Slot(machine, Path(folder)))
+        except ConfigError as error:
+            problems += error.problems
+        except ActiveLearnError as error:
+            what = str(error).splitlines()[0]
+            problems.append(
+                f"label.reference.command: {what} - wanted {reference.engine} to start - try: {reference.command}"
+            )
+    return problems
+
+
+def _calculator(reference: Reference) -> list[str]:
+    where, problems = reference.python or "this interpreter", []
+    module = (reference.calculator or "").split(":")[0].split(".")[0]
     if not _has_module(module, reference.python):
         problems.append(
-            f"label.reference.calculator: {reference.python or 'this interpreter'} has no {module} - wanted "
-            f"{reference.calculator} - pip install {package}"
+            f"label.reference.calculator: {where} has no {module} - wanted {reference.calculator} - pip install "
+            f"{reference.package or module}"
         )
     elif reference.python is None and reference.weights and not _weights_exist(reference.weights):
         problems.append(f"label.reference.weights: no file {reference.weights} - wanted the weights - check the path")
-    if importlib.util.find_spec("mongomock") is None:
-        problems.append(f"mongomock: not installed - wanted for the embedded LaunchPad of `run` - {install}")
+    if reference.d3 is not None and not _has_module("dftd3", reference.python):
+        problems.append(f"label.reference.d3: {where} has no dftd3 - wanted it for the dispersion - pip install dftd3")
     return problems
 
 
@@ -237,7 +267,7 @@ def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames]) -> list
     kind = "structures" if md is None else "trajectories"
     facts = [
         f"systems: {', '.join(f'{c.formula} ({c.n_atoms} atoms)' for c in dict.fromkeys(crystals))}",
-        f"initial: {n_copies} {kind}, {n_initial} labels by {reference.calculator} ({reference.functional})",
+        f"initial: {n_copies} {kind}, {n_initial} labels by {reference.name} ({reference.functional})",
     ]
     for stage in campaign.explore.stages:
         n_walks = stage.n_walks * len(stage.conditions)

@@ -26,7 +26,7 @@ def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
 
     Stages are cumulative: a pass over the last stage walks the earlier ones too, with the same ensemble, so that
     convergence is a statement on the whole region. A stage that was added to the campaign joins when those before it
-    are quiet.
+    are quiet or have had all their passes.
     """
     before = selections_before(store, iteration, 1)
     stages = campaign.explore.stages
@@ -35,7 +35,8 @@ def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
     last = before[0]
     known = [i for i, stage in enumerate(stages) if stage.name in last.next_stages]
     n = max(known, default=0) + 1  # all were renamed by an accepted change: begin anew
-    if set(last.quiet_stages) == set(last.stages) == {stage.name for stage in stages[:n]}:
+    walked = {stage.name for stage in stages[:n]}
+    if walked == set(last.stages) and (last.is_bounded or walked == set(last.quiet_stages)):
         n += 1
     return list(stages[:n])
 
@@ -240,7 +241,7 @@ def reduce_walk(
         How it ended.
     """
     stage = campaign.stage(task.parameters["stage"])
-    outside = _outside(campaign, frames, walk.max_devi_f, limits)
+    outside = _outside(campaign, frames, limits.sel)
     kind = select.classify_walk(
         walk.max_devi_f,
         n_planned=stage.n_frames,
@@ -276,23 +277,16 @@ def _first_bad_step(stage: Stage, walk: lammps.WalkOutput, outside: tuple[int, s
     return 0 if len(walk.step) == 0 else int(walk.step[-1]) + stage.every
 
 
-def _outside(campaign: Campaign, frames: Frames, max_devi_f: FloatArray, limits: Limits) -> tuple[int, str] | None:
-    """Return the first frame past a geometry guard or past `sel`, and why.
-
-    Neighbours are counted where an overflow would matter or show: in every frame that may be labelled, in the densest
-    and in the last.
-    """
+def _outside(campaign: Campaign, frames: Frames, sel: tuple[int, ...]) -> tuple[int, str] | None:
+    """Return the first frame past a geometry guard or past `sel`, and why."""
     if len(frames) == 0:
         return None
     outside = geometry.first_outside(frames, campaign.select.guards)
     inside = frames[: outside[0]] if outside is not None else frames
-    if len(inside):
-        densest = int(np.argmin(inside.volume))
-        may_be_labelled = np.flatnonzero(max_devi_f[: len(inside)] >= limits.window[0]).tolist()
-        for k in sorted({densest, len(inside) - 1, *may_be_labelled}):
-            most = geometry.most_neighbours(inside[k], campaign.train.descriptor.rcut, campaign.type_map)
-            if (most > np.array(limits.sel)).any():
-                return k, f"{most.tolist()} neighbours within the cutoff, sel holds {list(limits.sel)}"
+    for k in range(len(inside)):
+        most = geometry.most_neighbours(inside[k], campaign.train.descriptor.rcut, campaign.type_map)
+        if (most > np.array(sel)).any():
+            return k, f"{most.tolist()} neighbours within the cutoff, sel holds {list(sel)}"
     return outside
 
 

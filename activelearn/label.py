@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from activelearn import inherited, select
+from activelearn import geometry, inherited, select
 from activelearn.config import Campaign
 from activelearn.config import Label as LabelSettings
 from activelearn.engines import reference
@@ -86,15 +88,18 @@ def refusal(label: Label, settings: LabelSettings) -> str | None:
     return None
 
 
-def labelled(part: Frames, keys: list[str], store: Store, settings: LabelSettings) -> tuple[Frames, dict[str, int]]:
+def labelled(part: Frames, keys: list[str], store: Store, campaign: Campaign) -> tuple[Frames, dict[str, int]]:
     """Return the frames of `part` that have an acceptable label, with it, and the refusals by reason."""
     refused: dict[str, int] = {}
+    rcut, sel = campaign.train.descriptor.rcut, np.array(store.sel())
     rows, labels, seen = [], [], set()
     for k, key in enumerate(keys):
         label = store.ledger.find(key)
-        reason = "refused by consent after infrastructure failures" if label is None else refusal(label, settings)
+        reason = "refused by consent after infrastructure failures" if label is None else refusal(label, campaign.label)
         if key in seen:
             reason = "duplicate structure"
+        if reason is None and (geometry.most_neighbours(part[k], rcut, campaign.type_map) > sel).any():
+            reason = "more neighbours than sel holds"  # training would drop them in silence
         if reason is not None or label is None:
             refused[str(reason)] = refused.get(str(reason), 0) + 1
             continue
@@ -110,33 +115,73 @@ def labelled(part: Frames, keys: list[str], store: Store, settings: LabelSetting
     ), refused
 
 
+def median_energies(parts: Sequence[Frames]) -> dict[str, float]:
+    """Return the median energy per atom (eV) by formula; isolated atoms and dimers differ by design and have none."""
+    energies: dict[str, list[float]] = {}
+    for part in parts:
+        if part.energy is not None and part.n_atoms > 2:
+            energies.setdefault(part.formula, []).extend((part.energy / part.n_atoms).tolist())
+    return {formula: float(np.median(values)) for formula, values in energies.items()}
+
+
+def without_outliers(part: Frames, medians: Mapping[str, float], spread: float | None) -> Frames:
+    """Return the frames whose energy per atom is within `spread` (eV) of the median of their formula.
+
+    A calculation that converged to the wrong electronic state has fine forces and an energy that nothing explains.
+    """
+    if spread is None or part.energy is None or part.formula not in medians:
+        return part
+    return part[np.flatnonzero(np.abs(part.energy / part.n_atoms - medians[part.formula]) <= spread)]
+
+
+@dataclass
+class _Collected:
+    """What the labels of an iteration gave."""
+
+    training: list[Frames] = field(default_factory=list)
+    held_out: list[Frames] = field(default_factory=list)
+    refused: dict[str, int] = field(default_factory=dict)
+    calibration: list[tuple[float, float]] = field(default_factory=list)
+
+    def refuse(self, reason: str, n: int) -> None:
+        if n:
+            self.refused[reason] = self.refused.get(reason, 0) + n
+
+
+def _collect(campaign: Campaign, store: Store, iteration: int, keys: Mapping[int, list[str]]) -> _Collected:
+    """Join frames and labels in plan order; held-out trajectories apart."""
+    is_initial = store.is_sealed("initial", iteration)
+    held_names = set(store.result("initial", iteration, InitialData).held_out) if is_initial else set()
+    parts = _chosen(store.chosen_file(iteration))
+    beside, _ = read_npz(store.chosen_file(iteration))  # the forces that drove the chosen frames, if a model did
+    found = [labelled(part, keys[p], store, campaign) for p, part in enumerate(parts)]
+    medians = median_energies([good for good, _ in found])
+    out = _Collected()
+    for p, (fit, reasons) in enumerate(found):
+        good = without_outliers(fit, medians, campaign.label.max_energy_spread)
+        for reason, n in reasons.items():
+            out.refuse(reason, n)
+        out.refuse("energy per atom far from that of its formula", len(fit) - len(good))
+        if f"{p}/model_forces" in beside and good.forces is not None:
+            driving = beside[f"{p}/model_forces"][np.isin(parts[p].origin["step"], good.origin["step"])]
+            out.calibration += select.pairs(good.origin["max_devi_f"], driving, good.forces)
+        if len(good):
+            (out.held_out if str(good.origin["walk"][0]) in held_names else out.training).append(good)
+    return out
+
+
 def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     """Join frames and labels in plan order, set the held-out trajectories aside, publish the data set."""
     plan = store.plan("label", iteration)
     assert plan is not None  # gather is called after the plan was carried out
-    is_initial = store.is_sealed("initial", iteration)
-    held_names = set(store.result("initial", iteration, InitialData).held_out) if is_initial else set()
     keys: dict[int, list[str]] = {}
     for task in plan.tasks:
         keys.setdefault(task.parameters["part"], []).append(task.parameters["key"])
-    training: list[Frames] = []
-    held_out: list[Frames] = []
-    refused: dict[str, int] = {}
-    calibration: list[tuple[float, float]] = []
-    beside, _ = read_npz(store.chosen_file(iteration))  # the forces that drove the chosen frames, if a model did
     store.ledger.refresh()
-    for p, part in enumerate(_chosen(store.chosen_file(iteration))):
-        good, reasons = labelled(part, keys[p], store, campaign.label)
-        for reason, n in reasons.items():
-            refused[reason] = refused.get(reason, 0) + n
-        if f"{p}/model_forces" in beside and good.forces is not None:
-            driving = beside[f"{p}/model_forces"][np.isin(part.origin["step"], good.origin["step"])]
-            calibration += select.pairs(good.origin["max_devi_f"], driving, good.forces)
-        if len(good):
-            (held_out if str(good.origin["walk"][0]) in held_names else training).append(good)
-    store.seal_frames(store.dataset_file(iteration), training)
-    if is_initial:
-        store.seal_frames(store.held_out_file(iteration), held_out)
+    found = _collect(campaign, store, iteration, keys)
+    store.seal_frames(store.dataset_file(iteration), found.training)
+    if store.is_sealed("initial", iteration):
+        store.seal_frames(store.held_out_file(iteration), found.held_out)
     asked = store.planned_at("label", iteration)
     spans = {key: store.ledger.span(key) for group in keys.values() for key in group if key in store.ledger}
     paid = [key for key, (started, finished) in spans.items() if finished > max(started, asked)]
@@ -146,19 +191,19 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     )
     parts = store.dataset(iteration)
     f_hi = select.window_of(campaign, store, iteration)[1]
-    rescued = sum(int((part.origin["max_devi_f"] >= f_hi).sum()) for part in training)
+    rescued = sum(int((part.origin["max_devi_f"] >= f_hi).sum()) for part in found.training)
     return Labelling(
         iteration=iteration,
-        labelled=sum(len(part) for part in [*training, *held_out]),
-        held_out=sum(len(part) for part in held_out),
-        refused=refused,
+        labelled=sum(len(part) for part in [*found.training, *found.held_out]),
+        held_out=sum(len(part) for part in found.held_out),
+        refused=found.refused,
         rescued=rescued,
         dataset_frames=sum(len(part) for part in parts),
         dataset_sha256=dataset_sha256(parts),
         labels_computed=len(paid),
         labels_adopted=adopted,
         labels_reused=len(plan.tasks) - len(paid) - adopted,
-        calibration=tuple(calibration),
+        calibration=tuple(found.calibration),
     )
 
 

@@ -185,7 +185,7 @@ def verdict(store: Store) -> End | None:
 
 
 def _is_asked_anew(store: Store, last: int, latest: Campaign) -> bool:
-    """Return whether a verdict of iteration `last` is none on the latest campaign: another region ..."""
+    """Return whether a verdict of iteration `last` is none on the latest campaign: other region, end or data."""
 
     def question(campaign: Campaign) -> tuple[object, ...]:
         systems = campaign.explore.systems or campaign.initial.systems

@@ -9,8 +9,9 @@ import time
 from typing import Any
 
 from activelearn import loop
+from activelearn.config import Condition
 from activelearn.errors import ActiveLearnError
-from activelearn.records import End, Iteration
+from activelearn.records import Counts, End, Iteration
 from activelearn.status import StationProgress, progress
 from activelearn.store import Store
 
@@ -171,12 +172,56 @@ def status_table(found: dict[str, Any]) -> None:
             console.print(f"      initial trajectory {name} gave no frames: {ended}", soft_wrap=True)
         for reason, n in row["refused"].items():
             console.print(f"      {n} refused: {reason}", soft_wrap=True)
+    matrix_table(console, found["iterations"])
     held_out_table(console, found["iterations"])
+    if found["calibration"] is not None:
+        console.print(_calibration_line(found["calibration"]), soft_wrap=True)
     for work in found["at_work"]:
         if not work["is_sealed"]:
             console.print(f"at work: iteration {work['iteration']} {work['station']} {work['done']}/{work['total']}")
     if found["message"] and not found["converged"]:  # else the last line above has said it
         console.print(found["message"], soft_wrap=True)
+
+
+def matrix_table(console: Any, iterations: list[dict[str, Any]]) -> None:  # noqa: ANN401 - rich is imported late
+    """Print the coverage matrix of the last pass: stage x temperature x pressure or strain, in 80 columns."""
+    from rich.table import Table
+
+    passes = [row for row in iterations if row["cells"]]
+    if not passes:
+        return
+    title = f"coverage, iteration {passes[-1]['index']}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("stage", no_wrap=True, max_width=16)
+    table.add_column("condition", no_wrap=True)
+    for name in ("walks", "frames", "accur.", "cand.", "failed", "out", "along"):
+        table.add_column(name, justify="left" if name == "along" else "right", no_wrap=True)
+    for cell in passes[-1]["cells"]:
+        counts = Counts.model_validate(cell["counts"])
+        shares = [f"{100 * counts.share(kind):.1f}%" for kind in ("accurate", "candidate", "failed")]
+        shown = shares if counts.in_region else ["-", "-", "-"]
+        condition = str(Condition(**{name: cell[name] for name in Condition._fields}))
+        along = "".join(_worst(Counts.model_validate(part)) for part in cell["along"])
+        row = [str(counts.walks), str(counts.walked), *shown, str(counts.out_of_region)]
+        table.add_row(cell["stage"], condition, *row, along)
+    console.print(table)
+    console.print("along: fifths of a ramp or strain, mostly a accurate, c candidate, f failed, o out of region")
+
+
+def _worst(counts: Counts) -> str:
+    """Return the letter of the largest class."""
+    found = {name[0]: getattr(counts, name) for name in ("accurate", "candidate", "failed", "out_of_region")}
+    return max(found, key=lambda letter: found[letter]) if counts.walked else "-"
+
+
+def _calibration_line(found: dict[str, Any]) -> str:
+    low, median, high = found["ratio"]
+    return (
+        f"calibration: {found['n_pairs']} labelled frames; largest force error / deviation {median:.1f} "
+        f"({low:.1f} to {high:.1f} in 90 %); error above {found['max_error']:g} eV/Å: {found['false_accepts']} of "
+        f"{found['n_accurate']} below f_lo = {found['f_lo']:.3g}; not above it: {found['false_rejects']} of "
+        f"{found['n_candidates']} in the window"
+    )
 
 
 #: Columns of the table of held-out errors: heading, name in :class:`activelearn.records.Errors`, format.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from activelearn import loop
+from activelearn import loop, select
 from activelearn.records import Errors, Iteration
 from activelearn.store import Store
 
@@ -56,6 +56,7 @@ def as_dict(store: Store) -> dict[str, Any]:
         "message": end.message if end is not None else None,
         "next": None if step is None else {"iteration": step.iteration, "is_final": step.is_final},
         "at_work": [vars(p) for p in progress(store)] if step is not None else [],
+        "calibration": None if (found := select.summary(store)) is None else found._asdict(),
         "iterations": [_iteration(record) for record in store.iterations()],
     }
 
@@ -70,6 +71,8 @@ def _iteration(record: Iteration) -> dict[str, Any]:
             "candidate_share": found.share("candidate"),
             "failed_share": found.share("failed"),
             "chosen": selection.chosen,
+            "mined": selection.mined,
+            "audited": selection.audited,
             "rescued": selection.rescued,
             "passed_over": selection.passed_over,
         }

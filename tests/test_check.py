@@ -114,6 +114,35 @@ def test_a_calculator_of_another_interpreter(data, tmp_path):
     assert "/no/such/python" in line
 
 
+def other_engine(data, **reference):
+    data["label"]["reference"] = {"functional": "PBE", "includes_dispersion": False, **reference}
+    return data
+
+
+def test_dispersion_without_its_package(data, tmp_path, monkeypatch):
+    data["label"]["reference"] |= {"functional": "PBE", "d3": {"method": "PBE"}}
+    has_module = check_module._has_module
+    monkeypatch.setattr(check_module, "_has_module", lambda name, python: name != "dftd3" and has_module(name, python))
+    (line,) = problems(data, tmp_path)
+    assert line.startswith("label.reference.d3: this interpreter has no dftd3")
+
+
+def test_engines_that_cannot_be_started(data, tmp_path):
+    gpaw = {"engine": "gpaw", "gpaw": {}}
+    (line,) = problems(other_engine(data, **gpaw, command="no-such-mpiexec -n 2 gpaw python"), tmp_path)
+    assert line.startswith("label.reference.command: no program 'no-such-mpiexec' on the PATH - wanted what starts")
+    (line,) = problems(other_engine(data, **gpaw, command="false"), tmp_path)
+    assert line.startswith("label.reference.command: the worker ended without a result (return code 1) - wanted gpaw")
+
+
+def test_potcars_that_are_not_there(data, tmp_path):
+    settings = {"version": "6.4.2", "potcar_dir": str(tmp_path), "potcars": {"Cu": "Cu_pv"}}
+    found = problems(other_engine(data, engine="vasp", vasp=settings, command="true"), tmp_path)
+    assert [line.split(" - ")[0] for line in found if "custodian" not in line] == [
+        f"label.reference.vasp.potcars.Cu: no file {tmp_path}/Cu_pv/POTCAR"
+    ]
+
+
 @pytest.mark.parametrize("weights", ["/no/such/weights.pth", "ase:no/such/file", "no_such_package:w.pth"])
 def test_weights_that_are_not_there(data, tmp_path, weights):
     data["label"]["reference"]["weights"] = weights

@@ -4,20 +4,26 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.data import atomic_numbers, covalent_radii
-from hypothesis import given
+from ase.neighborlist import primitive_neighbor_list
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from activelearn.config import Guards
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
 from activelearn.geometry import (
     cell_angles,
+    deformation,
+    deformed,
     first_outside,
+    first_outside_box,
     most_neighbours,
     neighbour_capacity,
     shortest_allowed,
     too_close,
 )
+from activelearn.seeds import heights
 
 
 def dimer(distance, *, symbols=("P", "S"), at=0.0, cell=10.0, pbc=(True, True, True)):
@@ -158,3 +164,147 @@ def test_an_element_that_the_type_map_lacks_is_refused():
     frame = Frames.from_ase([bulk("NaCl", "rocksalt", a=5.6)])
     with pytest.raises(ConfigError, match="type_map: lacks Cl of Cl1Na1 - wanted all elements - add them"):
         neighbour_capacity([frame], rcut=3.0, volume_ratio=1.0, type_map=["Na"])
+
+
+# --- neighbours against ASE's -----------------------------------------------------------------------------------------
+
+
+def is_a_cell(cell):
+    """Small and skewed it may be (heights from 1.5 Å on, angles down to a few degrees), but no sheet or needle."""
+    return abs(np.linalg.det(cell)) > 1.0 and heights(cell).min() > 1.5
+
+
+skewed = arrays(np.float64, (3, 3), elements=st.floats(-5, 5)).map(lambda a: a + 4.0 * np.eye(3)).filter(is_a_cell)
+places = arrays(np.float64, (5, 3), elements=st.floats(-1, 2))
+
+
+@settings(max_examples=50)
+@given(skewed, places, st.sampled_from([(True, True, True), (True, True, False), (False, False, False)]))
+def test_neighbours_of_small_and_skewed_cells_are_those_of_ase(cell, fractions, pbc):
+    """Cells lower than the cutoff, of either hand, atoms outside of them: every image counts."""
+    symbols = ("P", "S", "S", "P", "Na")
+    frame = Frames(symbols, cell[None], (fractions @ cell)[None], pbc)
+    i, j, d = primitive_neighbor_list("ijd", pbc, cell, frame.positions[0], 4.0)
+    assume(not (np.abs(d - 4.0) < 1e-9).any())
+    kinds = ["Na", "P", "S"]
+    wanted = np.zeros((5, 3), dtype=int)
+    for a, b in zip(i, j, strict=True):
+        wanted[a, kinds.index(symbols[b])] += 1
+    assert most_neighbours(frame, 4.0, kinds).tolist() == wanted.max(axis=0).tolist()
+
+
+@settings(max_examples=50)
+@given(skewed, places)
+def test_the_closest_pair_of_small_and_skewed_cells_is_that_of_ase(cell, fractions):
+    frame = Frames(("S",) * 5, cell[None], (fractions @ cell)[None])
+    guards = Guards(min_distances_A={"S-S": 2.0})
+    d = primitive_neighbor_list("d", frame.pbc, cell, frame.positions[0], 2.0)
+    assume(not (np.abs(d - 2.0) < 1e-9).any())
+    assert too_close(frame, guards) == (None if len(d) == 0 else f"S-S {d.min():.2f} Å")
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (False, False, False)])
+def test_two_atoms_on_one_site_are_neighbours(pbc):
+    """A distance of zero is the closest of all, not a sign that it is the same atom."""
+    frame = Frames(("S", "P"), 10.0 * np.eye(3)[None], np.full((1, 2, 3), 5.0), pbc)
+    assert too_close(frame, Guards()) == "P-S 0.00 Å"
+    assert most_neighbours(frame, 3.0, ["P", "S"]).tolist() == [1, 1]
+
+
+def test_an_atom_far_outside_its_cell_is_wrapped():
+    near = dimer(1.02, at=9.5)
+    far = Frames(near.symbols, near.cell, near.positions + np.array([[[50.0, -30.0, 0.0], [0.0, 0.0, 70.0]]]))
+    assert too_close(far, Guards()) == too_close(near, Guards()) == "P-S 1.02 Å"
+
+
+# --- deformation ------------------------------------------------------------------------------------------------------
+
+MODES = ["isotropic", "uniaxial-x", "uniaxial-y", "uniaxial-z", "shear-xy", "shear-xz", "shear-yz"]
+#: A triclinic cell as LAMMPS has it: (xx, 0, 0), (xy, yy, 0), (xz, yz, zz).
+TRICLINIC = np.array([[8.0, 0.0, 0.0], [-2.0, 7.0, 0.0], [1.5, 2.5, 9.0]])
+
+
+@pytest.mark.parametrize("strain", [0.5, -0.5, 0.01])
+@pytest.mark.parametrize("mode", MODES)
+def test_volumes_of_deformed_cells(mode, strain):
+    (final,) = deformed(TRICLINIC, mode, strain, np.array([1.0]))
+    power = {"isotropic": 3, "uniaxial": 1, "shear": 0}[mode.split("-")[0]]
+    ratio = np.linalg.det(final) / np.linalg.det(TRICLINIC)
+    assert ratio == pytest.approx((1.0 + strain) ** power, rel=1e-12)
+    assert np.linalg.det(deformation(mode, strain)) == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(
+    ("mode", "final"),
+    [
+        ("isotropic", [[12.0, 0, 0], [-3.0, 10.5, 0], [2.25, 3.75, 13.5]]),
+        ("uniaxial-x", [[12.0, 0, 0], [-3.0, 7.0, 0], [2.25, 2.5, 9.0]]),
+        ("uniaxial-y", [[8.0, 0, 0], [-2.0, 10.5, 0], [1.5, 3.75, 9.0]]),
+        ("uniaxial-z", [[8.0, 0, 0], [-2.0, 7.0, 0], [1.5, 2.5, 13.5]]),
+        ("shear-xy", [[8.0, 0, 0], [-2.0 + 3.5, 7.0, 0], [1.5 + 1.25, 2.5, 9.0]]),
+        ("shear-xz", [[8.0, 0, 0], [-2.0, 7.0, 0], [1.5 + 4.5, 2.5, 9.0]]),
+        ("shear-yz", [[8.0, 0, 0], [-2.0, 7.0, 0], [1.5, 2.5 + 4.5, 9.0]]),
+    ],
+)
+def test_the_box_of_a_deformed_triclinic_cell_by_hand(mode, final):
+    """By half: x scales xx, xy and xz; y scales yy and yz; a shear xy moves b by half of b_y, and c by half of c_y."""
+    half_way, whole = deformed(TRICLINIC, mode, 0.5, np.array([0.5, 1.0]))
+    assert whole == pytest.approx(np.array(final))
+    assert half_way == pytest.approx((TRICLINIC + np.array(final)) / 2.0), "linear in time"
+    assert np.array_equal(whole, np.tril(whole)), "what LAMMPS can hold"
+
+
+@given(st.sampled_from(MODES), st.floats(-0.8, 2.0), arrays(np.float64, 3, elements=st.floats(-3, 3)))
+def test_every_lattice_point_moves_as_the_continuum_does(mode, strain, n):
+    """Small print of F: u = n h0 goes to F u, whichever lattice vector it is made of."""
+    (final,) = deformed(TRICLINIC, mode, strain, np.array([1.0]))
+    u = n @ TRICLINIC
+    moved = u.copy()
+    axes = {"x": 0, "y": 1, "z": 2}
+    kind, _, directions = mode.partition("-")
+    if kind == "shear":  # the plane at height h slides by strain times h
+        moved[axes[directions[0]]] += strain * u[axes[directions[1]]]
+    else:
+        stretched = [axes[directions]] if directions else [0, 1, 2]
+        moved[stretched] *= 1.0 + strain
+    assert n @ final == pytest.approx(moved, abs=1e-12)
+
+
+# --- guards of the box alone ------------------------------------------------------------------------------------------
+
+
+@given(
+    st.sampled_from(MODES),
+    st.floats(-0.6, 1.5).filter(lambda strain: abs(strain) > 0.01),
+    st.floats(0.3, 0.95),
+    st.floats(1.05, 3.0),
+    st.floats(20.0, 70.0),
+)
+def test_the_box_leaves_its_guards_where_the_frames_do(mode, strain, low, high, angle):
+    """Step by step by the definition, with angles by ASE; and as first_outside has it for frames with far atoms."""
+    from ase.cell import Cell
+
+    guards = Guards(volume_ratio=(low, high), min_angle_deg=angle, min_distance_fraction=0.0)
+    cells = deformed(np.diag([6.0, 7.0, 8.0]), mode, strain, np.linspace(0.0, 1.0, 21))
+    found = first_outside_box(cells, guards)
+    frames = Frames(("Cu",), cells, np.zeros((21, 1, 3)))
+    assert first_outside(frames, guards) == found
+    for k, cell in enumerate(map(Cell, cells)):
+        ratio, angles = cell.volume / 336.0, cell.angles()
+        is_outside = not low <= ratio <= high or angles.min() < angle or angles.max() > 180.0 - angle
+        if is_outside:
+            assert found is not None
+            assert found[0] == k
+            return
+    assert found is None
+
+
+def test_a_pair_that_is_too_close_is_found_before_the_box_leaves():
+    cells = deformed(10.0 * np.eye(3), "isotropic", 0.5, np.linspace(0.0, 1.0, 11))
+    positions = np.tile(np.array([[1.0, 1, 1], [3.0, 1, 1]]), (11, 1, 1))
+    positions[2, 1, 0] = 1.9
+    frames = Frames(("S", "S"), cells, positions)
+    guards = Guards(volume_ratio=(0.5, 1.6))
+    assert first_outside_box(cells, guards) == (4, "volume 1.73 of the start")
+    assert first_outside(frames, guards) == (2, "S-S 0.90 Å")
+    assert first_outside(frames[3:], Guards(volume_ratio=(0.5, 1.2))) == (2, "volume 1.28 of the start")

@@ -44,14 +44,21 @@ def test_what_is_fit_for_training(settings, label, reason):
     assert station.refusal(label, settings) == reason
 
 
-def test_frames_and_labels_are_joined_in_order_and_refusals_counted(store, settings, copper):
+@pytest.fixture
+def store(store):
+    """The campaign folder with the neighbour capacity it was begun with."""
+    publish_json(store.iteration_folder(0) / "sel.json", [200])
+    return store
+
+
+def test_frames_and_labels_are_joined_in_order_and_refusals_counted(store, campaign, copper):
     made = labels_of(copper)
     part = copper.without_labels()[[0, 1, 2, 0, 1]]
     keys = [part.structure_key(k, "f") for k in range(5)]
     store.ledger_writer.append(keys[0], made[0])
     store.ledger_writer.append(keys[1], Label(np.nan, np.full((4, 3), np.nan), np.eye(3), refused="SCFError: no"))
     store.ledger.refresh()
-    good, refused = station.labelled(part, keys, store, settings)
+    good, refused = station.labelled(part, keys, store, campaign)
     assert len(good) == 1
     assert good.energy[0] == copper.energy[0]
     assert np.array_equal(good.forces[0], copper.forces[0])
@@ -60,6 +67,26 @@ def test_frames_and_labels_are_joined_in_order_and_refusals_counted(store, setti
         "refused by consent after infrastructure failures": 1,
         "duplicate structure": 1,
     }, "every frame is accounted for"
+
+
+def test_a_frame_that_the_models_cannot_hold_is_refused(tmp_path, store, campaign, copper):
+    (store.iteration_folder(0) / "sel.json").unlink()
+    publish_json(store.iteration_folder(0) / "sel.json", [20])  # fcc copper has 42 neighbours within 5 Å
+    keys = [copper.structure_key(0, "f")]
+    store.ledger_writer.append(keys[0], labels_of(copper)[0])
+    store.ledger.refresh()
+    good, refused = station.labelled(copper.without_labels()[:1], keys, store, campaign)
+    assert (len(good), refused) == (0, {"more neighbours than sel holds": 1})
+
+
+def test_an_energy_that_nothing_explains_is_refused(copper):
+    shifted = copper.with_labels(copper.energy + np.array([0.0, 40.0, 0.0]), copper.forces, copper.virial)
+    medians = station.median_energies([shifted])
+    good = station.without_outliers(shifted, medians, 5.0)
+    assert good.energy.tolist() == copper.energy[[0, 2]].tolist(), "10 eV/atom off"
+    assert len(station.without_outliers(shifted, medians, None)) == 3
+    dimer = copper[:1]
+    assert station.without_outliers(dimer, {}, 5.0) is dimer, "a formula without a median (dimers) is not judged"
 
 
 def fabricate(store, campaign, parts, *, iteration, held_out=()):

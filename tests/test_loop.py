@@ -188,9 +188,10 @@ def test_sealed_results_can_be_gathered_again(store):
 
 def test_the_start_of_a_walk_is_the_same_whenever_it_is_made(store):
     task = store.plan("explore", 1).tasks[0]
-    starts = [explore.start_of(store.campaign(1), task, store.rng(1, "explore", task.id)) for _ in range(2)]
+    campaign = store.campaign(1)
+    starts = [explore.start_of(campaign, store, 1, task, store.rng(1, "explore", task.id)) for _ in range(2)]
     assert starts[0].positions.tobytes() == starts[1].positions.tobytes()
-    other = explore.start_of(store.campaign(1), task, store.rng(2, "explore", task.id))
+    other = explore.start_of(campaign, store, 1, task, store.rng(2, "explore", task.id))
     assert starts[0].positions.tobytes() != other.positions.tobytes()
 
 

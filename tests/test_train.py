@@ -10,7 +10,6 @@ from conftest import rattled_copper
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from test_explore import reduced
 
 from activelearn import initial, show, status, train
 from activelearn.config import Descriptor, LearningRate, Machine
@@ -105,6 +104,17 @@ def test_status_has_the_held_out_errors_of_the_ensemble_and_by_composition(undis
             assert row["held_out"][name] == pytest.approx(np.mean([getattr(found, name) for found in members]))
         assert row["held_out"]["force_rmse"] < row["held_out"]["force_p95"] < row["held_out"]["force_p99"]
         assert row["held_out_by_composition"] == {"Cu32": row["held_out"]}
+
+
+@pytest.mark.engines
+def test_the_learning_curve_of_every_member_is_kept_with_the_names_of_its_columns(undisturbed):
+    store, _ = undisturbed
+    for record in store.iterations():
+        for member in record.ensemble.members:
+            arrays, meta = store.read_product("train", record.index, f"member-{member.index}")
+            columns, curve = meta["learning_curve_columns"], arrays["learning_curve"]
+            assert columns == ["step", "rmse_trn", "rmse_e_trn", "rmse_f_trn", "lr"]
+            assert (curve[0, 0], curve[-1, 0], curve.shape[1]) == (0, member.n_steps, len(columns))
 
 
 def labelling(store, iteration, frames, refused=None):
@@ -298,6 +308,8 @@ def test_a_member_that_diverged_is_trained_anew_and_the_record_says_so(tmp_path,
 
 def test_no_candidate_with_more_neighbours_than_sel_holds_is_kept(campaign):
     """DeePMD drops the rest in silence. All frames are candidates; the one in the middle is squeezed by 10 %."""
+    from test_explore import reduced  # a walk by hand
+
     arrays, meta = reduced(campaign, [0.2] * 21, cells=[1.0] * 10 + [0.9] + [1.0] * 10, sel=(50,))
     assert meta["ended"] == "out of region: [54] neighbours within the cutoff, sel holds [50]"
     kept = Frames.from_arrays(arrays, "kept/")

@@ -3,7 +3,7 @@
 import pytest
 
 from activelearn import loop
-from activelearn.config import Machine
+from activelearn.config import Isolated, Machine, Relax
 from activelearn.engines import reference
 from activelearn.errors import ConfigError
 from activelearn.loop import Step
@@ -54,16 +54,52 @@ def test_an_iteration_is_opened_once(store, fingerprints, campaign):
         ({"train": {"n_steps": 1000}}, True),
     ],
 )
-def test_which_changes_reopen_a_converged_campaign(campaign, changes, same):
+def test_which_changes_reopen_a_converged_campaign(store, fingerprints, campaign, changes, same):
     update = {
         name: getattr(campaign, name).model_copy(update=value) if isinstance(value, dict) else value
         for name, value in changes.items()
     }
-    assert loop._is_same_question(campaign, campaign.model_copy(update=update)) is same
+    assert is_asked_anew(store, campaign.model_copy(update=update)) is not same
 
 
-def test_a_crystal_added_to_the_initial_systems_reopens_it(campaign):
+def is_asked_anew(store, changed):
+    """Return whether an accepted change takes up a campaign that has ended with iteration 0."""
+    loop.begin(store, Step(0, loop.FIRST), Machine())
+    store.accept(changed)
+    return loop._is_asked_anew(store, 0, store.latest_campaign())
+
+
+def with_initial(campaign, **changes):
+    return campaign.model_copy(update={"initial": campaign.initial.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize("is_explored_apart", [False, True])
+def test_a_crystal_added_to_the_initial_systems_reopens_it(store, fingerprints, campaign, is_explored_apart):
+    """Also where walks start from systems of their own: more data make another ensemble."""
+    if is_explored_apart:
+        apart = campaign.explore.model_copy(update={"systems": campaign.initial.systems})
+        campaign = campaign.model_copy(update={"explore": apart})
+        store.accept(campaign)
     systems = (*campaign.initial.systems, campaign.initial.systems[0].model_copy(update={"supercell": (2, 2, 3)}))
-    more = campaign.model_copy(update={"initial": campaign.initial.model_copy(update={"systems": systems})})
-    assert campaign.explore.systems is None
-    assert not loop._is_same_question(campaign, more)
+    assert is_asked_anew(store, with_initial(campaign, systems=systems))
+    assert loop.step_of(store, 1, is_final=False).stations == loop.FIRST
+
+
+def test_isolated_atoms_added_to_the_initial_data_reopen_it(store, fingerprints, campaign):
+    """Atoms of one element that fell into each other are what makes a person add them."""
+    assert is_asked_anew(store, with_initial(campaign, isolated=Isolated()))
+    step = loop.step_of(store, 1, is_final=False)
+    assert step.stations == loop.FIRST
+    loop.begin(store, step, Machine())
+    tasks = loop.STATIONS["initial"].plan(store.campaign(1), store, 1)
+    assert [task.id for task in tasks] == ["isolated-Cu", "isolated-Cu-Cu"], "and nothing that is there already"
+
+
+def test_a_relaxation_that_is_asked_for_later_is_carried_out_first(store, fingerprints, campaign):
+    loop.begin(store, Step(0, loop.FIRST), Machine())
+    store.accept(with_initial(campaign, relax=Relax()))
+    step = loop.step_of(store, 1, is_final=False)
+    assert step.stations == loop.FIRST
+    loop.begin(store, step, Machine())
+    assert len(loop.STATIONS["prepare"].plan(store.campaign(1), store, 1)) == 1
+    assert loop.STATIONS["initial"].plan(store.campaign(1), store, 1) == []

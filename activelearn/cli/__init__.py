@@ -36,6 +36,8 @@ app = typer.Typer(
 )
 #: What holds for all iterations of a campaign: data, warm starts and labels would not fit together.
 FIXED = ("name:", "type_map:", "train.descriptor.", "label.reference.")
+#: Of the reference: where and how it runs, not what it computes.
+PLACES = tuple(f"label.reference.{key}:" for key in ("python", "command", "vasp.potcar_dir", "vasp.max_corrections"))
 CampaignArgument = Annotated[str, typer.Argument(help="A campaign's YAML, or the name of a preset such as quickstart.")]
 FolderOption = Annotated[Path | None, typer.Option(help="Campaign folder; default runs/<name>.")]
 MachineOption = Annotated[str, typer.Option(help="A machine profile's YAML, or the name of a preset.")]
@@ -234,7 +236,7 @@ def _accept_changes(store: Any, campaign: Campaign, *, accept: bool) -> None:  #
     if not changes:
         return
     listed = "\n".join(f"  {line}" for line in changes)
-    fixed = [line for line in changes if line.startswith(FIXED) and not line.startswith("label.reference.python:")]
+    fixed = [line for line in changes if line.startswith(FIXED) and not line.startswith(PLACES)]
     if fixed and store.opened_iterations():
         raise ConfigError(
             f"{store.folder}: was begun with another campaign, and these are fixed for all its iterations - wanted "

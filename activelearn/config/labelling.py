@@ -146,4 +146,7 @@ class Label(Section):
     reference: Reference
     max_force: PositiveFloat = Field(default=50.0, description="A larger force on any atom refuses the label (eV/Å).")
     max_net_force: PositiveFloat = Field(default=0.05, description="Largest |sum of forces| / n_atoms (eV/Å).")
+    max_energy_spread: PositiveFloat | None = Field(
+        default=5.0, description="Farthest from the median of its formula in the iteration (eV/atom); null: any."
+    )
     ledger: str | None = Field(default=None, description="A shared ledger folder; null: labels/ of the campaign.")

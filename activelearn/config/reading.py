@@ -99,6 +99,9 @@ def _with_absolute_paths(campaign: Campaign, folder: Path) -> Campaign:
 def _make_paths_absolute(reference: dict[str, Any], folder: Path) -> None:
     for settings, keys in ((reference, ("python", "weights")), (reference["arguments"], reference["arguments"])):
         settings |= {key: _absolute(settings[key], folder) for key in keys}
+    if reference["vasp"]:
+        place = Path(reference["vasp"]["potcar_dir"]).expanduser()
+        reference["vasp"]["potcar_dir"] = str((folder / place).absolute())
 
 
 def load_label(name_or_path: str | Path) -> Label:

@@ -48,11 +48,13 @@ def load(request):
         one_thread()
         _calculators[key] = with_dispersion(make(**spec["arguments"]), spec["d3"])
         one_thread()
-    # A neighbour list kept from another structure would change the last bits.
-    for part in getattr(getattr(_calculators[key], "mixer", None), "calcs", [_calculators[key]]):
-        if hasattr(part, "reset"):
+    calculator = _calculators[key]
+    for part in (calculator, *getattr(getattr(calculator, "mixer", None), "calcs", ())):
+        if hasattr(part, "reset"):  # a neighbour list kept from another structure would change the last bits
             part.reset()
-    return _calculators[key]
+        elif hasattr(part, "results"):  # ASE's sum has no reset
+            part.results = {}
+    return calculator
 
 
 def with_dispersion(calculator, d3):

@@ -22,6 +22,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import units
@@ -36,7 +37,7 @@ ITERATION_TAGS = {
 #: Seconds between two looks of custodian at the process, and looks between two at its output.
 POLL_S, LOOKS = 0.5, 120
 
-_running: list = []  # the VaspJob whose process must not outlive us
+_running: list[Any] = []  # the VaspJob whose process must not outlive us
 
 
 class Vasp(Calculator):
@@ -48,7 +49,7 @@ class Vasp(Calculator):
         super().__init__()
         self.request, self.folder, self.n_runs = request, folder, 0
 
-    def calculate(self, atoms, properties=("energy",), system_changes=all_changes):
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         """Write the files, run, check what custodian did, read."""
         super().calculate(atoms, properties, system_changes)
         folder = self.folder / f"run-{self.n_runs}"

@@ -45,6 +45,7 @@ def na3ps4() -> Frames:
     return Frames(crystal.symbols, np.repeat(crystal.cell, 2, axis=0), np.concatenate([first, second]))
 
 
+@pytest.mark.slow
 @pytest.mark.needs_gpaw
 @needs_gpaw
 @pytest.mark.timeout(1200)

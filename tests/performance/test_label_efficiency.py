@@ -196,7 +196,7 @@ def grid_station(tasks: list[Task]) -> Station:
 
 
 def trained(task: Task, store: Store, folder: Path, slot: process.Slot):
-    """Train on initial and picked frames as the loop does; return the held-out errors and how many trainings it took."""
+    """Train on initial and picked frames as the loop does; return the held-out errors and the number of trainings."""
     campaign, held_out = store.campaign(1), store.held_out(1)
     parts = [*store.dataset(0), pool_frames(store)[np.array(task.parameters["picks"], dtype=np.intp)]]
     systems = [str(path) for path in write_deepmd(parts, folder / "data", campaign.type_map)]
