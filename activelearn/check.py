@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from activelearn import geometry, inherited, loop, packing, starts
+from activelearn import geometry, inherited, initial, loop, packing, starts
 from activelearn.config import Campaign, Machine, Packed, Reference, Stage
+from activelearn.engines import packmol
 from activelearn.engines.process import Slot, run_command
 from activelearn.engines.reference import fingerprint
 from activelearn.errors import ActiveLearnError, ConfigError
@@ -162,6 +163,8 @@ def _programs(campaign: Campaign, machine: Machine) -> list[str]:
         problems.append(
             f"machine.lammps: no program {machine.lammps.split()[0]!r} on the PATH - wanted LAMMPS - {install}"
         )
+    if any(system.packed is not None for system in campaign.systems) and packmol.find(machine) is None:
+        problems.append("packmol: no such program - wanted it for the packed systems - pip install packmol")
     problems += _reference(campaign.label.reference, machine)
     if importlib.util.find_spec("mongomock") is None:
         problems.append(f"mongomock: not installed - wanted for the embedded LaunchPad of `run` - {install}")
@@ -246,6 +249,22 @@ def _folder(folder: Path, machine: Machine) -> list[str]:
     return []
 
 
+def _relaxations(campaign: Campaign) -> list[str]:
+    """Return what is relaxed before anything starts from it."""
+    wanted = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
+    facts = []
+    for relax, what, n in (
+        (campaign.initial.relax, "crystals", sum(1 for s in wanted if s.packed is None)),
+        (campaign.initial.relax_packed, "packings", sum(s.n_packings for s in wanted if s.packed is not None)),
+    ):
+        if relax is not None and n:
+            cell = "cell and positions" if relax.cell else "positions"
+            facts.append(
+                f"prepare: {n} {what} relaxed to {relax.fmax:g} eV/Å ({cell}), {relax.max_steps} steps at most"
+            )
+    return facts
+
+
 def _matrix(stage: Stage) -> str:
     """Return the axes of a stage's matrix in words."""
     heats = [f"{t:g}" for t in stage.temperatures_K] + [f"{a:g} to {b:g}" for a, b in stage.ramps_K]
@@ -265,10 +284,18 @@ def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames]) -> list
     n_initial = n_copies * (1 if md is None else md.n_steps // md.every + 1)
     reference = campaign.label.reference
     kind = "structures" if md is None else "trajectories"
+    names = [f"{c.formula} ({c.n_atoms} atoms)" for c in dict.fromkeys(crystals)]
+    packed = [system for system in campaign.systems if system.packed is not None]
+    names += [f"{s.n_packings} x {packing.describe(s.packed)}" for s in packed if s.packed is not None]
     facts = [
-        f"systems: {', '.join(f'{c.formula} ({c.n_atoms} atoms)' for c in dict.fromkeys(crystals))}",
+        f"systems: {', '.join(names)}",
+        *_relaxations(campaign),
         f"initial: {n_copies} {kind}, {n_initial} labels by {reference.name} ({reference.functional})",
     ]
+    if alone := initial.isolated(campaign):
+        n_atoms = sum(len(symbols) == 1 for symbols in alone)
+        distances = campaign.initial.isolated.distances if campaign.initial.isolated is not None else ()
+        facts.append(f"isolated: {n_atoms} atoms, {len(alone) - n_atoms} dimers at {len(distances)} distances")
     for stage in campaign.explore.stages:
         n_walks = stage.n_walks * len(stage.conditions)
         facts.append(

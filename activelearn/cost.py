@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil
 
 from activelearn import initial, loop, packing, starts
 from activelearn.config import Campaign, Machine, Stage, System
 from activelearn.records import Iteration
 from activelearn.store import Store
 
+#: What a slot spends whatever the size of the network (measured, s): on a gradient step, on an evaluation in LAMMPS, on
+#: the start of a training and of a walk.
+GRADIENT_STEP_S, EVALUATION_S, TRAINING_START_S, WALK_START_S = 0.006, 0.002, 5.0, 1.0
 #: Files that an iteration leaves when it is closed (records, packed products, data set), besides its models.
 FILES_PER_ITERATION = 15
 
@@ -156,14 +160,19 @@ class _Meter:
     def training(self, station: str, n_steps: int) -> Item:
         train = self.campaign.train
         batch = train.batch_size
-        atoms = max(32.0, self.n_atoms) if isinstance(batch, str) else batch * self.n_atoms
+        frames = ceil(float(batch.partition(":")[2] or 32) / self.n_atoms) if isinstance(batch, str) else batch
+        atoms = frames * self.n_atoms
         speed = self.machine.speeds.train_Mflop_per_s
-        return self._item(station, train.n_members, 0, None if speed is None else n_steps * atoms * self.Mflop / speed)
+        per_step = None if speed is None else GRADIENT_STEP_S + atoms * self.Mflop / speed
+        return self._item(
+            station, train.n_members, 0, None if per_step is None else TRAINING_START_S + n_steps * per_step
+        )
 
     def walk(self, stage: Stage, n_walks: int) -> Item:
         speed = self.machine.speeds.md_Mflop_per_s
         evaluations = stage.n_steps + stage.n_frames * (self.campaign.train.n_members - 1)
-        declared = None if speed is None else evaluations * self.n_atoms * self.Mflop / speed
+        per_evaluation = None if speed is None else EVALUATION_S + self.n_atoms * self.Mflop / speed
+        declared = None if per_evaluation is None else WALK_START_S + evaluations * per_evaluation
         return self._item(f"explore {stage.name}", n_walks, n_walks * stage.n_frames, declared)
 
 
