@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from activelearn import config
 from activelearn.config import (
-    BOOKKEEPING,
     Condition,
     Machine,
     Stage,
+    System,
     difference,
     load_campaign,
     load_machine,
@@ -30,6 +30,9 @@ initial: {systems: [{seed: Cu_Fm-3m}]}
 explore: {stages: [{name: cold, temperatures_K: [100], n_steps: 100}]}
 label: {reference: {calculator: "ase.calculators.emt:EMT", functional: none, includes_dispersion: false}}
 """
+
+
+COLD = {"name": "cold", "temperatures_K": [100], "n_steps": 100}
 
 
 def small(**changes):
@@ -121,15 +124,62 @@ def test_defaults_are_those_of_the_papers():
         ({"explore__stages__0__pressures_bar": [1.0]}, "pressures_bar belongs to ensemble npt-*"),
         ({"explore__stages__0__ensemble": "npt-iso"}, "ensemble npt-* wants pressures_bar, for example [0.0]"),
         ({"explore__stages__0__n_steps": 9}, "n_steps = 9 must be at least every = 10"),
-        ({"explore__stages__0__temperatures_K": []}, "explore.stages.0: wants temperatures_K, such as [300], or ramps_K, such as [[10, 2000]]"),
+        (
+            {"explore__stages__0__temperatures_K": []},
+            "explore.stages.0: wants temperatures_K, such as [300], or ramps_K, such as [[10, 2000]]",
+        ),
         (
             {"explore__stages__0__temperatures_K": [300, 300]},
             "temperatures_K wants different numbers (to six digits), got [300.0, 300.0]",
+        ),
+        (
+            {"explore__stages__0__ramps_K": [[10, 2000], [10, 2000.0001]]},
+            "deformations and ramps_K want different entries",
+        ),
+        ({"explore__stages__0__ramps_K": [[0, 2000]]}, "explore.stages.0.ramps_K.0.0: got 0 - wanted greater than 0"),
+        (
+            {"explore__stages__0__deformations": ["shear-yx"]},
+            "explore.stages.0.deformations.0: got 'shear-yx' - wanted 'isotropic', 'uniaxial-x'",
+        ),
+        (
+            {"explore__stages__0__strains": [0.5, 0.0]},
+            "strains are linear, not 0 and above -0.9 (a tenth of the length)",
+        ),
+        ({"explore__stages__0__strains": [-0.91]}, "strains are linear, not 0 and above -0.9 (a tenth of the length)"),
+        ({"explore__stages__0__strains": [0.5, 0.5]}, "strains wants different numbers (to six digits)"),
+        (
+            {"explore__stages": [{**COLD, "deformations": ["isotropic"], "strains": []}]},
+            "deformations want strains, such as [0.5, -0.5]",
+        ),
+        (
+            {"explore__stages": [{**COLD, "deformations": ["isotropic"], "ensemble": "npt-iso", "pressures_bar": [0]}]},
+            "deformations drive the cell, so they want ensemble nvt, got npt-iso",
+        ),
+        ({"explore__stages__0__ensemble": "custom"}, "ensemble custom wants its integrator in `lammps`"),
+        (
+            {"explore__stages__0__lammps": "fix wall all wall/reflect xlo EDGE\nrun 10"},
+            "explore.stages.0.lammps: the line 'run 10' would break the bookkeeping",
         ),
         ({"explore__stages__0__name": "a/b"}, "explore.stages.0.name: got 'a/b' - wanted"),
         ({"explore__stages__0__systems": [1]}, "explore stage cold names system 1 of 1 (from 0)"),
         ({"initial__scales": [1.0, 1.0]}, "scales wants different numbers"),
         ({"initial__systems": []}, "initial.systems: got []"),
+        ({"initial__systems": [{}]}, "a system is either a `seed` (crystal or file) or `packed` (amorphous)"),
+        (
+            {"initial__systems": [{"seed": "x", "packed": {"units": {"Cu": 1}, "n_atoms": 9, "density_g_cm3": 8}}]},
+            "a system is either a `seed` (crystal or file) or `packed` (amorphous)",
+        ),
+        (
+            {"initial__systems": [{"seed": "x", "supercell": [1, 1, 1], "n_atoms": 9}]},
+            "supercell and n_atoms say the same thing: give one of the two",
+        ),
+        ({"initial__systems": [{"seed": "x", "n_packings": 2}]}, "n_packings belongs to a `packed` system"),
+        (
+            {"initial__systems": [{"n_atoms": 9, "packed": {"units": {"Cu": 1}, "n_atoms": 9, "density_g_cm3": 8}}]},
+            "supercell and n_atoms belong to a seed; the size of a packing stands in `packed`",
+        ),
+        ({"initial__isolated": {"distances": [1.0, 1.0]}}, "isolated.distances wants different numbers"),
+        ({"initial__isolated": {"dimers": ["CuCu"]}}, "initial.isolated.dimers"),
         ({"type_map": ["Cu", "Cu"]}, "type_map names an element twice: ['Cu', 'Cu']"),
         ({"train__descriptor__sel": [1, 2]}, "train.descriptor.sel has 2 numbers for 1 elements"),
         ({"train__descriptor__rcut": 2.0}, "train.descriptor: rcut_smth = 2 Å must be below rcut = 2 Å"),
@@ -336,6 +386,48 @@ def test_cells_of_the_matrix():
     assert stage.conditions == pressed
     assert stage.n_frames == 11, "steps 0, 10 ... 100"
     assert Stage(name="s", temperatures_K=(1,), n_steps=10).conditions == [Condition(1.0)]
+
+
+def test_cells_of_a_matrix_of_ramps_and_deformations():
+    stage = Stage(
+        name="s", temperatures_K=(300,), ramps_K=((10, 2000),), deformations=("isotropic", "shear-xz"), n_steps=100
+    )
+    heats = [(300.0, None), (10.0, 2000.0)]
+    cells = [(*heat, None, m, e) for heat in heats for m in ("isotropic", "shear-xz") for e in (0.5, -0.5)]
+    assert stage.conditions == cells
+    assert [str(condition) for condition in stage.conditions[3:6]] == [
+        "300K-shear-xz-0.5",
+        "10-2000K-isotropic+0.5",
+        "10-2000K-isotropic-0.5",
+    ]
+    assert str(Condition(300.0, pressure_bar=50000.0)) == "300K-50000bar"
+
+
+def test_a_ramp_alone_is_a_matrix():
+    stage = Stage(name="s", ensemble="npt-aniso", ramps_K=((2000, 10), (10, 2000)), pressures_bar=(0, 1), n_steps=100)
+    assert [str(c) for c in stage.conditions] == ["2000-10K-0bar", "2000-10K-1bar", "10-2000K-0bar", "10-2000K-1bar"]
+
+
+def test_the_key_of_a_system_is_all_that_is_said_of_it(campaign):
+    """What was prepared is found by it, so it must not change by itself, nor stay when anything else is asked for."""
+    one = System(seed="Cu_Fm-3m")
+    same = System.model_validate_json(one.model_dump_json())
+    others = [
+        System(seed="Cu_Fm-3m", n_atoms=100),
+        System(seed="Cu_Fm-3m", supercell=(2, 2, 2)),
+        System(seed="Cu_Fm-3m", sha256="0"),
+        System(packed={"units": {"Cu": 1}, "n_atoms": 50, "density_g_cm3": 8.0}),
+        System(packed={"units": {"Cu": 1}, "n_atoms": 50, "density_g_cm3": 8.0}, n_packings=2),
+    ]
+    assert one.key == same.key
+    assert len({system.key for system in [one, *others]}) == 6
+    assert [system.name for system in others[2:4]] == ["Cu_Fm-3m", "1Cu"]
+
+
+def test_every_system_is_named_once(campaign):
+    apart = campaign.explore.model_copy(update={"systems": (*campaign.initial.systems, System(seed="Cu_Fm-3m"))})
+    assert len(campaign.systems) == 1
+    assert [s.seed for s in campaign.model_copy(update={"explore": apart}).systems] == ["Cu_Fm-3m"] * 2
 
 
 def test_cells_of_the_initial_data(campaign):

@@ -5,11 +5,24 @@ import pytest
 import yaml
 from ase.build import bulk
 from ase.io import write
+from hypothesis import given
+from hypothesis import strategies as st
 
-from activelearn.config import Perturb, System, difference, load_campaign
-from activelearn.errors import ConfigError
+from activelearn.config import Perturb, System, difference, load_campaign, shipped
+from activelearn.errors import ConfigError, StoreError
+from activelearn.frames import Frames
+from activelearn.records import Prepared, PreparedSystem
 from activelearn.seeds import heights
-from activelearn.starts import crystal, distorted
+from activelearn.starts import (
+    crystal,
+    distorted,
+    factors_for_atoms,
+    is_prepared,
+    prepared_file,
+    structures,
+    supercell,
+    unit_cell,
+)
 
 
 def test_the_smallest_supercell_that_reaches_the_height():
@@ -95,3 +108,118 @@ def test_a_structure_file_is_part_of_the_campaign(tmp_path):
     with pytest.raises(ConfigError, match="is not the file that the campaign began with"):
         crystal(before.initial.systems[0], 5.1)
     assert crystal(after.initial.systems[0], 5.1).cell[0, 0, 0] == pytest.approx(7.4)
+
+
+# --- a size in atoms --------------------------------------------------------------------------------------------------
+
+COPPER = 3.6 * np.eye(3)
+
+
+@pytest.mark.parametrize(
+    ("n_atoms", "factors"),
+    [(1, (2, 2, 2)), (32, (2, 2, 2)), (33, (2, 2, 3)), (100, (3, 3, 3)), (108, (3, 3, 3)), (500, (5, 5, 5))],
+)
+def test_a_supercell_by_its_atoms(n_atoms, factors):
+    """Four atoms in a cube of 3.6 Å, at least 5 Å high."""
+    assert tuple(sorted(factors_for_atoms(COPPER, 4, n_atoms, 5.0))) == factors
+
+
+def test_a_flat_cell_is_stacked_and_not_spread():
+    """3 x 3 x 12 Å: as cubic as can be is 4 x 4 x 1."""
+    assert factors_for_atoms(np.diag([3.0, 3.0, 12.0]), 4, 64, 2.5) == (4, 4, 1)
+    assert factors_for_atoms(np.diag([12.0, 3.0, 3.0]), 4, 64, 2.5) == (1, 4, 4)
+
+
+@given(
+    st.tuples(*[st.floats(2.5, 15.0)] * 3),
+    st.tuples(*[st.floats(60.0, 120.0)] * 3),
+    st.integers(1, 80),
+    st.integers(1, 2000),
+    st.floats(3.0, 8.0),
+)
+def test_a_size_in_atoms_is_reached_and_no_cell_is_low_or_a_needle(lengths, angles, n_cell, n_atoms, min_height):
+    from ase.cell import Cell
+
+    try:
+        cell = Cell.fromcellpar([*lengths, *angles]).array
+    except AssertionError:  # no such cell
+        return
+    if heights(cell).min() < 1.5:
+        return
+    factors = factors_for_atoms(cell, n_cell, n_atoms, min_height)
+    tall = heights(cell) * np.array(factors)
+    assert tall.min() >= min_height
+    assert np.prod(factors) * n_cell >= n_atoms
+    fewer = [np.where(np.arange(3) == k, np.maximum(np.array(factors) - 1, 1), factors) for k in range(3)]
+    one = np.log(tall.max() / tall.min()) + np.prod(factors) * n_cell / n_atoms
+    for less in fewer:  # no face can be taken away to any good
+        lower = heights(cell) * less
+        if lower.min() >= min_height and np.prod(less) * n_cell >= n_atoms:
+            assert np.log(lower.max() / lower.min()) + np.prod(less) * n_cell / n_atoms >= one - 1e-12
+
+
+@pytest.mark.parametrize("n_atoms", [128, 500])
+def test_every_seed_has_a_fair_supercell(n_atoms):
+    for path in sorted(shipped("seeds").glob("*.yaml")):
+        found = crystal(System(seed=path.stem, n_atoms=n_atoms), 6.0)
+        tall = heights(found.cell[0])
+        assert n_atoms <= found.n_atoms <= 2 * n_atoms, path.stem
+        assert 6.0 <= tall.min() <= tall.max() <= 3.01 * tall.min(), path.stem
+
+
+def test_a_system_with_a_size_in_atoms():
+    found = crystal(System(seed="Cu_Fm-3m", n_atoms=100), 5.0)
+    assert found.formula == "Cu108"
+
+
+# --- structures of a campaign -----------------------------------------------------------------------------------------
+
+
+def prepared(store, iteration, systems, parts):
+    store.seal_frames(prepared_file(store, iteration), parts)
+    done = [
+        PreparedSystem(key=s.key, name=s.name, n_structures=len(p), ended=())
+        for s, p in zip(systems, parts, strict=True)
+    ]
+    store.seal("prepare", iteration, Prepared(iteration=iteration, systems=tuple(done)))
+
+
+def relaxing(campaign):
+    return campaign.model_copy(update={"initial": campaign.initial.model_copy(update={"relax": {"fmax": 0.01}})})
+
+
+def test_without_relaxation_a_crystal_starts_as_it_was_published(store, campaign):
+    (system,) = campaign.initial.systems
+    found = structures(campaign, store, system)
+    assert np.array_equal(found.cell, crystal(system, campaign.min_height_A).cell)
+
+
+def test_with_relaxation_the_supercell_is_made_of_the_relaxed_cell(store, campaign):
+    system = System(seed="Cu_Fm-3m", supercell=(2, 2, 3))
+    campaign = relaxing(campaign)
+    with pytest.raises(StoreError, match="system Cu_Fm-3m was never prepared"):
+        structures(campaign, store, system)
+    assert not is_prepared(store, system)
+    prepared(store, 0, [system], [Frames.from_ase([bulk("Cu", a=3.7, cubic=True)])])
+    assert is_prepared(store, system)
+    found = structures(campaign, store, system)
+    assert found.formula == "Cu48"
+    assert np.diag(found.cell[0]) == pytest.approx([7.4, 7.4, 11.1])
+    other = System(seed="Cu_Fm-3m", supercell=(2, 2, 2))
+    assert not is_prepared(store, other), "another supercell is another system, and prepared for itself"
+
+
+def test_packings_start_as_they_are(store, campaign):
+    packed = {"units": {"Cu": 1}, "n_atoms": 32, "density_g_cm3": 8.0}
+    system = System(packed=packed, n_packings=2)
+    frames = Frames.from_ase([bulk("Cu", a=a, cubic=True) * (2, 2, 2) for a in (3.6, 3.7)])
+    prepared(store, 0, [system], [frames])
+    found = structures(campaign, store, system)
+    assert np.array_equal(found.cell, frames.cell)
+
+
+def test_what_was_relaxed_to_a_left_handed_cell_starts_right_handed():
+    cell = unit_cell(System(seed="Cu_Fm-3m"))
+    left = Frames(cell.symbols, cell.cell[:, [1, 0, 2]] * np.array([[[1.0, 1.01, 1.02]]]), cell.positions)
+    assert np.linalg.det(left.cell[0]) < 0
+    assert np.linalg.det(supercell(System(seed="Cu_Fm-3m", supercell=(2, 2, 2)), left, 5.0).cell[0]) > 0

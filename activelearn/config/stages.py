@@ -209,7 +209,8 @@ class Stage(Section):
             raise ValueError(f"n_steps = {self.n_steps} must be at least every = {self.every}")
         for name in ("temperatures_K", "pressures_bar", "strains"):
             want_different(name, getattr(self, name))
-        if len(set(self.deformations)) < len(self.deformations) or len(set(self.ramps_K)) < len(self.ramps_K):
+        ramps = {f"{start:g}-{end:g}" for start, end in self.ramps_K}
+        if len(set(self.deformations)) < len(self.deformations) or len(ramps) < len(self.ramps_K):
             raise ValueError("deformations and ramps_K want different entries")
         return self
 

@@ -1,0 +1,105 @@
+"""The bill of `check --plan`: exact counts, honest seconds; and the paper's campaigns pass `check` as they are."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from activelearn import cost
+from activelearn.check import check
+from activelearn.config import Machine, Speeds, load_campaign, load_machine
+from activelearn.records import Seconds
+
+ROOT = Path(__file__).resolve().parent.parent
+FAKE_VASP = ROOT / "tests" / "data" / "vasp" / "fake_vasp.py"
+
+
+def potcars(folder):
+    """Lay down POTCARs that name their element, as those of the user would."""
+    for element, name in {"Na": "Na_pv", "P": "P", "S": "S", "O": "O"}.items():
+        (folder / name).mkdir(parents=True)
+        text = f"  PAW_PBE {name} 01Jan2000\n   VRHFIN ={element}: s2p3\n   LEXCH  = PE\n"
+        text += f"   TITEL  = PAW_PBE {name} 01Jan2000\n"
+        (folder / name / "POTCAR").write_text(text + "END of PSCTR-controll parameters\n End of Dataset\n")
+    return folder
+
+
+@pytest.fixture
+def na3ps4o(tmp_path):
+    """The paper's campaign with the three things that are the user's to say: command, POTCARs, version."""
+    data = yaml.safe_load((ROOT / "params" / "campaign" / "na3ps4o.yaml").read_text())
+    data["label"]["reference"] = {
+        "command": f"{sys.executable} {FAKE_VASP}",
+        "vasp": {"potcar_dir": str(potcars(tmp_path / "potpaw"))},
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return load_campaign(path)
+
+
+def test_the_papers_campaign_passes_check_where_its_programs_are(na3ps4o, tmp_path):
+    found = check(na3ps4o, load_machine(), tmp_path / "run")
+    assert found.problems == []
+    text = "\n".join(found.facts)
+    assert "120 trajectories, 1320 labels by vasp" in text.replace("VASP", "vasp")
+    assert "Na48O5P16S59 (128 atoms" in text
+    assert na3ps4o.final.n_steps == 4_000_000
+    assert (na3ps4o.select.f_lo, na3ps4o.select.f_hi) == (0.15, 0.35)
+    bill = cost.estimate(na3ps4o, load_machine(), None)
+    assert {item.seconds for item in bill.one_pass if item.station == "label"} == {None}, "nobody declared VASP's speed"
+    assert any("the whole is not known" in line for line in cost.lines(bill))
+
+
+def test_without_its_programs_it_says_which_and_where(tmp_path):
+    found = check(load_campaign("na3ps4o"), load_machine(), tmp_path / "run")
+    assert any("label.reference" in problem for problem in found.problems)
+
+
+def test_the_same_with_a_universal_potential_has_a_whole_bill(tmp_path):
+    campaign = load_campaign("na3ps4o_mlip")
+    assert check(campaign, load_machine(), tmp_path / "run").problems == []
+    bill = cost.estimate(campaign, load_machine(), None)
+    assert all(item.seconds is not None for item in (*bill.initial, *bill.one_pass, *bill.final))
+    assert any("on" in line and "slots" in line for line in cost.lines(bill))
+    assert bill.files < 2000
+    assert bill.megabytes < 1000
+
+
+def test_counts_of_the_bill_are_those_of_the_campaign():
+    bill = cost.estimate(load_campaign("quickstart"), Machine(), None)
+    assert [(i.station, i.n_tasks, i.n_frames) for i in bill.initial] == [("initial", 12, 192), ("train", 4, 0)]
+    assert [(i.station, i.n_tasks, i.n_frames) for i in bill.one_pass] == [
+        ("explore crystal-nvt", 9, 369),
+        ("explore crystal-npt", 9, 369),
+        ("label", 80, 80),
+        ("train", 4, 0),
+    ]
+    assert {i.source for i in (*bill.initial, *bill.one_pass)} == {"not known"}, "no speeds were declared"
+
+
+def test_a_larger_network_costs_more_and_a_faster_machine_less():
+    quick, paper = load_campaign("quickstart"), load_campaign("na3ps4o_mlip")
+    assert cost.network_Mflop(paper) > 20 * cost.network_Mflop(quick)
+    slow, fast = (Machine(speeds=Speeds(train_Mflop_per_s=v)) for v in (100.0, 1000.0))
+    seconds = [cost.estimate(paper, m, None).one_pass[-1].seconds for m in (slow, fast)]
+    assert 9.0 < seconds[0] / seconds[1] < 10.0
+
+
+def test_what_a_folder_has_measured_wins(undisturbed, machine):
+    store, _ = undisturbed
+    campaign = store.campaign(0)
+    bill = cost.estimate(campaign, load_machine(), store)
+    trained = [r.seconds["train"] for r in store.iterations() if r.seconds["train"].n_tasks]
+    per_task = sum(s.engine_total for s in trained) / sum(s.n_tasks for s in trained)
+    item = next(item for item in bill.initial if item.station == "train")
+    assert item.source == "measured"
+    assert item.seconds == pytest.approx(per_task * campaign.train.n_members)
+    assert isinstance(trained[0], Seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(None, "not known"), (3.0, "3 s"), (300.0, "5.0 min"), (8000.0, "2.2 h"), (9e5, "10.4 d")]
+)
+def test_durations_are_said_as_people_say_them(seconds, said):
+    assert cost.duration(seconds) == said
