@@ -273,9 +273,7 @@ def _matrix(stage: Stage) -> str:
         parts.append(f"{', '.join(f'{p:g}' for p in stage.pressures_bar)} bar")
     if stage.deformations:
         parts.append(f"{', '.join(stage.deformations)} to {', '.join(f'{s:+g}' for s in stage.strains)}")
-    if stage.start == "dataset":
-        parts.append("from frames of the data set")
-    return " x ".join(parts)
+    return " x ".join(parts) + (", from frames of the data set" if stage.start == "dataset" else "")
 
 
 def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames]) -> list[str]:

@@ -324,13 +324,22 @@ def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def dataset_sha256(parts: Iterable[Frames]) -> str:
-    """Return the checksum of a labelled data set: atoms, cells, positions, labels and origins, in order."""
-    digest = hashlib.sha256()
+def dataset_sha256(parts: Iterable[Frames], after: str = "") -> str:
+    """Return the checksum of a labelled data set: atoms, cells, positions, labels and origins, in order.
+
+    Parameters
+    ----------
+    parts
+        The data set, or what was added to it.
+    after
+        Checksum of what came before: a chain, so that a growing data set is never read again for it.
+    """
     for part in parts:
+        digest = hashlib.sha256(after.encode())
         for name, array in sorted(part.arrays().items()):
             digest.update(name.encode() + str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+        after = digest.hexdigest()
+    return after
 
 
 def by_composition(parts: Iterable[Frames]) -> list[Frames]:

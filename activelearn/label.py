@@ -189,17 +189,18 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     adopted = sum(
         len(q) for p, q in enumerate(_chosen(store.chosen_file(iteration))) if q.is_labelled and p not in came
     )
-    parts = store.dataset(iteration)
+    last = store.result("label", iteration - 1, Labelling) if iteration > 0 else None
+    n_new = sum(len(part) for part in found.training)
     f_hi = select.window_of(campaign, store, iteration)[1]
     rescued = sum(int((part.origin["max_devi_f"] >= f_hi).sum()) for part in found.training)
     return Labelling(
         iteration=iteration,
-        labelled=sum(len(part) for part in [*found.training, *found.held_out]),
-        held_out=sum(len(part) for part in found.held_out),
+        labelled=n_new + (n_held_out := sum(len(part) for part in found.held_out)),
+        held_out=n_held_out,
         refused=found.refused,
         rescued=rescued,
-        dataset_frames=sum(len(part) for part in parts),
-        dataset_sha256=dataset_sha256(parts),
+        dataset_frames=n_new + (last.dataset_frames if last is not None else 0),
+        dataset_sha256=dataset_sha256(found.training, after=last.dataset_sha256 if last is not None else ""),
         labels_computed=len(paid),
         labels_adopted=adopted,
         labels_reused=len(plan.tasks) - len(paid) - adopted,

@@ -110,6 +110,7 @@ def gather(station: Station, store: Store, iteration: int, machine: Machine) -> 
         log.warning("%d damaged product(s) of %s put aside; they are made again", len(damaged), station.name)
         carry_out(station, store, iteration, machine)
     store.seal(station.name, iteration, station.gather(store.campaign(iteration), store, iteration))
+    store.drop_scratch(store.shared_scratch(machine, station.name, iteration), machine)
 
 
 @dataclass

@@ -10,7 +10,10 @@ A training that diverges is physics, not infrastructure: the member is trained a
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +37,9 @@ SLOWER: Final = 0.3
 MAX_ATTEMPTS: Final = 4
 
 Curve = NDArray[np.float64]
+#: Where the loss bound stands beside the training data.
+_BOUND: Final = "largest_loss.json"
+_writing: Final = threading.Lock()
 
 
 def errors(predicted: Sequence[Frames], reference: Sequence[Frames]) -> Errors | None:
@@ -164,13 +170,30 @@ def attempts(campaign: Campaign, task: Task) -> Iterator[deepmd.TrainingRun]:
         yield deepmd.TrainingRun(n_steps, seeds, learning_rate_factor=SLOWER**k)
 
 
+def training_data(campaign: Campaign, store: Store, station: str, up_to: int, slot: Slot) -> tuple[list[Path], float]:
+    """Return the data set as deepmd/npy systems, and the loss beyond which a training on it has diverged.
+
+    Written once for all members (at paper size it is hundreds of MB), in scratch: first come, first to publish.
+    """
+    folder = store.shared_scratch(slot.machine, station, up_to)
+    with _writing:
+        if not folder.is_dir():
+            parts = store.dataset(up_to)
+            made = store.scratch(slot.machine, f"data-{up_to:03d}")
+            write_deepmd(parts, made, campaign.type_map)
+            (made / _BOUND).write_text(json.dumps(deepmd.loss_bound(campaign.train.prefactors, parts)))
+            with contextlib.suppress(OSError):  # another process was first
+                made.rename(folder)
+            store.drop_scratch(made, slot.machine)
+    return sorted(path for path in folder.iterdir() if path.is_dir()), float(json.loads((folder / _BOUND).read_text()))
+
+
 def _trained(
-    campaign: Campaign, store: Store, task: Task, folder: Path, slot: Slot
+    campaign: Campaign, store: Store, station: str, task: Task, folder: Path, slot: Slot
 ) -> tuple[Member, dict[str, Curve], dict[str, Any]]:
     """Train, freeze, test and publish one model; return it as a member, its learning curve, and the curve's columns."""
-    parts, held_out = store.dataset(task.parameters["up_to"]), store.held_out(task.parameters["up_to"])
-    systems = write_deepmd(parts, folder / "data", campaign.type_map)
-    bound = deepmd.loss_bound(campaign.train.prefactors, parts)
+    held_out = store.held_out(task.parameters["up_to"])
+    systems, bound = training_data(campaign, store, station, task.parameters["up_to"], slot)
     for attempt, training in enumerate(attempts(campaign, task), 1):
         place = folder / f"attempt-{attempt}"
         place.mkdir()
@@ -215,7 +238,7 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     campaign = store.campaign(iteration)
     folder = store.scratch(slot.machine, f"{iteration:03d}", "train", task.id)
     with deepmd.stopwatch() as span:
-        member, arrays, meta = _trained(campaign, store, task, folder, slot)
+        member, arrays, meta = _trained(campaign, store, "train", task, folder, slot)
     meta |= {"member": member.model_dump(mode="json"), **span}
     store.publish_product("train", iteration, task.id, arrays, meta)
     store.drop_scratch(folder, slot.machine)
@@ -264,7 +287,7 @@ def run_final(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     meta: dict[str, Any] = {}
     with deepmd.stopwatch() as span:
         if task.kind == "train":
-            member, arrays, meta = _trained(campaign, store, task, folder, slot)
+            member, arrays, meta = _trained(campaign, store, "final", task, folder, slot)
         else:
             member = store.result("train", iteration, Ensemble).members[task.parameters["index"]]
         if campaign.final.compress:
@@ -277,7 +300,7 @@ def run_final(task: Task, store: Store, iteration: int, slot: Slot) -> None:
 
 def _compressed(campaign: Campaign, store: Store, iteration: int, member: Member, folder: Path, slot: Slot) -> Path:
     """Compress a member; the shortest distance in the data sets the range of the table."""
-    systems = write_deepmd(store.dataset(iteration), folder / "data-compress", campaign.type_map)
+    systems, _ = training_data(campaign, store, "final", iteration, slot)
     setting = _setting(campaign, store, deepmd.TrainingRun(1, (1, 1, 1)), systems)
     return deepmd.compress(folder, store.folder / member.model, setting, slot)
 

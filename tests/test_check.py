@@ -257,3 +257,40 @@ def test_guards_that_do_not_hold_the_crystal(data, tmp_path):
     data["select"]["guards"] = {"min_distances_A": {"Cu-Cu": 2.6}}
     (line,) = problems(data, tmp_path)
     assert line.startswith("select.guards: Cu32 is outside from the start (Cu-Cu 2.56 Å)")
+
+
+def stages(data, *more):
+    data["explore"]["stages"] = [{"n_walks": 4, "n_steps": 100, "every": 5, **stage} for stage in more]
+
+
+def test_the_matrix_of_every_stage_is_shown(data, tmp_path):
+    stages(
+        data,
+        {"name": "press", "ensemble": "npt-tri", "temperatures_K": [100, 500], "pressures_bar": [0, 50000]},
+        {"name": "ramp", "ramps_K": [[10, 2000], [2000, 10]], "temperatures_K": [300]},
+        {"name": "bend", "temperatures_K": [300], "deformations": ["isotropic", "shear-xy"], "strains": [0.5, -0.5]},
+        {"name": "melt", "temperatures_K": [1400], "start": "dataset"},
+        {"name": "own", "ensemble": "custom", "temperatures_K": [300], "lammps": "fix md all nve"},
+    )
+    found = check(parse_campaign(data, where="x"), LOCAL, tmp_path / "campaign")
+    assert found.problems == []
+    text = "\n".join(found.facts)
+    assert "stage press: npt-tri, 100, 500 K x 0, 50000 bar; 16 walks of 100 steps, 336 frames a pass" in text
+    assert "stage ramp: nvt, 300, 10 to 2000, 2000 to 10 K; 12 walks" in text
+    assert "stage bend: nvt, 300 K x isotropic, shear-xy to +0.5, -0.5; 16 walks" in text
+    assert "stage melt: nvt, 1400 K, from frames of the data set; 4 walks" in text
+    assert "stage own: custom, 300 K; 4 walks" in text
+
+
+def test_walks_from_the_data_set_need_not_walk_every_start(data, tmp_path):
+    data["explore"]["start_scales"] = [0.97, 0.98, 0.99, 1.0, 1.01]
+    stages(data, {"name": "melt", "temperatures_K": [1400], "start": "dataset"})
+    assert problems(data, tmp_path) == []
+
+
+def test_a_packing_in_a_box_below_the_cutoff(data, tmp_path):
+    packed = {"units": {"Cu": 1}, "n_atoms": 8, "density_g_cm3": 8.0}
+    data["explore"]["systems"] = [{"seed": "Cu_Fm-3m"}, {"packed": packed}]
+    (line,) = problems(data, tmp_path)
+    assert line.startswith("explore.systems.1: ")
+    assert "a box of 4.73 Å - wanted at least 5 Å (initial.min_height_A, else the cutoff) - raise n_atoms" in line

@@ -189,6 +189,23 @@ def test_select_has_no_chunk(undisturbed):
     assert [fw.name for fw in built.fws if "select" in fw.name] == ["iter-002 select gather"]
 
 
+def test_an_iteration_of_added_systems_has_the_stations_of_the_first(undisturbed, tmp_path):
+    """And its Firetasks, which know only its number, find the same: before it is open and afterwards."""
+    shutil.copytree(undisturbed[0].folder, tmp_path / "copy")
+    store = Store.open(tmp_path / "copy")
+    old = store.latest_campaign()
+    systems = (*old.initial.systems, old.initial.systems[0].model_copy(update={"supercell": (2, 2, 3)}))
+    more = {"initial": old.initial.model_copy(update={"systems": systems})}
+    store.accept(old.model_copy(update={**more, "stop": old.stop.model_copy(update={"max_iterations": 4})}))
+    step = loop.next_step(store)
+    assert (step.iteration, step.stations) == (3, loop.FIRST)
+    gathers = [fw.name for fw in build_workflow(store, step, Machine()).fws if fw.name.endswith("gather")]
+    assert gathers == [f"iter-003 {name} gather" for name in ("prepare", "initial", "label", "train")]
+    store.open_iteration(3, store.latest_campaign())
+    store.accept(old)
+    assert loop.step_of(Store(store.folder), 3, is_final=False).stations == loop.FIRST
+
+
 def test_a_spec_names_a_place_and_nothing_that_could_grow(undisturbed):
     """Folder, iteration, station, chunk: no task ids, arrays or settings, and the same size however many tasks."""
     store = undisturbed[0]

@@ -38,6 +38,8 @@ PHYSICAL_ERRORS: Final = (
     "Neighbor list overflow",
     "Cannot create neighbor list",
 )
+#: Random numbers of fixes (Marsaglia) want a seed up to 900,000,000.
+LARGEST_SEED: Final = 899_999_999
 _THERMO: Final = ("step", "temp", "pe", "press", "vol")
 
 
@@ -200,7 +202,7 @@ def _variables(stage: Stage, drive: Drive) -> list[str]:
         "timestep": stage.timestep_fs / 1000.0,
         "n_steps": stage.n_steps,
         "every": stage.every,
-        "seed": drive.velocity_seed,
+        "seed": 1 + drive.velocity_seed % LARGEST_SEED,
     }
     return [f"variable        {name} index {value:.10g}" for name, value in values.items()]
 

@@ -24,6 +24,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -399,6 +400,10 @@ class Store:
             folder.mkdir(parents=True)
         return folder
 
+    def shared_scratch(self, machine: Machine, station: str, iteration: int) -> Path:
+        """Return the scratch folder that the tasks of a station may share; it goes when the station is sealed."""
+        return self._scratch_root(machine) / f"shared-{iteration:03d}-{station}"
+
     def drop_scratch(self, folder: Path, machine: Machine) -> None:
         """Remove a scratch folder, unless the machine profile keeps them."""
         if not machine.keep_scratch:
@@ -464,9 +469,16 @@ class Store:
 
 
 def _read_campaign(path: Path) -> Campaign:
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Campaign:
+    """Return a resolved campaign; each Firework asks for it anew, and it is the same all along."""
     import yaml
 
-    return parse_campaign(yaml.safe_load(path.read_text(encoding="utf-8")), where=str(path))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return parse_campaign(yaml.load(text, Loader=loader), where="a campaign of the folder")  # both loaders are safe
 
 
 def _union(spans: Sequence[tuple[float, float]]) -> float:

@@ -1,4 +1,4 @@
-"""The campaign `mini_na3ps4o` for real: every mode of exploration in twenty minutes; then a melt whose atoms stay apart."""
+"""`mini_na3ps4o` for real: every mode of exploration in twenty minutes, and then a melt whose atoms stay apart."""
 
 import json
 import time
