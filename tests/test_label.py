@@ -131,7 +131,9 @@ def test_whole_trajectories_are_held_out_and_counts_add_up(store, campaign, copp
 def test_a_label_paid_for_earlier_is_reused_not_computed(store, campaign, copper):
     """Times of the first label lie long before the plan; of the second after it."""
     bare = copper.without_labels()
-    store.seal_frames(store.dataset_file(0), [])
+    before = fabricate(store, campaign, [], iteration=0)
+    assert before.tasks == ()
+    store.seal("label", 0, station.gather(campaign, store, 0))
     plan = fabricate(store, campaign, [bare[:2]], iteration=1)
     asked = store.planned_at("label", 1)
     spans = ((1.0, 2.0), (asked + 1.0, asked + 2.0))
@@ -140,3 +142,4 @@ def test_a_label_paid_for_earlier_is_reused_not_computed(store, campaign, copper
         store.ledger_writer.append(task.parameters["key"], found)
     record = station.gather(campaign, store, 1)
     assert (record.labelled, record.labels_computed, record.labels_reused) == (2, 1, 1)
+    assert record.dataset_frames == 2

@@ -293,7 +293,8 @@ def _why_ended(return_code: int, tail: Sequence[str], folder: Path) -> str:
             if signature.lower() in text.lower():
                 return signature.lower()
     what = f"signal {-return_code}" if return_code < 0 else f"return code {return_code}"
-    raise EngineError(f"LAMMPS ended with {what}", command=["lmp", "-in", "in.lammps"], folder=folder, tail=tail)
+    said = next((f": {line[line.index('ERROR') :]}" for line in reversed(tail) if "ERROR" in line), "")
+    raise EngineError(f"LAMMPS ended with {what}{said}", command=["lmp", "-in", "in.lammps"], folder=folder, tail=tail)
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -204,7 +204,7 @@ def test_lines_of_the_users_own_get_their_variables(walk, tmp_path):
     assert np.ptp(cells, axis=0).max() == 0.0
     rows = [line.split() for line in (tmp_path / "seen.txt").read_text().splitlines() if line.startswith("at")]
     assert [row[1] for row in rows] == ["0", "5", "10", "15", "20"]
-    assert [float(word) for word in rows[0][2:]] == [300.0, 600.0, 2.5e4, 0.002, 20.0, 4711.0, 600.0]
+    assert [float(word) for word in rows[0][2:]] == [300.0, 600.0, 2.5e4, 0.002, 20.0, 4712.0, 600.0]
     thermo = lammps.read_thermo(tmp_path / "log.lammps")
     assert thermo[20][0] != thermo[0][0], "the thermostat of mine is at work"
 

@@ -46,7 +46,13 @@ def rng_of(*what):
 
 def fingerprint(what, slot):
     """Return an identity like that of VASP."""
-    identity = {"calculator": what.name, "version": "0", "weights_sha256": None, "arguments": {}, "precision": "float64"}
+    identity = {
+        "calculator": what.name,
+        "version": "0",
+        "weights_sha256": None,
+        "arguments": {},
+        "precision": "float64",
+    }
     identity |= {"functional": what.functional, "includes_dispersion": True, "threads": 1}
     identity["sha256"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return identity
@@ -100,10 +106,8 @@ def timed_walk(folder, text, symbols, slot):
     cell, positions = _read_data(folder / "conf.lmp", len(symbols))
     start = Frames(tuple(symbols), cell[None], positions[None])
     rng = rng_of(text)
-    frames = _shaken(start, n, 0.1, text)
-    deviation = np.where(
-        rng.random(n) < CANDIDATES, rng.uniform(F_LO, 1.02 * F_HI, n), rng.uniform(0.03, F_LO, n)
-    )
+    frames = _shaken(start, n, 0.05, text)
+    deviation = np.where(rng.random(n) < CANDIDATES, rng.uniform(F_LO, 1.02 * F_HI, n), rng.uniform(0.03, F_LO, n))
     is_broken = rng.random() < BROKEN
     reached = int(rng.integers(n // 2, n)) if is_broken else n
     walk = lammps.WalkOutput(
