@@ -37,6 +37,9 @@ ORIGIN: Final = np.dtype(
     ]
 )
 _LABELS: Final = ("energy", "forces", "virial")
+#: What :func:`pack` puts end to end, with the shape of a row; a row is a frame or, of these, an atom.
+_END_TO_END: Final = {"cell": (3, 3), "positions": (3,), "energy": (), "forces": (3,), "virial": (3, 3)}
+_BY_ATOM: Final = ("positions", "forces")
 
 
 def make_origin(n_frames: int, **values: Any) -> NDArray[np.void]:  # noqa: ANN401 - one value per ORIGIN field
@@ -305,16 +308,44 @@ class Label:
 
 
 def pack(parts: Sequence[Frames]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of several Frames in one flat mapping; :func:`unpack` is the inverse."""
-    out: dict[str, NDArray[Any]] = {"n_parts": np.array(len(parts))}
-    for i, part in enumerate(parts):
-        out.update(part.arrays(f"{i}/"))
+    """Return the arrays of several Frames end to end; :func:`unpack` is the inverse.
+
+    A data set of 15,000 frames has thousands of parts: arrays of their own would take longer to open than to read.
+    """
+    out: dict[str, NDArray[Any]] = {
+        "n_frames": np.array([len(part) for part in parts], dtype=np.int64),
+        "n_atoms": np.array([part.n_atoms for part in parts], dtype=np.int64),
+        "symbols": np.array([symbol for part in parts for symbol in part.symbols], dtype="U3"),
+        "pbc": np.array([part.pbc for part in parts], dtype=bool).reshape(-1, 3),
+        "origin": np.concatenate([make_origin(0), *(part.origin for part in parts)]),
+    }
+    for name, shape in _END_TO_END.items():
+        values = [getattr(part, name) for part in parts]
+        out[name] = np.concatenate([np.empty((0, *shape))] + [v.reshape(-1, *shape) for v in values if v is not None])
+        if name in _LABELS:
+            out[f"has_{name}"] = np.array([value is not None for value in values], dtype=bool)
     return out
 
 
 def unpack(arrays: Mapping[str, NDArray[Any]]) -> list[Frames]:
     """Rebuild the list of Frames stored by :func:`pack`."""
-    return [Frames.from_arrays(arrays, f"{i}/") for i in range(int(arrays["n_parts"]))]
+    if "n_parts" in arrays:  # of folders that are older than arrays end to end
+        return [Frames.from_arrays(arrays, f"{i}/") for i in range(int(arrays["n_parts"]))]
+    n_parts, begin = len(arrays["n_frames"]), dict.fromkeys(["symbols", "origin", *_END_TO_END], 0)
+
+    def take(name: str, n: int) -> NDArray[Any]:
+        begin[name] += n
+        return arrays[name][begin[name] - n : begin[name]]
+
+    parts = []
+    for i in range(n_parts):
+        n, m = int(arrays["n_frames"][i]), int(arrays["n_atoms"][i])
+        names = [name for name in _END_TO_END if name not in _LABELS or arrays[f"has_{name}"][i]]
+        rows = {name: take(name, n * m if name in _BY_ATOM else n) for name in names}
+        rows |= {name: rows[name].reshape(n, m, 3) for name in _BY_ATOM if name in rows}
+        symbols = tuple(take("symbols", m).tolist())
+        parts.append(Frames(symbols=symbols, pbc=tuple(arrays["pbc"][i].tolist()), origin=take("origin", n), **rows))
+    return parts
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -254,6 +254,6 @@ def _span(
         key = str(parameters["key"])
         started, finished = store.ledger.span(key) if key in store.ledger else (0.0, 0.0)
     else:
-        meta = store.read_product(station, iteration, task_id)[1]
+        meta = store.read_meta(station, iteration, task_id)
         started, finished = meta["started"], meta["finished"]
     return (started, finished) if finished > started else None

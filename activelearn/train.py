@@ -247,7 +247,7 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
 def _members(store: Store, station: str, iteration: int) -> tuple[Member, ...]:
     plan = store.plan(station, iteration)
     assert plan is not None  # gather is called after the plan was carried out
-    metas = [store.read_product(station, iteration, task.id)[1] for task in plan.tasks]
+    metas = [store.read_meta(station, iteration, task.id) for task in plan.tasks]
     return tuple(Member.model_validate(meta["member"]) for meta in metas)
 
 

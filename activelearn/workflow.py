@@ -36,19 +36,26 @@ _QUIET: Final = "CRITICAL"
 class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
     """A LaunchPad in the memory of this process (mongomock); nobody else can see it, and nothing is lost with it.
 
+    Parameters
+    ----------
+    store
+        The campaign that the driver has open: its Firetasks share it, so what is sealed is read once and not by each
+        of them. None: they open their folder themselves.
+
     Attributes
     ----------
     error
         What a Firetask raised, as it was raised.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store | None = None) -> None:
         try:
             import mongomock
         except ImportError as error:
             raise ConfigError(
                 "mongomock: not installed - wanted for the embedded LaunchPad - pip install 'activelearn[local]'"
             ) from error
+        self.store = store
         self.error: ActiveLearnError | None = None
         module = fireworks.core.launchpad
         saved = module.MongoClient, module.GRIDFS_FALLBACK_COLLECTION
@@ -71,13 +78,14 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
 
     def run_task(self, fw_spec: dict[str, Any]) -> FWAction:  # noqa: ARG002 - all is in the parameters
         folder = Path(self["folder"])
+        launchpad = getattr(self, "launchpad", None)  # FireWorks gives it; there is none in offline mode
         try:
             with disk_errors(folder):
-                store = Store.open(folder)
+                opened = launchpad.store if isinstance(launchpad, EmbeddedLaunchPad) else None
+                store = opened or Store.open(folder)
                 step = loop.step_of(store, self["iteration"], is_final=self["is_final"])
                 return self.act(store, step, load_machine(folder / "machine.yaml"))
         except ActiveLearnError as error:
-            launchpad = getattr(self, "launchpad", None)  # FireWorks gives it; there is none in offline mode
             if not isinstance(launchpad, EmbeddedLaunchPad):
                 raise
             launchpad.error = error  # the driver in this process raises it; no traceback through the rocket
@@ -196,7 +204,7 @@ def run_local(store: Store, machine: Machine) -> End:
     with _empty_working_directory():
         while True:
             check_stop()
-            launchpad = EmbeddedLaunchPad()
+            launchpad = EmbeddedLaunchPad(store)
             if not advance(launchpad, store, machine):
                 break
             _launch_all(launchpad)

@@ -48,6 +48,10 @@ def test_the_error_of_a_frame_is_the_longest_error_vector():
 def test_the_pairs_of_an_iteration_are_in_its_record(store, campaign, copper):
     """Three walks' frames, one of them refused, one adopted from reference MD: pairs of what a model drove alone."""
     publish_json(store.iteration_folder(1) / "reference.json", {"sha256": "f"})
+    publish_json(store.iteration_folder(0) / "sel.json", [200])
+    nothing = {"labelled": 0, "held_out": 0, "refused": {}, "dataset_frames": 0, "dataset_sha256": ""}
+    counts = {"labels_computed": 0, "labels_adopted": 0, "labels_reused": 0}
+    store.seal("label", 0, Labelling(iteration=0, **nothing, **counts))
     bare = copper.without_labels()
     origin = make_origin(3, walk="w0", step=[5, 10, 15], max_devi_f=[0.2, 0.3, 0.4])
     driven = type(bare)(bare.symbols, bare.cell, bare.positions, bare.pbc, origin=origin)

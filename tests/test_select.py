@@ -248,14 +248,15 @@ def test_a_walk_that_broke_after_it_left_the_region_did_not_just_leave_it():
 # --- the station on fabricated walks ----------------------------------------------------------------------------------
 
 
-def fabricate(store, campaign, walks, stages=("cold",), iteration=1, describe=None):
+def fabricate(store, campaign, walks, stages=("cold",), iteration=1, describe=None, systems=()):
     """Publish walks as explore does. `walks`: (stage, deviations, outside_from) each; frames carry their step in x.
 
-    `describe` gives the descriptors of the frames of a walk from its number and the steps.
+    `systems` says at which system each walk began; `describe` gives the descriptors of the frames of a walk from its number and the steps.
     """
     tasks = []
     for i, (stage, _, _) in enumerate(walks):
-        p = {"stage": stage, "temperature_K": 100.0, "pressure_bar": None, "system": 0, "scale": 1.0}
+        p = {"stage": stage, "temperature_K": 100.0, "pressure_bar": None, "scale": 1.0}
+        p["system"] = systems[i] if systems else 0
         tasks.append(Task(id=f"{stage}-{i:03d}", kind="walk", parameters=p))
     store.freeze_plan("explore", iteration, tasks, 1)
     for task, (stage, deviation, outside) in zip(tasks, walks, strict=True):
@@ -482,3 +483,23 @@ def test_select_has_no_tasks(store, campaign):
     assert select.plan(campaign, store, 1) == []
     with pytest.raises(ValueError, match="select has no tasks, got x"):
         select.run(Task(id="x", kind="walk"), store, 1, None)
+
+
+def test_a_system_that_is_lost_is_rescued_although_the_pass_is_not(store, campaign):
+    """A glass beside a crystal that is known: without it no frame of the glass would ever be labelled."""
+    walks = 3 * [("cold", [0.1] * 24 + [0.2], None)] + [("cold", [0.8] * 25, None)]
+    fabricate(store, campaign, walks, systems=(0, 0, 0, 1))
+    found, chosen = gathered(store, campaign)
+    assert not found.is_rescue, "a quarter of the frames failed"
+    assert (found.chosen, found.rescued) == (3, campaign.select.rescue.frames_per_walk)
+    assert [part.origin["walk"][0] for part in chosen if (part.origin["max_devi_f"] > 0.35).any()] == ["cold-003"]
+
+
+def test_candidates_leave_room_for_what_failed(store, campaign):
+    walks = 3 * [("cold", [0.2] * 25, None)] + 20 * [("cold", [0.8] * 25, None)]
+    fabricate(store, campaign, walks, systems=(0, 0, 0) + 20 * (1,))
+    found, _ = gathered(store, campaign)
+    assert found.is_rescue
+    assert campaign.select.max_frames == 60
+    assert (found.chosen, found.rescued) == (30, 30), "half of the room each (rescue.share)"
+    assert found.passed_over == {"cap per iteration": 45}

@@ -42,6 +42,7 @@ class Rescue(Section):
         default=5,
         description="In any pass, so many of the last sane candidates of a walk that failed are kept for sure.",
     )
+    share: Fraction = Field(default=0.5, description="Share of max_frames that candidates leave to failed frames.")
     train_factor: PositiveFloat = Field(default=1.5, description="Training after a rescue is this much longer.")
     max_in_a_row: PositiveInt = Field(default=3, description="A pass that needs one more than this in a row ends it.")
 

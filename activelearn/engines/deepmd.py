@@ -22,7 +22,7 @@ import numpy as np
 from activelearn.config import Prefactors, Train
 from activelearn.engines.process import Session, Slot, run_command, session, tail_of, worker_command
 from activelearn.errors import EngineError
-from activelearn.frames import Frames, npz_bytes, pack
+from activelearn.frames import Frames, npz_bytes
 
 _FIND_LIBRARIES = """
 import importlib.util, os
@@ -277,7 +277,8 @@ def evaluate(folder: Path, model: Path, parts: Sequence[Frames], slot: Slot) -> 
     """Return `parts` with the labels that `model` predicts."""
     if not parts:
         return []
-    (folder / "evaluate-in.npz").write_bytes(npz_bytes(pack(parts)))
+    arrays = {name: array for i, part in enumerate(parts) for name, array in part.arrays(f"{i}/").items()}
+    (folder / "evaluate-in.npz").write_bytes(npz_bytes({"n_parts": np.array(len(parts)), **arrays}))
     job = {"job": "evaluate", "model": str(model), "input": "evaluate-in.npz", "output": "evaluate-out.npz"}
     code = run_job(job, folder, "evaluate.log", slot, timeout_s=slot.machine.label_timeout_s)
     if code != 0:

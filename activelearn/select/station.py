@@ -52,8 +52,8 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
     if judged.is_converged:
         passed_over = {"converged": counts.candidate} if counts.candidate else {}
     else:
-        kinds = (Kind.CANDIDATE, Kind.FAILED) if is_rescue else (Kind.CANDIDATE,)
-        passed_over = _choose(chosen, walks, kinds, campaign, store, iteration)
+        lost = [True] * len(walks) if is_rescue else _lost(walks, campaign.select)
+        passed_over = _choose(chosen, walks, lost, campaign, store, iteration)
         not_kept = counts.candidate - sum(int((walk.kept_kind == Kind.CANDIDATE).sum()) for walk in walks)
         if not_kept:  # a walk keeps no more than one iteration may label
             passed_over["cap per iteration"] = passed_over.get("cap per iteration", 0) + not_kept
@@ -86,6 +86,7 @@ class _Walk:
 
     def __init__(self, task: Task, arrays: dict[str, NDArray[Any]], meta: dict[str, Any], sha256: str) -> None:
         self.cell = _cell_of(task)
+        self.system: int | None = task.parameters["system"]
         self.kind: KindArray = arrays["kind"]
         self.kept_kind: KindArray = arrays["kept_kind"]
         self.kept_mined: NDArray[np.bool_] = arrays.get("kept_mined", np.zeros(len(self.kept_kind), dtype=bool))
@@ -164,23 +165,38 @@ def _audited(walks: Sequence[_Walk], settings: Select, rng: np.random.Generator)
     return [np.sort(rng.choice(frames, int(k), replace=False)) for frames, k in zip(kept, shares, strict=True)]
 
 
+def _lost(walks: Sequence[_Walk], settings: Select) -> list[bool]:
+    """Return, per walk, whether its system failed almost everywhere, however well the others do.
+
+    Without a rescue of its own, a system that the ensemble knows nothing of would never give a label: none of its
+    frames is in the window.
+    """
+    groups: dict[int | None, list[KindArray]] = {}
+    for walk in walks:
+        groups.setdefault(walk.system, []).append(walk.kind)
+    lost = {system: count(kinds).share("failed") > settings.rescue.failed_share for system, kinds in groups.items()}
+    return [lost[walk.system] for walk in walks]
+
+
 def _choose(
     chosen: list[Indices],
     walks: Sequence[_Walk],
-    kinds: Sequence[Kind],
+    lost: Sequence[bool],
     campaign: Campaign,
     store: Store,
     iteration: int,
 ) -> dict[str, int]:
-    """Add the picks, candidates first, then, in a rescue, early failed frames; return the candidates passed over."""
+    """Add the picks: candidates, and early failed frames of walks that are lost; return the candidates passed over."""
     settings, rng = campaign.select, store.rng(iteration, "select")
     cells = list(dict.fromkeys(walk.cell for walk in walks))
     before = anchors(campaign, store, iteration) if settings.needs_descriptor else None
     passed_over: dict[str, int] = {}
-    for kind in kinds:
-        frames = [np.flatnonzero(walk.kept_kind == kind) for walk in walks]
+    failed = [np.flatnonzero((w.kept_kind == Kind.FAILED) & is_lost) for w, is_lost in zip(walks, lost, strict=True)]
+    candidates = [np.flatnonzero(walk.kept_kind == Kind.CANDIDATE) for walk in walks]
+    left_to_failed = min(sum(map(len, failed)), int(settings.rescue.share * settings.max_frames))
+    for kind, frames, reserved in ((Kind.CANDIDATE, candidates, left_to_failed), (Kind.FAILED, failed, 0)):
         pool = _pool(walks, frames, [cells.index(walk.cell) for walk in walks], _with(before, walks, chosen))
-        room = settings.max_frames - sum(len(taken) for taken in chosen)
+        room = max(settings.max_frames - reserved - sum(len(taken) for taken in chosen), 0)
         taken, left = pick(pool, settings, room, rng)
         index = np.concatenate([*frames, np.empty(0, dtype=np.intp)])
         for w in range(len(walks)):

@@ -122,6 +122,19 @@ def publish_npz(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[st
     return publish(path, npz_bytes({**arrays, "meta": np.array(json.dumps(meta))}))
 
 
+@contextmanager
+def _archive(path: Path | io.BytesIO) -> Iterator[Any]:
+    """Open an archive; what is wrong with it, or with what is read from it, is a StoreError."""
+    try:
+        opened = contextlib.nullcontext(path) if isinstance(path, io.BytesIO) else path.open("rb")
+        with opened as stream, np.load(stream, allow_pickle=False) as archive:  # numpy leaves a damaged file open
+            yield archive
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: gone - wanted this part of the campaign - {_RESTORE}") from error
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+        raise StoreError(f"{path}: damaged product ({error}) - wanted it whole - {_RESTORE}") from error
+
+
 def read_npz(path: Path | io.BytesIO) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read an archive of :func:`publish_npz`.
 
@@ -130,15 +143,9 @@ def read_npz(path: Path | io.BytesIO) -> tuple[dict[str, NDArray[Any]], dict[str
     StoreError
         The archive is truncated or its checksum is wrong.
     """
-    try:
-        opened = contextlib.nullcontext(path) if isinstance(path, io.BytesIO) else path.open("rb")
-        with opened as stream, np.load(stream, allow_pickle=False) as archive:  # numpy leaves a damaged file open
-            arrays = {name: archive[name] for name in archive.files}
+    with _archive(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
         return arrays, json.loads(str(arrays.pop("meta")))
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: gone - wanted this part of the campaign - {_RESTORE}") from error
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
-        raise StoreError(f"{path}: damaged product ({error}) - wanted it whole - {_RESTORE}") from error
 
 
 def read_array(path: Path, name: str) -> NDArray[Any] | None:
@@ -149,14 +156,31 @@ def read_array(path: Path, name: str) -> NDArray[Any] | None:
     StoreError
         The archive is truncated or the array's checksum is wrong.
     """
+    with _archive(path) as archive:
+        found: NDArray[Any] | None = archive[name] if name in archive.files else None
+        return found
+
+
+def read_meta(path: Path | io.BytesIO) -> dict[str, Any]:
+    """Read only the `meta` of an archive of :func:`publish_npz`.
+
+    Raises
+    ------
+    StoreError
+        See :func:`read_npz`.
+    """
+    with _archive(path) as archive:
+        meta: dict[str, Any] = json.loads(str(archive["meta"]))
+        return meta
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether an archive of :func:`publish_npz` is all there: every checksum is right, and it has its `meta`."""
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            found: NDArray[Any] | None = archive[name] if name in archive.files else None
-            return found
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: gone - wanted this part of the campaign - {_RESTORE}") from error
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise StoreError(f"{path}: damaged product ({error}) - wanted it whole - {_RESTORE}") from error
+        with zipfile.ZipFile(path) as archive:
+            return "meta.npy" in archive.namelist() and archive.testzip() is None
+    except (zipfile.BadZipFile, ValueError, EOFError):
+        return False
 
 
 def pack_files(paths: Sequence[Path]) -> bytes:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -38,11 +39,13 @@ from activelearn.records import Iteration, Plan, Record, Seconds, Task
 from activelearn.store.files import (
     disk_errors,
     file_sha256,
+    is_whole,
     pack_files,
     publish,
     publish_json,
     publish_npz,
     read_json,
+    read_meta,
     read_npz,
     unique_suffix,
     unpack_file,
@@ -73,6 +76,7 @@ class Store:
         self._campaigns: dict[int, Campaign] = {}
         self._plans: dict[Path, Plan] = {}
         self._records: dict[int, Iteration] = {}
+        self._results: dict[Path, Record] = {}
         self._n_frames: dict[int, int] = {}
         self._opening = threading.Lock()  # slots are threads: one ledger and one segment for all of them
 
@@ -228,9 +232,16 @@ class Store:
         self, station: str, iteration: int, task_id: str
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return the arrays and the meta of a product, packed or not."""
+        return read_npz(self._published(station, iteration, task_id))
+
+    def read_meta(self, station: str, iteration: int, task_id: str) -> dict[str, Any]:
+        """Return the meta of a product alone."""
+        return read_meta(self._published(station, iteration, task_id))
+
+    def _published(self, station: str, iteration: int, task_id: str) -> Path | io.BytesIO:
         path = self.product(station, iteration, task_id)
         packed = path.with_name("products.zip")
-        return read_npz(unpack_file(packed, path.name) if packed.is_file() and not path.is_file() else path)
+        return unpack_file(packed, path.name) if packed.is_file() and not path.is_file() else path
 
     def pack_products(self, iteration: int) -> None:
         """Pack the products of each station of a closed iteration into one file: the file budget of long campaigns.
@@ -258,10 +269,7 @@ class Store:
         damaged = []
         for task in plan.tasks:
             path = self.product(plan.station, plan.iteration, task.id)
-            try:
-                if path.is_file():
-                    read_npz(path)
-            except StoreError:
+            if path.is_file() and not is_whole(path):
                 path.rename(path.with_name(f"{path.name}.damaged-{unique_suffix()}"))
                 damaged.append(task)
         return damaged
@@ -289,8 +297,13 @@ class Store:
         publish_json(self.sealed(station, iteration), result.model_dump(mode="json"))
 
     def result(self, station: str, iteration: int, model: type[R]) -> R:
-        """Read a sealed result."""
-        return model.model_validate(read_json(self.sealed(station, iteration)))
+        """Return a sealed result."""
+        path = self.sealed(station, iteration)
+        found = self._results.get(path)
+        if not isinstance(found, model):
+            found = model.model_validate(read_json(path))
+            self._results[path] = found  # sealed: read once
+        return found
 
     def seal_frames(self, path: Path, parts: Sequence[Frames], extra: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Publish a list of Frames (a selection, a data set), and arrays that :func:`read_array` finds beside them."""
