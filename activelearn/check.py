@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from activelearn import geometry, inherited, initial, loop, packing, starts
-from activelearn.config import Campaign, Machine, Packed, Reference, Stage
+from activelearn.config import Campaign, Machine, Packed, Reference
 from activelearn.engines import packmol
 from activelearn.engines.process import Slot, run_command
 from activelearn.engines.reference import fingerprint
@@ -265,17 +265,6 @@ def _relaxations(campaign: Campaign) -> list[str]:
     return facts
 
 
-def _matrix(stage: Stage) -> str:
-    """Return the axes of a stage's matrix in words."""
-    heats = [f"{t:g}" for t in stage.temperatures_K] + [f"{a:g} to {b:g}" for a, b in stage.ramps_K]
-    parts = [f"{', '.join(heats)} K"]
-    if stage.pressures_bar:
-        parts.append(f"{', '.join(f'{p:g}' for p in stage.pressures_bar)} bar")
-    if stage.deformations:
-        parts.append(f"{', '.join(stage.deformations)} to {', '.join(f'{s:+g}' for s in stage.strains)}")
-    return " x ".join(parts) + (", from frames of the data set" if stage.start == "dataset" else "")
-
-
 def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames]) -> list[str]:
     md = campaign.initial.md
     n_copies = len(campaign.initial.cells) * campaign.initial.copies
@@ -297,7 +286,7 @@ def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames]) -> list
     for stage in campaign.explore.stages:
         n_walks = stage.n_walks * len(stage.conditions)
         facts.append(
-            f"stage {stage.name}: {stage.ensemble}, {_matrix(stage)}; {n_walks} walks of {stage.n_steps} steps, "
+            f"stage {stage.name}: {stage.ensemble}, {stage.matrix}; {n_walks} walks of {stage.n_steps} steps, "
             f"{n_walks * stage.n_frames} frames a pass"
         )
     window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"

@@ -241,7 +241,7 @@ def reduce_walk(
         How it ended.
     """
     stage = campaign.stage(task.parameters["stage"])
-    outside = _outside(campaign, frames, walk.max_devi_f, limits)
+    outside = _outside(campaign, frames, limits.sel)
     kind = select.classify_walk(
         walk.max_devi_f,
         n_planned=stage.n_frames,
@@ -277,24 +277,15 @@ def _first_bad_step(stage: Stage, walk: lammps.WalkOutput, outside: tuple[int, s
     return 0 if len(walk.step) == 0 else int(walk.step[-1]) + stage.every
 
 
-def _outside(campaign: Campaign, frames: Frames, max_devi_f: FloatArray, limits: Limits) -> tuple[int, str] | None:
-    """Return the first frame past a geometry guard or past `sel`, and why.
-
-    Neighbours are counted where an overflow would matter or show: in every frame that may be labelled, in the densest
-    and in the last.
-    """
+def _outside(campaign: Campaign, frames: Frames, sel: tuple[int, ...]) -> tuple[int, str] | None:
+    """Return the first frame past a geometry guard or past `sel`, and why."""
     if len(frames) == 0:
         return None
     outside = geometry.first_outside(frames, campaign.select.guards)
     inside = frames[: outside[0]] if outside is not None else frames
-    if len(inside) == 0:
-        return outside
-    least = -np.inf if campaign.select.audit_frames else limits.window[0]
-    may_be_labelled = np.flatnonzero(max_devi_f[: len(inside)] >= least).tolist()
-    for k in sorted({int(np.argmin(inside.volume)), len(inside) - 1, *may_be_labelled}):
-        most = geometry.most_neighbours(inside[k], campaign.train.descriptor.rcut, campaign.type_map)
-        if (most > np.array(limits.sel)).any():
-            return k, f"{most.tolist()} neighbours within the cutoff, sel holds {list(limits.sel)}"
+    full = geometry.first_overflow(inside, campaign.train.descriptor.rcut, campaign.type_map, sel)
+    if full is not None:
+        return full[0], f"{full[1].tolist()} neighbours within the cutoff, sel holds {list(sel)}"
     return outside
 
 

@@ -142,7 +142,8 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
     end = loop.verdict(store)
     assert end is not None  # export wants an ended campaign
     reference = store.fingerprint(last.index)
-    window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"
+    asked = next((r.selection for r in reversed(iterations) if r.selection is not None), campaign.select)
+    window = f"{asked.f_lo:g} to {asked.f_hi:g} eV/Å"
     engine = f"{reference['calculator']} {reference['version']}, functional {reference['functional']}"
     learnt = last.labelling if campaign.final.n_steps is not None else iterations[ensemble.trained_in].labelling
     deterministic = campaign.label.reference.deterministic
@@ -164,19 +165,24 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
         "## Region explored",
         "",
     ]
-    for stage in campaign.explore.stages:
-        temperatures = ", ".join(f"{t:g}" for t in stage.temperatures_K)
-        pressures = ", ".join(f"{p:g}" for p in stage.pressures_bar)
-        lines.append(
-            f"- {stage.name}: {stage.ensemble}, {temperatures} K" + (f", {pressures} bar" if pressures else "")
-        )
+    lines += [f"- {stage.name}: {stage.ensemble}, {stage.matrix}" for stage in campaign.explore.stages]
     lines += ["", "## Held-out errors (whole trajectories, never trained on)", ""]
-    heads = ("member", "frames", "force RMSE (eV/Å)", "force MAE (eV/Å)", "energy RMSE (meV/atom)", "steps", "sha256")
+    heads = (
+        "member",
+        "frames",
+        "force RMSE (eV/Å)",
+        "force MAE (eV/Å)",
+        "force P99 (eV/Å)",
+        "energy RMSE (meV/atom)",
+        "steps",
+        "sha256",
+    )
     lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for m in ensemble.members:
         if m.held_out is not None:
             e = m.held_out
-            numbers = f"{e.force_rmse:.4f} | {e.force_mae:.4f} | {e.energy_rmse_meV_per_atom:.2f}"
+            p99 = "-" if e.force_p99 is None else f"{e.force_p99:.4f}"
+            numbers = f"{e.force_rmse:.4f} | {e.force_mae:.4f} | {p99} | {e.energy_rmse_meV_per_atom:.2f}"
             lines.append(f"| {m.index} | {e.n_frames} | {numbers} | {m.n_steps} | {m.sha256[:16]}... |")
     lines += ["", "## Iterations", "", "| iteration | verdict | data set |", "|---|---|---|"]
     for record in iterations:

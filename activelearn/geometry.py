@@ -40,22 +40,28 @@ def shortest_allowed(guards_json: str, kinds: tuple[str, ...]) -> FloatArray:
 
 def too_close(frame: Frames, guards: Guards) -> str | None:
     """Return the pair of a one-frame Frames that is closer than the guards allow, such as ``P-S 1.02 Å``, or None."""
+    found = first_too_close(frame, guards)
+    return None if found is None else found[1]
+
+
+def first_too_close(frames: Frames, guards: Guards) -> tuple[int, str] | None:
+    """Return the first frame with a pair that is closer than the guards allow, and the closest of them, or None."""
     from matscipy.neighbours import neighbour_list
 
-    kinds = tuple(sorted(set(frame.symbols)))
+    kinds = tuple(sorted(set(frames.symbols)))
     allowed = shortest_allowed(guards.model_dump_json(), kinds)
-    kind = np.array([kinds.index(symbol) for symbol in frame.symbols])
-    if allowed.max() <= 0.0:
-        return None
-    i, j, d = neighbour_list(
-        "ijd", cell=frame.cell[0], positions=frame.positions[0], pbc=frame.pbc, cutoff=float(allowed.max())
-    )
-    bad = np.flatnonzero(d < allowed[kind[i], kind[j]])
-    if len(bad) == 0:
-        return None
-    worst = bad[np.argmin(d[bad])]
-    pair = "-".join(sorted((frame.symbols[i[worst]], frame.symbols[j[worst]])))
-    return f"{pair} {d[worst]:.2f} Å"
+    kind = np.array([kinds.index(symbol) for symbol in frames.symbols])
+    cutoff = float(allowed.max())
+    for k in range(len(frames) if cutoff > 0.0 else 0):
+        i, j, d = neighbour_list(
+            "ijd", cell=frames.cell[k], positions=frames.positions[k], pbc=frames.pbc, cutoff=cutoff
+        )
+        bad = np.flatnonzero(d < allowed[kind[i], kind[j]])
+        if len(bad):
+            worst = bad[np.argmin(d[bad])]
+            pair = "-".join(sorted((frames.symbols[i[worst]], frames.symbols[j[worst]])))
+            return k, f"{pair} {d[worst]:.2f} Å"
+    return None
 
 
 def first_outside(frames: Frames, guards: Guards) -> tuple[int, str] | None:
@@ -64,11 +70,7 @@ def first_outside(frames: Frames, guards: Guards) -> tuple[int, str] | None:
     The volume is compared with that of the first frame; angles are those of the cell.
     """
     outside = first_outside_box(frames.cell, guards)
-    for k in range(len(frames) if outside is None else outside[0]):
-        pair = too_close(frames[k], guards)
-        if pair is not None:
-            return k, pair
-    return outside
+    return first_too_close(frames if outside is None else frames[: outside[0]], guards) or outside
 
 
 def cell_angles(cell: FloatArray) -> FloatArray:
@@ -89,6 +91,62 @@ def most_neighbours(frame: Frames, rcut: float, type_map: Sequence[str]) -> NDAr
     counts = np.bincount(i * n_kinds + kind[j], minlength=frame.n_atoms * n_kinds).reshape(frame.n_atoms, n_kinds)
     most: NDArray[np.int64] = counts.max(axis=0)
     return most
+
+
+#: How much farther than the cutoff :func:`first_overflow` looks, Å.
+_SKIN: Final = 3.0
+
+
+def first_overflow(
+    frames: Frames, rcut: float, type_map: Sequence[str], sel: Sequence[int]
+) -> tuple[int, NDArray[np.int64]] | None:
+    """Return the first frame of a walk in which an atom has more neighbours than `sel` holds, and the most by element.
+
+    Every frame is answered for, but few are looked at: a look tells how near the first neighbour is for which there is
+    no room, and until the atoms have moved so far that it could have come within the cutoff, all is well.
+    """
+    k = 0
+    while k < len(frames):
+        reach = _first_without_room(frames[k], rcut + _SKIN, type_map, sel)
+        if reach <= rcut:
+            return k, most_neighbours(frames[k], rcut, type_map)
+        unsafe = np.flatnonzero(_farthest_before(frames[k:], rcut) >= reach)
+        k += max(1, int(unsafe[0])) if len(unsafe) else len(frames)
+    return None
+
+
+def _first_without_room(frame: Frames, cutoff: float, type_map: Sequence[str], sel: Sequence[int]) -> float:
+    """Return the smallest distance (Å) of a neighbour that `sel` has no room for, at most `cutoff`."""
+    from matscipy.neighbours import neighbour_list
+
+    i, j, d = neighbour_list("ijd", cell=frame.cell[0], positions=frame.positions[0], pbc=frame.pbc, cutoff=cutoff)
+    n_kinds = len(type_map)
+    kind = np.array([list(type_map).index(symbol) for symbol in frame.symbols])
+    group = i * n_kinds + kind[j]
+    n_of_group = np.bincount(group, minlength=frame.n_atoms * n_kinds)
+    room = np.tile(np.array(sel), frame.n_atoms)
+    full = np.flatnonzero(n_of_group > room)
+    if len(full) == 0:
+        return cutoff
+    sorted_d = d[np.lexsort((d, group))]
+    begin = np.cumsum(n_of_group) - n_of_group
+    return float(sorted_d[begin[full] + room[full]].min())
+
+
+def _farthest_before(frames: Frames, rcut: float) -> FloatArray:
+    """Return (n_frames,) how far apart, at the most, two atoms were in frame 0 that are within `rcut` in each frame, Å.
+
+    With fractions s and cells h (rows), a distance vector v of frame t was v h_t^-1 h_0 less how far the two atoms have
+    moved against the lattice, in the metric of h_0.
+    """
+    fractions = np.linalg.solve(frames.cell.transpose(0, 2, 1), frames.positions.transpose(0, 2, 1)).transpose(0, 2, 1)
+    moved = fractions - fractions[0]
+    moved -= np.round(moved) * np.array(frames.pbc)  # a dump wraps atoms into the cell
+    lengths = np.linalg.norm(moved @ frames.cell[0], axis=2)
+    two_farthest = np.partition(lengths, -2, axis=1)[:, -2:] if lengths.shape[1] > 1 else 2.0 * lengths
+    back = np.linalg.norm(np.linalg.solve(frames.cell, frames.cell[:1]), ord=2, axis=(1, 2))
+    farthest: FloatArray = back * rcut + two_farthest.sum(axis=1)
+    return farthest
 
 
 def neighbour_capacity(

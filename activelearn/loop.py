@@ -15,7 +15,7 @@ from activelearn.config import Campaign, Machine
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
-from activelearn.records import End, Ensemble, InitialData, Iteration, Labelling, Seconds, Selection
+from activelearn.records import End, Ensemble, InitialData, Iteration, Labelling, Prepared, Seconds, Selection
 from activelearn.store import Store
 from activelearn.store.files import file_sha256, publish_json
 from activelearn.tasks import Station, carry_out, gather
@@ -145,6 +145,7 @@ def close(store: Store, step: Step) -> None:
         campaign_sha256=store.campaign(i).sha256,
         versions={**versions(), fingerprint["calculator"]: fingerprint["version"]},
         selection=store.result("select", i, Selection) if store.is_sealed("select", i) else None,
+        prepared=store.result("prepare", i, Prepared) if store.is_sealed("prepare", i) else None,
         initial=store.result("initial", i, InitialData) if store.is_sealed("initial", i) else None,
         labelling=store.result("label", i, Labelling),
         ensemble=store.result("train", i, Ensemble),

@@ -131,7 +131,7 @@ class InitialData(Record):
 
     @property
     def failed(self) -> tuple[WalkRecord, ...]:
-        """Trajectories that failed physically and gave no frames."""
+        """Trajectories that failed physically; what came before the failure is in the data."""
         return tuple(walk for walk in self.walks if walk.ended != "finished")
 
 
@@ -267,7 +267,8 @@ class Iteration(Record):
     campaign_sha256: str
     versions: dict[str, str]
     selection: Selection | None = None
-    initial: InitialData | None = Field(default=None, description="Of iteration 0: its trajectories.")
+    prepared: Prepared | None = Field(default=None, description="Where there was initial data: its relaxed starts.")
+    initial: InitialData | None = Field(default=None, description="Where there was any: its trajectories.")
     labelling: Labelling
     ensemble: Ensemble
     seconds: dict[str, Seconds]

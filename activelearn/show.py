@@ -168,10 +168,8 @@ def status_table(found: dict[str, Any]) -> None:
     console.print("F RMSE: held-out forces, eV/Å; out: frames out of the region; engine: share of wall")
     for row in found["iterations"]:
         console.print(f"{row['index']:>2}  {', '.join(row['stages']) or 'initial'}: {row['verdict']}", soft_wrap=True)
-        for name, ended in row["initial_failed"].items():
-            console.print(f"      initial trajectory {name} gave no frames: {ended}", soft_wrap=True)
-        for reason, n in row["refused"].items():
-            console.print(f"      {n} refused: {reason}", soft_wrap=True)
+        for note in _notes(row):
+            console.print(f"      {note}", soft_wrap=True)
     matrix_table(console, found["iterations"])
     held_out_table(console, found["iterations"])
     if found["calibration"] is not None:
@@ -181,6 +179,15 @@ def status_table(found: dict[str, Any]) -> None:
             console.print(f"at work: iteration {work['iteration']} {work['station']} {work['done']}/{work['total']}")
     if found["message"] and not found["converged"]:  # else the last line above has said it
         console.print(found["message"], soft_wrap=True)
+
+
+def _notes(row: dict[str, Any]) -> list[str]:
+    """Return what else is to be said of an iteration: nothing is dropped in silence."""
+    return [
+        *(f"start {line}" for line in row["not_relaxed"]),
+        *(f"initial trajectory {name}: {ended}" for name, ended in row["initial_failed"].items()),
+        *(f"{n} refused: {reason}" for reason, n in row["refused"].items()),
+    ]
 
 
 def matrix_table(console: Any, iterations: list[dict[str, Any]]) -> None:  # noqa: ANN401 - rich is imported late

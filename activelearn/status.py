@@ -86,6 +86,12 @@ def _iteration(record: Iteration) -> dict[str, Any]:
         "cells": [cell.model_dump() for cell in selection.cells] if selection is not None else [],
         "labelled": labelling.labelled,
         "refused": labelling.refused,
+        "not_relaxed": [
+            f"{system.name}: {ended}"
+            for system in (record.prepared.systems if record.prepared is not None else ())
+            for ended in system.ended
+            if ended not in {"relaxed", "as packed"}
+        ],
         "initial_failed": {walk.id: walk.ended for walk in record.initial.failed} if record.initial is not None else {},
         "labels_computed": labelling.labels_computed,
         "labels_adopted": labelling.labels_adopted,

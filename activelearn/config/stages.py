@@ -223,6 +223,17 @@ class Stage(Section):
         return [Condition(a, b, p) for (a, b), p in product(heats, self.pressures_bar or (None,))]
 
     @property
+    def matrix(self) -> str:
+        """The axes of the matrix in words."""
+        heats = [f"{t:g}" for t in self.temperatures_K] + [f"{a:g} to {b:g}" for a, b in self.ramps_K]
+        parts = [f"{', '.join(heats)} K"]
+        if self.pressures_bar:
+            parts.append(f"{', '.join(f'{p:g}' for p in self.pressures_bar)} bar")
+        if self.deformations:
+            parts.append(f"{', '.join(self.deformations)} to {', '.join(f'{s:+g}' for s in self.strains)}")
+        return " x ".join(parts) + (", from frames of the data set" if self.start == "dataset" else "")
+
+    @property
     def n_frames(self) -> int:
         """Frames that one walk should evaluate (step 0 included)."""
         return self.n_steps // self.every + 1
