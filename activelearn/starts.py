@@ -43,8 +43,9 @@ def _read(seed: str, sha256: str | None) -> Frames:  # noqa: ARG001 - the checks
     return Frames.from_ase([seeds.load_structure(seed, Path.cwd())]).without_labels()
 
 
+@lru_cache(maxsize=128)
 def supercell(system: System, cell: Frames, min_height_A: float) -> Frames:
-    """Return the repetition of a unit cell that the system asks for, as one frame."""
+    """Return the repetition of a unit cell that the system asks for, as one frame; built once, for every walk asks."""
     array = cell.cell[0]
     if system.n_atoms is not None:
         factors = factors_for_atoms(array, cell.n_atoms, system.n_atoms, min_height_A)

@@ -87,7 +87,7 @@ def test_check_shows_what_will_be_done(tmp_path):
     assert lines[-1] == "ok: activelearn run tiny.yaml"
     assert "systems: Cu32 (32 atoms)" in lines
     assert "initial: 6 trajectories, 18 labels by ase.calculators.emt:EMT (none)" in lines
-    assert "stage warm: nvt at 200 K, 4 walks of 20 steps, 44 frames a pass" in lines
+    assert "stage warm: nvt, 200 K; 4 walks of 20 steps, 44 frames a pass" in lines
     assert "window: 0.1 to 0.24 eV/Å, at most 8 labels an iteration" in lines
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.yaml", "tiny.yaml"], "check leaves nothing behind"
 

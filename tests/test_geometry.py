@@ -18,6 +18,7 @@ from activelearn.geometry import (
     deformed,
     first_outside,
     first_outside_box,
+    first_overflow,
     most_neighbours,
     neighbour_capacity,
     shortest_allowed,
@@ -215,6 +216,29 @@ def test_an_atom_far_outside_its_cell_is_wrapped():
     near = dimer(1.02, at=9.5)
     far = Frames(near.symbols, near.cell, near.positions + np.array([[[50.0, -30.0, 0.0], [0.0, 0.0, 70.0]]]))
     assert too_close(far, Guards()) == too_close(near, Guards()) == "P-S 1.02 Å"
+
+
+@pytest.mark.parametrize("amplitude_A", [0.05, 0.3])
+@pytest.mark.parametrize("quantile", [0.5, 0.95, 1.0])
+def test_the_first_overflow_of_a_walk_is_that_of_counting_every_frame(amplitude_A, quantile):
+    """Frames are passed over where no neighbour can have come near enough: not one too many, wrapped atoms or not."""
+    rng = np.random.default_rng(3)
+    symbols, n = ("Na", "P", "S", "S") * 6, 40
+    steps = rng.normal(0.0, amplitude_A, (n, 24, 3))
+    strain = np.linspace(0.0, -0.2, n)[:, None, None] * np.array([[1.0, 0.3, 0.0], [0.0, 0.0, 0.2], [0.0, 0.0, 0.5]])
+    cell = np.array([[9.0, 0.0, 0.0], [1.0, 8.0, 0.0], [-1.0, 2.0, 8.5]]) @ (np.eye(3) + strain)
+    fractions = (rng.random((24, 3)) + (np.cumsum(steps, axis=0) @ np.linalg.inv(cell[0]))) % 1.0
+    frames = Frames(symbols, cell, fractions @ cell)
+    kinds = ["Na", "P", "S"]
+    most = np.array([most_neighbours(frames[k], 4.0, kinds) for k in range(n)])
+    sel = np.quantile(most, quantile, axis=0).astype(int).tolist()
+    full = np.flatnonzero((most > sel).any(axis=1))
+    found = first_overflow(frames, 4.0, kinds, sel)
+    assert (found is None) == (len(full) == 0)
+    if quantile < 0.9:
+        assert found is not None
+    if found is not None:
+        assert (found[0], found[1].tolist()) == (full[0], most[full[0]].tolist())
 
 
 # --- deformation ------------------------------------------------------------------------------------------------------

@@ -278,8 +278,8 @@ def test_kills_at_any_moment(undisturbed, tmp_path, random_seed):
 
 def at_work_on_training(store: Store):
     """Return a condition: a training of iteration 0 has begun in a new scratch folder."""
-    before = set(store.folder.glob("scratch/000-train-*/input.json"))
-    return lambda: bool(set(store.folder.glob("scratch/000-train-*/input.json")) - before)
+    before = set(store.folder.glob("scratch/000-train-*/attempt-1/input.json"))
+    return lambda: bool(set(store.folder.glob("scratch/000-train-*/attempt-1/input.json")) - before)
 
 
 def test_ctrl_c_sigterm_and_two_drivers(tmp_path):
