@@ -173,15 +173,18 @@ def attempts(campaign: Campaign, task: Task) -> Iterator[deepmd.TrainingRun]:
 def training_data(campaign: Campaign, store: Store, station: str, up_to: int, slot: Slot) -> tuple[list[Path], float]:
     """Return the data set as deepmd/npy systems, and the loss beyond which a training on it has diverged.
 
-    Written once for all members (at paper size it is hundreds of MB), in scratch: first come, first to publish.
+    Written once for all members (at paper size it is hundreds of MB), in scratch: first come, first to publish. Its
+    name is the checksum of the data, for scratch that is kept may be older than a campaign that was set back.
     """
-    folder = store.shared_scratch(slot.machine, station, up_to)
+    sha256 = store.result("label", up_to, Labelling).dataset_sha256
+    folder = store.shared_scratch(slot.machine, station, up_to) / f"data-{sha256[:16]}"
     with _writing:
         if not folder.is_dir():
             parts = store.dataset(up_to)
             made = store.scratch(slot.machine, f"data-{up_to:03d}")
             write_deepmd(parts, made, campaign.type_map)
             (made / _BOUND).write_text(json.dumps(deepmd.loss_bound(campaign.train.prefactors, parts)))
+            folder.parent.mkdir(exist_ok=True)
             with contextlib.suppress(OSError):  # another process was first
                 made.rename(folder)
             store.drop_scratch(made, slot.machine)

@@ -245,7 +245,25 @@ def trainable(tmp_path, campaign, **changes):
     publish_json(store.iteration_folder(0) / "sel.json", [80])
     store.seal_frames(store.dataset_file(0), [rattled_copper(6)])
     store.seal_frames(store.held_out_file(0), [rattled_copper(2, random_seed=1)])
+    labelling(store, 0, 6)
     return store
+
+
+def test_members_share_their_data_and_data_that_scratch_has_kept_from_before_is_not_taken(tmp_path, campaign):
+    """A campaign that was set back gets other data for the same iteration."""
+    slot = Slot(Machine(name="test", keep_scratch=True), tmp_path)
+    store = trainable(tmp_path, campaign)
+    first = train.training_data(campaign, store, "train", 0, slot)
+    assert train.training_data(campaign, store, "train", 0, slot) == first
+    assert len(list((tmp_path / "trainable" / "scratch").rglob("energy.npy"))) == 1
+    store.sealed("label", 0).unlink()
+    store.dataset_file(0).unlink()
+    again = Store.open(store.folder)
+    again.seal_frames(again.dataset_file(0), [rattled_copper(3)])
+    again.seal("label", 0, store.result("label", 0, Labelling).model_copy(update={"dataset_sha256": "1"}))
+    (system,), _ = train.training_data(campaign, again, "train", 0, slot)
+    assert system not in first[0]
+    assert len(np.load(system / "set.000" / "energy.npy")) == 3
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ one line per ten iterations.
 import os
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import idle_engines
@@ -75,7 +76,7 @@ def measured(store, iteration: int) -> Row:
 
 @pytest.fixture
 def replay(tmp_path, monkeypatch):
-    """Run a campaign with idle engines; return its store, how it ended, and a row per iteration (before the first: -1)."""
+    """Run a campaign with idle engines; return its store, how it ended, and a row per iteration (first row: before)."""
     idle_engines.install(monkeypatch)
 
     def run(campaign):
@@ -100,7 +101,7 @@ def show(rows: list[Row], every: int) -> None:
     """Print a table: one line per so many iterations, iteration 0 and the final models apart."""
     print("\n iterations   wall s/it    CPU s/it   files      MB   RSS MB")
     marks = [-1, 0, *range(every, rows[-2].iteration, every), rows[-2].iteration, rows[-1].iteration]
-    for begin, end in zip(marks, marks[1:], strict=False):
+    for begin, end in pairwise(marks):
         before, after = rows[begin + 1], rows[end + 1]
         n = end - begin
         wall, cpu = (after.wall_s - before.wall_s) / n, (after.cpu_s - before.cpu_s) / n
