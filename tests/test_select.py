@@ -248,10 +248,11 @@ def test_a_walk_that_broke_after_it_left_the_region_did_not_just_leave_it():
 # --- the station on fabricated walks ----------------------------------------------------------------------------------
 
 
-def fabricate(store, campaign, walks, stages=("cold",), iteration=1, describe=None, systems=()):
+def fabricate(store, campaign, walks, stages=("cold",), iteration=1, *, describe=None, systems=()):
     """Publish walks as explore does. `walks`: (stage, deviations, outside_from) each; frames carry their step in x.
 
-    `systems` says at which system each walk began; `describe` gives the descriptors of the frames of a walk from its number and the steps.
+    `systems` says at which system each walk began; `describe` gives the descriptors of the frames of a walk from its
+    number and the steps.
     """
     tasks = []
     for i, (stage, _, _) in enumerate(walks):

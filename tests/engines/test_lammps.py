@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from activelearn.config import BOOKKEEPING, Condition, Machine, Stage
+from activelearn.config import Condition, Machine, Stage
 from activelearn.engines import lammps
 from activelearn.engines.lammps import (
     Drive,
