@@ -310,8 +310,9 @@ def table(outcome: Outcome, metric: str) -> str:
         gap = curves["diverse"][:, k] - curves["random"][:, k]
         low, high = interval(gap[resampled(design.n_seeds)].mean(axis=1))
         lines.append(f"| {n} | {cells[0]} | {cells[1]} | {gap.mean():+.0f} [{low:+.0f}, {high:+.0f}] |")
-    for picker, (value, low, high) in answer(outcome, metric).items():
-        lines.append(f"{picker}: {value:.0f} labels [{low:.0f}, {high:.0f}] for what random has at {design.sizes[-1]}")
+    for picker, found in answer(outcome, metric).items():
+        needed, fewest, most = (f"{'<= ' if n == design.sizes[0] else ''}{n:.0f}" for n in found)
+        lines.append(f"{picker}: {needed} labels [{fewest}, {most}] for what random has at {design.sizes[-1]}")
     return "\n".join(lines)
 
 
