@@ -8,8 +8,11 @@ import json
 import yaml
 from pydantic import Field, NonNegativeInt, model_validator
 
+from activelearn.config.benchmark import Benchmark
 from activelearn.config.exploring import Initial, System
+from activelearn.config.glass import Glass
 from activelearn.config.labelling import Label
+from activelearn.config.potential import Potential
 from activelearn.config.section import Name, Section
 from activelearn.config.selecting import Select, Stop
 from activelearn.config.stages import Explore, Stage
@@ -30,6 +33,9 @@ class Campaign(Section):
     train: Train = Train()
     stop: Stop = Stop()
     final: FinalModels = FinalModels()
+    glass: Glass | None = Field(default=None, description="Melt-quench with the final models; null: none.")
+    benchmark: Benchmark | None = Field(default=None, description="What is measured of them; null: nothing.")
+    potentials: tuple[Potential, ...] = Field(default=(), description="Others, put to the same glass and benchmark.")
 
     @model_validator(mode="after")
     def _check(self) -> Campaign:

@@ -114,7 +114,7 @@ class Reference(Section):
             return self
         if self.includes_dispersion:
             raise ValueError("d3 on a reference with includes_dispersion: true - wanted dispersion once, not twice")
-        if _plain(self.d3.method) != _plain(self.functional):
+        if plain_functional(self.d3.method) != plain_functional(self.functional):
             raise ValueError(
                 f"d3.method {self.d3.method} on functional {self.functional} - wanted D3 with the parameters of the "
                 "functional that it is added to"
@@ -124,11 +124,13 @@ class Reference(Section):
     @model_validator(mode="after")
     def _functional_is_the_one_that_is_run(self) -> Reference:
         xc = (self.gpaw and self.gpaw.xc) or self.functional
-        if _plain(xc) != _plain(self.functional) and "+" not in xc:  # GGA_X_...+GGA_C_...: libxc's own words
+        if (
+            plain_functional(xc) != plain_functional(self.functional) and "+" not in xc
+        ):  # GGA_X_...+GGA_C_...: libxc's own words
             raise ValueError(f"gpaw.xc {xc} but functional {self.functional} - wanted the same")
         if self.vasp is not None:
             named = {"GGA", "METAGGA", "LHFCALC", "LDAU"} & self.vasp.incar.keys()
-            if (_plain(self.functional) == "pbe") is bool(named):
+            if (plain_functional(self.functional) == "pbe") is bool(named):
                 raise ValueError(
                     f"functional {self.functional} with {sorted(named) or 'no GGA or METAGGA'} in vasp.incar - wanted "
                     "PBE (GGA = PE by default), or the tag of another functional"
@@ -136,7 +138,8 @@ class Reference(Section):
         return self
 
 
-def _plain(functional: str) -> str:
+def plain_functional(functional: str) -> str:
+    """Return the name of a functional without the marks that people write differently."""
     return functional.replace("-", "").replace("_", "").lower()
 
 

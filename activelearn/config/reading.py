@@ -7,31 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from activelearn.config.campaign import Campaign
+from activelearn.config.files import absolute, merged, preset_names, read_yaml, shipped
 from activelearn.config.labelling import Label
 from activelearn.config.machine import Machine
 from activelearn.config.messages import nearest, validated
+from activelearn.config.studying import resolved
 from activelearn.errors import ConfigError
 
 #: Sections of a campaign that may name a preset, and the folder of params/ it comes from.
 PRESET_SECTIONS: Final = ("initial", "explore", "select", "label", "train")
-
-
-#: The package's folder.
-PACKAGE: Final = Path(__file__).resolve().parent.parent
-
-
-def shipped(name: str) -> Path:
-    """Return the folder ``params`` or ``seeds``: inside the wheel, or beside the package in a checkout."""
-    inside = PACKAGE / "_shipped" / name
-    return inside if inside.is_dir() else PACKAGE.parent / name
-
-
-def preset_names(section: str) -> list[str]:
-    """Return the presets of a section of params/, sorted."""
-    return sorted(path.stem for path in (shipped("params") / section).glob("*.yaml"))
 
 
 def load_campaign(name_or_path: str | Path) -> Campaign:
@@ -43,7 +28,7 @@ def load_campaign(name_or_path: str | Path) -> Campaign:
         One line per problem, each ``where: what - wanted - next``.
     """
     path = find_campaign(name_or_path)
-    return _with_absolute_paths(parse_campaign(_read_yaml(path), where=str(path)), path.parent)
+    return _with_absolute_paths(parse_campaign(read_yaml(path), where=str(path)), path.parent)
 
 
 def find_campaign(name_or_path: str | Path) -> Path:
@@ -69,11 +54,16 @@ def parse_campaign(data: Any, *, where: str) -> Campaign:  # noqa: ANN401 - raw 
         raise ConfigError(
             f"{where}: not a mapping - wanted keys such as name, type_map, initial - see: activelearn init"
         )
-    merged = dict(data)
+    given = dict(data)
     for section in PRESET_SECTIONS:
-        if isinstance(merged.get(section), Mapping) and "preset" in merged[section]:
-            merged[section] = _with_preset(section, merged[section], where)
-    return validated(Campaign, merged, where)
+        if isinstance(given.get(section), Mapping) and "preset" in given[section]:
+            given[section] = _with_preset(section, given[section], where)
+    for section in ("glass", "benchmark"):
+        if given.get(section) is not None:
+            given[section] = resolved(section, given[section], Path(where))
+    if isinstance(given.get("potentials"), list):
+        given["potentials"] = [resolved("potential", one, Path(where)) for one in given["potentials"]]
+    return validated(Campaign, given, where)
 
 
 def _with_absolute_paths(campaign: Campaign, folder: Path) -> Campaign:
@@ -84,11 +74,11 @@ def _with_absolute_paths(campaign: Campaign, folder: Path) -> Campaign:
         for system in data[section]["systems"] or ():
             if system["packed"]:
                 geometry = system["packed"]["geometry"]
-                geometry |= {formula: _absolute(path, folder) for formula, path in geometry.items()}
+                geometry |= {formula: absolute(path, folder) for formula, path in geometry.items()}
                 sums = {formula: _checksum(Path(path)) for formula, path in geometry.items()}
                 system["packed"]["sha256"] = {f: s for f, s in sums.items() if s} | system["packed"]["sha256"]
             elif system["seed"] not in known:
-                system["seed"] = _absolute(system["seed"], folder)
+                system["seed"] = absolute(system["seed"], folder)
                 system["sha256"] = system["sha256"] or _checksum(Path(system["seed"]))
     _make_paths_absolute(data["label"]["reference"], folder)
     if data["label"]["ledger"]:
@@ -98,7 +88,7 @@ def _with_absolute_paths(campaign: Campaign, folder: Path) -> Campaign:
 
 def _make_paths_absolute(reference: dict[str, Any], folder: Path) -> None:
     for settings, keys in ((reference, ("python", "weights")), (reference["arguments"], reference["arguments"])):
-        settings |= {key: _absolute(settings[key], folder) for key in keys}
+        settings |= {key: absolute(settings[key], folder) for key in keys}
     if reference["vasp"]:
         place = Path(reference["vasp"]["potcar_dir"]).expanduser()
         reference["vasp"]["potcar_dir"] = str((folder / place).absolute())
@@ -118,7 +108,7 @@ def load_label(name_or_path: str | Path) -> Label:
     if not path.is_file():
         hint = nearest(str(name_or_path), preset_names("label"))
         raise ConfigError(f"label {name_or_path}: neither a YAML file nor a preset - {hint} - see params/label/")
-    data = _read_yaml(path)
+    data = read_yaml(path)
     if isinstance(data, Mapping) and "label" in data:
         return load_campaign(path).label
     if isinstance(data, Mapping) and "preset" in data:
@@ -132,14 +122,6 @@ def _checksum(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def _absolute(value: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
-    """Return the absolute path if `value` names a file that is there; anything else as it stands."""
-    if not isinstance(value, str) or not ("/" in value or Path(value).suffix):
-        return value
-    path = folder / Path(value).expanduser()
-    return str(path.absolute()) if path.is_file() else value
-
-
 def load_machine(name_or_path: str | Path = "local") -> Machine:
     """Read a machine profile from a YAML path or a preset's name."""
     path = Path(name_or_path)
@@ -148,10 +130,10 @@ def load_machine(name_or_path: str | Path = "local") -> Machine:
     if not path.is_file():
         hint = nearest(str(name_or_path), preset_names("machine"))
         raise ConfigError(f"machine {name_or_path}: neither a YAML file nor a preset - {hint} - see params/machine/")
-    machine = validated(Machine, _read_yaml(path), str(path))
+    machine = validated(Machine, read_yaml(path), str(path))
     folder = path.absolute().parent
     scratch = machine.scratch and str(folder / Path(machine.scratch).expanduser())
-    return machine.model_copy(update={"scratch": scratch, "python": _absolute(machine.python, folder)})
+    return machine.model_copy(update={"scratch": scratch, "python": absolute(machine.python, folder)})
 
 
 def difference(old: Campaign, new: Campaign) -> list[str]:
@@ -177,18 +159,6 @@ def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: AN
         yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
 
 
-def _read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"{path}{line}: {problem} - wanted YAML - mend that line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}) - wanted a YAML file - check the path") from error
-
-
 def _with_preset(section: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     path = shipped("params") / section / f"{given['preset']}.yaml"
     if not path.is_file():
@@ -196,14 +166,5 @@ def _with_preset(section: str, given: Mapping[str, Any], where: str) -> dict[str
         raise ConfigError(
             f"{where}: {section}.preset: unknown preset {given['preset']!r} - {hint} - see params/{section}/"
         )
-    merged: dict[str, Any] = _merged(_read_yaml(path), {key: value for key, value in given.items() if key != "preset"})
-    return merged
-
-
-def _merged(under: Any, over: Any) -> Any:  # noqa: ANN401 - raw YAML
-    if isinstance(under, Mapping) and isinstance(over, Mapping):
-        return {
-            key: _merged(under[key], over[key]) if key in under and key in over else over.get(key, under.get(key))
-            for key in [*under, *(key for key in over if key not in under)]
-        }
-    return over
+    found: dict[str, Any] = merged(read_yaml(path), {key: value for key, value in given.items() if key != "preset"})
+    return found

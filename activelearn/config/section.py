@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Element = Annotated[str, Field(pattern=r"^[A-Z][a-z]?$")]
 Pair = Annotated[str, Field(pattern=r"^[A-Z][a-z]?-[A-Z][a-z]?$")]
 BatchRule = Annotated[str, Field(pattern=r"^auto(:[1-9][0-9]*)?$")]
 

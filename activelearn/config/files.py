@@ -1,0 +1,62 @@
+"""Files of the configuration: where the presets are, reading YAML, and putting one mapping over another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from activelearn.errors import ConfigError
+
+#: The package's folder.
+PACKAGE: Final = Path(__file__).resolve().parent.parent
+
+
+def shipped(name: str) -> Path:
+    """Return the folder ``params`` or ``seeds``: inside the wheel, or beside the package in a checkout."""
+    inside = PACKAGE / "_shipped" / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def preset_names(section: str) -> list[str]:
+    """Return the presets of a section of params/, sorted."""
+    return sorted(path.stem for path in (shipped("params") / section).glob("*.yaml"))
+
+
+def absolute(value: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
+    """Return the absolute path if `value` names a file that is there; anything else as it stands."""
+    if not isinstance(value, str) or not ("/" in value or Path(value).suffix):
+        return value
+    path = folder / Path(value).expanduser()
+    return str(path.absolute()) if path.is_file() else value
+
+
+def read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML
+    """Return the content of a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"{path}{line}: {problem} - wanted YAML - mend that line") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}) - wanted a YAML file - check the path") from error
+
+
+def merged(under: Any, over: Any) -> Any:  # noqa: ANN401 - raw YAML
+    """Return `under` with the keys of `over` put over it, mapping by mapping."""
+    if isinstance(under, Mapping) and isinstance(over, Mapping):
+        return {
+            key: merged(under[key], over[key]) if key in under and key in over else over.get(key, under.get(key))
+            for key in [*under, *(key for key in over if key not in under)]
+        }
+    return over

@@ -1,0 +1,209 @@
+"""Glass: a composition series, how it is melted and quenched, and what its atoms are to the network."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from activelearn.config.packing import Formula, Packed
+from activelearn.config.section import Element, Fraction, Name, Pair, Section, want_different
+
+
+class Roles(Section):
+    """What each element is to the glass network."""
+
+    formers: dict[Element, PositiveInt] = Field(
+        min_length=1,
+        description="Network formers, and the charge of their unit without bridges: {P: 3} (PS4 3-), {Si: 4}.",
+    )
+    anions: tuple[Element, ...] = Field(min_length=1, description="Divalent anions, such as [S, O].")
+    modifiers: dict[Element, PositiveInt] = Field(default={}, description="Modifiers and their charge: {Na: 1}.")
+    carrier: Element | None = Field(default=None, description="The ion that conducts.")
+    coordination: PositiveInt = Field(default=4, description="Neighbours of a former that is no defect.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Roles:
+        twice = sorted((set(self.formers) & set(self.anions)) | (set(self.modifiers) & {*self.formers, *self.anions}))
+        if twice:
+            raise ValueError(f"{', '.join(twice)} has two roles - wanted one: former, anion or modifier")
+        if self.carrier is not None and self.carrier not in self.modifiers:
+            raise ValueError(f"carrier {self.carrier} - wanted one of the modifiers {sorted(self.modifiers)}")
+        return self
+
+
+class Composition(Section):
+    """One member of a series."""
+
+    x: float = Field(description="Its place on the axis of the series.")
+    units: dict[Formula, PositiveFloat] = Field(min_length=1, description="Amounts, such as {Na2S: 2, P2S5: 1}.")
+    density_g_cm3: PositiveFloat = Field(
+        description="Of the packing that the melt begins with (an NVT quench keeps it)."
+    )
+
+
+class Series(Section):
+    """Compositions along one axis, with the roles of their elements and the cutoffs of the analysis."""
+
+    name: Name
+    title: str = Field(description="As it stands in figures, such as Na4P2S7-xOx.")
+    compositions: tuple[Composition, ...] = Field(min_length=1)
+    roles: Roles
+    cutoffs_A: dict[Pair, PositiveFloat] = Field(
+        description="Bonds by pair, {P-S: 2.5}, and coordination shells, {Na-S: 3.5} (Å); a pair not named has none."
+    )
+    geometry: dict[Formula, str] = Field(default={}, description="xyz files of units packed as rigid molecules.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Series:
+        want_different("x", [composition.x for composition in self.compositions])
+        pairs = [frozenset(pair.split("-")) for pair in self.cutoffs_A]
+        if len(set(pairs)) < len(pairs):
+            raise ValueError("cutoffs_A names a pair twice (P-S and S-P are one)")
+        return self
+
+    def cutoff_A(self, a: str, b: str) -> float | None:
+        """Return the cutoff of a pair of elements, Å, or None."""
+        return self.cutoffs_A.get(f"{a}-{b}", self.cutoffs_A.get(f"{b}-{a}"))
+
+
+class Segment(Section):
+    """One leg of a schedule: an ensemble at a temperature, or along a ramp, for a time or at a rate."""
+
+    name: Name
+    ensemble: Literal["nvt", "npt-iso", "npt-aniso", "npt-tri"] = "nvt"
+    temperature_K: PositiveFloat
+    to_temperature_K: PositiveFloat | None = Field(default=None, description="At the end of a linear ramp.")
+    pressure_bar: float = Field(default=0.0, description="Of npt-*.")
+    ps: PositiveFloat | None = Field(default=None, description="How long (ps).")
+    rate_K_per_ps: PositiveFloat | None = Field(default=None, description="Of a ramp, instead of `ps`.")
+    n_frames: int = Field(
+        default=20, ge=1, description="Frames kept for the analyses, evenly spaced, the last included."
+    )
+    is_analysed: bool = Field(default=False, description="Density, g(r), network ... are averages over its frames.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Segment:
+        if (self.ps is None) == (self.rate_K_per_ps is None):
+            raise ValueError("wanted one of ps and rate_K_per_ps")
+        if self.rate_K_per_ps is not None and (
+            self.to_temperature_K is None or self.to_temperature_K == self.temperature_K
+        ):
+            raise ValueError("rate_K_per_ps wants a ramp: to_temperature_K, different from temperature_K")
+        return self
+
+    @property
+    def end_K(self) -> float:
+        """Temperature at its end."""
+        return self.temperature_K if self.to_temperature_K is None else self.to_temperature_K
+
+    @property
+    def duration_ps(self) -> float:
+        """How long it takes, ps."""
+        if self.ps is not None:
+            return self.ps
+        assert self.rate_K_per_ps is not None  # one of the two
+        return abs(self.end_K - self.temperature_K) / self.rate_K_per_ps
+
+    @property
+    def is_npt(self) -> bool:
+        """Whether the cell moves."""
+        return self.ensemble != "nvt"
+
+
+class Dynamics(Section):
+    """How the equations of motion are integrated: the same for every potential."""
+
+    timestep_fs: PositiveFloat = 1.0
+    temperature_damping_ps: PositiveFloat = 0.1
+    pressure_damping_ps: PositiveFloat = 1.0
+    thermo_every_ps: PositiveFloat = Field(
+        default=0.1, description="Rows of the thermo table, and evaluations of the force deviation."
+    )
+    restart_every_ps: PositiveFloat = Field(default=10.0, description="What a kill can cost of a segment.")
+    max_temperature_factor: PositiveFloat = Field(
+        default=4.0, description="Hotter than so many times the larger of target and 300 K: it has blown up."
+    )
+
+
+class Pore(Section):
+    """A sphere cut out of the finished glass, stoichiometry restored (Luo et al. 2024), and what follows."""
+
+    diameter_A: PositiveFloat = 14.0
+    segments: tuple[Segment, ...] = Field(min_length=1)
+    x: tuple[float, ...] | None = Field(default=None, description="Only of these compositions; null: of all.")
+
+
+class Relaxing(Section):
+    """Removing contacts of the packing before dynamics begin."""
+
+    fmax: PositiveFloat = Field(default=1.0, description="Largest force that may be left (eV/Å).")
+    max_steps: PositiveInt = 200
+
+
+class Glass(Section):
+    """Melt-quench of a series: cells, replicas, schedule."""
+
+    series: Series
+    x: tuple[float, ...] | None = Field(default=None, description="Only these compositions; null: all.")
+    n_atoms: PositiveInt | None = Field(default=None, description="Atoms aimed at; exact stoichiometry is solved.")
+    n_units: PositiveInt | None = Field(default=None, description="Formula units (the amounts of `units`), exactly.")
+    n_replicas: PositiveInt = 5
+    tolerance_A: PositiveFloat = Field(default=2.0, description="Of Packmol (Å).")
+    relax: Relaxing = Relaxing()
+    dynamics: Dynamics = Dynamics()
+    segments: tuple[Segment, ...] = Field(min_length=1)
+    cooling_rates_K_per_ps: tuple[PositiveFloat, ...] = Field(
+        default=(), description="Every glass once per rate, put in place of the rates of falling ramps."
+    )
+    pore: Pore | None = None
+    max_outside_share: Fraction = Field(
+        default=0.05, description="A path with a larger share of frames above f_hi makes the glass UNTRUSTED."
+    )
+    note: str = Field(default="", description="Where the schedule is from, and what of it is assumed.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Glass:
+        if (self.n_atoms is None) == (self.n_units is None):
+            raise ValueError("wanted exactly one of n_atoms and n_units")
+        known = {composition.x for composition in self.series.compositions}
+        unknown = sorted({*(self.x or ()), *((self.pore.x or ()) if self.pore else ())} - known)
+        if unknown:
+            raise ValueError(f"x = {unknown} - wanted compositions of series {self.series.name}: {sorted(known)}")
+        names = [s.name for s in (*self.segments, *(self.pore.segments if self.pore else ()))]
+        if len(set(names)) < len(names):
+            raise ValueError(f"segments want different names, got {names}")
+        if not any(segment.is_analysed for segment in self.segments):
+            raise ValueError("no segment with is_analysed: true - wanted one, such as the last at 300 K")
+        want_different("cooling_rates_K_per_ps", self.cooling_rates_K_per_ps)
+        if self.cooling_rates_K_per_ps and not any(
+            s.rate_K_per_ps and s.end_K < s.temperature_K for s in self.segments
+        ):
+            raise ValueError("cooling_rates_K_per_ps wants a falling ramp with rate_K_per_ps to put them in")
+        return self
+
+    @property
+    def compositions(self) -> tuple[Composition, ...]:
+        """The compositions that are made."""
+        return tuple(c for c in self.series.compositions if self.x is None or c.x in self.x)
+
+    def packed(self, composition: Composition) -> Packed:
+        """Return what Packmol packs of a composition."""
+        geometry = {formula: path for formula, path in self.series.geometry.items() if formula in composition.units}
+        return Packed(
+            units=composition.units,
+            n_atoms=self.n_atoms,
+            n_units=self.n_units,
+            density_g_cm3=composition.density_g_cm3,
+            tolerance_A=self.tolerance_A,
+            geometry=geometry,
+        )
+
+    def schedule(self, cooling_rate_K_per_ps: NonNegativeFloat | None = None) -> tuple[Segment, ...]:
+        """Return the segments, falling ramps at the given rate."""
+        return tuple(
+            s.model_copy(update={"rate_K_per_ps": cooling_rate_K_per_ps})
+            if cooling_rate_K_per_ps is not None and s.rate_K_per_ps is not None and s.end_K < s.temperature_K
+            else s
+            for s in self.segments
+        )

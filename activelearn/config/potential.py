@@ -1,0 +1,132 @@
+"""A potential: what drives molecular dynamics and statics in glass production and benchmarks, whoever made it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from activelearn.config.labelling import D3, Reference, plain_functional
+from activelearn.config.section import Element, Section
+
+Title = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ()._+-]*$", max_length=60)]
+#: One LAMMPS line: what would start a second command, or put anything anywhere, is refused.
+Line = Annotated[str, Field(pattern=r"^[^\n\r&;$`]+$")]
+
+
+class DeePMDModels(Section):
+    """One frozen DeePMD model, or an ensemble of which the first drives and all give the force deviation."""
+
+    models: tuple[str, ...] = Field(min_length=1, description="Frozen models (.pb).")
+    sha256: tuple[str, ...] = Field(default=(), description="Of the models; filled in when a potential is read.")
+    window: tuple[PositiveFloat, PositiveFloat] | None = Field(
+        default=None, description="Trust window (f_lo, f_hi) of an ensemble (eV/Å); null: deviations are not judged."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> DeePMDModels:
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError(f"window {list(self.window)} - wanted f_lo below f_hi, such as [0.15, 0.35]")
+        if self.window is not None and len(self.models) < 2:
+            raise ValueError("window with one model - wanted an ensemble of two or more, or no window")
+        return self
+
+
+class LammpsStyle(Section):
+    """Any pair style of LAMMPS in units metal."""
+
+    pair_style: Line = Field(description="What follows `pair_style`, such as: eam/alloy.")
+    pair_coeff: tuple[Line, ...] = Field(min_length=1, description="What follows each `pair_coeff`.")
+    elements: tuple[Element, ...] = Field(min_length=1, description="Elements, in the order of the atom types.")
+    files_sha256: dict[str, str] = Field(default={}, description="Of files named above; filled in when read.")
+
+
+class Potential(Section):
+    """One potential with the physics it declares; exactly one of `ase`, `deepmd` and `lammps` says what it is."""
+
+    name: Title = Field(description="As it stands in tables and figures.")
+    ase: Reference | None = Field(default=None, description="An ASE calculator, as in a campaign's label.reference.")
+    deepmd: DeePMDModels | None = None
+    lammps: LammpsStyle | None = None
+    functional: str | None = Field(default=None, description="Of deepmd and lammps: what it reproduces, such as PBE.")
+    includes_dispersion: bool | None = Field(default=None, description="Of deepmd and lammps: whether it is in it.")
+    d3: D3 | None = Field(default=None, description="Of deepmd and lammps: dispersion to be added.")
+    timestep_fs: PositiveFloat | None = Field(default=None, description="Instead of that of the schedule.")
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Potential:
+        kinds = [kind for kind in ("ase", "deepmd", "lammps") if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"got {kinds or 'none'} of ase, deepmd and lammps - wanted exactly one")
+        if self.ase is not None:
+            doubled = [key for key in ("functional", "includes_dispersion", "d3") if getattr(self, key) is not None]
+            if doubled:
+                raise ValueError(f"{', '.join(doubled)} beside ase - wanted inside `ase`, where the calculator stands")
+            if self.ase.engine != "ase":
+                raise ValueError(f"ase.engine {self.ase.engine} - wanted an ASE calculator: a static code drives no MD")
+        elif self.functional is None or self.includes_dispersion is None:
+            raise ValueError("wanted functional (PBE, r2SCAN, none ...) and includes_dispersion (true or false) of it")
+        return self
+
+    @model_validator(mode="after")
+    def _has_dispersion_once(self) -> Potential:
+        if self.d3 is not None and self.includes_dispersion:
+            raise ValueError("d3 on a potential with includes_dispersion: true - wanted dispersion once, not twice")
+        if self.d3 is not None and plain_functional(self.d3.method) != plain_functional(self.functional or ""):
+            raise ValueError(
+                f"d3.method {self.d3.method} on functional {self.functional} - wanted D3 with the parameters of the "
+                "functional that it is added to"
+            )
+        return self
+
+    @property
+    def slug(self) -> str:
+        """The name as part of file names."""
+        return re.sub(r"[^A-Za-z0-9.]+", "-", self.name).strip("-")
+
+    @property
+    def physics(self) -> str:
+        """Functional and dispersion in words: ``PBE + D3(zero)``."""
+        functional = self.functional if self.ase is None else self.ase.functional
+        has_it = self.includes_dispersion if self.ase is None else self.ase.includes_dispersion
+        d3 = self.d3 if self.ase is None else self.ase.d3
+        added = f" + D3({d3.damping})" if d3 is not None else " with dispersion" if has_it else ""
+        return f"{functional}{added}"
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """The trust window of an ensemble, eV/Å; None where no force deviation can be judged."""
+        return None if self.deepmd is None else self.deepmd.window
+
+    def statics(self, python: str | None = None) -> Reference:
+        """Return the ASE calculator that gives energies, forces and stress of this potential.
+
+        Parameters
+        ----------
+        python
+            Interpreter with deepmd-kit and lammps, where it is not this one.
+        """
+        if self.ase is not None:
+            return self.ase
+        shared: dict[str, Any] = {
+            "functional": self.functional,
+            "includes_dispersion": self.includes_dispersion,
+            "d3": self.d3,
+            "python": python,
+        }
+        if self.deepmd is not None:
+            arguments = {"model": self.deepmd.models[0]}
+            return Reference(calculator="deepmd.calculator:DP", arguments=arguments, package="deepmd-kit", **shared)
+        assert self.lammps is not None  # one of the three
+        arguments = {
+            "lmpcmds": [
+                f"pair_style {self.lammps.pair_style}",
+                *(f"pair_coeff {line}" for line in self.lammps.pair_coeff),
+            ],
+            "atom_types": {element: i for i, element in enumerate(self.lammps.elements, 1)},
+            "keep_alive": True,
+        }
+        return Reference(
+            calculator="ase.calculators.lammpslib:LAMMPSlib", arguments=arguments, package="lammps", **shared
+        )

@@ -1,0 +1,47 @@
+"""A study: potentials, the glasses they make, and what is measured of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import yaml
+from pydantic import Field, NonNegativeInt, model_validator
+
+from activelearn.config.benchmark import Benchmark, Cited
+from activelearn.config.glass import Glass
+from activelearn.config.potential import Potential
+from activelearn.config.section import Name, Section
+
+
+class Study(Section):
+    """All of a study; in a campaign, what follows the final models."""
+
+    name: Name
+    random_seed: NonNegativeInt = 1
+    potentials: tuple[Potential, ...] = Field(min_length=1)
+    glass: Glass | None = None
+    benchmark: Benchmark | None = None
+    cited: tuple[Cited, ...] = Field(default=(), description="Numbers that results stand beside.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Study:
+        slugs = [potential.slug.lower() for potential in self.potentials]
+        if len(set(slugs)) < len(slugs):
+            raise ValueError(f"potentials want different names, got {[p.name for p in self.potentials]}")
+        if self.glass is None and self.benchmark is None:
+            raise ValueError("neither glass nor benchmark - wanted one of them: there is nothing to do")
+        return self
+
+    def potential(self, name: str) -> Potential:
+        """Return the potential of this name."""
+        return next(potential for potential in self.potentials if potential.name == name)
+
+    def to_yaml(self) -> str:
+        """Return the resolved study; reading it back gives an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the resolved study."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
