@@ -106,6 +106,11 @@ class Segment(Section):
         return abs(self.end_K - self.temperature_K) / self.rate_K_per_ps
 
     @property
+    def is_quench(self) -> bool:
+        """Whether it cools at a rate, in whose place another may be put."""
+        return self.rate_K_per_ps is not None and self.end_K < self.temperature_K
+
+    @property
     def is_npt(self) -> bool:
         """Whether the cell moves."""
         return self.ensemble != "nvt"
@@ -176,9 +181,7 @@ class Glass(Section):
         if not any(segment.is_analysed for segment in self.segments):
             raise ValueError("no segment with is_analysed: true - wanted one, such as the last at 300 K")
         want_different("cooling_rates_K_per_ps", self.cooling_rates_K_per_ps)
-        if self.cooling_rates_K_per_ps and not any(
-            s.rate_K_per_ps and s.end_K < s.temperature_K for s in self.segments
-        ):
+        if self.cooling_rates_K_per_ps and not any(s.is_quench for s in self.segments):
             raise ValueError("cooling_rates_K_per_ps wants a falling ramp with rate_K_per_ps to put them in")
         return self
 
@@ -203,7 +206,7 @@ class Glass(Section):
         """Return the segments, falling ramps at the given rate."""
         return tuple(
             s.model_copy(update={"rate_K_per_ps": cooling_rate_K_per_ps})
-            if cooling_rate_K_per_ps is not None and s.rate_K_per_ps is not None and s.end_K < s.temperature_K
+            if cooling_rate_K_per_ps is not None and s.is_quench
             else s
             for s in self.segments
         )

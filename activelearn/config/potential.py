@@ -116,10 +116,10 @@ class Potential(Section):
             "python": python,
         }
         if self.deepmd is not None:
-            arguments = {"model": self.deepmd.models[0]}
-            return Reference(calculator="deepmd.calculator:DP", arguments=arguments, package="deepmd-kit", **shared)
+            model = {"model": self.deepmd.models[0]}
+            return Reference(calculator="deepmd.calculator:DP", arguments=model, package="deepmd-kit", **shared)
         assert self.lammps is not None  # one of the three
-        arguments = {
+        arguments: dict[str, Any] = {
             "lmpcmds": [
                 f"pair_style {self.lammps.pair_style}",
                 *(f"pair_coeff {line}" for line in self.lammps.pair_coeff),

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
-
 from activelearn.config.benchmark import Benchmark, Cited
 from activelearn.config.files import absolute, merged, preset_names, read_yaml, shipped
 from activelearn.config.glass import Glass, Series
 from activelearn.config.labelling import Reference
 from activelearn.config.messages import nearest, validated
 from activelearn.config.potential import Potential
+from activelearn.config.section import Section
 from activelearn.config.study import Study
 from activelearn.errors import ConfigError
 
@@ -35,10 +34,9 @@ _COLUMNS: Final = (
 )
 
 
-class _Numbers(BaseModel):
+class _Numbers(Section):
     """A file of cited numbers."""
 
-    model_config = ConfigDict(extra="forbid")
     cited: tuple[Cited, ...]
 
 
