@@ -285,14 +285,84 @@ class End(Record):
     message: str
 
 
+class MadeGlass(Record):
+    """One glass: how it was made and whether its path can be trusted."""
+
+    id: str
+    potential: str
+    x: float
+    replica: int
+    cooling_rate_K_per_ps: float | None = None
+    is_porous: bool = False
+    formula: str
+    n_atoms: int
+    ended: str = Field(description="'finished', or why not: 'non-finite', 'too hot' ...")
+    density_g_cm3: float | None = Field(default=None, description="Of the final structure.")
+    n_judged: int = Field(default=0, description="Frames with a force deviation; 0 without an ensemble and its window.")
+    outside_share: float | None = Field(default=None, description="Of them, those at or above f_hi.")
+    is_trusted: bool | None = Field(default=None, description="None: not judged, for there is no ensemble.")
+    resumed: int = Field(default=0, description="How often a segment went on from a restart file.")
+    structure: str = Field(default="", description="extxyz of the final structure, relative to the study folder.")
+    seconds: float = 0.0
+
+    @property
+    def stamp(self) -> str:
+        """What stands beside its numbers in every table and figure."""
+        if self.is_trusted is None:
+            return "not judged"
+        outside = f"{100 * (self.outside_share or 0.0):.1f} % of frames outside the window"
+        return outside if self.is_trusted else f"UNTRUSTED: {outside}"
+
+
+class Glasses(Record):
+    """All glasses of a study."""
+
+    glasses: tuple[MadeGlass, ...]
+
+    @property
+    def made(self) -> tuple[MadeGlass, ...]:
+        """Those that were finished."""
+        return tuple(glass for glass in self.glasses if glass.ended == "finished")
+
+
 class Result(Record):
     """One number of a benchmark, with all that makes it a result."""
 
-    name: str
+    name: str = Field(description="Such as density, P1, bulk_modulus, D_Na.")
     value: float
-    unit: str
-    uncertainty: float | None
-    n_samples: int
-    condition: dict[str, str | float] = Field(description="Composition, temperature, pressure, potential.")
+    unit: str = Field(description="'1' for a pure number, '%' for a share.")
+    uncertainty: float | None = Field(description="Standard error over replicas; None of a single value.")
+    n_samples: int = Field(description="Replicas (or frames, where the name says so).")
+    condition: dict[str, str | float] = Field(
+        description="potential, and what applies of x, temperature_K, crystal, pair, cooling_rate_K_per_ps, porous."
+    )
     reference_value: float | None = None
+    reference_uncertainty: float | None = None
     reference_source: str | None = None
+    stamp: str | None = Field(default=None, description="UNTRUSTED ..., not judged ...: see MadeGlass.stamp.")
+    note: str | None = Field(default=None, description="Such as 'not converged: MSD grows as t^0.4'.")
+
+
+class Curve(Record):
+    """One line of a figure; its numbers stand in ``curves.npz`` under ``key/x``, ``key/y`` and ``key/error``."""
+
+    key: str
+    name: str = Field(description="Such as rdf, msd, evolution, displacement.")
+    label: str = Field(description="Such as P-S, Na, P1.")
+    x_name: str = Field(description="With its unit: r (Å), t (ps), T (K).")
+    y_name: str
+    condition: dict[str, str | float]
+    stamp: str | None = None
+
+
+class Scoreboard(Record):
+    """Everything that a study has measured: what tables and figures are made of."""
+
+    study: str
+    series: str | None = None
+    potentials: tuple[str, ...]
+    physics: dict[str, str] = Field(description="Functional and dispersion of each potential.")
+    versions: dict[str, str]
+    results: tuple[Result, ...]
+    curves: tuple[Curve, ...]
+    problems: tuple[str, ...] = Field(default=(), description="What could not be measured, and why.")

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from activelearn.config import Campaign, Machine
+from activelearn.config import Machine
 from activelearn.engines.process import Slot, check_stop, is_stopping
 from activelearn.errors import EngineError, TaskFailed
 from activelearn.records import Plan, Record, Task
-from activelearn.store import Claim, Store, disk_errors
+from activelearn.store import Claim, Folder, disk_errors
 from activelearn.store.locks import HEARTBEAT_S
 
 log = logging.getLogger(__name__)
@@ -35,37 +35,37 @@ _WAIT_FOR_OTHERS_S: Final = 1.0
 
 @dataclass(frozen=True)
 class Station:
-    """One verb of the loop.
+    """One verb of the loop, of glass production or of benchmarks.
 
     Parameters
     ----------
     name
         Its folder in an iteration.
     plan
-        ``(campaign, store, iteration) -> tasks``: pure, all tasks, in a fixed order.
+        ``(settings, store, iteration) -> tasks``: pure, all tasks, in a fixed order; settings: the Campaign or Study.
     run
         ``(task, store, iteration, slot)``: carries out one task and publishes its product.
     gather
-        ``(campaign, store, iteration) -> record``: reads the products, publishes what belongs to the result, and
+        ``(settings, store, iteration) -> record``: reads the products, publishes what belongs to the result, and
         returns the record that is sealed.
     """
 
     name: str
-    plan: Callable[[Campaign, Store, int], list[Task]]
-    run: Callable[[Task, Store, int, Slot], None]
-    gather: Callable[[Campaign, Store, int], Record]
+    plan: Callable[[Any, Any, int], list[Task]]  # (Campaign, Store, int) or (Study, StudyStore, int)
+    run: Callable[[Task, Any, int, Slot], None]
+    gather: Callable[[Any, Any, int], Record]
 
 
-def frozen_plan(station: Station, store: Store, iteration: int, machine: Machine) -> Plan:
+def frozen_plan(station: Station, store: Folder, iteration: int, machine: Machine) -> Plan:
     """Return the plan of a station, freezing it if nobody has."""
     plan = store.plan(station.name, iteration)
     if plan is None:
-        tasks = station.plan(store.campaign(iteration), store, iteration)
+        tasks = station.plan(store.settings(iteration), store, iteration)
         plan = store.freeze_plan(station.name, iteration, tasks, machine.n_chunks(station.name))
     return plan
 
 
-def carry_out(station: Station, store: Store, iteration: int, machine: Machine, *, chunk: int | None = None) -> None:
+def carry_out(station: Station, store: Folder, iteration: int, machine: Machine, *, chunk: int | None = None) -> None:
     """Run the pending tasks of a plan (or of one chunk of it) on all slots of the machine.
 
     Returns when every task of the chunk is published, by us or by somebody else.
@@ -87,7 +87,7 @@ def carry_out(station: Station, store: Store, iteration: int, machine: Machine, 
         store.end_segment()
 
 
-def _work_off(station: Station, store: Store, plan: Plan, tasks: tuple[Task, ...], machine: Machine) -> None:
+def _work_off(station: Station, store: Folder, plan: Plan, tasks: tuple[Task, ...], machine: Machine) -> None:
     """Run rounds over what is pending until nothing is: tasks that others have claimed are waited for."""
     while pending := store.pending(plan, tasks):
         check_stop()
@@ -101,7 +101,7 @@ def _work_off(station: Station, store: Store, plan: Plan, tasks: tuple[Task, ...
             time.sleep(_WAIT_FOR_OTHERS_S)
 
 
-def gather(station: Station, store: Store, iteration: int, machine: Machine) -> None:
+def gather(station: Station, store: Folder, iteration: int, machine: Machine) -> None:
     """Seal the result of a station whose tasks are all published; damaged products are made again first."""
     if store.is_sealed(station.name, iteration):
         return
@@ -109,7 +109,7 @@ def gather(station: Station, store: Store, iteration: int, machine: Machine) -> 
     while damaged := store.damaged_products(plan):
         log.warning("%d damaged product(s) of %s put aside; they are made again", len(damaged), station.name)
         carry_out(station, store, iteration, machine)
-    store.seal(station.name, iteration, station.gather(store.campaign(iteration), store, iteration))
+    store.seal(station.name, iteration, station.gather(store.settings(iteration), store, iteration))
     store.drop_scratch(store.shared_scratch(machine, station.name, iteration), machine)
 
 
@@ -118,7 +118,7 @@ class _Work:
     """The queue that the slots of one chunk share."""
 
     station: Station
-    store: Store
+    store: Folder
     iteration: int
     machine: Machine
     queue: deque[Task]

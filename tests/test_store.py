@@ -194,9 +194,9 @@ def test_create_open_and_refuse(tmp_path, campaign):
 
 def test_a_kill_while_a_campaign_is_created_is_mended(tmp_path, campaign, monkeypatch):
     """Killed between the two files of a new campaign: the next create makes both, and the uuid is never missing."""
-    from activelearn.store import folder
+    from activelearn.store import campaign as module
 
-    real, calls = folder.publish, []
+    real, calls = module.publish, []
 
     def killed(path, content):
         if calls:
@@ -205,7 +205,7 @@ def test_a_kill_while_a_campaign_is_created_is_mended(tmp_path, campaign, monkey
         return real(path, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr(folder, "publish", killed)
+        patched.setattr(module, "publish", killed)
         with pytest.raises(KeyboardInterrupt):
             Store.create(tmp_path, campaign)
     assert len(Store.create(tmp_path, campaign).uuid) == 32
