@@ -15,3 +15,7 @@ EV_PER_A3_IN_BAR: Final = EV_PER_A3_IN_GPA * 1.0e4
 BOLTZMANN_EV_PER_K: Final = 8.617333262e-5
 #: 1 amu/Å^3 in g/cm^3.
 AMU_PER_A3_IN_G_PER_CM3: Final = 1.66053906660
+#: 1 amu (Å/ps)^2 in eV.
+AMU_A2_PER_PS2_IN_EV: Final = 1.0364269652680506e-4
+#: Nernst-Einstein: S/cm of 1 carrier/Å^3 with charge e and D = 1 Å^2/ps, times K.
+S_PER_CM_K: Final = 1.8592487783e5
