@@ -1,4 +1,4 @@
-"""The loop: explore, select, label, train, until the ensemble knows its region; then the final models.
+"""The loop: explore, select, label, train, until the ensemble knows its region; then final models, glass, benchmarks.
 
 The chain of stations is written once, here. The plain loop below calls it in a ``for``; the FireWorks edge
 (:mod:`activelearn.workflow`) calls the very same functions.
@@ -7,41 +7,48 @@ The chain of stations is written once, here. The plain loop below calls it in a 
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
-from activelearn import explore, geometry, initial, label, packing, prepare, select, starts, train
+from activelearn import explore, geometry, glass, initial, label, packing, prepare, select, starts, study, train
+from activelearn.benchmark import station as benchmark
 from activelearn.config import Campaign, Machine
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
 from activelearn.records import End, Ensemble, InitialData, Iteration, Labelling, Prepared, Seconds, Selection
-from activelearn.store import Store
+from activelearn.store import Store, StudyStore
 from activelearn.store.files import file_sha256, publish_json
+from activelearn.store.study import ONCE
 from activelearn.tasks import Station, carry_out, gather
 
 FIRST: Final = (prepare.STATION, initial.STATION, label.STATION, train.STATION)
 LOOP: Final = (explore.STATION, select.STATION, label.STATION, train.STATION)
 LAST: Final = (train.FINAL_STATION,)
-STATIONS: Final[dict[str, Station]] = {station.name: station for station in (*FIRST, *LOOP, *LAST)}
+STUDY: Final = (glass.STATION, benchmark.STATION)
+#: The parts of a campaign: an iteration, the final models, glasses and benchmarks of them.
+Part = Literal["loop", "final", "study"]
+STATIONS: Final[dict[str, Station]] = {station.name: station for station in (*FIRST, *LOOP, *LAST, *STUDY)}
 
 
 @dataclass(frozen=True)
 class Step:
-    """What comes next: the stations of one iteration, or the final models after it."""
+    """What comes next: the stations of one iteration, the final models after it, or the study of them."""
 
     iteration: int
     stations: tuple[Station, ...]
-    is_final: bool = False
+    part: Part = "loop"
+    place: StudyStore | None = field(default=None, compare=False)  # of a study: its folder
 
 
 def run_campaign(store: Store, machine: Machine) -> End:
     """Run a campaign to its end, or go on where it stood."""
     while (step := next_step(store)) is not None:
         begin(store, step, machine)
+        place = step.place or store
         for station in step.stations:
-            carry_out(station, store, step.iteration, machine)
-            gather(station, store, step.iteration, machine)
+            carry_out(station, place, step.iteration, machine)
+            gather(station, place, step.iteration, machine)
         close(store, step)
     end = verdict(store)
     assert end is not None  # there is no next step only after a verdict
@@ -55,20 +62,25 @@ def next_step(store: Store) -> Step | None:
         return Step(0, FIRST)
     last = opened[-1]
     if not store.iteration_file(last).is_file():
-        return step_of(store, last, is_final=False)
+        return step_of(store, last)
     if verdict(store) is None:
-        return step_of(store, last + 1, is_final=False)
-    return None if store.is_sealed("final", last) else step_of(store, last, is_final=True)
+        return step_of(store, last + 1)
+    if not store.is_sealed("final", last):
+        return step_of(store, last, part="final")
+    asked = study.of_campaign(store, store.latest_campaign())
+    if asked is None or study.is_done(place := study.place_of(store, last, asked), asked):
+        return None
+    return Step(ONCE, study.stations(asked), "study", place)
 
 
-def step_of(store: Store, iteration: int, *, is_final: bool) -> Step:
+def step_of(store: Store, iteration: int, *, part: Part = "loop") -> Step:
     """Return the step that a worker was told to work on.
 
     Systems (and isolated atoms and dimers) that were added to a running campaign make their initial data first, in an
     iteration of their own.
     """
-    if is_final:
-        return Step(iteration, LAST, is_final=True)
+    if part == "final":
+        return Step(iteration, LAST, part)
     return Step(iteration, FIRST if iteration == 0 or _has_new_data(store, iteration) else LOOP)
 
 
@@ -85,7 +97,9 @@ def _has_new_data(store: Store, iteration: int) -> bool:
 
 def begin(store: Store, step: Step, machine: Machine) -> None:
     """Seal an iteration to the latest campaign, to its reference and (the first) to its neighbour capacities."""
-    if step.is_final:
+    if step.place is not None and (asked := study.of_campaign(store, store.latest_campaign())) is not None:
+        study.begin(step.place, asked, machine, store)
+    if step.part != "loop":
         return
     folder = store.iteration_folder(step.iteration)
     if (folder / "campaign.yaml").is_file():
@@ -133,7 +147,9 @@ def neighbour_capacity(campaign: Campaign) -> tuple[int, ...]:
 def close(store: Store, step: Step) -> None:
     """Write the record of an iteration whose stations are all sealed."""
     i = step.iteration
-    if step.is_final:
+    if step.place is not None:
+        study.write_report(step.place)
+    if step.part != "loop":
         return
     if store.iteration_file(i).is_file():
         store.pack_products(i)  # a kill came between the record and the packing

@@ -28,7 +28,7 @@ def progress(store: Store) -> list[StationProgress]:
         return []
     last = opened[-1]
     found = []
-    for station in (*loop.step_of(store, last, is_final=False).stations, *loop.LAST):
+    for station in (*loop.step_of(store, last).stations, *loop.LAST):
         plan = store.plan(station.name, last)
         if plan is None or not plan.tasks:
             continue
@@ -54,7 +54,7 @@ def as_dict(store: Store) -> dict[str, Any]:
         "state": "ended" if step is None else "final models" if end is not None else "open",
         "converged": end.converged if end is not None else None,
         "message": end.message if end is not None else None,
-        "next": None if step is None else {"iteration": step.iteration, "is_final": step.is_final},
+        "next": None if step is None else {"iteration": step.iteration, "part": step.part},
         "at_work": [vars(p) for p in progress(store)] if step is not None else [],
         "calibration": None if (found := select.summary(store)) is None else found._asdict(),
         "iterations": [_iteration(record) for record in store.iterations()],

@@ -138,8 +138,8 @@ def test_the_records_are_those_of_iterations(grown):
 def test_the_kind_of_an_iteration_is_that_of_its_campaign_for_ever(grown):
     """However often the campaign is changed later, and when all is prepared."""
     store = grown[0]
-    assert loop.step_of(store, 3, is_final=False).stations == loop.FIRST
-    assert loop.step_of(store, 4, is_final=False).stations == loop.LOOP
+    assert loop.step_of(store, 3).stations == loop.FIRST
+    assert loop.step_of(store, 4).stations == loop.LOOP
     for station in ("prepare", "initial", "label", "train"):
         if station != "prepare":  # its systems are prepared now
             again = loop.STATIONS[station].plan(store.campaign(3), store, 3)

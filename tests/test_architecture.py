@@ -33,6 +33,7 @@ FLOORS = (
     {"starts", "inherited"},
     {"tasks"},
     {"prepare", "initial", "explore", "select", "label", "train"},
+    {"study"},
     {"loop"},
     {"workflow", "status"},
     {"show"},

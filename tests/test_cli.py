@@ -229,7 +229,7 @@ def test_status_of_a_campaign_that_has_just_begun(tmp_path):
     done = cli("status", "c", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert (found["state"], found["iterations"], found["next"]) == ("open", [], {"iteration": 0, "is_final": False})
+    assert (found["state"], found["iterations"], found["next"]) == ("open", [], {"iteration": 0, "part": "loop"})
     assert cli("status", "c", cwd=tmp_path).returncode == 0
 
 

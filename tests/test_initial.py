@@ -29,7 +29,7 @@ def labelled(tmp_path, slot):
 
     def make(campaign):
         store = Store.create(tmp_path / "campaign", campaign)
-        begin(store, step_of(store, 0, is_final=False), MACHINE)
+        begin(store, step_of(store, 0), MACHINE)
         for station in (prepare.STATION, initial.STATION, label.STATION):
             carry_out(station, store, 0, MACHINE)
             gather(station, store, 0, MACHINE)

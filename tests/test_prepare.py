@@ -37,7 +37,7 @@ def campaign_of(*systems, **initial_changes):
 def prepared(tmp_path, campaign):
     """Open iteration 0 and carry out its prepare station."""
     store = Store.create(tmp_path / "campaign", campaign)
-    step = step_of(store, 0, is_final=False)
+    step = step_of(store, 0)
     begin(store, step, MACHINE)
     carry_out(prepare.STATION, store, 0, MACHINE)
     gather(prepare.STATION, store, 0, MACHINE)

@@ -88,7 +88,7 @@ def test_after_a_change_it_goes_on(rescued, tmp_path):
     store.accept(settings.model_copy(update={"train": settings.train.model_copy(update={"n_steps": 100})}))
     step = loop.next_step(store)
     assert step is not None
-    assert (step.iteration, step.is_final) == (3, False)
+    assert (step.iteration, step.part) == (3, "loop")
     assert loop.verdict(store) is None
 
 

@@ -82,13 +82,13 @@ def test_a_crystal_added_to_the_initial_systems_reopens_it(store, fingerprints, 
         store.accept(campaign)
     systems = (*campaign.initial.systems, campaign.initial.systems[0].model_copy(update={"supercell": (2, 2, 3)}))
     assert is_asked_anew(store, with_initial(campaign, systems=systems))
-    assert loop.step_of(store, 1, is_final=False).stations == loop.FIRST
+    assert loop.step_of(store, 1).stations == loop.FIRST
 
 
 def test_isolated_atoms_added_to_the_initial_data_reopen_it(store, fingerprints, campaign):
     """Atoms of one element that fell into each other are what makes a person add them."""
     assert is_asked_anew(store, with_initial(campaign, isolated=Isolated()))
-    step = loop.step_of(store, 1, is_final=False)
+    step = loop.step_of(store, 1)
     assert step.stations == loop.FIRST
     loop.begin(store, step, Machine())
     tasks = loop.STATIONS["initial"].plan(store.campaign(1), store, 1)
@@ -98,7 +98,7 @@ def test_isolated_atoms_added_to_the_initial_data_reopen_it(store, fingerprints,
 def test_a_relaxation_that_is_asked_for_later_is_carried_out_first(store, fingerprints, campaign):
     loop.begin(store, Step(0, loop.FIRST), Machine())
     store.accept(with_initial(campaign, relax=Relax()))
-    step = loop.step_of(store, 1, is_final=False)
+    step = loop.step_of(store, 1)
     assert step.stations == loop.FIRST
     loop.begin(store, step, Machine())
     assert len(loop.STATIONS["prepare"].plan(store.campaign(1), store, 1)) == 1

@@ -180,12 +180,12 @@ def test_a_workflow_is_chunks_gathers_and_a_decision(store):
     assert parents["iter-000 label runchunk-3"] == ["iter-000 initial gather"]
     assert len(parents["iter-000 label gather"]) == 4
     assert parents["iter-000 decide decide"] == ["iter-000 train gather"]
-    assert built.metadata == {"campaign": store.uuid, "iteration": 0, "is_final": False}
+    assert built.metadata == {"campaign": store.uuid, "iteration": 0, "part": "loop"}
 
 
 def test_select_has_no_chunk(undisturbed):
     store = undisturbed[0]
-    built = build_workflow(store, loop.step_of(store, 2, is_final=False), Machine())
+    built = build_workflow(store, loop.step_of(store, 2), Machine())
     assert [fw.name for fw in built.fws if "select" in fw.name] == ["iter-002 select gather"]
 
 
@@ -203,19 +203,19 @@ def test_an_iteration_of_added_systems_has_the_stations_of_the_first(undisturbed
     assert gathers == [f"iter-003 {name} gather" for name in ("prepare", "initial", "label", "train")]
     store.open_iteration(3, store.latest_campaign())
     store.accept(old)
-    assert loop.step_of(Store(store.folder), 3, is_final=False).stations == loop.FIRST
+    assert loop.step_of(Store(store.folder), 3).stations == loop.FIRST
 
 
 def test_a_spec_names_a_place_and_nothing_that_could_grow(undisturbed):
     """Folder, iteration, station, chunk: no task ids, arrays or settings, and the same size however many tasks."""
     store = undisturbed[0]
-    built = build_workflow(store, loop.step_of(store, 1, is_final=False), Machine(chunks=CHUNKS))
+    built = build_workflow(store, loop.step_of(store, 1), Machine(chunks=CHUNKS))
     ids = {task.id for station in ("explore", "train") for task in store.plan(station, 1).tasks}
     for fw in built.fws:
         spec = fw.to_dict()["spec"]
         assert set(spec) <= {"_tasks", "_add_launchpad_and_fw_id", "_category", "_allow_fizzled_parents"}
         (task,) = spec["_tasks"]
-        assert set(task) <= {"_fw_name", "folder", "iteration", "is_final", "station", "chunk", "detours"}
+        assert set(task) <= {"_fw_name", "folder", "iteration", "part", "station", "chunk", "detours"}
         assert all(isinstance(value, str | int | bool) for value in task.values())
         text = json.dumps(fw.to_dict(), default=str)
         assert len(text) < 1500
@@ -246,7 +246,7 @@ def test_the_embedded_launchpads_are_apart_and_leave_fireworks_as_it_was():
     before = module.MongoClient, module.GRIDFS_FALLBACK_COLLECTION
     first, second = EmbeddedLaunchPad(), EmbeddedLaunchPad()
     assert (module.MongoClient, module.GRIDFS_FALLBACK_COLLECTION) == before
-    first.add_wf(Workflow([Firework(RunChunk({"folder": "/", "iteration": 0, "is_final": False}))]))
+    first.add_wf(Workflow([Firework(RunChunk({"folder": "/", "iteration": 0, "part": "loop"}))]))
     assert first.fireworks.count_documents({}) == 1
     assert second.fireworks.count_documents({}) == 0
 
@@ -277,7 +277,7 @@ def test_nothing_is_added_for_a_campaign_that_has_ended(undisturbed):
 
 
 def parameters(store: Store, **more) -> dict:
-    return {"folder": str(store.folder), "iteration": 1, "is_final": False, "station": "label", **more}
+    return {"folder": str(store.folder), "iteration": 1, "part": "loop", "station": "label", **more}
 
 
 def test_a_gather_asks_again_for_what_is_pending(at_label):
@@ -297,7 +297,7 @@ def test_a_gather_gives_up_after_its_last_detour(at_label):
 def test_a_detour_takes_up_what_a_lost_chunk_left(at_label, tmp_path, sessions, undisturbed):
     """A chunk that fizzled ran nothing; its gather runs all the same, and the detour labels the rest."""
     launchpad = EmbeddedLaunchPad()
-    step = loop.step_of(at_label, 1, is_final=False)
+    step = loop.step_of(at_label, 1)
     lost = Firework(RunChunk(parameters(at_label, station="nowhere", chunk=0)), name="lost")
     gather = Firework(
         Gather(parameters(at_label)), spec={"_allow_fizzled_parents": True}, parents=[lost], name="gather"
@@ -343,7 +343,7 @@ def test_on_a_shared_launchpad_an_error_fizzles_the_firework(at_label):
 
 def test_a_campaign_that_is_gone_is_said_so(tmp_path):
     with pytest.raises(ConfigError, match="no campaign here"):
-        RunChunk({"folder": str(tmp_path / "gone"), "iteration": 0, "is_final": False}).run_task({})
+        RunChunk({"folder": str(tmp_path / "gone"), "iteration": 0, "part": "loop"}).run_task({})
 
 
 def test_the_driver_needs_mongomock(monkeypatch):

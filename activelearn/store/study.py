@@ -11,13 +11,14 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 from typing import Final
 
 import yaml
 
-from activelearn.config import Study
+from activelearn.config import Potential, Study
 from activelearn.errors import ConfigError
 from activelearn.store.files import publish
 from activelearn.store.folder import Folder
@@ -54,12 +55,16 @@ class StudyStore(Folder):
         if not store.study_file.is_file():
             publish(store.folder / "uuid", uuid.uuid4().hex.encode())
             publish(store.study_file, study.to_yaml().encode())
-        if store.study.sha256 != study.sha256:
+        if not store.is_of(study):
             raise ConfigError(
                 f"{folder}: holds another study ({store.study.name}) - wanted the same, or an empty folder - choose "
                 "another --folder"
             )
         return store
+
+    def is_of(self, study: Study) -> bool:
+        """Return whether this folder holds that study."""
+        return self._sealed_study().sha256 == study.sha256
 
     @classmethod
     def open(cls, folder: Path) -> StudyStore:
@@ -84,10 +89,13 @@ class StudyStore(Folder):
 
     @property
     def study(self) -> Study:
-        """The resolved study."""
+        """The resolved study; models that it names from its own folder (those of a campaign) have absolute paths."""
         if self._study is None:
-            self._study = Study.model_validate(yaml.safe_load(self.study_file.read_text(encoding="utf-8")))
+            self._study = _with_absolute_models(self._sealed_study(), self.folder)
         return self._study
+
+    def _sealed_study(self) -> Study:
+        return Study.model_validate(yaml.safe_load(self.study_file.read_text(encoding="utf-8")))
 
     @property
     def uuid(self) -> str:
@@ -107,3 +115,13 @@ class StudyStore(Folder):
         folder = self.folder / "work" / f"{station}-{task_id}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def _with_absolute_models(study: Study, folder: Path) -> Study:
+    def absolute(potential: Potential) -> Potential:
+        if potential.deepmd is None:
+            return potential
+        models = tuple(os.path.normpath(folder / model) for model in potential.deepmd.models)
+        return potential.model_copy(update={"deepmd": potential.deepmd.model_copy(update={"models": models})})
+
+    return study.model_copy(update={"potentials": tuple(absolute(potential) for potential in study.potentials)})

@@ -138,7 +138,7 @@ def thermal_velocities(frame: Frames, temperature_K: float, rng: np.random.Gener
     kinetic = 0.5 * (masses[:, None] * v**2).sum() * AMU_A2_PER_PS2_IN_EV
     degrees = max(1, 3 * frame.n_atoms - 3)
     wanted = 0.5 * degrees * BOLTZMANN_EV_PER_K * temperature_K
-    return v * np.sqrt(wanted / kinetic) if kinetic > 0.0 else v
+    return np.asarray(v * np.sqrt(wanted / kinetic)) if kinetic > 0.0 else v
 
 
 def density(frame: Frames) -> FloatArray:

@@ -1,0 +1,145 @@
+"""A study carried out: glasses, then benchmarks, then tables and figures; on its own, or as the end of a campaign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from activelearn import glass, report
+from activelearn.benchmark import station as benchmark
+from activelearn.config import Campaign, DeePMDModels, Machine, Potential, Study, with_cited
+from activelearn.engines import reference
+from activelearn.engines.process import Slot
+from activelearn.errors import ConfigError
+from activelearn.frames import pack
+from activelearn.records import Ensemble, Glasses, Scoreboard
+from activelearn.store import Store, StudyStore, read_npz
+from activelearn.store.files import publish_json, publish_npz, read_json
+from activelearn.store.study import BENCHMARK, GLASS, ONCE
+from activelearn.tasks import Station
+
+
+def stations(study: Study) -> tuple[Station, ...]:
+    """Return the stations that a study goes through."""
+    asked = ((study.glass, glass.STATION), (study.benchmark, benchmark.STATION))
+    return tuple(station for section, station in asked if section is not None)
+
+
+# --- of a campaign ----------------------------------------------------------------------------------------------------
+
+
+def potential_of(store: Store, *, models: Path | None = None) -> Potential:
+    """Return the final ensemble of a campaign as a potential: its models, its window, the physics of its labels.
+
+    Parameters
+    ----------
+    store
+        The campaign.
+    models
+        Folder that the models are named by; null: their absolute place.
+
+    Raises
+    ------
+    ConfigError
+        The campaign has no final models yet.
+    """
+    opened = store.opened_iterations()
+    last = opened[-1] if opened else 0
+    if not store.is_sealed("final", last):
+        raise ConfigError(
+            f"{store.folder}: has no final models yet - wanted a campaign that has ended - see: activelearn status "
+            f"{store.folder}"
+        )
+    ensemble, campaign = store.result("final", last, Ensemble), store.campaign(last)
+    files = [member.compressed or member.model for member in ensemble.members]
+    sums = [member.compressed_sha256 or member.sha256 for member in ensemble.members]
+    place = models if models is not None else store.folder
+    return Potential(
+        name=campaign.name,
+        deepmd=DeePMDModels(
+            models=tuple(str(place / file) for file in files),
+            sha256=tuple(sums),
+            window=(campaign.select.f_lo, campaign.select.f_hi),
+        ),
+        functional=campaign.label.reference.functional,
+        includes_dispersion=campaign.label.reference.labels_include_dispersion,
+    )
+
+
+def of_campaign(store: Store, campaign: Campaign) -> Study | None:
+    """Return what follows the final models, or None if the campaign asks for nothing."""
+    if campaign.glass is None and campaign.benchmark is None:
+        return None
+    study = Study(
+        name=campaign.name,
+        random_seed=campaign.random_seed,
+        # Named from the study's folder, so that a campaign's folder may be moved.
+        potentials=(potential_of(store, models=Path("..")), *campaign.potentials),
+        glass=campaign.glass,
+        benchmark=campaign.benchmark,
+    )
+    return with_cited(study)
+
+
+def place_of(store: Store, iteration: int, study: Study) -> StudyStore:
+    """Return the folder of the study of an iteration's final models; another study of the same models has another."""
+    n = 1
+    while True:
+        place = StudyStore(store.folder / (f"study-{iteration:03d}" + (f"-{n}" if n > 1 else "")))
+        if not place.study_file.is_file() or place.is_of(study):
+            return place
+        n += 1
+
+
+# --- carrying out -----------------------------------------------------------------------------------------------------
+
+
+def is_done(place: StudyStore, study: Study) -> bool:
+    """Return whether everything of a study is sealed."""
+    return place.study_file.is_file() and all(place.is_sealed(station.name, ONCE) for station in stations(study))
+
+
+def begin(place: StudyStore, study: Study, machine: Machine, campaign: Store | None = None) -> None:
+    """Start a study: its potentials are asked who they are, so a missing package is found before any job.
+
+    Raises
+    ------
+    ConfigError
+        A potential is not the one that the study began with.
+    """
+    StudyStore.create(place.folder, study)
+    slot = Slot(machine, place.folder / "scratch")
+    found: dict[str, Any] = {
+        potential.name: reference.fingerprint(potential.statics(machine.python), slot)
+        for potential in place.study.potentials
+    }
+    file = place.folder / "potentials.json"
+    publish_json(file, found)
+    changed = [name for name, identity in read_json(file).items() if found.get(name) != identity]
+    if changed:
+        raise ConfigError(
+            f"{place.folder}: {', '.join(changed)} is not what this study began with (see potentials.json) - wanted "
+            "the same version and weights for all its numbers - install them again, or choose another --folder"
+        )
+    parts = campaign.held_out(campaign.opened_iterations()[-1]) if campaign is not None else []
+    if parts and not (place.folder / "held-out.npz").is_file():
+        publish_npz(place.folder / "held-out.npz", pack(parts), {})
+
+
+def glasses_of(place: StudyStore) -> Glasses | None:
+    """Return the glasses of a study, if they are sealed."""
+    return place.result(GLASS, ONCE, Glasses) if place.is_sealed(GLASS, ONCE) else None
+
+
+def scoreboard_of(place: StudyStore) -> Scoreboard | None:
+    """Return the scoreboard of a study, if it is sealed."""
+    return place.result(BENCHMARK, ONCE, Scoreboard) if place.is_sealed(BENCHMARK, ONCE) else None
+
+
+def write_report(place: StudyStore) -> list[Path]:
+    """Write tables and figures of a sealed study; they are drawn anew each time and may be deleted."""
+    board = scoreboard_of(place)
+    if board is None:
+        return []
+    tables = report.write_tables(board, place.folder / "tables")
+    return tables + report.write_figures(board, read_npz(benchmark.curves_file(place))[0], place.folder / "figures")
