@@ -11,9 +11,9 @@ from typing import Any
 from activelearn import loop
 from activelearn.config import Condition
 from activelearn.errors import ActiveLearnError
-from activelearn.records import Counts, End, Iteration
+from activelearn.records import Counts, End, Iteration, Scoreboard
 from activelearn.status import StationProgress, progress
-from activelearn.store import Store
+from activelearn.store import Folder, Store, StudyStore
 
 _EVERY_S = 0.5
 
@@ -25,11 +25,11 @@ class Watcher:
     it goes on, and when an iteration ends.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = Store(store.folder)  # a reader of its own: nothing is shared with the thread that works
+    def __init__(self, store: Folder) -> None:
+        self.store = type(store)(store.folder)  # a reader of its own: nothing is shared with the thread that works
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
-        self._shown = {record.index for record in self.store.iterations()}
+        self._shown = {record.index for record in self._records()}
         self._began: dict[tuple[int, str], float] = {}
         self._said: dict[tuple[int, str], tuple[int, float]] = {}
         self._live: Any = None
@@ -59,7 +59,7 @@ class Watcher:
             self._look()
 
     def _look(self) -> None:
-        for record in self.store.iterations():
+        for record in self._records():
             if record.index not in self._shown:
                 self._shown.add(record.index)
                 self._print(iteration_line(record))
@@ -78,6 +78,9 @@ class Watcher:
                 self._said[key] = (p.done, now)
                 self._print(_progress_line(p, now - self._began[key], bar=False))
 
+    def _records(self) -> list[Iteration]:
+        return self.store.iterations() if isinstance(self.store, Store) else []
+
     def _print(self, line: str) -> None:
         if self._live is not None:
             self._live.console.print(line, highlight=False)
@@ -87,7 +90,8 @@ class Watcher:
 
 def _progress_line(p: StationProgress, seconds: float, *, bar: bool) -> str:
     drawn = f" {_bar(p.done, p.total)}" if bar else ""
-    return f"iteration {p.iteration}  {p.station:<8}{drawn} {p.done}/{p.total}  {seconds:.0f} s"
+    where = "study" if p.station in {"glass", "benchmark"} else f"iteration {p.iteration}"
+    return f"{where}  {p.station:<8}{drawn} {p.done}/{p.total}  {seconds:.0f} s"
 
 
 def _bar(done: int, total: int, width: int = 30) -> str:
@@ -122,12 +126,54 @@ def end_report(store: Store, end: End) -> None:
     wall = sum(s.wall for s in seconds) + final.wall
     engine = sum(s.engine for s in seconds) + final.engine
     print(end.message)
+    for place in study_places(store):
+        study_report(place)
     print(f"{wall:.0f} s at the stations, {100 * engine / max(wall, 1e-9):.0f} % of it in the engines")
     here, name = _short(store), store.latest_campaign().name
     print(f"next: activelearn status {here};  activelearn export {here} --to models-{name}")
 
 
-def _short(store: Store) -> str:
+def study_places(store: Store) -> list[StudyStore]:
+    """Return the studies of the last iteration's models, in order."""
+    last = store.opened_iterations()[-1]
+    return [StudyStore(path.parent) for path in sorted(store.folder.glob(f"study-{last:03d}*/study.yaml"))]
+
+
+def study_report(place: StudyStore) -> None:
+    """Print the glasses of a study with their stamps, what was measured of them, and where tables and figures are."""
+    from activelearn import study
+
+    glasses, board = study.glasses_of(place), study.scoreboard_of(place)
+    for glass in glasses.glasses if glasses is not None else ():
+        density = f"{glass.density_g_cm3:.2f} g/cm3" if glass.density_g_cm3 is not None else ""
+        ended = "" if glass.ended == "finished" else f"  {glass.ended}"
+        print(f"glass {glass.id}: {glass.formula}, {glass.n_atoms} atoms, {density}{ended}  [{glass.stamp}]")
+    if board is not None:
+        for line in result_lines(board):
+            print(line)
+    here = _short(place)
+    if board is not None:
+        print(f"scoreboard: {here}/tables/scoreboard.md;  figures: {here}/figures/")
+    elif glasses is not None:
+        print(f"structures: {here}/glass/*.extxyz")
+
+
+def result_lines(board: Scoreboard) -> list[str]:
+    """Return the numbers of a scoreboard, one line per potential and condition, zeros left out."""
+    lines: dict[str, list[str]] = {}
+    for result in board.results:
+        if result.condition.keys() - {"potential", "x", "cooling_rate_K_per_ps", "porous", "crystal"}:
+            continue  # pairs and temperatures are for the tables
+        what = result.condition.get("crystal", f"x = {result.condition['x']:g}" if "x" in result.condition else "")
+        row = lines.setdefault(f"{result.condition.get('potential', '')} {what}".strip(), [])
+        if result.value != 0.0:
+            error = f" ± {result.uncertainty:.2g}" if result.uncertainty is not None else ""
+            unit = "" if result.unit == "1" else f" {result.unit}"
+            row.append(f"{result.name} {result.value:.3g}{error}{unit}")
+    return [f"{head}: {', '.join(row)}" for head, row in lines.items()] + [f"not measured: {p}" for p in board.problems]
+
+
+def _short(store: Folder) -> str:
     from pathlib import Path
 
     try:

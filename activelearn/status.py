@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from activelearn import loop, select
 from activelearn.records import Errors, Iteration
-from activelearn.store import Store
+from activelearn.store import Folder, Store, StudyStore
+from activelearn.store.study import ONCE
+from activelearn.tasks import Station
 
 
 @dataclass(frozen=True)
@@ -21,20 +24,28 @@ class StationProgress:
     is_sealed: bool
 
 
-def progress(store: Store) -> list[StationProgress]:
-    """Return the stations of the iteration at work, as far as they have a plan."""
+def progress(store: Folder) -> list[StationProgress]:
+    """Return the stations of the iteration at work (or of the study), as far as they have a plan."""
+    if not isinstance(store, Store):
+        return _progress(store, ONCE, loop.STUDY)
     opened = store.opened_iterations()
     if not opened:
         return []
     last = opened[-1]
+    found = _progress(store, last, (*loop.step_of(store, last).stations, *loop.LAST))
+    places = [StudyStore(path.parent) for path in store.folder.glob(f"study-{last:03d}*/study.yaml")]
+    return found + [one for place in places for one in _progress(place, ONCE, loop.STUDY)]
+
+
+def _progress(store: Folder, iteration: int, stations: Sequence[Station]) -> list[StationProgress]:
     found = []
-    for station in (*loop.step_of(store, last).stations, *loop.LAST):
-        plan = store.plan(station.name, last)
+    for station in stations:
+        plan = store.plan(station.name, iteration)
         if plan is None or not plan.tasks:
             continue
-        sealed = store.is_sealed(station.name, last)
+        sealed = store.is_sealed(station.name, iteration)
         done = len(plan.tasks) - (0 if sealed else len(store.pending(plan)))
-        found.append(StationProgress(last, station.name, done, len(plan.tasks), sealed))
+        found.append(StationProgress(iteration, station.name, done, len(plan.tasks), sealed))
     return found
 
 
@@ -51,7 +62,7 @@ def as_dict(store: Store) -> dict[str, Any]:
         "name": campaign.name,
         "folder": str(store.folder),
         "campaign_sha256": campaign.sha256,
-        "state": "ended" if step is None else "final models" if end is not None else "open",
+        "state": "ended" if step is None else {"loop": "open", "final": "final models", "study": "study"}[step.part],
         "converged": end.converged if end is not None else None,
         "message": end.message if end is not None else None,
         "next": None if step is None else {"iteration": step.iteration, "part": step.part},

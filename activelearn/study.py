@@ -68,13 +68,21 @@ def potential_of(store: Store, *, models: Path | None = None) -> Potential:
 
 def of_campaign(store: Store, campaign: Campaign) -> Study | None:
     """Return what follows the final models, or None if the campaign asks for nothing."""
-    if campaign.glass is None and campaign.benchmark is None:
-        return None
+    # Models are named from the study's folder, so that a campaign's folder may be moved.
+    return planned(campaign, potential_of(store, models=Path(".."))) if asks_for_study(campaign) else None
+
+
+def asks_for_study(campaign: Campaign) -> bool:
+    """Return whether a campaign goes on to glasses or benchmarks."""
+    return campaign.glass is not None or campaign.benchmark is not None
+
+
+def planned(campaign: Campaign, potential: Potential) -> Study:
+    """Return what a campaign asks of its potential (and of the others that it names)."""
     study = Study(
         name=campaign.name,
         random_seed=campaign.random_seed,
-        # Named from the study's folder, so that a campaign's folder may be moved.
-        potentials=(potential_of(store, models=Path("..")), *campaign.potentials),
+        potentials=(potential, *campaign.potentials),
         glass=campaign.glass,
         benchmark=campaign.benchmark,
     )

@@ -12,8 +12,8 @@ from collections import namedtuple
 import pytest
 import yaml
 
-from activelearn import check as check_module
 from activelearn.check import check
+from activelearn.check import programs as check_module
 from activelearn.config import Machine, load_campaign, parse_campaign
 
 LOCAL = Machine(min_free_disk_GB=0.0)
@@ -121,8 +121,8 @@ def other_engine(data, **reference):
 
 def test_dispersion_without_its_package(data, tmp_path, monkeypatch):
     data["label"]["reference"] |= {"functional": "PBE", "d3": {"method": "PBE"}}
-    has_module = check_module._has_module
-    monkeypatch.setattr(check_module, "_has_module", lambda name, python: name != "dftd3" and has_module(name, python))
+    has_module = check_module.has_module
+    monkeypatch.setattr(check_module, "has_module", lambda name, python: name != "dftd3" and has_module(name, python))
     (line,) = problems(data, tmp_path)
     assert line.startswith("label.reference.d3: this interpreter has no dftd3")
 

@@ -42,6 +42,7 @@ PROPERTIES: Final[dict[str, Property]] = {
         elastic,
         diffusion,
     )
+    if hasattr(module, "PROPERTY")  # TEMPORARY while helpers write
 }
 
 

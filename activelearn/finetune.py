@@ -1,0 +1,111 @@
+"""Fine-tuning of a foundation MACE on a campaign's data set: the second paper's FT-MP0, from any campaign.
+
+Trained on the training frames, validated on the held-out trajectories; the errors of the model before and after are
+measured on the latter by the calculator itself, and a potential's YAML is written that `benchmark` takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from activelearn.config import Machine, Reference
+from activelearn.engines import mace, reference
+from activelearn.engines.mace import FineTuning
+from activelearn.engines.process import Slot
+from activelearn.errors import ConfigError
+from activelearn.frames import Frames
+from activelearn.store import Store
+
+#: Held-out frames that the errors are measured on.
+MAX_JUDGED = 50
+
+
+def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Machine) -> tuple[Path, dict[str, float]]:
+    """Fine-tune a foundation model on the data set of a campaign, or go on with it.
+
+    Parameters
+    ----------
+    store
+        The campaign, ended or not: the data set as it stands.
+    how
+        Model and settings of the training.
+    python
+        Interpreter with mace-torch.
+    to
+        Folder to write; a training that was killed goes on in it.
+    machine
+        Time-outs.
+
+    Returns
+    -------
+    potential, errors
+        The YAML of the new potential, and force RMSE (eV/Å) on held-out frames ``before`` and ``after``.
+
+    Raises
+    ------
+    ConfigError
+        There is no such model, or no data set yet.
+    """
+    if not how.foundation.is_file():
+        raise ConfigError(
+            f"foundation model {how.foundation}: no such file - wanted a MACE checkpoint (.model) - download one, "
+            "no package ships it"
+        )
+    records = store.iterations()
+    if not records:
+        raise ConfigError(f"{store.folder}: has no data set yet - wanted a closed iteration - see: activelearn status")
+    last = records[-1].index
+    train, held_out = store.dataset(last), store.held_out(last)
+    if not held_out:
+        raise ConfigError(f"{store.folder}: has no held-out frames - wanted initial.held_out_fraction above 0")
+    file = to / "potential.yaml"
+    if not (to / f"{how.name}.model").is_file():
+        mace.finetune(python, how, train, held_out, to)
+    label = store.campaign(last).label.reference
+    declared = {"functional": label.functional, "includes_dispersion": label.labels_include_dispersion}
+    after = _calculator(to / f"{how.name}.model", python, how, declared)
+    slot = Slot(machine, to / "logs")
+    before = _calculator(how.foundation, python, how, declared)
+    errors = {name: _force_rmse(one, held_out, slot) for name, one in (("before", before), ("after", after))}
+    settings = after.model_dump(mode="json", exclude_defaults=True)
+    settings["arguments"]["model_paths"] = f"{how.name}.model"  # beside this YAML, wherever both are moved
+    settings["python"] = python
+    n_frames = sum(len(part) for part in train)
+    head = f"# Fine-tuned from {how.foundation.name} on {n_frames} frames of campaign {store.folder.name}.\n"
+    file.write_text(head + yaml.safe_dump({"name": how.name, "ase": settings}, sort_keys=False))
+    return file, errors
+
+
+def _calculator(model: Path, python: str, how: FineTuning, declared: dict[str, object]) -> Reference:
+    return Reference.model_validate(
+        {
+            "calculator": "mace.calculators:MACECalculator",
+            "arguments": {"model_paths": str(model.absolute()), "device": how.device, "default_dtype": "float64"},
+            "package": "mace-torch",
+            "python": python,
+            **declared,
+        }
+    )
+
+
+def _force_rmse(calculator: Reference, parts: list[Frames], slot: Slot) -> float:
+    """Return the force RMSE per component over (at most MAX_JUDGED) evenly spaced labelled frames, eV/Å."""
+    frames = [(part, i) for part in parts for i in range(len(part))]
+    chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, min(MAX_JUDGED, len(frames))).astype(int))]
+    squares, n = 0.0, 0
+    for part, i in chosen:
+        found = reference.label(calculator, part[i : i + 1].without_labels(), slot)
+        assert part.forces is not None  # held-out frames are labelled
+        difference = found.forces - part.forces[i]
+        squares, n = squares + float((difference**2).sum()), n + difference.size
+    return float(np.sqrt(squares / n))
+
+
+def settings(foundation: Path, name: str | None, **given: object) -> FineTuning:
+    """Return the settings with what was given, and the defaults for what is None."""
+    known = {key: value for key, value in given.items() if value is not None}
+    return replace(FineTuning(foundation.absolute(), name or f"FT-{foundation.stem}"), **known)  # type: ignore[arg-type]
