@@ -14,7 +14,7 @@ from itertools import pairwise
 from math import ceil
 
 from activelearn import initial, loop, packing, starts
-from activelearn.config import Campaign, Machine, Stage, System
+from activelearn.config import Campaign, Glass, Machine, Packed, Stage, System
 from activelearn.records import Iteration
 from activelearn.store import Store
 
@@ -61,7 +61,7 @@ class Bill:
     one_pass
         One pass over all stages with as many labels as an iteration may choose, and its training.
     final
-        Once: the final models.
+        Once: the final models, and the glasses they make.
     max_passes
         stop.max_iterations.
     n_slots
@@ -105,6 +105,8 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None) -> Bill:
     final: tuple[Item, ...] = ()
     if campaign.final.n_steps is not None:
         final = (meter.training("final", campaign.final.n_steps),)
+    if campaign.glass is not None:
+        final = (*final, _glasses(campaign.glass, meter))
     n_labels = n_initial + campaign.stop.max_iterations * campaign.select.max_frames
     # Positions, labels and ledger: about 4 float64 vectors per atom in the data set, in chosen.npz and in the ledger.
     megabytes = n_labels * meter.n_atoms * 3 * 8 * 8 / 1e6
@@ -175,10 +177,30 @@ class _Meter:
         declared = None if per_evaluation is None else WALK_START_S + evaluations * per_evaluation
         return self._item(f"explore {stage.name}", n_walks, n_walks * stage.n_frames, declared)
 
+    def dynamics(self, station: str, n_tasks: int, n_steps: float, n_rows: float, n_atoms: int) -> Item:
+        """Tasks of MD of the final ensemble in LAMMPS, its deviation at every row."""
+        speed = self.machine.speeds.md_Mflop_per_s
+        evaluations = n_steps + n_rows * (self.campaign.train.n_members - 1)
+        per_evaluation = None if speed is None else EVALUATION_S + n_atoms * self.Mflop / speed
+        return self._item(station, n_tasks, 0, None if per_evaluation is None else evaluations * per_evaluation)
+
+
+def _glasses(glass: Glass, meter: _Meter) -> Item:
+    """Return the melt-quenches of the campaign's own models; other potentials have speeds that nobody declared."""
+    rates = glass.cooling_rates_K_per_ps or (None,)
+    ps = sum(segment.duration_ps for rate in rates for segment in glass.schedule(rate)) / len(rates)
+    n_atoms = _n_packed(glass.packed(glass.compositions[0]))
+    steps, rows = ps * 1000.0 / glass.dynamics.timestep_fs, ps / glass.dynamics.thermo_every_ps
+    return meter.dynamics("glass", len(glass.compositions) * len(rates) * glass.n_replicas, steps, rows, n_atoms)
+
+
+def _n_packed(packed: Packed) -> int:
+    return round(sum(packing.number_densities(packed).values()) * packing.box_of(packed) ** 3)
+
 
 def _n_atoms(campaign: Campaign, system: System) -> int:
     if system.packed is not None:
-        return round(sum(packing.number_densities(system.packed).values()) * packing.box_of(system.packed) ** 3)
+        return _n_packed(system.packed)
     return starts.crystal(system, campaign.min_height_A).n_atoms
 
 
@@ -220,7 +242,7 @@ def lines(bill: Bill) -> list[str]:
     for title, items in (
         ("initial data, once", bill.initial),
         ("one pass over all stages", bill.one_pass),
-        ("final models, once", bill.final),
+        ("final models and glass, once", bill.final),
     ):
         if not items:
             continue

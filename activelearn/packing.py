@@ -123,8 +123,8 @@ def _composition(formula: str) -> Counter[str]:
     return found
 
 
-def _atoms_of(counts: Mapping[str, int]) -> Counter[str]:
-    """Return the atoms of a cell by element."""
+def atoms_of(counts: Mapping[str, int]) -> Counter[str]:
+    """Return the atoms of so many formula units, by element."""
     atoms: Counter[str] = Counter()
     for formula, n in counts.items():
         atoms.update({element: n * m for element, m in _composition(formula).items()})
@@ -135,7 +135,7 @@ def box_of(packed: Packed) -> float:
     """Return the edge of the cube, Å, that gives exactly the density."""
     from ase.data import atomic_masses, atomic_numbers
 
-    atoms = _atoms_of(counts_of(packed))
+    atoms = atoms_of(counts_of(packed))
     mass = sum(float(atomic_masses[atomic_numbers[element]]) * n for element, n in atoms.items())
     return float(np.cbrt(mass * AMU_PER_A3_IN_G_PER_CM3 / packed.density_g_cm3))
 
@@ -143,7 +143,7 @@ def box_of(packed: Packed) -> float:
 def number_densities(packed: Packed) -> dict[str, float]:
     """Return the number density by element, 1/Å^3."""
     volume = box_of(packed) ** 3
-    return {element: n / volume for element, n in sorted(_atoms_of(counts_of(packed)).items())}
+    return {element: n / volume for element, n in sorted(atoms_of(counts_of(packed)).items())}
 
 
 def describe(packed: Packed) -> str:
@@ -157,7 +157,7 @@ def describe(packed: Packed) -> str:
     counts = counts_of(packed)
     box = box_of(packed)
     _want_room(packed, _pieces(packed, counts), box)
-    atoms = _atoms_of(counts)
+    atoms = atoms_of(counts)
     formula = "".join(f"{element}{n}" for element, n in sorted(atoms.items()))
     amounts, _ = _amounts(packed.units)
     first, n = next(iter(counts.items()))
@@ -214,7 +214,7 @@ def _pieces(packed: Packed, counts: Mapping[str, int]) -> list[Piece]:
     for formula, n in counts.items():
         found = molecule(formula, packed)
         if found is None:
-            ions.update(_atoms_of({formula: n}))
+            ions.update(atoms_of({formula: n}))
         else:
             molecules.append(Piece(tuple(found.get_chemical_symbols()), found.get_positions(), n))
     return [Piece((element,), np.zeros((1, 3)), n) for element, n in sorted(ions.items())] + molecules

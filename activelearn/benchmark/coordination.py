@@ -1,27 +1,114 @@
-"""Stub."""
+"""Coordination of the modifiers by the anions (definition 4.5): the same radii for a whole series and all models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from activelearn.benchmark.property import Findings, Property
-from activelearn.config import Study
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn.benchmark.bonds import find_bonds
+from activelearn.benchmark.glasses import frames_of
+from activelearn.benchmark.per_glass import glass_of, measured, tasks_of
+from activelearn.benchmark.property import Findings, Property, averaged, stamp_of
+from activelearn.config import Series, Study
 from activelearn.engines.process import Slot
+from activelearn.errors import ConfigError
+from activelearn.frames import FloatArray, Frames
 from activelearn.records import Task
 from activelearn.store import StudyStore
 
 
+def shell_cutoffs(series: Series) -> dict[tuple[str, str], float]:
+    """Return the radius of the shell of every modifier and anion, Å.
+
+    Raises
+    ------
+    ConfigError
+        A modifier and an anion have none.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for modifier in series.roles.modifiers:
+        for anion in series.roles.anions:
+            cutoff = series.cutoff_A(modifier, anion)
+            if cutoff is None:
+                raise ConfigError(
+                    f"series {series.name}: cutoffs_A: nothing for {modifier}-{anion} - wanted the radius of the shell "
+                    f"of every modifier and anion - add {{{modifier}-{anion}: ...}}"
+                )
+            found[modifier, anion] = cutoff
+    return found
+
+
+def coordination(frames: Frames, cutoffs: dict[tuple[str, str], float]) -> dict[str, FloatArray]:
+    """Return how many anions stand around the modifiers, by pair such as ``Na-S``.
+
+    Parameters
+    ----------
+    frames
+        Any cells, also small ones: every periodic image counts.
+    cutoffs
+        Radii (Å) of (modifier, anion).
+
+    Returns
+    -------
+    dict
+        (n_frames,) mean number of these anions within the radius of an atom of the modifier; pairs whose modifier is
+        not there are left out.
+    """
+    bonds = find_bonds(frames, cutoffs)
+    symbols = np.array(frames.symbols)
+    frame, is_at = bonds.i // frames.n_atoms, symbols[bonds.i % frames.n_atoms]
+    found: dict[str, FloatArray] = {}
+    for kind, (modifier, anion) in enumerate(bonds.pairs):
+        n_modifiers = int((symbols == modifier).sum())
+        if n_modifiers:
+            counts = np.bincount(frame[(bonds.kind == kind) & (is_at == modifier)], minlength=len(frames))
+            found[f"{modifier}-{anion}"] = counts / n_modifiers
+    return found
+
+
 def plan(study: Study, store: StudyStore) -> list[Task]:
-    return []
+    """Return one task per glass."""
+    if study.glass is None or study.benchmark is None or not study.benchmark.coordination:
+        return []
+    shell_cutoffs(study.glass.series)  # a radius that is missing is missed before anything runs
+    return tasks_of("coordination", store)
 
 
-def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, Any], dict[str, Any]]:
-    raise NotImplementedError
+def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:  # noqa: ARG001 - no engine
+    """Return ``Na-S`` ... (n_analysed,) of one glass, see :func:`coordination`."""
+    study = store.study
+    assert study.glass is not None  # planned
+    frames = frames_of(store, glass_of(task, store)).analysed
+    return dict(coordination(frames, shell_cutoffs(study.glass.series))), {}
 
 
 def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:
-    return Findings()
+    """Average over replicas: ``Na_coordination`` by all anions, and of it the share of each, ``Na_S_share``."""
+    assert study.glass is not None  # planned
+    series, radii = study.glass.series, shell_cutoffs(study.glass.series)
+    findings = Findings()
+    for condition, group in measured(store, tasks, findings):
+        products, stamp = [arrays for _, arrays, _ in group], stamp_of([glass for glass, _, _ in group])
+        for modifier in series.roles.modifiers:
+            pairs = {f"{modifier}-{anion}": anion for anion in series.roles.anions}
+            if not all(pair in arrays for arrays in products for pair in pairs):
+                continue  # a composition without this modifier
+            note = ", ".join(f"r({m}-{anion}) = {r:g} Å" for (m, anion), r in radii.items() if m == modifier)
+            counts = [{pair: float(arrays[pair].mean()) for pair in pairs} for arrays in products]
+            totals = [sum(one.values()) for one in counts]
+            findings.results.append(
+                averaged(f"{modifier}_coordination", "1", totals, condition, stamp=stamp, note=note)
+            )
+            for pair, anion in pairs.items():
+                if len(pairs) > 1 and all(totals):
+                    shares = [100.0 * one[pair] / total for one, total in zip(counts, totals, strict=True)]
+                    findings.results.append(
+                        averaged(f"{modifier}_{anion}_share", "%", shares, condition, stamp=stamp, note=note)
+                    )
+    return findings
 
 
 PROPERTY = Property("coordination", plan, run, results)

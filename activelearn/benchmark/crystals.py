@@ -1,27 +1,173 @@
-"""Stub."""
+"""Volume of relaxed crystals against experiment: cell and positions go to zero stress at 0 K."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import reduce
+from math import gcd
+from pathlib import Path
+from typing import Any, Final
 
-from activelearn.benchmark.property import Findings, Property
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn import seeds
+from activelearn.benchmark.elements import unknown_elements
+from activelearn.benchmark.property import Condition, Findings, Property, product
+from activelearn.benchmark.straining import pressure_GPa
 from activelearn.config import Study
+from activelearn.engines import dynamics, reference
 from activelearn.engines.process import Slot
-from activelearn.records import Task
+from activelearn.errors import EngineError
+from activelearn.frames import FloatArray, Frames
+from activelearn.records import Result, Task
+from activelearn.starts import right_handed
 from activelearn.store import StudyStore
 
-
-def plan(study: Study, store: StudyStore) -> list[Task]:
-    return []
-
-
-def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, Any], dict[str, Any]]:
-    raise NotImplementedError
+NAME: Final = "crystals"
+_RELAXED: Final = "relaxed"
 
 
-def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:
-    return Findings()
+def formula_units(symbols: Sequence[str]) -> int:
+    """Return how many formula units a cell may hold: the greatest common divisor of its elements' counts."""
+    counts = np.unique(symbols, return_counts=True)[1]
+    return int(reduce(gcd, counts.tolist()))
 
 
-PROPERTY = Property("crystals", plan, run, results)
+def lattice(cell: FloatArray) -> tuple[float, ...]:
+    """Return a, b, c (Å) and alpha, beta, gamma (degrees) of a (3, 3) cell, rows lattice vectors."""
+    from ase.cell import Cell
+
+    return tuple(Cell(cell).cellpar().tolist())
+
+
+# --- the property -----------------------------------------------------------------------------------------------------
+
+
+def plan(study: Study, store: StudyStore) -> list[Task]:  # noqa: ARG001 - one form for all
+    """One task per potential and crystal."""
+    asked = study.benchmark.crystals if study.benchmark is not None else None
+    if asked is None:
+        return []
+    return [
+        Task(
+            id=f"{NAME}-{potential.slug}-{k:02d}-{Path(crystal).name}",
+            kind=NAME,
+            parameters={"potential": potential.name, "crystal": crystal},
+        )
+        for potential in study.potentials
+        for k, crystal in enumerate(asked.seeds)
+    ]
+
+
+def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Relax one crystal with one potential."""
+    assert store.study.benchmark is not None
+    asked, crystal = store.study.benchmark.crystals, str(task.parameters["crystal"])
+    assert asked is not None
+    statics = store.study.potential(task.parameters["potential"]).statics(slot.machine.python)
+    unit = right_handed(Frames.from_ase([seeds.load_structure(crystal, Path.cwd())]).without_labels())
+    factors = seeds.factors_for_height(unit.cell[0], asked.min_height_A)
+    start = Frames.from_ase([seeds.supercell(unit.to_ase()[0], factors)]).without_labels()
+    try:
+        frame, ended, _, _ = reference.relax(
+            statics, start, fmax=asked.fmax, max_steps=asked.max_steps, relax_cell=True, slot=slot
+        )
+    except EngineError:
+        unknown = unknown_elements(statics, start.symbols, slot)
+        if not unknown:
+            raise
+        return {}, {"ended": f"the potential does not know {', '.join(unknown)}"}
+    if frame is None:
+        return {}, {"ended": ended}
+    if not np.isfinite(frame.volume).all():
+        return {}, {"ended": "non-finite cell"}
+    return {**frame.arrays("relaxed/"), **start.arrays("start/")}, {
+        "ended": ended,
+        "is_relaxed": ended == _RELAXED,
+        "factors": list(factors),
+        "pressure_GPa": float(pressure_GPa(frame)[0]),
+        **_facts(crystal, unit.symbols),
+    }
+
+
+def _facts(crystal: str, symbols: Sequence[str]) -> dict[str, Any]:
+    """Return formula units in the unit cell, kind and source: of a seed from its file, else as far as can be known."""
+    if crystal in seeds.seed_names():
+        seed = seeds.load_seed(crystal)
+    elif Path(crystal).suffix in {".yaml", ".yml"}:
+        seed = seeds.read_seed(Path(crystal))
+    else:
+        return {"formula_units": formula_units(symbols), "kind": "structure file", "source": ""}
+    return {"formula_units": seed.formula_units, "kind": seed.kind, "source": seed.source}
+
+
+def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:  # noqa: ARG001 - one form for all
+    """Return volume per formula unit, its deviation from experiment, and density of every crystal."""
+    findings = Findings()
+    for task in tasks:
+        arrays, meta = product(store, task)
+        given = str(task.parameters["crystal"])
+        crystal = given if given in seeds.seed_names() else Path(given).stem
+        condition: Condition = {"potential": task.parameters["potential"], "crystal": crystal}
+        if arrays:
+            relaxed, start = Frames.from_arrays(arrays, "relaxed/"), Frames.from_arrays(arrays, "start/")
+            findings.results += compared(relaxed, start, meta, condition)
+        else:
+            findings.problems.append(f"crystal {crystal} with {condition['potential']}: {meta['ended']}")
+    return findings
+
+
+def compared(relaxed: Frames, start: Frames, meta: dict[str, Any], condition: Condition) -> tuple[Result, ...]:
+    """Return the results of one crystal.
+
+    Parameters
+    ----------
+    relaxed, start
+        One frame each; `start` has the published cell.
+    meta
+        ``is_relaxed``, ``ended``, ``pressure_GPa``; ``factors`` of the supercell; ``formula_units``, ``kind`` and
+        ``source`` of the unit cell.
+    condition
+        Of the results.
+    """
+    n_units = int(meta["formula_units"]) * int(np.prod(meta["factors"]))
+    volume, published = float(relaxed.volume[0]), float(start.volume[0])
+    density, published_density = (float(dynamics.density(frame)[0]) for frame in (relaxed, start))
+    is_experiment = meta["kind"] == "experiment"
+    note = _note(relaxed, start, meta)
+
+    def result(name: str, value: float, unit: str, reference_value: float) -> Result:
+        return Result(
+            name=name,
+            value=value,
+            unit=unit,
+            uncertainty=None,
+            n_samples=1,
+            condition=condition,
+            reference_value=reference_value if is_experiment else None,
+            reference_source=meta["source"] if is_experiment else None,
+            note=note,
+        )
+
+    found = (
+        result("crystal_volume_A3", volume / n_units, "Å3", published / n_units),
+        result("crystal_density", density, "g/cm3", published_density),
+    )
+    if not is_experiment:
+        return found
+    return (*found, result("crystal_volume", 100.0 * (volume / published - 1.0), "%", 0.0))
+
+
+def _note(relaxed: Frames, start: Frames, meta: dict[str, Any]) -> str:
+    """Return what a reader must know: how far it was relaxed, and the cells."""
+    factors = np.array([*meta["factors"], 1, 1, 1])
+    cells = [
+        "{:.3f} {:.3f} {:.3f} Å {:.1f} {:.1f} {:.1f}°".format(*(np.array(lattice(f.cell[0])) / factors))
+        for f in (relaxed, start)
+    ]
+    how = "" if meta["is_relaxed"] else f"{meta['ended']}, {meta['pressure_GPa']:.2f} GPa left; "
+    return f"{how}0 K; cell {cells[0]} ({meta['kind']}: {cells[1]})"
+
+
+PROPERTY = Property(NAME, plan, run, results)

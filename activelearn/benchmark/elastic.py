@@ -1,27 +1,212 @@
-"""Stub."""
+"""Elastic constants from finite strains, and the moduli of an isotropic solid by Hill (definitions 4.9).
+
+A structure is relaxed to zero stress at 0 K, strained by +-d along each of the six Voigt strains (of a shear, the
+engineering strain gamma = 2 e is d), and its positions relaxed. Order: xx, yy, zz, yz, xz, xy; stress is positive in
+tension.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
-from activelearn.benchmark.property import Findings, Property
+import numpy as np
+
+from activelearn.benchmark.glasses import frames_of
+from activelearn.benchmark.per_glass import Measured, glass_of, measured, tasks_of
+from activelearn.benchmark.property import Condition, Findings, Property, averaged, stamp_of
+from activelearn.benchmark.straining import (
+    VOIGT,
+    Failed,
+    Product,
+    Relaxer,
+    pressure_GPa,
+    strained,
+    stress_GPa,
+    unrelaxed_note,
+)
 from activelearn.config import Study
+from activelearn.engines import dynamics
 from activelearn.engines.process import Slot
+from activelearn.frames import FloatArray, Frames
 from activelearn.records import Task
 from activelearn.store import StudyStore
+from activelearn.store.study import BENCHMARK
+
+NAME: Final = "elastic"
+_COMPONENTS: Final = ("xx", "yy", "zz", "yz", "xz", "xy")
+
+
+def voigt_strain(j: int, value: float) -> FloatArray:
+    """Return the symmetric (3, 3) strain of one Voigt component; a shear of `value` is value/2 on either side."""
+    strain = np.zeros((3, 3))
+    a, b = VOIGT[0][j], VOIGT[1][j]
+    strain[a, b] += 0.5 * value
+    strain[b, a] += 0.5 * value
+    return strain
+
+
+def stiffness(stress: FloatArray, strain: float) -> FloatArray:
+    """Return C_ij = [s_i(+d_j) - s_i(-d_j)] / (2 d_j), not symmetrised, in the unit of the stress.
+
+    Parameters
+    ----------
+    stress
+        (6, 2, 6): of strain j, of + and -, component i; positive in tension.
+    strain
+        d, the same for all six.
+    """
+    return np.asarray((stress[:, 0] - stress[:, 1]).T / (2.0 * strain))
+
+
+@dataclass(frozen=True)
+class Moduli:
+    """What a polycrystal, or a glass, shows of a stiffness: bounds and Hill's means, in the unit of the stiffness."""
+
+    bulk_voigt: float
+    bulk_reuss: float
+    shear_voigt: float
+    shear_reuss: float
+
+    @property
+    def bulk(self) -> float:
+        """Hill's bulk modulus."""
+        return 0.5 * (self.bulk_voigt + self.bulk_reuss)
+
+    @property
+    def shear(self) -> float:
+        """Hill's shear modulus."""
+        return 0.5 * (self.shear_voigt + self.shear_reuss)
+
+    @property
+    def youngs(self) -> float:
+        """Young's modulus of Hill's means: 9BG/(3B + G)."""
+        return 9.0 * self.bulk * self.shear / (3.0 * self.bulk + self.shear)
+
+    @property
+    def poisson(self) -> float:
+        """Poisson's ratio of Hill's means: (3B - 2G)/(6B + 2G)."""
+        return (3.0 * self.bulk - 2.0 * self.shear) / (6.0 * self.bulk + 2.0 * self.shear)
+
+
+def moduli(c: FloatArray) -> Moduli:
+    """Return the moduli of a symmetric, invertible (6, 6) stiffness (R. Hill, Proc. Phys. Soc. A 65 (1952) 349)."""
+    s = np.asarray(np.linalg.inv(c), dtype=np.float64)
+
+    def sums(m: FloatArray) -> tuple[float, float, float]:
+        shears = m[3, 3] + m[4, 4] + m[5, 5]
+        return float(np.trace(m[:3, :3])), float(m[0, 1] + m[0, 2] + m[1, 2]), float(shears)
+
+    (axes, between, shears), (axes_s, between_s, shears_s) = sums(c), sums(s)
+    return Moduli(
+        bulk_voigt=(axes + 2.0 * between) / 9.0,
+        bulk_reuss=1.0 / (axes_s + 2.0 * between_s),
+        shear_voigt=(axes - between + 3.0 * shears) / 15.0,
+        shear_reuss=15.0 / (4.0 * axes_s - 4.0 * between_s + 3.0 * shears_s),
+    )
+
+
+def cubic_means(c: FloatArray) -> tuple[float, float, float]:
+    """Return C11, C12 and C44, each the mean over the three axes."""
+    c12 = (c[0, 1] + c[0, 2] + c[1, 2]) / 3.0
+    return float(np.trace(c[:3, :3]) / 3.0), float(c12), float(np.trace(c[3:, 3:]) / 3.0)
+
+
+def lowest_eigenvalue(c: FloatArray) -> float:
+    """Return the lowest eigenvalue of a stiffness: a structure is stable if it is positive."""
+    return float(np.linalg.eigvalsh(c).min())
+
+
+def relaxed_stiffness(relaxer: Relaxer, start: Frames, strain: float) -> Product:
+    """Return the stiffness of a structure (GPa) at zero stress and 0 K.
+
+    Returns
+    -------
+    arrays, meta
+        ``stiffness`` (6, 6) symmetrised; ``pressure_GPa`` that was left, ``asymmetry_GPa`` the largest
+        |C_ij - C_ji|/2, and ``n_unrelaxed`` of 13 relaxations.
+
+    Raises
+    ------
+    Failed
+        The potential gave no finite numbers.
+    """
+    free, is_relaxed = relaxer.relaxed("zero-stress", start, relax_cell=True)
+    stress, n_unrelaxed = np.empty((6, 2, 6)), int(not is_relaxed)
+    for j, component in enumerate(_COMPONENTS):
+        for k, value in enumerate((strain, -strain)):
+            name = f"strain-{component}{value:+g}"
+            frame, is_relaxed = relaxer.relaxed(name, strained(free, voigt_strain(j, value)))
+            stress[j, k] = stress_GPa(frame)[0]
+            n_unrelaxed += not is_relaxed
+    c = stiffness(stress, strain)
+    meta: dict[str, Any] = {
+        "pressure_GPa": float(pressure_GPa(free)[0]),
+        "asymmetry_GPa": float(np.abs(c - c.T).max() / 2.0),
+        "n_unrelaxed": n_unrelaxed,
+    }
+    return {"stiffness": (c + c.T) / 2.0}, meta
+
+
+# --- the property -----------------------------------------------------------------------------------------------------
 
 
 def plan(study: Study, store: StudyStore) -> list[Task]:
-    return []
+    """One task per glass."""
+    is_asked = study.benchmark is not None and study.benchmark.elastic is not None
+    return tasks_of(NAME, store) if is_asked else []
 
 
-def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, Any], dict[str, Any]]:
-    raise NotImplementedError
+def run(task: Task, store: StudyStore, slot: Slot) -> Product:
+    """Return the stiffness of one glass."""
+    assert store.study.benchmark is not None
+    asked, glass = store.study.benchmark.elastic, glass_of(task, store)
+    assert asked is not None
+    statics = store.study.potential(glass.potential).statics(slot.machine.python)
+    relaxer = Relaxer(statics, slot, asked.fmax, asked.max_steps, store.work_folder(BENCHMARK, task.id))
+    try:
+        arrays, meta = relaxed_stiffness(relaxer, frames_of(store, glass).final, asked.strain)
+    except Failed as failed:
+        return {}, {"ended": str(failed)}
+    return arrays, {"ended": dynamics.FINISHED, **meta}
 
 
-def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:
-    return Findings()
+def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:  # noqa: ARG001 - one form for all
+    """Average over replicas."""
+    findings = Findings()
+    for condition, group in measured(store, tasks, findings):
+        _add(findings, {**condition, "temperature_K": 0.0}, group)
+    return findings
 
 
-PROPERTY = Property("elastic", plan, run, results)
+def _add(findings: Findings, condition: Condition, group: Sequence[Measured]) -> None:
+    matrices = [arrays["stiffness"] for _, arrays, _ in group]
+    hill = [moduli(c) for c in matrices]
+    means = np.array([cubic_means(c) for c in matrices])
+    note = "0 K" + _stability(matrices) + unrelaxed_note(meta for _, _, meta in group)
+    isotropic = float((means[:, 0] - means[:, 1]).mean() / 2.0)
+    values = {
+        "C11": (means[:, 0], f"mean of C11, C22, C33; {note}"),
+        "C12": (means[:, 1], f"mean of C12, C13, C23; {note}"),
+        "C44": (means[:, 2], f"mean of C44, C55, C66; (C11 - C12)/2 = {isotropic:.3g} GPa if isotropic; {note}"),
+        "bulk_modulus_hill": (np.array([m.bulk for m in hill]), note),
+        "shear_modulus": (np.array([m.shear for m in hill]), note),
+        "youngs_modulus": (np.array([m.youngs for m in hill]), note),
+        "poisson_ratio": (np.array([m.poisson for m in hill]), note),
+    }
+    stamp = stamp_of([glass for glass, _, _ in group])
+    for name, (of_replicas, said) in values.items():
+        unit = "1" if name == "poisson_ratio" else "GPa"
+        findings.results.append(averaged(name, unit, of_replicas.tolist(), condition, stamp=stamp, note=said))
+
+
+def _stability(matrices: Sequence[FloatArray]) -> str:
+    lowest = [lowest_eigenvalue(c) for c in matrices]
+    n = sum(value <= 0.0 for value in lowest)
+    if n == 0:
+        return ""
+    return f"; UNSTABLE: {n} of {len(lowest)} not positive definite (lowest eigenvalue {min(lowest):.2g} GPa)"
+
+
+PROPERTY = Property(NAME, plan, run, results)

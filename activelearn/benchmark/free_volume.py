@@ -1,27 +1,132 @@
-"""Stub."""
+"""Free volume: the share of a cell that lies outside the ions, on a grid.
+
+The ions are spheres with the effective ionic radii of R. D. Shannon, Acta Cryst. A 32 (1976) 751-767, as tabulated in
+pymatgen: anions and modifiers in sixfold coordination (Na+ 1.02, O2- 1.40, S2- 1.84 Å), formers in that of their roles
+(P5+ 0.17 Å in fourfold). Van der Waals radii would leave nothing of an ionic glass. A probe of radius p sees all radii
+larger by p: what is left is where its centre can be; p = 0 is the plain void. Neither paper prints a number or radii:
+the trend in x is what can be compared.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from activelearn.benchmark.property import Findings, Property
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn import seeds
+from activelearn.benchmark.glasses import frames_of
+from activelearn.benchmark.per_glass import glass_of, measured, tasks_of
+from activelearn.benchmark.property import Findings, Property, averaged, stamp_of
 from activelearn.config import Study
+from activelearn.config.glass import Roles
 from activelearn.engines.process import Slot
+from activelearn.frames import FloatArray
 from activelearn.records import Task
 from activelearn.store import StudyStore
 
+#: Largest edge of a voxel, Å.
+GRID_A: Final = 0.25
+#: Radius of the probe, Å.
+PROBE_A: Final = 0.0
+#: Distances computed at a time.
+_AT_A_TIME: Final = 100_000
+_ROMAN: Final = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII")
+
+
+def free_share(cell: FloatArray, positions: FloatArray, radii: FloatArray, grid_A: float = GRID_A) -> float:
+    """Return the share of a periodic cell of any shape that no sphere covers: of voxels, those with a free centre.
+
+    Parameters
+    ----------
+    cell
+        (3, 3) Å, rows are lattice vectors.
+    positions
+        (n_atoms, 3) Å.
+    radii
+        (n_atoms,) Å, that of the probe included.
+    grid_A
+        Largest edge of a voxel, Å; voxels are parallel to the cell.
+    """
+    n_voxels = np.ceil(np.linalg.norm(cell, axis=1) / grid_A).astype(int)
+    voxel = cell / n_voxels[:, None]
+    is_free = np.ones(int(n_voxels.prod()), dtype=bool)
+    home, inside = np.divmod(np.linalg.solve(voxel.T, positions.T).T, 1.0)  # its voxel, and where in it an atom is
+    for radius in np.unique(radii):
+        steps = _steps_within(voxel, float(radius))
+        members = np.flatnonzero(radii == radius)
+        for some in np.array_split(members, 1 + len(members) * len(steps) // _AT_A_TIME):
+            away = (steps[None] + 0.5 - inside[some, None]) @ voxel
+            is_covered = np.einsum("ask,ask->as", away, away) < radius**2
+            # Voxels are taken modulo the cell: that is all periodic images.
+            x, y, z = np.moveaxis((home[some, None].astype(int) + steps[None])[is_covered] % n_voxels, -1, 0)
+            is_free[(x * n_voxels[1] + y) * n_voxels[2] + z] = False
+    return float(is_free.mean())
+
+
+def _steps_within(voxel: FloatArray, radius: float) -> NDArray[np.int64]:
+    """Return the (n, 3) steps to all voxels whose centre may be within `radius` of an atom somewhere in its voxel."""
+    n = np.ceil(radius / seeds.heights(voxel)).astype(int) + 1
+    steps = np.stack(np.meshgrid(*(np.arange(-k, k + 1) for k in n), indexing="ij"), axis=-1).reshape(-1, 3)
+    corners = np.stack(np.meshgrid(*[[-0.5, 0.5]] * 3), axis=-1).reshape(-1, 3) @ voxel
+    near: NDArray[np.int64] = steps[
+        np.linalg.norm(steps @ voxel, axis=1) < radius + np.linalg.norm(corners, axis=1).max()
+    ]
+    return near
+
+
+def ionic_radii(symbols: Sequence[str], roles: Roles) -> dict[str, float]:
+    """Return the radius of every element, Å, as the docstring of this module says.
+
+    Raises
+    ------
+    ValueError
+        An element has no role, or no radius is tabulated.
+    """
+    from pymatgen.core import Species
+
+    charges = {former: 2 * roles.coordination - charge for former, charge in roles.formers.items()}
+    charges |= {**dict.fromkeys(roles.anions, -2), **roles.modifiers}
+    radii = {}
+    for symbol in sorted(set(symbols)):
+        number = _ROMAN[roles.coordination] if symbol in roles.formers else "VI"
+        try:
+            radii[symbol] = float(Species(symbol, charges[symbol]).get_shannon_radius(number, radius_type="ionic"))
+        except KeyError:
+            raise ValueError(f"no ionic radius of {symbol} with its role in the glass") from None
+    return radii
+
 
 def plan(study: Study, store: StudyStore) -> list[Task]:
-    return []
+    """Return one task per glass."""
+    return tasks_of("free_volume", store) if study.benchmark is not None and study.benchmark.free_volume else []
 
 
-def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, Any], dict[str, Any]]:
-    raise NotImplementedError
+def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:  # noqa: ARG001
+    """Average over the analysed frames of a glass."""
+    frames = frames_of(store, glass_of(task, store)).analysed
+    assert store.study.glass is not None  # there is a glass
+    try:
+        radii = ionic_radii(frames.symbols, store.study.glass.series.roles)
+    except ValueError as error:
+        return {}, {"ended": str(error)}
+    if len(frames) == 0:
+        return {}, {"ended": "no analysed frames"}
+    grown = np.array([radii[symbol] + PROBE_A for symbol in frames.symbols])
+    shares = np.array([free_share(*frame, grown) for frame in zip(frames.cell, frames.positions, strict=True)])
+    return {"shares": shares}, {"radii_A": radii, "free_volume": 100.0 * float(shares.mean())}
 
 
-def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:
-    return Findings()
+def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:  # noqa: ARG001
+    """Return the free volume of every condition."""
+    found = Findings()
+    for condition, group in measured(store, tasks, found):
+        radii = ", ".join(f"{element} {radius:.2f}" for element, radius in group[0][2]["radii_A"].items())
+        note = f"outside Shannon's ionic radii ({radii} Å), probe {PROBE_A:g} Å, grid {GRID_A:g} Å"
+        values, stamp = [meta["free_volume"] for _, _, meta in group], stamp_of([glass for glass, _, _ in group])
+        found.results.append(averaged("free_volume", "%", values, condition, stamp=stamp, note=note))
+    return found
 
 
 PROPERTY = Property("free_volume", plan, run, results)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Glasses, MadeGlass
 from activelearn.store import StudyStore
-from activelearn.store.study import GLASS, ONCE
+from activelearn.store.study import GLASS, ONCE, PORE
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,11 @@ def glasses_of(store: StudyStore) -> tuple[MadeGlass, ...]:
 
 
 def frames_of(store: StudyStore, glass: MadeGlass) -> GlassFrames:
-    """Read the product of a glass."""
-    arrays, meta = store.read_product(GLASS, ONCE, glass.id)
+    """Read the product of a glass; that of a porous one stands in the product of the dense one it was cut from."""
+    arrays, meta = store.read_product(GLASS, ONCE, glass.id.removesuffix("-pore") if glass.is_porous else glass.id)
+    if glass.is_porous:
+        arrays = {key.removeprefix(PORE): value for key, value in arrays.items() if key.startswith(PORE)}
+        meta = meta["pore"]
     frames = Frames.from_arrays(arrays, "frames/")
     index = arrays["frame_segment"]
     is_analysed = np.flatnonzero(np.isin(index, meta["analysed"]))

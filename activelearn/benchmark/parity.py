@@ -1,27 +1,339 @@
-"""Stub."""
+"""Errors of energies, forces and virials against labelled frames, whoever labelled them.
+
+Potentials of different origin have different zeros of energy: energies are compared as they are, and after a shift per
+element has been removed that is the least-squares fit to the differences. Energies and virials are per atom.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
 
-from activelearn.benchmark.property import Findings, Property
-from activelearn.config import Study
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn.benchmark.elements import unknown_elements
+from activelearn.benchmark.property import Condition, Findings, Property, product
+from activelearn.config import Reference, Study
+from activelearn.engines import reference
 from activelearn.engines.process import Slot
-from activelearn.records import Task
-from activelearn.store import StudyStore
+from activelearn.errors import ConfigError, EngineError
+from activelearn.frames import FloatArray, Frames, Label, unpack
+from activelearn.records import Curve, Result, Task
+from activelearn.store import StudyStore, read_npz
+from activelearn.store.files import file_sha256
+from activelearn.store.study import BENCHMARK, ONCE
+
+NAME: Final = "parity"
+#: The held-out set of a campaign, copied into the folder of its study.
+HELD_OUT: Final = "held-out.npz"
+#: Frames per task.
+CHUNK: Final = 100
+#: Points of a scatter, and of them those with the largest errors, which thinning must not hide.
+MAX_POINTS: Final = 5000
+_WORST: Final = 250
+
+Product = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def element_shifts(difference: FloatArray, counts: NDArray[np.int64]) -> FloatArray:
+    """Return the energy per atom of each element that explains most of the differences of energies, eV.
+
+    Parameters
+    ----------
+    difference
+        (n_frames,) potential minus reference, eV.
+    counts
+        (n_frames, n_elements) atoms.
+
+    Returns
+    -------
+    FloatArray
+        (n_elements,): least squares of what is per atom; the shortest solution where the compositions do not tell the
+        elements apart.
+    """
+    n_atoms = counts.sum(axis=1)
+    return np.asarray(np.linalg.lstsq(counts / n_atoms[:, None], difference / n_atoms, rcond=None)[0])
+
+
+def mae_and_rmse(difference: FloatArray) -> tuple[float, float]:
+    """Return mean absolute and root mean square of any array."""
+    return float(np.abs(difference).mean()), float(np.sqrt((difference**2).mean()))
+
+
+def thinned(x: FloatArray, y: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Return at most :data:`MAX_POINTS` of the points (n,): the worst, and of the others as many at random."""
+    if len(x) <= MAX_POINTS:
+        return x, y
+    by_error = np.argsort(-np.abs(y - x), kind="stable")
+    others = rng.choice(by_error[_WORST:], MAX_POINTS - _WORST, replace=False)
+    chosen = np.sort(np.concatenate([by_error[:_WORST], others]))
+    return x[chosen], y[chosen]
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """What a reference and a potential say of the same frames; of each two numbers the reference's comes first.
+
+    Parameters
+    ----------
+    elements
+        Of the columns of `counts`.
+    counts
+        (n_frames, n_elements) atoms.
+    energy
+        (n_frames, 2) eV.
+    forces
+        (atoms of all frames, 2, 3) eV/Å.
+    virial
+        (n_frames, 2, 3, 3) eV; NaN where there is none.
+    """
+
+    elements: tuple[str, ...]
+    counts: NDArray[np.int64]
+    energy: FloatArray
+    forces: FloatArray
+    virial: FloatArray
+
+    @property
+    def n_atoms(self) -> NDArray[np.int64]:
+        """(n_frames,) atoms."""
+        return np.asarray(self.counts.sum(axis=1))
+
+    @property
+    def shifts(self) -> FloatArray:
+        """(n_elements,) what the zeros of energy differ by, eV; see :func:`element_shifts`."""
+        return element_shifts(self.energy[:, 1] - self.energy[:, 0], self.counts)
+
+    @property
+    def shifted_energy(self) -> FloatArray:
+        """(n_frames,) the potential's energy with the reference's zero, eV."""
+        return np.asarray(self.energy[:, 1] - self.counts @ self.shifts)
+
+    def errors(self) -> Iterator[tuple[str, float, str, int]]:
+        """Yield name, value, unit and number of frames of every measure."""
+        n, per_atom = len(self.energy), 1000.0 / self.n_atoms
+        has_virial = np.isfinite(self.virial).all(axis=(1, 2, 3))
+        force = self.forces[:, 1] - self.forces[:, 0]
+        virial = (self.virial[:, 1] - self.virial[:, 0]) * per_atom[:, None, None]
+        for name, values, unit, n_frames in (
+            ("energy_{}", (self.energy[:, 1] - self.energy[:, 0]) * per_atom, "meV/atom", n),
+            ("energy_{}_shifted", (self.shifted_energy - self.energy[:, 0]) * per_atom, "meV/atom", n),
+            ("force_{}", force, "eV/Å", n),
+            ("virial_{}", virial[has_virial], "meV/atom", int(has_virial.sum())),
+        ):
+            if n_frames:
+                mae, rmse = mae_and_rmse(values)
+                yield name.format("mae"), mae, unit, n_frames
+                yield name.format("rmse"), rmse, unit, n_frames
+        for percent in (95, 99):  # of the length of the error vector
+            yield f"force_p{percent}", float(np.percentile(np.linalg.norm(force, axis=1), percent)), "eV/Å", n
+
+
+# --- the labelled frames ----------------------------------------------------------------------------------------------
+
+
+def _source(study: Study, store: StudyStore) -> Path | None:
+    """Return the file of the labelled frames, or None if there is none."""
+    assert study.benchmark is not None
+    assert study.benchmark.parity is not None
+    if study.benchmark.parity.frames is not None:
+        return Path(study.benchmark.parity.frames)
+    held_out = store.folder / HELD_OUT
+    return held_out if held_out.is_file() else None
+
+
+@lru_cache(maxsize=2)
+def labelled_frames(path: Path, sha256: str) -> tuple[Frames, ...]:  # noqa: ARG001 - the checksum is part of the key
+    """Return the frames of an extxyz, or of an archive of :func:`activelearn.frames.pack`, one by one.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or a frame has no energy or no forces.
+    """
+    wanted = "wanted an extxyz with energy and forces (and stress) in every frame"
+    if path.suffix == ".npz":
+        found = tuple(part[k] for part in unpack(read_npz(path)[0]) for k in range(len(part)))
+    else:
+        from ase.io import iread
+
+        try:
+            found = tuple(Frames.from_ase([atoms]) for atoms in iread(path, ":"))
+        except Exception as error:  # ASE's readers raise what they like
+            raise ConfigError(f"benchmark.parity.frames: {path}: cannot be read ({error}) - {wanted}") from error
+    bare = [k for k, frame in enumerate(found) if not frame.is_labelled]
+    if bare or not found:
+        what = f"frame {bare[0]} has no energy or no forces" if bare else "no frames"
+        raise ConfigError(f"benchmark.parity.frames: {path}: {what} - {wanted} - label it, or choose another file")
+    return found
+
+
+def _chosen(frames: Sequence[Frames], at_most: int) -> list[Frames]:
+    """Return frames evenly spaced."""
+    rows = np.unique(np.round(np.linspace(0, len(frames) - 1, min(at_most, len(frames)))).astype(int))
+    return [frames[k] for k in rows]
+
+
+# --- the property -----------------------------------------------------------------------------------------------------
 
 
 def plan(study: Study, store: StudyStore) -> list[Task]:
-    return []
+    """One task per potential and hundred frames; one alone that says so if there are no frames."""
+    if study.benchmark is None or study.benchmark.parity is None:
+        return []
+    path = _source(study, store)
+    if path is None:
+        return [Task(id=f"{NAME}-none", kind=NAME)]
+    if not path.is_file():
+        raise ConfigError(f"benchmark.parity.frames: no file {path} - wanted labelled frames (extxyz) - check the path")
+    sha256 = file_sha256(path)
+    n = len(_chosen(labelled_frames(path, sha256), study.benchmark.parity.max_frames))
+    return [
+        Task(
+            id=f"{NAME}-{potential.slug}-{begin // CHUNK:03d}",
+            kind=NAME,
+            parameters={"potential": potential.name, "begin": begin, "end": min(begin + CHUNK, n), "sha256": sha256},
+        )
+        for potential in study.potentials
+        for begin in range(0, n, CHUNK)
+    ]
 
 
-def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, Any], dict[str, Any]]:
-    raise NotImplementedError
+def run(task: Task, store: StudyStore, slot: Slot) -> Product:
+    """Label some of the frames with one potential."""
+    assert store.study.benchmark is not None
+    asked, path = store.study.benchmark.parity, _source(store.study, store)
+    assert asked is not None
+    if not task.parameters:
+        return {}, {"ended": "no frames: the study is of no campaign with a held-out set, and parity.frames is null"}
+    found = file_sha256(path) if path is not None and path.is_file() else "no such file"
+    if path is None or found != task.parameters["sha256"]:
+        raise ConfigError(
+            f"benchmark.parity.frames: {path} is not the file that this study began with (sha256 {found}) - wanted "
+            f"sha256 {task.parameters['sha256']} - restore it, or choose another --folder"
+        )
+    frames = _chosen(labelled_frames(path, found), asked.max_frames)
+    elements = sorted({symbol for frame in frames for symbol in frame.symbols})
+    statics = store.study.potential(task.parameters["potential"]).statics(slot.machine.python)
+    mine = frames[task.parameters["begin"] : task.parameters["end"]]
+    labels, lost = _labelled(statics, mine, slot)
+    pairs = [(frame, label) for frame, label in zip(mine, labels, strict=True) if label is not None]
+    where = path.name if asked.frames is not None else "the campaign's held-out set"
+    return _side_by_side(pairs, elements), {"elements": elements, "lost": lost, "frames": where}
+
+
+def _labelled(statics: Reference, frames: Sequence[Frames], slot: Slot) -> tuple[list[Label | None], list[str]]:
+    """Return the label of every frame or None, and for every None the reason."""
+    labels: list[Label | None] = []
+    lost: list[str] = []
+    unknown: set[str] = set()
+    for frame in frames:
+        label: Label | None = None
+        if not unknown & set(frame.symbols):
+            try:
+                label = reference.label(statics, frame.without_labels(), slot)
+            except EngineError:
+                unknown |= set(unknown_elements(statics, frame.symbols, slot))
+                if not unknown:
+                    raise
+        if label is None:
+            lost.append(f"the potential does not know {', '.join(sorted(unknown & set(frame.symbols)))}")
+        elif label.refused:
+            lost.append(label.refused)
+        labels.append(None if label is None or label.refused else label)
+    return labels, lost
+
+
+def _side_by_side(pairs: Sequence[tuple[Frames, Label]], elements: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a :class:`SideBySide`; a virial is NaN where a frame has none, or is not periodic."""
+    counts = np.array([[frame.symbols.count(one) for one in elements] for frame, _ in pairs], dtype=np.int64)
+    virial = np.full((len(pairs), 2, 3, 3), np.nan)
+    forces = [np.empty((0, 2, 3))]
+    energy = np.empty((len(pairs), 2))
+    for k, (frame, label) in enumerate(pairs):
+        assert frame.energy is not None
+        assert frame.forces is not None
+        energy[k] = frame.energy[0], label.energy
+        forces.append(np.stack([frame.forces[0], label.forces], axis=1))
+        if frame.virial is not None and all(frame.pbc):
+            virial[k] = frame.virial[0], label.virial
+    return {
+        "counts": counts.reshape(-1, len(elements)),
+        "energy": energy,
+        "forces": np.concatenate(forces),
+        "virial": virial,
+    }
 
 
 def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:
-    return Findings()
+    """Return the errors of every potential, and the points of two figures."""
+    findings = Findings()
+    if not tasks[0].parameters:
+        findings.problems.append(f"parity: {product(store, tasks[0])[1]['ended']}")
+        return findings
+    for potential in study.potentials:
+        mine = [product(store, task) for task in tasks if task.parameters["potential"] == potential.name]
+        lost = [reason for _, meta in mine for reason in meta["lost"]]
+        for reason in dict.fromkeys(lost):
+            findings.problems.append(f"parity of {potential.name}: {lost.count(reason)} frames without: {reason}")
+        arrays = {name: np.concatenate([one[name] for one, _ in mine]) for name in mine[0][0]}
+        if len(arrays["energy"]):
+            pairs = SideBySide(elements=tuple(mine[0][1]["elements"]), **arrays)
+            rng = store.rng(ONCE, BENCHMARK, NAME)
+            findings.extend(compared(pairs, {"potential": potential.name}, f"against {mine[0][1]['frames']}", rng))
+    return findings
 
 
-PROPERTY = Property("parity", plan, run, results)
+def compared(pairs: SideBySide, condition: Condition, note: str, rng: np.random.Generator) -> Findings:
+    """Return the errors of one potential and the points of its figures.
+
+    Parameters
+    ----------
+    pairs
+        At least one frame.
+    condition, note
+        Of the results.
+    rng
+        Thins the points of the figures.
+    """
+    removed = ", ".join(f"{one} {shift:+.4f}" for one, shift in zip(pairs.elements, pairs.shifts, strict=True))
+    findings = Findings()
+    for name, value, unit, n_frames in pairs.errors():
+        said = f"{note}; less {removed} eV/atom" if name.endswith("_shifted") else note
+        findings.results.append(
+            Result(
+                name=name,
+                value=value,
+                unit=unit,
+                uncertainty=None,
+                n_samples=n_frames,
+                condition=condition,
+                note=said,
+            )
+        )
+    forces = pairs.forces.transpose(1, 0, 2).reshape(2, -1)
+    energies = np.stack([pairs.energy[:, 0], pairs.shifted_energy]) / pairs.n_atoms
+    for kind, what, points in (
+        ("force", "force component (eV/Å)", forces),
+        ("energy", "energy less a shift per element (eV/atom)", energies),
+    ):
+        curve = Curve(
+            key=f"parity_{kind}-{condition['potential']}",
+            name=f"parity_{kind}",
+            label=str(condition["potential"]),
+            x_name=f"reference: {what.replace(' less a shift per element', '')}",
+            y_name=f"potential: {what}",
+            condition=condition,
+        )
+        findings.add_curve(curve, *thinned(points[0], points[1], rng))
+    return findings
+
+
+PROPERTY = Property(NAME, plan, run, results)

@@ -100,8 +100,11 @@ def lower_triangular(cell: FloatArray, positions: FloatArray) -> tuple[FloatArra
     return rotated * np.tri(3), positions @ (q * signs)
 
 
-def write_data(path: Path, frame: Frames, type_map: Sequence[str]) -> FloatArray:
-    """Write one frame as a LAMMPS data file in full float64 precision; return the (3, 3) cell that LAMMPS gets, Å."""
+def write_data(path: Path, frame: Frames, type_map: Sequence[str], velocities: FloatArray | None = None) -> FloatArray:
+    """Write one frame as a LAMMPS data file in full float64 precision; return the (3, 3) cell that LAMMPS gets, Å.
+
+    Velocities (n_atoms, 3), Å/ps, are rotated along with the cell.
+    """
     from ase.data import atomic_masses, atomic_numbers
 
     cell, positions = lower_triangular(frame.cell[0], frame.positions[0])
@@ -113,6 +116,9 @@ def write_data(path: Path, frame: Frames, type_map: Sequence[str]) -> FloatArray
     lines += ["", "Atoms  # atomic", ""]
     for i, (symbol, (x, y, z)) in enumerate(zip(frame.symbols, positions, strict=True), 1):
         lines.append(f"{i} {list(type_map).index(symbol) + 1} {x:.17g} {y:.17g} {z:.17g}")
+    if velocities is not None:
+        rotated = lower_triangular(frame.cell[0], velocities)[1]
+        lines += ["", "Velocities", "", *(f"{i} {x:.17g} {y:.17g} {z:.17g}" for i, (x, y, z) in enumerate(rotated, 1))]
     path.write_text("\n".join(lines) + "\n")
     return cell
 
@@ -222,18 +228,20 @@ def run_walk(folder: Path, text: str, symbols: Sequence[str], slot: Slot) -> Wal
     EngineError
         LAMMPS crashed, took too long, or stopped with an error that is not the physics'.
     """
+    code = run_input(folder, text, slot)
+    every, n_steps = (int(text.rsplit(f"\n{word} ", 1)[1].split(maxsplit=1)[0]) for word in ("thermo", "run"))
+    return read_walk(folder, return_code=code, n_steps=n_steps - n_steps % every, n_atoms=len(symbols))
+
+
+def run_input(folder: Path, text: str, slot: Slot) -> int:
+    """Run an input as ``in.lammps`` of `folder`; return the return code (negative: a signal)."""
     (folder / "in.lammps").write_text(text)
     machine = slot.machine
     if machine.lammps is None:
-        code = deepmd.run_job(
-            {"job": "lammps", "input": "in.lammps"}, folder, "lammps.out", slot, timeout_s=machine.walk_timeout_s
-        )
-    else:
-        command = [*shlex.split(machine.lammps), "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
-        log = folder / "lammps.out"
-        code = run_command(command, folder, log=log, timeout_s=machine.walk_timeout_s).return_code
-    every, n_steps = (int(text.rsplit(f"\n{word} ", 1)[1].split(maxsplit=1)[0]) for word in ("thermo", "run"))
-    return read_walk(folder, return_code=code, n_steps=n_steps - n_steps % every, n_atoms=len(symbols))
+        job = {"job": "lammps", "input": "in.lammps"}
+        return deepmd.run_job(job, folder, "lammps.out", slot, timeout_s=machine.walk_timeout_s)
+    command = [*shlex.split(machine.lammps), "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
+    return run_command(command, folder, log=folder / "lammps.out", timeout_s=machine.walk_timeout_s).return_code
 
 
 def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> WalkOutput:
@@ -247,8 +255,8 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> 
     EngineError
         See :func:`run_walk`.
     """
-    tail = tail_of(folder / "log.lammps") + tail_of(folder / "lammps.out", 5)
-    reason = _why_ended(return_code, tail, folder)
+    tail = log_tail(folder)
+    reason = why_ended(return_code, tail, folder)
     thermo = read_thermo(folder / "log.lammps")
     deviation = read_deviation(folder / "model_devi.out")
     steps, cell, positions, forces = read_dump(folder / "walk.lammpstrj", n_atoms)
@@ -284,7 +292,19 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> 
     )
 
 
-def _why_ended(return_code: int, tail: Sequence[str], folder: Path) -> str:
+def log_tail(folder: Path) -> list[str]:
+    """Return the last lines of what LAMMPS and its libraries said in `folder`."""
+    return tail_of(folder / "log.lammps") + tail_of(folder / "lammps.out", 5)
+
+
+def why_ended(return_code: int, tail: Sequence[str], folder: Path) -> str:
+    """Return "finished" or what the physics did.
+
+    Raises
+    ------
+    EngineError
+        It was not the physics.
+    """
     text = "\n".join(tail)
     if return_code == 0:
         return "finished"
@@ -329,7 +349,10 @@ def read_deviation(path: Path) -> dict[int, float]:
 
 
 def read_dump(path: Path, n_atoms: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
-    """Return steps (n,), cells (n, 3, 3), positions and forces (n, n_atoms, 3) of a dump, whole frames only."""
+    """Return steps (n,), cells (n, 3, 3), positions and vectors (n, n_atoms, 3) of a dump, whole frames only.
+
+    Its columns are id, type, x, y, z and those of the vectors: forces of a walk, velocities of a segment.
+    """
     steps, cells, atoms = [], [], []
     lines = _whole_lines(path)
     n_lines = 9 + n_atoms

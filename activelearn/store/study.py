@@ -25,6 +25,8 @@ from activelearn.store.folder import Folder
 
 GLASS: Final = "glass"
 BENCHMARK: Final = "benchmark"
+#: Prefix of the arrays of the porous variant in the product of a glass.
+PORE: Final = "pore/"
 #: A study has no iterations: its stations are carried out once.
 ONCE: Final = 0
 

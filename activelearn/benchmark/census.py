@@ -1,0 +1,314 @@
+"""The network of a glass: units of the formers, bridging anions, chains and defects (definitions 4.1 to 4.4 and 4.6).
+
+Elements are those of the series' roles. With phosphorus and sulfur in mind: for each P, c is the number of bonded
+anions, b of those that bridge (bonded to two or more formers), p of bonded formers; P^n has n = b + p.
+
+Sources: Bertani & Pedone's analysis of Na4P2S7-xOx glasses (units, chains, bridging anions); Luo et al. 2024. Neither
+prints its cutoffs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, combinations_with_replacement
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn.benchmark.bonds import Bonds, BoolArray, Cutoffs, IntArray, chain_sizes, find_bonds, sharing_pairs
+from activelearn.config import Roles, Series
+from activelearn.errors import ConfigError
+from activelearn.frames import FloatArray, Frames
+
+#: Frames that are looked at together: many enough that Python costs nothing, few enough for the memory.
+_BLOCK_ATOMS: Final = 200_000
+
+
+def bond_cutoffs(series: Series, shift_A: float = 0.0) -> dict[tuple[str, str], float]:
+    """Return the cutoffs of all pairs of formers and anions, Å, each longer by `shift_A`.
+
+    Raises
+    ------
+    ConfigError
+        A former and an anion have none.
+    """
+    roles = series.roles
+    found: dict[tuple[str, str], float] = {}
+    for a, b in combinations_with_replacement((*roles.formers, *roles.anions), 2):
+        cutoff = series.cutoff_A(a, b)
+        if cutoff is not None:
+            found[a, b] = cutoff + shift_A
+        elif a in roles.formers and b in roles.anions:
+            raise ConfigError(
+                f"series {series.name}: cutoffs_A: nothing for {a}-{b} - wanted the cutoff of every former and anion - "
+                f"add {{{a}-{b}: ...}}"
+            )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Formers and anions of some frames as a graph; atoms are numbered through all frames, see :class:`Bonds`.
+
+    Parameters
+    ----------
+    symbols
+        (n_atoms,) of one frame.
+    bonds
+        Among formers and anions.
+    roles
+        What the elements are.
+    """
+
+    symbols: NDArray[np.str_]
+    bonds: Bonds
+    roles: Roles
+
+    def is_one_of(self, *elements: str) -> BoolArray:
+        """(n_numbers,) whether each atom is of these elements."""
+        return np.tile(np.isin(self.symbols, elements), self.bonds.n_frames)
+
+    @cached_property
+    def is_former(self) -> BoolArray:
+        """(n_numbers,)."""
+        return self.is_one_of(*self.roles.formers)
+
+    @cached_property
+    def is_anion(self) -> BoolArray:
+        """(n_numbers,)."""
+        return self.is_one_of(*self.roles.anions)
+
+    @cached_property
+    def n_formers(self) -> IntArray:
+        """(n_numbers,) formers that each atom is bonded to: p of a former, n_P of an anion."""
+        return self.counted(self.is_former[self.bonds.j])
+
+    @cached_property
+    def n_anions(self) -> IntArray:
+        """(n_numbers,) anions that each atom is bonded to: c of a former."""
+        return self.counted(self.is_anion[self.bonds.j])
+
+    @cached_property
+    def is_bridging(self) -> BoolArray:
+        """(n_numbers,) anions bonded to two or more formers."""
+        return self.is_anion & (self.n_formers >= 2)
+
+    @cached_property
+    def n_bridging(self) -> IntArray:
+        """(n_numbers,) bridging anions that each atom is bonded to: b of a former."""
+        return self.counted(self.is_bridging[self.bonds.j])
+
+    @cached_property
+    def n(self) -> IntArray:
+        """(n_numbers,) n of P^n: bridging anions and formers that a former is bonded to."""
+        return self.n_bridging + self.n_formers
+
+    def counted(self, which: BoolArray) -> IntArray:
+        """Return (n_numbers,) of each atom how many of these bonds begin there."""
+        return np.bincount(self.bonds.i[which], minlength=self.bonds.n_numbers)
+
+    def per_frame(self, of_atoms: NDArray[Any]) -> FloatArray:
+        """Return (n_frames,) sums over the atoms of each frame."""
+        sums: FloatArray = of_atoms.reshape(self.bonds.n_frames, self.bonds.n_atoms).sum(axis=1, dtype=np.float64)
+        return sums
+
+    def percent(self, which: BoolArray, of: BoolArray) -> FloatArray:
+        """Return (n_frames,) how many of the atoms `of` are `which`, %."""
+        return 100.0 * self.per_frame(which & of) / self.per_frame(of)
+
+    def sizes(self, of: BoolArray) -> IntArray:
+        """Return (n_numbers,) the size of the chain of atoms `of` that each of them is in; 0 of the others."""
+        return np.where(of, chain_sizes(self.bonds[of[self.bonds.i] & of[self.bonds.j]]), 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Census:
+    """What is counted in a network.
+
+    Parameters
+    ----------
+    values
+        By name, (n_frames,): % unless the name says otherwise; NaN where a frame has none.
+    chains
+        By the formers (P, or Si-P) and by anion, (n_frames, largest + 1): % of these atoms that are in chains of k
+        atoms (k = 1: in none).
+    """
+
+    values: dict[str, FloatArray]
+    chains: dict[str, FloatArray]
+
+
+def census(frames: Frames, cutoffs: Cutoffs, roles: Roles) -> Census:
+    """Count everything, frame by frame.
+
+    Parameters
+    ----------
+    frames
+        Any cells, also small ones.
+    cutoffs
+        Å, see :func:`bond_cutoffs`.
+    roles
+        What the elements are.
+    """
+    n_block = max(1, _BLOCK_ATOMS // max(1, frames.n_atoms))
+    parts = [_census(frames[k : k + n_block], cutoffs, roles) for k in range(0, len(frames), n_block)]
+    if not parts:
+        return Census({}, {})
+    values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
+    chains = {}
+    for name in parts[0].chains:
+        widest = max(part.chains[name].shape[1] for part in parts)
+        padded = [np.pad(c, ((0, 0), (0, widest - c.shape[1]))) for c in (part.chains[name] for part in parts)]
+        chains[name] = np.concatenate(padded)
+    return Census(values, chains)
+
+
+def _census(frames: Frames, cutoffs: Cutoffs, roles: Roles) -> Census:
+    network = Network(np.array(frames.symbols), find_bonds(frames, cutoffs), roles)
+    values: dict[str, FloatArray] = {}
+    chains: dict[str, FloatArray] = {}
+    if network.is_former.any():
+        values |= units(network)
+        by_size = chains["-".join(roles.formers)] = _by_size(network, network.is_former)
+        values["former_chains"] = by_size[:, 3:].sum(axis=1)
+    if network.is_anion.any():
+        values |= anions(network)
+    for anion in roles.anions:
+        if anion in frames.symbols and (anion, anion) in cutoffs:
+            chains[anion] = _by_size(network, network.is_one_of(anion))
+            values |= dict(_chain_values(anion, chains[anion]))
+    if network.is_former.any():
+        values["charge_rule"] = charge_rule(network)
+        values["bridging_rule"] = bridging_rule(network)
+    return Census(values, chains)
+
+
+def unit_names(former: str, roles: Roles) -> tuple[str, ...]:
+    """Return what the units of a former are called, such as P0 ... P4, P1P, P3c, P2ES, P2_corner, P_other."""
+    full = roles.coordination
+    more = (f"1{former}", f"{full - 1}c", "2ES", "2_corner", "_other")
+    return tuple(f"{former}{which}" for which in (*range(full + 1), *more))
+
+
+def units(network: Network) -> dict[str, FloatArray]:
+    """Return the shares of the units of every former, % of its atoms (definition 4.3).
+
+    With P for the former's symbol: ``P0`` ... ``P4`` by n (the last is "or more"); ``P1P``, two of the same element
+    with three anions each, bonded, without bridges (they are in P1, too); ``P3c``, one neighbour less than
+    `Roles.coordination`; ``P2ES``, shares two or more anions with one other former; ``P2_corner``, n = 2 and does not;
+    ``P_other``, any other coordination. See :func:`unit_names`.
+    """
+    full, n, bonds = network.roles.coordination, network.n, network.bonds
+    n_neighbours = network.n_anions + network.n_formers
+    in_pair = (network.n_formers == 1) & (network.n_bridging == 0) & (network.n_anions == full - 1)
+    shares_edge = np.zeros(bonds.n_numbers, dtype=bool)
+    shares_edge[sharing_pairs(bonds[network.is_bridging[bonds.i] & network.is_former[bonds.j]], 2)] = True
+    found: dict[str, FloatArray] = {}
+    for former in network.roles.formers:
+        is_it = network.is_one_of(former)
+        if not is_it.any():
+            continue
+        candidate = in_pair & is_it
+        has_partner = network.counted(candidate[bonds.i] & candidate[bonds.j]) > 0
+        masks = (
+            *(n == k for k in range(full)),
+            n >= full,
+            candidate & has_partner,
+            n_neighbours == full - 1,
+            shares_edge,
+            (n == 2) & ~shares_edge,
+            (n_neighbours < full - 1) | (n_neighbours > full),
+        )
+        names = unit_names(former, network.roles)
+        found |= {name: network.percent(mask, is_it) for name, mask in zip(names, masks, strict=True)}
+    return found
+
+
+def anions(network: Network) -> dict[str, FloatArray]:
+    """Return what the anions are, % of all anions (definition 4.2).
+
+    Of each anion, such as S: ``BS`` (bonded to two or more formers), ``NBS`` (one), ``free_S`` (none), and of the free
+    ones ``free_S_in_chains``. Of all: ``three_bonded_anions`` (to three or more formers), ``O-S_bonds`` (anions bonded
+    to one of another element): defects.
+    """
+    bonds, all_anions = network.bonds, network.is_anion
+    n_formers = network.n_formers
+    masks: dict[str, BoolArray] = {}
+    for anion in network.roles.anions:
+        is_it = network.is_one_of(anion)
+        is_free = is_it & (n_formers == 0)
+        masks |= {
+            f"B{anion}": is_it & (n_formers >= 2),
+            f"NB{anion}": is_it & (n_formers == 1),
+            f"free_{anion}": is_free,
+        }
+        if (anion, anion) in bonds.pairs:
+            masks[f"free_{anion}_in_chains"] = is_free & (network.counted(is_it[bonds.j]) > 0)
+    masks["three_bonded_anions"] = n_formers >= 3
+    for a, b in combinations(sorted(network.roles.anions), 2):
+        is_a, is_b = network.is_one_of(a), network.is_one_of(b)
+        between = (is_a[bonds.i] & is_b[bonds.j]) | (is_b[bonds.i] & is_a[bonds.j])
+        masks[f"{a}-{b}_bonds"] = network.counted(between) > 0
+    return {name: network.percent(mask, all_anions) for name, mask in masks.items()}
+
+
+def _by_size(network: Network, of: BoolArray) -> FloatArray:
+    """Return (n_frames, largest + 1) % of the atoms `of` in chains of k of them, at least 4 columns."""
+    sizes, n_frames = network.sizes(of), network.bonds.n_frames
+    n_columns = max(4, int(sizes.max()) + 1)
+    frame = np.arange(len(sizes)) // network.bonds.n_atoms
+    counts = np.bincount((frame * n_columns + sizes)[of], minlength=n_frames * n_columns).reshape(n_frames, n_columns)
+    percent: FloatArray = 100.0 * counts / counts.sum(axis=1, keepdims=True)
+    return percent
+
+
+def _chain_values(anion: str, percent: FloatArray) -> Iterator[tuple[str, FloatArray]]:
+    """Yield what is said of the chains of an anion (definition 4.4); without chains they have no length (NaN)."""
+    in_chains = percent[:, 2:].sum(axis=1)
+    n_chains = percent[:, 2:] / np.arange(2, percent.shape[1])  # in % of the atoms: only ratios are taken
+    total = n_chains.sum(axis=1)
+    total[total == 0.0] = np.nan
+    yield f"{anion}_in_chains", in_chains
+    yield f"{anion}_chain_length", in_chains / total
+    yield f"{anion}_chains_of_three", 100.0 * n_chains[:, 1] / total
+
+
+def charge_rule(network: Network) -> FloatArray:
+    """Return (n_frames,) by how much the charges of units and free anions miss that of the modifiers, per former.
+
+    With z the charge of a former's unit without bridges, F the number of formers, z_M of a modifier (definition 4.6):
+
+        [sum over formers (z - n) + 2 N_free - 2 N_XX - sum over anions max(n_F - 2, 0)] / F - [sum z_M N_M] / F.
+
+    N_XX counts bonds between anions. It follows from the balance of charges: a former has 2 `Roles.coordination` - z,
+    less one per bond to a former, less two (a lone pair) per neighbour that is missing; an anion -2, and two of them
+    two less together if bonded. A frame with a former of more neighbours is not covered (NaN). Any other number than
+    zero says that the composition is not balanced, that an element has another valence, or that bonds are counted as
+    broken that are only stretched.
+    """
+    roles, bonds = network.roles, network.bonds
+    n_all = network.per_frame(network.is_former)
+    charge = sum(z * network.is_one_of(former) for former, z in roles.formers.items()) - network.n
+    free = network.is_anion & (network.n_formers == 0)
+    excess = np.maximum(network.n_formers - 2, 0) * network.is_anion
+    ends = network.n_anions * network.is_anion  # a bond between anions has two
+    modifiers = sum(z * network.is_one_of(modifier) for modifier, z in roles.modifiers.items())
+    total = charge * network.is_former + 2 * free - ends - excess - modifiers * np.ones(bonds.n_numbers, dtype=np.int64)
+    is_too_high = network.is_former & (network.n_anions + network.n_formers > roles.coordination)
+    return np.where(network.per_frame(is_too_high) > 0, np.nan, network.per_frame(total) / n_all)
+
+
+def bridging_rule(network: Network) -> FloatArray:
+    """Return (n_frames,) bridging anions less what the units say, per former: zero or the count is wrong.
+
+    N_B = [sum over formers of (n - p)] / 2 where every bridge joins two formers (definition 4.6, with p instead of
+    P1P so that other bonds between formers are covered); NaN in a frame with an anion bonded to three.
+    """
+    n_all = network.per_frame(network.is_former)
+    ends = network.per_frame((network.n - network.n_formers) * network.is_former)
+    is_threefold = network.is_anion & (network.n_formers > 2)
+    missed = (network.per_frame(network.is_bridging) - ends / 2) / n_all
+    return np.where(network.per_frame(is_threefold) > 0, np.nan, missed)

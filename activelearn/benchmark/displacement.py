@@ -1,0 +1,303 @@
+"""Displacements of atoms and what follows from them: diffusion coefficient, conductivity, activation energy.
+
+Pure functions on arrays. Times are in ps, diffusion coefficients in Å^2/ps until they become a result.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn.errors import ConfigError
+from activelearn.frames import FloatArray, Frames
+from activelearn.units import BOLTZMANN_EV_PER_K, S_PER_CM_K
+
+#: 1 Å^2/ps in cm^2/s.
+A2_PER_PS_IN_CM2_PER_S: Final = 1.0e-4
+#: A step longer than this share of the cell could as well have been one the other way round.
+AMBIGUOUS_STEP: Final = 0.4
+#: Exponents of the MSD's growth that count as diffusion: MSD ~ t^1.
+DIFFUSIVE: Final = (0.8, 1.2)
+#: A mean square displacement below this is rattling in a cage, Å^2.
+LEAST_MSD_A2: Final = 9.0
+#: Points that a line is fitted to.
+LEAST_POINTS: Final = 3
+#: Intervals that kinisi is given: their covariance is dense, and neighbours tell it nothing new.
+_BAYESIAN_INTERVALS: Final = 50
+_COLUMNS_AT_ONCE: Final = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Unwrapped:
+    """A trajectory whose atoms are followed across the boundaries.
+
+    Parameters
+    ----------
+    positions
+        (n_frames, n_atoms, 3) Å, in the mean cell.
+    cell
+        (3, 3) mean cell, Å.
+    n_ambiguous
+        Steps of single atoms from one frame to the next that are longer than 0.4 of the cell along an axis: their
+        direction is a guess, and more frames are wanted.
+    """
+
+    positions: FloatArray
+    cell: FloatArray
+    n_ambiguous: int
+
+
+def unwrap(frames: Frames) -> Unwrapped:
+    """Follow atoms across the boundaries of a cell that may move (NPT).
+
+    Steps between frames are taken as minimum images in fractional coordinates, summed up, and multiplied by the mean
+    cell: so a cell that breathes carries no atom along.
+
+    Parameters
+    ----------
+    frames
+        Consecutive frames, wrapped or not; cells may be triclinic.
+    """
+    fractional = frames.positions @ np.linalg.inv(frames.cell)
+    steps = np.diff(fractional, axis=0)
+    steps -= np.round(steps)
+    n_ambiguous = int(np.count_nonzero(np.abs(steps).max(axis=2, initial=0.0) > AMBIGUOUS_STEP))
+    fractional[1:] = fractional[:1] + np.cumsum(steps, axis=0)
+    cell = frames.cell.mean(axis=0)
+    return Unwrapped(fractional @ cell, cell, n_ambiguous)
+
+
+def without_drift(unwrapped: FloatArray, masses: FloatArray) -> FloatArray:
+    """Return positions relative to the centre of mass of all atoms, which stays where it was in the first frame.
+
+    Parameters
+    ----------
+    unwrapped
+        (n_frames, n_atoms, 3) Å, of all atoms.
+    masses
+        (n_atoms,) in any unit.
+    """
+    centre = np.einsum("tai,a->ti", unwrapped, masses) / masses.sum()
+    return np.asarray(unwrapped - (centre - centre[0])[:, None, :])
+
+
+def mean_square_displacement(unwrapped: FloatArray, *, single_origin: bool = False) -> FloatArray:
+    """Return the mean square displacement of some atoms at every lag.
+
+    Over all time origins it takes O(n log n) by Fourier transforms: sum |r(m+k) - r(m)|^2 is two sums of squares less
+    twice the autocorrelation (Calandrini et al., Collection SFN 12, 201 (2011)).
+
+    Parameters
+    ----------
+    unwrapped
+        (n_frames, n_atoms, 3) Å, evenly spaced in time.
+    single_origin
+        Displacements from the first frame alone.
+
+    Returns
+    -------
+    FloatArray
+        (n_frames,) Å^2; lag 0 first.
+    """
+    n_frames, n_atoms = unwrapped.shape[:2]
+    if single_origin:
+        return np.asarray(((unwrapped - unwrapped[0]) ** 2).sum(axis=(1, 2)) / n_atoms)
+    columns = np.asarray(unwrapped, dtype=np.float64).reshape(n_frames, -1)
+    squares, power, n_padded = np.zeros(n_frames), np.float64(0.0), 1 << (2 * n_frames - 1).bit_length()
+    for begin in range(0, columns.shape[1], _COLUMNS_AT_ONCE):
+        # Displacements know no origin; small numbers lose no digits in the difference below.
+        rows = columns[:, begin : begin + _COLUMNS_AT_ONCE].T
+        rows = rows - rows.mean(axis=1, keepdims=True)
+        squares += (rows**2).sum(axis=0)
+        power = power + (np.abs(np.fft.rfft(rows, n_padded, axis=1)) ** 2).sum(axis=0)
+    correlation = np.fft.irfft(power, n_padded)[:n_frames]
+    ends = np.concatenate([[0.0], np.cumsum(squares[:-1] + squares[:0:-1])])
+    msd = (2.0 * squares.sum() - ends - 2.0 * correlation) / (n_atoms * np.arange(n_frames, 0, -1))
+    msd[0] = 0.0
+    return np.asarray(np.maximum(msd, 0.0))
+
+
+# --- the line --------------------------------------------------------------------------------------------------------
+
+
+def window_rows(n_frames: int, window: tuple[float, float]) -> NDArray[np.int64]:
+    """Return the lags inside a window, as indices; lag n_frames - 1 is the whole run."""
+    lag = np.arange(n_frames)
+    last, tolerance = n_frames - 1, 1.0e-9 * n_frames
+    inside = (lag >= window[0] * last - tolerance) & (lag <= window[1] * last + tolerance) & (lag > 0)
+    return np.flatnonzero(inside)
+
+
+def diffusion_coefficient(
+    time_ps: FloatArray, msd: FloatArray, window: tuple[float, float], *, use_slope: bool = True
+) -> float:
+    """Return D in Å^2/ps: slope/6 of the MSD in the window, or the mean of MSD/(6t) there.
+
+    Parameters
+    ----------
+    time_ps, msd
+        (n_frames,) ps and Å^2.
+    window
+        Shares of the run, such as (0.50, 0.95).
+    """
+    rows = window_rows(len(msd), window)
+    if use_slope:
+        return float(np.polyfit(time_ps[rows], msd[rows], 1)[0]) / 6.0
+    return float((msd[rows] / (6.0 * time_ps[rows])).mean())
+
+
+def growth_exponent(time_ps: FloatArray, msd: FloatArray, window: tuple[float, float]) -> float:
+    """Return the exponent n of MSD ~ t^n in the window: 1 is diffusion, 2 is free flight; NaN where nothing moves."""
+    rows = window_rows(len(msd), window)
+    if (msd[rows] <= 0.0).any():
+        return float("nan")
+    return float(np.polyfit(np.log(time_ps[rows]), np.log(msd[rows]), 1)[0])
+
+
+def doubts(time_ps: FloatArray, msd: FloatArray, window: tuple[float, float]) -> tuple[str, ...]:
+    """Return why no diffusion coefficient should be taken from an MSD; nothing if it has converged."""
+    found = []
+    exponent = growth_exponent(time_ps, msd, window)
+    if not DIFFUSIVE[0] <= exponent <= DIFFUSIVE[1]:
+        found.append(f"MSD grows as t^{exponent:.2f}" if np.isfinite(exponent) else "MSD does not grow")
+    end = float(msd[window_rows(len(msd), window)[-1]])
+    if end < LEAST_MSD_A2:
+        found.append(f"MSD ends at {end:.2g} Å2, below (3 Å)2")
+    return tuple(found)
+
+
+def conductivity(D: float, n_per_A3: float, temperature_K: float, charge: int = 1) -> float:
+    """Return the Nernst-Einstein conductivity n (z e)^2 D/(k T), S/cm (Haven ratio 1).
+
+    Parameters
+    ----------
+    D
+        Å^2/ps.
+    n_per_A3
+        Carriers per volume of the whole cell, pores included, 1/Å^3.
+    charge
+        z of a carrier.
+    """
+    return S_PER_CM_K * n_per_A3 * charge**2 * D / temperature_K
+
+
+# --- activation energy -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Arrhenius:
+    """The line ln(sigma T) = ln(prefactor) - E/(k T).
+
+    Parameters
+    ----------
+    energy_eV, error_eV
+        Activation energy and its standard error; None where two points leave nothing to estimate it from.
+    prefactor
+        S K/cm.
+    """
+
+    energy_eV: float
+    error_eV: float | None
+    prefactor: float
+
+    def sigma_T(self, temperature_K: FloatArray) -> FloatArray:
+        """Return sigma T of the line, S K/cm."""
+        return np.asarray(self.prefactor * np.exp(-self.energy_eV / (BOLTZMANN_EV_PER_K * temperature_K)))
+
+
+def arrhenius(
+    temperature_K: Sequence[float], sigma: Sequence[float], errors: Sequence[float | None] | None = None
+) -> Arrhenius:
+    """Fit ln(sigma T) against 1/T by least squares.
+
+    Parameters
+    ----------
+    temperature_K, sigma
+        Two or more; K and S/cm.
+    errors
+        Standard errors of sigma, S/cm. If all are there the fit is weighted, and the error of the energy is theirs
+        (made larger where the points scatter more than they say); else it is that of the scatter about the line.
+    """
+    T, values = np.asarray(temperature_K, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
+    is_weighted = errors is not None and all(error for error in errors)
+    weights = values / np.asarray(errors, dtype=np.float64) if is_weighted else np.ones_like(values)
+    design = np.stack([-1.0 / (BOLTZMANN_EV_PER_K * T), np.ones_like(T)], axis=1) * weights[:, None]
+    wanted = np.log(values * T) * weights
+    covariance = np.linalg.inv(design.T @ design)
+    fit = covariance @ design.T @ wanted
+    n_free = len(T) - 2
+    scatter = float(((wanted - design @ fit) ** 2).sum()) / n_free if n_free else 0.0
+    variance = float(covariance[0, 0]) * (max(1.0, scatter) if is_weighted else scatter)
+    has_error = is_weighted or n_free > 0
+    return Arrhenius(float(fit[0]), float(np.sqrt(variance)) if has_error else None, float(np.exp(fit[1])))
+
+
+# --- kinisi ----------------------------------------------------------------------------------------------------------
+
+
+def want_kinisi() -> None:
+    """Raise a ConfigError if kinisi is not there: before days of dynamics, not after."""
+    if importlib.util.find_spec("kinisi") is None:
+        raise ConfigError(
+            "benchmark.diffusion.bayesian: no kinisi in this environment - wanted its estimate of D - "
+            "pip install 'activelearn[analysis]', or set bayesian: false"
+        )
+
+
+def bayesian_diffusion(
+    unwrapped: FloatArray, interval_ps: float, window: tuple[float, float], random_seed: int
+) -> tuple[float, float]:
+    """Return mean and standard deviation of kinisi's posterior of D, Å^2/ps.
+
+    MSD and its variances over all time origins, and the regression with their covariance, are kinisi's (McCluskey et
+    al., J. Chem. Theory Comput. 21, 79 (2025)); atoms are unwrapped and freed from drift here, and the intervals are
+    those of the window, so that it can be compared with the slope.
+
+    Parameters
+    ----------
+    unwrapped
+        (n_frames, n_atoms, 3) Å, of the carrier.
+    interval_ps
+        Between frames.
+    random_seed
+        Of its Markov chains.
+
+    Raises
+    ------
+    ConfigError
+        kinisi is not installed.
+    """
+    want_kinisi()
+    import scipp
+    from kinisi.diffusion import Diffusion
+    from kinisi.displacement import calculate_msd
+
+    lags = window_rows(len(unwrapped), window)
+    lags = np.unique(np.round(np.linspace(lags[0], lags[-1], _BAYESIAN_INTERVALS)).astype(np.int64))
+    # kinisi takes the last interval for the length of the run, which its numbers of independent steps come from.
+    lags = np.append(lags[lags < len(unwrapped) - 1], len(unwrapped) - 1)
+    trajectory = SimpleNamespace(
+        displacements=scipp.array(
+            dims=["obs", "particle", "dimension"], values=unwrapped[1:] - unwrapped[0], unit="angstrom"
+        ),
+        dt_index=scipp.array(dims=["time interval"], values=lags),
+        dt=scipp.array(dims=["time interval"], values=lags * interval_ps, unit="ps"),
+        dimensionality=3 * scipp.units.dimensionless,
+    )
+    found = calculate_msd(trajectory, progress=False)
+    found["da"] = found["da"]["time interval", : len(lags) - 1]
+    regression = Diffusion(found)
+    state = np.random.get_state()  # noqa: NPY002 - kinisi seeds numpy's global generator: it is given back as it was
+    try:
+        seeded = np.random.RandomState(random_seed)
+        regression.bayesian_regression(found["da"].coords["time interval"][0], progress=False, random_state=seeded)
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+    draws = np.asarray(regression.gradient.values) / 6.0
+    return float(draws.mean()), float(draws.std(ddof=1))

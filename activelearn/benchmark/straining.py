@@ -1,0 +1,128 @@
+"""Strained cells: what bulk modulus and elastic constants share.
+
+Work that takes long is kept in the task's folder step by step, so that a kill costs one relaxation and not all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn.config import Reference
+from activelearn.engines import reference as engine
+from activelearn.engines.process import Slot
+from activelearn.frames import FloatArray, Frames
+from activelearn.store import read_npz
+from activelearn.store.files import publish_npz
+from activelearn.units import EV_PER_A3_IN_GPA
+
+#: Rows and columns of the six Voigt components, in ASE's order: xx, yy, zz, yz, xz, xy.
+VOIGT: Final = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
+
+Product = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+
+
+class Failed(Exception):
+    """A structure on which the potential failed physically; the message says where and why."""
+
+
+def strained(frames: Frames, strain: FloatArray) -> Frames:
+    """Return bare frames deformed by F = 1 + strain, the atoms moving along.
+
+    Parameters
+    ----------
+    frames
+        Any cells.
+    strain
+        (3, 3), pure number; symmetric, so that nothing turns.
+    """
+    deformation = np.eye(3) + strain
+    bare = frames.without_labels()
+    return replace(bare, cell=bare.cell @ deformation.T, positions=bare.positions @ deformation.T)
+
+
+def stress_GPa(frames: Frames) -> FloatArray:
+    """Return (n_frames, 6) stress of labelled frames, GPa, positive in tension: xx, yy, zz, yz, xz, xy."""
+    assert frames.virial is not None  # every potential here gives it
+    stress: FloatArray = -frames.virial[:, VOIGT[0], VOIGT[1]] / frames.volume[:, None] * EV_PER_A3_IN_GPA
+    return stress
+
+
+def pressure_GPa(frames: Frames) -> FloatArray:
+    """Return (n_frames,) pressure of labelled frames, GPa, positive in compression: -(s_xx + s_yy + s_zz)/3."""
+    return np.asarray(-stress_GPa(frames)[:, :3].mean(axis=1))
+
+
+def kept(file: Path, make: Callable[[], Product]) -> Product:
+    """Return what `make` gives, from the file if it was made before a kill."""
+    if not file.is_file():
+        publish_npz(file, *make())
+    return read_npz(file)
+
+
+@dataclass(frozen=True)
+class Relaxer:
+    """Relaxations with one potential, each done once.
+
+    Parameters
+    ----------
+    reference, slot
+        The potential, and where it runs.
+    fmax
+        Largest force that may be left, eV/Å.
+    max_steps
+        Bound on the steps of one relaxation.
+    folder
+        Of the task.
+    """
+
+    reference: Reference
+    slot: Slot
+    fmax: float
+    max_steps: int
+    folder: Path
+
+    def relaxed(self, name: str, start: Frames, *, relax_cell: bool = False) -> tuple[Frames, bool]:
+        """Return one frame after relaxation, with labels, and whether it came below `fmax`.
+
+        Parameters
+        ----------
+        name
+            Of the relaxation, different for each in the task.
+        start
+            One frame.
+        relax_cell
+            To zero stress, too.
+
+        Raises
+        ------
+        Failed
+            The potential gave no finite numbers.
+        """
+
+        def make() -> Product:
+            frame, ended, _, _ = engine.relax(
+                self.reference,
+                start,
+                fmax=self.fmax,
+                max_steps=self.max_steps,
+                relax_cell=relax_cell,
+                slot=self.slot,
+            )
+            if frame is None:
+                raise Failed(f"{name}: {ended}")
+            return frame.arrays(), {"is_relaxed": ended == "relaxed"}
+
+        arrays, meta = kept(self.folder / f"{name}.npz", make)
+        return Frames.from_arrays(arrays), bool(meta["is_relaxed"])
+
+
+def unrelaxed_note(metas: Iterable[Mapping[str, Any]]) -> str:
+    """Return a note on relaxations that did not come to their end; empty if all did."""
+    n = sum(int(meta.get("n_unrelaxed", 0)) for meta in metas)
+    return f"; {n} relaxation{'s' if n > 1 else ''} not finished in the steps allowed" if n else ""
