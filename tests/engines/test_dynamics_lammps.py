@@ -99,7 +99,7 @@ def log_of(folder):
 
 
 def test_nvt_has_the_temperature_and_its_canonical_fluctuation(run):
-    found = run(leg(ps=80.0))
+    found = run(leg(ps=60.0))
     late = found.temperature_K[len(found.temperature_K) // 5 :]
     assert found.ended == "finished"
     assert found.resumed == 0
@@ -111,12 +111,13 @@ def test_nvt_has_the_temperature_and_its_canonical_fluctuation(run):
 
 @pytest.mark.parametrize("mode", ["iso", "aniso", "tri"])
 def test_npt_has_the_pressure_and_moves_what_it_may(run, mode):
-    found = run(leg(f"npt-{mode}", 60.0, 40.0, pressure_bar=500.0), argon(60.0))
+    found = run(leg(f"npt-{mode}", 60.0, 30.0, pressure_bar=500.0), argon(60.0))
     late = slice(len(found.time_ps) // 4, None)
     assert found.pressure_bar[late].mean() == pytest.approx(500.0, abs=40.0)
     assert found.temperature_K[late].mean() == pytest.approx(60.0, rel=0.02)
     assert found.volume[late].std() > 1.0
-    assert density(found.frames) == pytest.approx(108 * 39.948 * 1.66053906660 / found.volume[50::50], rel=1e-6)
+    on_rows = found.volume[found.frames.origin["step"] // 10]
+    assert density(found.frames) == pytest.approx(108 * 39.948 * 1.66053906660 / on_rows, rel=1e-6)
     lengths, tilts = found.frames.cell[:, range(3), range(3)], found.frames.cell[:, [1, 2, 2], [0, 0, 1]]
     assert np.allclose(lengths, lengths[:, :1], rtol=1e-12) == (mode == "iso")
     assert (np.abs(tilts).max() > 0.01) == (mode == "tri")
@@ -194,8 +195,8 @@ def test_the_rows_are_those_of_a_plain_input(run, quick, tmp_path):
 
 # --- kills ------------------------------------------------------------------------------------------------------------
 
-#: ~3 s of LAMMPS: long enough to be killed in the middle.
-LONG = leg("npt-iso", 60.0, 120.0, to_temperature_K=90.0, n_frames=40)
+#: ~2 s of LAMMPS: long enough to be killed in the middle.
+LONG = leg("npt-iso", 60.0, 80.0, to_temperature_K=90.0, n_frames=40)
 DRIVER = """
 import sys
 from pathlib import Path
@@ -232,7 +233,7 @@ def test_a_killed_segment_goes_on_from_its_restart_file(run, tmp_path):
     assert log_of(folder / "part-000") == log, "what the first part wrote is left as it was"
     whole = run(LONG, argon(60.0), folder=tmp_path / "undisturbed")
     n = begun // 10
-    assert 0 < begun < 30_000
+    assert 0 < begun < 20_000
     assert np.array_equal(found.time_ps, whole.time_ps), "complete, in order, each once"
     assert found.frames.origin["step"].tolist() == whole.frames.origin["step"].tolist()
     assert same(found, whole, n), "the trajectory before the restart is the one that was written"
@@ -395,7 +396,7 @@ def test_a_time_out_is_a_fault_and_the_next_call_goes_on(tmp_path):
 
 # --- potentials -------------------------------------------------------------------------------------------------------
 
-SALT = {"pair_style": "lj/cut 6.0", "pair_coeff": ["1 1 0.01 2.8", "2 2 0.01 3.2", "1 2 0.02 2.5"],
+SALT = {"pair_style": "lj/cut 6.0", "pair_coeff": ["1 1 0.01 2.8", "2 2 0.03 3.2", "1 2 0.02 2.5"],
         "elements": ["S", "Na"]}  # fmt: skip
 D3 = {"method": "PBE", "damping": "zero"}
 
@@ -403,18 +404,15 @@ D3 = {"method": "PBE", "damping": "zero"}
 def test_types_are_in_the_order_of_the_potential(run, tmp_path):
     rocksalt = bulk("NaS", "rocksalt", a=5.4, cubic=True) * (2, 2, 2)
     rocksalt.rattle(0.05, seed=2)
+    del rocksalt[[1, 3]]  # without two sulfurs the swap is no symmetry
     frame = Frames.from_ase([rocksalt])
     start = State(frame, np.zeros((frame.n_atoms, 3)))
     ours = run(leg(temperature_K=10.0, ps=0.04), start, what=potential(SALT), folder=tmp_path / "a")
-    mirrored = {**SALT, "pair_coeff": ["2 2 0.01 2.8", "1 1 0.01 3.2", "1 2 0.02 2.5"], "elements": ["Na", "S"]}
+    mirrored = {**SALT, "pair_coeff": ["2 2 0.01 2.8", "1 1 0.03 3.2", "1 2 0.02 2.5"], "elements": ["Na", "S"]}
     same_physics = run(leg(temperature_K=10.0, ps=0.04), start, what=potential(mirrored), folder=tmp_path / "b")
     assert ours.potential_energy == pytest.approx(same_physics.potential_energy, rel=1e-7)
-    swapped = run(
-        leg(temperature_K=10.0, ps=0.04),
-        start,
-        what=potential({**SALT, "elements": ["Na", "S"]}),
-        folder=tmp_path / "c",
-    )
+    other = potential({**SALT, "elements": ["Na", "S"]})
+    swapped = run(leg(temperature_K=10.0, ps=0.04), start, what=other, folder=tmp_path / "c")
     assert swapped.potential_energy[0] != pytest.approx(ours.potential_energy[0], rel=1e-3)
     with pytest.raises(ConfigError, match="potential LJ: no atom type for Na, S - wanted"):
         run(leg(), start, folder=tmp_path / "d")

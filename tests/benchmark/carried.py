@@ -1,0 +1,40 @@
+"""What the tests of properties that run a potential share: one worker, the odd calculators, a property carried out."""
+
+from pathlib import Path
+
+import pytest
+
+from activelearn.config import Machine, Reference
+from activelearn.engines import process
+from activelearn.engines.deepmd import library_environment
+from activelearn.engines.process import Slot
+from activelearn.store.study import BENCHMARK, ONCE
+
+EMT_REFERENCE = Reference(calculator="ase.calculators.emt:EMT", functional="none", includes_dispersion=False)
+#: Fails on every structure as a calculator does that does not converge; see tests/engines/odd_calculators.py.
+UNCONVERGED = EMT_REFERENCE.model_copy(update={"calculator": "odd_calculators:Unconverged"})
+
+
+@pytest.fixture(scope="module")
+def slot(tmp_path_factory):
+    """One worker for all tests of a file; it finds the odd calculators, and LAMMPS its libraries."""
+    process.allow_engines()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "engines"))
+        patch.setenv("LD_LIBRARY_PATH", library_environment(None)["LD_LIBRARY_PATH"])
+        yield Slot(Machine(name="test"), tmp_path_factory.mktemp("logs"))
+        process.close_sessions()
+
+
+def carried_out(prop, study, store, slot):
+    """Plan, run and gather one property."""
+    tasks = prop.plan(study, store)
+    for task in tasks:
+        store.publish_product(BENCHMARK, ONCE, task.id, *prop.run(task, store, slot))
+    return prop.results(study, store, tasks)
+
+
+def with_reference(study, reference, name=None):
+    """Return the study with another calculator behind its potential."""
+    potential = study.potentials[0].model_copy(update={"ase": reference, "name": name or study.potentials[0].name})
+    return study.model_copy(update={"potentials": (potential,)})

@@ -1,0 +1,115 @@
+"""Bulk modulus: the fit, copper against its own C_ij and its own energy, replicas, and what goes wrong."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from carried import EMT_REFERENCE, UNCONVERGED, carried_out, slot, with_reference  # noqa: F401 - a fixture
+from made_glasses import number, study_folder, study_of
+
+from activelearn.benchmark import bulk_modulus, elastic
+from activelearn.benchmark.straining import Relaxer, strained
+from activelearn.frames import Frames
+from activelearn.units import EV_PER_A3_IN_GPA
+
+COPPER = Frames.from_ase([bulk("Cu", "fcc", a=3.62) * (2, 1, 1)])  # triclinic, and not cubic
+STRAINS = np.array([-0.01, -0.005, 0.0, 0.005, 0.01])
+
+
+def alloy(random_seed=0):
+    """Eight atoms in a skewed cell, no two of them alike in their surroundings."""
+    rng = np.random.default_rng(random_seed)
+    atoms = bulk("Cu", "fcc", a=3.7) * (2, 2, 2)
+    atoms.symbols = rng.permutation(["Cu"] * 5 + ["Ag"] * 3)
+    return Frames.from_ase([atoms])
+
+
+# --- the fit ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_modulus_is_a_third_of_the_slope_whatever_the_pressure_at_rest():
+    modulus, error = bulk_modulus.fit(STRAINS, 0.7 - 3.0 * 25.0 * STRAINS)
+    assert modulus == pytest.approx(25.0)
+    assert error == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_error_of_the_fit_is_that_of_scipy():
+    from scipy.stats import linregress
+
+    pressure = -60.0 * STRAINS + np.random.default_rng(0).normal(0.0, 0.1, 5)
+    known = linregress(STRAINS, pressure)
+    assert bulk_modulus.fit(STRAINS, pressure) == pytest.approx((-known.slope / 3.0, known.stderr / 3.0))
+
+
+# --- 0 K --------------------------------------------------------------------------------------------------------------
+
+
+def test_copper_gives_the_curvature_of_its_energy_and_that_of_its_elastic_constants(slot, tmp_path):
+    """B = V d2E/dV2 by EMT's energy alone, within 0.5 %; and (C11 + 2 C12)/3 within 1 %."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "c").mkdir()
+    arrays, _ = bulk_modulus.relaxed_pressures(
+        Relaxer(EMT_REFERENCE, slot, 1e-4, 200, tmp_path / "b"), COPPER, STRAINS.tolist()
+    )
+    found, error = bulk_modulus.fit(arrays["strain"], arrays["pressure_GPa"])
+    free = Frames.from_arrays(dict(np.load(tmp_path / "b" / "zero-stress.npz")))
+
+    def energy(e):
+        atoms = strained(free, e * np.eye(3)).to_ase()[0]
+        atoms.calc = EMT()
+        return atoms.get_potential_energy()
+
+    h = 1e-3
+    curvature = (energy(h) - 2.0 * energy(0.0) + energy(-h)) / h**2 / free.volume[0] / 9.0 * EV_PER_A3_IN_GPA
+    assert found == pytest.approx(curvature, rel=5e-3)
+    assert error < 0.01 * found
+    c, _ = elastic.relaxed_stiffness(Relaxer(EMT_REFERENCE, slot, 1e-4, 200, tmp_path / "c"), COPPER, 0.002)
+    assert found == pytest.approx(elastic.moduli(c["stiffness"]).bulk, rel=0.01)
+
+
+def test_where_atoms_relax_it_still_is_that_of_the_elastic_constants(slot, tmp_path):
+    """Of a skewed cell without symmetry hydrostatic strain gives Voigt's sum of the relaxed C_ij, within 1 %."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "c").mkdir()
+    start = alloy()
+    arrays, meta = bulk_modulus.relaxed_pressures(
+        Relaxer(EMT_REFERENCE, slot, 2e-4, 500, tmp_path / "b"), start, STRAINS.tolist()
+    )
+    found, _ = bulk_modulus.fit(arrays["strain"], arrays["pressure_GPa"])
+    c, _ = elastic.relaxed_stiffness(Relaxer(EMT_REFERENCE, slot, 2e-4, 500, tmp_path / "c"), start, 0.005)
+    assert found == pytest.approx(elastic.moduli(c["stiffness"]).bulk_voigt, rel=0.01)
+    assert meta["n_unrelaxed"] == 0
+
+
+def test_replicas_give_a_mean_and_a_curve_with_errors(slot, tmp_path):
+    study = study_of(bulk_modulus={"strains": [-0.01, 0.0, 0.01]})
+    found = carried_out(
+        bulk_modulus.PROPERTY, study, study_folder(tmp_path, study, [alloy(0), alloy(1), alloy(2)]), slot
+    )
+    result = number(found, "bulk_modulus", x=0.0, temperature_K=0.0)
+    assert (result.unit, result.n_samples, result.stamp) == ("GPa", 3, "not judged")
+    assert result.uncertainty > 0.0
+    assert result.note == "0 K, strained from zero stress, linear strains -1.00% to +1.00%"
+    (curve,) = found.curves
+    stress = found.arrays[f"{curve.key}/y"]
+    assert found.arrays[f"{curve.key}/x"] == pytest.approx([-1.0, 0.0, 1.0])
+    assert stress[0] < stress[1] < stress[2]  # tension is positive
+    assert stress[1] == pytest.approx(0.0, abs=0.2)
+    assert (stress[2] - stress[0]) / 0.02 / 3.0 == pytest.approx(result.value)
+    assert found.arrays[f"{curve.key}/error"].shape == (3,)
+
+
+def test_of_one_glass_the_error_is_that_of_the_fit(slot, tmp_path):
+    study = study_of(bulk_modulus={"strains": [-0.02, 0.0, 0.02], "max_steps": 1, "fmax": 1e-6})
+    result = number(
+        carried_out(bulk_modulus.PROPERTY, study, study_folder(tmp_path, study, [alloy()]), slot), "bulk_modulus"
+    )
+    assert 0.0 < result.uncertainty < 0.1 * result.value
+    assert result.note.endswith("4 relaxations not finished in the steps allowed; error of the fit")
+
+
+def test_a_glass_on_which_the_potential_fails_is_a_problem(slot, tmp_path):
+    study = with_reference(study_of(bulk_modulus={}), UNCONVERGED)
+    found = carried_out(bulk_modulus.PROPERTY, study, study_folder(tmp_path, study, [COPPER]), slot)
+    assert (found.results, found.curves) == ([], [])
+    assert found.problems == ["bulk_modulus of toy-EMT-x0-0: zero-stress: SCFError: no convergence in 60 steps"]

@@ -1,0 +1,116 @@
+"""Molecular dynamics through a segment against plain `lmp` with the same models, ensemble, rows and frames.
+
+Run with ``pytest -m performance -s tests/performance/test_md_speed.py``. The models are those of the tiny campaign
+(trained on the spot), or an ensemble for Na, P and S of one's own: ``ACTIVELEARN_MODELS=m0.pb:m1.pb:m2.pb:m3.pb``.
+
+What is compared is the loop of LAMMPS in CPU time (wall time of the loop times its own "% CPU use"), so that a busy
+machine disturbs little; runs alternate, and the ratio is of the medians. Wall times with start-up are printed beside.
+"""
+
+import os
+import re
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from campaigns import BIN
+
+from activelearn.config import Dynamics, Machine, Potential, Segment, System
+from activelearn.engines import deepmd, lammps, process
+from activelearn.engines.dynamics import State, run_segment, thermal_velocities
+from activelearn.engines.process import Slot
+from activelearn.frames import Frames
+from activelearn.starts import crystal
+
+pytestmark = [pytest.mark.performance, pytest.mark.engines, pytest.mark.timeout(3600)]
+
+#: Rounds; a run of each kind in every round.
+ROUNDS = 3
+WANTED = 0.98
+N_STEPS, N_FRAMES, EVERY = 400, 20, 20
+PLAIN = """
+units metal
+atom_style atomic
+box tilt large
+read_data conf.lmp
+neighbor 1.0 bin
+pair_style deepmd {models} out_file model_devi.out out_freq {every}
+pair_coeff * * {elements}
+fix 1 all npt temp 300 200 0.1 iso 0 0 1
+timestep 0.001
+thermo_style custom step temp pe press vol
+thermo {every}
+dump 1 all custom {dump} walk.lammpstrj id type x y z vx vy vz
+dump_modify 1 sort id
+run {n_steps}
+"""
+
+
+@pytest.fixture(scope="module")
+def models(request):
+    given = os.environ.get("ACTIVELEARN_MODELS")
+    if given:
+        return [str(Path(model).absolute()) for model in given.split(":")]
+    store = request.getfixturevalue("undisturbed")[0]
+    return [str(store.folder / member.model) for member in store.iterations()[-1].ensemble.members]
+
+
+@pytest.fixture(scope="module")
+def start():
+    if os.environ.get("ACTIVELEARN_MODELS"):
+        frame = crystal(System(seed="Na3PS4_P-421c", supercell=(2, 2, 2)), 6.0)
+    else:
+        frame = Frames.from_ase([bulk("Cu", cubic=True).repeat(3)])
+    return State(frame, thermal_velocities(frame, 300.0, np.random.default_rng(1)))
+
+
+def loop_s(log):
+    """CPU seconds of the loop, and its wall time."""
+    text = log.read_text()
+    wall = float(re.search(r"Loop time of (\S+)", text).group(1))
+    return wall * float(re.search(r"([\d.]+)% CPU use", text).group(1)) / 100.0, wall
+
+
+def plain(folder, models, elements):
+    folder.mkdir()
+    (folder / "conf.lmp").write_text((folder.parent / "conf.lmp").read_text())
+    text = PLAIN.format(
+        models=" ".join(models), elements=elements, every=EVERY, dump=N_STEPS // N_FRAMES, n_steps=N_STEPS
+    )
+    began = time.monotonic()
+    code = lammps.run_input(folder, text, Slot(Machine(name="plain", lammps=str(BIN / "lmp")), folder))
+    assert code == 0, (folder / "lammps.out").read_text()[-2000:]
+    return *loop_s(folder / "log.lammps"), time.monotonic() - began
+
+
+def test_a_segment_is_as_fast_as_plain_lmp(models, start, tmp_path):
+    process.allow_engines()
+    slot = Slot(Machine(name="test", slots=1), tmp_path)
+    what = Potential(name="DP", deepmd={"models": models}, functional="none", includes_dispersion=False)
+    segment = Segment(
+        name="s", ensemble="npt-iso", temperature_K=300.0, to_temperature_K=200.0, ps=N_STEPS / 1000, n_frames=N_FRAMES
+    )
+    dynamics = Dynamics(thermo_every_ps=EVERY / 1000, restart_every_ps=N_STEPS / 4000)
+    elements = " ".join(sorted(set(start.frame.symbols)))
+    lammps.write_data(tmp_path / "conf.lmp", start.frame, elements.split(), start.velocities)
+    began = time.monotonic()
+    deepmd.run_job({"job": "lammps", "input": os.devnull}, tmp_path, "none.out", slot, timeout_s=600.0)
+    print(
+        f"\nsession started once in {time.monotonic() - began:.1f} s; {start.frame.n_atoms} atoms, {len(models)} models"
+    )
+    theirs, ours = [], []
+    for k in range(ROUNDS):
+        theirs.append(plain(tmp_path / f"plain-{k}", models, elements))
+        began = time.monotonic()
+        found = run_segment(what, segment, start, dynamics, tmp_path / f"ours-{k}", slot)
+        ours.append((*loop_s(tmp_path / f"ours-{k}" / "part-000" / "log.lammps"), time.monotonic() - began))
+        assert found.ended == "finished"
+    process.close_sessions()
+    names = ("loop, CPU s", "loop, wall s", "all, wall s")
+    medians = [[statistics.median(run[i] for run in runs) for i in range(3)] for runs in (theirs, ours)]
+    for name, a, b in zip(names, *medians, strict=True):
+        print(f"{name:<14} plain {a:8.2f}  ours {b:8.2f}  plain/ours {a / b:6.3f}")
+    assert medians[0][0] / medians[1][0] >= WANTED
