@@ -7,7 +7,7 @@ restart files, and what is finished is read, not run again.
 
 from __future__ import annotations
 
-import shutil
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -90,17 +90,15 @@ def run(task: Task, store: StudyStore, iteration: int, slot: Slot) -> None:
     start = State(begin, dynamics.thermal_velocities(begin, schedule[0].temperature_K, rng))
     path = _follow(potential, schedule, start, folder / "dense", glass, slot)
     arrays, meta = _product(path, potential)
-    meta |= {"started": path.stretches[0].started, "finished": path.stretches[-1].finished}
     if glass.pore is not None and _is_porous(glass.pore, composition) and path.ended == FINISHED:
         hollow = with_pore(_end_of(path).frame, glass.pore.diameter_A, composition, glass)
         velocities = dynamics.thermal_velocities(hollow, glass.pore.segments[0].temperature_K, rng)
         more = _follow(potential, glass.pore.segments, State(hollow, velocities), folder / "pore", glass, slot)
         pore_arrays, pore_meta = _product(more, potential)
         arrays |= {PORE + key: value for key, value in pore_arrays.items()}
-        meta |= {"pore": pore_meta, "finished": more.stretches[-1].finished}
+        meta |= {"pore": pore_meta, "finished": pore_meta["finished"]}
     store.publish_product(GLASS, iteration, task.id, arrays, meta)
-    if not slot.machine.keep_scratch:
-        shutil.rmtree(folder, ignore_errors=True)
+    store.drop_work(GLASS, task.id, slot.machine)
 
 
 def _is_porous(pore: Pore, composition: Composition) -> bool:
@@ -172,6 +170,9 @@ def _product(path: _Path, potential: Potential) -> tuple[dict[str, NDArray[Any]]
         "n_judged": n_judged,
         "outside_share": share,
         "resumed": sum(stretch.resumed for stretch in path.stretches),
+        "seconds": sum(stretch.finished - stretch.started for stretch in path.stretches),
+        "started": path.stretches[0].started,
+        "finished": path.stretches[-1].finished,
     }
 
 
@@ -242,8 +243,18 @@ def gather(study: Study, store: StudyStore, iteration: int) -> Glasses:
         made.append(_record(study, store, task, arrays, meta))
         if "pore" in meta:
             inner = {key.removeprefix(PORE): value for key, value in arrays.items() if key.startswith(PORE)}
-            made.append(_record(study, store, task, inner, {**meta, **meta["pore"], "is_porous": True}))
+            made.append(_record(study, store, task, inner, _porous_meta(meta)))
     return Glasses(glasses=tuple(made))
+
+
+def _porous_meta(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return the meta of a porous glass: judged by the worse of its own path and that of the dense one it is cut from.
+
+    Of both together the share would be small, and the stamp wrong: a melt is long, and all that is measured may be
+    outside the window after it.
+    """
+    worse = max(meta, meta["pore"], key=lambda path: path["outside_share"] or 0.0)
+    return {**meta["pore"], "is_porous": True, **{key: worse[key] for key in ("n_judged", "outside_share")}}
 
 
 def _record(
@@ -270,7 +281,7 @@ def _record(
         is_trusted=None if share is None else share <= glass.max_outside_share and meta["ended"] == FINISHED,
         resumed=meta["resumed"],
         structure=f"{GLASS}/{name}.extxyz" if final is not None else "",
-        seconds=meta["finished"] - meta["started"],
+        seconds=meta["seconds"],
     )
     folder = store.station_folder(GLASS, ONCE)
     if final is not None:
@@ -285,7 +296,8 @@ def _extxyz(frame: Frames, made: MadeGlass) -> bytes:
     from ase.io import write
 
     atoms = frame.to_ase()[0]
-    atoms.info = {"potential": made.potential, "x": made.x, "replica": made.replica, "stamp": made.stamp}
+    names = ("id", "potential", "x", "replica", "cooling_rate_K_per_ps", "density_g_cm3", "stamp")
+    atoms.info = {name: value for name in names if (value := getattr(made, name)) is not None}
     stream = io.StringIO()
     write(stream, atoms, format="extxyz")
     return stream.getvalue().encode()
@@ -307,21 +319,88 @@ def check(study: Study) -> tuple[list[str], list[str]]:
     for composition in glass.compositions:
         try:
             facts.append(f"glass x = {composition.x:g}: {packing.describe(glass.packed(composition))}")
+            if glass.pore is not None and _is_porous(glass.pore, composition):
+                facts.append(f"glass x = {composition.x:g}: {_pore_words(glass.pore, composition, glass)}")
         except ConfigError as error:
             problems += [f"glass x = {composition.x:g}: {line}" for line in error.problems]
-    rates = glass.cooling_rates_K_per_ps or (None,)
-    for rate in rates:
-        ps = sum(segment.duration_ps for segment in glass.schedule(rate))
-        names = ", ".join(_words(segment) for segment in glass.schedule(rate))
-        facts.append(f"schedule: {names}; {ps:g} ps in steps of {glass.dynamics.timestep_fs:g} fs")
-    n = len(study.potentials) * len(glass.compositions) * len(rates) * glass.n_replicas
-    facts.append(f"glasses: {n} of {len(study.potentials)} potentials, {glass.n_replicas} replicas each")
-    return facts, problems + list(_strangers(study))
+    facts += list(_schedules(study))
+    facts.append(_count(study))
+    return facts, problems + list(_wrong_averages(glass)) + list(_strangers(study))
+
+
+def _pore_words(pore: Pore, composition: Composition, glass: Glass) -> str:
+    """Return what a pore takes.
+
+    Raises
+    ------
+    ConfigError
+        Half of the glass would be gone: what is left is no glass with a pore in it.
+    """
+    packed, unit = glass.packed(composition), _unit(composition, glass)
+    box, n_atoms = packing.box_of(packed), packing.atoms_of(packing.counts_of(packed)).total()
+    n_inside = math.pi * pore.diameter_A**3 / 6.0 / box**3 * n_atoms
+    n_gone = math.ceil(n_inside / unit.total()) * unit.total()
+    name = "".join(f"{element}{n if n > 1 else ''}" for element, n in sorted(unit.items()))
+    if pore.diameter_A >= box or 2 * n_gone > n_atoms:
+        raise ConfigError(
+            f"glass.pore: a sphere of {pore.diameter_A:g} Å in a box of {box:.1f} Å, and what restores whole {name}, "
+            f"take {n_gone} of {n_atoms} atoms - wanted half of the glass left - raise n_atoms, or lower diameter_A"
+        )
+    return f"pore of {pore.diameter_A:g} Å holds about {n_inside:.0f} atoms; whole {name} go, {n_gone} atoms or more"
+
+
+def _schedules(study: Study) -> Iterator[str]:
+    """Yield one line per path that a glass may take, with its steps: potentials may have time steps of their own."""
+    glass = _glass(study)
+    timesteps = sorted({dynamics.timestep_of(potential, glass.dynamics) for potential in study.potentials})
+    rates = glass.cooling_rates_K_per_ps
+    paths = [(f"schedule at {rate:g} K/ps", glass.schedule(rate)) for rate in rates] or [("schedule", glass.segments)]
+    if glass.pore is not None:
+        paths.append(("schedule of the pore", glass.pore.segments))
+    for name, segments in paths:
+        ps = sum(segment.duration_ps for segment in segments)
+        steps = [sum(dynamics.steps_of(s, glass.dynamics, fs).n_steps for s in segments) for fs in timesteps]
+        counted = " or ".join(f"{n:,} steps of {fs:g} fs" for n, fs in zip(steps, timesteps, strict=True))
+        yield f"{name}: {'; '.join(map(_words, segments))} = {ps:g} ps, {counted}"
+
+
+def _count(study: Study) -> str:
+    glass = _glass(study)
+    each = glass.n_replicas * (len(glass.cooling_rates_K_per_ps) or 1) * len(study.potentials)
+    n_compositions = len(glass.compositions)
+    n_porous = sum(glass.pore is not None and _is_porous(glass.pore, c) for c in glass.compositions) * each
+    factors = {
+        "potential": len(study.potentials),
+        "composition": n_compositions,
+        "replica": glass.n_replicas,
+        "cooling rate": len(glass.cooling_rates_K_per_ps),
+    }
+    counted = ", ".join(f"{n} {what}{'s' if n > 1 else ''}" for what, n in factors.items() if n)
+    again = f", {n_porous} of them once more with a pore" if n_porous else ""
+    return f"glasses: {each * n_compositions} of {glass.series.title} ({counted}){again}"
 
 
 def _words(segment: Segment) -> str:
     ramp = f" to {segment.end_K:g}" if segment.to_temperature_K is not None else ""
-    return f"{segment.name} {segment.ensemble} {segment.temperature_K:g}{ramp} K {segment.duration_ps:g} ps"
+    pressure = f" {segment.pressure_bar:g} bar" if segment.is_npt else ""
+    analysed = ", analysed" if segment.is_analysed else ""
+    return (
+        f"{segment.name} {segment.ensemble} {segment.temperature_K:g}{ramp} K{pressure} "
+        f"{segment.duration_ps:g} ps{analysed}"
+    )
+
+
+def _wrong_averages(glass: Glass) -> Iterator[str]:
+    """Yield what would be averaged over, and should not be; and a pore of which nothing would be measured."""
+    pore = glass.pore.segments if glass.pore is not None else ()
+    for segment in (*glass.segments, *pore):
+        if segment.is_analysed and segment.end_K != segment.temperature_K:
+            yield (
+                f"glass.segments: {segment.name} is analysed while it goes from {segment.temperature_K:g} to "
+                f"{segment.end_K:g} K - wanted averages at one temperature - analyse a segment after it"
+            )
+    if pore and not any(segment.is_analysed for segment in pore):
+        yield "glass.pore.segments: none has is_analysed: true - wanted one, such as the last"
 
 
 def _strangers(study: Study) -> Iterator[str]:

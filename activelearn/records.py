@@ -7,7 +7,7 @@ read nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -338,6 +338,9 @@ class Result(Record):
     )
     reference_value: float | None = None
     reference_uncertainty: float | None = None
+    reference_bound: Literal["above", "below"] | None = Field(
+        default=None, description="Only a bound is known: experiment lies above (or below) the reference value."
+    )
     reference_source: str | None = None
     stamp: str | None = Field(default=None, description="UNTRUSTED ..., not judged ...: see MadeGlass.stamp.")
     note: str | None = Field(default=None, description="Such as 'not converged: MSD grows as t^0.4'.")

@@ -47,7 +47,7 @@ def test_the_preset_it_starts_is_there():
 
 
 @pytest.mark.parametrize(
-    "command", sorted(set(re.findall(r"activelearn (init|check|run|status|export|schema|seeds)\b", README)))
+    "command", sorted(set(re.findall(r"activelearn (init|check|run|status|export|schema|seeds|glass|benchmark|finetune)\b", README)))
 )
 def test_every_command_it_names_exists(command):
     assert help_of(command)

@@ -137,6 +137,7 @@ def with_reference(result: Result, cited: Iterable[Cited], series: str | None) -
                 update={
                     "reference_value": number.value,
                     "reference_uncertainty": number.uncertainty,
+                    "reference_bound": number.bound,
                     "reference_source": number.source,
                 }
             )
@@ -144,14 +145,16 @@ def with_reference(result: Result, cited: Iterable[Cited], series: str | None) -
 
 
 def _is_of(number: Cited, result: Result, series: str | None) -> bool:
+    """Say whether a number is of this result: one without x and crystal is of a series as a whole (a crossing)."""
     if number.property != result.name or number.unit != result.unit or result.condition.get("porous"):
         return False
-    if number.series is not None and number.series != series:
+    if number.series != series if number.crystal is None else number.series not in {None, series}:
         return False
-    pair = None if number.pair is None else "-".join(number.pair)
-    wanted = {"x": number.x, "crystal": number.crystal, "temperature_K": number.temperature_K, "pair": pair}
     if number.series is None and number.crystal is None:
         return False
-    return all(result.condition.get(key) == value for key, value in wanted.items() if value is not None) and (
-        number.x is not None or number.crystal is not None
-    )
+    condition = result.condition
+    if condition.get("x") != number.x or condition.get("crystal") != number.crystal:
+        return False
+    pair = None if number.pair is None else "-".join(number.pair)
+    wanted = {"temperature_K": number.temperature_K, "pair": pair}
+    return all(condition.get(key) == value for key, value in wanted.items() if value is not None)

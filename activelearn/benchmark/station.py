@@ -56,6 +56,7 @@ def run(task: Task, store: StudyStore, iteration: int, slot: Slot) -> None:
     started = time.time()
     arrays, meta = PROPERTIES[task.kind].run(task, store, slot)
     store.publish_product(BENCHMARK, iteration, task.id, arrays, {"started": started, "finished": time.time(), **meta})
+    store.drop_work(BENCHMARK, task.id, slot.machine)
 
 
 def gather(study: Study, store: StudyStore, iteration: int) -> Scoreboard:

@@ -24,6 +24,7 @@ _COLUMNS: Final = (
     "property",
     "value",
     "uncertainty",
+    "bound",
     "unit",
     "source",
     "series",
@@ -88,6 +89,18 @@ def resolved(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - ra
         data["geometry"] = {formula: absolute(path, where.parent) for formula, path in data["geometry"].items()}
     if section == "potential":
         data = _potential(data, where)
+    if section == "benchmark":
+        data = _measured(data, where.parent)
+    return data
+
+
+def _measured(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a benchmark whose structure files and labelled frames have absolute paths."""
+    crystals, parity = data.get("crystals"), data.get("parity")
+    if isinstance(crystals, Mapping) and isinstance(crystals.get("seeds"), list):
+        data["crystals"] = {**crystals, "seeds": [absolute(seed, folder) for seed in crystals["seeds"]]}
+    if isinstance(parity, Mapping) and "frames" in parity:
+        data["parity"] = {**parity, "frames": absolute(parity["frames"], folder)}
     return data
 
 
@@ -191,10 +204,10 @@ def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
 
 
 def with_cited(study: Study, more: Iterable[Cited] = ()) -> Study:
-    """Return the study with the shipped numbers that concern it, and the user's own."""
+    """Return the study with the user's own numbers and, after them, the shipped ones that concern it: the first counts."""
     series = study.glass.series.name if study.glass is not None else None
     crystals = study.benchmark.crystals.seeds if study.benchmark is not None and study.benchmark.crystals else ()
-    concerned = [c for c in (*shipped_numbers(), *more) if c.series == series or c.crystal in crystals]
+    concerned = [c for c in (*more, *shipped_numbers()) if c.series == series or c.crystal in crystals]
     own = list(study.cited)
     return study.model_copy(update={"cited": tuple(own + [c for c in concerned if c not in own])})
 
@@ -212,7 +225,7 @@ def load_numbers(path: Path) -> tuple[Cited, ...]:
     ----------
     path
         Columns property, value, unit, source, and where they apply uncertainty, series, x, crystal, temperature_K, pair
-        (such as Na-S). An empty cell is none.
+        (such as Na-S), bound (above or below). An empty cell is none.
 
     Raises
     ------

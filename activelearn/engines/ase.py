@@ -8,8 +8,15 @@ from activelearn.config import Reference
 from activelearn.engines.process import Session, Slot, session, worker_command
 
 
-def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Return the answer of the slot's session to one job; see ``ase_worker.py``."""
+def ask(
+    reference: Reference,
+    job: str,
+    slot: Slot,
+    *,
+    timeout_s: float | None = None,
+    **request: Any,  # noqa: ANN401 - JSON
+) -> dict[str, Any]:
+    """Return the answer of the slot's session to one job; see ``ase_worker.py``; it may take as long as a label."""
     key = ("reference", reference.python or "", reference.calculator or "", str(slot.index))
 
     def make() -> Session:
@@ -23,7 +30,7 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
         "d3": reference.d3 and reference.d3.model_dump(),
         **request,
     }
-    return session(key, make).request(message, timeout_s=slot.machine.label_timeout_s)
+    return session(key, make).request(message, timeout_s=timeout_s or slot.machine.label_timeout_s)
 
 
 def identity(reference: Reference, slot: Slot) -> dict[str, Any]:

@@ -5,8 +5,9 @@ output; whatever a calculator prints goes to standard error. Units: eV, Ã…, eV/Ã
 virial = -volume * stress.
 
 Requests: {"job": "describe", ...}, {"job": "label", "structure": ...}, {"job": "md", "structure": ..., ...},
-{"job": "relax", "structure": ..., ...}. A physical failure (no convergence, non-finite numbers) comes back as
-{"refused": reason}; any other exception as {"error": text}, which the caller treats as infrastructure.
+{"job": "relax", "structure": ..., ...}, {"job": "dynamics", "structure": ..., ...} (see ase_dynamics_worker.py). A
+physical failure (no convergence, non-finite numbers) comes back as {"refused": reason}; any other exception as
+{"error": text}, which the caller treats as infrastructure.
 gpaw_worker.py and vasp_worker.py carry out the same jobs with a calculator of their own.
 """
 
@@ -21,6 +22,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import runpy
 import signal
 import threading
 import time
@@ -48,13 +50,17 @@ def load(request):
         one_thread()
         _calculators[key] = with_dispersion(make(**spec["arguments"]), spec["d3"])
         one_thread()
-    calculator = _calculators[key]
+    forget(_calculators[key])
+    return _calculators[key]
+
+
+def forget(calculator):
+    """Make a calculator forget earlier structures, and those that it is a sum of."""
     for part in (calculator, *getattr(getattr(calculator, "mixer", None), "calcs", ())):
         if hasattr(part, "reset"):  # a neighbour list kept from another structure would change the last bits
             part.reset()
         elif hasattr(part, "results"):  # ASE's sum has no reset
             part.results = {}
-    return calculator
 
 
 def with_dispersion(calculator, d3):
@@ -185,7 +191,13 @@ def relax(atoms, request):
     return {**moved, **properties(atoms), "n_steps": optimizer.get_number_of_steps(), "is_relaxed": is_relaxed}
 
 
-JOBS = {"label": label, "md": md, "relax": relax}
+def dynamics(atoms, request):
+    """Run a segment with our calculator, by a neighbour of this script."""
+    path = Path(__file__).with_name("ase_dynamics_worker.py")
+    return runpy.run_path(str(path))["run"](atoms, request, forget, is_physical)
+
+
+JOBS = {"label": label, "md": md, "relax": relax, "dynamics": dynamics}
 
 
 def is_physical(error):

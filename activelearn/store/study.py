@@ -12,15 +12,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Final
 
 import yaml
 
-from activelearn.config import Potential, Study
+from activelearn.config import Machine, Potential, Study
 from activelearn.errors import ConfigError
-from activelearn.store.files import publish
+from activelearn.store.files import disk_errors, publish
 from activelearn.store.folder import Folder
 
 GLASS: Final = "glass"
@@ -115,8 +116,14 @@ class StudyStore(Folder):
     def work_folder(self, station: str, task_id: str) -> Path:
         """Make and return the folder of a task's restart files; it outlives a kill and goes with the product."""
         folder = self.folder / "work" / f"{station}-{task_id}"
-        folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def drop_work(self, station: str, task_id: str, machine: Machine) -> None:
+        """Remove the restart files of a published task, unless the machine profile keeps scratch."""
+        if not machine.keep_scratch:
+            shutil.rmtree(self.folder / "work" / f"{station}-{task_id}", ignore_errors=True)
 
 
 def _with_absolute_models(study: Study, folder: Path) -> Study:

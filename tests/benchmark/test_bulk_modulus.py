@@ -4,24 +4,24 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from carried import EMT_REFERENCE, UNCONVERGED, carried_out, slot, with_reference  # noqa: F401 - a fixture
+from carried import EMT_REFERENCE, UNCONVERGED, alloy, carried_out, one_worker, with_reference
 from made_glasses import number, study_folder, study_of
 
 from activelearn.benchmark import bulk_modulus, elastic
 from activelearn.benchmark.straining import Relaxer, strained
+from activelearn.config import Potential
 from activelearn.frames import Frames
 from activelearn.units import EV_PER_A3_IN_GPA
 
+
+@pytest.fixture(scope="module")
+def slot(tmp_path_factory):
+    with one_worker(tmp_path_factory.mktemp("logs")) as made:
+        yield made
+
+
 COPPER = Frames.from_ase([bulk("Cu", "fcc", a=3.62) * (2, 1, 1)])  # triclinic, and not cubic
 STRAINS = np.array([-0.01, -0.005, 0.0, 0.005, 0.01])
-
-
-def alloy(random_seed=0):
-    """Eight atoms in a skewed cell, no two of them alike in their surroundings."""
-    rng = np.random.default_rng(random_seed)
-    atoms = bulk("Cu", "fcc", a=3.7) * (2, 2, 2)
-    atoms.symbols = rng.permutation(["Cu"] * 5 + ["Ag"] * 3)
-    return Frames.from_ase([atoms])
 
 
 # --- the fit ----------------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def test_copper_gives_the_curvature_of_its_energy_and_that_of_its_elastic_consta
     h = 1e-3
     curvature = (energy(h) - 2.0 * energy(0.0) + energy(-h)) / h**2 / free.volume[0] / 9.0 * EV_PER_A3_IN_GPA
     assert found == pytest.approx(curvature, rel=5e-3)
-    assert error < 0.01 * found
+    assert error < 0.03 * found  # the line does not know of the curvature
     c, _ = elastic.relaxed_stiffness(Relaxer(EMT_REFERENCE, slot, 1e-4, 200, tmp_path / "c"), COPPER, 0.002)
     assert found == pytest.approx(elastic.moduli(c["stiffness"]).bulk, rel=0.01)
 
@@ -71,12 +71,12 @@ def test_where_atoms_relax_it_still_is_that_of_the_elastic_constants(slot, tmp_p
     """Of a skewed cell without symmetry hydrostatic strain gives Voigt's sum of the relaxed C_ij, within 1 %."""
     (tmp_path / "b").mkdir()
     (tmp_path / "c").mkdir()
-    start = alloy()
+    start = alloy(0)
     arrays, meta = bulk_modulus.relaxed_pressures(
-        Relaxer(EMT_REFERENCE, slot, 2e-4, 500, tmp_path / "b"), start, STRAINS.tolist()
+        Relaxer(EMT_REFERENCE, slot, 1e-3, 200, tmp_path / "b"), start, STRAINS.tolist()
     )
     found, _ = bulk_modulus.fit(arrays["strain"], arrays["pressure_GPa"])
-    c, _ = elastic.relaxed_stiffness(Relaxer(EMT_REFERENCE, slot, 2e-4, 500, tmp_path / "c"), start, 0.005)
+    c, _ = elastic.relaxed_stiffness(Relaxer(EMT_REFERENCE, slot, 1e-3, 200, tmp_path / "c"), start, 0.005)
     assert found == pytest.approx(elastic.moduli(c["stiffness"]).bulk_voigt, rel=0.01)
     assert meta["n_unrelaxed"] == 0
 
@@ -102,9 +102,9 @@ def test_replicas_give_a_mean_and_a_curve_with_errors(slot, tmp_path):
 def test_of_one_glass_the_error_is_that_of_the_fit(slot, tmp_path):
     study = study_of(bulk_modulus={"strains": [-0.02, 0.0, 0.02], "max_steps": 1, "fmax": 1e-6})
     result = number(
-        carried_out(bulk_modulus.PROPERTY, study, study_folder(tmp_path, study, [alloy()]), slot), "bulk_modulus"
+        carried_out(bulk_modulus.PROPERTY, study, study_folder(tmp_path, study, [alloy(0)]), slot), "bulk_modulus"
     )
-    assert 0.0 < result.uncertainty < 0.1 * result.value
+    assert 0.0 < result.uncertainty < 0.2 * result.value
     assert result.note.endswith("4 relaxations not finished in the steps allowed; error of the fit")
 
 
@@ -113,3 +113,30 @@ def test_a_glass_on_which_the_potential_fails_is_a_problem(slot, tmp_path):
     found = carried_out(bulk_modulus.PROPERTY, study, study_folder(tmp_path, study, [COPPER]), slot)
     assert (found.results, found.curves) == ([], [])
     assert found.problems == ["bulk_modulus of toy-EMT-x0-0: zero-stress: SCFError: no convergence in 60 steps"]
+
+
+# --- at a temperature -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.engines
+def test_cold_argon_has_the_modulus_of_argon_at_rest(slot, tmp_path):
+    """NVT averages at 2 K about the zero of stress, against relaxed cells; a second run takes all from its folder."""
+    style = {"pair_style": "lj/smooth 8.0 10.0", "pair_coeff": ["1 1 0.0104 3.40"], "elements": ["Ar"]}
+    potential = Potential(name="toy (EMT)", lammps=style, functional="none", includes_dispersion=False)
+    asked = {"strains": [-0.01, 0.0, 0.01], "equilibrate_ps": 0.3, "average_ps": 1.0, "fmax": 1e-4}
+    argon, moduli = Frames.from_ase([bulk("Ar", "fcc", a=5.24, cubic=True) * (2, 2, 2)]), {}
+    for temperature_K in (None, 2.0):
+        study = study_of(bulk_modulus={**asked, "temperature_K": temperature_K})
+        study = study.model_copy(update={"potentials": (potential,)})
+        store = study_folder(tmp_path / f"{temperature_K}", study, [argon])
+        found = carried_out(bulk_modulus.PROPERTY, study, store, slot)
+        moduli[temperature_K] = number(found, "bulk_modulus", temperature_K=temperature_K or 0.0)
+        if temperature_K is None:
+            (free,) = store.folder.glob("work/*/zero-stress.npz")
+            argon = Frames.from_arrays(dict(np.load(free))).without_labels()
+    assert moduli[2.0].value == pytest.approx(moduli[None].value, rel=0.05)
+    assert moduli[2.0].note.startswith("NVT at 2 K")
+    task = bulk_modulus.PROPERTY.plan(study, store)[0]
+    again, meta = bulk_modulus.PROPERTY.run(task, store, slot=None)  # nothing is left to run
+    assert bulk_modulus.fit(again["strain"], again["pressure_GPa"])[0] == pytest.approx(moduli[2.0].value)
+    assert meta["ended"] == "finished"

@@ -1,0 +1,196 @@
+"""Figures against composition: density and moduli, volumes, units, bridging anions, coordination, chains, conductivity.
+
+With one composition alone there is nothing to draw against: the potentials stand side by side as bars.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from activelearn.records import Result, Scoreboard
+from activelearn.report.figures.drawing import (
+    Look,
+    draw_bars,
+    draw_experiment,
+    draw_line,
+    mark_experiment,
+    named,
+    of_main_rate,
+    print_values,
+    say_rate,
+    title_of,
+    values_of,
+)
+from activelearn.report.figures.sheet import Sheet, colour, grid_for, in_order, line_style, marker, widened
+from activelearn.report.figures.words import axis, file_part, plain, word
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_X = "x"
+_T = "temperature_K"
+
+
+def write(board: Scoreboard, folder: Path) -> Iterator[Path]:
+    """Write the figures that there are results for."""
+    results = [r for r in of_main_rate(board.results) if _X in r.condition and "pair" not in r.condition]
+    names = in_order(r.name for r in results)
+    bulk = "bulk_modulus" if "bulk_modulus" in names else "bulk_modulus_hill"
+    modifiers = [m.group(1) for name in names if (m := re.fullmatch(r"([A-Z][a-z]?)_coordination", name))]
+    shares = [name for name in names if any(re.fullmatch(f"{m}_[A-Z][a-z]?_share", name) for m in modifiers)]
+    chains = [name for name in names if re.fullmatch(r"[A-Z][a-z]?_(in_chains|chain_length|chains_of_three)", name)]
+    for file, what, wanted in (
+        ("density_moduli", "density and elastic moduli", ["density", "youngs_modulus", bulk]),
+        ("volume", "volume", ["volume_per_atom", "free_volume"]),
+        ("coordination", "coordination of the modifier", [f"{m}_coordination" for m in modifiers] + shares[:1]),
+        ("chains", "chains", [*chains, "former_chains"]),
+    ):
+        panels = [name for name in wanted if name in names]
+        if panels:
+            yield singles(board, results, panels, title_of(board, what)).finish(folder / f"{file}.png")
+    for former in in_order(_former(r) for r in results if _former(r)):
+        yield from _of_former(board, results, former, folder)
+    bridging = [name for name in names if _is_bridging(name, names)]
+    if bridging:
+        sheet = shares_of(board, results, bridging, title_of(board, "bridging and non-bridging anions"), "anions")
+        yield sheet.finish(folder / "bridging.png")
+    for name in names:
+        if name.startswith("conductivity_"):
+            yield _conductivity(board, named(results, name)).finish(folder / f"{file_part(name)}.png")
+
+
+def _former(result: Result) -> str:
+    """Return the former whose unit this is (P of P0), or nothing: C11 is in GPa and no share."""
+    found = re.fullmatch(r"([A-Z][a-z]?)[0-9]", result.name)
+    return found.group(1) if found and result.unit == "%" else ""
+
+
+def _is_bridging(name: str, names: Sequence[str]) -> bool:
+    anions = [one.removeprefix("free_") for one in names if re.fullmatch(r"free_[A-Z][a-z]?", one)]
+    return name in {f"{kind}{anion}" for anion in anions for kind in ("B", "NB")}
+
+
+def _of_former(board: Scoreboard, results: Sequence[Result], former: str, folder: Path) -> Iterator[Path]:
+    present = {r.name for r in results if r.value > 0.0}
+    pair = f"{former}1{former}"
+    units = [name for name in (*(f"{former}{n}" for n in range(10)), pair) if name in present]
+    defects = [f"{former}3c", f"{former}2c", f"{former}2ES", f"{former}_other", "former_chains"]
+    defects = [name for name in defects if name in present]
+    if units:
+        sheet = shares_of(board, results, units, title_of(board, f"units of {former}"), former)
+        if pair in units:
+            sheet.note(f"{pair} is part of {former}1.")
+        yield sheet.finish(folder / f"units_{former}.png")
+    if defects:
+        sheet = shares_of(board, results, defects, title_of(board, f"defects around {former}"), former)
+        yield sheet.finish(folder / f"defects_{former}.png")
+
+
+# --- one property a panel ---------------------------------------------------------------------------------------------
+
+
+def looks_of(board: Scoreboard) -> dict[str, Look]:
+    """Return how each potential looks, the same in every figure."""
+    return {name: Look(colour(k), marker(k), name, line_style(k)) for k, name in enumerate(board.potentials)}
+
+
+def singles(board: Scoreboard, results: Sequence[Result], names: Sequence[str], title: str) -> Sheet:
+    """Draw one panel per property, one colour per potential; dashed: the porous glass."""
+    sheet = Sheet(title, grid_for(len(names)))
+    say_rate(sheet, board)
+    for name in names:
+        mine = named(results, name)
+        axes = sheet.panel()
+        axes.set_ylabel(axis(name, mine[0].unit))
+        if len(values_of(mine, _X)) > 1:
+            _lines(sheet, axes, mine, looks_of(board), _X)
+            axes.set_xlabel(_X)
+        else:
+            _side_by_side(sheet, axes, mine, looks_of(board))
+    return sheet
+
+
+def _lines(sheet: Sheet, axes: Axes, mine: Sequence[Result], looks: dict[str, Look], key: str) -> None:
+    for potential, look in looks.items():
+        for porous in (False, True):
+            of_one = [r for r in mine if r.condition["potential"] == potential and ("porous" in r.condition) == porous]
+            if of_one:
+                shown = Look(look.colour, look.marker, f"{potential}, porous", "--") if porous else look
+                draw_line(sheet, axes, of_one, key, shown)
+    draw_experiment(sheet, axes, mine, key)
+    widened(axes)
+
+
+def _side_by_side(sheet: Sheet, axes: Axes, mine: Sequence[Result], looks: dict[str, Look]) -> None:
+    x = float(mine[0].condition[_X])
+    groups: dict[str, dict[str, Result]] = {}
+    for result in mine:
+        label = f"x = {x:g}" + (", porous" if "porous" in result.condition else "")
+        groups.setdefault(label, {})[str(result.condition["potential"])] = result
+    draw_bars(
+        sheet, axes, groups, {name: look for name, look in looks.items() if any(name in g for g in groups.values())}
+    )
+    print_values(axes, [g[name] for name in looks for g in groups.values() if name in g])
+    mark_experiment(sheet, axes, [g.values() for g in groups.values()])
+    axes.margins(y=0.12)
+
+
+# --- several shares a panel -------------------------------------------------------------------------------------------
+
+
+def shares_of(board: Scoreboard, results: Sequence[Result], names: Sequence[str], title: str, of: str) -> Sheet:
+    """Draw several shares against x, one panel per potential; of one composition: groups of bars."""
+    mine = [r for r in results if r.name in names and "porous" not in r.condition]
+    potentials = [p for p in board.potentials if any(r.condition["potential"] == p for r in mine)]
+    xs = values_of(mine, _X)
+    if len(xs) == 1:
+        sheet = Sheet(f"{title}, x = {xs[0]:g}")
+        axes = sheet.panel()
+        groups = {word(name): {str(r.condition["potential"]): r for r in named(mine, name)} for name in names}
+        draw_bars(sheet, axes, groups, {p: look for p, look in looks_of(board).items() if p in potentials})
+        mark_experiment(sheet, axes, [g.values() for g in groups.values()])
+        axes.set_ylabel(f"share of {of} (%)")
+        say_rate(sheet, board)
+        return sheet
+    sheet = Sheet(title, grid_for(len(potentials)), sharey=True)
+    for potential in potentials:
+        axes = sheet.panel(plain(potential))
+        for k, name in enumerate(names):
+            of_one = [r for r in named(mine, name) if r.condition["potential"] == potential]
+            if of_one:
+                draw_line(sheet, axes, of_one, _X, Look(colour(k), marker(k), word(name), line_style(k)))
+                draw_experiment(sheet, axes, of_one, _X, marker(k))
+        axes.set_xlabel(_X)
+        axes.set_ylabel(f"share of {of} (%)")
+        axes.label_outer()
+        widened(axes)
+    say_rate(sheet, board)
+    return sheet
+
+
+# --- conductivity -----------------------------------------------------------------------------------------------------
+
+
+def _conductivity(board: Scoreboard, mine: Sequence[Result]) -> Sheet:
+    """Draw conductivity against x, one panel per temperature; of one composition: against temperature."""
+    name, unit = mine[0].name, mine[0].unit
+    mine = [r for r in mine if r.value > 0.0] or list(mine)
+    several_x = len(values_of(mine, _X)) > 1
+    temperatures = values_of(mine, _T)
+    sheet = Sheet(title_of(board, word(name)), grid_for(len(temperatures)) if several_x else (1, 1))
+    for T in temperatures if several_x else [None]:
+        axes = sheet.panel(f"{T:g} K" if T is not None else None)
+        some = [r for r in mine if T is None or r.condition[_T] == T]
+        axes.set_yscale("log")
+        _lines(sheet, axes, some, looks_of(board), _X if several_x else _T)
+        axes.set_xlabel(_X if several_x else "T (K)")
+        axes.set_ylabel(axis(name, unit))
+    poor = [r for r in mine if r.note and r.note.startswith("not converged")]
+    if poor:
+        listed = in_order(f"{r.condition['potential']} at {r.condition[_T]:g} K" for r in poor)
+        sheet.note(f"Diffusion not converged: {', '.join(listed)}.")
+    say_rate(sheet, board)
+    return sheet

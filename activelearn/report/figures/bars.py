@@ -1,0 +1,159 @@
+"""Figures of bars: crystals against experiment, quench rates side by side, sizes of chains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from activelearn.records import Curve, Result, Scoreboard
+from activelearn.report.figures.against_x import looks_of
+from activelearn.report.figures.drawing import Look, draw_bars, title_of, values_of
+from activelearn.report.figures.sheet import Sheet, colour, grid_for, in_order, marker
+from activelearn.report.figures.words import axis, file_part, formula, plain, word
+
+_RATE = "cooling_rate_K_per_ps"
+
+
+def write(board: Scoreboard, arrays: Mapping[str, Any], folder: Path) -> Iterator[Path]:
+    """Write the figures that there are results for."""
+    yield from _crystals(board, folder)
+    yield from _rates(board, folder)
+    yield from _chain_sizes(board, arrays, folder)
+
+
+def _crystals(board: Scoreboard, folder: Path) -> Iterator[Path]:
+    """Draw the deviation of relaxed volumes from experiment."""
+    mine = [r for r in board.results if r.name == "crystal_volume_A3" and r.reference_value]
+    if not mine:
+        return
+    sheet = Sheet("Relaxed crystals: volume against experiment")
+    axes = sheet.panel()
+    groups: dict[str, dict[str, Result]] = {}
+    for result in mine:
+        groups.setdefault(_crystal(str(result.condition["crystal"])), {})[str(result.condition["potential"])] = result
+    looks = {name: look for name, look in looks_of(board).items() if any(name in g for g in groups.values())}
+    draw_bars(sheet, axes, groups, looks, deviation)
+    axes.set_ylabel("volume minus experiment (%)")
+    axes.margins(y=0.12)
+    yield sheet.finish(folder / "crystals.png")
+
+
+def deviation(result: Result) -> float:
+    """Return by how much a value is above its experiment, %."""
+    assert result.reference_value is not None
+    return 100.0 * (result.value / result.reference_value - 1.0)
+
+
+def _crystal(seed: str) -> str:
+    """Return the name of a seed on two lines: formula and space group."""
+    name, _, group = seed.partition("_")
+    return f"{formula(name)}\n{plain(group.replace('_', ' '))}"
+
+
+# --- quench rates -----------------------------------------------------------------------------------------------------
+
+
+def _rates(board: Scoreboard, folder: Path) -> Iterator[Path]:
+    """Draw shares side by side for every cooling rate, one panel per potential, one figure per composition."""
+    rates = values_of(board.results, _RATE)
+    mine = [r for r in board.results if _RATE in r.condition and "porous" not in r.condition]
+    if len(rates) < 2:
+        return
+    looks = {f"{rate:g}": Look(colour(k), marker(k), f"{rate:g} K/ps") for k, rate in enumerate(rates)}
+    plain_rows = [r for r in mine if not {"pair", "temperature_K"} & r.condition.keys()]
+    shares = in_order(r.name for r in plain_rows if r.unit == "%" and _is_unit(r.name) and r.value > 0.0)
+    for x in values_of(mine, "x"):
+        some = [r for r in plain_rows if r.condition["x"] == x]
+        potentials = [p for p in board.potentials if any(r.condition["potential"] == p for r in some)]
+        if shares and potentials:
+            sheet = Sheet(title_of(board, f"quench rates, x = {x:g}"), (len(potentials), 1), sharey=True)
+            for potential in potentials:
+                axes = sheet.panel(plain(potential) if len(potentials) > 1 else None)
+                of_one = [r for r in some if r.condition["potential"] == potential]
+                draw_bars(sheet, axes, {word(name): _by_rate(of_one, name) for name in shares}, looks)
+                axes.set_ylabel("share (%)")
+                axes.label_outer()
+            yield sheet.finish(folder / f"rates_{file_part(x)}.png")
+    yield from _rates_of_bulk(board, mine, looks, folder)
+
+
+def _is_unit(name: str) -> bool:
+    return word(name) != name.replace("_", " ") and name != "free_volume" and not name.endswith(("_share", "_corner"))
+
+
+def _by_rate(results: Sequence[Result], name: str) -> dict[str, Result]:
+    return {f"{r.condition[_RATE]:g}": r for r in results if r.name == name}
+
+
+def _rates_of_bulk(
+    board: Scoreboard, mine: Sequence[Result], looks: Mapping[str, Look], folder: Path
+) -> Iterator[Path]:
+    """Draw what is no share: density, moduli, free volume; one panel each, a group of bars per potential and x."""
+    names = [name for name in ("density", "free_volume", "youngs_modulus", "bulk_modulus") if _has(mine, name)]
+    if not names:
+        return
+    sheet = Sheet(title_of(board, "quench rates"), grid_for(len(names)))
+    several = len(values_of(mine, "potential")) > 1
+    for name in names:
+        axes = sheet.panel()
+        groups: dict[str, dict[str, Result]] = {}
+        of_name = [r for r in mine if r.name == name]
+        for r in of_name:
+            label = f"{r.condition['x']:g}" + (f"\n{plain(str(r.condition['potential']))}" if several else "")
+            groups.setdefault(label, {})[f"{r.condition[_RATE]:g}"] = r
+        draw_bars(sheet, axes, groups, looks)
+        axes.tick_params(axis="x", labelrotation=90 if len(groups) > 4 and several else 0)
+        axes.set_ylabel(axis(name, of_name[0].unit))
+        axes.set_xlabel("x")
+    yield sheet.finish(folder / "rates.png")
+
+
+def _has(results: Sequence[Result], name: str) -> bool:
+    return any(r.name == name for r in results)
+
+
+# --- chains -----------------------------------------------------------------------------------------------------------
+
+
+def _chain_sizes(board: Scoreboard, arrays: Mapping[str, Any], folder: Path) -> Iterator[Path]:
+    """Draw how many atoms are in chains of which size: a panel per composition, a colour per potential."""
+    curves = [c for c in board.curves if c.name == "chain_sizes" and "porous" not in c.condition]
+    rates = values_of(curves, _RATE)
+    curves = [c for c in curves if not rates or c.condition.get(_RATE) == curves[0].condition.get(_RATE)]
+    for label in in_order(c.label for c in curves):
+        mine = [c for c in curves if c.label == label and float(arrays[f"{c.key}/y"].max(initial=0.0)) > 0.0]
+        if not mine:
+            continue
+        xs = values_of(mine, "x")
+        sheet = Sheet(title_of(board, f"chains of {label}"), grid_for(len(xs)), sharey=True)
+        for x in xs:
+            axes = sheet.panel(f"x = {x:g}")
+            some = [c for c in mine if c.condition["x"] == x]
+            sizes = sorted({int(size) for c in some for size in arrays[f"{c.key}/x"]})
+            groups = {str(size): _of_size(some, arrays, size) for size in sizes}
+            looks = {p: look for p, look in looks_of(board).items() if any(c.condition["potential"] == p for c in mine)}
+            draw_bars(sheet, axes, groups, looks)
+            axes.set_xlabel(f"{label} atoms in the chain")
+            axes.set_ylabel(some[0].y_name)
+            axes.label_outer()
+        yield sheet.finish(folder / f"chain_sizes_{file_part(label)}.png")
+
+
+def _of_size(curves: Sequence[Curve], arrays: Mapping[str, Any], size: int) -> dict[str, Result]:
+    """Return the share of one size of chain of every potential, as results: that is what bars are drawn of."""
+    found = {}
+    for curve in curves:
+        at = (arrays[f"{curve.key}/x"] == size).nonzero()[0]
+        error = arrays.get(f"{curve.key}/error")
+        if len(at):
+            found[str(curve.condition["potential"])] = Result(
+                name=curve.name,
+                value=float(arrays[f"{curve.key}/y"][at[0]]),
+                unit="%",
+                uncertainty=None if error is None else float(error[at[0]]),
+                n_samples=1,
+                condition=curve.condition,
+                stamp=curve.stamp,
+            )
+    return found

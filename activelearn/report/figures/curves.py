@@ -1,0 +1,278 @@
+"""Figures of lines: g(r), mean square displacement, Arrhenius, stress-strain, units through the quench, parity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from activelearn.records import Curve, Scoreboard
+from activelearn.report.figures.against_x import looks_of
+from activelearn.report.figures.drawing import Look, title_of, values_of
+from activelearn.report.figures.sheet import Sheet, colour, grid_for, in_order, line_style, marker, suffix
+from activelearn.report.figures.words import file_part, plain, units, word
+from activelearn.report.stamps import is_untrusted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Arrays = Mapping[str, Any]
+
+_RATE: Final = "cooling_rate_K_per_ps"
+#: What may tell lines apart: the first that varies gets colours, the next panels, the last figures of their own.
+_KEYS: Final = ("potential", "x", "temperature_K")
+_SAID: Final = {"potential": "{}", "x": "x = {:g}", "temperature_K": "{:g} K"}
+#: g(r) is shown up to here, Å.
+_FAR_A: Final = 10.0
+
+
+def write(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
+    """Write the figures that there are curves for."""
+    yield from _rdf(board, arrays, folder)
+    for element in in_order(c.label for c in main_curves(board, "msd")):
+        mine = [c for c in main_curves(board, "msd") if c.label == element]
+        if any(r.name == f"D_{element}" for r in board.results):
+            yield from _lines(board, arrays, mine, folder / f"msd_{file_part(element)}", f"mean square displacement of {element}")
+    yield from _lines(board, arrays, main_curves(board, "arrhenius"), folder / "arrhenius", "conductivity")
+    yield from _lines(board, arrays, main_curves(board, "stress_strain"), folder / "stress_strain", "stress and strain")
+    yield from _evolution(board, arrays, folder)
+    yield from _parity(board, arrays, folder)
+
+
+def main_curves(board: Scoreboard, name: str) -> list[Curve]:
+    """Return the curves of a name of dense glass at the first cooling rate."""
+    found = [c for c in board.curves if c.name == name and "porous" not in c.condition]
+    rates = in_order(c.condition[_RATE] for c in found if _RATE in c.condition)
+    return [c for c in found if not rates or c.condition.get(_RATE, rates[0]) == rates[0]]
+
+
+# --- how lines are told apart -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Which condition gets colours, which panels, which figures of their own; None where nothing varies."""
+
+    colours: str
+    panels: str | None
+    files: str | None
+
+
+def arranged(curves: Sequence[Curve], keys: Sequence[str] = _KEYS) -> Arrangement:
+    """Return how some curves are told apart."""
+    varying = [key for key in keys if len(values_of(curves, key)) > 1]
+    padded = [*varying, None, None, None]
+    return Arrangement(varying[0] if varying else keys[0], padded[1], padded[2])
+
+
+def said(key: str, value: Any) -> str:  # noqa: ANN401 - a value of a condition
+    """Return a condition in words."""
+    return plain(_SAID[key].format(value))
+
+
+def looks(board: Scoreboard, curves: Sequence[Curve], key: str) -> dict[Any, Look]:
+    """Return how the values of a condition look."""
+    if key == "potential":
+        return dict(looks_of(board))
+    values = values_of(curves, key)
+    return {v: Look(colour(k), marker(k), said(key, v), line_style(k)) for k, v in enumerate(values)}
+
+
+def split(curves: Sequence[Curve], key: str | None) -> list[tuple[Any, list[Curve]]]:
+    """Return the curves by a condition; all together without one."""
+    if key is None:
+        return [(None, list(curves))]
+    return [(value, [c for c in curves if c.condition.get(key) == value]) for value in values_of(curves, key)]
+
+
+def draw(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look, *, is_said: bool = False) -> None:
+    """Draw one curve with a band of its standard error; of an UNTRUSTED path it is dashed, and named so unless said."""
+    from matplotlib.lines import Line2D
+
+    x, y, error = arrays[f"{curve.key}/x"], arrays[f"{curve.key}/y"], arrays.get(f"{curve.key}/error")
+    untrusted = is_untrusted(curve.stamp)
+    style = "--" if untrusted else look.style
+    few = len(x) <= 12
+    (line,) = axes.plot(x, y, style, color=look.colour, lw=1.5)
+    if few:
+        face = "white" if untrusted else look.colour
+        line.set(marker=look.marker, markerfacecolor=face, markeredgewidth=1.5)
+    if error is not None and few:
+        axes.errorbar(x, y, yerr=error, fmt="none", ecolor=look.colour, capsize=3, elinewidth=1.3)
+    elif error is not None:
+        axes.fill_between(x, y - error, y + error, color=look.colour, alpha=0.25, lw=0)
+    sheet.shows([curve])
+    handle = Line2D([], [], color=look.colour, ls=style, lw=1.8)
+    if few:
+        handle.set(marker=look.marker, markerfacecolor=line.get_markerfacecolor(), markeredgewidth=1.5, markersize=7)
+    sheet.name(handle, look.label + ("" if is_said else suffix([curve.stamp])))
+
+
+def _lines(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], path: Path, what: str) -> Iterator[Path]:
+    """Draw curves as they are arranged by what varies among them."""
+    if not curves:
+        return
+    how = arranged(curves)
+    fixed = [key for key in _KEYS if len(values_of(curves, key)) == 1 and key != "potential"]
+    for value, some in split(curves, how.files):
+        more = [said(key, some[0].condition[key]) for key in fixed]
+        more += [said(how.files, value)] if how.files else []
+        panels = split(some, how.panels)
+        sheet = Sheet(", ".join([title_of(board, what), *more]), grid_for(len(panels)), sharey=len(panels) > 1)
+        for place, of_panel in panels:
+            axes = sheet.panel(said(how.panels, place) if how.panels else None)
+            of_key = looks(board, curves, how.colours)
+            for curve in of_panel:
+                _draw_one(sheet, axes, curve, arrays, of_key[curve.condition[how.colours]])
+            axes.set_xlabel(units(of_panel[0].x_name))
+            axes.set_ylabel(units(of_panel[0].y_name))
+            if of_panel[0].name == "arrhenius":
+                axes.set_yscale("log")
+            axes.label_outer()
+        if any("not converged" in c.label for c in some):
+            sheet.note("Crosses: diffusion not converged, left out of the fit.")
+        end = f"_{file_part(value)}{'K' if how.files == 'temperature_K' else ''}" if how.files else ""
+        yield sheet.finish(path.with_name(f"{path.name}{end}.png"))
+
+
+def _draw_one(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look) -> None:
+    """Draw a curve; of an Arrhenius plot the fit as a line, and its points as points."""
+    if curve.name != "arrhenius":
+        draw(sheet, axes, curve, arrays, look)
+        return
+    x, y, error = arrays[f"{curve.key}/x"], arrays[f"{curve.key}/y"], arrays.get(f"{curve.key}/error")
+    if curve.label.endswith(" fit"):
+        axes.plot(x, y, "-", color=look.colour, lw=1.4, zorder=1)
+    elif "not converged" in curve.label:
+        axes.errorbar(x, y, yerr=error, fmt="x", color=look.colour, ms=9, mew=2, capsize=3)
+    else:
+        face = "white" if is_untrusted(curve.stamp) else look.colour
+        axes.errorbar(x, y, yerr=error, fmt=look.marker, color=look.colour, mfc=face, mew=1.6, capsize=3)
+    from matplotlib.lines import Line2D
+
+    sheet.shows([curve])
+    hollow = is_untrusted(curve.stamp)
+    handle = Line2D(
+        [], [], color=look.colour, marker=look.marker, mfc="white" if hollow else look.colour, ms=7, mew=1.6
+    )
+    sheet.name(handle, look.label + suffix([curve.stamp]))
+
+
+# --- g(r) -------------------------------------------------------------------------------------------------------------
+
+
+def _rdf(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
+    """Draw g(r), a panel per pair: potentials side by side for every x, and compositions for every potential."""
+    curves = main_curves(board, "rdf")
+    if not curves:
+        return
+    potentials, xs = values_of(curves, "potential"), values_of(curves, "x")
+    if len(potentials) > 1 or len(xs) == 1:
+        for x in xs:
+            some = [c for c in curves if c.condition["x"] == x]
+            end = f"_x{file_part(x)}" if len(xs) > 1 else ""
+            title = title_of(board, f"pair distribution functions, x = {x:g}")
+            yield _pairs(board, arrays, some, "potential", title).finish(folder / f"rdf{end}.png")
+    if len(xs) > 1:
+        for potential in potentials:
+            some = [c for c in curves if c.condition["potential"] == potential]
+            end = f"_{file_part(potential)}" if len(potentials) > 1 else ""
+            title = title_of(board, f"pair distribution functions, {plain(potential)}")
+            yield _pairs(board, arrays, some, "x", title).finish(folder / f"rdf{end}.png")
+
+
+def _pairs(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], key: str, title: str) -> Sheet:
+    from matplotlib.ticker import MaxNLocator
+
+    pairs = in_order(c.label for c in curves)
+    sheet = Sheet(title, grid_for(len(pairs)))
+    of_key = looks(board, curves, key)
+    for k, pair in enumerate(pairs):
+        axes = sheet.panel(pair)
+        for curve in curves:
+            if curve.label == pair:
+                draw(sheet, axes, curve, arrays, of_key[curve.condition[key]])
+        columns = grid_for(len(pairs))[1]
+        if k + columns >= len(pairs):
+            axes.set_xlabel(curves[0].x_name)
+        if k % columns == 0:
+            axes.set_ylabel(curves[0].y_name)
+        axes.set_xlim(1.0, min(_FAR_A, max(float(arrays[f"{c.key}/x"][-1]) for c in curves)))
+        axes.set_ylim(bottom=0.0)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return sheet
+
+
+# --- through the quench -----------------------------------------------------------------------------------------------
+
+
+def _evolution(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
+    """Draw the units while it cools, from the melt at the left: a colour per unit, a panel per potential (or x)."""
+    curves = [c for c in main_curves(board, "evolution") if c.x_name.startswith("T") and "_corner" not in c.label]
+    for y_name in in_order(c.y_name for c in curves):
+        mine = [c for c in curves if c.y_name == y_name]
+        highest = {c.label: 0.0 for c in mine}
+        for c in mine:
+            highest[c.label] = max(highest[c.label], float(arrays[f"{c.key}/y"].max(initial=0.0)))
+        labels = [label for label, top in highest.items() if top >= 1.0]  # others are a line at zero
+        of_label = {label: Look(colour(k), marker(k), word(label), line_style(k)) for k, label in enumerate(labels)}
+        how = arranged(mine, ("potential", "x"))
+        for value, some in split(mine, how.panels) if labels else []:
+            more = [said("x", some[0].condition["x"])] if how.colours == "potential" else []
+            panels = split(some, how.colours)
+            sheet = Sheet(", ".join([title_of(board, "on cooling"), *more]), grid_for(len(panels)), sharey=True)
+            for place, of_panel in panels:
+                axes = sheet.panel(said(how.colours, place) + suffix([c.stamp for c in of_panel]))
+                for curve in of_panel:
+                    if curve.label in of_label:
+                        draw(sheet, axes, curve, arrays, of_label[curve.label], is_said=True)
+                axes.set_xlabel(mine[0].x_name)
+                axes.set_ylabel(y_name)
+                axes.label_outer()
+                axes.set_ylim(bottom=0.0)
+                axes.invert_xaxis()
+            what = y_name.removeprefix("share of ").removesuffix(" (%)")
+            end = f"_x{file_part(value)}" if how.panels else ""
+            yield sheet.finish(folder / f"cooling_{file_part(what)}{end}.png")
+
+
+# --- parity -----------------------------------------------------------------------------------------------------------
+
+
+def _parity(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
+    for name, of, mae, rmse in (
+        ("parity_force", "forces", "force_mae", "force_rmse"),
+        ("parity_energy", "energies", "energy_mae_shifted", "energy_rmse_shifted"),
+    ):
+        curves = [c for c in board.curves if c.name == name]
+        if not curves:
+            continue
+        sheet = Sheet(f"{of.capitalize()} against the reference", grid_for(len(curves)))
+        for curve in curves:
+            potential = str(curve.condition["potential"])
+            axes = sheet.panel(plain(potential))
+            x, y = arrays[f"{curve.key}/x"], arrays[f"{curve.key}/y"]
+            low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
+            room = 0.05 * (high - low or 1.0)
+            axes.plot([low - room, high + room], [low - room, high + room], "k-", lw=1.0, zorder=1)
+            axes.plot(x, y, ".", color=looks_of(board)[potential].colour, ms=4, alpha=0.4, mew=0, zorder=2)
+            errors = {r.name: r for r in board.results if r.condition.get("potential") == potential}
+            lines = [
+                f"{word_} {errors[key].value:.3g} {errors[key].unit}"
+                for word_, key in (("MAE", mae), ("RMSE", rmse))
+                if key in errors
+            ]
+            axes.set_title(plain(potential) + "\n" + "\n".join(lines), fontsize=11)
+            axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room), aspect="equal")
+            axes.set_xlabel(_folded(curve.x_name))
+            axes.set_ylabel(_folded(curve.y_name))
+            axes.label_outer()
+            sheet.shows([curve])
+        yield sheet.finish(folder / f"{name}.png")
+
+
+def _folded(name: str) -> str:
+    """Return the label of an axis on two lines: whose, and what."""
+    return units(name.replace(": ", ":\n").replace(" less a shift per element", "\nless a shift per element"))

@@ -1,0 +1,222 @@
+"""Points with error bars, bars in groups, and the experiment beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from activelearn.records import Result, Scoreboard
+from activelearn.report.figures.sheet import Sheet, in_order
+from activelearn.report.figures.words import formula, plain, word
+from activelearn.report.stamps import is_untrusted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+EXPERIMENT: Final = "experiment"
+BOUND: Final = "experiment (bound)"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a line looks, and what the legend says of it."""
+
+    colour: str
+    marker: str
+    label: str
+    style: str = "-"
+
+
+def title_of(board: Scoreboard, what: str) -> str:
+    """Return the title of a figure: the series with subscripts (or the name of the study), and what is shown."""
+    series = formula(board.series) if board.series else plain(board.study)
+    return f"{series}: {what}"
+
+
+def main_rate(results: Iterable[Result]) -> float | str | None:
+    """Return the first cooling rate: what is drawn against composition is of this one."""
+    return next((r.condition["cooling_rate_K_per_ps"] for r in results if "cooling_rate_K_per_ps" in r.condition), None)
+
+
+def of_main_rate(results: Iterable[Result]) -> list[Result]:
+    """Return the results without those of other cooling rates."""
+    results = list(results)
+    rate = main_rate(results)
+    return [r for r in results if r.condition.get("cooling_rate_K_per_ps", rate) == rate]
+
+
+def values_of(results: Iterable[Any], key: str) -> list[Any]:
+    """Return the different values of a condition among results or curves: sorted; words in their order."""
+    found = in_order(one.condition[key] for one in results if key in one.condition)
+    return found if any(isinstance(value, str) for value in found) else sorted(found)
+
+
+def named(results: Iterable[Result], name: str) -> list[Result]:
+    """Return the results of a name."""
+    return [r for r in results if r.name == name]
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def draw_line(sheet: Sheet, axes: Axes, results: Sequence[Result], key: str, look: Look) -> None:
+    """Draw results against a condition: error bars are standard errors, hollow markers are UNTRUSTED."""
+    from matplotlib.lines import Line2D
+
+    ordered = sorted(results, key=lambda r: float(r.condition[key]))
+    x = np.array([float(r.condition[key]) for r in ordered])
+    y = np.array([r.value for r in ordered])
+    error = np.array([r.uncertainty or 0.0 for r in ordered])
+    hollow = np.array([is_untrusted(r.stamp) for r in ordered], dtype=bool)
+    axes.plot(x, y, look.style, color=look.colour, zorder=2)
+    if error.any():
+        axes.errorbar(x, y, yerr=error, fmt="none", ecolor=look.colour, capsize=3, elinewidth=1.4, zorder=2)
+    for which, face in ((~hollow, look.colour), (hollow, "white")):
+        if which.any():
+            style: dict[str, Any] = {"markerfacecolor": face, "markeredgecolor": look.colour, "markeredgewidth": 1.6}
+            axes.plot(x[which], y[which], look.marker, zorder=3, **style)
+    sheet.shows(ordered)
+    face = "white" if hollow.all() else look.colour
+    sheet.name(
+        Line2D([], [], color=look.colour, marker=look.marker, ls=look.style, mfc=face, mew=1.6, ms=7, lw=1.8),
+        plain(look.label) if "$^" not in look.label else look.label,
+    )
+
+
+def draw_experiment(sheet: Sheet, axes: Axes, results: Iterable[Result], key: str, marker: str = "*") -> None:
+    """Draw the cited experiment of results against a condition: black and dashed; bounds as arrows."""
+    from matplotlib.lines import Line2D
+
+    cited = {float(r.condition[key]): r for r in results if r.reference_value is not None}
+    points = [cited[x] for x in sorted(cited) if cited[x].reference_bound is None]
+    if points:
+        x = [float(r.condition[key]) for r in points]
+        y = [float(r.reference_value or 0.0) for r in points]
+        error = [r.reference_uncertainty or 0.0 for r in points]
+        axes.errorbar(x, y, yerr=error if any(error) else None, fmt=f"k{marker}--", capsize=3, ms=9, lw=1.4, zorder=4)
+        sheet.name(Line2D([], [], color="k", marker=marker, ls="--", ms=9, lw=1.4), EXPERIMENT)
+    for x_bound, result in cited.items():
+        if result.reference_bound is not None:
+            _arrow(sheet, axes, (x_bound, float(result.reference_value or 0.0)), result.reference_bound, marker)
+
+
+def _arrow(sheet: Sheet, axes: Axes, at: tuple[float, float], bound: str, marker: str) -> None:
+    """Draw an arrow from a bound to the side where the experiment lies."""
+    from matplotlib.lines import Line2D
+
+    # A text of arrow shape, in points: it keeps its length whatever the axis becomes.
+    axes.annotate(
+        r"$\uparrow$" if bound == "above" else r"$\downarrow$",
+        at,
+        xytext=(0, 2 if bound == "above" else -2),
+        textcoords="offset points",
+        ha="center",
+        va="bottom" if bound == "above" else "top",
+        fontsize=20,
+        zorder=5,
+    )
+    axes.plot(*at, color="black", marker=marker, ms=6, ls="none", zorder=5)
+    sheet.name(Line2D([], [], color="k", marker=r"$\uparrow$", ls="none", ms=11), BOUND)
+
+
+# --- bars -------------------------------------------------------------------------------------------------------------
+
+
+def draw_bars(
+    sheet: Sheet,
+    axes: Axes,
+    groups: Mapping[str, Mapping[str, Result]],
+    looks: Mapping[str, Look],
+    value: Callable[[Result], float] = lambda result: result.value,
+) -> None:
+    """Draw bars in groups.
+
+    Parameters
+    ----------
+    sheet, axes
+        Where.
+    groups
+        By label of the group, by key of the bar.
+    looks
+        By key of the bar; its order is that of the bars.
+    value
+        What of a result is drawn.
+    """
+    from matplotlib.patches import Patch
+
+    width = 0.8 / len(looks)
+    for k, (key, look) in enumerate(looks.items()):
+        for i, group in enumerate(groups.values()):
+            result = group.get(key)
+            if result is None:
+                continue
+            x = i + (k - (len(looks) - 1) / 2.0) * width
+            hollow = is_untrusted(result.stamp)
+            axes.bar(
+                x,
+                value(result),
+                0.9 * width,
+                yerr=result.uncertainty,
+                capsize=3,
+                facecolor="white" if hollow else look.colour,
+                edgecolor=look.colour,
+                linewidth=1.8,
+                hatch="//" if hollow else None,
+                ecolor="#333333",
+            )
+            sheet.shows([result])
+            handle = Patch(edgecolor=look.colour, facecolor="white" if hollow else look.colour)
+            handle.set_hatch("///" if hollow else "")
+            sheet.name(handle, plain(look.label))
+    axes.axhline(0.0, color="#333333", lw=0.8)
+    axes.set_xlim(-0.7, len(groups) - 0.3)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.tick_params(axis="x", length=0)
+
+
+def mark_experiment(sheet: Sheet, axes: Axes, groups: Iterable[Iterable[Result]]) -> None:
+    """Draw the cited experiment across every group of bars: a dashed line with its uncertainty, or an arrow."""
+    from matplotlib.lines import Line2D
+
+    for i, group in enumerate(groups):
+        result = next((r for r in group if r.reference_value is not None), None)
+        if result is None or result.reference_value is None:
+            continue
+        y = result.reference_value
+        axes.plot([i - 0.45, i + 0.45], [y, y], "k--", lw=1.6, zorder=4)
+        if result.reference_bound is not None:
+            _arrow(sheet, axes, (i + 0.45, y), result.reference_bound, "")
+            continue
+        if result.reference_uncertainty:
+            error = result.reference_uncertainty
+            axes.fill_between([i - 0.45, i + 0.45], y - error, y + error, color="black", alpha=0.15, lw=0, zorder=3)
+        sheet.name(Line2D([], [], color="k", ls="--", lw=1.6), EXPERIMENT)
+
+
+def print_values(axes: Axes, results: Sequence[Result]) -> None:
+    """Write the value above each of some bars that stand alone."""
+    for patch, result in zip(axes.patches, results, strict=False):
+        box = patch.get_extents().transformed(axes.transData.inverted())
+        axes.annotate(
+            f"{result.value:#.3g}".rstrip("."),
+            (box.x0 + box.width / 2.0, max(result.value, 0.0) + (result.uncertainty or 0.0)),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize=11,
+        )
+
+
+def say_rate(sheet: Sheet, board: Scoreboard) -> None:
+    """Say at which cooling rate the glasses were made, if there are several."""
+    rates = values_of(board.results, "cooling_rate_K_per_ps")
+    if len(rates) > 1:
+        sheet.note(f"Glasses quenched at {main_rate(board.results):g} K/ps.")
+
+
+def words(names: Iterable[str]) -> list[str]:
+    """Return how names are said."""
+    return [word(name) for name in names]

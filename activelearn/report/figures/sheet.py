@@ -1,0 +1,195 @@
+"""A sheet: one figure with its title, panels, legend outside of them, and the foot lines that belong to its numbers."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from activelearn.records import Curve, Result
+from activelearn.report.figures.words import plain
+from activelearn.report.stamps import by_potential, is_untrusted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's colours, told apart by all eyes; black is kept for experiment, yellow is too pale for lines.
+PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+MARKERS: Final = "osD^vPX<>*"
+LINES: Final = ("-", "--", ":", "-.")
+WIDE: Final = (10.0, 5.625)  # inches, 16:9
+TALL: Final = (10.0, 7.5)  # 4:3
+DPI: Final = 200
+RED: Final = "#C00000"
+_FOOT_POINTS: Final = 9.5
+_CHARACTERS: Final = 118  # of a foot line
+_STYLE: Final[Any] = {  # its keys are Literals of matplotlib's version
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 12.0,
+    "axes.titlesize": 12.0,
+    "axes.labelsize": 12.0,
+    "xtick.labelsize": 11.0,
+    "ytick.labelsize": 11.0,
+    "legend.fontsize": 11.0,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 7.0,
+    "mathtext.default": "regular",
+}
+
+
+def colour(k: int) -> str:
+    """Return the k-th colour of the palette, from the beginning again after the last."""
+    return PALETTE[k % len(PALETTE)]
+
+
+def marker(k: int) -> str:
+    """Return the k-th marker."""
+    return MARKERS[k % len(MARKERS)]
+
+
+def line_style(k: int) -> str:
+    """Return a line style that changes whenever the colours begin again."""
+    return LINES[(k // len(PALETTE)) % len(LINES)]
+
+
+class Sheet:
+    """One figure.
+
+    Parameters
+    ----------
+    title
+        On top.
+    shape
+        Rows and columns of panels; panels not asked for are left blank by :meth:`finish`.
+    sharey
+        One vertical axis for all panels.
+    """
+
+    def __init__(self, title: str, shape: tuple[int, int] = (1, 1), *, sharey: bool = False) -> None:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+
+        self.title = title
+        with rc_context(_STYLE):
+            self.figure: Figure = Figure(figsize=WIDE if shape[0] < 2 else TALL, dpi=DPI)
+            grid = self.figure.subplots(*shape, squeeze=False, sharey=sharey)
+        self.panels: list[Axes] = list(grid.flat)
+        self._shown: list[Result | Curve] = []
+        self._legend: dict[str, Any] = {}
+        self._notes: list[str] = []
+        self.n_used = 0
+
+    def panel(self, title: str | None = None) -> Axes:
+        """Return the next panel."""
+        axes = self.panels[self.n_used]
+        self.n_used += 1
+        if title:
+            axes.set_title(title, fontsize=_STYLE["axes.titlesize"])
+        return axes
+
+    def shows(self, results: Iterable[Result | Curve]) -> None:
+        """Note what is drawn: its stamps and sources stand at the foot."""
+        self._shown += list(results)
+
+    def note(self, text: str) -> None:
+        """Add a line at the foot."""
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def name(self, handle: Any, label: str) -> None:  # noqa: ANN401 - an artist or a container of them
+        """Add an entry to the legend, once."""
+        self._legend.setdefault(label, handle)
+
+    def finish(self, path: Path) -> Path:
+        """Lay it out and write it as PNG."""
+        from matplotlib import rc_context
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        for axes in self.panels[self.n_used :]:
+            axes.set_axis_off()
+        with rc_context(_STYLE):
+            FigureCanvasAgg(self.figure)
+            height = self.figure.get_size_inches()[1]
+            self.figure.text(0.015, 1.0 - 0.15 / height, self.title, fontsize=15, va="top", fontweight="bold")
+            foot, top = self._foot(), self._legend_row()
+            # Compressed: panels of equal axes stand close together.
+            self.figure.set_layout_engine("compressed", rect=(0.01, foot, 0.98, top - foot), w_pad=0.08, h_pad=0.06)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.figure.savefig(path, dpi=DPI, metadata={"Software": "activelearn"})
+        return path
+
+    def _legend_row(self) -> float:
+        """Draw the legend between title and panels, in as few rows as fit; return how high the panels may reach."""
+        height = float(self.figure.get_size_inches()[1])
+        top = 1.0 - 0.55 / height
+        for n_columns in range(len(self._legend), 0, -1):
+            legend = self.figure.legend(
+                list(self._legend.values()),
+                list(self._legend),
+                loc="upper left",
+                bbox_to_anchor=(0.01, top),
+                ncols=n_columns,
+                borderpad=0.0,
+                columnspacing=1.6,
+            )
+            legend.set_in_layout(False)
+            extent = legend.get_window_extent()
+            if extent.width < 0.97 * self.figure.bbox.width or n_columns == 1:
+                return top - float(extent.height / self.figure.bbox.height) - 0.16 / height
+            legend.remove()
+        return top
+
+    def _foot(self) -> float:
+        """Write the foot lines from below; return how high they stand (share of the height)."""
+        lines = [(line, "black") for line in self._experiment()] + [(line, "#555555") for line in self._notes]
+        stamps = by_potential(self._shown)
+        unjudged = [name for name, stamp in stamps.items() if stamp == "not judged"]
+        if unjudged:
+            lines.append((f"Not judged (no ensemble): {', '.join(unjudged)}.", "#555555"))
+        for name, stamp in stamps.items():
+            if is_untrusted(stamp):
+                lines.append((f"{name}: {stamp}.", RED))
+        wrapped = [(plain(part), ink) for line, ink in lines for part in textwrap.wrap(line, _CHARACTERS)]
+        height = float(self.figure.get_size_inches()[1])
+        step = 1.25 * _FOOT_POINTS / 72.0 / height
+        for k, (line, ink) in enumerate(reversed(wrapped)):
+            weight = "bold" if ink == RED else "normal"
+            y = 0.08 / height + k * step
+            self.figure.text(0.015, y, line, fontsize=_FOOT_POINTS, color=ink, fontweight=weight, va="bottom")
+        return 0.12 / height + len(wrapped) * step
+
+    def _experiment(self) -> list[str]:
+        sources = dict.fromkeys(
+            one.reference_source for one in self._shown if isinstance(one, Result) and one.reference_source
+        )
+        return [f"Experiment: {'; '.join(sources)}."] if sources else []
+
+
+def grid_for(n: int) -> tuple[int, int]:
+    """Return rows and columns for so many panels: one row up to three, then as square as may be."""
+    if n <= 3:
+        return 1, max(1, n)
+    columns = 2 if n == 4 else 3 if n <= 9 else 4
+    return -(-n // columns), columns
+
+
+def widened(axes: Axes, share: float = 0.06) -> None:
+    """Give a panel some room around its points, so that markers at the ends are whole."""
+    axes.margins(x=share, y=0.08)
+
+
+def in_order(values: Iterable[Any]) -> list[Any]:
+    """Return the different values in the order they come."""
+    return list(dict.fromkeys(values))
+
+
+def suffix(stamps: Sequence[str | None]) -> str:
+    """Return what a line's name ends in if a path of it is not trusted."""
+    return " (UNTRUSTED)" if any(is_untrusted(stamp) for stamp in stamps) else ""

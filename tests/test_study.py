@@ -1,0 +1,197 @@
+"""Studies: after a campaign through the same FireWorks edge, and on their own from the command line."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from campaigns import cli, machine_file
+
+from activelearn import loop, study
+from activelearn.config import Benchmark, Glass, Machine
+from activelearn.engines import process
+from activelearn.errors import ConfigError
+from activelearn.store import Store, StudyStore
+from activelearn.workflow import run_local
+
+COPPER = {
+    "name": "copper",
+    "title": "Cu",
+    "compositions": [{"x": 0.0, "units": {"Cu": 1}, "density_g_cm3": 8.5}],
+    "roles": {"formers": {"Cu": 1}, "anions": ["O"]},
+    "cutoffs_A": {"Cu-O": 2.2},
+}
+SEGMENTS = [
+    {"name": "melt", "temperature_K": 300, "ps": 0.02, "n_frames": 2},
+    {"name": "glass", "ensemble": "npt-iso", "temperature_K": 100, "ps": 0.02, "n_frames": 4, "is_analysed": True},
+]
+DYNAMICS = {"timestep_fs": 1.0, "thermo_every_ps": 0.005}
+GLASS = {"series": COPPER, "n_atoms": 32, "n_replicas": 2, "dynamics": DYNAMICS, "segments": SEGMENTS}
+MEASURED = {"parity": {"max_frames": 3}, "network": None, "coordination": False, "free_volume": False}
+#: Soft spheres, so that any packing is a liquid: the machinery without the minutes.
+SOFT = {
+    "name": "Soft (LJ)",
+    "lammps": {"pair_style": "lj/cut 6.0", "pair_coeff": ["* * 0.05 2.3"], "elements": ["Na", "P", "S"]},
+    "functional": "none",
+    "includes_dispersion": False,
+}
+TINY_GLASS = {
+    "series": "na3ps4o",
+    "x": [0.0],
+    "n_atoms": 64,
+    "n_replicas": 1,
+    "dynamics": {"timestep_fs": 1.0, "thermo_every_ps": 0.01},
+    "segments": [
+        {"name": "melt", "temperature_K": 600, "ps": 0.05, "n_frames": 2},
+        {"name": "glass", "ensemble": "npt-iso", "temperature_K": 300, "ps": 0.05, "n_frames": 5, "is_analysed": True},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def followed(undisturbed, tmp_path_factory):
+    """The finished tiny campaign, which is asked for a glass and a benchmark and goes on to them by itself."""
+    folder = tmp_path_factory.mktemp("followed") / "c"
+    shutil.copytree(undisturbed[0].folder, folder)
+    store = Store.open(folder)
+    assert loop.next_step(store) is None
+    glass, measured = Glass.model_validate(GLASS), Benchmark.model_validate(MEASURED)
+    store.accept(store.latest_campaign().model_copy(update={"glass": glass, "benchmark": measured}))
+    process.allow_engines()
+    try:
+        end = run_local(store, Machine(slots=2, min_free_disk_GB=0.0))
+    finally:
+        process.close_sessions()
+    return store, end
+
+
+@pytest.mark.engines
+class TestAfterACampaign:
+    def test_the_verdict_stays_that_of_the_campaign_and_nothing_is_left_to_do(self, followed):
+        store, end = followed
+        assert end.iteration == 2
+        assert loop.next_step(store) is None
+
+    def test_the_study_has_glasses_judged_by_the_final_ensemble(self, followed):
+        place = StudyStore.open(followed[0].folder / "study-002")
+        made = study.glasses_of(place).glasses
+        assert [glass.id for glass in made] == ["tiny-copper-x0-r0", "tiny-copper-x0-r1"] or len(made) == 2
+        assert all(glass.n_judged > 0 and glass.outside_share is not None for glass in made)
+        assert all(glass.n_atoms == 32 for glass in made)
+
+    def test_its_scoreboard_has_parity_with_the_held_out_frames(self, followed):
+        place = StudyStore.open(followed[0].folder / "study-002")
+        board = study.scoreboard_of(place)
+        names = {result.name for result in board.results}
+        assert {"force_rmse", "energy_mae"} <= names
+        assert not [problem for problem in board.problems if "parity" in problem]
+        assert (place.folder / "tables" / "scoreboard.md").is_file()
+
+    def test_models_are_found_from_the_folder_wherever_it_is(self, followed, tmp_path):
+        moved = tmp_path / "moved"
+        shutil.copytree(followed[0].folder, moved)
+        place = StudyStore.open(moved / "study-002")
+        assert all(model.startswith(str(moved)) for model in place.study.potentials[0].deepmd.models)
+        assert loop.next_step(Store.open(moved)) is None
+
+    def test_another_glass_of_the_same_models_gets_a_folder_of_its_own(self, followed, tmp_path):
+        copy = tmp_path / "copy"
+        shutil.copytree(followed[0].folder, copy)
+        store = Store.open(copy)
+        glass = Glass.model_validate(GLASS | {"n_replicas": 1})
+        store.accept(store.latest_campaign().model_copy(update={"glass": glass}))
+        step = loop.next_step(store)
+        assert (step.part, step.place.folder.name) == ("study", "study-002-2")
+
+    def test_a_campaign_folder_is_a_potential(self, followed):
+        potential = study.potential_of(followed[0])
+        assert len(potential.deepmd.models) == len(potential.deepmd.sha256) >= 2
+        assert potential.window == (followed[0].campaign(2).select.f_lo, followed[0].campaign(2).select.f_hi)
+
+    def test_a_campaign_without_final_models_is_none_yet(self, store):
+        with pytest.raises(ConfigError, match="no final models yet"):
+            study.potential_of(store)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A benchmark of two soft potentials from the command line."""
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / "soft.yaml").write_text(yaml.safe_dump(SOFT))
+    hard = {**SOFT, "name": "Hard (LJ)", "lammps": {**SOFT["lammps"], "pair_coeff": ["* * 0.05 2.5"]}}
+    (folder / "hard.yaml").write_text(yaml.safe_dump(hard))
+    (folder / "glass.yaml").write_text(yaml.safe_dump(TINY_GLASS))
+    (folder / "points.csv").write_text(
+        "property,value,unit,source,series,x,uncertainty\ndensity,2.1,g/cm3,my own balance,na3ps4o,0.0,0.05\n"
+    )
+    machine_file(folder / "machine.yaml", slots=2)
+    words = "benchmark --potentials soft.yaml hard.yaml --series na3ps4o --x 0 --glass glass.yaml --cited points.csv"
+    words += " --machine machine.yaml --folder study"
+    return folder, words.split()
+
+
+@pytest.mark.engines
+class TestAlone:
+    def test_one_command_makes_the_scoreboard(self, alone):
+        folder, words = alone
+        done = cli(*words, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert "2 of 2 potentials" in done.stdout
+        assert "glass Soft-LJ-x0-r0: Na24P8S32, 64 atoms" in done.stdout
+        assert "not judged" in done.stdout
+        rows = list(csv.DictReader((folder / "study" / "tables" / "results.csv").open()))
+        densities = [row for row in rows if row["name"] == "density"]
+        assert {row["potential"] for row in densities} == {"Soft (LJ)", "Hard (LJ)"}
+        assert {row["reference_source"] for row in densities} == {"my own balance"}
+        assert list((folder / "study" / "figures").glob("*.png"))
+
+    def test_the_same_command_again_computes_nothing(self, alone):
+        folder, words = alone
+        before = {path: path.stat().st_mtime_ns for path in (folder / "study").rglob("*.npz")}
+        done = cli(*words, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert {path: path.stat().st_mtime_ns for path in (folder / "study").rglob("*.npz")} == before
+
+    def test_another_study_in_the_same_folder_is_refused(self, alone):
+        folder, words = alone
+        done = cli(*words, "--replicas", "2", cwd=folder)
+        assert done.returncode == 2
+        assert "holds another study" in done.stderr
+
+    def test_a_structure_can_be_read_by_anything(self, alone):
+        from ase.io import read
+
+        atoms = read(alone[0] / "study" / "glass" / "Soft-LJ-x0-r0.extxyz")
+        assert (len(atoms), atoms.info["potential"]) == (64, "Soft (LJ)")
+        assert np.all(atoms.pbc)
+
+    def test_the_numbers_are_json_too(self, alone):
+        assert json.loads((alone[0] / "study" / "tables" / "scoreboard.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["glass"], "no potential - wanted one or more"),
+        (["glass", "nothing"], "neither a file nor a preset"),
+        (["glass", "model.pb"], "does not say what physics it has"),
+        (["glass", "soft.yaml", "--x", "a"], "not numbers"),
+        (["glass", "soft.yaml", "--series", "na3ps4o", "--x", "0.15"], "no exact stoichiometry"),
+        (["glass", "soft.yaml", "--series", "na4p2s7o", "--x", "0.5"], "does not know O"),
+        (["glass", "soft.yaml", "--x", "7"], "wanted compositions of series"),
+        (["benchmark", "soft.yaml", "--study", "soft.yaml"], "leave them out"),
+        (["benchmark", "soft.yaml", "--cited", "no.csv"], "cannot be read"),
+        (["benchmark", "broken.yaml"], "exactly one"),
+        (["benchmark", "soft.yaml", "--benchmark", "structur"], "structure"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(tmp_path, words, said):
+    (tmp_path / "soft.yaml").write_text(yaml.safe_dump(SOFT))
+    (tmp_path / "model.pb").write_bytes(b"")
+    (tmp_path / "broken.yaml").write_text("name: broken\nfunctional: PBE\n")
+    done = cli(*words, "--check", cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr
+    assert not (tmp_path / "runs").exists()
