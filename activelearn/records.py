@@ -358,6 +358,16 @@ class Curve(Record):
     stamp: str | None = None
 
 
+class Quoted(Record):
+    """A number that another simulation found: listed beside a study, never taken for experiment."""
+
+    name: str
+    value: float
+    unit: str
+    condition: dict[str, str | float]
+    source: str
+
+
 class Scoreboard(Record):
     """Everything that a study has measured: what tables and figures are made of."""
 
@@ -368,4 +378,5 @@ class Scoreboard(Record):
     versions: dict[str, str]
     results: tuple[Result, ...]
     curves: tuple[Curve, ...]
+    quoted: tuple[Quoted, ...] = ()
     problems: tuple[str, ...] = Field(default=(), description="What could not be measured, and why.")

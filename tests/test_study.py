@@ -138,13 +138,13 @@ class TestAlone:
         folder, words = alone
         done = cli(*words, cwd=folder)
         assert done.returncode == 0, done.stderr
-        assert "2 of 2 potentials" in done.stdout
+        assert "glasses: 2 of Na3PS4-xOx (2 potentials" in done.stdout
         assert "glass Soft-LJ-x0-r0: Na24P8S32, 64 atoms" in done.stdout
         assert "not judged" in done.stdout
         rows = list(csv.DictReader((folder / "study" / "tables" / "results.csv").open()))
         densities = [row for row in rows if row["name"] == "density"]
         assert {row["potential"] for row in densities} == {"Soft (LJ)", "Hard (LJ)"}
-        assert {row["reference_source"] for row in densities} == {"my own balance"}
+        assert {row["reference source"] for row in densities} == {"my own balance"}
         assert list((folder / "study" / "figures").glob("*.png"))
 
     def test_the_same_command_again_computes_nothing(self, alone):
@@ -175,7 +175,7 @@ class TestAlone:
     ("words", "said"),
     [
         (["glass"], "no potential - wanted one or more"),
-        (["glass", "nothing"], "neither a file nor a preset"),
+        (["glass", "nothing"], "nor a preset"),
         (["glass", "model.pb"], "does not say what physics it has"),
         (["glass", "soft.yaml", "--x", "a"], "not numbers"),
         (["glass", "soft.yaml", "--series", "na3ps4o", "--x", "0.15"], "no exact stoichiometry"),

@@ -1,4 +1,4 @@
-"""Glasses, benchmarks and studies as YAML: presets resolve, what cannot be is refused, steps are what they should be."""
+"""Glasses, benchmarks and studies as YAML: presets resolve, what cannot be is refused, steps add up."""
 
 import numpy as np
 import pytest

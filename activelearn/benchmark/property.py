@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from activelearn.config import Cited, Study
 from activelearn.engines.process import Slot
-from activelearn.records import Curve, MadeGlass, Result, Task
+from activelearn.records import Curve, MadeGlass, Quoted, Result, Task
 from activelearn.store import StudyStore
 from activelearn.store.study import BENCHMARK, ONCE
 
@@ -142,6 +142,22 @@ def with_reference(result: Result, cited: Iterable[Cited], series: str | None) -
                 }
             )
     return result
+
+
+def quoted(cited: Iterable[Cited]) -> tuple[Quoted, ...]:
+    """Return what other simulations found."""
+    return tuple(
+        Quoted(
+            name=number.property,
+            value=number.value,
+            unit=number.unit,
+            condition=number.model_dump(include={"x", "crystal", "temperature_K"}, exclude_none=True)
+            | ({"pair": "-".join(number.pair)} if number.pair else {}),
+            source=number.source,
+        )
+        for number in cited
+        if number.kind == "simulation"
+    )
 
 
 def _is_of(number: Cited, result: Result, series: str | None) -> bool:

@@ -18,7 +18,7 @@ from activelearn.benchmark import (
     parity,
     rdf,
 )
-from activelearn.benchmark.property import Findings, Property, with_reference
+from activelearn.benchmark.property import Findings, Property, quoted, with_reference
 from activelearn.config import Study
 from activelearn.engines.process import Slot
 from activelearn.records import Scoreboard, Task
@@ -42,7 +42,6 @@ PROPERTIES: Final[dict[str, Property]] = {
         elastic,
         diffusion,
     )
-    if hasattr(module, "PROPERTY")  # TEMPORARY while helpers write
 }
 
 
@@ -80,6 +79,7 @@ def gather(study: Study, store: StudyStore, iteration: int) -> Scoreboard:
         versions={name: f"{found['calculator']} {found['version']}" for name, found in identities.items()},
         results=tuple(with_reference(result, study.cited, name) for result in found.results),
         curves=tuple(found.curves),
+        quoted=quoted(study.cited),
         problems=tuple(found.problems),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from activelearn.config import Reference
+from activelearn.engines.deepmd import library_environment
 from activelearn.engines.process import Session, Slot, session, worker_command
 
 
@@ -21,7 +22,9 @@ def ask(
 
     def make() -> Session:
         log = slot.logs / f"session-reference-{slot.index}.log"
-        return Session(worker_command("ase_worker.py", reference.python), log=log)
+        # LAMMPS as a library finds MPI and its plugins only where these variables stand when Python starts.
+        env = library_environment(reference.python) if reference.package == "lammps" else {}
+        return Session(worker_command("ase_worker.py", reference.python), log=log, env=env)
 
     message = {
         "job": job,

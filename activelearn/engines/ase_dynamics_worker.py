@@ -184,8 +184,9 @@ def integrator_of(atoms, request):
         made._h0_basis = np.eye(3)  # along x, y and z, whatever the angles of the cell
     else:
         made = MTKNPT(atoms, **thermal, **pressing)
-        made._barostat._R[0] *= 6.0 / made._barostat._cell_dof
         made._barostat._cell_dof = 6  # its momentum is symmetric: it never turns the cell
+    if ensemble != "nvt":
+        made._barostat._R[0] = made._barostat._R[-1]  # ASE's is heavier; the average over time is the same
     thermostat, n_moving = made._thermostat, max(1, len(atoms) - 1)  # atoms whose 3 n degrees of freedom there are
     thermostat._Q[0] *= n_moving / thermostat._num_atoms_global
     thermostat._num_atoms_global = n_moving

@@ -1,6 +1,6 @@
 """Tables of a scoreboard: potentials x properties, and every number of every condition.
 
-``scoreboard.md`` is to be read, ``scoreboard.csv`` and ``.json`` to be worked with, ``results.csv`` has all the numbers.
+``scoreboard.md`` is to be read, ``scoreboard.csv`` and ``.json`` to be worked with, ``results.csv`` has all numbers.
 Where an experiment is cited, a potential is given its mean absolute error (MAE) over the compositions (or crystals)
 that the experiment is known for; where none is, the table says "no cited value" and gives the number itself.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn.records import Result, Scoreboard
+from activelearn.records import Quoted, Result, Scoreboard
 from activelearn.report.stamps import by_potential, is_untrusted, worst
 
 NO_CITED_VALUE: Final = "no cited value"
@@ -203,6 +203,7 @@ def write_tables(board: Scoreboard, folder: Path) -> list[Path]:
             name: {"physics": board.physics.get(name), "version": board.versions.get(name)} for name in board.potentials
         },
         "scores": _scores(board, rows),
+        "other simulations": [one.model_dump() for one in board.quoted],
         "problems": list(board.problems),
     }
     text = json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
@@ -302,6 +303,8 @@ def markdown(board: Scoreboard, rows: Sequence[Row]) -> str:
     parts += [_legend(board.results, stamps)]
     if sources:
         parts += ["## Sources", "\n".join(f"{i}. {source}" for i, source in enumerate(sources, 1))]
+    if board.quoted:
+        parts += ["## What other simulations found (not experiment)", _quoted(board.quoted)]
     if board.problems:
         parts += ["## Could not be measured", "\n".join(f"- {problem}" for problem in board.problems)]
     return "\n\n".join(parts) + "\n"
@@ -331,13 +334,28 @@ def _section(title: str, rows: Sequence[Row], board: Scoreboard, sources: Sequen
 
 def _legend(results: Iterable[Result], stamps: dict[str, str]) -> str:
     lines = [
-        "MAE: mean absolute error over the compositions (or crystals) with a cited experiment, n of them; then the value "
-        "± standard error over replicas, or smallest … largest over all compositions. `results.csv` has every number."
+        (
+            "MAE: mean absolute error over the compositions (or crystals) with a cited experiment, n of them; then the "
+            "value ± standard error over replicas, or smallest … largest over all compositions. `results.csv` has every "
+            "number."
+        )
     ]
     for potential, stamp in stamps.items():
         if is_untrusted(stamp):
             lines.append(f"† {stamp} ({potential}{_where(potential, results)}).")
     return "\n\n".join(lines)
+
+
+def _quoted(quoted: Sequence[Quoted]) -> str:
+    def conditions(one: Quoted) -> str:
+        return ", ".join(
+            _SAID.get(key, f"{key} = {{}}").format(one.condition[key]) for key in sorted(one.condition, key=_order)
+        )
+
+    return _table(
+        ["property", "at", "value", "unit", "source"],
+        [[one.name, conditions(one) or "the series", number(one.value), one.unit, one.source] for one in quoted],
+    )
 
 
 def _where(potential: str, results: Iterable[Result]) -> str:

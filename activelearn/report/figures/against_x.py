@@ -21,6 +21,7 @@ from activelearn.report.figures.drawing import (
     of_main_rate,
     print_values,
     say_rate,
+    tick_compositions,
     title_of,
     values_of,
 )
@@ -58,7 +59,7 @@ def write(board: Scoreboard, folder: Path) -> Iterator[Path]:
         sheet = shares_of(board, results, bridging, title_of(board, "bridging and non-bridging anions"), "anions")
         yield sheet.finish(folder / "bridging.png")
     for name in names:
-        if name.startswith("conductivity_"):
+        if name.startswith("conductivity_") and any(r.value > 0.0 for r in named(results, name)):
             yield _conductivity(board, named(results, name)).finish(folder / f"{file_part(name)}.png")
 
 
@@ -98,7 +99,7 @@ def looks_of(board: Scoreboard) -> dict[str, Look]:
 
 
 def singles(board: Scoreboard, results: Sequence[Result], names: Sequence[str], title: str) -> Sheet:
-    """Draw one panel per property, one colour per potential; dashed: the porous glass."""
+    """Draw one panel per property, one colour per potential; dotted: the porous glass."""
     sheet = Sheet(title, grid_for(len(names)))
     say_rate(sheet, board)
     for name in names:
@@ -118,9 +119,10 @@ def _lines(sheet: Sheet, axes: Axes, mine: Sequence[Result], looks: dict[str, Lo
         for porous in (False, True):
             of_one = [r for r in mine if r.condition["potential"] == potential and ("porous" in r.condition) == porous]
             if of_one:
-                shown = Look(look.colour, look.marker, f"{potential}, porous", "--") if porous else look
+                shown = Look(look.colour, look.marker, f"{potential}, porous", ":") if porous else look
                 draw_line(sheet, axes, of_one, key, shown)
     draw_experiment(sheet, axes, mine, key)
+    tick_compositions(axes, values_of(mine, key))
     widened(axes)
 
 
@@ -155,7 +157,7 @@ def shares_of(board: Scoreboard, results: Sequence[Result], names: Sequence[str]
         axes.set_ylabel(f"share of {of} (%)")
         say_rate(sheet, board)
         return sheet
-    sheet = Sheet(title, grid_for(len(potentials)), sharey=True)
+    sheet = Sheet(title, grid_for(len(potentials)), is_shared=True)
     for potential in potentials:
         axes = sheet.panel(plain(potential))
         for k, name in enumerate(names):
@@ -163,10 +165,9 @@ def shares_of(board: Scoreboard, results: Sequence[Result], names: Sequence[str]
             if of_one:
                 draw_line(sheet, axes, of_one, _X, Look(colour(k), marker(k), word(name), line_style(k)))
                 draw_experiment(sheet, axes, of_one, _X, marker(k))
-        axes.set_xlabel(_X)
-        axes.set_ylabel(f"share of {of} (%)")
-        axes.label_outer()
+        tick_compositions(axes, xs)
         widened(axes)
+    sheet.label(_X, f"share of {of} (%)")
     say_rate(sheet, board)
     return sheet
 
@@ -174,23 +175,25 @@ def shares_of(board: Scoreboard, results: Sequence[Result], names: Sequence[str]
 # --- conductivity -----------------------------------------------------------------------------------------------------
 
 
-def _conductivity(board: Scoreboard, mine: Sequence[Result]) -> Sheet:
+def _conductivity(board: Scoreboard, results: Sequence[Result]) -> Sheet:
     """Draw conductivity against x, one panel per temperature; of one composition: against temperature."""
-    name, unit = mine[0].name, mine[0].unit
-    mine = [r for r in mine if r.value > 0.0] or list(mine)
+    mine = [r for r in results if r.value > 0.0]
     several_x = len(values_of(mine, _X)) > 1
     temperatures = values_of(mine, _T)
+    name = mine[0].name
     sheet = Sheet(title_of(board, word(name)), grid_for(len(temperatures)) if several_x else (1, 1))
     for T in temperatures if several_x else [None]:
         axes = sheet.panel(f"{T:g} K" if T is not None else None)
-        some = [r for r in mine if T is None or r.condition[_T] == T]
         axes.set_yscale("log")
+        some = [r for r in mine if T is None or r.condition[_T] == T]
         _lines(sheet, axes, some, looks_of(board), _X if several_x else _T)
-        axes.set_xlabel(_X if several_x else "T (K)")
-        axes.set_ylabel(axis(name, unit))
-    poor = [r for r in mine if r.note and r.note.startswith("not converged")]
-    if poor:
-        listed = in_order(f"{r.condition['potential']} at {r.condition[_T]:g} K" for r in poor)
-        sheet.note(f"Diffusion not converged: {', '.join(listed)}.")
+    sheet.label(_X if several_x else "T (K)", axis(name, mine[0].unit))
+    for said, some in (
+        ("Diffusion not converged", [r for r in mine if r.note and r.note.startswith("not converged")]),
+        ("Not above zero and not shown", [r for r in results if r.value <= 0.0]),
+    ):
+        for T in values_of(some, _T):
+            potentials = in_order(str(r.condition["potential"]) for r in some if r.condition[_T] == T)
+            sheet.note(f"{said} at {T:g} K: {', '.join(potentials)}.")
     say_rate(sheet, board)
     return sheet

@@ -9,7 +9,7 @@ from typing import Any
 from activelearn.records import Curve, Result, Scoreboard
 from activelearn.report.figures.against_x import looks_of
 from activelearn.report.figures.drawing import Look, draw_bars, title_of, values_of
-from activelearn.report.figures.sheet import Sheet, colour, grid_for, in_order, marker
+from activelearn.report.figures.sheet import Sheet, colour, ends, grid_for, in_order, marker
 from activelearn.report.figures.words import axis, file_part, formula, plain, word
 
 _RATE = "cooling_rate_K_per_ps"
@@ -67,13 +67,12 @@ def _rates(board: Scoreboard, folder: Path) -> Iterator[Path]:
         some = [r for r in plain_rows if r.condition["x"] == x]
         potentials = [p for p in board.potentials if any(r.condition["potential"] == p for r in some)]
         if shares and potentials:
-            sheet = Sheet(title_of(board, f"quench rates, x = {x:g}"), (len(potentials), 1), sharey=True)
+            sheet = Sheet(title_of(board, f"quench rates, x = {x:g}"), grid_for(len(potentials)), is_shared=True)
             for potential in potentials:
                 axes = sheet.panel(plain(potential) if len(potentials) > 1 else None)
                 of_one = [r for r in some if r.condition["potential"] == potential]
                 draw_bars(sheet, axes, {word(name): _by_rate(of_one, name) for name in shares}, looks)
-                axes.set_ylabel("share (%)")
-                axes.label_outer()
+            sheet.label("", "share (%)")
             yield sheet.finish(folder / f"rates_{file_part(x)}.png")
     yield from _rates_of_bulk(board, mine, looks, folder)
 
@@ -89,7 +88,10 @@ def _by_rate(results: Sequence[Result], name: str) -> dict[str, Result]:
 def _rates_of_bulk(
     board: Scoreboard, mine: Sequence[Result], looks: Mapping[str, Look], folder: Path
 ) -> Iterator[Path]:
-    """Draw what is no share: density, moduli, free volume; one panel each, a group of bars per potential and x."""
+    """Draw what is no share: density, moduli, free volume; one panel each, a group of bars per potential and x.
+
+    Of several potentials only both ends of the series.
+    """
     names = [name for name in ("density", "free_volume", "youngs_modulus", "bulk_modulus") if _has(mine, name)]
     if not names:
         return
@@ -99,13 +101,13 @@ def _rates_of_bulk(
         axes = sheet.panel()
         groups: dict[str, dict[str, Result]] = {}
         of_name = [r for r in mine if r.name == name]
+        xs = values_of(of_name, "x")
         for r in of_name:
-            label = f"{r.condition['x']:g}" + (f"\n{plain(str(r.condition['potential']))}" if several else "")
-            groups.setdefault(label, {})[f"{r.condition[_RATE]:g}"] = r
+            label = f"x = {r.condition['x']:g}" + (f", {plain(str(r.condition['potential']))}" if several else "")
+            if not several or r.condition["x"] in ends(xs):
+                groups.setdefault(label, {})[f"{r.condition[_RATE]:g}"] = r
         draw_bars(sheet, axes, groups, looks)
-        axes.tick_params(axis="x", labelrotation=90 if len(groups) > 4 and several else 0)
         axes.set_ylabel(axis(name, of_name[0].unit))
-        axes.set_xlabel("x")
     yield sheet.finish(folder / "rates.png")
 
 
@@ -126,17 +128,15 @@ def _chain_sizes(board: Scoreboard, arrays: Mapping[str, Any], folder: Path) -> 
         if not mine:
             continue
         xs = values_of(mine, "x")
-        sheet = Sheet(title_of(board, f"chains of {label}"), grid_for(len(xs)), sharey=True)
+        sheet = Sheet(title_of(board, f"chains of {label}"), grid_for(len(xs)), is_shared=True)
+        sizes = sorted({int(size) for c in mine for size in arrays[f"{c.key}/x"]})
         for x in xs:
             axes = sheet.panel(f"x = {x:g}")
             some = [c for c in mine if c.condition["x"] == x]
-            sizes = sorted({int(size) for c in some for size in arrays[f"{c.key}/x"]})
             groups = {str(size): _of_size(some, arrays, size) for size in sizes}
             looks = {p: look for p, look in looks_of(board).items() if any(c.condition["potential"] == p for c in mine)}
             draw_bars(sheet, axes, groups, looks)
-            axes.set_xlabel(f"{label} atoms in the chain")
-            axes.set_ylabel(some[0].y_name)
-            axes.label_outer()
+        sheet.label(f"{label} atoms in the chain", mine[0].y_name)
         yield sheet.finish(folder / f"chain_sizes_{file_part(label)}.png")
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from activelearn.records import Curve, Scoreboard
 from activelearn.report.figures.against_x import looks_of
-from activelearn.report.figures.drawing import Look, title_of, values_of
-from activelearn.report.figures.sheet import Sheet, colour, grid_for, in_order, line_style, marker, suffix
+from activelearn.report.figures.drawing import Look, named, title_of, values_of
+from activelearn.report.figures.sheet import Sheet, colour, ends, grid_for, in_order, line_style, marker, suffix
 from activelearn.report.figures.words import file_part, plain, units, word
 from activelearn.report.stamps import is_untrusted
 
@@ -21,7 +23,7 @@ Arrays = Mapping[str, Any]
 
 _RATE: Final = "cooling_rate_K_per_ps"
 #: What may tell lines apart: the first that varies gets colours, the next panels, the last figures of their own.
-_KEYS: Final = ("potential", "x", "temperature_K")
+_KEYS: Final = ("x", "temperature_K", "potential")
 _SAID: Final = {"potential": "{}", "x": "x = {:g}", "temperature_K": "{:g} K"}
 #: g(r) is shown up to here, Å.
 _FAR_A: Final = 10.0
@@ -33,7 +35,9 @@ def write(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
     for element in in_order(c.label for c in main_curves(board, "msd")):
         mine = [c for c in main_curves(board, "msd") if c.label == element]
         if any(r.name == f"D_{element}" for r in board.results):
-            yield from _lines(board, arrays, mine, folder / f"msd_{file_part(element)}", f"mean square displacement of {element}")
+            yield from _lines(
+                board, arrays, mine, folder / f"msd_{file_part(element)}", f"mean square displacement of {element}"
+            )
     yield from _lines(board, arrays, main_curves(board, "arrhenius"), folder / "arrhenius", "conductivity")
     yield from _lines(board, arrays, main_curves(board, "stress_strain"), folder / "stress_strain", "stress and strain")
     yield from _evolution(board, arrays, folder)
@@ -62,8 +66,10 @@ class Arrangement:
 def arranged(curves: Sequence[Curve], keys: Sequence[str] = _KEYS) -> Arrangement:
     """Return how some curves are told apart."""
     varying = [key for key in keys if len(values_of(curves, key)) > 1]
+    if "x" not in varying:  # of one composition potentials are compared
+        varying.sort(key=lambda key: key != "potential")
     padded = [*varying, None, None, None]
-    return Arrangement(varying[0] if varying else keys[0], padded[1], padded[2])
+    return Arrangement(varying[0] if varying else "potential", padded[1], padded[2])
 
 
 def said(key: str, value: Any) -> str:  # noqa: ANN401 - a value of a condition
@@ -75,8 +81,12 @@ def looks(board: Scoreboard, curves: Sequence[Curve], key: str) -> dict[Any, Loo
     """Return how the values of a condition look."""
     if key == "potential":
         return dict(looks_of(board))
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
     values = values_of(curves, key)
-    return {v: Look(colour(k), marker(k), said(key, v), line_style(k)) for k, v in enumerate(values)}
+    shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(values)))  # an order, told apart by all eyes
+    return {v: Look(to_hex(shades[k]), marker(k), said(key, v)) for k, v in enumerate(values)}
 
 
 def split(curves: Sequence[Curve], key: str | None) -> list[tuple[Any, list[Curve]]]:
@@ -119,17 +129,15 @@ def _lines(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], path: Pat
         more = [said(key, some[0].condition[key]) for key in fixed]
         more += [said(how.files, value)] if how.files else []
         panels = split(some, how.panels)
-        sheet = Sheet(", ".join([title_of(board, what), *more]), grid_for(len(panels)), sharey=len(panels) > 1)
+        sheet = Sheet(", ".join([title_of(board, what), *more]), grid_for(len(panels)), is_shared=True)
         for place, of_panel in panels:
             axes = sheet.panel(said(how.panels, place) if how.panels else None)
             of_key = looks(board, curves, how.colours)
             for curve in of_panel:
                 _draw_one(sheet, axes, curve, arrays, of_key[curve.condition[how.colours]])
-            axes.set_xlabel(units(of_panel[0].x_name))
-            axes.set_ylabel(units(of_panel[0].y_name))
             if of_panel[0].name == "arrhenius":
                 axes.set_yscale("log")
-            axes.label_outer()
+        sheet.label(units(some[0].x_name), units(some[0].y_name))
         if any("not converged" in c.label for c in some):
             sheet.note("Crosses: diffusion not converged, left out of the fit.")
         end = f"_{file_part(value)}{'K' if how.files == 'temperature_K' else ''}" if how.files else ""
@@ -163,13 +171,13 @@ def _draw_one(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look
 
 
 def _rdf(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
-    """Draw g(r), a panel per pair: potentials side by side for every x, and compositions for every potential."""
+    """Draw g(r), a panel per pair: compositions for every potential, and potentials at both ends of the series."""
     curves = main_curves(board, "rdf")
     if not curves:
         return
     potentials, xs = values_of(curves, "potential"), values_of(curves, "x")
     if len(potentials) > 1 or len(xs) == 1:
-        for x in xs:
+        for x in ends(xs):
             some = [c for c in curves if c.condition["x"] == x]
             end = f"_x{file_part(x)}" if len(xs) > 1 else ""
             title = title_of(board, f"pair distribution functions, x = {x:g}")
@@ -188,20 +196,16 @@ def _pairs(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], key: str,
     pairs = in_order(c.label for c in curves)
     sheet = Sheet(title, grid_for(len(pairs)))
     of_key = looks(board, curves, key)
-    for k, pair in enumerate(pairs):
+    for pair in pairs:
         axes = sheet.panel(pair)
         for curve in curves:
             if curve.label == pair:
                 draw(sheet, axes, curve, arrays, of_key[curve.condition[key]])
-        columns = grid_for(len(pairs))[1]
-        if k + columns >= len(pairs):
-            axes.set_xlabel(curves[0].x_name)
-        if k % columns == 0:
-            axes.set_ylabel(curves[0].y_name)
         axes.set_xlim(1.0, min(_FAR_A, max(float(arrays[f"{c.key}/x"][-1]) for c in curves)))
         axes.set_ylim(bottom=0.0)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    sheet.label(curves[0].x_name, curves[0].y_name)
     return sheet
 
 
@@ -209,7 +213,10 @@ def _pairs(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], key: str,
 
 
 def _evolution(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
-    """Draw the units while it cools, from the melt at the left: a colour per unit, a panel per potential (or x)."""
+    """Draw the units while it cools, from the melt at the left: a colour per unit, a panel per potential (or x).
+
+    With several of both, as in the papers: both ends of the series.
+    """
     curves = [c for c in main_curves(board, "evolution") if c.x_name.startswith("T") and "_corner" not in c.label]
     for y_name in in_order(c.y_name for c in curves):
         mine = [c for c in curves if c.y_name == y_name]
@@ -218,23 +225,23 @@ def _evolution(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path
             highest[c.label] = max(highest[c.label], float(arrays[f"{c.key}/y"].max(initial=0.0)))
         labels = [label for label, top in highest.items() if top >= 1.0]  # others are a line at zero
         of_label = {label: Look(colour(k), marker(k), word(label), line_style(k)) for k, label in enumerate(labels)}
-        how = arranged(mine, ("potential", "x"))
-        for value, some in split(mine, how.panels) if labels else []:
-            more = [said("x", some[0].condition["x"])] if how.colours == "potential" else []
-            panels = split(some, how.colours)
-            sheet = Sheet(", ".join([title_of(board, "on cooling"), *more]), grid_for(len(panels)), sharey=True)
+        xs, potentials = values_of(mine, "x"), values_of(mine, "potential")
+        for x in (ends(xs) if len(potentials) > 1 else [None]) if labels else []:
+            some = [c for c in mine if x is None or c.condition["x"] == x]
+            key, other = ("potential", x) if len(potentials) > 1 or len(xs) == 1 else ("x", potentials[0])
+            panels = split(some, key)
+            more = said("x", xs[0] if x is None else x) if key == "potential" else said("potential", other)
+            sheet = Sheet(f"{title_of(board, 'on cooling')}, {more}", grid_for(len(panels)), is_shared=True)
             for place, of_panel in panels:
-                axes = sheet.panel(said(how.colours, place) + suffix([c.stamp for c in of_panel]))
+                axes = sheet.panel(said(key, place) + suffix([c.stamp for c in of_panel]))
                 for curve in of_panel:
                     if curve.label in of_label:
                         draw(sheet, axes, curve, arrays, of_label[curve.label], is_said=True)
-                axes.set_xlabel(mine[0].x_name)
-                axes.set_ylabel(y_name)
-                axes.label_outer()
-                axes.set_ylim(bottom=0.0)
-                axes.invert_xaxis()
+            sheet.panels[0].set_ylim(bottom=0.0)
+            sheet.panels[0].invert_xaxis()
+            sheet.label(mine[0].x_name, y_name)
             what = y_name.removeprefix("share of ").removesuffix(" (%)")
-            end = f"_x{file_part(value)}" if how.panels else ""
+            end = f"_x{file_part(x)}" if x is not None and len(xs) > 1 else ""
             yield sheet.finish(folder / f"cooling_{file_part(what)}{end}.png")
 
 
@@ -242,6 +249,7 @@ def _evolution(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path
 
 
 def _parity(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
+    """Draw points of potential against reference, a panel per potential, with its errors over all points."""
     for name, of, mae, rmse in (
         ("parity_force", "forces", "force_mae", "force_rmse"),
         ("parity_energy", "energies", "energy_mae_shifted", "energy_rmse_shifted"),
@@ -249,27 +257,25 @@ def _parity(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
         curves = [c for c in board.curves if c.name == name]
         if not curves:
             continue
-        sheet = Sheet(f"{of.capitalize()} against the reference", grid_for(len(curves)))
-        for curve in curves:
+        sheet = Sheet(f"{of.capitalize()} against the reference", grid_for(len(curves)), is_shared=True)
+        points = [(arrays[f"{c.key}/x"], arrays[f"{c.key}/y"]) for c in curves]
+        low, high = min(float(np.min(p)) for p in points), max(float(np.max(p)) for p in points)
+        room = 0.05 * (high - low or 1.0)
+        limits = (low - room, high + room)
+        for curve, (x, y) in zip(curves, points, strict=True):
             potential = str(curve.condition["potential"])
-            axes = sheet.panel(plain(potential))
-            x, y = arrays[f"{curve.key}/x"], arrays[f"{curve.key}/y"]
-            low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
-            room = 0.05 * (high - low or 1.0)
-            axes.plot([low - room, high + room], [low - room, high + room], "k-", lw=1.0, zorder=1)
-            axes.plot(x, y, ".", color=looks_of(board)[potential].colour, ms=4, alpha=0.4, mew=0, zorder=2)
-            errors = {r.name: r for r in board.results if r.condition.get("potential") == potential}
-            lines = [
-                f"{word_} {errors[key].value:.3g} {errors[key].unit}"
-                for word_, key in (("MAE", mae), ("RMSE", rmse))
-                if key in errors
+            of_potential = [r for r in board.results if r.condition.get("potential") == potential]
+            errors = [
+                f"{measure} {r.value:.3g} {r.unit}"
+                for measure, key in (("MAE", mae), ("RMSE", rmse))
+                for r in named(of_potential, key)
             ]
-            axes.set_title(plain(potential) + "\n" + "\n".join(lines), fontsize=11)
-            axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room), aspect="equal")
-            axes.set_xlabel(_folded(curve.x_name))
-            axes.set_ylabel(_folded(curve.y_name))
-            axes.label_outer()
+            axes = sheet.panel("\n".join([plain(potential), *errors]))
+            axes.plot(limits, limits, "k-", lw=1.0, zorder=1)
+            axes.plot(x, y, ".", color=looks_of(board)[potential].colour, ms=4, alpha=0.4, mew=0, zorder=2)
+            axes.set(xlim=limits, ylim=limits, aspect="equal")
             sheet.shows([curve])
+        sheet.label(_folded(curves[0].x_name), _folded(curves[0].y_name))
         yield sheet.finish(folder / f"{name}.png")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT: Final = "experiment"
 BOUND: Final = "experiment (bound)"
+#: Letters of tick labels that stand side by side in the width of a sheet.
+_LETTERS: Final = 90
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ def values_of(results: Iterable[Any], key: str) -> list[Any]:
 def named(results: Iterable[Result], name: str) -> list[Result]:
     """Return the results of a name."""
     return [r for r in results if r.name == name]
+
+
+def tick_compositions(axes: Axes, values: Sequence[float]) -> None:
+    """Put the ticks of a few compositions where they are."""
+    if len(values) <= 5:
+        axes.set_xticks(values, [f"{x:g}" for x in values])
 
 
 # --- lines ------------------------------------------------------------------------------------------------------------
@@ -174,7 +183,17 @@ def draw_bars(
     axes.axhline(0.0, color="#333333", lw=0.8)
     axes.set_xlim(-0.7, len(groups) - 0.3)
     axes.set_xticks(range(len(groups)), list(groups))
+    longest = max(len(_bare(part)) for label in groups for part in label.split("\n"))
+    if longest * len(groups) * sheet.shape[1] > _LETTERS:
+        axes.tick_params(axis="x", labelrotation=30)
+        for tick in axes.get_xticklabels():
+            tick.set(ha="right", rotation_mode="anchor")
     axes.tick_params(axis="x", length=0)
+
+
+def _bare(label: str) -> str:
+    """Return the letters of a label without the signs of a formula."""
+    return re.sub(r"[$^_{}]", "", label)
 
 
 def mark_experiment(sheet: Sheet, axes: Axes, groups: Iterable[Iterable[Result]]) -> None:
@@ -207,6 +226,8 @@ def print_values(axes: Axes, results: Sequence[Result]) -> None:
             textcoords="offset points",
             ha="center",
             fontsize=11,
+            bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5},
+            zorder=5,
         )
 
 

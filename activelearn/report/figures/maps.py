@@ -30,7 +30,7 @@ def write(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
         mine = [c for c in main_curves(board, "map") if c.label == label]
         top = values_of(mine, "temperature_K")[-1]
         mine = [c for c in mine if c.condition["temperature_K"] == top]
-        how = arranged(mine, ("x", "potential"))
+        how = arranged(mine)
         for value, some in split(mine, how.panels):
             sheet = _sheet(board, arrays, some, how.colours)
             end = f"_{file_part(value)}" if how.panels else ""
@@ -46,15 +46,16 @@ def _sheet(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], key: str)
     more = [said("temperature_K", first.condition["temperature_K"])]
     if len(values_of(curves, "potential")) == 1:
         more.append(said("potential", first.condition["potential"]))
-    sheet = Sheet(", ".join([title_of(board, first.label), *more]), grid_for(len(curves)))
+    sheet = Sheet(", ".join([title_of(board, first.label), *more]), grid_for(len(curves)), is_shared=True)
     # One bright atom must not make all others dark.
     top = max(float(np.percentile(arrays[f"{c.key}/y"], 99.0)) for c in curves)
     scale = ScalarMappable(Normalize(0.0, top or 1.0), colormaps["viridis"])
     for curve in curves:
-        axes = sheet.panel(said(key, curve.condition[key]) + suffix([curve.stamp]))
+        axes = sheet.panel(said(key, curve.condition[key]) + suffix([curve.stamp]).replace(" ", "\n"))
         _picture(axes, curve, arrays, scale)
-        axes.set(aspect="equal", xlabel="x (Å)", ylabel="y (Å)")
+        axes.set(aspect="equal")
         sheet.shows([curve])
+    sheet.label("x (Å)", "y (Å)")
     sheet.figure.colorbar(scale, ax=sheet.panels[: sheet.n_used], label=units(first.y_name), shrink=0.9, extend="max")
     return sheet
 

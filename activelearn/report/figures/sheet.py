@@ -68,18 +68,19 @@ class Sheet:
         On top.
     shape
         Rows and columns of panels; panels not asked for are left blank by :meth:`finish`.
-    sharey
-        One vertical axis for all panels.
+    is_shared
+        All panels have the same axes: ticks and labels only at the left and below (:meth:`label`).
     """
 
-    def __init__(self, title: str, shape: tuple[int, int] = (1, 1), *, sharey: bool = False) -> None:
+    def __init__(self, title: str, shape: tuple[int, int] = (1, 1), *, is_shared: bool = False) -> None:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
 
         self.title = title
         with rc_context(_STYLE):
             self.figure: Figure = Figure(figsize=WIDE if shape[0] < 2 else TALL, dpi=DPI)
-            grid = self.figure.subplots(*shape, squeeze=False, sharey=sharey)
+            grid = self.figure.subplots(*shape, squeeze=False, sharex=is_shared, sharey=is_shared)
+        self.shape, self._is_shared = shape, is_shared
         self.panels: list[Axes] = list(grid.flat)
         self._shown: list[Result | Curve] = []
         self._legend: dict[str, Any] = {}
@@ -93,6 +94,19 @@ class Sheet:
         if title:
             axes.set_title(title, fontsize=_STYLE["axes.titlesize"])
         return axes
+
+    def label(self, x: str, y: str) -> None:
+        """Name the axes: below the last panel of every column and beside every row (of many rows the middle one)."""
+        rows, columns = self.shape
+        for k, axes in enumerate(self.panels[: self.n_used]):
+            is_last, is_first = k + columns >= self.n_used, k % columns == 0
+            if is_last:
+                axes.set_xlabel(x)
+            if is_first and (rows < 3 or k // columns == rows // 2):
+                axes.set_ylabel(y)
+            if self._is_shared:
+                axes.tick_params(axis="x", which="both", labelbottom=is_last)
+                axes.tick_params(axis="y", which="both", labelleft=is_first)
 
     def shows(self, results: Iterable[Result | Curve]) -> None:
         """Note what is drawn: its stamps and sources stand at the foot."""
@@ -129,10 +143,14 @@ class Sheet:
         """Draw the legend between title and panels, in as few rows as fit; return how high the panels may reach."""
         height = float(self.figure.get_size_inches()[1])
         top = 1.0 - 0.55 / height
-        for n_columns in range(len(self._legend), 0, -1):
+        labels = sorted(self._legend, key=lambda label: label.startswith("experiment"))  # it comes last
+        n = len(labels)
+        for n_columns in range(n, 0, -1):
+            # A legend is filled column by column, but read row by row.
+            by_row = [labels[k] for column in range(n_columns) for k in range(column, n, n_columns)]
             legend = self.figure.legend(
-                list(self._legend.values()),
-                list(self._legend),
+                [self._legend[label] for label in by_row],
+                by_row,
                 loc="upper left",
                 bbox_to_anchor=(0.01, top),
                 ncols=n_columns,
@@ -155,7 +173,7 @@ class Sheet:
             lines.append((f"Not judged (no ensemble): {', '.join(unjudged)}.", "#555555"))
         for name, stamp in stamps.items():
             if is_untrusted(stamp):
-                lines.append((f"{name}: {stamp}.", RED))
+                lines.append((f"{name}: {stamp} (the largest share; hollow or dashed).", RED))
         wrapped = [(plain(part), ink) for line, ink in lines for part in textwrap.wrap(line, _CHARACTERS)]
         height = float(self.figure.get_size_inches()[1])
         step = 1.25 * _FOOT_POINTS / 72.0 / height
@@ -188,6 +206,11 @@ def widened(axes: Axes, share: float = 0.06) -> None:
 def in_order(values: Iterable[Any]) -> list[Any]:
     """Return the different values in the order they come."""
     return list(dict.fromkeys(values))
+
+
+def ends(values: Sequence[Any]) -> list[Any]:
+    """Return the first and the last."""
+    return in_order([values[0], values[-1]])
 
 
 def suffix(stamps: Sequence[str | None]) -> str:

@@ -50,7 +50,7 @@ def word(name: str) -> str:
 
 def units(text: str) -> str:
     """Return text with the powers of units raised: cm3, Å2."""
-    return re.sub(r"(cm|Å)([23])", r"\1$^\2$", text).replace(" x T", " × T")
+    return re.sub(r"(cm|Å)([23])", r"\1$^\2$", text).replace(" x T", " \u00d7 T")
 
 
 def axis(name: str, unit: str) -> str:
