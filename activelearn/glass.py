@@ -17,8 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn import packing
-from activelearn.config import Composition, Glass, Pore, Potential, Segment, Study
+from activelearn import packing, starts
+from activelearn.config import Composition, Glass, Pore, Potential, Segment, Study, System
 from activelearn.engines import dynamics, reference
 from activelearn.engines.dynamics import FINISHED, State, Stretch
 from activelearn.engines.process import Slot
@@ -30,6 +30,8 @@ from activelearn.store.files import publish, publish_npz, read_npz
 from activelearn.store.study import GLASS, ONCE, PORE
 from activelearn.tasks import Station
 
+#: Smallest perpendicular height of a crystal that is melted, Å.
+MIN_HEIGHT_A: Final = 8.0
 _THERMO: Final = ("time_ps", "temperature_K", "potential_energy", "pressure_bar", "volume", "max_devi_f")
 
 
@@ -111,9 +113,12 @@ def _relaxed_packing(task: Task, store: StudyStore, composition: Composition, fo
     if not kept.is_file():
         glass, replica = _glass(store.study), task.parameters["replica"]
         seed = int(store.rng(ONCE, GLASS, f"packing/{composition.x:g}/{replica}").integers(1, 2**31 - 1))
-        scratch = store.scratch(slot.machine, GLASS, task.id)
-        packed = packing.pack(glass.packed(composition), random_seed=seed, folder=scratch, slot=slot)
-        store.drop_scratch(scratch, slot.machine)
+        if composition.crystal is None:
+            scratch = store.scratch(slot.machine, GLASS, task.id)
+            packed = packing.pack(glass.packed(composition), random_seed=seed, folder=scratch, slot=slot)
+            store.drop_scratch(scratch, slot.machine)
+        else:
+            packed = crystal_of(glass, composition)
         calculator = store.study.potential(task.parameters["potential"]).statics(slot.machine.python)
         relax = glass.relax
         found, *_ = reference.relax(
@@ -121,6 +126,28 @@ def _relaxed_packing(task: Task, store: StudyStore, composition: Composition, fo
         )
         publish_npz(kept, (packed if found is None else found.without_labels()).arrays(), {})
     return Frames.from_arrays(read_npz(kept)[0])
+
+
+def crystal_of(glass: Glass, composition: Composition) -> Frames:
+    """Return the crystal that is melted instead of a packing: a supercell of about as many atoms, at the density.
+
+    Raises
+    ------
+    ConfigError
+        There is no such crystal, or it has another composition.
+    """
+    assert composition.crystal is not None  # asked of such compositions only
+    atoms = packing.atoms_of(packing.counts_of(glass.packed(composition)))
+    system = System(seed=composition.crystal, n_atoms=atoms.total())
+    frame = starts.crystal(system, MIN_HEIGHT_A)
+    found, unit = Counter(frame.symbols), _unit(composition, glass)
+    if any(found[element] * unit.total() != n * found.total() for element, n in unit.items()):
+        wanted = "".join(f"{element}{n if n > 1 else ''}" for element, n in sorted(unit.items()))
+        raise ConfigError(
+            f"crystal {composition.crystal}: is {frame.formula} - wanted {wanted}, the composition - choose another"
+        )
+    scale = float(np.cbrt(dynamics.density(frame)[0] / composition.density_g_cm3))
+    return Frames(frame.symbols, frame.cell * scale, frame.positions * scale, frame.pbc)
 
 
 def _follow(
@@ -318,7 +345,7 @@ def check(study: Study) -> tuple[list[str], list[str]]:
     glass, facts, problems = _glass(study), [], []
     for composition in glass.compositions:
         try:
-            facts.append(f"glass x = {composition.x:g}: {packing.describe(glass.packed(composition))}")
+            facts.append(f"glass x = {composition.x:g}: {_start_words(glass, composition)}")
             if glass.pore is not None and _is_porous(glass.pore, composition):
                 facts.append(f"glass x = {composition.x:g}: {_pore_words(glass.pore, composition, glass)}")
         except ConfigError as error:
@@ -326,6 +353,13 @@ def check(study: Study) -> tuple[list[str], list[str]]:
     facts += list(_schedules(study))
     facts.append(_count(study))
     return facts, problems + list(_wrong_averages(glass)) + list(_strangers(study))
+
+
+def _start_words(glass: Glass, composition: Composition) -> str:
+    if composition.crystal is None:
+        return packing.describe(glass.packed(composition))
+    frame, density = crystal_of(glass, composition), composition.density_g_cm3
+    return f"{frame.formula} ({frame.n_atoms} atoms, the crystal {composition.crystal} at {density:.2f} g/cm3)"
 
 
 def _pore_words(pore: Pore, composition: Composition, glass: Glass) -> str:

@@ -58,38 +58,36 @@ def glass_results(k, condition):
         yield result("D_P", float(sigma) * 1e-5, "cm2/s", at)
 
 
-def line(name, label, axes, condition, x, y, more=()):
+def line(name, label, axes, condition, xy, more=()):
     key = "/".join([name, *map(str, condition.values()), label])
     stamp = stamp_of(str(condition["potential"]), float(condition.get("x", 0.0)))
     curve = Curve(key=key, name=name, label=label, x_name=axes[0], y_name=axes[1], condition=condition, stamp=stamp)
-    return curve, {f"{key}/x": np.asarray(x), f"{key}/y": np.asarray(y)} | {
-        f"{key}/{k}": v for k, v in dict(more).items()
-    }
+    x, y = (np.asarray(one) for one in xy)
+    return curve, {f"{key}/x": x, f"{key}/y": y} | {f"{key}/{k}": v for k, v in dict(more).items()}
 
 
 def glass_lines(k, condition, rng):
     """The lines of one glass of the k-th potential."""
     r, x = np.arange(0.025, 9.0, 0.05), float(condition["x"])
-    for a, b in itertools.combinations_with_replacement(("Na", "P", "S", "O"), 2):
-        d = {"P-S": 2.05, "P-O": 1.53, "Na-S": 2.85, "S-S": 3.35, "Na-O": 2.35}.get(f"{a}-{b}", 3.6) + 0.02 * k
+    for a, b in itertools.combinations_with_replacement(("Na", "P", "S"), 2):
+        d = {"P-S": 2.05, "Na-S": 2.85, "S-S": 3.35}.get(f"{a}-{b}", 3.6) + 0.02 * k
         g = 6 * np.exp(-(((r - d) / 0.12) ** 2)) + 1 / (1 + np.exp(-(r - d - 1.2) * 4)) * (1 + 0.1 * np.sin(3 * r + k))
-        yield line("rdf", f"{a}-{b}", ("r (Å)", "g(r)"), condition, r, g, {"error": 0.05 * g})
+        yield line("rdf", f"{a}-{b}", ("r (Å)", "g(r)"), condition, (r, g), {"error": 0.05 * g})
     for unit, start, end in (("P0", 70, 30), ("P1", 20, 55), ("P2", 10, 12), ("P3", 0, 3), ("P2_corner", 9, 12)):
         T = np.linspace(1800, 300, 40)
         y = np.interp(T, [300, 1800], [end, start]) + rng.normal(0, 1, 40)
-        yield line("evolution", unit, ("T (K)", "share of P (%)"), {**condition, "segment": "quench"}, T, y.clip(0))
-    sizes = np.arange(2, 5)
-    yield line(
-        "chain_sizes", "S", ("atoms in the chain", "share of S (%)"), condition, sizes, [3.0, 0.5 + 0.1 * k, 0.1]
-    )
+        yield line("evolution", unit, ("T (K)", "share of P (%)"), {**condition, "segment": "quench"}, (T, y.clip(0)))
+    shares = (np.arange(2, 5), [3.0, 0.5 + 0.1 * k, 0.1])
+    yield line("chain_sizes", "S", ("atoms in the chain", "share of S (%)"), condition, shares)
     strain = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
     at = {**condition, "temperature_K": 300.0}
-    yield line("stress_strain", f"x = {x:g}", ("linear strain (%)", "mean stress (GPa)"), at, strain,
-               0.03 * (14 + x + k) * strain, {"error": np.full(5, 0.02)})  # fmt: skip
+    points = (strain, 0.03 * (14 + x + k) * strain)
+    axes = ("linear strain (%)", "mean stress (GPa)")
+    yield line("stress_strain", f"x = {x:g}", axes, at, points, {"error": np.full(5, 0.02)})
     for T, element in itertools.product(TEMPERATURES, ("Na", "P", "S")):
         at, t = {**condition, "temperature_K": T}, np.linspace(0, 20000, 300)
         msd = {"Na": 3e-3, "P": 3e-5, "S": 5e-5}[element] * t * (1 + 0.2 * x + 0.1 * k) * T / 400
-        yield line("msd", element, ("t (ps)", "MSD (Å2)"), at, t, msd, {"error": 0.05 * msd})
+        yield line("msd", element, ("t (ps)", "MSD (Å2)"), at, (t, msd), {"error": 0.05 * msd})
     yield from arrhenius(condition, k)
     yield from maps({**condition, "temperature_K": 473.0}, rng)
 
@@ -102,28 +100,22 @@ def arrhenius(condition, k):
         ("Na fit", np.array([423.0, 473.0])),
     ):
         y = 1e5 * np.exp(-0.45 / (8.617e-5 * T)) * (1 + float(condition["x"])) * 1.5**k
-        yield line("arrhenius", label, axes, condition, 1000 / T, y, {} if "fit" in label else {"error": 0.1 * y})
+        yield line("arrhenius", label, axes, condition, (1000 / T, y), {} if "fit" in label else {"error": 0.1 * y})
 
 
 def maps(condition, rng):
     cell = np.array([[25.0, 0, 0], [3.0, 24.0, 0], [0, 0, 26.0]])
+    space, area = ("x, y, z (Å)", "displacement (Å)"), ("x, y (Å)", "atoms per area (1/Å2)")
     atoms = rng.random((200, 3)) @ cell
-    yield line(
-        "map",
-        "P displacement",
-        ("x, y, z (Å)", "displacement (Å)"),
-        condition,
-        atoms,
-        rng.gamma(2, 0.5, 200),
-        {"cell": cell},
-    )
     steps = rng.normal(0, 0.8, (12, 60, 3)).cumsum(axis=1) + (rng.random((12, 1, 3)) @ cell)
-    lengths = np.linalg.norm(steps - steps[:, :1], axis=2)
-    yield line("map", "Na paths", ("x, y, z (Å)", "displacement (Å)"), condition, steps, lengths, {"cell": cell})
     a, b = np.meshgrid((np.arange(50) + 0.5) / 50, (np.arange(48) + 0.5) / 48, indexing="ij")
     middles = (a[..., None] * cell[0] + b[..., None] * cell[1])[..., :2]
-    density = rng.gamma(1.0, 0.5, (50, 48))
-    yield line("map", "Na density", ("x, y (Å)", "atoms per area (1/Å2)"), condition, middles, density, {"cell": cell})
+    for label, axes, points in (
+        ("P displacement", space, (atoms, rng.gamma(2, 0.5, 200))),
+        ("Na paths", space, (steps, np.linalg.norm(steps - steps[:, :1], axis=2))),
+        ("Na density", area, (middles, rng.gamma(1.0, 0.5, (50, 48)))),
+    ):
+        yield line("map", label, axes, condition, points, {"cell": cell})
 
 
 def board_of(n_potentials=4, xs=(0.0, 1.0, 2.0, 3.5), *, rates=(), porous=False):
@@ -150,8 +142,8 @@ def board_of(n_potentials=4, xs=(0.0, 1.0, 2.0, 3.5), *, rates=(), porous=False)
         ):
             results.append(result(name, value, unit, {"potential": potential}, stamp=None))
         f = rng.normal(0, 1.5, 2000)
-        curve = line("parity_force", potential, ("reference: force component (eV/Å)", "potential: force component (eV/Å)"),
-                     {"potential": potential}, f, f + rng.normal(0, 0.2, 2000))  # fmt: skip
+        axes = ("reference: force component (eV/Å)", "potential: force component (eV/Å)")
+        curve = line("parity_force", potential, axes, {"potential": potential}, (f, f + rng.normal(0, 0.2, 2000)))
         lines.append((curve[0].model_copy(update={"stamp": None}), curve[1]))
     return (
         Scoreboard(

@@ -21,7 +21,9 @@ from activelearn import glass
 from activelearn.benchmark.glasses import frames_of, glasses_of
 from activelearn.config import Machine, Study, load_glass, load_series, preset_names
 from activelearn.engines import deepmd, process
+from activelearn.engines.dynamics import density
 from activelearn.engines.process import Slot
+from activelearn.errors import ConfigError
 from activelearn.frames import Frames, make_origin
 from activelearn.packing import atoms_of, box_of, counts_of
 from activelearn.records import Glasses
@@ -472,3 +474,13 @@ def test_a_glass_is_stamped_and_a_pore_is_no_better_than_what_it_is_cut_from(tmp
     store.publish_product(GLASS, ONCE, task.id, arrays, {**meta, "pore": own})
     assert [one.stamp for one in glass.gather(study, store, ONCE).glasses] == stamps
     assert read(store.folder / "glass" / f"{task.id}-pore.extxyz").info["stamp"] == stamps[1]
+
+
+def test_a_crystal_is_melted_instead_of_a_packing_at_the_stated_density_and_of_the_same_composition():
+    made = load_glass("quick", series="na3ps4o", x=[0.0], n_atoms=128)
+    composition = made.compositions[0].model_copy(update={"crystal": "Na3PS4_P-421c"})
+    frame = glass.crystal_of(made, composition)
+    assert (frame.formula, frame.n_atoms) == ("Na48P16S64", 128)
+    assert density(frame)[0] == pytest.approx(composition.density_g_cm3)
+    with pytest.raises(ConfigError, match="wanted Na3PS4"):
+        glass.crystal_of(made, composition.model_copy(update={"crystal": "Na4P2O7_P212121"}))

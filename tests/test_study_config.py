@@ -153,3 +153,12 @@ def test_only_numbers_that_concern_a_study_stand_beside_it():
     found = with_cited(study).cited
     assert {number.series for number in found} <= {"na3ps4o"}
     assert all(number.status != "memory_low" for number in shipped_numbers())
+
+
+def test_a_series_named_over_a_preset_takes_the_place_of_its_own(tmp_path):
+    (tmp_path / "g.yaml").write_text(
+        "preset: quick\nn_atoms: 128\nseries: {preset: na3ps4o, compositions: [{x: 0, units: {Na2S: 1.5, P2S5: 0.5}, "
+        "density_g_cm3: 2.0}]}\n"
+    )
+    found = load_glass(tmp_path / "g.yaml")
+    assert (found.series.name, found.series.title, len(found.compositions)) == ("na3ps4o", "Na3PS4-xOx", 1)

@@ -40,6 +40,9 @@ class Composition(Section):
     density_g_cm3: PositiveFloat = Field(
         description="Of the packing that the melt begins with (an NVT quench keeps it)."
     )
+    crystal: str | None = Field(
+        default=None, description="Melt this seed (or structure file), scaled to the density, instead of a packing."
+    )
 
 
 class Series(Section):

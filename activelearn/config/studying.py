@@ -82,7 +82,10 @@ def resolved(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - ra
     data = dict(given)
     if "preset" in data:
         path = find(section, str(data.pop("preset")))
-        data = merged(resolved(section, read_yaml(path), path), data)
+        under = resolved(section, read_yaml(path), path)
+        if isinstance(data.get("series"), Mapping) and "preset" in data["series"]:
+            under.pop("series", None)  # another series, not this one with keys of another over it
+        data = merged(under, data)
     if section == "glass" and "series" in data:
         data["series"] = resolved("series", data["series"], where)
     if section == "series" and isinstance(data.get("geometry"), Mapping):
@@ -176,7 +179,7 @@ def load_glass(name_or_path: str | Path, **over: Any) -> Glass:  # noqa: ANN401 
     data = resolved("glass", read_yaml(path), path)
     if not isinstance(data, Mapping):
         return validated(Glass, data, str(path))
-    data = dict(data) | over
+    data = dict(resolved("glass", dict(data) | over, path))
     if over.keys() & {"n_atoms", "n_units"}:
         data = {key: value for key, value in data.items() if key not in {"n_atoms", "n_units"} or key in over}
     return validated(Glass, data, str(path))
@@ -204,7 +207,7 @@ def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
 
 
 def with_cited(study: Study, more: Iterable[Cited] = ()) -> Study:
-    """Return the study with the user's own numbers and, after them, the shipped ones that concern it: the first counts."""
+    """Return the study with the user's own numbers and, after them, the shipped ones of it; the first one counts."""
     series = study.glass.series.name if study.glass is not None else None
     crystals = study.benchmark.crystals.seeds if study.benchmark is not None and study.benchmark.crystals else ()
     concerned = [c for c in (*more, *shipped_numbers()) if c.series == series or c.crystal in crystals]

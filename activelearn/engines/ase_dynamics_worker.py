@@ -12,6 +12,7 @@ the table, resumed or not, so that a segment that goes on from a row is the one 
 import os
 import time
 import zipfile
+from typing import Any
 
 import numpy as np
 from ase import units
@@ -175,6 +176,7 @@ def integrator_of(atoms, request):
         "pchain": CHAIN,
     }
     ensemble = request["ensemble"]
+    made: Any
     if ensemble == "nvt":
         made = NoseHooverChainNVT(atoms, **thermal)
     elif ensemble == "npt-iso":

@@ -116,13 +116,15 @@ def d3_version(request):
 
 
 def without_paths(value):
-    """Return arguments with every file replaced by the sha256 of its content, however deep it stands."""
+    """Return arguments with every file, deep inside or in a line, replaced by the sha256 of its content."""
     if isinstance(value, dict):
         return {key: without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_paths(item) for item in value]
     if isinstance(value, str) and Path(value).expanduser().is_file():
         return "sha256:" + hashlib.sha256(Path(value).expanduser().read_bytes()).hexdigest()
+    if isinstance(value, str) and "/" in value and len(value.split()) > 1:  # a line for LAMMPS
+        return " ".join(without_paths(word) for word in value.split())
     return value
 
 
@@ -224,6 +226,7 @@ def answer(request, load=load):
             import traceback
 
             traceback.print_exc()
+            _calculators.clear()  # what failed may be half made; the next request finds a new one
             out = {"error": text}
     return {**out, "started": started, "finished": time.time()}
 

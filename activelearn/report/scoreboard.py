@@ -336,8 +336,8 @@ def _legend(results: Iterable[Result], stamps: dict[str, str]) -> str:
     lines = [
         (
             "MAE: mean absolute error over the compositions (or crystals) with a cited experiment, n of them; then the "
-            "value ± standard error over replicas, or smallest … largest over all compositions. `results.csv` has every "
-            "number."
+            "value ± standard error over replicas, or smallest … largest over all compositions. `results.csv` has all "
+            "numbers."
         )
     ]
     for potential, stamp in stamps.items():

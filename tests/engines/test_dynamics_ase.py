@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import pytest
 from ase.build import bulk
 
 from activelearn.config import Dynamics, Machine, Potential, Segment
-from activelearn.engines import process
 from activelearn.engines.dynamics import State, Stretch, density, run_segment, steps_of, thermal_velocities
 from activelearn.engines.process import Slot
 from activelearn.errors import EngineError
@@ -24,7 +22,7 @@ from activelearn.frames import Frames
 pytestmark = pytest.mark.engines
 
 DYNAMICS = Dynamics(
-    timestep_fs=4.0, temperature_damping_ps=0.1, pressure_damping_ps=0.4, thermo_every_ps=0.04, restart_every_ps=0.4
+    timestep_fs=4.0, temperature_damping_ps=0.1, pressure_damping_ps=0.4, thermo_every_ps=0.04, restart_every_ps=0.2
 )
 BAR_PER_EV_A3 = 1602176.634
 COLUMNS = ("time_ps", "temperature_K", "potential_energy", "pressure_bar", "volume", "frame_time_ps")
@@ -54,8 +52,9 @@ def warm(atoms, temperature_K, amplitude=0.05):
     return State(frame, thermal_velocities(frame, temperature_K, np.random.default_rng(3)))
 
 
-def copper(temperature_K=300.0, *, turned=False):
-    atoms = bulk("Cu", a=3.7, cubic=True) * (1, 1, 2)  # a millisecond a step
+def copper(temperature_K=300.0, *, turned=False, repeat=2):
+    """Eight atoms: a millisecond a step, several where the cell moves (EMT makes its neighbour list anew)."""
+    atoms = bulk("Cu", a=3.7, cubic=True) * (1, 1, repeat)
     if turned:
         atoms.set_cell(
             atoms.cell[:] @ np.array([[1.0, 0.05, 0.0], [0.0, 1.0, 0.05], [-0.03, 0.0, 1.0]]), scale_atoms=True
@@ -90,10 +89,11 @@ def same(a: Stretch, b: Stretch) -> bool:
 @pytest.mark.parametrize("temperature_K", [200.0, 500.0])
 def test_nvt_has_the_temperature(run, temperature_K):
     """Over 3N - 3 degrees of freedom: with ASE's 3N it would be 14 % hotter."""
-    found = run(leg(temperature_K=temperature_K, ps=12.0), copper(temperature_K))
+    tight = DYNAMICS.model_copy(update={"temperature_damping_ps": 0.04})
+    found = run(leg(temperature_K=temperature_K, ps=8.0), copper(temperature_K), tight)
     late = found.temperature_K[len(found.temperature_K) // 8 :]
     assert (found.ended, found.resumed) == ("finished", 0)
-    assert late.mean() == pytest.approx(temperature_K, rel=0.05)
+    assert late.mean() == pytest.approx(temperature_K, rel=0.06)
     assert late.std() / late.mean() == pytest.approx(np.sqrt(2.0 / (3 * 8 - 3)), rel=0.25)
     assert found.volume == pytest.approx(2 * 3.7**3)
     assert np.isnan(found.max_devi_f).all()
@@ -101,14 +101,14 @@ def test_nvt_has_the_temperature(run, temperature_K):
 
 @pytest.mark.parametrize("mode", ["iso", "aniso", "tri"])
 def test_npt_has_the_pressure_and_moves_what_it_may(run, mode):
-    found = run(leg(f"npt-{mode}", 300.0, 8.0, pressure_bar=20000.0), copper())
+    found = run(leg(f"npt-{mode}", 300.0, 4.0, pressure_bar=20000.0), copper(repeat=1))
     late = slice(len(found.time_ps) // 4, None)
-    assert found.pressure_bar[late].mean() == pytest.approx(20000.0, abs=3000.0)
-    assert found.temperature_K[late].mean() == pytest.approx(300.0, rel=0.08)
+    assert found.pressure_bar[late].mean() == pytest.approx(20000.0, abs=6000.0)
+    assert found.temperature_K[late].mean() == pytest.approx(300.0, rel=0.15)
     assert found.volume[late].std() > 0.3
     on_rows = found.volume[found.frames.origin["step"] // 10]
-    assert density(found.frames) == pytest.approx(8 * 63.546 * 1.66053906660 / on_rows)
-    lengths = np.linalg.norm(found.frames.cell, axis=2) / (1.0, 1.0, 2.0)
+    assert density(found.frames) == pytest.approx(4 * 63.546 * 1.66053906660 / on_rows)
+    lengths = np.linalg.norm(found.frames.cell, axis=2)
     a, b = (found.frames.cell[:, i] / lengths[:, i, None] for i in (0, 1))
     cosine = np.einsum("fi,fi->f", a, b)
     assert np.allclose(lengths, lengths[:, :1], rtol=1e-9) == (mode == "iso")
@@ -117,12 +117,12 @@ def test_npt_has_the_pressure_and_moves_what_it_may(run, mode):
 
 
 def test_a_ramp_is_followed(run):
-    found = run(leg("npt-iso", 500.0, None, to_temperature_K=100.0, rate_K_per_ps=50.0), copper(500.0))
-    assert found.time_ps[-1] == pytest.approx(8.0), "400 K at 50 K/ps"
-    target = 500.0 - 50.0 * found.time_ps
-    windows = [(found.temperature_K - target)[k : k + 50].mean() for k in (0, 50, 100, 150)]
-    assert windows == pytest.approx([0.0] * 4, abs=40.0)
-    assert found.frames.origin["temperature_K"] == pytest.approx(500.0 - 50.0 * found.frame_time_ps), "as imposed"
+    found = run(leg("nvt", 500.0, None, to_temperature_K=100.0, rate_K_per_ps=100.0), copper(500.0))
+    assert found.time_ps[-1] == pytest.approx(4.0), "400 K at 100 K/ps"
+    target = 500.0 - 100.0 * found.time_ps
+    windows = [(found.temperature_K - target)[k : k + 50].mean() for k in (0, 50)]
+    assert windows == pytest.approx([0.0] * 2, abs=40.0)
+    assert found.frames.origin["temperature_K"] == pytest.approx(500.0 - 100.0 * found.frame_time_ps), "as imposed"
 
 
 def test_rows_and_frames_stand_where_steps_of_puts_them(run):
@@ -180,9 +180,9 @@ def test_only_our_worker_is_killed_by_the_next_test(slot):
     assert len(children() - before) == 1
 
 
-@pytest.mark.parametrize("ensemble", ["nvt", "npt-iso", "npt-aniso", "npt-tri"])
+@pytest.mark.parametrize("ensemble", ["nvt", "npt-iso", "npt-tri"])
 def test_a_killed_segment_goes_on_as_if_nothing_had_been(run, slot, tmp_path, ensemble):
-    segment = leg(ensemble, 400.0, 3.0, to_temperature_K=300.0, n_frames=15, pressure_bar=100.0)
+    segment = leg(ensemble, 400.0, 1.6, to_temperature_K=300.0, n_frames=15, pressure_bar=100.0)
     folder, before = tmp_path / "killed", children()
     checkpoint = folder / "checkpoint.npz"
 
@@ -196,18 +196,18 @@ def test_a_killed_segment_goes_on_as_if_nothing_had_been(run, slot, tmp_path, en
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(EngineError, match="worker died with return code -9"):
-        run(segment, copper(400.0), folder=folder)
+        run(segment, copper(400.0, repeat=1), folder=folder)
     killer.join()
     with np.load(checkpoint) as saved:
-        assert 0 < int(saved["step"]) < 750
-        assert int(saved["step"]) % 100 == 0
+        assert 0 < int(saved["step"]) < 400
+        assert int(saved["step"]) % 50 == 0
         assert str(saved["ended"]) == ""
-    found = run(segment, copper(400.0), folder=folder)
-    whole = run(segment, copper(400.0), folder=tmp_path / "undisturbed")
+    found = run(segment, copper(400.0, repeat=1), folder=folder)
+    whole = run(segment, copper(400.0, repeat=1), folder=tmp_path / "undisturbed")
     assert (found.ended, found.resumed, whole.resumed) == ("finished", 1, 0)
     assert len(found.frames) == 15
     assert same(found, whole), "bit for bit"
-    again = run_segment(EMT, segment, copper(400.0), DYNAMICS, folder, no_engine(tmp_path))
+    again = run_segment(EMT, segment, copper(400.0, repeat=1), DYNAMICS, folder, no_engine(tmp_path))
     assert same(again, found), "finished: read, not run"
     assert again.resumed == 1
 
@@ -336,15 +336,16 @@ def test_the_first_steps_are_those_of_lammps(run, tmp_path, ensemble):
     apart = fractions(ours.frames) - fractions(theirs.frames)
     apart -= apart[:, :1]  # LAMMPS' cell grows from its middle, ASE's from its corner
     apart = (apart - np.rint(apart)) @ theirs.frames.cell
-    moved = np.abs(ours.end.frame.positions - ours.frames.positions[0])
-    print(
-        ensemble,
-        np.abs(apart).max(),
-        np.abs(ours.temperature_K - theirs.temperature_K).max(),
-        np.ptp(ours.temperature_K),
-        ours.pressure_bar[[0, -1]],
-        theirs.pressure_bar[[0, -1]],
-        ours.volume[[0, -1]],
-        theirs.volume[[0, -1]],
-    )
-    assert np.abs(apart).max() < 1e-3
+    assert np.abs(apart).max() < 1e-4
+    assert ours.volume == pytest.approx(theirs.volume, rel=2e-5)
+    assert ours.pressure_bar == pytest.approx(theirs.pressure_bar, abs=2.0)
+    assert np.ptp(ours.temperature_K) > 20.0
+    assert ours.temperature_K == pytest.approx(theirs.temperature_K, abs=0.1)
+
+
+def test_the_means_are_those_of_lammps(run, tmp_path):
+    ours, theirs = argon_in_both(run, leg("nvt", 60.0, 2.0), COLD, tmp_path)
+    for name, error in (("temperature_K", 1.0), ("pressure_bar", 25.0)):
+        a, b = getattr(ours, name), getattr(theirs, name)
+        assert a.std() > error
+        assert a.mean() == pytest.approx(b.mean(), abs=error), name

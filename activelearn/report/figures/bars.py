@@ -35,6 +35,7 @@ def _crystals(board: Scoreboard, folder: Path) -> Iterator[Path]:
     looks = {name: look for name, look in looks_of(board).items() if any(name in g for g in groups.values())}
     draw_bars(sheet, axes, groups, looks, deviation)
     axes.set_ylabel("volume minus experiment (%)")
+    sheet.cites(mine)
     axes.margins(y=0.12)
     yield sheet.finish(folder / "crystals.png")
 

@@ -101,6 +101,7 @@ def draw_experiment(sheet: Sheet, axes: Axes, results: Iterable[Result], key: st
 
     cited = {float(r.condition[key]): r for r in results if r.reference_value is not None}
     points = [cited[x] for x in sorted(cited) if cited[x].reference_bound is None]
+    sheet.cites(cited.values())
     if points:
         x = [float(r.condition[key]) for r in points]
         y = [float(r.reference_value or 0.0) for r in points]
@@ -205,6 +206,7 @@ def mark_experiment(sheet: Sheet, axes: Axes, groups: Iterable[Iterable[Result]]
         if result is None or result.reference_value is None:
             continue
         y = result.reference_value
+        sheet.cites([result])
         axes.plot([i - 0.45, i + 0.45], [y, y], "k--", lw=1.6, zorder=4)
         if result.reference_bound is not None:
             _arrow(sheet, axes, (i + 0.45, y), result.reference_bound, "")

@@ -85,6 +85,7 @@ class Sheet:
         self._shown: list[Result | Curve] = []
         self._legend: dict[str, Any] = {}
         self._notes: list[str] = []
+        self._sources: dict[str, None] = {}
         self.n_used = 0
 
     def panel(self, title: str | None = None) -> Axes:
@@ -109,8 +110,12 @@ class Sheet:
                 axes.tick_params(axis="y", which="both", labelleft=is_first)
 
     def shows(self, results: Iterable[Result | Curve]) -> None:
-        """Note what is drawn: its stamps and sources stand at the foot."""
+        """Note what is drawn: its stamps stand at the foot."""
         self._shown += list(results)
+
+    def cites(self, results: Iterable[Result]) -> None:
+        """Note whose experiment is drawn: its sources stand at the foot."""
+        self._sources |= dict.fromkeys(r.reference_source for r in results if r.reference_source)
 
     def note(self, text: str) -> None:
         """Add a line at the foot."""
@@ -166,7 +171,8 @@ class Sheet:
 
     def _foot(self) -> float:
         """Write the foot lines from below; return how high they stand (share of the height)."""
-        lines = [(line, "black") for line in self._experiment()] + [(line, "#555555") for line in self._notes]
+        lines = [(f"Experiment: {'; '.join(self._sources)}.", "black")] if self._sources else []
+        lines += [(line, "#555555") for line in self._notes]
         stamps = by_potential(self._shown)
         unjudged = [name for name, stamp in stamps.items() if stamp == "not judged"]
         if unjudged:
@@ -182,12 +188,6 @@ class Sheet:
             y = 0.08 / height + k * step
             self.figure.text(0.015, y, line, fontsize=_FOOT_POINTS, color=ink, fontweight=weight, va="bottom")
         return 0.12 / height + len(wrapped) * step
-
-    def _experiment(self) -> list[str]:
-        sources = dict.fromkeys(
-            one.reference_source for one in self._shown if isinstance(one, Result) and one.reference_source
-        )
-        return [f"Experiment: {'; '.join(sources)}."] if sources else []
 
 
 def grid_for(n: int) -> tuple[int, int]:
