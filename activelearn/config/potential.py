@@ -30,6 +30,8 @@ class DeePMDModels(Section):
             raise ValueError(f"window {list(self.window)} - wanted f_lo below f_hi, such as [0.15, 0.35]")
         if self.window is not None and len(self.models) < 2:
             raise ValueError("window with one model - wanted an ensemble of two or more, or no window")
+        if len(set(self.models)) < len(self.models) or len(set(self.sha256)) < len(self.sha256):
+            raise ValueError("models names one twice - wanted different ones: it would agree with itself")
         return self
 
 

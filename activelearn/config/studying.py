@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,9 @@ from activelearn.errors import ConfigError
 
 #: Sections that may name a preset or be one: the key, and the folder of params/ it comes from.
 SECTIONS: Final = ("glass", "benchmark", "series")
+_NUMBER: Final = re.compile(r"[-+]?\d*\.?\d*([eE][-+]?\d+)?")
+#: How the files of models end; an argument that ends so and is no file is a mistake.
+MODEL_SUFFIXES: Final = {".model", ".pt", ".pth", ".pb", ".ckpt", ".tar", ".jit"}
 _COLUMNS: Final = (
     "property",
     "value",
@@ -113,14 +117,16 @@ def _potential(data: dict[str, Any], where: Path) -> dict[str, Any]:
         data["ase"] = _calculator(dict(data["ase"]), where)
     if isinstance(data.get("deepmd"), Mapping) and isinstance(data["deepmd"].get("models"), list):
         models = [str(absolute(model, folder)) for model in data["deepmd"]["models"]]
-        data["deepmd"] = {**data["deepmd"], "models": models, "sha256": [_sha256(model, where) for model in models]}
+        sums = [_sha256(model, f"{where}: deepmd.models", "a frozen model (.pb)") for model in models]
+        data["deepmd"] = {**data["deepmd"], "models": models, "sha256": sums}
     if isinstance(data.get("lammps"), Mapping):
-        data["lammps"] = _style(dict(data["lammps"]), folder)
+        data["lammps"] = _style(dict(data["lammps"]), where)
     return data
 
 
 def _calculator(given: dict[str, Any], where: Path) -> dict[str, Any]:
     """Return a reference with the preset of params/label/ that it names, and absolute paths."""
+    named = given["arguments"] if isinstance(given.get("arguments"), Mapping) else {}
     if "preset" in given:
         name = str(given.pop("preset"))
         label = read_yaml(find("label", name))
@@ -131,27 +137,36 @@ def _calculator(given: dict[str, Any], where: Path) -> dict[str, Any]:
     arguments = given.get("arguments")
     if isinstance(arguments, Mapping):
         given["arguments"] = {key: absolute(value, where.parent) for key, value in arguments.items()}
+    for key, value in named.items():
+        if isinstance(value, str) and Path(value).suffix in MODEL_SUFFIXES:
+            _sha256(str(absolute(value, where.parent)), f"{where}: ase.arguments.{key}", "the file of a model")
     return given
 
 
-def _style(style: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _style(style: dict[str, Any], where: Path) -> dict[str, Any]:
     files: dict[str, str] = {}
 
-    def with_paths(line: Any) -> Any:  # noqa: ANN401 - raw YAML
-        words = [str(absolute(word, folder)) for word in str(line).split()]
-        files.update({word: _sha256(word, folder) for word in words if Path(word).is_file()})
+    def with_paths(key: str, line: Any) -> Any:  # noqa: ANN401 - raw YAML
+        words = [str(absolute(word, where.parent)) for word in str(line).split()]
+        wanted = "the file that the style reads"
+        files.update({word: _sha256(word, f"{where}: lammps.{key}", wanted) for word in words if _is_file_name(word)})
         return " ".join(words)
 
     if isinstance(style.get("pair_coeff"), list):
-        style["pair_coeff"] = [with_paths(line) for line in style["pair_coeff"]]
-    if "pair_style" in style:
-        style["pair_style"] = with_paths(style["pair_style"])
+        style["pair_coeff"] = [with_paths("pair_coeff", line) for line in style["pair_coeff"]]
+    if isinstance(style.get("pair_style"), str):
+        style["pair_style"] = with_paths("pair_style", style["pair_style"])
     return {**style, "files_sha256": files}
 
 
-def _sha256(file: str, where: Path) -> str:
+def _is_file_name(word: str) -> bool:
+    """Return whether a word of a LAMMPS line is a file: no style has a dot in its name, and numbers no letter."""
+    return Path(word).is_file() or (Path(word).suffix[1:2].isalpha() and not _NUMBER.fullmatch(word))
+
+
+def _sha256(file: str, where: str, wanted: str) -> str:
     if not Path(file).is_file():
-        raise ConfigError(f"{where}: {file}: no such file - wanted a frozen model (.pb) - check the path")
+        raise ConfigError(f"{where}: {file}: no such file - wanted {wanted} - check the path")
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 

@@ -49,12 +49,12 @@ def write(board: Scoreboard, folder: Path) -> Iterator[Path]:
         ("coordination", "coordination of the modifier", [f"{m}_coordination" for m in modifiers] + shares[:1]),
         ("chains", "chains", [*chains, "former_chains"]),
     ):
-        panels = [name for name in wanted if name in names]
+        panels = [name for name in wanted if any(r.value for r in named(results, name))]
         if panels:
             yield singles(board, results, panels, title_of(board, what)).finish(folder / f"{file}.png")
     for former in in_order(_former(r) for r in results if _former(r)):
         yield from _of_former(board, results, former, folder)
-    bridging = [name for name in names if _is_bridging(name, names)]
+    bridging = [name for name in names if _is_bridging(name, names) and any(r.value for r in named(results, name))]
     if bridging:
         sheet = shares_of(board, results, bridging, title_of(board, "bridging and non-bridging anions"), "anions")
         yield sheet.finish(folder / "bridging.png")

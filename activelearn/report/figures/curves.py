@@ -231,7 +231,8 @@ def _evolution(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path
             key, other = ("potential", x) if len(potentials) > 1 or len(xs) == 1 else ("x", potentials[0])
             panels = split(some, key)
             more = said("x", xs[0] if x is None else x) if key == "potential" else said("potential", other)
-            sheet = Sheet(f"{title_of(board, 'on cooling')}, {more}", grid_for(len(panels)), is_shared=True)
+            what = y_name.removeprefix("share of ").removesuffix(" (%)")
+            sheet = Sheet(f"{title_of(board, f'{what} on cooling')}, {more}", grid_for(len(panels)), is_shared=True)
             for place, of_panel in panels:
                 axes = sheet.panel(said(key, place) + suffix([c.stamp for c in of_panel]))
                 for curve in of_panel:
@@ -240,7 +241,6 @@ def _evolution(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path
             sheet.panels[0].set_ylim(bottom=0.0)
             sheet.panels[0].invert_xaxis()
             sheet.label(mine[0].x_name, y_name)
-            what = y_name.removeprefix("share of ").removesuffix(" (%)")
             end = f"_x{file_part(x)}" if x is not None and len(xs) > 1 else ""
             yield sheet.finish(folder / f"cooling_{file_part(what)}{end}.png")
 

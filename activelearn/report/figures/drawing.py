@@ -11,7 +11,7 @@ import numpy as np
 
 from activelearn.records import Result, Scoreboard
 from activelearn.report.figures.sheet import Sheet, in_order
-from activelearn.report.figures.words import formula, plain, word
+from activelearn.report.figures.words import formula, plain
 from activelearn.report.stamps import is_untrusted
 
 if TYPE_CHECKING:
@@ -182,7 +182,8 @@ def draw_bars(
             handle.set_hatch("///" if hollow else "")
             sheet.name(handle, plain(look.label))
     axes.axhline(0.0, color="#333333", lw=0.8)
-    axes.set_xlim(-0.7, len(groups) - 0.3)
+    room = 0.7 if len(groups) * len(looks) > 2 else 1.2  # one bar alone is not to fill the panel
+    axes.set_xlim(-room, len(groups) - 1.0 + room)
     axes.set_xticks(range(len(groups)), list(groups))
     longest = max(len(_bare(part)) for label in groups for part in label.split("\n"))
     if longest * len(groups) * sheet.shape[1] > _LETTERS:
@@ -238,8 +239,3 @@ def say_rate(sheet: Sheet, board: Scoreboard) -> None:
     rates = values_of(board.results, "cooling_rate_K_per_ps")
     if len(rates) > 1:
         sheet.note(f"Glasses quenched at {main_rate(board.results):g} K/ps.")
-
-
-def words(names: Iterable[str]) -> list[str]:
-    """Return how names are said."""
-    return [word(name) for name in names]

@@ -23,6 +23,7 @@ WIDE: Final = (10.0, 5.625)  # inches, 16:9
 TALL: Final = (10.0, 7.5)  # 4:3
 DPI: Final = 200
 RED: Final = "#C00000"
+GREY: Final = "#555555"
 _FOOT_POINTS: Final = 9.5
 _CHARACTERS: Final = 118  # of a foot line
 _STYLE: Final[Any] = {  # its keys are Literals of matplotlib's version
@@ -172,14 +173,16 @@ class Sheet:
     def _foot(self) -> float:
         """Write the foot lines from below; return how high they stand (share of the height)."""
         lines = [(f"Experiment: {'; '.join(self._sources)}.", "black")] if self._sources else []
-        lines += [(line, "#555555") for line in self._notes]
+        lines += [(line, GREY) for line in self._notes]
         stamps = by_potential(self._shown)
         unjudged = [name for name, stamp in stamps.items() if stamp == "not judged"]
         if unjudged:
-            lines.append((f"Not judged (no ensemble): {', '.join(unjudged)}.", "#555555"))
+            lines.append((f"Not judged (no ensemble): {', '.join(unjudged)}.", GREY))
         for name, stamp in stamps.items():
             if is_untrusted(stamp):
                 lines.append((f"{name}: {stamp} (the largest share; hollow or dashed).", RED))
+            elif name not in unjudged:
+                lines.append((f"{name}: {stamp}.", GREY))
         wrapped = [(plain(part), ink) for line, ink in lines for part in textwrap.wrap(line, _CHARACTERS)]
         height = float(self.figure.get_size_inches()[1])
         step = 1.25 * _FOOT_POINTS / 72.0 / height
