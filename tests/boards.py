@@ -141,10 +141,13 @@ def board_of(n_potentials=4, xs=(0.0, 1.0, 2.0, 3.5), *, rates=(), porous=False)
             ("energy_mae_shifted", 7.47, "meV/atom"),
         ):
             results.append(result(name, value, unit, {"potential": potential}, stamp=None))
-        f = rng.normal(0, 1.5, 2000)
-        axes = ("reference: force component (eV/Å)", "potential: force component (eV/Å)")
-        curve = line("parity_force", potential, axes, {"potential": potential}, (f, f + rng.normal(0, 0.2, 2000)))
-        lines.append((curve[0].model_copy(update={"stamp": None}), curve[1]))
+        for kind, what in (("force", "force component"), ("energy", "energy less a shift per element")):
+            unit = {"force": "eV/Å", "energy": "eV/atom"}[kind]
+            axes = (f"reference: {kind} ({unit})", f"potential: {what} ({unit})")
+            f = rng.normal(0, 1.5, 500)
+            points = (f, f + rng.normal(0, 0.2, 500))
+            curve, made = line(f"parity_{kind}", potential, axes, {"potential": potential}, points)
+            lines.append((curve.model_copy(update={"stamp": None}), made))
     return (
         Scoreboard(
             study="made up",

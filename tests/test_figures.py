@@ -15,8 +15,8 @@ from activelearn.report.figures.curves import arranged, ends
 
 FAMILIES = {
     "density_moduli", "volume", "units_P", "defects_P", "bridging", "coordination", "chains", "chain_sizes_S",
-    "conductivity-Na", "arrhenius", "crystals", "stress_strain", "parity_force", "rdf_CHGNet", "rdf_x0",
-    "cooling_P_x0", "msd_Na_CHGNet", "msd_P_CHGNet", "map_P-displacement_CHGNet", "map_Na-paths_CHGNet",
+    "conductivity-Na", "arrhenius", "crystals", "stress_strain", "parity_force", "parity_energy", "rdf_CHGNet",
+    "rdf_x0", "cooling_P_x0", "msd_Na_CHGNet", "msd_P_CHGNet", "map_P-displacement_CHGNet", "map_Na-paths_CHGNet",
     "map_Na-density_CHGNet",
 }  # fmt: skip
 #: Axes of pure numbers.
@@ -94,7 +94,7 @@ def test_every_panel_has_axes_with_units(series, single):
         for k, axes in enumerate(one.panels[: one.n_used]):
             for name in (axes.get_xlabel(), axes.get_ylabel()):
                 assert name in BARE or re.search(
-                    r"\((%|K|Å|ps|GPa|eV/Å|S/cm|S K/cm|1/K|g/cm\$\^3\$|Å\$\^[23]\$)\)$", name
+                    r"\((%|K|Å|ps|GPa|eV/Å|eV/atom|S/cm|S K/cm|1/K|g/cm\$\^3\$|Å\$\^[23]\$)\)$", name
                 ), name
             ticks = [tick.get_text() for tick in axes.get_xticklabels()]
             assert axes.get_xlabel() or any(ticks) or k + columns < one.n_used  # one below says it
@@ -124,7 +124,7 @@ def test_the_title_has_the_series_with_subscripts(series):
 def test_an_untrusted_path_is_named_in_red_and_drawn_hollow(series, single):
     said = "quickstart DeePMD: UNTRUSTED: 34.2 % of frames outside the window"
     for name, one in {**series, **single}.items():
-        if name in {"crystals", "parity_force", "rdf_x2", "cooling_P_x2"} or name.endswith("CHGNet"):
+        if name in {"crystals", "parity_force", "parity_energy", "rdf_x2", "cooling_P_x2"} or name.endswith("CHGNet"):
             assert not any("UNTRUSTED" in text for text in texts(one)), name  # nothing untrusted is in it
         else:
             assert [ink for text, ink in texts(one).items() if text.startswith(said)] == [sheet.RED], name

@@ -51,7 +51,8 @@ def write(board: Scoreboard, folder: Path) -> Iterator[Path]:
     ):
         panels = [name for name in wanted if any(r.value for r in named(results, name))]
         if panels:
-            yield singles(board, results, panels, title_of(board, what)).finish(folder / f"{file}.png")
+            title = title_of(board, what if len(panels) > 1 else word(panels[0]))
+            yield singles(board, results, panels, title).finish(folder / f"{file}.png")
     for former in in_order(_former(r) for r in results if _former(r)):
         yield from _of_former(board, results, former, folder)
     bridging = [name for name in names if _is_bridging(name, names) and any(r.value for r in named(results, name))]
