@@ -184,7 +184,7 @@ class TestAlone:
         (["benchmark", "soft.yaml", "--study", "soft.yaml"], "leave them out"),
         (["benchmark", "soft.yaml", "--cited", "no.csv"], "cannot be read"),
         (["benchmark", "broken.yaml"], "exactly one"),
-        (["benchmark", "soft.yaml", "--benchmark", "structur"], "structure"),
+        (["benchmark", "soft.yaml", "--benchmark", "structures"], "structure"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(tmp_path, words, said):
