@@ -135,7 +135,7 @@ def end_report(store: Store, end: End) -> None:
 
 def study_places(store: Store) -> list[StudyStore]:
     """Return the studies of the last iteration's models, in order."""
-    last = store.opened_iterations()[-1]
+    last = max(store.opened_iterations(), default=0)
     return [StudyStore(path.parent) for path in sorted(store.folder.glob(f"study-{last:03d}*/study.yaml"))]
 
 
@@ -144,6 +144,9 @@ def study_report(place: StudyStore) -> None:
     from activelearn import study
 
     glasses, board = study.glasses_of(place), study.scoreboard_of(place)
+    for work in progress(place):
+        if not work.is_sealed:
+            print(f"at work: {work.station} {work.done}/{work.total}")
     for glass in glasses.glasses if glasses is not None else ():
         density = f"{glass.density_g_cm3:.2f} g/cm3" if glass.density_g_cm3 is not None else ""
         ended = "" if glass.ended == "finished" else f"  {glass.ended}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from activelearn import loop, select
+from activelearn import loop, select, study
 from activelearn.records import Errors, Iteration
 from activelearn.store import Folder, Store, StudyStore
 from activelearn.store.study import ONCE
@@ -67,8 +67,23 @@ def as_dict(store: Store) -> dict[str, Any]:
         "message": end.message if end is not None else None,
         "next": None if step is None else {"iteration": step.iteration, "part": step.part},
         "at_work": [vars(p) for p in progress(store)] if step is not None else [],
+        "studies": [study_as_dict(StudyStore(path.parent)) for path in sorted(store.folder.glob("study-*/study.yaml"))],
         "calibration": None if (found := select.summary(store)) is None else found._asdict(),
         "iterations": [_iteration(record) for record in store.iterations()],
+    }
+
+
+def study_as_dict(place: StudyStore) -> dict[str, Any]:
+    """Return the state of a study as JSON-able data: its glasses, its results, what could not be measured."""
+    glasses, board = study.glasses_of(place), study.scoreboard_of(place)
+    return {
+        "name": place.study.name,
+        "folder": str(place.folder),
+        "state": "ended" if study.is_done(place, place.study) else "open",
+        "at_work": [vars(p) for p in progress(place) if not p.is_sealed],
+        "glasses": [{**glass.model_dump(), "stamp": glass.stamp} for glass in glasses.glasses] if glasses else [],
+        "results": [result.model_dump() for result in board.results] if board is not None else [],
+        "problems": list(board.problems) if board is not None else [],
     }
 
 

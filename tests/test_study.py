@@ -10,7 +10,7 @@ import yaml
 from campaigns import cli, machine_file
 
 from activelearn import loop, study
-from activelearn.config import Benchmark, Glass, Machine
+from activelearn.config import Benchmark, Glass, Machine, load_series
 from activelearn.engines import process
 from activelearn.errors import ConfigError
 from activelearn.store import Store, StudyStore
@@ -170,6 +170,13 @@ class TestAlone:
     def test_the_numbers_are_json_too(self, alone):
         assert json.loads((alone[0] / "study" / "tables" / "scoreboard.json").read_text())
 
+    def test_status_knows_a_study(self, alone):
+        said = cli("status", "study", cwd=alone[0]).stdout
+        assert "glass Soft-LJ-x0-r0" in said
+        assert "scoreboard:" in said
+        found = json.loads(cli("status", "study", "--json", cwd=alone[0]).stdout)
+        assert (found["state"], len(found["glasses"])) == ("ended", 2)
+
 
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -185,12 +192,18 @@ class TestAlone:
         (["benchmark", "soft.yaml", "--cited", "no.csv"], "cannot be read"),
         (["benchmark", "broken.yaml"], "exactly one"),
         (["benchmark", "soft.yaml", "--benchmark", "structures"], "structure"),
+        (["benchmark", "soft.yaml", "--series", "bare.yaml", "--atoms", "64"], "Na-S"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(tmp_path, words, said):
     (tmp_path / "soft.yaml").write_text(yaml.safe_dump(SOFT))
     (tmp_path / "model.pb").write_bytes(b"")
     (tmp_path / "broken.yaml").write_text("name: broken\nfunctional: PBE\n")
+    bare = load_series("na3ps4o").model_dump(mode="json", exclude={"cutoffs_A"}) | {
+        "cutoffs_A": {"P-S": 2.5, "P-O": 2.0}
+    }
+    bare["compositions"] = bare["compositions"][:1]
+    (tmp_path / "bare.yaml").write_text(yaml.safe_dump(bare))
     done = cli(*words, "--check", cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
     assert said in done.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from activelearn import glass, seeds
+from activelearn.benchmark.census import bond_cutoffs
+from activelearn.benchmark.coordination import shell_cutoffs
 from activelearn.check.programs import Checked, engine_problems, has_module, packmol_problems, reference_problems
 from activelearn.config import Machine, Potential, Study
 from activelearn.errors import ConfigError
@@ -49,6 +51,21 @@ def _potential(potential: Potential, machine: Machine) -> list[str]:
     return reference_problems(potential.statics(machine.python), machine, where)
 
 
+def _cutoffs(study: Study) -> list[str]:
+    """Return the cutoffs that the analyses of the glasses will want and the series does not have."""
+    asked, glass = study.benchmark, study.glass
+    problems: list[str] = []
+    if asked is None or glass is None:
+        return []
+    for is_asked, wants in ((asked.network is not None, bond_cutoffs), (asked.coordination, shell_cutoffs)):
+        try:
+            if is_asked:
+                wants(glass.series)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
 def _benchmark(study: Study) -> tuple[list[str], list[str]]:
     """Return facts and problems of what is measured."""
     asked, problems = study.benchmark, []
@@ -65,5 +82,6 @@ def _benchmark(study: Study) -> tuple[list[str], list[str]]:
     diffusion = asked.diffusion
     if diffusion is not None and diffusion.bayesian and not has_module("kinisi", None):
         problems.append("benchmark.diffusion.bayesian: no kinisi here - wanted its estimate - pip install kinisi")
+    problems += _cutoffs(study)
     named = [name for name, value in asked if name not in {"dynamics"} and value]
     return [f"measured: {', '.join(named)}; {len(study.cited)} cited numbers beside"], problems

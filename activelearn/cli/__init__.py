@@ -111,19 +111,26 @@ def check(
 
 @app.command()
 def status(
-    folder: Annotated[Path, typer.Argument(help="Campaign folder, such as runs/quickstart.")],
+    folder: Annotated[Path, typer.Argument(help="Campaign or study folder, such as runs/quickstart.")],
     as_json: Annotated[bool, typer.Option("--json", help="All numbers, as JSON.")] = False,
 ) -> None:
-    """Show what a campaign has done and is doing."""
-    from activelearn.show import status_table
-    from activelearn.status import as_dict
-    from activelearn.store import Store
+    """Show what a campaign (or a study) has done and is doing."""
+    from activelearn.show import status_table, study_places, study_report
+    from activelearn.status import as_dict, study_as_dict
+    from activelearn.store import Store, StudyStore
 
-    found = as_dict(Store.open(folder))
-    if as_json:
-        print(json.dumps(found, indent=1))
+    if (folder / "study.yaml").is_file():
+        places, found = [StudyStore.open(folder)], None
     else:
+        store = Store.open(folder)
+        places, found = study_places(store), as_dict(store)
+    if as_json:
+        print(json.dumps(found if found is not None else study_as_dict(places[0]), indent=1))
+        return
+    if found is not None:
         status_table(found)
+    for place in places:
+        study_report(place)
 
 
 @app.command()
