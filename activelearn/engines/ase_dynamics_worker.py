@@ -147,7 +147,7 @@ class Segment:
     def resume(self):
         """Go on from the checkpoint; return whether there is one that is whole."""
         try:
-            with np.load(self.request["checkpoint"]) as archive:
+            with open(self.request["checkpoint"], "rb") as stream, np.load(stream) as archive:
                 saved = dict(archive)
         except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
             return False

@@ -20,6 +20,7 @@ from activelearn.errors import EngineError
 from activelearn.frames import Frames
 
 pytestmark = pytest.mark.engines
+slow = pytest.mark.slow
 
 DYNAMICS = Dynamics(
     timestep_fs=4.0, temperature_damping_ps=0.1, pressure_damping_ps=0.4, thermo_every_ps=0.04, restart_every_ps=0.2
@@ -86,7 +87,7 @@ def same(a: Stretch, b: Stretch) -> bool:
 # --- physics ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("temperature_K", [200.0, 500.0])
+@pytest.mark.parametrize("temperature_K", [200.0, pytest.param(500.0, marks=slow)])
 def test_nvt_has_the_temperature(run, temperature_K):
     """Over 3N - 3 degrees of freedom: with ASE's 3N it would be 14 % hotter."""
     tight = DYNAMICS.model_copy(update={"temperature_damping_ps": 0.04})
@@ -99,7 +100,7 @@ def test_nvt_has_the_temperature(run, temperature_K):
     assert np.isnan(found.max_devi_f).all()
 
 
-@pytest.mark.parametrize("mode", ["iso", "aniso", "tri"])
+@pytest.mark.parametrize("mode", [pytest.param("iso", marks=slow), pytest.param("aniso", marks=slow), "tri"])
 def test_npt_has_the_pressure_and_moves_what_it_may(run, mode):
     found = run(leg(f"npt-{mode}", 300.0, 4.0, pressure_bar=20000.0), copper(repeat=1))
     late = slice(len(found.time_ps) // 4, None)
@@ -180,7 +181,9 @@ def test_only_our_worker_is_killed_by_the_next_test(slot):
     assert len(children() - before) == 1
 
 
-@pytest.mark.parametrize("ensemble", ["nvt", "npt-iso", "npt-tri"])
+@pytest.mark.parametrize(
+    "ensemble", ["nvt", pytest.param("npt-iso", marks=slow), pytest.param("npt-aniso", marks=slow), "npt-tri"]
+)
 def test_a_killed_segment_goes_on_as_if_nothing_had_been(run, slot, tmp_path, ensemble):
     segment = leg(ensemble, 400.0, 1.6, to_temperature_K=300.0, n_frames=15, pressure_bar=100.0)
     folder, before = tmp_path / "killed", children()

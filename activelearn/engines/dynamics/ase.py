@@ -79,7 +79,7 @@ def _ask(run: Run, start: State, checkpoint: Path, slot: Slot) -> dict[str, Any]
 def _read(checkpoint: Path) -> dict[str, NDArray[Any]] | None:
     """Return what is in a checkpoint; None if there is none that is whole."""
     try:
-        with np.load(checkpoint) as archive:
+        with checkpoint.open("rb") as stream, np.load(stream) as archive:
             return dict(archive)
     except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
         return None
