@@ -100,7 +100,8 @@ def test_nvt_has_the_temperature(run, temperature_K):
     assert np.isnan(found.max_devi_f).all()
 
 
-@pytest.mark.parametrize("mode", [pytest.param("iso", marks=slow), pytest.param("aniso", marks=slow), "tri"])
+@slow  # what is in the default set: test_the_first_steps_are_those_of_lammps
+@pytest.mark.parametrize("mode", ["iso", "aniso", "tri"])
 def test_npt_has_the_pressure_and_moves_what_it_may(run, mode):
     found = run(leg(f"npt-{mode}", 300.0, 4.0, pressure_bar=20000.0), copper(repeat=1))
     late = slice(len(found.time_ps) // 4, None)
