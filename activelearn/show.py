@@ -126,7 +126,7 @@ def end_report(store: Store, end: End) -> None:
     wall = sum(s.wall for s in seconds) + final.wall
     engine = sum(s.engine for s in seconds) + final.engine
     print(end.message)
-    for place in study_places(store):
+    for place in study_places(store)[-1:]:
         study_report(place)
     print(f"{wall:.0f} s at the stations, {100 * engine / max(wall, 1e-9):.0f} % of it in the engines")
     here, name = _short(store), store.latest_campaign().name
