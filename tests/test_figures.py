@@ -153,6 +153,7 @@ def test_a_bound_is_an_arrow_that_points_to_experiment(series, single):
     for one in (series["units_P"], single["units_P"]):
         arrows = sorted(text.get_text() for text in one.panels[0].texts)
         assert arrows == [r"$\downarrow$", r"$\downarrow$", r"$\uparrow$"]  # P0 and P2 below, P1 above
+        assert one.panels[0].get_ylim()[1] > 70.0  # room for the arrow above 60
         assert "experiment (bound)" in labels(one)
         assert f"Experiment: {NMR}." in texts(one)
 

@@ -182,7 +182,8 @@ def _conductivity(board: Scoreboard, results: Sequence[Result]) -> Sheet:
     several_x = len(values_of(mine, _X)) > 1
     temperatures = values_of(mine, _T)
     name = mine[0].name
-    sheet = Sheet(title_of(board, word(name)), grid_for(len(temperatures)) if several_x else (1, 1))
+    title = title_of(board, word(name)) + ("" if several_x else f", x = {mine[0].condition[_X]:g}")
+    sheet = Sheet(title, grid_for(len(temperatures)) if several_x else (1, 1))
     for T in temperatures if several_x else [None]:
         axes = sheet.panel(f"{T:g} K" if T is not None else None)
         axes.set_yscale("log")

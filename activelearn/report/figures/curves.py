@@ -121,6 +121,8 @@ def draw(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look, *, 
 
 def _lines(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], path: Path, what: str) -> Iterator[Path]:
     """Draw curves as they are arranged by what varies among them."""
+    from matplotlib.ticker import MaxNLocator
+
     if not curves:
         return
     how = arranged(curves)
@@ -135,6 +137,7 @@ def _lines(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], path: Pat
             of_key = looks(board, curves, how.colours)
             for curve in of_panel:
                 _draw_one(sheet, axes, curve, arrays, of_key[curve.condition[how.colours]])
+            axes.xaxis.set_major_locator(MaxNLocator(4 if len(panels) > 1 else 8, steps=[1, 2, 5, 10]))
             if of_panel[0].name == "arrhenius":
                 axes.set_yscale("log")
         sheet.label(units(some[0].x_name), units(some[0].y_name))
@@ -276,9 +279,11 @@ def _parity(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
             axes.set(xlim=limits, ylim=limits, aspect="equal")
             sheet.shows([curve])
         sheet.label(_folded(curves[0].x_name), _folded(curves[0].y_name))
+        if "less a shift per element" in curves[0].y_name:
+            sheet.note("Energies of the potentials less a shift per element, fitted: their zeros differ.")
         yield sheet.finish(folder / f"{name}.png")
 
 
 def _folded(name: str) -> str:
-    """Return the label of an axis on two lines: whose, and what."""
-    return units(name.replace(": ", ":\n").replace(" less a shift per element", "\nless a shift per element"))
+    """Return the label of an axis on two lines: whose, and what; the shift of energies is said at the foot."""
+    return units(name.replace(": ", ":\n").replace(" less a shift per element", ""))

@@ -129,6 +129,9 @@ def _arrow(sheet: Sheet, axes: Axes, at: tuple[float, float], bound: str, marker
         zorder=5,
     )
     axes.plot(*at, color="black", marker=marker, ms=6, ls="none", zorder=5)
+    if bound == "above":  # room for it in the panel
+        axes.update_datalim([(at[0], 1.25 * at[1])])
+        axes.autoscale_view()
     sheet.name(Line2D([], [], color="k", marker=r"$\uparrow$", ls="none", ms=11), BOUND)
 
 

@@ -44,8 +44,7 @@ def _sheet(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], key: str)
 
     first = curves[0]
     more = [said("temperature_K", first.condition["temperature_K"])]
-    if len(values_of(curves, "potential")) == 1:
-        more.append(said("potential", first.condition["potential"]))
+    more += [said(k, first.condition[k]) for k in ("x", "potential") if k != key and len(values_of(curves, k)) == 1]
     sheet = Sheet(", ".join([title_of(board, first.label), *more]), grid_for(len(curves)), is_shared=True)
     # One bright atom must not make all others dark.
     top = max(float(np.percentile(arrays[f"{c.key}/y"], 99.0)) for c in curves)
