@@ -68,14 +68,15 @@ def test_the_same_with_a_universal_potential_has_a_whole_bill(tmp_path):
 
 def test_counts_of_the_bill_are_those_of_the_campaign():
     bill = cost.estimate(load_campaign("quickstart"), Machine(), None)
-    assert [(i.station, i.n_tasks, i.n_frames) for i in bill.initial] == [("initial", 12, 192), ("train", 4, 0)]
+    assert [(i.station, i.n_tasks, i.n_frames) for i in bill.initial] == [("initial", 18, 288), ("train", 4, 0)]
     assert [(i.station, i.n_tasks, i.n_frames) for i in bill.one_pass] == [
         ("explore crystal-nvt", 9, 369),
         ("explore crystal-npt", 9, 369),
         ("label", 80, 80),
         ("train", 4, 0),
     ]
-    assert {i.source for i in (*bill.initial, *bill.one_pass)} == {"not known"}, "no speeds were declared"
+    assert [(i.station, i.n_tasks) for i in bill.final] == [("glass", 3)]
+    assert {i.source for i in (*bill.initial, *bill.one_pass, *bill.final)} == {"not known"}, "no speeds were declared"
 
 
 def test_a_larger_network_costs_more_and_a_faster_machine_less():
