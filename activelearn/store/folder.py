@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -42,7 +43,7 @@ R = TypeVar("R", bound=Record)
 _TEMPORARY: Final = re.compile(r"-\d+-[0-9a-f]{12}$")
 
 
-class Folder:
+class Folder(ABC):
     """Where stations do their work.
 
     Parameters
@@ -59,24 +60,24 @@ class Folder:
     # --- what a kind of folder says of itself ---------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def uuid(self) -> str:
         """Identity, the same wherever the folder is moved."""
-        raise NotImplementedError
 
+    @abstractmethod
     def settings(self, iteration: int) -> Any:  # noqa: ANN401 - a Campaign or a Study: what its stations are given
         """Return what the stations of an iteration are carried out by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def station_folder(self, station: str, iteration: int) -> Path:
         """Return the folder of a station in an iteration."""
-        raise NotImplementedError
 
     def rng(self, iteration: int, station: str, task: str = "") -> np.random.Generator:
         """Return the random numbers of one task: a function of (random_seed, iteration, station, task)."""
         name = f"{self.settings(iteration).random_seed}/{iteration}/{station}/{task}"
         return np.random.default_rng(np.frombuffer(hashlib.sha256(name.encode()).digest(), dtype=np.uint32).tolist())
 
-    def end_segment(self) -> None:
+    def end_segment(self) -> None:  # noqa: B027 - most folders append to nothing
         """Close what this process appends to, if it appends to anything."""
 
     # --- plans --------------------------------------------------------------------------------------------------------
