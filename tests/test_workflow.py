@@ -15,7 +15,16 @@ from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
 from activelearn.errors import ConfigError, StoreError, TaskFailed
 from activelearn.store import Lease, Store
-from activelearn.workflow import MAX_DETOURS, Decide, EmbeddedLaunchPad, Gather, RunChunk, advance, build_workflow
+from activelearn.workflow import (
+    MAX_DETOURS,
+    Decide,
+    EmbeddedLaunchPad,
+    Gather,
+    RunChunk,
+    advance,
+    build_workflow,
+    firetasks,
+)
 
 CHUNKS = {"initial": 2, "explore": 3, "label": 4, "train": 2, "final": 2}
 #: What may differ between two runs of one campaign: clocks, and names that hold a clock.
@@ -234,7 +243,7 @@ def test_fireworks_can_load_the_firetasks_by_name(store):
     kinds = {type(fw.tasks[0]) for fw in again.fws}
     assert kinds == {RunChunk, Gather, Decide}
     for kind in kinds:
-        assert kind._fw_name == f"{{{{activelearn.workflow.{kind.__name__}}}}}"
+        assert kind._fw_name == f"{{{{activelearn.workflow.firetasks.{kind.__name__}}}}}"
 
 
 # --- the LaunchPad ----------------------------------------------------------------------------------------------------
@@ -316,7 +325,7 @@ def test_an_error_of_ours_is_raised_as_itself(store, monkeypatch):
     def fail(*_args, **_more):
         raise TaskFailed("walk 7 failed 3 times")
 
-    monkeypatch.setattr(workflow, "carry_out", fail)
+    monkeypatch.setattr(firetasks, "carry_out", fail)
     monkeypatch.setattr(loop, "begin", lambda *_: None)
     here = Path.cwd()
     with pytest.raises(TaskFailed, match="walk 7 failed 3 times"):
@@ -328,7 +337,7 @@ def test_a_fault_of_the_program_is_reported_with_its_traceback(store, monkeypatc
     def fail(*_args, **_more):
         raise ZeroDivisionError("nobody thought of this")
 
-    monkeypatch.setattr(workflow, "carry_out", fail)
+    monkeypatch.setattr(firetasks, "carry_out", fail)
     monkeypatch.setattr(loop, "begin", lambda *_: None)
     with pytest.raises(StoreError, match=r"(?s)nothing that was published is lost.*nobody thought of this"):
         workflow.run_local(store, Machine(**SMALL))

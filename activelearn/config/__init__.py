@@ -23,7 +23,7 @@ from activelearn.config.exploring import Initial, Isolated, Perturb, ReferenceMD
 from activelearn.config.files import preset_names, shipped
 from activelearn.config.glass import Composition, Dynamics, Glass, Pore, Relaxing, Roles, Segment, Series
 from activelearn.config.labelling import D3, GPAW, VASP, Label, Reference
-from activelearn.config.machine import Machine, Speeds
+from activelearn.config.machine import LIGHT, Machine, Place, Queue, Speeds
 from activelearn.config.messages import nearest
 from activelearn.config.packing import Packed
 from activelearn.config.potential import DeePMDModels, LammpsStyle, Potential
@@ -56,6 +56,7 @@ __all__ = [
     "BOOKKEEPING",
     "D3",
     "GPAW",
+    "LIGHT",
     "PRESET_SECTIONS",
     "VASP",
     "Benchmark",
@@ -84,9 +85,11 @@ __all__ = [
     "Packed",
     "Parity",
     "Perturb",
+    "Place",
     "Pore",
     "Potential",
     "Prefactors",
+    "Queue",
     "Rdf",
     "Reference",
     "ReferenceMD",

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
 
 from activelearn.config.section import Name, Section
 
 ChunkedStation = Literal["prepare", "initial", "explore", "label", "train", "final", "glass", "benchmark"]
+#: Category of the Fireworks that compute next to nothing: select, gather, decide.
+LIGHT: Final = "light"
+Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")]
+#: A word of the batch system: no white space, nothing that a shell would obey.
+Word = Annotated[str, StringConstraints(pattern=r"^[\w.:,=+/@%-]+$")]
 
 
 class Speeds(Section):
@@ -24,10 +37,56 @@ class Speeds(Section):
     train_Mflop_per_s: PositiveFloat | None = Field(default=None, description="The same of dp train.")
 
 
+class Queue(Section):
+    """What the batch system is asked for; the keys of FireWorks' queue adapter for Slurm, with units in their names."""
+
+    partition: Word | None = None
+    walltime: Walltime | None = Field(default=None, description="HH:MM:SS or D-HH:MM:SS.")
+    nodes: PositiveInt = 1
+    ntasks: PositiveInt = 1
+    cpus_per_task: PositiveInt | None = None
+    memory_GB: PositiveFloat | None = Field(default=None, description="Of a node.")
+    gres: Word | None = Field(default=None, description="Such as gpu:4.")
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Word | None = None
+
+
+class Place(Section):
+    """Where the Fireworks of one or more stations run; what is null is as the machine profile has it."""
+
+    category: Name | None = Field(default=None, description="Of the FireWorker; null: the name of the place.")
+    queue: Queue = Queue()
+    slots: PositiveInt | None = Field(default=None, description="Tasks at a time of one Firework.")
+    gpus: tuple[NonNegativeInt, ...] | None = Field(
+        default=None, description="CUDA devices; the slots take turns. (): none. null: whatever is visible."
+    )
+    setup: tuple[str, ...] = Field(
+        default=(), description="Lines of bash before the worker starts, such as module load cuda."
+    )
+    environment: dict[Name, str] = Field(default={}, description="Variables of every engine.")
+    python: str | None = None
+    lammps: str | None = None
+    launcher: str | None = None
+
+
 class Machine(Section):
     """Where and how: slots, chunks, commands, limits. Not part of the campaign nor of its hash."""
 
     name: Name = "local"
+    places: dict[Name, Place] = Field(default={}, description="Kinds of nodes, such as cpu and gpu.")
+    stations: dict[ChunkedStation | Literal["light"], Name] = Field(
+        default={},
+        description="Place of each station ('light': select, gather, decide); missing: the first place.",
+    )
+    launcher: str | None = Field(
+        default=None,
+        description="What starts every engine, such as 'srun --exact --nodes=1 --ntasks=1 --cpus-per-task=1'.",
+    )
+    gpus: tuple[NonNegativeInt, ...] | None = Field(
+        default=None, description="CUDA devices; the slots take turns. (): none. null: whatever is visible."
+    )
+    environment: dict[Name, str] = Field(default={}, description="Variables of every engine.")
     slots: PositiveInt | None = Field(default=None, description="Tasks at a time; null: one per core.")
     chunks: dict[ChunkedStation, PositiveInt] = Field(default={}, description="Fireworks per station; missing: 1.")
     python: str | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
@@ -36,6 +95,12 @@ class Machine(Section):
         description="Command of LAMMPS, such as 'mpirun -n 4 lmp'; null: the one of deepmd-kit, started once per slot.",
     )
     max_attempts: PositiveInt = Field(default=3, description="Tries of a task that infrastructure killed.")
+    grace_s: NonNegativeFloat = Field(default=10.0, description="From SIGTERM to SIGKILL of an engine past its time.")
+    checkpoints: bool = Field(
+        default=False,
+        description="A killed training goes on from its last checkpoint: for trainings longer than a walltime. "
+        "Recorded; the models are no longer bit for bit those of an undisturbed run.",
+    )
     walk_timeout_s: PositiveFloat = 24 * 3600.0
     label_timeout_s: PositiveFloat = 24 * 3600.0
     train_timeout_s: PositiveFloat = 7 * 24 * 3600.0
@@ -46,9 +111,44 @@ class Machine(Section):
 
     @property
     def n_slots(self) -> int:
-        """Tasks that run side by side."""
-        return self.slots or len(os.sched_getaffinity(0))
+        """Tasks side by side: as given, or the tasks of the Slurm allocation that a launcher uses, or the cores."""
+        if self.slots is not None:
+            return self.slots
+        if self.launcher is not None and os.environ.get("SLURM_NTASKS", "").isdigit():
+            return int(os.environ["SLURM_NTASKS"])
+        return len(os.sched_getaffinity(0))
 
     def n_chunks(self, station: str) -> int:
         """Fireworks of a station."""
         return next((n for name, n in self.chunks.items() if name == station), 1)
+
+    def place_name(self, station: str) -> str | None:
+        """Return the name of the place of a station (or of `LIGHT`); None where the profile has no places."""
+        if not self.places:
+            return None
+        return next((place for name, place in self.stations.items() if name == station), next(iter(self.places)))
+
+    def category(self, station: str) -> str:
+        """Return the category of a station's Fireworks; without places that is the station's own name."""
+        place = self.place_name(station)
+        return station if place is None else self.places[place].category or place
+
+    def at(self, station: str) -> Machine:
+        """Return the profile as it is where a station runs: what its place says counts."""
+        name = self.place_name(station)
+        if name is None:
+            return self
+        place = self.places[name]
+        own = {key: getattr(place, key) for key in ("slots", "gpus", "python", "lammps", "launcher")}
+        told = {key: value for key, value in own.items() if value is not None}
+        return self.model_copy(update={**told, "environment": {**self.environment, **place.environment}})
+
+    @model_validator(mode="after")
+    def _want_known_places(self) -> Machine:
+        for station, place in self.stations.items():
+            if place not in self.places:
+                known = ", ".join(self.places) or "none"
+                raise ValueError(
+                    f"stations.{station}: no place {place!r} - wanted one of `places` (there are: {known})"
+                )
+        return self

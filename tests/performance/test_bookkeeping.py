@@ -58,12 +58,12 @@ def test_a_task_costs_a_few_milliseconds(store, name, run):
 
 
 def test_a_firework_costs_some_tens_of_milliseconds(store, monkeypatch):
-    monkeypatch.setattr(workflow._StationTask, "run_task", lambda self, spec: None)
+    monkeypatch.setattr(workflow.firetasks._StationTask, "run_task", lambda self, spec: None)
     launchpad = workflow.EmbeddedLaunchPad()
     cpu = time.process_time()
     workflow.advance(launchpad, store, Machine())
     n = launchpad.fireworks.count_documents({})
-    workflow._launch_all(launchpad)
+    workflow.drive._launch_all(launchpad)
     cpu = 1000 * (time.process_time() - cpu) / n
     print(f"\n{n} Fireworks of an iteration: {cpu:.1f} CPU-ms each")
     assert launchpad.fireworks.count_documents({"state": "COMPLETED"}) == n

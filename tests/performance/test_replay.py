@@ -16,7 +16,7 @@ import pytest
 
 from activelearn import loop, workflow
 from activelearn.config import Campaign, Machine, load_campaign
-from activelearn.store import Lease
+from activelearn.store import Lease, Store
 
 pytestmark = [pytest.mark.performance, pytest.mark.timeout(1800)]
 
@@ -80,7 +80,7 @@ def replay(tmp_path, monkeypatch):
     idle_engines.install(monkeypatch)
 
     def run(campaign):
-        store = workflow.Store.create(tmp_path / "campaign", campaign)
+        store = Store.create(tmp_path / "campaign", campaign)
         rows, close = [measured(store, -1)], loop.close
 
         def close_and_measure(opened, step):

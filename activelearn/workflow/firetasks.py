@@ -1,74 +1,23 @@
-"""FireWorks at the edge: one Workflow per iteration, chunks as Fireworks, and an embedded LaunchPad for one machine.
-
-The only module that imports fireworks. A Firetask holds no science: it names a station of the campaign folder and calls
-the functions of the plain loop. The LaunchPad only schedules; whatever it forgets is rebuilt from the folder.
-"""
+"""Firetasks, and the Workflow of one iteration that is made of them."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import fireworks.core.launchpad
-import fireworks.core.rocket
-from fireworks import FireTaskBase, Firework, FWAction, FWorker, LaunchPad, Workflow, explicit_serialize
-from fireworks.core.rocket_launcher import launch_rocket
+from fireworks import FireTaskBase, Firework, FWAction, LaunchPad, Workflow, explicit_serialize
 
 from activelearn import loop, study
 from activelearn.config import Machine, load_machine
-from activelearn.engines.process import check_stop, is_stopping
-from activelearn.errors import ActiveLearnError, ConfigError, StoreError, TaskFailed
+from activelearn.errors import ActiveLearnError, TaskFailed
 from activelearn.loop import Part, Step
-from activelearn.records import End
 from activelearn.store import Folder, Store, StudyStore, disk_errors
 from activelearn.store.study import ONCE
 from activelearn.tasks import carry_out, frozen_plan, gather
+from activelearn.workflow.launchpads import EmbeddedLaunchPad
 
 #: How often a gather Firework asks again for what is pending before it gives up.
 MAX_DETOURS: Final = 3
-_QUIET: Final = "CRITICAL"
-
-
-class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
-    """A LaunchPad in the memory of this process (mongomock); nobody else can see it, and nothing is lost with it.
-
-    Parameters
-    ----------
-    store
-        The campaign or the study that the driver has open: its Firetasks share it, so what is sealed is read once and
-        not by each of them. None: they open their folder themselves.
-
-    Attributes
-    ----------
-    error
-        What a Firetask raised, as it was raised.
-    """
-
-    def __init__(self, store: Folder | None = None) -> None:
-        try:
-            import mongomock
-        except ImportError as error:
-            raise ConfigError(
-                "mongomock: not installed - wanted for the embedded LaunchPad - pip install 'activelearn[local]'"
-            ) from error
-        self.store = store
-        self.error: ActiveLearnError | None = None
-        module = fireworks.core.launchpad
-        saved = module.MongoClient, module.GRIDFS_FALLBACK_COLLECTION
-        module.MongoClient, module.GRIDFS_FALLBACK_COLLECTION = mongomock.MongoClient, None
-        try:
-            super().__init__(strm_lvl=_QUIET)
-        finally:
-            module.MongoClient, module.GRIDFS_FALLBACK_COLLECTION = saved
-        self.reset("", require_password=False)
-
-    def ping_launch(self, launch_id: int, ptime: Any = None, checkpoint: Any = None) -> None:  # noqa: ANN401
-        """Do nothing: the heartbeat thread would race with completion (mongomock is not atomic there)."""
 
 
 class _StationTask(FireTaskBase):  # type: ignore[misc]
@@ -85,7 +34,7 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
                 opened = launchpad.store if isinstance(launchpad, EmbeddedLaunchPad) else None
                 store = opened or _open(folder, self["part"])
                 return self.act(
-                    store, _step(store, self["iteration"], self["part"]), load_machine(folder / "machine.yaml")
+                    store, step_of(store, self["iteration"], self["part"]), load_machine(folder / "machine.yaml")
                 )
         except ActiveLearnError as error:
             if not isinstance(launchpad, EmbeddedLaunchPad):
@@ -147,7 +96,8 @@ def _open(folder: Path, part: Part) -> Folder:
     return StudyStore.open(folder) if part == "study" else Store.open(folder)
 
 
-def _step(store: Folder, iteration: int, part: Part) -> Step:
+def step_of(store: Folder, iteration: int, part: Part) -> Step:
+    """Return the step that a Firework names."""
     if isinstance(store, StudyStore):
         return Step(ONCE, study.stations(store.study), "study", store)
     assert isinstance(store, Store)  # the one or the other
@@ -209,11 +159,11 @@ def advance(launchpad: LaunchPad, store: Store, machine: Machine) -> bool:
     step = loop.next_step(store)
     if step is None:
         return False
-    _add_once(launchpad, _enter(store, step, machine), step, machine)
+    add_once(launchpad, enter(store, step, machine), step, machine)
     return True
 
 
-def _enter(store: Store, step: Step, machine: Machine) -> Folder:
+def enter(store: Store, step: Step, machine: Machine) -> Folder:
     """Return the folder that a step works in; a study is begun, so that its workers find all they need in it."""
     if step.place is None:
         return store
@@ -222,77 +172,8 @@ def _enter(store: Store, step: Step, machine: Machine) -> Folder:
     return step.place
 
 
-def _add_once(launchpad: LaunchPad, place: Folder, step: Step, machine: Machine) -> None:
+def add_once(launchpad: LaunchPad, place: Folder, step: Step, machine: Machine) -> None:
+    """Add the Workflow of a step, unless the LaunchPad has it."""
     query = {f"metadata.{key}": value for key, value in _metadata(place, step).items()}
     if launchpad.workflows.find_one(query) is None:
         launchpad.add_wf(build_workflow(place, step, machine))
-
-
-def run_local(store: Store, machine: Machine) -> End:
-    """Drive a campaign to its end in this process, through a fresh in-memory LaunchPad per iteration.
-
-    Raises
-    ------
-    ActiveLearnError
-        Whatever a task raised: a failure past its bound, an interruption, a full disk.
-    """
-    store.save_machine(machine)
-    with _quiet_logs(), _empty_working_directory():
-        while (step := loop.next_step(store)) is not None:
-            check_stop()
-            _run_through(_enter(store, step, machine), step, machine)
-    end = loop.verdict(store)
-    assert end is not None  # nothing is left to do only after a verdict
-    return end
-
-
-def run_study(place: StudyStore, machine: Machine) -> None:
-    """Drive a study that was begun to its end in this process, as :func:`run_local` does a campaign."""
-    place.save_machine(machine)
-    with _quiet_logs(), _empty_working_directory():
-        _run_through(place, _step(place, ONCE, "study"), machine)
-
-
-def _run_through(place: Folder, step: Step, machine: Machine) -> None:
-    launchpad = EmbeddedLaunchPad(place)
-    _add_once(launchpad, place, step, machine)
-    _launch_all(launchpad)
-
-
-@contextlib.contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """Keep FireWorks' own log from drowning ours."""
-    for name in ("launchpad", "rocket.launcher"):
-        logging.getLogger(name).disabled = True
-    yield
-
-
-def _launch_all(launchpad: EmbeddedLaunchPad) -> None:
-    worker = FWorker(name="activelearn-local")
-    while not is_stopping() and launch_rocket(launchpad, worker, strm_lvl=_QUIET):
-        if launchpad.error is not None:
-            raise launchpad.error
-        _raise_fault(launchpad)  # at once: the gather after it would go on, and hide it behind detours
-    check_stop()
-
-
-def _raise_fault(launchpad: EmbeddedLaunchPad) -> None:
-    fizzled = launchpad.fireworks.find_one({"state": "FIZZLED"})
-    if fizzled is not None:  # an error that is not one of ours: a fault in the program
-        trace = launchpad.get_fw_by_id(fizzled["fw_id"]).launches[-1].action.stored_data["_exception"]["_stacktrace"]
-        raise StoreError(f"{fizzled['name']} failed; nothing that was published is lost. Please report this:\n{trace}")
-
-
-@contextlib.contextmanager
-def _empty_working_directory() -> Iterator[None]:
-    """Work in an empty folder: a stray FWAction.json or FW_config.yaml in the user's own would be obeyed."""
-    here = Path.cwd()
-    saved = fireworks.core.rocket.PRINT_FW_JSON
-    with tempfile.TemporaryDirectory(prefix="activelearn-") as folder:
-        os.chdir(folder)
-        fireworks.core.rocket.PRINT_FW_JSON = False
-        try:
-            yield
-        finally:
-            fireworks.core.rocket.PRINT_FW_JSON = saved
-            os.chdir(here)

@@ -1,0 +1,21 @@
+"""FireWorks at the edge: one Workflow per iteration, chunks as Fireworks, an embedded or a shared LaunchPad.
+
+The only package that imports fireworks. A Firetask holds no science: it names a station of the campaign folder and
+calls the functions of the plain loop. The LaunchPad only schedules; whatever it forgets is rebuilt from the folder.
+"""
+
+from activelearn.workflow.drive import run_local, run_study
+from activelearn.workflow.firetasks import MAX_DETOURS, Decide, Gather, RunChunk, advance, build_workflow
+from activelearn.workflow.launchpads import EmbeddedLaunchPad
+
+__all__ = [
+    "MAX_DETOURS",
+    "Decide",
+    "EmbeddedLaunchPad",
+    "Gather",
+    "RunChunk",
+    "advance",
+    "build_workflow",
+    "run_local",
+    "run_study",
+]

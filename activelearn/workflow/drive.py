@@ -1,0 +1,98 @@
+"""Driving a campaign or a study in this process, through a fresh embedded LaunchPad per iteration."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import fireworks.core.rocket
+from fireworks import FWorker
+from fireworks.core.rocket_launcher import launch_rocket
+
+from activelearn import loop
+from activelearn.config import Machine
+from activelearn.engines.process import check_stop, is_stopping
+from activelearn.errors import StoreError
+from activelearn.loop import Step
+from activelearn.records import End
+from activelearn.store import Folder, Store, StudyStore
+from activelearn.store.study import ONCE
+from activelearn.workflow.firetasks import add_once, enter, step_of
+from activelearn.workflow.launchpads import EmbeddedLaunchPad
+
+_QUIET: Final = "CRITICAL"
+
+
+def run_local(store: Store, machine: Machine) -> End:
+    """Drive a campaign to its end in this process, through a fresh in-memory LaunchPad per iteration.
+
+    Raises
+    ------
+    ActiveLearnError
+        Whatever a task raised: a failure past its bound, an interruption, a full disk.
+    """
+    store.save_machine(machine)
+    with _quiet_logs(), _empty_working_directory():
+        while (step := loop.next_step(store)) is not None:
+            check_stop()
+            _run_through(enter(store, step, machine), step, machine)
+    end = loop.verdict(store)
+    assert end is not None  # nothing is left to do only after a verdict
+    return end
+
+
+def run_study(place: StudyStore, machine: Machine) -> None:
+    """Drive a study that was begun to its end in this process, as :func:`run_local` does a campaign."""
+    place.save_machine(machine)
+    with _quiet_logs(), _empty_working_directory():
+        _run_through(place, step_of(place, ONCE, "study"), machine)
+
+
+def _run_through(place: Folder, step: Step, machine: Machine) -> None:
+    launchpad = EmbeddedLaunchPad(place)
+    add_once(launchpad, place, step, machine)
+    _launch_all(launchpad)
+
+
+@contextlib.contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Keep FireWorks' own log from drowning ours."""
+    for name in ("launchpad", "rocket.launcher"):
+        logging.getLogger(name).disabled = True
+    yield
+
+
+def _launch_all(launchpad: EmbeddedLaunchPad) -> None:
+    worker = FWorker(name="activelearn-local")
+    while not is_stopping() and launch_rocket(launchpad, worker, strm_lvl=_QUIET):
+        if launchpad.error is not None:
+            raise launchpad.error
+        _raise_fault(launchpad)  # at once: the gather after it would go on, and hide it behind detours
+    check_stop()
+
+
+def _raise_fault(launchpad: EmbeddedLaunchPad) -> None:
+    fizzled = launchpad.fireworks.find_one({"state": "FIZZLED"})
+    if fizzled is not None:  # an error that is not one of ours: a fault in the program
+        trace = launchpad.get_fw_by_id(fizzled["fw_id"]).launches[-1].action.stored_data["_exception"]["_stacktrace"]
+        raise StoreError(f"{fizzled['name']} failed; nothing that was published is lost. Please report this:\n{trace}")
+
+
+@contextlib.contextmanager
+def _empty_working_directory() -> Iterator[None]:
+    """Work in an empty folder: a stray FWAction.json or FW_config.yaml in the user's own would be obeyed."""
+    here = Path.cwd()
+    saved = fireworks.core.rocket.PRINT_FW_JSON
+    with tempfile.TemporaryDirectory(prefix="activelearn-") as folder:
+        os.chdir(folder)
+        fireworks.core.rocket.PRINT_FW_JSON = False
+        try:
+            yield
+        finally:
+            fireworks.core.rocket.PRINT_FW_JSON = saved
+            os.chdir(here)
