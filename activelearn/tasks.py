@@ -23,6 +23,7 @@ from activelearn.engines.process import Slot, check_stop, is_stopping
 from activelearn.errors import EngineError, TaskFailed
 from activelearn.records import Plan, Record, Task
 from activelearn.store import Claim, Folder, disk_errors
+from activelearn.store.files import HOST
 from activelearn.store.locks import HEARTBEAT_S
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,28 @@ log = logging.getLogger(__name__)
 SESSION: Final = f"{os.getpid()}-{time.time():.6f}"
 #: Stations whose tasks may be refused, with the user's recorded consent, when infrastructure keeps killing them.
 REFUSABLE: Final = ("explore", "label")
+#: So many infrastructure failures in a row and no success: the node is at fault, not the tasks.
+BAD_NODE: Final = 3
 _WAIT_FOR_OTHERS_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """Who tries a task again that infrastructure killed, and since when its failures count.
+
+    Parameters
+    ----------
+    session
+        Failures of this session count: of this process, or of a submission to a LaunchPad.
+    elsewhere
+        A failed task is left pending, for a worker on another node if there is one. Default: tried again here.
+    avoid_host
+        Leave alone what has failed on this node in this session.
+    """
+
+    session: str = field(default_factory=lambda: SESSION)
+    elsewhere: bool = False
+    avoid_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,10 +87,19 @@ def frozen_plan(station: Station, store: Folder, iteration: int, machine: Machin
     return plan
 
 
-def carry_out(station: Station, store: Folder, iteration: int, machine: Machine, *, chunk: int | None = None) -> None:
+def carry_out(
+    station: Station,
+    store: Folder,
+    iteration: int,
+    machine: Machine,
+    *,
+    chunk: int | None = None,
+    attempts: Attempts | None = None,
+) -> None:
     """Run the pending tasks of a plan (or of one chunk of it) on all slots of the machine.
 
-    Returns when every task of the chunk is published, by us or by somebody else.
+    Returns when every task of the chunk is published, by us or by somebody else, or left to others (see
+    :class:`Attempts`).
 
     Raises
     ------
@@ -82,29 +113,52 @@ def carry_out(station: Station, store: Folder, iteration: int, machine: Machine,
     plan = frozen_plan(station, store, iteration, machine)
     tasks = plan.tasks if chunk is None else plan.chunk(chunk)
     try:
-        _work_off(station, store, plan, tasks, machine)
+        _work_off(station, store, plan, tasks, machine.at(station.name), attempts or Attempts())
     finally:
         store.end_segment()
 
 
-def _work_off(station: Station, store: Folder, plan: Plan, tasks: tuple[Task, ...], machine: Machine) -> None:
+def _work_off(
+    station: Station, store: Folder, plan: Plan, tasks: tuple[Task, ...], machine: Machine, attempts: Attempts
+) -> None:
     """Run rounds over what is pending until nothing is: tasks that others have claimed are waited for."""
-    while pending := store.pending(plan, tasks):
+    work = _Work(station, store, plan.iteration, machine, attempts)
+    work.leave_what_failed()
+    while pending := [task for task in store.pending(plan, tasks) if task.id not in work.left]:
         check_stop()
-        work = _Work(station, store, plan.iteration, machine, deque(pending))
+        done = work.done
+        work.claimed_by_others = 0
+        work.queue.extend(pending)
         n_slots = min(machine.n_slots, len(pending))
         with ThreadPoolExecutor(n_slots, thread_name_prefix=station.name) as pool:
             slots = [Slot(machine, store.folder / "scratch", index) for index in range(n_slots)]
             for future in [pool.submit(work.serve, slot) for slot in slots]:
                 future.result()
-        if work.claimed_by_others and not work.done:
+        if work.claimed_by_others and work.done == done:
             time.sleep(_WAIT_FOR_OTHERS_S)
+
+
+@contextmanager
+def turn(store: Folder, name: str) -> Iterator[None]:
+    """Wait until nobody else is at it, and be the one: a gather, a decision."""
+    claim = store.turn(name)
+    while not claim.acquire():
+        check_stop()
+        time.sleep(_WAIT_FOR_OTHERS_S)
+    with _held(claim):
+        yield
 
 
 def gather(station: Station, store: Folder, iteration: int, machine: Machine) -> None:
     """Seal the result of a station whose tasks are all published; damaged products are made again first."""
     if store.is_sealed(station.name, iteration):
         return
+    with turn(store, f"{iteration:03d}-{station.name}"):
+        if not store.is_sealed(station.name, iteration):  # another worker may have been first
+            _seal(station, store, iteration, machine)
+
+
+def _seal(station: Station, store: Folder, iteration: int, machine: Machine) -> None:
     plan = frozen_plan(station, store, iteration, machine)
     while damaged := store.damaged_products(plan):
         log.warning("%d damaged product(s) of %s put aside; they are made again", len(damaged), station.name)
@@ -121,11 +175,24 @@ class _Work:
     store: Folder
     iteration: int
     machine: Machine
-    queue: deque[Task]
+    attempts: Attempts
+    queue: deque[Task] = field(default_factory=deque)
+    left: set[str] = field(default_factory=set)  # to others
+    in_a_row: int = 0
     done: int = 0
     claimed_by_others: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     failure: BaseException | None = None
+
+    def leave_what_failed(self) -> None:
+        """Leave to others (or to the gather's verdict) what has failed too often, and here if they asked for it."""
+        if not self.attempts.elsewhere:
+            return
+        failed = self.store.failures_of(self.station.name, self.iteration, self.attempts.session)
+        for task, failures in failed.items():
+            is_here = self.attempts.avoid_host and any(failure["host"] == HOST for failure in failures)
+            if is_here or len(failures) >= self.machine.max_attempts:
+                self.left.add(task)
 
     def serve(self, slot: Slot) -> None:
         """Take tasks until the queue is empty; the first error stops all slots after their present task."""
@@ -153,20 +220,22 @@ class _Work:
             try:
                 with disk_errors(self.store.folder):  # an engine's input that cannot be written, too
                     self.station.run(task, self.store, self.iteration, slot)
-                self.done += 1
+                with self.lock:
+                    self.done, self.in_a_row = self.done + 1, 0
             except EngineError as error:
                 self._retry(task, error)
 
     def _retry(self, task: Task, error: EngineError) -> None:
         check_stop()
-        name = self.station.name
-        n_failures = self.store.record_failure(name, self.iteration, task, SESSION, str(error))
-        log.warning("%s %s failed (attempt %d of %d): %s", name, task.id, n_failures, self.machine.max_attempts, error)
-        if n_failures >= self.machine.max_attempts:
-            if self.store.has_consent and name in REFUSABLE:
-                meta = {"refused": f"infrastructure failed {n_failures} times", "started": 0.0, "finished": 0.0}
-                self.store.publish_product(name, self.iteration, task.id, {}, meta)
-                return
+        name, most = self.station.name, self.machine.max_attempts
+        n_failures = self.store.record_failure(name, self.iteration, task, self.attempts.session, str(error))
+        log.warning("%s %s failed (attempt %d of %d): %s", name, task.id, n_failures, most, error)
+        if n_failures >= most and refuse(self.station, self.store, self.iteration, task, n_failures):
+            return
+        if self.attempts.elsewhere:
+            self._leave(task, error)
+            return
+        if n_failures >= most:
             raise TaskFailed(
                 f"{name} task {task.id} failed {n_failures} times on infrastructure; everything else is safe in "
                 f"{self.store.folder} - mend the cause and give the same command again (walks and labels may be given "
@@ -174,6 +243,26 @@ class _Work:
             ) from error
         with self.lock:
             self.queue.append(task)
+
+    def _leave(self, task: Task, error: EngineError) -> None:
+        with self.lock:
+            self.left.add(task.id)
+            self.in_a_row += 1
+            is_bad = self.in_a_row >= BAD_NODE
+        if is_bad:
+            raise TaskFailed(
+                f"{self.in_a_row} tasks of {self.station.name} in a row failed on {HOST}, so the rest is left to other "
+                f"nodes - see what is wrong there: activelearn machine --smoke. The last time:\n{error}"
+            ) from error
+
+
+def refuse(station: Station, store: Folder, iteration: int, task: Task, n_failures: int) -> bool:
+    """Give up a task that infrastructure keeps killing, if the user consented; return whether."""
+    if not (store.has_consent and station.name in REFUSABLE):
+        return False
+    meta = {"refused": f"infrastructure failed {n_failures} times", "started": 0.0, "finished": 0.0}
+    store.publish_product(station.name, iteration, task.id, {}, meta)
+    return True
 
 
 class _Heartbeats:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +25,9 @@ from activelearn.config import (
 )
 from activelearn.errors import ActiveLearnError, ConfigError, FolderHeld
 
+if TYPE_CHECKING:
+    from activelearn.store import Folder, Store
+
 app = typer.Typer(
     name="activelearn",
     help="Active learning of machine-learning force fields: crystals in, one trusted force field out.",
@@ -39,6 +39,7 @@ app = typer.Typer(
 FIXED = ("name:", "type_map:", "train.descriptor.", "label.reference.")
 #: Of the reference: where and how it runs, not what it computes.
 PLACES = tuple(f"label.reference.{key}:" for key in ("python", "command", "vasp.potcar_dir", "vasp.max_corrections"))
+_STOPPED = "stopped on request; everything finished is published - go on with the same command"
 CampaignArgument = Annotated[str, typer.Argument(help="A campaign's YAML, or the name of a preset such as quickstart.")]
 FolderOption = Annotated[Path | None, typer.Option(help="Campaign folder; default runs/<name>.")]
 MachineOption = Annotated[str, typer.Option(help="A machine profile's YAML, or the name of a preset.")]
@@ -80,8 +81,8 @@ def run(
     Exit codes: 0 converged, 3 stopped without convergence, 2 bad input, 1 a fault, 130/143 interrupted.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    chosen, profile, place = _inputs(campaign, folder, machine, slots)
-    _refuse_problems(chosen, profile, place)
+    chosen, profile, place = inputs(campaign, folder, machine, slots)
+    refuse_problems(chosen, profile, place)
     raise typer.Exit(_drive(chosen, profile, place, wait=wait, accept=accept_changes, refuse_failing=refuse_failing))
 
 
@@ -96,8 +97,8 @@ def check(
     ] = False,
 ) -> None:
     """Find what is wrong with a campaign before anything runs, and show what it will do."""
-    chosen, profile, place = _inputs(campaign, folder, machine, slots)
-    for fact in _refuse_problems(chosen, profile, place):
+    chosen, profile, place = inputs(campaign, folder, machine, slots)
+    for fact in refuse_problems(chosen, profile, place):
         print(fact)
     if plan:
         from activelearn import cost
@@ -185,7 +186,8 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 # --- run, in steps ----------------------------------------------------------------------------------------------------
 
 
-def _inputs(campaign: str, folder: Path | None, machine: str, slots: int | None) -> tuple[Campaign, Machine, Path]:
+def inputs(campaign: str, folder: Path | None, machine: str, slots: int | None) -> tuple[Campaign, Machine, Path]:
+    """Return the campaign, the machine profile and the folder that the options name."""
     chosen = load_campaign(campaign)
     profile = load_machine(machine)
     if slots is not None:
@@ -193,7 +195,8 @@ def _inputs(campaign: str, folder: Path | None, machine: str, slots: int | None)
     return chosen, profile, (folder or Path("runs") / chosen.name).absolute()
 
 
-def _refuse_problems(campaign: Campaign, machine: Machine, folder: Path) -> list[str]:
+def refuse_problems(campaign: Campaign, machine: Machine, folder: Path) -> list[str]:
+    """Return what a campaign will do, in lines; raise ConfigError with all that is wrong with it."""
     from activelearn.check import check as check_campaign
 
     found = check_campaign(campaign, machine, folder)
@@ -202,39 +205,55 @@ def _refuse_problems(campaign: Campaign, machine: Machine, folder: Path) -> list
     return found.facts
 
 
+@contextmanager
+def driving(place: Folder, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lease of a folder; engines end on SIGINT, SIGTERM and with the block, and a stop is an exit code."""
+    from activelearn.engines import process
+    from activelearn.store import Lease
+
+    process.allow_engines()
+    with Lease(place.folder, wait=wait, on_lost=process.stop_engines) as lease:  # noqa: SIM117 - signals inside
+        with process.stopping_on_signals() as caught:
+            try:
+                yield
+            except ActiveLearnError:
+                if lease.is_lost:
+                    raise FolderHeld(
+                        f"{place.folder}: was taken over by another run while this process was frozen - wanted one "
+                        f"driver a folder - see how it goes on: activelearn status {place.folder}"
+                    ) from None
+                if not caught:
+                    raise
+                print(
+                    "stopped on request; everything finished is published - go on with the same command",
+                    file=sys.stderr,
+                )
+                raise typer.Exit(128 + caught[0]) from None
+            finally:
+                process.close_sessions()
+
+
 def _drive(
     campaign: Campaign, machine: Machine, folder: Path, *, wait: bool, accept: bool, refuse_failing: bool
 ) -> int:
-    from activelearn.engines import process
     from activelearn.show import Watcher, end_report
-    from activelearn.store import Lease, Store
+    from activelearn.store import Store
 
     store = Store.create(folder, campaign)
-    caught: list[int] = []
-    process.allow_engines()
-    with Lease(store.folder, wait=wait, on_lost=process.stop_engines) as lease, _signals(caught):
-        _accept_changes(store, campaign, accept=accept)
+    with driving(store, wait=wait):
+        accept_changed(store, campaign, accept=accept)
+        if (submission := store.submissions.withdraw()) is not None:
+            print(
+                f"was submitted to {submission.launchpad}; this run takes over, its Fireworks end quietly", flush=True
+            )
         store.sweep(machine)
         if refuse_failing:
             store.consent("refuse walks and labels that infrastructure keeps killing (--refuse-failing)")
         from activelearn.workflow import run_local  # fireworks takes 0.5 s to import
 
         print(f"campaign {campaign.name}: {campaign.description}\nfolder {folder}", flush=True)
-        try:
-            with Watcher(store):
-                end = run_local(store, machine)
-        except ActiveLearnError:
-            if lease.is_lost:
-                raise FolderHeld(
-                    f"{folder}: was taken over by another run while this process was frozen - wanted one driver a "
-                    f"folder - see how it goes on: activelearn status {folder}"
-                ) from None
-            if not caught:
-                raise
-            print("stopped on request; everything finished is published - go on with the same command", file=sys.stderr)
-            return 128 + caught[0]
-        finally:
-            process.close_sessions()
+        with Watcher(store):
+            end = run_local(store, machine)
     end_report(store, end)
     return end.exit_code
 
@@ -251,36 +270,26 @@ def refuse_problems_of_study(study: Study, machine: Machine) -> list[str]:
 
 def carry_out(study: Study, folder: Path, machine: Machine) -> int:
     """Carry out a study in its folder, or go on with it; return the exit code."""
-    from activelearn.engines import process
     from activelearn.show import Watcher, study_report
-    from activelearn.store import Lease, StudyStore
+    from activelearn.store import StudyStore
     from activelearn.study import begin
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     place = StudyStore.create(folder, study)
-    caught: list[int] = []
-    process.allow_engines()
-    with Lease(place.folder, on_lost=process.stop_engines), _signals(caught):
+    with driving(place):
         place.sweep(machine)
         from activelearn.workflow import run_study  # fireworks takes 0.5 s to import
 
         print(f"study {study.name}\nfolder {folder}", flush=True)
-        try:
-            begin(place, study, machine)
-            with Watcher(place):
-                run_study(place, machine)
-        except ActiveLearnError:
-            if not caught:
-                raise
-            print("stopped on request; everything finished is published - go on with the same command", file=sys.stderr)
-            return 128 + caught[0]
-        finally:
-            process.close_sessions()
+        begin(place, study, machine)
+        with Watcher(place):
+            run_study(place, machine)
     study_report(place)
     return 0
 
 
-def _accept_changes(store: Any, campaign: Campaign, *, accept: bool) -> None:  # noqa: ANN401 - Store, imported late
+def accept_changed(store: Store, campaign: Campaign, *, accept: bool) -> None:
+    """Take a changed campaign over, if the user accepts it; refuse what cannot change any more."""
     changes = difference(store.latest_campaign(), campaign)
     if not changes:
         return
@@ -304,26 +313,4 @@ def _accept_changes(store: Any, campaign: Campaign, *, accept: bool) -> None:  #
         print("note: initial data stand, so what is changed in `initial` has no effect any more", flush=True)
 
 
-@contextmanager
-def _signals(caught: list[int]) -> Iterator[None]:
-    """End the engines on SIGINT or SIGTERM; a second one ends this process at once."""
-    from activelearn.engines.process import stop_engines
-
-    def stop(number: int, _frame: object) -> None:
-        if caught:
-            os._exit(128 + number)
-        caught.append(number)
-        stop_engines()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    saved = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in saved.items():
-            signal.signal(number, handler)
-
-
-from activelearn.cli import finetune, labels, seeds, studies  # noqa: E402, F401 - they add their commands to the app
+from activelearn.cli import cluster, finetune, labels, seeds, studies  # noqa: E402, F401 - they add their commands to the app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Final, Literal
 
 from pydantic import (
@@ -23,6 +24,8 @@ LIGHT: Final = "light"
 Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")]
 #: A word of the batch system: no white space, nothing that a shell would obey.
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.:,=+/@%-]+$")]
+#: Names of variables that hold what nobody else may read.
+_SECRET: Final = re.compile(r"(?i)passw|passphrase|secret|token|credential|api_?key|mongo.*ur[il]")
 
 
 class Speeds(Section):
@@ -142,6 +145,16 @@ class Machine(Section):
         own = {key: getattr(place, key) for key in ("slots", "gpus", "python", "lammps", "launcher")}
         told = {key: value for key, value in own.items() if value is not None}
         return self.model_copy(update={**told, "environment": {**self.environment, **place.environment}})
+
+    @model_validator(mode="after")
+    def _want_no_secrets(self) -> Machine:
+        for environment in (self.environment, *(place.environment for place in self.places.values())):
+            for name in filter(_SECRET.search, environment):
+                raise ValueError(
+                    f"environment.{name} - wanted no secret, for the profile is copied into the campaign folder - set "
+                    "it in the shell that starts the workers"
+                )
+        return self
 
     @model_validator(mode="after")
     def _want_known_places(self) -> Machine:

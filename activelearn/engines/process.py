@@ -3,6 +3,11 @@
 The only module that starts processes. Every process is known here, runs in the process group of the driver (so that
 ``kill -9`` of the group takes all), uses one thread (SevenNet gives identical bits at one thread, not at two), and is
 ended when :func:`stop_engines` is called from a signal handler.
+
+A slot may have a launcher, such as ``srun``. What it starts runs elsewhere, under another parent, and ends well only if
+the launcher lives to end it (measured with Slurm 22.05: with srun killed by -9 together with its process group, the
+step stays on the node until the job ends; SIGTERM to srun kills the step at once). So a launcher has a process group of
+its own, is asked before it is killed, and is asked by the kernel should the driver die.
 """
 
 from __future__ import annotations
@@ -11,13 +16,16 @@ import contextlib
 import json
 import os
 import select
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,9 +43,15 @@ ONE_THREAD: Final[dict[str, str]] = {
     "DP_INTER_OP_PARALLELISM_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
+#: Several that share a GPU: each takes what it needs instead of all there is.
+SHARED_GPU: Final[dict[str, str]] = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 _POLL_S: Final = 0.1
+#: Time for a worker to notice, on the other side of a launcher, that there is nobody to answer.
+_HANG_UP_S: Final = 1.0
+#: What setpriv returns, as shells do, when it could not become the program.
+_NOT_EXECUTED: Final = (126, 127)
 _halt = threading.Event()
-_living: set[subprocess.Popen[Any]] = set()
+_living: set[_Engine] = set()
 _sessions: dict[tuple[str, ...], Session] = {}
 _lock = threading.Lock()
 
@@ -60,6 +74,25 @@ class Slot:
     logs: Path
     index: int = 0
 
+    @property
+    def launcher(self) -> list[str]:
+        """The words in front of every command, such as those of ``srun``."""
+        return shlex.split(self.machine.launcher or "")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of its engines: the machine's, and the GPU whose turn it is."""
+        gpus = self.machine.gpus
+        n_gpus = 1 if gpus is None else len(gpus)  # what is visible may be one
+        shared = SHARED_GPU if 0 < n_gpus < self.machine.n_slots else {}
+        chosen = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": str(gpus[self.index % n_gpus]) if gpus else ""}
+        return {**shared, **self.machine.environment, **chosen}
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What sessions are kept by: a slot of the same index may be elsewhere at another station."""
+        return (str(self.index), *self.launcher, *(f"{name}={value}" for name, value in self.environment.items()))
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -70,11 +103,13 @@ class Finished:
 
 
 def stop_engines() -> None:
-    """End all engines now; tasks that wait for them raise Interrupted. Safe to call in a signal handler."""
+    """End all engines now; tasks that wait for them raise Interrupted. Safe to call in a signal handler.
+
+    A launcher is asked to end what it started; the thread that waits for it kills it after the grace.
+    """
     _halt.set()
-    for process in list(_living):
-        with contextlib.suppress(OSError):
-            process.kill()
+    for engine in list(_living):
+        engine.stop()
 
 
 def is_stopping() -> bool:
@@ -104,40 +139,130 @@ def tail_of(path: Path, n_lines: int = 20) -> list[str]:
     return [line for line in lines if line.strip() and not any(word in line for word in noise)][-n_lines:]
 
 
-def _start(
-    command: Sequence[str],
-    folder: Path,
-    log: Path,
-    env: Mapping[str, str],
-    *,
-    stdin: int,
-    stdout: int | None,
-) -> subprocess.Popen[Any]:
-    check_stop()
-    if shutil.which(command[0]) is None:
-        raise EngineError(
-            f"{command[0]}: no such program - wanted it on the PATH - see: activelearn check", command=command
-        )
-    with log.open("ab") as stream:
-        try:
-            process = subprocess.Popen(
-                list(command),
-                cwd=folder,
-                env={**os.environ, **ONE_THREAD, **env},
-                stdin=stdin,
-                stdout=stream if stdout is None else stdout,
-                stderr=stream,
+class _Engine:
+    """A process that runs, and how it is ended."""
+
+    def __init__(self, process: subprocess.Popen[Any], slot: Slot | None) -> None:
+        self.process = process
+        self.is_launched = slot is not None and bool(slot.launcher)
+        self._grace_s = _grace_s(slot)
+
+    def stop(self) -> None:
+        """End it without waiting, also in a signal handler."""
+        with contextlib.suppress(OSError):
+            if self.is_launched:
+                self.process.terminate()
+            else:
+                self.process.kill()
+
+    def end(self, *, asking: bool = False) -> None:
+        """End it and wait for that; a launcher is always asked first."""
+        process = self.process
+        if (
+            self.is_launched and process.stdin is not None
+        ):  # a worker ends with its requests, and srun does not complain
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                process.stdin.close()
+                process.wait(_HANG_UP_S)
+        if process.poll() is None and (asking or self.is_launched):
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self._grace_s)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        _living.discard(self)
+
+
+def _grace_s(slot: Slot | None) -> float:
+    return (Machine() if slot is None else slot.machine).grace_s
+
+
+def _overdue(timeout_s: float, slot: Slot | None) -> str:
+    return (
+        f"{timeout_s:g} s - raise the time-out in the machine profile if it wants more (it was sent SIGTERM, to be "
+        f"followed by SIGKILL after {_grace_s(slot):g} s of grace)"
+    )
+
+
+@cache
+def _setpriv() -> str | None:
+    """Return the path of util-linux's setpriv, if there is one here that works."""
+    path = shutil.which("setpriv")
+    if path is None:
+        return None
+    trial = subprocess.run([path, "--pdeathsig", "KILL", "--", "true"], capture_output=True, check=False)
+    return path if trial.returncode == 0 else None
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What is to be started: words, where, and with which variables."""
+
+    command: list[str]
+    folder: Path
+    log: Path
+    env: Mapping[str, str]
+    slot: Slot | None
+
+    @property
+    def launcher(self) -> list[str]:
+        return [] if self.slot is None else self.slot.launcher
+
+    def run(self) -> _Engine:
+        """Start it as a command, which ends with the thread that waits for it, even if that is killed by -9."""
+        setpriv = _setpriv()
+        how = [] if setpriv is None else [setpriv, "--pdeathsig", "TERM" if self.launcher else "KILL", "--"]
+        return self._start(how, stdin=subprocess.DEVNULL, stdout=None)
+
+    def serve(self) -> _Engine:
+        """Start it as a worker, which ends when its standard input does."""
+        return self._start([], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def _start(self, how: Sequence[str], *, stdin: int, stdout: int | None) -> _Engine:
+        check_stop()
+        words = [*self.launcher, *self.command]
+        env = {**os.environ, **ONE_THREAD, **(self.slot.environment if self.slot else {}), **self.env}
+        if shutil.which(words[0], path=env.get("PATH")) is None:
+            raise EngineError(
+                f"{words[0]}: no such program - wanted it on the PATH - see: activelearn check", command=words
             )
-        except OSError as error:  # not a program, no memory for a fork ...
-            raise EngineError(f"{command[0]}: cannot be started ({error})", command=command, folder=folder) from error
-    _living.add(process)
-    if _halt.is_set():  # the stop came between the check and the start
-        process.kill()
-    return process
+        with self.log.open("ab") as stream:
+            try:
+                process = subprocess.Popen(
+                    [*how, *words],
+                    cwd=self.folder,
+                    env=env,
+                    stdin=stdin,
+                    stdout=stream if stdout is None else stdout,
+                    stderr=stream,
+                    start_new_session=bool(self.launcher),
+                )
+            except OSError as error:  # not a program, no memory for a fork ...
+                raise self.not_started(str(error)) from error
+        engine = _Engine(process, self.slot)
+        _living.add(engine)
+        if _halt.is_set():  # the stop came between the check and the start
+            engine.stop()
+        return engine
+
+    def not_started(self, why: str) -> EngineError:
+        """Return the error of a program that is there and cannot be run."""
+        return EngineError(f"{self.command[0]}: cannot be started ({why})", command=self.command, folder=self.folder)
 
 
 def run_command(
-    command: Sequence[str], folder: Path, *, log: Path, timeout_s: float, env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    folder: Path,
+    *,
+    log: Path,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    slot: Slot | None = None,
 ) -> Finished:
     """Run a program to its end.
 
@@ -150,9 +275,11 @@ def run_command(
     log
         Where its output goes (appended).
     timeout_s
-        Wall-clock limit, s.
+        Wall-clock limit, s; past it SIGTERM, and SIGKILL after the machine's grace.
     env
-        Variables on top of ours.
+        Variables on top of ours and of the slot's.
+    slot
+        Whose launcher starts it; None: it runs right here, with our variables.
 
     Raises
     ------
@@ -161,14 +288,18 @@ def run_command(
     Interrupted
         The run is to stop.
     """
-    process = _start(command, folder, log, env or {}, stdin=subprocess.DEVNULL, stdout=None)
+    program = _Program(list(command), folder, log, env or {}, slot)
+    _vacate(slot)
+    engine = program.run()
+    process = engine.process
     try:
         deadline = time.monotonic() + timeout_s
-        while process.poll() is None:
+        while process.poll() is None and not _halt.is_set():
             if time.monotonic() > deadline:
+                engine.end(asking=True)
+                check_stop()
                 raise EngineError(
-                    f"{command[0]} took more than {timeout_s:g} s - raise the time-out in the machine profile if it "
-                    "wants more",
+                    f"{command[0]} took more than {_overdue(timeout_s, slot)}",
                     command=command,
                     folder=folder,
                     tail=tail_of(log),
@@ -176,20 +307,12 @@ def run_command(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_S)
         check_stop()
-        return Finished(process.returncode, tail_of(log))
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[Any]) -> None:
-    if process.poll() is None:
-        process.kill()
-        process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()
-    _living.discard(process)
+        engine.end()
+    done = Finished(process.returncode, tail_of(log))
+    if done.return_code in _NOT_EXECUTED and done.tail and done.tail[-1].startswith("setpriv: "):
+        raise program.not_started(done.tail[-1].removeprefix("setpriv: "))
+    return done
 
 
 class Session:
@@ -205,15 +328,23 @@ class Session:
         Variables on top of ours.
     start_timeout_s
         Time for its imports, s.
+    slot
+        Whose launcher starts it; None: it runs right here, with our variables.
     """
 
     def __init__(
-        self, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, start_timeout_s: float = 600.0
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        start_timeout_s: float = 600.0,
+        slot: Slot | None = None,
     ) -> None:
-        self.command, self.log = list(command), log
+        self.command, self.log, self.slot = list(command), log, slot
         self._env = dict(env or {})
         self._start_timeout_s = start_timeout_s
-        self._process: subprocess.Popen[Any] | None = None
+        self._engine: _Engine | None = None
         self._buffer = b""
 
     def request(self, message: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
@@ -227,26 +358,31 @@ class Session:
             The run is to stop.
         """
         check_stop()
-        if self._process is None or self._process.poll() is not None:
+        if self._engine is None or self._engine.process.poll() is not None:
             self._restart()
         answer = self._exchange(message, timeout_s)
         if "error" in answer:
             raise EngineError(str(answer["error"]), command=self.command, tail=answer.get("tail", tail_of(self.log)))
         return answer
 
-    def close(self) -> None:
-        """End the worker."""
-        if self._process is not None:
-            _end(self._process)
-            self._process = None
+    @property
+    def _process(self) -> subprocess.Popen[Any]:
+        """The worker that runs, or its launcher."""
+        assert self._engine is not None
+        return self._engine.process
+
+    def close(self, *, asking: bool = False) -> None:
+        """End the worker; `asking` grants it the machine's grace."""
+        if self._engine is not None:
+            self._engine.end(asking=asking)
+            self._engine = None
 
     def _restart(self) -> None:
         self.close()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._buffer = b""
-        self._process = _start(
-            self.command, self.log.parent, self.log, self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        _vacate(self.slot)
+        self._engine = _Program(self.command, self.log.parent, self.log, self._env, self.slot).serve()
         answer = self._read(self._start_timeout_s)
         if "error" in answer:
             self.close()
@@ -254,7 +390,6 @@ class Session:
 
     def _exchange(self, message: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         process = self._process
-        assert process is not None
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -265,7 +400,6 @@ class Session:
 
     def _read(self, timeout_s: float) -> dict[str, Any]:
         process = self._process
-        assert process is not None
         assert process.stdout is not None
         descriptor = process.stdout.fileno()
         deadline = time.monotonic() + timeout_s
@@ -274,9 +408,10 @@ class Session:
                 self.close()
                 check_stop()
             if time.monotonic() > deadline:
-                self.close()
+                self.close(asking=True)
+                check_stop()
                 raise EngineError(
-                    f"no answer within {timeout_s:g} s - raise the time-out in the machine profile if it wants more",
+                    f"no answer within {_overdue(timeout_s, self.slot)}",
                     command=self.command,
                     tail=tail_of(self.log),
                 )
@@ -301,7 +436,6 @@ class Session:
 
     def _raise_death(self) -> None:
         process = self._process
-        assert process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(5.0)
         code = process.returncode
@@ -318,6 +452,20 @@ def session(key: tuple[str, ...], make: Callable[[], Session]) -> Session:
         return _sessions[key]
 
 
+def _vacate(slot: Slot | None) -> None:
+    """End the sessions of a slot with a launcher before it starts something else.
+
+    Slurm gives a step its CPU for as long as the step lives: with an idle session in every slot, a second one, or a
+    command, would wait for ever.
+    """
+    if slot is None or not slot.launcher:
+        return
+    with _lock:
+        idle = [one for one in _sessions.values() if one.slot is not None and one.slot.index == slot.index]
+    for one in idle:
+        one.close()
+
+
 def close_sessions() -> None:
     """End all sessions of this process."""
     with _lock:
@@ -329,3 +477,25 @@ def close_sessions() -> None:
 def worker_command(script: str, python: str | None) -> list[str]:
     """Return the command of a worker script of this folder in an interpreter (null: this one)."""
     return [python or sys.executable, str(Path(__file__).with_name(script))]
+
+
+@contextlib.contextmanager
+def stopping_on_signals() -> Iterator[list[int]]:
+    """End the engines on SIGINT or SIGTERM; the list holds the signal that came. A second one ends this process."""
+    caught: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        if caught:
+            os._exit(128 + number)
+        caught.append(number)
+        stop_engines()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    saved = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in saved.items():
+            signal.signal(number, handler)

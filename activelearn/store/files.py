@@ -100,6 +100,14 @@ def publish_json(path: Path, data: Any) -> bool:  # noqa: ANN401 - JSON
     return publish(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
+def replace_json(path: Path, data: Any) -> None:  # noqa: ANN401 - JSON
+    """Write a JSON document that is no product: the last one counts."""
+    temporary = path.with_name(f".{path.name}.{unique_suffix()}")
+    with disk_errors(path):
+        temporary.write_text(json.dumps(data, indent=1) + "\n")
+        os.replace(temporary, path)
+
+
 def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
     """Read a published JSON document.
 

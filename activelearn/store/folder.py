@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
-import os
 import re
 import shutil
 import time
@@ -26,6 +24,7 @@ from activelearn.errors import StoreError
 from activelearn.frames import Frames, pack, unpack
 from activelearn.records import Plan, Record, Seconds, Task
 from activelearn.store.files import (
+    HOST,
     disk_errors,
     is_whole,
     publish_json,
@@ -33,10 +32,12 @@ from activelearn.store.files import (
     read_json,
     read_meta,
     read_npz,
+    replace_json,
     unique_suffix,
     unpack_file,
 )
 from activelearn.store.locks import Claim
+from activelearn.store.submission import Submissions
 
 R = TypeVar("R", bound=Record)
 #: How the names of our temporary files end: host-pid-uuid (see :func:`~activelearn.store.files.unique_suffix`).
@@ -56,6 +57,7 @@ class Folder(ABC):
         self.folder = folder.absolute()
         self._plans: dict[Path, Plan] = {}
         self._results: dict[Path, Record] = {}
+        self.submissions = Submissions(self.folder)
 
     # --- what a kind of folder says of itself ---------------------------------------------------------------------
 
@@ -188,13 +190,25 @@ class Folder(ABC):
         """Return the (not yet acquired) claim of a task."""
         return Claim(self.folder / "claims" / f"{iteration:03d}-{station}-{task.id}.json")
 
+    def turn(self, name: str) -> Claim:
+        """Return the (not yet acquired) claim of what only one process may do at a time."""
+        return Claim(self.folder / "claims" / f"turn-{name}.json")
+
     def record_failure(self, station: str, iteration: int, task: Task, session: str, message: str) -> int:
         """Record an infrastructure failure; return how often the task has failed in this session."""
-        folder = self.folder / "failures"
-        name = f"{iteration:03d}-{station}-{task.id}"
-        record = {"session": session, "time": time.time(), "message": message}
+        folder, name = self.folder / "failures", f"{iteration:03d}-{station}-{task.id}"
+        record = {"session": session, "task": task.id, "host": HOST, "time": time.time(), "message": message}
         publish_json(folder / f"{name}.{unique_suffix()}.json", record)
         return sum(read_json(path)["session"] == session for path in folder.glob(f"{name}.*.json"))
+
+    def failures_of(self, station: str, iteration: int, session: str) -> dict[str, list[dict[str, Any]]]:
+        """Return the infrastructure failures of a station in one session, oldest first, by the task's id."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for path in (self.folder / "failures").glob(f"{iteration:03d}-{station}-*.json"):
+            record = {**read_json(path), "file": str(path)}
+            if record["session"] == session and "task" in record:
+                found.setdefault(record["task"], []).append(record)
+        return {task: sorted(records, key=lambda record: record["time"]) for task, records in found.items()}
 
     def failures(self, iteration: int) -> list[dict[str, Any]]:
         """Return all infrastructure failures of an iteration."""
@@ -243,10 +257,7 @@ class Folder(ABC):
 
     def save_machine(self, machine: Machine) -> None:
         """Leave the machine profile for workers that know only the folder."""
-        temporary = self.folder / f".machine.{unique_suffix()}"
-        with disk_errors(self.folder):
-            temporary.write_text(json.dumps(machine.model_dump(mode="json"), indent=1))
-            os.replace(temporary, self.folder / "machine.yaml")  # a profile is not a product: the last one counts
+        replace_json(self.folder / "machine.yaml", machine.model_dump(mode="json"))
 
     def seconds(self, station: str, iteration: int, spans: Sequence[tuple[float, float]], until: float) -> Seconds:
         """Return where the time of a station went.

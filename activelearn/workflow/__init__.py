@@ -6,7 +6,8 @@ calls the functions of the plain loop. The LaunchPad only schedules; whatever it
 
 from activelearn.workflow.drive import run_local, run_study
 from activelearn.workflow.firetasks import MAX_DETOURS, Decide, Gather, RunChunk, advance, build_workflow
-from activelearn.workflow.launchpads import EmbeddedLaunchPad
+from activelearn.workflow.launchpads import EmbeddedLaunchPad, SharedLaunchPad, connect
+from activelearn.workflow.submit import submit
 
 __all__ = [
     "MAX_DETOURS",
@@ -14,8 +15,11 @@ __all__ = [
     "EmbeddedLaunchPad",
     "Gather",
     "RunChunk",
+    "SharedLaunchPad",
     "advance",
     "build_workflow",
+    "connect",
     "run_local",
     "run_study",
+    "submit",
 ]

@@ -2,48 +2,92 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from fireworks import FireTaskBase, Firework, FWAction, LaunchPad, Workflow, explicit_serialize
 
 from activelearn import loop, study
-from activelearn.config import Machine, load_machine
+from activelearn.config import LIGHT, Machine, load_machine
+from activelearn.engines.process import close_sessions, stopping_on_signals
 from activelearn.errors import ActiveLearnError, TaskFailed
 from activelearn.loop import Part, Step
+from activelearn.records import Task
 from activelearn.store import Folder, Store, StudyStore, disk_errors
 from activelearn.store.study import ONCE
-from activelearn.tasks import carry_out, frozen_plan, gather
-from activelearn.workflow.launchpads import EmbeddedLaunchPad
+from activelearn.store.submission import Submissions
+from activelearn.tasks import Attempts, Station, carry_out, frozen_plan, gather, refuse, turn
+from activelearn.workflow.launchpads import EmbeddedLaunchPad, database_id
+from activelearn.workflow.queues import queue_keys
 
-#: How often a gather Firework asks again for what is pending before it gives up.
-MAX_DETOURS: Final = 3
+#: Rounds of detours in a row that left as much pending as they found, before a gather gives up.
+MAX_DETOURS: Final = 5
 
 
 class _StationTask(FireTaskBase):  # type: ignore[misc]
     """What the Firetasks share: the campaign folder, and how an error leaves."""
 
     required_params: Final = ["folder", "iteration", "part"]
-    optional_params: Final = ["station", "chunk", "detours"]
+    optional_params: Final = ["station", "chunk", "detours", "pending"]
+    #: FireWorks gives it; there is none in offline mode.
+    launchpad: LaunchPad | None = None
 
-    def run_task(self, fw_spec: dict[str, Any]) -> FWAction:  # noqa: ARG002 - all is in the parameters
+    def run_task(self, fw_spec: dict[str, Any]) -> FWAction | None:  # noqa: ARG002 - all is in the parameters
+        launchpad = self.launchpad
+        if isinstance(launchpad, EmbeddedLaunchPad):
+            try:
+                return self._in(launchpad.store)
+            except ActiveLearnError as error:
+                launchpad.error = error  # the driver in this process raises it; no traceback through the rocket
+                return FWAction(defuse_workflow=True)
         folder = Path(self["folder"])
-        launchpad = getattr(self, "launchpad", None)  # FireWorks gives it; there is none in offline mode
-        try:
-            with disk_errors(folder):
-                opened = launchpad.store if isinstance(launchpad, EmbeddedLaunchPad) else None
-                store = opened or _open(folder, self["part"])
-                return self.act(
-                    store, step_of(store, self["iteration"], self["part"]), load_machine(folder / "machine.yaml")
-                )
-        except ActiveLearnError as error:
-            if not isinstance(launchpad, EmbeddedLaunchPad):
+        if launchpad is not None and not _is_meant(folder, launchpad):
+            return FWAction(
+                stored_data={"ended": f"{folder} is not (or no longer) worked on from here"},
+                exit=True,
+                defuse_workflow=True,
+            )
+        with stopping_on_signals() as caught:
+            try:
+                return self._in(None)
+            except ActiveLearnError as error:
+                if caught:
+                    self._leave(launchpad)
+                if isinstance(error, TaskFailed) and isinstance(self, Gather):
+                    _open(folder, self["part"]).submissions.stop(str(error))
                 raise
-            launchpad.error = error  # the driver in this process raises it; no traceback through the rocket
-            return FWAction(defuse_workflow=True)
+
+    def _in(self, store: Folder | None) -> FWAction | None:
+        folder = Path(self["folder"])
+        with disk_errors(folder):
+            opened = store or _open(folder, self["part"])
+            step = step_of(opened, self["iteration"], self["part"])
+            return self.act(opened, step, load_machine(folder / "machine.yaml"))
+
+    def _leave(self, launchpad: LaunchPad | None) -> NoReturn:
+        """End this worker, and have its Firework ready for another one: the queue or the user asked us to stop."""
+        close_sessions()
+        if launchpad is not None:
+            with contextlib.suppress(Exception):  # a lost one is found by its ping: activelearn doctor
+                launchpad.rerun_fw(self.fw_id)
+        os._exit(143)  # FireWorks would take any exception for a failure of the task, and go on with the next
 
     def act(self, store: Folder, step: Step, machine: Machine) -> FWAction | None:  # noqa: ARG002
         raise TypeError(f"{type(self).__name__} is not a Firetask of its own")
+
+    @property
+    def _is_shared(self) -> bool:
+        return self.launchpad is not None and not isinstance(self.launchpad, EmbeddedLaunchPad)
+
+    def _attempts(self, store: Folder) -> Attempts:
+        """Return how failures count: of the submission on a cluster, of this process otherwise."""
+        submission = store.submissions.current()
+        if not self._is_shared or submission is None:
+            return Attempts()
+        return Attempts(submission.token, elsewhere=True, avoid_host=self.get("detours", 0) % 2 == 1)
 
 
 @explicit_serialize
@@ -53,7 +97,8 @@ class RunChunk(_StationTask):
     def act(self, store: Folder, step: Step, machine: Machine) -> None:
         """Open the iteration if it is not, and carry out the chunk."""
         _begin(store, step, machine)
-        carry_out(loop.STATIONS[self["station"]], store, step.iteration, machine, chunk=self["chunk"])
+        station = loop.STATIONS[self["station"]]
+        carry_out(station, store, step.iteration, machine, chunk=self["chunk"], attempts=self._attempts(store))
 
 
 @explicit_serialize
@@ -61,20 +106,61 @@ class Gather(_StationTask):
     """Seal a station, or ask again for what its chunks left pending."""
 
     def act(self, store: Folder, step: Step, machine: Machine) -> FWAction | None:
-        """Seal the station; parents that fizzled leave tasks pending, which a bounded detour takes up."""
+        """Seal the station; what failed, or was lost with a worker, is asked for again in bounded detours."""
         _begin(store, step, machine)
-        station, tried = loop.STATIONS[self["station"]], self.get("detours", 0)
+        station = loop.STATIONS[self["station"]]
         plan = frozen_plan(station, store, step.iteration, machine)
-        if store.is_sealed(station.name, step.iteration) or not (pending := store.pending(plan)):
+        if pending := store.pending(plan):
+            self._give_up(station, store, step, machine, pending)
+            pending = store.pending(plan)
+        if not pending:
             gather(station, store, step.iteration, machine)
             return None
-        if tried >= MAX_DETOURS:
-            raise TaskFailed(
-                f"{len(pending)} tasks of {station.name} in iteration {step.iteration} are still pending after {tried} "
-                f"more rounds, such as {pending[0].id} - see failures/ in {store.folder} - mend the cause and run again"
-            )
-        again = _station_fireworks(store, step, station.name, plan.n_chunks, parents=[], detours=tried + 1)
+        left = {task.id for task in pending}
+        chunks = [k for k in range(plan.n_chunks) if any(task.id in left for task in plan.chunk(k))]
+        is_stuck = len(pending) >= self.get("pending", len(plan.tasks))
+        again = _station_fireworks(
+            store,
+            step,
+            machine,
+            (station.name, chunks),
+            parents=[],
+            detours=self.get("detours", 0) + 1 if is_stuck else 0,
+            pending=len(pending),
+            is_shared=self._is_shared,
+        )
         return FWAction(detours=[Workflow(again)])
+
+    def _give_up(self, station: Station, store: Folder, step: Step, machine: Machine, pending: list[Task]) -> None:
+        """Refuse what may be refused; raise TaskFailed where a task had all its tries, or nothing moves any more."""
+        attempts = self._attempts(store)
+        failures = store.failures_of(station.name, step.iteration, attempts.session)
+        hopeless = [task for task in pending if len(failures.get(task.id, [])) >= machine.max_attempts]
+        failed = [task for task in hopeless if not refuse(station, store, step.iteration, task, machine.max_attempts)]
+        if failed or self.get("detours", 0) >= MAX_DETOURS:
+            raise TaskFailed(_why_stopped(store, station.name, step.iteration, failed or pending, failures))
+
+
+def _why_stopped(
+    store: Folder, station: str, iteration: int, tasks: list[Task], failures: dict[str, list[dict[str, Any]]]
+) -> str:
+    """Return what keeps a station from ending: the commonest cause, where, and the log."""
+    head = f"{len(tasks)} tasks of {station} in iteration {iteration} could not be done, such as {tasks[0].id}"
+    tail = f"everything else is safe in {store.folder} - mend the cause and submit again"
+    records = [record for task in tasks for record in failures.get(task.id, [])]
+    if not records:
+        return (
+            f"{head}: their workers vanished (walltime? memory?) {MAX_DETOURS} times and no failure was recorded - see "
+            f"the output of the jobs; {tail}"
+        )
+    causes = Counter(record["message"].splitlines()[0] for record in records)
+    cause, n = causes.most_common(1)[0]
+    example = next(record for record in reversed(records) if record["message"].startswith(cause))
+    hosts = sorted({record.get("host", "?") for record in records})
+    return (
+        f"{head}; {len(records)} failures on {', '.join(hosts)}, {n} of them:\n  {cause}\n  log: {example['file']}\n"
+        f"{tail} (walks and labels may be given up with --refuse-failing)"
+    )
 
 
 @explicit_serialize
@@ -87,9 +173,16 @@ class Decide(_StationTask):
             study.write_report(store)
             return
         assert isinstance(store, Store)  # the one or the other
-        loop.close(store, step)
-        if not isinstance(self.launchpad, EmbeddedLaunchPad):  # the local driver starts a fresh one per iteration
-            advance(self.launchpad, store, machine)
+        with turn(store, "decide"):
+            loop.close(store, step)
+            if self._is_shared:  # the local driver starts a fresh one per iteration
+                advance(self.launchpad, store, machine)
+
+
+def _is_meant(folder: Path, launchpad: LaunchPad) -> bool:
+    """Return whether the folder is submitted to this LaunchPad (still)."""
+    current = Submissions(folder).current()
+    return current is not None and current.database == database_id(launchpad)
 
 
 def _open(folder: Path, part: Part) -> Folder:
@@ -105,47 +198,88 @@ def step_of(store: Folder, iteration: int, part: Part) -> Step:
 
 
 def _begin(store: Folder, step: Step, machine: Machine) -> None:
-    if isinstance(store, Store):  # a study was begun before its Workflow was added
+    if not isinstance(store, Store) or step.iteration in store.opened_iterations():
+        return  # a study was begun before its Workflow was added
+    with turn(store, "begin"):
         loop.begin(store, step, machine)
 
 
-def _firework(task: type[_StationTask], store: Folder, step: Step, parents: list[Firework], **more: Any) -> Firework:  # noqa: ANN401
+def _firework(
+    task: type[_StationTask],
+    store: Folder,
+    step: Step,
+    machine: Machine,
+    *,
+    parents: list[Firework],
+    is_shared: bool,
+    **more: Any,  # noqa: ANN401
+) -> Firework:
     station = more.get("station", "decide")
     part = f"-{more['chunk']}" if "chunk" in more else ""
     name = f"{_name(step)} {station} {task.__name__.lower()}{part}"
-    spec = {"_add_launchpad_and_fw_id": True, "_category": station}
+    kind = station if task is RunChunk else LIGHT
+    spec: dict[str, Any] = {"_add_launchpad_and_fw_id": True, "_category": machine.category(kind)}
     if task is Gather:
         spec["_allow_fizzled_parents"] = True
+    if is_shared:  # one folder for all: a worker leaves none behind for each of thousands of Fireworks
+        spec["_launch_dir"] = str(store.folder / "launches")
+        if (place := machine.place_name(kind)) is not None:
+            spec["_queueadapter"] = queue_keys(machine.places[place].queue)
     parameters = {"folder": str(store.folder), "iteration": step.iteration, "part": step.part, **more}
     return Firework(task(parameters), spec=spec, name=name, parents=parents)
 
 
 def _station_fireworks(
-    store: Folder, step: Step, station: str, n_chunks: int, parents: list[Firework], *, detours: int = 0
+    store: Folder,
+    step: Step,
+    machine: Machine,
+    work: tuple[str, list[int]],
+    *,
+    parents: list[Firework],
+    is_shared: bool,
+    **more: Any,  # noqa: ANN401
 ) -> list[Firework]:
+    """Return the Fireworks of a station: a chunk each, and the gather that waits for them."""
+    station, numbers = work
+    detours = {"detours": more["detours"]} if "detours" in more else {}
     chunks = [
-        _firework(RunChunk, store, step, parents, station=station, chunk=k)
-        for k in range(n_chunks if station != "select" else 0)
+        _firework(
+            RunChunk,
+            store,
+            step,
+            machine,
+            parents=parents,
+            is_shared=is_shared,
+            station=station,
+            chunk=k,
+            **detours,
+        )
+        for k in numbers
     ]
-    return [*chunks, _firework(Gather, store, step, chunks or parents, station=station, detours=detours)]
+    seal = _firework(
+        Gather, store, step, machine, parents=chunks or parents, is_shared=is_shared, station=station, **more
+    )
+    return [*chunks, seal]
 
 
 def _name(step: Step) -> str:
     return "study" if step.part == "study" else f"iter-{step.iteration:03d}"
 
 
-def build_workflow(store: Folder, step: Step, machine: Machine) -> Workflow:
+def build_workflow(store: Folder, step: Step, machine: Machine, *, is_shared: bool = False) -> Workflow:
     """Return the Workflow of one iteration (or of the final models, or of a study).
 
     Each station is n chunks and a gather; the last Firework decides. The specs carry the folder, the iteration, the
-    station and the chunk, and nothing that could grow: task ids, arrays and settings stay in the campaign folder.
+    station and the chunk, and nothing that could grow: task ids, arrays and settings stay in the campaign folder. For a
+    shared LaunchPad they also say what the batch system is asked for.
     """
     fireworks: list[Firework] = []
     for station in step.stations:
         frozen = store.plan(station.name, step.iteration)  # of an interrupted run
         n_chunks = frozen.n_chunks if frozen is not None else machine.n_chunks(station.name)
-        fireworks += _station_fireworks(store, step, station.name, n_chunks, parents=fireworks[-1:])
-    fireworks.append(_firework(Decide, store, step, fireworks[-1:]))
+        work = (station.name, list(range(n_chunks if station.name != "select" else 0)))
+        fireworks += _station_fireworks(store, step, machine, work, parents=fireworks[-1:], is_shared=is_shared)
+    fireworks.append(_firework(Decide, store, step, machine, parents=fireworks[-1:], is_shared=is_shared))
     whose = store.latest_campaign() if isinstance(store, Store) else store.settings(step.iteration)
     return Workflow(fireworks, name=f"{whose.name} {_name(step)}", metadata=_metadata(store, step))
 
@@ -159,7 +293,8 @@ def advance(launchpad: LaunchPad, store: Store, machine: Machine) -> bool:
     step = loop.next_step(store)
     if step is None:
         return False
-    add_once(launchpad, enter(store, step, machine), step, machine)
+    place = enter(store, step, machine)
+    add_once(launchpad, place, step, machine)
     return True
 
 
@@ -169,11 +304,18 @@ def enter(store: Store, step: Step, machine: Machine) -> Folder:
         return store
     loop.begin(store, step, machine)
     step.place.save_machine(machine)
+    step.place.submissions.follow(store.submissions)
     return step.place
+
+
+def wanted(place: Folder, step: Step) -> dict[str, Any]:
+    """Return the query for the Workflow of a step; one that was ended before (defused, archived) does not count."""
+    query = {f"metadata.{key}": value for key, value in _metadata(place, step).items()}
+    return {**query, "state": {"$nin": ["DEFUSED", "ARCHIVED", "COMPLETED"]}}
 
 
 def add_once(launchpad: LaunchPad, place: Folder, step: Step, machine: Machine) -> None:
     """Add the Workflow of a step, unless the LaunchPad has it."""
-    query = {f"metadata.{key}": value for key, value in _metadata(place, step).items()}
-    if launchpad.workflows.find_one(query) is None:
-        launchpad.add_wf(build_workflow(place, step, machine))
+    if launchpad.workflows.find_one(wanted(place, step)) is None:
+        is_shared = not isinstance(launchpad, EmbeddedLaunchPad)
+        launchpad.add_wf(build_workflow(place, step, machine, is_shared=is_shared))

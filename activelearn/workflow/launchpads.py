@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import uuid
+from pathlib import Path
 from typing import Any, Final
 
 import fireworks.core.launchpad
+import pymongo
+import pymongo.errors
+import yaml
 from fireworks import LaunchPad
 
 from activelearn.errors import ActiveLearnError, ConfigError
 from activelearn.store import Folder
 
 _QUIET: Final = "CRITICAL"
+#: How long a server may take to answer before it counts as unreachable.
+ANSWER_S: Final = 5.0
+#: Keys of a my_launchpad.yaml; those of TLS stand in mongoclient_kwargs (the ssl_* of old FireWorks are passed over).
+_KEYS: Final = frozenset({"host", "name", "port", "username", "password", "authsource", "uri_mode"}) | frozenset(
+    {"mongoclient_kwargs", "logdir", "strm_lvl", "user_indices", "wf_user_indices"}
+)
 
 
 class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
@@ -48,3 +60,110 @@ class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
 
     def ping_launch(self, launch_id: int, ptime: Any = None, checkpoint: Any = None) -> None:  # noqa: ANN401
         """Do nothing: the heartbeat thread would race with completion (mongomock is not atomic there)."""
+
+
+class SharedLaunchPad(LaunchPad):  # type: ignore[misc]
+    """The LaunchPad of a cluster, in a MongoDB; FireWorks' own but for two things.
+
+    Ids are read from the document *after* the increment: a store that does not isolate the read of the document before
+    it from other writers hands out an id twice. And whatever loads one from a file gets one of this kind.
+    """
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> SharedLaunchPad:
+        """Return the LaunchPad that a dictionary (of my_launchpad.yaml) describes."""
+        known = {key: value for key, value in d.items() if key in _KEYS}
+        return cls(**known)
+
+    @property
+    def identity(self) -> str:
+        """Where it is: host, port and database, without a word of how one gets in."""
+        return identity(self.host, self.port, self.name, uri_mode=self.uri_mode)
+
+    def get_new_fw_id(self, quantity: int = 1) -> int:
+        """Return the first of `quantity` ids of Fireworks that nobody else gets."""
+        return self._new_id("next_fw_id", quantity)
+
+    def get_new_launch_id(self) -> int:
+        """Return the id of a launch that nobody else gets."""
+        return self._new_id("next_launch_id", 1)
+
+    def _new_id(self, counter: str, quantity: int) -> int:
+        after = self.fw_id_assigner.find_one_and_update(
+            {}, {"$inc": {counter: quantity}}, return_document=pymongo.ReturnDocument.AFTER
+        )
+        if after is None:
+            raise ValueError(f"{self.identity}: an empty database - give `activelearn submit` again, it makes it anew")
+        return int(after[counter]) - quantity
+
+    def prepare(self) -> None:
+        """Initialise the database if it is empty; one in use is left alone."""
+        if self.fw_id_assigner.find_one() is None and self.workflows.find_one() is None:
+            self.reset("", require_password=False)
+        self.db.activelearn.update_one({"_id": "database"}, {"$setOnInsert": {"uuid": uuid.uuid4().hex}}, upsert=True)
+
+
+def database_id(launchpad: LaunchPad) -> str | None:
+    """Return the identity of a LaunchPad's database, by whatever name it is reached; a dropped one has none."""
+    found = launchpad.db.activelearn.find_one({"_id": "database"})
+    return None if found is None else str(found["uuid"])
+
+
+def identity(host: str, port: int | None, name: str, *, uri_mode: bool) -> str:
+    """Return host, port and database of a LaunchPad; user and password of a URI are left out."""
+    if uri_mode:
+        host = re.sub(r"^[\w+]+://(.*@)?", "", host).split("?")[0].rstrip("/").split("/")[0]
+        return f"{host}/{name}"
+    return f"{host}:{port or 27017}/{name}"
+
+
+def connect(path: Path) -> SharedLaunchPad:
+    """Return the LaunchPad of a my_launchpad.yaml whose server answers.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file, it is no LaunchPad's, the server does not answer or lets us not in. Credentials are in
+        no message.
+    """
+    described = _described(path)
+    where = identity(
+        str(described["host"]), described.get("port"), described["name"], uri_mode=bool(described.get("uri_mode"))
+    )
+    patience = {"serverSelectionTimeoutMS": int(1000 * ANSWER_S), **(described.get("mongoclient_kwargs") or {})}
+    try:
+        launchpad = SharedLaunchPad.from_dict({"strm_lvl": _QUIET, **described, "mongoclient_kwargs": patience})
+        launchpad.connection.admin.command("ping")
+        launchpad.fw_id_assigner.find_one()
+    except pymongo.errors.OperationFailure as error:  # it answers, and says no
+        said = (error.details or {}).get("codeName", "refused")
+        raise ConfigError(
+            f"{path}: {where} lets us not in ({said}) - wanted a user who may read and write that database - mend "
+            "username, password and authsource in it"
+        ) from None
+    except pymongo.errors.PyMongoError as error:
+        raise ConfigError(
+            f"{path}: no answer from {where} within {ANSWER_S:g} s ({type(error).__name__}) - wanted a MongoDB that "
+            "this machine reaches - start it, or mend host and port (a firewall? TLS?)"
+        ) from None
+    except (TypeError, ValueError) as error:
+        what = f"not a LaunchPad's ({type(error).__name__})"
+        raise ConfigError(f"{path}: {what} - wanted host, port and name - activelearn machine --init slurm") from None
+    return launchpad
+
+
+def _described(path: Path) -> dict[str, Any]:
+    made = "activelearn machine --init slurm writes one"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file - wanted the my_launchpad.yaml of FireWorks - {made}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:  # its text is not quoted: a password may be in it
+        raise ConfigError(
+            f"{path}: cannot be read ({type(error).__name__}) - wanted the my_launchpad.yaml of FireWorks - {made}"
+        ) from None
+    if not isinstance(found, dict) or not found.get("host") or not found.get("name"):
+        raise ConfigError(f"{path}: no host or no name - wanted the my_launchpad.yaml of FireWorks - {made}")
+    if unknown := sorted(key for key in map(str, found) if key not in _KEYS and not key.startswith("ssl")):
+        raise ConfigError(f"{path}: unknown {', '.join(unknown)} - wanted the keys of FireWorks' LaunchPad - {made}")
+    return found

@@ -1,0 +1,67 @@
+"""``activelearn submit``, and FireWorks' own ``rlaunch`` and ``qlaunch`` with their known faults cured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from activelearn.cli import (
+    CampaignArgument,
+    FolderOption,
+    MachineOption,
+    accept_changed,
+    app,
+    driving,
+    inputs,
+    refuse_problems,
+)
+
+LaunchPadOption = Annotated[Path, typer.Option("-l", "--launchpad", help="FireWorks' my_launchpad.yaml.")]
+_THEIRS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@app.command()
+def submit(
+    campaign: CampaignArgument,
+    launchpad: LaunchPadOption,
+    folder: FolderOption = None,
+    machine: MachineOption = "local",
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="A changed campaign takes effect from the next iteration on.")
+    ] = False,
+    move: Annotated[bool, typer.Option("--move", help="Leave another LaunchPad it was submitted to.")] = False,
+) -> None:
+    """Add a campaign to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest. Again: it goes on."""
+    chosen, profile, place = inputs(campaign, folder, machine, None)
+    refuse_problems(chosen, profile, place)
+    from activelearn.store import Store
+    from activelearn.workflow import connect
+    from activelearn.workflow import submit as add
+
+    pad = connect(launchpad)
+    store = Store.create(place, chosen)
+    with driving(store):
+        accept_changed(store, chosen, accept=accept_changes)
+        said = add(store, profile, pad, move=move)
+    print(f"campaign {chosen.name}: {said}\nfolder {place}")
+    file = launchpad.absolute()
+    print(f"workers:  activelearn rlaunch -l {file} rapidfire     or a queue's: activelearn qlaunch -r -l {file} ...")
+    print(f"look at it:  activelearn status {place}     what is wrong:  activelearn doctor -l {file}")
+
+
+@app.command(context_settings=_THEIRS)
+def rlaunch(context: typer.Context) -> None:
+    """FireWorks' rlaunch (same options), with ids that no two workers share."""
+    from activelearn.workflow.worker import rlaunch as theirs
+
+    raise typer.Exit(theirs(context.args))
+
+
+@app.command(context_settings=_THEIRS)
+def qlaunch(context: typer.Context) -> None:
+    """FireWorks' qlaunch (same options), with ids that no two workers share."""
+    from activelearn.workflow.worker import qlaunch as theirs
+
+    raise typer.Exit(theirs(context.args))

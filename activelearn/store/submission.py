@@ -1,0 +1,94 @@
+"""What a folder knows of the LaunchPad that its campaign was submitted to, and why the campaign stopped there.
+
+``submitted.json`` names the one LaunchPad whose Fireworks may work in the folder (no credentials: host and database):
+Fireworks of another one, or of before `activelearn run` took over, find that they are not meant and end quietly.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from activelearn.store.files import read_json, replace_json
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One submission of a folder.
+
+    Parameters
+    ----------
+    launchpad
+        Host and database, as the one who submitted reaches it.
+    database
+        Identity of the database itself: another one after it was dropped.
+    token
+        Identity: failures of infrastructure are counted from one submission to the next.
+    time
+        Unix time, s.
+    """
+
+    launchpad: str
+    database: str
+    token: str
+    time: float
+
+
+class Submissions:
+    """The submission of a folder, and its stop.
+
+    Parameters
+    ----------
+    folder
+        Of a campaign or a study.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._submitted = folder / "submitted.json"
+        self._stopped = folder / "stopped.json"
+
+    def current(self) -> Submission | None:
+        """Return the submission that holds, or None if the folder is not submitted."""
+        found = _read(self._submitted)
+        return None if found is None else Submission(**found)
+
+    def submit(self, launchpad: str, database: str) -> Submission:
+        """Note a submission; one that goes on (same database, not stopped) stays as it is."""
+        now = self.current()
+        if now is not None and now.database == database and self.stop_message() is None:
+            return now
+        now = Submission(launchpad, database, uuid.uuid4().hex[:12], time.time())
+        replace_json(self._submitted, asdict(now))
+        self._stopped.unlink(missing_ok=True)
+        return now
+
+    def follow(self, other: Submissions) -> None:
+        """Be submitted as another folder is: a study as its campaign."""
+        if (now := other.current()) is not None:
+            replace_json(self._submitted, asdict(now))
+
+    def withdraw(self) -> Submission | None:
+        """End the submission; return the one that held. Its Fireworks end quietly from now on."""
+        now = self.current()
+        self._submitted.unlink(missing_ok=True)
+        self._stopped.unlink(missing_ok=True)
+        return now
+
+    def stop(self, message: str) -> None:
+        """Note why the campaign stopped; the next submission takes it away."""
+        replace_json(self._stopped, {"message": message, "time": time.time()})
+
+    def stop_message(self) -> str | None:
+        """Return why the campaign stopped, or None if it has not."""
+        found = _read(self._stopped)
+        return None if found is None else str(found["message"])
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return dict(read_json(path))
+    except FileNotFoundError:
+        return None

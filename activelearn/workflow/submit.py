@@ -1,0 +1,75 @@
+"""Submitting a campaign to a shared LaunchPad; workers (`rlaunch`, `qlaunch`) do the rest."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from activelearn import loop
+from activelearn.config import Machine
+from activelearn.errors import ConfigError
+from activelearn.store import Folder, Store
+from activelearn.workflow.firetasks import add_once, enter, wanted
+from activelearn.workflow.launchpads import SharedLaunchPad, database_id
+
+#: Of a Firework that no worker will take up by itself.
+_ENDED: Final = ("FIZZLED", "DEFUSED")
+
+
+def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: bool = False) -> str:
+    """Add the Workflow of what comes next to a LaunchPad, once; return in a sentence what was done.
+
+    A second submission adds nothing. After the database was lost, the Workflow is built anew from the products of the
+    folder. A campaign that stopped on failures goes on: what fizzled is run again, and failures count anew.
+
+    Parameters
+    ----------
+    store
+        The campaign folder, its lease held.
+    machine
+        Chunks, categories and queue settings.
+    launchpad
+        Where to; an empty database is initialised.
+    move
+        Leave another LaunchPad that the folder was submitted to; its Fireworks end quietly.
+
+    Raises
+    ------
+    ConfigError
+        The folder is submitted to another LaunchPad.
+    """
+    launchpad.prepare()
+    database = database_id(launchpad)
+    assert database is not None  # just prepared
+    before = store.submissions.current()
+    if before is not None and before.database != database and before.launchpad != launchpad.identity and not move:
+        raise ConfigError(
+            f"{store.folder}: was submitted to {before.launchpad} - wanted one LaunchPad a folder - submit there, or "
+            f"leave it for {launchpad.identity} with --move (its Fireworks end quietly then)"
+        )
+    store.save_machine(machine)
+    submission = store.submissions.submit(launchpad.identity, database)
+    step = loop.next_step(store)
+    if step is None:
+        end = loop.verdict(store)
+        return f"nothing left to do: {end.message if end else 'the campaign has ended'}"
+    place = enter(store, step, machine)
+    if (found := launchpad.workflows.find_one(wanted(place, step))) is None:
+        add_once(launchpad, place, step, machine)
+        again = "" if before is None else " anew, from the products of the folder"
+        return f"{_what(place, step)} added to {launchpad.identity}{again}"
+    if submission != before and (n := _run_again(launchpad, found)):
+        return f"{_what(place, step)} goes on at {launchpad.identity}: {n} failed Fireworks run again"
+    return f"{_what(place, step)} is at {launchpad.identity} already; nothing added"
+
+
+def _what(place: Folder, step: loop.Step) -> str:
+    name = {"loop": f"iteration {step.iteration}", "final": "the final training", "study": "glass and benchmarks"}
+    return f"{name[step.part]} of {place.folder.name if step.part != 'study' else place.folder.parent.name}"
+
+
+def _run_again(launchpad: SharedLaunchPad, workflow: dict[str, Any]) -> int:
+    """Have the fizzled Fireworks of a Workflow run again; return how many there were."""
+    fizzled = launchpad.get_fw_ids({"fw_id": {"$in": workflow["nodes"]}, "state": {"$in": list(_ENDED)}})
+    for fw_id in fizzled:
+        launchpad.rerun_fw(fw_id)
+    return len(fizzled)
