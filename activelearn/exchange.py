@@ -202,6 +202,11 @@ def import_labels(
 def _one_identity(path: Path, kind: str, identity: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Return the identity that holds for all files, or refuse a file that names another one."""
     own = read_npz(path)[1].get("reference") if kind == "npz" and path.is_file() else None
+    if own is not None and (not isinstance(own, dict) or own.get("sha256") != identity_sha256(own)):
+        raise ConfigError(  # the checksum becomes part of a file's name
+            f"{path}: its reference does not have the checksum that it names - wanted a file as activelearn labels "
+            "export writes it - have it exported again"
+        )
     if own is not None and identity is not None and own["sha256"] != identity["sha256"]:
         raise ConfigError(
             f"{path}: labelled by {name_of(own)}, sha256 {own['sha256'][:12]}, not by {name_of(identity)}, "
@@ -348,16 +353,18 @@ def _read_deepmd(path: Path) -> Iterator[Read]:
 
 def _read_set(system: Path, folder: Path) -> Iterator[Read]:
     kinds = (system / "type_map.raw").read_text().split() if (system / "type_map.raw").is_file() else []
-    coordinates = np.load(folder / "coord.npy").astype(np.float64)
+    coordinates = np.load(folder / "coord.npy", allow_pickle=False).astype(np.float64)
     n = len(coordinates)
     found: dict[str, NDArray[np.float64] | None] = {
-        name: np.load(folder / f"{name}.npy").astype(np.float64) if (folder / f"{name}.npy").is_file() else None
+        name: np.load(path, allow_pickle=False).astype(np.float64)
+        if (path := folder / f"{name}.npy").is_file()
+        else None
         for name in ("box", "energy", "force", "virial")
     }
     is_periodic = found["box"] is not None and not (system / "nopbc").is_file()
     types = np.loadtxt(system / "type.raw", dtype=int, ndmin=1)[None, :].repeat(n, axis=0)
     if (folder / "real_atom_types.npy").is_file():  # deepmd/npy/mixed: each frame has its own composition
-        types = np.load(folder / "real_atom_types.npy")
+        types = np.load(folder / "real_atom_types.npy", allow_pickle=False)
 
     def row(name: str, k: int, *shape: int) -> NDArray[np.float64] | None:
         values = found[name]

@@ -184,6 +184,7 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
             p99 = "-" if e.force_p99 is None else f"{e.force_p99:.4f}"
             numbers = f"{e.force_rmse:.4f} | {e.force_mae:.4f} | {p99} | {e.energy_rmse_meV_per_atom:.2f}"
             lines.append(f"| {m.index} | {e.n_frames} | {numbers} | {m.n_steps} | {m.sha256[:16]}... |")
+    lines += ["", *(f"- {line}" for line in ensemble.resumed)] if ensemble.resumed else []
     lines += ["", "## Iterations", "", "| iteration | verdict | data set |", "|---|---|---|"]
     for record in iterations:
         why = record.selection.why if record.selection is not None else "initial data"

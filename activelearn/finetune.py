@@ -62,13 +62,12 @@ def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Mach
     train, held_out = store.dataset(last), store.held_out(last)
     if not held_out:
         raise ConfigError(f"{store.folder}: has no held-out frames - wanted initial.held_out_fraction above 0")
-    file = to / "potential.yaml"
+    file, slot = to / "potential.yaml", Slot(machine, to / "logs")
     if not (to / f"{how.name}.model").is_file():
-        mace.finetune(python, how, train, held_out, to)
+        mace.finetune(python, how, train, held_out, to, slot)
     label = store.campaign(last).label.reference
     declared = {"functional": label.functional, "includes_dispersion": label.labels_include_dispersion}
     after = _calculator(to / f"{how.name}.model", python, how, declared)
-    slot = Slot(machine, to / "logs")
     before = _calculator(how.foundation, python, how, declared)
     errors = {name: _force_rmse(one, held_out, slot) for name, one in (("before", before), ("after", after))}
     settings = after.model_dump(mode="json", exclude_defaults=True)

@@ -225,6 +225,9 @@ class Member(Record):
     n_steps: int
     attempts: int = Field(default=1, description="Trainings it took: all but the last diverged.")
     learning_rate_factor: float = Field(default=1.0, description="On the start of the learning rate, after divergence.")
+    resumed_from: tuple[int, ...] = Field(
+        default=(), description="Steps at which a killed training went on from a checkpoint: not bit for bit."
+    )
     held_out: Errors | None = None
     by_composition: dict[str, Errors] = Field(default={}, description="Held-out errors by formula of the cell.")
     compressed: str | None = None
@@ -244,6 +247,15 @@ class Ensemble(Record):
         """Held-out force RMSE, averaged over the members, eV/Å."""
         values = [member.held_out.force_rmse for member in self.members if member.held_out is not None]
         return sum(values) / len(values) if values else None
+
+    @property
+    def resumed(self) -> tuple[str, ...]:
+        """One line for each member whose training was killed and went on from a checkpoint."""
+        return tuple(
+            f"training of member {m.index} resumed from step {', '.join(map(str, m.resumed_from))}, not bit for bit"
+            for m in self.members
+            if m.resumed_from
+        )
 
 
 class Seconds(Record):

@@ -226,6 +226,10 @@ def status_table(found: dict[str, Any]) -> None:
     for work in found["at_work"]:
         if not work["is_sealed"]:
             console.print(f"at work: iteration {work['iteration']} {work['station']} {work['done']}/{work['total']}")
+    if found["submitted_to"]:
+        console.print(f"submitted to {found['submitted_to']}", soft_wrap=True)
+    for stop in filter(None, [found["stopped"], *(study["stopped"] for study in found["studies"])]):
+        console.print(f"STOPPED: {stop}", soft_wrap=True)
     if found["message"] and not found["converged"]:  # else the last line above has said it
         console.print(found["message"], soft_wrap=True)
 
@@ -236,6 +240,7 @@ def _notes(row: dict[str, Any]) -> list[str]:
         *(f"start {line}" for line in row["not_relaxed"]),
         *(f"initial trajectory {name}: {ended}" for name, ended in row["initial_failed"].items()),
         *(f"{n} refused: {reason}" for reason, n in row["refused"].items()),
+        *row["resumed"],
     ]
 
 

@@ -65,6 +65,8 @@ def as_dict(store: Store) -> dict[str, Any]:
         "state": "ended" if step is None else {"loop": "open", "final": "final models", "study": "study"}[step.part],
         "converged": end.converged if end is not None else None,
         "message": end.message if end is not None else None,
+        "submitted_to": (submission := store.submissions.current()) and submission.launchpad,
+        "stopped": store.submissions.stop_message(),
         "next": None if step is None else {"iteration": step.iteration, "part": step.part},
         "at_work": [vars(p) for p in progress(store)] if step is not None else [],
         "studies": [study_as_dict(StudyStore(path.parent)) for path in sorted(store.folder.glob("study-*/study.yaml"))],
@@ -80,6 +82,7 @@ def study_as_dict(place: StudyStore) -> dict[str, Any]:
         "name": place.study.name,
         "folder": str(place.folder),
         "state": "ended" if study.is_done(place, place.study) else "open",
+        "stopped": place.submissions.stop_message(),
         "at_work": [vars(p) for p in progress(place) if not p.is_sealed],
         "glasses": [{**glass.model_dump(), "stamp": glass.stamp} for glass in glasses.glasses] if glasses else [],
         "results": [result.model_dump() for result in board.results] if board is not None else [],
@@ -131,6 +134,7 @@ def _iteration(record: Iteration) -> dict[str, Any]:
             for formula in ensemble.members[0].by_composition
         },
         "trained_in": ensemble.trained_in,
+        "resumed": list(ensemble.resumed) if ensemble.trained_in == record.index else [],
         "seconds": {
             name: {
                 "wall": s.wall,

@@ -238,8 +238,8 @@ class _Work:
         if n_failures >= most:
             raise TaskFailed(
                 f"{name} task {task.id} failed {n_failures} times on infrastructure; everything else is safe in "
-                f"{self.store.folder} - mend the cause and give the same command again (walks and labels may be given "
-                f"up with --refuse-failing). The last time:\n{error}"
+                f"{self.store.folder} - mend the cause and give the same command again "
+                f"({self.store.consent.next_step()}). The last time:\n{error}"
             ) from error
         with self.lock:
             self.queue.append(task)
@@ -258,7 +258,7 @@ class _Work:
 
 def refuse(station: Station, store: Folder, iteration: int, task: Task, n_failures: int) -> bool:
     """Give up a task that infrastructure keeps killing, if the user consented; return whether."""
-    if not (store.has_consent and station.name in REFUSABLE):
+    if station.name not in REFUSABLE or not store.consent.note(f"{iteration:03d}-{station.name}-{task.id}"):
         return False
     meta = {"refused": f"infrastructure failed {n_failures} times", "started": 0.0, "finished": 0.0}
     store.publish_product(station.name, iteration, task.id, {}, meta)

@@ -6,15 +6,22 @@ moments and the step count begin anew, the learning rate falls again from ``lear
 fixed when a campaign begins; other networks start cold. The final models always start cold.
 
 A training that diverges is physics, not infrastructure: the member is trained anew with a lower learning rate.
+
+A killed training starts from zero. With ``checkpoints`` of the machine profile it goes on from the last one instead,
+for trainings longer than a walltime: the member says from which steps, and its model is no longer bit for bit that of
+an undisturbed run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn.config import Campaign
-from activelearn.engines import deepmd
+from activelearn.engines import checkpoints, deepmd
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames, write_deepmd
 from activelearn.records import Ensemble, Errors, Labelling, Member, Selection, Task
 from activelearn.store import Store
+from activelearn.store.files import unique_suffix
 from activelearn.tasks import Station
 
 log = logging.getLogger(__name__)
@@ -191,18 +199,62 @@ def training_data(campaign: Campaign, store: Store, station: str, up_to: int, sl
     return sorted(path for path in folder.iterdir() if path.is_dir()), float(json.loads((folder / _BOUND).read_text()))
 
 
+def _checkpoints(store: Store) -> Path:
+    """Return where trainings keep their checkpoints: beside the products, for scratch may be one node's own disk."""
+    return store.folder / "checkpoints"
+
+
+def _tries(campaign: Campaign, store: Store, station: str, task: Task) -> Path:
+    """Return the folder of the tries of one training: the same member on the same data with the same settings."""
+    up_to = task.parameters["up_to"]
+    data = store.result("label", up_to, Labelling).dataset_sha256
+    content = [task.model_dump(mode="json"), campaign.train.model_dump(mode="json"), data]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return _checkpoints(store) / f"{up_to:03d}-{station}-{task.id}-{digest[:12]}"
+
+
+Trial = tuple[int, deepmd.TrainingRun, Path, str | None]
+
+
+def _anew(campaign: Campaign, task: Task, folder: Path) -> Iterator[Trial]:
+    """Yield what is tried, in turn: number, training, folder and the checkpoint in it to go on from (none)."""
+    for attempt, training in enumerate(attempts(campaign, task), 1):
+        place = folder / f"attempt-{attempt}"
+        place.mkdir()
+        yield attempt, training, place, None
+
+
+def _resumed(campaign: Campaign, task: Task, tries: Path, slot: Slot) -> Iterator[Trial]:
+    """Yield the same from where a killed training has left off; what it has left goes when it is taken over."""
+    left = checkpoints.left_by(tries, slot) or checkpoints.Left(attempt=1)
+    folder = tries / unique_suffix()
+    for attempt, training in enumerate(attempts(campaign, task), 1):
+        if attempt < left.attempt:
+            continue
+        place = folder / f"attempt-{attempt}"
+        place.mkdir(parents=True)
+        restart = left.take_over(place) if attempt == left.attempt else None
+        for old in tries.iterdir():
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+        if restart is not None:
+            log.warning("train %s goes on from %s (remove %s to start it anew)", task.id, restart, tries)
+        yield attempt, replace(training, checkpoints=True), place, restart
+
+
 def _trained(
     campaign: Campaign, store: Store, station: str, task: Task, folder: Path, slot: Slot
 ) -> tuple[Member, dict[str, Curve], dict[str, Any]]:
     """Train, freeze, test and publish one model; return it as a member, its learning curve, and the curve's columns."""
     held_out = store.held_out(task.parameters["up_to"])
     systems, bound = training_data(campaign, store, station, task.parameters["up_to"], slot)
-    for attempt, training in enumerate(attempts(campaign, task), 1):
-        place = folder / f"attempt-{attempt}"
-        place.mkdir()
+    trials = _anew(campaign, task, folder)
+    if slot.machine.checkpoints:
+        trials = _resumed(campaign, task, _tries(campaign, store, station, task), slot)
+    for attempt, training, place, restart in trials:
         setting = _setting(campaign, store, training, systems)
         start = store.folder / task.inputs[0] if training.warm else None
-        frozen = deepmd.train_member(place, setting, slot, start_from=start, largest_loss=bound)
+        frozen = deepmd.train_member(place, setting, slot, start_from=start, largest_loss=bound, restart=restart)
         predicted = deepmd.evaluate(place, frozen, held_out, slot) if frozen is not None else []
         if frozen is not None and all(np.isfinite(part.forces).all() for part in predicted if part.forces is not None):
             break
@@ -210,7 +262,7 @@ def _trained(
         log.warning("train %s diverged from learning rate %.3g (%d of %d)", task.id, rate, attempt, MAX_ATTEMPTS)
     else:
         raise _diverged(task)
-    columns, curve = deepmd.learning_curve(place / "lcurve.out")
+    columns, curve = deepmd.learning_curve(place / deepmd.CURVE)
     model, sha256 = store.publish_model(frozen)
     member = Member(
         index=task.parameters["index"],
@@ -220,10 +272,14 @@ def _trained(
         n_steps=training.n_steps,
         attempts=attempt,
         learning_rate_factor=training.learning_rate_factor,
+        resumed_from=checkpoints.resumed_from(place),
         held_out=errors(predicted, held_out),
         by_composition=errors_by_composition(predicted, held_out),
     )
-    return member, {"learning_curve": curve}, {"learning_curve_columns": columns}
+    meta: dict[str, Any] = {"learning_curve_columns": columns}
+    if member.resumed_from:
+        meta["resumed_from"] = list(member.resumed_from)
+    return member, {"learning_curve": curve}, meta
 
 
 def _diverged(task: Task) -> ConfigError:
@@ -256,6 +312,7 @@ def _members(store: Store, station: str, iteration: int) -> tuple[Member, ...]:
 
 def gather(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
     """Seal the ensemble that the next iteration explores with."""
+    shutil.rmtree(_checkpoints(store), ignore_errors=True)
     members = _members(store, "train", iteration)
     if not members:
         last = store.result("train", iteration - 1, Ensemble)
@@ -310,6 +367,7 @@ def _compressed(campaign: Campaign, store: Store, iteration: int, member: Member
 
 def gather_final(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
     """Seal the ensemble that is exported."""
+    shutil.rmtree(_checkpoints(store), ignore_errors=True)
     last = store.result("train", iteration, Ensemble)
     members = _members(store, "final", iteration) or last.members
     return Ensemble(iteration=iteration, trained_in=last.trained_in, type_map=campaign.type_map, members=members)

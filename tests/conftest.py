@@ -5,6 +5,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from campaigns import SMALL, TINY, run_plain
+from cluster.servers import Missing, MongoServer, SlurmCluster
 from hypothesis import settings
 
 from activelearn.config import Machine, load_campaign
@@ -71,3 +72,25 @@ def undisturbed(tmp_path_factory):
     """The tiny campaign through the plain loop, two slots: (Store, End). Nobody may write into it."""
     folder = tmp_path_factory.mktemp("undisturbed")
     return run_plain(folder / "campaign", TINY, Machine(slots=2, **SMALL))
+
+
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory):
+    """A MongoDB wire-protocol server of our own: a MongoServer. A test that kills it restarts it."""
+    try:
+        server = MongoServer(tmp_path_factory.mktemp("mongo"))
+    except Missing as missing:
+        pytest.skip(str(missing))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    """A Slurm of our own, which this machine plays: a SlurmCluster."""
+    try:
+        node = SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    except Missing as missing:
+        pytest.skip(str(missing))
+    yield node
+    node.stop()

@@ -266,7 +266,7 @@ def presets(tmp_path, monkeypatch):
     (tmp_path / "params" / "train" / "fast.yaml").write_text(
         "n_steps: 100\ndescriptor: {rcut: 5.0, neuron: [4, 8]}\nprefactors: {force: [10.0, 1.0]}\n"
     )
-    monkeypatch.setattr(config.reading, "shipped", lambda name: tmp_path / name)
+    monkeypatch.setattr(config.files, "shipped", lambda name: tmp_path / name)
 
 
 def test_a_preset_is_taken_and_single_keys_override_it(presets):

@@ -54,7 +54,9 @@ def test_every_command_it_names_exists(command):
     assert help_of(command)
 
 
-@pytest.mark.parametrize("option", ["--accept-changes", "--refuse-failing", "--machine", "--slots", "--json", "--to"])
+@pytest.mark.parametrize(
+    "option", ["--accept-changes", "--refuse-infrastructure-failures", "--machine", "--slots", "--json", "--to"]
+)
 def test_every_option_it_names_exists(option):
     assert option in README
     assert any(option in help_of(command) for command in ("run", "status", "export", "schema"))

@@ -375,13 +375,6 @@ def test_failures_are_counted_by_session(store):
     assert store.failures(0) == []
 
 
-def test_consent_is_recorded(store):
-    assert not store.has_consent
-    store.consent("yes")
-    assert store.has_consent
-    assert read_json(store.folder / "consent.json")["text"] == "yes"
-
-
 def test_sweep_takes_temporaries_and_scratch_and_nothing_else(store, machine):
     kept = [store.folder / ".gitignore", store.folder / "iter-001" / ".hidden", store.folder / "claims" / "c.json"]
     for path in kept:

@@ -164,7 +164,7 @@ def test_past_its_bound_the_campaign_stops_with_a_message_and_the_rest_is_safe(s
     text = str(caught.value)
     assert f"explore task t0 failed 2 times on infrastructure; everything else is safe in {store.folder}" in text
     assert "mend the cause and give the same command again" in text
-    assert "--refuse-failing" in text
+    assert "--refuse-infrastructure-failures" in text
     assert "no licence\n  command: vasp" in text
     assert published(store, toy) == ["t1", "t2"], "failures wait at the end of the queue"
     assert list((store.folder / "claims").iterdir()) == []
@@ -181,7 +181,7 @@ def test_a_new_run_counts_its_attempts_anew(store, monkeypatch):
 
 @pytest.mark.parametrize("name", ["explore", "label"])
 def test_with_consent_such_a_task_is_refused_on_record(store, name):
-    store.consent("yes")
+    store.consent.give(9, "yes")
     toy = Toy(name=name, n_tasks=2, script={"t0": 9 * [fails(EngineError("x"))]})
     toy.plan = lambda *_: [Task(id=f"t{k}", kind="toy", parameters={"k": k, "key": f"key{k}"}) for k in range(2)]
     carry_out(Station(name, toy.plan, toy.run, toy.gather), store, 1, Machine(slots=1, max_attempts=2))
@@ -193,7 +193,7 @@ def test_with_consent_such_a_task_is_refused_on_record(store, name):
 
 
 def test_a_training_is_never_refused(store):
-    store.consent("yes")
+    store.consent.give(9, "yes")
     toy = Toy(name="train", n_tasks=1, script={"t0": 9 * [fails(EngineError("x"))]})
     with pytest.raises(TaskFailed):
         carry_out(toy.station, store, 1, Machine(max_attempts=2))

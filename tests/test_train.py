@@ -1,8 +1,13 @@
 """Train and initial: errors with known answers, when a training is planned, and which trajectories are held out."""
 
 import io
+import os
+import re
+import signal
+import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +20,9 @@ from activelearn import initial, show, status, train
 from activelearn.config import Descriptor, LearningRate, Machine
 from activelearn.engines import deepmd, process
 from activelearn.engines.process import Slot
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import Frames, write_deepmd
-from activelearn.records import Ensemble, Errors, Labelling, Member, Selection, Task
+from activelearn.records import Ensemble, Errors, Iteration, Labelling, Member, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import publish_json
 
@@ -319,6 +324,143 @@ def test_a_member_that_diverged_is_trained_anew_and_the_record_says_so(tmp_path,
     curve = arrays["learning_curve"]
     assert (curve.shape[1], curve[-1, 0]) == (5, 300)
     assert curve[0, 4] == pytest.approx(20.0 * member.learning_rate_factor, rel=0.05)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+LONG = {"n_steps": 1000, "warm": False}
+
+
+def steps_of_checkpoints(store, but_not=(), name="model.ckpt-*.index"):
+    tries = [path for path in store.folder.glob("checkpoints/*/*") if path not in but_not]
+    found = [path.resolve() for one in tries for path in one.glob(f"attempt-1/{name}")]
+    return sorted(int(path.stem.removeprefix("model.ckpt-")) for path in found)
+
+
+def killed_in_the_middle(store, slot, victim):
+    """Start a training and SIGKILL `victim` ("dp" or its "session") at the 2nd checkpoint; return those that are there.
+
+    The link of the newest, which dp sets when that is whole, tells.
+    """
+    failed = []
+
+    def train_it():
+        with pytest.raises(EngineError) as caught:
+            train.run(member_task(**LONG), store, 0, slot)
+        failed.append(str(caught.value))
+
+    old = set(store.folder.glob("checkpoints/*/*"))
+    thread = threading.Thread(target=train_it)
+    thread.start()
+    until, first = time.monotonic() + 120.0, None
+    while time.monotonic() < until:
+        newest = steps_of_checkpoints(store, old, "model.ckpt.meta")
+        first = first or newest
+        if newest != first:
+            break
+        time.sleep(0.01)
+    (worker,) = (session._process.pid for session in process._sessions.values())
+    (child,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+    os.kill({"session": worker, "dp": int(child)}[victim], signal.SIGKILL)
+    thread.join(120.0)
+    assert {"session": "the worker died with return code -9", "dp": "ended with return code -9"}[victim] in failed[0]
+    return steps_of_checkpoints(store, old)
+
+
+@pytest.mark.engines
+def test_a_killed_training_goes_on_from_its_last_checkpoint_and_the_record_says_so(tmp_path, campaign, keeping):
+    """Killed twice; the second time the newest checkpoint is damaged, and the one before it is taken."""
+    slot = Slot(Machine(name="test", checkpoints=True), keeping.logs)
+    store = trainable(tmp_path, campaign)
+    first = killed_in_the_middle(store, slot, "dp")
+    assert len(first) >= 2
+    assert all(step % 100 == 0 and 0 < step < 1000 for step in first)
+    (old,) = store.folder.glob("checkpoints/*/*")
+    second = killed_in_the_middle(store, slot, "session")
+    assert not old.exists(), "its checkpoint was taken over"
+    assert second[0] in first[-2:], "the last that was whole: SIGKILL may have come while one was written"
+    (newest,) = store.folder.glob(f"checkpoints/*/*/attempt-1/model.ckpt-{second[-1]}.data-*")
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+
+    train.run(member_task(**LONG), store, 0, slot)
+    arrays, meta = store.read_product("train", 0, "member-0")
+    member = Member.model_validate(meta["member"])
+    assert meta["resumed_from"] == list(member.resumed_from) == [second[0], second[-2]]
+    assert (member.n_steps, member.attempts, member.random_seed) == (1000, 1, 33)
+    (log,) = store.folder.glob("checkpoints/*/*/attempt-1/dp-train.log")
+    trained = [int(step) for step in re.findall(r"Batch +(\d+): trn", log.read_text())]
+    assert trained == list(range(second[-2], 1001, 20)), "steps before the checkpoint are not done again"
+    curve = arrays["learning_curve"]
+    assert curve[:, 0].tolist() == list(range(0, 1001, 20)), "no step is there twice, none is missing"
+    assert (np.diff(curve[:, 4]) <= 0).all(), "the learning rate goes on"
+    assert curve[curve[:, 0] >= second[0], 1].max() < 0.5 * curve[0, 1], "and so do the weights"
+
+
+def test_status_says_which_models_are_not_bit_for_bit(store):
+    labelling(store, 0, 10)
+    members = tuple(
+        Member(index=k, random_seed=1, model=f"m/{k}.pb", sha256="0", n_steps=1, resumed_from=(400, 700) if k else ())
+        for k in range(2)
+    )
+    ensemble = Ensemble(iteration=0, trained_in=0, type_map=("Cu",), members=members)
+    record = Iteration(
+        index=0, campaign_sha256="0", ensemble=ensemble, labelling=store.result("label", 0, Labelling),
+        versions={}, seconds={}, products={},
+    )  # fmt: skip
+    line = "training of member 1 resumed from step 400, 700, not bit for bit"
+    assert show._notes(status._iteration(record)) == [line]
+    passed_on = record.model_copy(update={"index": 1})
+    assert show._notes(status._iteration(passed_on)) == [], "said once, where they were trained"
+
+
+@pytest.mark.engines
+def test_with_every_checkpoint_damaged_the_training_starts_anew(tmp_path, campaign, keeping):
+    slot = Slot(Machine(name="test", checkpoints=True), keeping.logs)
+    store = trainable(tmp_path, campaign)
+    task = member_task(n_steps=100, warm=False)
+    left = train._tries(store.campaign(0), store, "train", task) / "killed" / "attempt-2"
+    left.mkdir(parents=True)
+    for suffix in ("index", "meta", "data-00000-of-00001"):
+        (left / f"model.ckpt-50.{suffix}").write_bytes(b"half of it")
+    train.run(task, store, 0, slot)
+    arrays, meta = store.read_product("train", 0, "member-0")
+    member = Member.model_validate(meta["member"])
+    assert "resumed_from" not in meta
+    assert (member.resumed_from, member.attempts) == ((), 2), "the first attempt had diverged before the kill"
+    assert arrays["learning_curve"][0, 0] == 0
+
+
+def test_checkpoints_of_other_data_or_settings_are_not_taken(tmp_path, campaign):
+    """A campaign that was set back trains the same member on something else."""
+    store = trainable(tmp_path, campaign)
+    task, settings = member_task(), store.campaign(0)
+    here = train._tries(settings, store, "train", task)
+    assert train._tries(settings, store, "train", task) == here
+    slower = settings.train.model_copy(update={"learning_rate": LearningRate(start=1e-4)})
+    others = {
+        train._tries(settings.model_copy(update={"train": slower}), store, "train", task),
+        train._tries(settings, store, "final", task),
+        train._tries(settings, store, "train", member_task(n_steps=601)),
+    }
+    store.sealed("label", 0).unlink()
+    again = Store.open(store.folder)
+    again.seal("label", 0, store.result("label", 0, Labelling).model_copy(update={"dataset_sha256": "1"}))
+    others.add(train._tries(settings, again, "train", task))
+    assert len(others) == 4
+    assert here not in others
+
+
+def test_when_the_ensemble_is_sealed_its_checkpoints_go(store, campaign):
+    labelling(store, 0, 10)
+    labelling(store, 1, 10)
+    passed(store)
+    store.freeze_plan("train", 1, train.plan(campaign, store, 1), 1)
+    (store.folder / "checkpoints" / "001-train-member-0" / "x").mkdir(parents=True)
+    train.gather(campaign, store, 1)
+    assert not (store.folder / "checkpoints").exists()
 
 
 # --- sel ----------------------------------------------------------------------------------------------------------

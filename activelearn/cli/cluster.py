@@ -11,8 +11,10 @@ from activelearn.cli import (
     CampaignArgument,
     FolderOption,
     MachineOption,
+    RefuseOption,
     accept_changed,
     app,
+    consented,
     driving,
     inputs,
     refuse_problems,
@@ -31,6 +33,7 @@ def submit(
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="A changed campaign takes effect from the next iteration on.")
     ] = False,
+    refuse: RefuseOption = None,
     move: Annotated[bool, typer.Option("--move", help="Leave another LaunchPad it was submitted to.")] = False,
 ) -> None:
     """Add a campaign to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest. Again: it goes on."""
@@ -44,6 +47,7 @@ def submit(
     store = Store.create(place, chosen)
     with driving(store):
         accept_changed(store, chosen, accept=accept_changes)
+        consented(store, refuse)
         said = add(store, profile, pad, move=move)
     print(f"campaign {chosen.name}: {said}\nfolder {place}")
     file = launchpad.absolute()

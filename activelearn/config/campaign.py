@@ -13,7 +13,7 @@ from activelearn.config.exploring import Initial, System
 from activelearn.config.glass import Glass
 from activelearn.config.labelling import Label
 from activelearn.config.potential import Potential
-from activelearn.config.section import Name, Section
+from activelearn.config.section import Element, Name, Section
 from activelearn.config.selecting import Select, Stop
 from activelearn.config.stages import Explore, Stage
 from activelearn.config.training import FinalModels, Train
@@ -25,7 +25,7 @@ class Campaign(Section):
     name: Name
     description: str = ""
     random_seed: NonNegativeInt = 1
-    type_map: tuple[str, ...] = Field(min_length=1, description="Elements, in the order of the models' types.")
+    type_map: tuple[Element, ...] = Field(min_length=1, description="Elements, in the order of the models' types.")
     initial: Initial
     explore: Explore
     select: Select = Select()

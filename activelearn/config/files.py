@@ -25,6 +25,11 @@ def preset_names(section: str) -> list[str]:
     return sorted(path.stem for path in (shipped("params") / section).glob("*.yaml"))
 
 
+def preset_file(section: str, name: str) -> Path | None:
+    """Return the file of a preset of ``params/<section>/``, or None; a name with a path in it is no preset's."""
+    return shipped("params") / section / f"{name}.yaml" if name in preset_names(section) else None
+
+
 def absolute(value: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
     """Return the absolute path if `value` names a file that is there; anything else as it stands."""
     if not isinstance(value, str) or not ("/" in value or Path(value).suffix):

@@ -13,12 +13,14 @@ from activelearn.config.section import Element, Section
 Title = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ()._+-]*$", max_length=60)]
 #: One LAMMPS line: what would start a second command, or put anything anywhere, is refused.
 Line = Annotated[str, Field(pattern=r"^[^\n\r&;$`]+$")]
+#: The path of a model, as it stands in a LAMMPS input: no line of its own in it.
+ModelPath = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
 
 
 class DeePMDModels(Section):
     """One frozen DeePMD model, or an ensemble of which the first drives and all give the force deviation."""
 
-    models: tuple[str, ...] = Field(min_length=1, description="Frozen models (.pb).")
+    models: tuple[ModelPath, ...] = Field(min_length=1, description="Frozen models (.pb).")
     sha256: tuple[str, ...] = Field(default=(), description="Of the models; filled in when a potential is read.")
     window: tuple[PositiveFloat, PositiveFloat] | None = Field(
         default=None, description="Trust window (f_lo, f_hi) of an ensemble (eV/Å); null: deviations are not judged."

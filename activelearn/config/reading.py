@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from activelearn.config.campaign import Campaign
-from activelearn.config.files import absolute, merged, preset_names, read_yaml, shipped
+from activelearn.config.files import absolute, merged, preset_file, preset_names, read_yaml, shipped
 from activelearn.config.labelling import Label
 from activelearn.config.machine import Machine
 from activelearn.config.messages import nearest, validated
@@ -36,8 +36,7 @@ def find_campaign(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path.absolute()
-    preset = shipped("params") / "campaign" / f"{name_or_path}.yaml"
-    if preset.is_file():
+    if preset := preset_file("campaign", str(name_or_path)):
         return preset
     if path.suffix in {".yaml", ".yml"} or path.is_dir():
         raise ConfigError(f"{path}: no such file - wanted a campaign's YAML - write one with: activelearn init")
@@ -102,10 +101,8 @@ def load_label(name_or_path: str | Path) -> Label:
     ConfigError
         There is no such preset or file, or it says something else.
     """
-    path = Path(name_or_path)
-    if not path.is_file():
-        path = shipped("params") / "label" / f"{name_or_path}.yaml"
-    if not path.is_file():
+    path = _given_or_preset("label", name_or_path)
+    if path is None:
         hint = nearest(str(name_or_path), preset_names("label"))
         raise ConfigError(f"label {name_or_path}: neither a YAML file nor a preset - {hint} - see params/label/")
     data = read_yaml(path)
@@ -118,16 +115,19 @@ def load_label(name_or_path: str | Path) -> Label:
     return Label.model_validate(found)
 
 
+def _given_or_preset(section: str, name_or_path: str | Path) -> Path | None:
+    path = Path(name_or_path)
+    return path if path.is_file() else preset_file(section, str(name_or_path))
+
+
 def _checksum(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def load_machine(name_or_path: str | Path = "local") -> Machine:
     """Read a machine profile from a YAML path or a preset's name."""
-    path = Path(name_or_path)
-    if not path.is_file():
-        path = shipped("params") / "machine" / f"{name_or_path}.yaml"
-    if not path.is_file():
+    path = _given_or_preset("machine", name_or_path)
+    if path is None:
         hint = nearest(str(name_or_path), preset_names("machine"))
         raise ConfigError(f"machine {name_or_path}: neither a YAML file nor a preset - {hint} - see params/machine/")
     machine = validated(Machine, read_yaml(path), str(path))
@@ -160,8 +160,8 @@ def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: AN
 
 
 def _with_preset(section: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    path = shipped("params") / section / f"{given['preset']}.yaml"
-    if not path.is_file():
+    path = preset_file(section, str(given["preset"]))
+    if path is None:
         hint = nearest(str(given["preset"]), preset_names(section))
         raise ConfigError(
             f"{where}: {section}.preset: unknown preset {given['preset']!r} - {hint} - see params/{section}/"

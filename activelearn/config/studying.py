@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from activelearn.config.benchmark import Benchmark, Cited
-from activelearn.config.files import absolute, merged, preset_names, read_yaml, shipped
+from activelearn.config.files import absolute, merged, preset_file, preset_names, read_yaml, shipped
 from activelearn.config.glass import Glass, Series
 from activelearn.config.labelling import Reference
 from activelearn.config.messages import nearest, validated
@@ -56,8 +56,8 @@ def find(section: str, name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path.absolute()
-    preset = shipped("params") / section / f"{name_or_path}.yaml"
-    if not preset.is_file():
+    preset = preset_file(section, str(name_or_path))
+    if preset is None:
         hint = nearest(str(name_or_path), preset_names(section))
         raise ConfigError(
             f"{section} {name_or_path}: neither a YAML file nor a preset - {hint} - see params/{section}/"

@@ -18,13 +18,13 @@ def ask(
     **request: Any,  # noqa: ANN401 - JSON
 ) -> dict[str, Any]:
     """Return the answer of the slot's session to one job; see ``ase_worker.py``; it may take as long as a label."""
-    key = ("reference", reference.python or "", reference.calculator or "", str(slot.index))
+    key = ("reference", reference.python or "", reference.calculator or "", *slot.key)
 
     def make() -> Session:
         log = slot.logs / f"session-reference-{slot.index}.log"
         # LAMMPS as a library finds MPI and its plugins only where these variables stand when Python starts.
-        env = library_environment(reference.python) if reference.package == "lammps" else {}
-        return Session(worker_command("ase_worker.py", reference.python), log=log, env=env)
+        env = library_environment(reference.python, slot) if reference.package == "lammps" else {}
+        return Session(worker_command("ase_worker.py", reference.python), log=log, env=env, slot=slot)
 
     message = {
         "job": job,

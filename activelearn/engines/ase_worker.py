@@ -23,6 +23,7 @@ import importlib.metadata
 import importlib.util
 import json
 import runpy
+import select
 import signal
 import threading
 import time
@@ -231,17 +232,22 @@ def answer(request, load=load):
     return {**out, "started": started, "finished": time.time()}
 
 
-def watch_parent(parent):
-    """End this process when its parent is gone (kill -9 of the driver)."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
+def watch_driver(parent):
+    """End this process when the driver is gone (kill -9), also in the middle of a job.
+
+    Under a launcher such as srun the parent lives on; but then nobody holds the other end of standard input any more.
+    """
+    requests = select.poll()
+    requests.register(0, 0)  # nothing but a hang-up, which is always reported
+    while os.getppid() == parent and not requests.poll(1000):
+        pass
     os._exit(1)
 
 
 def main():
     """Answer requests until standard input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends us
-    threading.Thread(target=watch_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=watch_driver, args=(os.getppid(),), daemon=True).start()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     out.write(json.dumps({"ready": True}) + "\n")

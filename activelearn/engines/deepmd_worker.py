@@ -5,9 +5,10 @@ takes milliseconds: a short training costs 5 s instead of 20, a walk with four m
 child starts from the same pristine state (no TensorFlow session exists before the fork, there is one thread), so a job
 gives the same bits whatever ran before it, and a crash takes only the child.
 
-One JSON object per line in, one per line out: {"job": "dp" | "lammps" | "evaluate", "folder": ..., "log": ..., ...} ->
-{"return_code": n} (negative: killed by that signal). A request with "watch": {"file": ..., "largest": ...} is a
-training; it is ended as soon as a row of that learning curve runs away, and its answer has "diverged": true.
+One JSON object per line in, one per line out: {"job": "dp" | "lammps" | "evaluate" | "checkpoint", "folder": ...,
+"log": ..., ...} -> {"return_code": n} (negative: killed by that signal). A request with "watch": {"file": ...,
+"largest": ...} is a training; it is ended as soon as a row of that learning curve runs away, and its answer has
+"diverged": true.
 """
 
 import os
@@ -62,7 +63,18 @@ def evaluate(request):
     np.savez(request["output"], **out)
 
 
-JOBS = {"dp": dp, "lammps": lammps_input, "evaluate": evaluate}
+def checkpoint(request):
+    """Read all of a checkpoint of dp train, or fail: TensorFlow checks the checksum of every tensor."""
+    import tensorflow as tf
+
+    with open(request["checkpoint"] + ".meta", "rb") as graph:
+        tf.compat.v1.MetaGraphDef.FromString(graph.read())
+    reader = tf.train.load_checkpoint(request["checkpoint"])
+    for name in reader.get_variable_to_shape_map():
+        reader.get_tensor(name)
+
+
+JOBS = {"dp": dp, "lammps": lammps_input, "evaluate": evaluate, "checkpoint": checkpoint}
 
 
 def run_child(request):
@@ -121,6 +133,8 @@ def run_job(request, parent):
     if child == 0:
         run_child(request)
     diverged = False
+    requests = select.poll()
+    requests.register(0, 0)  # nothing but a hang-up: the driver is gone, while a parent such as srun's may live on
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if curve and not diverged and (done or time.monotonic() > curve.look_at) and curve.has_diverged():
@@ -130,9 +144,8 @@ def run_job(request, parent):
         if done:
             code = os.waitstatus_to_exitcode(status)
             return {"return_code": code, "diverged": diverged, "started": started, "finished": time.time()}
-        if os.getppid() != parent:
+        if requests.poll(20) or os.getppid() != parent:
             os._exit(1)
-        select.select([], [], [], 0.02)
 
 
 def preload():

@@ -41,7 +41,7 @@ def run_job(command: Sequence[str], request: Mapping[str, Any], slot: Slot) -> d
     folder.mkdir(parents=True)
     job, result, log = folder / "job.json", folder / "result.json", folder / "worker.log"
     job.write_text(json.dumps(request))
-    done = run_command([*command, str(job)], folder, log=log, timeout_s=slot.machine.label_timeout_s)
+    done = run_command([*command, str(job)], folder, log=log, timeout_s=slot.machine.label_timeout_s, slot=slot)
     if not result.is_file():
         raise EngineError(
             f"the worker ended without a result (return code {done.return_code})",

@@ -241,7 +241,8 @@ def run_input(folder: Path, text: str, slot: Slot) -> int:
         job = {"job": "lammps", "input": "in.lammps"}
         return deepmd.run_job(job, folder, "lammps.out", slot, timeout_s=machine.walk_timeout_s)
     command = [*shlex.split(machine.lammps), "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
-    return run_command(command, folder, log=folder / "lammps.out", timeout_s=machine.walk_timeout_s).return_code
+    log = folder / "lammps.out"
+    return run_command(command, folder, log=log, timeout_s=machine.walk_timeout_s, slot=slot).return_code
 
 
 def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> WalkOutput:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from activelearn.engines.process import run_command
+from activelearn.engines.process import Slot, run_command
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
 
@@ -101,7 +101,9 @@ def command(python: str, how: FineTuning, folder: Path, *, has_stress: bool) -> 
     return [python, "-m", "mace.cli.run_train", *(f"--{key}={value}" for key, value in words.items()), *how.options]
 
 
-def finetune(python: str, how: FineTuning, train: Sequence[Frames], held_out: Sequence[Frames], folder: Path) -> Path:
+def finetune(
+    python: str, how: FineTuning, train: Sequence[Frames], held_out: Sequence[Frames], folder: Path, slot: Slot
+) -> Path:
     """Train a foundation model on labelled frames, or go on where an earlier call was killed.
 
     Parameters
@@ -114,6 +116,8 @@ def finetune(python: str, how: FineTuning, train: Sequence[Frames], held_out: Se
         Labelled Frames; the second for validation only.
     folder
         Where everything is written; the model is ``<folder>/<name>.model``.
+    slot
+        Where it runs.
 
     Raises
     ------
@@ -128,7 +132,7 @@ def finetune(python: str, how: FineTuning, train: Sequence[Frames], held_out: Se
     if any((folder / "mace").rglob("*.pt")):
         words.append("--restart_latest")
     log = folder / "mace.log"
-    done = run_command(words, folder, log=log, timeout_s=how.timeout_s)
+    done = run_command(words, folder, log=log, timeout_s=how.timeout_s, slot=slot)
     model = folder / f"{how.name}.model"
     if done.return_code != 0 or not model.is_file():
         raise EngineError(

@@ -110,7 +110,7 @@ def run(
         (folder / name).unlink(missing_ok=True)
     write_input(folder, pieces, box_A=box_A, tolerance_A=tolerance_A, random_seed=random_seed)
     command = [find(slot.machine) or "packmol", "-i", INPUT]
-    done = run_command(command, folder, log=folder / LOG, timeout_s=slot.machine.walk_timeout_s)
+    done = run_command(command, folder, log=folder / LOG, timeout_s=slot.machine.walk_timeout_s, slot=slot)
     n_atoms = sum(piece.count * len(piece.symbols) for piece in pieces)
     _want_success(folder, done.return_code, f"{n_atoms} atoms, {tolerance_A:g} Å apart, in a box of {box_A:.2f} Å")
     return read_output(folder / OUTPUT, pieces)

@@ -55,7 +55,8 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
     """Return the answer of one run to one job; see ``vasp_worker.py``."""
     settings = _settings(reference)
     command = words(reference)
-    if shutil.which(command[0]) is None:  # custodian's own message would drown it
+    is_here = shutil.which(command[0], path=slot.environment.get("PATH")) is not None
+    if not (is_here or slot.launcher):  # custodian's own message would drown it
         raise EngineError(
             f"{command[0]}: no such program - wanted it on the PATH - see: activelearn check", command=command
         )

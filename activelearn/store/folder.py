@@ -23,6 +23,7 @@ from activelearn.config import Machine
 from activelearn.errors import StoreError
 from activelearn.frames import Frames, pack, unpack
 from activelearn.records import Plan, Record, Seconds, Task
+from activelearn.store.consent import Consent
 from activelearn.store.files import (
     HOST,
     disk_errors,
@@ -58,6 +59,7 @@ class Folder(ABC):
         self._plans: dict[Path, Plan] = {}
         self._results: dict[Path, Record] = {}
         self.submissions = Submissions(self.folder)
+        self.consent = Consent(self.folder)
 
     # --- what a kind of folder says of itself ---------------------------------------------------------------------
 
@@ -213,15 +215,6 @@ class Folder(ABC):
     def failures(self, iteration: int) -> list[dict[str, Any]]:
         """Return all infrastructure failures of an iteration."""
         return [read_json(path) for path in sorted((self.folder / "failures").glob(f"{iteration:03d}-*.json"))]
-
-    def consent(self, text: str) -> None:
-        """Record that the user allows tasks to be refused after infrastructure failures."""
-        publish_json(self.folder / "consent.json", {"text": text, "time": time.time()})
-
-    @property
-    def has_consent(self) -> bool:
-        """Whether the user allows tasks to be refused after infrastructure failures."""
-        return (self.folder / "consent.json").is_file()
 
     def sweep(self, machine: Machine) -> None:
         """Remove what killed runs left behind: temporary files and scratch (call it only with the lease held)."""

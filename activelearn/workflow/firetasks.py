@@ -159,7 +159,7 @@ def _why_stopped(
     hosts = sorted({record.get("host", "?") for record in records})
     return (
         f"{head}; {len(records)} failures on {', '.join(hosts)}, {n} of them:\n  {cause}\n  log: {example['file']}\n"
-        f"{tail} (walks and labels may be given up with --refuse-failing)"
+        f"{tail} ({store.consent.next_step()})"
     )
 
 

@@ -521,14 +521,14 @@ def test_a_walk_that_takes_too_long_is_infrastructure(one_walk_left, tmp_path):
 
 
 def test_walks_that_cannot_be_run_are_given_up_with_recorded_consent(one_walk_left, tmp_path, undisturbed):
-    """--refuse-failing: the walk is out, the pass is judged by the others, and the consent is on record."""
+    """The walk is out, the pass is judged by the others, and the consent is on record."""
     store = one_walk_left
     always = script(tmp_path / "lmp-always", "#!/bin/sh\nkill -SEGV $$\n")
     machine = machine_file(tmp_path / "always.yaml", slots=1, lammps=str(always), max_attempts=1)
-    arguments = ("run", TINY, "--folder", store.folder, "--machine", machine, "--refuse-failing")
+    arguments = ("run", TINY, "--folder", store.folder, "--machine", machine, "--refuse-infrastructure-failures", 1)
     done = cli(*arguments, cwd=tmp_path)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "--refuse-failing" in json.loads((store.folder / "consent.json").read_text())["text"]
+    assert json.loads((store.folder / "consent.json").read_text())["n"] == 1
     record = store.iterations()[-1]
     assert record.selection.counts.walks == 3
     assert record.selection.counts.walked == 33

@@ -1,5 +1,6 @@
 """Commands and sessions: time-outs, missing programs, workers that die, stops, and no orphans after kill -9."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from activelearn.config import Machine
 from activelearn.engines import process
-from activelearn.engines.process import ONE_THREAD, Session, run_command, session, tail_of, worker_command
+from activelearn.engines.process import ONE_THREAD, Session, Slot, run_command, session, tail_of, worker_command
 from activelearn.errors import EngineError, Interrupted
 
 
@@ -85,15 +87,20 @@ def test_a_time_out_kills_and_says_so(tmp_path):
     ("name", "sentence"),
     [
         ("no-such-program", "no-such-program: no such program - wanted it on the PATH - see: activelearn check"),
-        ("noise", "cannot be started"),
+        ("moved", "moved: cannot be started"),
     ],
 )
-def test_a_program_that_is_missing_or_none(tmp_path, monkeypatch, name, sentence):
-    (tmp_path / "noise").write_bytes(b"\x7fELFnot")
-    (tmp_path / "noise").chmod(0o755)
+@pytest.mark.parametrize("has_setpriv", [True, False])
+def test_a_program_that_is_missing_or_none(tmp_path, monkeypatch, name, sentence, has_setpriv):
+    (tmp_path / "moved").write_text("#!/of/a/venv/that/was/moved/bin/python\n")
+    (tmp_path / "moved").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    if not has_setpriv:
+        monkeypatch.setattr(process, "_setpriv", lambda: None)
     with pytest.raises(EngineError, match=sentence):
         run_command([name], tmp_path, log=tmp_path / "log", timeout_s=1)
+    with pytest.raises(EngineError, match=sentence):
+        Session([name], log=tmp_path / "log").request({}, timeout_s=1)
 
 
 def test_the_tail_of_a_long_log(tmp_path):
@@ -128,6 +135,9 @@ for line in sys.stdin:
     if job == "die":
         print("last words", file=sys.stderr, flush=True)
         os.kill(os.getpid(), 9)
+    if job == "deaf":
+        import signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if job == "sleep":
         time.sleep(60)
     if job == "garbage":
@@ -205,6 +215,14 @@ def test_no_answer_in_time_kills_the_worker(worker):
     assert worker.request({"job": "x"}, timeout_s=30)["n"] == 1, "the late answer can never be taken for another's"
 
 
+def test_a_worker_past_its_time_that_ignores_sigterm_dies(worker):
+    worker.slot = Slot(Machine(grace_s=0.3), worker.log.parent)
+    pid = worker.request({"job": "deaf"}, timeout_s=30)["pid"]
+    with pytest.raises(EngineError, match=r"no answer within 0.5 s .* SIGKILL after 0.3 s of grace"):
+        worker.request({"job": "sleep"}, timeout_s=0.5)
+    assert not is_alive(pid)
+
+
 def test_what_is_no_answer_is_an_engine_error(worker):
     with pytest.raises(EngineError, match="not an answer: 'module loaded: intel' - wanted JSON only"):
         worker.request({"job": "garbage"}, timeout_s=30)
@@ -255,19 +273,22 @@ def test_sessions_are_kept_by_their_key_until_closed(tmp_path):
     assert session(("a", "0"), make) is not one
 
 
-@pytest.mark.parametrize("script", ["ase_worker.py"])
-def test_a_killed_driver_leaves_no_orphan(tmp_path, script):
+@pytest.mark.parametrize("launcher", [None, "sh -c '\"$@\"; exit' sh"], ids=["alone", "under a parent that lives on"])
+def test_a_killed_driver_leaves_no_orphan(tmp_path, launcher):
     """kill -9 of the driver, while its worker is idle and while it is in the middle of a job."""
     driver = f"""
         import sys, threading
         from pathlib import Path
-        from activelearn.engines.process import Session, worker_command
-        worker = Session(worker_command({script!r}, None), log=Path({str(tmp_path)!r}) / "log")
+        from activelearn.config import Machine
+        from activelearn.engines.process import Session, Slot, worker_command
+        here = Path({str(tmp_path)!r})
+        slot = Slot(Machine(launcher={launcher!r}), here)
+        worker = Session(worker_command("ase_worker.py", None), log=here / "log", slot=slot)
         cell = [[3, 0, 0], [0, 3, 0], [0, 0, 3]]
         one = {{"symbols": ["Cu"], "positions": [[0, 0, 0]], "cell": cell, "pbc": [True] * 3}}
         request = {{"job": "label", "arguments": {{}}, "structure": one}}
         worker.request({{**request, "calculator": "ase.calculators.emt:EMT"}}, timeout_s=60)
-        print(worker._process.pid, flush=True)
+        print(worker._process.pid, flush=True)  # of the worker or its launcher, which ends after it
         worker.request({{**request, "calculator": sys.argv[1]}}, timeout_s=60)
         threading.Event().wait()
     """
@@ -288,3 +309,216 @@ def test_worker_commands():
     command = worker_command("ase_worker.py", "/opt/other/bin/python")
     assert command[0] == "/opt/other/bin/python"
     assert Path(command[1]).is_file()
+
+
+# --- slots: environment, GPUs, launchers ------------------------------------------------------------------------------
+
+#: A worker of one request, and a command as well: the last line of its output are the variables that it was asked for.
+SHOW = """
+    import json, os, sys
+    print(json.dumps({"ready": True}), flush=True)
+    sys.stdin.readline()
+    print(json.dumps({name: os.environ.get(name) for name in sys.argv[1:]}), flush=True)
+"""
+#: A stand-in for srun: what it starts is no child of the caller's session, and outlives a launcher that is killed.
+LAUNCHER = """
+    import pathlib, signal, subprocess, sys
+    here = pathlib.Path(sys.argv[1])
+    child = subprocess.Popen(sys.argv[2:], start_new_session=True)
+    (here / "child").write_text(str(child.pid))
+    def end(number, frame):
+        (here / "asked").touch()
+        child.kill()
+    signal.signal(signal.SIGTERM, end)
+    sys.exit(child.wait())
+"""
+
+
+def seen(tmp_path, slot, *names, env=None):
+    """Return variables as a program in a slot sees them, once as a command and once as a worker."""
+    command = [*python(SHOW), *names]
+    done = run_command(command, tmp_path, log=tmp_path / "seen", timeout_s=30, env=env, slot=slot)
+    worker = Session(command, log=tmp_path / "log", env=env, slot=slot)
+    found = worker.request({}, timeout_s=30)
+    worker.close()
+    assert found == json.loads(done.tail[-1])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "devices", "growth"),
+    [
+        ({"slots": 4, "gpus": (0, 2)}, ["0", "2", "0", "2"], "true"),
+        ({"slots": 2, "gpus": (3, 1)}, ["3", "1"], None),
+        ({"slots": 3, "gpus": ()}, ["", "", ""], None),
+        ({"slots": 2}, ["7", "7"], "true"),
+        ({"slots": 1}, ["7"], None),
+    ],
+)
+def test_slots_take_turns_on_the_gpus(tmp_path, monkeypatch, settings, devices, growth):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
+    machine = Machine(**settings)
+    names = ("CUDA_VISIBLE_DEVICES", "TF_FORCE_GPU_ALLOW_GROWTH")
+    found = [seen(tmp_path, Slot(machine, tmp_path, index), *names) for index in range(machine.n_slots)]
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in found] == devices
+    assert {one["TF_FORCE_GPU_ALLOW_GROWTH"] for one in found} == {growth}
+    preallocate = Slot(machine, tmp_path).environment.get("XLA_PYTHON_CLIENT_PREALLOCATE")
+    assert preallocate == ("false" if growth else None)
+
+
+def test_the_machine_has_variables_for_every_engine_and_an_engine_has_the_last_word(tmp_path):
+    slot = Slot(Machine(environment={"SITE": "here", "OMP_NUM_THREADS": "4", "BOTH": "machine"}, slots=1), tmp_path)
+    found = seen(tmp_path, slot, "SITE", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BOTH", env={"BOTH": "engine"})
+    assert found == {"SITE": "here", "OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "1", "BOTH": "engine"}
+
+
+def test_a_launcher_stands_before_commands_and_sessions(tmp_path):
+    slot = Slot(Machine(launcher="env 'LAUNCHED=by env'", environment={"A": "1"}, slots=1), tmp_path)
+    assert seen(tmp_path, slot, "LAUNCHED", "A") == {"LAUNCHED": "by env", "A": "1"}
+    assert run_command(["sh", "-c", "exit 3"], tmp_path, log=tmp_path / "l", timeout_s=9, slot=slot).return_code == 3
+    (tmp_path / "worker.py").write_text(WORKER)
+    worker = Session([sys.executable, str(tmp_path / "worker.py")], log=tmp_path / "log", slot=slot)
+    assert worker.request({"job": "x"}, timeout_s=30)["n"] == 1
+    worker.close()
+
+
+def test_a_launcher_that_is_missing_is_named_and_what_it_starts_is_its_own_business(tmp_path):
+    nowhere = Slot(Machine(launcher="no-such-srun --exact"), tmp_path)
+    with pytest.raises(EngineError, match="no-such-srun: no such program - wanted it on the PATH"):
+        run_command(["true"], tmp_path, log=tmp_path / "log", timeout_s=9, slot=nowhere)
+    there = Slot(Machine(launcher="env"), tmp_path)  # the program may be on the nodes only
+    done = run_command(["no-such-program"], tmp_path, log=tmp_path / "log", timeout_s=9, slot=there)
+    assert done.return_code == 127
+    assert "no-such-program" in done.tail[-1]
+
+
+@pytest.mark.parametrize("is_deaf", [False, True])
+def test_past_its_time_a_command_is_asked_and_then_killed(tmp_path, is_deaf):
+    code = f"""
+        import os, signal, sys, time
+        def end(number, frame):
+            print("asked", flush=True)
+            {"" if is_deaf else "sys.exit(0)"}
+        signal.signal(signal.SIGTERM, end)
+        print(os.getpid(), flush=True)
+        while True:
+            time.sleep(60)
+    """
+    slot = Slot(Machine(grace_s=0.5), tmp_path)
+    begin = time.monotonic()
+    with pytest.raises(EngineError, match=r"took more than 1 s .* SIGKILL after 0.5 s of grace") as caught:
+        run_command(python(code), tmp_path, log=tmp_path / "log", timeout_s=1.0, slot=slot)
+    pid, asked = caught.value.tail
+    assert asked == "asked"
+    assert not is_alive(int(pid))
+    assert (time.monotonic() - begin >= 1.5) == is_deaf
+
+
+def test_a_stop_does_not_wait_for_the_grace_of_an_engine_here(tmp_path):
+    slot = Slot(Machine(grace_s=60.0), tmp_path)
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"
+    threading.Timer(1.0, process.stop_engines).start()
+    begin = time.monotonic()
+    with pytest.raises(Interrupted):  # it comes within the grace
+        run_command(python(code), tmp_path, log=tmp_path / "log", timeout_s=0.5, slot=slot)
+    assert time.monotonic() - begin < 5.0
+
+
+@pytest.fixture
+def launched(tmp_path):
+    """A slot whose launcher starts things out of reach, and writes down when it was asked to end them."""
+    (tmp_path / "launcher.py").write_text(textwrap.dedent(LAUNCHER))
+    return Slot(Machine(launcher=f"{sys.executable} {tmp_path}/launcher.py {tmp_path}", grace_s=5.0), tmp_path)
+
+
+def child_of(launched):
+    """Return the process id of what the launcher started, when it has."""
+    file = launched.logs / "child"
+    wait_until(lambda: file.is_file() and file.read_text())
+    return int(file.read_text())
+
+
+@pytest.mark.parametrize("how", ["time-out", "stop"])
+def test_a_launcher_is_asked_to_end_what_it_started(launched, how):
+    if how == "stop":
+        threading.Timer(0.7, process.stop_engines).start()
+    with pytest.raises(EngineError if how == "time-out" else Interrupted):
+        run_command(["sleep", "60"], launched.logs, log=launched.logs / "log", timeout_s=0.7, slot=launched)
+    assert (launched.logs / "asked").exists()
+    assert not is_alive(child_of(launched))
+
+
+def test_a_deaf_launcher_dies_after_the_grace(tmp_path):
+    deaf = "import os, signal, sys; signal.signal(15, signal.SIG_IGN); os.execvp(sys.argv[1], sys.argv[1:])"
+    (tmp_path / "deaf.py").write_text(deaf)
+    slot = Slot(Machine(launcher=f"{sys.executable} {tmp_path}/deaf.py", grace_s=0.5), tmp_path)
+    threading.Timer(0.5, process.stop_engines).start()
+    begin = time.monotonic()
+    with pytest.raises(Interrupted):
+        run_command(["sleep", "60"], tmp_path, log=tmp_path / "log", timeout_s=99, slot=slot)
+    assert 0.9 < time.monotonic() - begin < 5.0
+
+
+def test_a_slot_with_a_launcher_has_one_session_at_a_time(tmp_path):
+    (tmp_path / "worker.py").write_text(WORKER)
+
+    def ask(name, slot):
+        def make():
+            return Session([sys.executable, str(tmp_path / "worker.py")], log=tmp_path / name, slot=slot)
+
+        return session((name, *slot.key), make).request({"job": "x"}, timeout_s=30)["pid"]
+
+    one, other = (Slot(Machine(launcher="env"), tmp_path, index) for index in range(2))
+    pid, elsewhere = ask("deepmd", one), ask("deepmd", other)
+    assert ask("deepmd", one) == pid
+    second = ask("reference", one)
+    assert [is_alive(x) for x in (pid, second, elsewhere)] == [False, True, True]
+    run_command(["true"], tmp_path, log=tmp_path / "log", timeout_s=9, slot=one)
+    assert not is_alive(second)
+    here = Slot(Machine(), tmp_path)
+    pid = ask("deepmd", here)
+    ask("reference", here)
+    run_command(["true"], tmp_path, log=tmp_path / "log", timeout_s=9, slot=here)
+    assert is_alive(pid), "without a launcher nobody has to leave"
+
+
+def test_sessions_of_another_place_are_others(tmp_path):
+    here = Slot(Machine(gpus=()), tmp_path)
+    assert here.key == Slot(Machine(gpus=(), name="other"), tmp_path).key
+    others = (Machine(gpus=(0,)), Machine(gpus=(), launcher="env"), Machine(gpus=(), environment={"A": "1"}))
+    assert len({here.key, *(Slot(other, tmp_path).key for other in others)}) == 4
+
+
+@pytest.mark.skipif(process._setpriv() is None, reason="no setpriv of util-linux")
+@pytest.mark.parametrize("launcher", [None, "LAUNCHER"], ids=["alone", "launched"])
+def test_a_command_does_not_outlive_a_killed_driver(tmp_path, launched, launcher):
+    driver = f"""
+        from pathlib import Path
+        from activelearn.config import Machine
+        from activelearn.engines.process import Slot, run_command
+        here = Path({str(tmp_path)!r})
+        slot = Slot(Machine(launcher={launcher and launched.machine.launcher!r}), here)
+        run_command(["sh", "-c", "echo $$ > pid; exec sleep 60"], here, log=here / "log", timeout_s=99, slot=slot)
+    """
+    parent = subprocess.Popen(python(driver), start_new_session=True)
+    wait_until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text(), 20.0)
+    pid = int((tmp_path / "pid").read_text())
+    assert is_alive(pid)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not is_alive(pid), 2.0)
+
+
+def test_without_setpriv_commands_run_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_setpriv", lambda: None)
+    assert run_command(["sh", "-c", "exit 5"], tmp_path, log=tmp_path / "log", timeout_s=9).return_code == 5
+
+
+@pytest.mark.parametrize("reason", ["busybox: unknown option", None])
+def test_a_setpriv_that_cannot_do_it_is_not_used(tmp_path, monkeypatch, reason):
+    if reason is not None:
+        (tmp_path / "setpriv").write_text(f"#!/bin/sh\necho '{reason}'\nexit 1\n")
+        (tmp_path / "setpriv").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert process._setpriv.__wrapped__() is None

@@ -1,0 +1,108 @@
+"""Checkpoints of `dp train`: what a killed training has left, and how another one goes on from it.
+
+Every try of a training has a folder of its own (a worker that was thought dead may still be writing to the old one), in
+it one ``attempt-<k>`` per learning rate. A new try takes the newest checkpoint of the last attempt over: its three
+files and the learning curve up to there. TensorFlow checks every tensor of it first; a damaged one is passed over for
+the one before, and with none left the attempt starts anew.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from activelearn.engines.deepmd import CURVE, run_job
+from activelearn.engines.process import Slot
+
+log = logging.getLogger(__name__)
+#: What dp train writes for one checkpoint: model.ckpt-<step> and one of these; the index is copied last.
+_PARTS: Final = (".data-00000-of-00001", ".meta", ".index")
+_RESUMED: Final = "resumed.json"
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a killed training has left.
+
+    Parameters
+    ----------
+    attempt
+        The last one that was begun: those before it have diverged.
+    checkpoint
+        Prefix of the newest whole checkpoint of it, or None: it starts anew.
+    """
+
+    attempt: int
+    checkpoint: Path | None = None
+
+    def take_over(self, folder: Path) -> str | None:
+        """Copy the checkpoint to `folder` and note its step there; return its name for ``dp train --restart``."""
+        if self.checkpoint is None:
+            return None
+        step, old = _step(self.checkpoint), self.checkpoint.parent
+        (folder / _RESUMED).write_text(json.dumps([*resumed_from(old), step]))
+        if (old / CURVE).is_file():
+            (folder / CURVE).write_text(_curve_before(step, (old / CURVE).read_text()))
+        (folder / "checkpoint").write_text(f'model_checkpoint_path: "{self.checkpoint.name}"\n')  # freeze reads it
+        for part in _PARTS:
+            shutil.copyfile(f"{self.checkpoint}{part}", folder / f"{self.checkpoint.name}{part}")
+        return self.checkpoint.name
+
+
+def left_by(tries: Path, slot: Slot) -> Left | None:
+    """Return what earlier tries of a training have left in ``tries/*/attempt-<k>``, or None.
+
+    Raises
+    ------
+    EngineError
+        The session that reads the checkpoints died; nothing is known about them then.
+    """
+    attempts = {path: int(path.name.removeprefix("attempt-")) for path in tries.glob("*/attempt-*")}
+    if not attempts:
+        return None
+    last = max(attempts.values())
+    for checkpoint in _newest_first([path for path, k in attempts.items() if k == last]):
+        if _is_whole(checkpoint, slot):
+            return Left(last, checkpoint)
+        log.warning("%s is damaged and passed over", checkpoint)
+    return Left(last)
+
+
+def resumed_from(folder: Path) -> tuple[int, ...]:
+    """Return the steps from which the training in `folder` went on, oldest first; () if it was never interrupted."""
+    path = folder / _RESUMED
+    return tuple(json.loads(path.read_text())) if path.is_file() else ()
+
+
+def _newest_first(folders: list[Path]) -> Iterator[Path]:
+    found = [path.with_suffix("") for folder in folders for path in folder.glob("model.ckpt-*.index")]
+    yield from sorted(found, key=_step, reverse=True)
+
+
+def _step(checkpoint: Path) -> int:
+    found = re.search(r"-(\d+)$", checkpoint.name)
+    assert found is not None  # the name is dp train's
+    return int(found[1])
+
+
+def _is_whole(checkpoint: Path, slot: Slot) -> bool:
+    try:
+        resumed_from(checkpoint.parent)
+    except ValueError:
+        return False
+    job = {"job": "checkpoint", "checkpoint": str(checkpoint)}
+    return run_job(job, checkpoint.parent, "checkpoint.log", slot, timeout_s=slot.machine.label_timeout_s) == 0
+
+
+def _curve_before(step: int, text: str) -> str:
+    """Return the whole rows of a learning curve that come before `step`, under the names of its columns."""
+    names, *rows = text.splitlines()
+    n_columns = len(names.lstrip("# ").split())
+    kept = [row for row in rows if len(words := row.split()) == n_columns and words[0].isdigit()]
+    return "".join(f"{row}\n" for row in [names, *(row for row in kept if int(row.split()[0]) < step)])

@@ -1,0 +1,89 @@
+"""The user's recorded consent to give up walks and labels that infrastructure keeps killing: so many, and no more."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+from activelearn.store.files import publish_json, read_json
+
+
+class Consent:
+    """How many tasks of a campaign may be refused, and which have been.
+
+    Each refusal takes a place of its own, ``refused/<k>.json``, before the product that says "refused" is published:
+    workers that refuse at the same time cannot pass the limit, and a kill in between costs nothing, for the same task
+    finds its place again.
+
+    Parameters
+    ----------
+    folder
+        The campaign folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def give(self, n: int, text: str) -> None:
+        """Record that at most `n` tasks may be refused; the largest number counts, a smaller one changes nothing.
+
+        Parameters
+        ----------
+        n
+            Of the whole campaign, those of earlier runs included.
+        text
+            What the user agreed to.
+        """
+        if n <= self.limit:
+            return
+        record = {"n": n, "text": text, "time": time.time()}
+        if not publish_json(self.folder / "consent.json", record):  # there is one already: this one raises it
+            publish_json(self.folder / f"consent-{n}.json", record)
+
+    @property
+    def limit(self) -> float:
+        """How many tasks may be refused; infinite by a consent without a number (of an older version)."""
+        given = [read_json(path).get("n") for path in self.folder.glob("consent*.json")]
+        return max((math.inf if n is None else float(n) for n in given), default=0.0)
+
+    @property
+    def refused(self) -> list[str]:
+        """Names of the tasks that have a place, in no order of meaning."""
+        return [read_json(path)["task"] for path in (self.folder / "refused").glob("*.json")]
+
+    @property
+    def n_refused(self) -> int:
+        """How many places are taken."""
+        return sum(1 for _ in (self.folder / "refused").glob("*.json"))
+
+    def may_refuse(self) -> bool:
+        """Return whether one more task may be refused."""
+        return self.n_refused < self.limit
+
+    def note(self, task: str) -> bool:
+        """Take a place for `task`, or find the one it has; only then publish its refusal.
+
+        Returns
+        -------
+        bool
+            Whether the task may be refused. False: there is no consent, or its number is used up.
+        """
+        if task in self.refused:
+            return True
+        k = 1
+        while k <= self.limit:
+            path = self.folder / "refused" / f"{k}.json"
+            if not path.is_file() and publish_json(path, {"task": task, "time": time.time()}):
+                return True
+            k += 1
+        return False
+
+    def next_step(self) -> str:
+        """Return what the user may do about a task that keeps failing, beside mending the cause."""
+        if self.limit == 0:
+            return "walks and labels may be given up with --refuse-infrastructure-failures N, at most N of the campaign"
+        return (
+            f"{self.n_refused} walks and labels have been given up, and --refuse-infrastructure-failures "
+            f"{self.limit:g} allows no more; a larger number would"
+        )
