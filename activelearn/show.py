@@ -223,15 +223,24 @@ def status_table(found: dict[str, Any]) -> None:
     held_out_table(console, found["iterations"])
     if found["calibration"] is not None:
         console.print(_calibration_line(found["calibration"]), soft_wrap=True)
-    for work in found["at_work"]:
-        if not work["is_sealed"]:
-            console.print(f"at work: iteration {work['iteration']} {work['station']} {work['done']}/{work['total']}")
+    for line in _closing_lines(found):
+        console.print(line, soft_wrap=True)
+
+
+def _closing_lines(found: dict[str, Any]) -> list[str]:
+    """Return what is going on: work, LaunchPad, stops, the verdict."""
+    lines = [
+        f"at work: iteration {work['iteration']} {work['station']} {work['done']}/{work['total']}"
+        for work in found["at_work"]
+        if not work["is_sealed"]
+    ]
     if found["submitted_to"]:
-        console.print(f"submitted to {found['submitted_to']}", soft_wrap=True)
-    for stop in filter(None, [found["stopped"], *(study["stopped"] for study in found["studies"])]):
-        console.print(f"STOPPED: {stop}", soft_wrap=True)
+        lines.append(f"submitted to {found['submitted_to']}")
+    stops = [found["stopped"], *(study["stopped"] for study in found["studies"])]
+    lines += [f"STOPPED: {stop}" for stop in stops if stop]
     if found["message"] and not found["converged"]:  # else the last line above has said it
-        console.print(found["message"], soft_wrap=True)
+        lines.append(found["message"])
+    return lines
 
 
 def _notes(row: dict[str, Any]) -> list[str]:
