@@ -97,7 +97,7 @@ def benchmark(
         asked = load_benchmark(measured)
         whole = with_cited(
             Study(
-                name=_name(made, chosen) if made is not None else f"{measured}-{chosen[0].slug}",
+                name=_name(made, chosen) if made is not None else f"{Path(measured).stem}-{chosen[0].slug}",
                 random_seed=random_seed,
                 potentials=chosen,
                 glass=made,

@@ -10,6 +10,10 @@
     iter-000/iteration.json      the record of the iteration
     dataset/iter-000.npz, held-out-000.npz
     labels/*.seg   models/*.pb   claims/   failures/   sessions/   lease.json   scratch/
+    submitted.json stopped.json  of a campaign on a LaunchPad (see :mod:`activelearn.store.submission`)
+    consent*.json refused/       what the user allowed to be given up, and what was
+    checkpoints/                 of trainings at work, with machine.checkpoints
+    launches/                    where workers of a LaunchPad stand; empty
     study-<iteration>/           glasses and benchmarks of the final models (see :mod:`activelearn.store.study`)
 """
 

@@ -110,11 +110,9 @@ def database_id(launchpad: LaunchPad) -> str | None:
 
 
 def identity(host: str, port: int | None, name: str, *, uri_mode: bool) -> str:
-    """Return host, port and database of a LaunchPad; user and password of a URI are left out."""
-    if uri_mode:
-        host = re.sub(r"^[\w+]+://(.*@)?", "", host).split("?")[0].rstrip("/").split("/")[0]
-        return f"{host}/{name}"
-    return f"{host}:{port or 27017}/{name}"
+    """Return host, port and database of a LaunchPad; user and password are left out, wherever they were written."""
+    where = re.sub(r"^[\w+]+://", "", host).rpartition("@")[2].split("?")[0].split("/")[0]
+    return f"{where}/{name}" if uri_mode else f"{where}:{port or 27017}/{name}"
 
 
 def connect(path: Path) -> SharedLaunchPad:
