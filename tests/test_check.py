@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 
 from activelearn.check import check
 from activelearn.check import programs as check_module
+from activelearn.check.programs import engine_problems
 from activelearn.config import Machine, load_campaign, parse_campaign
 
 LOCAL = Machine(min_free_disk_GB=0.0)
@@ -294,3 +296,29 @@ def test_a_packing_in_a_box_below_the_cutoff(data, tmp_path):
     (line,) = problems(data, tmp_path)
     assert line.startswith("explore.systems.1: ")
     assert "a box of 4.73 Å - wanted at least 5 Å (initial.min_height_A, else the cutoff) - raise n_atoms" in line
+
+
+@pytest.mark.parametrize(
+    ("launcher", "variables", "sentence"),
+    [
+        ("no-such-srun --exact", {}, "machine.launcher: no program 'no-such-srun' on the PATH"),
+        ("srun --exact", {}, r"machine.launcher: srun, but this is no Slurm allocation \(SLURM_JOB_ID is not set\)"),
+        ("srun --exact", {"SLURM_JOB_ID": "1"}, "machine.slots: null, and the allocation has no number of tasks"),
+        ("srun --exact", {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2"}, None),
+        ("env", {}, None),
+    ],
+)
+def test_a_launcher_that_cannot_start_anything(tmp_path, monkeypatch, launcher, variables, sentence):
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name in ("SLURM_JOB_ID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    machine = Machine(launcher=launcher)
+    found = engine_problems(machine)
+    assert len(found) == (sentence is not None)
+    assert sentence is None or re.match(sentence, found[0])
+    places = Machine(launcher=launcher, places={"cpu": {}})
+    assert engine_problems(places) == [], "the nodes of a place's own jobs have it"

@@ -20,7 +20,7 @@ from activelearn.records import Explored, Plan, Task
 from activelearn.store import Claim
 from activelearn.store.files import HOST
 from activelearn.store.locks import process_started
-from activelearn.tasks import Station, carry_out, frozen_plan, gather
+from activelearn.tasks import BAD_NODE, Attempts, Station, carry_out, frozen_plan, gather, turn
 
 
 @pytest.fixture(autouse=True)
@@ -317,3 +317,70 @@ def test_gather_seals_and_makes_damaged_products_again(store):
     assert store.is_sealed("explore", 1)
     gather(toy.station, store, 1, Machine())
     assert len(toy.runs) == 4
+
+
+# --- on a cluster: what fails is left to others -----------------------------------------------------------------------
+
+
+def elsewhere(token="s1", **more):
+    return Attempts(token, elsewhere=True, **more)
+
+
+def test_on_a_cluster_a_failed_task_is_left_to_others_and_the_rest_is_done(store):
+    toy = Toy(n_tasks=4, script={"t1": [fails(EngineError("no licence here"))]})
+    carry_out(toy.station, store, 1, Machine(slots=1), attempts=elsewhere())
+    assert toy.runs == ["t0", "t1", "t2", "t3"], "it is not tried again here and now"
+    assert published(store, toy) == ["t0", "t2", "t3"]
+    (failure,) = store.failures_of("explore", 1, "s1")["t1"]
+    assert (failure["host"], failure["message"]) == (HOST, "no licence here")
+
+
+def test_a_node_where_everything_fails_is_left_soon(store):
+    toy = Toy(n_tasks=9, script={f"t{k}": [fails(EngineError("lmp: no such program"))] for k in range(9)})
+    with pytest.raises(
+        TaskFailed, match=rf"{BAD_NODE} tasks of explore in a row failed on {HOST}.*\n.*no such program"
+    ):
+        carry_out(toy.station, store, 1, Machine(slots=1), attempts=elsewhere())
+    assert len(toy.runs) == BAD_NODE
+
+
+def test_failures_between_successes_do_not_condemn_a_node(store):
+    toy = Toy(n_tasks=8, script={f"t{k}": [fails(EngineError("x"))] for k in range(0, 8, 2)})
+    carry_out(toy.station, store, 1, Machine(slots=1), attempts=elsewhere())
+    assert published(store, toy) == ["t1", "t3", "t5", "t7"]
+
+
+def test_a_node_leaves_alone_what_failed_on_it_if_others_shall_try_first(store):
+    toy = Toy(n_tasks=2, script={"t0": [fails(EngineError("x"))]})
+    carry_out(toy.station, store, 1, Machine(slots=1), attempts=elsewhere())
+    carry_out(toy.station, store, 1, Machine(slots=1), attempts=elsewhere(avoid_host=True))
+    assert toy.runs == ["t0", "t1"]
+    carry_out(toy.station, store, 1, Machine(slots=1), attempts=elsewhere())
+    assert published(store, toy) == ["t0", "t1"]
+
+
+def test_what_had_all_its_tries_is_left_to_the_gather_and_a_new_submission_counts_anew(store):
+    toy = Toy(n_tasks=1, script={"t0": 2 * [fails(EngineError("x"))]})
+    machine = Machine(slots=1, max_attempts=2)
+    for _ in range(4):
+        carry_out(toy.station, store, 1, machine, attempts=elsewhere())
+    assert toy.runs == ["t0", "t0"]
+    carry_out(toy.station, store, 1, machine, attempts=elsewhere("s2"))
+    assert published(store, toy) == ["t0"]
+
+
+def test_one_at_a_time_takes_its_turn(store):
+    order = []
+
+    def second():
+        with turn(store, "decide"):
+            order.append("second")
+
+    with turn(store, "decide"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert list((store.folder / "claims").iterdir()) == []

@@ -99,8 +99,9 @@ DRIVER = """
     from activelearn.engines.process import Session, Slot, run_command, session, worker_command
     from activelearn.errors import ActiveLearnError
     here = Path(sys.argv[1])
-    machine = load_machine("slurm_allocation").model_copy(update={"grace_s": 5.0, "environment": {"SITE": "here"}})
-    slot = Slot(machine, here)
+    machine = load_machine("slurm_allocation")
+    ours = {"SITE": "here", **machine.environment}
+    slot = Slot(machine.model_copy(update={"grace_s": 5.0, "environment": ours}), here)
 
     def command(*words, **more):
         return run_command(words, here, log=here / "log", **{"timeout_s": 60.0, "slot": slot, **more})
@@ -150,7 +151,7 @@ def test_codes_variables_and_long_lines_come_through_srun(slurm, tmp_path):
     assert output.splitlines() == ["[0, 3]", "139", "here 1", "True"]
 
 
-def test_one_cpu_is_enough_for_a_slot_that_does_one_thing_after_another(slurm, tmp_path):
+def test_one_cpu_is_enough_for_a_slot_that_does_one_thing_after_another_or_under_mpiexec(slurm, tmp_path):
     output = in_allocation(
         slurm,
         tmp_path,
@@ -158,9 +159,11 @@ def test_one_cpu_is_enough_for_a_slot_that_does_one_thing_after_another(slurm, t
         for name in ("a", "b", "a"):
             print("energy" in label(name))
         print(command("true").return_code)
+        mpiexec = str(Path(sys.executable).with_name("mpiexec"))
+        print(command(mpiexec, "-n", "2", "echo", "here", timeout_s=20.0).tail)
         """,
     )
-    assert output.splitlines() == ["True", "True", "True", "0"]
+    assert output.splitlines() == ["True", "True", "True", "0", "['here', 'here']"]
 
 
 def test_past_its_time_and_at_a_stop_the_step_ends(slurm, tmp_path):
