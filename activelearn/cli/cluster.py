@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +62,7 @@ def submit(
 @app.command(context_settings=_THEIRS)
 def rlaunch(context: typer.Context) -> None:
     """FireWorks' rlaunch (same options), with ids that no two workers share."""
+    _settle(context.args)
     from activelearn.workflow.worker import rlaunch as theirs
 
     raise typer.Exit(theirs(context.args))
@@ -66,6 +71,16 @@ def rlaunch(context: typer.Context) -> None:
 @app.command(context_settings=_THEIRS)
 def qlaunch(context: typer.Context) -> None:
     """FireWorks' qlaunch (same options), with ids that no two workers share."""
+    _settle(context.args)
     from activelearn.workflow.worker import qlaunch as theirs
 
     raise typer.Exit(theirs(context.args))
+
+
+def _settle(arguments: list[str]) -> None:
+    """Take the FW_config.yaml beside the LaunchPad's file, before FireWorks reads its own; let nobody set up our log."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for word, after in itertools.pairwise(arguments):
+        beside = Path(after).absolute().parent / "FW_config.yaml"
+        if word in {"-l", "--launchpad_file"} and beside.is_file():
+            os.environ.setdefault("FW_CONFIG_FILE", str(beside))

@@ -11,7 +11,7 @@ import fireworks.core.launchpad
 import pymongo
 import pymongo.errors
 import yaml
-from fireworks import LaunchPad
+from fireworks import FWorker, LaunchPad
 
 from activelearn.errors import ActiveLearnError, ConfigError
 from activelearn.store import Folder
@@ -95,6 +95,14 @@ class SharedLaunchPad(LaunchPad):  # type: ignore[misc]
         if after is None:
             raise ValueError(f"{self.identity}: an empty database - give `activelearn submit` again, it makes it anew")
         return int(after[counter]) - quantity
+
+    def future_run_exists(self, fworker: FWorker | None = None) -> bool:
+        """Return whether there is or will be something to run, also while an iteration's last Firework adds the next.
+
+        FireWorks looks at what has children; workers would leave at the end of each iteration.
+        """
+        at_work = {"state": {"$in": ["READY", "RESERVED", "RUNNING"]}}
+        return super().future_run_exists(fworker) or self.workflows.find_one(at_work) is not None
 
     def prepare(self) -> None:
         """Initialise the database if it is empty; one in use is left alone."""

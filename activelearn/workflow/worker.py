@@ -15,6 +15,7 @@ import fireworks.scripts.rlaunch_run
 from pymongo.errors import PyMongoError
 
 from activelearn.errors import ConfigError
+from activelearn.store.files import unique_suffix
 from activelearn.workflow.launchpads import SharedLaunchPad
 
 #: What `--sleep 0` means here; to FireWorks it is no number, and its default of 60 s takes its place.
@@ -43,6 +44,11 @@ def _cure(arguments: Sequence[str]) -> None:
     if asked and asked[-1] == "0":
         fireworks.core.rocket_launcher.RAPIDFIRE_SLEEP_SECS = _SHORT_S
         fireworks.queue.queue_launcher.RAPIDFIRE_SLEEP_SECS = _SHORT_S
+    # All Fireworks of a campaign stand in one folder: nothing may be written there by all of them under one name, and
+    # the folder that a worker was started in is its user's, empty or not.
+    fireworks.core.rocket.PRINT_FW_JSON = False
+    fireworks.core.rocket.REMOVE_USELESS_DIRS = False
+    fireworks.queue.queue_launcher.SUBMIT_SCRIPT_NAME = f"FW_submit-{unique_suffix()}.script"
 
 
 def _run(theirs: Callable[[Sequence[str]], int | None], name: str, arguments: Sequence[str]) -> int:
