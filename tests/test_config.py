@@ -6,6 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from activelearn import config
 from activelearn.config import (
@@ -443,3 +444,8 @@ def test_machine_slots_and_chunks(monkeypatch):
     assert Machine(slots=2).n_slots == 2
     assert Machine(chunks={"explore": 4}).n_chunks("explore") == 4
     assert Machine().n_chunks("label") == 1
+
+
+def test_a_command_with_an_open_quote_is_refused():
+    with pytest.raises(ValidationError, match="cannot be split into words"):
+        Machine(launcher="srun --comment='x")

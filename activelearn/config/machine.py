@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from typing import Annotated, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -40,6 +42,18 @@ class Speeds(Section):
     train_Mflop_per_s: PositiveFloat | None = Field(default=None, description="The same of dp train.")
 
 
+def _words(text: str) -> str:
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"cannot be split into words ({error}) - wanted a command as in a shell") from None
+    return text
+
+
+#: A program and its arguments.
+Command = Annotated[str, AfterValidator(_words)]
+
+
 class Queue(Section):
     """What the batch system is asked for; the keys of FireWorks' queue adapter for Slurm, with units in their names."""
 
@@ -69,8 +83,8 @@ class Place(Section):
     )
     environment: dict[Name, str] = Field(default={}, description="Variables of every engine.")
     python: str | None = None
-    lammps: str | None = None
-    launcher: str | None = None
+    lammps: Command | None = None
+    launcher: Command | None = None
 
 
 class Machine(Section):
@@ -82,7 +96,7 @@ class Machine(Section):
         default={},
         description="Place of each station ('light': select, gather, decide); missing: the first place.",
     )
-    launcher: str | None = Field(
+    launcher: Command | None = Field(
         default=None,
         description="What starts every engine, such as 'srun --exact --nodes=1 --ntasks=1 --cpus-per-task=1'.",
     )
@@ -93,7 +107,7 @@ class Machine(Section):
     slots: PositiveInt | None = Field(default=None, description="Tasks at a time; null: one per core.")
     chunks: dict[ChunkedStation, PositiveInt] = Field(default={}, description="Fireworks per station; missing: 1.")
     python: str | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
-    lammps: str | None = Field(
+    lammps: Command | None = Field(
         default=None,
         description="Command of LAMMPS, such as 'mpirun -n 4 lmp'; null: the one of deepmd-kit, started once per slot.",
     )
