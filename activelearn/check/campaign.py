@@ -13,7 +13,7 @@ from activelearn.errors import ConfigError
 from activelearn.frames import Frames
 
 
-def check(campaign: Campaign, machine: Machine, folder: Path) -> Checked:
+def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = True) -> Checked:
     """Return the problems and the plan of a campaign that is valid YAML already.
 
     Parameters
@@ -22,24 +22,27 @@ def check(campaign: Campaign, machine: Machine, folder: Path) -> Checked:
         What, and where.
     folder
         The campaign folder, existing or not.
+    here
+        Whether the engines run on this machine; those of a cluster's nodes are looked at by `activelearn machine
+        --smoke`.
     """
     systems = [*_systems(campaign, "initial"), *_systems(campaign, "explore")]
     problems = [found for _, found in systems if isinstance(found, str)]
     crystals = [found for _, found in systems if isinstance(found, Frames)]
     problems += _stages(campaign)
     problems += [line for frame in dict.fromkeys(crystals) for line in _outside(campaign, frame)]
-    problems += program_problems(campaign, machine)
+    problems += program_problems(campaign, machine) if here else []
     problems += folder_problems(folder, machine)
     problems += _elements(campaign, crystals)
     wrong, inheritance = inherited.inspected(campaign, folder)
     problems += wrong
-    after = _study(campaign, machine)
+    after = _study(campaign, machine, here=here)
     problems += after.problems
     facts = [] if problems else [*_facts(campaign, machine, crystals), *inheritance, *after.facts]
     return Checked(list(dict.fromkeys(problems)), facts)
 
 
-def _study(campaign: Campaign, machine: Machine) -> Checked:
+def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     """Check what follows the final models, with models that are not there yet."""
     if not study.asks_for_study(campaign):
         return Checked()
@@ -51,7 +54,7 @@ def _study(campaign: Campaign, machine: Machine) -> Checked:
         functional=reference.functional,
         includes_dispersion=reference.labels_include_dispersion,
     )
-    found = check_study(study.planned(campaign, stand_in), machine)
+    found = check_study(study.planned(campaign, stand_in), machine, here=here)
     lacking: set[str] = set()
     for composition in campaign.glass.compositions if campaign.glass is not None else ():
         assert campaign.glass is not None  # it has compositions

@@ -19,16 +19,16 @@ from activelearn.config import Machine, Potential, Study
 from activelearn.errors import ConfigError
 
 
-def check_study(study: Study, machine: Machine) -> Checked:
-    """Return the problems and the plan of a study that is valid YAML already."""
+def check_study(study: Study, machine: Machine, *, here: bool = True) -> Checked:
+    """Return the problems and the plan of a study that is valid YAML already; `here`: engines run on this machine."""
     wants_lammps = any(potential.ase is None for potential in study.potentials)
-    problems = engine_problems(machine) if wants_lammps else launcher_problems(machine)
+    problems = [] if not here else engine_problems(machine) if wants_lammps else launcher_problems(machine)
     facts = []
     for potential in study.potentials:
-        problems += _potential(potential, machine)
+        problems += _potential(potential, machine) if here else []
         facts.append(f"potential {potential.name}: {potential.physics}, {_driver(potential)}")
     if study.glass is not None:
-        problems += packmol_problems(machine)
+        problems += packmol_problems(machine) if here else []
         said, wrong = glass.check(study)
         facts, problems = facts + said, problems + wrong
     more, wrong = _benchmark(study)

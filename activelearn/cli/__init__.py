@@ -98,10 +98,13 @@ def check(
     plan: Annotated[
         bool, typer.Option("--plan", help="Tasks, frames, files and time by station, measured or declared.")
     ] = False,
+    launchpad: Annotated[
+        Path | None, typer.Option("-l", "--launchpad", help="Of a cluster: its my_launchpad.yaml is tried, too.")
+    ] = None,
 ) -> None:
     """Find what is wrong with a campaign before anything runs, and show what it will do."""
     chosen, profile, place = inputs(campaign, folder, machine, slots)
-    for fact in refuse_problems(chosen, profile, place):
+    for fact in refuse_problems(chosen, profile, place, launchpad):
         print(fact)
     if plan:
         from activelearn import cost
@@ -110,7 +113,9 @@ def check(
         store = Store(place)
         bill = cost.estimate(chosen, profile, store if store.campaign_files() else None)
         print("\n" + "\n".join(cost.lines(bill)) + "\n")
-    print(f"ok: activelearn run {campaign}")
+    print(
+        f"ok: activelearn run {campaign}" if launchpad is None else f"ok: activelearn submit {campaign} -l {launchpad}"
+    )
 
 
 @app.command()
@@ -198,14 +203,23 @@ def inputs(campaign: str, folder: Path | None, machine: str, slots: int | None) 
     return chosen, profile, (folder or Path("runs") / chosen.name).absolute()
 
 
-def refuse_problems(campaign: Campaign, machine: Machine, folder: Path) -> list[str]:
-    """Return what a campaign will do, in lines; raise ConfigError with all that is wrong with it."""
+def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpad: Path | None = None) -> list[str]:
+    """Return what a campaign will do, in lines; raise ConfigError with all that is wrong with it.
+
+    With a LaunchPad the engines are on other nodes: `activelearn machine --smoke` looks at them there.
+    """
     from activelearn.check import check as check_campaign
 
-    found = check_campaign(campaign, machine, folder)
-    if found.problems:
-        raise ConfigError(*found.problems)
-    return found.facts
+    found = check_campaign(campaign, machine, folder, here=launchpad is None)
+    problems, facts = [*found.problems], [*found.facts]
+    if launchpad is not None:
+        from activelearn.workflow.doctor import launchpad_problems
+
+        wrong, more = launchpad_problems(launchpad, machine)
+        problems, facts = problems + wrong, facts + more
+    if problems:
+        raise ConfigError(*problems)
+    return facts
 
 
 @contextmanager
@@ -319,4 +333,4 @@ def accept_changed(store: Store, campaign: Campaign, *, accept: bool) -> None:
         print("note: initial data stand, so what is changed in `initial` has no effect any more", flush=True)
 
 
-from activelearn.cli import cluster, finetune, labels, seeds, studies  # noqa: E402, F401 - they add their commands to the app
+from activelearn.cli import cluster, doctor, finetune, labels, machines, seeds, studies  # noqa: E402, F401 - they add their commands to the app

@@ -42,7 +42,7 @@ def submit(
 ) -> None:
     """Add a campaign to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest. Again: it goes on."""
     chosen, profile, place = inputs(campaign, folder, machine, None)
-    refuse_problems(chosen, profile, place)
+    refuse_problems(chosen, profile, place, launchpad)
     from activelearn.store import Store
     from activelearn.workflow import connect
     from activelearn.workflow import submit as add
@@ -78,7 +78,7 @@ def qlaunch(context: typer.Context) -> None:
 
 
 def _settle(arguments: list[str]) -> None:
-    """Take the FW_config.yaml beside the LaunchPad's file, before FireWorks reads its own; let nobody set up our log."""
+    """Take the FW_config.yaml beside the LaunchPad's file before FireWorks reads its own; keep the log ours."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for word, after in itertools.pairwise(arguments):
         beside = Path(after).absolute().parent / "FW_config.yaml"

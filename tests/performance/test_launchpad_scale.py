@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.performance, pytest.mark.needs_mongo, pytest.mark.time
 SHAPE = Machine(name="test", chunks={"explore": 100, "label": 100, "train": 4})
 N_FIREWORKS = 10_000
 #: Fireworks of a Workflow that are claimed and finished one by one.
-N_MEASURED = 20
+N_MEASURED = 10
 #: Finished Workflows in the LaunchPad when one is measured: none, a few, and as many as make 10^4 Fireworks.
 N_BEFORE = (0, 5, 12, 24, 47)
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -138,20 +138,19 @@ def test_our_part_of_a_firework_costs_as_much_among_ten_thousand_as_among_two_hu
     launchpad = connect(server.launchpad_file(tmp_path))
     launchpad.prepare()
     rows, mould = [], None
+    print("\nms per Firework: CPU here + CPU of the server (wall)")
+    print(f"{'in the LaunchPad':>16} {'submit':>24} {'claim':>24} {'finish':>24}  server MB  disk MB")
     for iteration, n_before in enumerate(N_BEFORE):
         while launchpad.workflows.count_documents({}) < n_before:
             mould.add_to(launchpad)
         cost = Cost(server)
         nodes = measure(launchpad, store, iteration, cost)
-        total = launchpad.fireworks.count_documents({})
-        rows.append((total, cost.rows, memory_MB(server.process.pid), disk_MB(server.folder / "db")))
+        rows.append((launchpad.fireworks.count_documents({}), cost.rows))
+        cells = " ".join(f"{a:7.2f} +{b:7.1f} ({c:6.1f})" for a, b, c in cost.rows.values())
+        sizes = f"{memory_MB(server.process.pid):9.0f}  {disk_MB(server.folder / 'db'):7.1f}"
+        print(f"{rows[-1][0]:>16} {cells}  {sizes}", flush=True)
         mould = mould or Finished(launchpad, nodes)
         take_out(launchpad, nodes)
-    print(f"\n{len(nodes)} Fireworks a Workflow; ms per Firework: CPU here + CPU of the server (wall)")
-    print(f"{'in the LaunchPad':>16} {'submit':>24} {'claim':>24} {'finish':>24}  server MB  disk MB")
-    for total, spent, memory, disk in rows:
-        cells = " ".join(f"{a:7.2f} +{b:7.1f} ({c:6.1f})" for a, b, c in spent.values())
-        print(f"{total:>16} {cells}  {memory:9.0f}  {disk:7.1f}")
     assert rows[-1][0] >= N_FIREWORKS
     first, last = rows[0][1], rows[-1][1]
     for what in ("submit", "claim", "finish"):

@@ -1,0 +1,115 @@
+"""``activelearn doctor``: what keeps the workers of a LaunchPad from going on, and its repair."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from activelearn.cli import app
+from activelearn.errors import ActiveLearnError, ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from activelearn.workflow.doctor import Finding, Summary
+
+
+@app.command()
+def doctor(
+    launchpad: Annotated[Path, typer.Option("-l", "--launchpad", help="FireWorks' my_launchpad.yaml.")],
+    folder: Annotated[Path | None, typer.Option(help="Only what works in this campaign folder.")] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,
+    stale_after_s: Annotated[
+        float | None,
+        typer.Option(
+            "--stale-after-s",
+            min=1.0,
+            help="Whoever has not been heard of for so long is dead; default 300 s, or 1.5 pings of FW_config.yaml.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Find what keeps the workers of a LaunchPad from going on, and tell what they are doing.
+
+    Exit codes: 0 healthy, 1 something is (still) wrong, 2 no such LaunchPad.
+    """
+    _settle(launchpad)
+    with _loading_fireworks():
+        from activelearn.workflow import connect
+        from activelearn.workflow.doctor import STALE_S, examine, repair, summarise
+    pad = connect(launchpad)
+    stale_s, done = stale_after_s or STALE_S, []
+    with _no_traceback(launchpad):
+        found = examine(pad, stale_s=stale_s, lost_s=stale_after_s, folder=folder)
+        if fix and any(one.repairable for one in found):
+            done = repair(pad, found)
+            found = examine(pad, stale_s=stale_s, lost_s=stale_after_s, folder=folder)
+        going_on = summarise(pad, folder)
+    if as_json:
+        told = {"healthy": not found, "findings": [asdict(one) for one in found], "repaired": done}
+        print(json.dumps({**told, **asdict(going_on)}, indent=1))
+    else:
+        _print(going_on, done, found)
+    raise typer.Exit(1 if found else 0)
+
+
+def _settle(launchpad: Path) -> None:
+    """Take the FW_config.yaml beside the LaunchPad's file, as workers do, before FireWorks reads its own."""
+    beside = launchpad.absolute().parent / "FW_config.yaml"
+    if beside.is_file():
+        os.environ.setdefault("FW_CONFIG_FILE", str(beside))
+
+
+@contextlib.contextmanager
+def _loading_fireworks() -> Iterator[None]:
+    """Have FireWorks read its settings; it prints where it found them, and raises what it does not know."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except Exception as error:  # noqa: BLE001 - whatever reads a YAML file raises
+        raise ConfigError(
+            f"FW_config.yaml: FireWorks does not take it ({type(error).__name__}: {str(error).splitlines()[0]}) - "
+            "wanted its own settings - activelearn machine --init slurm writes a good one"
+        ) from None
+
+
+@contextlib.contextmanager
+def _no_traceback(launchpad: Path) -> Iterator[None]:
+    """Say in a sentence what FireWorks or the database raise; their texts may quote credentials, and are not shown."""
+    try:
+        yield
+    except ActiveLearnError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a user who has trouble gets no traceback on top
+        raise EngineError(
+            f"{launchpad}: the examination broke off ({type(error).__name__}) - wanted a server that answers, and "
+            "in it what FireWorks writes - give the command again; if it stays so, drop the database and submit again: "
+            "nothing is lost"
+        ) from None
+
+
+def _print(going_on: Summary, done: list[str], found: list[Finding]) -> None:
+    from activelearn.workflow.doctor.words import duration
+
+    n = len(going_on.workflows)
+    last = going_on.last_activity_s
+    when = "" if last is None else f", the last sign of life {duration(last)} ago"
+    print(f"LaunchPad {going_on.launchpad}: {n} Workflows of ours to do, {going_on.n_completed} completed{when}")
+    for name, folder in going_on.workflows:
+        print(f"  {name}   {folder}")
+    for category, counts in going_on.counts.items():
+        print(f"  {category:12s} " + "  ".join(f"{count} {state}" for state, count in counts.items()))
+    for line in going_on.notes:
+        print(f"note: {line}")
+    for line in done:
+        print(f"fixed {line}")
+    for one in found:
+        print(f"{one.kind}: {one.what}\n  next: {one.next}")
+    if not found:
+        print("healthy")

@@ -1,0 +1,114 @@
+"""``activelearn machine``: the config folder of a cluster, and one tiny job to each kind of its nodes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from activelearn.cli import app
+from activelearn.config import Machine, load_machine
+from activelearn.errors import ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from activelearn.smoke import Probe
+
+
+@app.command()
+def machine(
+    init: Annotated[
+        str | None, typer.Option(metavar="PRESET|YAML", help="Write the FireWorks config folder: --init slurm")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Of --init: the folder; default ./cluster, or that of YAML.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Look at every place of the profile: versions, GPUs.")] = False,
+    profile: Annotated[str, typer.Option("--machine", help="Of --smoke: a machine profile or preset.")] = "local",
+    launchpad: Annotated[
+        Path | None, typer.Option("-l", "--launchpad", help="Of --smoke: my_launchpad.yaml; without, it runs here.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Of --smoke: a folder that all nodes must see.")] = Path(),
+    timeout_s: Annotated[float, typer.Option("--timeout-s", min=1.0, help="Of --smoke -l: patience, s.")] = 600.0,
+) -> None:
+    """Set up a cluster (--init), and try it before a campaign does (--smoke). The guide: params/machine/README.md.
+
+    Exit codes of --smoke: 0 all is well, 1 something is wrong with a place (one sentence each).
+    """
+    if (init is not None) == smoke:
+        raise ConfigError("machine: got neither or both of --init and --smoke - wanted one - try: --init slurm")
+    if init is not None:
+        _initialise(init, to)
+    elif launchpad is None:
+        _report(_here(load_machine(profile), folder))
+    else:
+        _report(_there(load_machine(profile), launchpad, folder, timeout_s))
+
+
+def _initialise(name_or_path: str, to: Path | None) -> None:
+    from activelearn.workflow.site import initialise, next_lines
+
+    site = initialise(name_or_path, to)
+    print(f"{site.folder}: " + ", ".join(site.written))
+    for line in next_lines(site):
+        print(line)
+
+
+def _here(profile: Machine, folder: Path) -> list[Probe | str]:
+    """Probe every place from this process: this computer plays them all."""
+    from activelearn.smoke import probe, stations_of
+
+    return [probe(profile, place, folder.absolute()) for place in stations_of(profile)]
+
+
+def _there(profile: Machine, launchpad: Path, folder: Path, timeout_s: float) -> list[Probe | str]:
+    """Probe every place by a job of its own."""
+    from activelearn.workflow import connect
+    from activelearn.workflow.smoke import sent
+
+    pad = connect(launchpad)
+    pad.prepare()
+    if not folder.is_dir():
+        raise ConfigError(f"--folder {folder}: no such folder - wanted one that all nodes see - make it")
+    with sent(profile, pad, folder.absolute(), launchpad.absolute().parent) as jobs:
+        print(f"one job each for {', '.join(jobs.fireworks)}; waiting up to {timeout_s:g} s for workers", flush=True)
+        return list(jobs.wait(timeout_s).values())
+
+
+def _report(found: Iterable[Probe | str]) -> None:
+    """Print the table of what was found; raise what is wrong."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table, problems = Table(box=None, padding=(0, 2, 0, 0)), []
+    for name in ("place", "host", "slots/cores", "versions", "LAMMPS", "GPUs", "CUDA per slot", "free GB", "s"):
+        table.add_column(name, overflow="fold")
+    for one in found:
+        if isinstance(one, str):
+            problems.append(one)
+        else:
+            table.add_row(*_row(one))
+            problems += one.problems
+    if table.row_count:
+        Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140).print(table)
+    if problems:
+        raise EngineError("\n".join(problems))
+    print("all places are well")
+
+
+def _row(seen: Probe) -> Iterable[str]:
+    yield seen.place
+    yield seen.host
+    yield f"{seen.n_slots}/{seen.n_cores}"
+    yield "\n".join(f"{name} {version}" for name, version in seen.versions.items())
+    yield seen.lammps or "-"
+    yield "\n".join(seen.gpus) or "none"
+    yield _runs(["unset" if one is None else one or "hidden" for one in seen.cuda_visible_devices])
+    yield f"{seen.free_disk_GB:.0f}"
+    yield f"{seen.seconds:.1f}"
+
+
+def _runs(words: list[str]) -> str:
+    """Return the words once if they are all the same, or in order."""
+    return words[0] if len(set(words)) == 1 else " ".join(words)

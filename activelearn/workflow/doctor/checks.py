@@ -1,0 +1,142 @@
+"""`check -l`: whether a LaunchPad and the workers' interpreter are fit for a campaign, before anything is submitted."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shlex
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import yaml
+from pymongo.errors import OperationFailure, PyMongoError
+
+from activelearn.config import Machine
+from activelearn.engines.process import run_command, tail_of
+from activelearn.errors import ConfigError, EngineError
+from activelearn.workflow.doctor.findings import LARGEST_SKEW_S
+from activelearn.workflow.doctor.picture import Clock, read_clock
+from activelearn.workflow.doctor.words import duration
+from activelearn.workflow.launchpads import SharedLaunchPad, connect
+
+#: Questions whose median is the latency.
+_N_QUESTIONS: Final = 5
+#: How long an interpreter on a busy network disk may take to import us, s.
+_IMPORT_S: Final = 120.0
+_SCRATCH: Final = "activelearn_check"
+
+
+def launchpad_problems(path: Path, machine: Machine) -> tuple[list[str], list[str]]:
+    """Return what is wrong with a LaunchPad and with the workers' interpreter, and what is worth knowing of them.
+
+    Parameters
+    ----------
+    path
+        my_launchpad.yaml.
+    machine
+        The machine profile.
+
+    Returns
+    -------
+    problems, facts
+        One line each; no credentials are in any.
+    """
+    problems = [*_readable_by_others(path)]
+    facts = []
+    try:
+        launchpad = connect(path)
+    except ConfigError as error:
+        problems += error.problems
+    else:
+        try:
+            clock = _median(launchpad)
+            facts += _facts(launchpad, clock)
+            problems += [*_clock(path, clock), *_not_writable(path, launchpad)]
+        except PyMongoError as error:
+            problems.append(
+                f"{path}: {launchpad.identity} stopped answering ({type(error).__name__}) - wanted a server that stays "
+                "- look at its log, and give the command again"
+            )
+    problems += worker_problems(machine)
+    return problems, facts
+
+
+def _readable_by_others(path: Path) -> Iterator[str]:
+    try:
+        mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
+        described = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return  # connect says so
+    if not isinstance(described, dict) or not mode & 0o077:
+        return
+    if described.get("password") or re.search(r"://[^/\s]*:[^/\s]*@", str(described.get("host"))):
+        yield (
+            f"{path}: holds a password, and others may read it (mode {mode & 0o777:03o}) - wanted mode 600 - "
+            f"chmod 600 {shlex.quote(str(path))}"
+        )
+
+
+def _median(launchpad: SharedLaunchPad) -> Clock:
+    clocks = sorted((read_clock(launchpad) for _ in range(_N_QUESTIONS)), key=lambda clock: clock.latency_s)
+    return clocks[_N_QUESTIONS // 2]
+
+
+def _facts(launchpad: SharedLaunchPad, clock: Clock) -> list[str]:
+    server = launchpad.connection.server_info().get("version", "of unknown version")
+    here = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("FireWorks", "pymongo"))
+    facts = [f"LaunchPad {launchpad.identity}: MongoDB {server}, {1e3 * clock.latency_s:.1f} ms a question; {here}"]
+    if launchpad.fw_id_assigner.find_one() is None:
+        facts.append("its database is empty; the first `activelearn submit` initialises it")
+    return facts
+
+
+def _clock(path: Path, clock: Clock) -> Iterator[str]:
+    if clock.ahead_s is not None and abs(clock.ahead_s) > LARGEST_SKEW_S:
+        behind, ahead = ("the server", "this machine") if clock.ahead_s > 0 else ("this machine", "the server")
+        yield (
+            f"{path}: the clock of {ahead} is {duration(abs(clock.ahead_s))} ahead of that of {behind} - wanted less "
+            f"than {LARGEST_SKEW_S:g} s, or living workers are taken for dead - set both by NTP"
+        )
+
+
+def _not_writable(path: Path, launchpad: SharedLaunchPad) -> Iterator[str]:
+    """Insert a document into a collection of our own and take it out again."""
+    trial = {"_id": f"check-{uuid.uuid4().hex}"}
+    scratch = launchpad.db[_SCRATCH]
+    try:
+        scratch.insert_one(trial)
+        scratch.delete_one(trial)
+        if scratch.find_one() is None:
+            launchpad.db.drop_collection(_SCRATCH)
+    except OperationFailure as error:
+        said = (error.details or {}).get("codeName", "refused")
+        yield (
+            f"{path}: {launchpad.identity} may be read and not written ({said}) - wanted a user with the role "
+            "readWrite on that database - ask its administrator"
+        )
+
+
+def worker_problems(machine: Machine) -> list[str]:
+    """Return why workers would fail every Firework: their interpreter, which is this one, cannot import us.
+
+    The working directory of a job is not the one that we are in, so that a package which is found here only because we
+    stand beside it is not found there. The interpreters of `machine.python` run engines and no worker; whether they
+    have what engines need is looked at with the campaign.
+    """
+    with tempfile.TemporaryDirectory(prefix="activelearn-") as folder:
+        here, log = Path(folder), Path(folder) / "log"
+        command = [sys.executable, "-c", "import activelearn.workflow"]
+        try:
+            done = run_command(command, here, log=log, timeout_s=_IMPORT_S)
+            said = "" if done.return_code == 0 else (tail_of(log, 1) or ["it said nothing"])[-1]
+        except EngineError as error:
+            said = str(error).splitlines()[0]
+    if not said:
+        return []
+    where = f"machine {machine.name}: the workers' interpreter {sys.executable}"
+    what = f"cannot import activelearn: {said} - wanted it in any folder, or all Fireworks fail"
+    return [f"{where} {what} - pip install activelearn into it"]

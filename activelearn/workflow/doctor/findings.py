@@ -1,0 +1,479 @@
+"""What is wrong with a LaunchPad, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from fireworks import LaunchPad
+
+from activelearn import loop
+from activelearn.errors import ActiveLearnError
+from activelearn.store import Store
+from activelearn.store.submission import Submission, Submissions
+from activelearn.workflow.doctor.picture import (
+    OURS,
+    STALE_S,
+    Flow,
+    Picture,
+    folder_of,
+    last_sign,
+    look,
+    representative,
+    reservation,
+    unix_time,
+)
+from activelearn.workflow.doctor.settings import setting_findings
+from activelearn.workflow.doctor.words import Finding, duration, fireworks_named, numbers, without_credentials
+from activelearn.workflow.firetasks import wanted
+from activelearn.workflow.launchpads import database_id
+
+#: A lock held without a break for so long, on a Workflow that nobody has changed for long, is left over, s.
+LOCK_WATCH_S: float = 10.0
+_LOOK_EVERY_S: Final = 0.5
+#: Clocks may differ by so much, s.
+LARGEST_SKEW_S: Final = 5.0
+_AWAITED: Final = ("WAITING", "READY", "RESERVED", "RUNNING", "FIZZLED", "PAUSED")
+_READY_AGAIN: Final = "--fix makes it ready again; what is published is not computed twice"
+_ANEW: Final = "drop the database and submit its campaigns again: nothing is lost, all products are in the folders"
+_NOT_IMPORTED: Final = re.compile(r"ModuleNotFoundError|ImportError|cannot import|load_object\(\) could not find")
+
+
+def examine(
+    launchpad: LaunchPad, *, stale_s: float = STALE_S, lost_s: float | None = None, folder: Path | None = None
+) -> list[Finding]:
+    """Return what is wrong with our Workflows in a LaunchPad; nothing is changed.
+
+    Parameters
+    ----------
+    launchpad
+        Whose.
+    stale_s
+        A state that should last for moments (a claim, a lock, a completion) is stuck after so long, s.
+    lost_s
+        A worker that has not been heard of for so long is dead, s; None: `stale_s`, or one and a half pings of
+        FireWorks' settings here if that is longer. One whose job Slurm does not know any more is dead after `stale_s`.
+    folder
+        Only what works in that campaign folder.
+    """
+    picture = look(launchpad, stale_s=stale_s, lost_s=lost_s, folder=folder)
+    stuck = _stuck(picture)
+    found = chain(
+        setting_findings(launchpad),
+        _clocks(picture),
+        _ids(picture),
+        _strays(picture),
+        *(_of_flow(picture, flow, is_stuck=flow.number in stuck) for flow in picture.flows),
+        _forgotten(picture),
+    )
+    return [
+        replace(one, what=without_credentials(one.what, launchpad), next=without_credentials(one.next, launchpad))
+        for one in found
+    ]
+
+
+def _of_flow(picture: Picture, flow: Flow, *, is_stuck: bool) -> Iterator[Finding]:
+    if (misplaced := _misplaced(picture, flow)) is not None:
+        yield misplaced
+        return
+    if is_stuck:
+        yield Finding(
+            "lock",
+            f"{flow.name}: a worker died while it held the lock of the Workflow (unchanged for "
+            f"{duration(picture.age(flow.updated))}); all others wait for it",
+            "--fix takes the lock away and works out what is ready",
+            repairable=True,
+            workflow=flow.number,
+            fw_ids=(flow.number,),
+            until=flow.updated,
+        )
+    found = [*_unbegun(picture, flow), *_lost(picture, flow), *_left_over(picture, flow), *_fizzled(flow)]
+    yield from found
+    if not flow.is_locked:  # a worker is changing it just now, or --fix works it out with the lock
+        torn = list(_torn(picture, flow))
+        yield from torn
+        if not found and not torn:
+            yield from _stalled(picture, flow)
+
+
+# --- times and ids ----------------------------------------------------------------------------------------------------
+
+
+def _clocks(picture: Picture) -> Iterator[Finding]:
+    ahead = picture.clock.ahead_s
+    if ahead is not None and abs(ahead) > LARGEST_SKEW_S:
+        which = "ahead of" if ahead > 0 else "behind"
+        yield Finding(
+            "clock",
+            f"the clock of this machine is {duration(abs(ahead))} {which} the server's, by which times are judged",
+            "set the clocks by NTP; living workers are taken for dead otherwise",
+        )
+    early: dict[str, float] = defaultdict(float)
+    for flow in picture.flows:
+        for launch in chain.from_iterable(flow.launches.values()):
+            early[str(launch.get("host"))] = max(early[str(launch.get("host"))], -picture.age(last_sign(launch)))
+    for host, seconds in sorted(early.items()):
+        if seconds > LARGEST_SKEW_S:
+            yield Finding(
+                "clock",
+                f"{host} has written a time that is {duration(seconds)} to come: its clock is (or was) ahead of the "
+                "server's, and it would be taken for alive when it is dead",
+                f"set the clock of {host} by NTP",
+            )
+
+
+def _ids(picture: Picture) -> Iterator[Finding]:
+    """Ids that were handed out twice: a store that does not isolate writers does that to FireWorks' own workers."""
+    if not picture.flows:
+        return
+    owners = Counter(chain.from_iterable(picture.workflow_nodes))
+    counter = picture.launchpad.fw_id_assigner.find_one() or {}
+    for flow in picture.flows:
+        nodes = [int(node) for node in flow.document["nodes"]]
+        documents = picture.launchpad.fireworks.find({"fw_id": {"$in": nodes}}, {"fw_id": 1})
+        copies = Counter(one["fw_id"] for one in documents)
+        twice = [node for node in sorted(nodes) if owners[node] > 1 or copies[node] > 1]
+        launches = Counter(one["launch_id"] for one in chain.from_iterable(flow.launches.values()))
+        twice_launched = sorted(launch for launch, n in launches.items() if n > 1)
+        missing = [node for node in sorted(nodes) if node not in flow.fireworks]
+        for what, ids in (
+            ("Fireworks have an id that was given out twice", twice),
+            ("launches have an id that was given out twice", twice_launched),
+            ("Fireworks are in the Workflow and not in the database", missing),
+        ):
+            if ids:
+                yield Finding("ids", f"{flow.name}: {len(ids)} {what}: {numbers(ids)}", _ANEW, workflow=flow.number)
+    last = max(owners, default=0)
+    if int(counter.get("next_fw_id", 0)) <= last:
+        yield Finding("ids", f"the next Firework would get an id that is taken (the largest in use is {last})", _ANEW)
+
+
+def _strays(picture: Picture) -> Iterator[Finding]:
+    """Fireworks of ours that are in no Workflow: whoever added them died between the two."""
+    chosen = {"state": {"$in": list(_AWAITED)}}
+    keys = {"fw_id": 1, "created_on": 1, "spec._tasks": 1}
+    known = set(chain.from_iterable(picture.workflow_nodes))
+    strays = [
+        one
+        for one in picture.launchpad.fireworks.find(chosen, keys)
+        if one["fw_id"] not in known
+        and any("activelearn." in str(task.get("_fw_name")) for task in one["spec"]["_tasks"])
+        and picture.concerns(folder_of(one))
+        and picture.is_stale(unix_time(one["created_on"]) or picture.clock.now)
+    ]
+    if fw_ids := tuple(sorted(one["fw_id"] for one in strays)):
+        yield Finding(
+            "stray",
+            f"{len(fw_ids)} Fireworks ({numbers(fw_ids)}) are in no Workflow: whoever added them died half-way, and a "
+            "worker that takes one fails",
+            "--fix removes them; what they were to do is done by others",
+            repairable=True,
+            fw_ids=fw_ids,
+        )
+
+
+# --- workers that died ------------------------------------------------------------------------------------------------
+
+
+def _finding(
+    kind: str, flow: Flow, fw_ids: list[int], said: tuple[str, str], launches: list[dict[str, Any]], until: float
+) -> Finding:
+    what, do = said
+    names = {fw_id: flow.fireworks[fw_id].get("name") for fw_id in fw_ids}
+    return Finding(
+        kind,
+        f"{flow.name}: {fireworks_named(fw_ids, names)} {what}",
+        do,
+        repairable=True,
+        workflow=flow.number,
+        fw_ids=tuple(fw_ids),
+        launch_ids=tuple(launch["launch_id"] for launch in launches),
+        until=until,
+    )
+
+
+def _grouped(
+    kind: str, flow: Flow, reasons: dict[int, str], do: str, sign: Callable[[int], float]
+) -> Iterator[Finding]:
+    """Yield one finding for each reason."""
+    for reason in dict.fromkeys(reasons.values()):
+        fw_ids = [fw_id for fw_id, one in reasons.items() if one == reason]
+        launches = [launch for fw_id in fw_ids for launch in flow.active(fw_id)]
+        yield _finding(kind, flow, fw_ids, (reason, do), launches, max(map(sign, fw_ids)))
+
+
+def _unbegun(picture: Picture, flow: Flow) -> Iterator[Finding]:
+    """Claimed (RESERVED), and never begun."""
+    reasons = {}
+    for fw_id in flow.in_state("RESERVED"):
+        launches = flow.active(fw_id)
+        if representative(launches) in {"RUNNING", "COMPLETED"} or not picture.is_stale(_sign(flow, fw_id)):
+            continue  # it has begun: see what is torn
+        job = next((found for found in map(reservation, launches) if found is not None), None)
+        if not launches:
+            reasons[fw_id] = "was claimed by a worker that died before it began"
+        elif job is None:
+            reasons[fw_id] = "was reserved for the queue, and no job was submitted"
+        elif picture.is_gone(job):
+            reasons[fw_id] = "was reserved for a job that Slurm does not know any more"
+    yield from _grouped("reserved", flow, reasons, _READY_AGAIN, lambda fw_id: _sign(flow, fw_id))
+
+
+def _sign(flow: Flow, fw_id: int) -> float:
+    """Return when a Firework, or a launch that counts for it, was last heard of."""
+    return max([flow.changed(fw_id), *map(last_sign, flow.active(fw_id))])
+
+
+def _lost(picture: Picture, flow: Flow) -> Iterator[Finding]:
+    """RUNNING, and its worker is not heard of any more."""
+    reasons = {}
+    for fw_id in flow.in_state("RUNNING"):
+        launches = [launch for launch in flow.active(fw_id) if launch["state"] == "RUNNING"]
+        if not launches or representative(flow.active(fw_id)) == "COMPLETED":
+            continue
+        last = max(launches, key=last_sign)
+        age, is_gone = picture.age(last_sign(last)), picture.is_gone(reservation(last))
+        if age > picture.lost_s or (is_gone and age > picture.stale_s):
+            why = " (Slurm does not know its job any more)" if is_gone else ""
+            reasons[fw_id] = f"runs on {last.get('host')}, which has not been heard of for {duration(age)}{why}"
+    yield from _grouped("lost", flow, reasons, _READY_AGAIN, lambda fw_id: _sign(flow, fw_id))
+
+
+def _left_over(picture: Picture, flow: Flow) -> Iterator[Finding]:
+    """Launches noted as RUNNING or RESERVED of Fireworks that go by another one now."""
+    launches = [
+        launch
+        for fw_id, firework in sorted(flow.fireworks.items())
+        for launch in flow.launches[fw_id]
+        if launch["state"] in {"RUNNING", "RESERVED"}
+        and launch["launch_id"] not in firework["launches"]
+        and picture.age(last_sign(launch)) > picture.lost_s
+    ]
+    if launches:
+        fw_ids = sorted({launch["fw_id"] for launch in launches})
+        said = (
+            f"were begun by workers that are gone, and {len(launches)} launches are still noted as at work",
+            "--fix notes that they ended",
+        )
+        yield _finding("left over", flow, fw_ids, said, launches, max(map(last_sign, launches)))
+
+
+# --- what failed ------------------------------------------------------------------------------------------------------
+
+
+def _fizzled(flow: Flow) -> Iterator[Finding]:
+    """What failed, and keeps the Workflow from going on; a gather asks again for what its chunks left undone."""
+    causes = {fw_id: cause_of(flow, fw_id) for fw_id in flow.in_state("FIZZLED") if is_in_the_way(flow, fw_id)}
+    if not causes:
+        return
+    message = None if flow.folder is None else _read(Submissions(flow.folder).stop_message)
+    if isinstance(message, str) and not all(map(is_not_imported, causes.values())):
+        yield Finding(
+            "stopped",
+            f"{flow.name} stopped: {message}",
+            "mend the cause and give `activelearn submit` again; failures count anew then",
+            workflow=flow.number,
+            fw_ids=tuple(causes),
+        )
+        return
+    for cause in dict.fromkeys(causes.values()):
+        fw_ids = [fw_id for fw_id, one in causes.items() if one == cause]
+        hosts = sorted({str(launch.get("host")) for fw_id in fw_ids for launch in flow.active(fw_id)[-1:]})
+        where = f"on {', '.join(hosts)}" if hosts else "on a host that FireWorks did not note"
+        if is_not_imported(cause):
+            kind = "import"
+            what = f"failed: the worker's interpreter cannot import activelearn, {where}: {cause}"
+            do = "mend the environment of those workers (activelearn check -l), then --fix makes them ready again"
+        else:
+            kind = "fizzled"
+            what = f"failed {where}: {cause}"
+            do = "--fix runs them again; should they fail again, mend the cause"
+        yield _finding(kind, flow, fw_ids, (what, do), [], max(_sign(flow, fw_id) for fw_id in fw_ids))
+
+
+def is_in_the_way(flow: Flow, fw_id: int) -> bool:
+    """Return whether a failure keeps others from going on: it is the last, or they do not go on after failures.
+
+    What a worker could not even read (its interpreter lacks a module) it could not pass on either.
+    """
+    children = [child for child in flow.children(fw_id) if child in flow.fireworks]
+    if not children or not all(flow.goes_on_after(child, "FIZZLED") for child in children):
+        return True
+    waiting = all(flow.fireworks[child]["state"] in {"WAITING", "FIZZLED"} for child in children)
+    return waiting and is_not_imported(cause_of(flow, fw_id))
+
+
+def is_not_imported(cause: str) -> bool:
+    """Return whether a stored exception says that a worker lacks a module."""
+    return _NOT_IMPORTED.search(cause) is not None
+
+
+def cause_of(flow: Flow, fw_id: int) -> str:
+    """Return why a Firework failed: the exception that its last launch stored, without the way there."""
+    launches = flow.active(fw_id)
+    stored = ((launches[-1].get("action") or {}).get("stored_data") or {}) if launches else {}
+    exception = stored.get("_exception") or flow.fireworks[fw_id]["spec"].get("_exception_details") or {}
+    lines = str(exception.get("_stacktrace") or "").splitlines()
+    frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
+    after = lines[frames[-1] + 1 :] if frames else lines
+    said = next((line.strip() for line in after if line.strip() and not line.startswith(" ")), "")
+    return said or "no cause was stored (its worker was killed, or FireWorks could not read the Workflow)"
+
+
+# --- completions that were cut short ----------------------------------------------------------------------------------
+
+
+def _torn(picture: Picture, flow: Flow) -> Iterator[Finding]:
+    """States that contradict each other: a worker died while it told the LaunchPad that it had finished."""
+    torn = [fw_id for fw_id in flow.fireworks if _is_torn(picture, flow, fw_id)]
+    if torn:
+        said = ("did not pass on that they ended: a worker died half-way", "--fix works out what is ready now")
+        yield _finding("torn", flow, sorted(torn), said, [], max(_sign(flow, fw_id) for fw_id in torn))
+
+
+def _is_torn(picture: Picture, flow: Flow, fw_id: int) -> bool:
+    state = flow.fireworks[fw_id]["state"]
+    if state in {"READY", "RESERVED", "RUNNING"}:  # its launch has ended
+        ended = representative(flow.active(fw_id)) in {"COMPLETED", "FIZZLED"}
+        return ended and picture.is_stale(_sign(flow, fw_id))
+    if state == "FIZZLED" and is_in_the_way(flow, fw_id):
+        return False  # a finding of its own
+    if state in {"COMPLETED", "FIZZLED"}:  # the Workflow does not know, or what waits for it does not
+        is_told = flow.document.get("fw_states", {}).get(str(fw_id), state) == state
+        return picture.is_stale(_sign(flow, fw_id)) and (
+            not is_told or any(_waits_in_vain(picture, flow, child) for child in flow.children(fw_id))
+        )
+    return False
+
+
+def _waits_in_vain(picture: Picture, flow: Flow, fw_id: int) -> bool:
+    if fw_id not in flow.fireworks or flow.fireworks[fw_id]["state"] != "WAITING":
+        return False
+    parents = [parent for parent in flow.parents(fw_id) if parent in flow.fireworks]
+    return all(
+        flow.goes_on_after(fw_id, flow.fireworks[parent]["state"]) and picture.is_stale(_sign(flow, parent))
+        for parent in parents
+    )
+
+
+def _stalled(picture: Picture, flow: Flow) -> Iterator[Finding]:
+    states = {firework["state"] for firework in flow.fireworks.values()}
+    at_work = {"READY", "RESERVED", "RUNNING", "PAUSED", "DEFUSED", "FIZZLED"}
+    if states & at_work or not picture.is_stale(flow.updated):
+        return
+    yield Finding(
+        "stalled",
+        f"{flow.name}: nothing is ready and nothing runs, and it has not ended",
+        "--fix works out what is ready",
+        repairable=True,
+        workflow=flow.number,
+        fw_ids=(flow.number,),
+        until=flow.updated,
+    )
+
+
+# --- locks ------------------------------------------------------------------------------------------------------------
+
+
+def _stuck(picture: Picture) -> set[int]:
+    """Return the Workflows whose lock is left over.
+
+    FireWorks notes no time with a lock. Whoever holds one changes the Workflow before giving it back, and does that in
+    less than a second; so a Workflow that nobody has changed for long, and whose lock is there all the time that we
+    watch, is held by nobody.
+    """
+    suspects = {
+        flow.number: flow.document["updated_on"]
+        for flow in picture.flows
+        if flow.is_locked and picture.is_stale(flow.updated)
+    }
+    deadline = time.monotonic() + LOCK_WATCH_S
+    while suspects and time.monotonic() < deadline:
+        time.sleep(min(_LOOK_EVERY_S, LOCK_WATCH_S))
+        for number, updated_on in list(suspects.items()):
+            held = {"nodes": number, "locked": {"$exists": True}, "updated_on": updated_on}
+            if picture.launchpad.workflows.find_one(held, {"_id": 1}) is None:
+                del suspects[number]
+    return set(suspects)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def _read(read: Callable[[], object]) -> object:
+    """Return what a folder says; None if it cannot be read."""
+    try:
+        return read()
+    except (OSError, TypeError, ValueError, KeyError, ActiveLearnError):
+        return None
+
+
+def _misplaced(picture: Picture, flow: Flow) -> Finding | None:
+    """Return what is wrong with the folder that a Workflow works in."""
+    if flow.is_smoke or flow.folder is None:
+        return None
+    if not flow.folder.is_dir():
+        return Finding(
+            "folder",
+            f"{flow.name}: there is no folder {flow.folder} (any more), as seen from this machine",
+            "is its disk mounted here? If it was deleted, workers end this Workflow quietly when they come to it; at "
+            f"once: lpad defuse_wflows -i {flow.number}",
+            workflow=flow.number,
+        )
+    submission = Submissions(flow.folder)
+    current = submission.current()
+    if current is not None and current.database == database_id(picture.launchpad):
+        return None
+    where = "to no LaunchPad (any more)" if current is None else f"to {current.launchpad}"
+    return Finding(
+        "elsewhere",
+        f"{flow.name}: its folder {flow.folder} is submitted {where}, so nothing here may work in it",
+        "--fix ends this Workflow, as workers do that come to it; to have it worked on here: activelearn submit",
+        repairable=True,
+        workflow=flow.number,
+        fw_ids=(flow.number,),
+    )
+
+
+def _forgotten(picture: Picture) -> Iterator[Finding]:
+    """Campaigns that are submitted here, have not ended, and have nothing in the LaunchPad."""
+    launchpad, database = picture.launchpad, database_id(picture.launchpad)
+    here = getattr(launchpad, "identity", None)
+    for folder in _folders_at_rest(picture):
+        current = _read(Submissions(folder).current)
+        is_meant = isinstance(current, Submission) and (
+            current.database == database or (folder == picture.folder and current.launchpad == here)
+        )
+        if is_meant and _read(partial(_lacks_its_next, launchpad, folder)):
+            yield Finding(
+                "forgotten",
+                f"{folder} is submitted here and has not ended, and nothing of it is to be done in the LaunchPad",
+                "give `activelearn submit` again: it goes on from the products",
+            )
+
+
+def _folders_at_rest(picture: Picture) -> list[Path]:
+    """Return the folders of campaigns all of whose Workflows are COMPLETED, and the one that was asked about."""
+    launchpad = picture.launchpad
+    kinds = {**OURS, "metadata.part": {"$in": ["loop", "final"]}}
+    ended = launchpad.workflows.find({**kinds, "state": "COMPLETED"}, {"metadata": 1, "nodes": 1})
+    latest = {document["metadata"]["campaign"]: document["nodes"][0] for document in ended}
+    for campaign in launchpad.workflows.distinct("metadata.campaign", {**kinds, "state": {"$ne": "COMPLETED"}}):
+        latest.pop(campaign, None)
+    fireworks = launchpad.fireworks.find({"fw_id": {"$in": list(latest.values())}}, {"spec._tasks": 1})
+    names = [name for name in map(folder_of, fireworks) if name is not None and picture.concerns(name)]
+    return list(dict.fromkeys([*map(Path, names), *([] if picture.folder is None else [picture.folder])]))
+
+
+def _lacks_its_next(launchpad: LaunchPad, folder: Path) -> bool:
+    store = Store.open(folder)
+    if store.submissions.stop_message() is not None or (step := loop.next_step(store)) is None:
+        return False
+    return launchpad.workflows.find_one(wanted(step.place or store, step), {"_id": 1}) is None

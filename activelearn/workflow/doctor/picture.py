@@ -1,0 +1,284 @@
+"""What stands in a LaunchPad of our Workflows, read once: states, times, and what the batch system still knows.
+
+FireWorks writes times in two ways, both UTC: ISO strings in launches and whole Fireworks, BSON dates (which come back
+without a time zone) where it changes a state in place and in Workflows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from fireworks import LaunchPad
+from fireworks import fw_config as settings
+from pymongo.errors import PyMongoError
+
+from activelearn.engines.process import run_command
+from activelearn.errors import EngineError
+
+#: A state that should last for moments, and has not changed for so long, is stuck, s.
+STALE_S: Final = 300.0
+#: A worker that missed this many pings is dead.
+_PINGS: Final = 1.5
+#: How long squeue may take, s.
+_QUEUE_S: Final = 30.0
+#: Metadata of our Workflows: those of campaigns and studies, and the jobs of `activelearn machine --smoke`.
+OURS: Final[dict[str, Any]] = {
+    "$or": [
+        {f"metadata.{key}": {"$exists": True} for key in ("campaign", "iteration", "part")},
+        {"metadata.activelearn": "smoke"},
+    ]
+}
+#: States of Workflows with which nothing is to be done any more.
+ENDED: Final = ("COMPLETED", "DEFUSED", "ARCHIVED")
+
+
+def unix_time(value: object) -> float | None:
+    """Return a time that FireWorks wrote, in s since 1970; None if it is none."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def last_sign(launch: dict[str, Any]) -> float:
+    """Return when a launch changed its state, or its worker pinged, for the last time, s since 1970."""
+    times = [unix_time(entry.get(key)) for entry in launch["state_history"] for key in ("created_on", "updated_on")]
+    return max((moment for moment in times if moment is not None), default=0.0)
+
+
+def reservation(launch: dict[str, Any]) -> str | None:
+    """Return the number of the job that a launch is, or was to be; None if no queue knows of it."""
+    numbers = [str(entry["reservation_id"]) for entry in launch["state_history"] if entry.get("reservation_id")]
+    return numbers[-1] if numbers else None
+
+
+def representative(launches: Iterable[dict[str, Any]]) -> str | None:
+    """Return the state that FireWorks takes for that of a Firework with these launches."""
+    states = [launch["state"] for launch in launches]
+    return next((state for state in ("COMPLETED", "RUNNING", "RESERVED", "FIZZLED") if state in states), None)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time, as the server has it if it tells.
+
+    Parameters
+    ----------
+    now
+        s since 1970.
+    ahead_s
+        Ours minus the server's; None if it does not tell.
+    latency_s
+        Of one question.
+    """
+
+    now: float
+    ahead_s: float | None
+    latency_s: float
+
+
+def read_clock(launchpad: LaunchPad) -> Clock:
+    """Ask the server what time it is."""
+    launchpad.fw_id_assigner.find_one()  # the first question may have to connect
+    before = time.time()
+    try:
+        theirs = unix_time(launchpad.connection.admin.command("hello").get("localTime"))
+    except (NotImplementedError, PyMongoError):  # in memory; or it may not be asked
+        theirs = None
+    after = time.time()
+    ours = (before + after) / 2
+    return Clock(ours if theirs is None else theirs, None if theirs is None else ours - theirs, after - before)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A Workflow of ours that has not ended.
+
+    Parameters
+    ----------
+    document
+        As it stands in the LaunchPad.
+    fireworks
+        Its Fireworks by id, as they stand there; some may be missing.
+    launches
+        All launches of each Firework, those of earlier tries too.
+    """
+
+    document: dict[str, Any]
+    fireworks: dict[int, dict[str, Any]]
+    launches: dict[int, list[dict[str, Any]]]
+
+    @property
+    def number(self) -> int:
+        """The smallest id of its Fireworks, by which it is found."""
+        return int(min(self.document["nodes"]))
+
+    @property
+    def name(self) -> str:
+        """Campaign and iteration."""
+        return str(self.document["name"])
+
+    @property
+    def is_smoke(self) -> bool:
+        """Whether it is a job of `activelearn machine --smoke`."""
+        return "campaign" not in self.document["metadata"]
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a worker is changing it, or died doing so."""
+        return "locked" in self.document
+
+    @property
+    def updated(self) -> float:
+        """When it was last changed, s since 1970."""
+        return unix_time(self.document["updated_on"]) or 0.0
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The campaign folder."""
+        return next((Path(found) for found in map(folder_of, self.fireworks.values()) if found), None)
+
+    def children(self, fw_id: int) -> list[int]:
+        """Return what waits for a Firework."""
+        return [int(child) for child in self.document["links"].get(str(fw_id), ())]
+
+    def parents(self, fw_id: int) -> list[int]:
+        """Return what a Firework waits for."""
+        return [int(parent) for parent in self.document["parent_links"].get(str(fw_id), ())]
+
+    def in_state(self, *states: str) -> list[int]:
+        """Return the Fireworks in one of these states."""
+        return [fw_id for fw_id, firework in sorted(self.fireworks.items()) if firework["state"] in states]
+
+    def active(self, fw_id: int) -> list[dict[str, Any]]:
+        """Return the launches that count for a Firework."""
+        listed = self.fireworks[fw_id]["launches"]
+        return [launch for launch in self.launches[fw_id] if launch["launch_id"] in listed]
+
+    def changed(self, fw_id: int) -> float:
+        """Return when a Firework last changed its state, s since 1970."""
+        return unix_time(self.fireworks[fw_id].get("updated_on")) or 0.0
+
+    def goes_on_after(self, fw_id: int, state: str) -> bool:
+        """Return whether a Firework may run after a parent in that state."""
+        allows = self.fireworks[fw_id]["spec"].get("_allow_fizzled_parents", False)
+        return state == "COMPLETED" or (state == "FIZZLED" and bool(allows))
+
+
+def folder_of(firework: dict[str, Any]) -> str | None:
+    """Return the folder that the tasks of a Firework work in."""
+    return next((task["folder"] for task in firework["spec"].get("_tasks", ()) if "folder" in task), None)
+
+
+def parents_first(document: dict[str, Any]) -> list[int]:
+    """Return the Fireworks of a Workflow, none before one that it waits for."""
+    waits_for = {int(node): set(document["parent_links"].get(str(node), ())) for node in document["nodes"]}
+    ordered: list[int] = []
+    while waits_for:
+        free = sorted(node for node, parents in waits_for.items() if not parents & waits_for.keys())
+        if not free:  # no Workflow can be like that; whatever it is, we do not hang on it
+            free = sorted(waits_for)
+        ordered += free
+        for node in free:
+            del waits_for[node]
+    return ordered
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A LaunchPad at one moment.
+
+    Parameters
+    ----------
+    launchpad
+        Which one.
+    clock
+        The moment.
+    flows
+        Our Workflows that have not ended.
+    stale_s
+        A state that should last for moments is stuck after so long.
+    lost_s
+        A worker that has not been heard of for so long is dead.
+    folder
+        What was asked about; None: everything.
+    """
+
+    launchpad: LaunchPad
+    clock: Clock
+    flows: tuple[Flow, ...]
+    stale_s: float
+    lost_s: float
+    folder: Path | None
+
+    def age(self, moment: float) -> float:
+        """Return how long ago that was, s."""
+        return self.clock.now - moment
+
+    def is_stale(self, moment: float) -> bool:
+        """Return whether that is too long ago for something that lasts for moments."""
+        return self.age(moment) > self.stale_s
+
+    def concerns(self, folder: str | Path | None) -> bool:
+        """Return whether a folder was asked about."""
+        return self.folder is None or (folder is not None and Path(folder).is_relative_to(self.folder))
+
+    @cached_property
+    def workflow_nodes(self) -> list[list[int]]:
+        """The Fireworks of every Workflow of the LaunchPad, ours or not."""
+        return [document["nodes"] for document in self.launchpad.workflows.find({}, {"nodes": 1})]
+
+    @cached_property
+    def queued(self) -> frozenset[str] | None:
+        """The numbers of the jobs that wait or run in the queue; None if Slurm does not say."""
+        if shutil.which("squeue") is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="activelearn-") as here:
+            log = Path(here) / "jobs"
+            command = ["squeue", "--noheader", "--format=%A"]
+            try:
+                done = run_command(command, Path(here), log=log, timeout_s=_QUEUE_S)
+            except EngineError:
+                return None
+            return frozenset(log.read_text(errors="replace").split()) if done.return_code == 0 else None
+
+    def is_gone(self, job: str | None) -> bool:
+        """Return whether the queue says that it has no such job (any more)."""
+        return job is not None and self.queued is not None and job not in self.queued
+
+
+def patience_s(stale_s: float) -> float:
+    """Return after how long without a ping a worker is dead, s, if workers have the settings that we have."""
+    return max(stale_s, _PINGS * float(settings.PING_TIME_SECS))
+
+
+def look(launchpad: LaunchPad, *, stale_s: float, lost_s: float | None, folder: Path | None) -> Picture:
+    """Read what there is of our Workflows that have not ended."""
+    clock = read_clock(launchpad)
+    flows = (_flow(launchpad, one) for one in launchpad.workflows.find({**OURS, "state": {"$nin": list(ENDED)}}))
+    asked = folder.absolute() if folder is not None else None
+    picture = Picture(launchpad, clock, (), stale_s, patience_s(stale_s) if lost_s is None else lost_s, asked)
+    wanted = tuple(flow for flow in flows if picture.concerns(flow.folder))
+    return Picture(launchpad, clock, wanted, stale_s, picture.lost_s, asked)
+
+
+def _flow(launchpad: LaunchPad, document: dict[str, Any]) -> Flow:
+    chosen = {"fw_id": {"$in": document["nodes"]}}
+    fireworks = {one["fw_id"]: {"launches": [], **one} for one in launchpad.fireworks.find(chosen)}
+    launches = defaultdict(list)
+    for launch in launchpad.launches.find(chosen):
+        launches[launch["fw_id"]].append(launch)
+    return Flow(document, fireworks, launches)

@@ -1,0 +1,117 @@
+"""What is going on in a LaunchPad: how much is to be done, by whom, and when anything last happened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from fireworks import LaunchPad
+
+from activelearn.workflow.doctor.findings import cause_of, is_in_the_way
+from activelearn.workflow.doctor.picture import OURS, STALE_S, Flow, Picture, last_sign, look, reservation
+from activelearn.workflow.doctor.settings import setting_notes
+from activelearn.workflow.doctor.words import duration, without_credentials
+
+#: In the order in which a Firework goes through them.
+STATES: Final = ("WAITING", "READY", "RESERVED", "RUNNING", "COMPLETED", "FIZZLED", "PAUSED", "DEFUSED", "ARCHIVED")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is going on.
+
+    Parameters
+    ----------
+    launchpad
+        Host and database.
+    workflows
+        Name and folder of our Workflows that have not ended.
+    n_completed
+        How many have.
+    counts
+        Fireworks of those that have not, by category and state.
+    last_activity_s
+        Since a Firework of theirs changed its state, or its worker said that it lives; None if there is none.
+    notes
+        What is worth knowing and needs nobody.
+    """
+
+    launchpad: str
+    workflows: tuple[tuple[str, str], ...]
+    n_completed: int
+    counts: dict[str, dict[str, int]]
+    last_activity_s: float | None
+    notes: tuple[str, ...]
+
+
+def summarise(launchpad: LaunchPad, folder: Path | None = None) -> Summary:
+    """Return what is going on in a LaunchPad, or with one campaign folder in it."""
+    picture = look(launchpad, stale_s=STALE_S, lost_s=None, folder=folder)
+    counts: dict[str, Counter[str]] = {}
+    for flow in picture.flows:
+        for firework in flow.fireworks.values():
+            counts.setdefault(_category(firework), Counter())[firework["state"]] += 1
+    signs = [sign for flow in picture.flows for sign in _signs(flow)]
+    notes = [*_idle(picture, counts), *chain.from_iterable(map(_failed, picture.flows)), *_queue(picture)]
+    return Summary(
+        str(getattr(launchpad, "identity", "in memory")),
+        tuple((flow.name, str(flow.folder or "")) for flow in picture.flows),
+        int(launchpad.workflows.count_documents({**OURS, "state": "COMPLETED"})),
+        {name: {state: found[state] for state in STATES if found[state]} for name, found in sorted(counts.items())},
+        max(0.0, picture.age(max(signs))) if signs else None,
+        tuple(without_credentials(note, launchpad) for note in [*notes, *setting_notes()]),
+    )
+
+
+def _category(firework: dict[str, object]) -> str:
+    spec = firework["spec"]
+    assert isinstance(spec, dict)  # of every Firework
+    return str(spec.get("_category") or "any")
+
+
+def _signs(flow: Flow) -> list[float]:
+    return [*map(flow.changed, flow.fireworks), *map(last_sign, chain.from_iterable(flow.launches.values()))]
+
+
+def _idle(picture: Picture, counts: dict[str, Counter[str]]) -> list[str]:
+    """Return for which categories nobody works."""
+    notes = []
+    for category, found in counts.items():
+        if found["READY"] and not found["RUNNING"] and not found["RESERVED"]:
+            since = max(
+                flow.changed(fw_id)
+                for flow in picture.flows
+                for fw_id in flow.in_state("READY")
+                if _category(flow.fireworks[fw_id]) == category
+            )
+            if picture.is_stale(since):
+                notes.append(
+                    f"{found['READY']} Fireworks of category {category} have been ready for "
+                    f"{duration(picture.age(since))} and nobody took one: does a worker of that category run "
+                    "(activelearn rlaunch, qlaunch)?"
+                )
+    return notes
+
+
+def _failed(flow: Flow) -> list[str]:
+    """Return what failed and is asked for again by the gather after it."""
+    causes = Counter(cause_of(flow, fw_id) for fw_id in flow.in_state("FIZZLED") if not is_in_the_way(flow, fw_id))
+    return [f"{flow.name}: {n} chunks failed, and are asked for again: {cause}" for cause, n in causes.most_common()]
+
+
+def _queue(picture: Picture) -> list[str]:
+    """Return that jobs of a queue cannot be judged here, if there are any."""
+    jobs = {
+        reservation(launch)
+        for flow in picture.flows
+        for fw_id in flow.in_state("RESERVED")
+        for launch in flow.active(fw_id)
+    } - {None}
+    if not jobs or picture.queued is not None:
+        return []
+    return [
+        f"{len(jobs)} jobs wait in a queue; squeue does not answer here, so whether they are still there is unknown"
+    ]

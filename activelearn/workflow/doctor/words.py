@@ -1,0 +1,74 @@
+"""What the doctor says: one finding, and how ids, times and secrets are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fireworks import LaunchPad
+
+#: User and password of a URI.
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]+@")
+_N_IDS: Final = 6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Parameters
+    ----------
+    kind
+        One word.
+    what
+        A sentence that a person understands.
+    next
+        What --fix does, or what the person must do.
+    repairable
+        Whether --fix helps.
+    workflow
+        Smallest id of the Fireworks of the Workflow that it is in.
+    fw_ids, launch_ids
+        What it is about.
+    until
+        Last sign of life of those, s since 1970: what has shown a newer one is left alone.
+    """
+
+    kind: str
+    what: str
+    next: str
+    repairable: bool = False
+    workflow: int | None = None
+    fw_ids: tuple[int, ...] = ()
+    launch_ids: tuple[int, ...] = ()
+    until: float = 0.0
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that a person would take."""
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def numbers(ids: Sequence[int]) -> str:
+    """Return ids, the first few of many."""
+    shown = ", ".join(map(str, ids[:_N_IDS]))
+    return shown if len(ids) <= _N_IDS else f"{shown} and {len(ids) - _N_IDS} more"
+
+
+def fireworks_named(fw_ids: Sequence[int], names: dict[int, Any]) -> str:
+    """Return Fireworks as a person knows them: one by its name, many by their number."""
+    if len(fw_ids) == 1:
+        return f"Firework {fw_ids[0]} ({names.get(fw_ids[0], '?')})"
+    return f"{len(fw_ids)} Fireworks ({numbers(fw_ids)})"
+
+
+def without_credentials(text: str, launchpad: LaunchPad) -> str:
+    """Return a text that others wrote, such as a stored exception, without what gets one into a database."""
+    password = getattr(launchpad, "password", None)
+    cleaned = _CREDENTIALS.sub("", text)
+    return cleaned.replace(password, "***") if password else cleaned

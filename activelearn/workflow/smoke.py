@@ -1,0 +1,198 @@
+"""The smoke test through a LaunchPad: one tiny job to each place, on the nodes and by the workers of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import secrets
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from fireworks import FireTaskBase, Firework, FWAction, LaunchPad, Workflow, explicit_serialize
+
+from activelearn import smoke
+from activelearn.config import Machine
+from activelearn.smoke import Probe
+from activelearn.workflow.queues import queue_keys
+
+#: Between two looks at the LaunchPad, s.
+_LOOK_EVERY_S: Final = 1.0
+_ENDED: Final = ("COMPLETED", "FIZZLED", "DEFUSED")
+
+
+@explicit_serialize
+class Smoke(FireTaskBase):  # type: ignore[misc]
+    """Look at a place from the node that a worker runs on."""
+
+    required_params: Final = ["machine", "place", "folder", "token"]
+
+    def run_task(self, fw_spec: dict[str, Any]) -> FWAction:  # noqa: ARG002 - all is in the parameters
+        """Return what was found as the stored data of the launch."""
+        machine = Machine.model_validate(self["machine"])
+        seen = smoke.probe(machine, self["place"], Path(self["folder"]), token=self["token"])
+        return FWAction(stored_data={"probe": seen.to_dict()})
+
+
+@dataclass
+class Sent:
+    """The jobs of a smoke test.
+
+    Parameters
+    ----------
+    launchpad
+        Where they were added.
+    machine
+        The profile.
+    files
+        Folder of my_launchpad.yaml, where the workers' files may stand too; they are named in what to do next.
+    fireworks
+        Id of the Firework of each place.
+    have_all_reported
+        Whether there is a probe of every place.
+    """
+
+    launchpad: LaunchPad
+    machine: Machine
+    files: Path
+    fireworks: dict[str, int] = field(default_factory=dict)
+    have_all_reported: bool = False
+
+    def wait(self, timeout_s: float) -> dict[str, Probe | str]:
+        """Return what was found at each place, or in a sentence why nothing was."""
+        deadline = time.monotonic() + timeout_s
+        found: dict[str, Probe | str] = {}
+        while len(found) < len(self.fireworks):
+            is_late = time.monotonic() > deadline
+            for place in self.fireworks.keys() - found.keys():
+                answer = self._look_at(place)
+                if answer is not None:
+                    found[place] = answer
+                elif is_late:
+                    found[place] = self._why_late(place, timeout_s)
+            if len(found) < len(self.fireworks):
+                time.sleep(_LOOK_EVERY_S)
+        self.have_all_reported = all(isinstance(answer, Probe) for answer in found.values())
+        return {place: found[place] for place in self.fireworks}
+
+    def _firework(self, place: str) -> dict[str, Any]:
+        return self.launchpad.fireworks.find_one({"fw_id": self.fireworks[place]}) or {"state": "gone", "launches": []}
+
+    def _launch(self, firework: dict[str, Any]) -> dict[str, Any]:
+        ids = firework["launches"][-1:]
+        return (self.launchpad.launches.find_one({"launch_id": ids[0]}) if ids else None) or {}
+
+    def _look_at(self, place: str) -> Probe | str | None:
+        """Return what is known of a place, None while its job has not ended."""
+        firework = self._firework(place)
+        if firework["state"] not in _ENDED:
+            return None
+        launch = self._launch(firework)
+        stored = (launch.get("action") or {}).get("stored_data") or {}
+        if "probe" in stored:
+            return _with_clock(Probe.from_dict(stored["probe"]))
+        trace = str((stored.get("_exception") or {}).get("_stacktrace") or "no trace of why")
+        host = launch.get("host", "a node")
+        return (
+            f"{place} ({host}): the job ended with: {trace.strip().splitlines()[-1]} - wanted a worker whose "
+            f"activelearn is this one - see the environment of the job, and its output in {launch.get('launch_dir')}"
+        )
+
+    def _why_late(self, place: str, timeout_s: float) -> str:
+        firework = self._firework(place)
+        launch, state = self._launch(firework), firework["state"]
+        category = self.machine.places[place].category or place if self.machine.places else ""
+        if state == "RESERVED":
+            jobs = [entry["reservation_id"] for entry in launch.get("state_history", ()) if entry.get("reservation_id")]
+            job = jobs[-1] if jobs else "(without a number)"
+            return (
+                f"{place}: job {job} has not reported within {timeout_s:g} s - wanted it to run - squeue -j {job}: it "
+                f"waits (--timeout-s), or it ended before activelearn began (output in {launch.get('launch_dir')})"
+            )
+        if state == "RUNNING":
+            return (
+                f"{place} ({launch.get('host', '?')}): runs, and was not ready within {timeout_s:g} s - wanted "
+                "minutes - a slow disk under the environment? wait longer with --timeout-s"
+            )
+        if state == "gone":
+            return f"{place}: its Firework is gone - wanted nobody to empty the database - give the command again"
+        whose = f"of category {category} " if category else ""
+        return (
+            f"{place}: no job {whose}was taken within {timeout_s:g} s - wanted a worker for it - is one running? "
+            f"{self._worker(category)}"
+        )
+
+    def _worker(self, category: str) -> str:
+        suffix = f"_{category}" if category else ""
+        worker, adapter = (self.files / f"my_{kind}{suffix}.yaml" for kind in ("fworker", "qadapter"))
+        files = f"-l {shlex.quote(str(self.files / 'my_launchpad.yaml'))}"
+        if worker.is_file():
+            files += f" -w {shlex.quote(str(worker))}"
+        if adapter.is_file():
+            return f"activelearn qlaunch -r {files} -q {shlex.quote(str(adapter))} rapidfire"
+        return f"activelearn rlaunch {files} rapidfire"
+
+    def withdraw(self) -> None:
+        """Take the jobs from the LaunchPad, but for those that run; workers would stay for them."""
+        for place, fw_id in self.fireworks.items():
+            if self._firework(place)["state"] not in {"RUNNING", "gone"}:
+                with contextlib.redirect_stdout(None):  # FireWorks prints
+                    self.launchpad.delete_wf(fw_id)
+
+
+def _with_clock(seen: Probe) -> Probe:
+    """Return a probe that has just come in, with the clock of its node judged by ours."""
+    skew = seen.time - time.time()
+    if -smoke.LARGEST_SKEW_S < skew < smoke.LARGEST_SKEW_S:
+        return seen
+    said = (
+        f"{seen.place} ({seen.host}): its clock is {skew:+.0f} s from that of this machine - wanted less than "
+        f"{smoke.LARGEST_SKEW_S:g} s, or living workers are taken for dead - tell the site (NTP)"
+    )
+    return dataclasses.replace(seen, problems=(*seen.problems, said))
+
+
+@contextlib.contextmanager
+def sent(machine: Machine, launchpad: LaunchPad, folder: Path, files: Path) -> Iterator[Sent]:
+    """Send one job to each place; they are withdrawn at the end, and what they said is kept if one did not report.
+
+    Parameters
+    ----------
+    machine
+        The profile; with no places, the one job is for any worker.
+    launchpad
+        Where to; its database is initialised.
+    folder
+        Absolute, on the disk that all nodes share: the jobs work in a folder of their own in it.
+    files
+        Folder of my_launchpad.yaml.
+    """
+    token = secrets.token_hex(8)
+    ours = Path(tempfile.mkdtemp(prefix="activelearn-smoke-", dir=folder))
+    (ours / token).touch()
+    jobs = Sent(launchpad, machine, files)
+    try:
+        for place in smoke.stations_of(machine):
+            firework = _firework(machine, place, ours, token)
+            ids = launchpad.add_wf(Workflow([firework], name=firework.name, metadata={"activelearn": "smoke"}))
+            jobs.fireworks[place] = next(iter(ids.values()))
+        yield jobs
+    finally:
+        with contextlib.suppress(Exception):  # the server is gone: then so are the jobs, for us
+            jobs.withdraw()
+        if jobs.have_all_reported:
+            shutil.rmtree(ours, ignore_errors=True)
+
+
+def _firework(machine: Machine, place: str, folder: Path, token: str) -> Firework:
+    spec: dict[str, Any] = {"_launch_dir": str(folder)}
+    if machine.places:
+        where = machine.places[place]
+        spec |= {"_category": where.category or place, "_queueadapter": queue_keys(where.queue)}
+    parameters = {"machine": machine.model_dump(mode="json"), "place": place, "folder": str(folder), "token": token}
+    return Firework(Smoke(parameters), spec=spec, name=f"smoke {place}")

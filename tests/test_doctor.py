@@ -1,0 +1,636 @@
+"""What the doctor finds in a LaunchPad after deaths in the wrong moment, and that work goes on after its repair.
+
+States are made by FireWorks' own calls, on a store of MongoDB's interface in memory; then they are aged.
+"""
+
+import dataclasses
+import stat
+import sys
+import time
+
+import fireworks.core.launchpad
+import mongomock
+import pytest
+import yaml
+from campaigns import SMALL, TINY
+from doctored import Killed, Note, add, age, die, notes, states, work
+from fireworks import Firework, FWAction, FWorker, Workflow, fw_config
+from typer.testing import CliRunner
+
+from activelearn.cli import app
+from activelearn.config import Machine, load_campaign
+from activelearn.store import Store
+from activelearn.store.submission import Submissions
+from activelearn.workflow import RunChunk, SharedLaunchPad, submit
+from activelearn.workflow.doctor import checks, examine, findings, launchpad_problems, picture, repair, summarise
+from activelearn.workflow.doctor.words import duration
+
+OLD = 1000.0
+PASSWORD = "s3same-open"
+
+
+@pytest.fixture
+def launchpad(monkeypatch, tmp_path):
+    client = mongomock.MongoClient()
+    monkeypatch.setattr(fireworks.core.launchpad, "MongoClient", lambda *_, **__: client)
+    monkeypatch.setattr(fireworks.core.launchpad, "GRIDFS_FALLBACK_COLLECTION", None)
+    monkeypatch.setattr(findings, "LOCK_WATCH_S", 0.1)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # no squeue
+    monkeypatch.delenv("FW_CONFIG_FILE", raising=False)
+    work_folder = tmp_path / "work"
+    work_folder.mkdir()
+    monkeypatch.chdir(work_folder)
+    return SharedLaunchPad.from_dict({"host": "db", "name": "glass", "password": PASSWORD, "strm_lvl": "CRITICAL"})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "copper"
+
+
+@pytest.fixture
+def ids(launchpad, folder):
+    return add(launchpad, folder)
+
+
+def look(launchpad, **more):
+    return examine(launchpad, **{"stale_s": 300.0, "lost_s": 600.0, **more})
+
+
+def kinds(launchpad, **more):
+    return [one.kind for one in look(launchpad, **more)]
+
+
+def claim(launchpad, fw_id=None):
+    """Take a Firework as a worker does; return the id of its launch."""
+    return launchpad.checkout_fw(FWorker(), ".", fw_id=fw_id)[1]
+
+
+def all_done(launchpad):
+    return set(states(launchpad).values()) == {"COMPLETED"}
+
+
+# --- health -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_a_half_done_and_a_finished_workflow_are_healthy(launchpad, ids):
+    assert look(launchpad) == []
+    work(launchpad, 2)
+    age(launchpad, OLD)  # it waits for workers
+    assert look(launchpad) == []
+    work(launchpad)
+    assert all_done(launchpad)
+    assert look(launchpad) == []
+
+
+def test_the_summary_tells_who_does_what_and_who_is_missing(launchpad, folder, ids):
+    claim(launchpad, ids["chunk0"])
+    told = summarise(launchpad)
+    assert told.workflows == (("copper iter-001", str(folder)),)
+    assert told.counts == {"cpu": {"WAITING": 2, "READY": 1, "RUNNING": 1}}
+    assert told.n_completed == 0
+    assert 0.0 <= told.last_activity_s < 10.0
+    assert not any("nobody took one" in note for note in told.notes)
+    launchpad.complete_launch(1, FWAction(), "COMPLETED")
+    age(launchpad, OLD)
+    assert any("1 Fireworks of category cpu have been ready for 17 min" in note for note in summarise(launchpad).notes)
+    assert summarise(launchpad, folder.with_name("other")).workflows == ()
+
+
+def test_workflows_of_others_are_none_of_our_business(launchpad):
+    launchpad.prepare()
+    launchpad.add_wf(Workflow([Firework(Note(folder="/", name="x"))], metadata={"whose": "a colleague"}))
+    claim(launchpad)
+    launchpad.workflows.update_one({}, {"$set": {"locked": True}})
+    age(launchpad, 10 * OLD)
+    assert look(launchpad) == []
+
+
+def test_a_job_of_the_smoke_test_is_ours(launchpad):
+    launchpad.prepare()
+    launchpad.add_wf(Workflow([Firework(Note(folder="/", name="x"))], metadata={"activelearn": "smoke"}))
+    claim(launchpad)
+    age(launchpad, OLD)
+    assert kinds(launchpad) == ["lost"]
+
+
+# --- workers that died ------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_dies_between_claim_and_launch(launchpad, ids, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(launchpad, "get_new_launch_id", die)
+        with pytest.raises(Killed):
+            claim(launchpad)
+    assert look(launchpad) == [], "it may be at it"
+    age(launchpad, OLD)
+    (found,) = look(launchpad)
+    assert (found.kind, found.fw_ids, found.repairable) == ("reserved", (ids["chunk0"],), True)
+    assert "Firework 1 (chunk0) was claimed by a worker that died before it began" in found.what
+    work(launchpad)
+    assert states(launchpad)["gather"] == "WAITING"
+    assert repair(launchpad, [found]) == ["reserved: ready again: 1"]
+    assert look(launchpad) == []
+    work(launchpad)
+    assert all_done(launchpad)
+
+
+def test_a_worker_dies_after_its_launch_and_before_the_firework_knows_of_it(launchpad, ids, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(launchpad, "_upsert_fws", die)
+        with pytest.raises(Killed):
+            claim(launchpad)
+    age(launchpad, OLD)
+    assert kinds(launchpad) == ["reserved", "left over"]
+    repair(launchpad, look(launchpad))
+    assert look(launchpad) == []
+    work(launchpad)
+    assert all_done(launchpad)
+
+
+def queue_of(tmp_path, *jobs):
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text("#!/bin/sh\n" + "".join(f"echo {job}\n" for job in jobs))
+    squeue.chmod(0o755)
+
+
+def test_a_reservation_without_a_job_goes_back(launchpad, ids, tmp_path):
+    _, launch = launchpad.reserve_fw(FWorker(), ".")
+    age(launchpad, OLD)
+    assert "no job was submitted" in look(launchpad)[0].what
+    launchpad.set_reservation_id(launch, 4711)
+    assert look(launchpad) == [], "no squeue: nobody knows"
+    assert any("squeue does not answer" in note for note in summarise(launchpad).notes)
+    queue_of(tmp_path, 4710, 4711)
+    assert look(launchpad) == []
+    queue_of(tmp_path, 4710)
+    found = look(launchpad)
+    assert [one.kind for one in found] == ["reserved"]
+    assert "Slurm does not know" in found[0].what
+    repair(launchpad, found)
+    assert {one["state"] for one in launchpad.launches.find({})} == {"FIZZLED"}
+    work(launchpad)
+    assert all_done(launchpad)
+
+
+def test_a_queue_that_does_not_answer_says_nothing(launchpad, ids, tmp_path):
+    _, launch = launchpad.reserve_fw(FWorker(), ".")
+    launchpad.set_reservation_id(launch, 4711)
+    age(launchpad, OLD)
+    queue_of(tmp_path)
+    (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\necho slurm_load_jobs error >&2\nexit 1\n")
+    assert look(launchpad) == []
+
+
+def test_a_worker_dies_while_it_works(launchpad, ids):
+    launches = claim(launchpad), claim(launchpad)
+    age(launchpad, OLD)
+    launchpad.ping_launch(launches[1])
+    (found,) = look(launchpad)
+    assert (found.kind, found.fw_ids) == ("lost", (ids["chunk0"],))
+    assert "has not been heard of for 17 min" in found.what
+    assert repair(launchpad, [found]) == ["lost: ready again: 1"]
+    assert look(launchpad) == [], "neither is its launch left over"
+    launchpad.complete_launch(launches[1], FWAction(), "COMPLETED")
+    work(launchpad)
+    assert all_done(launchpad)
+
+
+def test_who_shows_a_sign_of_life_before_the_repair_is_spared(launchpad, ids):
+    launch = claim(launchpad)
+    age(launchpad, OLD)
+    found = look(launchpad)
+    launchpad.ping_launch(launch)
+    assert repair(launchpad, found) == ["lost: nothing to do any more"]
+    assert states(launchpad)["chunk0"] == "RUNNING"
+
+
+def test_a_running_one_whose_job_is_gone_needs_no_long_wait(launchpad, ids, tmp_path):
+    launchpad.reserve_fw(FWorker(), ".")
+    launchpad.set_reservation_id(1, 4711)
+    claim(launchpad, ids["chunk0"])
+    age(launchpad, 400.0)
+    queue_of(tmp_path, 4711)
+    assert look(launchpad) == []
+    queue_of(tmp_path)
+    assert kinds(launchpad) == ["lost"]
+
+
+def test_how_long_silence_may_last_follows_from_the_pings(launchpad, ids, monkeypatch):
+    claim(launchpad)
+    age(launchpad, OLD)
+    assert look(launchpad, lost_s=None) == [], "by default workers ping every hour"
+    assert any("ping every 60 min" in note for note in summarise(launchpad).notes)
+    monkeypatch.setattr(fw_config, "PING_TIME_SECS", 60)
+    assert kinds(launchpad, lost_s=None) == ["lost"]
+
+
+def test_a_launch_of_an_earlier_try_is_noted_as_ended(launchpad, ids):
+    claim(launchpad)
+    launchpad.rerun_fw(ids["chunk0"])  # as a worker does that gets SIGTERM
+    work(launchpad)
+    assert all_done(launchpad)
+    launchpad.workflows.update_one({}, {"$set": {"state": "RUNNING"}})
+    age(launchpad, OLD)
+    found = look(launchpad)
+    assert [one.kind for one in found] == ["left over"]
+    assert repair(launchpad, found) == ["left over: 1 launches noted as ended"]
+    assert look(launchpad) == []
+    assert all_done(launchpad)
+
+
+# --- locks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def locked(launchpad, ids, monkeypatch):
+    """A worker has written that chunk0 is done, and died before the Workflow was; it held the lock."""
+    launch = claim(launchpad)
+    age(launchpad, OLD)
+    with monkeypatch.context() as patch:
+        patch.setattr(launchpad, "_update_wf", lambda wf, updated: die())
+        with pytest.raises(Killed):
+            launchpad.complete_launch(launch, FWAction(), "COMPLETED")
+    launchpad.workflows.update_one({}, {"$set": {"locked": True}})
+    return launchpad
+
+
+def test_a_lock_that_is_left_over_is_taken_away(locked):
+    found = look(locked)
+    assert [one.kind for one in found] == ["lock"]
+    assert "all others wait for it" in found[0].what
+    assert repair(locked, found) == ["lock: taken away; the states are worked out anew"]
+    assert states(locked)["chunk0"] == "COMPLETED"
+    assert look(locked) == []
+    work(locked)
+    assert all_done(locked)
+
+
+def test_a_lock_that_somebody_gives_back_is_none_of_ours(locked, monkeypatch):
+    monkeypatch.setattr(findings.time, "sleep", lambda _: locked.workflows.update_one({}, {"$unset": {"locked": True}}))
+    assert "lock" not in kinds(locked)
+
+
+def test_a_lock_of_a_moment_ago_is_left_alone(launchpad, ids):
+    launchpad.workflows.update_one({}, {"$set": {"locked": True}})
+    assert look(launchpad) == []
+
+
+def test_a_workflow_that_is_being_changed_is_left_alone(launchpad, ids):
+    claim(launchpad)
+    age(launchpad, OLD)
+    found = look(launchpad)
+    launchpad.workflows.update_one({}, {"$set": {"locked": True}})
+    assert "being changed just now" in repair(launchpad, found)[0]
+    assert states(launchpad)["chunk0"] == "RUNNING"
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_told_by_their_cause_and_run_again(launchpad, folder, ids):
+    (folder / "break-gather").write_text("disk full\n  command: lmp\n  | tail")
+    work(launchpad)
+    assert states(launchpad)["gather"] == "FIZZLED"
+    (found,) = look(launchpad)
+    assert (found.kind, found.fw_ids) == ("fizzled", (ids["gather"],))
+    assert found.what.endswith(": RuntimeError: disk full")
+    (folder / "break-gather").unlink()
+    assert repair(launchpad, [found]) == ["fizzled: ready again: 3"]
+    work(launchpad)
+    assert all_done(launchpad)
+    assert notes(folder).count("chunk0") == 1
+
+
+def test_a_failed_chunk_that_the_gather_takes_care_of_is_only_told(launchpad, folder, ids):
+    (folder / "break-chunk0").write_text("no licence")
+    work(launchpad, 2)
+    age(launchpad, OLD)
+    assert look(launchpad) == []
+    assert "1 chunks failed, and are asked for again: RuntimeError: no licence" in " ".join(summarise(launchpad).notes)
+    work(launchpad)
+    assert states(launchpad)["decide"] == "COMPLETED"
+
+
+def test_a_campaign_that_stopped_says_why(launchpad, folder, ids):
+    (folder / "break-gather").write_text("3 tasks could not be done")
+    work(launchpad)
+    Submissions(folder).stop("3 tasks of label in iteration 1 could not be done: lmp: no such program")
+    (found,) = look(launchpad)
+    assert (found.kind, found.repairable) == ("stopped", False)
+    assert "lmp: no such program" in found.what
+    assert "`activelearn submit` again" in found.next
+
+
+def test_a_worker_that_cannot_import_activelearn_is_named_and_its_failures_run_again(launchpad, ids):
+    theirs = {"spec._tasks.0._fw_name": "{{no_such_module.Note}}"}
+    ours = launchpad.fireworks.find_one({"fw_id": 1})["spec"]["_tasks"][0]["_fw_name"]
+    launchpad.fireworks.update_many({}, {"$set": theirs})
+    work(launchpad)
+    assert states(launchpad)["chunk0"] == states(launchpad)["chunk1"] == "FIZZLED"
+    age(launchpad, OLD)
+    (found,) = look(launchpad)
+    assert (found.kind, found.fw_ids) == ("import", (1, 2))
+    assert "the worker's interpreter cannot import activelearn" in found.what
+    assert "No module named 'no_such_module'" in found.what
+    launchpad.fireworks.update_many({}, {"$set": {"spec._tasks.0._fw_name": ours}})  # the environment is mended
+    assert repair(launchpad, [found]) == ["import: ready again: 1, 2"]
+    work(launchpad)
+    assert all_done(launchpad)
+
+
+def test_an_import_that_fails_while_the_task_runs_is_named_with_the_host(launchpad, folder, ids):
+    (folder / "break-decide").write_text("cannot import name 'tasks' from 'activelearn'")
+    work(launchpad)
+    (found,) = look(launchpad)
+    assert found.kind == "import"
+    assert f"activelearn, on {launchpad.launches.find_one({})['host']}" in found.what
+
+
+# --- ids --------------------------------------------------------------------------------------------------------------
+
+
+def test_ids_that_were_given_out_twice_are_found_and_not_repaired(launchpad, folder, ids):
+    launchpad.fw_id_assigner.update_one({}, {"$set": {"next_fw_id": 3}})  # what a store without isolation does
+    add(launchpad, folder.with_name("second"))
+    found = [one for one in look(launchpad) if one.kind == "ids"]
+    assert [one.what for one in found] == [
+        "copper iter-001: 2 Fireworks have an id that was given out twice: 3, 4",
+        "second iter-001: 2 Fireworks have an id that was given out twice: 3, 4",
+    ]
+    assert not any(one.repairable for one in found)
+    assert "nothing is lost" in found[0].next
+
+
+def test_launches_that_share_an_id_and_fireworks_that_are_missing_are_found(launchpad, ids):
+    claim(launchpad)
+    launchpad.launches.drop_indexes()
+    twin = launchpad.launches.find_one({})
+    del twin["_id"]
+    launchpad.launches.insert_one(twin)
+    launchpad.fireworks.delete_one({"fw_id": 4})
+    told = " / ".join(one.what for one in look(launchpad) if one.kind == "ids")
+    assert "1 launches have an id that was given out twice: 1" in told
+    assert "1 Fireworks are in the Workflow and not in the database: 4" in told
+
+
+def test_a_counter_that_lags_behind_is_found(launchpad, ids):
+    launchpad.fw_id_assigner.update_one({}, {"$set": {"next_fw_id": 4}})
+    (found,) = look(launchpad)
+    assert "the next Firework would get an id that is taken (the largest in use is 4)" in found.what
+
+
+# --- completions that were cut short ----------------------------------------------------------------------------------
+
+
+def test_a_worker_dies_after_it_noted_the_end_of_its_launch(launchpad, ids, monkeypatch):
+    launch = claim(launchpad)
+    with monkeypatch.context() as patch:
+        patch.setattr(launchpad, "_refresh_wf", die)
+        with pytest.raises(Killed):
+            launchpad.complete_launch(launch, FWAction(), "COMPLETED")
+    assert look(launchpad) == []
+    age(launchpad, OLD)
+    found = look(launchpad)
+    assert [one.kind for one in found] == ["torn"]
+    repair(launchpad, found)
+    assert states(launchpad)["chunk0"] == "COMPLETED"
+    work(launchpad)
+    assert all_done(launchpad)
+
+
+def test_a_worker_dies_between_the_fireworks_and_the_workflow_and_the_detour_is_not_lost(
+    launchpad, folder, ids, monkeypatch
+):
+    (folder / "detour-gather").touch()
+    work(launchpad, 2)
+    whole = SharedLaunchPad._update_wf
+
+    def half(self, workflow, updated):
+        if workflow.id_fw[ids["gather"]].state != "COMPLETED":
+            return whole(self, workflow, updated)
+        self._upsert_fws([workflow.id_fw[fw_id] for fw_id in updated])
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedLaunchPad, "_update_wf", half)
+        with pytest.raises(Killed):
+            work(launchpad, 1)
+    launchpad.workflows.update_one({}, {"$set": {"locked": True}})
+    assert launchpad.fireworks.count_documents({}) == 5, "the detour is there, and in no Workflow"
+    age(launchpad, OLD)
+    (folder / "detour-gather").touch()  # asked anew, a gather asks for what is still pending
+    repair(launchpad, look(launchpad))
+    assert look(launchpad) == []
+    launchpad.fireworks.delete_many({"fw_id": 5})  # no name of ours; see the test of strays
+    work(launchpad)
+    assert all_done(launchpad)
+    assert notes(folder)[-3:] == ["gather", "detour", "decide"]
+
+
+def test_a_child_that_waits_for_parents_that_are_done_gets_ready(launchpad, ids):
+    work(launchpad, 2)
+    launchpad.fireworks.update_one({"fw_id": 3}, {"$set": {"state": "WAITING"}})
+    launchpad.workflows.update_one({}, {"$set": {"fw_states.3": "WAITING"}})
+    assert look(launchpad) == []
+    age(launchpad, OLD)
+    found = look(launchpad)
+    assert [one.kind for one in found] == ["torn"]
+    assert repair(launchpad, found) == ["torn: ready now: 3"]
+    work(launchpad)
+    assert all_done(launchpad)
+
+
+def test_a_workflow_in_which_nothing_is_to_be_done_is_worked_out_anew(launchpad, ids):
+    launchpad.fireworks.update_many({}, {"$set": {"state": "WAITING"}})
+    age(launchpad, OLD)
+    found = look(launchpad)
+    assert [one.kind for one in found] == ["stalled"]
+    assert repair(launchpad, found) == ["stalled: ready now: 1, 2"]
+    work(launchpad)
+    assert all_done(launchpad)
+
+
+def test_fireworks_in_no_workflow_are_removed(launchpad, folder, ids, monkeypatch):
+    task = RunChunk({"folder": str(folder), "iteration": 1, "part": "loop", "station": "label", "chunk": 0})
+    workflow = Workflow([Firework(task), Firework(task)])
+    monkeypatch.setattr(workflow, "to_db_dict", die)
+    with pytest.raises(Killed):
+        launchpad.add_wf(workflow)
+    assert look(launchpad) == [], "it may be on the way"
+    age(launchpad, OLD)
+    found = look(launchpad)
+    assert [(one.kind, one.fw_ids) for one in found] == [("stray", (5, 6))]
+    assert look(launchpad, folder=folder.with_name("other")) == []
+    assert repair(launchpad, found) == ["stray: 2 Fireworks removed"]
+    work(launchpad)
+    assert all_done(launchpad)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_gone_is_told(launchpad, folder, ids):
+    folder.rename(folder.with_name("moved"))
+    (found,) = look(launchpad)
+    assert (found.kind, found.repairable) == ("folder", False)
+    assert str(folder) in found.what
+    assert "lpad defuse_wflows -i 1" in found.next
+
+
+def test_a_folder_that_is_submitted_elsewhere_ends_here(launchpad, folder, ids):
+    Submissions(folder).submit("db2:27017/glass", "another")
+    claim(launchpad)
+    (found,) = look(launchpad)
+    assert found.kind == "elsewhere"
+    assert "is submitted to db2:27017/glass" in found.what
+    repair(launchpad, [found])
+    assert set(states(launchpad).values()) == {"DEFUSED"}
+    assert look(launchpad) == []
+
+
+def test_a_folder_that_run_took_over_is_told(launchpad, folder, ids):
+    Submissions(folder).withdraw()
+    assert "is submitted to no LaunchPad (any more)" in look(launchpad)[0].what
+
+
+def test_a_campaign_of_which_the_launchpad_knows_nothing_any_more_is_told(launchpad, tmp_path):
+    store = Store.create(tmp_path / "campaign", load_campaign(TINY))
+    machine = Machine(**SMALL)
+    submit(store, machine, launchpad)
+    assert look(launchpad, folder=store.folder) == []
+    launchpad.workflows.update_many({}, {"$set": {"state": "COMPLETED"}})
+    launchpad.fireworks.update_many({}, {"$set": {"state": "COMPLETED"}})
+    assert [(one.kind, one.repairable) for one in look(launchpad)] == [("forgotten", False)]
+    submit(store, machine, launchpad)
+    assert look(launchpad) == []
+    launchpad.connection.drop_database("glass")
+    assert kinds(launchpad, folder=store.folder) == ["forgotten"]
+    submit(store, machine, launchpad)
+    assert look(launchpad, folder=store.folder) == []
+
+
+# --- settings and clocks ----------------------------------------------------------------------------------------------
+
+
+def test_a_stray_fw_config_is_found(launchpad, tmp_path, monkeypatch):
+    ours = tmp_path / "FW_config.yaml"
+    ours.write_text("PING_TIME_SECS: 60\n")
+    monkeypatch.setenv("FW_CONFIG_FILE", str(ours))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert look(launchpad) == []
+    (tmp_path / "work" / "FW_config.yaml").write_text("PING_TIME_SECS: 3600\n")
+    (found,) = look(launchpad)
+    assert f"{tmp_path / 'work' / 'FW_config.yaml'} counts before {ours}" in found.what
+    (tmp_path / "work" / "FW_config.yaml").unlink()
+    ours.unlink()
+    assert "there is no such file" in look(launchpad)[0].what
+
+
+def test_settings_that_take_the_living_for_dead_are_found(launchpad, monkeypatch):
+    monkeypatch.setattr(fw_config, "RUN_EXPIRATION_SECS", 3600)
+    monkeypatch.setattr(fw_config, "RAPIDFIRE_SLEEP_SECS", 0)
+    told = [one.what for one in look(launchpad)]
+    assert "takes living workers for lost ones" in told[0]
+    assert "without a pause" in told[1]
+
+
+def test_offline_mode_with_a_monty_that_breaks_it_is_found(launchpad, ids):
+    launchpad.add_offline_run(1, 1, "chunk0")
+    (found,) = look(launchpad)
+    assert "offline mode" in found.what
+    assert "activelearn rlaunch" in found.next
+
+
+def test_a_host_whose_clock_is_ahead_is_named(launchpad, ids):
+    claim(launchpad)
+    age(launchpad, -3000.0)
+    (found,) = look(launchpad)
+    host = launchpad.launches.find_one({})["host"]
+    assert f"{host} has written a time that is 50 min to come" in found.what
+
+
+@pytest.mark.parametrize(("ahead", "said"), [(400.0, "7 min ahead of"), (-6.0, "6 s behind")])
+def test_ages_are_judged_by_the_clock_of_the_server(launchpad, ids, monkeypatch, ahead, said):
+    def server_clock(_):
+        return picture.Clock(now=time.time() - ahead, ahead_s=ahead, latency_s=0.001)
+
+    monkeypatch.setattr(picture, "read_clock", server_clock)
+    claim(launchpad)
+    age(launchpad, 700.0)  # by our clock it is lost; by that of the server it is not, if ours is ahead
+    found = look(launchpad)
+    assert said in found[0].what
+    assert [one.kind for one in found[1:]] == ([] if ahead > 0 else ["lost"])
+
+
+def test_times_have_the_unit_that_a_person_would_take():
+    assert [duration(s) for s in (1.2, 119.0, 300.0, 7300.0, 200_000.0)] == ["1 s", "119 s", "5 min", "2 h", "2 d"]
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_password_is_in_any_message(launchpad, folder, ids):
+    uri = f"mongodb://me:{PASSWORD}@db/?authSource=admin"
+    (folder / "break-gather").write_text(f"no answer from {uri}, {PASSWORD}")
+    work(launchpad)
+    found = look(launchpad)
+    Submissions(folder).stop(f"no answer from {uri} with {PASSWORD}")
+    found += look(launchpad)
+    (folder / "break-chunk0").write_text(uri)
+    launchpad.rerun_fw(ids["chunk0"])
+    work(launchpad, 1)
+    said = [*map(dataclasses.asdict, found), dataclasses.asdict(summarise(launchpad)), *repair(launchpad, found)]
+    assert [one.kind for one in found] == ["fizzled", "stopped"]
+    assert "no answer from mongodb://db" in str(said)
+    assert PASSWORD not in str(said)
+
+
+# --- check -l ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_password_that_others_may_read_is_a_problem(launchpad, tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "worker_problems", lambda _: [])
+    monkeypatch.setattr(checks, "connect", lambda _: launchpad)
+    path = tmp_path / "my launchpad.yaml"
+    path.write_text(yaml.safe_dump({"host": "db", "name": "glass", "password": PASSWORD}))
+    path.chmod(0o640)
+    problems, facts = launchpad_problems(path, Machine())
+    assert problems == [
+        f"{path}: holds a password, and others may read it (mode 640) - wanted mode 600 - chmod 600 '{path}'"
+    ]
+    assert facts[0].startswith("LaunchPad db:27017/glass: MongoDB 5.0.5, ")
+    assert "its database is empty" in facts[1]
+    path.write_text(yaml.safe_dump({"host": f"mongodb://me:{PASSWORD}@db/", "name": "glass", "uri_mode": True}))
+    assert len(launchpad_problems(path, Machine())[0]) == 1
+    path.write_text(yaml.safe_dump({"host": "db", "name": "glass"}))
+    assert launchpad_problems(path, Machine())[0] == [], "nothing to hide"
+    path.chmod(stat.S_IRUSR)
+    assert launchpad.db.list_collection_names() == [], "a check leaves nothing behind"
+
+
+def test_a_launchpad_that_is_not_there_is_one_problem(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "worker_problems", lambda _: [])
+    problems, facts = launchpad_problems(tmp_path / "none.yaml", Machine())
+    assert len(problems) == 1
+    assert "no such file" in problems[0]
+    assert facts == []
+
+
+def test_an_interpreter_that_imports_us_only_here_is_a_problem(tmp_path, monkeypatch):
+    assert checks.worker_problems(Machine(name="site")) == []
+    (tmp_path / "activelearn").mkdir()
+    (tmp_path / "activelearn" / "__init__.py").write_text("raise ImportError('built for another machine')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (problem,) = checks.worker_problems(Machine(name="site"))
+    assert sys.executable in problem
+    assert "ImportError: built for another machine - wanted" in problem
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert "no such program" in checks.worker_problems(Machine())[0]
+
+
+def test_the_command_says_in_one_line_that_there_is_no_such_launchpad(tmp_path):
+    done = CliRunner().invoke(app, ["doctor", "-l", str(tmp_path / "none.yaml")])
+    assert "no such file" in str(done.exception)
+    assert done.exception.exit_code == 2

@@ -1,0 +1,211 @@
+"""`activelearn machine --smoke`: what is there, and in a sentence what is wrong, here and through a LaunchPad."""
+
+import dataclasses
+import sys
+import time
+
+import pytest
+from campaigns import machine_file
+from fireworks import FWorker
+from fireworks.core.rocket_launcher import launch_rocket
+from typer.testing import CliRunner
+
+from activelearn import smoke
+from activelearn.cli import app
+from activelearn.config import Machine, load_machine
+from activelearn.engines import process
+from activelearn.errors import ConfigError, EngineError
+from activelearn.smoke import Probe, probe, stations_of
+from activelearn.workflow import EmbeddedLaunchPad
+from activelearn.workflow.smoke import sent
+
+#: At `cpu` nothing wants deepmd-kit, so a look at it takes a moment.
+CPU = dict.fromkeys(("prepare", "initial", "label", "light"), "cpu")
+
+
+def two_places(cpu=None, **settings) -> Machine:
+    places = {"gpu": {"gpus": [], "slots": 1}, "cpu": {"slots": 1, **(cpu or {})}}
+    return Machine.model_validate({"min_free_disk_GB": 0.0, "places": places, "stations": CPU, **settings})
+
+
+@pytest.fixture(autouse=True)
+def engines_allowed():
+    process.allow_engines()
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """A node with two GPUs, as far as a program can say so."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    program = programs / "nvidia-smi"
+    program.write_text('#!/bin/sh\nfor i in 0 1; do echo "GPU $i: NVIDIA A100-SXM4-40GB (UUID: GPU-1234)"; done\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+
+
+# --- here -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.engines
+def test_lammps_is_started_as_a_walk_starts_it(tmp_path):
+    seen = probe(Machine(slots=1, min_free_disk_GB=0.0), "local", tmp_path)
+    assert seen.problems == ()
+    assert " 20" in seen.lammps  # 22 Jul 2025
+    assert seen.versions.keys() >= {"activelearn", "fireworks", "deepmd-kit", "lammps", "ase"}
+    assert seen.python == sys.executable
+    assert (seen.n_slots, seen.cuda_visible_devices) == (1, (None,))
+    assert abs(seen.file_clock_s) < 5.0
+    assert seen.seconds > 0.0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_places_of_the_presets_have_the_stations_that_they_are_for():
+    stations = stations_of(load_machine("slurm"))
+    assert set(stations) == {"cpu", "gpu"}
+    assert {"train", "final", "explore", "glass", "benchmark"} == set(stations["gpu"])
+    assert {"label", "initial", "prepare", "light"} == set(stations["cpu"])
+    assert stations_of(load_machine("workstation")).keys() == {"gpu", "cpu"}
+    assert list(stations_of(Machine())) == ["local"]
+
+
+def test_a_place_that_only_labels_is_not_asked_for_lammps(tmp_path):
+    seen = probe(two_places(), "cpu", tmp_path)
+    assert (seen.problems, seen.lammps) == ((), "")
+    assert Probe.from_dict(seen.to_dict()) == seen
+
+
+def test_slots_take_turns_on_the_gpus_that_the_node_has(tmp_path, nvidia_smi):
+    seen = probe(two_places({"gpus": [0, 1], "slots": 2}), "cpu", tmp_path)
+    assert seen.problems == ()
+    assert seen.gpus == ("GPU 0: NVIDIA A100-SXM4-40GB", "GPU 1: NVIDIA A100-SXM4-40GB")
+    assert seen.cuda_visible_devices == ("0", "1")
+
+
+def test_a_gpu_that_the_node_has_not_is_said(tmp_path, nvidia_smi):
+    (problem,) = probe(two_places({"gpus": [2]}), "cpu", tmp_path).problems
+    assert "gives out CUDA device 2, and nvidia-smi shows 2" in problem
+    assert "gres" in problem
+
+
+@pytest.mark.parametrize(
+    ("cpu", "said"),
+    [
+        ({"python": "/no/such/python"}, "/no/such/python: no such program"),
+        ({"python": "/bin/false"}, "the interpreter of the engines ended with return code 1"),
+        ({"launcher": "no-such-srun --exact"}, "no-such-srun: no such program"),
+        ({"slots": 4096}, "4096 slots on"),
+    ],
+)
+def test_what_would_keep_the_engines_from_running_is_said_with_place_and_host(tmp_path, cpu, said):
+    seen = probe(two_places(cpu), "cpu", tmp_path)
+    assert len(seen.problems) == 1
+    assert seen.problems[0].startswith(f"cpu ({seen.host}): ")
+    assert said in seen.problems[0]
+
+
+def test_a_lammps_that_does_not_start_is_said(tmp_path):
+    (problem,) = probe(two_places(lammps="false"), "gpu", tmp_path).problems
+    assert "LAMMPS ended with return code 1" in problem
+
+
+def test_a_folder_that_the_node_does_not_see_is_said(tmp_path):
+    (problem,) = probe(two_places(), "cpu", tmp_path / "elsewhere").problems
+    assert "is not seen from this node" in problem
+    (problem,) = probe(two_places(), "cpu", tmp_path, token="1234").problems
+    assert "is another folder on this node" in problem
+
+
+def test_the_command_prints_a_table_and_says_what_is_wrong(tmp_path):
+    """Without -l it looks at every place from here."""
+    places = {"gpu": {"lammps": "false", "slots": 1}, "cpu": {"slots": 1, "gpus": [0]}}
+    machine = machine_file(tmp_path / "machine.yaml", places=places, stations=CPU)
+    done = CliRunner().invoke(app, ["machine", "--smoke", "--machine", str(machine), "--folder", str(tmp_path)])
+    assert isinstance(done.exception, EngineError)
+    assert "deepmd-kit" in done.output
+    assert [line.split()[0] for line in done.output.splitlines()[:2]] == ["place", "gpu"]
+    assert [line.split()[0] for line in str(done.exception).splitlines() if line[0] != " "] == ["gpu", "cpu"]
+
+
+# --- through a LaunchPad ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def launchpad(tmp_path, monkeypatch):
+    """One in this process; whatever rockets do to the working directory is undone."""
+    monkeypatch.chdir(tmp_path)
+    return EmbeddedLaunchPad()
+
+
+def work(launchpad, category: str) -> None:
+    launch_rocket(launchpad, FWorker(category=category), strm_lvl="CRITICAL")
+
+
+def test_each_place_gets_one_job_with_its_category_and_queue(launchpad, tmp_path):
+    with sent(load_machine("slurm"), launchpad, tmp_path, tmp_path):
+        fireworks = {one["name"]: one["spec"] for one in launchpad.fireworks.find({})}
+        assert fireworks.keys() == {"smoke cpu", "smoke gpu"}
+        assert fireworks["smoke gpu"]["_category"] == "gpu"
+        assert fireworks["smoke gpu"]["_queueadapter"]["gres"] == "gpu:1"
+        assert launchpad.workflows.count_documents({"metadata.activelearn": "smoke"}) == 2
+    assert launchpad.workflows.count_documents({}) == launchpad.fireworks.count_documents({}) == 0
+
+
+def test_what_a_worker_saw_comes_back(launchpad, tmp_path, monkeypatch):
+    with sent(two_places(), launchpad, tmp_path, tmp_path) as jobs:
+        del jobs.fireworks["gpu"]
+        work(launchpad, "cpu")
+        found = jobs.wait(60.0)
+    assert found["cpu"].problems == ()
+    assert found["cpu"].versions["activelearn"]
+    monkeypatch.chdir(tmp_path)
+    assert list(tmp_path.iterdir()) == [], "what the jobs need is taken away when all have reported"
+
+
+def test_a_place_that_nobody_works_for_is_named_with_what_to_type(launchpad, tmp_path):
+    (tmp_path / "my_fworker_gpu.yaml").touch()
+    (tmp_path / "my_qadapter_gpu.yaml").touch()
+    with sent(two_places(), launchpad, tmp_path, tmp_path) as jobs:
+        said = jobs.wait(0.0)
+    assert "no job of category gpu was taken within 0 s" in said["gpu"]
+    assert f"activelearn qlaunch -r -l {tmp_path}/my_launchpad.yaml -w {tmp_path}/my_fworker_gpu.yaml" in said["gpu"]
+    assert "activelearn rlaunch" in said["cpu"]
+
+
+def test_a_worker_that_cannot_run_the_job_is_quoted_and_its_output_kept(launchpad, tmp_path, monkeypatch):
+    def fail(*_more, **_settings):
+        raise ImportError("No module named 'ase'")
+
+    monkeypatch.setattr(smoke, "probe", fail)
+    with sent(two_places(), launchpad, tmp_path, tmp_path) as jobs:
+        work(launchpad, "gpu")
+        work(launchpad, "cpu")
+        said = jobs.wait(5.0)
+    assert "the job ended with: ImportError: No module named 'ase'" in said["cpu"]
+    assert list(tmp_path.glob("activelearn-smoke-*"))
+
+
+def test_a_job_that_waits_in_the_queue_is_named_with_its_number(launchpad, tmp_path):
+    with sent(two_places(), launchpad, tmp_path, tmp_path) as jobs:
+        _, launch_id = launchpad.reserve_fw(FWorker(category="cpu"), str(tmp_path))
+        launchpad.set_reservation_id(launch_id, "4711")
+        said = jobs.wait(0.0)
+    assert "job 4711 has not reported" in said["cpu"]
+    assert "squeue -j 4711" in said["cpu"]
+
+
+def test_a_node_whose_clock_is_off_is_said(launchpad, tmp_path, monkeypatch):
+    real = smoke.probe
+    late = lambda *a, **k: dataclasses.replace(real(*a, **k), time=time.time() - 3600.0)  # noqa: E731
+    monkeypatch.setattr(smoke, "probe", late)
+    with sent(two_places(), launchpad, tmp_path, tmp_path) as jobs:
+        del jobs.fireworks["gpu"]
+        work(launchpad, "cpu")
+        (problem,) = jobs.wait(60.0)["cpu"].problems
+    assert "its clock is -36" in problem
+
+
+def test_without_a_launchpad_file_the_error_says_how_to_get_one(tmp_path):
+    done = CliRunner().invoke(app, ["machine", "--smoke", "-l", str(tmp_path / "my_launchpad.yaml")])
+    assert isinstance(done.exception, ConfigError)
+    assert "activelearn machine --init slurm" in str(done.exception)
