@@ -343,13 +343,6 @@ def test_a_fault_of_the_program_is_reported_with_its_traceback(store, monkeypatc
         workflow.run_local(store, Machine(**SMALL))
 
 
-def test_on_a_shared_launchpad_an_error_fizzles_the_firework(at_label):
-    task = Gather(parameters(at_label, detours=MAX_DETOURS))
-    task.launchpad = object()  # not ours: a MongoDB somewhere
-    with pytest.raises(TaskFailed):
-        task.run_task({})
-
-
 def test_a_campaign_that_is_gone_is_said_so(tmp_path):
     with pytest.raises(ConfigError, match="no campaign here"):
         RunChunk({"folder": str(tmp_path / "gone"), "iteration": 0, "part": "loop"}).run_task({})

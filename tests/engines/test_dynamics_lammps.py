@@ -390,7 +390,7 @@ def test_a_time_out_is_a_fault_and_the_next_call_goes_on(tmp_path):
     process.allow_engines()
     slow = Slot(direct(walk_timeout_s=0.8), tmp_path)
     with pytest.raises(EngineError, match=r"took more than 0.8 s"):
-        run_segment(LJ, LONG, argon(60.0), DYNAMICS, tmp_path / "segment", slow)
+        run_segment(LJ, leg(ps=4000.0, n_frames=40), argon(60.0), DYNAMICS, tmp_path / "segment", slow)
     assert (tmp_path / "segment" / "part-000" / "in.lammps").is_file()
 
 
