@@ -4,6 +4,7 @@ import os
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from fireworks import FireTaskBase, Firework, FWAction, FWorker, Workflow, explicit_serialize
 from fireworks.core.rocket_launcher import launch_rocket
@@ -16,7 +17,7 @@ from activelearn.workflow.launchpads import database_id
 class Note(FireTaskBase):
     """Note in a file that it ran; fail, wait, or ask for a detour if the folder says so."""
 
-    required_params = ["folder", "name"]
+    required_params: Final = ["folder", "name"]
 
     def run_task(self, fw_spec):
         folder = Path(self["folder"])

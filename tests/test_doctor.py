@@ -61,8 +61,11 @@ def kinds(launchpad, **more):
     return [one.kind for one in look(launchpad, **more)]
 
 
-def claim(launchpad, fw_id=None):
-    """Take a Firework as a worker does; return the id of its launch."""
+def claim(launchpad, fw_id):
+    """Take a Firework as a worker does; return the id of its launch.
+
+    Which one a worker would get is left open by FireWorks: it gives the smallest id to what was made last.
+    """
     return launchpad.checkout_fw(FWorker(), ".", fw_id=fw_id)[1]
 
 
@@ -100,7 +103,7 @@ def test_the_summary_tells_who_does_what_and_who_is_missing(launchpad, folder, i
 def test_workflows_of_others_are_none_of_our_business(launchpad):
     launchpad.prepare()
     launchpad.add_wf(Workflow([Firework(Note(folder="/", name="x"))], metadata={"whose": "a colleague"}))
-    claim(launchpad)
+    claim(launchpad, 1)
     launchpad.workflows.update_one({}, {"$set": {"locked": True}})
     age(launchpad, 10 * OLD)
     assert look(launchpad) == []
@@ -109,7 +112,7 @@ def test_workflows_of_others_are_none_of_our_business(launchpad):
 def test_a_job_of_the_smoke_test_is_ours(launchpad):
     launchpad.prepare()
     launchpad.add_wf(Workflow([Firework(Note(folder="/", name="x"))], metadata={"activelearn": "smoke"}))
-    claim(launchpad)
+    claim(launchpad, 1)
     age(launchpad, OLD)
     assert kinds(launchpad) == ["lost"]
 
@@ -121,15 +124,15 @@ def test_a_worker_dies_between_claim_and_launch(launchpad, ids, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(launchpad, "get_new_launch_id", die)
         with pytest.raises(Killed):
-            claim(launchpad)
+            claim(launchpad, ids["chunk0"])
     assert look(launchpad) == [], "it may be at it"
     age(launchpad, OLD)
     (found,) = look(launchpad)
     assert (found.kind, found.fw_ids, found.repairable) == ("reserved", (ids["chunk0"],), True)
-    assert "Firework 1 (chunk0) was claimed by a worker that died before it began" in found.what
+    assert f"Firework {ids['chunk0']} (chunk0) was claimed by a worker that died before it began" in found.what
     work(launchpad)
     assert states(launchpad)["gather"] == "WAITING"
-    assert repair(launchpad, [found]) == ["reserved: ready again: 1"]
+    assert repair(launchpad, [found]) == [f"reserved: ready again: {ids['chunk0']}"]
     assert look(launchpad) == []
     work(launchpad)
     assert all_done(launchpad)
@@ -139,7 +142,7 @@ def test_a_worker_dies_after_its_launch_and_before_the_firework_knows_of_it(laun
     with monkeypatch.context() as patch:
         patch.setattr(launchpad, "_upsert_fws", die)
         with pytest.raises(Killed):
-            claim(launchpad)
+            claim(launchpad, ids["chunk0"])
     age(launchpad, OLD)
     assert kinds(launchpad) == ["reserved", "left over"]
     repair(launchpad, look(launchpad))
@@ -156,7 +159,7 @@ def queue_of(tmp_path, *jobs):
 
 
 def test_a_reservation_without_a_job_goes_back(launchpad, ids, tmp_path):
-    _, launch = launchpad.reserve_fw(FWorker(), ".")
+    _, launch = launchpad.reserve_fw(FWorker(), ".", fw_id=ids["chunk0"])
     age(launchpad, OLD)
     assert "no job was submitted" in look(launchpad)[0].what
     launchpad.set_reservation_id(launch, 4711)
@@ -175,7 +178,7 @@ def test_a_reservation_without_a_job_goes_back(launchpad, ids, tmp_path):
 
 
 def test_a_queue_that_does_not_answer_says_nothing(launchpad, ids, tmp_path):
-    _, launch = launchpad.reserve_fw(FWorker(), ".")
+    _, launch = launchpad.reserve_fw(FWorker(), ".", fw_id=ids["chunk0"])
     launchpad.set_reservation_id(launch, 4711)
     age(launchpad, OLD)
     queue_of(tmp_path)
@@ -184,13 +187,13 @@ def test_a_queue_that_does_not_answer_says_nothing(launchpad, ids, tmp_path):
 
 
 def test_a_worker_dies_while_it_works(launchpad, ids):
-    launches = claim(launchpad), claim(launchpad)
+    launches = claim(launchpad, ids["chunk0"]), claim(launchpad, ids["chunk1"])
     age(launchpad, OLD)
     launchpad.ping_launch(launches[1])
     (found,) = look(launchpad)
     assert (found.kind, found.fw_ids) == ("lost", (ids["chunk0"],))
     assert "has not been heard of for 17 min" in found.what
-    assert repair(launchpad, [found]) == ["lost: ready again: 1"]
+    assert repair(launchpad, [found]) == [f"lost: ready again: {ids['chunk0']}"]
     assert look(launchpad) == [], "neither is its launch left over"
     launchpad.complete_launch(launches[1], FWAction(), "COMPLETED")
     work(launchpad)
@@ -198,7 +201,7 @@ def test_a_worker_dies_while_it_works(launchpad, ids):
 
 
 def test_who_shows_a_sign_of_life_before_the_repair_is_spared(launchpad, ids):
-    launch = claim(launchpad)
+    launch = claim(launchpad, ids["chunk0"])
     age(launchpad, OLD)
     found = look(launchpad)
     launchpad.ping_launch(launch)
@@ -207,7 +210,7 @@ def test_who_shows_a_sign_of_life_before_the_repair_is_spared(launchpad, ids):
 
 
 def test_a_running_one_whose_job_is_gone_needs_no_long_wait(launchpad, ids, tmp_path):
-    launchpad.reserve_fw(FWorker(), ".")
+    launchpad.reserve_fw(FWorker(), ".", fw_id=ids["chunk0"])
     launchpad.set_reservation_id(1, 4711)
     claim(launchpad, ids["chunk0"])
     age(launchpad, 400.0)
@@ -218,7 +221,7 @@ def test_a_running_one_whose_job_is_gone_needs_no_long_wait(launchpad, ids, tmp_
 
 
 def test_how_long_silence_may_last_follows_from_the_pings(launchpad, ids, monkeypatch):
-    claim(launchpad)
+    claim(launchpad, ids["chunk0"])
     age(launchpad, OLD)
     assert look(launchpad, lost_s=None) == [], "by default workers ping every hour"
     assert any("ping every 60 min" in note for note in summarise(launchpad).notes)
@@ -227,16 +230,16 @@ def test_how_long_silence_may_last_follows_from_the_pings(launchpad, ids, monkey
 
 
 def test_a_launch_of_an_earlier_try_is_noted_as_ended(launchpad, ids):
-    claim(launchpad)
-    launchpad.rerun_fw(ids["chunk0"])  # as a worker does that gets SIGTERM
-    work(launchpad)
-    assert all_done(launchpad)
-    launchpad.workflows.update_one({}, {"$set": {"state": "RUNNING"}})
+    claim(launchpad, ids["chunk0"])
+    launchpad.rerun_fw(ids["chunk0"])  # as `lpad rerun_fws` of a user who saw that its node had gone
+    assert look(launchpad) == [], "that worker may be alive"
+    work(launchpad, 2)
     age(launchpad, OLD)
     found = look(launchpad)
-    assert [one.kind for one in found] == ["left over"]
+    assert [(one.kind, one.fw_ids) for one in found] == [("left over", (ids["chunk0"],))]
     assert repair(launchpad, found) == ["left over: 1 launches noted as ended"]
     assert look(launchpad) == []
+    work(launchpad)
     assert all_done(launchpad)
 
 
@@ -246,7 +249,7 @@ def test_a_launch_of_an_earlier_try_is_noted_as_ended(launchpad, ids):
 @pytest.fixture
 def locked(launchpad, ids, monkeypatch):
     """A worker has written that chunk0 is done, and died before the Workflow was; it held the lock."""
-    launch = claim(launchpad)
+    launch = claim(launchpad, ids["chunk0"])
     age(launchpad, OLD)
     with monkeypatch.context() as patch:
         patch.setattr(launchpad, "_update_wf", lambda wf, updated: die())
@@ -278,7 +281,7 @@ def test_a_lock_of_a_moment_ago_is_left_alone(launchpad, ids):
 
 
 def test_a_workflow_that_is_being_changed_is_left_alone(launchpad, ids):
-    claim(launchpad)
+    claim(launchpad, ids["chunk0"])
     age(launchpad, OLD)
     found = look(launchpad)
     launchpad.workflows.update_one({}, {"$set": {"locked": True}})
@@ -297,7 +300,7 @@ def test_failures_are_told_by_their_cause_and_run_again(launchpad, folder, ids):
     assert (found.kind, found.fw_ids) == ("fizzled", (ids["gather"],))
     assert found.what.endswith(": RuntimeError: disk full")
     (folder / "break-gather").unlink()
-    assert repair(launchpad, [found]) == ["fizzled: ready again: 3"]
+    assert repair(launchpad, [found]) == [f"fizzled: ready again: {ids['gather']}"]
     work(launchpad)
     assert all_done(launchpad)
     assert notes(folder).count("chunk0") == 1
@@ -331,11 +334,11 @@ def test_a_worker_that_cannot_import_activelearn_is_named_and_its_failures_run_a
     assert states(launchpad)["chunk0"] == states(launchpad)["chunk1"] == "FIZZLED"
     age(launchpad, OLD)
     (found,) = look(launchpad)
-    assert (found.kind, found.fw_ids) == ("import", (1, 2))
+    assert (found.kind, found.fw_ids) == ("import", (ids["chunk1"], ids["chunk0"]))
     assert "the worker's interpreter cannot import activelearn" in found.what
     assert "No module named 'no_such_module'" in found.what
     launchpad.fireworks.update_many({}, {"$set": {"spec._tasks.0._fw_name": ours}})  # the environment is mended
-    assert repair(launchpad, [found]) == ["import: ready again: 1, 2"]
+    assert repair(launchpad, [found]) == [f"import: ready again: {ids['chunk1']}, {ids['chunk0']}"]
     work(launchpad)
     assert all_done(launchpad)
 
@@ -364,7 +367,7 @@ def test_ids_that_were_given_out_twice_are_found_and_not_repaired(launchpad, fol
 
 
 def test_launches_that_share_an_id_and_fireworks_that_are_missing_are_found(launchpad, ids):
-    claim(launchpad)
+    claim(launchpad, ids["chunk0"])
     launchpad.launches.drop_indexes()
     twin = launchpad.launches.find_one({})
     del twin["_id"]
@@ -385,7 +388,7 @@ def test_a_counter_that_lags_behind_is_found(launchpad, ids):
 
 
 def test_a_worker_dies_after_it_noted_the_end_of_its_launch(launchpad, ids, monkeypatch):
-    launch = claim(launchpad)
+    launch = claim(launchpad, ids["chunk0"])
     with monkeypatch.context() as patch:
         patch.setattr(launchpad, "_refresh_wf", die)
         with pytest.raises(Killed):
@@ -431,13 +434,13 @@ def test_a_worker_dies_between_the_fireworks_and_the_workflow_and_the_detour_is_
 
 def test_a_child_that_waits_for_parents_that_are_done_gets_ready(launchpad, ids):
     work(launchpad, 2)
-    launchpad.fireworks.update_one({"fw_id": 3}, {"$set": {"state": "WAITING"}})
-    launchpad.workflows.update_one({}, {"$set": {"fw_states.3": "WAITING"}})
+    launchpad.fireworks.update_one({"fw_id": ids["gather"]}, {"$set": {"state": "WAITING"}})
+    launchpad.workflows.update_one({}, {"$set": {f"fw_states.{ids['gather']}": "WAITING"}})
     assert look(launchpad) == []
     age(launchpad, OLD)
     found = look(launchpad)
     assert [one.kind for one in found] == ["torn"]
-    assert repair(launchpad, found) == ["torn: ready now: 3"]
+    assert repair(launchpad, found) == [f"torn: ready now: {ids['gather']}"]
     work(launchpad)
     assert all_done(launchpad)
 
@@ -447,9 +450,22 @@ def test_a_workflow_in_which_nothing_is_to_be_done_is_worked_out_anew(launchpad,
     age(launchpad, OLD)
     found = look(launchpad)
     assert [one.kind for one in found] == ["stalled"]
-    assert repair(launchpad, found) == ["stalled: ready now: 1, 2"]
+    assert repair(launchpad, found) == [f"stalled: ready now: {ids['chunk1']}, {ids['chunk0']}"]
     work(launchpad)
     assert all_done(launchpad)
+
+
+def test_a_workflow_that_is_done_and_does_not_know_it_is_told(launchpad, ids):
+    """Its last worker died before the state of the Workflow itself was written; a campaign would not be seen to end."""
+    work(launchpad)
+    launchpad.workflows.update_one({}, {"$set": {"state": "RUNNING"}})
+    age(launchpad, OLD)
+    found = look(launchpad)
+    assert [one.kind for one in found] == ["stalled"]
+    assert "all is done, and the Workflow does not know it" in found[0].what
+    assert repair(launchpad, found) == ["stalled: the states are worked out anew"]
+    assert launchpad.workflows.find_one({})["state"] == "COMPLETED"
+    assert look(launchpad) == []
 
 
 def test_fireworks_in_no_workflow_are_removed(launchpad, folder, ids, monkeypatch):
@@ -481,12 +497,21 @@ def test_a_folder_that_is_gone_is_told(launchpad, folder, ids):
 
 def test_a_folder_that_is_submitted_elsewhere_ends_here(launchpad, folder, ids):
     Submissions(folder).submit("db2:27017/glass", "another")
-    claim(launchpad)
+    claim(launchpad, ids["chunk0"])
     (found,) = look(launchpad)
     assert found.kind == "elsewhere"
     assert "is submitted to db2:27017/glass" in found.what
     repair(launchpad, [found])
     assert set(states(launchpad).values()) == {"DEFUSED"}
+    assert look(launchpad) == []
+
+
+def test_a_workflow_that_failed_and_is_submitted_elsewhere_ends_here_too(launchpad, folder, ids):
+    (folder / "break-decide").write_text("disk full")
+    work(launchpad)
+    Submissions(folder).submit("db2:27017/glass", "another")
+    repair(launchpad, look(launchpad))
+    assert sorted(states(launchpad).values()) == ["COMPLETED", "COMPLETED", "COMPLETED", "DEFUSED"]
     assert look(launchpad) == []
 
 
@@ -544,7 +569,7 @@ def test_offline_mode_with_a_monty_that_breaks_it_is_found(launchpad, ids):
 
 
 def test_a_host_whose_clock_is_ahead_is_named(launchpad, ids):
-    claim(launchpad)
+    claim(launchpad, ids["chunk0"])
     age(launchpad, -3000.0)
     (found,) = look(launchpad)
     host = launchpad.launches.find_one({})["host"]
@@ -557,7 +582,7 @@ def test_ages_are_judged_by_the_clock_of_the_server(launchpad, ids, monkeypatch,
         return picture.Clock(now=time.time() - ahead, ahead_s=ahead, latency_s=0.001)
 
     monkeypatch.setattr(picture, "read_clock", server_clock)
-    claim(launchpad)
+    claim(launchpad, ids["chunk0"])
     age(launchpad, 700.0)  # by our clock it is lost; by that of the server it is not, if ours is ahead
     found = look(launchpad)
     assert said in found[0].what

@@ -181,18 +181,18 @@ def test_past_its_time_and_at_a_stop_the_step_ends(slurm, tmp_path):
         """
         deaf = ("sh", "-c", "trap '' TERM; echo $$ >> pids; sleep 600; sleep 600")
         answer, seconds = said(lambda: command(*deaf, timeout_s=1.0))
-        print(answer.splitlines()[0][:29], seconds < 30.0)
+        print(answer.splitlines()[0][:30], seconds < 30.0)
         threading.Timer(1.0, process.stop_engines).start()
         answer, seconds = said(lambda: command(*deaf))
-        print(answer[:30], seconds < 30.0)
+        print(answer[:31], seconds < 30.0)
         process.allow_engines()
         threading.Timer(3.0, process.stop_engines).start()
         answer, seconds = said(lambda: label("a", calculator="odd_calculators:Slow"))
-        print(answer[:30], seconds < 30.0)
+        print(answer[:31], seconds < 30.0)
         """,
     )
-    stopped = "Interrupted: stopped on reques True"
-    assert output.splitlines() == ["EngineError: sh took more tha True", stopped, stopped]
+    stopped = "Interrupted: stopped on request True"
+    assert output.splitlines() == ["EngineError: sh took more than True", stopped, stopped]
     assert engines_in(tmp_path) == {}
 
 

@@ -125,10 +125,10 @@ def _chain_sizes(board: Scoreboard, arrays: Mapping[str, Any], folder: Path) -> 
     rates = values_of(curves, _RATE)
     curves = [c for c in curves if not rates or c.condition.get(_RATE) == curves[0].condition.get(_RATE)]
     for label in in_order(c.label for c in curves):
-        mine = [c for c in curves if c.label == label and float(arrays[f"{c.key}/y"].max(initial=0.0)) > 0.0]
-        if not mine:
+        mine = [c for c in curves if c.label == label]
+        xs = values_of([c for c in mine if float(arrays[f"{c.key}/y"].max(initial=0.0)) > 0.0], "x")
+        if not xs:
             continue
-        xs = values_of(mine, "x")
         sheet = Sheet(title_of(board, f"chains of {label}"), grid_for(len(xs)), is_shared=True)
         sizes = sorted({int(size) for c in mine for size in arrays[f"{c.key}/x"]})
         for x in xs:

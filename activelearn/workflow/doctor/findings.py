@@ -368,9 +368,13 @@ def _stalled(picture: Picture, flow: Flow) -> Iterator[Finding]:
     at_work = {"READY", "RESERVED", "RUNNING", "PAUSED", "DEFUSED", "FIZZLED"}
     if states & at_work or not picture.is_stale(flow.updated):
         return
+    if states == {"COMPLETED"}:
+        what = "all is done, and the Workflow does not know it"
+    else:
+        what = "nothing is ready and nothing runs, and it has not ended"
     yield Finding(
         "stalled",
-        f"{flow.name}: nothing is ready and nothing runs, and it has not ended",
+        f"{flow.name}: {what}",
         "--fix works out what is ready",
         repairable=True,
         workflow=flow.number,

@@ -121,7 +121,13 @@ def _remove(launchpad: LaunchPad, finding: Finding) -> str:
 
 
 def _end(launchpad: LaunchPad, finding: Finding) -> str:
-    launchpad.defuse_wf(finding.workflow, defuse_all_states=False)
+    workflow = launchpad.workflows.find_one({"nodes": finding.workflow})
+    if workflow is None:
+        return "nothing to do any more"
+    done = [fw_id for fw_id, state in _states(launchpad, workflow).items() if state == "COMPLETED"]
+    for fw_id in parents_first(workflow):  # one that runs is run again first, and its children with it
+        if fw_id not in done:
+            launchpad.defuse_fw(fw_id)
     return f"the Workflow of Firework {finding.workflow} has ended here"
 
 
