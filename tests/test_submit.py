@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import fireworks.core.launchpad
@@ -11,7 +12,7 @@ from campaigns import SMALL, TINY
 from fireworks import FWorker
 
 from activelearn import loop
-from activelearn.config import Machine, Place, Queue, load_campaign
+from activelearn.config import Machine, Place, Queue, System, load_campaign
 from activelearn.engines import process
 from activelearn.errors import ConfigError, TaskFailed
 from activelearn.store import Store
@@ -65,6 +66,27 @@ def test_a_lost_database_is_built_anew(store, memory):
     again = memory()
     assert submit(store, MACHINE, again).endswith("added to db.site:27017/glass anew, from the products of the folder")
     assert n_workflows(again) == 1
+
+
+@pytest.mark.engines
+def test_systems_that_were_added_since_come_before_what_is_queued(undisturbed, memory, tmp_path):
+    """The queued iteration would explore; now the data of what was added are made first."""
+    shutil.copytree(undisturbed[0].folder, tmp_path / "campaign")
+    shutil.rmtree(tmp_path / "campaign" / "iter-002")
+    store, launchpad = Store.open(tmp_path / "campaign"), memory()
+    assert submit(store, MACHINE, launchpad) == "iteration 2 of campaign added to db.site:27017/glass"
+    launchpad.reserve_fw(FWorker(), ".")  # a job waits in the queue for it
+    old = store.latest_campaign()
+    packed = System(packed={"units": {"Cu": 1}, "n_atoms": 24, "density_g_cm3": 6.0, "tolerance_A": 2.2})
+    start = old.initial.model_copy(update={"systems": (*old.initial.systems, packed)})
+    store.accept(old.model_copy(update={"initial": start}))
+    assert submit(store, MACHINE, launchpad).startswith("iteration 2 of campaign added")
+    states = {str(one["metadata"]["stations"]): one["state"] for one in launchpad.workflows.find({})}
+    assert states == {
+        "['explore', 'select', 'label', 'train']": "DEFUSED",
+        "['prepare', 'initial', 'label', 'train']": "READY",
+    }
+    assert submit(store, MACHINE, launchpad).endswith("nothing added")
 
 
 def test_another_launchpad_is_refused_until_the_folder_is_moved(store, memory):

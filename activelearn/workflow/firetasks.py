@@ -285,7 +285,8 @@ def build_workflow(store: Folder, step: Step, machine: Machine, *, is_shared: bo
 
 
 def _metadata(store: Folder, step: Step) -> dict[str, Any]:
-    return {"campaign": store.uuid, "iteration": step.iteration, "part": step.part}
+    stations = [station.name for station in step.stations]
+    return {"campaign": store.uuid, "iteration": step.iteration, "part": step.part, "stations": stations}
 
 
 def advance(launchpad: LaunchPad, store: Store, machine: Machine) -> bool:

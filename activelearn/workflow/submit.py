@@ -53,6 +53,7 @@ def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: 
         end = loop.verdict(store)
         return f"nothing left to do: {end.message if end else 'the campaign has ended'}"
     place = enter(store, step, machine)
+    _drop_superseded(launchpad, place, step)
     if (found := launchpad.workflows.find_one(wanted(place, step))) is None:
         add_once(launchpad, place, step, machine)
         again = "" if before is None else " anew, from the products of the folder"
@@ -60,6 +61,17 @@ def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: 
     if submission != before and (n := _run_again(launchpad, found)):
         return f"{_what(place, step)} goes on at {launchpad.identity}: {n} failed Fireworks run again"
     return f"{_what(place, step)} is at {launchpad.identity} already; nothing added"
+
+
+def _drop_superseded(launchpad: SharedLaunchPad, place: Folder, step: loop.Step) -> None:
+    """End the Workflows of a campaign that nobody began and that are not what comes next any more.
+
+    Systems may have been added since: their data come first, and the stations of the next iteration are others.
+    """
+    is_wanted = wanted(place, step)
+    query = {"metadata.campaign": place.uuid, "state": {"$in": ["READY", "WAITING", "RESERVED"]}}
+    for workflow in launchpad.workflows.find({**query, "$nor": [is_wanted]}):
+        launchpad.defuse_wf(workflow["nodes"][0])
 
 
 def _what(place: Folder, step: loop.Step) -> str:
