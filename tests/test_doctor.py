@@ -205,7 +205,7 @@ def test_who_shows_a_sign_of_life_before_the_repair_is_spared(launchpad, ids):
     age(launchpad, OLD)
     found = look(launchpad)
     launchpad.ping_launch(launch)
-    assert repair(launchpad, found) == ["lost: nothing to do any more"]
+    assert repair(launchpad, found) == ["lost: nothing to do any more: 1 RUNNING"]
     assert states(launchpad)["chunk0"] == "RUNNING"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,9 +114,14 @@ def check(
         store = Store(place)
         bill = cost.estimate(chosen, profile, store if store.campaign_files() else None)
         print("\n" + "\n".join(cost.lines(bill)) + "\n")
-    print(
-        f"ok: activelearn run {campaign}" if launchpad is None else f"ok: activelearn submit {campaign} -l {launchpad}"
-    )
+    asked = {
+        "-l": launchpad,
+        "--folder": folder,
+        "--machine": None if machine == "local" else machine,
+        "--slots": slots,
+    }
+    options = [f" {name} {shlex.quote(str(value))}" for name, value in asked.items() if value is not None]
+    print(f"ok: activelearn {'run' if launchpad is None else 'submit'} {shlex.quote(campaign)}{''.join(options)}")
 
 
 @app.command()

@@ -44,18 +44,27 @@ def doctor(
         from activelearn.workflow import connect
         from activelearn.workflow.doctor import STALE_S, examine, repair, summarise
     pad = connect(launchpad)
-    stale_s, done = stale_after_s or STALE_S, []
+    stale_s, repaired, done = stale_after_s or STALE_S, [], []
     with _no_traceback(launchpad):
         found = examine(pad, stale_s=stale_s, lost_s=stale_after_s, folder=folder)
         if fix and any(one.repairable for one in found):
+            repaired = [one for one in found if one.repairable]
             done = repair(pad, found)
             found = examine(pad, stale_s=stale_s, lost_s=stale_after_s, folder=folder)
-        going_on = summarise(pad, folder)
+        going_on = summarise(pad, folder, lost_s=stale_after_s)
     if as_json:
         told = {"healthy": not found, "findings": [asdict(one) for one in found], "repaired": done}
         print(json.dumps({**told, **asdict(going_on)}, indent=1))
     else:
-        _print(going_on, done, found)
+        _print_summary(going_on)
+        for one in repaired:
+            print(_said(one))
+        for line in done:
+            print(f"--fix {line}")
+        for one in found:
+            print(f"{_said(one)}\n  next: {one.next}")
+        if not found:
+            print("healthy")
     raise typer.Exit(1 if found else 0)
 
 
@@ -94,22 +103,21 @@ def _no_traceback(launchpad: Path) -> Iterator[None]:
         ) from None
 
 
-def _print(going_on: Summary, done: list[str], found: list[Finding]) -> None:
-    from activelearn.workflow.doctor.words import duration
+def _said(finding: Finding) -> str:
+    """Return what is wrong; further lines of it are indented."""
+    return "\n  ".join(line.strip() for line in f"{finding.kind}: {finding.what}".splitlines())
 
-    n = len(going_on.workflows)
+
+def _print_summary(going_on: Summary) -> None:
+    from activelearn.workflow.doctor.words import counted, duration
+
+    n = counted(len(going_on.workflows), "Workflow")
     last = going_on.last_activity_s
     when = "" if last is None else f", the last sign of life {duration(last)} ago"
-    print(f"LaunchPad {going_on.launchpad}: {n} Workflows of ours to do, {going_on.n_completed} completed{when}")
+    print(f"LaunchPad {going_on.launchpad}: {n} of ours to do, {going_on.n_completed} completed{when}")
     for name, folder in going_on.workflows:
         print(f"  {name}   {folder}")
     for category, counts in going_on.counts.items():
         print(f"  {category:12s} " + "  ".join(f"{count} {state}" for state, count in counts.items()))
     for line in going_on.notes:
         print(f"note: {line}")
-    for line in done:
-        print(f"fixed {line}")
-    for one in found:
-        print(f"{one.kind}: {one.what}\n  next: {one.next}")
-    if not found:
-        print("healthy")

@@ -147,15 +147,31 @@ def connect(path: Path) -> SharedLaunchPad:
             f"{path}: {where} lets us not in ({said}) - wanted a user who may read and write that database - mend "
             "username, password and authsource in it"
         ) from None
+    except pymongo.errors.ConfigurationError as error:
+        raise ConfigError(f"{path}: {_misfit(where, error)}") from None
     except pymongo.errors.PyMongoError as error:
+        patience_s = patience["serverSelectionTimeoutMS"] / 1000
         raise ConfigError(
-            f"{path}: no answer from {where} within {ANSWER_S:g} s ({type(error).__name__}) - wanted a MongoDB that "
+            f"{path}: no answer from {where} within {patience_s:g} s ({type(error).__name__}) - wanted a MongoDB that "
             "this machine reaches - start it, or mend host and port (a firewall? TLS?)"
         ) from None
     except (TypeError, ValueError) as error:
         what = f"not a LaunchPad's ({type(error).__name__})"
         raise ConfigError(f"{path}: {what} - wanted host, port and name - activelearn machine --init slurm") from None
     return launchpad
+
+
+def _misfit(where: str, error: pymongo.errors.ConfigurationError) -> str:
+    """Return why pymongo does not go together with a server or with what is said of it; its text may quote secrets."""
+    ours = f"pymongo {pymongo.version}"
+    if least := re.search(r"requires at least [^(]*\(MongoDB ([\d.]+)\)", str(error)):
+        return f"the MongoDB of {where} is too old for {ours} - wanted MongoDB {least[1]} or newer - have it upgraded"
+    if "only supports up to" in str(error):
+        return f"the MongoDB of {where} is too new for {ours} - wanted one that it knows - pip install -U pymongo"
+    return (
+        f"{ours} does not take how {where} is described ({type(error).__name__}) - wanted host, authsource and "
+        "mongoclient_kwargs as it has them - escape what is special in a URI's user and password (%40 for @)"
+    )
 
 
 def _described(path: Path) -> dict[str, Any]:

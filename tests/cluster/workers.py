@@ -54,15 +54,18 @@ class Submitted:
         """Return what workers find in their environment."""
         return environment(LOGGED_EMT=str(self.calculated), **more)
 
-    def start_worker(self, *more) -> subprocess.Popen:
-        """``activelearn rlaunch rapidfire``, in an empty folder; what it says goes to `output` there."""
+    def start_worker(self, *more, **variables: str) -> subprocess.Popen:
+        """``activelearn rlaunch rapidfire``, in an empty folder; what it says goes to `output` there.
+
+        What is named is put into its environment.
+        """
         folder = self.here / "workers" / str(len(self.workers))
         folder.mkdir(parents=True)
         with (folder / "output").open("wb") as log:
             worker = subprocess.Popen(
                 command("rlaunch", "-l", self.file, "rapidfire", "--sleep", "0", *more),
                 cwd=folder,
-                env=self.environment(),
+                env=self.environment(**variables),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

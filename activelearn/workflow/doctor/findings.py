@@ -31,18 +31,30 @@ from activelearn.workflow.doctor.picture import (
     unix_time,
 )
 from activelearn.workflow.doctor.settings import setting_findings
-from activelearn.workflow.doctor.words import Finding, duration, fireworks_named, numbers, without_credentials
+from activelearn.workflow.doctor.words import (
+    Finding,
+    are,
+    counted,
+    duration,
+    fireworks_named,
+    numbers,
+    without_credentials,
+)
 from activelearn.workflow.firetasks import wanted
 from activelearn.workflow.launchpads import database_id
 
-#: A lock held without a break for so long, on a Workflow that nobody has changed for long, is left over, s.
+#: A lock held without a break for so long, on a Workflow that nobody has changed for long, is left over, s; shorter if
+#: the user says so of anything that is stuck.
 LOCK_WATCH_S: float = 10.0
 _LOOK_EVERY_S: Final = 0.5
 #: Clocks may differ by so much, s.
 LARGEST_SKEW_S: Final = 5.0
 _AWAITED: Final = ("WAITING", "READY", "RESERVED", "RUNNING", "FIZZLED", "PAUSED")
-_READY_AGAIN: Final = "--fix makes it ready again; what is published is not computed twice"
-_ANEW: Final = "drop the database and submit its campaigns again: nothing is lost, all products are in the folders"
+_READY_AGAIN: Final = "--fix lets another worker do it; what is published is not computed twice"
+_ANEW: Final = (
+    "end its workers, empty it (lpad -l my_launchpad.yaml reset) and give `activelearn submit` for its campaigns "
+    "again: nothing is lost, all products are in their folders"
+)
 _NOT_IMPORTED: Final = re.compile(r"ModuleNotFoundError|ImportError|cannot import|load_object\(\) could not find")
 
 
@@ -144,12 +156,12 @@ def _ids(picture: Picture) -> Iterator[Finding]:
         twice_launched = sorted(launch for launch, n in launches.items() if n > 1)
         missing = [node for node in sorted(nodes) if node not in flow.fireworks]
         for what, ids in (
-            ("Fireworks have an id that was given out twice", twice),
-            ("launches have an id that was given out twice", twice_launched),
-            ("Fireworks are in the Workflow and not in the database", missing),
+            ("Firework ids that were given out twice", twice),
+            ("launch ids that were given out twice", twice_launched),
+            ("Fireworks of the Workflow that are not in the database", missing),
         ):
             if ids:
-                yield Finding("ids", f"{flow.name}: {len(ids)} {what}: {numbers(ids)}", _ANEW, workflow=flow.number)
+                yield Finding("ids", f"{flow.name}: {what}: {numbers(ids)}", _ANEW, workflow=flow.number)
     last = max(owners, default=0)
     if int(counter.get("next_fw_id", 0)) <= last:
         yield Finding("ids", f"the next Firework would get an id that is taken (the largest in use is {last})", _ANEW)
@@ -171,9 +183,9 @@ def _strays(picture: Picture) -> Iterator[Finding]:
     if fw_ids := tuple(sorted(one["fw_id"] for one in strays)):
         yield Finding(
             "stray",
-            f"{len(fw_ids)} Fireworks ({numbers(fw_ids)}) are in no Workflow: whoever added them died half-way, and a "
-            "worker that takes one fails",
-            "--fix removes them; what they were to do is done by others",
+            f"{counted(len(fw_ids), 'Firework')} ({numbers(fw_ids)}) in no Workflow: who added what is in none died "
+            "half-way, and a worker that takes it fails",
+            "--fix removes it; what it was to do is done by others",
             repairable=True,
             fw_ids=fw_ids,
         )
@@ -206,7 +218,7 @@ def _grouped(
     for reason in dict.fromkeys(reasons.values()):
         fw_ids = [fw_id for fw_id, one in reasons.items() if one == reason]
         launches = [launch for fw_id in fw_ids for launch in flow.active(fw_id)]
-        yield _finding(kind, flow, fw_ids, (reason, do), launches, max(map(sign, fw_ids)))
+        yield _finding(kind, flow, fw_ids, (f"{are(fw_ids)} {reason}", do), launches, max(map(sign, fw_ids)))
 
 
 def _unbegun(picture: Picture, flow: Flow) -> Iterator[Finding]:
@@ -218,11 +230,11 @@ def _unbegun(picture: Picture, flow: Flow) -> Iterator[Finding]:
             continue  # it has begun: see what is torn
         job = next((found for found in map(reservation, launches) if found is not None), None)
         if not launches:
-            reasons[fw_id] = "was claimed by a worker that died before it began"
+            reasons[fw_id] = "claimed by a worker that died before it began"
         elif job is None:
-            reasons[fw_id] = "was reserved for the queue, and no job was submitted"
+            reasons[fw_id] = "reserved for the queue, and no job was submitted"
         elif picture.is_gone(job):
-            reasons[fw_id] = "was reserved for a job that Slurm does not know any more"
+            reasons[fw_id] = "reserved for a job that Slurm does not know any more"
     yield from _grouped("reserved", flow, reasons, _READY_AGAIN, lambda fw_id: _sign(flow, fw_id))
 
 
@@ -242,7 +254,7 @@ def _lost(picture: Picture, flow: Flow) -> Iterator[Finding]:
         age, is_gone = picture.age(last_sign(last)), picture.is_gone(reservation(last))
         if age > picture.lost_s or (is_gone and age > picture.stale_s):
             why = " (Slurm does not know its job any more)" if is_gone else ""
-            reasons[fw_id] = f"runs on {last.get('host')}, which has not been heard of for {duration(age)}{why}"
+            reasons[fw_id] = f"running on {last.get('host')}, which has not been heard of for {duration(age)}{why}"
     yield from _grouped("lost", flow, reasons, _READY_AGAIN, lambda fw_id: _sign(flow, fw_id))
 
 
@@ -259,8 +271,8 @@ def _left_over(picture: Picture, flow: Flow) -> Iterator[Finding]:
     if launches:
         fw_ids = sorted({launch["fw_id"] for launch in launches})
         said = (
-            f"were begun by workers that are gone, and {len(launches)} launches are still noted as at work",
-            "--fix notes that they ended",
+            f"{are(fw_ids)} still noted as at work under an earlier try, whose worker is gone",
+            "--fix notes that it ended",
         )
         yield _finding("left over", flow, fw_ids, said, launches, max(map(last_sign, launches)))
 
@@ -290,11 +302,11 @@ def _fizzled(flow: Flow) -> Iterator[Finding]:
         if is_not_imported(cause):
             kind = "import"
             what = f"failed: the worker's interpreter cannot import activelearn, {where}: {cause}"
-            do = "mend the environment of those workers (activelearn check -l), then --fix makes them ready again"
+            do = "mend the environment of those workers (activelearn check -l), then --fix has it run again"
         else:
             kind = "fizzled"
             what = f"failed {where}: {cause}"
-            do = "--fix runs them again; should they fail again, mend the cause"
+            do = "--fix has it run again; should it fail again, mend the cause"
         yield _finding(kind, flow, fw_ids, (what, do), [], max(_sign(flow, fw_id) for fw_id in fw_ids))
 
 
@@ -334,7 +346,7 @@ def _torn(picture: Picture, flow: Flow) -> Iterator[Finding]:
     """States that contradict each other: a worker died while it told the LaunchPad that it had finished."""
     torn = [fw_id for fw_id in flow.fireworks if _is_torn(picture, flow, fw_id)]
     if torn:
-        said = ("did not pass on that they ended: a worker died half-way", "--fix works out what is ready now")
+        said = ("ended without passing it on: a worker died half-way", "--fix works out what is ready now")
         yield _finding("torn", flow, sorted(torn), said, [], max(_sign(flow, fw_id) for fw_id in torn))
 
 
@@ -398,9 +410,10 @@ def _stuck(picture: Picture) -> set[int]:
         for flow in picture.flows
         if flow.is_locked and picture.is_stale(flow.updated)
     }
-    deadline = time.monotonic() + LOCK_WATCH_S
+    watch_s = min(LOCK_WATCH_S, picture.stale_s)
+    deadline = time.monotonic() + watch_s
     while suspects and time.monotonic() < deadline:
-        time.sleep(min(_LOOK_EVERY_S, LOCK_WATCH_S))
+        time.sleep(min(_LOOK_EVERY_S, watch_s))
         for number, updated_on in list(suspects.items()):
             held = {"nodes": number, "locked": {"$exists": True}, "updated_on": updated_on}
             if picture.launchpad.workflows.find_one(held, {"_id": 1}) is None:
@@ -428,7 +441,7 @@ def _misplaced(picture: Picture, flow: Flow) -> Finding | None:
             "folder",
             f"{flow.name}: there is no folder {flow.folder} (any more), as seen from this machine",
             "is its disk mounted here? If it was deleted, workers end this Workflow quietly when they come to it; at "
-            f"once: lpad defuse_wflows -i {flow.number}",
+            f"once: lpad -l my_launchpad.yaml defuse_wflows -i {flow.number}",
             workflow=flow.number,
         )
     submission = Submissions(flow.folder)

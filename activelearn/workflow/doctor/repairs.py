@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -54,7 +55,10 @@ def _run_again(launchpad: LaunchPad, finding: Finding) -> str:
         launchpad.rerun_fw(fw_id)
         _end_launches(launchpad, [launch["launch_id"] for launch in launches], finding.until)
         again.append(fw_id)
-    return f"ready again: {numbers(again)}" if again else "nothing to do any more"
+    if again:
+        return f"ready again: {numbers(again)}"
+    states = Counter(one["state"] for one in launchpad.fireworks.find({"fw_id": {"$in": list(finding.fw_ids)}}))
+    return "nothing to do any more: " + ", ".join(f"{n} {state}" for state, n in states.items())
 
 
 def _end_launches(launchpad: LaunchPad, launch_ids: Iterable[int], until: float) -> int:
@@ -68,7 +72,7 @@ def _end_launches(launchpad: LaunchPad, launch_ids: Iterable[int], until: float)
 
 
 def _close(launchpad: LaunchPad, finding: Finding) -> str:
-    return f"{_end_launches(launchpad, finding.launch_ids, finding.until)} launches noted as ended"
+    return f"{_end_launches(launchpad, finding.launch_ids, finding.until)} noted as ended"
 
 
 def _unlock(launchpad: LaunchPad, finding: Finding) -> str:
@@ -117,7 +121,7 @@ def _has_lost_detours(launchpad: LaunchPad, workflow: dict[str, Any], fw_id: int
 def _remove(launchpad: LaunchPad, finding: Finding) -> str:
     strays = [fw_id for fw_id in finding.fw_ids if launchpad.workflows.find_one({"nodes": fw_id}, {"_id": 1}) is None]
     n = launchpad.fireworks.delete_many({"fw_id": {"$in": strays}}).deleted_count
-    return f"{n} Fireworks removed"
+    return f"{n} removed"
 
 
 def _end(launchpad: LaunchPad, finding: Finding) -> str:

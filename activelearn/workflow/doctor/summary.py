@@ -13,7 +13,7 @@ from fireworks import LaunchPad
 from activelearn.workflow.doctor.findings import cause_of, is_in_the_way
 from activelearn.workflow.doctor.picture import OURS, STALE_S, Flow, Picture, last_sign, look, reservation
 from activelearn.workflow.doctor.settings import setting_notes
-from activelearn.workflow.doctor.words import duration, without_credentials
+from activelearn.workflow.doctor.words import counted, duration, without_credentials
 
 #: In the order in which a Firework goes through them.
 STATES: Final = ("WAITING", "READY", "RESERVED", "RUNNING", "COMPLETED", "FIZZLED", "PAUSED", "DEFUSED", "ARCHIVED")
@@ -47,8 +47,14 @@ class Summary:
     notes: tuple[str, ...]
 
 
-def summarise(launchpad: LaunchPad, folder: Path | None = None) -> Summary:
-    """Return what is going on in a LaunchPad, or with one campaign folder in it."""
+def summarise(launchpad: LaunchPad, folder: Path | None = None, *, lost_s: float | None = None) -> Summary:
+    """Return what is going on in a LaunchPad, or with one campaign folder in it.
+
+    Parameters
+    ----------
+    launchpad, folder, lost_s
+        As for :func:`~activelearn.workflow.doctor.findings.examine`.
+    """
     picture = look(launchpad, stale_s=STALE_S, lost_s=None, folder=folder)
     counts: dict[str, Counter[str]] = {}
     for flow in picture.flows:
@@ -56,13 +62,14 @@ def summarise(launchpad: LaunchPad, folder: Path | None = None) -> Summary:
             counts.setdefault(_category(firework), Counter())[firework["state"]] += 1
     signs = [sign for flow in picture.flows for sign in _signs(flow)]
     notes = [*_idle(picture, counts), *chain.from_iterable(map(_failed, picture.flows)), *_queue(picture)]
+    notes += setting_notes(lost_s) if picture.flows else _nothing(picture)
     return Summary(
         str(getattr(launchpad, "identity", "in memory")),
         tuple((flow.name, str(flow.folder or "")) for flow in picture.flows),
         int(launchpad.workflows.count_documents({**OURS, "state": "COMPLETED"})),
         {name: {state: found[state] for state in STATES if found[state]} for name, found in sorted(counts.items())},
         max(0.0, picture.age(max(signs))) if signs else None,
-        tuple(without_credentials(note, launchpad) for note in [*notes, *setting_notes()]),
+        tuple(without_credentials(note, launchpad) for note in notes),
     )
 
 
@@ -89,8 +96,8 @@ def _idle(picture: Picture, counts: dict[str, Counter[str]]) -> list[str]:
             )
             if picture.is_stale(since):
                 notes.append(
-                    f"{found['READY']} Fireworks of category {category} have been ready for "
-                    f"{duration(picture.age(since))} and nobody took one: does a worker of that category run "
+                    f"{counted(found['READY'], 'Firework')} of category {category} ready for "
+                    f"{duration(picture.age(since))}, and nobody came: does a worker of that category run "
                     "(activelearn rlaunch, qlaunch)?"
                 )
     return notes
@@ -99,7 +106,19 @@ def _idle(picture: Picture, counts: dict[str, Counter[str]]) -> list[str]:
 def _failed(flow: Flow) -> list[str]:
     """Return what failed and is asked for again by the gather after it."""
     causes = Counter(cause_of(flow, fw_id) for fw_id in flow.in_state("FIZZLED") if not is_in_the_way(flow, fw_id))
-    return [f"{flow.name}: {n} chunks failed, and are asked for again: {cause}" for cause, n in causes.most_common()]
+    return [
+        f"{flow.name}: {counted(n, 'failed chunk')}, to be asked for again: {cause}"
+        for cause, n in causes.most_common()
+    ]
+
+
+def _nothing(picture: Picture) -> list[str]:
+    """Return why there may be nothing."""
+    if picture.launchpad.fw_id_assigner.find_one() is None:
+        return ["its database is empty: nothing was submitted to it, or it was dropped (activelearn submit)"]
+    if picture.folder is not None:
+        return [f"nothing of {picture.folder} is to be done in it"]
+    return []
 
 
 def _queue(picture: Picture) -> list[str]:
@@ -113,5 +132,5 @@ def _queue(picture: Picture) -> list[str]:
     if not jobs or picture.queued is not None:
         return []
     return [
-        f"{len(jobs)} jobs wait in a queue; squeue does not answer here, so whether they are still there is unknown"
+        f"{counted(len(jobs), 'job')} in a queue; squeue does not answer here, so nobody knows whether it still has them"
     ]

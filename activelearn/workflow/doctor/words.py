@@ -54,6 +54,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def counted(n: int, noun: str) -> str:
+    """Return how many there are of something."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def numbers(ids: Sequence[int]) -> str:
     """Return ids, the first few of many."""
     shown = ", ".join(map(str, ids[:_N_IDS]))
@@ -61,10 +66,15 @@ def numbers(ids: Sequence[int]) -> str:
 
 
 def fireworks_named(fw_ids: Sequence[int], names: dict[int, Any]) -> str:
-    """Return Fireworks as a person knows them: one by its name, many by their number."""
+    """Return Fireworks as a person knows them: one by its name, many by their ids."""
     if len(fw_ids) == 1:
         return f"Firework {fw_ids[0]} ({names.get(fw_ids[0], '?')})"
     return f"{len(fw_ids)} Fireworks ({numbers(fw_ids)})"
+
+
+def are(things: Sequence[object]) -> str:
+    """Return the verb that goes with them."""
+    return "is" if len(things) == 1 else "are"
 
 
 def without_credentials(text: str, launchpad: LaunchPad) -> str:
