@@ -84,7 +84,7 @@ def test_check_shows_what_will_be_done(tmp_path):
     assert time.monotonic() - begin < 10.0  # 3 s on an idle machine
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    assert lines[-1] == "ok: activelearn run tiny.yaml"
+    assert lines[-1] == f"ok: activelearn run tiny.yaml --machine {tmp_path / 'm.yaml'}"
     assert "systems: Cu32 (32 atoms)" in lines
     assert "initial: 6 trajectories, 18 labels by ase.calculators.emt:EMT (none)" in lines
     assert "stage warm: nvt, 200 K; 4 walks of 20 steps, 44 frames a pass" in lines

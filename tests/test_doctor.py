@@ -12,7 +12,7 @@ import fireworks.core.launchpad
 import mongomock
 import pytest
 import yaml
-from campaigns import SMALL, TINY
+from campaigns import SMALL, TINY, cli
 from doctored import Killed, Note, add, age, die, notes, states, work
 from fireworks import Firework, FWAction, FWorker, Workflow, fw_config
 from typer.testing import CliRunner
@@ -96,8 +96,21 @@ def test_the_summary_tells_who_does_what_and_who_is_missing(launchpad, folder, i
     assert not any("nobody took one" in note for note in told.notes)
     launchpad.complete_launch(1, FWAction(), "COMPLETED")
     age(launchpad, OLD)
-    assert any("1 Fireworks of category cpu have been ready for 17 min" in note for note in summarise(launchpad).notes)
+    assert any(
+        "1 Firework of category cpu ready for 17 min, and nobody came" in note for note in summarise(launchpad).notes
+    )
     assert summarise(launchpad, folder.with_name("other")).workflows == ()
+
+
+def test_a_user_who_buries_workers_early_is_told_that_they_may_live(launchpad, ids):
+    assert "one that is silent for 5 min may be alive" in summarise(launchpad, lost_s=300.0).notes[-1]
+
+
+def test_an_empty_database_and_a_folder_that_nobody_knows_are_told(launchpad, folder, ids):
+    other = folder.with_name("other")
+    assert summarise(launchpad, other).notes == (f"nothing of {other} is to be done in it",)
+    launchpad.connection.drop_database("glass")
+    assert "its database is empty" in summarise(launchpad).notes[0]
 
 
 def test_workflows_of_others_are_none_of_our_business(launchpad):
@@ -129,7 +142,7 @@ def test_a_worker_dies_between_claim_and_launch(launchpad, ids, monkeypatch):
     age(launchpad, OLD)
     (found,) = look(launchpad)
     assert (found.kind, found.fw_ids, found.repairable) == ("reserved", (ids["chunk0"],), True)
-    assert f"Firework {ids['chunk0']} (chunk0) was claimed by a worker that died before it began" in found.what
+    assert f"Firework {ids['chunk0']} (chunk0) is claimed by a worker that died before it began" in found.what
     work(launchpad)
     assert states(launchpad)["gather"] == "WAITING"
     assert repair(launchpad, [found]) == [f"reserved: ready again: {ids['chunk0']}"]
@@ -237,7 +250,7 @@ def test_a_launch_of_an_earlier_try_is_noted_as_ended(launchpad, ids):
     age(launchpad, OLD)
     found = look(launchpad)
     assert [(one.kind, one.fw_ids) for one in found] == [("left over", (ids["chunk0"],))]
-    assert repair(launchpad, found) == ["left over: 1 launches noted as ended"]
+    assert repair(launchpad, found) == ["left over: 1 noted as ended"]
     assert look(launchpad) == []
     work(launchpad)
     assert all_done(launchpad)
@@ -311,7 +324,7 @@ def test_a_failed_chunk_that_the_gather_takes_care_of_is_only_told(launchpad, fo
     work(launchpad, 2)
     age(launchpad, OLD)
     assert look(launchpad) == []
-    assert "1 chunks failed, and are asked for again: RuntimeError: no licence" in " ".join(summarise(launchpad).notes)
+    assert "1 failed chunk, to be asked for again: RuntimeError: no licence" in " ".join(summarise(launchpad).notes)
     work(launchpad)
     assert states(launchpad)["decide"] == "COMPLETED"
 
@@ -359,8 +372,8 @@ def test_ids_that_were_given_out_twice_are_found_and_not_repaired(launchpad, fol
     add(launchpad, folder.with_name("second"))
     found = [one for one in look(launchpad) if one.kind == "ids"]
     assert [one.what for one in found] == [
-        "copper iter-001: 2 Fireworks have an id that was given out twice: 3, 4",
-        "second iter-001: 2 Fireworks have an id that was given out twice: 3, 4",
+        "copper iter-001: Firework ids that were given out twice: 3, 4",
+        "second iter-001: Firework ids that were given out twice: 3, 4",
     ]
     assert not any(one.repairable for one in found)
     assert "nothing is lost" in found[0].next
@@ -374,8 +387,8 @@ def test_launches_that_share_an_id_and_fireworks_that_are_missing_are_found(laun
     launchpad.launches.insert_one(twin)
     launchpad.fireworks.delete_one({"fw_id": 4})
     told = " / ".join(one.what for one in look(launchpad) if one.kind == "ids")
-    assert "1 launches have an id that was given out twice: 1" in told
-    assert "1 Fireworks are in the Workflow and not in the database: 4" in told
+    assert "launch ids that were given out twice: 1" in told
+    assert "Fireworks of the Workflow that are not in the database: 4" in told
 
 
 def test_a_counter_that_lags_behind_is_found(launchpad, ids):
@@ -479,7 +492,7 @@ def test_fireworks_in_no_workflow_are_removed(launchpad, folder, ids, monkeypatc
     found = look(launchpad)
     assert [(one.kind, one.fw_ids) for one in found] == [("stray", (5, 6))]
     assert look(launchpad, folder=folder.with_name("other")) == []
-    assert repair(launchpad, found) == ["stray: 2 Fireworks removed"]
+    assert repair(launchpad, found) == ["stray: 2 removed"]
     work(launchpad)
     assert all_done(launchpad)
 
@@ -492,7 +505,7 @@ def test_a_folder_that_is_gone_is_told(launchpad, folder, ids):
     (found,) = look(launchpad)
     assert (found.kind, found.repairable) == ("folder", False)
     assert str(folder) in found.what
-    assert "lpad defuse_wflows -i 1" in found.next
+    assert "lpad -l my_launchpad.yaml defuse_wflows -i 1" in found.next
 
 
 def test_a_folder_that_is_submitted_elsewhere_ends_here(launchpad, folder, ids):
@@ -551,6 +564,16 @@ def test_a_stray_fw_config_is_found(launchpad, tmp_path, monkeypatch):
     (tmp_path / "work" / "FW_config.yaml").unlink()
     ours.unlink()
     assert "there is no such file" in look(launchpad)[0].what
+
+
+@pytest.mark.parametrize("text", ["NOT_A_KEY: 1\n", "PING_TIME_SECS: [\n", "- 60\n"])
+def test_an_fw_config_that_fireworks_does_not_take_is_named_by_every_command(tmp_path, text):
+    config = tmp_path / "FW_config.yaml"
+    config.write_text(text)
+    done = cli("rlaunch", "-l", "my_launchpad.yaml", "singleshot", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {config}: FireWorks does not take it (")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_settings_that_take_the_living_for_dead_are_found(launchpad, monkeypatch):
@@ -633,6 +656,16 @@ def test_a_password_that_others_may_read_is_a_problem(launchpad, tmp_path, monke
     assert launchpad_problems(path, Machine())[0] == [], "nothing to hide"
     path.chmod(stat.S_IRUSR)
     assert launchpad.db.list_collection_names() == [], "a check leaves nothing behind"
+
+
+@pytest.mark.parametrize(("ahead", "who"), [(-600.0, "the server"), (600.0, "this machine"), (4.0, None)])
+def test_a_clock_that_is_ahead_is_a_problem(launchpad, tmp_path, monkeypatch, ahead, who):
+    clock = picture.Clock(now=time.time() - ahead, ahead_s=ahead, latency_s=0.001)
+    monkeypatch.setattr(checks, "read_clock", lambda _: clock)
+    monkeypatch.setattr(checks, "worker_problems", lambda _: [])
+    monkeypatch.setattr(checks, "connect", lambda _: launchpad)
+    problems, _ = launchpad_problems(tmp_path / "my_launchpad.yaml", Machine())
+    assert [f"the clock of {who} is 10 min ahead" in one for one in problems] == ([] if who is None else [True])
 
 
 def test_a_launchpad_that_is_not_there_is_one_problem(tmp_path, monkeypatch):

@@ -289,3 +289,4 @@ def test_an_interrupted_worker_gives_its_firework_back(store, memory, monkeypatc
         task.run_task({})
     process.allow_engines()
     assert launchpad.get_fw_by_id(firework.fw_id).state == "READY"
+    assert [one["state"] for one in launchpad.launches.find({})] == ["FIZZLED"], "no try seems to go on"

@@ -114,14 +114,10 @@ def check(
         store = Store(place)
         bill = cost.estimate(chosen, profile, store if store.campaign_files() else None)
         print("\n" + "\n".join(cost.lines(bill)) + "\n")
-    asked = {
-        "-l": launchpad,
-        "--folder": folder,
-        "--machine": None if machine == "local" else machine,
-        "--slots": slots,
-    }
-    options = [f" {name} {shlex.quote(str(value))}" for name, value in asked.items() if value is not None]
-    print(f"ok: activelearn {'run' if launchpad is None else 'submit'} {shlex.quote(campaign)}{''.join(options)}")
+    verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
+    asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]
+    options = [word for name, value in asked if value is not None for word in (name, str(value))]
+    print(f"ok: activelearn {shlex.join([verb, campaign, *options])}")
 
 
 @app.command()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from activelearn.cli import app
-from activelearn.errors import ActiveLearnError, ConfigError, EngineError
+from activelearn.errors import ActiveLearnError, EngineError
 
 if TYPE_CHECKING:
     from activelearn.workflow.doctor import Finding, Summary
@@ -40,9 +39,9 @@ def doctor(
     Exit codes: 0 healthy, 1 something is (still) wrong, 2 no such LaunchPad.
     """
     _settle(launchpad)
-    with _loading_fireworks():
-        from activelearn.workflow import connect
-        from activelearn.workflow.doctor import STALE_S, examine, repair, summarise
+    from activelearn.workflow import connect
+    from activelearn.workflow.doctor import STALE_S, examine, repair, summarise
+
     pad = connect(launchpad)
     stale_s, repaired, done = stale_after_s or STALE_S, [], []
     with _no_traceback(launchpad):
@@ -73,19 +72,6 @@ def _settle(launchpad: Path) -> None:
     beside = launchpad.absolute().parent / "FW_config.yaml"
     if beside.is_file():
         os.environ.setdefault("FW_CONFIG_FILE", str(beside))
-
-
-@contextlib.contextmanager
-def _loading_fireworks() -> Iterator[None]:
-    """Have FireWorks read its settings; it prints where it found them, and raises what it does not know."""
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    except Exception as error:  # noqa: BLE001 - whatever reads a YAML file raises
-        raise ConfigError(
-            f"FW_config.yaml: FireWorks does not take it ({type(error).__name__}: {str(error).splitlines()[0]}) - "
-            "wanted its own settings - activelearn machine --init slurm writes a good one"
-        ) from None
 
 
 @contextlib.contextmanager

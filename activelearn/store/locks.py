@@ -99,11 +99,12 @@ class Claim:
             os.utime(self.path)
 
     def release(self) -> None:
-        """Give the lock back, if it is still ours."""
+        """Give the lock back, if it is still ours; where that cannot be written it stays, stale when we are gone."""
         self._released.set()
-        holder = self.holder()
-        if holder is not None and holder.get("token") == self.token:
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what made the disk so is said elsewhere, and matters more
+            holder = self.holder()
+            if holder is not None and holder.get("token") == self.token:
+                self.path.unlink(missing_ok=True)
 
     def _create(self) -> bool:
         me = {
@@ -126,8 +127,8 @@ class Claim:
     def _is_stale(self, holder: dict[str, Any]) -> bool:
         if holder.get("host") == HOST and "pid" in holder:
             return process_started(int(holder["pid"])) != holder.get("started")
-        try:
-            return self._file_system_now() - self.path.stat().st_mtime > self.stale_after_s
+        try:  # a stamp of the future, from before a clock was set back, is no younger than one of the past
+            return abs(self._file_system_now() - self.path.stat().st_mtime) > self.stale_after_s
         except FileNotFoundError:
             return False
 

@@ -72,7 +72,10 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
         close_sessions()
         if launchpad is not None:
             with contextlib.suppress(Exception):  # a lost one is found by its ping: activelearn doctor
+                begun = launchpad.fireworks.find_one({"fw_id": self.fw_id})["launches"]
                 launchpad.rerun_fw(self.fw_id)
+                ours = {"launch_id": {"$in": begun}, "state": "RUNNING"}
+                launchpad.launches.update_many(ours, {"$set": {"state": "FIZZLED"}})  # no try that seems to go on
         os._exit(143)  # FireWorks would take any exception for a failure of the task, and go on with the next
 
     def act(self, store: Folder, step: Step, machine: Machine) -> FWAction | None:  # noqa: ARG002

@@ -44,10 +44,10 @@ def _cure(arguments: Sequence[str]) -> None:
     if asked and asked[-1] == "0":
         fireworks.core.rocket_launcher.RAPIDFIRE_SLEEP_SECS = _SHORT_S
         fireworks.queue.queue_launcher.RAPIDFIRE_SLEEP_SECS = _SHORT_S
-    # All Fireworks of a campaign stand in one folder: nothing may be written there by all of them under one name, and
-    # the folder that a worker was started in is its user's, empty or not.
+    # All Fireworks of a campaign stand in one folder: nothing may be written there by all of them under one name. The
+    # folder that a worker was started in is its user's, empty or not; rapidfire makes one of its own for each of them.
     fireworks.core.rocket.PRINT_FW_JSON = False
-    fireworks.core.rocket.REMOVE_USELESS_DIRS = False
+    fireworks.core.rocket.REMOVE_USELESS_DIRS = "rapidfire" in arguments
     fireworks.queue.queue_launcher.SUBMIT_SCRIPT_NAME = f"FW_submit-{unique_suffix()}.script"
 
 

@@ -122,8 +122,8 @@ def test_a_worker_without_activelearn_is_named(accidents):
 def test_a_claim_of_a_worker_that_was_killed_before_it_began_is_found(accidents):
     assert_told(
         accidents.three,
-        r"reserved: tiny_copper iter-000: Firework \d+ \(iter-000 initial runchunk-\d\) was claimed by a worker that "
-        r"died before it began\n  next: --fix makes it ready again",
+        r"reserved: tiny_copper iter-000: Firework \d+ \(iter-000 initial runchunk-\d\) is claimed by a worker that "
+        r"died before it began\n  next: --fix lets another worker do it",
     )
 
 
@@ -131,9 +131,9 @@ def test_a_claim_of_a_worker_that_was_killed_before_it_began_is_found(accidents)
 def test_a_chunk_whose_worker_was_killed_is_found(accidents):
     assert_told(
         accidents.three,
-        r"lost: tiny_copper iter-000: Firework \d+ \(iter-000 initial runchunk-\d\) runs on "
-        rf"{re.escape(socket.gethostname())}, which has not been heard of for \d+ s\n  next: --fix makes it ready "
-        r"again; what is published is not computed twice",
+        r"lost: tiny_copper iter-000: Firework \d+ \(iter-000 initial runchunk-\d\) is running on "
+        rf"{re.escape(socket.gethostname())}, which has not been heard of for \d+ s\n  next: --fix lets another "
+        r"worker do it; what is published is not computed twice",
     )
 
 
@@ -147,6 +147,7 @@ def test_fix_repairs_all_of_it(accidents):
     for one in (accidents.unimportable, accidents.three):
         assert one.fixed.returncode == 0, one.fixed.stdout + one.fixed.stderr
         assert one.fixed.stdout.endswith("healthy\n")
+        assert "may be alive" in one.fixed.stdout, "--stale-after-s is shorter than the pings"
     assert re.search(r"--fix import: ready again: \d+\n", accidents.unimportable.fixed.stdout)
     assert re.search(
         r"--fix lock: taken away; ready now: (\d+)\n--fix reserved: nothing to do any more: 1 READY\n"
@@ -167,6 +168,7 @@ def test_a_worker_finishes_what_was_repaired_and_no_published_label_is_computed_
     after = doctor(ours, "--folder", ours.folder)
     assert after.returncode == 0, after.stdout
     assert ours.files_with(ours.mongo.password) == []
+    assert {path.name for path in ours.here.glob("workers/*/*")} == {"output"}, "no folder for each Firework"
 
 
 # --- check -l ---------------------------------------------------------------------------------------------------------

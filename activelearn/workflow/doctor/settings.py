@@ -63,13 +63,11 @@ def _times() -> Iterator[Finding]:
 
 
 def setting_notes(lost_s: float | None) -> list[str]:
-    """Return what is worth knowing of the settings, and is no fault; `lost_s` is the user's own idea of a dead worker."""
+    """Return what is worth knowing of the settings, and is no fault; `lost_s` is after what silence the user buries."""
     ping = float(settings.PING_TIME_SECS)
     if lost_s is not None and lost_s < ping:
-        return [
-            f"workers with these settings ping every {duration(ping)}; what is silent for {duration(lost_s)} may live, "
-            "and --fix has its work done by another one, too"
-        ]
+        alive = f"one that is silent for {duration(lost_s)} may be alive, and --fix lets another do its work, too"
+        return [f"workers with these settings ping every {duration(ping)}; {alive}"]
     if ping <= _SLOW_PING_S:
         return []
     return [f"workers with these settings ping every {duration(ping)}; a dead one is noticed as late as that - {_INIT}"]

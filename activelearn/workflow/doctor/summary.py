@@ -106,10 +106,8 @@ def _idle(picture: Picture, counts: dict[str, Counter[str]]) -> list[str]:
 def _failed(flow: Flow) -> list[str]:
     """Return what failed and is asked for again by the gather after it."""
     causes = Counter(cause_of(flow, fw_id) for fw_id in flow.in_state("FIZZLED") if not is_in_the_way(flow, fw_id))
-    return [
-        f"{flow.name}: {counted(n, 'failed chunk')}, to be asked for again: {cause}"
-        for cause, n in causes.most_common()
-    ]
+    said = "to be asked for again"
+    return [f"{flow.name}: {counted(n, 'failed chunk')}, {said}: {cause}" for cause, n in causes.most_common()]
 
 
 def _nothing(picture: Picture) -> list[str]:
@@ -131,6 +129,4 @@ def _queue(picture: Picture) -> list[str]:
     } - {None}
     if not jobs or picture.queued is not None:
         return []
-    return [
-        f"{counted(len(jobs), 'job')} in a queue; squeue does not answer here, so nobody knows whether it still has them"
-    ]
+    return [f"{counted(len(jobs), 'job')} in a queue, and squeue does not answer here: nobody knows what became of it"]
