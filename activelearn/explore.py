@@ -177,7 +177,7 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     folder = store.scratch(slot.machine, f"{iteration:03d}", task.id)
     cell = lammps.write_data(folder / "conf.lmp", start, campaign.type_map)
     drive = drive_of(campaign, stage, condition_of(task), cell, int(rng.integers(1, 2**31 - 1)))
-    models = [str(store.folder / model) for model in task.inputs]
+    models = [str(store.model(model)) for model in task.inputs]
     text = lammps.walk_input(stage, drive, models=models, type_map=campaign.type_map)
     walk, started, finished = lammps.timed_walk(folder, text, start.symbols, slot)
     limits = Limits(select.window_of(campaign, store, iteration), store.sel())

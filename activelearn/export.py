@@ -104,9 +104,9 @@ def _write_all(store: Store, folder: Path, ensemble: Ensemble, iterations: list[
     last = iterations[-1].index
     campaign = store.campaign(last)
     for member in ensemble.members:
-        shutil.copyfile(store.folder / member.model, folder / f"frozen-{member.index}.pb")
+        shutil.copyfile(store.model(member.model), folder / f"frozen-{member.index}.pb")
         if member.compressed is not None:
-            shutil.copyfile(store.folder / member.compressed, folder / f"compressed-{member.index}.pb")
+            shutil.copyfile(store.model(member.compressed), folder / f"compressed-{member.index}.pb")
     kind = "compressed" if ensemble.members[0].compressed is not None else "frozen"
     _write_inputs(campaign, folder, [f"{kind}-{member.index}.pb" for member in ensemble.members])
     training, held_out = store.dataset(last), store.held_out(last)

@@ -253,7 +253,7 @@ def _trained(
         trials = _resumed(campaign, task, _tries(campaign, store, station, task), slot)
     for attempt, training, place, restart in trials:
         setting = _setting(campaign, store, training, systems)
-        start = store.folder / task.inputs[0] if training.warm else None
+        start = store.model(task.inputs[0]) if training.warm else None
         frozen = deepmd.train_member(place, setting, slot, start_from=start, largest_loss=bound, restart=restart)
         predicted = deepmd.evaluate(place, frozen, held_out, slot) if frozen is not None else []
         if frozen is not None and all(np.isfinite(part.forces).all() for part in predicted if part.forces is not None):
@@ -362,7 +362,7 @@ def _compressed(campaign: Campaign, store: Store, iteration: int, member: Member
     """Compress a member; the shortest distance in the data sets the range of the table."""
     systems, _ = training_data(campaign, store, "final", iteration, slot)
     setting = _setting(campaign, store, deepmd.TrainingRun(1, (1, 1, 1)), systems)
-    return deepmd.compress(folder, store.folder / member.model, setting, slot)
+    return deepmd.compress(folder, store.model(member.model), setting, slot)
 
 
 def gather_final(campaign: Campaign, store: Store, iteration: int) -> Ensemble:

@@ -36,7 +36,7 @@ def tiny(path: Path, **changes) -> Path:
 
 def machine_file(path: Path, **settings) -> Path:
     """Write a machine profile and return its path."""
-    path.write_text(yaml.safe_dump({**SMALL, **settings}))
+    path.write_text(yaml.safe_dump({**SMALL, **settings}, sort_keys=False))
     return path
 
 

@@ -350,6 +350,18 @@ def test_a_model_is_published_under_its_checksum(store, tmp_path):
         file_sha256(tmp_path / "frozen.pb"),
     )
     assert (store.folder / "models/ba7816bf8f01cfea.pb").read_bytes() == b"abc"
+    assert store.model("models/ba7816bf8f01cfea.pb") == store.folder / "models/ba7816bf8f01cfea.pb"
+
+
+@pytest.mark.parametrize("content", [b"ab", b"abd", b"", None])
+def test_a_model_that_is_not_what_its_name_says_is_refused(store, content):
+    """An engine would read half a model, or other weights, without a word."""
+    path = store.folder / "models/ba7816bf8f01cfea.pb"
+    path.parent.mkdir()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"ba7816bf8f01cfea\.pb: damaged or gone"):
+        store.model("models/ba7816bf8f01cfea.pb")
 
 
 def test_random_numbers_depend_on_campaign_iteration_station_and_task_alone(store, campaign, tmp_path):

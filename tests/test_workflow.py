@@ -189,7 +189,8 @@ def test_a_workflow_is_chunks_gathers_and_a_decision(store):
     assert parents["iter-000 label runchunk-3"] == ["iter-000 initial gather"]
     assert len(parents["iter-000 label gather"]) == 4
     assert parents["iter-000 decide decide"] == ["iter-000 train gather"]
-    assert built.metadata == {"campaign": store.uuid, "iteration": 0, "part": "loop"}
+    stations = ["prepare", "initial", "label", "train"]
+    assert built.metadata == {"campaign": store.uuid, "iteration": 0, "part": "loop", "stations": stations}
 
 
 def test_select_has_no_chunk(undisturbed):

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from activelearn.config import Campaign, Machine, parse_campaign
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, StoreError
 from activelearn.frames import Frames, dataset_sha256
 from activelearn.records import Iteration, Plan, Task
-from activelearn.store.files import file_sha256, pack_files, publish, read_json
+from activelearn.store.files import RESTORE, file_sha256, pack_files, publish, read_json
 from activelearn.store.folder import Folder
 from activelearn.store.ledger import Ledger, LedgerWriter
 
@@ -54,6 +54,7 @@ class Store(Folder):
         self._campaigns: dict[int, Campaign] = {}
         self._records: dict[int, Iteration] = {}
         self._n_frames: dict[int, int] = {}
+        self._whole_models: set[str] = set()
         self._opening = threading.Lock()  # slots are threads: one ledger and one segment for all of them
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -199,6 +200,21 @@ class Store(Folder):
         if not target.is_file():
             publish(target, file.read_bytes())
         return str(target.relative_to(self.folder)), sha
+
+    def model(self, name: str) -> Path:
+        """Return a published model; its name is its checksum, and it is read whole once per process.
+
+        Raises
+        ------
+        StoreError
+            It is damaged: an engine might not notice.
+        """
+        path = self.folder / name
+        if name not in self._whole_models:
+            if not path.is_file() or not file_sha256(path).startswith(path.stem):
+                raise StoreError(f"{path}: damaged or gone - wanted the model that its checksum names - {RESTORE}")
+            self._whole_models.add(name)
+        return path
 
     def sweep(self, machine: Machine) -> None:
         """Remove what killed runs left behind, and pack what they had closed (call it only with the lease held)."""

@@ -30,7 +30,7 @@ HOST: Final = socket.gethostname()
 
 
 #: What is left to do when a sealed file is lost.
-_RESTORE: Final = (
+RESTORE: Final = (
     "restore it from a copy, or start anew with another --folder (with label.ledger pointing to the labels/ of this "
     "one, no label is paid for twice)"
 )
@@ -138,9 +138,9 @@ def _archive(path: Path | io.BytesIO) -> Iterator[Any]:
         with opened as stream, np.load(stream, allow_pickle=False) as archive:  # numpy leaves a damaged file open
             yield archive
     except FileNotFoundError as error:
-        raise StoreError(f"{path}: gone - wanted this part of the campaign - {_RESTORE}") from error
+        raise StoreError(f"{path}: gone - wanted this part of the campaign - {RESTORE}") from error
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
-        raise StoreError(f"{path}: damaged product ({error}) - wanted it whole - {_RESTORE}") from error
+        raise StoreError(f"{path}: damaged product ({error}) - wanted it whole - {RESTORE}") from error
 
 
 def read_npz(path: Path | io.BytesIO) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -132,6 +132,10 @@ class Over(Exception):
     """The campaign came to its end before it could be struck."""
 
 
+class Missed(Exception):
+    """The campaign has gone on, and there is nothing left here that the fault could strike."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """A kind of fault.
@@ -148,12 +152,15 @@ class Fault:
         Where it can strike.
     at_rest
         The driver has been stopped before.
+    least
+        So many tasks of the station are done before.
     """
 
     name: str
     strike: Callable[["UnderFire", np.random.Generator], None]
     stations: tuple[str, ...]
     at_rest: bool = False
+    least: int = 0
 
 
 def without_privileges() -> list[str]:
@@ -272,9 +279,9 @@ class UnderFire(HardLife):
             return any(mark in path.read_text() for path in self.store.folder.glob("claims/[0-9]*.json"))
         return False
 
-    def workers(self, pid: int | None = None) -> list[int]:
-        """Return the workers of the driver."""
-        return [child for child in children(pid or self.running.pid) if b"_worker.py" in command_of(child)]
+    def workers(self, name: bytes = b"_worker.py") -> list[int]:
+        """Return the workers of the driver, all or those of a name."""
+        return [child for child in children(self.running.pid) if name in command_of(child)]
 
     def engines(self) -> list[int]:
         """Return the dp and lmp that are at work: what the workers have forked."""
@@ -296,9 +303,11 @@ class UnderFire(HardLife):
         ------
         Over
             The campaign has ended already.
+        Missed
+            It has gone on.
         """
         rng = np.random.default_rng([self.random_seed, self.n_struck])
-        self.reach(station, iteration, n_before, at_rest=fault.at_rest)
+        self.reach(station, iteration, max(n_before, fault.least), at_rest=fault.at_rest)
         self.judge()
         time.sleep(float(rng.uniform(0.0, delay_s)))
         if fault.at_rest:
