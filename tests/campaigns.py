@@ -30,7 +30,7 @@ def tiny(path: Path, **changes) -> Path:
         for section in sections:
             place = place.setdefault(section, {})
         place[last] = value
-    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    path.write_text(yaml.safe_dump(data))
     return path
 
 

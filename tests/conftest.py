@@ -1,5 +1,7 @@
 """Shared fixtures: small copper structures with labels, the toy campaign, a campaign folder, one slot."""
 
+import sys
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -94,3 +96,12 @@ def slurm(tmp_path_factory):
         pytest.skip(str(missing))
     yield node
     node.stop()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what each fault of the chaos tests did."""
+    underfire = sys.modules.get("underfire")
+    if underfire is not None and underfire.TABLE:
+        terminalreporter.section("faults")
+        for line in (underfire.HEAD, *underfire.TABLE):
+            terminalreporter.write_line(str(line))

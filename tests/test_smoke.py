@@ -117,14 +117,14 @@ def test_a_folder_that_the_node_does_not_see_is_said(tmp_path):
 
 
 def test_the_command_prints_a_table_and_says_what_is_wrong(tmp_path):
-    """Without -l it looks at every place from here."""
+    """Without -l it looks at every place from here, in the order in which a campaign comes to them."""
     places = {"gpu": {"lammps": "false", "slots": 1}, "cpu": {"slots": 1, "gpus": [0]}}
     machine = machine_file(tmp_path / "machine.yaml", places=places, stations=CPU)
     done = CliRunner().invoke(app, ["machine", "--smoke", "--machine", str(machine), "--folder", str(tmp_path)])
     assert isinstance(done.exception, EngineError)
     assert "deepmd-kit" in done.output
-    assert [line.split()[0] for line in done.output.splitlines()[:2]] == ["place", "gpu"]
-    assert [line.split()[0] for line in str(done.exception).splitlines() if line[0] != " "] == ["gpu", "cpu"]
+    assert [line.split()[0] for line in done.output.splitlines()[:2]] == ["place", "cpu"]
+    assert [line.split()[0] for line in str(done.exception).splitlines() if line[0] != " "] == ["cpu", "gpu"]
 
 
 # --- through a LaunchPad ----------------------------------------------------------------------------------------------

@@ -309,12 +309,13 @@ class UnderFire(HardLife):
         rng = np.random.default_rng([self.random_seed, self.n_struck])
         self.reach(station, iteration, max(n_before, fault.least), at_rest=fault.at_rest)
         self.judge()
-        time.sleep(float(rng.uniform(0.0, delay_s)))
         if fault.at_rest:
             self.down()
             self.judge()
-        elif not self.is_running():
-            raise Over
+        else:
+            time.sleep(float(rng.uniform(0.0, delay_s)))
+            if not self.is_running():
+                raise Over
         row = Row(fault.name, self.random_seed, self.when(), labels=(len(self.last.labels) if self.last else 0, 0))
         self.told()
         self.n_failed, slots = self.n_failures(), self.slots
