@@ -167,8 +167,8 @@ def test_the_seconds_are_those_of_the_stations(store, records):
 
 def test_an_iteration_is_sealed_to_the_campaign_it_was_opened_with(store):
     for i in (0, 1, 2):
-        assert (store.iteration_folder(i) / "campaign.yaml").read_text() == store.latest_campaign().to_yaml()
-    assert (store.folder / "campaign" / "000.yaml").read_text() == store.latest_campaign().to_yaml()
+        assert (store.iteration_folder(i) / "campaign.yaml").read_text().endswith(store.latest_campaign().to_yaml())
+    assert (store.folder / "campaign" / "000.yaml").read_text().endswith(store.latest_campaign().to_yaml())
 
 
 def test_the_plan_can_be_made_again_and_is_the_frozen_one(store):

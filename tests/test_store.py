@@ -364,6 +364,21 @@ def test_a_model_that_is_not_what_its_name_says_is_refused(store, content):
         store.model("models/ba7816bf8f01cfea.pb")
 
 
+@pytest.mark.parametrize("length", [0, 5, 40, 400, 1000, -1])
+def test_half_a_stored_campaign_is_refused(store, length):
+    """It may be valid YAML, and another campaign."""
+    path = store.iteration_folder(1) / "campaign.yaml"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(StoreError, match=r"iter-001/campaign\.yaml: damaged"):
+        store.campaign(1)
+
+
+def test_a_stored_campaign_of_an_early_folder_has_no_checksum(store, campaign):
+    path = store.iteration_folder(1) / "campaign.yaml"
+    path.write_text(campaign.to_yaml())
+    assert store.campaign(1) == campaign
+
+
 def test_random_numbers_depend_on_campaign_iteration_station_and_task_alone(store, campaign, tmp_path):
     other = Store.create(tmp_path / "other", campaign.model_copy(update={"random_seed": 8}))
     other.open_iteration(0, other.latest_campaign())

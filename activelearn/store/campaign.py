@@ -23,6 +23,7 @@ import threading
 import uuid
 from collections.abc import Iterable
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ from activelearn.store.files import RESTORE, file_sha256, pack_files, publish, r
 from activelearn.store.folder import Folder
 from activelearn.store.ledger import Ledger, LedgerWriter
 
+#: How the first line of a stored campaign begins: the sha256 of the others follows.
+_CHECKSUM: Final = "# sha256 "
 #: Product names of label tasks carry the content address; the ledger is asked instead of the folder.
 LABEL: Final = "label"
 
@@ -65,7 +68,7 @@ class Store(Folder):
         store = cls(folder)
         if not store.campaign_files():  # the uuid first: where there is a campaign there is a uuid, whenever we die
             publish(store.folder / "campaign" / "uuid", uuid.uuid4().hex.encode())
-            publish(store.folder / "campaign" / "000.yaml", campaign.to_yaml().encode())
+            _publish_campaign(store.folder / "campaign" / "000.yaml", campaign)
         return store
 
     @classmethod
@@ -104,7 +107,7 @@ class Store(Folder):
         for path in (*self.folder.glob("iter-*/reference.json"), *self.folder.glob("iter-*/sel.json")):
             if int(path.parent.name[5:]) not in opened:  # left by a run that died while it opened an iteration
                 path.unlink(missing_ok=True)
-        publish(self.folder / "campaign" / f"{len(self.campaign_files()):03d}.yaml", campaign.to_yaml().encode())
+        _publish_campaign(self.folder / "campaign" / f"{len(self.campaign_files()):03d}.yaml", campaign)
 
     # --- iterations ---------------------------------------------------------------------------------------------------
 
@@ -122,7 +125,7 @@ class Store(Folder):
 
     def open_iteration(self, iteration: int, campaign: Campaign) -> None:
         """Seal an iteration to `campaign` (the first to do so wins)."""
-        publish(self.iteration_folder(iteration) / "campaign.yaml", campaign.to_yaml().encode())
+        _publish_campaign(self.iteration_folder(iteration) / "campaign.yaml", campaign)
 
     def campaign(self, iteration: int) -> Campaign:
         """Return the campaign that `iteration` is sealed to."""
@@ -289,8 +292,19 @@ class Store(Folder):
         return Path(shared).expanduser().absolute() if shared else self.folder / "labels"
 
 
+def _publish_campaign(path: Path, campaign: Campaign) -> None:
+    """Publish a resolved campaign behind its checksum: half a YAML may be another campaign, and a valid one."""
+    text = campaign.to_yaml()
+    publish(path, f"{_CHECKSUM}{sha256(text.encode()).hexdigest()}\n{text}".encode())
+
+
 def _read_campaign(path: Path) -> Campaign:
-    return _parsed(path.read_text(encoding="utf-8"))
+    first, _, text = path.read_text(encoding="utf-8").partition("\n")
+    if first and not first.startswith("#"):  # of an early folder
+        text = f"{first}\n{text}"
+    elif sha256(text.encode()).hexdigest() != first.removeprefix(_CHECKSUM):
+        raise StoreError(f"{path}: damaged (its checksum is another one) - wanted the resolved campaign - {RESTORE}")
+    return _parsed(text)
 
 
 @lru_cache(maxsize=8)

@@ -52,6 +52,7 @@ def through_slurm(mongo, slurm, tmp_path_factory):
     assert made.returncode == 0, made.stderr
     submitted = ours.submit()
     assert submitted.returncode == 0, submitted.stderr
+    others = slurm.finished_jobs()
     queues = [start_queue(ours, name, slurm) for name in ("cpu", "gpu")]
     try:
         wait_for(lambda: has_ended(ours), timeout_s=TIMEOUT_S, what=f"the end of the campaign: see {here}")
@@ -61,7 +62,8 @@ def through_slurm(mongo, slurm, tmp_path_factory):
             queue.kill()
             queue.wait()
     said = "\n".join(path.read_text() for path in sorted(here.glob("queue-*")))
-    return SimpleNamespace(ours=ours, said=said, jobs=slurm.finished_jobs())
+    jobs = {number: job for number, job in slurm.finished_jobs().items() if number not in others}
+    return SimpleNamespace(ours=ours, said=said, jobs=jobs)
 
 
 def test_it_converges_and_the_data_set_is_that_of_the_plain_loop(through_slurm, tmp_path):
