@@ -20,10 +20,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from activelearn.config import LIGHT, Machine
-from activelearn.config.machine import ChunkedStation
+from activelearn.config import Machine
+from activelearn.config.machine import n_cpus
 from activelearn.engines import lammps
 from activelearn.engines.process import Slot, close_sessions, run_command, tail_of
 from activelearn.errors import ActiveLearnError, EngineError
@@ -107,14 +107,6 @@ class Probe:
         return cls(**{**data, **tuples})
 
 
-def stations_of(machine: Machine) -> dict[str, list[str]]:
-    """Return the stations of each place that has any; without places, all at the profile itself."""
-    found: dict[str, list[str]] = {}
-    for station in (*get_args(ChunkedStation), LIGHT):
-        found.setdefault(machine.place_name(station) or machine.name, []).append(station)
-    return found
-
-
 def probe(machine: Machine, place: str, folder: Path, *, token: str | None = None) -> Probe:
     """Look at a place, from the node that this process runs on.
 
@@ -123,19 +115,19 @@ def probe(machine: Machine, place: str, folder: Path, *, token: str | None = Non
     machine
         The whole profile.
     place
-        One of :func:`stations_of`.
+        One of those that `machine` has stations at.
     folder
         On the disk that all nodes share.
     token
         Name of a file that stands in `folder` if it is the one that is meant.
     """
     began = time.monotonic()
-    stations = stations_of(machine)[place]
+    stations = machine.stations_by_place()[place]
     here = machine.at(stations[0])
     here = here.model_copy(update={"walk_timeout_s": PATIENCE_S})
     problems: list[str] = []
     found: dict[str, Any] = {"host": socket.gethostname(), "versions": _versions(_OURS)}
-    found |= {"n_slots": here.n_slots, "n_cores": len(os.sched_getaffinity(0))}
+    found |= {"n_slots": here.n_slots, "n_cores": n_cpus()}
     found |= _look(problems, lambda: _look_at_folder(folder, token))
     with tempfile.TemporaryDirectory(prefix="smoke-", dir=_scratch(here, folder)) as scratch:
         slots = [Slot(here, Path(scratch), index=k) for k in range(here.n_slots)]

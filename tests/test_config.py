@@ -442,6 +442,10 @@ def test_machine_slots_and_chunks(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
     assert Machine().n_slots == 3
     assert Machine(slots=2).n_slots == 2
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "2")  # of its job, where Slurm does not bind jobs to their CPUs
+    assert Machine().n_slots == 2
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "64")
+    assert Machine().n_slots == 3
     assert Machine(chunks={"explore": 4}).n_chunks("explore") == 4
     assert Machine().n_chunks("label") == 1
 

@@ -178,8 +178,8 @@ def test_places_share_a_category_if_they_share_the_shell():
 def test_a_place_without_a_queue_has_a_worker_and_no_adapter(tmp_path):
     site = initialise("workstation", tmp_path / "w")
     assert not list(site.folder.glob("my_qadapter*"))
-    assert "rlaunch" in worker_line(site, "gpu")
-    assert "my_fworker_gpu.yaml" in worker_line(site, "gpu")
+    assert "rlaunch" in worker_line(site.launchpad, "gpu")
+    assert "my_fworker_gpu.yaml" in worker_line(site.launchpad, "gpu")
 
 
 def test_a_profile_without_places_has_one_worker_for_everything(tmp_path):

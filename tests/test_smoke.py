@@ -15,7 +15,7 @@ from activelearn.cli import app
 from activelearn.config import Machine, load_machine
 from activelearn.engines import process
 from activelearn.errors import ConfigError, EngineError
-from activelearn.smoke import Probe, probe, stations_of
+from activelearn.smoke import Probe, probe
 from activelearn.workflow import EmbeddedLaunchPad
 from activelearn.workflow.smoke import sent
 
@@ -61,12 +61,12 @@ def test_lammps_is_started_as_a_walk_starts_it(tmp_path):
 
 
 def test_the_places_of_the_presets_have_the_stations_that_they_are_for():
-    stations = stations_of(load_machine("slurm"))
+    stations = load_machine("slurm").stations_by_place()
     assert set(stations) == {"cpu", "gpu"}
     assert {"train", "final", "explore", "glass", "benchmark"} == set(stations["gpu"])
     assert {"label", "initial", "prepare", "light"} == set(stations["cpu"])
-    assert stations_of(load_machine("workstation")).keys() == {"gpu", "cpu"}
-    assert list(stations_of(Machine())) == ["local"]
+    assert load_machine("workstation").stations_by_place().keys() == {"gpu", "cpu"}
+    assert list(Machine().stations_by_place()) == ["local"]
 
 
 def test_a_place_that_only_labels_is_not_asked_for_lammps(tmp_path):
@@ -142,7 +142,7 @@ def work(launchpad, category: str) -> None:
 
 
 def test_each_place_gets_one_job_with_its_category_and_queue(launchpad, tmp_path):
-    with sent(load_machine("slurm"), launchpad, tmp_path, tmp_path):
+    with sent(load_machine("slurm"), launchpad, tmp_path, tmp_path / "my_launchpad.yaml"):
         fireworks = {one["name"]: one["spec"] for one in launchpad.fireworks.find({})}
         assert fireworks.keys() == {"smoke cpu", "smoke gpu"}
         assert fireworks["smoke gpu"]["_category"] == "gpu"
@@ -152,7 +152,7 @@ def test_each_place_gets_one_job_with_its_category_and_queue(launchpad, tmp_path
 
 
 def test_what_a_worker_saw_comes_back(launchpad, tmp_path, monkeypatch):
-    with sent(two_places(), launchpad, tmp_path, tmp_path) as jobs:
+    with sent(two_places(), launchpad, tmp_path, tmp_path / "my_launchpad.yaml") as jobs:
         del jobs.fireworks["gpu"]
         work(launchpad, "cpu")
         found = jobs.wait(60.0)
@@ -165,10 +165,11 @@ def test_what_a_worker_saw_comes_back(launchpad, tmp_path, monkeypatch):
 def test_a_place_that_nobody_works_for_is_named_with_what_to_type(launchpad, tmp_path):
     (tmp_path / "my_fworker_gpu.yaml").touch()
     (tmp_path / "my_qadapter_gpu.yaml").touch()
-    with sent(two_places(), launchpad, tmp_path, tmp_path) as jobs:
+    with sent(two_places(), launchpad, tmp_path, tmp_path / "my_launchpad.yaml") as jobs:
         said = jobs.wait(0.0)
     assert "no job of category gpu was taken within 0 s" in said["gpu"]
-    assert f"activelearn qlaunch -r -l {tmp_path}/my_launchpad.yaml -w {tmp_path}/my_fworker_gpu.yaml" in said["gpu"]
+    files = f"-l {tmp_path}/my_launchpad.yaml -w {tmp_path}/my_fworker_gpu.yaml"
+    assert f"activelearn qlaunch -r -d 10 {files}" in said["gpu"]
     assert "activelearn rlaunch" in said["cpu"]
 
 
@@ -177,7 +178,7 @@ def test_a_worker_that_cannot_run_the_job_is_quoted_and_its_output_kept(launchpa
         raise ImportError("No module named 'ase'")
 
     monkeypatch.setattr(smoke, "probe", fail)
-    with sent(two_places(), launchpad, tmp_path, tmp_path) as jobs:
+    with sent(two_places(), launchpad, tmp_path, tmp_path / "my_launchpad.yaml") as jobs:
         work(launchpad, "gpu")
         work(launchpad, "cpu")
         said = jobs.wait(5.0)
@@ -186,7 +187,7 @@ def test_a_worker_that_cannot_run_the_job_is_quoted_and_its_output_kept(launchpa
 
 
 def test_a_job_that_waits_in_the_queue_is_named_with_its_number(launchpad, tmp_path):
-    with sent(two_places(), launchpad, tmp_path, tmp_path) as jobs:
+    with sent(two_places(), launchpad, tmp_path, tmp_path / "my_launchpad.yaml") as jobs:
         _, launch_id = launchpad.reserve_fw(FWorker(category="cpu"), str(tmp_path))
         launchpad.set_reservation_id(launch_id, "4711")
         said = jobs.wait(0.0)
@@ -198,7 +199,7 @@ def test_a_node_whose_clock_is_off_is_said(launchpad, tmp_path, monkeypatch):
     real = smoke.probe
     late = lambda *a, **k: dataclasses.replace(real(*a, **k), time=time.time() - 3600.0)  # noqa: E731
     monkeypatch.setattr(smoke, "probe", late)
-    with sent(two_places(), launchpad, tmp_path, tmp_path) as jobs:
+    with sent(two_places(), launchpad, tmp_path, tmp_path / "my_launchpad.yaml") as jobs:
         del jobs.fireworks["gpu"]
         work(launchpad, "cpu")
         (problem,) = jobs.wait(60.0)["cpu"].problems

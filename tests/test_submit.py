@@ -89,6 +89,23 @@ def test_systems_that_were_added_since_come_before_what_is_queued(undisturbed, m
     assert submit(store, MACHINE, launchpad).endswith("nothing added")
 
 
+def test_what_nobody_has_taken_asks_for_what_the_profile_says_now(store, memory):
+    """The first partition was a wrong one: sbatch refuses the jobs for ever."""
+    launchpad = memory()
+    submit(store, MACHINE, launchpad)
+    taken, _ = launchpad.reserve_fw(FWorker(category="cpu"), ".")
+    places = {**PLACES, "cpu": Place(category="icelake", queue=Queue(partition="long"))}
+    other = MACHINE.model_copy(update={"places": places})
+    said = submit(store, other, launchpad)
+    specs = {one["fw_id"]: one["spec"] for one in launchpad.fireworks.find({})}
+    assert specs[taken.fw_id]["_queueadapter"]["queue"] == "short"
+    changed = [spec for spec in specs.values() if spec["_category"] == "icelake"]
+    assert said.endswith(f"; {len(changed)} Fireworks have other settings now")
+    assert all(spec["_queueadapter"] == {"queue": "long", "nodes": 1, "ntasks": 1} for spec in changed)
+    assert {spec["_category"] for spec in specs.values()} == {"cpu", "icelake", "a100"}
+    assert submit(store, other, launchpad).endswith("already; nothing added")
+
+
 def test_another_launchpad_is_refused_until_the_folder_is_moved(store, memory):
     submit(store, MACHINE, memory())
     other = memory("other")

@@ -196,5 +196,5 @@ def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames]) -> list
     facts.append(f"window: {window}, at most {campaign.select.max_frames} labels an iteration")
     sel = dict(zip(campaign.type_map, loop.neighbour_capacity(campaign), strict=True))
     facts.append(f"ensemble: {campaign.train.n_members} members, sel {sel} within {campaign.train.descriptor.rcut:g} Å")
-    facts.append(f"machine {machine.name}: {machine.n_slots} slots, one thread each")
+    facts.append(str(machine))
     return facts

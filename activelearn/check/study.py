@@ -32,7 +32,7 @@ def check_study(study: Study, machine: Machine, *, here: bool = True) -> Checked
         said, wrong = glass.check(study)
         facts, problems = facts + said, problems + wrong
     more, wrong = _benchmark(study)
-    facts.append(f"machine {machine.name}: {machine.n_slots} slots, one thread each")
+    facts.append(str(machine))
     problems += wrong
     return Checked(list(dict.fromkeys(problems)), [] if problems else facts + more)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -46,6 +47,7 @@ def submit(
     from activelearn.store import Store
     from activelearn.workflow import connect
     from activelearn.workflow import submit as add
+    from activelearn.workflow.site import worker_lines
 
     pad = connect(launchpad)
     store = Store.create(place, chosen)
@@ -54,9 +56,9 @@ def submit(
         consented(store, refuse)
         said = add(store, profile, pad, move=move)
     print(f"campaign {chosen.name}: {said}\nfolder {place}")
-    file = launchpad.absolute()
-    print(f"workers:  activelearn rlaunch -l {file} rapidfire     or a queue's: activelearn qlaunch -r -l {file} ...")
-    print(f"look at it:  activelearn status {place}     what is wrong:  activelearn doctor -l {file}")
+    file = shlex.quote(str(launchpad.absolute()))
+    print("workers, if they do not run yet:", *worker_lines(profile, launchpad), sep="\n  ")
+    print(f"look at it:  activelearn status {shlex.quote(str(place))}\nsomething hangs:  activelearn doctor -l {file}")
 
 
 @app.command(context_settings=_THEIRS)
@@ -77,9 +79,16 @@ def qlaunch(context: typer.Context) -> None:
     raise typer.Exit(theirs(context.args))
 
 
+def _is_refusal(record: logging.LogRecord) -> bool:
+    return record.name.startswith("qadapter") and record.levelno >= logging.ERROR
+
+
 def _settle(arguments: list[str]) -> None:
     """Take the FW_config.yaml beside the LaunchPad's file before FireWorks reads its own; keep the log ours."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    ours = logging.StreamHandler(sys.stderr)
+    # FireWorks prints its own, which would be read twice; but not why sbatch refused a job.
+    ours.addFilter(lambda record: record.name.startswith("activelearn") or _is_refusal(record))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ours])
     for word, after in itertools.pairwise(arguments):
         beside = Path(after).absolute().parent / "FW_config.yaml"
         if word in {"-l", "--launchpad_file"} and beside.is_file():

@@ -57,9 +57,9 @@ def _initialise(name_or_path: str, to: Path | None) -> None:
 
 def _here(profile: Machine, folder: Path) -> list[Probe | str]:
     """Probe every place from this process: this computer plays them all."""
-    from activelearn.smoke import probe, stations_of
+    from activelearn.smoke import probe
 
-    return [probe(profile, place, folder.absolute()) for place in stations_of(profile)]
+    return [probe(profile, place, folder.absolute()) for place in profile.stations_by_place()]
 
 
 def _there(profile: Machine, launchpad: Path, folder: Path, timeout_s: float) -> list[Probe | str]:
@@ -71,7 +71,7 @@ def _there(profile: Machine, launchpad: Path, folder: Path, timeout_s: float) ->
     pad.prepare()
     if not folder.is_dir():
         raise ConfigError(f"--folder {folder}: no such folder - wanted one that all nodes see - make it")
-    with sent(profile, pad, folder.absolute(), launchpad.absolute().parent) as jobs:
+    with sent(profile, pad, folder.absolute(), launchpad) as jobs:
         print(f"one job each for {', '.join(jobs.fireworks)}; waiting up to {timeout_s:g} s for workers", flush=True)
         return list(jobs.wait(timeout_s).values())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -48,6 +48,12 @@ def _words(text: str) -> str:
     except ValueError as error:
         raise ValueError(f"cannot be split into words ({error}) - wanted a command as in a shell") from None
     return text
+
+
+def n_cpus() -> int:
+    """Return how many CPUs this process may use: of a Slurm job its own, also where no cgroup hides the others."""
+    visible, ours = len(os.sched_getaffinity(0)), os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return min(visible, int(ours)) if ours.isdigit() else visible
 
 
 #: A program and its arguments.
@@ -133,7 +139,7 @@ class Machine(Section):
             return self.slots
         if self.launcher is not None and os.environ.get("SLURM_NTASKS", "").isdigit():
             return int(os.environ["SLURM_NTASKS"])
-        return len(os.sched_getaffinity(0))
+        return n_cpus()
 
     def n_chunks(self, station: str) -> int:
         """Fireworks of a station."""
@@ -144,6 +150,20 @@ class Machine(Section):
         if not self.places:
             return None
         return next((place for name, place in self.stations.items() if name == station), next(iter(self.places)))
+
+    def stations_by_place(self) -> dict[str, list[str]]:
+        """Return the stations of each place that has any; without places, all at the profile itself."""
+        found: dict[str, list[str]] = {}
+        for station in (*get_args(ChunkedStation), LIGHT):
+            found.setdefault(self.place_name(station) or self.name, []).append(station)
+        return found
+
+    def __str__(self) -> str:
+        """Return in a line what runs where."""
+        if not self.places:
+            return f"machine {self.name}: {self.n_slots} slots, one thread each"
+        where = (f"{place} for {', '.join(stations)}" for place, stations in self.stations_by_place().items())
+        return f"machine {self.name}: {'; '.join(where)}"
 
     def category(self, station: str) -> str:
         """Return the category of a station's Fireworks; without places that is the station's own name."""

@@ -207,6 +207,19 @@ def _begin(store: Folder, step: Step, machine: Machine) -> None:
         loop.begin(store, step, machine)
 
 
+def whereabouts(machine: Machine, kind: str) -> dict[str, Any]:
+    """Return the part of a spec that says who takes up a kind of work, and what the batch system is asked for."""
+    place = machine.place_name(kind)
+    queue = {} if place is None else {"_queueadapter": queue_keys(machine.places[place].queue)}
+    return {"_category": machine.category(kind), **queue}
+
+
+def kind_of(spec: dict[str, Any]) -> str:
+    """Return the kind of work of a Firework: the station of a chunk, or `LIGHT`."""
+    task = spec["_tasks"][0]
+    return str(task["station"]) if "chunk" in task else LIGHT
+
+
 def _firework(
     task: type[_StationTask],
     store: Folder,
@@ -225,9 +238,7 @@ def _firework(
     if task is Gather:
         spec["_allow_fizzled_parents"] = True
     if is_shared:  # one folder for all: a worker leaves none behind for each of thousands of Fireworks
-        spec["_launch_dir"] = str(store.folder / "launches")
-        if (place := machine.place_name(kind)) is not None:
-            spec["_queueadapter"] = queue_keys(machine.places[place].queue)
+        spec |= {"_launch_dir": str(store.folder / "launches"), **whereabouts(machine, kind)}
     parameters = {"folder": str(store.folder), "iteration": step.iteration, "part": step.part, **more}
     return Firework(task(parameters), spec=spec, name=name, parents=parents)
 

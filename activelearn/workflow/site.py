@@ -283,29 +283,45 @@ def _write(path: Path, text: str) -> None:
 # --- what to type -----------------------------------------------------------------------------------------------------
 
 
-def worker_line(site: Site, category: str) -> str:
-    """Return what starts the workers of a category: jobs through the queue, or a worker on this machine."""
-    place = categories(site.machine).get(category)
-    files = _files(site, category)
-    if place is None or not has_queue(place):
-        return f"activelearn rlaunch {files} rapidfire --nlaunches infinite"
-    adapter_file = _word(site.folder / f"my_qadapter_{category}.yaml")
-    return f"activelearn qlaunch -r -d 10 {files} -q {adapter_file} --launch_dir {_word(site.folder)} rapidfire -m 50"
+def worker_line(launchpad: Path, category: str) -> str:
+    """Return what starts the workers of a category, by the files that stand beside my_launchpad.yaml.
+
+    They send jobs to the queue; without an adapter for it the worker is one on this machine.
+    """
+    folder, suffix = launchpad.absolute().parent, f"_{category}" if category else ""
+    worker, adapter = (folder / f"my_{kind}{suffix}.yaml" for kind in ("fworker", "qadapter"))
+    files = f"-l {_word(launchpad.absolute())}" + (f" -w {_word(worker)}" if worker.is_file() else "")
+    if adapter.is_file():
+        return f"activelearn qlaunch -r -d 10 {files} -q {_word(adapter)} --launch_dir {_word(folder)} rapidfire -m 50"
+    return f"activelearn rlaunch {files} rapidfire --nlaunches infinite"
+
+
+def worker_lines(machine: Machine, launchpad: Path) -> list[str]:
+    """Return what starts the workers of all categories of a profile."""
+    return [worker_line(launchpad, category) for category in _category_names(machine)]
+
+
+def _category_names(machine: Machine) -> list[str]:
+    return list(dict.fromkeys(place.category or name for name, place in machine.places.items())) or [""]
 
 
 def next_lines(site: Site) -> list[str]:
     """Return what a person types next, in this order."""
     profile, launchpad = _word(site.profile), _word(site.launchpad)
-    kinds = list(categories(site.machine)) or [""]
     where = f"--machine {profile} -l {launchpad}"
     return [
-        f"1. edit {profile} (partitions, account, setup), then:  activelearn machine --init {profile}",
-        f"2. edit {launchpad} (host, database, user, password; it stays at mode 600)",
-        "3. in a terminal that stays (tmux), the workers, one line each:",
-        *(f"     {worker_line(site, kind)} &" for kind in kinds),
-        f"4. one tiny job to each place:  activelearn machine --smoke {where}",
-        f"5. the campaign:  activelearn check CAMPAIGN {where}",
-        f"                  activelearn submit CAMPAIGN {where}",
-        "6. look at it:  activelearn status runs/NAME",
+        f"1. edit {launchpad} (host, database, user, password; it stays at mode 600)",
+        f"2. edit {profile} (partitions, account, setup), then:  activelearn machine --init {profile}",
+        f"3. what is wrong so far:  activelearn check CAMPAIGN {where}",
+        "4. the workers; they stay when you log out, and may be ended (kill) and started again at any time:",
+        *(f"     {_in_background(site, category)}" for category in _category_names(site.machine)),
+        f"5. one tiny job to each place:  activelearn machine --smoke {where}",
+        f"6. the campaign:  activelearn submit CAMPAIGN {where}",
+        "7. look at it:  activelearn status runs/NAME",
         f"   something hangs:  activelearn doctor -l {launchpad}",
     ]
+
+
+def _in_background(site: Site, category: str) -> str:
+    log = site.folder / (f"workers_{category}.log" if category else "workers.log")
+    return f"nohup {worker_line(site.launchpad, category)} >> {_word(log)} 2>&1 &"

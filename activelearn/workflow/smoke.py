@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import secrets
-import shlex
 import shutil
 import tempfile
 import time
@@ -20,6 +19,7 @@ from activelearn import smoke
 from activelearn.config import Machine
 from activelearn.smoke import Probe
 from activelearn.workflow.queues import queue_keys
+from activelearn.workflow.site import worker_line
 
 #: Between two looks at the LaunchPad, s.
 _LOOK_EVERY_S: Final = 1.0
@@ -49,8 +49,8 @@ class Sent:
         Where they were added.
     machine
         The profile.
-    files
-        Folder of my_launchpad.yaml, where the workers' files may stand too; they are named in what to do next.
+    file
+        my_launchpad.yaml; the workers' files may stand beside it, and are named in what to do next.
     fireworks
         Id of the Firework of each place.
     have_all_reported
@@ -59,7 +59,7 @@ class Sent:
 
     launchpad: LaunchPad
     machine: Machine
-    files: Path
+    file: Path
     fireworks: dict[str, int] = field(default_factory=dict)
     have_all_reported: bool = False
 
@@ -124,18 +124,8 @@ class Sent:
         whose = f"of category {category} " if category else ""
         return (
             f"{place}: no job {whose}was taken within {timeout_s:g} s - wanted a worker for it - is one running? "
-            f"{self._worker(category)}"
+            f"{worker_line(self.file, category)}"
         )
-
-    def _worker(self, category: str) -> str:
-        suffix = f"_{category}" if category else ""
-        worker, adapter = (self.files / f"my_{kind}{suffix}.yaml" for kind in ("fworker", "qadapter"))
-        files = f"-l {shlex.quote(str(self.files / 'my_launchpad.yaml'))}"
-        if worker.is_file():
-            files += f" -w {shlex.quote(str(worker))}"
-        if adapter.is_file():
-            return f"activelearn qlaunch -r {files} -q {shlex.quote(str(adapter))} rapidfire"
-        return f"activelearn rlaunch {files} rapidfire"
 
     def withdraw(self) -> None:
         """Take the jobs from the LaunchPad, but for those that run; workers would stay for them."""
@@ -158,7 +148,7 @@ def _with_clock(seen: Probe) -> Probe:
 
 
 @contextlib.contextmanager
-def sent(machine: Machine, launchpad: LaunchPad, folder: Path, files: Path) -> Iterator[Sent]:
+def sent(machine: Machine, launchpad: LaunchPad, folder: Path, file: Path) -> Iterator[Sent]:
     """Send one job to each place; they are withdrawn at the end, and what they said is kept if one did not report.
 
     Parameters
@@ -169,15 +159,15 @@ def sent(machine: Machine, launchpad: LaunchPad, folder: Path, files: Path) -> I
         Where to; its database is initialised.
     folder
         Absolute, on the disk that all nodes share: the jobs work in a folder of their own in it.
-    files
-        Folder of my_launchpad.yaml.
+    file
+        my_launchpad.yaml.
     """
     token = secrets.token_hex(8)
     ours = Path(tempfile.mkdtemp(prefix="activelearn-smoke-", dir=folder))
     (ours / token).touch()
-    jobs = Sent(launchpad, machine, files)
+    jobs = Sent(launchpad, machine, file)
     try:
-        for place in smoke.stations_of(machine):
+        for place in machine.stations_by_place():
             firework = _firework(machine, place, ours, token)
             ids = launchpad.add_wf(Workflow([firework], name=firework.name, metadata={"activelearn": "smoke"}))
             jobs.fireworks[place] = next(iter(ids.values()))

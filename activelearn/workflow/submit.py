@@ -8,7 +8,7 @@ from activelearn import loop
 from activelearn.config import Machine
 from activelearn.errors import ConfigError
 from activelearn.store import Folder, Store
-from activelearn.workflow.firetasks import add_once, enter, wanted
+from activelearn.workflow.firetasks import add_once, enter, kind_of, wanted, whereabouts
 from activelearn.workflow.launchpads import SharedLaunchPad, database_id
 
 #: Of a Firework that no worker will take up by itself.
@@ -19,7 +19,8 @@ def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: 
     """Add the Workflow of what comes next to a LaunchPad, once; return in a sentence what was done.
 
     A second submission adds nothing. After the database was lost, the Workflow is built anew from the products of the
-    folder. A campaign that stopped on failures goes on: what fizzled is run again, and failures count anew.
+    folder. A campaign that stopped on failures goes on: what fizzled is run again, and failures count anew. Categories
+    and queue settings of a changed machine profile are brought to what nobody has taken.
 
     Parameters
     ----------
@@ -58,9 +59,10 @@ def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: 
         add_once(launchpad, place, step, machine)
         again = "" if before is None else " anew, from the products of the folder"
         return f"{_what(place, step)} added to {launchpad.identity}{again}"
+    moved = f"; {n} Fireworks have other settings now" if (n := _bring_settings(launchpad, found, machine)) else ""
     if submission != before and (n := _run_again(launchpad, found)):
-        return f"{_what(place, step)} goes on at {launchpad.identity}: {n} failed Fireworks run again"
-    return f"{_what(place, step)} is at {launchpad.identity} already; nothing added"
+        return f"{_what(place, step)} goes on at {launchpad.identity}: {n} failed Fireworks run again{moved}"
+    return f"{_what(place, step)} is at {launchpad.identity} already; nothing added{moved}"
 
 
 def _drop_superseded(launchpad: SharedLaunchPad, place: Folder, step: loop.Step) -> None:
@@ -77,6 +79,19 @@ def _drop_superseded(launchpad: SharedLaunchPad, place: Folder, step: loop.Step)
 def _what(place: Folder, step: loop.Step) -> str:
     name = {"loop": f"iteration {step.iteration}", "final": "the final training", "study": "glass and benchmarks"}
     return f"{name[step.part]} of {place.folder.name if step.part != 'study' else place.folder.parent.name}"
+
+
+def _bring_settings(launchpad: SharedLaunchPad, workflow: dict[str, Any], machine: Machine) -> int:
+    """Have the Fireworks that nobody has taken ask for what the profile says now; return how many asked for else."""
+    waiting = {"fw_id": {"$in": workflow["nodes"]}, "state": {"$in": ["WAITING", "READY", *_ENDED]}}
+    n = 0
+    for firework in launchpad.fireworks.find(waiting, {"fw_id": 1, "state": 1, "spec": 1}):
+        wanted_now = whereabouts(machine, kind_of(firework["spec"]))
+        if any(firework["spec"].get(key) != value for key, value in wanted_now.items()):
+            as_found = {"fw_id": firework["fw_id"], "state": firework["state"]}
+            changes = {"$set": {f"spec.{key}": value for key, value in wanted_now.items()}}
+            n += launchpad.fireworks.update_one(as_found, changes).modified_count
+    return n
 
 
 def _run_again(launchpad: SharedLaunchPad, workflow: dict[str, Any]) -> int:

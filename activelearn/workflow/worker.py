@@ -4,35 +4,58 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import fireworks.core.rocket
 import fireworks.core.rocket_launcher
 import fireworks.queue.queue_launcher
 import fireworks.scripts.qlaunch_run
 import fireworks.scripts.rlaunch_run
-from pymongo.errors import PyMongoError
+import pymongo
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from activelearn.errors import ConfigError
 from activelearn.store.files import unique_suffix
-from activelearn.workflow.launchpads import SharedLaunchPad
+from activelearn.workflow.launchpads import ANSWER_S, SharedLaunchPad
 
+log = logging.getLogger(__name__)
+#: How long a worker waits for a server that is being restarted, s. pymongo gives up after 30, and a job that has just
+#: done its work would not find anybody to tell.
+PATIENCE_S: Final = 600.0
 #: What `--sleep 0` means here; to FireWorks it is no number, and its default of 60 s takes its place.
 _SHORT_S: Final = 0.2
+
+
+class PatientLaunchPad(SharedLaunchPad):
+    """The LaunchPad as a worker has it, that waits for its server."""
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> PatientLaunchPad:
+        """Return the LaunchPad that a dictionary (of my_launchpad.yaml) describes; say so if it does not answer."""
+        patience = {"serverSelectionTimeoutMS": round(1000 * PATIENCE_S), **(d.get("mongoclient_kwargs") or {})}
+        found = super().from_dict({**d, "mongoclient_kwargs": patience})
+        assert isinstance(found, cls)
+        try:
+            with pymongo.timeout(ANSWER_S):
+                found.connection.admin.command("ping")
+        except ConnectionFailure:
+            log.warning("no answer from %s within %g s; waiting for it", found.identity, ANSWER_S)
+        return found
 
 
 def rlaunch(arguments: Sequence[str]) -> int:
     """Run FireWorks' rlaunch; return its exit code."""
     _cure(arguments)
-    fireworks.scripts.rlaunch_run.LaunchPad = SharedLaunchPad
+    fireworks.scripts.rlaunch_run.LaunchPad = PatientLaunchPad
     return _run(fireworks.scripts.rlaunch_run.rlaunch, "rlaunch", arguments)
 
 
 def qlaunch(arguments: Sequence[str]) -> int:
     """Run FireWorks' qlaunch; return its exit code."""
     _cure(arguments)
-    fireworks.scripts.qlaunch_run.LaunchPad = SharedLaunchPad
+    fireworks.scripts.qlaunch_run.LaunchPad = PatientLaunchPad
     return _run(fireworks.scripts.qlaunch_run.qlaunch, "qlaunch", arguments)
 
 

@@ -154,6 +154,8 @@ class Fault:
         The driver has been stopped before.
     least
         So many tasks of the station are done before.
+    costs
+        How many tasks in hand it interrupts at the most; None: those of all slots.
     """
 
     name: str
@@ -161,6 +163,7 @@ class Fault:
     stations: tuple[str, ...]
     at_rest: bool = False
     least: int = 0
+    costs: int | None = None
 
 
 def without_privileges() -> list[str]:
@@ -242,6 +245,7 @@ class UnderFire(HardLife):
     def down(self) -> None:
         """Have the driver stopped, if it is not, as Ctrl-C would."""
         if self.is_running():
+            self.interrupt(self.slots)
             self.running.terminate()
             assert self.ended() in {143, -signal.SIGTERM, 3}, self.output()
             if self.running.returncode == 3:
@@ -318,19 +322,23 @@ class UnderFire(HardLife):
                 raise Over
         row = Row(fault.name, self.random_seed, self.when(), labels=(len(self.last.labels) if self.last else 0, 0))
         self.told()
-        self.n_failed, slots = self.n_failures(), self.slots
+        self.n_failed = self.n_failures()
         self.begun = set()
+        self.interrupt(self.slots if fault.costs is None else fault.costs)
         try:
             fault.strike(self, rng)
         except AssertionError as error:
             row.told, row.outcome = str(error).splitlines()[0], "FAILED"
             note(row)
             raise
-        self.bound += slots
         self.n_struck += 1
         self.rows.append(row)
         if self.running.poll() is not None and self.running.returncode != 3:
             self.begin()
+
+    def interrupt(self, n_tasks: int) -> None:
+        """Allow for so many labels (or reference MDs) that are computed again, if there are any in hand."""
+        self.bound += 0 if self.at_work() in {"train", "final"} else n_tasks
 
     def n_failures(self) -> int:
         return sum(1 for _ in (self.store.folder / "failures").glob("*.json"))
