@@ -146,7 +146,9 @@ def test_json_and_npz_come_back(tmp_path):
 
 def test_damaged_json_names_the_file_to_remove(tmp_path):
     (tmp_path / "plan.json").write_text('{"tasks": [')
-    with pytest.raises(StoreError, match=r"plan.json: damaged \(.*\) - wanted JSON - remove this file"):
+    with pytest.raises(
+        StoreError, match=r"plan.json: damaged \(.*\) - wanted JSON - while its iteration is open"
+    ):
         read_json(tmp_path / "plan.json")
 
 
@@ -573,6 +575,34 @@ def test_elsewhere_the_heartbeat_decides(tmp_path):
     assert Claim(path, stale_after_s=90.0).acquire()
     hold(path, host="node7", age=130.0)
     assert Claim(path).acquire(), "two minutes of silence"
+
+
+def test_a_heartbeat_of_tomorrow_is_as_stale_as_one_of_yesterday(tmp_path):
+    """A clock was set back after its holder had died: it must not be waited for until then."""
+    path = tmp_path / "a.json"
+    hold(path, host="node7", age=-100.0)
+    assert not Claim(path).acquire(), "a clock that is a little off"
+    hold(path, host="node7", age=-86_400.0)
+    assert Claim(path).acquire()
+
+
+def test_a_sealed_result_that_is_gone_is_said_so(store):
+    with pytest.raises(StoreError, match=r"result\.json: gone - wanted this part of the campaign - restore it"):
+        store.result("explore", 1, Explored)
+
+
+def test_a_lock_that_cannot_be_removed_does_not_hide_why(tmp_path, monkeypatch):
+    """The disk went read-only: what is raised on the way out is that, not the lock's own trouble."""
+    claim = Claim(tmp_path / "a.json")
+    assert claim.acquire()
+
+    def refuse(*_args, **_more):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        claim.release()
+    assert claim.is_ours()
 
 
 def test_a_heartbeat_keeps_a_claim_fresh(tmp_path):

@@ -9,6 +9,7 @@ import fireworks.core.launchpad
 import mongomock
 import pytest
 from campaigns import SMALL, TINY
+from cluster.servers import free_port
 from fireworks import FWorker
 
 from activelearn import loop
@@ -16,7 +17,16 @@ from activelearn.config import Machine, Place, Queue, System, load_campaign
 from activelearn.engines import process
 from activelearn.errors import ConfigError, TaskFailed
 from activelearn.store import Store
-from activelearn.workflow import Gather, RunChunk, SharedLaunchPad, build_workflow, connect, firetasks, submit
+from activelearn.workflow import (
+    Gather,
+    RunChunk,
+    SharedLaunchPad,
+    build_workflow,
+    connect,
+    firetasks,
+    submit,
+    worker,
+)
 from activelearn.workflow.firetasks import MAX_DETOURS
 from activelearn.workflow.launchpads import database_id, identity
 
@@ -282,6 +292,18 @@ def test_a_wrong_launchpad_file_is_one_line(tmp_path, text, said):
 
 class Ended(BaseException):
     """This process, had it not been a test."""
+
+
+def test_a_worker_waits_for_a_server_that_is_down_and_says_so(monkeypatch, caplog):
+    """A job that has just done its work would find nobody to tell."""
+    monkeypatch.setattr(worker, "ANSWER_S", 0.2)
+    port = free_port()
+    described = {"host": "127.0.0.1", "port": port, "name": "glass", "username": "me", "password": "secret"}
+    launchpad = worker.PatientLaunchPad.from_dict({**described, "strm_lvl": "CRITICAL"})
+    assert caplog.messages == [f"no answer from 127.0.0.1:{port}/glass within 0.2 s; waiting for it"]
+    assert launchpad.connection.options.server_selection_timeout == worker.PATIENCE_S > 300.0
+    theirs = {**described, "mongoclient_kwargs": {"serverSelectionTimeoutMS": 1000}}
+    assert worker.PatientLaunchPad.from_dict(theirs).connection.options.server_selection_timeout == 1.0
 
 
 def test_an_interrupted_worker_gives_its_firework_back(store, memory, monkeypatch):

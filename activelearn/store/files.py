@@ -120,8 +120,8 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise StoreError(
-            f"{path}: damaged ({error}) - wanted JSON - remove this file and give the same command again; "
-            "it is made anew from the products"
+            f"{path}: damaged ({error}) - wanted JSON - while its iteration is open, remove this file and give the "
+            f"same command again: it is made anew from the products; of a closed iteration {RESTORE}"
         ) from error
 
 

@@ -26,6 +26,7 @@ from activelearn.records import Plan, Record, Seconds, Task
 from activelearn.store.consent import Consent
 from activelearn.store.files import (
     HOST,
+    RESTORE,
     disk_errors,
     is_whole,
     publish_json,
@@ -170,11 +171,14 @@ class Folder(ABC):
         publish_json(self.sealed(station, iteration), result.model_dump(mode="json"))
 
     def result(self, station: str, iteration: int, model: type[R]) -> R:
-        """Return a sealed result."""
+        """Return a sealed result; StoreError if it is gone."""
         path = self.sealed(station, iteration)
         found = self._results.get(path)
         if not isinstance(found, model):
-            found = model.model_validate(read_json(path))
+            try:
+                found = model.model_validate(read_json(path))
+            except FileNotFoundError:
+                raise StoreError(f"{path}: gone - wanted this part of the campaign - {RESTORE}") from None
             self._results[path] = found  # sealed: read once
         return found
 

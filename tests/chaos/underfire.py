@@ -238,7 +238,7 @@ class UnderFire(HardLife):
     def ended(self) -> int:
         """Wait for the end of the driver; return its exit code."""
         code = self.running.wait(PATIENCE_S)
-        wait_for_the_end_of(self.running.pid, timeout_s=20.0)  # its engines end with it
+        wait_for_the_end_of(self.running.pid, timeout_s=PATIENCE_S)  # its engines, too; one that imports, after that
         self.begun = begun_in_vain(self.store)
         return code
 
