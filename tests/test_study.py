@@ -119,7 +119,8 @@ class TestAfterACampaign:
             "study glass runchunk-1",
             *(f"study benchmark runchunk-{k}" for k in range(3)),
         ]
-        assert built.metadata == {"campaign": place.uuid, "iteration": 0, "part": "study"}
+        stations = ["glass", "benchmark"]
+        assert built.metadata == {"campaign": place.uuid, "iteration": 0, "part": "study", "stations": stations}
 
     def test_a_campaign_folder_is_a_potential(self, followed):
         potential = study.potential_of(followed[0])
