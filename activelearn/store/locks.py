@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ from typing import Any, Final
 
 from activelearn.errors import FolderHeld
 from activelearn.store.files import HOST, disk_errors, unique_suffix
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 5.0
 STALE_AFTER_S: Final = 120.0
@@ -178,15 +181,19 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
 
     def __enter__(self) -> Lease:
+        is_told = False
         while not self.claim.acquire():
+            holder = self.claim.holder() or {}
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.get("since", time.time())))
+            driven = f"driven by process {holder.get('pid', '?')} on {holder.get('host', '?')} since {since}"
             if not self.wait:
-                holder = self.claim.holder() or {}
-                since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.get("since", time.time())))
                 raise FolderHeld(
-                    f"{self.claim.path.parent}: driven by process {holder.get('pid', '?')} on "
-                    f"{holder.get('host', '?')} since {since} - wanted a free folder - wait for it with --wait, "
+                    f"{self.claim.path.parent}: {driven} - wanted a free folder - wait for it with --wait, "
                     "or stop that process"
                 )
+            if not is_told:
+                log.warning("%s: %s; waiting for its end", self.claim.path.parent, driven)
+                is_told = True
             time.sleep(0.5)
         try:
             with disk_errors(self.session):

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 from faults import FAULTS, WANT_DISK, WANT_MODES
+from lives import kill_group
 from underfire import Missed, Over, Row, UnderFire, note, without_privileges
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
@@ -58,13 +59,17 @@ def can_strike(name: str, disk) -> bool:
 
 def bear(life: UnderFire, strikes) -> None:
     """Let a campaign be struck, and see it to its end. What comes too late for its station is a lost node instead."""
-    with contextlib.suppress(Over):
-        for name, *moment in strikes:
-            try:
-                life.strike(FAULTS[name], *moment)
-            except Missed:
-                life.strike(FAULTS["node lost"], *moment)
-    life.to_the_end()
+    try:
+        with contextlib.suppress(Over):
+            for name, *moment in strikes:
+                try:
+                    life.strike(FAULTS[name], *moment)
+                except Missed:
+                    life.strike(FAULTS["node lost"], *moment)
+        life.to_the_end()
+    finally:
+        if life.is_running():
+            kill_group(life.running)
 
 
 def test_one_fault_of_each_kind(undisturbed, tmp_path, disk):

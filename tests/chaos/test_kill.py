@@ -142,10 +142,11 @@ def test_ctrl_c_while_waiting_for_another_driver(tmp_path):
     store = Store.create(folder, load_campaign(TINY))
     with Lease(store.folder):
         waiting = start(TINY, folder, "--machine", machine_file(tmp_path / "m.yaml"), "--wait")
-        time.sleep(4.0)
+        said = tmp_path / "output.txt"
+        wait_until(lambda: "waiting for its end" in said.read_text(), waiting, what="the word that it waits")
         assert waiting.poll() is None
         os.killpg(waiting.pid, signal.SIGINT)
-        assert waiting.wait(10) == 130
+        assert waiting.wait(60) == 130
     assert "Traceback" not in (tmp_path / "output.txt").read_text()
 
 
