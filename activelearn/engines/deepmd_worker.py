@@ -77,9 +77,11 @@ def checkpoint(request):
 JOBS = {"dp": dp, "lammps": lammps_input, "evaluate": evaluate, "checkpoint": checkpoint}
 
 
-def run_child(request):
+def run_child(request, worker):
     """Carry out a job in the forked child; never returns."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != worker:  # it was killed before we could ask to end with it
+        os._exit(1)
     code = 1
     try:
         os.chdir(request["folder"])
@@ -129,9 +131,10 @@ def run_job(request, parent):
     started = time.time()
     watch = request.get("watch")
     curve = LearningCurve(os.path.join(request["folder"], watch["file"]), watch["largest"]) if watch else None
+    worker = os.getpid()
     child = os.fork()
     if child == 0:
-        run_child(request)
+        run_child(request, worker)
     diverged = False
     requests = select.poll()
     requests.register(0, 0)  # nothing but a hang-up: the driver is gone, while a parent such as srun's may live on
