@@ -15,10 +15,10 @@ from activelearn.benchmark import station as benchmark
 from activelearn.config import Campaign, Machine
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, StoreError
 from activelearn.records import End, Ensemble, InitialData, Iteration, Labelling, Prepared, Seconds, Selection
 from activelearn.store import Store, StudyStore
-from activelearn.store.files import file_sha256, publish_json
+from activelearn.store.files import RESTORE, file_sha256, publish_json
 from activelearn.store.study import ONCE
 from activelearn.tasks import Station, carry_out, gather
 
@@ -61,8 +61,12 @@ def next_step(store: Store) -> Step | None:
     if not opened:
         return Step(0, FIRST)
     last = opened[-1]
-    if not store.iteration_file(last).is_file():
-        return step_of(store, last)
+    for iteration in opened:  # not the last one alone: a damaged record may have been removed, to be made anew
+        if not store.iteration_file(iteration).is_file():
+            step = step_of(store, iteration)
+            if iteration != last:
+                _want_sealed(store, step)
+            return step
     if verdict(store) is None:
         return step_of(store, last + 1)
     if not store.is_sealed("final", last):
@@ -71,6 +75,14 @@ def next_step(store: Store) -> Step | None:
     if asked is None or study.is_done(place := study.place_of(store, last, asked), asked):
         return None
     return Step(ONCE, study.stations(asked), "study", place)
+
+
+def _want_sealed(store: Store, step: Step) -> None:
+    """Refuse to compute a station again that later iterations were built upon."""
+    for station in step.stations:
+        if not store.is_sealed(station.name, step.iteration):
+            file = store.sealed(station.name, step.iteration)
+            raise StoreError(f"{file}: gone - wanted this part of the campaign - {RESTORE}")
 
 
 def step_of(store: Store, iteration: int, *, part: Part = "loop") -> Step:

@@ -10,11 +10,11 @@ from activelearn.benchmark import station as benchmark
 from activelearn.config import Campaign, DeePMDModels, Machine, Potential, Study, with_cited
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, StoreError
 from activelearn.frames import pack
 from activelearn.records import Ensemble, Glasses, Scoreboard
 from activelearn.store import Store, StudyStore, read_npz
-from activelearn.store.files import publish_json, publish_npz, read_json
+from activelearn.store.files import RESTORE, file_sha256, publish_json, publish_npz, read_json
 from activelearn.store.study import BENCHMARK, GLASS, ONCE
 from activelearn.tasks import Station
 
@@ -114,8 +114,12 @@ def begin(place: StudyStore, study: Study, machine: Machine, campaign: Store | N
     ------
     ConfigError
         A potential is not the one that the study began with.
+    StoreError
+        A frozen model is damaged: an engine might not notice.
     """
     StudyStore.create(place.folder, study)
+    for potential in place.study.potentials:
+        _want_whole_models(potential)
     slot = Slot(machine, place.folder / "scratch")
     found: dict[str, Any] = {
         potential.name: reference.fingerprint(potential.statics(machine.python), slot)
@@ -132,6 +136,17 @@ def begin(place: StudyStore, study: Study, machine: Machine, campaign: Store | N
     parts = campaign.held_out(campaign.opened_iterations()[-1]) if campaign is not None else []
     if parts and not (place.folder / "held-out.npz").is_file():
         publish_npz(place.folder / "held-out.npz", pack(parts), {})
+
+
+def _want_whole_models(potential: Potential) -> None:
+    if potential.deepmd is None:
+        return
+    for model, sha256 in zip(potential.deepmd.models, potential.deepmd.sha256, strict=True):
+        if not Path(model).is_file() or file_sha256(Path(model)) != sha256:
+            raise StoreError(
+                f"{model}: damaged or gone - wanted the model of {potential.name} with the sha256 {sha256[:16]}... "
+                f"that this study began with - {RESTORE}"
+            )
 
 
 def glasses_of(place: StudyStore) -> Glasses | None:

@@ -1,12 +1,13 @@
 """Shared fixtures: small copper structures with labels, the toy campaign, a campaign folder, one slot."""
 
+import signal
 import sys
 
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from campaigns import SMALL, TINY, run_plain
+from campaigns import SMALL, TINY, end_sessions, run_plain
 from cluster.servers import Missing, MongoServer, SlurmCluster
 from hypothesis import settings
 
@@ -16,6 +17,8 @@ from activelearn.engines.process import Slot
 from activelearn.frames import Frames
 from activelearn.store import Store
 
+# A shell that starts the tests in the background has Ctrl-C ignored, by all that they start, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no counterexample: only pytest-timeout limits how long a test takes.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
@@ -65,8 +68,7 @@ def slot(tmp_path, machine):
     """A slot whose sessions end with the test."""
     process.allow_engines()
     yield Slot(machine, tmp_path / "logs")
-    process.close_sessions()
-    process.allow_engines()
+    end_sessions()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
-from campaigns import SMALL
+from campaigns import SMALL, end_sessions
 
 from activelearn import loop, starts
 from activelearn.config import Machine, System
@@ -64,7 +64,7 @@ def grown(undisturbed, tmp_path_factory):
         seen.append((step.iteration, [station.name for station in step.stations]))
         if n_stations == len(step.stations):
             loop.close(store, step)
-    process.close_sessions()
+    end_sessions()
     return store, seen
 
 

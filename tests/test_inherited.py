@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from campaigns import SMALL, tiny
+from campaigns import SMALL, end_sessions, tiny
 from conftest import rattled_copper
 
 from activelearn import exchange, inherited, loop
@@ -30,8 +30,7 @@ def sessions():
     """One session of EMT for all tests."""
     process.allow_engines()
     yield
-    process.close_sessions()
-    process.allow_engines()
+    end_sessions()
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
 from campaigns import TINY
 
 from activelearn import explore, loop, train
+from activelearn.config import Machine
+from activelearn.errors import StoreError
 from activelearn.frames import dataset_sha256
 from activelearn.records import Ensemble, Explored, InitialData, Labelling, Selection
 from activelearn.select import Kind, force_deviation
@@ -197,6 +200,25 @@ def test_the_start_of_a_walk_is_the_same_whenever_it_is_made(store):
 
 def test_a_finished_campaign_has_nothing_to_do(store):
     assert loop.next_step(Store(store.folder)) is None
+
+
+def test_a_record_that_was_removed_is_made_anew_from_what_is_sealed(store, tmp_path):
+    copy = Store.open(shutil.copytree(store.folder, tmp_path / "copy"))
+    before = copy.iterations()[1]
+    copy.iteration_file(1).unlink()
+    copy = Store.open(copy.folder)
+    assert loop.next_step(copy) == loop.Step(1, loop.LOOP)
+    loop.run_campaign(copy, Machine())
+    assert copy.iterations()[1] == before
+    assert copy.opened_iterations() == store.opened_iterations()
+
+
+def test_what_later_iterations_were_built_upon_is_never_computed_again(store, tmp_path):
+    copy = Store.open(shutil.copytree(store.folder, tmp_path / "copy"))
+    copy.iteration_file(1).unlink()
+    copy.sealed("train", 1).unlink()
+    with pytest.raises(StoreError, match=r"iter-001/train/result\.json: gone - .* restore it"):
+        loop.next_step(copy)
 
 
 def test_nothing_is_left_behind(store):

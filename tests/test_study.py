@@ -3,16 +3,17 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from campaigns import cli, machine_file
+from campaigns import cli, end_sessions, machine_file
 
 from activelearn import loop, study
 from activelearn.config import Benchmark, Glass, Machine, load_series
 from activelearn.engines import process
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, StoreError
 from activelearn.store import Store, StudyStore
 from activelearn.workflow import build_workflow, run_local
 
@@ -63,7 +64,7 @@ def followed(undisturbed, tmp_path_factory):
     try:
         end = run_local(store, Machine(slots=2, min_free_disk_GB=0.0))
     finally:
-        process.close_sessions()
+        end_sessions()
     return store, end
 
 
@@ -121,6 +122,21 @@ class TestAfterACampaign:
         ]
         stations = ["glass", "benchmark"]
         assert built.metadata == {"campaign": place.uuid, "iteration": 0, "part": "study", "stations": stations}
+
+    def test_a_damaged_model_is_no_potential(self, followed, tmp_path):
+        shutil.copytree(followed[0].folder, tmp_path / "copy")
+        place = StudyStore.open(tmp_path / "copy/study-002")
+        model = Path(place.study.potentials[0].deepmd.models[1])
+        model.write_bytes(model.read_bytes()[:-1] + b"?")
+        with pytest.raises(StoreError, match=rf"{model.name}: damaged or gone - wanted the model of tiny_copper"):
+            study.begin(place, study.of_campaign(followed[0], followed[0].latest_campaign()), Machine())
+
+    def test_half_a_stored_study_is_refused(self, followed, tmp_path):
+        shutil.copy(followed[0].folder / "study-002/study.yaml", tmp_path)
+        text = (tmp_path / "study.yaml").read_bytes()
+        (tmp_path / "study.yaml").write_bytes(text[: len(text) // 2])
+        with pytest.raises(StoreError, match=r"study\.yaml: damaged"):
+            StudyStore.open(tmp_path).is_of(study.of_campaign(followed[0], followed[0].latest_campaign()))
 
     def test_a_campaign_folder_is_a_potential(self, followed):
         potential = study.potential_of(followed[0])

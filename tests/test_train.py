@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from campaigns import end_sessions
 from conftest import rattled_copper
 from hypothesis import given
 from hypothesis import strategies as st
@@ -277,7 +278,7 @@ def keeping(tmp_path_factory):
     pytest.importorskip("deepmd", reason="pip install 'deepmd-kit[cpu,lmp]==3.2.0'")
     process.allow_engines()
     yield Slot(Machine(name="test", keep_scratch=True), tmp_path_factory.mktemp("logs"))
-    process.close_sessions()
+    end_sessions()
 
 
 @pytest.mark.engines

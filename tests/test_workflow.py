@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from campaigns import SMALL, TINY, unpack_products
+from campaigns import SMALL, TINY, end_sessions, unpack_products
 from fireworks import Firework, FWAction, FWorker, Workflow
 from fireworks.core.rocket_launcher import launch_rocket
 
@@ -71,7 +71,7 @@ def at_label(undisturbed, tmp_path):
 def sessions():
     process.allow_engines()
     yield
-    process.close_sessions()
+    end_sessions()
 
 
 def launch(launchpad: EmbeddedLaunchPad, tmp_path: Path) -> bool:
@@ -110,7 +110,7 @@ def through_fireworks(tmp_path_factory):
         where = Path.cwd()
     finally:
         os.chdir(saved)
-        process.close_sessions()
+        end_sessions()
     return store, end, here, where
 
 

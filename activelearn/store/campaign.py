@@ -23,7 +23,6 @@ import threading
 import uuid
 from collections.abc import Iterable
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,12 +30,10 @@ from activelearn.config import Campaign, Machine, parse_campaign
 from activelearn.errors import ConfigError, StoreError
 from activelearn.frames import Frames, dataset_sha256
 from activelearn.records import Iteration, Plan, Task
-from activelearn.store.files import RESTORE, file_sha256, pack_files, publish, read_json
+from activelearn.store.files import RESTORE, file_sha256, pack_files, publish, publish_yaml, read_json, read_yaml
 from activelearn.store.folder import Folder
 from activelearn.store.ledger import Ledger, LedgerWriter
 
-#: How the first line of a stored campaign begins: the sha256 of the others follows.
-_CHECKSUM: Final = "# sha256 "
 #: Product names of label tasks carry the content address; the ledger is asked instead of the folder.
 LABEL: Final = "label"
 
@@ -68,7 +65,7 @@ class Store(Folder):
         store = cls(folder)
         if not store.campaign_files():  # the uuid first: where there is a campaign there is a uuid, whenever we die
             publish(store.folder / "campaign" / "uuid", uuid.uuid4().hex.encode())
-            _publish_campaign(store.folder / "campaign" / "000.yaml", campaign)
+            publish_yaml(store.folder / "campaign" / "000.yaml", campaign.to_yaml())
         return store
 
     @classmethod
@@ -99,7 +96,7 @@ class Store(Folder):
 
     def latest_campaign(self) -> Campaign:
         """Return the campaign that the next iteration will be sealed to."""
-        return _read_campaign(self.campaign_files()[-1])
+        return _parsed(read_yaml(self.campaign_files()[-1]))
 
     def accept(self, campaign: Campaign) -> None:
         """Make `campaign` the one of all iterations that are not open yet (call it only with the lease held)."""
@@ -107,7 +104,7 @@ class Store(Folder):
         for path in (*self.folder.glob("iter-*/reference.json"), *self.folder.glob("iter-*/sel.json")):
             if int(path.parent.name[5:]) not in opened:  # left by a run that died while it opened an iteration
                 path.unlink(missing_ok=True)
-        _publish_campaign(self.folder / "campaign" / f"{len(self.campaign_files()):03d}.yaml", campaign)
+        publish_yaml(self.folder / "campaign" / f"{len(self.campaign_files()):03d}.yaml", campaign.to_yaml())
 
     # --- iterations ---------------------------------------------------------------------------------------------------
 
@@ -125,12 +122,12 @@ class Store(Folder):
 
     def open_iteration(self, iteration: int, campaign: Campaign) -> None:
         """Seal an iteration to `campaign` (the first to do so wins)."""
-        _publish_campaign(self.iteration_folder(iteration) / "campaign.yaml", campaign)
+        publish_yaml(self.iteration_folder(iteration) / "campaign.yaml", campaign.to_yaml())
 
     def campaign(self, iteration: int) -> Campaign:
         """Return the campaign that `iteration` is sealed to."""
         if iteration not in self._campaigns:
-            self._campaigns[iteration] = _read_campaign(self.iteration_folder(iteration) / "campaign.yaml")
+            self._campaigns[iteration] = _parsed(read_yaml(self.iteration_folder(iteration) / "campaign.yaml"))
         return self._campaigns[iteration]
 
     def settings(self, iteration: int) -> Campaign:
@@ -290,21 +287,6 @@ class Store(Folder):
     def _ledger_folder(self) -> Path:
         shared = self.latest_campaign().label.ledger
         return Path(shared).expanduser().absolute() if shared else self.folder / "labels"
-
-
-def _publish_campaign(path: Path, campaign: Campaign) -> None:
-    """Publish a resolved campaign behind its checksum: half a YAML may be another campaign, and a valid one."""
-    text = campaign.to_yaml()
-    publish(path, f"{_CHECKSUM}{sha256(text.encode()).hexdigest()}\n{text}".encode())
-
-
-def _read_campaign(path: Path) -> Campaign:
-    first, _, text = path.read_text(encoding="utf-8").partition("\n")
-    if first and not first.startswith("#"):  # of an early folder
-        text = f"{first}\n{text}"
-    elif sha256(text.encode()).hexdigest() != first.removeprefix(_CHECKSUM):
-        raise StoreError(f"{path}: damaged (its checksum is another one) - wanted the resolved campaign - {RESTORE}")
-    return _parsed(text)
 
 
 @lru_cache(maxsize=8)

@@ -29,6 +29,8 @@ from activelearn.frames import npz_bytes
 HOST: Final = socket.gethostname()
 
 
+#: How the first line of a stored YAML document begins: the sha256 of the others follows.
+_CHECKSUM: Final = "# sha256 "
 #: What is left to do when a sealed file is lost.
 RESTORE: Final = (
     "restore it from a copy, or start anew with another --folder (with label.ledger pointing to the labels/ of this "
@@ -123,6 +125,27 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
             f"{path}: damaged ({error}) - wanted JSON - while its iteration is open, remove this file and give the "
             f"same command again: it is made anew from the products; of a closed iteration {RESTORE}"
         ) from error
+
+
+def publish_yaml(path: Path, text: str) -> bool:
+    """Publish a YAML document behind its checksum: half a document may be another one, and a valid one."""
+    return publish(path, f"{_CHECKSUM}{hashlib.sha256(text.encode()).hexdigest()}\n{text}".encode())
+
+
+def read_yaml(path: Path) -> str:
+    """Return the text of a YAML document of :func:`publish_yaml`.
+
+    Raises
+    ------
+    StoreError
+        It is damaged.
+    """
+    first, _, text = path.read_text(encoding="utf-8").partition("\n")
+    if first and not first.startswith("#"):  # of an early folder
+        return f"{first}\n{text}"
+    if hashlib.sha256(text.encode()).hexdigest() != first.removeprefix(_CHECKSUM):
+        raise StoreError(f"{path}: damaged (its checksum is another one) - wanted it as it was resolved - {RESTORE}")
+    return text
 
 
 def publish_npz(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> bool:

@@ -21,7 +21,7 @@ import yaml
 
 from activelearn.config import Machine, Potential, Study
 from activelearn.errors import ConfigError
-from activelearn.store.files import disk_errors, publish
+from activelearn.store.files import disk_errors, publish, publish_yaml, read_yaml
 from activelearn.store.folder import Folder
 
 GLASS: Final = "glass"
@@ -57,7 +57,7 @@ class StudyStore(Folder):
         store = cls(folder)
         if not store.study_file.is_file():
             publish(store.folder / "uuid", uuid.uuid4().hex.encode())
-            publish(store.study_file, study.to_yaml().encode())
+            publish_yaml(store.study_file, study.to_yaml())
         if not store.is_of(study):
             raise ConfigError(
                 f"{folder}: holds another study ({store.study.name}) - wanted the same, or an empty folder - choose "
@@ -98,7 +98,7 @@ class StudyStore(Folder):
         return self._study
 
     def _sealed_study(self) -> Study:
-        return Study.model_validate(yaml.safe_load(self.study_file.read_text(encoding="utf-8")))
+        return Study.model_validate(yaml.safe_load(read_yaml(self.study_file)))
 
     @property
     def uuid(self) -> str:

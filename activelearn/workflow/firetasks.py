@@ -295,7 +295,8 @@ def build_workflow(store: Folder, step: Step, machine: Machine, *, is_shared: bo
         fireworks += _station_fireworks(store, step, machine, work, parents=fireworks[-1:], is_shared=is_shared)
     fireworks.append(_firework(Decide, store, step, machine, parents=fireworks[-1:], is_shared=is_shared))
     whose = store.latest_campaign() if isinstance(store, Store) else store.settings(step.iteration)
-    return Workflow(fireworks, name=f"{whose.name} {_name(step)}", metadata=_metadata(store, step))
+    part = " final" if step.part == "final" else ""
+    return Workflow(fireworks, name=f"{whose.name} {_name(step)}{part}", metadata=_metadata(store, step))
 
 
 def _metadata(store: Folder, step: Step) -> dict[str, Any]:

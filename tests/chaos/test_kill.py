@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from campaigns import BIN, SMALL, TINY, cli, machine_file, tiny, unpack_products
+from campaigns import BIN, SMALL, TINY, cli, end_sessions, machine_file, tiny, unpack_products
 from lives import HardLife, alive_in, assert_tidy, keys_in_segments, start, wait_for_the_end_of, wait_until
 
 from activelearn import explore, label, loop
@@ -168,7 +168,7 @@ def test_the_engines_end_with_a_driver_that_is_killed_alone(tmp_path):
 def sessions():
     process.allow_engines()
     yield
-    process.close_sessions()
+    end_sessions()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
@@ -385,7 +385,7 @@ def test_a_reference_that_dies_is_tried_again(undisturbed, tmp_path, monkeypatch
         monkeypatch.setattr(label.reference, "label", kill_the_worker)
         carry_out(label.STATION, store, 2, machine)
     finally:
-        process.close_sessions()
+        end_sessions()
     assert killed == [0]
     assert len(store.failures(2)) == 1
     gather(label.STATION, store, 2, machine)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from campaigns import end_sessions
 
 from activelearn.config import Dynamics, Machine, Potential, Segment
 from activelearn.engines import deepmd, lammps, process
@@ -481,8 +482,7 @@ def test_the_dispersion_of_lammps_is_that_of_the_ase_sum(quick, tmp_path):
 def session(tmp_path_factory):
     process.allow_engines()
     yield Slot(Machine(name="test", slots=1), tmp_path_factory.mktemp("logs"))
-    process.close_sessions()
-    process.allow_engines()
+    end_sessions()
 
 
 def test_an_ensemble_of_deepmd_gives_its_deviation_on_every_row_and_goes_on_after_a_kill(

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from ase.build import bulk
+from campaigns import end_sessions
 
 from activelearn import explore
 from activelearn.config import BOOKKEEPING, Condition, Guards, Machine, Stage, System, load_campaign
@@ -31,8 +32,7 @@ FROZEN_K = 1e-9
 def slot(tmp_path_factory):
     process.allow_engines()
     yield Slot(Machine(name="test", slots=1), tmp_path_factory.mktemp("logs"))
-    process.close_sessions()
-    process.allow_engines()
+    end_sessions()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 from ase.build import bulk
+from campaigns import end_sessions
 
 from activelearn.config import Machine, Potential
 from activelearn.engines import process, reference
@@ -44,7 +45,7 @@ COPPER = turned("Cu", 3.65)
 def slot(tmp_path_factory):
     process.allow_engines()
     yield Slot(Machine(name="test"), tmp_path_factory.mktemp("logs"))
-    process.close_sessions()
+    end_sessions()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 from ase.build import bulk
-from campaigns import SMALL, TINY
+from campaigns import SMALL, TINY, end_sessions
 
 from activelearn import select
 from activelearn.config import Condition, Label, Machine, load_campaign
@@ -79,7 +79,7 @@ def forces_by_displacement(frame: Frames, energies, atoms=(0, 5), step=1.0e-4) -
 def slot(tmp_path_factory):
     process.allow_engines()
     yield process.Slot(Machine(slots=1, **SMALL), tmp_path_factory.mktemp("logs"))
-    process.close_sessions()
+    end_sessions()
 
 
 @pytest.fixture(scope="module")
