@@ -6,8 +6,15 @@ The exit code of the command line is a property of the error, so that no other t
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+
+
+def typed(path: Path | str) -> str:
+    """Return a path as it is typed in a shell, for the commands that messages name."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 class ActiveLearnError(Exception):
@@ -65,7 +72,7 @@ class EngineError(ActiveLearnError):
         self.command, self.folder, self.tail = tuple(command), folder, tuple(tail)
         lines = [message]
         if command:
-            lines.append("  command: " + " ".join(command))
+            lines.append("  command: " + shlex.join(command))
         if folder is not None:
             lines.append(f"  folder:  {folder}")
         lines += [f"  | {line}" for line in tail]
@@ -77,6 +84,8 @@ class TaskFailed(ActiveLearnError):
 
 
 class Interrupted(ActiveLearnError):
-    """The user (or the queue) asked to stop; everything finished is published."""
+    """The user (or the queue) asked to stop by a signal; everything finished is published."""
 
-    exit_code = 130
+    def __init__(self, signal: int = 2) -> None:
+        self.exit_code = 128 + signal
+        super().__init__("stopped on request; everything finished is published - go on with the same command")

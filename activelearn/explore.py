@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from activelearn import descriptor, geometry, seeds, select, starts
+from activelearn import descriptor, geometry, select, starts
 from activelearn.config import Campaign, Condition, Stage, Stop
-from activelearn.engines import lammps
+from activelearn.engines import lammps, links
 from activelearn.engines.lammps import Drive
 from activelearn.engines.process import Slot
 from activelearn.errors import StoreError
@@ -36,7 +36,8 @@ def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
     known = [i for i, stage in enumerate(stages) if stage.name in last.next_stages]
     n = max(known, default=0) + 1  # all were renamed by an accepted change: begin anew
     walked = {stage.name for stage in stages[:n]}
-    if walked == set(last.stages) and (last.is_bounded or walked == set(last.quiet_stages)):
+    is_through = last.is_bounded or (walked == set(last.quiet_stages) and not last.learnt_nothing)
+    if walked == set(last.stages) and is_through:
         n += 1
     return list(stages[:n])
 
@@ -47,8 +48,8 @@ def selections_before(store: Store, iteration: int, n: int) -> list[Selection]:
     for i in range(iteration - 1, 0, -1):
         if len(found) == n:
             break
-        if store.is_sealed("select", i):
-            found.append(store.result("select", i, Selection))
+        if (selection := store.find_result("select", i, Selection)) is not None:
+            found.append(selection)
     return found
 
 
@@ -90,7 +91,7 @@ def walks_of(campaign: Campaign, store: Store, iteration: int, stage: Stage) -> 
         return n_walks
     stop = campaign.stop
     least = max(len(_starts(campaign, stage)), stop.min_walks, -(-stop.min_frames // stage.n_frames))
-    quiet = quiet_cells(selections_before(store, iteration, campaign.explore.quiet_passes), campaign)
+    quiet = cells_below_bounds(selections_before(store, iteration, campaign.explore.quiet_passes), campaign)
     for i, condition in enumerate(stage.conditions):
         spare = sum(n_walks) - least
         if (stage.name, *condition) in quiet and spare > 0:
@@ -98,30 +99,31 @@ def walks_of(campaign: Campaign, store: Store, iteration: int, stage: Stage) -> 
     return n_walks
 
 
-def quiet_cells(passes: Sequence[Selection], campaign: Campaign) -> set[tuple[Any, ...]]:
-    """Return (stage, *condition) of the cells that were quiet in all of the last passes; none if there are too few."""
+def cells_below_bounds(passes: Sequence[Selection], campaign: Campaign) -> set[tuple[Any, ...]]:
+    """Return (stage, *condition) of the cells that were below the bounds in all of the last passes.
+
+    None if there are too few passes. One cell has too few walks to be called quiet by itself, as a stage is: its shares
+    of candidates and failed frames count alone.
+    """
     if len(passes) < (campaign.explore.quiet_passes or 0) or not passes:
         return set()
 
     def quiet(selection: Selection) -> set[tuple[Any, ...]]:
+        if selection.learnt_nothing:
+            return set()  # quiet for a reason that says nothing of the cell
         return {
             (cell.stage, *(getattr(cell, name) for name in Condition._fields))
             for cell in selection.cells
-            if _is_quiet(cell.counts, campaign.stop)
+            if cell.stage not in selection.unexplored_stages and _is_below_bounds(cell.counts, campaign.stop)
         }
 
     return set.intersection(*(quiet(selection) for selection in passes))
 
 
-def _is_quiet(counts: Counts, stop: Stop) -> bool:
+def _is_below_bounds(counts: Counts, stop: Stop) -> bool:
     is_sampled = counts.in_region > 0 and counts.refused_walks == 0
     shares = counts.share("candidate") < stop.candidate_share and counts.share("failed") < stop.failed_share
     return is_sampled and shares
-
-
-def condition_of(task: Task) -> Condition:
-    """Return the cell of the matrix that a walk is of."""
-    return Condition(**{name: task.parameters[name] for name in Condition._fields})
 
 
 def start_of(campaign: Campaign, store: Store, iteration: int, task: Task, rng: np.random.Generator) -> Frames:
@@ -146,7 +148,7 @@ def _from_dataset(campaign: Campaign, store: Store, iteration: int, rng: np.rand
         sizes = np.array([len(part) for part in parts])
         part = parts[int(rng.choice(len(parts), p=sizes / sizes.sum()))]
         frame = part[int(rng.integers(len(part)))].without_labels()
-        if frame.n_atoms > 2 and all(frame.pbc) and seeds.heights(frame.cell[0]).min() >= campaign.min_height_A:
+        if starts.is_fit(frame, campaign.min_height_A):
             return starts.right_handed(frame)
     raise StoreError(
         f"{store.folder}: no frame of the data set is fit to start from (every cell lower than the cutoff)"
@@ -176,10 +178,10 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     start = start_of(campaign, store, iteration, task, rng)
     folder = store.scratch(slot.machine, f"{iteration:03d}", task.id)
     cell = lammps.write_data(folder / "conf.lmp", start, campaign.type_map)
-    drive = drive_of(campaign, stage, condition_of(task), cell, int(rng.integers(1, 2**31 - 1)))
-    models = [str(store.model(model)) for model in task.inputs]
-    text = lammps.walk_input(stage, drive, models=models, type_map=campaign.type_map)
-    walk, started, finished = lammps.timed_walk(folder, text, start.symbols, slot)
+    drive = drive_of(campaign, stage, select.cell_of(task)[1], cell, int(rng.integers(1, 2**31 - 1)))
+    models = links.link_models([store.model(model) for model in task.inputs], folder)
+    what = lammps.walk_input(stage, drive, models=models, type_map=campaign.type_map)
+    walk, started, finished = lammps.timed_walk(folder, what, start.symbols, slot)
     limits = Limits(select.window_of(campaign, store, iteration), store.sel())
     arrays, meta = reduce_walk(campaign, task, walk, frames_of(stage, task, start, walk), limits, rng)
     meta |= {"started": started, "finished": finished, "iteration": iteration}
@@ -189,7 +191,7 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
 
 def frames_of(stage: Stage, task: Task, start: Frames, walk: lammps.WalkOutput) -> Frames:
     """Return the whole frames of a walk with their origin; temperature and strain are those imposed at the step."""
-    condition = condition_of(task)
+    _, condition = select.cell_of(task)
     progress = walk.step / stage.n_steps
     to_K = condition.temperature_K if condition.to_temperature_K is None else condition.to_temperature_K
     origin = make_origin(
@@ -234,11 +236,11 @@ def reduce_walk(
     -------
     arrays
         ``step``, ``max_devi_f``, ``temperature_K``, ``potential_energy``, ``volume`` of the whole frames; ``kind`` of
-        every planned frame (:class:`activelearn.select.Kind`); of the kept frames: the Frames under ``kept/``,
+        every planned frame (:class:`activelearn.select.FrameClass`); of the kept frames: the Frames under ``kept/``,
         ``kept_kind``, ``kept_mined``, ``kept_model_forces`` (of the model that drove the walk, eV/Å) and, where the
         picker wants it, ``kept_descriptor``.
     meta
-        How it ended.
+        How it ended, and how far it came (:func:`select.reach.measure`).
     """
     stage = campaign.stage(task.parameters["stage"])
     outside = _outside(campaign, frames, limits.sel)
@@ -268,7 +270,9 @@ def reduce_walk(
     if outside is not None and walk.ended != "finished":
         ended += f"; later {walk.ended}"
     bad_step = None if ended == "finished" else _first_bad_step(stage, walk, outside)
-    return arrays, {"stage": stage.name, "ended": ended, "first_bad_step": bad_step, "log_tail": list(walk.log_tail)}
+    meta = {"stage": stage.name, "ended": ended, "first_bad_step": bad_step, "log_tail": list(walk.log_tail)}
+    reach = select.reach.measure(frames, walk.temperature_K, stage)
+    return arrays, meta | {"reach": None if reach is None else reach.model_dump()}
 
 
 def _first_bad_step(stage: Stage, walk: lammps.WalkOutput, outside: tuple[int, str] | None) -> int:
@@ -291,11 +295,10 @@ def _outside(campaign: Campaign, frames: Frames, sel: tuple[int, ...]) -> tuple[
 
 def gather(campaign: Campaign, store: Store, iteration: int) -> Explored:
     """Seal the list of walks; selection reads their products by it."""
-    plan = store.plan("explore", iteration)
-    assert plan is not None  # gather is called after the plan was carried out
-    products = {task.id: file_sha256(store.product("explore", iteration, task.id)) for task in plan.tasks}
+    tasks = store.plan("explore", iteration).tasks
+    products = {task.id: file_sha256(store.product("explore", iteration, task.id)) for task in tasks}
     stages = tuple(stage.name for stage in stages_of(campaign, store, iteration))
     return Explored(iteration=iteration, stages=stages, products=products)
 
 
-STATION = Station("explore", plan, run, gather)
+STATION = Station("explore", plan, run, gather, is_refusable=True, runs_models=True)

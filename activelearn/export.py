@@ -5,17 +5,19 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from activelearn import loop, starts
+from activelearn import final_models, learning, select, starts, trees
 from activelearn.config import Campaign
+from activelearn.ending import ended, verdict
 from activelearn.engines import lammps
-from activelearn.errors import ConfigError
-from activelearn.frames import write_deepmd, write_extxyz
+from activelearn.errors import ConfigError, typed
+from activelearn.final_models import FinalChoice
+from activelearn.frames import Frames, write_deepmd, write_extxyz
 from activelearn.records import Ensemble, Iteration
 from activelearn.store import Store
-from activelearn.store.files import file_sha256, unique_suffix
+from activelearn.store.files import disk_errors, file_sha256
 
 _IN_LAMMPS = """# Molecular dynamics with the exported force field; run it in this folder with:  lmp -in in.lammps
-# The deviation of the four members goes to model_devi.out: frames above {f_hi:g} eV/A are outside what was learnt.
+# The deviation of the members goes to model_devi.out: frames above {f_hi:g} eV/A are outside what was learnt.
 units           metal
 boundary        p p p
 atom_style      atomic
@@ -78,74 +80,141 @@ def export(store: Store, to: Path) -> list[Path]:
         The campaign has no final models yet, or `to` has something in it.
     """
     iterations = store.iterations()
-    is_ended = loop.verdict(store) is not None  # it was, but an accepted change lets it go on
+    is_ended = verdict(store) is not None  # it was, but an accepted change lets it go on
     if not iterations or not is_ended or not store.is_sealed("final", iterations[-1].index):
         raise ConfigError(
             f"{store.folder}: no final models yet - wanted a campaign that has ended - go on with: "
-            f"activelearn run {store.latest_campaign().name} --folder {store.folder}"
+            f"activelearn run {typed(store.campaign_files()[-1])} --folder {typed(store.folder)}"
         )
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ConfigError(f"{to}: is not empty - wanted a new folder, for nothing is overwritten - choose another --to")
+    if to.is_symlink() or to.absolute() == Path.cwd():
+        what = "a link" if to.is_symlink() else "the folder that you are in"
+        raise ConfigError(f"{to}: is {what} - wanted a new folder - choose another --to")
     last = iterations[-1]
-    ensemble = store.result("final", last.index, Ensemble)
-    work = to.absolute().with_name(f".{to.name}.{unique_suffix()}")
-    try:
-        work.mkdir(parents=True)
-        _write_all(store, work, ensemble, iterations)
-        if to.exists():
-            to.rmdir()
-        work.rename(to)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    final = final_models.chosen(store, last.index)
+    with disk_errors(to):
+        to.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with trees.temporary(to.absolute().parent) as work:
+        made = work / "export"
+        made.mkdir()
+        _write_all(store, made, final, iterations)
+        if not trees.rename(made, to):
+            raise ConfigError(f"{to}: was made by somebody else meanwhile - wanted a new folder - choose another --to")
     return sorted(path.relative_to(to) for path in to.rglob("*") if path.is_file())
 
 
-def _write_all(store: Store, folder: Path, ensemble: Ensemble, iterations: list[Iteration]) -> None:
-    last = iterations[-1].index
+def _write_all(store: Store, folder: Path, final: FinalChoice, iterations: list[Iteration]) -> None:
+    last, ensemble = iterations[-1].index, final.ensemble
     campaign = store.campaign(last)
     for member in ensemble.members:
         shutil.copyfile(store.model(member.model), folder / f"frozen-{member.index}.pb")
         if member.compressed is not None:
             shutil.copyfile(store.model(member.compressed), folder / f"compressed-{member.index}.pb")
     kind = "compressed" if ensemble.members[0].compressed is not None else "frozen"
-    _write_inputs(campaign, folder, [f"{kind}-{member.index}.pb" for member in ensemble.members])
+    write_examples(store, campaign, folder, [f"{kind}-{member.index}.pb" for member in ensemble.members])
     training, held_out = store.dataset(last), store.held_out(last)
     (folder / "dataset").mkdir()
     for name, parts in (("training", training), ("held-out", held_out)):
         write_extxyz(parts, folder / "dataset" / f"{name}.extxyz")
         write_deepmd(parts, folder / "dataset" / "deepmd" / name, campaign.type_map)
     (folder / "campaign.yaml").write_text(campaign.to_yaml())
-    (folder / "model_card.md").write_text(model_card(store, ensemble, iterations))
+    (folder / "model_card.md").write_text(model_card(store, final, iterations))
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{file_sha256(path)}  {path.relative_to(folder)}" for path in paths]
     (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")
 
 
-def _write_inputs(campaign: Campaign, folder: Path, models: list[str]) -> None:
-    system = (campaign.explore.systems or campaign.initial.systems)[0]
-    start = starts.crystal(system, campaign.min_height_A)
-    stage = campaign.explore.stages[-1]
+def start_of(store: Store, campaign: Campaign) -> Frames:
+    """Return where the example runs start: one frame of the sealed initial data, right-handed, without labels.
+
+    It is there whatever the campaign began with (a crystal, a structure file that is gone by now, a packing), and the
+    models have learnt it. Of the frames that a walk may start from it is the one nearest to its unstrained cell, and
+    of these the first; any other frame only if none is fit.
+    """
+    parts = store.frames(store.dataset_file(0))
+
+    def rank(place: tuple[Frames, int]) -> tuple[bool, float]:
+        part, k = place
+        return not starts.is_fit(part[k], campaign.min_height_A), abs(float(part.origin["strain"][k]))
+
+    part, k = min(((part, k) for part in parts for k in range(len(part))), key=rank)
+    return starts.right_handed(part[k].without_labels())
+
+
+def write_examples(store: Store, campaign: Campaign, folder: Path, models: list[str]) -> None:
+    """Write a start, a LAMMPS input and an ASE script that run as they are.
+
+    That is NVT at the temperature at which the first walks of the last stage begin.
+
+    Parameters
+    ----------
+    store, campaign
+        Whose initial data are sealed, and what its last iteration is sealed to.
+    folder
+        Where they are written, and where the models are.
+    models
+        File names of the models.
+    """
+    start = start_of(store, campaign)
     lammps.write_data(folder / "start.lmp", start, campaign.type_map)
     write_extxyz([start], folder / "start.extxyz")
-    values = {"temperature": stage.temperatures_K[0], "f_hi": campaign.select.f_hi}
-    types = " ".join(campaign.type_map)
-    text = _IN_LAMMPS.format(models=" ".join(models), types=types, timestep=stage.timestep_fs / 1000.0, **values)
-    (folder / "in.lammps").write_text(text)
-    text = _ASE_EXAMPLE.format(model=models[0], timestep=stage.timestep_fs, temperature=values["temperature"])
+    stage, (_, f_hi) = campaign.explore.stages[-1], select.last_window(campaign, store)
+    temperature, types = stage.conditions[0].temperature_K, " ".join(campaign.type_map)
+    values = {"temperature": temperature, "timestep": stage.timestep_fs / 1000.0, "types": types, "f_hi": f_hi}
+    (folder / "in.lammps").write_text(_IN_LAMMPS.format(models=" ".join(models), **values))
+    text = _ASE_EXAMPLE.format(model=models[0], timestep=stage.timestep_fs, temperature=temperature)
     (folder / "ase_example.py").write_text(text)
 
 
-def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) -> str:
+def _cutoff_line(store: Store, campaign: Campaign) -> str:
+    sel = ", ".join(f"{kind} {n}" for kind, n in zip(campaign.type_map, store.sel(), strict=True))
+    return (
+        f"- cutoff: {campaign.train.descriptor.rcut:g} Å; neighbours of an atom within it that the models hold (sel): "
+        f"{sel}; of more, the farthest are dropped in silence, and the deviation does not show it"
+    )
+
+
+def _held_out_errors(ensemble: Ensemble) -> list[str]:
+    """Return the held-out errors of every member as a table, or that there are none."""
+    rows = []
+    for m in ensemble.members:
+        if m.held_out is not None:
+            e = m.held_out
+            p99 = "-" if e.force_p99 is None else f"{e.force_p99:.4f}"
+            numbers = f"{e.force_rmse:.4f} | {e.force_mae:.4f} | {p99} | {e.energy_rmse_meV_per_atom:.2f}"
+            rows.append(f"| {m.index} | {e.n_frames} | {numbers} | {m.n_steps} | {m.sha256[:16]}... |")
+    heads = (
+        "| member | frames | force RMSE (eV/Å) | force MAE (eV/Å) | force P99 (eV/Å) | energy RMSE (meV/atom) "
+        "| steps | sha256 |"
+    )
+    table = [heads, "|" + "---|" * 8, *rows]
+    return table if rows else ["Not known: no frame was set aside (initial.held_out_fraction)."]
+
+
+def _learnt(final: FinalChoice) -> list[str]:
+    """Return what is known of how well the models were trained, in lines of the card."""
+    found = list(final.said)
+    if not final.is_trained_anew or final.is_of_loop:
+        found += learning.problems_of(final.ensemble)
+    if not learning.is_judged(final.ensemble):
+        found.append(
+            "whether the models learnt anything is not known: no held-out frames, or trained by an older version"
+        )
+    return [f"- {line}" for line in found]
+
+
+def model_card(store: Store, final: FinalChoice, iterations: list[Iteration]) -> str:
     """Return the model card: what it is for, data, window, held-out errors, versions, hashes."""
-    last = iterations[-1]
+    last, ensemble = iterations[-1], final.ensemble
     campaign = store.campaign(last.index)
-    end = loop.verdict(store)
-    assert end is not None  # export wants an ended campaign
+    end = ended(store)
     reference = store.fingerprint(last.index)
-    asked = next((r.selection for r in reversed(iterations) if r.selection is not None), campaign.select)
-    window = f"{asked.f_lo:g} to {asked.f_hi:g} eV/Å"
+    f_lo, f_hi = select.last_window(campaign, store)
+    window = f"{f_lo:g} to {f_hi:g} eV/Å"
     engine = f"{reference['calculator']} {reference['version']}, functional {reference['functional']}"
-    learnt = last.labelling if campaign.final.n_steps is not None else iterations[ensemble.trained_in].labelling
+    is_anew = final.is_trained_anew and not final.is_of_loop
+    learnt = last.labelling if is_anew else iterations[ensemble.trained_in].labelling
     deterministic = campaign.label.reference.deterministic
     dispersion = "included" if reference["includes_dispersion"] else "not included"
     lines = [
@@ -156,6 +225,7 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
         f"- state: {end.message}",
         f"- elements (order of types): {' '.join(campaign.type_map)}",
         f"- trust window: {window} (max force deviation of {len(ensemble.members)} members)",
+        _cutoff_line(store, campaign),
         f"- labels: {'the same bits for the same input' if deterministic else 'not bit-reproducible'} (declared)",
         f"- reference: {engine}, dispersion {dispersion}, weights sha256 {reference['weights_sha256']}",
         f"- training data: {learnt.dataset_frames} frames, sha256 {learnt.dataset_sha256}",
@@ -167,23 +237,8 @@ def model_card(store: Store, ensemble: Ensemble, iterations: list[Iteration]) ->
     ]
     lines += [f"- {stage.name}: {stage.ensemble}, {stage.matrix}" for stage in campaign.explore.stages]
     lines += ["", "## Held-out errors (whole trajectories, never trained on)", ""]
-    heads = (
-        "member",
-        "frames",
-        "force RMSE (eV/Å)",
-        "force MAE (eV/Å)",
-        "force P99 (eV/Å)",
-        "energy RMSE (meV/atom)",
-        "steps",
-        "sha256",
-    )
-    lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for m in ensemble.members:
-        if m.held_out is not None:
-            e = m.held_out
-            p99 = "-" if e.force_p99 is None else f"{e.force_p99:.4f}"
-            numbers = f"{e.force_rmse:.4f} | {e.force_mae:.4f} | {p99} | {e.energy_rmse_meV_per_atom:.2f}"
-            lines.append(f"| {m.index} | {e.n_frames} | {numbers} | {m.n_steps} | {m.sha256[:16]}... |")
+    lines += _held_out_errors(ensemble)
+    lines += ["", *said] if (said := _learnt(final)) else []
     lines += ["", *(f"- {line}" for line in ensemble.resumed)] if ensemble.resumed else []
     lines += ["", "## Iterations", "", "| iteration | verdict | data set |", "|---|---|---|"]
     for record in iterations:

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from activelearn import prediction
 from activelearn.config import Machine, Reference
 from activelearn.engines import mace, reference
 from activelearn.engines.mace import FineTuning
 from activelearn.engines.process import Slot
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, typed
 from activelearn.frames import Frames
 from activelearn.store import Store
 
@@ -57,12 +58,16 @@ def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Mach
         )
     records = store.iterations()
     if not records:
-        raise ConfigError(f"{store.folder}: has no data set yet - wanted a closed iteration - see: activelearn status")
+        raise ConfigError(
+            f"{store.folder}: has no data set yet - wanted a closed iteration - see: activelearn status "
+            f"{typed(store.folder)}"
+        )
     last = records[-1].index
     train, held_out = store.dataset(last), store.held_out(last)
     if not held_out:
         raise ConfigError(f"{store.folder}: has no held-out frames - wanted initial.held_out_fraction above 0")
     file, slot = to / "potential.yaml", Slot(machine, to / "logs")
+    mace.begin(to, how)
     if not (to / f"{how.name}.model").is_file():
         mace.finetune(python, how, train, held_out, to, slot)
     label = store.campaign(last).label.reference
@@ -93,15 +98,14 @@ def _calculator(model: Path, python: str, how: FineTuning, declared: dict[str, o
 
 def _force_rmse(calculator: Reference, parts: list[Frames], slot: Slot) -> float:
     """Return the force RMSE per component over (at most MAX_JUDGED) evenly spaced labelled frames, eV/Å."""
-    frames = [(part, i) for part in parts for i in range(len(part))]
-    chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, min(MAX_JUDGED, len(frames))).astype(int))]
-    squares, n = 0.0, 0
-    for part, i in chosen:
-        found = reference.label(calculator, part[i : i + 1].without_labels(), slot)
-        assert part.forces is not None  # held-out frames are labelled
-        difference = found.forces - part.forces[i]
-        squares, n = squares + float((difference**2).sum()), n + difference.size
-    return float(np.sqrt(squares / n))
+    frames = [part[k] for part in parts for k in range(len(part))]
+    chosen = [frames[k] for k in np.unique(np.linspace(0, len(frames) - 1, min(MAX_JUDGED, len(frames))).astype(int))]
+    labels = [reference.label(calculator, frame.without_labels(), slot) for frame in chosen]
+    found = [
+        frame.with_labels(np.array([label.energy]), label.forces[None], None)
+        for frame, label in zip(chosen, labels, strict=True)
+    ]
+    return prediction.errors_of(found, chosen).force_rmse
 
 
 def settings(foundation: Path, name: str | None, **given: object) -> FineTuning:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from activelearn.units import AMU_PER_A3_IN_G_PER_CM3
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -43,12 +46,53 @@ _BY_ATOM: Final = ("positions", "forces")
 
 
 def make_origin(n_frames: int, **values: Any) -> NDArray[np.void]:  # noqa: ANN401 - one value per ORIGIN field
-    """Return an origin array of `n_frames` rows; fields not given are 0, ``""`` or, for ``max_devi_f``, NaN."""
+    """Return (n_frames,) origins.
+
+    Parameters
+    ----------
+    n_frames
+        How many.
+    values
+        Fields of :data:`ORIGIN`, (n_frames,) or one for all, in the units that their names say and, for ``max_devi_f``,
+        eV/Å; fields not given are 0, ``""`` or, for ``max_devi_f``, NaN.
+
+    Raises
+    ------
+    ValueError
+        There is no such field, or it has another length.
+    """
     origin = np.zeros(n_frames, dtype=ORIGIN)
     origin["max_devi_f"] = np.nan
     for name, value in values.items():
         origin[name] = value
     return origin
+
+
+def masses_of(symbols: Iterable[str]) -> FloatArray:
+    """Return (n,) standard atomic masses of elements, u: ASE's table (IUPAC), those that LAMMPS is given."""
+    from ase.data import atomic_masses, atomic_numbers
+
+    return np.array([atomic_masses[atomic_numbers[symbol]] for symbol in symbols], dtype=np.float64)
+
+
+def density_of(symbols: Iterable[str], volume: FloatArray) -> FloatArray:
+    """Return (n,) densities, g/cm^3, of the atoms `symbols` in cells of `volume` (n,) Å^3."""
+    return np.asarray(sum(masses_of(symbols).tolist()) * AMU_PER_A3_IN_G_PER_CM3 / volume, dtype=np.float64)
+
+
+def formula_of(composition: Iterable[str] | Mapping[str, int], *, ones: bool = True) -> str:
+    """Return a formula in alphabetical order, such as ``Na12P4S16``.
+
+    Parameters
+    ----------
+    composition
+        Symbols of atoms, or how many there are by element.
+    ones
+        Whether a single atom has its 1 (``Na3P1S4``), as the formula of a cell has, or not (``Na3PS4``), as that of a
+        unit.
+    """
+    counts = sorted(Counter(composition).items())
+    return "".join(f"{element}{n if ones or n > 1 else ''}" for element, n in counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +160,10 @@ class Frames:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def __repr__(self) -> str:
+        labels = [name for name in _LABELS if getattr(self, name) is not None]
+        return f"Frames({self.formula}, {len(self)} frames, {', '.join(labels) or 'no labels'})"
+
     @property
     def n_atoms(self) -> int:
         """Number of atoms of every frame."""
@@ -128,9 +176,59 @@ class Frames:
         return volume
 
     @property
+    def masses(self) -> FloatArray:
+        """(n_atoms,) standard atomic masses, u; see :func:`masses_of`."""
+        return masses_of(self.symbols)
+
+    @property
+    def density(self) -> FloatArray:
+        """(n_frames,) density, g/cm^3."""
+        return density_of(self.symbols, self.volume)
+
+    @property
+    def formula(self) -> str:
+        """Composition in Hill-free alphabetical order, such as ``Na12P4S16``."""
+        return formula_of(self.symbols)
+
+    def fractional(self) -> FloatArray:
+        """Return (n_frames, n_atoms, 3) fractional coordinates, not wrapped.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            A cell has no volume.
+        """
+        columns = np.linalg.solve(self.cell.transpose(0, 2, 1), self.positions.transpose(0, 2, 1))
+        return np.asarray(columns.transpose(0, 2, 1), dtype=np.float64)
+
+    def wrapped(self) -> Frames:
+        """Return the same frames with all atoms in the cell along its periodic directions; labels and origins stay.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            A cell has no volume.
+        """
+        shifts = np.floor(self.fractional()) * np.array(self.pbc)
+        return replace(self, positions=self.positions - shifts @ self.cell)
+
+    @property
     def is_labelled(self) -> bool:
         """Whether energy and forces are present."""
         return self.energy is not None and self.forces is not None
+
+    def label(self, name: Literal["energy", "forces", "virial"]) -> FloatArray:
+        """Return a label that is there: (n_frames,) eV, (n_frames, n_atoms, 3) eV/Å or (n_frames, 3, 3) eV.
+
+        Raises
+        ------
+        ValueError
+            It is not there.
+        """
+        value: FloatArray | None = getattr(self, name)
+        if value is None:
+            raise ValueError(f"Frames.{name} is wanted, {self.formula} has none")
+        return value
 
     def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> Frames:
         """Return the frames of `index` (an int gives one frame, still as Frames)."""
@@ -142,7 +240,18 @@ class Frames:
         return replace(self, **taken, **labels)
 
     def with_labels(self, energy: FloatArray, forces: FloatArray, virial: FloatArray | None) -> Frames:
-        """Return the same configurations with these labels (eV, eV/Å, eV)."""
+        """Return the same configurations with these labels.
+
+        Parameters
+        ----------
+        energy, forces, virial
+            (n_frames,) eV, (n_frames, n_atoms, 3) eV/Å and (n_frames, 3, 3) eV or None.
+
+        Raises
+        ------
+        ValueError
+            A shape is another one.
+        """
         return replace(self, energy=energy, forces=forces, virial=virial)
 
     def without_labels(self) -> Frames:
@@ -174,12 +283,6 @@ class Frames:
             values = [getattr(part, name) for part in parts]
             joined[name] = None if any(value is None for value in values) else np.concatenate(values)
         return replace(first, **joined)
-
-    @property
-    def formula(self) -> str:
-        """Composition in Hill-free alphabetical order, such as ``Na12P4S16``."""
-        kinds, counts = np.unique(self.symbols, return_counts=True)
-        return "".join(f"{kind}{count}" for kind, count in zip(kinds, counts, strict=True))
 
     # --- identity -----------------------------------------------------------------------------------------------
 
@@ -224,14 +327,24 @@ class Frames:
     # --- edges: ASE, deepmd, extxyz -----------------------------------------------------------------------------
 
     @classmethod
-    def from_ase(cls, images: Sequence[Atoms]) -> Frames:
+    def from_ase(cls, images: Atoms | Sequence[Atoms]) -> Frames:
         """Stack ASE structures of the same atoms; labels are taken if every calculator has stored them.
+
+        Parameters
+        ----------
+        images
+            One structure or several (Å); labels in ASE's units and signs: eV, eV/Å, stress in eV/Å^3.
 
         Raises
         ------
         ValueError
-            The images differ in their atoms.
+            There are no images, or they differ in their atoms.
         """
+        from ase import Atoms
+
+        images = [images] if isinstance(images, Atoms) else images
+        if not images:
+            raise ValueError("Frames.from_ase wants at least one structure")
         first = images[0]
         symbols = tuple(first.get_chemical_symbols())
         for image in images:
@@ -251,14 +364,14 @@ class Frames:
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.stress import full_3x3_to_voigt_6_stress
 
-        images = []
+        images, volume = [], self.volume
         for i in range(len(self)):
             atoms = Atoms(self.symbols, positions=self.positions[i], cell=self.cell[i], pbc=self.pbc)
             atoms.info.update({name: self.origin[name][i].item() for name in ORIGIN.names or ()})
             if self.energy is not None and self.forces is not None:
                 results: dict[str, Any] = {"energy": self.energy[i], "forces": self.forces[i]}
                 if self.virial is not None:
-                    results["stress"] = full_3x3_to_voigt_6_stress(-self.virial[i] / self.volume[i])
+                    results["stress"] = full_3x3_to_voigt_6_stress(-self.virial[i] / volume[i])
                 atoms.calc = SinglePointCalculator(atoms, **results)
             images.append(atoms)
         return images
@@ -279,7 +392,7 @@ def _labels_from_ase(images: Sequence[Atoms]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class Label:
+class FrameLabel:
     """What the reference said about one structure.
 
     Parameters
@@ -329,8 +442,6 @@ def pack(parts: Sequence[Frames]) -> dict[str, NDArray[Any]]:
 
 def unpack(arrays: Mapping[str, NDArray[Any]]) -> list[Frames]:
     """Rebuild the list of Frames stored by :func:`pack`."""
-    if "n_parts" in arrays:  # of folders that are older than arrays end to end
-        return [Frames.from_arrays(arrays, f"{i}/") for i in range(int(arrays["n_parts"]))]
     n_parts, begin = len(arrays["n_frames"]), dict.fromkeys(["symbols", "origin", *_END_TO_END], 0)
 
     def take(name: str, n: int) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +38,11 @@ def shortest_allowed(guards_json: str, kinds: tuple[str, ...]) -> FloatArray:
     return allowed
 
 
-def too_close(frame: Frames, guards: Guards) -> str | None:
-    """Return the pair of a one-frame Frames that is closer than the guards allow, such as ``P-S 1.02 Å``, or None."""
-    found = first_too_close(frame, guards)
-    return None if found is None else found[1]
-
-
 def first_too_close(frames: Frames, guards: Guards) -> tuple[int, str] | None:
-    """Return the first frame with a pair that is closer than the guards allow, and the closest of them, or None."""
+    """Return the first frame with a pair that is closer than the guards allow, and its closest pair, or None.
+
+    The pair is in words, such as ``P-S 1.02 Å``.
+    """
     from matscipy.neighbours import neighbour_list
 
     kinds = tuple(sorted(set(frames.symbols)))
@@ -74,23 +71,45 @@ def first_outside(frames: Frames, guards: Guards) -> tuple[int, str] | None:
 
 
 def cell_angles(cell: FloatArray) -> FloatArray:
-    """Return (n_frames, 3) cell angles alpha, beta, gamma in degrees of (n_frames, 3, 3) cells."""
+    """Return (n_frames, 3) cell angles alpha, beta, gamma, degrees, of (n_frames, 3, 3) cells, Å."""
     unit = cell / np.linalg.norm(cell, axis=2, keepdims=True)
     cosines = np.stack([(unit[:, b] * unit[:, c]).sum(axis=1) for b, c in ((1, 2), (0, 2), (0, 1))], axis=1)
-    angles: FloatArray = np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
-    return angles
+    return np.asarray(np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0))))
 
 
-def most_neighbours(frame: Frames, rcut: float, type_map: Sequence[str]) -> NDArray[np.int64]:
-    """Return, by element of `type_map`, the most neighbours that any atom has within `rcut` (Å)."""
+def neighbour_counts(frame: Frames, rcut: float, type_map: Sequence[str]) -> NDArray[np.int64]:
+    """Return (n_atoms, n_elements) how many neighbours of each element of `type_map` an atom has within `rcut` (Å)."""
     from matscipy.neighbours import neighbour_list
 
     i, j = neighbour_list("ij", cell=frame.cell[0], positions=frame.positions[0], pbc=frame.pbc, cutoff=rcut)
     kind = np.array([list(type_map).index(symbol) for symbol in frame.symbols])
     n_kinds = len(type_map)
-    counts = np.bincount(i * n_kinds + kind[j], minlength=frame.n_atoms * n_kinds).reshape(frame.n_atoms, n_kinds)
-    most: NDArray[np.int64] = counts.max(axis=0)
-    return most
+    counts: NDArray[np.int64] = np.bincount(i * n_kinds + kind[j], minlength=frame.n_atoms * n_kinds)
+    return counts.reshape(frame.n_atoms, n_kinds)
+
+
+def most_neighbours(frame: Frames, rcut: float, type_map: Sequence[str]) -> NDArray[np.int64]:
+    """Return (n_elements,), in the order of `type_map`, the most neighbours that any atom has within `rcut` (Å)."""
+    return np.asarray(neighbour_counts(frame, rcut, type_map).max(axis=0), dtype=np.int64)
+
+
+#: The reason by which such a frame is refused, in every record.
+NO_ROOM: Final = "more neighbours than sel holds"
+
+
+def without_room(most: NDArray[Any], type_map: Sequence[str], sel: Sequence[int]) -> str:
+    """Return the elements with more neighbours than `sel` holds: ``S 61 of 56, O 5 of 4``; empty if all fit.
+
+    Parameters
+    ----------
+    most
+        (n_elements,) largest number of neighbours of each element, not necessarily whole.
+    type_map, sel
+        (n_elements,) the elements, and how many neighbours of each there is room for.
+    """
+    needed = np.ceil(np.asarray(most) - 1.0e-9).astype(np.int64)
+    each = zip(type_map, needed.tolist(), sel, strict=True)
+    return ", ".join(f"{kind} {n} of {room}" for kind, n, room in each if n > room)
 
 
 #: How much farther than the cutoff :func:`first_overflow` looks, Å.
@@ -104,6 +123,20 @@ def first_overflow(
 
     Every frame is answered for, but few are looked at: a look tells how near the first neighbour is for which there is
     no room, and until the atoms have moved so far that it could have come within the cutoff, all is well.
+
+    Parameters
+    ----------
+    frames
+        Consecutive frames.
+    rcut
+        Cutoff, Å.
+    type_map, sel
+        (n_elements,) the elements, and how many neighbours of each there is room for.
+
+    Returns
+    -------
+    tuple or None
+        The frame, and (n_elements,) the most neighbours of each element in it.
     """
     k = 0
     while k < len(frames):
@@ -139,7 +172,7 @@ def _farthest_before(frames: Frames, rcut: float) -> FloatArray:
     With fractions s and cells h (rows), a distance vector v of frame t was v h_t^-1 h_0 less how far the two atoms have
     moved against the lattice, in the metric of h_0.
     """
-    fractions = np.linalg.solve(frames.cell.transpose(0, 2, 1), frames.positions.transpose(0, 2, 1)).transpose(0, 2, 1)
+    fractions = frames.fractional()
     moved = fractions - fractions[0]
     moved -= np.round(moved) * np.array(frames.pbc)  # a dump wraps atoms into the cell
     lengths = np.linalg.norm(moved @ frames.cell[0], axis=2)
@@ -147,6 +180,53 @@ def _farthest_before(frames: Frames, rcut: float) -> FloatArray:
     back = np.linalg.norm(np.linalg.solve(frames.cell, frames.cell[:1]), ord=2, axis=(1, 2))
     farthest: FloatArray = back * rcut + two_farthest.sum(axis=1)
     return farthest
+
+
+def most_when_densest(
+    structures: Sequence[Frames],
+    *,
+    rcut: float,
+    volume_ratio: float,
+    type_map: Sequence[str],
+    densities: Sequence[Mapping[str, float]] = (),
+) -> tuple[FloatArray, float]:
+    """Return the most neighbours within `rcut` (Å) in cells compressed to `volume_ratio` of their volume.
+
+    Of amorphous packings, which are not there yet, only the number densities by element (1/Å^3) are known: three
+    standard deviations of a random arrangement are added to the mean.
+
+    Returns
+    -------
+    most, in_all
+        (n_elements,) of each element, and of all elements together: what an element would have if it took the place of
+        every atom.
+
+    Raises
+    ------
+    ConfigError
+        A structure has an element that `type_map` has not.
+    """
+    most, in_all = np.zeros(len(type_map)), 0.0
+    for frame in structures:
+        unknown = sorted(set(frame.symbols) - set(type_map))
+        if unknown:
+            raise ConfigError(
+                f"type_map: lacks {', '.join(unknown)} of {frame.formula} - wanted all elements - add them"
+            )
+        scale = min(1.0, volume_ratio) ** (1.0 / 3.0)
+        squeezed = Frames(frame.symbols, frame.cell[:1] * scale, frame.positions[:1] * scale, frame.pbc)
+        counts = neighbour_counts(squeezed, rcut, type_map)
+        most, in_all = np.maximum(most, counts.max(axis=0)), max(in_all, float(counts.sum(axis=1).max()))
+    sphere = 4.0 / 3.0 * np.pi * rcut**3 / min(1.0, volume_ratio)
+    for density in densities:
+        mean = sphere * np.array([density.get(kind, 0.0) for kind in type_map])
+        most = np.maximum(most, mean + 3.0 * np.sqrt(mean))
+        in_all = max(in_all, float(mean.sum() + 3.0 * np.sqrt(mean.sum())))
+    return most, in_all
+
+
+#: What thermal motion adds to the neighbours of a crystal.
+THERMAL: Final = 1.1
 
 
 def neighbour_capacity(
@@ -160,30 +240,26 @@ def neighbour_capacity(
     """Return `sel` for the densest cells that the guards allow.
 
     Overflow silently drops neighbours, and a warm start needs the same `sel` throughout, so it is fixed once: every
-    structure is compressed to `volume_ratio` of its volume, a tenth is added for thermal motion, and the numbers are
-    rounded up to multiples of four. Of amorphous packings, which are not there yet, only the number densities by
-    element (1/Å^3) are known: three standard deviations of a random arrangement are added to the mean.
+    structure is compressed to `volume_ratio` of its volume (:func:`most_when_densest`), a tenth is added for thermal
+    motion, and the numbers are rounded up to multiples of four.
+
+    An element that none of the structures and packings has may come with a system that is added later. It gets the room
+    it would need if it took the place of every atom where they are packed most densely: enough for any compound of it
+    with no more atoms in a volume than the first systems have, and no promise for a denser one (an oxide after
+    sulfides, a close-packed metal after a salt). Elements that are there get what they need, and no more.
 
     Raises
     ------
     ConfigError
         A structure has an element that `type_map` has not.
     """
-    most = np.zeros(len(type_map))
-    for frame in structures:
-        unknown = sorted(set(frame.symbols) - set(type_map))
-        if unknown:
-            raise ConfigError(
-                f"type_map: lacks {', '.join(unknown)} of {frame.formula} - wanted all elements - add them"
-            )
-        scale = min(1.0, volume_ratio) ** (1.0 / 3.0)
-        squeezed = Frames(frame.symbols, frame.cell[:1] * scale, frame.positions[:1] * scale, frame.pbc)
-        most = np.maximum(most, most_neighbours(squeezed, rcut, type_map))
-    sphere = 4.0 / 3.0 * np.pi * rcut**3 / min(1.0, volume_ratio)
-    for density in densities:
-        mean = sphere * np.array([density.get(kind, 0.0) for kind in type_map])
-        most = np.maximum(most, mean + 3.0 * np.sqrt(mean))
-    return tuple(int(4 * np.ceil(1.1 * max(n, 1) / 4)) for n in most)
+    most, in_all = most_when_densest(
+        structures, rcut=rcut, volume_ratio=volume_ratio, type_map=type_map, densities=densities
+    )
+    present = {symbol for frame in structures for symbol in frame.symbols}
+    present |= {kind for density in densities for kind, n in density.items() if n > 0.0}
+    most = np.where([kind in present for kind in type_map], most, in_all)
+    return tuple(int(4 * np.ceil(THERMAL * max(n, 1) / 4)) for n in most)
 
 
 #: The entry (row, column) of the displacement gradient that a shear drives.
@@ -191,7 +267,7 @@ _SHEARS: Final = {"shear-xy": (0, 1), "shear-xz": (0, 2), "shear-yz": (1, 2)}
 
 
 def deformation(mode: str, strain: float) -> FloatArray:
-    """Return F (3, 3) of a homogeneous deformation; lattice vectors as rows become ``cell @ F.T``.
+    """Return F (3, 3), a pure number, of a homogeneous deformation; lattice vectors as rows become ``cell @ F.T``.
 
     Parameters
     ----------
@@ -220,7 +296,10 @@ def deformed(cell: FloatArray, mode: str, strain: float, progress: FloatArray) -
 
 
 def first_outside_box(cell: FloatArray, guards: Guards) -> tuple[int, str] | None:
-    """Return the first of (n, 3, 3) cells that is past the volume or the angle guards, and why, or None."""
+    """Return the first of (n, 3, 3) cells, Å, that is past the volume or the angle guards, and why, or None.
+
+    Volumes are judged by their ratio to that of the first cell, angles in degrees.
+    """
     volume = np.abs(np.linalg.det(cell))
     ratio = volume / volume[0]
     angles = cell_angles(cell)

@@ -11,6 +11,7 @@ that has more than half of the frames of its composition is never set aside.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +22,9 @@ from numpy.typing import NDArray
 
 from activelearn import geometry
 from activelearn.config import Campaign
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, typed
 from activelearn.frames import Frames
 from activelearn.store import Ledger, Store
-from activelearn.store.files import read_array
 
 #: Of the array of JSON text beside the frames.
 _NAME: Final = "inherited"
@@ -49,7 +49,7 @@ class Inherited:
     parts: list[Frames] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
     identities: dict[str, Any] = field(default_factory=dict)
-    passed_over: dict[str, int] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
 
     def beside(self, first: int) -> dict[str, NDArray[Any]]:
         """Return what is sealed beside the frames, of which the inherited ones are those from part `first` on."""
@@ -60,20 +60,19 @@ class Inherited:
         return {_NAME: np.array(json.dumps(found))}
 
 
-def sealed_references(path: Path) -> dict[int, dict[str, Any]]:
-    """Return the identity of the reference of every inherited part of a sealed file of chosen frames."""
-    found = _sealed(path)
+def sealed_references(arrays: Mapping[str, NDArray[Any]]) -> dict[int, dict[str, Any]]:
+    """Return the identity of the reference of every inherited part, from what is sealed with the chosen frames."""
+    found = _sealed(arrays)
     return {int(part): found["identities"][sha] for part, sha in found.get("parts", {}).items()}
 
 
-def sealed_passed_over(path: Path) -> dict[str, int]:
+def sealed_passed_over(arrays: Mapping[str, NDArray[Any]]) -> dict[str, int]:
     """Return how many labels of the ledger did not join, by reason."""
-    return dict(_sealed(path).get("passed_over", {}))
+    return dict(_sealed(arrays).get("passed_over", {}))
 
 
-def _sealed(path: Path) -> dict[str, Any]:
-    text = read_array(path, _NAME)
-    found: dict[str, Any] = {} if text is None else json.loads(str(text))
+def _sealed(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(str(arrays[_NAME])) if _NAME in arrays else {}
     return found
 
 
@@ -112,11 +111,14 @@ def from_ledger(campaign: Campaign, store: Store, iteration: int, own: Sequence[
                     rows.append(k)
                     seen.add(part.structure_key(k, ""))
                 else:
-                    _count(found.passed_over, reason)
+                    found.passed_over[reason] += 1
             if rows:
                 found.parts.append(part[rows])
                 found.references.append(reference)
-    _count_others(store.ledger, references, found.passed_over)
+    for entry in store.ledger.entries():
+        if entry.refused is None and not (entry.reference in references and entry.symbols):
+            named = f"label of another reference, {entry.reference[:12]}"
+            found.passed_over[named if entry.reference else "label without its structure or reference"] += 1
     return found
 
 
@@ -145,7 +147,7 @@ def wanted_references(campaign: Campaign, ledger: Ledger, own: str | None) -> li
         if len(matches) != 1:
             raise ConfigError(
                 f"initial.from_ledger: {len(matches)} references begin with {beginning} in {ledger.folder} - wanted "
-                f"one of: {listed} - see: activelearn labels list {ledger.folder}"
+                f"one of: {listed} - see: activelearn labels list {typed(ledger.folder)}"
             )
         named += matches
     if asked is True and own is not None and known and own not in known:
@@ -165,26 +167,14 @@ def _unfit(frame: Frames, campaign: Campaign, sel: Sequence[int], seen: set[str]
     if frame.structure_key(0, "") in seen:
         return "the structure is there already"
     most = geometry.most_neighbours(frame, campaign.train.descriptor.rcut, campaign.type_map)
-    return "more neighbours than sel holds" if bool((most > np.array(sel)).any()) else None
-
-
-def _count_others(ledger: Ledger, references: Sequence[str], passed_over: dict[str, int]) -> None:
-    for entry in ledger.entries():
-        if entry.refused is not None or (entry.reference in references and entry.symbols):
-            continue
-        named = f"label of another reference, {entry.reference[:12]}"
-        _count(passed_over, named if entry.reference else "label without its structure or reference")
-
-
-def _count(counts: dict[str, int], reason: str) -> None:
-    counts[reason] = counts.get(reason, 0) + 1
+    return geometry.NO_ROOM if bool((most > np.array(sel)).any()) else None
 
 
 def families(parts: Sequence[Frames]) -> Mapping[str, str]:
     """Return the trajectories that may be set aside for validation, each with its composition."""
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for part in parts:
-        total[part.formula] = total.get(part.formula, 0) + len(part)
+        total[part.formula] += len(part)
     return {
         str(part.origin["walk"][0]): f"ledger {part.formula}" for part in parts if 2 * len(part) <= total[part.formula]
     }
@@ -209,10 +199,7 @@ def inspected(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
         wanted_references(campaign, ledger, None)
     except ConfigError as error:
         return list(error.problems), []
-    counts: dict[str, int] = {}
-    for entry in ledger.entries():
-        if entry.refused is None and entry.symbols:
-            _count(counts, entry.reference)
+    counts = Counter(entry.reference for entry in ledger.entries() if entry.refused is None and entry.symbols)
     identities = ledger.references()
     what = [
         f"{n} of {identities[sha].get('functional')} ({sha[:12]})" for sha, n in counts.items() if sha in identities

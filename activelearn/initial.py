@@ -8,14 +8,14 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from activelearn import inherited, starts
+from activelearn import capacity, geometry, inherited, starts
 from activelearn.config import Campaign, Isolated
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
-from activelearn.frames import Frames, make_origin
+from activelearn.frames import Frames, make_origin, unpack
 from activelearn.records import InitialData, Task, WalkRecord
 from activelearn.store import Store
-from activelearn.store.files import file_sha256
+from activelearn.store.files import file_sha256, read_npz
 from activelearn.tasks import Station
 
 
@@ -79,22 +79,23 @@ def isolated_frames(settings: Isolated, symbols: Sequence[str]) -> Frames:
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     """Perturb a structure and, if the campaign says so, move it by reference MD; publish the frames."""
     campaign = store.campaign(iteration)
-    if task.kind == "isolated":
-        assert campaign.initial.isolated is not None  # the plan has it
+    meta = {"ended": "finished", "started": 0.0, "finished": 0.0}
+    if task.kind == "isolated" and campaign.initial.isolated is not None:
         found = isolated_frames(campaign.initial.isolated, task.parameters["symbols"])
         origin = make_origin(len(found), iteration=iteration, walk=task.id, step=range(len(found)))
-        meta = {"ended": "finished", "started": 0.0, "finished": 0.0}
         store.publish_product("initial", iteration, task.id, replace(found, origin=origin).arrays(), meta)
         return
     rng = store.rng(iteration, "initial", task.id)
     p, settings = task.parameters, campaign.initial
-    frames: Frames | None = _start(campaign, store, task, rng)
-    meta = {"ended": "finished", "started": 0.0, "finished": 0.0}
-    if settings.md is not None and frames is not None:
+    start = _start(campaign, store, task, rng)
+    frames: Frames | None = start
+    if settings.md is not None and capacity.is_hopeless(start, campaign, store):
+        meta["ended"] = geometry.NO_ROOM  # every label along the way would be refused: the start alone is counted
+    elif settings.md is not None:
         reference.want_identity(campaign.label.reference, slot, store.fingerprint(iteration)["sha256"])
         frames, meta["ended"], meta["started"], meta["finished"] = reference.molecular_dynamics(
             campaign.label.reference,
-            frames,
+            start,
             settings.md,
             temperature_K=p["temperature_K"],
             random_seed=int(rng.integers(2**31)),
@@ -148,10 +149,8 @@ def held_out_walks(system_of: Mapping[str, str], fraction: float, rng: np.random
 
 def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
     """Collect the frames in plan order and choose the held-out trajectories."""
-    plan = store.plan("initial", iteration)
-    assert plan is not None  # gather is called after the plan was carried out
     parts, walks, system_of = [], [], {}
-    for task in plan.tasks:
+    for task in store.plan("initial", iteration).tasks:
         path = store.product("initial", iteration, task.id)
         arrays, meta = store.read_product("initial", iteration, task.id)
         if arrays:
@@ -161,8 +160,8 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
     chosen = store.chosen_file(iteration)
     joining = inherited.from_ledger(campaign, store, iteration, parts) if iteration == 0 else inherited.Inherited()
     store.seal_frames(chosen, [*parts, *joining.parts], joining.beside(len(parts)))
-    parts = store.frames(chosen)  # of two that seal the first wins, whatever the ledger has by now
-    references = inherited.sealed_references(chosen)
+    arrays, _ = read_npz(chosen)  # of two that seal the first wins, whatever the ledger has by now
+    parts, references = unpack(arrays), inherited.sealed_references(arrays)
     system_of.update(inherited.families([parts[p] for p in references]))
     rng = store.rng(iteration, "initial", "held-out")
     return InitialData(
@@ -171,7 +170,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
         n_frames=sum(len(part) for part in parts),
         held_out=tuple(held_out_walks(system_of, campaign.initial.held_out_fraction, rng)),
         from_ledger=sum(len(parts[p]) for p in references),
-        passed_over=inherited.sealed_passed_over(chosen),
+        passed_over=inherited.sealed_passed_over(arrays),
         mixed_references=tuple(
             sorted({identity["sha256"] for identity in references.values()} - {store.fingerprint(iteration)["sha256"]})
         ),

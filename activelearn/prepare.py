@@ -29,14 +29,10 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     return tasks
 
 
-def _system(campaign: Campaign, key: str) -> System:
-    return next(system for system in campaign.systems if system.key == key)
-
-
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     """Pack or load one structure, relax it, and publish it."""
     campaign = store.campaign(iteration)
-    system = _system(campaign, task.parameters["key"])
+    system = next(system for system in campaign.systems if system.key == task.parameters["key"])
     if system.packed is not None:
         folder = store.scratch(slot.machine, f"{iteration:03d}", task.id)
         random_seed = int(store.rng(iteration, "prepare", task.id).integers(1, 2**31 - 1))

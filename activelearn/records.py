@@ -7,7 +7,7 @@ read nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -89,6 +89,18 @@ class CellCounts(Record):
     )
 
 
+class Reach(Record):
+    """How far a walk came, over the second half of its frames; see :mod:`activelearn.select.reach`."""
+
+    walked_fs: float = Field(description="Time from the first to the last whole frame.")
+    displacement: float = Field(
+        description="Root mean square from the start (Å), weighted by mass, without drift and strain of the cell."
+    )
+    flight: float = Field(description="The same of free atoms at the start's temperature in 10 fs (Å).")
+    temperature_K: float = Field(description="Mean.")
+    imposed_K: float = Field(description="Mean of what was imposed.")
+
+
 class WalkRecord(Record):
     """How one walk ended."""
 
@@ -98,6 +110,7 @@ class WalkRecord(Record):
     first_bad_step: int | None = None
     log_tail: tuple[str, ...] = ()
     sha256: str = Field(description="Of the product file.")
+    reach: Reach | None = Field(default=None, description="Of a walk of exploration; null: not known.")
 
 
 class PreparedSystem(Record):
@@ -159,15 +172,38 @@ class Selection(Record):
     is_rescue: bool = Field(description="Nearly everything failed: rescued frames were taken and training is longer.")
     passed_over: dict[str, int] = Field(description="Candidates not chosen, by reason.")
     quiet_stages: tuple[str, ...] = Field(description="Stages whose candidate and failed shares are below the bounds.")
+    unexplored_stages: tuple[str, ...] = Field(
+        default=(), description="Stages in whose walks nothing moved, or that were never heated: never quiet."
+    )
     next_stages: tuple[str, ...] = Field(description="The stages that the next pass explores.")
     is_converged: bool
     is_bounded: bool = Field(default=False, description="The newest stage is not quiet, but had all its passes.")
+    learnt_nothing: bool = Field(
+        default=False, description="All is quiet, but by models that learnt nothing: no convergence."
+    )
     why: str = Field(description="One sentence on the verdict.")
+    n_pooled: int = Field(default=1, description="Passes of one ensemble that were judged together, this one included.")
+    pooled: tuple[CellCounts, ...] = Field(
+        default=(), description="The cells of these passes added up, if there is more than one: what was judged."
+    )
+    held_out_p99: float | None = Field(
+        default=None,
+        description="Held-out 99th percentile of |dF| of the ensemble that was explored with, mean over the members "
+        "(eV/Å).",
+    )
+    is_inaccurate: bool = Field(
+        default=False, description="Quiet all over, but held_out_p99 is above stop.max_force_error_p99 (or not known)."
+    )
 
     @property
     def counts(self) -> Counts:
         """The whole pass."""
         return Counts.total(cell.counts for cell in self.cells)
+
+    @property
+    def judged(self) -> Counts:
+        """What the verdict is on: the whole pass, or all passes that were judged with it."""
+        return Counts.total(cell.counts for cell in self.pooled or self.cells)
 
 
 class Labelling(Record):
@@ -202,6 +238,9 @@ class Errors(Record):
     force_p99: float | None = Field(default=None, description="The same, 99th percentile, eV/Å.")
     virial_rmse_meV_per_atom: float | None = Field(default=None, description="Per component.")
     virial_mae_meV_per_atom: float | None = Field(default=None, description="Per component.")
+    force_rms_of_reference: float | None = Field(
+        default=None, description="RMS of the reference forces about zero, per component, eV/Å."
+    )
 
     @staticmethod
     def mean(parts: Sequence[Errors]) -> Errors | None:
@@ -232,6 +271,15 @@ class Member(Record):
     by_composition: dict[str, Errors] = Field(default={}, description="Held-out errors by formula of the cell.")
     compressed: str | None = None
     compressed_sha256: str | None = None
+    force_fall: float | None = Field(
+        default=None, description="Force error early in the training by that at its end: see activelearn.learning."
+    )
+    training_force_rmse: float | None = Field(
+        default=None, description="On the batches of the second half of the training (median), eV/Å."
+    )
+    training_force_rms: float | None = Field(
+        default=None, description="RMS of the reference forces of the training frames, eV/Å, if none is held out."
+    )
 
 
 class Ensemble(Record):
@@ -241,12 +289,25 @@ class Ensemble(Record):
     trained_in: int = Field(description="Iteration in which they were trained (an empty training passes them on).")
     type_map: tuple[str, ...]
     members: tuple[Member, ...]
+    of_loop: tuple[Member, ...] = Field(
+        default=(),
+        description="Beside final models that were trained anew: those of the loop, ready to be exported.",
+    )
+
+    @property
+    def held_out(self) -> Errors | None:
+        """Held-out errors, averaged over the members that have any."""
+        return Errors.mean([member.held_out for member in self.members if member.held_out is not None])
 
     @property
     def force_rmse(self) -> float | None:
         """Held-out force RMSE, averaged over the members, eV/Å."""
-        values = [member.held_out.force_rmse for member in self.members if member.held_out is not None]
-        return sum(values) / len(values) if values else None
+        return None if self.held_out is None else self.held_out.force_rmse
+
+    @property
+    def force_p99(self) -> float | None:
+        """Held-out 99th percentile of the force error |dF| of an atom, averaged over the members, eV/Å."""
+        return None if self.held_out is None else self.held_out.force_p99
 
     @property
     def resumed(self) -> tuple[str, ...]:
@@ -297,6 +358,36 @@ class End(Record):
     message: str
 
 
+#: How the stamps of glasses begin whose path left what the potential knows; and the stamp of those that none judged.
+UNTRUSTED: Final = "UNTRUSTED"
+NOT_JUDGED: Final = "not judged"
+#: What stands in the stamps of those in which neighbours were dropped.
+CROWDED: Final = "more neighbours than sel holds"
+
+
+def crowded(overflow: str, share: float) -> str:
+    """Return what a stamp says of frames in which neighbours were dropped: by how many, and in which share of them."""
+    return f"{CROWDED}: {overflow} in {100 * share:.1f} % of frames"
+
+
+def is_trusted(outside_share: float | None, n_overflow: int, max_outside_share: float) -> bool | None:
+    """Return whether the path of a glass, or a run that began with it, can be trusted; None if nobody judged it.
+
+    Parameters
+    ----------
+    outside_share
+        Share of its rows outside the trust window; one whose force deviation is not finite counts among them (see
+        :func:`activelearn.engines.dynamics.judged`). None: there was no ensemble, or no window.
+    n_overflow
+        Frames in which neighbours were dropped.
+    max_outside_share
+        The largest share that is put up with.
+    """
+    if outside_share is None:
+        return False if n_overflow else None
+    return outside_share <= max_outside_share and n_overflow == 0
+
+
 class MadeGlass(Record):
     """One glass: how it was made and whether its path can be trusted."""
 
@@ -312,7 +403,14 @@ class MadeGlass(Record):
     density_g_cm3: float | None = Field(default=None, description="Of the final structure.")
     n_judged: int = Field(default=0, description="Frames with a force deviation; 0 without an ensemble and its window.")
     outside_share: float | None = Field(default=None, description="Of them, those at or above f_hi.")
-    is_trusted: bool | None = Field(default=None, description="None: not judged, for there is no ensemble.")
+    n_overflow: int = Field(default=0, description="Kept frames with more neighbours than the models hold.")
+    overflow_share: float | None = Field(
+        default=None, description="Of the kept frames; None: the potential has no sel."
+    )
+    overflow: str = Field(default="", description="By how many in the first of them: 'S 61 of 56'.")
+    is_trusted: bool | None = Field(
+        default=None, description="None: not judged, for there is no ensemble (and no neighbour was dropped)."
+    )
     resumed: int = Field(default=0, description="How often a segment went on from a restart file.")
     structure: str = Field(default="", description="extxyz of the final structure, relative to the study folder.")
     seconds: float = 0.0
@@ -321,9 +419,11 @@ class MadeGlass(Record):
     def stamp(self) -> str:
         """What stands beside its numbers in every table and figure."""
         if self.is_trusted is None:
-            return "not judged"
-        outside = f"{100 * (self.outside_share or 0.0):.1f} % of frames outside the window"
-        return outside if self.is_trusted else f"UNTRUSTED: {outside}"
+            return NOT_JUDGED
+        said = [crowded(self.overflow, self.overflow_share or 0.0)] if self.n_overflow else []
+        if self.outside_share is not None or not said:
+            said.insert(0, f"{100 * (self.outside_share or 0.0):.1f} % of frames outside the window")
+        return ("" if self.is_trusted else f"{UNTRUSTED}: ") + "; ".join(said)
 
 
 class Glasses(Record):
@@ -335,6 +435,11 @@ class Glasses(Record):
     def made(self) -> tuple[MadeGlass, ...]:
         """Those that were finished."""
         return tuple(glass for glass in self.glasses if glass.ended == "finished")
+
+    @property
+    def lost(self) -> tuple[MadeGlass, ...]:
+        """Those that came to no end: nothing is measured of them."""
+        return tuple(glass for glass in self.glasses if glass.ended != "finished")
 
 
 class Result(Record):

@@ -12,7 +12,6 @@ scaling and random distortion. Each returns a new ``Atoms``; none changes its ar
 from __future__ import annotations
 
 import difflib
-import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -20,11 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from activelearn.config import nearest, shipped
+from activelearn.config import Section, nearest, shipped
+from activelearn.config.section import Element, Pair
 from activelearn.errors import ConfigError
-from activelearn.units import AMU_PER_A3_IN_G_PER_CM3
+from activelearn.frames import FloatArray, Frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,19 +40,10 @@ SYMMETRY_TOLERANCE_A: Final = 1.0e-3
 #: At a third, three shears of one sign can take the volume of a perturbed cell to zero.
 CELL_FRACTION_LIMIT: Final = 1.0 / 3.0
 
-Element = Annotated[str, Field(pattern=r"^[A-Z][a-z]?$")]
-Pair = Annotated[str, Field(pattern=r"^[A-Z][a-z]?-[A-Z][a-z]?$")]
 Angle = Annotated[float, Field(gt=0.0, lt=180.0)]
-Vectors = NDArray[np.float64]
 
 
-class Facts(BaseModel):
-    """Base of the sections of a seed: immutable, unknown keys refused, no infinities."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SpaceGroup(Facts):
+class SpaceGroup(Section):
     """A space group in one definite setting."""
 
     symbol: str = Field(description="Hermann-Mauguin symbol, for people.")
@@ -61,7 +52,7 @@ class SpaceGroup(Facts):
     hall_symbol: str = Field(description="Hall symbol of the same setting, as a second witness.")
 
 
-class UnitCell(Facts):
+class UnitCell(Section):
     """The conventional cell: lengths in Å, angles in degrees."""
 
     a: PositiveFloat
@@ -77,7 +68,7 @@ class UnitCell(Facts):
         return self.a, self.b, self.c, self.alpha, self.beta, self.gamma
 
 
-class Site(Facts):
+class AtomSite(Section):
     """One atom of the asymmetric unit, in fractional coordinates."""
 
     element: Element
@@ -92,14 +83,14 @@ class Site(Facts):
         return int(self.wyckoff[:-1])
 
 
-class Checks(Facts):
+class Checks(Section):
     """What the rebuilt crystal must look like."""
 
     density_g_cm3: PositiveFloat
     shortest_A: dict[Pair, PositiveFloat] = Field(min_length=1, description="Shortest distance by pair of elements.")
 
 
-class Seed(Facts):
+class Seed(Section):
     """A crystal to start from, as facts: the content of one file of ``seeds/``.
 
     Raises
@@ -118,7 +109,7 @@ class Seed(Facts):
     )
     space_group: SpaceGroup
     cell: UnitCell
-    sites: tuple[Site, ...] = Field(min_length=1, description="Asymmetric unit.")
+    sites: tuple[AtomSite, ...] = Field(min_length=1, description="Asymmetric unit.")
     formula_units: PositiveInt = Field(description="Z: formula units in the conventional cell.")
     n_atoms: PositiveInt = Field(description="Atoms in the conventional cell.")
     source: str = Field(min_length=1, description="Where the structure was published.")
@@ -135,10 +126,12 @@ class Seed(Facts):
 
     @model_validator(mode="after")
     def _composition_adds_up(self) -> Seed:
+        from ase.formula import Formula
+
         there: Counter[str] = Counter()
         for site in self.sites:
             there[site.element] += site.multiplicity
-        wanted = Counter({element: n * self.formula_units for element, n in _composition(self.formula).items()})
+        wanted = Counter({element: n * self.formula_units for element, n in Formula(self.formula).count().items()})
         if there != wanted:
             raise ValueError(
                 f"the sites hold {_counted(there)} - wanted {_counted(wanted)} ({self.formula_units} {self.formula})"
@@ -170,7 +163,7 @@ class Seed(Facts):
         operations = spglib.get_symmetry_from_database(self.space_group.hall_number) or {}
         cell = Cell.fromcellpar(self.cell.parameters)
         symbols: list[str] = []
-        positions: list[Vectors] = []
+        positions: list[FloatArray] = []
         for i, site in enumerate(self.sites):
             orbit = _orbit(site, operations["rotations"], operations["translations"], np.asarray(cell))
             if len(orbit) != site.multiplicity:
@@ -204,7 +197,7 @@ class Seed(Facts):
         import spglib
         from ase.neighborlist import neighbor_list
 
-        density = float(atoms.get_masses().sum() / atoms.get_volume()) * AMU_PER_A3_IN_G_PER_CM3
+        density = float(Frames.from_ase(atoms).density[0])
         wanted = self.checks.density_g_cm3
         if abs(density - wanted) > DENSITY_TOLERANCE * wanted:
             yield f"density {density:.4f} g/cm3 - wanted {wanted:.4f}"
@@ -317,7 +310,7 @@ def load_structure(name_or_path: str, folder: Path) -> Atoms:
     return seed.to_atoms()
 
 
-def heights(cell: Vectors) -> Vectors:
+def heights(cell: FloatArray) -> FloatArray:
     """Return the perpendicular heights of a cell: height_i = V / |a_j x a_k|.
 
     Parameters
@@ -346,7 +339,7 @@ def heights(cell: Vectors) -> Vectors:
     return np.asarray(volume / np.linalg.norm(normals, axis=1), dtype=np.float64)
 
 
-def factors_for_height(cell: Vectors, min_height_A: float) -> tuple[int, int, int]:
+def factors_for_height(cell: FloatArray, min_height_A: float) -> tuple[int, int, int]:
     """Return the smallest repetition whose perpendicular heights all reach `min_height_A`.
 
     Repeating a cell n times along a lattice vector multiplies that height by n and leaves the other two alone, so
@@ -466,19 +459,11 @@ def _nearest_seeds(name: str) -> str:
     return f"did you mean {' or '.join(map(repr, close))}?" if close else "no seed has a name like it"
 
 
-def _composition(formula: str) -> Counter[str]:
-    """Return the number of atoms of each element in a formula without brackets."""
-    found: Counter[str] = Counter()
-    for element, number in re.findall(r"([A-Z][a-z]?)([0-9]*)", formula):
-        found[element] += int(number or 1)
-    return found
-
-
 def _counted(composition: Counter[str]) -> str:
     return " ".join(f"{element}{n}" for element, n in sorted(composition.items()))
 
 
-def _orbit(site: Site, rotations: NDArray[np.int32], translations: Vectors, cell: Vectors) -> Vectors:
+def _orbit(site: AtomSite, rotations: NDArray[np.int32], translations: FloatArray, cell: FloatArray) -> FloatArray:
     """Return the images of a site, each once: (n_images, 3) fractional, in [0, 1), in the order of the operations.
 
     `rotations` (n_operations, 3, 3) and `translations` (n_operations, 3) act on fractional coordinates, `cell` (3, 3)
@@ -496,7 +481,7 @@ def _problem(path: Path, item: dict[str, Any]) -> str:
     where = f"{path}: " + (".".join(str(part) for part in item["loc"]) or "seed")
     after = "then: activelearn check"
     if item["type"] == "extra_forbidden":
-        keys = [key for model in (Seed, SpaceGroup, UnitCell, Site, Checks) for key in model.model_fields]
+        keys = [key for model in (Seed, SpaceGroup, UnitCell, AtomSite, Checks) for key in model.model_fields]
         return f"{where}: unknown key - {nearest(str(item['loc'][-1]), keys)} - rename or remove it, {after}"
     if item["type"] == "missing":
         return f"{where}: missing - wanted as in any file of {shipped('seeds')} - add it, {after}"
@@ -511,7 +496,7 @@ def _read_file(path: Path) -> Atoms:
     from ase.io import read
 
     try:
-        found = read(path, index=-1)
+        found = read(path, index=-1, do_not_split_by_at_sign=True)
     except Exception as error:
         raise ConfigError(
             f"{path}: ASE cannot read it ({type(error).__name__}: {error}) - wanted a structure such as CIF, POSCAR or "

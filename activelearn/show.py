@@ -6,14 +6,20 @@ import contextlib
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from activelearn import loop
+from activelearn import final_models, learning, loop
 from activelearn.config import Condition
-from activelearn.errors import ActiveLearnError
-from activelearn.records import Counts, End, Iteration, Scoreboard
+from activelearn.errors import ActiveLearnError, typed
+from activelearn.records import Counts, End, Iteration, Result, Scoreboard
 from activelearn.status import StationProgress, progress
 from activelearn.store import Folder, Store, StudyStore
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _EVERY_S = 0.5
 
@@ -29,7 +35,7 @@ class Watcher:
         self.store = type(store)(store.folder)  # a reader of its own: nothing is shared with the thread that works
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
-        self._shown = {record.index for record in self._records()}
+        self._shown = {record.index for record in self.store.iterations()}
         self._began: dict[tuple[int, str], float] = {}
         self._said: dict[tuple[int, str], tuple[int, float]] = {}
         self._live: Any = None
@@ -59,7 +65,7 @@ class Watcher:
             self._look()
 
     def _look(self) -> None:
-        for record in self._records():
+        for record in self.store.iterations():
             if record.index not in self._shown:
                 self._shown.add(record.index)
                 self._print(iteration_line(record))
@@ -78,9 +84,6 @@ class Watcher:
                 self._said[key] = (p.done, now)
                 self._print(_progress_line(p, now - self._began[key], bar=False))
 
-    def _records(self) -> list[Iteration]:
-        return self.store.iterations() if isinstance(self.store, Store) else []
-
     def _print(self, line: str) -> None:
         if self._live is not None:
             self._live.console.print(line, highlight=False)
@@ -90,7 +93,7 @@ class Watcher:
 
 def _progress_line(p: StationProgress, seconds: float, *, bar: bool) -> str:
     drawn = f" {_bar(p.done, p.total)}" if bar else ""
-    where = "study" if p.station in {"glass", "benchmark"} else f"iteration {p.iteration}"
+    where = "study" if loop.STATIONS[p.station].phase == "study" else f"iteration {p.iteration}"
     return f"{where}  {p.station:<8}{drawn} {p.done}/{p.total}  {seconds:.0f} s"
 
 
@@ -114,49 +117,46 @@ def iteration_line(record: Iteration) -> str:
     rmse = record.ensemble.force_rmse
     if rmse is not None:
         parts.append(f"held-out force RMSE {rmse:.3f} eV/Å")
+    if record.ensemble.trained_in == record.index:
+        parts += learning.in_short(record.ensemble)
     seconds = "  ".join(f"{name} {s.wall:.0f} s" for name, s in record.seconds.items() if s.wall >= 0.5)
     return "; ".join(parts) + f"\n             {seconds}"
 
 
 def end_report(store: Store, end: End) -> None:
     """Print how a campaign ended, where the time went, and the next command."""
+    from activelearn import study
+
     records = store.iterations()
     seconds = [s for record in records for s in record.seconds.values()]
-    final = loop.seconds(store, "final", end.iteration)
-    wall = sum(s.wall for s in seconds) + final.wall
-    engine = sum(s.engine for s in seconds) + final.engine
+    seconds += [loop.seconds(store, station, end.iteration) for station in loop.LAST]
+    wall = sum(s.wall for s in seconds)
+    engine = sum(s.engine for s in seconds)
     print(end.message)
-    for place in study_places(store)[-1:]:
-        study_report(place)
+    for line in final_models.chosen(store, end.iteration).said:
+        print(line)
+    if (asked := study.of_campaign(store, store.latest_campaign())) is not None:
+        study_report(study.store_of(store, end.iteration, asked))  # of the models that are kept: not always the last
     print(f"{wall:.0f} s at the stations, {100 * engine / max(wall, 1e-9):.0f} % of it in the engines")
-    here, name = _short(store), store.latest_campaign().name
+    here, name = typed(_short(store)), store.latest_campaign().name
     print(f"next: activelearn status {here};  activelearn export {here} --to models-{name}")
 
 
-def study_places(store: Store) -> list[StudyStore]:
-    """Return the studies of the last iteration's models, in order."""
-    last = max(store.opened_iterations(), default=0)
-    return [StudyStore(path.parent) for path in sorted(store.folder.glob(f"study-{last:03d}*/study.yaml"))]
-
-
-def study_report(place: StudyStore) -> None:
+def study_report(store: StudyStore) -> None:
     """Print the glasses of a study with their stamps, what was measured of them, and where tables and figures are."""
     from activelearn import study
 
-    glasses, board = study.glasses_of(place), study.scoreboard_of(place)
-    for work in progress(place):
+    glasses, board = study.glasses_of(store), study.scoreboard_of(store)
+    for work in progress(store):
         if not work.is_sealed:
             print(f"at work: {work.station} {work.done}/{work.total}")
     for glass in glasses.glasses if glasses is not None else ():
         density = f"{glass.density_g_cm3:.2f} g/cm3" if glass.density_g_cm3 is not None else ""
         ended = "" if glass.ended == "finished" else f"  {glass.ended}"
         print(f"glass {glass.id}: {glass.formula}, {glass.n_atoms} atoms, {density}{ended}  [{glass.stamp}]")
+    here = _short(store)
     if board is not None:
-        for line in result_lines(board):
-            print(line)
-    here = _short(place)
-    if board is not None:
-        print(f"scoreboard: {here}/tables/scoreboard.md;  figures: {here}/figures/")
+        print(*result_lines(board), f"scoreboard: {here}/tables/scoreboard.md;  figures: {here}/figures/", sep="\n")
     elif glasses is not None:
         print(f"structures: {here}/glass/*.extxyz")
 
@@ -167,8 +167,7 @@ def result_lines(board: Scoreboard) -> list[str]:
     for result in board.results:
         if result.condition.keys() - {"potential", "x", "cooling_rate_K_per_ps", "porous", "crystal"}:
             continue  # pairs and temperatures are for the tables
-        what = result.condition.get("crystal", f"x = {result.condition['x']:g}" if "x" in result.condition else "")
-        row = lines.setdefault(f"{result.condition.get('potential', '')} {what}".strip(), [])
+        row = lines.setdefault(_measured(result), [])
         if result.value != 0.0:
             error = f" ± {result.uncertainty:.2g}" if result.uncertainty is not None else ""
             unit = "" if result.unit == "1" else f" {result.unit}"
@@ -176,13 +175,17 @@ def result_lines(board: Scoreboard) -> list[str]:
     return [f"{head}: {', '.join(row)}" for head, row in lines.items()] + [f"not measured: {p}" for p in board.problems]
 
 
-def _short(store: Folder) -> str:
-    from pathlib import Path
+def _measured(result: Result) -> str:
+    """Return what a number is of: potential, and crystal or glass; a porous glass is another one than the dense one."""
+    c = result.condition
+    what = str(c["crystal"]) if "crystal" in c else f"x = {c['x']:g}" if "x" in c else ""
+    rate = f" {c['cooling_rate_K_per_ps']:g} K/ps" if "cooling_rate_K_per_ps" in c else ""
+    return f"{c.get('potential', '')} {what}{rate}{' porous' if 'porous' in c else ''}".strip()
 
-    try:
-        return str(store.folder.relative_to(Path.cwd()))
-    except ValueError:
-        return str(store.folder)
+
+def _short(store: Folder) -> str:
+    here = Path.cwd()
+    return str(store.folder.relative_to(here) if store.folder.is_relative_to(here) else store.folder)
 
 
 #: Headings of the columns of `status`; all fit into 80 characters.
@@ -200,17 +203,33 @@ _COLUMNS = (
     "wall s",
     "engine",
 )
+#: Classes of frames whose shares are shown.
+_CLASSES = ("accurate", "candidate", "failed")
+
+
+def console_of(width: int = 100, **how: Any) -> Console:  # noqa: ANN401 - of a Console
+    """Return where tables are printed; a pipe has no width, and gets one."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else width, **how)
+
+
+def _table(title: str, texts: dict[str, int | None], numbers: Sequence[str]) -> Table:
+    """Return an empty table: columns of text with their largest widths, columns of numbers."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name, width in texts.items():
+        table.add_column(name, no_wrap=True, max_width=width)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def status_table(found: dict[str, Any]) -> None:
     """Print what :func:`activelearn.status.as_dict` found as a table of 80 columns."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-    table = Table(title=f"{found['name']}  ({found['state']})", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for name in _COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
+    console = console_of()
+    table = _table(f"{found['name']}  ({found['state']})", {}, _COLUMNS)
     for row in found["iterations"]:
         table.add_row(*_status_row(row))
     console.print(table)
@@ -238,9 +257,15 @@ def _closing_lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"submitted to {found['submitted_to']}")
     stops = [found["stopped"], *(study["stopped"] for study in found["studies"])]
     lines += [f"STOPPED: {stop}" for stop in stops if stop]
-    if found["message"] and not found["converged"]:  # else the last line above has said it
+    if found["message"] and not found["converged"]:
         lines.append(found["message"])
-    return lines
+    elif found["accuracy"]:  # and the verdict itself stands above
+        accuracy = found["accuracy"]
+        lines += [
+            f"ensemble of the pass of iteration {accuracy['iteration']}: {accuracy['said']}",
+            *accuracy["warnings"],
+        ]
+    return lines + (found["final"]["said"] if found["final"] else [])
 
 
 def _notes(row: dict[str, Any]) -> list[str]:
@@ -250,25 +275,21 @@ def _notes(row: dict[str, Any]) -> list[str]:
         *(f"initial trajectory {name}: {ended}" for name, ended in row["initial_failed"].items()),
         *(f"{n} refused: {reason}" for reason, n in row["refused"].items()),
         *row["resumed"],
+        *row["problems"],
     ]
 
 
-def matrix_table(console: Any, iterations: list[dict[str, Any]]) -> None:  # noqa: ANN401 - rich is imported late
+def matrix_table(console: Console, iterations: list[dict[str, Any]]) -> None:
     """Print the coverage matrix of the last pass: stage x temperature x pressure or strain, in 80 columns."""
-    from rich.table import Table
-
     passes = [row for row in iterations if row["cells"]]
     if not passes:
         return
-    title = f"coverage, iteration {passes[-1]['index']}"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("stage", no_wrap=True, max_width=16)
-    table.add_column("condition", no_wrap=True)
-    for name in ("walks", "frames", "accur.", "cand.", "failed", "out", "along"):
-        table.add_column(name, justify="left" if name == "along" else "right", no_wrap=True)
+    numbers = ("walks", "frames", "accur.", "cand.", "failed", "out")
+    table = _table(f"coverage, iteration {passes[-1]['index']}", {"stage": 16, "condition": None}, numbers)
+    table.add_column("along", no_wrap=True)
     for cell in passes[-1]["cells"]:
         counts = Counts.model_validate(cell["counts"])
-        shares = [f"{100 * counts.share(kind):.1f}%" for kind in ("accurate", "candidate", "failed")]
+        shares = [f"{100 * counts.share(kind):.1f}%" for kind in _CLASSES]
         shown = shares if counts.in_region else ["-", "-", "-"]
         condition = str(Condition(**{name: cell[name] for name in Condition._fields}))
         along = "".join(_worst(Counts.model_validate(part)) for part in cell["along"])
@@ -280,7 +301,7 @@ def matrix_table(console: Any, iterations: list[dict[str, Any]]) -> None:  # noq
 
 def _worst(counts: Counts) -> str:
     """Return the letter of the largest class."""
-    found = {name[0]: getattr(counts, name) for name in ("accurate", "candidate", "failed", "out_of_region")}
+    found = {name[0]: getattr(counts, name) for name in (*_CLASSES, "out_of_region")}
     return max(found, key=lambda letter: found[letter]) if counts.walked else "-"
 
 
@@ -308,18 +329,13 @@ _HELD_OUT = (
 )
 
 
-def held_out_table(console: Any, iterations: list[dict[str, Any]]) -> None:  # noqa: ANN401 - rich is imported late
+def held_out_table(console: Console, iterations: list[dict[str, Any]]) -> None:
     """Print the held-out errors of the last ensemble, in all and by composition: a table of 80 columns."""
-    from rich.table import Table
-
     if not iterations or iterations[-1]["held_out"] is None:
         return
     last = iterations[-1]
-    title = f"held-out errors, models of iteration {last['trained_in']}"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("cell", no_wrap=True, max_width=20)
-    for heading, _, _ in _HELD_OUT:
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = [heading for heading, _, _ in _HELD_OUT]
+    table = _table(f"held-out errors, models of iteration {last['trained_in']}", {"cell": 20}, headings)
     by_composition = last["held_out_by_composition"] if len(last["held_out_by_composition"]) > 1 else {}
     for cell, errors in [*by_composition.items(), ("all", last["held_out"])]:
         table.add_row(cell, *("-" if errors[name] is None else format(errors[name], how) for _, name, how in _HELD_OUT))
@@ -329,20 +345,14 @@ def held_out_table(console: Any, iterations: list[dict[str, Any]]) -> None:  # n
 
 def _status_row(row: dict[str, Any]) -> list[str]:
     counts = row["counts"] or {}
-    in_region = sum(counts.get(kind, 0) for kind in ("accurate", "candidate", "failed"))
-
-    def share(kind: str) -> str:
-        return f"{100 * counts[kind] / in_region:.1f}%" if in_region else "-"
-
+    in_region = sum(counts.get(kind, 0) for kind in _CLASSES)
     wall = sum(s["wall"] for s in row["seconds"].values())
     engine = sum(s["engine"] for s in row["seconds"].values())
     rmse = row["held_out_force_rmse_eV_per_A"]
     return [
         str(row["index"]),
         str(counts.get("walked", "-")),
-        share("accurate"),
-        share("candidate"),
-        share("failed"),
+        *(f"{100 * counts[kind] / in_region:.1f}%" if in_region else "-" for kind in _CLASSES),
         str(counts.get("out_of_region", "-")),
         str(row["labelled"]),
         str(sum(row["refused"].values())),

@@ -32,7 +32,8 @@ def crystal(system: System, min_height_A: float) -> Frames:
 
 def unit_cell(system: System) -> Frames:
     """Return the cell of a seed or a file as one frame."""
-    assert system.seed is not None  # packings are made by the prepare station
+    if system.seed is None:
+        raise ValueError(f"system {system.name} has no cell: a packing is made by the prepare station")
     if system.sha256 is not None:
         _want_unchanged(system)
     return _read(system.seed, system.sha256)
@@ -67,6 +68,15 @@ def right_handed(frame: Frames) -> Frames:
     if np.linalg.det(frame.cell[0]) < 0.0:
         frame = replace(frame, cell=frame.cell[:, [1, 0, 2]])
     return frame
+
+
+def is_fit(frame: Frames, min_height_A: float) -> bool:
+    """Return whether molecular dynamics may start from one frame of a data set.
+
+    Isolated atoms and dimers are no starts, nor are cells with a perpendicular height below `min_height_A` (Å).
+    """
+    is_matter = frame.n_atoms > 2 and all(frame.pbc)
+    return is_matter and float(seeds.heights(frame.cell[0]).min()) >= min_height_A
 
 
 def factors_for_atoms(cell: FloatArray, n_cell: int, n_atoms: int, min_height_A: float) -> tuple[int, int, int]:

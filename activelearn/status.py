@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from activelearn import loop, select, study
-from activelearn.records import Errors, Iteration
+from activelearn import final_models, learning, loop, select, study
+from activelearn.ending import verdict
+from activelearn.records import End, Errors, Iteration
 from activelearn.store import Folder, Store, StudyStore
-from activelearn.store.study import ONCE
-from activelearn.tasks import Station
 
 
 @dataclass(frozen=True)
@@ -26,27 +24,18 @@ class StationProgress:
 
 def progress(store: Folder) -> list[StationProgress]:
     """Return the stations of the iteration at work (or of the study), as far as they have a plan."""
-    if not isinstance(store, Store):
-        return _progress(store, ONCE, loop.STUDY)
-    opened = store.opened_iterations()
-    if not opened:
-        return []
-    last = opened[-1]
-    found = _progress(store, last, (*loop.step_of(store, last).stations, *loop.LAST))
-    places = [StudyStore(path.parent) for path in store.folder.glob(f"study-{last:03d}*/study.yaml")]
-    return found + [one for place in places for one in _progress(place, ONCE, loop.STUDY)]
-
-
-def _progress(store: Folder, iteration: int, stations: Sequence[Station]) -> list[StationProgress]:
-    found = []
-    for station in stations:
-        plan = store.plan(station.name, iteration)
-        if plan is None or not plan.tasks:
-            continue
-        sealed = store.is_sealed(station.name, iteration)
-        done = len(plan.tasks) - (0 if sealed else len(store.pending(plan)))
-        found.append(StationProgress(iteration, station.name, done, len(plan.tasks), sealed))
-    return found
+    return [
+        StationProgress(
+            iteration,
+            station.name,
+            done=len(plan.tasks) - len(folder.pending(plan, by=station.published)),
+            total=len(plan.tasks),
+            is_sealed=folder.is_sealed(station.name, iteration),
+        )
+        for folder, iteration in store.at_work()
+        for station in loop.STATIONS.values()
+        if (plan := folder.find_plan(station.name, iteration)) is not None and plan.tasks
+    ]
 
 
 def as_dict(store: Store) -> dict[str, Any]:
@@ -55,35 +44,50 @@ def as_dict(store: Store) -> dict[str, Any]:
     Per iteration: counts, held-out errors (mean over the members; in all and by composition), seconds per station split
     into engine time and everything else, size and sha256 of the data set.
     """
-    end = loop.verdict(store)
-    step = loop.next_step(store)
+    end = verdict(store)
+    phase = loop.next_phase(store)
     campaign = store.latest_campaign()
     return {
         "name": campaign.name,
         "folder": str(store.folder),
         "campaign_sha256": campaign.sha256,
-        "state": "ended" if step is None else {"loop": "open", "final": "final models", "study": "study"}[step.part],
+        "state": "ended" if phase is None else {"loop": "open", "final": "final models", "study": "study"}[phase.name],
         "converged": end.converged if end is not None else None,
         "message": end.message if end is not None else None,
         "submitted_to": (submission := store.submissions.current()) and submission.launchpad,
         "stopped": store.submissions.stop_message(),
-        "next": None if step is None else {"iteration": step.iteration, "part": step.part},
-        "at_work": [vars(p) for p in progress(store)] if step is not None else [],
-        "studies": [study_as_dict(StudyStore(path.parent)) for path in sorted(store.folder.glob("study-*/study.yaml"))],
+        "next": None if phase is None else {"iteration": phase.iteration, "part": phase.name},
+        "at_work": [vars(p) for p in progress(store)] if phase is not None else [],
+        "studies": [study_as_dict(store) for store in store.studies()],
+        "accuracy": _accuracy(store),
         "calibration": None if (found := select.summary(store)) is None else found._asdict(),
+        "final": _final(store, end),
         "iterations": [_iteration(record) for record in store.iterations()],
     }
 
 
-def study_as_dict(place: StudyStore) -> dict[str, Any]:
-    """Return the state of a study as JSON-able data: its glasses, its results, what could not be measured."""
-    glasses, board = study.glasses_of(place), study.scoreboard_of(place)
+def _final(store: Store, end: End | None) -> dict[str, Any] | None:
+    """Return which models the campaign hands on, and why; None before the final station is sealed."""
+    if end is None or not store.is_sealed("final", end.iteration):
+        return None
+    found = final_models.chosen(store, end.iteration)
     return {
-        "name": place.study.name,
-        "folder": str(place.folder),
-        "state": "ended" if study.is_done(place, place.study) else "open",
-        "stopped": place.submissions.stop_message(),
-        "at_work": [vars(p) for p in progress(place) if not p.is_sealed],
+        "kept": "trained" if found.is_trained_anew and not found.is_of_loop else "loop",
+        "is_worse": found.is_worse,
+        "said": list(found.said),
+        "held_out": _dump(learning.mean_errors(found.ensemble.members)),
+    }
+
+
+def study_as_dict(store: StudyStore) -> dict[str, Any]:
+    """Return the state of a study as JSON-able data: its glasses, its results, what could not be measured."""
+    glasses, board = study.glasses_of(store), study.scoreboard_of(store)
+    return {
+        "name": store.study.name,
+        "folder": str(store.folder),
+        "state": "ended" if study.is_done(store, store.study) else "open",
+        "stopped": store.submissions.stop_message(),
+        "at_work": [vars(p) for p in progress(store) if not p.is_sealed],
         "glasses": [{**glass.model_dump(), "stamp": glass.stamp} for glass in glasses.glasses] if glasses else [],
         "results": [result.model_dump() for result in board.results] if board is not None else [],
         "problems": list(board.problems) if board is not None else [],
@@ -94,18 +98,17 @@ def _iteration(record: Iteration) -> dict[str, Any]:
     selection, labelling, ensemble = record.selection, record.labelling, record.ensemble
     counts = None
     if selection is not None:
-        found = selection.counts
         counts = {
-            **found.model_dump(),
-            "candidate_share": found.share("candidate"),
-            "failed_share": found.share("failed"),
+            **selection.counts.model_dump(),
+            "candidate_share": selection.counts.share("candidate"),
+            "failed_share": selection.counts.share("failed"),
             "chosen": selection.chosen,
             "mined": selection.mined,
             "audited": selection.audited,
             "rescued": selection.rescued,
             "passed_over": selection.passed_over,
         }
-    held_out = [member.held_out for member in ensemble.members if member.held_out is not None]
+    held_out = ensemble.held_out
     return {
         "index": record.index,
         "stages": list(selection.stages) if selection is not None else [],
@@ -126,14 +129,15 @@ def _iteration(record: Iteration) -> dict[str, Any]:
         "labels_adopted": labelling.labels_adopted,
         "labels_reused": labelling.labels_reused,
         "held_out_force_rmse_eV_per_A": ensemble.force_rmse,
-        "held_out_energy_rmse_meV_per_atom": _mean([found.energy_rmse_meV_per_atom for found in held_out]),
-        "held_out_frames": held_out[0].n_frames if held_out else 0,
-        "held_out": _dump(Errors.mean(held_out)),
+        "held_out_energy_rmse_meV_per_atom": held_out.energy_rmse_meV_per_atom if held_out else None,
+        "held_out_frames": held_out.n_frames if held_out else 0,
+        "held_out": _dump(held_out),
         "held_out_by_composition": {
             formula: _dump(Errors.mean([member.by_composition[formula] for member in ensemble.members]))
             for formula in ensemble.members[0].by_composition
         },
         "trained_in": ensemble.trained_in,
+        "problems": learning.problems_of(ensemble) if ensemble.trained_in == record.index else [],
         "resumed": list(ensemble.resumed) if ensemble.trained_in == record.index else [],
         "seconds": {
             name: {
@@ -150,9 +154,24 @@ def _iteration(record: Iteration) -> dict[str, Any]:
     }
 
 
+def _accuracy(store: Store) -> dict[str, Any] | None:
+    """Return what is known of the true force errors of the ensemble of the last pass, with its words; eV/Å."""
+    records = store.iterations()
+    last = max((record.index for record in records if record.selection is not None), default=0)
+    found = select.accuracy_of(records, store.campaign(last).select) if records else None
+    if found is None:
+        return None
+    return {
+        "iteration": last,
+        "held_out_p99": found.held_out_p99,
+        "audited": found.n_audited,
+        "false_accepts": found.n_false,
+        "false_accept_interval": found.interval,
+        "max_error": found.max_error,
+        "said": found.said,
+        "warnings": list(found.warnings),
+    }
+
+
 def _dump(found: Errors | None) -> dict[str, Any] | None:
     return None if found is None else found.model_dump()
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from activelearn import glass, report
+from activelearn import final_models, glass, report, select
 from activelearn.benchmark import station as benchmark
 from activelearn.config import Campaign, DeePMDModels, Machine, Potential, Study, with_cited
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
-from activelearn.errors import ConfigError, StoreError
+from activelearn.errors import ConfigError, StoreError, typed
 from activelearn.frames import pack
-from activelearn.records import Ensemble, Glasses, Scoreboard
+from activelearn.records import Glasses, Scoreboard
 from activelearn.store import Store, StudyStore, read_npz
 from activelearn.store.files import RESTORE, file_sha256, publish_json, publish_npz, read_json
 from activelearn.store.study import BENCHMARK, GLASS, ONCE
@@ -36,7 +37,7 @@ def potential_of(store: Store, *, models: Path | None = None) -> Potential:
     store
         The campaign.
     models
-        Folder that the models are named by; null: their absolute place.
+        Folder that the models are named by; null: their absolute path.
 
     Raises
     ------
@@ -48,18 +49,18 @@ def potential_of(store: Store, *, models: Path | None = None) -> Potential:
     if not store.is_sealed("final", last):
         raise ConfigError(
             f"{store.folder}: has no final models yet - wanted a campaign that has ended - see: activelearn status "
-            f"{store.folder}"
+            f"{typed(store.folder)}"
         )
-    ensemble, campaign = store.result("final", last, Ensemble), store.campaign(last)
+    ensemble, campaign = final_models.chosen(store, last).ensemble, store.campaign(last)
     files = [member.compressed or member.model for member in ensemble.members]
     sums = [member.compressed_sha256 or member.sha256 for member in ensemble.members]
-    place = models if models is not None else store.folder
+    where = models if models is not None else store.folder
     return Potential(
         name=campaign.name,
         deepmd=DeePMDModels(
-            models=tuple(str(place / file) for file in files),
+            models=tuple(str(where / file) for file in files),
             sha256=tuple(sums),
-            window=(campaign.select.f_lo, campaign.select.f_hi),
+            window=select.last_window(campaign, store),
         ),
         functional=campaign.label.reference.functional,
         includes_dispersion=campaign.label.reference.labels_include_dispersion,
@@ -89,25 +90,22 @@ def planned(campaign: Campaign, potential: Potential) -> Study:
     return with_cited(study)
 
 
-def place_of(store: Store, iteration: int, study: Study) -> StudyStore:
+def store_of(store: Store, iteration: int, study: Study) -> StudyStore:
     """Return the folder of the study of an iteration's final models; another study of the same models has another."""
-    n = 1
-    while True:
-        place = StudyStore(store.folder / (f"study-{iteration:03d}" + (f"-{n}" if n > 1 else "")))
-        if not place.study_file.is_file() or place.is_of(study):
-            return place
-        n += 1
+    names = (f"study-{iteration:03d}" + (f"-{n}" if n > 1 else "") for n in count(1))
+    stores = (StudyStore(store.folder / name) for name in names)
+    return next(one for one in stores if not one.is_begun() or one.is_of(study))
 
 
 # --- carrying out -----------------------------------------------------------------------------------------------------
 
 
-def is_done(place: StudyStore, study: Study) -> bool:
+def is_done(store: StudyStore, study: Study) -> bool:
     """Return whether everything of a study is sealed."""
-    return place.study_file.is_file() and all(place.is_sealed(station.name, ONCE) for station in stations(study))
+    return store.study_file.is_file() and all(store.is_sealed(station.name, ONCE) for station in stations(study))
 
 
-def begin(place: StudyStore, study: Study, machine: Machine, campaign: Store | None = None) -> None:
+def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | None = None) -> None:
     """Start a study: its potentials are asked who they are, so a missing package is found before any job.
 
     Raises
@@ -117,25 +115,25 @@ def begin(place: StudyStore, study: Study, machine: Machine, campaign: Store | N
     StoreError
         A frozen model is damaged: an engine might not notice.
     """
-    StudyStore.create(place.folder, study)
-    for potential in place.study.potentials:
+    StudyStore.create(store.folder, study)
+    for potential in store.study.potentials:
         _want_whole_models(potential)
-    slot = Slot(machine, place.folder / "scratch")
+    slot = Slot(machine, store.logs())
     found: dict[str, Any] = {
         potential.name: reference.fingerprint(potential.statics(machine.python), slot)
-        for potential in place.study.potentials
+        for potential in store.study.potentials
     }
-    file = place.folder / "potentials.json"
+    file = store.folder / "potentials.json"
     publish_json(file, found)
     changed = [name for name, identity in read_json(file).items() if found.get(name) != identity]
     if changed:
         raise ConfigError(
-            f"{place.folder}: {', '.join(changed)} is not what this study began with (see potentials.json) - wanted "
+            f"{store.folder}: {', '.join(changed)} is not what this study began with (see potentials.json) - wanted "
             "the same version and weights for all its numbers - install them again, or choose another --folder"
         )
     parts = campaign.held_out(campaign.opened_iterations()[-1]) if campaign is not None else []
-    if parts and not (place.folder / "held-out.npz").is_file():
-        publish_npz(place.folder / "held-out.npz", pack(parts), {})
+    if parts and not (store.folder / "held-out.npz").is_file():
+        publish_npz(store.folder / "held-out.npz", pack(parts), {})
 
 
 def _want_whole_models(potential: Potential) -> None:
@@ -149,20 +147,20 @@ def _want_whole_models(potential: Potential) -> None:
             )
 
 
-def glasses_of(place: StudyStore) -> Glasses | None:
+def glasses_of(store: StudyStore) -> Glasses | None:
     """Return the glasses of a study, if they are sealed."""
-    return place.result(GLASS, ONCE, Glasses) if place.is_sealed(GLASS, ONCE) else None
+    return store.find_result(GLASS, ONCE, Glasses)
 
 
-def scoreboard_of(place: StudyStore) -> Scoreboard | None:
+def scoreboard_of(store: StudyStore) -> Scoreboard | None:
     """Return the scoreboard of a study, if it is sealed."""
-    return place.result(BENCHMARK, ONCE, Scoreboard) if place.is_sealed(BENCHMARK, ONCE) else None
+    return store.find_result(BENCHMARK, ONCE, Scoreboard)
 
 
-def write_report(place: StudyStore) -> list[Path]:
+def write_report(store: StudyStore) -> list[Path]:
     """Write tables and figures of a sealed study; they are drawn anew each time and may be deleted."""
-    board = scoreboard_of(place)
+    board = scoreboard_of(store)
     if board is None:
         return []
-    tables = report.write_tables(board, place.folder / "tables")
-    return tables + report.write_figures(board, read_npz(benchmark.curves_file(place))[0], place.folder / "figures")
+    tables = report.write_tables(board, store.folder / "tables")
+    return tables + report.write_figures(board, read_npz(benchmark.curves_file(store))[0], store.folder / "figures")

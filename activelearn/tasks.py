@@ -13,27 +13,33 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from activelearn.config import Machine
+from activelearn.engines import process
 from activelearn.engines.process import Slot, check_stop, is_stopping
-from activelearn.errors import EngineError, TaskFailed
+from activelearn.errors import ActiveLearnError, EngineError, FolderHeld, Interrupted, TaskFailed, typed
 from activelearn.records import Plan, Record, Task
-from activelearn.store import Claim, Folder, disk_errors
+from activelearn.store import Claim, Folder, Lease, disk_errors
 from activelearn.store.files import HOST
+from activelearn.store.folder import Published
 from activelearn.store.locks import HEARTBEAT_S
 
 log = logging.getLogger(__name__)
 #: Identity of this process in the count of attempts: a new run starts to count anew.
-SESSION: Final = f"{os.getpid()}-{time.time():.6f}"
-#: Stations whose tasks may be refused, with the user's recorded consent, when infrastructure keeps killing them.
-REFUSABLE: Final = ("explore", "label")
+RUN_ID: Final = f"{os.getpid()}-{time.time():.6f}"
 #: So many infrastructure failures in a row and no success: the node is at fault, not the tasks.
 BAD_NODE: Final = 3
 _WAIT_FOR_OTHERS_S: Final = 1.0
+#: So often the main thread wakes up, where Python runs the handlers of signals.
+_SIGNALS_S: Final = 0.2
+#: The phases of a campaign: an iteration, the final models, glasses and benchmarks of them.
+PhaseName = Literal["loop", "final", "study"]
+#: What carries out a task and publishes its product; its last argument is where it runs.
+Run = Callable[[Task, Any, int, Slot], None]
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,15 @@ class Attempts:
 
     Parameters
     ----------
-    session
-        Failures of this session count: of this process, or of a submission to a LaunchPad.
+    run_id
+        Failures of this run count: of this process, or of a submission to a LaunchPad.
     elsewhere
         A failed task is left pending, for a worker on another node if there is one. Default: tried again here.
     avoid_host
-        Leave alone what has failed on this node in this session.
+        Leave alone what has failed on this node in this run.
     """
 
-    session: str = field(default_factory=lambda: SESSION)
+    run_id: str = field(default_factory=lambda: RUN_ID)
     elsewhere: bool = False
     avoid_host: bool = False
 
@@ -66,21 +72,64 @@ class Station:
     plan
         ``(settings, store, iteration) -> tasks``: pure, all tasks, in a fixed order; settings: the Campaign or Study.
     run
-        ``(task, store, iteration, slot)``: carries out one task and publishes its product.
+        ``(task, store, iteration, slot)``: carries out one task and publishes its product. None: the station has no
+        tasks, for it needs no engine.
     gather
         ``(settings, store, iteration) -> record``: reads the products, publishes what belongs to the result, and
         returns the record that is sealed.
+    phase
+        The phase of a campaign that it belongs to.
+    published
+        Where the product of a task stands: a file of the station's folder, or an entry of the label ledger.
+    is_refusable
+        Whether tasks that infrastructure keeps killing may be refused, with the user's recorded consent.
+    runs_models
+        Whether tasks run the models: their engines are deepmd-kit and LAMMPS.
     """
 
     name: str
     plan: Callable[[Any, Any, int], list[Task]]  # (Campaign, Store, int) or (Study, StudyStore, int)
-    run: Callable[[Task, Any, int, Slot], None]
+    run: Run | None
     gather: Callable[[Any, Any, int], Record]
+    phase: PhaseName = "loop"
+    published: Published = "file"
+    is_refusable: bool = False
+    runs_models: bool = False
+
+
+@contextmanager
+def driving(place: Folder, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lease of a folder; engines end on SIGINT, SIGTERM and with the block.
+
+    Raises
+    ------
+    FolderHeld
+        Another run holds the folder (unless we `wait`), or has taken it over.
+    Interrupted
+        A signal came.
+    """
+    process.allow_engines()
+    with Lease(place.folder, wait=wait, on_lost=process.stop_engines) as lease:  # noqa: SIM117 - signals inside
+        with process.stopping_on_signals() as caught:
+            try:
+                place.settle()
+                yield
+            except ActiveLearnError:
+                if lease.is_lost:
+                    raise FolderHeld(
+                        f"{place.folder}: was taken over by another run while this process was frozen - wanted one "
+                        f"driver a folder - see how it goes on: activelearn status {typed(place.folder)}"
+                    ) from None
+                if not caught:
+                    raise
+                raise Interrupted(caught[0]) from None
+            finally:
+                process.close_sessions()
 
 
 def frozen_plan(station: Station, store: Folder, iteration: int, machine: Machine) -> Plan:
     """Return the plan of a station, freezing it if nobody has."""
-    plan = store.plan(station.name, iteration)
+    plan = store.find_plan(station.name, iteration)
     if plan is None:
         tasks = station.plan(store.settings(iteration), store, iteration)
         plan = store.freeze_plan(station.name, iteration, tasks, machine.n_chunks(station.name))
@@ -111,31 +160,43 @@ def carry_out(
     if store.is_sealed(station.name, iteration):
         return
     plan = frozen_plan(station, store, iteration, machine)
-    tasks = plan.tasks if chunk is None else plan.chunk(chunk)
+    if station.run is None:
+        return
+    work = _Work(station, station.run, store, iteration, machine.at(station.name), attempts or Attempts())
     try:
-        _work_off(station, store, plan, tasks, machine.at(station.name), attempts or Attempts())
+        _work_off(work, plan, plan.tasks if chunk is None else plan.chunk(chunk))
     finally:
-        store.end_segment()
+        store.end_journal()
 
 
-def _work_off(
-    station: Station, store: Folder, plan: Plan, tasks: tuple[Task, ...], machine: Machine, attempts: Attempts
-) -> None:
+def _work_off(work: _Work, plan: Plan, tasks: tuple[Task, ...]) -> None:
     """Run rounds over what is pending until nothing is: tasks that others have claimed are waited for."""
-    work = _Work(station, store, plan.iteration, machine, attempts)
+    station, store, machine = work.station, work.store, work.machine
     work.leave_what_failed()
-    while pending := [task for task in store.pending(plan, tasks) if task.id not in work.left]:
+    while pending := [task for task in store.pending(plan, tasks, by=station.published) if task.id not in work.left]:
         check_stop()
         done = work.done
         work.claimed_by_others = 0
         work.queue.extend(pending)
         n_slots = min(machine.n_slots, len(pending))
         with ThreadPoolExecutor(n_slots, thread_name_prefix=station.name) as pool:
-            slots = [Slot(machine, store.folder / "scratch", index) for index in range(n_slots)]
-            for future in [pool.submit(work.serve, slot) for slot in slots]:
-                future.result()
+            logs = store.logs()
+            slots = [Slot(machine, logs, index) for index in range(n_slots)]
+            _wait_for([pool.submit(work.serve, slot) for slot in slots])
         if work.claimed_by_others and work.done == done:
             time.sleep(_WAIT_FOR_OTHERS_S)
+
+
+def _wait_for(slots: list[Future[None]]) -> None:
+    """Wait until all slots are done; raise the error of the first that has one.
+
+    Not ``result()`` alone: a lock without a time limit sleeps through a signal that another thread was given, or that
+    came just before it, and a SIGTERM would wait for the end of a training.
+    """
+    while wait(slots, timeout=_SIGNALS_S).not_done:
+        pass
+    for slot in slots:
+        slot.result()
 
 
 @contextmanager
@@ -172,6 +233,7 @@ class _Work:
     """The queue that the slots of one chunk share."""
 
     station: Station
+    run: Run
     store: Folder
     iteration: int
     machine: Machine
@@ -188,7 +250,7 @@ class _Work:
         """Leave to others (or to the gather's verdict) what has failed too often, and here if they asked for it."""
         if not self.attempts.elsewhere:
             return
-        failed = self.store.failures_of(self.station.name, self.iteration, self.attempts.session)
+        failed = self.store.failures_of(self.station.name, self.iteration, self.attempts.run_id)
         for task, failures in failed.items():
             is_here = self.attempts.avoid_host and any(failure["host"] == HOST for failure in failures)
             if is_here or len(failures) >= self.machine.max_attempts:
@@ -215,11 +277,11 @@ class _Work:
             self.claimed_by_others += 1
             return
         with _held(claim):
-            if self.store.is_published(self.station.name, self.iteration, task, look_again=True):
+            if self.store.is_published(self.station.name, self.iteration, task, by=self.station.published):
                 return
             try:
                 with disk_errors(self.store.folder):  # an engine's input that cannot be written, too
-                    self.station.run(task, self.store, self.iteration, slot)
+                    self.run(task, self.store, self.iteration, slot)
                 with self.lock:
                     self.done, self.in_a_row = self.done + 1, 0
             except EngineError as error:
@@ -228,7 +290,7 @@ class _Work:
     def _retry(self, task: Task, error: EngineError) -> None:
         check_stop()
         name, most = self.station.name, self.machine.max_attempts
-        n_failures = self.store.record_failure(name, self.iteration, task, self.attempts.session, str(error))
+        n_failures = self.store.record_failure(name, self.iteration, task, self.attempts.run_id, str(error))
         log.warning("%s %s failed (attempt %d of %d): %s", name, task.id, n_failures, most, error)
         if n_failures >= most and refuse(self.station, self.store, self.iteration, task, n_failures):
             return
@@ -258,7 +320,7 @@ class _Work:
 
 def refuse(station: Station, store: Folder, iteration: int, task: Task, n_failures: int) -> bool:
     """Give up a task that infrastructure keeps killing, if the user consented; return whether."""
-    if station.name not in REFUSABLE or not store.consent.note(f"{iteration:03d}-{station.name}-{task.id}"):
+    if not station.is_refusable or not store.consent.note(f"{iteration:03d}-{station.name}-{task.id}"):
         return False
     meta = {"refused": f"infrastructure failed {n_failures} times", "started": 0.0, "finished": 0.0}
     store.publish_product(station.name, iteration, task.id, {}, meta)

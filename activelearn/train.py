@@ -14,11 +14,9 @@ an undisturbed run.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -28,12 +26,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from activelearn import final_models, geometry, learning, prediction, trees
 from activelearn.config import Campaign
 from activelearn.engines import checkpoints, deepmd
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
-from activelearn.frames import Frames, write_deepmd
-from activelearn.records import Ensemble, Errors, Labelling, Member, Selection, Task
+from activelearn.frames import write_deepmd
+from activelearn.records import Ensemble, Labelling, Member, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import unique_suffix
 from activelearn.tasks import Station
@@ -50,70 +49,26 @@ _BOUND: Final = "largest_loss.json"
 _writing: Final = threading.Lock()
 
 
-def errors(predicted: Sequence[Frames], reference: Sequence[Frames]) -> Errors | None:
-    """Return the errors of predictions against labels, or None without frames.
-
-    Energies and virials per atom (meV/atom), forces per component (eV/Å); percentiles are those of the length of the
-    error vector of each atom.
-    """
-    if not reference:
-        return None
-    e, f, v = [], [], []
-    for p, r in zip(predicted, reference, strict=True):
-        assert p.energy is not None
-        assert r.energy is not None
-        assert p.forces is not None
-        assert r.forces is not None
-        e.append((p.energy - r.energy) / r.n_atoms * 1000.0)
-        f.append((p.forces - r.forces).reshape(-1, 3))
-        if p.virial is not None and r.virial is not None:
-            v.append((p.virial - r.virial).ravel() / r.n_atoms * 1000.0)
-    de, df = np.concatenate(e), np.concatenate(f)
-    dv = np.concatenate(v) if v else None
-    p95, p99 = np.percentile(np.linalg.norm(df, axis=1), (95.0, 99.0)).tolist()
-    return Errors(
-        n_frames=len(de),
-        energy_rmse_meV_per_atom=float(np.sqrt((de**2).mean())),
-        energy_mae_meV_per_atom=float(np.abs(de).mean()),
-        force_rmse=float(np.sqrt((df**2).mean())),
-        force_mae=float(np.abs(df).mean()),
-        force_p95=p95,
-        force_p99=p99,
-        virial_rmse_meV_per_atom=None if dv is None else float(np.sqrt((dv**2).mean())),
-        virial_mae_meV_per_atom=None if dv is None else float(np.abs(dv).mean()),
-    )
-
-
-def errors_by_composition(predicted: Sequence[Frames], reference: Sequence[Frames]) -> dict[str, Errors]:
-    """Return :func:`errors` by formula of the cell, sorted."""
-    found = {}
-    for formula in sorted({part.formula for part in reference}):
-        chosen = [k for k, part in enumerate(reference) if part.formula == formula]
-        of_formula = errors([predicted[k] for k in chosen], [reference[k] for k in chosen])
-        assert of_formula is not None
-        found[formula] = of_formula
-    return found
-
-
-def _new_frames(store: Store, iteration: int, trained_in: int) -> int:
-    """Return how many training frames came since the ensemble of `trained_in` was trained."""
-    before = store.result("label", trained_in, Labelling).dataset_frames
-    return store.result("label", iteration, Labelling).dataset_frames - before
-
-
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """One task per member, or none if there is too little to learn: then the last ensemble is passed on."""
     if iteration == 0:
         _want_data(store)
         return _member_tasks(campaign, store, iteration, n_steps=campaign.train.n_steps, last=None)
     last = store.result("train", iteration - 1, Ensemble)
-    is_explored = store.is_sealed("select", iteration)  # else the iteration made initial data of added systems
-    selection = store.result("select", iteration, Selection) if is_explored else None
+    selection = store.find_result("select", iteration, Selection)  # None: initial data of added systems were made
     is_rescue = selection is not None and selection.is_rescue
-    new = _new_frames(store, iteration, last.trained_in)
-    if new == 0 or (selection is not None and selection.is_converged):
+    now, before = (store.result("label", i, Labelling).dataset_frames for i in (iteration, last.trained_in))
+    new = now - before  # since that ensemble was trained
+    if selection is not None and selection.learnt_nothing:  # it stopped here: only other settings are tried anew
+        is_changed = new > 0 or store.campaign(last.trained_in).train != campaign.train
+        n_steps = campaign.train.n_steps
+        return _member_tasks(campaign, store, iteration, n_steps=n_steps, last=None) if is_changed else []
+    # The shares are low enough and the errors are not: what little there is is learnt, and other settings are tried.
+    is_inaccurate = selection is not None and selection.is_inaccurate
+    has_other_settings = is_inaccurate and store.campaign(last.trained_in).train != campaign.train
+    if (new == 0 and not has_other_settings) or (selection is not None and selection.is_converged):
         return []
-    if new < campaign.train.min_new_frames and is_explored and not is_rescue:
+    if new < campaign.train.min_new_frames and selection is not None and not is_rescue and not is_inaccurate:
         return []
     warm = last if campaign.train.warm_start and _same_networks(campaign, store, last) else None
     n_steps = (campaign.train.warm_n_steps if warm else None) or campaign.train.n_steps
@@ -133,10 +88,12 @@ def _want_data(store: Store) -> None:
     labelling = store.result("label", 0, Labelling)
     if labelling.dataset_frames == 0:
         reasons = ", ".join(f"{n} {reason}" for reason, n in labelling.refused.items()) or "the reference MD failed"
+        too_full = labelling.refused.get(geometry.NO_ROOM, 0) > sum(labelling.refused.values()) / 2
+        mend = "mend initial, the reference or label.max_force and max_net_force"
+        mend = "leave train.descriptor.sel out, or raise it" if too_full else mend
         raise ConfigError(
-            f"label: no initial frame is fit for training ({reasons}) - wanted at least one - mend initial, the "
-            f"reference or label.max_force and max_net_force, and start anew with another --folder (with label.ledger: "
-            f"{store.folder / 'labels'} no label is paid for twice)"
+            f"label: no initial frame is fit for training ({reasons}) - wanted at least one - {mend}, and start anew "
+            f"with another --folder (with label.ledger: {store.folder / 'labels'} no label is paid for twice)"
         )
 
 
@@ -182,21 +139,29 @@ def training_data(campaign: Campaign, store: Store, station: str, up_to: int, sl
     """Return the data set as deepmd/npy systems, and the loss beyond which a training on it has diverged.
 
     Written once for all members (at paper size it is hundreds of MB), in scratch: first come, first to publish. Its
-    name is the checksum of the data, for scratch that is kept may be older than a campaign that was set back.
+    name is the checksum of the data and of the settings that they and the bound are made with, for scratch that is
+    kept may be older than a campaign that was set back.
     """
-    sha256 = store.result("label", up_to, Labelling).dataset_sha256
-    folder = store.shared_scratch(slot.machine, station, up_to) / f"data-{sha256[:16]}"
+    folder = store.shared_scratch(slot.machine, station, up_to) / _data_name(campaign, store, up_to)
     with _writing:
         if not folder.is_dir():
             parts = store.dataset(up_to)
-            made = store.scratch(slot.machine, f"data-{up_to:03d}")
-            write_deepmd(parts, made, campaign.type_map)
-            (made / _BOUND).write_text(json.dumps(deepmd.loss_bound(campaign.train.prefactors, parts)))
-            folder.parent.mkdir(exist_ok=True)
-            with contextlib.suppress(OSError):  # another process was first
-                made.rename(folder)
-            store.drop_scratch(made, slot.machine)
+            work = store.scratch(slot.machine, f"data-{up_to:03d}")
+            made = work / folder.name
+            made.mkdir()
+            systems = write_deepmd(parts, made, campaign.type_map)
+            deepmd.write_element_weights(systems, campaign.train, campaign.type_map)
+            (made / _BOUND).write_text(json.dumps(deepmd.loss_bound(campaign.train, parts)))
+            trees.rename(made, folder)  # unless another process was first
+            store.drop_scratch(work, slot.machine)
     return sorted(path for path in folder.iterdir() if path.is_dir()), float(json.loads((folder / _BOUND).read_text()))
+
+
+def _data_name(campaign: Campaign, store: Store, up_to: int) -> str:
+    sha256 = store.result("label", up_to, Labelling).dataset_sha256
+    train = campaign.train
+    content = [sha256, campaign.type_map, train.element_weights or {}, train.prefactors.force[0]]
+    return f"data-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
 def _checkpoints(store: Store) -> Path:
@@ -226,17 +191,19 @@ def _anew(campaign: Campaign, task: Task, folder: Path) -> Iterator[Trial]:
 
 def _resumed(campaign: Campaign, task: Task, tries: Path, slot: Slot) -> Iterator[Trial]:
     """Yield the same from where a killed training has left off; what it has left goes when it is taken over."""
+    trees.make(tries.parent)
     left = checkpoints.left_by(tries, slot) or checkpoints.Left(attempt=1)
     folder = tries / unique_suffix()
     for attempt, training in enumerate(attempts(campaign, task), 1):
         if attempt < left.attempt:
             continue
-        place = folder / f"attempt-{attempt}"
-        place.mkdir(parents=True)
-        restart = left.take_over(place) if attempt == left.attempt else None
+        place = trees.make(folder) / f"attempt-{attempt}"
+        place.mkdir()
+        average = deepmd.averaged_steps(campaign.train, training.n_steps)
+        restart = left.take_over(place, slot, average) if attempt == left.attempt else None
         for old in tries.iterdir():
             if old != folder:
-                shutil.rmtree(old, ignore_errors=True)
+                trees.remove(old, tries)
         if restart is not None:
             log.warning("train %s goes on from %s (remove %s to start it anew)", task.id, restart, tries)
         yield attempt, replace(training, checkpoints=True), place, restart
@@ -254,7 +221,9 @@ def _trained(
     for attempt, training, place, restart in trials:
         setting = _setting(campaign, store, training, systems)
         start = store.model(task.inputs[0]) if training.warm else None
-        frozen = deepmd.train_member(place, setting, slot, start_from=start, largest_loss=bound, restart=restart)
+        average = checkpoints.kept(place, deepmd.averaged_steps(campaign.train, training.n_steps))
+        weights = deepmd.Weights(start, restart, average)
+        frozen = deepmd.train_member(place, setting, slot, largest_loss=bound, weights=weights)
         predicted = deepmd.evaluate(place, frozen, held_out, slot) if frozen is not None else []
         if frozen is not None and all(np.isfinite(part.forces).all() for part in predicted if part.forces is not None):
             break
@@ -273,10 +242,12 @@ def _trained(
         attempts=attempt,
         learning_rate_factor=training.learning_rate_factor,
         resumed_from=checkpoints.resumed_from(place),
-        held_out=errors(predicted, held_out),
-        by_composition=errors_by_composition(predicted, held_out),
+        held_out=prediction.errors(predicted, held_out),
+        by_composition=prediction.errors_by_composition(predicted, held_out),
     )
     meta: dict[str, Any] = {"learning_curve_columns": columns}
+    if average:
+        meta["averaged_steps"] = average
     if member.resumed_from:
         meta["resumed_from"] = list(member.resumed_from)
     return member, {"learning_curve": curve}, meta
@@ -303,38 +274,47 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     store.drop_scratch(folder, slot.machine)
 
 
-def _members(store: Store, station: str, iteration: int) -> tuple[Member, ...]:
-    plan = store.plan(station, iteration)
-    assert plan is not None  # gather is called after the plan was carried out
-    metas = [store.read_meta(station, iteration, task.id) for task in plan.tasks]
-    return tuple(Member.model_validate(meta["member"]) for meta in metas)
+def _members(store: Store, station: str, iteration: int, kind: str = "train") -> tuple[Member, ...]:
+    tasks = [task for task in store.plan(station, iteration).tasks if task.kind == kind]
+    metas = [store.read_meta(station, iteration, task.id) for task in tasks]
+    members = tuple(Member.model_validate(meta["member"]) for meta in metas)
+    return learning.with_curves(members, tasks, store, station, iteration) if kind == "train" else members
 
 
 def gather(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
     """Seal the ensemble that the next iteration explores with."""
-    shutil.rmtree(_checkpoints(store), ignore_errors=True)
+    trees.remove(_checkpoints(store), store.folder)
     members = _members(store, "train", iteration)
     if not members:
         last = store.result("train", iteration - 1, Ensemble)
         return last.model_copy(update={"iteration": iteration})
-    return Ensemble(iteration=iteration, trained_in=iteration, type_map=campaign.type_map, members=members)
+    ensemble = Ensemble(iteration=iteration, trained_in=iteration, type_map=campaign.type_map, members=members)
+    for line in learning.problems_of(ensemble):
+        log.warning("%s", line)
+    return ensemble
 
 
-STATION = Station("train", plan, run, gather)
+STATION = Station("train", plan, run, gather, runs_models=True)
 
 
 # --- the final models -------------------------------------------------------------------------------------------------
 
 
 def plan_final(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
-    """One task per member: a longer training if the campaign wants one, and compression."""
+    """One task per member: a longer training if the campaign wants one, and compression.
+
+    Models trained anew may turn out to be worse than those of the loop, which are compressed beside them then.
+    """
     last = store.result("train", iteration, Ensemble)
+    is_anew = campaign.final.n_steps is not None
+    anew: list[Task] = []
     if campaign.final.n_steps is not None:
-        return _member_tasks(campaign, store, iteration, n_steps=campaign.final.n_steps, last=None)
+        anew = _member_tasks(campaign, store, iteration, n_steps=campaign.final.n_steps, last=None)
     if not campaign.final.compress:
-        return []
-    return [
-        Task(id=f"member-{m.index}", kind="compress", parameters={"index": m.index}, inputs=(m.model,))
+        return anew
+    name = "of-loop" if is_anew else "member"
+    return anew + [
+        Task(id=f"{name}-{m.index}", kind="compress", parameters={"index": m.index}, inputs=(m.model,))
         for m in last.members
     ]
 
@@ -365,12 +345,18 @@ def _compressed(campaign: Campaign, store: Store, iteration: int, member: Member
     return deepmd.compress(folder, store.model(member.model), setting, slot)
 
 
-def gather_final(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
-    """Seal the ensemble that is exported."""
-    shutil.rmtree(_checkpoints(store), ignore_errors=True)
+def gather_final(_: Campaign, store: Store, iteration: int) -> Ensemble:
+    """Seal the models that are exported: those trained anew with those of the loop, or the latter alone."""
+    trees.remove(_checkpoints(store), store.folder)
     last = store.result("train", iteration, Ensemble)
-    members = _members(store, "final", iteration) or last.members
-    return Ensemble(iteration=iteration, trained_in=last.trained_in, type_map=campaign.type_map, members=members)
+    of_loop = _members(store, "final", iteration, "compress") or last.members
+    anew = _members(store, "final", iteration)
+    ready = last.model_copy(update={"iteration": iteration, "members": of_loop})
+    if not anew:
+        return ready
+    if final_models.compared(anew, last.members, last.trained_in)[1]:
+        log.warning("final models are worse than those of iteration %d on the held-out frames", last.trained_in)
+    return ready.model_copy(update={"members": anew, "of_loop": of_loop})
 
 
-FINAL_STATION = Station("final", plan_final, run_final, gather_final)
+FINAL_STATION = Station("final", plan_final, run_final, gather_final, phase="final", runs_models=True)

@@ -12,6 +12,7 @@ import yaml
 from activelearn import loop
 from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
+from activelearn.frames import dataset_sha256
 from activelearn.store import Lease, Store
 
 TESTS = Path(__file__).resolve().parent
@@ -70,6 +71,12 @@ def unpack_products(folder: Path) -> None:
         with zipfile.ZipFile(packed) as archive:
             archive.extractall(packed.parent)
         packed.unlink()
+
+
+def dataset_summary(store: Store, up_to: int) -> tuple[int, str]:
+    """Return the number of training frames and the checksum of the data set."""
+    parts = store.dataset(up_to)
+    return sum(len(part) for part in parts), dataset_sha256(parts)
 
 
 def end_sessions() -> None:

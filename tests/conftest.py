@@ -24,6 +24,13 @@ settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
 
+def pytest_xdist_auto_num_workers(config):
+    """Two processes for the whole default run; one for chosen tests or marks, which may want the machine to itself."""
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    is_default = config.option.markexpr == config.getini("addopts")[-1] and not config.option.keyword
+    return 2 if is_whole and is_default and config.option.capture != "no" else 0
+
+
 def rattled_copper(n_frames=3, *, random_seed=0, repeat=(1, 1, 1), amplitude=0.1):
     """Cubic copper cells, rattled and labelled by EMT."""
     rng = np.random.default_rng(random_seed)
@@ -69,6 +76,24 @@ def slot(tmp_path, machine):
     process.allow_engines()
     yield Slot(machine, tmp_path / "logs")
     end_sessions()
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Return a function that opens LaunchPads by the name of their database; they last as long as the test."""
+    import fireworks.core.launchpad  # half a second
+    import mongomock
+
+    from activelearn.workflow import SharedLaunchPad
+
+    client = mongomock.MongoClient()
+    monkeypatch.setattr(fireworks.core.launchpad, "MongoClient", lambda *_, **__: client)
+    monkeypatch.setattr(fireworks.core.launchpad, "GRIDFS_FALLBACK_COLLECTION", None)
+
+    def launchpad(name="glass", host="db.site"):
+        return SharedLaunchPad.from_dict({"host": host, "port": 27017, "name": name, "strm_lvl": "CRITICAL"})
+
+    return launchpad
 
 
 @pytest.fixture(scope="session")

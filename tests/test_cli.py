@@ -11,7 +11,7 @@ import time
 
 import pytest
 import yaml
-from campaigns import BIN, TINY, cli, command, environment, machine_file, tiny, unpack_products
+from campaigns import BIN, TINY, cli, command, dataset_summary, environment, machine_file, tiny, unpack_products
 
 import activelearn
 from activelearn.store import Store
@@ -56,12 +56,12 @@ def test_without_a_terminal_progress_is_plain_lines(ended):
     for i in (0, 1, 2):
         assert any(line.startswith(f"iteration {i}: ") for line in lines)
         assert any(re.match(rf"iteration {i}  train +\d/2", line) for line in lines)
-    assert done.stderr == ""
+    assert all("was cut short" in line for line in done.stderr.splitlines()), "its trainings of 60 steps are"
 
 
 @pytest.mark.engines
 def test_a_run_through_the_command_line_gives_the_data_set_of_the_plain_loop(ended, undisturbed):
-    assert Store(ended[0]).dataset_summary(2) == undisturbed[0].dataset_summary(2)
+    assert dataset_summary(Store(ended[0]), 2) == dataset_summary(undisturbed[0], 2)
 
 
 @pytest.mark.engines
@@ -75,6 +75,12 @@ def test_running_an_ended_campaign_again_says_the_same_at_once(copied):
 
 
 # --- check ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_campaign_whose_name_looks_like_an_option_is_named_so_that_it_can_be_pasted(tmp_path):
+    shutil.copy(TINY, tmp_path / "-my tiny.yaml")
+    done = cli("check", "--slots", "1", "--", "-my tiny.yaml", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "ok: activelearn run './-my tiny.yaml' --slots 1"
 
 
 def test_check_shows_what_will_be_done(tmp_path):
@@ -211,7 +217,7 @@ def test_status_as_json_has_what_was_promised(ended):
         names = {"walked", "accurate", "candidate", "failed", "out_of_region", "chosen", "rescued"}
         assert names <= set(row["counts"])
         assert row["counts"]["chosen"] + row["counts"]["rescued"] == row["labelled"]
-    assert found["iterations"][2]["dataset"]["sha256"] == Store(ended[0]).dataset_summary(2)[1]
+    assert found["iterations"][2]["dataset"]["sha256"] == dataset_summary(Store(ended[0]), 2)[1]
 
 
 @pytest.mark.parametrize("verb", ["status", "export"])
@@ -326,6 +332,7 @@ def test_the_exported_data_set_loads_and_is_that_of_the_campaign(exported, ended
 @pytest.mark.engines
 def test_the_model_card_says_what_it_is(exported, ended):
     card = (exported / "model_card.md").read_text()
+    assert "- cutoff: 4 Å; neighbours of an atom within it that the models hold (sel): Cu 48; of more, " in card
     last = Store(ended[0]).iterations()[-1]
     for word in (
         "# tiny_copper",

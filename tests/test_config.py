@@ -6,11 +6,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from activelearn import config
 from activelearn.config import (
     Condition,
+    FilePath,
+    FolderPath,
     Machine,
     Stage,
     System,
@@ -22,6 +24,7 @@ from activelearn.config import (
     preset_names,
     shipped,
 )
+from activelearn.config.paths import written
 from activelearn.errors import ConfigError
 
 SMALL = """
@@ -102,6 +105,7 @@ def test_defaults_are_those_of_the_papers():
     ("changes", "sentence"),
     [
         ({"select__flo": 0.1}, "x.yaml: select.flo: unknown key - did you mean 'f_lo'? - rename or remove it"),
+        ({"train__learning_rate__type": "wsd"}, "train.learning_rate.type: unknown key - did you mean 'shape'?"),
         ({"selects": {}}, "x.yaml: selects: unknown key - did you mean 'select'?"),
         (
             {"explore__stages__0__temperature_K": 3},
@@ -307,6 +311,40 @@ def test_relative_paths_start_at_the_campaign_file(tmp_path, monkeypatch):
     assert found.label.reference.arguments == {"model": str(home / "w.pth"), "device": "cpu", "n": 3}
     (home / "m.yaml").write_text("scratch: fast\n")
     assert load_machine(home / "m.yaml").scratch == str(home / "fast")
+
+
+def test_the_path_of_a_preset_is_taken_from_its_folder_and_then_from_that_of_its_user(tmp_path):
+    """A string knows where it stands, also when it has become part of another file."""
+    for name in ("a/own.xyz", "b/users.xyz", "a/both.xyz", "b/both.xyz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    adapter = TypeAdapter(list[FilePath])
+    names = ["own.xyz", "users.xyz", "both.xyz", "./nobodys.xyz"]
+    found = written(written(names, tmp_path / "a" / "preset.yaml"), tmp_path / "b" / "c.yaml")
+    expected = [str(tmp_path / name) for name in ("a/own.xyz", "b/users.xyz", "a/both.xyz")]
+    assert adapter.validate_python(found) == [*expected, "./nobodys.xyz"]
+    assert {type(one) for one in adapter.validate_python(found)} == {str}
+    assert adapter.validate_python(names) == names, "what no file says is as it is said"
+    assert TypeAdapter(FolderPath).validate_python(found[-1]) == str(tmp_path / "b" / "nobodys.xyz")
+
+
+def test_strings_of_a_file_are_plain_ones_in_a_campaign(tmp_path):
+    data = small(label__reference__arguments={"deep": [{"a": "b"}], "name": "c"}, description="d")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(data))
+
+    def kinds(value):
+        if isinstance(value, dict):
+            return {kind for item in value.items() for part in item for kind in kinds(part)}
+        return {kind for item in value for kind in kinds(item)} if isinstance(value, list | tuple) else {type(value)}
+
+    assert kinds(load_campaign(tmp_path / "c.yaml").model_dump()) <= {str, int, float, bool, type(None)}
+
+
+def test_a_copy_that_names_every_engine_is_read():
+    """Campaigns that were resolved before the engines had a section each hold a null for the others."""
+    data = small()
+    data["label"]["reference"] |= {"gpaw": None, "vasp": None}
+    assert parse_campaign(data, where="x") == parse_campaign(small(), where="x")
 
 
 # --- hash and difference ----------------------------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from activelearn import cost
-from activelearn.check import check
-from activelearn.config import Machine, Speeds, load_campaign, load_machine
+from activelearn.check import check, cost
+from activelearn.config import Glass, Machine, Speeds, load_campaign, load_machine, load_series
 from activelearn.records import Seconds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,15 +68,34 @@ def test_the_same_with_a_universal_potential_has_a_whole_bill(tmp_path):
 
 def test_counts_of_the_bill_are_those_of_the_campaign():
     bill = cost.estimate(load_campaign("quickstart"), Machine(), None)
-    assert [(i.station, i.n_tasks, i.n_frames) for i in bill.initial] == [("initial", 18, 288), ("train", 4, 0)]
+    assert [(i.station, i.n_tasks, i.n_frames) for i in bill.initial] == [("initial", 12, 192), ("train", 4, 0)]
     assert [(i.station, i.n_tasks, i.n_frames) for i in bill.one_pass] == [
         ("explore crystal-nvt", 9, 369),
         ("explore crystal-npt", 9, 369),
+        ("explore hot", 12, 492),
         ("label", 80, 80),
         ("train", 4, 0),
     ]
     assert [(i.station, i.n_tasks) for i in bill.final] == [("glass", 3)]
     assert {i.source for i in (*bill.initial, *bill.one_pass, *bill.final)} == {"not known"}, "no speeds were declared"
+
+
+def test_the_bill_of_glasses_has_their_pores():
+    """Of two compositions one goes on hollow, for as long as the melt-quench took."""
+    campaign = load_campaign("quickstart")
+    segments = [{"name": "melt", "temperature_K": 900, "ps": 4.0}, {"name": "rest", "temperature_K": 300, "ps": 6.0}]
+    hollow = [{"name": "hollow", "temperature_K": 300, "ps": 10.0, "is_analysed": True}]
+    segments[1]["is_analysed"] = True
+    series = load_series("na3ps4o")
+    first, second = (composition.x for composition in series.compositions[:2])
+    whole = {"series": series, "x": [first, second], "n_atoms": 400, "segments": segments}
+    seconds = []
+    for pore in (None, {"segments": hollow, "x": [first]}, {"segments": hollow}):
+        glass = Glass.model_validate(whole | {"pore": pore})
+        asked = campaign.model_copy(update={"glass": glass})
+        bill = cost.estimate(asked, Machine(speeds=Speeds(md_Mflop_per_s=1000.0)), None)
+        seconds.append(next(item for item in bill.final if item.station == "glass").seconds)
+    assert np.allclose(np.array(seconds) / seconds[0], [1.0, 1.5, 2.0])
 
 
 def test_a_larger_network_costs_more_and_a_faster_machine_less():
@@ -103,4 +122,4 @@ def test_what_a_folder_has_measured_wins(undisturbed, machine):
     ("seconds", "said"), [(None, "not known"), (3.0, "3 s"), (300.0, "5.0 min"), (8000.0, "2.2 h"), (9e5, "10.4 d")]
 )
 def test_durations_are_said_as_people_say_them(seconds, said):
-    assert cost.duration(seconds) == said
+    assert cost._duration(seconds) == said

@@ -21,9 +21,9 @@ from activelearn.cli import app
 from activelearn.config import Machine, load_campaign
 from activelearn.store import Store
 from activelearn.store.submission import Submissions
+from activelearn.units import duration
 from activelearn.workflow import RunChunk, SharedLaunchPad, submit
 from activelearn.workflow.doctor import checks, examine, findings, launchpad_problems, picture, repair, summarise
-from activelearn.workflow.doctor.words import duration
 
 OLD = 1000.0
 PASSWORD = "s3same-open"

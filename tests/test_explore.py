@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from activelearn import explore, geometry
+from activelearn import explore, geometry, select
 from activelearn.config import Condition, Stage, Stop
 from activelearn.engines.lammps import WalkOutput
 from activelearn.errors import StoreError
 from activelearn.explore import Limits
 from activelearn.frames import Frames, make_origin
 from activelearn.records import CellCounts, Counts, Ensemble, Labelling, Member, Selection, Task
-from activelearn.select import Kind
+from activelearn.select import FrameClass
 
 
 def ensemble(store, iteration=0):
@@ -121,9 +121,9 @@ def test_walks_know_their_cell_of_the_matrix_and_are_named_by_it(store, campaign
         for mode in ("isotropic", "shear-xy")
         for sign in "+-"
     ]
-    assert [explore.condition_of(task) for task in tasks] == bent.explore.stages[0].conditions
+    assert [select.cell_of(task)[1] for task in tasks] == bent.explore.stages[0].conditions
     again = [Task.model_validate_json(task.model_dump_json()) for task in tasks]
-    assert [explore.condition_of(task) for task in again] == bent.explore.stages[0].conditions, "through plan.json"
+    assert [select.cell_of(task)[1] for task in again] == bent.explore.stages[0].conditions, "through plan.json"
     pressed = staged(campaign, 1, ensemble="npt-tri", pressures_bar=(0.0, 5e4), ramps_K=((2000.0, 10.0),))
     ids = [task.id for task in explore.plan(pressed, store, 1)]
     assert ids[::4] == [f"cold-{heat}K-{p}bar-s0-000" for heat in ("100", "2000-10") for p in ("0", "50000")]
@@ -351,7 +351,7 @@ def reduced(campaign, deviation, *, sel=(100,), **more):
 
 
 def counts(kind):
-    return [int((kind == k).sum()) for k in Kind]
+    return [int((kind == k).sum()) for k in FrameClass]
 
 
 def test_a_finished_walk(campaign):
@@ -361,7 +361,7 @@ def test_a_finished_walk(campaign):
     kept = Frames.from_arrays(arrays, "kept/")
     assert kept.origin["step"].tolist() == [95, 100]
     assert kept.origin["max_devi_f"].tolist() == [0.2, 0.4]
-    assert arrays["kept_kind"].tolist() == [Kind.CANDIDATE, Kind.FAILED]
+    assert arrays["kept_kind"].tolist() == [FrameClass.CANDIDATE, FrameClass.FAILED]
     assert set(kept.origin["walk"]) == {TASK.id}
     assert arrays["kept_model_forces"][:, 0, 0].tolist() == [19.0, 20.0], "of the same frames"
     assert not kept.is_labelled
@@ -393,7 +393,7 @@ def test_more_neighbours_than_sel_holds_leave_the_region(campaign):
     assert meta["ended"].startswith("out of region: [")
     assert meta["ended"].endswith("neighbours within the cutoff, sel holds [50]")
     assert "54" in meta["ended"], "42 neighbours within 5 Å, 54 in the squeezed crystal"
-    assert counts(arrays["kind"])[Kind.OUT_OF_REGION] == 1
+    assert counts(arrays["kind"])[FrameClass.OUT_OF_REGION] == 1
 
 
 def origin_of(stage, condition, *, scale=1.0, n=21):

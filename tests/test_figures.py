@@ -5,12 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from boards import NMR, board_of
+from boards import NMR, board_of, line
 from matplotlib.image import imread
 
 from activelearn.records import Scoreboard
 from activelearn.report import write_figures
-from activelearn.report.figures import against_x, bars, sheet, words
+from activelearn.report.figures import against_x, bars, curves, sheet, words
 from activelearn.report.figures.curves import arranged, ends
 
 FAMILIES = {
@@ -81,6 +81,24 @@ def test_every_family_is_drawn_and_no_file_is_written_twice(series):
 def test_no_figure_is_blank(series, single):
     for path in [*series.paths, *single.paths]:
         assert imread(path)[..., :3].std() > 0.02, path.name
+
+
+def test_a_curve_that_no_figure_was_made_for_is_drawn_with_its_own_axes(tmp_path, monkeypatch):
+    board, arrays = board_of(1, (0.0, 2.0))
+    lines = [
+        line("bond_angles", "S-P-S", ("angle (deg)", "share (%)"), {"potential": p, "x": x}, ([80.0, 109.5], [1.0, x]))
+        for p in board.potentials
+        for x in (0.0, 2.0)
+    ]
+    board = board.model_copy(update={"curves": tuple(curve for curve, _ in lines)})
+    for _, more in lines:
+        arrays |= more
+    found = drawn(lambda: curves.write(board, arrays, tmp_path), monkeypatch)
+    assert set(found) == {"bond-angles_S-P-S"}
+    one = found["bond-angles_S-P-S"]
+    assert "bond angles, S-P-S" in one.title
+    assert (one.panels[0].get_xlabel(), one.panels[0].get_ylabel()) == ("angle (deg)", "share (%)")
+    assert labels(one) == ["x = 0 (UNTRUSTED)", "x = 2"]
 
 
 def test_a_board_without_numbers_has_no_figures(tmp_path):

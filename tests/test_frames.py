@@ -20,7 +20,10 @@ from activelearn.frames import (
     Frames,
     by_composition,
     dataset_sha256,
+    density_of,
+    formula_of,
     make_origin,
+    masses_of,
     npz_bytes,
     pack,
     unpack,
@@ -224,6 +227,50 @@ def test_the_checksum_of_a_data_set_sees_every_array(copper):
     assert len(seen) == 4 + len(NAMES) + 2
 
 
+# --- geometry ---------------------------------------------------------------------------------------------------------
+
+SKEWED = np.array([[5.0, 0.0, 0.0], [2.0, 6.0, 0.0], [-1.0, 0.5, 7.0]])
+
+
+@given(arrays(np.float64, (2, 3, 3), elements=st.floats(-3.0, 3.0)))
+def test_fractional_coordinates_are_those_of_ase_and_wrapping_moves_by_lattice_vectors(fractions):
+    cells = SKEWED * np.array([1.0, 1.1])[:, None, None]
+    frames = Frames(("Na", "P", "S"), cells, fractions @ cells, origin=make_origin(2, step=[3, 4]))
+    for found, atoms in zip(frames.fractional(), frames.to_ase(), strict=True):
+        assert found == pytest.approx(atoms.get_scaled_positions(wrap=False), abs=1e-12)
+    wrapped = frames.wrapped()
+    assert wrapped.fractional().min() > -1e-12
+    assert wrapped.fractional().max() < 1.0 + 1e-12
+    moved = wrapped.fractional() - frames.fractional()
+    assert moved == pytest.approx(np.rint(moved), abs=1e-12)
+    assert wrapped.origin["step"].tolist() == [3, 4]
+
+
+def test_an_open_direction_is_not_wrapped_and_labels_stay(copper):
+    away = replace(copper, positions=copper.positions + 2.0 * copper.cell.sum(axis=1)[:, None], pbc=(True, False, True))
+    wrapped = away.wrapped()
+    inside, before = wrapped.fractional(), away.fractional()
+    assert inside[:, :, 1] == pytest.approx(before[:, :, 1])
+    assert inside[:, :, [0, 2]].max() < 1.0 + 1e-12
+    assert np.array_equal(wrapped.forces, copper.forces)
+
+
+def test_the_density_is_mass_over_volume():
+    salt = Frames.from_ase(bulk("NaCl", "rocksalt", a=5.64, cubic=True))
+    assert salt.density == pytest.approx([2.164], abs=0.003), "halite"
+    assert salt.masses.sum() == pytest.approx(4 * (22.98977 + 35.45), abs=0.01)
+    assert salt.density.tolist() == density_of(salt.symbols, salt.volume).tolist()
+    assert masses_of(["H", "Cl"]).tolist() == pytest.approx([1.008, 35.45])
+
+
+def test_formula_and_what_is_shown_of_frames(copper):
+    symbols = ("S", "Na", "P", "Na", "S")
+    assert formula_of(symbols) == "Na2P1S2"
+    assert formula_of({"S": 4, "P": 1, "Na": 3}, ones=False) == "Na3PS4"
+    assert repr(copper) == f"Frames({copper.formula}, {len(copper)} frames, energy, forces, virial)"
+    assert repr(Frames(symbols, np.eye(3)[None], np.zeros((1, 5, 3)))) == "Frames(Na2P1S2, 1 frames, no labels)"
+
+
 # --- ASE --------------------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +280,13 @@ def test_ase_and_back(copper):
         assert np.array_equal(getattr(back, name), getattr(copper, name)), name
     assert back.virial == pytest.approx(copper.virial, rel=1e-13)
     assert copper.to_ase()[1].info["step"] == 0
+
+
+def test_one_structure_of_ase_is_one_frame_and_none_is_refused(copper):
+    atoms = copper.to_ase()[0]
+    assert same(Frames.from_ase(atoms), Frames.from_ase([atoms]))
+    with pytest.raises(ValueError, match="wants at least one structure"):
+        Frames.from_ase([])
 
 
 def test_images_of_other_atoms_are_refused():
@@ -358,3 +412,9 @@ def test_extxyz_holds_energies_forces_stress_and_origin(tmp_path, copper):
     assert back.virial == pytest.approx(copper.virial, abs=1e-6)
     assert [image.info["step"] for image in images] == [0, 5, 10]
     assert images[0].info["walk"] == "cold-100K-s0-000"
+
+
+def test_a_label_that_is_not_there_is_missed(copper):
+    assert copper.label("forces") is copper.forces
+    with pytest.raises(ValueError, match=r"Frames\.virial is wanted, \w+ has none"):
+        copper.without_labels().label("virial")

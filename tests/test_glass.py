@@ -18,16 +18,26 @@ import pytest
 from ase.io import read
 
 from activelearn import glass
-from activelearn.benchmark.glasses import frames_of, glasses_of
+from activelearn.benchmark.replicas import Replicas
+from activelearn.check.glass import check_glass
 from activelearn.config import Machine, Study, load_glass, load_series, preset_names
 from activelearn.engines import deepmd, process
-from activelearn.engines.dynamics import density
+from activelearn.engines.dynamics import judged
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
-from activelearn.frames import Frames, make_origin
+from activelearn.frames import Frames
 from activelearn.packing import atoms_of, box_of, counts_of
 from activelearn.records import Glasses
 from activelearn.store import StudyStore, read_npz
+from activelearn.store.glass_product import (
+    GlassPath,
+    GlassProduct,
+    Thermo,
+    glasses_of,
+    path_of,
+    publish_glass,
+    read_glass,
+)
 from activelearn.store.study import GLASS, ONCE
 from activelearn.tasks import frozen_plan
 
@@ -156,7 +166,7 @@ def test_every_preset_can_be_made_as_it_stands(name):
     made = load_glass(name)
     knows_all = lj() | {"lammps": lj()["lammps"] | {"elements": ["Na", "P", "S", "O"]}}
     study = Study.model_validate({"name": "s", "potentials": [knows_all], "glass": made.model_dump(mode="json")})
-    facts, problems = glass.check(study)
+    facts, problems = check_glass(study, study.glass)
     assert problems == []
     assert sum("g/cm3" in fact for fact in facts) == len(made.compositions)
 
@@ -169,14 +179,14 @@ def test_a_silicate_is_only_another_series():
             "glass": load_glass("quick", series=load_series("na2o_sio2").model_dump(mode="json"), x=[0.2]).model_dump(),
         }
     )
-    facts, problems = glass.check(study)
+    facts, problems = check_glass(study, study.glass)
     assert problems == []
     assert facts[0].startswith("glass x = 0.2: Na18O81Si36 (135 atoms, 9 x [1 Na2O + 4 SiO2]")
 
 
 def test_check_says_what_will_be_made():
     study = study_of(lj("a"), lj("b", timestep_fs=1.0), x=None, n_replicas=2, pore=PORE)
-    facts, problems = glass.check(study)
+    facts, problems = check_glass(study, study.glass)
     assert problems == []
     assert "glass x = 0: Ar48K16 (64 atoms, 16 x [1 KAr3], 2.00 g/cm3, box 12.8 Å)" in facts
     assert any("whole Ar5K2Ne go, 8 atoms or more" in fact for fact in facts), "x = 0.5 alone has a pore"
@@ -199,7 +209,8 @@ def test_check_says_what_will_be_made():
     ],
 )
 def test_check_finds_what_cannot_be_made(potential, over, said):
-    _, problems = glass.check(study_of(potential, **over))
+    study = study_of(potential, **over)
+    _, problems = check_glass(study, study.glass)
     assert len(problems) == 1
     assert said in problems[0]
 
@@ -217,21 +228,22 @@ def made(tmp_path_factory, worker):
 @engines
 def test_a_product_has_the_frames_and_the_thermo_of_the_whole_path(made):
     study, store = made
-    one = frames_of(store, glasses_of(store)[0])
-    assert [*dict.fromkeys(one.segment)] == ["melt", "quench", "glass"]
-    assert Counter(one.segment) == {"melt": 4, "quench": 5, "glass": 3}
-    assert len(one.analysed) == 3
-    assert one.all.origin["walk"].tolist() == one.segment.tolist()
-    assert one.time_ps == pytest.approx([0.5, 1, 1.5, 2, 0.2, 0.4, 0.6, 0.8, 1, 0.3, 0.7, 1])
-    assert Counter(one.thermo["segment"].tolist()) == {0: 21, 1: 11, 2: 11}
-    assert one.all.origin["temperature_K"][4:9] == pytest.approx([330, 260, 190, 120, 50])
-    begin = one.thermo["temperature_K"][one.thermo["time_ps"] == 0.0]
+    one = path_of(store, glasses_of(store)[0])
+    segment = one.segment_of_frames.tolist()
+    assert [*dict.fromkeys(segment)] == ["melt", "quench", "glass"]
+    assert Counter(segment) == {"melt": 4, "quench": 5, "glass": 3}
+    assert len(one.analysed_frames) == 3
+    assert len(one.analysed_thermo) == 11
+    assert one.frames.origin["walk"].tolist() == segment
+    assert one.frame_time_ps == pytest.approx([0.5, 1, 1.5, 2, 0.2, 0.4, 0.6, 0.8, 1, 0.3, 0.7, 1])
+    assert Counter(one.thermo.segment.tolist()) == {0: 21, 1: 11, 2: 11}
+    assert one.frames.origin["temperature_K"][4:9] == pytest.approx([330, 260, 190, 120, 50])
+    begin = one.thermo.temperature_K[one.thermo.time_ps == 0.0]
     assert begin[0] == pytest.approx(400.0, rel=1e-3), "thermal velocities"
-    arrays, meta = store.read_product(GLASS, ONCE, glasses_of(store)[0].id)
-    assert (meta["ended"], meta["n_judged"], meta["outside_share"], meta["resumed"]) == ("finished", 0, None, 0)
-    masses = one.final.to_ase()[0].get_masses()
-    moving = 0.5 * (masses[:, None] * arrays["final_velocities"] ** 2).sum() * 1.036427e-4
-    assert moving / (0.5 * 3 * 63 * 8.617333e-5) == pytest.approx(one.thermo["temperature_K"][-1], rel=1e-3)
+    assert (one.ended, one.n_judged, one.outside_share, one.resumed) == ("finished", 0, None, 0)
+    masses = one.end.to_ase()[0].get_masses()
+    moving = 0.5 * (masses[:, None] * one.end_velocities**2).sum() * 1.036427e-4
+    assert moving / (0.5 * 3 * 63 * 8.617333e-5) == pytest.approx(one.thermo.temperature_K[-1], rel=1e-3)
     assert study.glass.series.name == "toy"
 
 
@@ -250,7 +262,7 @@ def test_all_potentials_begin_a_replica_alike_and_replicas_differ(made):
     assert soft[1]
     assert soft[0] != other[0]
     assert soft[1] != other[1]
-    ends = [frames_of(store, one).final.positions for one in glasses_of(store)]
+    ends = [path_of(store, one).end.positions for one in glasses_of(store)]
     assert all(not np.allclose(a, b) for i, a in enumerate(ends) for b in ends[:i] if a.shape == b.shape)
 
 
@@ -277,7 +289,7 @@ def test_final_structures_and_thermo_are_there_for_other_programs(made):
         assert (atoms.info["potential"], atoms.info["x"], atoms.info["replica"]) == (one.potential, 0.5, one.replica)
         assert atoms.info["stamp"] == "not judged"
         assert len(atoms) == one.n_atoms
-        assert atoms.positions == pytest.approx(frames_of(store, one).final.positions[0], abs=1e-6)
+        assert atoms.positions == pytest.approx(path_of(store, one).end.positions[0], abs=1e-6)
         mass_per_volume = atoms.get_masses().sum() / atoms.get_volume() * 1.66053906660
         assert one.density_g_cm3 == pytest.approx(mass_per_volume, rel=1e-6)
         with (store.folder / f"glass/{one.id}-thermo.csv").open() as stream:
@@ -294,14 +306,27 @@ def test_a_pore_is_a_glass_of_its_own_beside_the_dense_one(made):
     _, store = made
     dense, porous = sealed(store)[:2]
     assert (porous.id, porous.is_porous, porous.ended) == (f"{dense.id}-pore", True, "finished")
-    hollow = frames_of(store, porous)
-    assert set(hollow.segment) == {"hollow"}
-    assert len(hollow.analysed) == len(hollow.all) == 2
-    counts = Counter(hollow.all.symbols)
+    hollow = path_of(store, porous)
+    assert set(hollow.segment_of_frames) == {"hollow"}
+    assert len(hollow.analysed_frames) == len(hollow.frames) == 2
+    counts = Counter(hollow.frames.symbols)
     assert {e: n / counts["Ne"] for e, n in counts.items()} == {"K": 2.0, "Ar": 5.0, "Ne": 1.0}
     assert porous.n_atoms < dense.n_atoms == 64
     assert porous.density_g_cm3 == pytest.approx(dense.density_g_cm3 * porous.n_atoms / 64, rel=1e-6), "nvt: its cell"
-    assert hollow.final.cell == pytest.approx(frames_of(store, dense).final.cell)
+    assert hollow.end.cell == pytest.approx(path_of(store, dense).end.cell)
+
+
+@engines
+def test_a_glass_keeps_velocities_and_more_frames_where_the_study_asks_for_them(tmp_path, worker, made):
+    asked = {**DYNAMICS, "frame_every_ps": 0.05, "keep_velocities": True, "deviation_every_ps": 0.5}
+    store = carried_out(study_of(dynamics=asked), tmp_path)
+    found, usual = path_of(store, glasses_of(store)[0]), path_of(made[1], glasses_of(made[1])[0])
+    assert Counter(found.segment_of_frames) == {"melt": 40, "quench": 20, "glass": 20}
+    assert found.frame_velocities.shape == found.frames.positions.shape
+    assert np.array_equal(found.frame_velocities[-1], found.end_velocities / 1000.0), "Å/fs"
+    assert usual.frame_velocities is None
+    assert len(found.thermo) == len(usual.thermo) == 43
+    assert np.isnan(found.thermo.max_devi_f).all()
 
 
 @engines
@@ -342,9 +367,9 @@ def test_a_calculator_makes_its_glass_in_ase_by_the_same_protocol(tmp_path, work
     study = study_of({"name": "EMT", "ase": emt}, series=metal, n_atoms=32, x=None, segments=segments)
     one = sealed(store := carried_out(study, tmp_path))[0]
     assert (one.ended, one.formula, one.stamp) == ("finished", "Au24Cu8", "not judged")
-    made = frames_of(store, one)
-    assert Counter(made.segment) == {"melt": 2, "glass": 2}
-    assert made.final.volume[0] != pytest.approx(made.all.volume[0], rel=1e-4), "npt moves the cell"
+    made = path_of(store, one)
+    assert Counter(made.segment_of_frames) == {"melt": 2, "glass": 2}
+    assert made.last.volume[0] != pytest.approx(made.frames.volume[0], rel=1e-4), "npt moves the cell"
     assert read(store.folder / one.structure).get_chemical_formula() == "Au24Cu8"
 
 
@@ -394,10 +419,10 @@ def test_after_a_kill_what_was_finished_is_not_done_again(tmp_path, worker):
     store.seal(GLASS, ONCE, glass.gather(study, store, ONCE))
     one = sealed(store)[0]
     assert (one.ended, one.resumed) == ("finished", 1)
-    arrays, meta = store.read_product(GLASS, ONCE, task.id)
-    assert Counter(arrays["thermo/segment"].tolist()) == {0: 21, 1: 701, 2: 11}
-    assert meta["seconds"] < meta["finished"] - meta["started"], "the time it lay dead is no work"
-    assert one.seconds == meta["seconds"]
+    path = read_glass(store, task.id).dense
+    assert Counter(path.thermo.segment.tolist()) == {0: 21, 1: 701, 2: 11}
+    assert path.seconds < path.finished - path.started, "the time it lay dead is no work"
+    assert one.seconds == path.seconds
 
 
 # --- pores ------------------------------------------------------------------------------------------------------------
@@ -438,22 +463,32 @@ def test_a_pore_of_14_A_keeps_the_stoichiometry_and_takes_as_little_as_it_can(x)
 
 def test_the_share_is_of_all_rows_and_f_hi_itself_is_outside():
     deviation = np.array([0.1, 0.2, 0.35, 0.4, 0.3])
-    assert glass.outside(deviation, (0.15, 0.35)) == (5, pytest.approx(0.4))
-    assert glass.outside(deviation, None) == (0, None)
-    assert glass.outside(np.full(5, np.nan), (0.15, 0.35)) == (0, None)
+    assert judged(deviation, (0.15, 0.35)) == (5, pytest.approx(0.4))
+    assert judged(deviation, None) == (0, None)
 
 
-def product(share, n=200):
-    """A product whose path was outside the window in that share of its rows."""
-    frames = Frames(("Ar", "K"), np.eye(3)[None] * 5, np.ones((1, 2, 3)), origin=make_origin(1, walk="glass"))
-    row = np.zeros(n)
-    names = ("time_ps", "temperature_K", "potential_energy", "pressure_bar", "volume", "max_devi_f")
-    arrays = {f"thermo/{name}": row for name in names} | {"thermo/segment": row.astype(int)}
-    arrays |= frames.arrays("frames/") | frames.arrays("final/")
-    arrays |= {"frame_segment": np.zeros(1, int), "frame_time_ps": np.ones(1)}
-    judged = {"n_judged": n if share is not None else 0, "outside_share": share}
-    meta = {"ended": "finished", "segments": ["glass"], "analysed": [0], "resumed": 0, "seconds": 1.0, **judged}
-    return arrays, meta | {"started": 0.0, "finished": 1.0}
+def test_a_deviation_that_is_not_finite_is_outside_unless_no_row_has_one():
+    assert judged(np.array([0.1, np.nan, np.inf, 0.2]), (0.15, 0.35)) == (4, 0.5)
+    assert judged(np.full(5, np.nan), (0.15, 0.35)) == (0, None)
+
+
+def path(share, n=200, overflow=None):
+    """A finished path that was outside the window in that share of its rows, and of which neighbours were dropped."""
+    frames, row = Frames(("Ar", "K"), np.eye(3)[None] * 5, np.ones((1, 2, 3))), np.zeros(n)
+    return GlassPath(
+        segments=("glass",),
+        analysed=(0,),
+        ended="finished",
+        frames=frames,
+        frame_segment=np.zeros(1, int),
+        frame_time_ps=np.ones(1),
+        thermo=Thermo(row.astype(int), *[row] * 6),
+        end=frames,
+        end_velocities=np.zeros((2, 3)),
+        n_judged=n if share is not None else 0,
+        outside_share=share,
+        **({} if overflow is None else {"n_overflow": 3, "overflow_share": overflow, "overflow": "Ar 61 of 56"}),
+    )
 
 
 @pytest.mark.parametrize(
@@ -469,11 +504,33 @@ def test_a_glass_is_stamped_and_a_pore_is_no_better_than_what_it_is_cut_from(tmp
     study = study_of(pore=PORE)
     store = StudyStore.create(tmp_path / "study", study)
     task = frozen_plan(glass.STATION, store, ONCE, Machine()).tasks[0]
-    (arrays, meta), (inner, own) = product(dense), product(pore)
-    arrays |= {f"pore/{name}": array for name, array in inner.items()}
-    store.publish_product(GLASS, ONCE, task.id, arrays, {**meta, "pore": own})
+    publish_glass(store, task.id, GlassProduct(path(dense), path(pore)))
     assert [one.stamp for one in glass.gather(study, store, ONCE).glasses] == stamps
     assert read(store.folder / "glass" / f"{task.id}-pore.extxyz").info["stamp"] == stamps[1]
+
+
+FULL = "more neighbours than sel holds: Ar 61 of 56 in {} % of frames"
+
+
+@pytest.mark.parametrize(
+    ("share", "dense", "pore", "stamps"),
+    [
+        (None, 0.5, None, ["UNTRUSTED: " + FULL.format("50.0")] * 2),
+        (None, None, 0.25, ["not judged", "UNTRUSTED: " + FULL.format("25.0")]),
+        (0.01, 0.5, 0.25, ["UNTRUSTED: 1.0 % of frames outside the window; " + FULL.format("50.0")] * 2),
+    ],
+)
+def test_a_glass_with_more_neighbours_than_its_models_hold_is_not_trusted(tmp_path, share, dense, pore, stamps):
+    """Whatever the ensemble says: its members are cut alike."""
+    study = study_of(pore=PORE)
+    store = StudyStore.create(tmp_path / "study", study)
+    task = frozen_plan(glass.STATION, store, ONCE, Machine()).tasks[0]
+    publish_glass(store, task.id, GlassProduct(path(share, overflow=dense), path(share, overflow=pore)))
+    made = glass.gather(study, store, ONCE).glasses
+    assert [one.stamp for one in made] == stamps
+    assert made[1].is_trusted is False
+    assert made[1].overflow == "Ar 61 of 56"
+    assert Replicas({}, list(made)).stamp == stamps[1]
 
 
 def test_a_crystal_is_melted_instead_of_a_packing_at_the_stated_density_and_of_the_same_composition():
@@ -481,6 +538,6 @@ def test_a_crystal_is_melted_instead_of_a_packing_at_the_stated_density_and_of_t
     composition = made.compositions[0].model_copy(update={"crystal": "Na3PS4_P-421c"})
     frame = glass.crystal_of(made, composition)
     assert (frame.formula, frame.n_atoms) == ("Na48P16S64", 128)
-    assert density(frame)[0] == pytest.approx(composition.density_g_cm3)
+    assert frame.density[0] == pytest.approx(composition.density_g_cm3)
     with pytest.raises(ConfigError, match="wanted Na3PS4"):
         glass.crystal_of(made, composition.model_copy(update={"crystal": "Na4P2O7_P212121"}))

@@ -68,8 +68,8 @@ def begun(folder, shared, **changes):
     folder.mkdir(exist_ok=True)
     campaign = load_campaign(tiny(folder / "c.yaml", label__ledger=str(shared), **STATIC, **changes))
     store = Store.create(folder / "c", campaign)
-    step = loop.next_step(store)
-    loop.begin(store, step, MACHINE)
+    step = loop.next_phase(store)
+    step.begin(MACHINE)
     return store, [station for station in step.stations if station.name != "train"]
 
 

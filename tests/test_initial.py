@@ -8,7 +8,7 @@ from campaigns import SMALL
 
 from activelearn import initial, label, prepare
 from activelearn.config import Isolated, Machine, System, load_campaign
-from activelearn.loop import begin, step_of
+from activelearn.loop import phase_of
 from activelearn.records import InitialData, Labelling
 from activelearn.store import Store
 from activelearn.tasks import carry_out, gather
@@ -29,7 +29,7 @@ def labelled(tmp_path, slot):
 
     def make(campaign):
         store = Store.create(tmp_path / "campaign", campaign)
-        begin(store, step_of(store, 0), MACHINE)
+        phase_of(store, 0).begin(MACHINE)
         for station in (prepare.STATION, initial.STATION, label.STATION):
             carry_out(station, store, 0, MACHINE)
             gather(station, store, 0, MACHINE)

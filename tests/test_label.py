@@ -4,16 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from campaigns import dataset_summary
 
+from activelearn import geometry
 from activelearn import label as station
-from activelearn.frames import Label, make_origin
+from activelearn.frames import FrameLabel, make_origin
 from activelearn.records import InitialData
 from activelearn.store.files import publish_json
 
 
 def labels_of(frames):
     return [
-        Label(float(frames.energy[k]), frames.forces[k], frames.virial[k], started=1.0, finished=2.0)
+        FrameLabel(float(frames.energy[k]), frames.forces[k], frames.virial[k], started=1.0, finished=2.0)
         for k in range(len(frames))
     ]
 
@@ -29,15 +31,15 @@ FORCES = np.array([[1.0, 0, 0], [-1.0, 0, 0]])
 @pytest.mark.parametrize(
     ("label", "reason"),
     [
-        (Label(-1.0, FORCES, np.eye(3)), None),
-        (Label(-1.0, FORCES, np.eye(3), refused="SCFError: no"), "SCFError: no"),
-        (Label(np.nan, FORCES, np.eye(3)), "not finite"),
-        (Label(-1.0, np.full((2, 3), np.inf), np.eye(3)), "not finite"),
-        (Label(-1.0, FORCES, np.eye(3) * np.nan), "not finite"),
-        (Label(-1.0, 10.0 * FORCES, np.eye(3)), None),
-        (Label(-1.0, 10.1 * FORCES, np.eye(3)), "force above 10 eV/Å"),
-        (Label(-1.0, FORCES + np.array([0.04, 0, 0]), np.eye(3)), None),
-        (Label(-1.0, FORCES + np.array([0.06, 0, 0]), np.eye(3)), "net force above 0.05 eV/Å per atom"),
+        (FrameLabel(-1.0, FORCES, np.eye(3)), None),
+        (FrameLabel(-1.0, FORCES, np.eye(3), refused="SCFError: no"), "SCFError: no"),
+        (FrameLabel(np.nan, FORCES, np.eye(3)), "not finite"),
+        (FrameLabel(-1.0, np.full((2, 3), np.inf), np.eye(3)), "not finite"),
+        (FrameLabel(-1.0, FORCES, np.eye(3) * np.nan), "not finite"),
+        (FrameLabel(-1.0, 10.0 * FORCES, np.eye(3)), None),
+        (FrameLabel(-1.0, 10.1 * FORCES, np.eye(3)), "force above 10 eV/Å"),
+        (FrameLabel(-1.0, FORCES + np.array([0.04, 0, 0]), np.eye(3)), None),
+        (FrameLabel(-1.0, FORCES + np.array([0.06, 0, 0]), np.eye(3)), "net force above 0.05 eV/Å per atom"),
     ],
 )
 def test_what_is_fit_for_training(settings, label, reason):
@@ -56,7 +58,7 @@ def test_frames_and_labels_are_joined_in_order_and_refusals_counted(store, campa
     part = copper.without_labels()[[0, 1, 2, 0, 1]]
     keys = [part.structure_key(k, "f") for k in range(5)]
     store.ledger_writer.append(keys[0], made[0])
-    store.ledger_writer.append(keys[1], Label(np.nan, np.full((4, 3), np.nan), np.eye(3), refused="SCFError: no"))
+    store.ledger_writer.append(keys[1], FrameLabel(np.nan, np.full((4, 3), np.nan), np.eye(3), refused="SCFError: no"))
     store.ledger.refresh()
     good, refused = station.labelled(part, keys, store, campaign)
     assert len(good) == 1
@@ -115,6 +117,30 @@ def test_frames_that_came_labelled_are_adopted(store, campaign, copper):
     assert (record.labelled, record.labels_computed, record.labels_adopted, record.labels_reused) == (3, 0, 3, 0)
 
 
+def test_the_neighbours_of_walked_frames_are_not_counted_again(store, campaign, copper, monkeypatch):
+    """Explore ended these walks where `sel` is full; initial data were judged by nobody. Nothing is read twice, too."""
+    from test_capacity import selection_of
+
+    searched, read = [], []
+    most, read_npz = geometry.most_neighbours, station.read_npz
+    monkeypatch.setattr(geometry, "most_neighbours", lambda frame, *rest: searched.append(1) or most(frame, *rest))
+    monkeypatch.setattr(station, "read_npz", lambda path: read.append(path.name) or read_npz(path))
+    counted = []
+    for iteration in (0, 1):
+        store.open_iteration(iteration, campaign)
+        if iteration > 0:
+            store.seal("select", iteration, selection_of(iteration, is_converged=False, why="walked"))
+        plan = fabricate(store, campaign, [copper.without_labels()], iteration=iteration)
+        for task, label in zip(plan.tasks, labels_of(copper), strict=True):
+            store.ledger_writer.append(task.parameters["key"], label)
+        record = station.gather(campaign, store, iteration)
+        store.seal("label", iteration, record)
+        assert (record.labelled, record.refused) == (3, {})
+        counted.append(len(searched))
+    assert counted == [6, 6], "planned and joined in iteration 0, never in iteration 1"
+    assert read == ["chosen.npz", "chosen.npz"], "once for each iteration"
+
+
 def test_whole_trajectories_are_held_out_and_counts_add_up(store, campaign, copper):
     one = replace(copper, origin=make_origin(3, walk="w0"))
     two = replace(copper, positions=copper.positions + 0.1, origin=make_origin(3, walk="w1"))
@@ -125,7 +151,7 @@ def test_whole_trajectories_are_held_out_and_counts_add_up(store, campaign, copp
     assert (record.labelled, record.held_out, record.dataset_frames) == (6, 3, 3)
     assert [part.origin["walk"][0] for part in store.dataset(0)] == ["w0"]
     assert [part.origin["walk"][0] for part in store.held_out(0)] == ["w1"]
-    assert record.dataset_sha256 == store.dataset_summary(0)[1]
+    assert record.dataset_sha256 == dataset_summary(store, 0)[1]
 
 
 def test_a_label_paid_for_earlier_is_reused_not_computed(store, campaign, copper):
@@ -138,7 +164,9 @@ def test_a_label_paid_for_earlier_is_reused_not_computed(store, campaign, copper
     asked = store.planned_at("label", 1)
     spans = ((1.0, 2.0), (asked + 1.0, asked + 2.0))
     for k, (task, (started, finished)) in enumerate(zip(plan.tasks, spans, strict=True)):
-        found = Label(float(copper.energy[k]), copper.forces[k], copper.virial[k], started=started, finished=finished)
+        found = FrameLabel(
+            float(copper.energy[k]), copper.forces[k], copper.virial[k], started=started, finished=finished
+        )
         store.ledger_writer.append(task.parameters["key"], found)
     record = station.gather(campaign, store, 1)
     assert (record.labelled, record.labels_computed, record.labels_reused) == (2, 1, 1)

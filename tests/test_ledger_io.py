@@ -1,5 +1,6 @@
 """Labels in and out of a ledger: formats, refusals with reasons, references that never mix in silence, kills."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from conftest import rattled_copper
 
 from activelearn import exchange
 from activelearn.errors import ConfigError
-from activelearn.frames import Frames, Label, by_composition, make_origin, write_deepmd, write_extxyz
+from activelearn.frames import FrameLabel, Frames, by_composition, make_origin, write_deepmd, write_extxyz
 from activelearn.store import Ledger, LedgerWriter
 
 PBE = exchange.declared("functional=PBE,includes_dispersion=false,code=VASP-6.4.2")
@@ -55,7 +56,7 @@ def written(folder, parts, identity=PBE, prefix="me"):
     writer = LedgerWriter(folder, prefix)
     for part in parts:
         for k in range(len(part)):
-            label = Label(float(part.energy[k]), part.forces[k], part.virial[k], started=1.0, finished=2.0)
+            label = FrameLabel(float(part.energy[k]), part.forces[k], part.virial[k], started=1.0, finished=2.0)
             writer.append(part.structure_key(k, identity["sha256"]), label, part[k], identity)
     writer.close()
 
@@ -87,7 +88,7 @@ def test_structures_are_grouped_by_trajectory_and_do_not_depend_on_who_wrote_whe
 
 
 def test_a_refused_label_keeps_its_structure_and_is_never_exported(tmp_path, copper):
-    nothing = Label(np.nan, np.full((4, 3), np.nan), np.full((3, 3), np.nan), refused="SCFError: no convergence")
+    nothing = FrameLabel(np.nan, np.full((4, 3), np.nan), np.full((3, 3), np.nan), refused="SCFError: no convergence")
     LedgerWriter(tmp_path, "me").append(copper.structure_key(0, PBE["sha256"]), nothing, copper[0], PBE)
     (entry,) = opened(tmp_path).entries()
     assert (entry.refused, entry.formula) == ("SCFError: no convergence", "Cu4")
@@ -167,6 +168,128 @@ def test_deepmd_systems_of_mixed_composition_are_read(tmp_path, copper):
     assert np.allclose(_by_energy([pure])[0].forces, _by_energy([copper])[0].forces, rtol=0, atol=1e-5)
 
 
+def test_the_forces_on_fixed_atoms_come_in_as_they_were_computed(tmp_path, copper):
+    """ASE gives them as zeros when it is asked for forces; the file has what the calculator stored."""
+    from ase.constraints import FixAtoms
+    from ase.io import write
+
+    images = copper.to_ase()
+    for image in images:
+        image.set_constraint(FixAtoms([0]))
+    write(tmp_path / "fixed.extxyz", images)
+    assert not read_ase(tmp_path / "fixed.extxyz").get_forces()[0].any()
+    exchange.import_labels(tmp_path / "l", [tmp_path / "fixed.extxyz"], PBE)
+    found = _by_energy(opened(tmp_path / "l").structures(PBE["sha256"]))[0]
+    assert np.allclose(found.forces, _by_energy([copper])[0].forces, rtol=0, atol=1e-7)
+    assert np.abs(found.forces[:, 0]).max() > 0.01
+
+
+def padded(folder):
+    """Write copper of 4 and of 8 atoms as one mixed set: dpdata fills the small frames up with atoms of type -1."""
+    import dpdata
+
+    parts = two_compositions()
+    systems = write_deepmd(parts, folder / "plain", ["Ag", "Cu"])
+    together = dpdata.MultiSystems(*(dpdata.LabeledSystem(str(path), "deepmd/npy") for path in systems))
+    together.to("deepmd/npy/mixed", str(folder / "mixed"), atom_numb_pad=8, prec=np.float64)
+    (system,) = (path.parent for path in (folder / "mixed").rglob("type.raw"))
+    assert (np.load(system / "set.000" / "real_atom_types.npy") == -1).sum() == 4 * 4
+    return system, parts
+
+
+def test_virtual_atoms_that_fill_up_a_mixed_set_are_dropped(tmp_path):
+    system, parts = padded(tmp_path)
+    n, tally = exchange.import_labels(tmp_path / "l", [system], PBE)
+    assert (n, tally.counts) == (6, {})
+    assert rows(opened(tmp_path / "l").structures(PBE["sha256"])) == rows(parts), "to the bit"
+
+
+def put(name, change):
+    """Return an edit of one array of a set."""
+
+    def edit(system):
+        path = system / "set.000" / f"{name}.npy"
+        np.save(path, change(np.load(path)))
+
+    return edit
+
+
+def at(row, column, value):
+    """Return a change of one number of an array."""
+
+    def change(array):
+        array[row, column] = value
+        return array
+
+    return change
+
+
+def text(name, content):
+    """Return an edit of one text file of a system."""
+    return lambda system: (system / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (put("real_atom_types", at(0, 1, -1)), "type -1 before a real atom - wanted it at the end of a frame only"),
+        (put("real_atom_types", at(0, 1, -2)), "type -2 - wanted 0 to 1, for type_map.raw has 2 names"),
+        (put("real_atom_types", at(0, 1, 2)), "type 2 - wanted 0 to 1, for type_map.raw has 2 names"),
+        (put("real_atom_types", lambda x: x[:, :6]), r"shape \(6, 6\) - wanted 6 frames of 8 whole numbers"),
+        (put("real_atom_types", lambda x: x + 0.5), "wanted 6 frames of 8 whole numbers"),
+        (put("real_atom_types", lambda x: np.where(x < 0, np.nan, x)), "float64 of .* wanted 6 frames of 8 whole"),
+        (put("force", lambda x: x + 0.1), "forces on atoms of type -1, which are none - wanted zeros"),
+        (put("energy", lambda x: x[:4]), "energy.npy: 4 frames of 1 numbers - wanted 6 of 1, as coord.npy has"),
+        (put("box", lambda x: np.vstack([x, x])), "box.npy: 12 frames of 9 numbers - wanted 6 of 9"),
+        (put("coord", lambda x: x[:, :-1]), "coord.npy: 23 numbers a frame - wanted three an atom"),
+        (text("type.raw", "0 0 0 0"), "type.raw: types of 4 atoms, but .*coord.npy has positions of 8"),
+        (text("type.raw", "0 " * 9), "type.raw: types of 9 atoms, but .*coord.npy has positions of 8"),
+        (text("type.raw", "0 0 0 0 1 1 1 1"), "real_atom_types.npy: other types than in .*type.raw - wanted zeros"),
+        (text("type_map.raw", "Ag"), "type 1 - wanted 0 to 0, for type_map.raw has 1 names"),
+    ],
+)
+def test_arrays_that_contradict_each_other_are_refused_not_guessed(tmp_path, edit, sentence):
+    system, _ = padded(tmp_path)
+    edit(system)
+    with pytest.raises(ConfigError, match=sentence) as refused:
+        exchange.import_labels(tmp_path / "l", [system], PBE)
+    assert str(refused.value).count(" - ") == 2
+    assert not (tmp_path / "l").exists()
+
+
+def test_a_set_without_the_types_that_another_set_of_the_system_has_is_refused(tmp_path):
+    """All of its atoms would be of type 0: that is what type.raw of a mixed system says."""
+    system, _ = padded(tmp_path)
+    shutil.copytree(system / "set.000", system / "set.001")
+    (system / "set.001" / "real_atom_types.npy").unlink()
+    with pytest.raises(ConfigError, match=r"set.001: no real_atom_types.npy, which .*set.000 has - wanted it in every"):
+        exchange.import_labels(tmp_path / "l", [system], PBE)
+    assert not (tmp_path / "l").exists()
+
+
+def test_a_frame_of_virtual_atoms_alone_is_no_label(tmp_path):
+    system, parts = padded(tmp_path)
+    put("real_atom_types", at(0, slice(None), -1))(system)
+    put("force", at(0, slice(None), 0.0))(system)
+    n, tally = exchange.import_labels(tmp_path / "l", [system], PBE)
+    assert (n, tally.counts) == (sum(map(len, parts)) - 1, {"no atoms": 1})
+
+
+@pytest.mark.parametrize("types", ["1 1 1", "1 1 1 1 1", "1 1 1 -1", "1 1 1 2"])
+def test_the_types_of_a_plain_system_are_checked_too(tmp_path, copper, types):
+    (system,) = write_deepmd([copper], tmp_path / "d", ["Ag", "Cu"])
+    (system / "type.raw").write_text(types)
+    with pytest.raises(ConfigError, match=r"type.raw: type"):
+        exchange.import_labels(tmp_path / "l", [tmp_path / "d"], PBE)
+
+
+def test_a_system_without_npy_sets_is_named(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "type.raw").write_text("0")
+    with pytest.raises(ConfigError, match=r"d: no set.* in it - wanted deepmd/npy, not raw text - convert it"):
+        exchange.import_labels(tmp_path / "l", [tmp_path / "d"], PBE)
+
+
 def test_an_outcar_gives_the_free_energy_and_the_stress_with_our_sign(tmp_path):
     """A real run of VASP on 18 Ni atoms, from the tests of ASE; the numbers are read off the file by hand."""
     n, tally = exchange.import_labels(tmp_path, [OUTCAR], PBE)
@@ -184,13 +307,144 @@ def test_an_outcar_gives_the_free_energy_and_the_stress_with_our_sign(tmp_path):
     assert abs(part.forces[0].sum(axis=0)).max() < 0.1
 
 
-def test_an_unconverged_step_of_vasp_is_never_a_label(tmp_path):
-    text = OUTCAR.read_text().replace("aborting loop because EDIFF is reached", "aborting loop EDIFF was not reached")
-    path = tmp_path / "OUTCAR.1"
+def edited(folder, *pairs, name="OUTCAR"):
+    """Write the recorded OUTCAR with these texts replaced, each of which stands in it."""
+    text = OUTCAR.read_text()
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / name
     path.write_text(text)
+    return path
+
+
+def imported(folder, path):
+    """Return formulas and refusals of an import of one file into a new ledger."""
+    n, tally = exchange.import_labels(folder / "l", [path], PBE)
+    assert n or not (folder / "l").exists(), "nothing is published"
+    return sorted(part.formula for part in opened(folder / "l").structures(PBE["sha256"])), tally.counts
+
+
+LOOP_ENDS, N_ITERATIONS = "aborting loop because EDIFF is reached", 63
+NELM = "NELM   =    120;"
+
+
+def test_an_unconverged_step_of_vasp_is_never_a_label(tmp_path):
+    path = edited(tmp_path, (LOOP_ENDS, "aborting loop EDIFF was not reached (unconverged)"))
+    assert imported(tmp_path, path) == ([], {"SCF not converged": 1})
+
+
+@pytest.mark.parametrize(
+    ("nelm", "is_taken"),
+    [
+        (f"NELM   =    {N_ITERATIONS + 1};", True),
+        (f"NELM   =    {N_ITERATIONS};", False),
+        ("NELM   =     15;", False),
+        (f"NELM = 15 ; NELM   =    {N_ITERATIONS + 1};", True),  # an echo of INCAR before it
+        ("", False),  # VASP's own default, 60
+    ],
+)
+def test_a_step_that_used_up_its_iterations_is_refused_whatever_vasp_prints(tmp_path, nelm, is_taken):
+    """VASP 5.4.4 prints that EDIFF is reached when the loop ends at NELM, too."""
+    path = edited(tmp_path, (NELM, nelm))
+    assert LOOP_ENDS in path.read_text()
+    assert imported(tmp_path, path) == ((["Ni18"], {}) if is_taken else ([], {"SCF not converged": 1}))
+
+
+def test_iterations_that_fortran_has_no_room_for_are_counted(tmp_path):
+    path = edited(tmp_path, (f"(  {N_ITERATIONS})", "(****)"), (NELM, f"NELM   =    {N_ITERATIONS};"))
+    assert imported(tmp_path, path) == ([], {"SCF not converged": 1})
+
+
+def test_runs_that_were_put_one_after_the_other_keep_their_atoms_and_their_nelm(tmp_path):
+    """The third one was killed in its first loop, and a fourth came after it."""
+    paths = [
+        edited(tmp_path, name="1"),
+        edited(tmp_path, ("PAW_PBE Ni 02Aug2007", "PAW_PBE Cu 22Jun2005"), name="2"),
+        edited(tmp_path, name="3"),
+        edited(tmp_path, (NELM, "NELM   =     15;"), name="4"),
+    ]
+    texts = [path.read_text() for path in paths]
+    texts[2] = texts[2][: len(texts[2]) // 2]
+    (tmp_path / "OUTCAR").write_text("".join(texts))
+    assert imported(tmp_path, tmp_path / "OUTCAR") == (["Cu18", "Ni18"], {"SCF not converged": 1})
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+def test_a_compressed_outcar_gives_the_same_label(tmp_path, suffix):
+    import importlib
+
+    packer = importlib.import_module({"gz": "gzip", "xz": "lzma"}.get(suffix, suffix))
+    (tmp_path / f"OUTCAR.{suffix}").write_bytes(packer.compress(OUTCAR.read_bytes()))
+    exchange.import_labels(tmp_path / "a", [OUTCAR], PBE)
+    exchange.import_labels(tmp_path / "b", [tmp_path / f"OUTCAR.{suffix}"], PBE)
+    assert opened(tmp_path / "a").keys() == opened(tmp_path / "b").keys()
+
+
+def force_field_step(text):
+    """Return what VASP prints of a step of its own force field: other numbers, marked as machine-learned."""
+    body = text[text.index("  in kB  ") : text.index("  energy  without entropy")]
+    body = body.replace("-4.29429", "-9.99999").replace("TOTAL-FORCE (eV/Angst)", "TOTAL-FORCE (eV/Angst) (ML)")
+    body = body.replace("FREE ENERGIE", "ML FREE ENERGIE").replace(
+        "energy   TOTEN  =       -68", "energy ML TOTEN = -77"
+    )
+    return "  ML FORCE on cell =-STRESS in cart. coord. units (eV/cell)\n" + body
+
+
+def test_steps_of_a_force_field_that_vasp_learned_on_the_fly_are_no_labels(tmp_path):
+    """One before the electronic loop, one within it, and one after it, as learning runs have them."""
+    plain = OUTCAR.read_text()
+    exchange.import_labels(tmp_path / "plain", [OUTCAR], PBE)
+    end = plain.index("\n", plain.index("energy  without entropy"))
+    start = plain.rindex("\n", 0, plain.index("Iteration    1(   1)"))
+    within = plain.rindex("\n", 0, plain.index("Iteration    1(   9)"))
+    step = "\n" + force_field_step(plain)
+    path = tmp_path / "OUTCAR"
+    path.write_text(plain[:start] + step + plain[start:within] + step + plain[within:end] + step + plain[end:])
     n, tally = exchange.import_labels(tmp_path / "l", [path], PBE)
-    assert (n, tally.counts) == (0, {"SCF not converged": 1})
-    assert not (tmp_path / "l").exists(), "nothing is published"
+    assert (n, tally.counts) == (1, {"of a machine-learned force field": 3})
+    ours, theirs = (opened(tmp_path / name).structures(PBE["sha256"]) for name in ("l", "plain"))
+    assert rows(ours) == rows(theirs)
+    path.write_text(plain[:start] + step + step)
+    assert imported(tmp_path / "only", path) == ([], {"of a machine-learned force field": 2})
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (("ISIF   =      2", "ISIF   =      1"), "only the trace of the stress"),
+        (("  in kB   ", "  in bar  "), "no stress"),
+        (("    -4.50342     0.50047", "    ************ 0.50047"), "no stress"),
+        (("TOTAL-FORCE (eV/Angst)", ""), "no forces"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Found badly formatted stress line")
+def test_a_step_without_the_whole_stress_or_the_forces_is_refused_and_says_so(tmp_path, edit, reason):
+    assert imported(tmp_path, edited(tmp_path, edit)) == ([], {reason: 1})
+
+
+def test_an_outcar_that_breaks_off_has_no_last_step(tmp_path):
+    text = OUTCAR.read_text()
+    whole, end = tmp_path / "OUTCAR", text.index("free  energy   TOTEN")
+    whole.write_text(text + text[:end])
+    assert imported(tmp_path / "a", whole) == (["Ni18"], {})
+    whole.write_text(text[:end])
+    with pytest.raises(ConfigError, match=r"OUTCAR: no finished ionic step in it - wanted an OUTCAR of a run"):
+        exchange.import_labels(tmp_path / "l", [whole], PBE)
+
+
+def test_a_run_that_was_killed_within_its_energies_hides_nothing_of_the_next(tmp_path):
+    """The head of the next run stands where its energies would: it is read as the head that it is."""
+    killed = edited(tmp_path, name="killed").read_text()
+    following = edited(tmp_path, ("PAW_PBE Ni 02Aug2007", "PAW_PBE Cu 22Jun2005"), name="next").read_text()
+    ends = [
+        killed.index("FREE ENERGIE") + 60,
+        killed.index("free  energy   TOTEN") + 50,
+        killed.index("  energy  without"),
+    ]
+    for k, end in enumerate(ends):
+        (tmp_path / "OUTCAR").write_text(killed[:end] + following)
+        assert imported(tmp_path / str(k), tmp_path / "OUTCAR") == (["Cu18"], {})
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -268,8 +522,9 @@ def test_deepmd_systems_without_virial_or_names_are_refused(tmp_path, copper):
     (system,) = write_deepmd([copper], tmp_path / "d", ["Cu"])
     (system / "set.000" / "virial.npy").unlink()
     assert exchange.import_labels(tmp_path / "l", [tmp_path / "d"], PBE)[1].counts == {"no stress": 3}
-    (system / "type_map.raw").unlink()
     np.save(system / "set.000" / "virial.npy", np.zeros((3, 9)))
+    assert exchange.import_labels(tmp_path / "l", [tmp_path / "d"], PBE)[1].counts == {"zeros for a stress": 3}
+    (system / "type_map.raw").unlink()
     assert exchange.import_labels(tmp_path / "l", [tmp_path / "d"], PBE)[1].counts == {"no element": 3}
 
 
@@ -361,8 +616,8 @@ exchange.import_labels(folder, [path], identity)
 
 @pytest.mark.parametrize(
     ("name", "n", "n_left"),
-    [("fsync", 1, 0), ("fsync", 3, 0), ("link", 2, 0), ("fsync", 4, 3)],
-    ids=["reference written", "labels written", "labels durable", "labels published"],
+    [("fsync", 1, 0), ("fsync", 3, 0), ("fsync", 5, 0), ("link", 3, 0), ("fsync", 6, 3)],
+    ids=["format written", "reference written", "labels written", "labels durable", "labels published"],
 )
 def test_a_kill_in_an_import_leaves_all_or_nothing_and_a_second_does_the_rest(tmp_path, copper, name, n, n_left):
     folder, path = tmp_path / "l", _file(tmp_path, [copper])

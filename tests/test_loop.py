@@ -6,16 +6,17 @@ import shutil
 
 import numpy as np
 import pytest
-from campaigns import TINY
+from campaigns import TINY, dataset_summary
 
-from activelearn import explore, loop, train
+from activelearn import explore, loop, prediction, trees
 from activelearn.config import Machine
 from activelearn.errors import StoreError
 from activelearn.frames import dataset_sha256
 from activelearn.records import Ensemble, Explored, InitialData, Labelling, Selection
-from activelearn.select import Kind, force_deviation
+from activelearn.select import FrameClass
+from activelearn.select.window import force_deviation
 from activelearn.store import Store
-from activelearn.store.files import file_sha256, unpack_file
+from activelearn.store.files import file_sha256, read_archived
 
 pytestmark = pytest.mark.engines
 
@@ -87,7 +88,7 @@ def test_the_data_set_grows_by_what_was_labelled(store, records):
     for record in records:
         frames += record.labelling.labelled - record.labelling.held_out
         assert record.labelling.dataset_frames == frames
-        assert store.dataset_summary(record.index) == (frames, record.labelling.dataset_sha256)
+        assert dataset_summary(store, record.index) == (frames, record.labelling.dataset_sha256)
         assert dataset_sha256(store.dataset(record.index)) == record.labelling.dataset_sha256
 
 
@@ -127,14 +128,14 @@ def test_selection_counts_what_the_walks_hold(store, records):
         kinds = []
         for task_id, sha256 in store.result("explore", record.index, Explored).products.items():
             packed = store.product("explore", record.index, task_id).with_name("products.zip")
-            assert hashlib.sha256(unpack_file(packed, f"{task_id}.npz").read()).hexdigest() == sha256
+            assert hashlib.sha256(read_archived(packed, f"{task_id}.npz").read()).hexdigest() == sha256
             arrays, meta = store.read_product("explore", record.index, task_id)
             assert meta["ended"] == "finished"
             assert arrays["step"].tolist() == list(range(0, 21, 2))
             kinds.append(arrays["kind"])
         counts = record.selection.counts
-        assert int((np.concatenate(kinds) == Kind.CANDIDATE).sum()) == counts.candidate
-        assert int((np.concatenate(kinds) == Kind.FAILED).sum()) == counts.failed
+        assert int((np.concatenate(kinds) == FrameClass.CANDIDATE).sum()) == counts.candidate
+        assert int((np.concatenate(kinds) == FrameClass.FAILED).sum()) == counts.failed
 
 
 def test_the_models_stand_under_their_checksums(store, records):
@@ -163,7 +164,7 @@ def test_the_seconds_are_those_of_the_stations(store, records):
             assert 0.0 <= spent.engine <= spent.wall + 1e-6, name
             assert spent.engine <= spent.engine_total + 1e-6 <= 2 * spent.wall + 1e-3, name  # two slots
         assert record.seconds["train"].engine > 0.9 * record.seconds["train"].wall
-    end = loop.seconds(store, "final", 2)
+    end = loop.seconds(store, loop.STATIONS["final"], 2)
     assert end.n_tasks == 2
     assert end.engine > 0
 
@@ -199,7 +200,7 @@ def test_the_start_of_a_walk_is_the_same_whenever_it_is_made(store):
 
 
 def test_a_finished_campaign_has_nothing_to_do(store):
-    assert loop.next_step(Store(store.folder)) is None
+    assert loop.next_phase(Store(store.folder)) is None
 
 
 def test_a_record_that_was_removed_is_made_anew_from_what_is_sealed(store, tmp_path):
@@ -207,7 +208,7 @@ def test_a_record_that_was_removed_is_made_anew_from_what_is_sealed(store, tmp_p
     before = copy.iterations()[1]
     copy.iteration_file(1).unlink()
     copy = Store.open(copy.folder)
-    assert loop.next_step(copy) == loop.Step(1, loop.LOOP)
+    assert loop.next_phase(copy) == loop.CampaignPhase(1, loop.LOOP, copy)
     loop.run_campaign(copy, Machine())
     assert copy.iterations()[1] == before
     assert copy.opened_iterations() == store.opened_iterations()
@@ -218,13 +219,13 @@ def test_what_later_iterations_were_built_upon_is_never_computed_again(store, tm
     copy.iteration_file(1).unlink()
     copy.sealed("train", 1).unlink()
     with pytest.raises(StoreError, match=r"iter-001/train/result\.json: gone - .* restore it"):
-        loop.next_step(copy)
+        loop.next_phase(copy)
 
 
 def test_nothing_is_left_behind(store):
     assert not list((store.folder / "claims").iterdir())
     assert not (store.folder / "lease.json").exists()
-    assert not [path for path in store.folder.rglob(".*") if path.is_file()]
+    assert not [path for path in store.folder.rglob(".*") if path.is_file() and path.name != trees.MARK]
     assert not [path for path in (store.folder / "scratch").iterdir() if path.is_dir()]
     assert sum(path.is_file() for path in store.folder.rglob("*")) < 100
 
@@ -243,10 +244,10 @@ def test_the_records_are_plain_json(store):
 
 def test_errors_of_perfect_predictions_are_zero(store):
     parts = store.held_out(2)
-    found = train.errors(parts, parts)
+    found = prediction.errors(parts, parts)
     assert found.n_frames == 3
     assert (found.force_rmse, found.energy_rmse_meV_per_atom, found.virial_rmse_meV_per_atom) == (0.0, 0.0, 0.0)
-    assert train.errors([], []) is None
+    assert prediction.errors([], []) is None
 
 
 def test_deviation_of_equal_members_is_zero():

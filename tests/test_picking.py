@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from activelearn.config import Select
-from activelearn.select import Pool, pick
-from activelearn.select.picking import nearest2
+from activelearn.select.picking import Pool, nearest2, pick
 
 rng_of = np.random.default_rng
 

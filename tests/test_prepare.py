@@ -12,8 +12,8 @@ from activelearn.config import Machine, Relax, System, load_campaign
 from activelearn.engines import reference
 from activelearn.errors import ConfigError, TaskFailed
 from activelearn.frames import Frames
-from activelearn.geometry import too_close
-from activelearn.loop import begin, step_of
+from activelearn.geometry import first_too_close
+from activelearn.loop import phase_of
 from activelearn.store import Store
 from activelearn.tasks import carry_out, gather
 
@@ -37,8 +37,8 @@ def campaign_of(*systems, **initial_changes):
 def prepared(tmp_path, campaign):
     """Open iteration 0 and carry out its prepare station."""
     store = Store.create(tmp_path / "campaign", campaign)
-    step = step_of(store, 0)
-    begin(store, step, MACHINE)
+    step = phase_of(store, 0)
+    step.begin(MACHINE)
     carry_out(prepare.STATION, store, 0, MACHINE)
     gather(prepare.STATION, store, 0, MACHINE)
     return store
@@ -109,7 +109,7 @@ def test_packings_are_packed_relaxed_and_dealt_to_the_copies(tmp_path, engines):
         atoms.calc = EMT()
         if ended == "relaxed":
             assert np.linalg.norm(atoms.get_forces(), axis=1).max() <= 0.5
-        assert too_close(found[k], campaign.select.guards) is None
+        assert first_too_close(found[k], campaign.select.guards) is None
     still = campaign.initial.perturb.model_copy(update={"positions_A": 0.0, "cell_fraction": 0.0})
     quiet = campaign.model_copy(update={"initial": campaign.initial.model_copy(update={"perturb": still})})
     tasks = [t for t in initial.plan(campaign, store, 0) if t.parameters["scale"] == 1.0]

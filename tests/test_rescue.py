@@ -10,7 +10,7 @@ from campaigns import SMALL, run_plain, tiny, unpack_products
 from activelearn import loop, select
 from activelearn.config import Machine
 from activelearn.records import Labelling, Selection
-from activelearn.select import Kind
+from activelearn.select import FrameClass
 from activelearn.store import Store, read_npz
 from activelearn.store.files import publish_npz
 
@@ -59,7 +59,7 @@ def test_the_earliest_failed_frames_of_every_walk_are_taken(rescued):
     store = rescued[0]
     for part in store.frames(store.dataset_file(1)):
         arrays, _ = store.read_product("explore", 1, str(part.origin["walk"][0]))
-        first = arrays["step"][np.flatnonzero(arrays["kind"] == Kind.FAILED)[:2]]
+        first = arrays["step"][np.flatnonzero(arrays["kind"] == FrameClass.FAILED)[:2]]
         assert part.origin["step"].tolist() == first.tolist()
         assert (part.origin["max_devi_f"] < 5.0).all()
 
@@ -83,12 +83,12 @@ def test_after_a_change_it_goes_on(rescued, tmp_path):
     """The message says: change this and run again. So the change must let it go on; a change of nothing does not."""
     shutil.copytree(rescued[0].folder, tmp_path / "c")
     store = Store(tmp_path / "c")
-    assert loop.next_step(store) is None
+    assert loop.next_phase(store) is None
     settings = store.latest_campaign()
     store.accept(settings.model_copy(update={"train": settings.train.model_copy(update={"n_steps": 100})}))
-    step = loop.next_step(store)
+    step = loop.next_phase(store)
     assert step is not None
-    assert (step.iteration, step.part) == (3, "loop")
+    assert (step.iteration, step.name) == (3, "loop")
     assert loop.verdict(store) is None
 
 
@@ -136,29 +136,29 @@ def judged(undisturbed, folder, change) -> tuple[Store, Selection]:
         arrays, meta = read_npz(path)
         kind = arrays["kind"].copy()
         kind[...] = change(kind)
-        kept = np.isin(arrays["kept_kind"], []) if (kind == Kind.OUT_OF_REGION).all() else slice(None)
+        kept = np.isin(arrays["kept_kind"], []) if (kind == FrameClass.OUT_OF_REGION).all() else slice(None)
         arrays["kind"] = kind
         arrays["kept_kind"] = np.full_like(arrays["kept_kind"], kind[0])[kept]
         for name in ("kept/positions", "kept/cell", "kept/origin"):
             arrays[name] = arrays[name][kept]
         path.unlink()
         publish_npz(path, arrays, meta)
-    return store, select.gather(campaign.model_copy(update={"stop": stop}), store, 2)
+    return store, select.STATION.gather(campaign.model_copy(update={"stop": stop}), store, 2)
 
 
 def test_a_pass_that_is_all_accurate_converges(undisturbed, tmp_path):
     """The other tests of this kind mean something only if this one holds."""
-    _, selection = judged(undisturbed[0], tmp_path / "c", lambda kind: Kind.ACCURATE)
+    _, selection = judged(undisturbed[0], tmp_path / "c", lambda kind: FrameClass.ACCURATE)
     assert selection.is_converged
     assert selection.chosen == selection.rescued == 0
 
 
-@pytest.mark.parametrize("kind", [Kind.FAILED, Kind.OUT_OF_REGION, Kind.CANDIDATE])
+@pytest.mark.parametrize("kind", [FrameClass.FAILED, FrameClass.OUT_OF_REGION, FrameClass.CANDIDATE])
 def test_a_pass_of_nothing_accurate_never_converges(undisturbed, tmp_path, kind):
     _, selection = judged(undisturbed[0], tmp_path / "c", lambda _: kind)
     assert not selection.is_converged
     assert selection.quiet_stages == ()
-    assert selection.is_rescue == (kind != Kind.CANDIDATE)
+    assert selection.is_rescue == (kind != FrameClass.CANDIDATE)
     assert not selection.why.startswith("converged")
 
 
@@ -166,8 +166,8 @@ def test_a_pass_that_left_the_region_has_no_share_of_its_own(undisturbed, tmp_pa
     """Half of every walk past the guards: what is left is accurate, and still nobody says 'converged'."""
 
     def leave(kind):
-        out = np.full_like(kind, Kind.ACCURATE)
-        out[len(out) // 2 :] = Kind.OUT_OF_REGION
+        out = np.full_like(kind, FrameClass.ACCURATE)
+        out[len(out) // 2 :] = FrameClass.OUT_OF_REGION
         return out
 
     _, selection = judged(undisturbed[0], tmp_path / "c", leave)
@@ -178,8 +178,8 @@ def test_a_pass_that_left_the_region_has_no_share_of_its_own(undisturbed, tmp_pa
 
 def test_nothing_in_the_window_but_too_many_failed_is_a_rescue_not_a_stall(undisturbed, tmp_path):
     def some_fail(kind):
-        out = np.full_like(kind, Kind.ACCURATE)
-        out[0] = Kind.FAILED
+        out = np.full_like(kind, FrameClass.ACCURATE)
+        out[0] = FrameClass.FAILED
         return out
 
     _, selection = judged(undisturbed[0], tmp_path / "c", some_fail)
@@ -189,15 +189,15 @@ def test_nothing_in_the_window_but_too_many_failed_is_a_rescue_not_a_stall(undis
 
 
 def test_a_stage_with_too_few_walks_is_never_quiet(undisturbed, tmp_path):
-    store, _ = judged(undisturbed[0], tmp_path / "c", lambda kind: Kind.ACCURATE)
+    store, _ = judged(undisturbed[0], tmp_path / "c", lambda kind: FrameClass.ACCURATE)
     few = store.campaign(2).stop.model_copy(update={"min_walks": 5, "candidate_share": 0.01})
     store.chosen_file(2).unlink()
-    assert not select.gather(store.campaign(2).model_copy(update={"stop": few}), store, 2).is_converged
+    assert not select.STATION.gather(store.campaign(2).model_copy(update={"stop": few}), store, 2).is_converged
 
 
 def test_a_converged_campaign_with_a_new_region_goes_on(undisturbed, tmp_path):
     """Convergence is a statement on a region: add a stage, and it no longer holds."""
-    store, selection = judged(undisturbed[0], tmp_path / "c", lambda kind: Kind.ACCURATE)
+    store, selection = judged(undisturbed[0], tmp_path / "c", lambda kind: FrameClass.ACCURATE)
     store.seal("select", 2, selection)
     record = json.loads(undisturbed[0].iteration_file(2).read_text())
     record["selection"] = selection.model_dump(mode="json")
@@ -216,7 +216,7 @@ def test_a_converged_campaign_with_a_new_region_goes_on(undisturbed, tmp_path):
 
 
 def test_an_ensemble_is_passed_on_when_there_is_nothing_new_to_learn(undisturbed, tmp_path):
-    store, selection = judged(undisturbed[0], tmp_path / "c", lambda kind: Kind.ACCURATE)
+    store, selection = judged(undisturbed[0], tmp_path / "c", lambda kind: FrameClass.ACCURATE)
     store.seal("select", 2, selection)
     labelling = undisturbed[0].result("label", 1, Labelling)
     store.seal("label", 2, labelling.model_copy(update={"iteration": 2, "labelled": 0}))

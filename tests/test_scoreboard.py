@@ -9,13 +9,15 @@ import pytest
 from boards import NMR, UNTRUSTED, board_of
 
 from activelearn.benchmark.property import quoted, with_reference
+from activelearn.benchmark.replicas import stamped
 from activelearn.config import Cited
-from activelearn.config.studying import load_numbers, shipped_numbers
+from activelearn.config.reading import load_numbers, shipped_numbers
 from activelearn.errors import ConfigError
 from activelearn.records import Quoted, Result, Scoreboard
 from activelearn.report import write_tables
 from activelearn.report.scoreboard import NO_CITED_VALUE, rows_of
 from activelearn.report.stamps import worst
+from activelearn.show import result_lines
 
 README = Path(__file__).parents[1] / "params" / "cited" / "README.md"
 
@@ -42,6 +44,18 @@ def tables(tmp_path_factory):
     more = Quoted(name="S_in_chains", value=13.4, unit="%", condition={"x": 0.0}, source="AIMD of Na4P2S7")
     made = made.model_copy(update={"quoted": (more,)})
     return made, {path.name: path for path in write_tables(made, tmp_path_factory.mktemp("tables"))}
+
+
+def test_the_lines_of_a_run_tell_a_porous_glass_and_a_cooling_rate_from_others():
+    dense = density(0.5, 2.1)
+    others = [{"porous": "yes"}, {"cooling_rate_K_per_ps": 10.0}, {"cooling_rate_K_per_ps": 10.0, "porous": "yes"}]
+    more = [dense.model_copy(update={"value": 1.0 + k, "condition": dense.condition | c}) for k, c in enumerate(others)]
+    assert result_lines(board(dense, *more)) == [
+        "toy x = 0.5: density 2.1 ± 0.01 g/cm3",
+        "toy x = 0.5 porous: density 1 ± 0.01 g/cm3",
+        "toy x = 0.5 10 K/ps: density 2 ± 0.01 g/cm3",
+        "toy x = 0.5 10 K/ps porous: density 3 ± 0.01 g/cm3",
+    ]
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -245,3 +259,24 @@ def test_a_mistake_in_a_csv_is_named_with_its_row(tmp_path, text, said):
 def test_a_csv_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"mine\.csv.*wanted a CSV with columns property"):
         load_numbers(tmp_path / "mine.csv")
+
+
+def test_the_stamp_of_strained_cells_and_crystals_says_what_their_potential_dropped():
+    full = {"n_overflow": 2, "overflow_share": 0.1, "overflow": "S 57 of 56"}
+    worse = {"n_overflow": 1, "overflow_share": 0.5, "overflow": "S 61 of 56"}
+    said = "more neighbours than sel holds: S 61 of 56 in 50.0 % of frames"
+    assert stamped(None, [{}, full, worse]) == f"UNTRUSTED: {said}"
+    assert stamped("not judged", [worse, full]) == f"UNTRUSTED: {said}"
+    assert stamped("UNTRUSTED: 6.0 % of frames outside the window", [worse]).endswith(f" outside the window; {said}")
+    assert stamped("1.0 % of frames outside the window", [worse]).startswith("UNTRUSTED: 1.0 % of frames outside")
+    assert stamped("not judged", [{"n_overflow": 0, "overflow_share": None, "overflow": ""}, {}]) == "not judged"
+    assert stamped(None, []) is None
+    assert stamped(f"UNTRUSTED: {said}", [full]) == f"UNTRUSTED: {said}", "said once"
+
+
+def test_of_two_stamps_the_one_with_the_largest_share_of_anything_weighs_most():
+    few = "UNTRUSTED: 6.0 % of frames outside the window"
+    full = (
+        "UNTRUSTED: 1.0 % of frames outside the window; more neighbours than sel holds: S 61 of 56 in 9.0 % of frames"
+    )
+    assert worst([few, full, "7.0 % of frames outside the window", None]) == full

@@ -24,7 +24,7 @@ from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import npz_bytes, pack, write_extxyz
 from activelearn.records import Task
 from activelearn.store import Ledger
-from activelearn.store.files import pack_files, read_array, read_npz, unpack_file
+from activelearn.store.files import archive_files, read_archived, read_array, read_npz
 from activelearn.tasks import Station, carry_out
 
 # --- nothing that is read is run --------------------------------------------------------------------------------------
@@ -193,12 +193,12 @@ def test_packed_products_are_read_in_memory_whatever_their_names(nest):
     archive = nest / "products.zip"
     member = nest / "walk.npz"
     member.write_bytes(npz_bytes({"x": np.zeros(1), "meta": np.array("{}")}))
-    archive.write_bytes(pack_files([member]))
+    archive.write_bytes(archive_files([member]))
     with zipfile.ZipFile(archive, "a") as opened:
         for name in OUTSIDE:
             opened.writestr(name, member.read_bytes())
     for name in ("walk.npz", *OUTSIDE[:3]):
-        assert read_npz(unpack_file(archive, name))[0]["x"].tolist() == [0.0]
+        assert read_npz(read_archived(archive, name))[0]["x"].tolist() == [0.0]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -15,17 +15,11 @@ from activelearn import descriptor, select
 from activelearn.config import Rescue, Select, Stop
 from activelearn.engines.lammps import read_deviation, read_dump
 from activelearn.frames import Frames, make_origin
-from activelearn.records import Counts, Explored, Selection, Task
-from activelearn.select import (
-    Kind,
-    classify,
-    classify_walk,
-    force_deviation,
-    is_quiet,
-    mined,
-    wants_rescue,
-    worth_keeping,
-)
+from activelearn.records import Counts, Ensemble, Errors, Explored, Member, Selection, Task
+from activelearn.select import FrameClass, classify_walk, mined, worth_keeping
+from activelearn.select.anchors import anchors, array_name
+from activelearn.select.verdict import held_back_by, wants_rescue
+from activelearn.select.window import classify, count, force_deviation, reclassified
 from activelearn.store.files import file_sha256, read_array
 
 DATA = Path(__file__).parent / "data" / "lammps"
@@ -70,7 +64,7 @@ def test_a_member_that_is_not_finite_makes_the_frame_so():
     found = force_deviation(forces)
     assert found[0] == 0.0
     assert np.isnan(found[1])
-    assert classify(found, 0.15, 0.35).tolist() == [Kind.ACCURATE, Kind.FAILED]
+    assert classify(found, 0.15, 0.35).tolist() == [FrameClass.ACCURATE, FrameClass.FAILED]
 
 
 # --- the classes ------------------------------------------------------------------------------------------------------
@@ -82,10 +76,10 @@ def test_the_classes_are_disjoint_and_cover(deviation):
     accurate, candidate = deviation < 0.15, (deviation >= 0.15) & (deviation < 0.35)
     failed = ~(deviation < 0.35)
     assert (accurate.astype(int) + candidate + failed == 1).all()
-    assert (kind == Kind.ACCURATE).tolist() == accurate.tolist()
-    assert (kind == Kind.CANDIDATE).tolist() == candidate.tolist()
-    assert (kind == Kind.FAILED).tolist() == failed.tolist()
-    counts = select.count([kind])
+    assert (kind == FrameClass.ACCURATE).tolist() == accurate.tolist()
+    assert (kind == FrameClass.CANDIDATE).tolist() == candidate.tolist()
+    assert (kind == FrameClass.FAILED).tolist() == failed.tolist()
+    counts = count([kind])
     assert counts.accurate + counts.candidate + counts.failed == counts.walked == len(deviation)
 
 
@@ -102,20 +96,22 @@ def test_every_planned_frame_of_a_walk_has_one_class(deviation, n_planned, outsi
     kind = classify_walk(deviation, n_planned=n_planned, window=(0.15, 0.35), outside_from=outside_from)
     assert len(kind) == n_planned
     end = n_planned if outside_from is None else min(outside_from, n_planned)
-    assert (kind[end:] == Kind.OUT_OF_REGION).all()
+    assert (kind[end:] == FrameClass.OUT_OF_REGION).all()
     bad = next((i for i, d in enumerate(deviation) if not np.isfinite(d)), len(deviation))
     good = min(bad, end)
     assert kind[:good].tolist() == classify(deviation[:good], 0.15, 0.35).tolist()
-    assert (kind[good:end] == Kind.FAILED).all(), "after the first NaN everything is failed, however healthy"
+    assert (kind[good:end] == FrameClass.FAILED).all(), "after the first NaN everything is failed, however healthy"
 
 
 def test_healthy_rows_after_a_nan_are_failed():
     kind = classify_walk(np.array([0.1, 0.2, np.nan, 0.1, 0.2]), n_planned=6, window=(0.15, 0.35), outside_from=None)
-    assert kind.tolist() == [Kind.ACCURATE, Kind.CANDIDATE] + 4 * [Kind.FAILED]
+    assert kind.tolist() == [FrameClass.ACCURATE, FrameClass.CANDIDATE] + 4 * [FrameClass.FAILED]
 
 
 def test_a_walk_that_was_never_walked_is_failed():
-    assert classify_walk(np.empty(0), n_planned=3, window=(0.1, 0.2), outside_from=None).tolist() == 3 * [Kind.FAILED]
+    assert classify_walk(np.empty(0), n_planned=3, window=(0.1, 0.2), outside_from=None).tolist() == 3 * [
+        FrameClass.FAILED
+    ]
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
@@ -127,11 +123,11 @@ def test_what_is_kept(deviation, max_frames, per_walk):
     kind = classify(deviation, 0.15, 0.35)
     kept = worth_keeping(kind, deviation, settings, np.random.default_rng(1))
     assert (np.diff(kept) > 0).all(), "step order, each once"
-    n_candidates = int((kind == Kind.CANDIDATE).sum())
-    assert (kind[kept] == Kind.CANDIDATE).sum() == min(n_candidates, max_frames)
-    rescued = kept[kind[kept] == Kind.FAILED]
+    n_candidates = int((kind == FrameClass.CANDIDATE).sum())
+    assert (kind[kept] == FrameClass.CANDIDATE).sum() == min(n_candidates, max_frames)
+    rescued = kept[kind[kept] == FrameClass.FAILED]
     way_in = list(itertools.takewhile(lambda i: deviation[i] < 1.0, range(len(kind))))
-    early = [i for i in way_in if kind[i] == Kind.FAILED][:per_walk]
+    early = [i for i in way_in if kind[i] == FrameClass.FAILED][:per_walk]
     assert rescued.tolist() == early, "the earliest failed frames before the deviation left the rescue bound"
     assert len(kept) == len(rescued) + min(n_candidates, max_frames)
 
@@ -148,18 +144,18 @@ def test_the_last_sane_frames_of_a_walk_that_failed_are_kept(deviation, n_more, 
     kept = worth_keeping(kind, deviation, settings, np.random.default_rng(1))
     assert set(found) <= set(kept)
     assert (kept < len(deviation)).all(), "a frame that was not reached cannot be kept"
-    assert (kind[kept] == Kind.CANDIDATE).sum() == min((kind == Kind.CANDIDATE).sum(), max_frames)
-    if Kind.FAILED not in kind:
+    assert (kind[kept] == FrameClass.CANDIDATE).sum() == min((kind == FrameClass.CANDIDATE).sum(), max_frames)
+    if FrameClass.FAILED not in kind:
         assert len(found) == 0, "a walk that did not fail has no way to a hole"
         return
-    sane = list(itertools.takewhile(lambda i: kind[i] < Kind.FAILED, range(n_planned)))
-    way = [i for i in sane if kind[i] == Kind.CANDIDATE]
+    sane = list(itertools.takewhile(lambda i: kind[i] < FrameClass.FAILED, range(n_planned)))
+    way = [i for i in sane if kind[i] == FrameClass.CANDIDATE]
     most = min(per_walk, max_frames)
     assert found.tolist() == way[len(way) - min(most, len(way)) :]
 
 
 def test_thinning_does_not_lose_the_way_to_the_hole():
-    kind = np.array([Kind.CANDIDATE] * 500 + [Kind.FAILED] * 10, dtype=np.int8)
+    kind = np.array([FrameClass.CANDIDATE] * 500 + [FrameClass.FAILED] * 10, dtype=np.int8)
     settings = Select(max_frames=20)
     for random_seed in range(5):
         kept = worth_keeping(kind, np.full(510, 2.0), settings, np.random.default_rng(random_seed))
@@ -181,7 +177,7 @@ def test_a_million_deviations_are_classified_and_counted_in_a_second():
         classify_walk(walk, n_planned=len(walk), window=(0.15, 0.35), outside_from=None)
         for walk in rows.reshape(1000, -1)
     ]
-    found = select.count([*kinds, classify(rows, 0.15, 0.35)])
+    found = count([*kinds, classify(rows, 0.15, 0.35)])
     assert time.process_time() - begin < 1.0
     assert found.walked == 2_000_000
     assert found.candidate == 2 * ((rows >= 0.15) & (rows < 0.35)).sum()
@@ -215,7 +211,7 @@ def counts(accurate=0, candidate=0, failed=0, out=0, walks=8):
     ],
 )
 def test_quiet(found, quiet, why):
-    assert is_quiet(found, Stop()) is quiet, why
+    assert (held_back_by(found, Stop()) == []) is quiet, why
 
 
 @pytest.mark.parametrize(
@@ -233,7 +229,17 @@ def test_quiet(found, quiet, why):
     ],
 )
 def test_rescue(found, rescue, why):
-    assert wants_rescue(found, Select(), is_quiet=is_quiet(found, Stop())) is rescue, why
+    assert wants_rescue(found, Select(), is_quiet=not held_back_by(found, Stop())) is rescue, why
+
+
+@given(deviations, st.integers(0, 40), st.none() | st.integers(0, 30), st.booleans())
+def test_a_walk_that_is_classified_again_gives_what_the_other_window_had_given(deviation, n_more, outside, broken):
+    n_planned = len(deviation) + n_more + 1
+    outside = None if outside is None or outside >= max(len(deviation), 1) else outside
+    how = {"n_planned": n_planned, "outside_from": outside, "is_broken": broken}
+    first = classify_walk(deviation, window=(0.15, 0.35), **how)
+    assert (reclassified(first, deviation, (0.15, 0.35)) == first).all()
+    assert (reclassified(first, deviation, (0.3, 1.2)) == classify_walk(deviation, window=(0.3, 1.2), **how)).all()
 
 
 def test_a_walk_that_broke_after_it_left_the_region_did_not_just_leave_it():
@@ -241,18 +247,18 @@ def test_a_walk_that_broke_after_it_left_the_region_did_not_just_leave_it():
     kinds = {"n_planned": 6, "window": (0.15, 0.35), "outside_from": 2}
     left = classify_walk(deviation, **kinds, is_broken=False)
     broke = classify_walk(deviation, **kinds, is_broken=True)
-    assert left.tolist() == [Kind.ACCURATE] * 2 + [Kind.OUT_OF_REGION] * 4
-    assert broke.tolist() == [Kind.ACCURATE] * 2 + [Kind.OUT_OF_REGION] + [Kind.FAILED] * 3
+    assert left.tolist() == [FrameClass.ACCURATE] * 2 + [FrameClass.OUT_OF_REGION] * 4
+    assert broke.tolist() == [FrameClass.ACCURATE] * 2 + [FrameClass.OUT_OF_REGION] + [FrameClass.FAILED] * 3
 
 
 # --- the station on fabricated walks ----------------------------------------------------------------------------------
 
 
-def fabricate(store, campaign, walks, stages=("cold",), iteration=1, *, describe=None, systems=()):
+def fabricate(store, campaign, walks, stages=("cold",), iteration=1, *, describe=None, systems=(), reach=None):
     """Publish walks as explore does. `walks`: (stage, deviations, outside_from) each; frames carry their step in x.
 
     `systems` says at which system each walk began; `describe` gives the descriptors of the frames of a walk from its
-    number and the steps.
+    number and the steps. `reach` says how far each walk came.
     """
     tasks = []
     for i, (stage, _, _) in enumerate(walks):
@@ -285,13 +291,28 @@ def fabricate(store, campaign, walks, stages=("cold",), iteration=1, *, describe
         if describe is not None:
             arrays["kept_descriptor"] = describe(tasks.index(task), kept).astype(np.float32)
         meta = {"stage": stage, "ended": "finished", "first_bad_step": None, "log_tail": [], "iteration": iteration}
+        if reach is not None:
+            meta["reach"] = reach.model_dump()
         store.publish_product("explore", iteration, task.id, arrays, meta)
+    if not store.is_sealed("train", iteration - 1):
+        seal_ensemble(store, iteration - 1)
     products = {task.id: file_sha256(store.product("explore", iteration, task.id)) for task in tasks}
     store.seal("explore", iteration, Explored(iteration=iteration, stages=stages, products=products))
 
 
+def seal_ensemble(store, iteration, *, trained_in=None, p99=0.1):
+    """Seal the models that the pass after `iteration` is walked with; `p99`: held-out, of both members."""
+    trained_in = iteration if trained_in is None else trained_in
+    errors = {"n_frames": 9, "energy_rmse_meV_per_atom": 1.0, "energy_mae_meV_per_atom": 1.0, "force_rmse": 0.03}
+    held_out = None if p99 is None else Errors(**errors, force_mae=0.02, force_p99=p99)
+    model = {"random_seed": 1, "model": "models/0.pb", "sha256": "0", "n_steps": 1, "held_out": held_out}
+    members = tuple(Member(index=k, **model) for k in range(2))
+    found = Ensemble(iteration=iteration, trained_in=trained_in, type_map=("Cu",), members=members)
+    store.seal("train", iteration, found)
+
+
 def gathered(store, campaign, iteration=1) -> tuple[Selection, list[Frames]]:
-    found = select.gather(campaign, store, iteration)
+    found = select.STATION.gather(campaign, store, iteration)
     assert Selection.model_validate_json(found.model_dump_json()) == found
     return found, store.frames(store.chosen_file(iteration))
 
@@ -446,19 +467,19 @@ def test_diverse_picks_keep_away_from_those_of_earlier_iterations(store, campaig
     found, chosen = gathered(store, wide, 2)
     assert ("cold-001", 1) in steps_of(chosen) or ("cold-001", 0) in steps_of(chosen), "100 from both"
     assert found.passed_over == {"cap per iteration": 2, "near duplicate": 2}
-    name = select.array_name(wide)
+    name = array_name(wide)
     beside = [read_array(store.chosen_file(k), name) for k in (1, 2)]
-    assert select.anchors(wide, store, 3).tolist() == np.concatenate(beside).tolist()
+    assert anchors(wide, store, 3).tolist() == np.concatenate(beside).tolist()
 
 
 def test_frames_chosen_without_descriptor_get_theirs_once(store, campaign, copper):
     """The initial data: described when a diverse pick first wants it, in a file beside it."""
     store.seal_frames(store.chosen_file(0), [copper[:2], copper[2:]])
-    found = select.anchors(campaign, store, 1)
+    found = anchors(campaign, store, 1)
     assert np.array_equal(found, descriptor.of_frames(copper, ("Cu",)))
     (beside,) = store.iteration_folder(0).glob("descriptor*.npz")
     stamp = beside.stat().st_mtime_ns
-    assert np.array_equal(select.anchors(campaign, store, 1), found)
+    assert np.array_equal(anchors(campaign, store, 1), found)
     assert beside.stat().st_mtime_ns == stamp
 
 
@@ -481,9 +502,8 @@ def test_in_a_rescue_failed_frames_keep_away_from_the_candidates_chosen(store, c
 
 
 def test_select_has_no_tasks(store, campaign):
-    assert select.plan(campaign, store, 1) == []
-    with pytest.raises(ValueError, match="select has no tasks, got x"):
-        select.run(Task(id="x", kind="walk"), store, 1, None)
+    assert select.STATION.plan(campaign, store, 1) == []
+    assert select.STATION.run is None
 
 
 def test_a_system_that_is_lost_is_rescued_although_the_pass_is_not(store, campaign):

@@ -10,12 +10,12 @@ from fireworks import FWorker
 from fireworks.core.rocket_launcher import launch_rocket
 from typer.testing import CliRunner
 
-from activelearn import smoke
+from activelearn.check import smoke
+from activelearn.check.smoke import Probe, probe
 from activelearn.cli import app
 from activelearn.config import Machine, load_machine
 from activelearn.engines import process
 from activelearn.errors import ConfigError, EngineError
-from activelearn.smoke import Probe, probe
 from activelearn.workflow import EmbeddedLaunchPad
 from activelearn.workflow.smoke import sent
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import yaml
 from campaigns import cli, end_sessions, machine_file
+from test_glass import direct
 
 from activelearn import loop, study
 from activelearn.config import Benchmark, Glass, Machine, load_series
 from activelearn.engines import process
 from activelearn.errors import ConfigError, StoreError
+from activelearn.show import end_report
 from activelearn.store import Store, StudyStore
 from activelearn.workflow import build_workflow, run_local
 
@@ -57,7 +59,7 @@ def followed(undisturbed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("followed") / "c"
     shutil.copytree(undisturbed[0].folder, folder)
     store = Store.open(folder)
-    assert loop.next_step(store) is None
+    assert loop.next_phase(store) is None
     glass, measured = Glass.model_validate(GLASS), Benchmark.model_validate(MEASURED)
     store.accept(store.latest_campaign().model_copy(update={"glass": glass, "benchmark": measured}))
     process.allow_engines()
@@ -73,7 +75,7 @@ class TestAfterACampaign:
     def test_the_verdict_stays_that_of_the_campaign_and_nothing_is_left_to_do(self, followed):
         store, end = followed
         assert end.iteration == 2
-        assert loop.next_step(store) is None
+        assert loop.next_phase(store) is None
 
     def test_the_study_has_glasses_judged_by_the_final_ensemble(self, followed):
         place = StudyStore.open(followed[0].folder / "study-002")
@@ -81,6 +83,7 @@ class TestAfterACampaign:
         assert [glass.id for glass in made] == ["tiny-copper-x0-r0", "tiny-copper-x0-r1"] or len(made) == 2
         assert all(glass.n_judged > 0 and glass.outside_share is not None for glass in made)
         assert all(glass.n_atoms == 32 for glass in made)
+        assert [(glass.n_overflow, glass.overflow_share) for glass in made] == [(0, 0.0)] * 2, "every frame was counted"
 
     def test_its_scoreboard_has_parity_with_the_held_out_frames(self, followed):
         place = StudyStore.open(followed[0].folder / "study-002")
@@ -95,7 +98,7 @@ class TestAfterACampaign:
         shutil.copytree(followed[0].folder, moved)
         place = StudyStore.open(moved / "study-002")
         assert all(model.startswith(str(moved)) for model in place.study.potentials[0].deepmd.models)
-        assert loop.next_step(Store.open(moved)) is None
+        assert loop.next_phase(Store.open(moved)) is None
 
     def test_another_glass_of_the_same_models_gets_a_folder_of_its_own(self, followed, tmp_path):
         copy = tmp_path / "copy"
@@ -103,16 +106,31 @@ class TestAfterACampaign:
         store = Store.open(copy)
         glass = Glass.model_validate(GLASS | {"n_replicas": 1})
         store.accept(store.latest_campaign().model_copy(update={"glass": glass}))
-        step = loop.next_step(store)
-        assert (step.part, step.place.folder.name) == ("study", "study-002-2")
+        step = loop.next_phase(store)
+        assert (step.name, step.store.folder.name) == ("study", "study-002-2")
+
+    def test_the_end_reports_the_study_that_is_asked_for_and_not_the_last_one_made(self, followed, tmp_path, capsys):
+        """A choice of final models that was taken back has left a study of the others behind."""
+        copy = tmp_path / "copy"
+        shutil.copytree(followed[0].folder, copy)
+        store = Store.open(copy)
+        asked = store.latest_campaign()
+        store.accept(asked.model_copy(update={"glass": Glass.model_validate(GLASS | {"n_replicas": 1})}))
+        place = loop.next_phase(store).store
+        StudyStore.create(place.folder, study.of_campaign(store, store.latest_campaign()))
+        store.accept(asked)
+        end_report(store, loop.verdict(store))
+        said = capsys.readouterr().out
+        assert "study-002/tables/scoreboard.md" in said
+        assert place.folder.name not in said
 
     def test_its_stations_are_dealt_out_in_chunks_as_those_of_the_loop_are(self, followed, tmp_path):
         shutil.copytree(
             followed[0].folder / "study-002", tmp_path / "study-002", ignore=shutil.ignore_patterns("plan.json")
         )
         place = StudyStore.open(tmp_path / "study-002")
-        step = loop.Step(0, study.stations(place.study), "study", place)
-        built = build_workflow(place, step, Machine(chunks={"glass": 2, "benchmark": 3}))
+        step = loop.StudyPhase.of(place, place.study)
+        built = build_workflow(step, Machine(chunks={"glass": 2, "benchmark": 3}))
         names = [firework.name for firework in built.fws]
         assert names.count("study glass gather") == names.count("study benchmark gather") == 1
         assert [name for name in names if "runchunk" in name] == [
@@ -209,6 +227,65 @@ class TestAlone:
         assert "scoreboard:" in said
         found = json.loads(cli("status", "study", "--json", cwd=alone[0]).stdout)
         assert (found["state"], len(found["glasses"])) == ("ended", 2)
+
+
+#: A pore cut into the tiny glass, and everything measured of both, in runs as short as can be.
+POROUS = {
+    "name": "porous",
+    "potentials": [SOFT],
+    "glass": TINY_GLASS
+    | {
+        "pore": {
+            "diameter_A": 6.0,
+            "segments": [{"name": "hollow", "temperature_K": 300, "ps": 0.05, "n_frames": 5, "is_analysed": True}],
+        }
+    },
+    "benchmark": {
+        "bulk_modulus": {"strains": [-0.01, 0.0, 0.01], "max_steps": 5},
+        "elastic": {"max_steps": 5},
+        "diffusion": {"ps": 0.2, "equilibrate_ps": 0.02, "n_frames": 20, "temperatures_K": [300.0]},
+        "dynamics": {"timestep_fs": 1.0, "thermo_every_ps": 0.01},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def porous(tmp_path_factory):
+    """A whole study of a glass with a pore from the command line: (folder, CompletedProcess)."""
+    folder = tmp_path_factory.mktemp("porous")
+    (folder / "study.yaml").write_text(yaml.safe_dump(POROUS))
+    machine_file(folder / "machine.yaml", slots=2, lammps=direct().lammps)
+    done = cli("benchmark", "--study", "study.yaml", "--folder", "study", "--machine", "machine.yaml", cwd=folder)
+    return folder, done
+
+
+@pytest.mark.engines
+class TestWithAPore:
+    def test_every_property_is_measured_of_the_dense_and_of_the_porous_glass(self, porous):
+        folder, done = porous
+        assert done.returncode == 0, done.stderr
+        board = study.scoreboard_of(StudyStore.open(folder / "study"))
+        names = {"density", "rdf_peak", "free_volume", "P0", "Na_coordination", "bulk_modulus", "C11", "D_Na"}
+        for is_porous in (False, True):
+            of_it = {result.name for result in board.results if ("porous" in result.condition) == is_porous}
+            assert names <= of_it, board.problems
+        assert all(np.isfinite(result.value) for result in board.results)
+        assert {problem.split(" of ")[0] for problem in board.problems} <= {"activation_energy_Na", "charge_rule"}
+
+    def test_the_density_of_the_porous_glass_is_that_of_its_atoms_in_the_cell_of_the_dense_one(self, porous):
+        """The pore is followed at constant volume, so it is the density of the final structure, too."""
+        place = StudyStore.open(porous[0] / "study")
+        dense, hollow = study.glasses_of(place).glasses
+        assert (hollow.id, hollow.n_atoms < dense.n_atoms == 64) == ("Soft-LJ-x0-r0-pore", True)
+        found = {"porous" in r.condition: r for r in study.scoreboard_of(place).results if r.name == "density"}
+        assert found[True].value == pytest.approx(hollow.density_g_cm3, rel=1e-6)
+        assert found[True].value == pytest.approx(dense.density_g_cm3 * hollow.n_atoms / 64, rel=1e-6)
+        assert found[True].note == "at constant volume: given, not predicted"
+
+    def test_tables_and_figures_show_both(self, porous):
+        rows = list(csv.DictReader((porous[0] / "study" / "tables" / "results.csv").open()))
+        assert {row["porous"] for row in rows if row["name"] == "density"} == {"", "yes"}
+        assert list((porous[0] / "study" / "figures").glob("*.png"))
 
 
 @pytest.mark.parametrize(

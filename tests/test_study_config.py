@@ -18,7 +18,7 @@ from activelearn.config import (
     shipped_numbers,
     with_cited,
 )
-from activelearn.engines.dynamics import State, density, steps_of, thermal_velocities
+from activelearn.engines.dynamics import State, steps_of, thermal_velocities
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
 from activelearn.units import AMU_A2_PER_PS2_IN_EV, BOLTZMANN_EV_PER_K
@@ -42,6 +42,12 @@ SEGMENTS = [
 
 def glass(**over):
     return Glass.model_validate({"series": SERIES, "n_atoms": 64, "segments": SEGMENTS} | over)
+
+
+def test_a_segment_is_judged_by_more_than_its_first_frame():
+    assert glass(dynamics={"deviation_every_ps": 1.0}).dynamics.deviation_every_ps == 1.0
+    with pytest.raises(ValueError, match=r"deviation_every_ps 1.5 in a segment melt of 1 ps, which its first frame"):
+        glass(dynamics={"deviation_every_ps": 1.5})
 
 
 @pytest.mark.parametrize("name", preset_names("benchmark"))
@@ -116,6 +122,17 @@ def test_frames_of_a_segment_are_rows_evenly_spaced_and_the_last_step_is_one(ps,
     assert np.ptp(np.diff(steps.frames)) <= steps.thermo_every if len(steps.frames) > 2 else True
 
 
+def test_cadences_know_nothing_of_each_other_and_are_the_rows_unless_given():
+    segment, rows = Segment(name="a", temperature_K=300, ps=1.0, n_frames=4), Dynamics(thermo_every_ps=0.1)
+    plain = steps_of(segment, rows, 1.0)
+    assert (plain.thermo_every, plain.deviation_every, plain.frames.tolist()) == (100, 100, [200, 500, 800, 1000])
+    own = steps_of(segment, rows.model_copy(update={"deviation_every_ps": 0.03, "frame_every_ps": 0.3}), 1.0)
+    assert (own.n_steps, own.thermo_every, own.restart_every) == (1000, 100, plain.restart_every)
+    assert (own.deviation_every, own.frames.tolist()) == (30, [100, 400, 700, 1000]), "the last included"
+    late = steps_of(segment, rows.model_copy(update={"frame_every_ps": 5.0}), 1.0)
+    assert late.frames.tolist() == [1000]
+
+
 def test_thermal_velocities_have_exactly_the_temperature_and_no_drift():
     frame = Frames(("Na", "P", "S", "S"), np.eye(3)[None] * 8.0, np.random.default_rng(1).random((1, 4, 3)) * 8)
     state = State(frame, thermal_velocities(frame, 500.0, np.random.default_rng(2)))
@@ -123,7 +140,7 @@ def test_thermal_velocities_have_exactly_the_temperature_and_no_drift():
     kinetic = 0.5 * (masses[:, None] * state.velocities**2).sum() * AMU_A2_PER_PS2_IN_EV
     assert kinetic / (0.5 * 9 * BOLTZMANN_EV_PER_K) == pytest.approx(500.0)
     assert (masses[:, None] * state.velocities).sum(axis=0) == pytest.approx(np.zeros(3), abs=1e-9)
-    assert density(frame)[0] == pytest.approx(masses.sum() * 1.66053906660 / 512.0)
+    assert frame.density[0] == pytest.approx(masses.sum() * 1.66053906660 / 512.0)
 
 
 def test_a_study_in_one_file_names_presets_and_files_beside_it(tmp_path):

@@ -5,8 +5,6 @@ import os
 import shutil
 import signal
 
-import fireworks.core.launchpad
-import mongomock
 import pytest
 from campaigns import SMALL, TINY
 from cluster.servers import free_port
@@ -20,7 +18,6 @@ from activelearn.store import Store
 from activelearn.workflow import (
     Gather,
     RunChunk,
-    SharedLaunchPad,
     build_workflow,
     connect,
     firetasks,
@@ -35,19 +32,6 @@ PLACES = {
     "gpu": Place(category="a100", queue=Queue(partition="gpu", gres="gpu:2"), slots=2, gpus=(0, 1)),
 }
 MACHINE = Machine(places=PLACES, stations={"train": "gpu", "explore": "gpu"}, chunks={"initial": 2}, **SMALL)
-
-
-@pytest.fixture
-def memory(monkeypatch):
-    """Return a function that opens LaunchPads by the name of their database; they last as long as the test."""
-    client = mongomock.MongoClient()
-    monkeypatch.setattr(fireworks.core.launchpad, "MongoClient", lambda *_, **__: client)
-    monkeypatch.setattr(fireworks.core.launchpad, "GRIDFS_FALLBACK_COLLECTION", None)
-
-    def launchpad(name="glass", host="db.site"):
-        return SharedLaunchPad.from_dict({"host": host, "port": 27017, "name": name, "strm_lvl": "CRITICAL"})
-
-    return launchpad
 
 
 @pytest.fixture
@@ -147,7 +131,7 @@ def test_a_folder_of_another_launchpad_is_left_alone_by_the_fireworks_of_this_on
 
 
 def test_specs_say_where_and_what_the_queue_is_asked_for(store):
-    built = build_workflow(store, loop.step_of(store, 0), MACHINE, is_shared=True)
+    built = build_workflow(loop.phase_of(store, 0), MACHINE, is_shared=True)
     specs = {fw.name: fw.spec for fw in built.fws}
     train = specs["iter-000 train runchunk-0"]
     assert train["_category"] == "a100"
@@ -166,7 +150,7 @@ def test_specs_say_where_and_what_the_queue_is_asked_for(store):
 
 
 def test_a_local_workflow_has_no_words_for_a_queue(store):
-    for firework in build_workflow(store, loop.step_of(store, 0), MACHINE).fws:
+    for firework in build_workflow(loop.phase_of(store, 0), MACHINE).fws:
         assert not {"_queueadapter", "_launch_dir"} & set(firework.spec)
 
 
@@ -178,7 +162,7 @@ def failing(store, memory):
     """A gather of iteration 0 whose tasks had all their tries on two nodes; (store, launchpad, gather)."""
     launchpad = memory()
     submit(store, MACHINE, launchpad)
-    loop.begin(store, loop.step_of(store, 0), MACHINE)
+    loop.phase_of(store, 0).begin(MACHINE)
     station = loop.STATIONS["initial"]
     tasks = station.plan(store.campaign(0), store, 0)
     store.freeze_plan("initial", 0, tasks, 2)

@@ -2,25 +2,30 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import activelearn as al
+from activelearn import loop
 from activelearn import tasks as tasks_module
-from activelearn.config import Machine
+from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
-from activelearn.errors import EngineError, Interrupted, StoreError, TaskFailed
-from activelearn.records import Explored, Plan, Task
-from activelearn.store import Claim
+from activelearn.errors import ConfigError, EngineError, FolderHeld, Interrupted, StoreError, TaskFailed
+from activelearn.loop import STATIONS
+from activelearn.records import End, Explored, Plan, Task
+from activelearn.store import Claim, Lease
 from activelearn.store.files import HOST
 from activelearn.store.locks import process_started
-from activelearn.tasks import BAD_NODE, Attempts, Station, carry_out, frozen_plan, gather, turn
+from activelearn.tasks import BAD_NODE, Attempts, carry_out, frozen_plan, gather, turn
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +42,7 @@ class Toy:
         self.name, self.n_tasks, self.script, self.seconds = name, n_tasks, script or {}, seconds
         self.runs, self.slots, self.at_once, self.most_at_once = [], set(), 0, 0
         self.lock = threading.Lock()
-        self.station = Station(name, self.plan, self.run, self.gather)
+        self.station = replace(STATIONS[name], plan=self.plan, run=self.run, gather=self.gather)
 
     def plan(self, campaign, store, iteration):
         return [Task(id=f"t{k}", kind="toy", parameters={"k": k}) for k in range(self.n_tasks)]
@@ -174,7 +179,7 @@ def test_a_new_run_counts_its_attempts_anew(store, monkeypatch):
     toy = Toy(n_tasks=1, script={"t0": 3 * [fails(EngineError("x"))]})
     with pytest.raises(TaskFailed):
         carry_out(toy.station, store, 1, Machine(slots=1, max_attempts=2))
-    monkeypatch.setattr(tasks_module, "SESSION", "another run")
+    monkeypatch.setattr(tasks_module, "RUN_ID", "another run")
     carry_out(toy.station, store, 1, Machine(slots=1, max_attempts=2))
     assert published(store, toy) == ["t0"]
 
@@ -184,7 +189,7 @@ def test_with_consent_such_a_task_is_refused_on_record(store, name):
     store.consent.give(9, "yes")
     toy = Toy(name=name, n_tasks=2, script={"t0": 9 * [fails(EngineError("x"))]})
     toy.plan = lambda *_: [Task(id=f"t{k}", kind="toy", parameters={"k": k, "key": f"key{k}"}) for k in range(2)]
-    carry_out(Station(name, toy.plan, toy.run, toy.gather), store, 1, Machine(slots=1, max_attempts=2))
+    carry_out(replace(toy.station, plan=toy.plan), store, 1, Machine(slots=1, max_attempts=2))
     from activelearn.store import read_npz
 
     _, meta = read_npz(store.product(name, 1, "t0"))
@@ -219,7 +224,7 @@ def test_a_stop_ends_the_work_after_the_present_tasks(store):
     with pytest.raises(Interrupted, match="everything finished is published - go on with the same command"):
         carry_out(toy.station, store, 1, Machine(slots=1))
     assert published(store, toy) == ["t0", "t1"]
-    assert Interrupted.exit_code == 130
+    assert Interrupted().exit_code == 130
     process.allow_engines()
     carry_out(toy.station, store, 1, Machine(slots=2))
     assert len(published(store, toy)) == 50
@@ -235,6 +240,22 @@ def test_a_task_that_dies_by_the_stop_is_no_failure(store):
     with pytest.raises(Interrupted):
         carry_out(toy.station, store, 1, Machine(slots=1))
     assert store.failures(1) == []
+
+
+def test_a_signal_that_another_thread_was_given_stops_the_run_at_once(store):
+    """A lock without a time limit would sleep through it, and the run would go on to the end of a training."""
+    begun = time.monotonic()
+
+    def signalled():
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        while not process.is_stopping() and time.monotonic() - begun < 20.0:
+            time.sleep(0.01)
+
+    toy = Toy(n_tasks=1, script={"t0": [signalled]})
+    with process.stopping_on_signals() as caught, pytest.raises(Interrupted):
+        carry_out(toy.station, store, 1, Machine(slots=1))
+    assert caught == [signal.SIGTERM]
+    assert time.monotonic() - begun < 10.0
 
 
 # --- claims and gathering ---------------------------------------------------------------------------------------------
@@ -384,3 +405,43 @@ def test_one_at_a_time_takes_its_turn(store):
     thread.join()
     assert order == ["first", "second"]
     assert list((store.folder / "claims").iterdir()) == []
+
+
+# --- from Python ------------------------------------------------------------------------------------------------------
+
+
+def test_a_campaign_is_run_from_python_under_its_lease(tmp_path, monkeypatch):
+    campaign, folder, seen = load_campaign("copper_emt"), tmp_path / "run", []
+    end = End(converged=True, iteration=1, exit_code=0, message="converged")
+
+    def through(store, machine):
+        seen.append((store.latest_campaign(), machine.name))
+        with pytest.raises(FolderHeld), Lease(store.folder):
+            pass
+        return end
+
+    monkeypatch.setattr(loop, "run_campaign", through)
+    assert al.run(campaign, folder) == al.run(campaign, folder, Machine(name="here")) == end
+    assert not (folder / "lease.json").exists()
+    changed = campaign.model_copy(update={"stop": campaign.stop.model_copy(update={"max_iterations": 99})})
+    with pytest.raises(ConfigError, match="--accept-changes"):
+        al.run(changed, folder)
+    assert al.run(changed, folder, accept_changes=True) == end
+    assert seen == [(campaign, "local"), (campaign, "here"), (changed, "local")]
+
+
+def test_what_a_station_is_stands_in_it():
+    natures = {name: (s.phase, s.run is not None, s.published, s.is_refusable) for name, s in STATIONS.items()}
+    assert natures == {
+        "prepare": ("loop", True, "file", False),
+        "initial": ("loop", True, "file", False),
+        "explore": ("loop", True, "file", True),
+        "select": ("loop", False, "file", False),
+        "label": ("loop", True, "ledger", True),
+        "train": ("loop", True, "file", False),
+        "final": ("final", True, "file", False),
+        "glass": ("study", True, "file", False),
+        "benchmark": ("study", True, "file", False),
+    }
+    models = {"explore", "train", "final", "glass", "benchmark"}
+    assert {name for name, s in STATIONS.items() if s.runs_models} == models

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from activelearn import initial, show, status, train
-from activelearn.config import Descriptor, LearningRate, Machine
+from activelearn import initial, prediction, show, status, train, trees
+from activelearn.config import Descriptor, LearningRate, Machine, Prefactors
 from activelearn.engines import deepmd, process
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, EngineError
@@ -33,7 +33,7 @@ def test_errors_by_hand(copper):
     shift = np.zeros_like(copper.forces)
     shift[..., 0] = 0.3 * np.array([1, -1, 1, -1])
     predicted = replace(copper, energy=copper.energy + 0.4, forces=copper.forces + shift, virial=copper.virial + 0.02)
-    found = train.errors([predicted[:1], predicted[1:]], [copper[:1], copper[1:]])
+    found = prediction.errors([predicted[:1], predicted[1:]], [copper[:1], copper[1:]])
     assert found.n_frames == 3
     assert found.energy_rmse_meV_per_atom == pytest.approx(100.0)
     assert found.energy_mae_meV_per_atom == pytest.approx(100.0)
@@ -42,16 +42,16 @@ def test_errors_by_hand(copper):
     assert found.virial_rmse_meV_per_atom == pytest.approx(5.0)
     assert found.virial_mae_meV_per_atom == pytest.approx(5.0)
     assert found.force_p95 == found.force_p99 == pytest.approx(0.3), "of the length of the error vector"
-    assert train.errors([], []) is None
+    assert prediction.errors([], []) is None
     bare = replace(copper, virial=None)
-    assert train.errors([predicted], [bare]).virial_rmse_meV_per_atom is None
+    assert prediction.errors([predicted], [bare]).virial_rmse_meV_per_atom is None
 
 
 def test_percentiles_are_those_of_the_error_vectors_of_atoms(copper):
     """12 atoms, one of them off by (3, 4, 0) eV/Å: between the 11th and the 12th, linearly."""
     forces = copper.forces.copy()
     forces[2, 1] += (3.0, 4.0, 0.0)
-    found = train.errors([replace(copper, forces=forces)], [copper])
+    found = prediction.errors([replace(copper, forces=forces)], [copper])
     assert found.force_p95 == pytest.approx(5.0 * (0.95 * 11 - 10))
     assert found.force_p99 == pytest.approx(5.0 * (0.99 * 11 - 10))
 
@@ -59,17 +59,17 @@ def test_percentiles_are_those_of_the_error_vectors_of_atoms(copper):
 def test_errors_by_composition(copper):
     big = rattled_copper(2, repeat=(2, 1, 1))
     off = replace(copper, energy=copper.energy + 0.4)
-    found = train.errors_by_composition([off[:1], big, off[1:]], [copper[:1], big, copper[1:]])
+    found = prediction.errors_by_composition([off[:1], big, off[1:]], [copper[:1], big, copper[1:]])
     assert list(found) == ["Cu4", "Cu8"]
     assert (found["Cu4"].n_frames, found["Cu8"].n_frames) == (3, 2)
     assert found["Cu4"].energy_mae_meV_per_atom == pytest.approx(100.0)
     assert (found["Cu8"].energy_mae_meV_per_atom, found["Cu8"].force_p99) == (0.0, 0.0)
-    assert train.errors_by_composition([], []) == {}
+    assert prediction.errors_by_composition([], []) == {}
 
 
 def test_the_mean_over_the_members(copper):
-    one = train.errors([replace(copper, energy=copper.energy + 0.4)], [copper])
-    two = train.errors([replace(copper, energy=copper.energy + 0.8, virial=None)], [copper])
+    one = prediction.errors([replace(copper, energy=copper.energy + 0.4)], [copper])
+    two = prediction.errors([replace(copper, energy=copper.energy + 0.8, virial=None)], [copper])
     found = Errors.mean([one, two])
     assert (found.n_frames, found.energy_rmse_meV_per_atom) == (3, pytest.approx(150.0))
     assert found.virial_mae_meV_per_atom == 0.0, "of those that have it"
@@ -77,7 +77,7 @@ def test_the_mean_over_the_members(copper):
 
 
 def held_out_row(copper, n_compositions):
-    one = train.errors([replace(copper, energy=copper.energy + 3.2, forces=copper.forces + 9.0)], [copper])
+    one = prediction.errors([replace(copper, energy=copper.energy + 3.2, forces=copper.forces + 9.0)], [copper])
     formulas = [f"Na{96 + k}O120P96S216" for k in range(n_compositions)]
     found = one.model_copy(update={"n_frames": 12345}).model_dump()
     return {"trained_in": 94, "held_out": found, "held_out_by_composition": dict.fromkeys(formulas, found)}
@@ -131,10 +131,11 @@ def labelling(store, iteration, frames, refused=None):
     store.seal("label", iteration, record)
 
 
-def passed(store, *, is_converged=False, is_rescue=False):
+def passed(store, *, is_converged=False, is_rescue=False, is_inaccurate=False):
     found = Selection(
         iteration=1, f_lo=0.1, f_hi=0.2, stages=("cold",), cells=(), walks=(), chosen=0, rescued=0,
         is_rescue=is_rescue, passed_over={}, quiet_stages=(), next_stages=("cold",), is_converged=is_converged, why="",
+        is_inaccurate=is_inaccurate,
     )  # fmt: skip
     store.seal("select", 1, found)
     members = tuple(Member(index=k, random_seed=1, model=f"m/{k}.pb", sha256="0", n_steps=1) for k in range(4))
@@ -185,6 +186,24 @@ def test_few_new_frames_wait_unless_it_is_a_rescue(store, campaign):
     labelling(store, 1, 15)
     passed(store)
     assert train.plan(patient, store, 1) == []
+
+
+def test_few_new_frames_are_learnt_where_the_shares_are_low_enough_and_the_errors_are_not(store, campaign):
+    """Nothing else can lower them; and where there is nothing new, other settings of the training can."""
+    patient = campaign.model_copy(update={"train": campaign.train.model_copy(update={"min_new_frames": 6})})
+    labelling(store, 0, 10)
+    labelling(store, 1, 12)
+    passed(store, is_inaccurate=True)
+    assert len(train.plan(patient, store, 1)) == 4
+
+
+def test_other_settings_are_tried_where_the_errors_are_too_large(store, campaign):
+    longer = campaign.model_copy(update={"train": campaign.train.model_copy(update={"warm_n_steps": 900})})
+    labelling(store, 0, 10)
+    labelling(store, 1, 10)
+    passed(store, is_inaccurate=True)
+    assert train.plan(campaign, store, 1) == [], "the same settings on the same data give the same again"
+    assert {task.parameters["n_steps"] for task in train.plan(longer, store, 1)} == {900}
 
 
 def test_a_cold_start_has_no_input_and_the_full_length(store, campaign):
@@ -242,13 +261,14 @@ def test_what_is_tried_after_a_divergence_is_fresh_slower_and_determined_by_the_
     assert not {run.random_seeds for run in other} & {run.random_seeds for run in anew}
 
 
-def trainable(tmp_path, campaign, **changes):
+def trainable(tmp_path, campaign, *, type_map=("Cu",), **changes):
     """Return a campaign folder whose data set stands, with tiny nets and `changes` of the training."""
     nets = {"descriptor": Descriptor(rcut=4.0, rcut_smth=0.5, neuron=(4, 8), axis_neuron=2), "fitting": (16, 16)}
     settings = campaign.train.model_copy(update={**nets, **changes})
-    store = Store.create(tmp_path / "trainable", campaign.model_copy(update={"train": settings}))
+    changed = campaign.model_copy(update={"train": settings, "type_map": type_map})
+    store = Store.create(tmp_path / "trainable", changed)
     store.open_iteration(0, store.latest_campaign())
-    publish_json(store.iteration_folder(0) / "sel.json", [80])
+    publish_json(store.iteration_folder(0) / "sel.json", [80] * len(type_map))
     store.seal_frames(store.dataset_file(0), [rattled_copper(6)])
     store.seal_frames(store.held_out_file(0), [rattled_copper(2, random_seed=1)])
     labelling(store, 0, 6)
@@ -272,6 +292,27 @@ def test_members_share_their_data_and_data_that_scratch_has_kept_from_before_is_
     assert len(np.load(system / "set.000" / "energy.npy")) == 3
 
 
+def test_data_with_weights_of_elements_are_other_data(tmp_path, campaign):
+    """The weights stand in the data set: scratch that is kept from before they were set is not taken."""
+    slot = Slot(Machine(name="test", keep_scratch=True), tmp_path)
+    store = trainable(tmp_path, campaign)
+
+    def written(**changes):
+        settings = campaign.train.model_copy(update=changes)
+        changed = campaign.model_copy(update={"train": settings, "type_map": ("Cu", "Au")})
+        (system,), bound = train.training_data(changed, store, "train", 0, slot)
+        return system, bound
+
+    plain, bound = written()
+    assert written(element_weights={}) == (plain, bound)
+    assert not list(plain.rglob("atom_pref.npy"))
+    heavy, higher = written(element_weights={"Cu": 4.0})
+    assert higher == pytest.approx(2.0 * bound)
+    assert np.load(heavy / "set.000" / "atom_pref.npy").tolist() == [[3.0] * 4] * 6
+    assert written(prefactors=Prefactors(force=(1.0, 1.0)))[1] == pytest.approx(bound / np.sqrt(1000.0))
+    assert len({plain, heavy, written(element_weights={"Cu": 5.0})[0]}) == 3
+
+
 @pytest.fixture(scope="module")
 def keeping(tmp_path_factory):
     """A slot with a session for all trainings here; scratch folders stay."""
@@ -290,9 +331,9 @@ def test_a_diverged_training_is_ended_early(tmp_path, campaign, keeping):
     run = deepmd.TrainingRun(n_steps=1_000_000, random_seeds=(1, 2, 3))
     setting = deepmd.training_input(settings, run, type_map=["Cu"], sel=[90], systems=systems)
     setting["training"]["disp_freq"] = 50
-    bound = deepmd.loss_bound(settings.prefactors, parts)
+    bound = deepmd.loss_bound(settings, parts)
     began = time.monotonic()
-    assert deepmd.train_member(tmp_path, setting, keeping, start_from=None, largest_loss=bound) is None
+    assert deepmd.train_member(tmp_path, setting, keeping, largest_loss=bound) is None
     assert time.monotonic() - began < 60.0
     _, curve = deepmd.learning_curve(tmp_path / "lcurve.out")
     assert curve[:, 1].max() > bound
@@ -312,8 +353,14 @@ def test_a_member_that_diverges_again_and_again_stops_the_campaign_with_what_to_
 
 @pytest.mark.engines
 def test_a_member_that_diverged_is_trained_anew_and_the_record_says_so(tmp_path, campaign, keeping):
-    """Learning rates 20, 6, 1.8, 0.54: the first blows the energy up, the last does not."""
-    store = trainable(tmp_path, campaign, learning_rate=LearningRate(start=20.0, stop=1e-4))
+    """Learning rates 60, 18, 5.4, 1.62: the first blows the energy up, the last does not; each ends at a tenth.
+
+    All keys of the training are in use: the copper of copper and gold counts four times, the model is a mean.
+    """
+    store = trainable(
+        tmp_path, campaign, type_map=("Cu", "Au"), element_weights={"Cu": 4.0}, average_checkpoints=4,
+        learning_rate=LearningRate(shape="cosine", start=60.0, stop=6.0),
+    )  # fmt: skip
     train.run(member_task(n_steps=100, warm=False), store, 0, keeping)
     arrays, meta = store.read_product("train", 0, "member-0")
     member = Member.model_validate(meta["member"])
@@ -321,10 +368,11 @@ def test_a_member_that_diverged_is_trained_anew_and_the_record_says_so(tmp_path,
     assert member.learning_rate_factor == pytest.approx(0.3 ** (member.attempts - 1))
     assert (member.n_steps, member.random_seed != 33) == (300, True), "in full, with seeds of its own"
     assert member.by_composition == {"Cu4": member.held_out}
-    assert meta["learning_curve_columns"] == ["step", "rmse_trn", "rmse_e_trn", "rmse_f_trn", "lr"]
+    assert meta["learning_curve_columns"] == ["step", "rmse_trn", "rmse_e_trn", "rmse_f_trn", "rmse_pf_trn", "lr"]
+    assert meta["averaged_steps"] == [264, 276, 288, 300]
     curve = arrays["learning_curve"]
-    assert (curve.shape[1], curve[-1, 0]) == (5, 300)
-    assert curve[0, 4] == pytest.approx(20.0 * member.learning_rate_factor, rel=0.05)
+    assert (curve.shape[1], curve[-1, 0]) == (6, 300)
+    assert curve[[0, -1], 5] == pytest.approx(np.array([60.0, 6.0]) * member.learning_rate_factor, rel=0.05)
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
@@ -361,7 +409,8 @@ def killed_in_the_middle(store, slot, victim):
         if newest != first:
             break
         time.sleep(0.01)
-    (worker,) = (session._process.pid for session in process._sessions.values())
+    key = ("deepmd", "", *slot.key)  # sessions of other slots may live on, too
+    worker = process._sessions[key]._process.pid
     (child,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
     os.kill({"session": worker, "dp": int(child)}[victim], signal.SIGKILL)
     thread.join(120.0)
@@ -422,8 +471,8 @@ def test_with_every_checkpoint_damaged_the_training_starts_anew(tmp_path, campai
     slot = Slot(Machine(name="test", checkpoints=True), keeping.logs)
     store = trainable(tmp_path, campaign)
     task = member_task(n_steps=100, warm=False)
-    left = train._tries(store.campaign(0), store, "train", task) / "killed" / "attempt-2"
-    left.mkdir(parents=True)
+    left = trees.make(train._tries(store.campaign(0), store, "train", task) / "killed") / "attempt-2"
+    left.mkdir()
     for suffix in ("index", "meta", "data-00000-of-00001"):
         (left / f"model.ckpt-50.{suffix}").write_bytes(b"half of it")
     train.run(task, store, 0, slot)
@@ -459,7 +508,7 @@ def test_when_the_ensemble_is_sealed_its_checkpoints_go(store, campaign):
     labelling(store, 1, 10)
     passed(store)
     store.freeze_plan("train", 1, train.plan(campaign, store, 1), 1)
-    (store.folder / "checkpoints" / "001-train-member-0" / "x").mkdir(parents=True)
+    (trees.make(store.folder / "checkpoints") / "001-train-member-0" / "x").mkdir(parents=True)
     train.gather(campaign, store, 1)
     assert not (store.folder / "checkpoints").exists()
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from campaigns import SMALL, TINY, end_sessions, unpack_products
+from campaigns import SMALL, TINY, dataset_summary, end_sessions, unpack_products
 from fireworks import Firework, FWAction, FWorker, Workflow
 from fireworks.core.rocket_launcher import launch_rocket
 
@@ -127,7 +127,7 @@ def test_the_records_are_those_of_the_plain_loop(undisturbed, through_fireworks,
 
 @pytest.mark.engines
 def test_the_data_set_is_that_of_the_plain_loop_to_the_bit_whatever_the_chunks(undisturbed, through_fireworks):
-    assert through_fireworks[0].dataset_summary(2) == undisturbed[0].dataset_summary(2)
+    assert dataset_summary(through_fireworks[0], 2) == dataset_summary(undisturbed[0], 2)
     assert through_fireworks[0].plan("label", 1).n_chunks == 4
     assert undisturbed[0].plan("label", 1).n_chunks == 1
 
@@ -166,7 +166,7 @@ def test_a_finished_campaign_runs_to_the_same_end_at_once(through_fireworks):
 
 
 def test_a_workflow_is_chunks_gathers_and_a_decision(store):
-    built = build_workflow(store, loop.next_step(store), Machine(chunks=CHUNKS))
+    built = build_workflow(loop.next_phase(store), Machine(chunks=CHUNKS))
     names = [fw.name for fw in built.fws]
     assert names == [
         "iter-000 prepare runchunk-0",
@@ -195,7 +195,7 @@ def test_a_workflow_is_chunks_gathers_and_a_decision(store):
 
 def test_select_has_no_chunk(undisturbed):
     store = undisturbed[0]
-    built = build_workflow(store, loop.step_of(store, 2), Machine())
+    built = build_workflow(loop.phase_of(store, 2), Machine())
     assert [fw.name for fw in built.fws if "select" in fw.name] == ["iter-002 select gather"]
 
 
@@ -207,19 +207,19 @@ def test_an_iteration_of_added_systems_has_the_stations_of_the_first(undisturbed
     systems = (*old.initial.systems, old.initial.systems[0].model_copy(update={"supercell": (2, 2, 3)}))
     more = {"initial": old.initial.model_copy(update={"systems": systems})}
     store.accept(old.model_copy(update={**more, "stop": old.stop.model_copy(update={"max_iterations": 4})}))
-    step = loop.next_step(store)
+    step = loop.next_phase(store)
     assert (step.iteration, step.stations) == (3, loop.FIRST)
-    gathers = [fw.name for fw in build_workflow(store, step, Machine()).fws if fw.name.endswith("gather")]
+    gathers = [fw.name for fw in build_workflow(step, Machine()).fws if fw.name.endswith("gather")]
     assert gathers == [f"iter-003 {name} gather" for name in ("prepare", "initial", "label", "train")]
     store.open_iteration(3, store.latest_campaign())
     store.accept(old)
-    assert loop.step_of(Store(store.folder), 3).stations == loop.FIRST
+    assert loop.phase_of(Store(store.folder), 3).stations == loop.FIRST
 
 
 def test_a_spec_names_a_place_and_nothing_that_could_grow(undisturbed):
     """Folder, iteration, station, chunk: no task ids, arrays or settings, and the same size however many tasks."""
     store = undisturbed[0]
-    built = build_workflow(store, loop.step_of(store, 1), Machine(chunks=CHUNKS))
+    built = build_workflow(loop.phase_of(store, 1), Machine(chunks=CHUNKS))
     ids = {task.id for station in ("explore", "train") for task in store.plan(station, 1).tasks}
     for fw in built.fws:
         spec = fw.to_dict()["spec"]
@@ -233,13 +233,13 @@ def test_a_spec_names_a_place_and_nothing_that_could_grow(undisturbed):
 
 
 def test_only_gathers_allow_fizzled_parents(store):
-    for fw in build_workflow(store, loop.next_step(store), Machine(chunks=CHUNKS)).fws:
+    for fw in build_workflow(loop.next_phase(store), Machine(chunks=CHUNKS)).fws:
         assert fw.spec.get("_allow_fizzled_parents", False) == fw.name.endswith("gather")
 
 
 def test_fireworks_can_load_the_firetasks_by_name(store):
     """A worker that cannot import a task fizzles its whole queue."""
-    built = build_workflow(store, loop.next_step(store), Machine(chunks=CHUNKS))
+    built = build_workflow(loop.next_phase(store), Machine(chunks=CHUNKS))
     again = Workflow.from_dict(json.loads(json.dumps(built.to_dict(), default=str)))
     kinds = {type(fw.tasks[0]) for fw in again.fws}
     assert kinds == {RunChunk, Gather, Decide}
@@ -264,8 +264,8 @@ def test_the_embedded_launchpads_are_apart_and_leave_fireworks_as_it_was():
 def test_the_next_workflow_is_added_once(store):
     launchpad = EmbeddedLaunchPad()
     machine = Machine(chunks=CHUNKS)
-    assert advance(launchpad, store, machine)
-    assert advance(launchpad, store, machine)
+    assert advance(launchpad, loop.next_phase(store), machine)
+    assert advance(launchpad, loop.next_phase(store), machine)
     assert launchpad.workflows.count_documents({}) == 1
 
 
@@ -273,13 +273,13 @@ def test_campaigns_share_a_launchpad(store, tmp_path):
     other = Store.create(tmp_path / "other", load_campaign(TINY))
     launchpad = EmbeddedLaunchPad()
     for one in (store, other, store, other):
-        assert advance(launchpad, one, Machine())
+        assert advance(launchpad, loop.next_phase(one), Machine())
     assert launchpad.workflows.count_documents({}) == 2
 
 
 def test_nothing_is_added_for_a_campaign_that_has_ended(undisturbed):
     launchpad = EmbeddedLaunchPad()
-    assert not advance(launchpad, undisturbed[0], Machine())
+    assert not advance(launchpad, loop.next_phase(undisturbed[0]), Machine())
     assert launchpad.workflows.count_documents({}) == 0
 
 
@@ -307,7 +307,7 @@ def test_a_gather_gives_up_after_its_last_detour(at_label):
 def test_a_detour_takes_up_what_a_lost_chunk_left(at_label, tmp_path, sessions, undisturbed):
     """A chunk that fizzled ran nothing; its gather runs all the same, and the detour labels the rest."""
     launchpad = EmbeddedLaunchPad()
-    step = loop.step_of(at_label, 1)
+    step = loop.phase_of(at_label, 1)
     lost = Firework(RunChunk(parameters(at_label, station="nowhere", chunk=0)), name="lost")
     gather = Firework(
         Gather(parameters(at_label)), spec={"_allow_fizzled_parents": True}, parents=[lost], name="gather"
@@ -319,7 +319,7 @@ def test_a_detour_takes_up_what_a_lost_chunk_left(at_label, tmp_path, sessions, 
     # what a detour hangs in has the state of a run that went well, but for the chunk that is lost
     states = sorted(fw["state"] for fw in launchpad.fireworks.find({}, {"state": True}))
     assert states == ["COMPLETED", "COMPLETED", "COMPLETED", "FIZZLED"]
-    assert at_label.dataset_summary(1) == undisturbed[0].dataset_summary(1)
+    assert dataset_summary(at_label, 1) == dataset_summary(undisturbed[0], 1)
 
 
 def test_an_error_of_ours_is_raised_as_itself(store, monkeypatch):
@@ -327,7 +327,7 @@ def test_an_error_of_ours_is_raised_as_itself(store, monkeypatch):
         raise TaskFailed("walk 7 failed 3 times")
 
     monkeypatch.setattr(firetasks, "carry_out", fail)
-    monkeypatch.setattr(loop, "begin", lambda *_: None)
+    monkeypatch.setattr(loop.CampaignPhase, "begin", lambda *_: None)
     here = Path.cwd()
     with pytest.raises(TaskFailed, match="walk 7 failed 3 times"):
         workflow.run_local(store, Machine(**SMALL))
@@ -339,7 +339,7 @@ def test_a_fault_of_the_program_is_reported_with_its_traceback(store, monkeypatc
         raise ZeroDivisionError("nobody thought of this")
 
     monkeypatch.setattr(firetasks, "carry_out", fail)
-    monkeypatch.setattr(loop, "begin", lambda *_: None)
+    monkeypatch.setattr(loop.CampaignPhase, "begin", lambda *_: None)
     with pytest.raises(StoreError, match=r"(?s)nothing that was published is lost.*nobody thought of this"):
         workflow.run_local(store, Machine(**SMALL))
 

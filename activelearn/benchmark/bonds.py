@@ -73,7 +73,18 @@ def find_bonds(frames: Frames, cutoffs: Cutoffs) -> Bonds:
     frames
         Any cells, also smaller than a cutoff; atoms need not be wrapped.
     cutoffs
-        Å; pairs that are not named have no bonds, and elements in no pair are left out of the search.
+        Å, by pair of elements in either order; pairs that are not named have no bonds, and elements in no pair are left
+        out of the search.
+
+    Returns
+    -------
+    Bonds
+        Of all frames, in their order.
+
+    Raises
+    ------
+    KeyError
+        A pair names what is no element.
     """
     from ase.data import atomic_numbers
     from matscipy.neighbours import neighbour_list
@@ -114,9 +125,14 @@ def find_bonds(frames: Frames, cutoffs: Cutoffs) -> Bonds:
 
 
 def chain_sizes(bonds: Bonds) -> IntArray:
-    """Return (n_numbers,) of each atom the number of atoms that bonds connect it to, itself included.
+    """Return the number of atoms that bonds connect each atom to, itself included.
 
     A chain that runs through the whole cell has as many atoms as there are of it in the cell.
+
+    Returns
+    -------
+    NDArray
+        (n_numbers,) counts, by the number of the atom.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -139,6 +155,11 @@ def sharing_pairs(bonds: Bonds, n_shared: int) -> IntArray:
         From the atoms that are shared (i) to those that share (j), ascending in i.
     n_shared
         2: tetrahedra that share an edge.
+
+    Returns
+    -------
+    NDArray
+        (n_sharing,) indices of atoms, numbered through all frames, ascending.
     """
     _, begin, size = np.unique(bonds.i, return_index=True, return_counts=True)
     # All ordered pairs of bonds of one i: bond `first` is paired with each of the `size` bonds from `begin` on.

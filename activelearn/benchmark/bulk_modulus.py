@@ -10,30 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from activelearn.benchmark.glasses import frames_of
-from activelearn.benchmark.per_glass import Measured, glass_of, measured, tasks_of
-from activelearn.benchmark.property import Condition, Findings, Property, averaged, stamp_of
+from activelearn.benchmark.property import Context, Findings, Product, Property
+from activelearn.benchmark.replicas import Replicas, mean_and_error, measured
 from activelearn.benchmark.straining import (
     Failed,
-    Product,
     Relaxer,
+    crowding,
     kept,
     pressure_GPa,
     strained,
     unrelaxed_note,
 )
-from activelearn.config import BulkModulus, Dynamics, Potential, Segment, Study
+from activelearn.config import BulkModulus, Dynamics, Potential, Segment
 from activelearn.engines import dynamics
 from activelearn.engines.process import Slot
 from activelearn.frames import FloatArray, Frames
-from activelearn.records import Curve, Result, Task
-from activelearn.store import StudyStore
-from activelearn.store.study import BENCHMARK, ONCE
+from activelearn.records import Result, Task
 
 NAME: Final = "bulk_modulus"
 _BAR_PER_GPA: Final = 1.0e4
@@ -45,9 +41,9 @@ def fit(strain: FloatArray, pressure: FloatArray) -> tuple[float, float]:
     Parameters
     ----------
     strain
-        (n,) linear strains of all three axes, n >= 3.
+        (n,) linear strains of all three axes, a pure number, n >= 3.
     pressure
-        (n,) positive in compression; the modulus has its unit.
+        (n,) positive in compression; of any unit (GPa here), which the modulus has.
 
     Returns
     -------
@@ -61,9 +57,7 @@ def fit(strain: FloatArray, pressure: FloatArray) -> tuple[float, float]:
     return -slope / 3.0, float(error) / 3.0
 
 
-def relaxed_pressures(
-    relaxer: Relaxer, start: Frames, strains: Sequence[float]
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def relaxed_pressures(relaxer: Relaxer, start: Frames, strains: Sequence[float]) -> Product:
     """Return strain and pressure (GPa) of a structure at 0 K, relaxed to zero stress before it is strained.
 
     Raises
@@ -107,9 +101,9 @@ class Thermal:
 
 
 def averaged_pressures(
-    run: Thermal, start: Frames, asked: BulkModulus, rng: np.random.Generator
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return strain and mean pressure (GPa, the atoms' motion included) of NVT dynamics at ``asked.temperature_K``.
+    run: Thermal, start: Frames, asked: BulkModulus, temperature_K: float, rng: np.random.Generator
+) -> Product:
+    """Return strain and mean pressure (GPa, the atoms' motion included) of NVT dynamics at a temperature.
 
     All strains begin with the same velocities.
 
@@ -118,10 +112,9 @@ def averaged_pressures(
     Failed
         A run blew up.
     """
-    assert asked.temperature_K is not None  # else the structure is relaxed
-    velocities = dynamics.thermal_velocities(start, asked.temperature_K, rng)
+    velocities = dynamics.thermal_velocities(start, temperature_K, rng)
     legs = [
-        Segment(name=name, temperature_K=asked.temperature_K, ps=ps, n_frames=1)
+        Segment(name=name, temperature_K=temperature_K, ps=ps, n_frames=1)
         for name, ps in (("equilibrate", asked.equilibrate_ps), ("average", asked.average_ps))
     ]
     pressures = []
@@ -136,75 +129,47 @@ def averaged_pressures(
 # --- the property -----------------------------------------------------------------------------------------------------
 
 
-def plan(study: Study, store: StudyStore) -> list[Task]:
-    """One task per glass."""
-    is_asked = study.benchmark is not None and study.benchmark.bulk_modulus is not None
-    return tasks_of(NAME, store) if is_asked else []
-
-
-def run(task: Task, store: StudyStore, slot: Slot) -> Product:
+def run(task: Task, asked: BulkModulus, context: Context, slot: Slot) -> Product:
     """Return strain and pressure of one glass."""
-    benchmark = store.study.benchmark
-    assert benchmark is not None
-    assert benchmark.bulk_modulus is not None
-    asked, glass = benchmark.bulk_modulus, glass_of(task, store)
-    potential, start = store.study.potential(glass.potential), frames_of(store, glass).final
-    folder = store.work_folder(BENCHMARK, task.id)
+    potential, folder = context.potential_of(task), context.folder(task)
+    start = context.path_of(task).last
     try:
         if asked.temperature_K is None:
             statics = potential.statics(slot.machine.python)
             relaxer = Relaxer(statics, slot, asked.fmax, asked.max_steps, folder)
             arrays, meta = relaxed_pressures(relaxer, start, asked.strains)
+            meta |= crowding(potential, folder)
         else:
-            thermal = Thermal(potential, benchmark.dynamics, folder, slot)
-            arrays, meta = averaged_pressures(thermal, start, asked, store.rng(ONCE, BENCHMARK, task.id))
+            thermal = Thermal(potential, context.benchmark.dynamics, folder, slot)
+            arrays, meta = averaged_pressures(thermal, start, asked, asked.temperature_K, context.rng(task.id))
+            meta |= crowding(potential, folder, "*/*.npz")
     except Failed as failed:
         return {}, {"ended": str(failed)}
     return arrays, {"ended": dynamics.FINISHED, **meta}
 
 
-def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:
+def results(asked: BulkModulus, context: Context, tasks: Sequence[Task]) -> Findings:
     """Average over replicas."""
-    assert study.benchmark is not None
-    assert study.benchmark.bulk_modulus is not None
-    temperature_K = study.benchmark.bulk_modulus.temperature_K or 0.0
     findings = Findings()
-    for condition, group in measured(store, tasks, findings):
-        _add(findings, {**condition, "temperature_K": temperature_K}, group)
+    for replicas in measured(context, tasks, findings, temperature_K=asked.temperature_K or 0.0):
+        strain = replicas.arrays[0]["strain"]
+        stress = -np.array([arrays["pressure_GPa"] for arrays in replicas.arrays])
+        findings.results.append(_modulus(replicas, strain, [fit(strain, -line) for line in stress]))
+        key = "-".join(["stress_strain", *map(str, replicas.condition.values())])
+        axes = ("linear strain (%)", "mean stress (GPa)")
+        curve = replicas.curve("stress_strain", f"x = {replicas.condition['x']:g}", axes, key)
+        findings.add_curve(curve, 100.0 * strain, *mean_and_error(stress))
     return findings
 
 
-def _add(findings: Findings, condition: Condition, group: Sequence[Measured]) -> None:
-    strain = group[0][1]["strain"]
-    stress = -np.array([arrays["pressure_GPa"] for _, arrays, _ in group])
-    stamp = stamp_of([glass for glass, _, _ in group])
-    fits = [fit(strain, -line) for line in stress]
-    findings.results.append(_result(condition, stamp, strain, fits, unrelaxed_note(meta for _, _, meta in group)))
-    key = "-".join(["stress_strain", *(f"{value}" for value in condition.values())])
-    label = f"x = {condition['x']:g}"
-    curve = Curve(
-        key=key,
-        name="stress_strain",
-        label=label,
-        x_name="linear strain (%)",
-        y_name="mean stress (GPa)",
-        condition=condition,
-        stamp=stamp,
-    )
-    error = stress.std(axis=0, ddof=1) / np.sqrt(len(stress)) if len(stress) > 1 else None
-    findings.add_curve(curve, 100.0 * strain, stress.mean(axis=0), error)
-
-
-def _result(
-    condition: Condition, stamp: str | None, strain: FloatArray, fits: Sequence[tuple[float, float]], more: str
-) -> Result:
-    how = f"NVT at {condition['temperature_K']:g} K" if condition["temperature_K"] else "0 K, strained from zero stress"
-    note = f"{how}, linear strains {strain.min():+.2%} to {strain.max():+.2%}{more}"
-    moduli = [modulus for modulus, _ in fits]
-    result = averaged("bulk_modulus", "GPa", moduli, condition, stamp=stamp, note=note)
+def _modulus(replicas: Replicas, strain: FloatArray, fits: Sequence[tuple[float, float]]) -> Result:
+    at = replicas.condition["temperature_K"]
+    how = f"NVT at {at:g} K" if at else "0 K, strained from zero stress"
+    note = f"{how}, linear strains {strain.min():+.2%} to {strain.max():+.2%}{unrelaxed_note(replicas.metas)}"
+    result = replicas.result("bulk_modulus", "GPa", [modulus for modulus, _ in fits], note)
     if len(fits) > 1:
         return result
     return result.model_copy(update={"uncertainty": fits[0][1], "note": f"{note}; error of the fit"})
 
 
-PROPERTY = Property(NAME, plan, run, results)
+PROPERTY = Property(NAME, BulkModulus, run, results)

@@ -50,7 +50,7 @@ def bond_cutoffs(series: Series, shift_A: float = 0.0) -> dict[tuple[str, str], 
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class BondNetwork:
     """Formers and anions of some frames as a graph; atoms are numbered through all frames, see :class:`Bonds`.
 
     Parameters
@@ -73,54 +73,54 @@ class Network:
 
     @cached_property
     def is_former(self) -> BoolArray:
-        """(n_numbers,)."""
+        """(n_numbers,) mask of the formers."""
         return self.is_one_of(*self.roles.formers)
 
     @cached_property
     def is_anion(self) -> BoolArray:
-        """(n_numbers,)."""
+        """(n_numbers,) mask of the anions."""
         return self.is_one_of(*self.roles.anions)
 
     @cached_property
     def n_formers(self) -> IntArray:
-        """(n_numbers,) formers that each atom is bonded to: p of a former, n_P of an anion."""
+        """(n_numbers,) counts of formers that each atom is bonded to: p of a former, n_P of an anion."""
         return self.counted(self.is_former[self.bonds.j])
 
     @cached_property
     def n_anions(self) -> IntArray:
-        """(n_numbers,) anions that each atom is bonded to: c of a former."""
+        """(n_numbers,) counts of anions that each atom is bonded to: c of a former."""
         return self.counted(self.is_anion[self.bonds.j])
 
     @cached_property
     def is_bridging(self) -> BoolArray:
-        """(n_numbers,) anions bonded to two or more formers."""
+        """(n_numbers,) mask of the anions bonded to two or more formers."""
         return self.is_anion & (self.n_formers >= 2)
 
     @cached_property
     def n_bridging(self) -> IntArray:
-        """(n_numbers,) bridging anions that each atom is bonded to: b of a former."""
+        """(n_numbers,) counts of bridging anions that each atom is bonded to: b of a former."""
         return self.counted(self.is_bridging[self.bonds.j])
 
     @cached_property
     def n(self) -> IntArray:
-        """(n_numbers,) n of P^n: bridging anions and formers that a former is bonded to."""
+        """(n_numbers,) n of P^n: counts of bridging anions and formers that a former is bonded to."""
         return self.n_bridging + self.n_formers
 
     def counted(self, which: BoolArray) -> IntArray:
-        """Return (n_numbers,) of each atom how many of these bonds begin there."""
+        """Return (n_numbers,) counts: how many of the bonds of a mask (n_bonds,) begin at each atom."""
         return np.bincount(self.bonds.i[which], minlength=self.bonds.n_numbers)
 
     def per_frame(self, of_atoms: NDArray[Any]) -> FloatArray:
-        """Return (n_frames,) sums over the atoms of each frame."""
+        """Return (n_frames,) sums over the atoms of each frame, in the unit of what is summed (n_numbers,)."""
         sums: FloatArray = of_atoms.reshape(self.bonds.n_frames, self.bonds.n_atoms).sum(axis=1, dtype=np.float64)
         return sums
 
     def percent(self, which: BoolArray, of: BoolArray) -> FloatArray:
-        """Return (n_frames,) how many of the atoms `of` are `which`, %."""
+        """Return (n_frames,) how many of the atoms `of` are `which`, %; masks (n_numbers,)."""
         return 100.0 * self.per_frame(which & of) / self.per_frame(of)
 
     def sizes(self, of: BoolArray) -> IntArray:
-        """Return (n_numbers,) the size of the chain of atoms `of` that each of them is in; 0 of the others."""
+        """Return (n_numbers,) counts: atoms in the chain of atoms `of` that each of them is in; 0 of the others."""
         return np.where(of, chain_sizes(self.bonds[of[self.bonds.i] & of[self.bonds.j]]), 0)
 
 
@@ -142,16 +142,23 @@ class Census:
 
 
 def census(frames: Frames, cutoffs: Cutoffs, roles: Roles) -> Census:
-    """Count everything, frame by frame.
+    """Count units, bridging anions, chains and defects of a glass network, frame by frame.
 
     Parameters
     ----------
     frames
-        Any cells, also small ones.
+        Any cells, also small ones: every periodic image counts.
     cutoffs
-        Å, see :func:`bond_cutoffs`.
+        Å, of (former, anion), and of (former, former) and (anion, anion) if bonds between them are to be seen; see
+        :func:`bond_cutoffs`.
     roles
         What the elements are.
+
+    Returns
+    -------
+    Census
+        ``values["P1"]`` (n_frames,) % of the phosphorus atoms, ``values["BO"]`` % of the anions ...; see :func:`units`,
+        :func:`anions`, :func:`charge_rule` and :func:`bridging_rule`. Of no frames: empty.
     """
     n_block = max(1, _BLOCK_ATOMS // max(1, frames.n_atoms))
     parts = [_census(frames[k : k + n_block], cutoffs, roles) for k in range(0, len(frames), n_block)]
@@ -167,7 +174,7 @@ def census(frames: Frames, cutoffs: Cutoffs, roles: Roles) -> Census:
 
 
 def _census(frames: Frames, cutoffs: Cutoffs, roles: Roles) -> Census:
-    network = Network(np.array(frames.symbols), find_bonds(frames, cutoffs), roles)
+    network = BondNetwork(np.array(frames.symbols), find_bonds(frames, cutoffs), roles)
     values: dict[str, FloatArray] = {}
     chains: dict[str, FloatArray] = {}
     if network.is_former.any():
@@ -193,8 +200,8 @@ def unit_names(former: str, roles: Roles) -> tuple[str, ...]:
     return tuple(f"{former}{which}" for which in (*range(full + 1), *more))
 
 
-def units(network: Network) -> dict[str, FloatArray]:
-    """Return the shares of the units of every former, % of its atoms (definition 4.3).
+def units(network: BondNetwork) -> dict[str, FloatArray]:
+    """Return the shares (n_frames,) of the units of every former, % of its atoms (definition 4.3).
 
     With P for the former's symbol: ``P0`` ... ``P4`` by n (the last is "or more"); ``P1P``, two of the same element
     with three anions each, bonded, without bridges (they are in P1, too); ``P3c``, one neighbour less than
@@ -227,12 +234,17 @@ def units(network: Network) -> dict[str, FloatArray]:
     return found
 
 
-def anions(network: Network) -> dict[str, FloatArray]:
+def anions(network: BondNetwork) -> dict[str, FloatArray]:
     """Return what the anions are, % of all anions (definition 4.2).
 
     Of each anion, such as S: ``BS`` (bonded to two or more formers), ``NBS`` (one), ``free_S`` (none), and of the free
     ones ``free_S_in_chains``. Of all: ``three_bonded_anions`` (to three or more formers), ``O-S_bonds`` (anions bonded
     to one of another element): defects.
+
+    Returns
+    -------
+    dict
+        (n_frames,) % by name.
     """
     bonds, all_anions = network.bonds, network.is_anion
     n_formers = network.n_formers
@@ -255,7 +267,7 @@ def anions(network: Network) -> dict[str, FloatArray]:
     return {name: network.percent(mask, all_anions) for name, mask in masks.items()}
 
 
-def _by_size(network: Network, of: BoolArray) -> FloatArray:
+def _by_size(network: BondNetwork, of: BoolArray) -> FloatArray:
     """Return (n_frames, largest + 1) % of the atoms `of` in chains of k of them, at least 4 columns."""
     sizes, n_frames = network.sizes(of), network.bonds.n_frames
     n_columns = max(4, int(sizes.max()) + 1)
@@ -276,7 +288,7 @@ def _chain_values(anion: str, percent: FloatArray) -> Iterator[tuple[str, FloatA
     yield f"{anion}_chains_of_three", 100.0 * n_chains[:, 1] / total
 
 
-def charge_rule(network: Network) -> FloatArray:
+def charge_rule(network: BondNetwork) -> FloatArray:
     """Return (n_frames,) by how much the charges of units and free anions miss that of the modifiers, per former.
 
     With z the charge of a former's unit without bridges, F the number of formers, z_M of a modifier (definition 4.6):
@@ -301,7 +313,7 @@ def charge_rule(network: Network) -> FloatArray:
     return np.where(network.per_frame(is_too_high) > 0, np.nan, network.per_frame(total) / n_all)
 
 
-def bridging_rule(network: Network) -> FloatArray:
+def bridging_rule(network: BondNetwork) -> FloatArray:
     """Return (n_frames,) bridging anions less what the units say, per former: zero or the count is wrong.
 
     N_B = [sum over formers of (n - p)] / 2 where every bridge joins two formers (definition 4.6, with p instead of

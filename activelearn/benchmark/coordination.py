@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from activelearn.benchmark.bonds import find_bonds
-from activelearn.benchmark.glasses import frames_of
-from activelearn.benchmark.per_glass import glass_of, measured, tasks_of
-from activelearn.benchmark.property import Findings, Property, averaged, stamp_of
-from activelearn.config import Series, Study
+from activelearn.benchmark.property import Context, Findings, Product, Property
+from activelearn.benchmark.replicas import NO_FRAMES, measured
+from activelearn.config import Series
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Task
-from activelearn.store import StudyStore
 
 
 def shell_cutoffs(series: Series) -> dict[tuple[str, str], float]:
@@ -69,46 +65,38 @@ def coordination(frames: Frames, cutoffs: dict[tuple[str, str], float]) -> dict[
     return found
 
 
-def plan(study: Study, store: StudyStore) -> list[Task]:
+def plan(asked: bool, context: Context) -> list[Task]:
     """Return one task per glass."""
-    if study.glass is None or study.benchmark is None or not study.benchmark.coordination:
-        return []
-    shell_cutoffs(study.glass.series)  # a radius that is missing is missed before anything runs
-    return tasks_of("coordination", store)
+    shell_cutoffs(context.glass.series)  # a radius that is missing is missed before anything runs
+    return context.tasks_of("coordination")
 
 
-def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:  # noqa: ARG001 - no engine
+def run(task: Task, asked: bool, context: Context, slot: Slot) -> Product:
     """Return ``Na-S`` ... (n_analysed,) of one glass, see :func:`coordination`."""
-    study = store.study
-    assert study.glass is not None  # planned
-    frames = frames_of(store, glass_of(task, store)).analysed
-    return dict(coordination(frames, shell_cutoffs(study.glass.series))), {}
+    frames = context.path_of(task).analysed_frames
+    if len(frames) == 0:
+        return {}, {"ended": NO_FRAMES}
+    return dict(coordination(frames, shell_cutoffs(context.glass.series))), {}
 
 
-def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:
+def results(asked: bool, context: Context, tasks: Sequence[Task]) -> Findings:
     """Average over replicas: ``Na_coordination`` by all anions, and of it the share of each, ``Na_S_share``."""
-    assert study.glass is not None  # planned
-    series, radii = study.glass.series, shell_cutoffs(study.glass.series)
+    series, radii = context.glass.series, shell_cutoffs(context.glass.series)
     findings = Findings()
-    for condition, group in measured(store, tasks, findings):
-        products, stamp = [arrays for _, arrays, _ in group], stamp_of([glass for glass, _, _ in group])
+    for replicas in measured(context, tasks, findings):
         for modifier in series.roles.modifiers:
             pairs = {f"{modifier}-{anion}": anion for anion in series.roles.anions}
-            if not all(pair in arrays for arrays in products for pair in pairs):
+            if not all(pair in arrays for arrays in replicas.arrays for pair in pairs):
                 continue  # a composition without this modifier
             note = ", ".join(f"r({m}-{anion}) = {r:g} Å" for (m, anion), r in radii.items() if m == modifier)
-            counts = [{pair: float(arrays[pair].mean()) for pair in pairs} for arrays in products]
+            counts = [{pair: float(arrays[pair].mean()) for pair in pairs} for arrays in replicas.arrays]
             totals = [sum(one.values()) for one in counts]
-            findings.results.append(
-                averaged(f"{modifier}_coordination", "1", totals, condition, stamp=stamp, note=note)
-            )
+            findings.results.append(replicas.result(f"{modifier}_coordination", "1", totals, note))
             for pair, anion in pairs.items():
                 if len(pairs) > 1 and all(totals):
                     shares = [100.0 * one[pair] / total for one, total in zip(counts, totals, strict=True)]
-                    findings.results.append(
-                        averaged(f"{modifier}_{anion}_share", "%", shares, condition, stamp=stamp, note=note)
-                    )
+                    findings.results.append(replicas.result(f"{modifier}_{anion}_share", "%", shares, note))
     return findings
 
 
-PROPERTY = Property("coordination", plan, run, results)
+PROPERTY = Property("coordination", bool, run, results, plan)

@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from activelearn import seeds
 from activelearn.benchmark.elements import unknown_elements
-from activelearn.benchmark.property import Condition, Findings, Property, product
+from activelearn.benchmark.property import Condition, Context, Findings, Product, Property
+from activelearn.benchmark.replicas import stamped
 from activelearn.benchmark.straining import pressure_GPa
-from activelearn.config import Study
-from activelearn.engines import dynamics, reference
+from activelearn.config import Crystals
+from activelearn.engines import frozen, reference
 from activelearn.engines.process import Slot
 from activelearn.errors import EngineError
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Result, Task
 from activelearn.starts import right_handed
-from activelearn.store import StudyStore
 
 NAME: Final = "crystals"
 _RELAXED: Final = "relaxed"
@@ -44,28 +43,23 @@ def lattice(cell: FloatArray) -> tuple[float, ...]:
 # --- the property -----------------------------------------------------------------------------------------------------
 
 
-def plan(study: Study, store: StudyStore) -> list[Task]:  # noqa: ARG001 - one form for all
+def plan(asked: Crystals, context: Context) -> list[Task]:
     """One task per potential and crystal."""
-    asked = study.benchmark.crystals if study.benchmark is not None else None
-    if asked is None:
-        return []
     return [
         Task(
             id=f"{NAME}-{potential.slug}-{k:02d}-{Path(crystal).name}",
             kind=NAME,
             parameters={"potential": potential.name, "crystal": crystal},
         )
-        for potential in study.potentials
+        for potential in context.study.potentials
         for k, crystal in enumerate(asked.seeds)
     ]
 
 
-def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def run(task: Task, asked: Crystals, context: Context, slot: Slot) -> Product:
     """Relax one crystal with one potential."""
-    assert store.study.benchmark is not None
-    asked, crystal = store.study.benchmark.crystals, str(task.parameters["crystal"])
-    assert asked is not None
-    statics = store.study.potential(task.parameters["potential"]).statics(slot.machine.python)
+    potential, crystal = context.potential_of(task), str(task.parameters["crystal"])
+    statics = potential.statics(slot.machine.python)
     unit = right_handed(Frames.from_ase([seeds.load_structure(crystal, Path.cwd())]).without_labels())
     factors = seeds.factors_for_height(unit.cell[0], asked.min_height_A)
     start = Frames.from_ase([seeds.supercell(unit.to_ase()[0], factors)]).without_labels()
@@ -87,6 +81,7 @@ def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, NDArray[An
         "is_relaxed": ended == _RELAXED,
         "factors": list(factors),
         "pressure_GPa": float(pressure_GPa(frame)[0]),
+        **frozen.crowding(potential, [start, frame]),
         **_facts(crystal, unit.symbols),
     }
 
@@ -102,11 +97,11 @@ def _facts(crystal: str, symbols: Sequence[str]) -> dict[str, Any]:
     return {"formula_units": seed.formula_units, "kind": seed.kind, "source": seed.source}
 
 
-def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:  # noqa: ARG001 - one form for all
+def results(asked: Crystals, context: Context, tasks: Sequence[Task]) -> Findings:
     """Return volume per formula unit, its deviation from experiment, and density of every crystal."""
     findings = Findings()
     for task in tasks:
-        arrays, meta = product(store, task)
+        arrays, meta = context.product(task)
         given = str(task.parameters["crystal"])
         crystal = given if given in seeds.seed_names() else Path(given).stem
         condition: Condition = {"potential": task.parameters["potential"], "crystal": crystal}
@@ -133,9 +128,9 @@ def compared(relaxed: Frames, start: Frames, meta: dict[str, Any], condition: Co
     """
     n_units = int(meta["formula_units"]) * int(np.prod(meta["factors"]))
     volume, published = float(relaxed.volume[0]), float(start.volume[0])
-    density, published_density = (float(dynamics.density(frame)[0]) for frame in (relaxed, start))
+    density, published_density = (float(frame.density[0]) for frame in (relaxed, start))
     is_experiment = meta["kind"] == "experiment"
-    note = _note(relaxed, start, meta)
+    note, stamp = _note(relaxed, start, meta), stamped(None, [meta])
 
     def result(name: str, value: float, unit: str, reference_value: float) -> Result:
         return Result(
@@ -147,6 +142,7 @@ def compared(relaxed: Frames, start: Frames, meta: dict[str, Any], condition: Co
             condition=condition,
             reference_value=reference_value if is_experiment else None,
             reference_source=meta["source"] if is_experiment else None,
+            stamp=stamp,
             note=note,
         )
 
@@ -170,4 +166,4 @@ def _note(relaxed: Frames, start: Frames, meta: dict[str, Any]) -> str:
     return f"{how}0 K; cell {cells[0]} ({meta['kind']}: {cells[1]})"
 
 
-PROPERTY = Property(NAME, plan, run, results)
+PROPERTY = Property(NAME, Crystals, run, results, plan, needs_glass=False)

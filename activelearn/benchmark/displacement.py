@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from activelearn.benchmark.straining import Failed
 from activelearn.errors import ConfigError
 from activelearn.frames import FloatArray, Frames
 from activelearn.units import BOLTZMANN_EV_PER_K, S_PER_CM_K
@@ -42,7 +43,7 @@ class Unwrapped:
     positions
         (n_frames, n_atoms, 3) Å, in the mean cell.
     cell
-        (3, 3) mean cell, Å.
+        (3, 3) mean cell, Å, by the lattice vectors of the first frame.
     n_ambiguous
         Steps of single atoms from one frame to the next that are longer than 0.4 of the cell along an axis: their
         direction is a guess, and more frames are wanted.
@@ -57,20 +58,49 @@ def unwrap(frames: Frames) -> Unwrapped:
     """Follow atoms across the boundaries of a cell that may move (NPT).
 
     Steps between frames are taken as minimum images in fractional coordinates, summed up, and multiplied by the mean
-    cell: so a cell that breathes carries no atom along.
+    cell: so a cell that breathes carries no atom along. Where the lattice is described by other vectors from some frame
+    on (LAMMPS flips a cell that tilts too far), all frames are taken in those of the first.
 
     Parameters
     ----------
     frames
-        Consecutive frames, wrapped or not; cells may be triclinic.
+        Consecutive frames, Å, wrapped or not; cells may be triclinic.
+
+    Raises
+    ------
+    Failed
+        From one frame to the next the cell changes by more than can be told from another choice of lattice vectors.
     """
-    fractional = frames.positions @ np.linalg.inv(frames.cell)
+    cells = _in_first_vectors(frames.cell)
+    fractional = frames.positions @ np.linalg.inv(cells)  # not Frames.fractional: MSDs keep their last bits
     steps = np.diff(fractional, axis=0)
     steps -= np.round(steps)
     n_ambiguous = int(np.count_nonzero(np.abs(steps).max(axis=2, initial=0.0) > AMBIGUOUS_STEP))
     fractional[1:] = fractional[:1] + np.cumsum(steps, axis=0)
-    cell = frames.cell.mean(axis=0)
+    cell = cells.mean(axis=0)
     return Unwrapped(fractional @ cell, cell, n_ambiguous)
+
+
+def _in_first_vectors(cell: FloatArray) -> FloatArray:
+    """Return the cells (n_frames, 3, 3), Å, of one lattice by the vectors that follow from those of the first frame.
+
+    From one frame to the next, new vectors are whole numbers of the old ones (as rows: new = M old, |det M| = 1), but
+    for the strain of a step; without a flip M is one.
+    """
+    change = cell[1:] @ np.linalg.inv(cell[:-1])
+    whole = np.rint(change)
+    is_clear = (np.abs(change - whole) <= AMBIGUOUS_STEP).all(axis=(1, 2)) & np.isclose(abs(np.linalg.det(whole)), 1.0)
+    if not is_clear.all():
+        k = int(np.argmin(is_clear))
+        before, after = cell[k : k + 2].round(2).tolist()
+        raise Failed(
+            f"frames {k} and {k + 1}: the cell changes from {before} to {after} Å, too much to follow its atoms, "
+            "wants more n_frames"
+        )
+    carried = cell.copy()
+    for k in reversed(np.flatnonzero((whole != np.eye(3)).any(axis=(1, 2))).tolist()):
+        carried[k + 1 :] = np.rint(np.linalg.inv(whole[k])) @ carried[k + 1 :]
+    return carried
 
 
 def without_drift(unwrapped: FloatArray, masses: FloatArray) -> FloatArray:
@@ -127,7 +157,7 @@ def mean_square_displacement(unwrapped: FloatArray, *, single_origin: bool = Fal
 
 
 def window_rows(n_frames: int, window: tuple[float, float]) -> NDArray[np.int64]:
-    """Return the lags inside a window, as indices; lag n_frames - 1 is the whole run."""
+    """Return the lags inside a window (shares of the run), as indices (n,); lag n_frames - 1 is the whole run."""
     lag = np.arange(n_frames)
     last, tolerance = n_frames - 1, 1.0e-9 * n_frames
     inside = (lag >= window[0] * last - tolerance) & (lag <= window[1] * last + tolerance) & (lag > 0)
@@ -155,7 +185,15 @@ def diffusion_coefficient(
 
 
 def growth_exponent(time_ps: FloatArray, msd: FloatArray, window: tuple[float, float]) -> float:
-    """Return the exponent n of MSD ~ t^n in the window: 1 is diffusion, 2 is free flight; NaN where nothing moves."""
+    """Return the exponent n of MSD ~ t^n in the window: 1 is diffusion, 2 is free flight; NaN where nothing moves.
+
+    Parameters
+    ----------
+    time_ps, msd
+        (n_frames,) ps and Å^2.
+    window
+        Shares of the run.
+    """
     rows = window_rows(len(msd), window)
     if (msd[rows] <= 0.0).any():
         return float("nan")
@@ -163,7 +201,15 @@ def growth_exponent(time_ps: FloatArray, msd: FloatArray, window: tuple[float, f
 
 
 def doubts(time_ps: FloatArray, msd: FloatArray, window: tuple[float, float]) -> tuple[str, ...]:
-    """Return why no diffusion coefficient should be taken from an MSD; nothing if it has converged."""
+    """Return why no diffusion coefficient should be taken from an MSD; nothing if it has converged.
+
+    Parameters
+    ----------
+    time_ps, msd
+        (n_frames,) ps and Å^2.
+    window
+        Shares of the run.
+    """
     found = []
     exponent = growth_exponent(time_ps, msd, window)
     if not DIFFUSIVE[0] <= exponent <= DIFFUSIVE[1]:
@@ -209,7 +255,7 @@ class Arrhenius:
     prefactor: float
 
     def sigma_T(self, temperature_K: FloatArray) -> FloatArray:
-        """Return sigma T of the line, S K/cm."""
+        """Return (n,) sigma T of the line, S K/cm, at (n,) temperatures, K."""
         return np.asarray(self.prefactor * np.exp(-self.energy_eV / (BOLTZMANN_EV_PER_K * temperature_K)))
 
 

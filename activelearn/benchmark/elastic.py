@@ -13,33 +13,33 @@ from typing import Any, Final
 
 import numpy as np
 
-from activelearn.benchmark.glasses import frames_of
-from activelearn.benchmark.per_glass import Measured, glass_of, measured, tasks_of
-from activelearn.benchmark.property import Condition, Findings, Property, averaged, stamp_of
+from activelearn.benchmark.property import Context, Findings, Product, Property
+from activelearn.benchmark.replicas import Replicas, measured
 from activelearn.benchmark.straining import (
     VOIGT,
     Failed,
-    Product,
     Relaxer,
+    crowding,
     pressure_GPa,
     strained,
     stress_GPa,
     unrelaxed_note,
 )
-from activelearn.config import Study
+from activelearn.config import Elastic
 from activelearn.engines import dynamics
 from activelearn.engines.process import Slot
 from activelearn.frames import FloatArray, Frames
-from activelearn.records import Task
-from activelearn.store import StudyStore
-from activelearn.store.study import BENCHMARK
+from activelearn.records import Result, Task
 
 NAME: Final = "elastic"
 _COMPONENTS: Final = ("xx", "yy", "zz", "yz", "xz", "xy")
 
 
 def voigt_strain(j: int, value: float) -> FloatArray:
-    """Return the symmetric (3, 3) strain of one Voigt component; a shear of `value` is value/2 on either side."""
+    """Return the symmetric (3, 3) strain, a pure number, of Voigt component j (0 to 5).
+
+    A shear of `value` (the engineering strain) is value/2 on either side of the diagonal.
+    """
     strain = np.zeros((3, 3))
     a, b = VOIGT[0][j], VOIGT[1][j]
     strain[a, b] += 0.5 * value
@@ -53,9 +53,14 @@ def stiffness(stress: FloatArray, strain: float) -> FloatArray:
     Parameters
     ----------
     stress
-        (6, 2, 6): of strain j, of + and -, component i; positive in tension.
+        (6, 2, 6): of strain j, of + and -, component i; positive in tension, any unit (GPa here).
     strain
-        d, the same for all six.
+        d, the same for all six; a pure number, of a shear the engineering strain.
+
+    Returns
+    -------
+    NDArray
+        (6, 6).
     """
     return np.asarray((stress[:, 0] - stress[:, 1]).T / (2.0 * strain))
 
@@ -91,7 +96,18 @@ class Moduli:
 
 
 def moduli(c: FloatArray) -> Moduli:
-    """Return the moduli of a symmetric, invertible (6, 6) stiffness (R. Hill, Proc. Phys. Soc. A 65 (1952) 349)."""
+    """Return the bounds of Voigt and Reuss and the means of Hill (R. Hill, Proc. Phys. Soc. A 65 (1952) 349).
+
+    Parameters
+    ----------
+    c
+        (6, 6) stiffness, symmetric, Voigt order xx, yy, zz, yz, xz, xy; any unit (GPa here), which the moduli have.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        It has no inverse: a strain costs nothing.
+    """
     s = np.asarray(np.linalg.inv(c), dtype=np.float64)
 
     def sums(m: FloatArray) -> tuple[float, float, float]:
@@ -108,13 +124,13 @@ def moduli(c: FloatArray) -> Moduli:
 
 
 def cubic_means(c: FloatArray) -> tuple[float, float, float]:
-    """Return C11, C12 and C44, each the mean over the three axes."""
+    """Return C11, C12 and C44 of a (6, 6) stiffness, each the mean over the three axes, in its unit (GPa here)."""
     c12 = (c[0, 1] + c[0, 2] + c[1, 2]) / 3.0
     return float(np.trace(c[:3, :3]) / 3.0), float(c12), float(np.trace(c[3:, 3:]) / 3.0)
 
 
 def lowest_eigenvalue(c: FloatArray) -> float:
-    """Return the lowest eigenvalue of a stiffness: a structure is stable if it is positive."""
+    """Return the lowest eigenvalue of a symmetric (6, 6) stiffness, in its unit (GPa here): stable if positive."""
     return float(np.linalg.eigvalsh(c).min())
 
 
@@ -152,39 +168,32 @@ def relaxed_stiffness(relaxer: Relaxer, start: Frames, strain: float) -> Product
 # --- the property -----------------------------------------------------------------------------------------------------
 
 
-def plan(study: Study, store: StudyStore) -> list[Task]:
-    """One task per glass."""
-    is_asked = study.benchmark is not None and study.benchmark.elastic is not None
-    return tasks_of(NAME, store) if is_asked else []
-
-
-def run(task: Task, store: StudyStore, slot: Slot) -> Product:
+def run(task: Task, asked: Elastic, context: Context, slot: Slot) -> Product:
     """Return the stiffness of one glass."""
-    assert store.study.benchmark is not None
-    asked, glass = store.study.benchmark.elastic, glass_of(task, store)
-    assert asked is not None
-    statics = store.study.potential(glass.potential).statics(slot.machine.python)
-    relaxer = Relaxer(statics, slot, asked.fmax, asked.max_steps, store.work_folder(BENCHMARK, task.id))
+    potential, folder = context.potential_of(task), context.folder(task)
+    relaxer = Relaxer(potential.statics(slot.machine.python), slot, asked.fmax, asked.max_steps, folder)
     try:
-        arrays, meta = relaxed_stiffness(relaxer, frames_of(store, glass).final, asked.strain)
+        arrays, meta = relaxed_stiffness(relaxer, context.path_of(task).last, asked.strain)
     except Failed as failed:
         return {}, {"ended": str(failed)}
-    return arrays, {"ended": dynamics.FINISHED, **meta}
+    if np.linalg.matrix_rank(arrays["stiffness"]) < len(_COMPONENTS):
+        return {}, {"ended": "a strain that costs nothing: its stiffness has no inverse, and no moduli"}
+    return arrays, {"ended": dynamics.FINISHED, **meta, **crowding(potential, folder)}
 
 
-def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:  # noqa: ARG001 - one form for all
+def results(asked: Elastic, context: Context, tasks: Sequence[Task]) -> Findings:
     """Average over replicas."""
     findings = Findings()
-    for condition, group in measured(store, tasks, findings):
-        _add(findings, {**condition, "temperature_K": 0.0}, group)
+    for replicas in measured(context, tasks, findings, temperature_K=0.0):
+        findings.results += _numbers(replicas)
     return findings
 
 
-def _add(findings: Findings, condition: Condition, group: Sequence[Measured]) -> None:
-    matrices = [arrays["stiffness"] for _, arrays, _ in group]
+def _numbers(replicas: Replicas) -> list[Result]:
+    matrices = [arrays["stiffness"] for arrays in replicas.arrays]
     hill = [moduli(c) for c in matrices]
     means = np.array([cubic_means(c) for c in matrices])
-    note = "0 K" + _stability(matrices) + unrelaxed_note(meta for _, _, meta in group)
+    note = "0 K" + _stability(matrices) + unrelaxed_note(replicas.metas)
     isotropic = float((means[:, 0] - means[:, 1]).mean() / 2.0)
     values = {
         "C11": (means[:, 0], f"mean of C11, C22, C33; {note}"),
@@ -195,10 +204,10 @@ def _add(findings: Findings, condition: Condition, group: Sequence[Measured]) ->
         "youngs_modulus": (np.array([m.youngs for m in hill]), note),
         "poisson_ratio": (np.array([m.poisson for m in hill]), note),
     }
-    stamp = stamp_of([glass for glass, _, _ in group])
-    for name, (of_replicas, said) in values.items():
-        unit = "1" if name == "poisson_ratio" else "GPa"
-        findings.results.append(averaged(name, unit, of_replicas.tolist(), condition, stamp=stamp, note=said))
+    return [
+        replicas.result(name, "1" if name == "poisson_ratio" else "GPa", of_replicas.tolist(), said)
+        for name, (of_replicas, said) in values.items()
+    ]
 
 
 def _stability(matrices: Sequence[FloatArray]) -> str:
@@ -209,4 +218,4 @@ def _stability(matrices: Sequence[FloatArray]) -> str:
     return f"; UNSTABLE: {n} of {len(lowest)} not positive definite (lowest eigenvalue {min(lowest):.2g} GPa)"
 
 
-PROPERTY = Property(NAME, plan, run, results)
+PROPERTY = Property(NAME, Elastic, run, results)

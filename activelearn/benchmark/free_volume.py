@@ -10,21 +10,18 @@ the trend in x is what can be compared.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from activelearn import seeds
-from activelearn.benchmark.glasses import frames_of
-from activelearn.benchmark.per_glass import glass_of, measured, tasks_of
-from activelearn.benchmark.property import Findings, Property, averaged, stamp_of
-from activelearn.config import Study
+from activelearn.benchmark.property import Context, Findings, Product, Property
+from activelearn.benchmark.replicas import NO_FRAMES, measured
 from activelearn.config.glass import Roles
 from activelearn.engines.process import Slot
 from activelearn.frames import FloatArray
 from activelearn.records import Task
-from activelearn.store import StudyStore
 
 #: Largest edge of a voxel, Å.
 GRID_A: Final = 0.25
@@ -48,6 +45,11 @@ def free_share(cell: FloatArray, positions: FloatArray, radii: FloatArray, grid_
         (n_atoms,) Å, that of the probe included.
     grid_A
         Largest edge of a voxel, Å; voxels are parallel to the cell.
+
+    Returns
+    -------
+    float
+        Between 0 and 1, a pure number.
     """
     n_voxels = np.ceil(np.linalg.norm(cell, axis=1) / grid_A).astype(int)
     voxel = cell / n_voxels[:, None]
@@ -77,7 +79,14 @@ def _steps_within(voxel: FloatArray, radius: float) -> NDArray[np.int64]:
 
 
 def ionic_radii(symbols: Sequence[str], roles: Roles) -> dict[str, float]:
-    """Return the radius of every element, Å, as the docstring of this module says.
+    """Return Shannon's effective ionic radius of every element, Å, as the docstring of this module says.
+
+    Parameters
+    ----------
+    symbols
+        Of the atoms.
+    roles
+        They give charge and coordination.
 
     Raises
     ------
@@ -98,35 +107,30 @@ def ionic_radii(symbols: Sequence[str], roles: Roles) -> dict[str, float]:
     return radii
 
 
-def plan(study: Study, store: StudyStore) -> list[Task]:
-    """Return one task per glass."""
-    return tasks_of("free_volume", store) if study.benchmark is not None and study.benchmark.free_volume else []
-
-
-def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:  # noqa: ARG001
+def run(task: Task, asked: bool, context: Context, slot: Slot) -> Product:
     """Average over the analysed frames of a glass."""
-    frames = frames_of(store, glass_of(task, store)).analysed
-    assert store.study.glass is not None  # there is a glass
+    frames = context.path_of(task).analysed_frames
     try:
-        radii = ionic_radii(frames.symbols, store.study.glass.series.roles)
+        radii = ionic_radii(frames.symbols, context.glass.series.roles)
     except ValueError as error:
         return {}, {"ended": str(error)}
     if len(frames) == 0:
-        return {}, {"ended": "no analysed frames"}
+        return {}, {"ended": NO_FRAMES}
     grown = np.array([radii[symbol] + PROBE_A for symbol in frames.symbols])
     shares = np.array([free_share(*frame, grown) for frame in zip(frames.cell, frames.positions, strict=True)])
     return {"shares": shares}, {"radii_A": radii, "free_volume": 100.0 * float(shares.mean())}
 
 
-def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:  # noqa: ARG001
+def results(asked: bool, context: Context, tasks: Sequence[Task]) -> Findings:
     """Return the free volume of every condition."""
     found = Findings()
-    for condition, group in measured(store, tasks, found):
-        radii = ", ".join(f"{element} {radius:.2f}" for element, radius in group[0][2]["radii_A"].items())
+    for replicas in measured(context, tasks, found):
+        radii = ", ".join(f"{element} {radius:.2f}" for element, radius in replicas.metas[0]["radii_A"].items())
         note = f"outside Shannon's ionic radii ({radii} Å), probe {PROBE_A:g} Å, grid {GRID_A:g} Å"
-        values, stamp = [meta["free_volume"] for _, _, meta in group], stamp_of([glass for glass, _, _ in group])
-        found.results.append(averaged("free_volume", "%", values, condition, stamp=stamp, note=note))
+        found.results.append(
+            replicas.result("free_volume", "%", [meta["free_volume"] for meta in replicas.metas], note)
+        )
     return found
 
 
-PROPERTY = Property("free_volume", plan, run, results)
+PROPERTY = Property("free_volume", bool, run, results)

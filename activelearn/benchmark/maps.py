@@ -33,7 +33,7 @@ MAX_BINS: Final = 100
 
 
 def wrapped(positions: FloatArray, cell: FloatArray) -> FloatArray:
-    """Return positions (..., 3) brought into the cell."""
+    """Return positions (..., 3) brought into the cell (3, 3), rows lattice vectors; all in Å."""
     fractional = positions @ np.linalg.inv(cell)
     return np.asarray((fractional - np.floor(fractional)) @ cell)
 
@@ -44,7 +44,13 @@ def displacements(unwrapped: FloatArray) -> FloatArray:
 
 
 def displacement_map(unwrapped: FloatArray, cell: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return positions at the begin (n_atoms, 3), wrapped, and lengths of the displacements at the end (n_atoms,)."""
+    """Return positions at the begin (n_atoms, 3), wrapped, and lengths of the displacements at the end (n_atoms,), Å.
+
+    Parameters
+    ----------
+    unwrapped, cell
+        (n_frames, n_atoms, 3) and (3, 3), the mean cell; Å.
+    """
     return wrapped(unwrapped[0], cell), np.asarray(np.linalg.norm(unwrapped[-1] - unwrapped[0], axis=1))
 
 
@@ -72,12 +78,25 @@ def paths(unwrapped: FloatArray, cell: FloatArray, atoms: NDArray[np.integer[Any
 
 
 def fastest(unwrapped: FloatArray, n: int = N_FASTEST) -> NDArray[np.int64]:
-    """Return the atoms that get farthest from where they began, the farthest first."""
+    """Return the indices (n,) of the atoms that get farthest from where they began, the farthest first.
+
+    Parameters
+    ----------
+    unwrapped
+        (n_frames, n_atoms, 3) Å.
+    n
+        How many, at most all.
+    """
     return np.argsort(-displacements(unwrapped).max(axis=1), kind="stable")[:n]
 
 
 def density_map(unwrapped: FloatArray, cell: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the mean density of atoms, seen along the third lattice vector.
+
+    Parameters
+    ----------
+    unwrapped, cell
+        (n_frames, n_atoms, 3) and (3, 3), the mean cell; Å.
 
     Returns
     -------
@@ -108,6 +127,13 @@ def maps_of(
         (n_frames, n_atoms, 3) Å of each element, inside the window.
     cell
         (3, 3) mean cell, Å.
+    formers, carrier
+        Elements that have maps; no carrier: None.
+
+    Returns
+    -------
+    dict
+        Shapes and units as the docstring of this module says.
     """
     found: dict[str, tuple[FloatArray, FloatArray]] = {}
     for former in formers:
@@ -124,8 +150,8 @@ def maps_of(
     }
 
 
-def axes_of(label: str) -> dict[str, Any]:
-    """Return what the arrays of a map are, as `x_name` and `y_name` of its curve."""
+def axes_of(label: str) -> tuple[str, str]:
+    """Return what the arrays of a map are, as names of x and y of its curve."""
     if label.endswith("density"):
-        return {"x_name": "x, y (Å)", "y_name": "atoms per area (1/Å2)"}
-    return {"x_name": "x, y, z (Å)", "y_name": "displacement (Å)"}
+        return "x, y (Å)", "atoms per area (1/Å2)"
+    return "x, y, z (Å)", "displacement (Å)"

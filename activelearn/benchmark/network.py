@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -16,33 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn.benchmark.census import bond_cutoffs, census, unit_names
-from activelearn.benchmark.glasses import frames_of
-from activelearn.benchmark.per_glass import glass_of, measured, tasks_of
-from activelearn.benchmark.property import (
-    Arrays,
-    Condition,
-    Findings,
-    Property,
-    averaged,
-    mean_and_error,
-    stamp_of,
-)
-from activelearn.config import Glass, Roles, Study
+from activelearn.benchmark.property import Condition, Context, Findings, Product, Property
+from activelearn.benchmark.replicas import NO_FRAMES, Replicas, mean_and_error, measured, over
+from activelearn.config import Glass, Network, Roles
 from activelearn.engines.process import Slot
-from activelearn.frames import FloatArray
-from activelearn.records import Curve, MadeGlass, Result, Task
-from activelearn.store import StudyStore
+from activelearn.records import Result, Task
 
 
-def plan(study: Study, store: StudyStore) -> list[Task]:
+def plan(asked: Network, context: Context) -> list[Task]:
     """Return one task per glass."""
-    if study.glass is None or study.benchmark is None or study.benchmark.network is None:
-        return []
-    bond_cutoffs(study.glass.series)  # a cutoff that is missing is missed before anything runs
-    return tasks_of("network", store)
+    bond_cutoffs(context.glass.series)  # a cutoff that is missing is missed before anything runs
+    return context.tasks_of("network")
 
 
-def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:  # noqa: ARG001 - no engine
+def run(task: Task, asked: Network, context: Context, slot: Slot) -> Product:
     """Count the network of one glass.
 
     Returns
@@ -54,70 +40,51 @@ def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, NDArray[An
     meta
         Nothing.
     """
-    study = store.study
-    assert study.glass is not None  # planned
-    assert study.benchmark is not None
-    assert study.benchmark.network is not None
-    series, settings = study.glass.series, study.benchmark.network
-    frames = frames_of(store, glass_of(task, store))
-    shifts = (-settings.cutoff_shift_A, 0.0, settings.cutoff_shift_A)
-    found = [census(frames.analysed, bond_cutoffs(series, shift), series.roles) for shift in shifts]
+    series, path = context.glass.series, context.path_of(task)
+    if len(path.analysed_frames) == 0:
+        return {}, {"ended": NO_FRAMES}
+    shifts = (-asked.cutoff_shift_A, 0.0, asked.cutoff_shift_A)
+    found = [census(path.analysed_frames, bond_cutoffs(series, shift), series.roles) for shift in shifts]
     arrays: dict[str, NDArray[Any]] = {
         f"values/{name}": np.array([one.values[name] for one in found]) for name in found[1].values
     }
     arrays |= {f"chains/{name}": percent.mean(axis=0) for name, percent in found[1].chains.items()}
-    if settings.evolution:
-        of_all = census(frames.all, bond_cutoffs(series), series.roles)
+    if asked.evolution:
+        of_all = census(path.frames, bond_cutoffs(series), series.roles)
         arrays |= {f"evolution/{name}": value for name, value in of_all.values.items()}
-        arrays |= {"segment": frames.segment, "time_ps": frames.time_ps}
-        arrays |= {"temperature_K": frames.all.origin["temperature_K"]}
+        arrays |= {"segment": path.segment_of_frames, "time_ps": path.frame_time_ps}
+        arrays |= {"temperature_K": path.frames.origin["temperature_K"]}
     return arrays, {}
 
 
-@dataclass(frozen=True, eq=False)
-class _Replicas:
-    """What was counted in the glasses of one condition."""
-
-    condition: Condition
-    glasses: list[MadeGlass]
-    arrays: list[Arrays]
-
-    @property
-    def stamp(self) -> str | None:
-        return stamp_of(self.glasses)
-
-    def names(self, prefix: str) -> list[str]:
-        return [key.removeprefix(prefix) for key in self.arrays[0] if key.startswith(prefix)]
-
-    def means(self, name: str, shift: int = 1) -> list[float]:
-        """Return of each replica the mean over those of its frames that have this value."""
-        rows = [arrays[f"values/{name}"][shift] for arrays in self.arrays]
-        return [float(row[np.isfinite(row)].mean()) for row in rows if np.isfinite(row).any()]
+def _names(replicas: Replicas, prefix: str) -> list[str]:
+    """Return what was counted, by the names of the arrays under a prefix."""
+    return [key.removeprefix(prefix) for key in replicas.arrays[0] if key.startswith(prefix)]
 
 
-def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:
+def _means(replicas: Replicas, name: str, shift: int = 1) -> list[float]:
+    """Return of each replica the mean over those of its frames that have this value."""
+    rows = [arrays[f"values/{name}"][shift] for arrays in replicas.arrays]
+    return [float(row[np.isfinite(row)].mean()) for row in rows if np.isfinite(row).any()]
+
+
+def results(asked: Network, context: Context, tasks: Sequence[Task]) -> Findings:
     """Average over replicas; say how it hangs on the cutoffs, where bridging anions cross, and how it came about."""
-    assert study.glass is not None  # planned
-    assert study.benchmark is not None
-    assert study.benchmark.network is not None
     findings = Findings()
-    conditions = [
-        _Replicas(condition, [glass for glass, _, _ in group], [arrays for _, arrays, _ in group])
-        for condition, group in measured(store, tasks, findings)
-    ]
+    conditions, roles = measured(context, tasks, findings), context.glass.series.roles
     for replicas in conditions:
-        _add_numbers(findings, replicas, study.benchmark.network.cutoff_shift_A, study.glass.series.roles)
+        _add_numbers(findings, replicas, asked.cutoff_shift_A, roles)
         _add_chain_sizes(findings, replicas)
         if "segment" in replicas.arrays[0]:
-            _add_evolution(findings, replicas, study.glass)
-    _add_crossings(findings, conditions, study.glass.series.roles)
+            _add_evolution(findings, replicas, context.glass)
+    _add_crossings(findings, conditions, roles)
     return findings
 
 
-def _add_numbers(findings: Findings, replicas: _Replicas, shift_A: float, roles: Roles) -> None:
+def _add_numbers(findings: Findings, replicas: Replicas, shift_A: float, roles: Roles) -> None:
     where = _said(replicas.condition)
-    for name in replicas.names("values/"):
-        values = replicas.means(name)
+    for name in _names(replicas, "values/"):
+        values = _means(replicas, name)
         if name == "bridging_rule":
             if any(abs(value) > 1e-9 for value in values):
                 findings.problems.append(f"network of {where}: bridging anions miss the sum over units: {values}")
@@ -126,16 +93,14 @@ def _add_numbers(findings: Findings, replicas: _Replicas, shift_A: float, roles:
             findings.problems.append(f"charge_rule of {where}: not applicable: {high}")
         elif values and (any(values) or not _is_beyond(name, roles)):
             note = _note(replicas, name, shift_A)
-            findings.results.append(
-                averaged(name, _unit(name), values, replicas.condition, stamp=replicas.stamp, note=note)
-            )
+            findings.results.append(replicas.result(name, _unit(name), values, note))
 
 
-def _note(replicas: _Replicas, name: str, shift_A: float) -> str | None:
+def _note(replicas: Replicas, name: str, shift_A: float) -> str | None:
     """Say how a number changes with the cutoffs, and of how many frames it is if not of all."""
     said = []
     if shift_A:
-        value, (less, more) = np.mean(replicas.means(name)), (replicas.means(name, k) for k in (0, 2))
+        value, (less, more) = np.mean(_means(replicas, name)), (_means(replicas, name, k) for k in (0, 2))
         changes = [f"{np.mean(means) - value:+.2g}" if means else "none" for means in (less, more)]
         said.append(f"±{shift_A:g} Å: {' / '.join(changes)}")
     has_it = np.concatenate([np.isfinite(arrays[f"values/{name}"][1]) for arrays in replicas.arrays])
@@ -159,36 +124,21 @@ def _said(condition: Condition) -> str:
     return ", ".join(f"{value}" if key == "potential" else f"{key} = {value}" for key, value in condition.items())
 
 
-def _curve(replicas: _Replicas, name: str, label: str, axes: tuple[str, str], segment: str | None = None) -> Curve:
-    condition = replicas.condition if segment is None else {**replicas.condition, "segment": segment}
-    return Curve(
-        key="/".join(["network", name, *(f"{value}" for value in condition.values()), label]),
-        name=name,
-        label=label,
-        x_name=axes[0],
-        y_name=axes[1],
-        condition=condition,
-        stamp=replicas.stamp,
-    )
+def _key(name: str, replicas: Replicas, *more: str) -> str:
+    return "/".join(["network", name, *map(str, replicas.condition.values()), *more])
 
 
-def _mean_of_rows(rows: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray | None]:
-    """Return mean and standard error of the rows of replicas."""
-    stacked = np.array(rows)
-    error = stacked.std(axis=0, ddof=1) / np.sqrt(len(stacked)) if len(stacked) > 1 else None
-    return stacked.mean(axis=0), error
-
-
-def _add_chain_sizes(findings: Findings, replicas: _Replicas) -> None:
-    for label in replicas.names("chains/"):
+def _add_chain_sizes(findings: Findings, replicas: Replicas) -> None:
+    for label in _names(replicas, "chains/"):
         rows = [arrays[f"chains/{label}"] for arrays in replicas.arrays]
         widest = max(len(row) for row in rows)
-        mean, error = _mean_of_rows([np.pad(row, (0, widest - len(row))) for row in rows])
-        curve = _curve(replicas, "chain_sizes", label, ("atoms in the chain", f"share of {label} (%)"))
+        mean, error = mean_and_error([np.pad(row, (0, widest - len(row))) for row in rows])
+        axes, key = ("atoms in the chain", f"share of {label} (%)"), _key("chain_sizes", replicas, label)
+        curve = replicas.curve("chain_sizes", label, axes, key)
         findings.add_curve(curve, np.arange(2, widest), mean[2:], None if error is None else error[2:])
 
 
-def _add_evolution(findings: Findings, replicas: _Replicas, glass: Glass) -> None:
+def _add_evolution(findings: Findings, replicas: Replicas, glass: Glass) -> None:
     """Add one line per unit and segment: against the imposed temperature where it falls, against time elsewhere."""
     legs = {leg.name: leg for leg in (*glass.segments, *(glass.pore.segments if glass.pore is not None else ()))}
     first, roles = replicas.arrays[0], glass.series.roles
@@ -200,16 +150,17 @@ def _add_evolution(findings: Findings, replicas: _Replicas, glass: Glass) -> Non
         falls = leg is not None and leg.end_K < leg.temperature_K
         column, x_name = ("temperature_K", "T (K)") if falls else ("time_ps", "t (ps)")
         x = first[column][first["segment"] == segment]
-        for name in replicas.names("evolution/"):
+        for name in _names(replicas, "evolution/"):
             if name in wanted:
                 rows = [arrays[f"evolution/{name}"][arrays["segment"] == segment] for arrays in replicas.arrays]
-                curve = _curve(replicas, "evolution", name, (x_name, f"share of {wanted[name]} (%)"), segment)
-                findings.add_curve(curve, x, *_mean_of_rows(rows))
+                axes, key = (x_name, f"share of {wanted[name]} (%)"), _key("evolution", replicas, segment, name)
+                curve = replicas.curve("evolution", name, axes, key, segment=segment)
+                findings.add_curve(curve, x, *mean_and_error(rows))
 
 
-def _add_crossings(findings: Findings, conditions: Sequence[_Replicas], roles: Roles) -> None:
+def _add_crossings(findings: Findings, conditions: Sequence[Replicas], roles: Roles) -> None:
     """Add the x at which two anions bridge (or do not) equally often, of every potential and cooling rate."""
-    lines: dict[tuple[Any, ...], list[_Replicas]] = {}
+    lines: dict[tuple[Any, ...], list[Replicas]] = {}
     for replicas in conditions:
         key = tuple(item for item in replicas.condition.items() if item[0] != "x")
         lines.setdefault(key, []).append(replicas)
@@ -230,15 +181,15 @@ def _add_crossings(findings: Findings, conditions: Sequence[_Replicas], roles: R
                         value=found[0][0],
                         unit="1",
                         uncertainty=found[0][1],
-                        n_samples=min(len(replicas.arrays) for replicas in line),
+                        n_samples=min(len(replicas) for replicas in line),
                         condition=dict(key),
-                        stamp=stamp_of([glass for replicas in line for glass in replicas.glasses]),
+                        stamp=over(line, dict(key)).stamp,
                         note=f"the first of {len(found)} crossings" if len(found) > 1 else None,
                     )
                 )
 
 
-def _crossings(line: Sequence[_Replicas], a: str, b: str) -> Iterator[tuple[float, float | None]]:
+def _crossings(line: Sequence[Replicas], a: str, b: str) -> Iterator[tuple[float, float | None]]:
     """Yield x and its standard error wherever the mean curves of `a` and `b`, straight between compositions, cross.
 
     Between x_1 and x_2 with differences d_1 and d_2 it is x = x_1 + (x_2 - x_1) d_1 / (d_1 - d_2); their standard
@@ -247,11 +198,11 @@ def _crossings(line: Sequence[_Replicas], a: str, b: str) -> Iterator[tuple[floa
     """
     points = []
     for replicas in line:
-        if a not in replicas.names("values/"):
+        if a not in _names(replicas, "values/"):
             continue  # a composition without anions
-        mean, error = mean_and_error(np.subtract(replicas.means(a), replicas.means(b)).tolist())
+        mean, error = mean_and_error(np.subtract(_means(replicas, a), _means(replicas, b)))
         if mean != 0.0:
-            points.append((float(replicas.condition["x"]), mean, error))
+            points.append((float(replicas.condition["x"]), float(mean), None if error is None else float(error)))
     for (x_1, d_1, error_1), (x_2, d_2, error_2) in pairwise(points):
         if d_1 * d_2 < 0.0:
             slope = (x_2 - x_1) / (d_1 - d_2) ** 2
@@ -259,4 +210,4 @@ def _crossings(line: Sequence[_Replicas], a: str, b: str) -> Iterator[tuple[floa
             yield x_1 + (x_2 - x_1) * d_1 / (d_1 - d_2), carried
 
 
-PROPERTY = Property("network", plan, run, results)
+PROPERTY = Property("network", Network, run, results, plan)

@@ -15,17 +15,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from activelearn import prediction
 from activelearn.benchmark.elements import unknown_elements
-from activelearn.benchmark.property import Condition, Findings, Property, product
-from activelearn.config import Reference, Study
-from activelearn.engines import reference
+from activelearn.benchmark.property import Condition, Context, Findings, Product, Property
+from activelearn.benchmark.replicas import stamped
+from activelearn.config import Parity, Reference
+from activelearn.engines import frozen, reference
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, EngineError
-from activelearn.frames import FloatArray, Frames, Label, unpack
+from activelearn.frames import FloatArray, FrameLabel, Frames, unpack
 from activelearn.records import Curve, Result, Task
-from activelearn.store import StudyStore, read_npz
+from activelearn.store import read_npz
 from activelearn.store.files import file_sha256
-from activelearn.store.study import BENCHMARK, ONCE
 
 NAME: Final = "parity"
 #: The held-out set of a campaign, copied into the folder of its study.
@@ -35,9 +36,6 @@ CHUNK: Final = 100
 #: Points of a scatter, and of them those with the largest errors, which thinning must not hide.
 MAX_POINTS: Final = 5000
 _WORST: Final = 250
-
-Product = tuple[dict[str, NDArray[Any]], dict[str, Any]]
-
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
 
@@ -62,13 +60,8 @@ def element_shifts(difference: FloatArray, counts: NDArray[np.int64]) -> FloatAr
     return np.asarray(np.linalg.lstsq(counts / n_atoms[:, None], difference / n_atoms, rcond=None)[0])
 
 
-def mae_and_rmse(difference: FloatArray) -> tuple[float, float]:
-    """Return mean absolute and root mean square of any array."""
-    return float(np.abs(difference).mean()), float(np.sqrt((difference**2).mean()))
-
-
 def thinned(x: FloatArray, y: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Return at most :data:`MAX_POINTS` of the points (n,): the worst, and of the others as many at random."""
+    """Return at most :data:`MAX_POINTS` of the points (n,), x and y of any unit: the worst, and others at random."""
     if len(x) <= MAX_POINTS:
         return x, y
     by_error = np.argsort(-np.abs(y - x), kind="stable")
@@ -103,7 +96,7 @@ class SideBySide:
 
     @property
     def n_atoms(self) -> NDArray[np.int64]:
-        """(n_frames,) atoms."""
+        """(n_frames,) counts of atoms."""
         return np.asarray(self.counts.sum(axis=1))
 
     @property
@@ -129,28 +122,26 @@ class SideBySide:
             ("virial_{}", virial[has_virial], "meV/atom", int(has_virial.sum())),
         ):
             if n_frames:
-                mae, rmse = mae_and_rmse(values)
+                mae, rmse = prediction.mae_and_rmse(values)
                 yield name.format("mae"), mae, unit, n_frames
                 yield name.format("rmse"), rmse, unit, n_frames
-        for percent in (95, 99):  # of the length of the error vector
-            yield f"force_p{percent}", float(np.percentile(np.linalg.norm(force, axis=1), percent)), "eV/Å", n
+        for percent, value in zip((95, 99), prediction.force_percentiles(force), strict=True):
+            yield f"force_p{percent}", value, "eV/Å", n
 
 
 # --- the labelled frames ----------------------------------------------------------------------------------------------
 
 
-def _source(study: Study, store: StudyStore) -> Path | None:
+def _source(asked: Parity, context: Context) -> Path | None:
     """Return the file of the labelled frames, or None if there is none."""
-    assert study.benchmark is not None
-    assert study.benchmark.parity is not None
-    if study.benchmark.parity.frames is not None:
-        return Path(study.benchmark.parity.frames)
-    held_out = store.folder / HELD_OUT
+    if asked.frames is not None:
+        return Path(asked.frames)
+    held_out = context.store.folder / HELD_OUT
     return held_out if held_out.is_file() else None
 
 
 @lru_cache(maxsize=2)
-def labelled_frames(path: Path, sha256: str) -> tuple[Frames, ...]:  # noqa: ARG001 - the checksum is part of the key
+def labelled_frames(path: Path, sha256: str) -> tuple[Frames, ...]:
     """Return the frames of an extxyz, or of an archive of :func:`activelearn.frames.pack`, one by one.
 
     Raises
@@ -165,7 +156,7 @@ def labelled_frames(path: Path, sha256: str) -> tuple[Frames, ...]:  # noqa: ARG
         from ase.io import iread
 
         try:
-            found = tuple(Frames.from_ase([atoms]) for atoms in iread(path, ":"))
+            found = tuple(Frames.from_ase([atoms]) for atoms in iread(path, ":", do_not_split_by_at_sign=True))
         except Exception as error:  # ASE's readers raise what they like
             raise ConfigError(f"benchmark.parity.frames: {path}: cannot be read ({error}) - {wanted}") from error
     bare = [k for k, frame in enumerate(found) if not frame.is_labelled]
@@ -184,35 +175,31 @@ def _chosen(frames: Sequence[Frames], at_most: int) -> list[Frames]:
 # --- the property -----------------------------------------------------------------------------------------------------
 
 
-def plan(study: Study, store: StudyStore) -> list[Task]:
+def plan(asked: Parity, context: Context) -> list[Task]:
     """One task per potential and hundred frames; one alone that says so if there are no frames."""
-    if study.benchmark is None or study.benchmark.parity is None:
-        return []
-    path = _source(study, store)
+    path = _source(asked, context)
     if path is None:
         return [Task(id=f"{NAME}-none", kind=NAME)]
     if not path.is_file():
         raise ConfigError(f"benchmark.parity.frames: no file {path} - wanted labelled frames (extxyz) - check the path")
     sha256 = file_sha256(path)
-    n = len(_chosen(labelled_frames(path, sha256), study.benchmark.parity.max_frames))
+    n = len(_chosen(labelled_frames(path, sha256), asked.max_frames))
     return [
         Task(
             id=f"{NAME}-{potential.slug}-{begin // CHUNK:03d}",
             kind=NAME,
             parameters={"potential": potential.name, "begin": begin, "end": min(begin + CHUNK, n), "sha256": sha256},
         )
-        for potential in study.potentials
+        for potential in context.study.potentials
         for begin in range(0, n, CHUNK)
     ]
 
 
-def run(task: Task, store: StudyStore, slot: Slot) -> Product:
+def run(task: Task, asked: Parity, context: Context, slot: Slot) -> Product:
     """Label some of the frames with one potential."""
-    assert store.study.benchmark is not None
-    asked, path = store.study.benchmark.parity, _source(store.study, store)
-    assert asked is not None
     if not task.parameters:
         return {}, {"ended": "no frames: the study is of no campaign with a held-out set, and parity.frames is null"}
+    path = _source(asked, context)
     found = file_sha256(path) if path is not None and path.is_file() else "no such file"
     if path is None or found != task.parameters["sha256"]:
         raise ConfigError(
@@ -221,21 +208,23 @@ def run(task: Task, store: StudyStore, slot: Slot) -> Product:
         )
     frames = _chosen(labelled_frames(path, found), asked.max_frames)
     elements = sorted({symbol for frame in frames for symbol in frame.symbols})
-    statics = store.study.potential(task.parameters["potential"]).statics(slot.machine.python)
+    potential = context.potential_of(task)
+    statics = potential.statics(slot.machine.python)
     mine = frames[task.parameters["begin"] : task.parameters["end"]]
     labels, lost = _labelled(statics, mine, slot)
     pairs = [(frame, label) for frame, label in zip(mine, labels, strict=True) if label is not None]
     where = path.name if asked.frames is not None else "the campaign's held-out set"
-    return _side_by_side(pairs, elements), {"elements": elements, "lost": lost, "frames": where}
+    crowding = frozen.crowding(potential, [frame for frame, _ in pairs])
+    return _side_by_side(pairs, elements), {"elements": elements, "lost": lost, "frames": where, **crowding}
 
 
-def _labelled(statics: Reference, frames: Sequence[Frames], slot: Slot) -> tuple[list[Label | None], list[str]]:
+def _labelled(statics: Reference, frames: Sequence[Frames], slot: Slot) -> tuple[list[FrameLabel | None], list[str]]:
     """Return the label of every frame or None, and for every None the reason."""
-    labels: list[Label | None] = []
+    labels: list[FrameLabel | None] = []
     lost: list[str] = []
     unknown: set[str] = set()
     for frame in frames:
-        label: Label | None = None
+        label: FrameLabel | None = None
         if not unknown & set(frame.symbols):
             try:
                 label = reference.label(statics, frame.without_labels(), slot)
@@ -251,17 +240,15 @@ def _labelled(statics: Reference, frames: Sequence[Frames], slot: Slot) -> tuple
     return labels, lost
 
 
-def _side_by_side(pairs: Sequence[tuple[Frames, Label]], elements: Sequence[str]) -> dict[str, NDArray[Any]]:
+def _side_by_side(pairs: Sequence[tuple[Frames, FrameLabel]], elements: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a :class:`SideBySide`; a virial is NaN where a frame has none, or is not periodic."""
     counts = np.array([[frame.symbols.count(one) for one in elements] for frame, _ in pairs], dtype=np.int64)
     virial = np.full((len(pairs), 2, 3, 3), np.nan)
     forces = [np.empty((0, 2, 3))]
     energy = np.empty((len(pairs), 2))
     for k, (frame, label) in enumerate(pairs):
-        assert frame.energy is not None
-        assert frame.forces is not None
-        energy[k] = frame.energy[0], label.energy
-        forces.append(np.stack([frame.forces[0], label.forces], axis=1))
+        energy[k] = frame.label("energy")[0], label.energy
+        forces.append(np.stack([frame.label("forces")[0], label.forces], axis=1))
         if frame.virial is not None and all(frame.pbc):
             virial[k] = frame.virial[0], label.virial
     return {
@@ -272,33 +259,43 @@ def _side_by_side(pairs: Sequence[tuple[Frames, Label]], elements: Sequence[str]
     }
 
 
-def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:
+def results(asked: Parity, context: Context, tasks: Sequence[Task]) -> Findings:
     """Return the errors of every potential, and the points of two figures."""
     findings = Findings()
     if not tasks[0].parameters:
-        findings.problems.append(f"parity: {product(store, tasks[0])[1]['ended']}")
+        findings.problems.append(f"parity: {context.product(tasks[0])[1]['ended']}")
         return findings
-    for potential in study.potentials:
-        mine = [product(store, task) for task in tasks if task.parameters["potential"] == potential.name]
+    for potential in context.study.potentials:
+        mine = [context.product(task) for task in tasks if task.parameters["potential"] == potential.name]
         lost = [reason for _, meta in mine for reason in meta["lost"]]
         for reason in dict.fromkeys(lost):
             findings.problems.append(f"parity of {potential.name}: {lost.count(reason)} frames without: {reason}")
         arrays = {name: np.concatenate([one[name] for one, _ in mine]) for name in mine[0][0]}
         if len(arrays["energy"]):
             pairs = SideBySide(elements=tuple(mine[0][1]["elements"]), **arrays)
-            rng = store.rng(ONCE, BENCHMARK, NAME)
-            findings.extend(compared(pairs, {"potential": potential.name}, f"against {mine[0][1]['frames']}", rng))
+            rng = context.rng(NAME)
+            note, stamp = f"against {mine[0][1]['frames']}", _stamp([meta for _, meta in mine], len(pairs.energy))
+            findings.extend(compared(pairs, {"potential": potential.name}, note, rng, stamp=stamp))
     return findings
 
 
-def compared(pairs: SideBySide, condition: Condition, note: str, rng: np.random.Generator) -> Findings:
+def _stamp(metas: Sequence[dict[str, Any]], n_frames: int) -> str | None:
+    """Return the stamp of errors that were taken on frames of which the potential dropped neighbours, or None."""
+    full = [meta for meta in metas if meta.get("n_overflow")]
+    share = sum(meta["n_overflow"] for meta in full) / n_frames
+    return stamped(None, [{**meta, "overflow_share": share} for meta in full[:1]])
+
+
+def compared(
+    pairs: SideBySide, condition: Condition, note: str, rng: np.random.Generator, *, stamp: str | None = None
+) -> Findings:
     """Return the errors of one potential and the points of its figures.
 
     Parameters
     ----------
     pairs
         At least one frame.
-    condition, note
+    condition, note, stamp
         Of the results.
     rng
         Thins the points of the figures.
@@ -315,6 +312,7 @@ def compared(pairs: SideBySide, condition: Condition, note: str, rng: np.random.
                 uncertainty=None,
                 n_samples=n_frames,
                 condition=condition,
+                stamp=stamp,
                 note=said,
             )
         )
@@ -331,9 +329,10 @@ def compared(pairs: SideBySide, condition: Condition, note: str, rng: np.random.
             x_name=f"reference: {what.replace(' less a shift per element', '')}",
             y_name=f"potential: {what}",
             condition=condition,
+            stamp=stamp,
         )
         findings.add_curve(curve, *thinned(points[0], points[1], rng))
     return findings
 
 
-PROPERTY = Property(NAME, plan, run, results)
+PROPERTY = Property(NAME, Parity, run, results, plan, needs_glass=False)

@@ -1,23 +1,27 @@
-"""What every property of a benchmark is: a plan, a run, and results; and how replicas become one number."""
+"""What every property of a benchmark is: its settings, a plan, a run, and results; and what these see of a study."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn.config import Cited, Study
+from activelearn.config import Benchmark, Cited, Glass, Potential, Section, Study
 from activelearn.engines.process import Slot
 from activelearn.records import Curve, MadeGlass, Quoted, Result, Task
 from activelearn.store import StudyStore
+from activelearn.store.glass_product import GlassPath, glasses_of, path_of
 from activelearn.store.study import BENCHMARK, ONCE
 
 Arrays = Mapping[str, NDArray[Any]]
 Condition = dict[str, str | float]
+#: Arrays and meta of what a task publishes. A physical failure is ``{"ended": reason}`` in the meta.
+Product = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+Settings = TypeVar("Settings", bound=Section | bool)
 
 
 @dataclass
@@ -30,7 +34,15 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
     def add_curve(self, curve: Curve, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | None = None) -> None:
-        """Add one line with its numbers; `error` is the standard error over replicas."""
+        """Add one line with its numbers.
+
+        Parameters
+        ----------
+        curve
+            What it is, and under which key the numbers stand.
+        x, y, error
+            (n_points,) in the units that the curve names; `error` is the standard error over replicas, None of one.
+        """
         self.curves.append(curve)
         self.arrays |= {f"{curve.key}/x": np.asarray(x), f"{curve.key}/y": np.asarray(y)}
         if error is not None:
@@ -45,88 +57,103 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class Property:
-    """One property.
+class Context:
+    """What the functions of a property see of a study.
+
+    Parameters
+    ----------
+    study
+        What is asked for.
+    store
+        Its folder; the glasses are sealed in it before anything is planned.
+    """
+
+    study: Study
+    store: StudyStore
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """All that is measured, and the dynamics of the runs that properties want."""
+        assert self.study.benchmark is not None  # a property is called only if it is asked for
+        return self.study.benchmark
+
+    @property
+    def glass(self) -> Glass:
+        """The series and how its glasses are made; for properties with `needs_glass`."""
+        return self.study.melt_quench
+
+    @property
+    def glasses(self) -> tuple[MadeGlass, ...]:
+        """The glasses that were finished, dense and porous."""
+        return glasses_of(self.store)
+
+    def tasks_of(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[Task]:
+        """Return one task of a property for every finished glass."""
+        return [
+            Task(id=f"{name}-{glass.id}", kind=name, parameters={"glass": glass.id, **(parameters or {})})
+            for glass in self.glasses
+        ]
+
+    def glass_of(self, task: Task) -> MadeGlass:
+        """Return the glass that a task measures."""
+        return next(glass for glass in self.glasses if glass.id == task.parameters["glass"])
+
+    def path_of(self, task: Task) -> GlassPath:
+        """Return the path of the glass that a task measures: its frames and thermo rows."""
+        return path_of(self.store, self.glass_of(task))
+
+    def potential_of(self, task: Task) -> Potential:
+        """Return the potential of the glass that a task measures, or the one that the task names."""
+        name = task.parameters.get("potential") or self.glass_of(task).potential
+        return self.study.potential(name)
+
+    def product(self, task: Task) -> Product:
+        """Return what a task has published."""
+        return self.store.read_product(BENCHMARK, ONCE, task.id)
+
+    def folder(self, task: Task) -> Path:
+        """Return the folder of a task's work, kept over kills."""
+        return self.store.work_folder(BENCHMARK, task.id)
+
+    def rng(self, name: str) -> np.random.Generator:
+        """Return the random numbers of a task, by its id."""
+        return self.store.rng(ONCE, BENCHMARK, name)
+
+
+@dataclass(frozen=True)
+class Property(Generic[Settings]):
+    """One property; other packages add theirs by an entry point of the group ``activelearn.properties``.
 
     Parameters
     ----------
     name
-        Kind of its tasks and prefix of their ids.
-    plan
-        ``(study, store) -> tasks``: pure, all of them, in a fixed order; none if the study does not ask for it. Ids
-        begin with the name and contain the slug of the potential. The glasses are sealed by then (`glasses`).
+        Its key in the section `benchmark`, kind of its tasks and prefix of their ids; of an added one the name of the
+        entry point.
+    settings
+        What stands under that key: a :class:`~activelearn.config.Section`, or bool of a property without settings. The
+        functions below are called only if the study asks for the property, and are given its settings.
     run
-        ``(task, store, slot) -> (arrays, meta)``: what is published. A physical failure is ``{"ended": reason}`` in the
-        meta, never an exception.
+        ``(task, settings, context, slot) -> (arrays, meta)``: what is published. A physical failure is
+        ``{"ended": reason}`` in the meta, never an exception.
     results
-        ``(study, store, tasks) -> findings``: replicas averaged; reads products by :func:`product`.
+        ``(settings, context, tasks) -> findings``: replicas averaged, see :mod:`activelearn.benchmark.replicas`.
+    plan
+        ``(settings, context) -> tasks``: pure, all of them, in a fixed order. Ids begin with the name and contain the
+        slug of the potential. None: one task per finished glass, with ``glass`` (its id) among its parameters.
+    needs_glass
+        False: it is also measured in a study that makes no glasses.
     """
 
     name: str
-    plan: Callable[[Study, StudyStore], list[Task]]
-    run: Callable[[Task, StudyStore, Slot], tuple[dict[str, NDArray[Any]], dict[str, Any]]]
-    results: Callable[[Study, StudyStore, Sequence[Task]], Findings]
+    settings: type[Settings]
+    run: Callable[[Task, Settings, Context, Slot], Product]
+    results: Callable[[Settings, Context, Sequence[Task]], Findings]
+    plan: Callable[[Settings, Context], list[Task]] | None = None
+    needs_glass: bool = True
 
-
-def product(store: StudyStore, task: Task) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return arrays and meta of a task's product."""
-    return store.read_product(BENCHMARK, ONCE, task.id)
-
-
-def condition_of(glass: MadeGlass) -> Condition:
-    """Return what a number of a glass is labelled with; replicas of one glass have the same."""
-    condition: Condition = {"potential": glass.potential, "x": glass.x}
-    if glass.cooling_rate_K_per_ps is not None:
-        condition["cooling_rate_K_per_ps"] = glass.cooling_rate_K_per_ps
-    if glass.is_porous:
-        condition["porous"] = "yes"
-    return condition
-
-
-def by_condition(glasses: Iterable[MadeGlass]) -> list[tuple[Condition, list[MadeGlass]]]:
-    """Return the replicas of every condition, in the order they come."""
-    groups: dict[tuple[Any, ...], list[MadeGlass]] = {}
-    for glass in glasses:
-        groups.setdefault(tuple(condition_of(glass).items()), []).append(glass)
-    return [(dict(key), group) for key, group in groups.items()]
-
-
-def stamp_of(glasses: Sequence[MadeGlass]) -> str | None:
-    """Return the worst stamp of some replicas: the largest share outside the window, or that nobody judged."""
-    judged = [glass for glass in glasses if glass.is_trusted is not None]
-    if not judged:
-        return glasses[0].stamp if glasses else None
-    return max(judged, key=lambda glass: (not glass.is_trusted, glass.outside_share or 0.0)).stamp
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean and its standard error (sample standard deviation over the root of n; None of one value)."""
-    array = np.asarray(values, dtype=np.float64)
-    error = None if len(array) < 2 else float(array.std(ddof=1) / math.sqrt(len(array)))
-    return float(array.mean()), error
-
-
-def averaged(
-    name: str,
-    unit: str,
-    values: Sequence[float],
-    condition: Condition,
-    *,
-    stamp: str | None = None,
-    note: str | None = None,
-) -> Result:
-    """Return one result from the values of its replicas."""
-    mean, error = mean_and_error(values)
-    return Result(
-        name=name,
-        value=mean,
-        unit=unit,
-        uncertainty=error,
-        n_samples=len(values),
-        condition=condition,
-        stamp=stamp,
-        note=note,
-    )
+    def tasks(self, settings: Settings, context: Context) -> list[Task]:
+        """Return the tasks of a study that asks for it."""
+        return self.plan(settings, context) if self.plan is not None else context.tasks_of(self.name)
 
 
 def with_reference(result: Result, cited: Iterable[Cited], series: str | None) -> Result:

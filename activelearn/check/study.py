@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from activelearn import glass, seeds
+from activelearn import seeds
 from activelearn.benchmark.census import bond_cutoffs
 from activelearn.benchmark.coordination import shell_cutoffs
+from activelearn.check.glass import check_glass
 from activelearn.check.programs import (
     Checked,
     engine_problems,
-    has_module,
     launcher_problems,
     packmol_problems,
     reference_problems,
 )
-from activelearn.config import Machine, Potential, Study
+from activelearn.config import Machine, Potential, Study, property_of
+from activelearn.engines import frozen
+from activelearn.engines.interpreters import has_module
 from activelearn.errors import ConfigError
 
 
@@ -29,12 +31,11 @@ def check_study(study: Study, machine: Machine, *, here: bool = True) -> Checked
         facts.append(f"potential {potential.name}: {potential.physics}, {_driver(potential)}")
     if study.glass is not None:
         problems += packmol_problems(machine) if here else []
-        said, wrong = glass.check(study)
+        said, wrong = check_glass(study, study.glass)
         facts, problems = facts + said, problems + wrong
     more, wrong = _benchmark(study)
-    facts.append(str(machine))
-    problems += wrong
-    return Checked(list(dict.fromkeys(problems)), [] if problems else facts + more)
+    problems = list(dict.fromkeys(problems + wrong))
+    return Checked(problems, [] if problems else [*facts, str(machine), *more])
 
 
 def _driver(potential: Potential) -> str:
@@ -44,7 +45,17 @@ def _driver(potential: Potential) -> str:
         return "MD by LAMMPS"
     n, window = len(potential.deepmd.models), potential.window
     judged = f", window {window[0]:g} to {window[1]:g} eV/Å" if window is not None else ", its path is not judged"
-    return f"{n} DeePMD model{'s' if n > 1 else ''}{judged}, MD by LAMMPS"
+    held = "".join(f", {_room(model)}" for model in frozen.models_of(potential))
+    return f"{n} DeePMD model{'s' if n > 1 else ''}{judged}{held}, MD by LAMMPS"
+
+
+def _room(model: frozen.Frozen) -> str:
+    """Return the neighbours that a model holds, as it says itself."""
+    if not model.sel:
+        return f"of {', '.join(model.type_map)}, whose neighbours are not counted (its descriptor says no sel)"
+    kinds = model.type_map if len(model.sel) == len(model.type_map) else ("all elements",)
+    held = ", ".join(f"{kind} {n}" for kind, n in zip(kinds, model.sel, strict=True))
+    return f"sel {held} within {model.rcut:g} Å"
 
 
 def _potential(potential: Potential, machine: Machine) -> list[str]:
@@ -90,5 +101,10 @@ def _benchmark(study: Study) -> tuple[list[str], list[str]]:
     if diffusion is not None and diffusion.bayesian and not has_module("kinisi", None):
         problems.append("benchmark.diffusion.bayesian: no kinisi here - wanted its estimate - pip install kinisi")
     problems += _cutoffs(study)
-    named = [name for name, value in asked if name not in {"dynamics"} and value]
-    return [f"measured: {', '.join(named)}; {len(study.cited)} cited numbers beside"], problems
+    named = [name for name, value in asked if name != "dynamics" and value]
+    lacking = [n for n in named if study.glass is None and (n == "maps" or property_of(n).needs_glass)]
+    measured = ", ".join(name for name in named if name not in lacking) or "nothing"
+    facts = [f"measured: {measured}; {len(study.cited)} cited numbers beside"]
+    if lacking:
+        facts.append(f"note: not measured, for no glass is made (glass, or --series): {', '.join(lacking)}")
+    return facts, problems

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
+import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,16 +19,15 @@ from activelearn.config import (
     Campaign,
     Machine,
     Study,
-    difference,
     find_campaign,
     load_campaign,
     load_machine,
     preset_names,
 )
-from activelearn.errors import ActiveLearnError, ConfigError, FolderHeld
+from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, typed
 
 if TYPE_CHECKING:
-    from activelearn.store import Folder, Store
+    from activelearn.store import Store
 
 app = typer.Typer(
     name="activelearn",
@@ -36,11 +36,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-#: What holds for all iterations of a campaign: data, warm starts and labels would not fit together.
-FIXED = ("name:", "type_map:", "train.descriptor.", "label.reference.")
-#: Of the reference: where and how it runs, not what it computes.
-PLACES = tuple(f"label.reference.{key}:" for key in ("python", "command", "vasp.potcar_dir", "vasp.max_corrections"))
-_STOPPED = "stopped on request; everything finished is published - go on with the same command"
 CampaignArgument = Annotated[str, typer.Argument(help="A campaign's YAML, or the name of a preset such as quickstart.")]
 FolderOption = Annotated[Path | None, typer.Option(help="Campaign folder; default runs/<name>.")]
 MachineOption = Annotated[str, typer.Option(help="A machine profile's YAML, or the name of a preset.")]
@@ -53,19 +48,41 @@ RefuseOption = Annotated[
         help="Give up at most N walks and labels of the campaign that infrastructure keeps killing. Recorded.",
     ),
 ]
+AcceptOption = Annotated[
+    bool, typer.Option("--accept-changes", help="A changed campaign takes effect from the next iteration on.")
+]
 SlotsOption = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; overrides the machine profile.")]
 
 
 def main() -> None:
     """Run the command line; every error of ours is one message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Å is no reason to end
     try:
-        app()
+        _refusing_long_names()
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
     except ActiveLearnError as error:
         for line in str(error).splitlines():
             print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before a run has begun, such as while it waits for another
         sys.exit(130)
+
+
+def _refusing_long_names() -> None:
+    """Do what was asked; say in a sentence that a file system has no room for a name that was given."""
+    try:
+        app()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ConfigError(
+            f"{error.filename}: too long a name - wanted at most 255 bytes from / to / and 4095 in all, with what is "
+            "written below it - choose a shorter one"
+        ) from None
 
 
 @app.command()
@@ -75,9 +92,7 @@ def run(
     machine: MachineOption = "local",
     slots: SlotsOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait while another run holds the folder.")] = False,
-    accept_changes: Annotated[
-        bool, typer.Option("--accept-changes", help="A changed campaign takes effect from the next iteration on.")
-    ] = False,
+    accept_changes: AcceptOption = False,
     refuse: RefuseOption = None,
 ) -> None:
     """Run a campaign to its end; the same command after an interruption goes on where it stood.
@@ -85,9 +100,9 @@ def run(
     Exit codes: 0 converged, 3 stopped without convergence, 2 bad input, 1 a fault, 130/143 interrupted.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    chosen, profile, place = inputs(campaign, folder, machine, slots)
-    refuse_problems(chosen, profile, place)
-    raise typer.Exit(_drive(chosen, profile, place, wait=wait, accept=accept_changes, refuse=refuse))
+    chosen, profile, where = inputs(campaign, folder, machine, slots)
+    refuse_problems(chosen, profile, where)
+    raise typer.Exit(_drive(chosen, profile, where, wait=wait, accept=accept_changes, refuse=refuse))
 
 
 @app.command()
@@ -104,20 +119,20 @@ def check(
     ] = None,
 ) -> None:
     """Find what is wrong with a campaign before anything runs, and show what it will do."""
-    chosen, profile, place = inputs(campaign, folder, machine, slots)
-    for fact in refuse_problems(chosen, profile, place, launchpad):
+    chosen, profile, where = inputs(campaign, folder, machine, slots)
+    for fact in refuse_problems(chosen, profile, where, launchpad):
         print(fact)
     if plan:
-        from activelearn import cost
+        from activelearn.check import cost
         from activelearn.store import Store
 
-        store = Store(place)
+        store = Store(where)
         bill = cost.estimate(chosen, profile, store if store.campaign_files() else None)
         print("\n" + "\n".join(cost.lines(bill)) + "\n")
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]
     options = [word for name, value in asked if value is not None for word in (name, str(value))]
-    print(f"ok: activelearn {shlex.join([verb, campaign, *options])}")
+    print(" ".join(["ok: activelearn", verb, typed(campaign), *map(shlex.quote, options)]))
 
 
 @app.command()
@@ -126,22 +141,22 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="All numbers, as JSON.")] = False,
 ) -> None:
     """Show what a campaign (or a study) has done and is doing."""
-    from activelearn.show import status_table, study_places, study_report
+    from activelearn.show import status_table, study_report
     from activelearn.status import as_dict, study_as_dict
     from activelearn.store import Store, StudyStore
 
     if (folder / "study.yaml").is_file():
-        places, found = [StudyStore.open(folder)], None
+        studies_of, found = [StudyStore.open(folder)], None
     else:
         store = Store.open(folder)
-        places, found = study_places(store), as_dict(store)
+        studies_of, found = store.studies(max(store.opened_iterations(), default=0)), as_dict(store)
     if as_json:
-        print(json.dumps(found if found is not None else study_as_dict(places[0]), indent=1))
+        print(json.dumps(found if found is not None else study_as_dict(studies_of[0]), indent=1))
         return
     if found is not None:
         status_table(found)
-    for place in places:
-        study_report(place)
+    for one in studies_of:
+        study_report(one)
 
 
 @app.command()
@@ -150,11 +165,15 @@ def export(
     to: Annotated[Path, typer.Option(help="New folder to write.")],
 ) -> None:
     """Write models, LAMMPS and ASE inputs, data set, model card and checksums to a new folder."""
+    from activelearn import final_models
     from activelearn.export import export as write_export
     from activelearn.store import Store
 
-    files = write_export(Store.open(folder), to)
-    print(f"{len(files)} files in {to}; run it:  cd {to} && lmp -in in.lammps")
+    store = Store.open(folder)
+    files = write_export(store, to)
+    for line in final_models.chosen(store, store.opened_iterations()[-1]).said:
+        print(line)
+    print(f"{len(files)} files in {to}; run it:  cd {typed(to)} && lmp -in in.lammps")
 
 
 @app.command()
@@ -176,7 +195,7 @@ def init(
             f"{to}: cannot be written ({error.strerror}) - wanted a writable place - choose another"
         ) from None
     others = ", ".join(preset_names("campaign"))
-    print(f"{to} written from preset {preset} (there are: {others}); edit it, then: activelearn check {to}")
+    print(f"{to} written from preset {preset} (there are: {others}); edit it, then: activelearn check {typed(to)}")
 
 
 @app.command()
@@ -199,10 +218,20 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 def inputs(campaign: str, folder: Path | None, machine: str, slots: int | None) -> tuple[Campaign, Machine, Path]:
     """Return the campaign, the machine profile and the folder that the options name."""
     chosen = load_campaign(campaign)
-    profile = load_machine(machine)
-    if slots is not None:
-        profile = profile.model_copy(update={"slots": slots})
-    return chosen, profile, (folder or Path("runs") / chosen.name).absolute()
+    return chosen, machine_of(machine, slots), (folder or Path("runs") / chosen.name).absolute()
+
+
+def machine_of(name: str, slots: int | None) -> Machine:
+    """Return the machine profile that the options name."""
+    profile = load_machine(name)
+    return profile if slots is None else profile.model_copy(update={"slots": slots})
+
+
+def take_settings_beside(launchpad: Path) -> None:
+    """Take the FW_config.yaml beside a LaunchPad's file, as workers do, before FireWorks reads its own."""
+    beside = launchpad.absolute().parent / "FW_config.yaml"
+    if beside.is_file():
+        os.environ.setdefault("FW_CONFIG_FILE", str(beside))
 
 
 def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpad: Path | None = None) -> list[str]:
@@ -213,7 +242,7 @@ def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpa
     from activelearn.check import check as check_campaign
 
     found = check_campaign(campaign, machine, folder, here=launchpad is None)
-    problems, facts = [*found.problems], [*found.facts]
+    problems, facts = found.problems, found.facts
     if launchpad is not None:
         from activelearn.workflow.doctor import launchpad_problems
 
@@ -224,115 +253,62 @@ def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpa
     return facts
 
 
-@contextmanager
-def driving(place: Folder, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lease of a folder; engines end on SIGINT, SIGTERM and with the block, and a stop is an exit code."""
-    from activelearn.engines import process
-    from activelearn.store import Lease
-
-    process.allow_engines()
-    with Lease(place.folder, wait=wait, on_lost=process.stop_engines) as lease:  # noqa: SIM117 - signals inside
-        with process.stopping_on_signals() as caught:
-            try:
-                yield
-            except ActiveLearnError:
-                if lease.is_lost:
-                    raise FolderHeld(
-                        f"{place.folder}: was taken over by another run while this process was frozen - wanted one "
-                        f"driver a folder - see how it goes on: activelearn status {place.folder}"
-                    ) from None
-                if not caught:
-                    raise
-                print(
-                    "stopped on request; everything finished is published - go on with the same command",
-                    file=sys.stderr,
-                )
-                raise typer.Exit(128 + caught[0]) from None
-            finally:
-                process.close_sessions()
-
-
 def _drive(campaign: Campaign, machine: Machine, folder: Path, *, wait: bool, accept: bool, refuse: int | None) -> int:
+    from activelearn.loop import opened_for_driving
     from activelearn.show import Watcher, end_report
-    from activelearn.store import Store
 
-    store = Store.create(folder, campaign)
-    with driving(store, wait=wait):
-        accept_changed(store, campaign, accept=accept)
-        if (submission := store.submissions.withdraw()) is not None:
-            print(
-                f"was submitted to {submission.launchpad}; this run takes over, its Fireworks end quietly", flush=True
-            )
-        store.sweep(machine)
+    with opened_for_driving(campaign, folder, machine, accept_changes=accept, wait=wait, say=say) as store:
         consented(store, refuse)
         from activelearn.workflow import run_local  # fireworks takes 0.5 s to import
 
-        print(f"campaign {campaign.name}: {campaign.description}\nfolder {folder}", flush=True)
+        say(f"campaign {campaign.name}: {campaign.description}\nfolder {folder}")
         with Watcher(store):
             end = run_local(store, machine)
     end_report(store, end)
     return end.exit_code
 
 
-def refuse_problems_of_study(study: Study, machine: Machine) -> list[str]:
+def refuse_problems_of_study(study: Study, machine: Machine, folder: Path) -> list[str]:
     """Return what a study will do, in lines; raise ConfigError with all that is wrong with it."""
-    from activelearn.check import check_study
+    from activelearn.check import check_study, name_problems
 
     found = check_study(study, machine)
-    if found.problems:
-        raise ConfigError(*found.problems)
+    if problems := [*found.problems, *name_problems(folder)]:
+        raise ConfigError(*problems)
     return found.facts
 
 
 def carry_out(study: Study, folder: Path, machine: Machine) -> int:
     """Carry out a study in its folder, or go on with it; return the exit code."""
+    from activelearn.loop import StudyPhase
     from activelearn.show import Watcher, study_report
     from activelearn.store import StudyStore
-    from activelearn.study import begin
+    from activelearn.tasks import driving
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    place = StudyStore.create(folder, study)
-    with driving(place):
-        place.sweep(machine)
+    store = StudyStore.create(folder, study)
+    with driving(store):
+        store.sweep(machine)
         from activelearn.workflow import run_study  # fireworks takes 0.5 s to import
 
-        print(f"study {study.name}\nfolder {folder}", flush=True)
-        begin(place, study, machine)
-        with Watcher(place):
-            run_study(place, machine)
-    study_report(place)
+        say(f"study {study.name}\nfolder {folder}")
+        phase = StudyPhase.of(store, study)
+        phase.begin(machine)
+        with Watcher(store):
+            run_study(phase, machine)
+    study_report(store)
     return 0
+
+
+def say(line: str) -> None:
+    """Print a line at once, whoever reads our output through a pipe."""
+    print(line, flush=True)
 
 
 def consented(store: Store, n: int | None) -> None:
     """Record that the user allows `n` tasks of the campaign to be refused."""
     if n is not None:
         store.consent.give(n, f"give up walks and labels that infrastructure keeps killing, {n} at the most")
-
-
-def accept_changed(store: Store, campaign: Campaign, *, accept: bool) -> None:
-    """Take a changed campaign over, if the user accepts it; refuse what cannot change any more."""
-    changes = difference(store.latest_campaign(), campaign)
-    if not changes:
-        return
-    listed = "\n".join(f"  {line}" for line in changes)
-    fixed = [line for line in changes if line.startswith(FIXED) and not line.startswith(PLACES)]
-    if fixed and store.opened_iterations():
-        raise ConfigError(
-            f"{store.folder}: was begun with another campaign, and these are fixed for all its iterations - wanted "
-            "them unchanged - start anew with another --folder:\n" + "\n".join(f"  {line}" for line in fixed)
-        )
-    if not accept:
-        raise ConfigError(
-            f"{store.folder}: was begun with another campaign - wanted the same, or --accept-changes, with which they "
-            f"take effect from the next iteration on:\n{listed}"
-        )
-    store.accept(campaign)
-    opened = store.opened_iterations()
-    when = f"after iteration {opened[-1]}, which keeps what it was sealed to" if opened else "at once"
-    print(f"changes accepted; they take effect {when}:\n{listed}", flush=True)
-    if opened and any(line.startswith("initial.") and not line.startswith("initial.systems") for line in changes):
-        print("note: initial data stand, so what is changed in `initial` has no effect any more", flush=True)
 
 
 from activelearn.cli import cluster, doctor, finetune, labels, machines, seeds, studies  # noqa: E402, F401 - they add their commands to the app

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
-import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from activelearn.cli import (
+    AcceptOption,
     CampaignArgument,
     FolderOption,
     MachineOption,
     RefuseOption,
-    accept_changed,
     app,
     consented,
-    driving,
     inputs,
     refuse_problems,
+    say,
+    take_settings_beside,
 )
+from activelearn.errors import typed
 
 LaunchPadOption = Annotated[Path, typer.Option("-l", "--launchpad", help="FireWorks' my_launchpad.yaml.")]
 _THEIRS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -35,16 +35,16 @@ def submit(
     launchpad: LaunchPadOption,
     folder: FolderOption = None,
     machine: MachineOption = "local",
-    accept_changes: Annotated[
-        bool, typer.Option("--accept-changes", help="A changed campaign takes effect from the next iteration on.")
-    ] = False,
+    accept_changes: AcceptOption = False,
     refuse: RefuseOption = None,
     move: Annotated[bool, typer.Option("--move", help="Leave another LaunchPad it was submitted to.")] = False,
 ) -> None:
     """Add a campaign to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest. Again: it goes on."""
     chosen, profile, place = inputs(campaign, folder, machine, None)
     refuse_problems(chosen, profile, place, launchpad)
+    from activelearn.loop import accept_changed
     from activelearn.store import Store
+    from activelearn.tasks import driving
     from activelearn.workflow import connect
     from activelearn.workflow import submit as add
     from activelearn.workflow.site import worker_lines
@@ -52,44 +52,41 @@ def submit(
     pad = connect(launchpad)
     store = Store.create(place, chosen)
     with driving(store):
-        accept_changed(store, chosen, accept=accept_changes)
+        accept_changed(store, chosen, accept=accept_changes, say=say)
         consented(store, refuse)
         said = add(store, profile, pad, move=move)
     print(f"campaign {chosen.name}: {said}\nfolder {place}")
-    file = shlex.quote(str(launchpad.absolute()))
+    file = typed(launchpad.absolute())
     print("workers, if they do not run yet:", *worker_lines(profile, launchpad), sep="\n  ")
-    print(f"look at it:  activelearn status {shlex.quote(str(place))}\nsomething hangs:  activelearn doctor -l {file}")
+    print(f"look at it:  activelearn status {typed(place)}\nsomething hangs:  activelearn doctor -l {file}")
 
 
 @app.command(context_settings=_THEIRS)
 def rlaunch(context: typer.Context) -> None:
     """FireWorks' rlaunch (same options), with ids that no two workers share."""
-    _settle(context.args)
-    from activelearn.workflow.worker import rlaunch as theirs
-
-    raise typer.Exit(theirs(context.args))
+    _launch("rlaunch", context.args)
 
 
 @app.command(context_settings=_THEIRS)
 def qlaunch(context: typer.Context) -> None:
     """FireWorks' qlaunch (same options), with ids that no two workers share."""
-    _settle(context.args)
-    from activelearn.workflow.worker import qlaunch as theirs
-
-    raise typer.Exit(theirs(context.args))
+    _launch("qlaunch", context.args)
 
 
-def _is_refusal(record: logging.LogRecord) -> bool:
-    return record.name.startswith("qadapter") and record.levelno >= logging.ERROR
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Return whether to print a line: FireWorks prints its own, but not why sbatch refused a job."""
+    is_refusal = record.name.startswith("qadapter") and record.levelno >= logging.ERROR
+    return record.name.startswith("activelearn") or is_refusal
 
 
-def _settle(arguments: list[str]) -> None:
-    """Take the FW_config.yaml beside the LaunchPad's file before FireWorks reads its own; keep the log ours."""
+def _launch(program: str, arguments: list[str]) -> NoReturn:
+    """Take the FW_config.yaml beside the LaunchPad's file before FireWorks reads its own; keep the log ours; launch."""
     ours = logging.StreamHandler(sys.stderr)
-    # FireWorks prints its own, which would be read twice; but not why sbatch refused a job.
-    ours.addFilter(lambda record: record.name.startswith("activelearn") or _is_refusal(record))
+    ours.addFilter(_is_ours)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ours])
     for word, after in itertools.pairwise(arguments):
-        beside = Path(after).absolute().parent / "FW_config.yaml"
-        if word in {"-l", "--launchpad_file"} and beside.is_file():
-            os.environ.setdefault("FW_CONFIG_FILE", str(beside))
+        if word in {"-l", "--launchpad_file"}:
+            take_settings_beside(Path(after))
+    from activelearn.workflow import worker
+
+    raise typer.Exit(getattr(worker, program)(arguments))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from activelearn.cli import app
+from activelearn.cli import app, take_settings_beside
 from activelearn.errors import ActiveLearnError, EngineError
 
 if TYPE_CHECKING:
-    from activelearn.workflow.doctor import Finding, Summary
+    from activelearn.workflow.doctor import Finding, QueueSummary
 
 
 @app.command()
@@ -38,7 +37,7 @@ def doctor(
 
     Exit codes: 0 healthy, 1 something is (still) wrong, 2 no such LaunchPad.
     """
-    _settle(launchpad)
+    take_settings_beside(launchpad)
     from activelearn.workflow import connect
     from activelearn.workflow.doctor import STALE_S, examine, repair, summarise
 
@@ -67,13 +66,6 @@ def doctor(
     raise typer.Exit(1 if found else 0)
 
 
-def _settle(launchpad: Path) -> None:
-    """Take the FW_config.yaml beside the LaunchPad's file, as workers do, before FireWorks reads its own."""
-    beside = launchpad.absolute().parent / "FW_config.yaml"
-    if beside.is_file():
-        os.environ.setdefault("FW_CONFIG_FILE", str(beside))
-
-
 @contextlib.contextmanager
 def _no_traceback(launchpad: Path) -> Iterator[None]:
     """Say in a sentence what FireWorks or the database raise; their texts may quote credentials, and are not shown."""
@@ -94,8 +86,9 @@ def _said(finding: Finding) -> str:
     return "\n  ".join(line.strip() for line in f"{finding.kind}: {finding.what}".splitlines())
 
 
-def _print_summary(going_on: Summary) -> None:
-    from activelearn.workflow.doctor.words import counted, duration
+def _print_summary(going_on: QueueSummary) -> None:
+    from activelearn.units import duration
+    from activelearn.workflow.doctor.words import counted
 
     n = counted(len(going_on.workflows), "Workflow")
     last = going_on.last_activity_s

@@ -10,7 +10,7 @@ import typer
 
 from activelearn.cli import MachineOption, app
 from activelearn.config import load_machine
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, typed
 
 
 @app.command()
@@ -61,4 +61,4 @@ def finetune(
     finally:
         process.close_sessions()
     print(f"force RMSE on held-out frames: {errors['before']:.3f} eV/Å before, {errors['after']:.3f} after")
-    print(f"next: activelearn benchmark {potential} --series na3ps4o")
+    print(f"next: activelearn benchmark {typed(potential)} --series na3ps4o")

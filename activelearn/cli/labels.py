@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from activelearn import trees
 from activelearn.cli import app
 from activelearn.config import load_label, load_machine
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, typed
 
 if TYPE_CHECKING:
     from activelearn.store import Ledger
@@ -90,7 +90,9 @@ def import_labels(
     there = sum(count for reason, count in tally.counts.items() if reason in exchange.THERE)
     if n + there == 0:
         raise ConfigError(f"{files[0]}: no frame is fit - wanted at least one label - mend what is said above")
-    print(f"{n} labels imported into {place} ({there} were there already); see: activelearn labels list {folder}")
+    print(
+        f"{n} labels imported into {place} ({there} were there already); see: activelearn labels list {typed(folder)}"
+    )
 
 
 def _fingerprint(name_or_path: str) -> dict[str, Any]:
@@ -101,9 +103,9 @@ def _fingerprint(name_or_path: str) -> dict[str, Any]:
 
     what = load_label(name_or_path).reference
     process.allow_engines()
-    with tempfile.TemporaryDirectory(prefix="activelearn-labels-") as logs:
+    with trees.temporary() as logs:
         try:
-            return fingerprint(what, Slot(load_machine(), Path(logs)))
+            return fingerprint(what, Slot(load_machine(), logs))
         finally:
             process.close_sessions()
 

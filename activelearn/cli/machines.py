@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +14,7 @@ from activelearn.errors import ConfigError, EngineError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from activelearn.smoke import Probe
+    from activelearn.check.smoke import Probe
 
 
 @app.command()
@@ -50,14 +49,12 @@ def _initialise(name_or_path: str, to: Path | None) -> None:
     from activelearn.workflow.site import initialise, next_lines
 
     site = initialise(name_or_path, to)
-    print(f"{site.folder}: " + ", ".join(site.written))
-    for line in next_lines(site):
-        print(line)
+    print(f"{site.folder}: " + ", ".join(site.written), *next_lines(site), sep="\n")
 
 
 def _here(profile: Machine, folder: Path) -> list[Probe | str]:
     """Probe every place from this process: this computer plays them all."""
-    from activelearn.smoke import probe
+    from activelearn.check.smoke import probe
 
     return [probe(profile, place, folder.absolute()) for place in profile.stations_by_place()]
 
@@ -78,8 +75,9 @@ def _there(profile: Machine, launchpad: Path, folder: Path, timeout_s: float) ->
 
 def _report(found: Iterable[Probe | str]) -> None:
     """Print the table of what was found; raise what is wrong."""
-    from rich.console import Console
     from rich.table import Table
+
+    from activelearn.show import console_of
 
     table, problems = Table(box=None, padding=(0, 2, 0, 0)), []
     for name in ("place", "host", "slots/cores", "versions", "LAMMPS", "GPUs", "CUDA per slot", "free GB", "s"):
@@ -91,7 +89,7 @@ def _report(found: Iterable[Probe | str]) -> None:
             table.add_row(*_row(one))
             problems += one.problems
     if table.row_count:
-        Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140).print(table)
+        console_of(140, markup=False).print(table)
     if problems:
         raise EngineError("\n".join(problems))
     print("all places are well")
@@ -104,11 +102,7 @@ def _row(seen: Probe) -> Iterable[str]:
     yield "\n".join(f"{name} {version}" for name, version in seen.versions.items())
     yield seen.lammps or "-"
     yield "\n".join(seen.gpus) or "none"
-    yield _runs(["unset" if one is None else one or "hidden" for one in seen.cuda_visible_devices])
+    visible = ["unset" if one is None else one or "hidden" for one in seen.cuda_visible_devices]
+    yield visible[0] if len(set(visible)) == 1 else " ".join(visible)
     yield f"{seen.free_disk_GB:.0f}"
     yield f"{seen.seconds:.1f}"
-
-
-def _runs(words: list[str]) -> str:
-    """Return the words once if they are all the same, or in order."""
-    return words[0] if len(set(words)) == 1 else " ".join(words)

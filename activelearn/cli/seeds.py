@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +14,6 @@ from activelearn.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from rich.console import Console
 
     from activelearn.seeds import Seed
 
@@ -84,16 +81,11 @@ def _of_elements(symbols: list[str]) -> list[Seed]:
 # --- how --------------------------------------------------------------------------------------------------------------
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    # Names of crystals are no markup; a pipe has no width, so it gets that of `status`.
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 100)
-
-
 def _print_table(found: list[Seed]) -> None:
     from rich.table import Table
     from rich.text import Text
+
+    from activelearn.show import console_of
 
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("id", "formula", "phase", "group", "g/cm3", "kind", "confidence"):
@@ -101,18 +93,14 @@ def _print_table(found: list[Seed]) -> None:
         table.add_column(name, no_wrap=name != "phase", justify="right" if name == "g/cm3" else "left")
     for seed in found:
         phase = Text(seed.name, no_wrap=True, overflow="ellipsis")
-        density, why = f"{seed.checks.density_g_cm3:.3f}", _in_a_word(seed.confidence)
-        table.add_row(seed.id, seed.formula, phase, seed.space_group.symbol, density, seed.kind, why)
-    console = _console()
+        density = f"{seed.checks.density_g_cm3:.3f}"
+        rests_on = seed.confidence.removeprefix("verified from ").split()[0].rstrip(":,;")  # file, memory or derived
+        table.add_row(seed.id, seed.formula, phase, seed.space_group.symbol, density, seed.kind, rests_on)
+    console = console_of(markup=False)  # names of crystals are none
     console.print(table)
     for kind in _KINDS:
         console.print(kind, soft_wrap=True)
     console.print(f"{len(found)} crystals; all about one: activelearn seeds ID", soft_wrap=True)
-
-
-def _in_a_word(confidence: str) -> str:
-    """Return what the numbers rest on: file, memory or derived."""
-    return confidence.removeprefix("verified from ").split()[0].rstrip(":,;")
 
 
 def _facts(seed: Seed) -> dict[str, Any]:
@@ -128,7 +116,9 @@ def _facts(seed: Seed) -> dict[str, Any]:
 
 
 def _print_facts(seed: Seed) -> None:
-    console = _console()
+    from activelearn.show import console_of
+
+    console = console_of(markup=False)
     console.print(seed.id, style="bold")
     for name, value in _lines(seed, _facts(seed)):
         if value:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from activelearn.cli import MachineOption, SlotsOption, app, carry_out, refuse_problems_of_study
+from activelearn.cli import MachineOption, SlotsOption, app, carry_out, machine_of, refuse_problems_of_study
 from activelearn.config import (
     Glass,
     Machine,
@@ -16,7 +17,6 @@ from activelearn.config import (
     Study,
     load_benchmark,
     load_glass,
-    load_machine,
     load_numbers,
     load_potential,
     load_series,
@@ -61,7 +61,7 @@ def glass(
     chosen = _potentials(potentials, names)
     made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas)
     study = Study(name=_name(made, chosen), random_seed=random_seed, potentials=chosen, glass=made)
-    _run(study, folder, _machine(machine, slots), only_check=only_check)
+    _run(study, folder, machine_of(machine, slots), only_check=only_check)
 
 
 @app.command()
@@ -89,28 +89,18 @@ def benchmark(
     """Put potentials side by side: crystals, glasses of a series, and the experiment where a number is cited."""
     numbers = [number for path in cited or [] for number in load_numbers(path)]
     if study is not None:
-        _want_nothing_beside(potentials, names, series, x)
+        if potentials or names or series or x:
+            wanted = "wanted all of it in that YAML"
+            raise ConfigError(f"--study beside potentials, --series or --x - {wanted} - leave them out")
         whole = load_study(study, numbers)
     else:
         chosen = _potentials(potentials, names)
         made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas) if series is not None else None
+        name = _name(made, chosen) if made is not None else _as_name(Path(measured).stem, chosen[0].slug)
         asked = load_benchmark(measured)
-        whole = with_cited(
-            Study(
-                name=_name(made, chosen) if made is not None else f"{Path(measured).stem}-{chosen[0].slug}",
-                random_seed=random_seed,
-                potentials=chosen,
-                glass=made,
-                benchmark=asked,
-            ),
-            numbers,
-        )
-    _run(whole, folder, _machine(machine, slots), only_check=only_check)
-
-
-def _want_nothing_beside(*given: Any) -> None:  # noqa: ANN401 - options of several kinds
-    if any(given):
-        raise ConfigError("--study beside potentials, --series or --x - wanted all of it in that YAML - leave them out")
+        whole = Study(name=name, random_seed=random_seed, potentials=chosen, glass=made, benchmark=asked)
+        whole = with_cited(whole, numbers)
+    _run(whole, folder, machine_of(machine, slots), only_check=only_check)
 
 
 def _potentials(options: Sequence[str] | None, arguments: Sequence[str] | None) -> tuple[Potential, ...]:
@@ -139,16 +129,13 @@ def _potential(name: str) -> Potential:
 
 
 def _glass(preset: str, series: str | None, *, x: str | None, atoms: int | None, replicas: int | None) -> Glass:
-    over: dict[str, Any] = {}
-    if series is not None:
-        over["series"] = load_series(series).model_dump(mode="json")
-    if x is not None:
-        over["x"] = _numbers(x)
-    if atoms is not None:
-        over["n_atoms"] = atoms
-    if replicas is not None:
-        over["n_replicas"] = replicas
-    return load_glass(preset, **over)
+    over = {
+        "series": load_series(series).model_dump(mode="json") if series is not None else None,
+        "x": _numbers(x) if x is not None else None,
+        "n_atoms": atoms,
+        "n_replicas": replicas,
+    }
+    return load_glass(preset, **{key: value for key, value in over.items() if value is not None})
 
 
 def _numbers(text: str) -> list[float]:
@@ -159,17 +146,17 @@ def _numbers(text: str) -> list[float]:
 
 
 def _name(glass: Glass, potentials: Sequence[Potential]) -> str:
-    return "-".join([glass.series.name, *(potential.slug for potential in potentials)])[:60].rstrip("-.")
+    return _as_name(glass.series.name, *(potential.slug for potential in potentials))
 
 
-def _machine(name: str, slots: int | None) -> Machine:
-    profile = load_machine(name)
-    return profile if slots is None else profile.model_copy(update={"slots": slots})
+def _as_name(*words: str) -> str:
+    """Return the name of a study and of its folder; a word may be the name of a file."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(words)).lstrip("-._+")[:60].rstrip("-.")
 
 
 def _run(study: Study, folder: Path | None, machine: Machine, *, only_check: bool) -> None:
     place = (folder or Path("runs") / study.name).absolute()
-    for fact in refuse_problems_of_study(study, machine):
+    for fact in refuse_problems_of_study(study, machine, place):
         print(fact)
     if not only_check:
         raise typer.Exit(carry_out(study, place, machine))

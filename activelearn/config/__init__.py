@@ -7,121 +7,74 @@ and sealed with the campaign. Below this module nobody sees a dict.
 
 from __future__ import annotations
 
-from activelearn.config.benchmark import (
-    Benchmark,
-    BulkModulus,
-    Cited,
-    Crystals,
-    Diffusion,
-    Elastic,
-    Network,
-    Parity,
-    Rdf,
-)
-from activelearn.config.campaign import Campaign
-from activelearn.config.exploring import Initial, Isolated, Perturb, ReferenceMD, Relax, System
-from activelearn.config.files import preset_names, shipped
-from activelearn.config.glass import Composition, Dynamics, Glass, Pore, Relaxing, Roles, Segment, Series
-from activelearn.config.labelling import D3, GPAW, VASP, Label, Reference
-from activelearn.config.machine import LIGHT, Machine, Place, Queue, Speeds
-from activelearn.config.messages import nearest
-from activelearn.config.packing import Packed
-from activelearn.config.potential import DeePMDModels, LammpsStyle, Potential
-from activelearn.config.reading import (
-    PRESET_SECTIONS,
-    difference,
-    find_campaign,
-    load_campaign,
-    load_label,
-    load_machine,
-    parse_campaign,
-)
-from activelearn.config.section import Section
-from activelearn.config.selecting import Guards, Rescue, Select, Stop
-from activelearn.config.stages import BOOKKEEPING, Condition, Explore, Stage
-from activelearn.config.study import Study
-from activelearn.config.studying import (
-    load_benchmark,
-    load_glass,
-    load_numbers,
-    load_potential,
-    load_series,
-    load_study,
-    shipped_numbers,
-    with_cited,
-)
-from activelearn.config.training import Descriptor, FinalModels, LearningRate, Prefactors, Train
-
-__all__ = [
-    "BOOKKEEPING",
-    "D3",
-    "GPAW",
-    "LIGHT",
-    "PRESET_SECTIONS",
-    "VASP",
-    "Benchmark",
-    "BulkModulus",
-    "Campaign",
-    "Cited",
-    "Composition",
-    "Condition",
-    "Crystals",
-    "DeePMDModels",
-    "Descriptor",
-    "Diffusion",
-    "Dynamics",
-    "Elastic",
-    "Explore",
-    "FinalModels",
-    "Glass",
-    "Guards",
-    "Initial",
-    "Isolated",
-    "Label",
-    "LammpsStyle",
-    "LearningRate",
-    "Machine",
-    "Network",
-    "Packed",
-    "Parity",
-    "Perturb",
-    "Place",
-    "Pore",
-    "Potential",
-    "Prefactors",
-    "Queue",
-    "Rdf",
-    "Reference",
-    "ReferenceMD",
-    "Relax",
-    "Relaxing",
-    "Rescue",
-    "Roles",
-    "Section",
-    "Segment",
-    "Select",
-    "Series",
-    "Speeds",
-    "Stage",
-    "Stop",
-    "Study",
-    "System",
-    "Train",
-    "difference",
-    "find_campaign",
-    "load_benchmark",
-    "load_campaign",
-    "load_glass",
-    "load_label",
-    "load_machine",
-    "load_numbers",
-    "load_potential",
-    "load_series",
-    "load_study",
-    "nearest",
-    "parse_campaign",
-    "preset_names",
-    "shipped",
-    "shipped_numbers",
-    "with_cited",
-]
+from activelearn.config.benchmark import Benchmark as Benchmark
+from activelearn.config.benchmark import BulkModulus as BulkModulus
+from activelearn.config.benchmark import Cited as Cited
+from activelearn.config.benchmark import Crystals as Crystals
+from activelearn.config.benchmark import Diffusion as Diffusion
+from activelearn.config.benchmark import Elastic as Elastic
+from activelearn.config.benchmark import Network as Network
+from activelearn.config.benchmark import Parity as Parity
+from activelearn.config.benchmark import Rdf as Rdf
+from activelearn.config.benchmark import property_of as property_of
+from activelearn.config.campaign import Campaign as Campaign
+from activelearn.config.engine import REFERENCES as REFERENCES
+from activelearn.config.engine import ReferenceEngine as ReferenceEngine
+from activelearn.config.engine import engine_of as engine_of
+from activelearn.config.exploring import Isolated as Isolated
+from activelearn.config.exploring import Perturb as Perturb
+from activelearn.config.exploring import ReferenceMD as ReferenceMD
+from activelearn.config.exploring import Relax as Relax
+from activelearn.config.exploring import System as System
+from activelearn.config.files import preset_names as preset_names
+from activelearn.config.files import shipped as shipped
+from activelearn.config.glass import Composition as Composition
+from activelearn.config.glass import Dynamics as Dynamics
+from activelearn.config.glass import Glass as Glass
+from activelearn.config.glass import Pore as Pore
+from activelearn.config.glass import Roles as Roles
+from activelearn.config.glass import Segment as Segment
+from activelearn.config.glass import Series as Series
+from activelearn.config.labelling import D3 as D3
+from activelearn.config.labelling import Label as Label
+from activelearn.config.labelling import Reference as Reference
+from activelearn.config.machine import LIGHT as LIGHT
+from activelearn.config.machine import Machine as Machine
+from activelearn.config.machine import Place as Place
+from activelearn.config.machine import Queue as Queue
+from activelearn.config.machine import Speeds as Speeds
+from activelearn.config.messages import nearest as nearest
+from activelearn.config.packing import Packed as Packed
+from activelearn.config.paths import FilePath as FilePath
+from activelearn.config.paths import FolderPath as FolderPath
+from activelearn.config.potential import DeePMDModels as DeePMDModels
+from activelearn.config.potential import LammpsStyle as LammpsStyle
+from activelearn.config.potential import Potential as Potential
+from activelearn.config.presets import PRESET_SECTIONS as PRESET_SECTIONS
+from activelearn.config.reading import difference as difference
+from activelearn.config.reading import find_campaign as find_campaign
+from activelearn.config.reading import load_benchmark as load_benchmark
+from activelearn.config.reading import load_campaign as load_campaign
+from activelearn.config.reading import load_glass as load_glass
+from activelearn.config.reading import load_label as load_label
+from activelearn.config.reading import load_machine as load_machine
+from activelearn.config.reading import load_numbers as load_numbers
+from activelearn.config.reading import load_potential as load_potential
+from activelearn.config.reading import load_series as load_series
+from activelearn.config.reading import load_study as load_study
+from activelearn.config.reading import parse_campaign as parse_campaign
+from activelearn.config.reading import shipped_numbers as shipped_numbers
+from activelearn.config.reading import with_cited as with_cited
+from activelearn.config.section import Section as Section
+from activelearn.config.selecting import Guards as Guards
+from activelearn.config.selecting import Rescue as Rescue
+from activelearn.config.selecting import Select as Select
+from activelearn.config.selecting import Stop as Stop
+from activelearn.config.stages import BOOKKEEPING as BOOKKEEPING
+from activelearn.config.stages import Condition as Condition
+from activelearn.config.stages import Stage as Stage
+from activelearn.config.study import Study as Study
+from activelearn.config.training import Descriptor as Descriptor
+from activelearn.config.training import LearningRate as LearningRate
+from activelearn.config.training import Prefactors as Prefactors
+from activelearn.config.training import Train as Train

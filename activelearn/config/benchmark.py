@@ -1,19 +1,78 @@
-"""What is measured of a potential: crystals, the glasses it made, and what is known from experiment."""
+"""What is measured of a potential: crystals, the glasses it made, and what is known from experiment.
+
+A property may also be of another package, or of ours without a field here: its settings stand in the section under its
+name all the same, and are validated by the class that the property names.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Final, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from activelearn.config.glass import Dynamics
+from activelearn.config.paths import FilePath
 from activelearn.config.section import Element, Fraction, Name, Section
+from activelearn.errors import ConfigError
+from activelearn.plugins import Group
+
+#: Every property, in the order of the tables; those of other packages come after them.
+PROPERTIES: Final = Group(
+    "activelearn.properties",
+    {
+        name: f"activelearn.benchmark.{name}:PROPERTY"
+        for name in (
+            "parity",
+            "crystals",
+            "density",
+            "free_volume",
+            "rdf",
+            "network",
+            "coordination",
+            "bulk_modulus",
+            "elastic",
+            "diffusion",
+        )
+    },
+    "activelearn.benchmark.property:Property",
+)
+
+
+def property_of(name: str) -> Any:  # noqa: ANN401 - a Property, which this floor cannot name
+    """Return the :class:`~activelearn.benchmark.property.Property` of a name.
+
+    Raises
+    ------
+    ConfigError
+        There is none, it cannot be imported, or it calls itself otherwise.
+    """
+    found = PROPERTIES.find(name)
+    if found.name != name or (name not in PROPERTIES.built_in and name in Benchmark.model_fields):
+        raise ConfigError(
+            f"{PROPERTIES.name}: {name} is the property {found.name!r} - wanted one name in the entry point and in the "
+            "property, and none that is a key of ours - the package that adds it is at fault"
+        )
+    return found
 
 
 class Crystals(Section):
     """Volume of relaxed crystals against experiment."""
 
-    seeds: tuple[str, ...] = Field(min_length=1, description="Seeds (see `activelearn seeds`) or structure files.")
+    seeds: tuple[FilePath, ...] = Field(min_length=1, description="Seeds (see `activelearn seeds`) or structure files.")
     fmax: PositiveFloat = Field(
         default=0.002, description="Largest force (and stress x volume per atom) that may be left (eV/Å)."
     )
@@ -91,12 +150,16 @@ class Network(Section):
 class Parity(Section):
     """Errors of energy, forces and virial against labelled frames."""
 
-    frames: str | None = Field(default=None, description="extxyz with labels; null: the held-out set of the campaign.")
+    frames: FilePath | None = Field(
+        default=None, description="extxyz with labels; null: the held-out set of the campaign."
+    )
     max_frames: PositiveInt = 500
 
 
 class Benchmark(Section):
-    """What is measured; null: not."""
+    """What is measured; null: not. Properties of other packages stand here by their name, too."""
+
+    model_config = ConfigDict(extra="allow")
 
     parity: Parity | None = None
     crystals: Crystals | None = None
@@ -110,6 +173,59 @@ class Benchmark(Section):
     diffusion: Diffusion | None = None
     maps: bool = Field(default=True, description="Displacements of formers and paths of the carrier (diffusion).")
     dynamics: Dynamics = Field(default=Dynamics(), description="Of the runs that properties want.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_added(cls, data: Any, handler: ModelWrapValidatorHandler[Benchmark]) -> Benchmark:  # noqa: ANN401 - raw
+        """Validate the settings of added properties along with the others, and refuse what is no property."""
+        if isinstance(data, dict) and cls is Benchmark and (more := data.keys() - cls.model_fields):
+            data = data | {key: None for key in more if data[key] is False}
+            data = dict(_with_added(more).model_validate(data))
+        return handler(data)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the schema with the settings of all properties that are there."""
+        found = handler(schema)
+        own = handler.resolve_ref_schema(found)
+        for name in PROPERTIES.names():
+            if name not in cls.model_fields:
+                kind = property_of(name).settings
+                one = {"type": "boolean"} if kind is bool else handler(kind.__pydantic_core_schema__)
+                own["properties"][name] = {"anyOf": [one, {"type": "null"}], "default": None}
+        own["additionalProperties"] = False
+        return found
+
+    @classmethod
+    def sections(cls) -> dict[str, type[Section]]:
+        """Return the settings of added properties, for hints; of one without settings, or broken, an empty section."""
+        return {name: _section_of(name) for name in PROPERTIES.names() if name not in cls.model_fields}
+
+    @property
+    def asked(self) -> dict[str, Section | bool]:
+        """Settings of what is measured, by property, in the order of the tables."""
+        given = dict(self)
+        added = sorted({*(self.model_extra or ())} - PROPERTIES.built_in.keys())
+        return {name: given[name] for name in [*PROPERTIES.built_in, *added] if given.get(name)}
+
+
+def _section_of(name: str) -> type[Section]:
+    try:
+        found = property_of(name).settings
+    except ConfigError:  # said to those who ask for it
+        return Section
+    return Section if found is bool else found
+
+
+class _Strict(Benchmark):
+    model_config = ConfigDict(extra="forbid")
+
+
+def _with_added(keys: Iterable[str]) -> type[Benchmark]:
+    """Return the section with fields for those of the keys that are added properties."""
+    names = [key for key in keys if key in PROPERTIES]
+    sections: dict[str, Any] = {name: (property_of(name).settings | None, None) for name in names}
+    return create_model("Benchmark", __base__=_Strict, **sections)
 
 
 class Cited(Section):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-
-import yaml
 from pydantic import Field, NonNegativeInt, model_validator
 
 from activelearn.config.benchmark import Benchmark
@@ -13,13 +9,13 @@ from activelearn.config.exploring import Initial, System
 from activelearn.config.glass import Glass
 from activelearn.config.labelling import Label
 from activelearn.config.potential import Potential
-from activelearn.config.section import Element, Name, Section
+from activelearn.config.section import Document, Element, Name
 from activelearn.config.selecting import Select, Stop
 from activelearn.config.stages import Explore, Stage
 from activelearn.config.training import FinalModels, Train
 
 
-class Campaign(Section):
+class Campaign(Document):
     """All of a campaign."""
 
     name: Name
@@ -44,6 +40,12 @@ class Campaign(Section):
         sel = self.train.descriptor.sel
         if sel is not None and len(sel) != len(self.type_map):
             raise ValueError(f"train.descriptor.sel has {len(sel)} numbers for {len(self.type_map)} elements")
+        unknown = set(self.train.element_weights or ()) - set(self.type_map)
+        if unknown:
+            raise ValueError(
+                f"train.element_weights names {', '.join(sorted(unknown))} - wanted elements of type_map, "
+                f"{list(self.type_map)}"
+            )
         n_systems = len(self.explored_systems)
         for stage in self.explore.stages:
             if stage.systems and max(stage.systems) >= n_systems:
@@ -70,12 +72,3 @@ class Campaign(Section):
     def stage(self, name: str) -> Stage:
         """Return the stage of this name."""
         return next(stage for stage in self.explore.stages if stage.name == name)
-
-    def to_yaml(self) -> str:
-        """Return the resolved campaign; reading it back gives an equal one."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-
-    @property
-    def sha256(self) -> str:
-        """Checksum of the resolved campaign; the machine is not part of it."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

@@ -9,13 +9,14 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from activelearn.config.packing import Packed
+from activelearn.config.paths import FilePath
 from activelearn.config.section import Fraction, Pair, Section, want_different
 
 
 class System(Section):
     """What a walk or initial data start from: a crystal, or an amorphous packing."""
 
-    seed: str | None = Field(
+    seed: FilePath | None = Field(
         default=None, description="Id of a seed (see `activelearn seeds`), or a file that ASE reads: CIF, POSCAR ..."
     )
     packed: Packed | None = Field(default=None, description="Formula units packed at a density by Packmol.")
@@ -50,10 +51,9 @@ class System(Section):
     @property
     def name(self) -> str:
         """Short name for people."""
-        if self.seed is not None:
-            return Path(self.seed).name
-        assert self.packed is not None
-        return "+".join(f"{n:g}{formula}" for formula, n in self.packed.units.items())
+        if self.packed is not None:
+            return "+".join(f"{n:g}{formula}" for formula, n in self.packed.units.items())
+        return Path(self.seed or "").name
 
 
 class Relax(Section):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import yaml
 
@@ -30,12 +33,20 @@ def preset_file(section: str, name: str) -> Path | None:
     return shipped("params") / section / f"{name}.yaml" if name in preset_names(section) else None
 
 
-def absolute(value: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
-    """Return the absolute path if `value` names a file that is there; anything else as it stands."""
-    if not isinstance(value, str) or not ("/" in value or Path(value).suffix):
-        return value
-    path = folder / Path(value).expanduser()
-    return str(path.absolute()) if path.is_file() else value
+#: What a line for LAMMPS, or its end, would be taken apart at.
+_BREAKS: Final = re.compile(r"""[\s"'$&#;`\\]""")
+
+
+def as_word(path: str) -> str:
+    """Return an absolute path as one word of a line for LAMMPS: as it stands, or as ``file://`` with %-signs."""
+    if _BREAKS.search(path) or not all(mark.isascii() or mark.isalnum() for mark in path):
+        return Path(path).as_uri()
+    return path
+
+
+def as_path(word: str) -> Path | None:
+    """Return the path that :func:`as_word` has written with %-signs; None for any other word."""
+    return Path(unquote(word.removeprefix("file://"))) if word.startswith("file:///") else None
 
 
 def read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML
@@ -55,6 +66,11 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML
         raise ConfigError(f"{path}{line}: {problem} - wanted YAML - mend that line") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}) - wanted a YAML file - check the path") from error
+
+
+def checksum(path: Path) -> str | None:
+    """Return the sha256 of a file, or None if it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def merged(under: Any, over: Any) -> Any:  # noqa: ANN401 - raw YAML

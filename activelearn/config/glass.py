@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from activelearn.config.packing import Formula, Packed
+from activelearn.config.paths import FilePath
 from activelearn.config.section import Element, Fraction, Name, Pair, Section, want_different
 
 
@@ -55,7 +56,7 @@ class Series(Section):
     cutoffs_A: dict[Pair, PositiveFloat] = Field(
         description="Bonds by pair, {P-S: 2.5}, and coordination shells, {Na-S: 3.5} (Å); a pair not named has none."
     )
-    geometry: dict[Formula, str] = Field(default={}, description="xyz files of units packed as rigid molecules.")
+    geometry: dict[Formula, FilePath] = Field(default={}, description="xyz files of units packed as rigid molecules.")
 
     @model_validator(mode="after")
     def _check(self) -> Series:
@@ -125,9 +126,15 @@ class Dynamics(Section):
     timestep_fs: PositiveFloat = 1.0
     temperature_damping_ps: PositiveFloat = 0.1
     pressure_damping_ps: PositiveFloat = 1.0
-    thermo_every_ps: PositiveFloat = Field(
-        default=0.1, description="Rows of the thermo table, and evaluations of the force deviation."
+    thermo_every_ps: PositiveFloat = Field(default=0.1, description="Rows of the thermo table.")
+    deviation_every_ps: PositiveFloat | None = Field(
+        default=None, description="Evaluations of the force deviation; null: on every row of the thermo table."
     )
+    frame_every_ps: PositiveFloat | None = Field(
+        default=None,
+        description="Frames kept of every segment, the last included; null: its n_frames, on rows of the thermo table.",
+    )
+    keep_velocities: bool = Field(default=False, description="Keep the velocities of kept frames, too.")
     restart_every_ps: PositiveFloat = Field(default=10.0, description="What a kill can cost of a segment.")
     max_temperature_factor: PositiveFloat = Field(
         default=4.0, description="Hotter than so many times the larger of target and 300 K: it has blown up."
@@ -178,9 +185,16 @@ class Glass(Section):
         unknown = sorted({*(self.x or ()), *((self.pore.x or ()) if self.pore else ())} - known)
         if unknown:
             raise ValueError(f"x = {unknown} - wanted compositions of series {self.series.name}: {sorted(known)}")
-        names = [s.name for s in (*self.segments, *(self.pore.segments if self.pore else ()))]
+        legs = (*self.segments, *(self.pore.segments if self.pore else ()))
+        names = [leg.name for leg in legs]
         if len(set(names)) < len(names):
             raise ValueError(f"segments want different names, got {names}")
+        shortest = min(legs, key=lambda leg: leg.duration_ps)
+        if (self.dynamics.deviation_every_ps or 0.0) > shortest.duration_ps:
+            raise ValueError(
+                f"dynamics.deviation_every_ps {self.dynamics.deviation_every_ps:g} in a segment {shortest.name} of "
+                f"{shortest.duration_ps:g} ps, which its first frame alone would be judged by - wanted it shorter"
+            )
         if not any(segment.is_analysed for segment in self.segments):
             raise ValueError("no segment with is_analysed: true - wanted one, such as the last at 300 K")
         want_different("cooling_rates_K_per_ps", self.cooling_rates_K_per_ps)

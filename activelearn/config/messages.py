@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from activelearn.config.section import Section
 from activelearn.errors import ConfigError
 
 T = TypeVar("T", bound=Section)
+#: Keys of DeePMD-kit's input that have another name here, where that one is a key.
+_OF_DEEPMD: Final = {"type": "shape"}
 
 
 def nearest(word: str, among: list[str]) -> str:
@@ -41,12 +43,17 @@ def _is_inside(inner: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
     return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
-def _problem(model: type[BaseModel], item: dict[str, Any], where: str) -> str:
+def _problem(model: type[Section], item: dict[str, Any], where: str) -> str:
     """Return one validation problem as ``where: what - wanted - next``."""
     location = ".".join(str(part) for part in item["loc"]) or "campaign"
     if item["type"] == "extra_forbidden":
-        keys = list(_model_at(model, item["loc"][:-1]).model_fields)
-        return f"{where}: {location}: unknown key - {nearest(str(item['loc'][-1]), keys)} - rename or remove it"
+        owner = _model_at(model, item["loc"][:-1])
+        keys = [*owner.model_fields, *owner.sections()]
+        key = str(item["loc"][-1])
+        ours = _OF_DEEPMD.get(key)
+        hint = nearest(ours if ours is not None and ours in keys else key, keys)
+        added = ", or install the package that adds it" * (owner.model_config.get("extra") == "allow")
+        return f"{where}: {location}: unknown key - {hint} - rename or remove it{added}"
     if item["type"] == "missing":
         return f"{where}: {location}: missing - wanted {_wanted(model, item['loc'])} - add it"
     if item["type"] == "value_error":
@@ -55,17 +62,18 @@ def _problem(model: type[BaseModel], item: dict[str, Any], where: str) -> str:
     return f"{where}: {location}: got {item['input']!r} - wanted {wanted[:1].lower()}{wanted[1:]} - mend it"
 
 
-def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel]:
+def _model_at(model: type[Section], location: tuple[Any, ...]) -> type[Section]:
     """Follow a location of pydantic's through nested models (list indices and union tags are passed over)."""
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
-            found = _inner_model(model.model_fields[part].annotation)
-            model = found or model
+            model = _inner_model(model.model_fields[part].annotation) or model
+        elif isinstance(part, str):
+            model = model.sections().get(part, model)
     return model
 
 
-def _inner_model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - a type expression
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _inner_model(annotation: Any) -> type[Section] | None:  # noqa: ANN401 - a type expression
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
         found = _inner_model(argument)
@@ -74,7 +82,7 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - a
     return None
 
 
-def _wanted(model: type[BaseModel], location: tuple[Any, ...]) -> str:
+def _wanted(model: type[Section], location: tuple[Any, ...]) -> str:
     """Return what belongs at a location: the field's description, or what its section is."""
     field = _model_at(model, location[:-1]).model_fields.get(str(location[-1]))
     section = _inner_model(field.annotation) if field is not None else None

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from activelearn.config.paths import FilePath
 from activelearn.config.section import Section
 
 Formula = Annotated[str, Field(pattern=r"^([A-Z][a-z]?([1-9][0-9]*)?)+$")]
@@ -27,7 +28,7 @@ class Packed(Section):
     tolerance_A: PositiveFloat = Field(
         default=2.0, description="Packmol's shortest distance between atoms of different units (Å)."
     )
-    geometry: dict[Formula, str] = Field(
+    geometry: dict[Formula, FilePath] = Field(
         default={},
         description="xyz files of units packed as rigid molecules; they go before those of params/units/. "
         "A unit with neither is packed as single atoms.",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from activelearn.config.labelling import D3, Reference, plain_functional
+from activelearn.config.labelling import D3, Reference
 from activelearn.config.section import Element, Section
 
 Title = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ()._+-]*$", max_length=60)]
@@ -77,11 +77,8 @@ class Potential(Section):
     def _has_dispersion_once(self) -> Potential:
         if self.d3 is not None and self.includes_dispersion:
             raise ValueError("d3 on a potential with includes_dispersion: true - wanted dispersion once, not twice")
-        if self.d3 is not None and plain_functional(self.d3.method) != plain_functional(self.functional or ""):
-            raise ValueError(
-                f"d3.method {self.d3.method} on functional {self.functional} - wanted D3 with the parameters of the "
-                "functional that it is added to"
-            )
+        if self.d3 is not None:
+            self.d3.want_parameters_of(str(self.functional))
         return self
 
     @property

@@ -1,22 +1,27 @@
-"""Reading YAML: presets, overrides, relative paths, and the difference of two campaigns."""
+"""Reading campaigns, studies, their parts, machine profiles and cited numbers; and the difference of two campaigns."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+import csv
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from activelearn.config.benchmark import Benchmark, Cited
 from activelearn.config.campaign import Campaign
-from activelearn.config.files import absolute, merged, preset_file, preset_names, read_yaml, shipped
+from activelearn.config.files import checksum, preset_file, preset_names, read_yaml, shipped
+from activelearn.config.glass import Glass, Series
 from activelearn.config.labelling import Label
 from activelearn.config.machine import Machine
-from activelearn.config.messages import nearest, validated
-from activelearn.config.studying import resolved
+from activelearn.config.messages import T, nearest, validated
+from activelearn.config.paths import written
+from activelearn.config.potential import Potential
+from activelearn.config.presets import PRESET_SECTIONS, find, resolved, with_preset
+from activelearn.config.section import Section
+from activelearn.config.study import Study
 from activelearn.errors import ConfigError
 
-#: Sections of a campaign that may name a preset, and the folder of params/ it comes from.
-PRESET_SECTIONS: Final = ("initial", "explore", "select", "label", "train")
+# --- campaigns --------------------------------------------------------------------------------------------------------
 
 
 def load_campaign(name_or_path: str | Path) -> Campaign:
@@ -28,7 +33,8 @@ def load_campaign(name_or_path: str | Path) -> Campaign:
         One line per problem, each ``where: what - wanted - next``.
     """
     path = find_campaign(name_or_path)
-    return _with_absolute_paths(parse_campaign(read_yaml(path), where=str(path)), path.parent)
+    given = _with_presets(read_yaml(path), str(path))
+    return _with_checksums(validated(Campaign, written(given, path), str(path)))
 
 
 def find_campaign(name_or_path: str | Path) -> Path:
@@ -48,101 +54,52 @@ def find_campaign(name_or_path: str | Path) -> Path:
 
 
 def parse_campaign(data: Any, *, where: str) -> Campaign:  # noqa: ANN401 - raw YAML
-    """Validate raw YAML into a Campaign; see :func:`load_campaign`."""
+    """Validate raw YAML into a Campaign; see :func:`load_campaign`. Its paths stay as they are."""
+    return validated(Campaign, _with_presets(data, where), where)
+
+
+def _with_presets(data: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 - raw YAML
     if not isinstance(data, Mapping):
         raise ConfigError(
             f"{where}: not a mapping - wanted keys such as name, type_map, initial - see: activelearn init"
         )
+    given = {
+        key: with_preset(key, value, Path(where)) if key in PRESET_SECTIONS else value for key, value in data.items()
+    }
+    return _with_study_presets(given, Path(where))
+
+
+def _with_study_presets(data: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """Return a study, or a campaign, with the presets of what is studied put in."""
     given = dict(data)
-    for section in PRESET_SECTIONS:
-        if isinstance(given.get(section), Mapping) and "preset" in given[section]:
-            given[section] = _with_preset(section, given[section], where)
+    if isinstance(given.get("potentials"), list):
+        given["potentials"] = [resolved("potential", one, where) for one in given["potentials"]]
     for section in ("glass", "benchmark"):
         if given.get(section) is not None:
-            given[section] = resolved(section, given[section], Path(where))
-    if isinstance(given.get("potentials"), list):
-        given["potentials"] = [resolved("potential", one, Path(where)) for one in given["potentials"]]
-    return validated(Campaign, given, where)
+            given[section] = resolved(section, given[section], where)
+    return given
 
 
-def _with_absolute_paths(campaign: Campaign, folder: Path) -> Campaign:
-    """Return the campaign with its relative paths taken from `folder`: workers run in other working directories."""
+def _with_checksums(campaign: Campaign) -> Campaign:
+    """Return the campaign with the checksums of the structures it names, as far as they are there."""
     data = campaign.model_dump(mode="json")
     known = {path.stem for path in shipped("seeds").glob("*.yaml")}
     for section in ("initial", "explore"):
         for system in data[section]["systems"] or ():
             if system["packed"]:
-                geometry = system["packed"]["geometry"]
-                geometry |= {formula: absolute(path, folder) for formula, path in geometry.items()}
-                sums = {formula: _checksum(Path(path)) for formula, path in geometry.items()}
+                sums = {formula: checksum(Path(path)) for formula, path in system["packed"]["geometry"].items()}
                 system["packed"]["sha256"] = {f: s for f, s in sums.items() if s} | system["packed"]["sha256"]
             elif system["seed"] not in known:
-                system["seed"] = absolute(system["seed"], folder)
-                system["sha256"] = system["sha256"] or _checksum(Path(system["seed"]))
-    _make_paths_absolute(data["label"]["reference"], folder)
-    if data["label"]["ledger"]:
-        data["label"]["ledger"] = str((folder / Path(data["label"]["ledger"]).expanduser()).absolute())
+                system["sha256"] = system["sha256"] or checksum(Path(system["seed"]))
     return Campaign.model_validate(data)
-
-
-def _make_paths_absolute(reference: dict[str, Any], folder: Path) -> None:
-    for settings, keys in ((reference, ("python", "weights")), (reference["arguments"], reference["arguments"])):
-        settings |= {key: absolute(settings[key], folder) for key in keys}
-    if reference["vasp"]:
-        place = Path(reference["vasp"]["potcar_dir"]).expanduser()
-        reference["vasp"]["potcar_dir"] = str((folder / place).absolute())
-
-
-def load_label(name_or_path: str | Path) -> Label:
-    """Read what labels, and how it is accepted: a preset of params/label/, a YAML like one, or a campaign's YAML.
-
-    Raises
-    ------
-    ConfigError
-        There is no such preset or file, or it says something else.
-    """
-    path = _given_or_preset("label", name_or_path)
-    if path is None:
-        hint = nearest(str(name_or_path), preset_names("label"))
-        raise ConfigError(f"label {name_or_path}: neither a YAML file nor a preset - {hint} - see params/label/")
-    data = read_yaml(path)
-    if isinstance(data, Mapping) and "label" in data:
-        return load_campaign(path).label
-    if isinstance(data, Mapping) and "preset" in data:
-        data = _with_preset("label", data, str(path))
-    found = validated(Label, data, str(path)).model_dump(mode="json")
-    _make_paths_absolute(found["reference"], path.absolute().parent)
-    return Label.model_validate(found)
-
-
-def _given_or_preset(section: str, name_or_path: str | Path) -> Path | None:
-    path = Path(name_or_path)
-    return path if path.is_file() else preset_file(section, str(name_or_path))
-
-
-def _checksum(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-
-
-def load_machine(name_or_path: str | Path = "local") -> Machine:
-    """Read a machine profile from a YAML path or a preset's name."""
-    path = _given_or_preset("machine", name_or_path)
-    if path is None:
-        hint = nearest(str(name_or_path), preset_names("machine"))
-        raise ConfigError(f"machine {name_or_path}: neither a YAML file nor a preset - {hint} - see params/machine/")
-    machine = validated(Machine, read_yaml(path), str(path))
-    folder = path.absolute().parent
-    scratch = machine.scratch and str(folder / Path(machine.scratch).expanduser())
-    return machine.model_copy(update={"scratch": scratch, "python": absolute(machine.python, folder)})
 
 
 def difference(old: Campaign, new: Campaign) -> list[str]:
     """Return one line per changed key: ``select.f_lo: 0.15 -> 0.2``."""
     before, after = (dict(_flat(c.model_dump(mode="json"))) for c in (old, new))
-    keys = [*before, *(key for key in after if key not in before)]
     return [
         f"{key}: {before.get(key, '(not there)')} -> {after.get(key, '(not there)')}"
-        for key in keys
+        for key in before | after
         if before.get(key) != after.get(key)
     ]
 
@@ -159,12 +116,123 @@ def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: AN
         yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
 
 
-def _with_preset(section: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    path = preset_file(section, str(given["preset"]))
-    if path is None:
-        hint = nearest(str(given["preset"]), preset_names(section))
-        raise ConfigError(
-            f"{where}: {section}.preset: unknown preset {given['preset']!r} - {hint} - see params/{section}/"
-        )
-    found: dict[str, Any] = merged(read_yaml(path), {key: value for key, value in given.items() if key != "preset"})
-    return found
+# --- parts of campaigns and studies -----------------------------------------------------------------------------------
+
+
+def load_label(name_or_path: str | Path) -> Label:
+    """Read what labels, and how it is accepted: a preset of params/label/, a YAML like one, or a campaign's YAML.
+
+    Raises
+    ------
+    ConfigError
+        There is no such preset or file, or it says something else.
+    """
+    path = find("label", name_or_path)
+    data = read_yaml(path)
+    if isinstance(data, Mapping) and "label" in data:
+        return load_campaign(path).label
+    return validated(Label, written(with_preset("label", data, path), path.absolute()), str(path))
+
+
+def load_machine(name_or_path: str | Path = "local") -> Machine:
+    """Read a machine profile from a YAML path or a preset's name."""
+    path = find("machine", name_or_path)
+    return validated(Machine, written(read_yaml(path), path.absolute()), str(path))
+
+
+def load_potential(name_or_path: str | Path) -> Potential:
+    """Read a potential from a YAML path or a preset of params/potential/.
+
+    Raises
+    ------
+    ConfigError
+        There is no such preset or file, or it says something else.
+    """
+    return _load(Potential, "potential", name_or_path)
+
+
+def load_series(name_or_path: str | Path) -> Series:
+    """Read a composition series from a YAML path or a preset of params/series/."""
+    return _load(Series, "series", name_or_path)
+
+
+def load_benchmark(name_or_path: str | Path) -> Benchmark:
+    """Read what is measured from a YAML path or a preset of params/benchmark/."""
+    return _load(Benchmark, "benchmark", name_or_path)
+
+
+def _load(model: type[T], section: str, name_or_path: str | Path) -> T:
+    path = find(section, name_or_path).absolute()
+    return validated(model, resolved(section, read_yaml(path), path), str(path))
+
+
+def load_glass(name_or_path: str | Path, **over: Any) -> Glass:  # noqa: ANN401 - keys of a Glass
+    """Read a melt-quench from a YAML path or a preset of params/glass/, single keys overridden."""
+    path = find("glass", name_or_path).absolute()
+    data = resolved("glass", read_yaml(path), path)
+    if isinstance(data, Mapping):
+        data = resolved("glass", {**data, **over}, path)
+        if over.keys() & {"n_atoms", "n_units"}:
+            data = {key: value for key, value in data.items() if key not in {"n_atoms", "n_units"} or key in over}
+    return validated(Glass, data, str(path))
+
+
+# --- studies ----------------------------------------------------------------------------------------------------------
+
+
+def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
+    """Read a whole study; `potentials`, `glass` and `benchmark` may name presets."""
+    data = read_yaml(path)
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path}: not a mapping - wanted keys such as name, potentials, glass - see params/study/")
+    return with_cited(validated(Study, _with_study_presets(data, path), str(path)), cited)
+
+
+def with_cited(study: Study, more: Iterable[Cited] = ()) -> Study:
+    """Return the study with the user's own numbers and, after them, the shipped ones of it; the first one counts."""
+    series = study.glass.series.name if study.glass is not None else None
+    crystals = study.benchmark.crystals.seeds if study.benchmark is not None and study.benchmark.crystals else ()
+    concerned = [c for c in (*more, *shipped_numbers()) if c.series == series or c.crystal in crystals]
+    own = list(study.cited)
+    return study.model_copy(update={"cited": tuple(own + [c for c in concerned if c not in own])})
+
+
+class _Numbers(Section):
+    """A file of cited numbers."""
+
+    cited: tuple[Cited, ...]
+
+
+def shipped_numbers() -> tuple[Cited, ...]:
+    """Return the cited numbers of params/cited/."""
+    files = sorted((shipped("params") / "cited").glob("*.yaml"))
+    return tuple(number for file in files for number in validated(_Numbers, read_yaml(file), str(file)).cited)
+
+
+def load_numbers(path: Path) -> tuple[Cited, ...]:
+    """Read a user's digitised points from a CSV.
+
+    Parameters
+    ----------
+    path
+        Columns property, value, unit, source, and where they apply uncertainty, series, x, crystal, temperature_K, pair
+        (such as Na-S), bound (above or below). An empty cell is none.
+
+    Raises
+    ------
+    ConfigError
+        A column is unknown or missing, or a number is none; the line is named.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(row for row in stream if not row.startswith("#")))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        columns = ", ".join(name for name in Cited.model_fields if name not in {"kind", "status"})
+        raise ConfigError(f"{path}: cannot be read ({error}) - wanted a CSV with columns {columns}") from error
+    found = []
+    for i, row in enumerate(rows, 1):
+        given: dict[str, Any] = {key: value.strip() for key, value in row.items() if key and (value or "").strip()}
+        if "pair" in given:
+            given["pair"] = tuple(given["pair"].split("-"))
+        found.append(validated(Cited, {**given, "status": "user"}, f"{path}: row {i}"))
+    return tuple(found)

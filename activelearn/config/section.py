@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Element = Annotated[str, Field(pattern=r"^[A-Z][a-z]?$")]
+Mesh = tuple[PositiveInt, PositiveInt, PositiveInt]
 Pair = Annotated[str, Field(pattern=r"^[A-Z][a-z]?-[A-Z][a-z]?$")]
 BatchRule = Annotated[str, Field(pattern=r"^auto(:[1-9][0-9]*)?$")]
 
@@ -18,6 +22,24 @@ class Section(BaseModel):
     """Base of all sections: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def sections(cls) -> dict[str, type[Section]]:
+        """Return the sections that it may have beside its fields, by key."""
+        return {}
+
+
+class Document(Section):
+    """A section that is sealed by itself, resolved."""
+
+    def to_yaml(self) -> str:
+        """Return it as it is resolved; reading it back gives an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+    @property
+    def sha256(self) -> str:
+        """Its checksum, as it is resolved; of a campaign the machine is no part."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def want_different(name: str, values: Sequence[float]) -> None:

@@ -121,3 +121,8 @@ class Stop(Section):
     )
     min_frames: PositiveInt = Field(default=200, description="A verdict wants at least so many frames ...")
     min_walks: PositiveInt = Field(default=8, description="... from at least so many walks.")
+    max_force_error_p99: PositiveFloat | None = Field(
+        default=None,
+        description="A quiet pass is converged only if the held-out 99th percentile of the force error |dF| of the "
+        "ensemble it explored with is not above this (eV/Å); null: the percentile is reported and not demanded.",
+    )

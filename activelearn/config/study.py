@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-
-import yaml
 from pydantic import Field, NonNegativeInt, model_validator
 
 from activelearn.config.benchmark import Benchmark, Cited
 from activelearn.config.glass import Glass
 from activelearn.config.potential import Potential
-from activelearn.config.section import Name, Section
+from activelearn.config.section import Document, Name
 
 
-class Study(Section):
+class Study(Document):
     """All of a study; in a campaign, what follows the final models."""
 
     name: Name
@@ -33,15 +29,13 @@ class Study(Section):
             raise ValueError("neither glass nor benchmark - wanted one of them: there is nothing to do")
         return self
 
+    @property
+    def melt_quench(self) -> Glass:
+        """How its glasses are made; a ValueError of a study that makes none."""
+        if self.glass is None:
+            raise ValueError(f"study {self.name} makes no glasses")
+        return self.glass
+
     def potential(self, name: str) -> Potential:
         """Return the potential of this name."""
         return next(potential for potential in self.potentials if potential.name == name)
-
-    def to_yaml(self) -> str:
-        """Return the resolved study; reading it back gives an equal one."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-
-    @property
-    def sha256(self) -> str:
-        """Checksum of the resolved study."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from activelearn.config.section import BatchRule, Section
+from activelearn.config.section import BatchRule, Element, Fraction, Section
+
+#: Share of the steps in which ``wsd`` decays unless one is named: DeePMD-kit's own.
+WSD_DECAY: Final = 0.1
 
 
 class Descriptor(Section):
@@ -29,11 +32,39 @@ class Descriptor(Section):
 
 
 class LearningRate(Section):
-    """Exponential decay."""
+    """Its fall from start to stop; the names of the shapes are those of DeePMD-kit's ``learning_rate.type``."""
 
+    shape: Literal["exp", "cosine", "wsd"] = Field(
+        default="exp", description="exp: exponential; cosine: half a cosine; wsd: constant, then a short decay."
+    )
     start: PositiveFloat = 1.0e-3
     stop: PositiveFloat = 3.51e-8
-    warm_start: PositiveFloat | None = Field(default=None, description="Start of a warm-started training.")
+    warm_start: PositiveFloat | None = Field(default=None, description="Start of a warm-started training; null: start.")
+    warm_stop: PositiveFloat | None = Field(default=None, description="End of a warm-started training; null: stop.")
+    warmup_ratio: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="Share of the steps in which the rate first rises from 0 to start."
+    )
+    decay_phase_ratio: Fraction | None = Field(
+        default=None, gt=0.0, description="Share of the steps in which wsd decays; null: 0.1."
+    )
+    decay_type: Literal["cosine", "linear", "inverse_linear"] | None = Field(
+        default=None,
+        description="How wsd decays; null: cosine. inverse_linear is DeePMD-kit's own default: from 1 to 0.01 it is "
+        "at 0.1 after 9 % of the decay.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> LearningRate:
+        decay = self.decay_phase_ratio
+        for name in ("decay_phase_ratio", "decay_type"):
+            if getattr(self, name) is not None and self.shape != "wsd":
+                raise ValueError(f"{name} is for shape: wsd, not for {self.shape} - leave it out")
+        if self.shape == "wsd" and self.warmup_ratio + (decay or WSD_DECAY) > 1.0:
+            raise ValueError(
+                f"warmup_ratio = {self.warmup_ratio:g} and decay_phase_ratio = {decay or WSD_DECAY:g} are more than "
+                "the whole training - lower one of them"
+            )
+        return self
 
 
 class Prefactors(Section):
@@ -57,9 +88,22 @@ class Train(Section):
     )
     learning_rate: LearningRate = LearningRate()
     prefactors: Prefactors = Prefactors()
+    element_weights: dict[Element, PositiveFloat] | None = Field(
+        default=None, description="How many times the squared force error of an element counts in the loss; others: 1."
+    )
+    average_checkpoints: int | None = Field(
+        default=None,
+        ge=2,
+        le=20,
+        description="The model is the mean of the last so many checkpoints, n_steps/25 apart; null: the last.",
+    )
     warm_start: bool = Field(default=False, description="Start from the previous iteration's members.")
     warm_n_steps: PositiveInt | None = Field(default=None, description="Steps of a warm start; null: n_steps.")
     min_new_frames: PositiveInt = Field(default=1, description="Fewer new frames wait for the next training.")
+
+    def weight(self, element: str) -> float:
+        """Return how many times the squared force error of an element counts in the loss."""
+        return (self.element_weights or {}).get(element, 1.0)
 
 
 class FinalModels(Section):
@@ -67,3 +111,7 @@ class FinalModels(Section):
 
     n_steps: PositiveInt | None = Field(default=None, description="Train anew for so many steps; null: keep it.")
     compress: bool = True
+    keep: Literal["better", "trained"] = Field(
+        default="better",
+        description="Of models trained anew and those of the loop: the better by the held-out set, or the former.",
+    )

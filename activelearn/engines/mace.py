@@ -6,13 +6,14 @@ foundation's data. A killed run goes on from MACE's last checkpoint.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from activelearn.engines.process import Slot, run_command
-from activelearn.errors import EngineError
+from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import Frames
 
 #: Where MACE looks for labels, so that nobody's results are mistaken for them.
@@ -101,6 +102,27 @@ def command(python: str, how: FineTuning, folder: Path, *, has_stress: bool) -> 
     return [python, "-m", "mace.cli.run_train", *(f"--{key}={value}" for key, value in words.items()), *how.options]
 
 
+def begin(folder: Path, how: FineTuning) -> Path:
+    """Make the folder of a training, or go on in it; return its log, by which it is known again.
+
+    Raises
+    ------
+    ConfigError
+        It has something else under the names that would be written.
+    """
+    log = folder / "mace.log"
+    names = ("train.xyz", "valid.xyz", "potential.yaml", f"{how.name}.model")
+    taken = [name for name in names if os.path.lexists(folder / name)]
+    if taken and not log.is_file():
+        raise ConfigError(
+            f"{folder}: has {', '.join(taken)} in it, and no mace.log of a training to go on with - wanted a new "
+            "folder, for nothing is overwritten - choose another --to"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    log.touch()
+    return log
+
+
 def finetune(
     python: str, how: FineTuning, train: Sequence[Frames], held_out: Sequence[Frames], folder: Path, slot: Slot
 ) -> Path:
@@ -124,14 +146,13 @@ def finetune(
     EngineError
         The training ended without a model.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    log = begin(folder, how)
     write_xyz(train, folder / "train.xyz")
     write_xyz(held_out, folder / "valid.xyz")
     has_stress = all(part.virial is not None and all(part.pbc) for part in (*train, *held_out))
     words = command(python, how, folder, has_stress=has_stress)
     if any((folder / "mace").rglob("*.pt")):
         words.append("--restart_latest")
-    log = folder / "mace.log"
     done = run_command(words, folder, log=log, timeout_s=how.timeout_s, slot=slot)
     model = folder / f"{how.name}.model"
     if done.return_code != 0 or not model.is_file():

@@ -2,7 +2,8 @@
 
 The only module that starts processes. Every process is known here, runs in the process group of the driver (so that
 ``kill -9`` of the group takes all), uses one thread (SevenNet gives identical bits at one thread, not at two), and is
-ended when :func:`stop_engines` is called from a signal handler.
+ended when :func:`stop_engines` is called from a signal handler. With a driver that is killed alone all end at once, but
+for those that are at a label: they go on to the end of it (see :mod:`activelearn.store.begun`).
 
 A slot may have a launcher, such as ``srun``. What it starts runs elsewhere, under another parent, and ends well only if
 the launcher lives to end it (measured with Slurm 22.05: with srun killed by -9 together with its process group, the
@@ -125,7 +126,7 @@ def allow_engines() -> None:
 def check_stop() -> None:
     """Raise Interrupted if the run is to stop."""
     if _halt.is_set():
-        raise Interrupted("stopped on request; everything finished is published - go on with the same command")
+        raise Interrupted
 
 
 def tail_of(path: Path, n_lines: int = 20) -> list[str]:
@@ -208,14 +209,18 @@ class _Program:
     log: Path
     env: Mapping[str, str]
     slot: Slot | None
+    is_lasting: bool = False
 
     @property
     def launcher(self) -> list[str]:
         return [] if self.slot is None else self.slot.launcher
 
     def run(self) -> _Engine:
-        """Start it as a command, which ends with the thread that waits for it, even if that is killed by -9."""
-        setpriv = _setpriv()
+        """Start it as a command, which ends with the thread that waits for it, even if that is killed by -9.
+
+        One that is lasting sees to its own end; under a launcher none is.
+        """
+        setpriv = None if self.is_lasting and not self.launcher else _setpriv()
         how = [] if setpriv is None else [setpriv, "--pdeathsig", "TERM" if self.launcher else "KILL", "--"]
         return self._start(how, stdin=subprocess.DEVNULL, stdout=None)
 
@@ -226,7 +231,8 @@ class _Program:
     def _start(self, how: Sequence[str], *, stdin: int, stdout: int | None) -> _Engine:
         check_stop()
         words = [*self.launcher, *self.command]
-        env = {**os.environ, **ONE_THREAD, **(self.slot.environment if self.slot else {}), **self.env}
+        near = {"PYTHONSAFEPATH": ""}  # a worker imports its neighbours
+        env = {**os.environ, **near, **ONE_THREAD, **(self.slot.environment if self.slot else {}), **self.env}
         if shutil.which(words[0], path=env.get("PATH")) is None:
             raise EngineError(
                 f"{words[0]}: no such program - wanted it on the PATH - see: activelearn check", command=words
@@ -288,7 +294,16 @@ def run_command(
     Interrupted
         The run is to stop.
     """
-    program = _Program(list(command), folder, log, env or {}, slot)
+    return _run(_Program(list(command), folder, log, env or {}, slot), timeout_s)
+
+
+def run_lasting(command: Sequence[str], folder: Path, *, log: Path, timeout_s: float, slot: Slot) -> Finished:
+    """Run a program to its end, as :func:`run_command` does; if we alone are killed it goes on, and ends by itself."""
+    return _run(_Program(list(command), folder, log, {}, slot, is_lasting=True), timeout_s)
+
+
+def _run(program: _Program, timeout_s: float) -> Finished:
+    command, folder, log, slot = program.command, program.folder, program.log, program.slot
     _vacate(slot)
     engine = program.run()
     process = engine.process
@@ -368,7 +383,8 @@ class Session:
     @property
     def _process(self) -> subprocess.Popen[Any]:
         """The worker that runs, or its launcher."""
-        assert self._engine is not None
+        if self._engine is None:
+            raise EngineError("the worker has ended", command=self.command)
         return self._engine.process
 
     def close(self, *, asking: bool = False) -> None:
@@ -475,8 +491,8 @@ def close_sessions() -> None:
 
 
 def worker_command(script: str, python: str | None) -> list[str]:
-    """Return the command of a worker script of this folder in an interpreter (null: this one)."""
-    return [python or sys.executable, str(Path(__file__).with_name(script))]
+    """Return the command of a script of ``workers/`` (or of a path) in an interpreter (null: this one)."""
+    return [python or sys.executable, str(Path(__file__).with_name("workers") / script)]
 
 
 @contextlib.contextmanager

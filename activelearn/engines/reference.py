@@ -1,7 +1,6 @@
-"""The reference: what labels. One table of engines; each answers the same jobs (label, md, relax) with the same JSON.
+"""The reference: what labels. Every engine answers the same jobs (label, md, relax) with the same JSON.
 
-An engine is a module with two functions: ``ask(reference, job, slot, **request)`` returns the answer to a job (see
-``ase_worker.py``), and ``identity(reference, slot)`` what its labels depend on.
+What an engine is: :class:`activelearn.config.ReferenceEngine`; those of this package are in ``references/``.
 """
 
 from __future__ import annotations
@@ -13,14 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from activelearn.config import Reference, ReferenceMD
-from activelearn.engines import ase, gpaw, vasp
+from activelearn.config import Reference, ReferenceMD, engine_of
 from activelearn.engines.process import Slot
-from activelearn.errors import ConfigError
-from activelearn.frames import Frames, Label, make_origin
+from activelearn.errors import ConfigError, EngineError
+from activelearn.frames import FrameLabel, Frames, make_origin
 
-#: Name -> engine.
-ENGINES: Final = {"ase": ase, "gpaw": gpaw, "vasp": vasp}
 #: References whose identity was found to be the sealed one, by slot.
 _identical: Final[set[tuple[str, ...]]] = set()
 
@@ -33,7 +29,7 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
     dict
         JSON-able; ``sha256`` is the fingerprint that goes into every label's key.
     """
-    found = ENGINES[reference.engine].identity(reference, slot)
+    found = engine_of(reference.engine).identity(reference, slot)
     identity: dict[str, Any] = {
         "calculator": reference.calculator or reference.engine,
         "version": found["version"],
@@ -82,33 +78,51 @@ def structure(frame: Frames, index: int = 0) -> dict[str, Any]:
 
 
 def _ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    answer: dict[str, Any] = ENGINES[reference.engine].ask(reference, job, slot, structure=structure(start), **request)
-    return answer
+    return engine_of(reference.engine).ask(reference, job, slot, structure=structure(start), **request)
 
 
-def label(reference: Reference, frame: Frames, slot: Slot) -> Label:
+def label(reference: Reference, frame: Frames, slot: Slot, *, keep: Mapping[str, Any] | None = None) -> FrameLabel:
     """Label one frame.
+
+    Parameters
+    ----------
+    reference, frame, slot
+        What labels, what is labelled, and where.
+    keep
+        Where the label is kept if this process is killed meanwhile (see :meth:`activelearn.store.begun.Begun.request`).
+        Not under a launcher: that has a process group of its own, and what it starts would survive a kill of all.
 
     Raises
     ------
     EngineError
-        Infrastructure failed. A physical failure is a Label with ``refused`` set.
+        Infrastructure failed. A physical failure is a FrameLabel with ``refused`` set.
     """
-    return _to_label(_ask(reference, "label", slot, frame), frame.n_atoms)
+    kept = {} if keep is None or slot.launcher else {"keep": dict(keep)}
+    return to_label(_ask(reference, "label", slot, frame, **kept), frame.n_atoms)
 
 
-def _to_label(answer: Mapping[str, Any], n_atoms: int) -> Label:
+def to_label(answer: Mapping[str, Any], n_atoms: int) -> FrameLabel:
+    """Return what the answer to a label says.
+
+    Raises
+    ------
+    EngineError
+        It is no such answer, or one for another number of atoms.
+    """
     refused = answer.get("refused")
     nothing = {"energy": np.nan, "forces": np.full((n_atoms, 3), np.nan), "virial": np.full((3, 3), np.nan)}
     found: Mapping[str, Any] = nothing if refused else answer
-    return Label(
-        energy=float(found["energy"]),
-        forces=np.array(found["forces"]),
-        virial=np.array(found["virial"]),
-        refused=refused,
-        started=float(answer["started"]),
-        finished=float(answer["finished"]),
-    )
+    try:
+        return FrameLabel(
+            energy=float(found["energy"]),
+            forces=np.array(found["forces"], dtype=np.float64).reshape(n_atoms, 3),
+            virial=np.array(found["virial"], dtype=np.float64).reshape(3, 3),
+            refused=refused,
+            started=float(answer["started"]),
+            finished=float(answer["finished"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(f"not the label of {n_atoms} atoms ({type(error).__name__}: {error})") from error
 
 
 def molecular_dynamics(

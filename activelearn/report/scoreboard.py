@@ -8,6 +8,7 @@ that the experiment is known for; where none is, the table says "no cited value"
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -76,11 +77,8 @@ class Cell:
     @property
     def errors(self) -> tuple[float, ...]:
         """|value - experiment| of each result that has a cited value (a bound is none)."""
-        return tuple(
-            abs(r.value - r.reference_value)
-            for r in self.results
-            if r.reference_value is not None and r.reference_bound is None
-        )
+        cited = [r for r in self.results if r.reference_bound is None]
+        return tuple(abs(r.value - r.reference_value) for r in cited if r.reference_value is not None)
 
     @property
     def mae(self) -> float | None:
@@ -90,7 +88,8 @@ class Cell:
     @property
     def bounds(self) -> tuple[str, ...]:
         """Whether each cited bound is kept: ``above 60: kept``, ``below 30: missed by 4.1``."""
-        return tuple(_bound(r) for r in self.results if r.reference_bound is not None)
+        bounded = [r for r in self.results if r.reference_bound is not None]
+        return tuple(_bound(r, r.reference_value) for r in bounded if r.reference_value is not None)
 
     @property
     def stamp(self) -> str | None:
@@ -106,14 +105,11 @@ class Cell:
     @property
     def value(self) -> str:
         """The value with its uncertainty, or the range and what it is over."""
-        if not self.results:
-            return ""
         if len(self.results) == 1:
             (one,) = self.results
             error = f" ± {one.uncertainty:.2g}" if one.uncertainty is not None else ""
             return f"{number(one.value)}{error}"
-        low, high = min(self.results, key=_value), max(self.results, key=_value)
-        return f"{number(low.value)} … {number(high.value)}"
+        return " … ".join(map(number, self.range or ()))
 
     @property
     def text(self) -> str:
@@ -127,15 +123,10 @@ class Cell:
         return "; ".join([*said, self.value])
 
 
-def _value(result: Result) -> float:
-    return result.value
-
-
-def _bound(result: Result) -> str:
-    assert result.reference_value is not None  # a bound is of a value
-    missed_by = (result.reference_value - result.value) * (1 if result.reference_bound == "above" else -1)
+def _bound(result: Result, cited: float) -> str:
+    missed_by = (cited - result.value) * (1 if result.reference_bound == "above" else -1)
     said = "kept" if missed_by <= 0.0 else f"missed by {number(missed_by)}"
-    return f"{result.reference_bound} {number(result.reference_value)}: {said}"
+    return f"{result.reference_bound} {number(cited)}: {said}"
 
 
 def number(value: float) -> str:
@@ -156,24 +147,19 @@ def rows_of(results: Sequence[Result]) -> list[Row]:
         condition = ", ".join(
             _SAID.get(key, f"{key} {{}}").format(result.condition[key])
             for key in sorted(result.condition, key=_order)
-            if key in varying[result.name] and key in result.condition
+            if (result.name, key) in varying
         )
         groups.setdefault((result.name, result.unit, condition), []).append(result)
     return [Row(*key, tuple(group)) for key, group in groups.items()]
 
 
-def _varying(results: Sequence[Result]) -> dict[str, set[str]]:
-    """Return by name of a result which conditions set its rows apart; pairs of elements always do."""
-    seen: dict[str, dict[str, set[Any]]] = {}
+def _varying(results: Sequence[Result]) -> set[tuple[str, str]]:
+    """Return names of results, and which conditions set their rows apart; pairs of elements always do."""
+    seen: dict[tuple[str, str], set[Any]] = {}
     keys = {key for result in results for key in result.condition} - {"potential", *_AXES}
-    for result in results:
-        of_name = seen.setdefault(result.name, {key: set() for key in keys})
-        for key in keys:
-            of_name[key].add(result.condition.get(key))
-    return {
-        name: {key for key, values in of_name.items() if len(values) > 1 or (key == "pair" and values != {None})}
-        for name, of_name in seen.items()
-    }
+    for result, key in itertools.product(results, keys):
+        seen.setdefault((result.name, key), set()).add(result.condition.get(key))
+    return {one for one, values in seen.items() if len(values) > 1 or (one[1] == "pair" and values != {None})}
 
 
 def _order(key: str) -> tuple[int, str]:
@@ -214,31 +200,24 @@ def write_tables(board: Scoreboard, folder: Path) -> list[Path]:
 
 def _scores(board: Scoreboard, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return one mapping per potential and property that it has."""
-    scores = []
-    for row in rows:
-        for potential in board.potentials:
-            cell = row.of(potential)
-            if cell.range is None:
-                continue
-            bounds = "; ".join(cell.bounds)
-            cited = bounds or NO_CITED_VALUE
-            scores.append(
-                {
-                    "potential": potential,
-                    "property": row.name,
-                    "condition": row.condition,
-                    "unit": row.unit,
-                    "MAE": cell.mae if cell.mae is not None else cited,
-                    "n_cited": len(cell.errors),
-                    "bounds": bounds,
-                    "smallest": cell.range[0],
-                    "largest": cell.range[1],
-                    "n": len(cell.results),
-                    "sources": "; ".join(row.sources),
-                    "stamp": cell.stamp or "",
-                }
-            )
-    return scores
+    return [
+        {
+            "potential": potential,
+            "property": row.name,
+            "condition": row.condition,
+            "unit": row.unit,
+            "MAE": cell.mae if cell.mae is not None else "; ".join(cell.bounds) or NO_CITED_VALUE,
+            "n_cited": len(cell.errors),
+            "bounds": "; ".join(cell.bounds),
+            "smallest": cell.range[0],
+            "largest": cell.range[1],
+            "n": len(cell.results),
+            "sources": "; ".join(row.sources),
+            "stamp": cell.stamp or "",
+        }
+        for row, potential in itertools.product(rows, board.potentials)
+        if (cell := row.of(potential)).range is not None
+    ]
 
 
 def _numbers(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -256,7 +235,7 @@ def _numbers(results: Sequence[Result]) -> list[dict[str, Any]]:
             "reference value": result.reference_value,
             "reference uncertainty": result.reference_uncertainty,
             "reference bound": result.reference_bound,
-            "reference source": result.reference_source if result.reference_source else NO_CITED_VALUE,
+            "reference source": result.reference_source or NO_CITED_VALUE,
             "stamp": result.stamp,
             "note": result.note,
         }
@@ -292,11 +271,9 @@ def markdown(board: Scoreboard, rows: Sequence[Row]) -> str:
     plain = [row for row in others if row not in pairs]
     sources = list(dict.fromkeys(source for row in cited for source in row.sources))
     stamps = by_potential(board.results)
-    parts = [
-        f"# Scoreboard: {board.study}",
-        *([f"Series: {board.series}"] if board.series else []),
-        _head(board, stamps),
-    ]
+    parts = [f"# Scoreboard: {board.study}"]
+    parts += [f"Series: {board.series}"] if board.series else []
+    parts.append(_head(board, stamps))
     parts += _section("Beside experiment", cited, board, sources)
     parts += _section("Properties with no cited value", plain, board, sources)
     parts += _section("Pairs of elements, no cited value", pairs, board, sources)
@@ -311,13 +288,9 @@ def markdown(board: Scoreboard, rows: Sequence[Row]) -> str:
 
 
 def _head(board: Scoreboard, stamps: dict[str, str]) -> str:
-    return _table(
-        ["potential", "physics", "version", "path of its glasses"],
-        [
-            [name, board.physics.get(name, "-"), board.versions.get(name, "-"), stamps.get(name, "-")]
-            for name in board.potentials
-        ],
-    )
+    of_each = (board.physics, board.versions, stamps)
+    lines = [[name, *(one.get(name, "-") for one in of_each)] for name in board.potentials]
+    return _table(["potential", "physics", "version", "path of its glasses"], lines)
 
 
 def _section(title: str, rows: Sequence[Row], board: Scoreboard, sources: Sequence[str]) -> list[str]:
@@ -333,17 +306,13 @@ def _section(title: str, rows: Sequence[Row], board: Scoreboard, sources: Sequen
 
 
 def _legend(results: Iterable[Result], stamps: dict[str, str]) -> str:
-    lines = [
-        (
-            "MAE: mean absolute error over the compositions (or crystals) with a cited experiment, n of them; then the "
-            "value ± standard error over replicas, or smallest … largest over all compositions. `results.csv` has all "
-            "numbers."
-        )
-    ]
-    for potential, stamp in stamps.items():
-        if is_untrusted(stamp):
-            lines.append(f"† {stamp} ({potential}{_where(potential, results)}).")
-    return "\n\n".join(lines)
+    columns = (
+        "MAE: mean absolute error over the compositions (or crystals) with a cited experiment, n of them; then the "
+        "value ± standard error over replicas, or smallest … largest over all compositions. `results.csv` has all "
+        "numbers."
+    )
+    untrusted = [potential for potential, stamp in stamps.items() if is_untrusted(stamp)]
+    return "\n\n".join([columns, *(f"† {stamps[name]} ({name}{_where(name, results)})." for name in untrusted)])
 
 
 def _quoted(quoted: Sequence[Quoted]) -> str:

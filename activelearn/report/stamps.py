@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from activelearn.records import Curve, Result
-
-UNTRUSTED = "UNTRUSTED"
+from activelearn.records import UNTRUSTED, Curve, Result
 
 
 def is_untrusted(stamp: str | None) -> bool:
@@ -21,8 +19,8 @@ def worst(stamps: Iterable[str | None]) -> str | None:
 
 
 def _weight(stamp: str) -> tuple[bool, bool, float]:
-    share = re.search(r"([0-9.]+) %", stamp)
-    return is_untrusted(stamp), share is not None, float(share.group(1)) if share else 0.0
+    shares = [float(share) for share in re.findall(r"([0-9.]+) %", stamp)]
+    return is_untrusted(stamp), bool(shares), max(shares, default=0.0)
 
 
 def by_potential(shown: Iterable[Result | Curve]) -> dict[str, str]:

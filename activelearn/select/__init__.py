@@ -5,37 +5,19 @@ Everything but the station and the calibration is numpy on plain arrays; any sta
 
 from __future__ import annotations
 
-from activelearn.select.anchors import anchors, array_name
-from activelearn.select.calibration import Summary, fit, force_error, pairs, summary, window_of
-from activelearn.select.keeping import mined, worth_keeping
-from activelearn.select.picking import Pool, pick
-from activelearn.select.station import STATION, gather, plan, run
-from activelearn.select.verdict import is_quiet, wants_rescue
-from activelearn.select.window import Kind, KindArray, classify, classify_walk, count, force_deviation
-
-__all__ = [
-    "STATION",
-    "Kind",
-    "KindArray",
-    "Pool",
-    "Summary",
-    "anchors",
-    "array_name",
-    "classify",
-    "classify_walk",
-    "count",
-    "fit",
-    "force_deviation",
-    "force_error",
-    "gather",
-    "is_quiet",
-    "mined",
-    "pairs",
-    "pick",
-    "plan",
-    "run",
-    "summary",
-    "wants_rescue",
-    "window_of",
-    "worth_keeping",
-]
+from activelearn.select import reach as reach
+from activelearn.select.accuracy import accuracy_after as accuracy_after
+from activelearn.select.accuracy import accuracy_of as accuracy_of
+from activelearn.select.calibration import last_window as last_window
+from activelearn.select.calibration import pairs as pairs
+from activelearn.select.calibration import summary as summary
+from activelearn.select.calibration import window_of as window_of
+from activelearn.select.keeping import mined as mined
+from activelearn.select.keeping import worth_keeping as worth_keeping
+from activelearn.select.pooling import cell_of as cell_of
+from activelearn.select.station import STATION as STATION
+from activelearn.select.verdict import held_back as held_back
+from activelearn.select.verdict import over as over
+from activelearn.select.verdict import p99 as p99
+from activelearn.select.window import FrameClass as FrameClass
+from activelearn.select.window import classify_walk as classify_walk

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from activelearn.config import Campaign, Select
 from activelearn.frames import FloatArray
-from activelearn.records import Labelling
+from activelearn.records import Labelling, Selection
 from activelearn.store import Store
 
 #: (force deviation, true largest force error), both in eV/Å.
@@ -47,7 +47,15 @@ def force_error(model_forces: NDArray[Any], reference_forces: NDArray[Any]) -> F
 
 
 def pairs(deviation: FloatArray, model_forces: NDArray[Any], reference_forces: NDArray[Any]) -> tuple[Pair, ...]:
-    """Return (deviation, :func:`force_error`) of each frame, eV/Å to four digits, for the record."""
+    """Return (deviation, :func:`force_error`) of each frame, eV/Å to four digits, for the record.
+
+    Parameters
+    ----------
+    deviation
+        (n_frames,) force deviation, eV/Å.
+    model_forces, reference_forces
+        (n_frames, n_atoms, 3) eV/Å, as :func:`force_error` takes them.
+    """
     error = force_error(model_forces, reference_forces)
     return tuple((round(float(d), 4), round(float(e), 4)) for d, e in zip(deviation, error, strict=True))
 
@@ -80,10 +88,13 @@ def last_pairs(store: Store, iteration: int) -> list[Pair]:
 
 
 def window_of(campaign: Campaign, store: Store, iteration: int) -> tuple[float, float]:
-    """Return f_lo and f_hi (eV/Å) of an iteration: a pure function of the campaign and of earlier sealed results.
+    """Return f_lo and f_hi (eV/Å) of an iteration: as its selection was sealed with.
 
-    The calibrated window is the fixed one until there are pairs enough.
+    Before that (for its walks) a pure function of the campaign and of earlier sealed results; the calibrated window is
+    the fixed one until there are pairs enough.
     """
+    if (sealed := store.find_result("select", iteration, Selection)) is not None:
+        return sealed.f_lo, sealed.f_hi
     settings = campaign.select
     fixed = settings.f_lo, settings.f_hi
     if settings.window == "fixed":
@@ -91,7 +102,18 @@ def window_of(campaign: Campaign, store: Store, iteration: int) -> tuple[float, 
     return fit(last_pairs(store, iteration), settings) or fixed
 
 
-class Summary(NamedTuple):
+def last_window(campaign: Campaign, store: Store) -> tuple[float, float]:
+    """Return f_lo and f_hi (eV/Å) that the last pass was judged by: what the models that follow it are known by.
+
+    Those of the campaign if there was no pass.
+    """
+    for iteration in reversed(store.opened_iterations()):
+        if (found := store.find_result("select", iteration, Selection)) is not None:
+            return found.f_lo, found.f_hi
+    return campaign.select.f_lo, campaign.select.f_hi
+
+
+class CalibrationSummary(NamedTuple):
     """How well the deviation tells the error, on the frames labelled last; eV/Å."""
 
     n_pairs: int
@@ -108,7 +130,7 @@ class Summary(NamedTuple):
     false_rejects: int
 
 
-def summary(store: Store) -> Summary | None:
+def summary(store: Store) -> CalibrationSummary | None:
     """Return the state of the calibration for the iteration that comes next, or None while there is nothing."""
     opened = store.opened_iterations()
     sealed = [k for k in opened if k > 0 and store.is_sealed("label", k)]
@@ -116,14 +138,14 @@ def summary(store: Store) -> Summary | None:
         return None
     campaign = store.latest_campaign()
     found = np.array(last_pairs(store, sealed[-1] + 1)).reshape(-1, 2)
-    if len(found) == 0:
+    if not (found[:, 0] > 0.0).any():  # members that agree to the last digit have no ratio
         return None
     f_lo, f_hi = window_of(campaign, store, sealed[-1] + 1)
     deviation, error = found.T
     is_wrong = error > campaign.select.max_error
     is_accurate, is_candidate = deviation < f_lo, (deviation >= f_lo) & (deviation < f_hi)
     low, median, high = np.quantile(error[deviation > 0.0] / deviation[deviation > 0.0], (0.05, 0.5, 0.95)).tolist()
-    return Summary(
+    return CalibrationSummary(
         n_pairs=len(found),
         f_lo=f_lo,
         f_hi=f_hi,

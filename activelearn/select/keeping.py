@@ -7,30 +7,30 @@ from numpy.typing import NDArray
 
 from activelearn.config import Select
 from activelearn.frames import FloatArray
-from activelearn.select.window import Kind, KindArray
+from activelearn.select.window import FrameClass, FrameClasses
 
 Indices = NDArray[np.intp]
 
 
-def mined(kind: KindArray, settings: Select) -> Indices:
+def mined(classes: FrameClasses, settings: Select) -> Indices:
     """Return the last candidates before a failed walk failed: the way to the hole of the potential, still sane.
 
     Parameters
     ----------
-    kind
+    classes
         (n_planned,) of every planned frame of the walk: where a walk broke, the frames it never reached say so.
     settings
         Holds how many (``rescue.mined_per_walk``).
     """
-    if not (kind == Kind.FAILED).any():
+    if not (classes == FrameClass.FAILED).any():
         return np.empty(0, dtype=np.intp)
-    first_bad = int(np.argmax(kind >= Kind.FAILED))
+    first_bad = int(np.argmax(classes >= FrameClass.FAILED))
     most = min(settings.rescue.mined_per_walk, _most_candidates(settings))
-    sane = np.flatnonzero(kind[:first_bad] == Kind.CANDIDATE)
+    sane = np.flatnonzero(classes[:first_bad] == FrameClass.CANDIDATE)
     return sane[len(sane) - min(most, len(sane)) :]
 
 
-def worth_keeping(kind: KindArray, max_devi_f: FloatArray, settings: Select, rng: np.random.Generator) -> Indices:
+def worth_keeping(classes: FrameClasses, max_devi_f: FloatArray, settings: Select, rng: np.random.Generator) -> Indices:
     """Return the frames of a walk that selection may want, in step order.
 
     Candidates: at most as many as one iteration may label, those of :func:`mined` first, the others at random. The
@@ -39,7 +39,7 @@ def worth_keeping(kind: KindArray, max_devi_f: FloatArray, settings: Select, rng
 
     Parameters
     ----------
-    kind
+    classes
         (n_planned,) of every planned frame.
     max_devi_f
         (n_reached,) of the frames reached, eV/Å.
@@ -48,15 +48,15 @@ def worth_keeping(kind: KindArray, max_devi_f: FloatArray, settings: Select, rng
     rng
         Random numbers.
     """
-    certain = mined(kind, settings)
-    candidates = np.setdiff1d(np.flatnonzero(kind == Kind.CANDIDATE), certain)
+    certain = mined(classes, settings)
+    candidates = np.setdiff1d(np.flatnonzero(classes == FrameClass.CANDIDATE), certain)
     room = _most_candidates(settings) - len(certain)
     if len(candidates) > room:
         candidates = rng.choice(candidates, room, replace=False)
     beyond = np.flatnonzero(~(max_devi_f < settings.rescue.max_devi_f))
-    way_in = kind[: beyond[0] if len(beyond) else len(max_devi_f)]
-    failed = np.flatnonzero(way_in == Kind.FAILED)[: settings.rescue.frames_per_walk]
-    accurate = np.flatnonzero(kind == Kind.ACCURATE)
+    way_in = classes[: beyond[0] if len(beyond) else len(max_devi_f)]
+    failed = np.flatnonzero(way_in == FrameClass.FAILED)[: settings.rescue.frames_per_walk]
+    accurate = np.flatnonzero(classes == FrameClass.ACCURATE)
     if len(accurate) > settings.audit_frames:
         accurate = rng.choice(accurate, settings.audit_frames, replace=False)
     return np.unique(np.concatenate([certain, candidates, failed, accurate]))

@@ -151,8 +151,9 @@ def _farthest(picks: _Picks) -> None:
 
 
 def nearest2(pool: NDArray[np.float32], anchors: NDArray[np.float32]) -> FloatArray:
-    """Return (n_frames,) the squared distance of each row of `pool` to its nearest anchor.
+    """Return (n_frames,) the squared distance of each row of `pool` to its nearest anchor, dimensionless.
 
+    Both are descriptors, (n_frames, n) and (n_anchors, n) (:mod:`activelearn.descriptor`).
     As |x|^2 + min_a (|a|^2 - 2 a.x), one matrix product per block of anchors, in single precision: about the mean of
     the pool, where the cancellation costs some 1e-6 of a squared distance that matters from 1e-3 on.
     """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,24 +15,16 @@ from numpy.typing import NDArray
 from activelearn.frames import FloatArray
 from activelearn.records import Counts
 
-KindArray = NDArray[np.int8]
+FrameClasses = NDArray[np.int8]
 
 
-class Kind(IntEnum):
+class FrameClass(IntEnum):
     """What a frame is to the trust window."""
 
     ACCURATE = 0
     CANDIDATE = 1
     FAILED = 2
     OUT_OF_REGION = 3
-
-
-_NAMES: Final = {
-    Kind.ACCURATE: "accurate",
-    Kind.CANDIDATE: "candidate",
-    Kind.FAILED: "failed",
-    Kind.OUT_OF_REGION: "out_of_region",
-}
 
 
 def force_deviation(forces: FloatArray) -> FloatArray:
@@ -50,7 +41,7 @@ def force_deviation(forces: FloatArray) -> FloatArray:
     return deviation
 
 
-def classify(max_devi_f: FloatArray, f_lo: float, f_hi: float) -> KindArray:
+def classify(max_devi_f: FloatArray, f_lo: float, f_hi: float) -> FrameClasses:
     """Return the class of each frame: accurate < f_lo <= candidate < f_hi <= failed; not finite is failed.
 
     Parameters
@@ -60,10 +51,10 @@ def classify(max_devi_f: FloatArray, f_lo: float, f_hi: float) -> KindArray:
     f_lo, f_hi
         The trust window, eV/Å.
     """
-    kind = np.full(len(max_devi_f), Kind.FAILED, dtype=np.int8)
-    kind[max_devi_f < f_hi] = Kind.CANDIDATE
-    kind[max_devi_f < f_lo] = Kind.ACCURATE
-    return kind
+    classes = np.full(len(max_devi_f), FrameClass.FAILED, dtype=np.int8)
+    classes[max_devi_f < f_hi] = FrameClass.CANDIDATE
+    classes[max_devi_f < f_lo] = FrameClass.ACCURATE
+    return classes
 
 
 def classify_walk(
@@ -73,7 +64,7 @@ def classify_walk(
     window: tuple[float, float],
     outside_from: int | None,
     is_broken: bool = False,
-) -> KindArray:
+) -> FrameClasses:
     """Return the class of every *planned* frame of a walk.
 
     Frames that a walk never reached because it broke (lost atoms, NaN) are failed, as are all after the first that is
@@ -92,17 +83,39 @@ def classify_walk(
     is_broken
         Whether the walk ended by itself (lost atoms, NaN): then frames never reached are failed even past a guard.
     """
-    kind = np.full(n_planned, Kind.FAILED, dtype=np.int8)
+    classes = np.full(n_planned, FrameClass.FAILED, dtype=np.int8)
     bad = np.flatnonzero(~np.isfinite(max_devi_f))
     n_good = min(len(max_devi_f) if len(bad) == 0 else int(bad[0]), n_planned)
-    kind[:n_good] = classify(max_devi_f[:n_good], *window)
+    classes[:n_good] = classify(max_devi_f[:n_good], *window)
     if outside_from is not None:
-        kind[outside_from : len(max_devi_f) if is_broken else n_planned] = Kind.OUT_OF_REGION
-    return kind
+        classes[outside_from : len(max_devi_f) if is_broken else n_planned] = FrameClass.OUT_OF_REGION
+    return classes
 
 
-def count(kinds: Sequence[KindArray]) -> Counts:
+def reclassified(classes: FrameClasses, max_devi_f: FloatArray, window: tuple[float, float]) -> FrameClasses:
+    """Return the classes of a walk by another window; what is out of the region and what was never reached stays so.
+
+    Parameters
+    ----------
+    classes
+        (n_planned,) from :func:`classify_walk`.
+    max_devi_f
+        (n_whole,) of the frames reached, eV/Å.
+    window
+        f_lo, f_hi in eV/Å.
+    """
+    outside = np.flatnonzero(classes == FrameClass.OUT_OF_REGION)
+    return classify_walk(
+        max_devi_f,
+        n_planned=len(classes),
+        window=window,
+        outside_from=int(outside[0]) if len(outside) else None,
+        is_broken=bool(classes[-1] == FrameClass.FAILED),
+    )
+
+
+def count(kinds: Sequence[FrameClasses]) -> Counts:
     """Return the counts of some walks."""
     joined = np.concatenate([*kinds, np.empty(0, dtype=np.int8)])
-    totals = {name: int((joined == kind).sum()) for kind, name in _NAMES.items()}
+    totals = {one.name.lower(): int((joined == one).sum()) for one in FrameClass}
     return Counts(walked=len(joined), walks=len(kinds), **totals)

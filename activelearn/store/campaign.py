@@ -2,7 +2,9 @@
 
 ::
 
+    format.json                  see :mod:`activelearn.store.version`
     campaign/000.yaml ...        resolved campaigns; a later one was accepted with --accept-changes
+    campaign/uuid, place.json    see :mod:`activelearn.store.identity`
     machine.yaml                 the machine profile of the last run (not hashed)
     iter-000/campaign.yaml       the campaign this iteration is sealed to
     iter-000/reference.json      fingerprint of what labels
@@ -13,6 +15,7 @@
     submitted.json stopped.json  of a campaign on a LaunchPad (see :mod:`activelearn.store.submission`)
     consent*.json refused/       what the user allowed to be given up, and what was
     checkpoints/                 of trainings at work, with machine.checkpoints
+    begun/                       labels that outlive a driver that was killed alone (see :mod:`activelearn.store.begun`)
     launches/                    where workers of a LaunchPad stand; empty
     study-<iteration>/           glasses and benchmarks of the final models (see :mod:`activelearn.store.study`)
 """
@@ -20,22 +23,22 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from activelearn.config import Campaign, Machine, parse_campaign
-from activelearn.errors import ConfigError, StoreError
-from activelearn.frames import Frames, dataset_sha256
-from activelearn.records import Iteration, Plan, Task
-from activelearn.store.files import RESTORE, file_sha256, pack_files, publish, publish_yaml, read_json, read_yaml
-from activelearn.store.folder import Folder
+from activelearn.errors import StoreError
+from activelearn.frames import Frames
+from activelearn.records import Iteration, Labelling, Task
+from activelearn.store import begun
+from activelearn.store.files import RESTORE, archive_files, file_sha256, publish, publish_yaml, read_json, read_yaml
+from activelearn.store.folder import Folder, Published
+from activelearn.store.identity import Identity
 from activelearn.store.ledger import Ledger, LedgerWriter
-
-#: Product names of label tasks carry the content address; the ledger is asked instead of the folder.
-LABEL: Final = "label"
+from activelearn.store.study import ONCE, StudyStore
+from activelearn.store.version import migrate
 
 
 class Store(Folder):
@@ -47,52 +50,70 @@ class Store(Folder):
         Its path; made absolute, for FireWorks changes the working directory.
     """
 
+    names = ("dataset", "models", "checkpoints", "refused", "launches", "consent*.json", "iter-*", "study-*")
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._ledger: Ledger | None = None
         self._writer: LedgerWriter | None = None
         self._campaigns: dict[int, Campaign] = {}
         self._records: dict[int, Iteration] = {}
-        self._n_frames: dict[int, int] = {}
+        self._fingerprints: dict[int, dict[str, Any]] = {}
         self._whole_models: set[str] = set()
-        self._opening = threading.Lock()  # slots are threads: one ledger and one segment for all of them
+        self._opening = threading.Lock()  # slots are threads: one ledger and one journal for all of them
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
     @classmethod
     def create(cls, folder: Path, campaign: Campaign) -> Store:
-        """Start a campaign in `folder` (or open it if the same campaign is there)."""
-        store = cls(folder)
-        if not store.campaign_files():  # the uuid first: where there is a campaign there is a uuid, whenever we die
-            publish(store.folder / "campaign" / "uuid", uuid.uuid4().hex.encode())
-            publish_yaml(store.folder / "campaign" / "000.yaml", campaign.to_yaml())
-        return store
-
-    @classmethod
-    def open(cls, folder: Path) -> Store:
-        """Open an existing campaign folder.
+        """Start a campaign in `folder` (or open it if the same campaign is there).
 
         Raises
         ------
         ConfigError
-            There is no campaign in `folder`.
+            Something else has files there that the campaign would write over.
         """
         store = cls(folder)
-        if not store.campaign_files():
-            raise ConfigError(
-                f"{folder}: no campaign here - wanted a campaign folder - start one with: activelearn run CAMPAIGN "
-                f"--folder {folder}"
-            )
+        store.begin_with(store.folder / "campaign" / "000.yaml", campaign.to_yaml())
         return store
 
+    missing = "no campaign here - wanted a campaign folder - start one with: activelearn run CAMPAIGN --folder {folder}"
+
     @property
-    def uuid(self) -> str:
-        """Identity of the campaign, the same wherever the folder is moved."""
-        return (self.folder / "campaign" / "uuid").read_text()
+    def identity(self) -> Identity:
+        """Who the campaign is."""
+        return Identity(self.folder, "campaign")
+
+    @property
+    def title(self) -> str:
+        """The name of the campaign."""
+        return self.latest_campaign().name
+
+    def studies(self, iteration: int | None = None) -> list[StudyStore]:
+        """Return the studies that follow the models of an iteration (None: of any), in order."""
+        of = "*" if iteration is None else f"{iteration:03d}*"
+        return [StudyStore(path.parent) for path in sorted(self.folder.glob(f"study-{of}/study.yaml"))]
+
+    def at_work(self) -> list[tuple[Folder, int]]:
+        """Return where stations are at work: the last iteration, and the studies of its models."""
+        opened = self.opened_iterations()
+        return [(self, opened[-1]), *((place, ONCE) for place in self.studies(opened[-1]))] if opened else []
+
+    def settle(self) -> None:
+        """Make the folder, its labels and its studies ones that may be written to: see :meth:`Folder.settle`."""
+        super().settle()
+        if (self.folder / "labels").is_dir():
+            migrate(self.folder / "labels")
+        for place in self.studies():
+            place.settle()
+
+    def is_begun(self) -> bool:
+        """Return whether there is a campaign in the folder."""
+        return bool(self.campaign_files())
 
     def campaign_files(self) -> list[Path]:
         """Return the resolved campaigns, oldest first."""
-        return sorted((self.folder / "campaign").glob("*.yaml"))
+        return sorted((self.folder / "campaign").glob("[0-9][0-9][0-9].yaml"))
 
     def latest_campaign(self) -> Campaign:
         """Return the campaign that the next iteration will be sealed to."""
@@ -144,8 +165,11 @@ class Store(Folder):
 
     def fingerprint(self, iteration: int) -> dict[str, Any]:
         """Return the identity of the reference that labels in an iteration; its ``sha256`` goes into every key."""
-        found = read_json(self.iteration_folder(iteration) / "reference.json")
-        assert isinstance(found, dict)
+        if iteration in self._fingerprints:
+            return self._fingerprints[iteration]
+        found: dict[str, Any] = read_json(self.iteration_folder(iteration) / "reference.json")
+        if iteration in self.opened_iterations():  # sealed: read once
+            self._fingerprints[iteration] = found
         return found
 
     def iteration_file(self, iteration: int) -> Path:
@@ -161,24 +185,14 @@ class Store(Folder):
 
     # --- products -----------------------------------------------------------------------------------------------------
 
-    def is_published(self, station: str, iteration: int, task: Task, *, look_again: bool = False) -> bool:
-        """Return whether the task's product stands (for labels: in the ledger, or refused by the user's consent).
+    def _without_entry(self, tasks: Iterable[Task], by: Published) -> list[Task]:
+        """Return the tasks whose product is not in the ledger: a task's `key` is its content address there."""
+        if by == "file":
+            return list(tasks)
+        self.ledger.refresh()  # others may have published meanwhile
+        return [task for task in tasks if str(task.parameters["key"]) not in self.ledger]
 
-        With `look_again`, labels that others have published meanwhile are seen too.
-        """
-        if station == LABEL and look_again:
-            self.ledger.refresh()
-        if station == LABEL and str(task.parameters["key"]) in self.ledger:
-            return True
-        return super().is_published(station, iteration, task)
-
-    def pending(self, plan: Plan, tasks: Iterable[Task] | None = None) -> list[Task]:
-        """Return the tasks of a plan that are not published, in order; none once its result is sealed."""
-        if plan.station == LABEL:
-            self.ledger.refresh()
-        return super().pending(plan, tasks)
-
-    def pack_products(self, iteration: int) -> None:
+    def archive_products(self, iteration: int) -> None:
         """Pack the products of each station of a closed iteration into one file: the file budget of long campaigns.
 
         A kill in between leaves both, and the next run goes on from there.
@@ -189,7 +203,7 @@ class Store(Folder):
             folder = plan_file.parent
             products = sorted(folder.glob("*.npz"))
             if products and self.is_sealed(folder.name, iteration):
-                publish(folder / "products.zip", pack_files(products))
+                publish(folder / "products.zip", archive_files(products))
                 for path in products:
                     path.unlink()
 
@@ -219,8 +233,9 @@ class Store(Folder):
     def sweep(self, machine: Machine) -> None:
         """Remove what killed runs left behind, and pack what they had closed (call it only with the lease held)."""
         super().sweep(machine)
+        begun.sweep(self.folder, self.ledger)
         for iteration in self.opened_iterations():
-            self.pack_products(iteration)
+            self.archive_products(iteration)
 
     # --- data set -----------------------------------------------------------------------------------------------------
 
@@ -239,21 +254,12 @@ class Store(Folder):
 
     def n_training_frames(self, iteration: int) -> int:
         """Return how many training frames an iteration added."""
-        return self._count(iteration) - (self._count(iteration - 1) if iteration > 0 else 0)
-
-    def _count(self, iteration: int) -> int:
-        if iteration not in self._n_frames:
-            self._n_frames[iteration] = int(read_json(self.sealed(LABEL, iteration))["dataset_frames"])
-        return self._n_frames[iteration]
+        before = self.result("label", iteration - 1, Labelling).dataset_frames if iteration > 0 else 0
+        return self.result("label", iteration, Labelling).dataset_frames - before
 
     def dataset(self, up_to: int) -> list[Frames]:
         """Return all training frames of the iterations 0 ... `up_to`, in the order (iteration, walk, step)."""
         return [part for i in range(up_to + 1) for part in self.frames(self.dataset_file(i))]
-
-    def dataset_summary(self, up_to: int) -> tuple[int, str]:
-        """Return the number of training frames and the checksum of the data set."""
-        parts = self.dataset(up_to)
-        return sum(len(part) for part in parts), dataset_sha256(parts)
 
     # --- labels -------------------------------------------------------------------------------------------------------
 
@@ -268,20 +274,20 @@ class Store(Folder):
 
     @property
     def ledger_writer(self) -> LedgerWriter:
-        """The segment that this process appends to."""
+        """The journal that this process appends to."""
         with self._opening:
             if self._writer is None:
                 self._writer = LedgerWriter(self._ledger_folder(), self.uuid[:8])
             return self._writer
 
-    def end_segment(self) -> None:
-        """Close the segment that this process appends to; the next label opens a new one."""
+    def end_journal(self) -> None:
+        """Close the journal that this process appends to; the next label opens a new one."""
         if self._writer is not None:
             self._writer.close()
 
     def compact_labels(self) -> None:
-        """Merge this campaign's segments; only between stations, when nobody is writing."""
-        self.end_segment()
+        """Merge this campaign's journals; only between stations, when nobody is writing."""
+        self.end_journal()
         self.ledger.compact(self.uuid[:8])
 
     def _ledger_folder(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
@@ -42,10 +41,9 @@ class Consent:
             publish_json(self.folder / f"consent-{n}.json", record)
 
     @property
-    def limit(self) -> float:
-        """How many tasks may be refused; infinite by a consent without a number (of an older version)."""
-        given = [read_json(path).get("n") for path in self.folder.glob("consent*.json")]
-        return max((math.inf if n is None else float(n) for n in given), default=0.0)
+    def limit(self) -> int:
+        """How many tasks may be refused."""
+        return max((int(read_json(path)["n"]) for path in self.folder.glob("consent*.json")), default=0)
 
     @property
     def refused(self) -> list[str]:
@@ -56,10 +54,6 @@ class Consent:
     def n_refused(self) -> int:
         """How many places are taken."""
         return sum(1 for _ in (self.folder / "refused").glob("*.json"))
-
-    def may_refuse(self) -> bool:
-        """Return whether one more task may be refused."""
-        return self.n_refused < self.limit
 
     def note(self, task: str) -> bool:
         """Take a place for `task`, or find the one it has; only then publish its refusal.
@@ -85,5 +79,5 @@ class Consent:
             return "walks and labels may be given up with --refuse-infrastructure-failures N, at most N of the campaign"
         return (
             f"{self.n_refused} walks and labels have been given up, and --refuse-infrastructure-failures "
-            f"{self.limit:g} allows no more; a larger number would"
+            f"{self.limit} allows no more; a larger number would"
         )

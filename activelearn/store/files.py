@@ -38,6 +38,11 @@ RESTORE: Final = (
 )
 
 
+def gone(path: Path | io.BytesIO) -> StoreError:
+    """Return the error of a sealed file that is not there any more."""
+    return StoreError(f"{path}: gone - wanted this part of the campaign - {RESTORE}")
+
+
 def unique_suffix() -> str:
     """Return host-pid-uuid: no two writers share a temporary name."""
     return f"{HOST}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
@@ -54,6 +59,8 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.EDQUOT: "the disk quota is used up - free some space or ask for more",
             errno.EROFS: "the file system is read-only - mount it writable",
             errno.EACCES: "permission denied - make the folder writable",
+            errno.ENOTDIR: "a file stands where a folder is wanted - move it away, or choose another place",
+            errno.EEXIST: "a file stands where a folder is wanted - move it away, or choose another place",
         }
         if error.errno not in reasons:
             raise
@@ -141,8 +148,6 @@ def read_yaml(path: Path) -> str:
         It is damaged.
     """
     first, _, text = path.read_text(encoding="utf-8").partition("\n")
-    if first and not first.startswith("#"):  # of an early folder
-        return f"{first}\n{text}"
     if hashlib.sha256(text.encode()).hexdigest() != first.removeprefix(_CHECKSUM):
         raise StoreError(f"{path}: damaged (its checksum is another one) - wanted it as it was resolved - {RESTORE}")
     return text
@@ -161,7 +166,7 @@ def _archive(path: Path | io.BytesIO) -> Iterator[Any]:
         with opened as stream, np.load(stream, allow_pickle=False) as archive:  # numpy leaves a damaged file open
             yield archive
     except FileNotFoundError as error:
-        raise StoreError(f"{path}: gone - wanted this part of the campaign - {RESTORE}") from error
+        raise gone(path) from error
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
         raise StoreError(f"{path}: damaged product ({error}) - wanted it whole - {RESTORE}") from error
 
@@ -181,6 +186,13 @@ def read_npz(path: Path | io.BytesIO) -> tuple[dict[str, NDArray[Any]], dict[str
 
 def read_array(path: Path, name: str) -> NDArray[Any] | None:
     """Read one array of an archive of :func:`publish_npz` and leave the others where they are; None if it is not there.
+
+    Parameters
+    ----------
+    path
+        The archive.
+    name
+        Of the array, which comes as it was published: (n, ...) of any unit.
 
     Raises
     ------
@@ -214,7 +226,7 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def pack_files(paths: Sequence[Path]) -> bytes:
+def archive_files(paths: Sequence[Path]) -> bytes:
     """Return a zip archive of whole files (stored, without dates: the same files give the same bytes)."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -223,8 +235,8 @@ def pack_files(paths: Sequence[Path]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_file(archive: Path, name: str) -> io.BytesIO:
-    """Return one file of an archive of :func:`pack_files`.
+def read_archived(archive: Path, name: str) -> io.BytesIO:
+    """Return one file of an archive of :func:`archive_files`.
 
     Raises
     ------
@@ -240,9 +252,7 @@ def unpack_file(archive: Path, name: str) -> io.BytesIO:
 
 def file_sha256(path: Path) -> str:
     """Return the checksum of a file."""
+    if not hasattr(hashlib, "file_digest"):  # Python 3.10
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(path)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,42 +8,62 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import re
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from activelearn import trees
 from activelearn.config import Machine
-from activelearn.errors import StoreError
+from activelearn.errors import ConfigError, StoreError, typed
 from activelearn.frames import Frames, pack, unpack
-from activelearn.records import Plan, Record, Seconds, Task
+from activelearn.records import Iteration, Plan, Record, Seconds, Task
+from activelearn.store.begun import folders_at_work
 from activelearn.store.consent import Consent
 from activelearn.store.files import (
     HOST,
-    RESTORE,
     disk_errors,
+    gone,
     is_whole,
     publish_json,
     publish_npz,
+    publish_yaml,
+    read_archived,
     read_json,
     read_meta,
     read_npz,
     replace_json,
     unique_suffix,
-    unpack_file,
 )
+from activelearn.store.identity import Identity
 from activelearn.store.locks import Claim
 from activelearn.store.submission import Submissions
+from activelearn.store.version import format_of, migrate, stamp
 
+log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
-#: How the names of our temporary files end: host-pid-uuid (see :func:`~activelearn.store.files.unique_suffix`).
-_TEMPORARY: Final = re.compile(r"-\d+-[0-9a-f]{12}$")
+F = TypeVar("F", bound="Folder")
+#: Where the product of a task is published: a file of its station's folder, or an entry of the label ledger.
+Published = Literal["file", "ledger"]
+#: The names of our temporary files: .name.host-pid-uuid (see :func:`~activelearn.store.files.unique_suffix`).
+_TEMPORARY: Final = re.compile(r"\..+\..+-\d+-[0-9a-f]{12}")
+#: What every kind of folder has in it from its first run on, beside the names that are special to the kind.
+_NAMES: Final = (
+    "machine.yaml",
+    "lease.json",
+    "submitted.json",
+    "stopped.json",
+    "claims",
+    "begun",
+    "failures",
+    "sessions",
+)
 
 
 class Folder(ABC):
@@ -61,13 +81,51 @@ class Folder(ABC):
         self._results: dict[Path, Record] = {}
         self.submissions = Submissions(self.folder)
         self.consent = Consent(self.folder)
+        format_of(self.folder)  # nothing is read of a folder that a newer version wrote
+
+    #: What is said where none of this kind is.
+    missing: ClassVar[str]
+    #: Further names under which this kind of folder writes or removes (patterns); scratch knows its own by marks.
+    names: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def open(cls: type[F], folder: Path) -> F:
+        """Open an existing folder of this kind.
+
+        Raises
+        ------
+        ConfigError
+            There is none.
+        """
+        found = cls(folder)
+        if not found.is_begun():
+            raise ConfigError(f"{folder}: {cls.missing.format(folder=typed(folder))}")
+        return found
 
     # --- what a kind of folder says of itself ---------------------------------------------------------------------
 
     @property
     @abstractmethod
+    def identity(self) -> Identity:
+        """Who the folder is."""
+
+    @property
     def uuid(self) -> str:
-        """Identity, the same wherever the folder is moved."""
+        """Identity, the same wherever the folder is moved; a copy of the folder takes another one."""
+        return self.identity.read()
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """The name of the campaign or of the study."""
+
+    @abstractmethod
+    def at_work(self) -> list[tuple[Folder, int]]:
+        """Return where stations are at work: (folder, iteration) of what was opened last, its studies included."""
+
+    def iterations(self) -> list[Iteration]:
+        """Return the records of all closed iterations, in order; a study has none."""
+        return []
 
     @abstractmethod
     def settings(self, iteration: int) -> Any:  # noqa: ANN401 - a Campaign or a Study: what its stations are given
@@ -82,31 +140,87 @@ class Folder(ABC):
         name = f"{self.settings(iteration).random_seed}/{iteration}/{station}/{task}"
         return np.random.default_rng(np.frombuffer(hashlib.sha256(name.encode()).digest(), dtype=np.uint32).tolist())
 
-    def end_segment(self) -> None:  # noqa: B027 - most folders append to nothing
+    @abstractmethod
+    def is_begun(self) -> bool:
+        """Return whether there is a campaign, or a study, in the folder."""
+
+    def begin_with(self, file: Path, text: str) -> None:
+        """Begin with a resolved YAML document, unless there is one; the uuid first, so it is there whenever we die.
+
+        Raises
+        ------
+        ConfigError
+            The folder is somebody else's.
+        """
+        self.want_free_names()
+        if not self.is_begun():
+            stamp(self.folder)
+            self.identity.begin()
+            publish_yaml(file, text)
+
+    def want_free_names(self) -> None:
+        """Refuse to begin where something else has our names: it would be written over, or swept away.
+
+        Raises
+        ------
+        ConfigError
+            The folder is somebody else's.
+        """
+        taken = sorted({path.name for name in (*_NAMES, *self.names) for path in self.folder.glob(name)})
+        if taken and not self.is_begun():  # in this order: what another process has just begun is ours
+            raise ConfigError(
+                f"{self.folder}: has {', '.join(taken)} in it, which we have not made - wanted a folder without, "
+                "for files of these names are written and removed - choose another --folder, or move them away"
+            )
+
+    def end_journal(self) -> None:  # noqa: B027 - most folders append to nothing
         """Close what this process appends to, if it appends to anything."""
+
+    def settle(self) -> None:
+        """Make the folder one that may be written to: of the present format, and no copy (first, with the lease held).
+
+        Raises
+        ------
+        StoreError
+            The identity is damaged.
+        """
+        migrate(self.folder)
+        why = self.identity.settle(is_known_elsewhere=self.submissions.current() is not None)
+        if why is not None:
+            self.submissions.withdraw()  # what was submitted is the folder that this one was copied from
+            log.warning("%s: has an identity of its own from now on, for %s", self.folder, why)
 
     # --- plans --------------------------------------------------------------------------------------------------------
 
-    def plan(self, station: str, iteration: int) -> Plan | None:
+    def plan_file(self, station: str, iteration: int) -> Path:
+        """Return the path of a station's frozen plan."""
+        return self.station_folder(station, iteration) / "plan.json"
+
+    def find_plan(self, station: str, iteration: int) -> Plan | None:
         """Return the frozen plan, or None if nobody has planned yet."""
-        path = self.station_folder(station, iteration) / "plan.json"
+        path = self.plan_file(station, iteration)
         if path not in self._plans and path.is_file():
             self._plans[path] = Plan.model_validate(read_json(path))  # frozen: read once
         return self._plans.get(path)
 
+    def plan(self, station: str, iteration: int) -> Plan:
+        """Return the frozen plan of a station that was planned; StoreError if it is gone."""
+        found = self.find_plan(station, iteration)
+        if found is None:
+            raise gone(self.plan_file(station, iteration))
+        return found
+
     def planned_at(self, station: str, iteration: int) -> float:
         """Return when the plan was frozen (Unix time): what was computed before it was not computed for it."""
-        return (self.station_folder(station, iteration) / "plan.json").stat().st_mtime
+        return self.plan_file(station, iteration).stat().st_mtime
 
     def freeze_plan(self, station: str, iteration: int, tasks: Sequence[Task], n_chunks: int) -> Plan:
         """Freeze the complete plan once; whoever comes later gets the frozen one."""
         if len({task.id for task in tasks}) < len(tasks):
             raise StoreError(f"plan of {station} in iteration {iteration} names a task twice; please report this")
         plan = Plan(station=station, iteration=iteration, n_chunks=n_chunks, tasks=tuple(tasks))
-        publish_json(self.station_folder(station, iteration) / "plan.json", plan.model_dump(mode="json"))
-        frozen = self.plan(station, iteration)
-        assert frozen is not None  # just published, by us or by who was first
-        return frozen
+        publish_json(self.plan_file(station, iteration), plan.model_dump(mode="json"))
+        return self.plan(station, iteration)
 
     # --- products -----------------------------------------------------------------------------------------------------
 
@@ -114,16 +228,20 @@ class Folder(ABC):
         """Return the path of a task's product."""
         return self.station_folder(station, iteration) / f"{task_id}.npz"
 
-    def is_published(self, station: str, iteration: int, task: Task, *, look_again: bool = False) -> bool:  # noqa: ARG002
-        """Return whether the task's product stands; with `look_again`, what others have published meanwhile counts."""
-        return self.product(station, iteration, task.id).is_file()
+    def is_published(self, station: str, iteration: int, task: Task, *, by: Published = "file") -> bool:
+        """Return whether the task's product stands by now (in the ledger: or is refused by the user's consent)."""
+        return task not in self._without_entry([task], by) or self.product(station, iteration, task.id).is_file()
 
-    def pending(self, plan: Plan, tasks: Iterable[Task] | None = None) -> list[Task]:
+    def pending(self, plan: Plan, tasks: Iterable[Task] | None = None, *, by: Published = "file") -> list[Task]:
         """Return the tasks of a plan that are not published, in order; none once its result is sealed."""
         if self.is_sealed(plan.station, plan.iteration):
             return []
-        chosen = plan.tasks if tasks is None else tasks
-        return [task for task in chosen if not self.is_published(plan.station, plan.iteration, task)]
+        left = self._without_entry(plan.tasks if tasks is None else tasks, by)
+        return [task for task in left if not self.product(plan.station, plan.iteration, task.id).is_file()]
+
+    def _without_entry(self, tasks: Iterable[Task], by: Published) -> list[Task]:  # noqa: ARG002
+        """Return the tasks whose product is not in the ledger; those of most folders are files."""
+        return list(tasks)
 
     def read_product(
         self, station: str, iteration: int, task_id: str
@@ -138,7 +256,7 @@ class Folder(ABC):
     def _published(self, station: str, iteration: int, task_id: str) -> Path | io.BytesIO:
         path = self.product(station, iteration, task_id)
         packed = path.with_name("products.zip")
-        return unpack_file(packed, path.name) if packed.is_file() and not path.is_file() else path
+        return read_archived(packed, path.name) if packed.is_file() and not path.is_file() else path
 
     def publish_product(
         self, station: str, iteration: int, task_id: str, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]
@@ -178,9 +296,13 @@ class Folder(ABC):
             try:
                 found = model.model_validate(read_json(path))
             except FileNotFoundError:
-                raise StoreError(f"{path}: gone - wanted this part of the campaign - {RESTORE}") from None
+                raise gone(path) from None
             self._results[path] = found  # sealed: read once
         return found
+
+    def find_result(self, station: str, iteration: int, model: type[R]) -> R | None:
+        """Return a sealed result, or None if the station is not sealed (or was no part of the iteration)."""
+        return self.result(station, iteration, model) if self.is_sealed(station, iteration) else None
 
     def seal_frames(self, path: Path, parts: Sequence[Frames], extra: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Publish a list of Frames (a selection, a data set), and arrays that :func:`read_array` finds beside them."""
@@ -200,19 +322,19 @@ class Folder(ABC):
         """Return the (not yet acquired) claim of what only one process may do at a time."""
         return Claim(self.folder / "claims" / f"turn-{name}.json")
 
-    def record_failure(self, station: str, iteration: int, task: Task, session: str, message: str) -> int:
-        """Record an infrastructure failure; return how often the task has failed in this session."""
+    def record_failure(self, station: str, iteration: int, task: Task, run_id: str, message: str) -> int:
+        """Record an infrastructure failure; return how often the task has failed in this run."""
         folder, name = self.folder / "failures", f"{iteration:03d}-{station}-{task.id}"
-        record = {"session": session, "task": task.id, "host": HOST, "time": time.time(), "message": message}
+        record = {"session": run_id, "task": task.id, "host": HOST, "time": time.time(), "message": message}
         publish_json(folder / f"{name}.{unique_suffix()}.json", record)
-        return sum(read_json(path)["session"] == session for path in folder.glob(f"{name}.*.json"))
+        return sum(read_json(path)["session"] == run_id for path in folder.glob(f"{name}.*.json"))
 
-    def failures_of(self, station: str, iteration: int, session: str) -> dict[str, list[dict[str, Any]]]:
-        """Return the infrastructure failures of a station in one session, oldest first, by the task's id."""
+    def failures_of(self, station: str, iteration: int, run_id: str) -> dict[str, list[dict[str, Any]]]:
+        """Return the infrastructure failures of a station in one run, oldest first, by the task's id."""
         found: dict[str, list[dict[str, Any]]] = {}
         for path in (self.folder / "failures").glob(f"{iteration:03d}-{station}-*.json"):
             record = {**read_json(path), "file": str(path)}
-            if record["session"] == session and "task" in record:
+            if record["session"] == run_id and "task" in record:
                 found.setdefault(record["task"], []).append(record)
         return {task: sorted(records, key=lambda record: record["time"]) for task, records in found.items()}
 
@@ -223,31 +345,53 @@ class Folder(ABC):
     def sweep(self, machine: Machine) -> None:
         """Remove what killed runs left behind: temporary files and scratch (call it only with the lease held)."""
         if not machine.keep_scratch:
-            shutil.rmtree(self._scratch_root(machine), ignore_errors=True)
+            self._clear_scratch(machine)
         for path in self.folder.glob("claims/*.json"):  # of a task that was published just before the kill
             Claim(path).break_stale()
         for pattern in (".*", "*/.*", "*/*/.*"):
             for path in self.folder.glob(pattern):
-                if _TEMPORARY.search(path.name) and path.is_file():
+                if _TEMPORARY.fullmatch(path.name) and path.is_file():
                     path.unlink(missing_ok=True)
+
+    def _clear_scratch(self, machine: Machine) -> None:
+        busy = folders_at_work(self.folder)  # of labels that outlived the driver that had begun them
+        for area in {self._scratch_area(machine), self.folder / "scratch"}:
+            left = [path.name for path in trees.clear(area, area.parent, busy)]
+            if left:
+                names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+                log.warning(
+                    "%s: not marked as made by activelearn (an earlier version made no marks), so left alone: %s - "
+                    "remove it by hand if nobody needs it",
+                    area,
+                    names,
+                )
 
     def scratch(self, machine: Machine, *names: str) -> Path:
         """Make and return a fresh scratch folder."""
-        folder = self._scratch_root(machine) / "-".join([*names, unique_suffix()])
+        folder = self._scratch_area(machine) / "-".join([*names, unique_suffix()])
         with disk_errors(folder):
-            folder.mkdir(parents=True)
-        return folder
+            trees.make(folder.parent)
+            return trees.make(folder)
 
     def shared_scratch(self, machine: Machine, station: str, iteration: int) -> Path:
-        """Return the scratch folder that the tasks of a station may share; it goes when the station is sealed."""
-        return self._scratch_root(machine) / f"shared-{iteration:03d}-{station}"
+        """Make and return the scratch folder that the tasks of a station share; it goes when the station is sealed."""
+        folder = self._scratch_area(machine) / f"shared-{iteration:03d}-{station}"
+        with disk_errors(folder):
+            trees.make(folder.parent)
+            return trees.make(folder)
 
     def drop_scratch(self, folder: Path, machine: Machine) -> None:
         """Remove a scratch folder, unless the machine profile keeps them."""
         if not machine.keep_scratch:
-            shutil.rmtree(folder, ignore_errors=True)
+            trees.remove(folder, self._scratch_area(machine))
 
-    def _scratch_root(self, machine: Machine) -> Path:
+    def logs(self) -> Path:
+        """Make and return the folder of the logs of engines, in the scratch of this folder itself."""
+        with disk_errors(self.folder):
+            return trees.make(self.folder / "scratch")
+
+    def _scratch_area(self, machine: Machine) -> Path:
+        """Return where the scratch folders of this folder stand, and those of nobody else."""
         return Path(machine.scratch).expanduser() / self.uuid[:8] if machine.scratch else self.folder / "scratch"
 
     # --- time and the machine -----------------------------------------------------------------------------------------

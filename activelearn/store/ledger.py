@@ -1,13 +1,13 @@
-"""The label ledger: append-only, checksummed, fsynced segments, addressed by content.
+"""The label ledger: append-only, checksummed, fsynced journals, addressed by content.
 
 A label once paid for is never paid for again. Its key is the hash of the exact float64 structure and the fingerprint
-of the reference. Each writer has a segment of its own, so no two processes ever write one file; a record that was cut
-off by a kill is recognised by its checksum and ignored. At the end of an iteration the segments of a campaign are
+of the reference. Each writer has a journal of its own, so no two processes ever write one file; a record that was cut
+off by a kill is recognised by its checksum and ignored. At the end of an iteration the journals of a campaign are
 compacted into one (one file per label would break the file budget; one batch at the end would lose labels).
 
 A ledger describes itself: with each label stands its structure, and ``references/<sha16>.json`` says once for each
 reference what labelled. So labels outlive the campaign that paid for them: they are listed, exported, imported, and
-start other campaigns. The bytes of a record are in :mod:`activelearn.store.segments`.
+start other campaigns. The bytes of a record are in :mod:`activelearn.store.journal`.
 """
 
 from __future__ import annotations
@@ -18,33 +18,38 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
-from activelearn.frames import Frames, Label
+from activelearn.frames import FrameLabel, Frames
 from activelearn.store.files import HOST, disk_errors, fsync_folder, publish, publish_json, read_json, unique_suffix
-from activelearn.store.locks import process_started
-from activelearn.store.segments import Entry, encode, records
+from activelearn.store.journal import CLOSED, Entry, encode, label_of, note, records, writer_of
+from activelearn.store.locks import is_gone, process_started, this_process
+from activelearn.store.version import format_of, stamp
 
+T = TypeVar("T")
 #: Segments smaller than this (bytes) are merged by :meth:`Ledger.compact`.
 COMPACT_BELOW: Final = 32_000_000
 _REFERENCES: Final = "references"
+#: Instead of the time, in the names of compacted journals.
+_COMPACTED: Final = "00000000T000000"
 
 
 class Ledger:
-    """All labels of a folder of segments, as one mapping from key to label.
+    """All labels of a folder of journals, as one mapping from key to label.
 
     Parameters
     ----------
     folder
-        The segments; it may be shared by several campaigns.
+        The journals; it may be shared by several campaigns.
     """
 
     def __init__(self, folder: Path) -> None:
+        format_of(folder)
         self.folder = folder
-        self._places: dict[str, Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._read_to: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -57,41 +62,37 @@ class Ledger:
                 self._scan(path)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return key in self._entries
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._entries)
 
     def refusal(self, key: str) -> str | None:
         """Return why this structure has no label, or None if it has one."""
-        return self._places[key].refused
+        return self._entries[key].refused
 
     def span(self, key: str) -> tuple[float, float]:
         """Return when its computation started and finished (Unix times; equal if it was adopted)."""
-        place = self._places[key]
-        return place.started, place.finished
+        entry = self._entries[key]
+        return entry.started, entry.finished
 
-    def __getitem__(self, key: str) -> Label:
-        """Read one label (a segment that was compacted meanwhile is looked up anew)."""
-        try:
-            return self._places[key].read()
-        except FileNotFoundError:
-            self._look_anew()
-            return self._places[key].read()
+    def __getitem__(self, key: str) -> FrameLabel:
+        """Read one label."""
+        return self._read(key, Entry.read)
 
-    def find(self, key: str) -> Label | None:
+    def find(self, key: str) -> FrameLabel | None:
         """Return one label, or None if there is none."""
-        return self[key] if key in self._places else None
+        return self[key] if key in self._entries else None
 
     # --- what is in it ----------------------------------------------------------------------------------------------
 
     def keys(self) -> list[str]:
         """Return the keys of all records, sorted."""
-        return sorted(self._places)
+        return sorted(self._entries)
 
     def entries(self) -> list[Entry]:
         """Return what the headers of all records say, in the order of their keys."""
-        return [self._places[key] for key in self.keys()]
+        return [self._entries[key] for key in self.keys()]
 
     def references(self) -> dict[str, dict[str, Any]]:
         """Return the identities of the references that labelled, by their sha256."""
@@ -121,25 +122,23 @@ class Ledger:
         return [self._family(entries) for entries in families.values()]
 
     def _family(self, entries: list[Entry]) -> Frames:
-        joined = Frames.concatenate([self._frame(entry.key) for entry in entries])
+        joined = Frames.concatenate([self._read(entry.key, Entry.read_frame) for entry in entries])
         origin = joined.origin.copy()
         origin["walk"] = f"ledger-{entries[0].key[:12]}"
         return replace(joined, origin=origin)
 
-    def _frame(self, key: str) -> Frames:
+    def _read(self, key: str, what: Callable[[Entry], T]) -> T:
+        """Read what an entry says; a journal that was compacted meanwhile is looked up anew."""
         try:
-            return self._places[key].read_frame()
+            return what(self._entries[key])
         except FileNotFoundError:
-            self._look_anew()
-            return self._places[key].read_frame()
+            fresh = Ledger(self.folder)  # swapped in whole: another thread never sees an empty ledger
+            fresh.refresh()
+            with self._lock:
+                self._entries, self._read_to = fresh._entries, fresh._read_to
+            return what(self._entries[key])
 
-    def _look_anew(self) -> None:
-        fresh = Ledger(self.folder)  # swapped in whole: another thread never sees an empty ledger
-        fresh.refresh()
-        with self._lock:
-            self._places, self._read_to = fresh._places, fresh._read_to
-
-    # --- segments ---------------------------------------------------------------------------------------------------
+    # --- journals ---------------------------------------------------------------------------------------------------
 
     def _scan(self, path: Path) -> None:
         offset = begin = self._read_to.get(path.name, 0)
@@ -150,51 +149,66 @@ class Ledger:
                 stream.seek(offset)
                 content = stream.read()
         except FileNotFoundError:
-            return  # compacted between the listing and the reading: its records are in the new segment
+            return  # compacted between the listing and the reading: its records are in the new journal
         for entry, _, end in records(content, path, begin):
-            self._places.setdefault(entry.key, entry)
+            self._entries.setdefault(entry.key, entry)
             offset = begin + end
         self._read_to[path.name] = offset
 
     def compact(self, prefix: str) -> None:
-        """Merge the segments of one campaign into one and remove the old ones.
+        """Merge the journals of one campaign that nobody writes to any more into one, and remove the old ones.
+
+        A journal stays as it is while its writer may append to it: until it has closed it, or is gone for sure. That
+        cannot be known of a process on another host that was killed, nor of a journal of an earlier version: they stay.
 
         Parameters
         ----------
         prefix
-            Of the segment names of this campaign. Nobody may be writing to them (its stations are sealed).
+            Of the journal names of this campaign.
         """
-        # A large segment is left as it is, so that a long campaign does not write all its labels anew each time.
+        # A large journal is left as it is, so that a long campaign does not write all its labels anew each time.
         seen: set[str] = set()
         chunks: list[bytes] = []
+        old: list[Path] = []
         try:
-            old = [path for path in sorted(self.folder.glob(f"{prefix}*.seg")) if path.stat().st_size < COMPACT_BELOW]
-            if len(old) < 2:
-                return
-            for path in old:
-                content = path.read_bytes()
+            for path in sorted(self.folder.glob(f"{prefix}-*.seg")):
+                content = path.read_bytes() if path.stat().st_size < COMPACT_BELOW else b""
+                if not _is_ended(path, content):
+                    continue
+                content = path.read_bytes()  # whose writer is gone may have written between the first look and its end
+                old.append(path)
                 for entry, start, end in records(content, path):
                     if entry.key not in seen:
                         seen.add(entry.key)
                         chunks.append(content[start:end])
         except FileNotFoundError:
             return  # somebody else compacts the same labels at this moment
-        # Named so that it comes before all segments of writers: of two records of one key the elder stays the first.
-        publish(self.folder / f"{prefix}-00000000T000000-{unique_suffix()}.seg", b"".join(chunks))
+        if len(old) < 2:
+            return
+        # Named so that it comes before all journals of writers: of two records of one key the elder stays the first.
+        publish(self.folder / f"{prefix}-{_COMPACTED}-{unique_suffix()}.seg", b"".join([*chunks, CLOSED]))
         for path in old:
             path.unlink(missing_ok=True)
         fsync_folder(self.folder)
 
 
+def _is_ended(path: Path, content: bytes) -> bool:
+    """Return whether nobody will ever append to a journal: it was closed, or compacted, or its writer is gone."""
+    if not content:
+        return False
+    is_compacted = f"-{_COMPACTED}-" in path.name  # of an earlier version, too
+    return is_compacted or content.endswith(CLOSED) or is_gone(writer_of(content))
+
+
 class LedgerWriter:
-    """Appends labels to a new segment of its own, one fsync per label; thread-safe.
+    """Appends labels to a new journal of its own, one fsync per label; thread-safe.
 
     Parameters
     ----------
     folder
         The ledger.
     prefix
-        Of the segment's name: the campaign it belongs to.
+        Of the journal's name: the campaign it belongs to.
     """
 
     def __init__(self, folder: Path, prefix: str) -> None:
@@ -204,7 +218,7 @@ class LedgerWriter:
         self._lock = threading.Lock()
 
     def append(
-        self, key: str, label: Label, structure: Frames | None = None, reference: Mapping[str, Any] | None = None
+        self, key: str, label: FrameLabel, structure: Frames | None = None, reference: Mapping[str, Any] | None = None
     ) -> None:
         """Publish one label; when this returns, it survives any kill.
 
@@ -235,7 +249,7 @@ class LedgerWriter:
                     raise OSError(errno.ENOSPC, "a record was cut off")
                 os.fsync(self._stream.fileno())
             except OSError:
-                # What follows a record that was cut off would never be read: the next label gets a new segment.
+                # What follows a record that was cut off would never be read: the next label gets a new journal.
                 stream, self._stream = self._stream, None
                 with contextlib.suppress(OSError):
                     stream.close()
@@ -243,15 +257,25 @@ class LedgerWriter:
 
     def _open(self) -> IO[bytes]:
         self._folder.mkdir(parents=True, exist_ok=True)
+        format_of(self._folder)
+        stamp(self._folder)
         path = _new_segment(self._folder, self._prefix)
         stream = path.open("xb", buffering=0)
-        fsync_folder(self._folder)
+        try:
+            stream.write(note({"writer": this_process()}))
+            fsync_folder(self._folder)
+        except OSError:
+            stream.close()
+            raise
         return stream
 
     def close(self) -> None:
-        """End the segment."""
+        """End the journal; without room for the note that it has ended it stays one that is not compacted."""
         with self._lock:
             if self._stream is not None:
+                with contextlib.suppress(OSError):
+                    self._stream.write(CLOSED)
+                    os.fsync(self._stream.fileno())
                 self._stream.close()
                 self._stream = None
 
@@ -264,7 +288,7 @@ def publish_labels(folder: Path, prefix: str, labelled: Iterable[Frames], refere
     folder
         The ledger; made if missing.
     prefix
-        Of the segment's name.
+        Of the journal's name.
     labelled
         Frames with energy, forces and virial; ``origin.walk`` is the trajectory they come from.
     reference
@@ -278,15 +302,17 @@ def publish_labels(folder: Path, prefix: str, labelled: Iterable[Frames], refere
     sha = str(reference["sha256"])
     chunks = []
     for part in labelled:
-        assert part.energy is not None and part.forces is not None and part.virial is not None  # noqa: PT018
         for k in range(len(part)):
-            label = Label(float(part.energy[k]), part.forces[k], part.virial[k])
+            if (label := label_of(part, k)) is None:
+                raise ValueError(f"{part.formula} has no label to be imported")
             walk = f"{prefix}-{part.origin['walk'][k]}"
             chunks.append(encode(part.structure_key(k, sha), label, part[k], walk=walk, reference=sha))
     sweep(folder)
     if chunks:
+        format_of(folder)
+        stamp(folder)
         publish_reference(folder, reference)
-        publish(_new_segment(folder, prefix), b"".join(chunks))
+        publish(_new_segment(folder, prefix), b"".join([*chunks, CLOSED]))
     return len(chunks)
 
 

@@ -2,7 +2,8 @@
 
 A claim keeps two workers from running one task side by side; a lease keeps two drivers out of one folder. Neither is
 needed for correctness (publishing is: the first writer wins), both save work. A holder that died is recognised at once
-on its own host (its process is gone) and by a heartbeat that stopped elsewhere.
+on its own host (its process is gone) and by a heartbeat that stopped elsewhere. A lock that came with a copy of its
+folder is nobody's there, whatever its holder does in the original.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,43 @@ def process_started(pid: int) -> str:
     except OSError:
         return "" if not _alive(pid) else "unknown"
     return "" if fields[0] in {"Z", "X"} else fields[19]
+
+
+def namespace() -> str:
+    """Return where our process ids mean something: containers of one host name see not each other's."""
+    space = Path("/proc/self/ns/pid")
+    return str(space.readlink()) if space.is_symlink() else ""
+
+
+def this_process() -> dict[str, Any]:
+    """Return what names this process among all that ever ran: host, boot, namespace of its number, number, start."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return {
+        "host": HOST,
+        "boot": boot.read_text().strip() if boot.is_file() else "",
+        "pids": namespace(),
+        "pid": os.getpid(),
+        "started": process_started(os.getpid()),
+    }
+
+
+def is_gone(process: Mapping[str, Any]) -> bool:
+    """Return whether a process (see :func:`this_process`) is gone for sure: one elsewhere may live unseen."""
+    me = this_process()
+    if not me["boot"] or not me["pids"] or any(process.get(key) != me[key] for key in ("host", "boot", "pids")):
+        return False
+    return process_started(int(process["pid"])) != process.get("started")
+
+
+def place_of(lock: Path) -> dict[str, Any]:
+    """Return what tells a lock file from its copies: where its directory is, and the inode of that."""
+    return {"path": str(lock.parent.resolve()), "inode": lock.parent.stat().st_ino}
+
+
+def is_copied(place: Mapping[str, Any] | None, lock: Path) -> bool:
+    """Return whether a lock file came to its directory with a copy; without knowing its place it counts as no copy."""
+    here = place_of(lock)
+    return place is not None and all(place.get(key) != here[key] for key in here)
 
 
 def _alive(pid: int) -> bool:
@@ -105,17 +143,18 @@ class Claim:
         """Give the lock back, if it is still ours; where that cannot be written it stays, stale when we are gone."""
         self._released.set()
         with contextlib.suppress(OSError):  # what made the disk so is said elsewhere, and matters more
-            holder = self.holder()
-            if holder is not None and holder.get("token") == self.token:
+            if self.is_ours():
                 self.path.unlink(missing_ok=True)
 
     def _create(self) -> bool:
         me = {
             "host": HOST,
+            "pids": namespace(),
             "pid": os.getpid(),
             "started": process_started(os.getpid()),
             "token": self.token,
             "since": time.time(),
+            "place": place_of(self.path),
         }
         temporary = self.path.with_name(f".{self.path.name}.{unique_suffix()}")
         try:
@@ -128,7 +167,9 @@ class Claim:
         return True
 
     def _is_stale(self, holder: dict[str, Any]) -> bool:
-        if holder.get("host") == HOST and "pid" in holder:
+        if holder.get("host") == HOST and "pid" in holder and holder.get("pids", namespace()) == namespace():
+            if is_copied(holder.get("place"), self.path):
+                return True  # who holds the original has nothing to do with the copy of its folder
             return process_started(int(holder["pid"])) != holder.get("started")
         try:  # a stamp of the future, from before a clock was set back, is no younger than one of the past
             return abs(self._file_system_now() - self.path.stat().st_mtime) > self.stale_after_s

@@ -2,6 +2,7 @@
 
 ::
 
+    format.json, uuid, place.json  see :mod:`activelearn.store.version`, :mod:`activelearn.store.identity`
     study.yaml                   the resolved study
     glass/plan.json, <glass>.npz, result.json, <glass>.extxyz
     benchmark/plan.json, <task>.npz, result.json, curves.npz
@@ -12,22 +13,21 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from pathlib import Path
 from typing import Final
 
 import yaml
 
+from activelearn import trees
 from activelearn.config import Machine, Potential, Study
+from activelearn.config.messages import validated
 from activelearn.errors import ConfigError
-from activelearn.store.files import disk_errors, publish, publish_yaml, read_yaml
+from activelearn.store.files import disk_errors, read_yaml
 from activelearn.store.folder import Folder
+from activelearn.store.identity import Identity
 
 GLASS: Final = "glass"
 BENCHMARK: Final = "benchmark"
-#: Prefix of the arrays of the porous variant in the product of a glass.
-PORE: Final = "pore/"
 #: A study has no iterations: its stations are carried out once.
 ONCE: Final = 0
 
@@ -41,6 +41,9 @@ class StudyStore(Folder):
         Its path; made absolute.
     """
 
+    missing = "no study here - wanted a folder made by activelearn glass or activelearn benchmark"
+    names = (GLASS, BENCHMARK, "tables", "figures", "work")
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._study: Study | None = None
@@ -52,12 +55,10 @@ class StudyStore(Folder):
         Raises
         ------
         ConfigError
-            Another study is there.
+            Another study is there, or something else that has files which the study would write over.
         """
         store = cls(folder)
-        if not store.study_file.is_file():
-            publish(store.folder / "uuid", uuid.uuid4().hex.encode())
-            publish_yaml(store.study_file, study.to_yaml())
+        store.begin_with(store.study_file, study.to_yaml())
         if not store.is_of(study):
             raise ConfigError(
                 f"{folder}: holds another study ({store.study.name}) - wanted the same, or an empty folder - choose "
@@ -65,25 +66,13 @@ class StudyStore(Folder):
             )
         return store
 
+    def is_begun(self) -> bool:
+        """Return whether there is a study in the folder."""
+        return self.study_file.is_file()
+
     def is_of(self, study: Study) -> bool:
         """Return whether this folder holds that study."""
         return self._sealed_study().sha256 == study.sha256
-
-    @classmethod
-    def open(cls, folder: Path) -> StudyStore:
-        """Open an existing study folder.
-
-        Raises
-        ------
-        ConfigError
-            There is no study in `folder`.
-        """
-        store = cls(folder)
-        if not store.study_file.is_file():
-            raise ConfigError(
-                f"{folder}: no study here - wanted a folder made by activelearn glass or activelearn benchmark"
-            )
-        return store
 
     @property
     def study_file(self) -> Path:
@@ -98,12 +87,21 @@ class StudyStore(Folder):
         return self._study
 
     def _sealed_study(self) -> Study:
-        return Study.model_validate(yaml.safe_load(read_yaml(self.study_file)))
+        return validated(Study, yaml.safe_load(read_yaml(self.study_file)), str(self.study_file))
 
     @property
-    def uuid(self) -> str:
-        """Identity of the study, the same wherever the folder is moved."""
-        return (self.folder / "uuid").read_text()
+    def identity(self) -> Identity:
+        """Who the study is."""
+        return Identity(self.folder)
+
+    @property
+    def title(self) -> str:
+        """The name of the study."""
+        return self.study.name
+
+    def at_work(self) -> list[tuple[Folder, int]]:
+        """Return where its stations are at work."""
+        return [(self, ONCE)]
 
     def settings(self, iteration: int) -> Study:  # noqa: ARG002 - a study has no iterations
         """Return the study."""
@@ -117,13 +115,12 @@ class StudyStore(Folder):
         """Make and return the folder of a task's restart files; it outlives a kill and goes with the product."""
         folder = self.folder / "work" / f"{station}-{task_id}"
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        return folder
+            return trees.make(folder)
 
     def drop_work(self, station: str, task_id: str, machine: Machine) -> None:
         """Remove the restart files of a published task, unless the machine profile keeps scratch."""
         if not machine.keep_scratch:
-            shutil.rmtree(self.folder / "work" / f"{station}-{task_id}", ignore_errors=True)
+            trees.remove(self.folder / "work" / f"{station}-{task_id}", self.folder)
 
 
 def _with_absolute_models(study: Study, folder: Path) -> Study:

@@ -17,22 +17,15 @@ except ImportError:
 except Exception as error:  # noqa: BLE001 - whatever reading a YAML file raises
     raise refused(error) from None
 
-from activelearn.workflow.drive import run_local, run_study
-from activelearn.workflow.firetasks import MAX_DETOURS, Decide, Gather, RunChunk, advance, build_workflow
-from activelearn.workflow.launchpads import EmbeddedLaunchPad, SharedLaunchPad, connect
-from activelearn.workflow.submit import submit
-
-__all__ = [
-    "MAX_DETOURS",
-    "Decide",
-    "EmbeddedLaunchPad",
-    "Gather",
-    "RunChunk",
-    "SharedLaunchPad",
-    "advance",
-    "build_workflow",
-    "connect",
-    "run_local",
-    "run_study",
-    "submit",
-]
+from activelearn.workflow.drive import run_local as run_local
+from activelearn.workflow.drive import run_study as run_study
+from activelearn.workflow.firetasks import MAX_DETOURS as MAX_DETOURS
+from activelearn.workflow.firetasks import Decide as Decide
+from activelearn.workflow.firetasks import Gather as Gather
+from activelearn.workflow.firetasks import RunChunk as RunChunk
+from activelearn.workflow.firetasks import advance as advance
+from activelearn.workflow.firetasks import build_workflow as build_workflow
+from activelearn.workflow.launchpads import EmbeddedLaunchPad as EmbeddedLaunchPad
+from activelearn.workflow.launchpads import SharedLaunchPad as SharedLaunchPad
+from activelearn.workflow.launchpads import connect as connect
+from activelearn.workflow.submit import submit as submit

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,15 +13,15 @@ import fireworks.core.rocket
 from fireworks import FWorker
 from fireworks.core.rocket_launcher import launch_rocket
 
-from activelearn import loop
+from activelearn import loop, trees
 from activelearn.config import Machine
+from activelearn.ending import ended
 from activelearn.engines.process import check_stop, is_stopping
 from activelearn.errors import StoreError
-from activelearn.loop import Step
+from activelearn.loop import Phase, StudyPhase
 from activelearn.records import End
-from activelearn.store import Folder, Store, StudyStore
-from activelearn.store.study import ONCE
-from activelearn.workflow.firetasks import add_once, enter, step_of
+from activelearn.store import Store
+from activelearn.workflow.firetasks import add_once, enter
 from activelearn.workflow.launchpads import EmbeddedLaunchPad
 
 _QUIET: Final = "CRITICAL"
@@ -37,34 +36,27 @@ def run_local(store: Store, machine: Machine) -> End:
         Whatever a task raised: a failure past its bound, an interruption, a full disk.
     """
     store.save_machine(machine)
-    with _quiet_logs(), _empty_working_directory():
-        while (step := loop.next_step(store)) is not None:
+    with _empty_working_directory():
+        while (phase := loop.next_phase(store)) is not None:
             check_stop()
-            _run_through(enter(store, step, machine), step, machine)
-    end = loop.verdict(store)
-    assert end is not None  # nothing is left to do only after a verdict
-    return end
+            enter(phase, machine)
+            _run_through(phase, machine)
+    return ended(store)
 
 
-def run_study(place: StudyStore, machine: Machine) -> None:
+def run_study(phase: StudyPhase, machine: Machine) -> None:
     """Drive a study that was begun to its end in this process, as :func:`run_local` does a campaign."""
-    place.save_machine(machine)
-    with _quiet_logs(), _empty_working_directory():
-        _run_through(place, step_of(place, ONCE, "study"), machine)
+    phase.store.save_machine(machine)
+    with _empty_working_directory():
+        _run_through(phase, machine)
 
 
-def _run_through(place: Folder, step: Step, machine: Machine) -> None:
-    launchpad = EmbeddedLaunchPad(place)
-    add_once(launchpad, place, step, machine)
-    _launch_all(launchpad)
-
-
-@contextlib.contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """Keep FireWorks' own log from drowning ours."""
-    for name in ("launchpad", "rocket.launcher"):
+def _run_through(phase: Phase, machine: Machine) -> None:
+    for name in ("launchpad", "rocket.launcher"):  # FireWorks' own log is not to drown ours
         logging.getLogger(name).disabled = True
-    yield
+    launchpad = EmbeddedLaunchPad(phase)
+    add_once(launchpad, phase, machine)
+    _launch_all(launchpad)
 
 
 def _launch_all(launchpad: EmbeddedLaunchPad) -> None:
@@ -88,7 +80,7 @@ def _empty_working_directory() -> Iterator[None]:
     """Work in an empty folder: a stray FWAction.json or FW_config.yaml in the user's own would be obeyed."""
     here = Path.cwd()
     saved = fireworks.core.rocket.PRINT_FW_JSON
-    with tempfile.TemporaryDirectory(prefix="activelearn-") as folder:
+    with trees.temporary() as folder:
         os.chdir(folder)
         fireworks.core.rocket.PRINT_FW_JSON = False
         try:

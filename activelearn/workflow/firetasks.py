@@ -10,16 +10,15 @@ from typing import Any, Final, NoReturn
 
 from fireworks import FireTaskBase, Firework, FWAction, LaunchPad, Workflow, explicit_serialize
 
-from activelearn import loop, study
+from activelearn import loop
 from activelearn.config import LIGHT, Machine, load_machine
 from activelearn.engines.process import close_sessions, stopping_on_signals
 from activelearn.errors import ActiveLearnError, TaskFailed
-from activelearn.loop import Part, Step
+from activelearn.loop import Phase, StudyPhase
 from activelearn.records import Task
 from activelearn.store import Folder, Store, StudyStore, disk_errors
-from activelearn.store.study import ONCE
 from activelearn.store.submission import Submissions
-from activelearn.tasks import Attempts, Station, carry_out, frozen_plan, gather, refuse, turn
+from activelearn.tasks import Attempts, PhaseName, Station, carry_out, frozen_plan, gather, refuse, turn
 from activelearn.workflow.launchpads import EmbeddedLaunchPad, database_id
 from activelearn.workflow.queues import queue_keys
 
@@ -39,17 +38,14 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
         launchpad = self.launchpad
         if isinstance(launchpad, EmbeddedLaunchPad):
             try:
-                return self._in(launchpad.store)
+                return self._in(launchpad.phase)
             except ActiveLearnError as error:
                 launchpad.error = error  # the driver in this process raises it; no traceback through the rocket
                 return FWAction(defuse_workflow=True)
         folder = Path(self["folder"])
         if launchpad is not None and not _is_meant(folder, launchpad):
-            return FWAction(
-                stored_data={"ended": f"{folder} is not (or no longer) worked on from here"},
-                exit=True,
-                defuse_workflow=True,
-            )
+            told = {"ended": f"{folder} is not (or no longer) worked on from here"}
+            return FWAction(stored_data=told, exit=True, defuse_workflow=True)
         with stopping_on_signals() as caught:
             try:
                 return self._in(None)
@@ -57,15 +53,14 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
                 if caught:
                     self._leave(launchpad)
                 if isinstance(error, TaskFailed) and isinstance(self, Gather):
-                    _open(folder, self["part"]).submissions.stop(str(error))
+                    Submissions(folder).stop(str(error))
                 raise
 
-    def _in(self, store: Folder | None) -> FWAction | None:
+    def _in(self, phase: Phase | None) -> FWAction | None:
         folder = Path(self["folder"])
         with disk_errors(folder):
-            opened = store or _open(folder, self["part"])
-            step = step_of(opened, self["iteration"], self["part"])
-            return self.act(opened, step, load_machine(folder / "machine.yaml"))
+            phase = phase or _phase_in(folder, self["iteration"], self["part"])
+            return self.act(phase, load_machine(folder / "machine.yaml"))
 
     def _leave(self, launchpad: LaunchPad | None) -> NoReturn:
         """End this worker, and have its Firework ready for another one: the queue or the user asked us to stop."""
@@ -78,7 +73,7 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
                 launchpad.launches.update_many(ours, {"$set": {"state": "FIZZLED"}})  # no try that seems to go on
         os._exit(143)  # FireWorks would take any exception for a failure of the task, and go on with the next
 
-    def act(self, store: Folder, step: Step, machine: Machine) -> FWAction | None:  # noqa: ARG002
+    def act(self, phase: Phase, machine: Machine) -> FWAction | None:  # noqa: ARG002
         raise TypeError(f"{type(self).__name__} is not a Firetask of its own")
 
     @property
@@ -97,51 +92,45 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
 class RunChunk(_StationTask):
     """Run chunk k of a station's plan."""
 
-    def act(self, store: Folder, step: Step, machine: Machine) -> None:
+    def act(self, phase: Phase, machine: Machine) -> None:
         """Open the iteration if it is not, and carry out the chunk."""
-        _begin(store, step, machine)
-        station = loop.STATIONS[self["station"]]
-        carry_out(station, store, step.iteration, machine, chunk=self["chunk"], attempts=self._attempts(store))
+        _begin(phase, machine)
+        station, store = loop.STATIONS[self["station"]], phase.store
+        carry_out(station, store, phase.iteration, machine, chunk=self["chunk"], attempts=self._attempts(store))
 
 
 @explicit_serialize
 class Gather(_StationTask):
     """Seal a station, or ask again for what its chunks left pending."""
 
-    def act(self, store: Folder, step: Step, machine: Machine) -> FWAction | None:
+    def act(self, phase: Phase, machine: Machine) -> FWAction | None:
         """Seal the station; what failed, or was lost with a worker, is asked for again in bounded detours."""
-        _begin(store, step, machine)
-        station = loop.STATIONS[self["station"]]
-        plan = frozen_plan(station, store, step.iteration, machine)
-        if pending := store.pending(plan):
-            self._give_up(station, store, step, machine, pending)
-            pending = store.pending(plan)
+        _begin(phase, machine)
+        station, store = loop.STATIONS[self["station"]], phase.store
+        plan = frozen_plan(station, store, phase.iteration, machine)
+        if pending := store.pending(plan, by=station.published):
+            self._give_up(station, phase, machine, pending)
+            pending = store.pending(plan, by=station.published)
         if not pending:
-            gather(station, store, step.iteration, machine)
+            gather(station, store, phase.iteration, machine)
             return None
         left = {task.id for task in pending}
         chunks = [k for k in range(plan.n_chunks) if any(task.id in left for task in plan.chunk(k))]
         is_stuck = len(pending) >= self.get("pending", len(plan.tasks))
-        again = _station_fireworks(
-            store,
-            step,
-            machine,
-            (station.name, chunks),
-            parents=[],
-            detours=self.get("detours", 0) + 1 if is_stuck else 0,
-            pending=len(pending),
-            is_shared=self._is_shared,
-        )
+        left_off = {"detours": self.get("detours", 0) + 1 if is_stuck else 0, "pending": len(pending)}
+        work = (station.name, chunks)
+        again = _station_fireworks(phase, machine, work, parents=[], is_shared=self._is_shared, **left_off)
         return FWAction(detours=[Workflow(again)])
 
-    def _give_up(self, station: Station, store: Folder, step: Step, machine: Machine, pending: list[Task]) -> None:
+    def _give_up(self, station: Station, phase: Phase, machine: Machine, pending: list[Task]) -> None:
         """Refuse what may be refused; raise TaskFailed where a task had all its tries, or nothing moves any more."""
+        store = phase.store
         attempts = self._attempts(store)
-        failures = store.failures_of(station.name, step.iteration, attempts.session)
+        failures = store.failures_of(station.name, phase.iteration, attempts.run_id)
         hopeless = [task for task in pending if len(failures.get(task.id, [])) >= machine.max_attempts]
-        failed = [task for task in hopeless if not refuse(station, store, step.iteration, task, machine.max_attempts)]
+        failed = [task for task in hopeless if not refuse(station, store, phase.iteration, task, machine.max_attempts)]
         if failed or self.get("detours", 0) >= MAX_DETOURS:
-            raise TaskFailed(_why_stopped(store, station.name, step.iteration, failed or pending, failures))
+            raise TaskFailed(_why_stopped(store, station.name, phase.iteration, failed or pending, failures))
 
 
 def _why_stopped(
@@ -170,16 +159,12 @@ def _why_stopped(
 class Decide(_StationTask):
     """Close the iteration and add the Workflow of what comes next."""
 
-    def act(self, store: Folder, step: Step, machine: Machine) -> None:
+    def act(self, phase: Phase, machine: Machine) -> None:
         """Write the record of the iteration; on a shared LaunchPad the next Workflow is added here."""
-        if isinstance(store, StudyStore):
-            study.write_report(store)
-            return
-        assert isinstance(store, Store)  # the one or the other
-        with turn(store, "decide"):
-            loop.close(store, step)
+        with turn(phase.store, "decide"):
+            phase.close()
             if self._is_shared:  # the local driver starts a fresh one per iteration
-                advance(self.launchpad, store, machine)
+                advance(self.launchpad, phase.following(), machine)
 
 
 def _is_meant(folder: Path, launchpad: LaunchPad) -> bool:
@@ -188,23 +173,18 @@ def _is_meant(folder: Path, launchpad: LaunchPad) -> bool:
     return current is not None and current.database == database_id(launchpad)
 
 
-def _open(folder: Path, part: Part) -> Folder:
-    return StudyStore.open(folder) if part == "study" else Store.open(folder)
+def _phase_in(folder: Path, iteration: int, name: PhaseName) -> Phase:
+    """Return the phase that a Firework names."""
+    if name == "study":
+        store = StudyStore.open(folder)
+        return StudyPhase.of(store, store.study)
+    return loop.phase_of(Store.open(folder), iteration, name=name)
 
 
-def step_of(store: Folder, iteration: int, part: Part) -> Step:
-    """Return the step that a Firework names."""
-    if isinstance(store, StudyStore):
-        return Step(ONCE, study.stations(store.study), "study", store)
-    assert isinstance(store, Store)  # the one or the other
-    return loop.step_of(store, iteration, part=part)
-
-
-def _begin(store: Folder, step: Step, machine: Machine) -> None:
-    if not isinstance(store, Store) or step.iteration in store.opened_iterations():
-        return  # a study was begun before its Workflow was added
-    with turn(store, "begin"):
-        loop.begin(store, step, machine)
+def _begin(phase: Phase, machine: Machine) -> None:
+    if not phase.is_begun:  # a study was begun before its Workflow was added
+        with turn(phase.store, "begin"):
+            phase.begin(machine)
 
 
 def whereabouts(machine: Machine, kind: str) -> dict[str, Any]:
@@ -222,8 +202,7 @@ def kind_of(spec: dict[str, Any]) -> str:
 
 def _firework(
     task: type[_StationTask],
-    store: Folder,
-    step: Step,
+    phase: Phase,
     machine: Machine,
     *,
     parents: list[Firework],
@@ -231,21 +210,20 @@ def _firework(
     **more: Any,  # noqa: ANN401
 ) -> Firework:
     station = more.get("station", "decide")
-    part = f"-{more['chunk']}" if "chunk" in more else ""
-    name = f"{_name(step)} {station} {task.__name__.lower()}{part}"
+    suffix = f"-{more['chunk']}" if "chunk" in more else ""
+    name = f"{_name(phase)} {station} {task.__name__.lower()}{suffix}"
     kind = station if task is RunChunk else LIGHT
     spec: dict[str, Any] = {"_add_launchpad_and_fw_id": True, "_category": machine.category(kind)}
     if task is Gather:
         spec["_allow_fizzled_parents"] = True
     if is_shared:  # one folder for all: a worker leaves none behind for each of thousands of Fireworks
-        spec |= {"_launch_dir": str(store.folder / "launches"), **whereabouts(machine, kind)}
-    parameters = {"folder": str(store.folder), "iteration": step.iteration, "part": step.part, **more}
+        spec |= {"_launch_dir": str(phase.store.folder / "launches"), **whereabouts(machine, kind)}
+    parameters = {"folder": str(phase.store.folder), "iteration": phase.iteration, "part": phase.name, **more}
     return Firework(task(parameters), spec=spec, name=name, parents=parents)
 
 
 def _station_fireworks(
-    store: Folder,
-    step: Step,
+    phase: Phase,
     machine: Machine,
     work: tuple[str, list[int]],
     *,
@@ -257,30 +235,18 @@ def _station_fireworks(
     station, numbers = work
     detours = {"detours": more["detours"]} if "detours" in more else {}
     chunks = [
-        _firework(
-            RunChunk,
-            store,
-            step,
-            machine,
-            parents=parents,
-            is_shared=is_shared,
-            station=station,
-            chunk=k,
-            **detours,
-        )
+        _firework(RunChunk, phase, machine, parents=parents, is_shared=is_shared, station=station, chunk=k, **detours)
         for k in numbers
     ]
-    seal = _firework(
-        Gather, store, step, machine, parents=chunks or parents, is_shared=is_shared, station=station, **more
-    )
+    seal = _firework(Gather, phase, machine, parents=chunks or parents, is_shared=is_shared, station=station, **more)
     return [*chunks, seal]
 
 
-def _name(step: Step) -> str:
-    return "study" if step.part == "study" else f"iter-{step.iteration:03d}"
+def _name(phase: Phase) -> str:
+    return "study" if phase.name == "study" else f"iter-{phase.iteration:03d}"
 
 
-def build_workflow(store: Folder, step: Step, machine: Machine, *, is_shared: bool = False) -> Workflow:
+def build_workflow(phase: Phase, machine: Machine, *, is_shared: bool = False) -> Workflow:
     """Return the Workflow of one iteration (or of the final models, or of a study).
 
     Each station is n chunks and a gather; the last Firework decides. The specs carry the folder, the iteration, the
@@ -288,50 +254,45 @@ def build_workflow(store: Folder, step: Step, machine: Machine, *, is_shared: bo
     shared LaunchPad they also say what the batch system is asked for.
     """
     fireworks: list[Firework] = []
-    for station in step.stations:
-        frozen = store.plan(station.name, step.iteration)  # of an interrupted run
+    for station in phase.stations:
+        frozen = phase.store.find_plan(station.name, phase.iteration)  # of an interrupted run
         n_chunks = frozen.n_chunks if frozen is not None else machine.n_chunks(station.name)
-        work = (station.name, list(range(n_chunks if station.name != "select" else 0)))
-        fireworks += _station_fireworks(store, step, machine, work, parents=fireworks[-1:], is_shared=is_shared)
-    fireworks.append(_firework(Decide, store, step, machine, parents=fireworks[-1:], is_shared=is_shared))
-    whose = store.latest_campaign() if isinstance(store, Store) else store.settings(step.iteration)
-    part = " final" if step.part == "final" else ""
-    return Workflow(fireworks, name=f"{whose.name} {_name(step)}{part}", metadata=_metadata(store, step))
+        work = (station.name, list(range(n_chunks if station.run is not None else 0)))
+        fireworks += _station_fireworks(phase, machine, work, parents=fireworks[-1:], is_shared=is_shared)
+    fireworks.append(_firework(Decide, phase, machine, parents=fireworks[-1:], is_shared=is_shared))
+    suffix = " final" if phase.name == "final" else ""
+    return Workflow(fireworks, name=f"{phase.store.title} {_name(phase)}{suffix}", metadata=_metadata(phase))
 
 
-def _metadata(store: Folder, step: Step) -> dict[str, Any]:
-    stations = [station.name for station in step.stations]
-    return {"campaign": store.uuid, "iteration": step.iteration, "part": step.part, "stations": stations}
+def _metadata(phase: Phase) -> dict[str, Any]:
+    stations = [station.name for station in phase.stations]
+    return {"campaign": phase.store.uuid, "iteration": phase.iteration, "part": phase.name, "stations": stations}
 
 
-def advance(launchpad: LaunchPad, store: Store, machine: Machine) -> bool:
+def advance(launchpad: LaunchPad, phase: Phase | None, machine: Machine) -> bool:
     """Add the Workflow of what comes next, once; return whether there is anything left to do."""
-    step = loop.next_step(store)
-    if step is None:
+    if phase is None:
         return False
-    place = enter(store, step, machine)
-    add_once(launchpad, place, step, machine)
+    enter(phase, machine)
+    add_once(launchpad, phase, machine)
     return True
 
 
-def enter(store: Store, step: Step, machine: Machine) -> Folder:
-    """Return the folder that a step works in; a study is begun, so that its workers find all they need in it."""
-    if step.place is None:
-        return store
-    loop.begin(store, step, machine)
-    step.place.save_machine(machine)
-    step.place.submissions.follow(store.submissions)
-    return step.place
+def enter(phase: Phase, machine: Machine) -> None:
+    """Begin a study, so that its workers find all they need in its folder; an iteration is begun by its workers."""
+    if phase.name == "study":
+        phase.begin(machine)
+        phase.store.save_machine(machine)
 
 
-def wanted(place: Folder, step: Step) -> dict[str, Any]:
-    """Return the query for the Workflow of a step; one that was ended before (defused, archived) does not count."""
-    query = {f"metadata.{key}": value for key, value in _metadata(place, step).items()}
+def wanted(phase: Phase) -> dict[str, Any]:
+    """Return the query for the Workflow of a phase; one that was ended before (defused, archived) does not count."""
+    query = {f"metadata.{key}": value for key, value in _metadata(phase).items()}
     return {**query, "state": {"$nin": ["DEFUSED", "ARCHIVED", "COMPLETED"]}}
 
 
-def add_once(launchpad: LaunchPad, place: Folder, step: Step, machine: Machine) -> None:
-    """Add the Workflow of a step, unless the LaunchPad has it."""
-    if launchpad.workflows.find_one(wanted(place, step)) is None:
+def add_once(launchpad: LaunchPad, phase: Phase, machine: Machine) -> None:
+    """Add the Workflow of a phase, unless the LaunchPad has it."""
+    if launchpad.workflows.find_one(wanted(phase)) is None:
         is_shared = not isinstance(launchpad, EmbeddedLaunchPad)
-        launchpad.add_wf(build_workflow(place, step, machine, is_shared=is_shared))
+        launchpad.add_wf(build_workflow(phase, machine, is_shared=is_shared))

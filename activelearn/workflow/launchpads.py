@@ -14,7 +14,7 @@ import yaml
 from fireworks import FWorker, LaunchPad
 
 from activelearn.errors import ActiveLearnError, ConfigError
-from activelearn.store import Folder
+from activelearn.loop import Phase
 
 _QUIET: Final = "CRITICAL"
 #: How long a server may take to answer before it counts as unreachable.
@@ -30,9 +30,9 @@ class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
 
     Parameters
     ----------
-    store
-        The campaign or the study that the driver has open: its Firetasks share it, so what is sealed is read once and
-        not by each of them. None: they open their folder themselves.
+    phase
+        What its Firetasks work on, in the folder that the driver has open: what is sealed is read once and not by each
+        of them. None: they open their folder themselves.
 
     Attributes
     ----------
@@ -40,14 +40,14 @@ class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
         What a Firetask raised, as it was raised.
     """
 
-    def __init__(self, store: Folder | None = None) -> None:
+    def __init__(self, phase: Phase | None = None) -> None:
         try:
             import mongomock
         except ImportError as error:
             raise ConfigError(
                 "mongomock: not installed - wanted for the embedded LaunchPad - pip install 'activelearn[local]'"
             ) from error
-        self.store = store
+        self.phase = phase
         self.error: ActiveLearnError | None = None
         module = fireworks.core.launchpad
         saved = module.MongoClient, module.GRIDFS_FALLBACK_COLLECTION
@@ -72,8 +72,7 @@ class SharedLaunchPad(LaunchPad):  # type: ignore[misc]
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> SharedLaunchPad:
         """Return the LaunchPad that a dictionary (of my_launchpad.yaml) describes."""
-        known = {key: value for key, value in d.items() if key in _KEYS}
-        return cls(**known)
+        return cls(**{key: value for key, value in d.items() if key in _KEYS})
 
     @property
     def identity(self) -> str:
@@ -104,11 +103,13 @@ class SharedLaunchPad(LaunchPad):  # type: ignore[misc]
         at_work = {"state": {"$in": ["READY", "RESERVED", "RUNNING"]}}
         return super().future_run_exists(fworker) or self.workflows.find_one(at_work) is not None
 
-    def prepare(self) -> None:
-        """Initialise the database if it is empty; one in use is left alone."""
+    def prepare(self) -> str:
+        """Initialise the database if it is empty; one in use is left alone. Return its identity."""
         if self.fw_id_assigner.find_one() is None and self.workflows.find_one() is None:
             self.reset("", require_password=False)
-        self.db.activelearn.update_one({"_id": "database"}, {"$setOnInsert": {"uuid": uuid.uuid4().hex}}, upsert=True)
+        new = {"uuid": uuid.uuid4().hex}
+        self.db.activelearn.update_one({"_id": "database"}, {"$setOnInsert": new}, upsert=True)
+        return database_id(self) or new["uuid"]
 
 
 def database_id(launchpad: LaunchPad) -> str | None:
@@ -133,9 +134,8 @@ def connect(path: Path) -> SharedLaunchPad:
         no message.
     """
     described = _described(path)
-    where = identity(
-        str(described["host"]), described.get("port"), described["name"], uri_mode=bool(described.get("uri_mode"))
-    )
+    by_uri = bool(described.get("uri_mode"))
+    where = identity(str(described["host"]), described.get("port"), described["name"], uri_mode=by_uri)
     patience = {"serverSelectionTimeoutMS": int(1000 * ANSWER_S), **(described.get("mongoclient_kwargs") or {})}
     try:
         launchpad = SharedLaunchPad.from_dict({"strm_lvl": _QUIET, **described, "mongoclient_kwargs": patience})
@@ -175,17 +175,16 @@ def _misfit(where: str, error: pymongo.errors.ConfigurationError) -> str:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    made = "activelearn machine --init slurm writes one"
+    wanted = "wanted the my_launchpad.yaml of FireWorks - activelearn machine --init slurm writes one"
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file - wanted the my_launchpad.yaml of FireWorks - {made}") from None
+        raise ConfigError(f"{path}: no such file - {wanted}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:  # its text is not quoted: a password may be in it
-        raise ConfigError(
-            f"{path}: cannot be read ({type(error).__name__}) - wanted the my_launchpad.yaml of FireWorks - {made}"
-        ) from None
+        raise ConfigError(f"{path}: cannot be read ({type(error).__name__}) - {wanted}") from None
     if not isinstance(found, dict) or not found.get("host") or not found.get("name"):
-        raise ConfigError(f"{path}: no host or no name - wanted the my_launchpad.yaml of FireWorks - {made}")
+        raise ConfigError(f"{path}: no host or no name - {wanted}")
     if unknown := sorted(key for key in map(str, found) if key not in _KEYS and not key.startswith("ssl")):
-        raise ConfigError(f"{path}: unknown {', '.join(unknown)} - wanted the keys of FireWorks' LaunchPad - {made}")
+        keys = "wanted the keys of FireWorks' LaunchPad - activelearn machine --init slurm writes one"
+        raise ConfigError(f"{path}: unknown {', '.join(unknown)} - {keys}")
     return found

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Final
+
 from activelearn.config import Queue
+from activelearn.errors import ConfigError
+
+#: What FireWorks puts a variable of the worker in for.
+_VARIABLE: Final = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 
 
 def queue_keys(queue: Queue) -> dict[str, str | int]:
@@ -20,3 +28,18 @@ def queue_keys(queue: Queue) -> dict[str, str | int]:
         "constraint": queue.constraint,
     }
     return {key: value for key, value in keys.items() if value is not None}
+
+
+def want_no_variable(folder: Path) -> None:
+    """Refuse a folder that a worker would take for another one.
+
+    Raises
+    ------
+    ConfigError
+        There is a ``$name`` in its path.
+    """
+    if variable := _VARIABLE.search(str(folder)):
+        raise ConfigError(
+            f"{folder}: {variable[0]} in the path - wanted a folder for a LaunchPad without it, for FireWorks puts the "
+            "worker's variable of that name in - rename it (a campaign folder may be moved), and give the command again"
+        )

@@ -10,15 +10,15 @@ import hashlib
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from activelearn.config import Machine, Place, Queue, load_machine, preset_names
+from activelearn.config import Machine, Place, Queue, load_machine
 from activelearn.config.files import preset_file
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, typed
 from activelearn.workflow.queues import queue_keys
 
 #: Only the user may read it.
@@ -57,16 +57,10 @@ REMOVE_USELESS_DIRS: false  # the same folder must stay
 """
 #: slurmd signals the batch shell too; one without a trap dies at once, and Slurm then kills what still cleans up.
 _TRAP: Final = "trap : TERM"
-#: A job that went well leaves no output behind, for there are thousands; what was killed does not come so far.
-_TIDY: Final = """\
-status=$?
-output="$SLURM_JOB_NAME-$SLURM_JOB_ID"
-if [ $status -eq 0 ] && ! grep -q Traceback "$output.error"; then rm -f "$output.out" "$output.error"; fi
-exit $status"""
 
 
 @dataclass(frozen=True)
-class Site:
+class ClusterFiles:
     """A config folder, and the profile it is for.
 
     Parameters
@@ -92,7 +86,7 @@ class Site:
         return self.folder / "my_launchpad.yaml"
 
 
-def initialise(name_or_path: str, to: Path | None = None) -> Site:
+def initialise(name_or_path: str, to: Path | None = None) -> ClusterFiles:
     """Write the config folder of a machine profile; files of the user's are never overwritten.
 
     Parameters
@@ -109,20 +103,20 @@ def initialise(name_or_path: str, to: Path | None = None) -> Site:
     """
     machine = load_machine(name_or_path)
     given = Path(name_or_path)
-    is_preset = not given.is_file()
-    folder = (to or (Path("cluster") if is_preset else given.parent)).absolute()
-    profile = folder / "machine.yaml" if is_preset else given.absolute()
-    if is_preset and profile.exists():
+    preset = None if given.is_file() else preset_file("machine", name_or_path)
+    folder = (to or (Path("cluster") if preset is not None else given.parent)).absolute()
+    profile = folder / "machine.yaml" if preset is not None else given.absolute()
+    if preset is not None and profile.exists():
         raise ConfigError(
             f"{profile}: exists - wanted a new folder for the preset {name_or_path} - activelearn machine --init "
             f"{shlex.quote(str(profile))} writes its workers and adapters anew; or choose another --to"
         )
-    site = Site(folder, profile, machine)
+    site = ClusterFiles(folder, profile, machine)
     derived = {name: _stamped(text, profile) for name, text in _derived(site).items()}
     _refuse_edited(site, derived)
     theirs = {"my_launchpad.yaml": LAUNCHPAD, "FW_config.yaml": FW_CONFIG}
-    if is_preset:
-        theirs["machine.yaml"] = _text_of_preset(name_or_path)
+    if preset is not None:
+        theirs["machine.yaml"] = preset.read_text(encoding="utf-8")
     new = {name: text for name, text in theirs.items() if not (folder / name).exists()} | derived
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,13 +126,7 @@ def initialise(name_or_path: str, to: Path | None = None) -> Site:
         raise ConfigError(
             f"{folder}: cannot be written ({error.strerror or error}) - wanted a folder - choose another with --to"
         ) from None
-    return Site(folder, profile, machine, tuple(sorted(new)))
-
-
-def _text_of_preset(name: str) -> str:
-    file = preset_file("machine", name)
-    assert file is not None, preset_names("machine")  # it was just read
-    return file.read_text(encoding="utf-8")
+    return replace(site, written=tuple(sorted(new)))
 
 
 # --- what follows from the profile ------------------------------------------------------------------------------------
@@ -171,7 +159,7 @@ def has_queue(place: Place) -> bool:
     return place.queue != Queue()
 
 
-def _derived(site: Site) -> dict[str, str]:
+def _derived(site: ClusterFiles) -> dict[str, str]:
     """Return the files of workers and adapters, by name."""
     found = categories(site.machine)
     files = {} if found else {"my_fworker.yaml": _yaml(_worker(site.machine.name, ""))}
@@ -186,7 +174,7 @@ def _worker(name: str, category: str) -> dict[str, Any]:
     return {"name": name, "category": category, "query": "{}"}
 
 
-def adapter(site: Site, category: str, place: Place) -> dict[str, Any]:
+def adapter(site: ClusterFiles, category: str, place: Place) -> dict[str, Any]:
     """Return FireWorks' queue adapter of a category; the Fireworks' own queue settings count before those in it."""
     before = [_TRAP, f"export FW_CONFIG_FILE={_word(site.folder / 'FW_config.yaml')}", *place.setup]
     variables = {**site.machine.environment, **place.environment}
@@ -198,7 +186,6 @@ def adapter(site: Site, category: str, place: Place) -> dict[str, Any]:
         "rocket_launch": f"{program()} rlaunch {_files(site, category)} singleshot",
         **queue_keys(place.queue),
         "pre_rocket": "\n".join(before),
-        "post_rocket": _TIDY,
     }
     for key, value in found.items():
         if "$$" in str(value):
@@ -217,7 +204,7 @@ def program() -> str:
     return f"{_word(sys.executable)} -c 'from activelearn.cli import main; main()'"
 
 
-def _files(site: Site, category: str) -> str:
+def _files(site: ClusterFiles, category: str) -> str:
     worker = f"my_fworker_{category}.yaml" if category else "my_fworker.yaml"
     return f"-l {_word(site.launchpad)} -w {_word(site.folder / worker)}"
 
@@ -246,7 +233,7 @@ def _yaml(data: dict[str, Any]) -> str:
 
 def _stamped(text: str, profile: Path) -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    how = f"activelearn machine --init {profile.name}"
+    how = f"activelearn machine --init {typed(profile.name)}"
     return f"# Follows from {profile.name}: edit that, and write this anew with: {how}\n# as written: {digest}\n{text}"
 
 
@@ -257,16 +244,15 @@ def _is_as_written(path: Path) -> bool:
     return first.startswith("# Follows from ") and second == f"# as written: {digest}"
 
 
-def _refuse_edited(site: Site, derived: dict[str, str]) -> None:
+def _refuse_edited(site: ClusterFiles, derived: dict[str, str]) -> None:
     """Refuse to write over what somebody has edited, or has made by other means."""
-    problems = []
-    for name, text in derived.items():
-        path = site.folder / name
-        if path.exists() and path.read_text(encoding="utf-8") != text and not _is_as_written(path):
-            problems.append(
-                f"{path}: was edited by hand - wanted it as it was written, to write it anew - move it away, and say "
-                f"what it says in {site.profile.name} (queue, setup)"
-            )
+    there = [path for name in derived if (path := site.folder / name).exists()]
+    problems = [
+        f"{path}: was edited by hand - wanted it as it was written, to write it anew - move it away, and say "
+        f"what it says in {site.profile.name} (queue, setup)"
+        for path in there
+        if path.read_text(encoding="utf-8") != derived[path.name] and not _is_as_written(path)
+    ]
     if problems:
         raise ConfigError(*problems)
 
@@ -305,7 +291,7 @@ def _category_names(machine: Machine) -> list[str]:
     return list(dict.fromkeys(place.category or name for name, place in machine.places.items())) or [""]
 
 
-def next_lines(site: Site) -> list[str]:
+def next_lines(site: ClusterFiles) -> list[str]:
     """Return what a person types next, in this order."""
     profile, launchpad = _word(site.profile), _word(site.launchpad)
     where = f"--machine {profile} -l {launchpad}"
@@ -322,6 +308,6 @@ def next_lines(site: Site) -> list[str]:
     ]
 
 
-def _in_background(site: Site, category: str) -> str:
+def _in_background(site: ClusterFiles, category: str) -> str:
     log = site.folder / (f"workers_{category}.log" if category else "workers.log")
     return f"nohup {worker_line(site.launchpad, category)} >> {_word(log)} 2>&1 &"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,10 +13,11 @@ from typing import Any, Final
 
 from fireworks import FireTaskBase, Firework, FWAction, LaunchPad, Workflow, explicit_serialize
 
-from activelearn import smoke
+from activelearn import trees
+from activelearn.check import smoke
+from activelearn.check.smoke import Probe
 from activelearn.config import Machine
-from activelearn.smoke import Probe
-from activelearn.workflow.queues import queue_keys
+from activelearn.workflow.queues import queue_keys, want_no_variable
 from activelearn.workflow.site import worker_line
 
 #: Between two looks at the LaunchPad, s.
@@ -162,8 +161,9 @@ def sent(machine: Machine, launchpad: LaunchPad, folder: Path, file: Path) -> It
     file
         my_launchpad.yaml.
     """
+    want_no_variable(folder)
     token = secrets.token_hex(8)
-    ours = Path(tempfile.mkdtemp(prefix="activelearn-smoke-", dir=folder))
+    ours = trees.make(folder / f"activelearn-smoke-{token}")
     (ours / token).touch()
     jobs = Sent(launchpad, machine, file)
     try:
@@ -176,7 +176,7 @@ def sent(machine: Machine, launchpad: LaunchPad, folder: Path, file: Path) -> It
         with contextlib.suppress(Exception):  # the server is gone: then so are the jobs, for us
             jobs.withdraw()
         if jobs.have_all_reported:
-            shutil.rmtree(ours, ignore_errors=True)
+            trees.remove(ours, folder)
 
 
 def _firework(machine: Machine, place: str, folder: Path, token: str) -> Firework:

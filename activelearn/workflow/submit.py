@@ -6,10 +6,12 @@ from typing import Any, Final
 
 from activelearn import loop
 from activelearn.config import Machine
+from activelearn.ending import ended
 from activelearn.errors import ConfigError
-from activelearn.store import Folder, Store
+from activelearn.store import Store
 from activelearn.workflow.firetasks import add_once, enter, kind_of, wanted, whereabouts
-from activelearn.workflow.launchpads import SharedLaunchPad, database_id
+from activelearn.workflow.launchpads import SharedLaunchPad
+from activelearn.workflow.queues import want_no_variable
 
 #: Of a Firework that no worker will take up by itself.
 _ENDED: Final = ("FIZZLED", "DEFUSED")
@@ -36,11 +38,10 @@ def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: 
     Raises
     ------
     ConfigError
-        The folder is submitted to another LaunchPad.
+        The folder is submitted to another LaunchPad, or no worker would find it.
     """
-    launchpad.prepare()
-    database = database_id(launchpad)
-    assert database is not None  # just prepared
+    want_no_variable(store.folder)
+    database = launchpad.prepare()
     before = store.submissions.current()
     if before is not None and before.database != database and before.launchpad != launchpad.identity and not move:
         raise ConfigError(
@@ -49,36 +50,36 @@ def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: 
         )
     store.save_machine(machine)
     submission = store.submissions.submit(launchpad.identity, database)
-    step = loop.next_step(store)
-    if step is None:
-        end = loop.verdict(store)
-        return f"nothing left to do: {end.message if end else 'the campaign has ended'}"
-    place = enter(store, step, machine)
-    _drop_superseded(launchpad, place, step)
-    if (found := launchpad.workflows.find_one(wanted(place, step))) is None:
-        add_once(launchpad, place, step, machine)
+    phase = loop.next_phase(store)
+    if phase is None:
+        return f"nothing left to do: {ended(store).message}"
+    enter(phase, machine)
+    _drop_superseded(launchpad, phase)
+    if (found := launchpad.workflows.find_one(wanted(phase))) is None:
+        add_once(launchpad, phase, machine)
         again = "" if before is None else " anew, from the products of the folder"
-        return f"{_what(place, step)} added to {launchpad.identity}{again}"
+        return f"{_what(phase)} added to {launchpad.identity}{again}"
     moved = f"; {n} Fireworks have other settings now" if (n := _bring_settings(launchpad, found, machine)) else ""
     if submission != before and (n := _run_again(launchpad, found)):
-        return f"{_what(place, step)} goes on at {launchpad.identity}: {n} failed Fireworks run again{moved}"
-    return f"{_what(place, step)} is at {launchpad.identity} already; nothing added{moved}"
+        return f"{_what(phase)} goes on at {launchpad.identity}: {n} failed Fireworks run again{moved}"
+    return f"{_what(phase)} is at {launchpad.identity} already; nothing added{moved}"
 
 
-def _drop_superseded(launchpad: SharedLaunchPad, place: Folder, step: loop.Step) -> None:
+def _drop_superseded(launchpad: SharedLaunchPad, phase: loop.Phase) -> None:
     """End the Workflows of a campaign that nobody began and that are not what comes next any more.
 
     Systems may have been added since: their data come first, and the stations of the next iteration are others.
     """
-    is_wanted = wanted(place, step)
-    query = {"metadata.campaign": place.uuid, "state": {"$in": ["READY", "WAITING", "RESERVED"]}}
+    is_wanted = wanted(phase)
+    query = {"metadata.campaign": phase.store.uuid, "state": {"$in": ["READY", "WAITING", "RESERVED"]}}
     for workflow in launchpad.workflows.find({**query, "$nor": [is_wanted]}):
         launchpad.defuse_wf(workflow["nodes"][0])
 
 
-def _what(place: Folder, step: loop.Step) -> str:
-    name = {"loop": f"iteration {step.iteration}", "final": "the final training", "study": "glass and benchmarks"}
-    return f"{name[step.part]} of {place.folder.name if step.part != 'study' else place.folder.parent.name}"
+def _what(phase: loop.Phase) -> str:
+    folder = phase.store.folder
+    name = {"loop": f"iteration {phase.iteration}", "final": "the final training", "study": "glass and benchmarks"}
+    return f"{name[phase.name]} of {folder.name if phase.name != 'study' else folder.parent.name}"
 
 
 def _bring_settings(launchpad: SharedLaunchPad, workflow: dict[str, Any], machine: Machine) -> int:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import os
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import fireworks.core.rocket
 import fireworks.core.rocket_launcher
+import fireworks.queue.queue_adapter
 import fireworks.queue.queue_launcher
 import fireworks.scripts.qlaunch_run
 import fireworks.scripts.rlaunch_run
 import pymongo
 from pymongo.errors import ConnectionFailure, PyMongoError
 
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, typed
 from activelearn.store.files import unique_suffix
 from activelearn.workflow.launchpads import ANSWER_S, SharedLaunchPad
 
 log = logging.getLogger(__name__)
+_SCRIPT: Final = fireworks.queue.queue_adapter.QueueAdapterBase.get_script_str
 #: How long a worker waits for a server that is being restarted, s. pymongo gives up after 30, and a job that has just
 #: done its work would not find anybody to tell.
 PATIENCE_S: Final = 600.0
@@ -47,16 +53,28 @@ class PatientLaunchPad(SharedLaunchPad):
 
 def rlaunch(arguments: Sequence[str]) -> int:
     """Run FireWorks' rlaunch; return its exit code."""
-    _cure(arguments)
-    fireworks.scripts.rlaunch_run.LaunchPad = PatientLaunchPad
-    return _run(fireworks.scripts.rlaunch_run.rlaunch, "rlaunch", arguments)
+    code = _run(fireworks.scripts.rlaunch_run, "rlaunch", arguments)
+    if code == 0:
+        _tidy()
+    return code
+
+
+def _tidy() -> None:
+    """Remove the output of a Slurm job that went well, for there are thousands: the very files we print to."""
+    job = f"{os.environ.get('SLURM_JOB_NAME', '')}-{os.environ.get('SLURM_JOB_ID', '')}"
+    files = {stream: Path(os.path.realpath(f"/proc/self/fd/{stream}")) for stream in (1, 2)}
+    if {path.name for path in files.values()} != {f"{job}.out", f"{job}.error"}:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "Traceback" not in files[2].read_text(errors="replace"):
+        for path in files.values():
+            path.unlink(missing_ok=True)
 
 
 def qlaunch(arguments: Sequence[str]) -> int:
     """Run FireWorks' qlaunch; return its exit code."""
-    _cure(arguments)
-    fireworks.scripts.qlaunch_run.LaunchPad = PatientLaunchPad
-    return _run(fireworks.scripts.qlaunch_run.qlaunch, "qlaunch", arguments)
+    return _run(fireworks.scripts.qlaunch_run, "qlaunch", arguments)
 
 
 def _cure(arguments: Sequence[str]) -> None:
@@ -64,19 +82,33 @@ def _cure(arguments: Sequence[str]) -> None:
     zopen = fireworks.core.rocket.zopen
     fireworks.core.rocket.zopen = functools.wraps(zopen)(lambda path, mode="rt", **more: zopen(path, mode, **more))
     asked = [after for word, after in itertools.pairwise(arguments) if word == "--sleep"]
-    if asked and asked[-1] == "0":
+    if asked[-1:] == ["0"]:
         fireworks.core.rocket_launcher.RAPIDFIRE_SLEEP_SECS = _SHORT_S
         fireworks.queue.queue_launcher.RAPIDFIRE_SLEEP_SECS = _SHORT_S
     # All Fireworks of a campaign stand in one folder: nothing may be written there by all of them under one name. The
     # folder that a worker was started in is its user's, empty or not; rapidfire makes one of its own for each of them.
     fireworks.core.rocket.PRINT_FW_JSON = False
     fireworks.core.rocket.REMOVE_USELESS_DIRS = "rapidfire" in arguments
+    fireworks.queue.queue_adapter.QueueAdapterBase.get_script_str = _quoted(_SCRIPT)
     fireworks.queue.queue_launcher.SUBMIT_SCRIPT_NAME = f"FW_submit-{unique_suffix()}.script"
 
 
-def _run(theirs: Callable[[Sequence[str]], int | None], name: str, arguments: Sequence[str]) -> int:
+def _quoted(theirs: Callable[[Any, str], str]) -> Callable[[Any, str], str]:
+    """Return FireWorks' writer of batch scripts with the folder of ``cd`` quoted for the shell."""
+
+    def script(adapter: dict[str, Any], launch_dir: str) -> str:
+        lines = theirs(adapter, "/LAUNCH-DIR").split("\n")
+        return "\n".join(f"cd {typed(launch_dir)}" if line == "cd /LAUNCH-DIR" else line for line in lines)
+
+    return script
+
+
+def _run(script: ModuleType, name: str, arguments: Sequence[str]) -> int:
+    """Run the function of a script of FireWorks that has its name, cured."""
+    _cure(arguments)
+    script.LaunchPad = PatientLaunchPad  # type: ignore[attr-defined]
     try:
-        return theirs(list(arguments)) or 0
+        return getattr(script, name)(list(arguments)) or 0
     except (OSError, ValueError, PyMongoError) as error:  # of the files they are given, or of the server
         raise ConfigError(
             f"{name}: cannot go on ({type(error).__name__}) - wanted -l my_launchpad.yaml of a server that answers "

@@ -12,7 +12,6 @@ from activelearn.engines import process
 from activelearn.engines.deepmd import library_environment
 from activelearn.engines.process import Slot
 from activelearn.frames import Frames
-from activelearn.store.study import BENCHMARK, ONCE
 
 EMT_REFERENCE = Reference(calculator="ase.calculators.emt:EMT", functional="none", includes_dispersion=False)
 #: Fails on every structure as a calculator does that does not converge; see tests/engines/odd_calculators.py.
@@ -28,14 +27,6 @@ def one_worker(logs):
         patch.setenv("LD_LIBRARY_PATH", library_environment(None)["LD_LIBRARY_PATH"])
         yield Slot(Machine(name="test"), logs)
         process.close_sessions()
-
-
-def carried_out(prop, study, store, slot):
-    """Plan, run and gather one property."""
-    tasks = prop.plan(study, store)
-    for task in tasks:
-        store.publish_product(BENCHMARK, ONCE, task.id, *prop.run(task, store, slot))
-    return prop.results(study, store, tasks)
 
 
 def with_reference(study, reference, name=None):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from carried import EMT_REFERENCE, UNCONVERGED, alloy, carried_out, one_worker, with_reference
-from made_glasses import number, study_folder, study_of
+from carried import EMT_REFERENCE, UNCONVERGED, alloy, one_worker, with_reference
+from made_glasses import findings_of, number, planned, run_one, study_folder, study_of
 
 from activelearn.benchmark import bulk_modulus, elastic
 from activelearn.benchmark.straining import Relaxer, strained
@@ -83,7 +83,7 @@ def test_where_atoms_relax_it_still_is_that_of_the_elastic_constants(slot, tmp_p
 
 def test_replicas_give_a_mean_and_a_curve_with_errors(slot, tmp_path):
     study = study_of(bulk_modulus={"strains": [-0.01, 0.0, 0.01]})
-    found = carried_out(
+    found = findings_of(
         bulk_modulus.PROPERTY, study, study_folder(tmp_path, study, [alloy(0), alloy(1), alloy(2)]), slot
     )
     result = number(found, "bulk_modulus", x=0.0, temperature_K=0.0)
@@ -102,7 +102,7 @@ def test_replicas_give_a_mean_and_a_curve_with_errors(slot, tmp_path):
 def test_of_one_glass_the_error_is_that_of_the_fit(slot, tmp_path):
     study = study_of(bulk_modulus={"strains": [-0.02, 0.0, 0.02], "max_steps": 1, "fmax": 1e-6})
     result = number(
-        carried_out(bulk_modulus.PROPERTY, study, study_folder(tmp_path, study, [alloy(0)]), slot), "bulk_modulus"
+        findings_of(bulk_modulus.PROPERTY, study, study_folder(tmp_path, study, [alloy(0)]), slot), "bulk_modulus"
     )
     assert 0.0 < result.uncertainty < 0.2 * result.value
     assert result.note.endswith("4 relaxations not finished in the steps allowed; error of the fit")
@@ -110,7 +110,7 @@ def test_of_one_glass_the_error_is_that_of_the_fit(slot, tmp_path):
 
 def test_a_glass_on_which_the_potential_fails_is_a_problem(slot, tmp_path):
     study = with_reference(study_of(bulk_modulus={}), UNCONVERGED)
-    found = carried_out(bulk_modulus.PROPERTY, study, study_folder(tmp_path, study, [COPPER]), slot)
+    found = findings_of(bulk_modulus.PROPERTY, study, study_folder(tmp_path, study, [COPPER]), slot)
     assert (found.results, found.curves) == ([], [])
     assert found.problems == ["bulk_modulus of toy-EMT-x0-0: zero-stress: SCFError: no convergence in 60 steps"]
 
@@ -129,14 +129,14 @@ def test_cold_argon_has_the_modulus_of_argon_at_rest(slot, tmp_path):
         study = study_of(bulk_modulus={**asked, "temperature_K": temperature_K})
         study = study.model_copy(update={"potentials": (potential,)})
         store = study_folder(tmp_path / f"{temperature_K}", study, [argon])
-        found = carried_out(bulk_modulus.PROPERTY, study, store, slot)
+        found = findings_of(bulk_modulus.PROPERTY, study, store, slot)
         moduli[temperature_K] = number(found, "bulk_modulus", temperature_K=temperature_K or 0.0)
         if temperature_K is None:
             (free,) = store.folder.glob("work/*/zero-stress.npz")
             argon = Frames.from_arrays(dict(np.load(free))).without_labels()
     assert moduli[2.0].value == pytest.approx(moduli[None].value, rel=0.05)
     assert moduli[2.0].note.startswith("NVT at 2 K")
-    task = bulk_modulus.PROPERTY.plan(study, store)[0]
-    again, meta = bulk_modulus.PROPERTY.run(task, store, slot=None)  # nothing is left to run
+    task = planned(bulk_modulus.PROPERTY, study, store)[0]
+    again, meta = run_one(bulk_modulus.PROPERTY, task, store, slot=None)  # nothing is left to run
     assert bulk_modulus.fit(again["strain"], again["pressure_GPa"])[0] == pytest.approx(moduli[2.0].value)
     assert meta["ended"] == "finished"

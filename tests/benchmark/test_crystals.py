@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
-from carried import EMT_REFERENCE, UNCONVERGED, carried_out, one_worker, with_reference
-from made_glasses import number, study_of
+from carried import EMT_REFERENCE, UNCONVERGED, one_worker, with_reference
+from made_glasses import findings_of, number, planned, run_one, study_of
 
 from activelearn import seeds
 from activelearn.benchmark import crystals
@@ -32,7 +32,7 @@ SPRINGS = EMT_REFERENCE.model_copy(
 
 def measured(tmp_path, slot, study):
     store = StudyStore.create(tmp_path / "study", study)
-    return carried_out(crystals.PROPERTY, study, store, slot)
+    return findings_of(crystals.PROPERTY, study, store, slot)
 
 
 def test_copper_relaxes_to_the_lattice_constant_of_emt(slot, tmp_path):
@@ -100,7 +100,7 @@ def test_a_machine_that_fails_on_everything_is_no_unknown_element(slot, tmp_path
     study = with_reference(study_of(crystals={"seeds": ["Na2S_Fm-3m"]}), broken)
     store = StudyStore.create(tmp_path, study)
     with pytest.raises(EngineError, match="no_such_module"):
-        crystals.PROPERTY.run(crystals.PROPERTY.plan(study, store)[0], store, slot)
+        run_one(crystals.PROPERTY, planned(crystals.PROPERTY, study, store)[0], store, slot)
 
 
 def test_a_calculation_that_does_not_converge_is_a_problem(slot, tmp_path):
@@ -112,7 +112,7 @@ def test_a_calculation_that_does_not_converge_is_a_problem(slot, tmp_path):
 
 def test_a_study_that_does_not_ask_plans_nothing(tmp_path):
     study = study_of()
-    assert crystals.PROPERTY.plan(study, StudyStore.create(tmp_path, study)) == []
+    assert planned(crystals.PROPERTY, study, StudyStore.create(tmp_path, study)) == []
 
 
 def test_files_of_a_benchmark_are_taken_from_the_folder_of_its_yaml(tmp_path):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from ase.build import bulk
-from made_glasses import findings_of, number, study_folder, study_of
+from made_glasses import findings_of, number, planned, study_folder, study_of
 
-from activelearn.benchmark.density import PROPERTY, density_g_cm3
+from activelearn.benchmark.density import PROPERTY
 from activelearn.frames import Frames
 
 COPPER = Frames.from_ase([bulk("Cu", "fcc", a=3.6149, cubic=True)] * 4)
@@ -13,7 +13,7 @@ COPPER = Frames.from_ase([bulk("Cu", "fcc", a=3.6149, cubic=True)] * 4)
 
 def test_copper_has_the_density_of_the_handbook():
     """8.935 g/cm3: that of the lattice constant 3.6149 Å at room temperature (CRC Handbook: 8.933)."""
-    assert density_g_cm3(COPPER.symbols, COPPER.volume)[0] == pytest.approx(8.935, abs=0.003)
+    assert COPPER.density[0] == pytest.approx(8.935, abs=0.003)
 
 
 def test_only_thermo_rows_of_analysed_segments_count(tmp_path):
@@ -52,4 +52,4 @@ def test_a_glass_without_thermo_rows_is_a_problem_not_a_number(tmp_path):
 
 def test_a_study_that_does_not_ask_plans_nothing(tmp_path):
     study = study_of(density=False)
-    assert PROPERTY.plan(study, study_folder(tmp_path, study, [COPPER])) == []
+    assert planned(PROPERTY, study, study_folder(tmp_path, study, [COPPER])) == []

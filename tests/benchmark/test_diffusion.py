@@ -4,12 +4,13 @@ Random walks have the D they were made with; a liquid of Lennard-Jones atoms goe
 """
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import bulk
-from made_glasses import number, study_folder, study_of
+from made_glasses import findings_of, number, planned, results_of, run_one, study_folder, study_of
 
 from activelearn.benchmark import diffusion, displacement, maps
 from activelearn.benchmark.diffusion import evenly
@@ -25,10 +26,11 @@ from activelearn.benchmark.displacement import (
     window_rows,
     without_drift,
 )
-from activelearn.benchmark.property import averaged, product
+from activelearn.benchmark.replicas import mean_and_error
+from activelearn.benchmark.straining import Failed
 from activelearn.config import Dynamics, Machine, Potential, Segment
 from activelearn.engines import deepmd, process
-from activelearn.engines.dynamics import steps_of
+from activelearn.engines.dynamics import State, run_segment, steps_of, thermal_velocities
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
@@ -79,6 +81,70 @@ def test_a_cell_that_only_breathes_moves_no_atom():
     cells = TRICLINIC * (1.0 + 0.1 * rng.uniform(-1.0, 1.0, (50, 1, 1)))
     found = unwrap(Frames(("Na",) * 30, cells, fractional @ cells))
     assert mean_square_displacement(found.positions).max() < 1e-20
+
+
+def described_anew(frames, changes):
+    """The same frames by other lattice vectors: from frame k on by whole numbers of the old ones."""
+    cells = frames.cell.copy()
+    for k, whole in changes.items():
+        cells[k:] = np.array(whole) @ cells[k:]
+    return replace(frames, cell=cells).wrapped()
+
+
+FLIPS = {100: [[1, 0, 0], [-1, 1, 0], [0, 0, 1]], 101: [[1, 0, 0], [0, 1, 0], [1, -1, 1]]}
+EXCHANGED = {200: [[0, 1, 0], [1, 0, 0], [0, 0, -1]]}
+
+
+@pytest.mark.parametrize("changes", [FLIPS, EXCHANGED, FLIPS | EXCHANGED], ids=["flips", "exchanged", "both"])
+def test_atoms_are_followed_where_the_lattice_is_described_by_other_vectors(changes):
+    walk = random_walk(0.15, n_frames=300, n_atoms=40)
+    rng = np.random.default_rng(1)
+    strains = 0.03 * rng.uniform(-1.0, 1.0, (300, 3, 3))
+    strained = np.eye(3) + strains
+    whole = Frames(("Na",) * 40, TRICLINIC @ strained, walk @ strained)
+    flipped = described_anew(whole, changes)
+    found, wanted = unwrap(flipped), unwrap(whole)
+    assert np.allclose(found.cell, wanted.cell, atol=1e-12)
+    assert (found.n_ambiguous, wanted.n_ambiguous) == (0, 0)
+    moved, expected = (u.positions - u.positions[0] for u in (found, wanted))
+    assert np.allclose(moved, expected, atol=1e-9)
+    assert mean_square_displacement(found.positions) == pytest.approx(mean_square_displacement(wanted.positions))
+
+
+@pytest.mark.parametrize(
+    "whole", [[[1, 0, 0], [0.5, 1, 0], [0, 0, 1]], [[2, 0, 0], [0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 0, 0], [0, 0, 1]]]
+)
+def test_a_cell_that_changes_beyond_any_explanation_is_refused(whole):
+    """Half a lattice vector of tilt is as well the other half the other way round; nor does a lattice double."""
+    frames = Frames(("Na",) * 30, np.tile(TRICLINIC, (10, 1, 1)), random_walk(0.1, n_frames=10, n_atoms=30))
+    cells = frames.cell.copy()
+    cells[4:] = np.array(whole) @ TRICLINIC + 0.01 * np.eye(3)
+    with pytest.raises(Failed, match=r"frames 3 and 4: the cell changes from .* too much to follow its atoms"):
+        unwrap(replace(frames, cell=cells))
+
+
+@pytest.mark.engines
+def test_the_atoms_of_a_crystal_rest_while_lammps_flips_its_cell(tmp_path, direct):
+    """Five cells along x, and b tilted by three of them: at |xy| = 0.6 lx it swings over LAMMPS' limit."""
+    atoms = bulk("Ar", a=5.3, cubic=True) * (5, 3, 3)
+    a, b, c = atoms.cell[:]
+    atoms.set_cell([a, b + 0.6 * a, c])
+    atoms.rattle(0.02, seed=1)
+    what = {**LIQUID, "name": "argon", "lammps": {**LIQUID["lammps"], "elements": ["Ar"]}}
+    frame = Frames.from_ase(atoms)
+    start = State(frame, thermal_velocities(frame, 20.0, np.random.default_rng(1)))
+    leg = Segment(name="cold", ensemble="npt-tri", temperature_K=20.0, ps=12.0, n_frames=300)
+    frames = run_segment(Potential.model_validate(what), leg, start, Dynamics(**FAST), tmp_path / "cold", direct).frames
+    tilt = frames.cell[:, 1, 0] / frames.cell[:, 0, 0]
+    (flip,) = np.flatnonzero(np.abs(np.diff(tilt)) > 0.5) + 1
+    assert tilt[flip - 1] == pytest.approx(0.6, abs=0.03)
+    assert tilt[flip] == pytest.approx(-0.4, abs=0.03)
+    msd = mean_square_displacement(unwrap(frames).positions)
+    assert msd[1:].min() > 0.0
+    assert msd.max() < 0.3, "rattling"
+    back = described_anew(frames, {int(flip): [[1, 0, 0], [1, 1, 0], [0, 0, 1]]})
+    assert np.abs(np.diff(back.cell[:, 1, 0] / back.cell[:, 0, 0])).max() < 0.05
+    assert msd == pytest.approx(mean_square_displacement(unwrap(back).positions), rel=1e-9)
 
 
 def test_steps_too_long_to_be_told_from_their_image_are_counted():
@@ -155,9 +221,9 @@ def test_random_walks_have_the_diffusion_coefficient_they_were_made_with(use_slo
         walk = random_walk(0.25, interval_ps=0.5, random_seed=random_seed)
         msd = mean_square_displacement(walk, single_origin=single_origin)
         values.append(diffusion_coefficient(time_ps, msd, WINDOW, use_slope=use_slope))
-    result = averaged("D", "Å2/ps", values, {})
-    assert abs(result.value - 0.25) < 3.5 * result.uncertainty
-    assert result.uncertainty < 0.02
+    mean, error = mean_and_error(values)
+    assert abs(mean - 0.25) < 3.5 * error
+    assert error < 0.02
 
 
 def test_a_random_walk_has_converged():
@@ -244,7 +310,7 @@ def test_without_kinisi_it_is_said_before_anything_runs(monkeypatch, tmp_path):
     monkeypatch.setattr(displacement.importlib.util, "find_spec", lambda name: None if name == "kinisi" else real(name))
     study = study_of(diffusion={"bayesian": True})
     with pytest.raises(ConfigError, match=r"bayesian: no kinisi .* pip install 'activelearn\[analysis\]'"):
-        diffusion.plan(study, study_folder(tmp_path, study, []))
+        planned(diffusion.PROPERTY, study, study_folder(tmp_path, study, []))
 
 
 # --- maps ------------------------------------------------------------------------------------------------------------
@@ -321,10 +387,7 @@ def glass_of_argon(random_seed):
 
 
 def carried_out(study, store, slot):
-    tasks = diffusion.plan(study, store)
-    for task in tasks:
-        store.publish_product(BENCHMARK, ONCE, task.id, *diffusion.run(task, store, slot))
-    return diffusion.results(study, store, tasks), tasks
+    return findings_of(diffusion.PROPERTY, study, store, slot), planned(diffusion.PROPERTY, study, store)
 
 
 @pytest.mark.engines
@@ -342,7 +405,7 @@ def test_a_liquid_goes_from_its_glass_to_its_activation_energy(tmp_path, direct)
         assert 0.025 < D.value / unit < 0.1
         assert D.uncertainty > 0.0
     sigma = number(found, "conductivity_Na", temperature_K=120.0)
-    volume = product(store, tasks[0])[1]["volume_A3"]
+    volume = store.read_product(BENCHMARK, ONCE, tasks[0].id)[1]["volume_A3"]
     assert sigma.value == pytest.approx(
         conductivity(number(found, "D_Na", temperature_K=120.0).value * 1e4, 48 / volume, 120.0)
     )
@@ -358,7 +421,7 @@ def test_a_liquid_goes_from_its_glass_to_its_activation_energy(tmp_path, direct)
     assert len({curve.key for curve in found.curves}) == len(found.curves)
     msd = next(curve for curve in found.curves if curve.name == "msd")
     assert len({found.arrays[f"{msd.key}/{axis}"].shape for axis in ("x", "y", "error")}) == 1
-    arrays, _ = product(store, tasks[0])
+    arrays, _ = store.read_product(BENCHMARK, ONCE, tasks[0].id)
     assert all(a.dtype == np.float32 for name, a in arrays.items() if name not in {"time_ps", "map/cell"})
     assert sum(array.nbytes for array in arrays.values()) < 1e6
 
@@ -382,10 +445,25 @@ def test_a_run_that_blows_up_is_a_product_and_a_problem(tmp_path, direct):
     study = liquid(diffusion={"temperatures_K": [120.0]}, dynamics={**FAST, "timestep_fs": 400.0})
     store = study_folder(tmp_path / "study", study, [glass_of_argon(1)])
     found, tasks = carried_out(study, store, direct)
-    ended = product(store, tasks[0])[1]["ended"]
+    ended = store.read_product(BENCHMARK, ONCE, tasks[0].id)[1]["ended"]
     assert ended.startswith("equilibration: ")
     assert found.results == []
     assert found.problems == [f"diffusion of toy-EMT-x0-0 at 120 K: {ended}"]
+
+
+@pytest.mark.engines
+def test_a_run_whose_atoms_cannot_be_followed_is_a_product_and_a_problem(tmp_path, direct, monkeypatch):
+    def wild(frames):
+        return unwrap(replace(frames, cell=np.where(np.arange(len(frames))[:, None, None] % 2, 2.0, 1.0) * frames.cell))
+
+    monkeypatch.setattr(diffusion, "unwrap", wild)
+    study = liquid(diffusion={"temperatures_K": [120.0], "ps": 2.0, "equilibrate_ps": 0.4})
+    store = study_folder(tmp_path / "study", study, [glass_of_argon(1)])
+    found, tasks = carried_out(study, store, direct)
+    ended = store.read_product(BENCHMARK, ONCE, tasks[0].id)[1]["ended"]
+    assert ended.startswith("frames 0 and 1: the cell changes from ")
+    assert found.problems == [f"diffusion of toy-EMT-x0-0 at 120 K: {ended}"]
+    assert found.results == []
 
 
 @pytest.mark.engines
@@ -394,17 +472,17 @@ def test_what_a_kill_left_is_used_and_npt_and_kinisi_work(tmp_path, direct):
     asked = {"temperatures_K": [120.0], "ensemble": "npt-iso", "bayesian": True, "ps": 8.0}
     study = liquid(diffusion=asked)
     store = study_folder(tmp_path / "study", study, [glass_of_argon(1)])
-    task = diffusion.plan(study, store)[0]
-    arrays, meta = diffusion.run(task, store, direct)
+    task = planned(diffusion.PROPERTY, study, store)[0]
+    arrays, meta = run_one(diffusion.PROPERTY, task, store, direct)
     folder = store.work_folder(BENCHMARK, task.id)
     stamp = (folder / "equilibrated.npz").stat().st_mtime_ns
-    again, meta_again = diffusion.run(task, store, direct)  # as after a kill before publishing
+    again, meta_again = run_one(diffusion.PROPERTY, task, store, direct)  # as after a kill before publishing
     assert (folder / "equilibrated.npz").stat().st_mtime_ns == stamp
     assert len(list((folder / "production").glob("part-*"))) == 1
     assert all((arrays[name] == again[name]).all() for name in arrays)
     assert meta == meta_again
     store.publish_product(BENCHMARK, ONCE, task.id, arrays, meta)
-    found = diffusion.results(study, store, [task])
+    found = results_of(diffusion.PROPERTY, study, store, [task])
     slope, posterior = number(found, "D_Na"), number(found, "D_Na_bayesian")
     assert 0.0 < posterior.uncertainty < 0.2 * posterior.value
     assert posterior.value == pytest.approx(slope.value, rel=0.5)
@@ -413,7 +491,7 @@ def test_what_a_kill_left_is_used_and_npt_and_kinisi_work(tmp_path, direct):
 def test_a_run_that_leaves_the_window_untrusts_a_trusted_glass(tmp_path):
     study = study_of(diffusion={"temperatures_K": [400.0], "n_frames": 100})
     store = study_folder(tmp_path, study, [glass_of_argon(1)])
-    (task,) = diffusion.plan(study, store)
+    (task,) = planned(diffusion.PROPERTY, study, store)
     time_ps = np.arange(100.0)
     arrays = {"time_ps": time_ps, **{f"msd/{e}": (0.5 * time_ps).astype(np.float32) for e in ("Na", "P", "S")}}
     meta = {
@@ -426,7 +504,7 @@ def test_a_run_that_leaves_the_window_untrusts_a_trusted_glass(tmp_path):
         "outside_share": 0.25,
     }
     store.publish_product(BENCHMARK, ONCE, task.id, arrays, meta)
-    found = diffusion.results(study, store, [task])
+    found = results_of(diffusion.PROPERTY, study, store, [task])
     result = number(found, "D_Na")
     assert result.value == pytest.approx(0.5 / 6.0 * 1e-4)
     assert result.stamp == "UNTRUSTED: 25.0 % of frames outside the window"
@@ -435,4 +513,4 @@ def test_a_run_that_leaves_the_window_untrusts_a_trusted_glass(tmp_path):
 
 def test_nothing_is_planned_that_is_not_asked_for(tmp_path):
     study = study_of()
-    assert diffusion.plan(study, study_folder(tmp_path, study, [glass_of_argon(1)])) == []
+    assert planned(diffusion.PROPERTY, study, study_folder(tmp_path, study, [glass_of_argon(1)])) == []

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from carried import EMT_REFERENCE, UNCONVERGED, alloy, carried_out, one_worker, with_reference
-from made_glasses import number, study_folder, study_of
+from carried import EMT_REFERENCE, UNCONVERGED, alloy, one_worker, with_reference
+from made_glasses import findings_of, number, planned, study_folder, study_of
 
 from activelearn.benchmark import elastic
 from activelearn.benchmark.straining import VOIGT, Relaxer, pressure_GPa, strained, stress_GPa
@@ -152,7 +152,7 @@ def test_silicon_of_stillinger_and_weber_has_its_published_constants(slot, tmp_p
 def test_replicas_of_a_glass_give_moduli_with_errors(slot, tmp_path):
     study = study_of(elastic={"fmax": 0.01})
     store = study_folder(tmp_path, study, [alloy(0), alloy(1)])
-    found = carried_out(elastic.PROPERTY, study, store, slot)
+    found = findings_of(elastic.PROPERTY, study, store, slot)
     names = ["C11", "C12", "C44", "bulk_modulus_hill", "shear_modulus", "youngs_modulus", "poisson_ratio"]
     assert [result.name for result in found.results] == names
     bulk_modulus, shear = number(found, "bulk_modulus_hill"), number(found, "shear_modulus")
@@ -172,16 +172,16 @@ def test_a_structure_that_is_not_stable_says_so(slot, tmp_path):
     """Bcc copper by EMT is a saddle point: a tetragonal strain lowers its energy."""
     study = study_of(elastic={})
     store = study_folder(tmp_path, study, [Frames.from_ase([bulk("Cu", "bcc", a=2.88)])])
-    note = number(carried_out(elastic.PROPERTY, study, store, slot), "shear_modulus").note
+    note = number(findings_of(elastic.PROPERTY, study, store, slot), "shear_modulus").note
     assert "UNSTABLE: 1 of 1 not positive definite" in note
 
 
 def test_a_physical_failure_is_a_problem_and_a_short_relaxation_a_note(slot, tmp_path):
     study = study_of(elastic={"fmax": 1e-5, "max_steps": 1})
     store = study_folder(tmp_path / "short", study, [alloy(0)])
-    assert "13 relaxations not finished" in number(carried_out(elastic.PROPERTY, study, store, slot), "C11").note
+    assert "13 relaxations not finished" in number(findings_of(elastic.PROPERTY, study, store, slot), "C11").note
     study = with_reference(study, UNCONVERGED)
-    found = carried_out(elastic.PROPERTY, study, study_folder(tmp_path / "odd", study, [alloy(0)]), slot)
+    found = findings_of(elastic.PROPERTY, study, study_folder(tmp_path / "odd", study, [alloy(0)]), slot)
     assert found.results == []
     assert found.problems == ["elastic of toy-EMT-x0-0: zero-stress: SCFError: no convergence in 60 steps"]
 
@@ -197,4 +197,4 @@ def test_what_was_relaxed_before_a_kill_is_not_relaxed_again(slot, tmp_path):
 
 def test_a_study_that_does_not_ask_plans_nothing(tmp_path):
     study = study_of()
-    assert elastic.PROPERTY.plan(study, study_folder(tmp_path, study, [COPPER])) == []
+    assert planned(elastic.PROPERTY, study, study_folder(tmp_path, study, [COPPER])) == []

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.neighborlist import neighbor_list
+from made_glasses import findings_of, glass_path, planned
 
 from activelearn.benchmark import coordination, network
 from activelearn.benchmark.census import bond_cutoffs
@@ -13,6 +14,7 @@ from activelearn.frames import Frames, make_origin
 from activelearn.records import Glasses, MadeGlass
 from activelearn.seeds import load_seed, perturbed
 from activelearn.store import StudyStore
+from activelearn.store.glass_product import GlassProduct, publish_glass, read_glass
 from activelearn.store.study import BENCHMARK, GLASS, ONCE
 
 CUTOFFS = {("P", "P"): 2.5, ("P", "S"): 2.5, ("P", "O"): 2.0, ("S", "S"): 2.4, ("S", "O"): 1.9, ("O", "O"): 1.7}
@@ -97,25 +99,19 @@ def publish(store, glass, atoms, rng):
     origin = make_origin(7, temperature_K=[1500, 1500, 1500, 900, 300, 300, 300])
     frames = Frames.from_ase(images)
     frames = Frames(frames.symbols, frames.cell, frames.positions, origin=origin)
-    arrays = frames.arrays("frames/") | {
-        "frame_segment": np.array([0, 0, 1, 1, 1, 2, 2]),
-        "frame_time_ps": np.array([1.0, 2, 0, 6, 12, 1, 2]),
-    }
-    meta = {"segments": ["melt", "quench", "room"], "analysed": [2], "ended": "finished"}
-    store.publish_product(GLASS, ONCE, glass.id, arrays, meta)
-
-
-def measured(store, one):
-    """Plan, run and publish a property, and return its findings."""
-    tasks = one.plan(store.study, store)
-    for task in tasks:
-        arrays, meta = one.run(task, store, None)
-        store.publish_product(BENCHMARK, ONCE, task.id, arrays, meta)
-    return one.results(store.study, store, tasks)
+    path = glass_path(
+        frames,
+        frames.volume,
+        segments=("melt", "quench", "room"),
+        analysed=(2,),
+        frame_segment=np.array([0, 0, 1, 1, 1, 2, 2]),
+        frame_time_ps=np.array([1.0, 2, 0, 6, 12, 1, 2]),
+    )
+    publish_glass(store, glass.id, GlassProduct(path))
 
 
 def test_results_are_averages_over_replicas_with_their_error_stamp_and_sensitivity(made):
-    found = measured(made, network.PROPERTY)
+    found = findings_of(network.PROPERTY, made.study, made)
     at = {(r.name, r.condition["x"]): r for r in found.results if "x" in r.condition}
     assert (at["P1", 0.0].value, at["P1", 0.0].uncertainty, at["P1", 0.0].n_samples) == (100, 0, 2)
     assert at["P1", 0.0].unit == "%"
@@ -133,7 +129,7 @@ def test_results_are_averages_over_replicas_with_their_error_stamp_and_sensitivi
 
 
 def test_bridging_anions_cross_where_the_mean_curves_do(made):
-    found = measured(made, network.PROPERTY)
+    found = findings_of(network.PROPERTY, made.study, made)
     crossing = {r.name: r for r in found.results if r.name.startswith("crossing")}
     # O - S of four bridges: -4, -1 (mean of -2 and 0), +4 at x = 0, 1, 3.
     assert crossing["crossing_BO_BS"].value == pytest.approx(1 + 2 * 1 / 5)
@@ -151,7 +147,8 @@ def test_what_cannot_be_measured_is_said(tmp_path):
     k = int(np.flatnonzero(five.symbols == "P")[0])
     five.positions[np.flatnonzero(five.symbols == "Na")[0]] = five.positions[k] + [1.0, 1.0, 0.4]
     five.symbols[np.flatnonzero(five.symbols == "Na")[0]] = "O"
-    found = measured(store_of(tmp_path, {0.0: [crystal, five], 1.0: [five, five]}), network.PROPERTY)
+    store = store_of(tmp_path, {0.0: [crystal, five], 1.0: [five, five]})
+    found = findings_of(network.PROPERTY, store.study, store)
     rule = [r for r in found.results if r.name == "charge_rule"]
     assert [(r.condition["x"], r.n_samples, r.note) for r in rule] == [
         (0.0, 1, "±0.1 Å: +0 / +0; of 50 % of the frames")
@@ -164,7 +161,7 @@ def test_what_cannot_be_measured_is_said(tmp_path):
 
 
 def test_the_evolution_is_drawn_against_temperature_where_it_falls_and_against_time_elsewhere(made):
-    found = measured(made, network.PROPERTY)
+    found = findings_of(network.PROPERTY, made.study, made)
     lines = [c for c in found.curves if c.name == "evolution" and c.label == "P1" and c.condition["x"] == 0.0]
     assert [(c.condition["segment"], c.x_name) for c in lines] == [
         ("melt", "t (ps)"),
@@ -183,13 +180,12 @@ def test_the_evolution_is_drawn_against_temperature_where_it_falls_and_against_t
 
 
 def test_coordination_of_the_modifier_and_its_shares(made):
-    found = measured(made, coordination.PROPERTY)
+    found = findings_of(coordination.PROPERTY, made.study, made)
     at = {(r.name, r.condition["x"]): r for r in found.results}
     assert at["Na_coordination", 0.0].note == "r(Na-S) = 3.5 Å, r(Na-O) = 3 Å"
     assert at["Na_S_share", 0.0].value == 100
     assert at["Na_S_share", 3.0].value + at["Na_O_share", 3.0].value == pytest.approx(100)
-    atoms = made.read_product(GLASS, ONCE, "toy-x0-r0")[0]
-    frames = Frames.from_arrays(atoms, "frames/")[5:]
+    frames = read_glass(made, "toy-x0-r0").dense.frames[5:]
     by_ase = [len(neighbor_list("i", a, {("Na", "S"): 3.5})) / 2 / 16 for a in frames.to_ase()]
     assert made.read_product(BENCHMARK, ONCE, "coordination-toy-x0-r0")[0]["Na-S"] == pytest.approx(by_ase)
 
@@ -207,12 +203,12 @@ def test_a_cutoff_that_is_missing_is_said_and_nothing_is_planned_that_is_not_ask
     study = study_of(glass={**STUDY["glass"], "series": few})
     store = StudyStore.create(tmp_path / "few", study)
     with pytest.raises(ConfigError, match="cutoffs_A: nothing for P-O - wanted the cutoff of every former and anion"):
-        network.plan(study, store)
+        planned(network.PROPERTY, study, store)
     with pytest.raises(ConfigError, match="cutoffs_A: nothing for Na-O - wanted the radius"):
-        coordination.plan(study, store)
+        planned(coordination.PROPERTY, study, store)
     none = study_of(benchmark={"network": None, "coordination": False})
-    assert network.plan(none, store) == coordination.plan(none, store) == []
-    assert network.plan(study_of(), store) == []  # no glass yet
+    assert planned(network.PROPERTY, none, store) == planned(coordination.PROPERTY, none, store) == []
+    assert planned(network.PROPERTY, study_of(), store) == []  # no glass yet
 
 
 def test_cutoffs_are_shifted_together():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from carried import UNCONVERGED, carried_out, one_worker, with_reference
+from carried import UNCONVERGED, one_worker, with_reference
 from conftest import rattled_copper
-from made_glasses import number, study_of
+from made_glasses import findings_of, number, planned, run_one, study_of
 
 from activelearn.benchmark import parity
 from activelearn.errors import ConfigError
@@ -50,7 +50,7 @@ def measured(tmp_path, slot, study, parts=None):
     store = StudyStore.create(tmp_path / "study", study)
     if parts is not None:
         publish_npz(store.folder / parity.HELD_OUT, pack(parts), {})
-    return carried_out(parity.PROPERTY, study, store, slot)
+    return findings_of(parity.PROPERTY, study, store, slot)
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def side_by_side(n_frames=40, random_seed=0):
 
 def test_errors_are_those_of_the_training_station():
     """One definition in the house: the held-out errors of a model and its parity are the same numbers."""
-    from activelearn.train import errors
+    from activelearn.prediction import errors
 
     reference, potential = rattled(4, 1), rattled(4, 1, random_seed=9)
     known = errors([potential], [reference])
@@ -160,7 +160,7 @@ def test_frames_are_dealt_to_tasks_of_a_hundred_and_thinned_evenly(tmp_path):
     store = StudyStore.create(tmp_path, study)
     frames = rattled_copper(1)[np.zeros(600, dtype=int)]
     publish_npz(store.folder / parity.HELD_OUT, pack([frames]), {})
-    spans = [(t.parameters["begin"], t.parameters["end"]) for t in parity.PROPERTY.plan(study, store)]
+    spans = [(t.parameters["begin"], t.parameters["end"]) for t in planned(parity.PROPERTY, study, store)]
     assert spans == [(0, 100), (100, 200), (200, 205)]
 
 
@@ -189,16 +189,16 @@ def test_a_file_that_changes_or_has_no_labels_is_refused(slot, tmp_path):
     study = study_of(parity={"frames": str(file)})
     store = StudyStore.create(tmp_path / "study", study)
     with pytest.raises(ConfigError, match=r"no file .*labelled\.xyz"):
-        parity.PROPERTY.plan(study, store)
+        planned(parity.PROPERTY, study, store)
     write_extxyz([rattled(2)], file)
-    task = parity.PROPERTY.plan(study, store)[0]
+    task = planned(parity.PROPERTY, study, store)[0]
     write_extxyz([rattled(2).without_labels()], file)
     with pytest.raises(ConfigError, match="not the file that this study began with"):
-        parity.PROPERTY.run(task, store, slot)
+        run_one(parity.PROPERTY, task, store, slot)
     with pytest.raises(ConfigError, match="frame 0 has no energy or no forces"):
-        parity.PROPERTY.plan(study, store)
+        planned(parity.PROPERTY, study, store)
 
 
 def test_a_study_that_does_not_ask_plans_nothing(tmp_path):
     study = study_of()
-    assert parity.PROPERTY.plan(study, StudyStore.create(tmp_path, study)) == []
+    assert planned(parity.PROPERTY, study, StudyStore.create(tmp_path, study)) == []

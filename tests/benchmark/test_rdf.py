@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.neighborlist import neighbor_list
-from made_glasses import findings_of, number, study_folder, study_of
+from made_glasses import findings_of, number, planned, study_folder, study_of
 
 from activelearn import seeds
 from activelearn.benchmark.rdf import PROPERTY, first_shell, number_within, pair_distribution, pairs_of
@@ -237,7 +237,7 @@ def test_a_pair_is_named_as_among_the_cutoffs_else_by_roles():
     ]
     turned = series.model_copy(update={"cutoffs_A": {"S-P": 2.5}})
     assert pairs_of(["P", "S"], turned) == [("P", "P"), ("S", "P"), ("S", "S")]
-    assert pairs_of(["S", "Cu"], None) == [("Cu", "Cu"), ("Cu", "S"), ("S", "S")]
+    assert pairs_of(["Zn", "Cu"], series) == [("Cu", "Cu"), ("Cu", "Zn"), ("Zn", "Zn")]
 
 
 def test_bin_and_range_are_those_of_the_study(tmp_path):
@@ -246,4 +246,4 @@ def test_bin_and_range_are_those_of_the_study(tmp_path):
     r = found.arrays[f"{found.curves[0].key}/x"]
     assert (len(r), r[0]) == (45, pytest.approx(0.1))
     assert f"{found.curves[0].key}/error" not in found.arrays  # of one replica there is none
-    assert PROPERTY.plan(study_of(rdf=None), None) == []
+    assert planned(PROPERTY, study_of(rdf=None), None) == []

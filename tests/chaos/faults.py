@@ -15,6 +15,7 @@ from types import MappingProxyType
 from lives import alive_in, calculations, kill_group
 from underfire import HERE, PATIENCE_S, Fault, Missed, Over, UnderFire, begun_in_vain
 
+from activelearn import loop
 from activelearn.store.files import is_whole
 
 DAY_S = 86_400.0
@@ -230,7 +231,7 @@ def needed_next(life: UnderFire, rng) -> Path:
         return folder / str(rng.choice(["campaign/000.yaml", f"iter-{iteration:03d}/campaign.yaml"]))
     if station == "label":
         return life.store.chosen_file(iteration)
-    if station == "explore" and (plan := life.store.plan("explore", iteration)) is not None:
+    if station == "explore" and (plan := life.store.find_plan("explore", iteration)) is not None:
         return folder / plan.tasks[0].inputs[0]
     if station == "train":
         return life.store.dataset_file(iteration)
@@ -259,8 +260,8 @@ def leave_heartbeats(life: UnderFire, rng) -> None:
     folder, stamp = life.store.folder, time.time() + float(rng.choice([-1, 1])) * DAY_S
     holder = {"host": "another-node", "pid": 1, "started": "1", "token": "theirs", "since": stamp}
     station, iteration = life.at_work(), life.store.opened_iterations()[-1]
-    plan = life.store.plan(station, iteration)
-    tasks = life.store.pending(plan)[:2] if plan is not None else []
+    plan = life.store.find_plan(station, iteration)
+    tasks = life.store.pending(plan, by=loop.STATIONS[station].published)[:2] if plan is not None else []
     locks = [folder / "lease.json", *(life.store.claim(station, iteration, task).path for task in tasks)]
     for path in locks:
         path.parent.mkdir(exist_ok=True)
@@ -281,7 +282,7 @@ def leave_heartbeats(life: UnderFire, rng) -> None:
 def race_workers(life: UnderFire, rng) -> None:
     """Two workers without a driver take up the same station at once; in half of the cases one of them is killed."""
     station, iteration = life.at_work(), life.store.opened_iterations()[-1]
-    if life.store.plan(station, iteration) is None:
+    if life.store.find_plan(station, iteration) is None:
         raise Missed
     before = calculations(life.log)
     rivals = [rival(life, station, iteration) for _ in range(2)]
@@ -294,7 +295,9 @@ def race_workers(life: UnderFire, rng) -> None:
     for one in rivals:
         assert one.wait(PATIENCE_S) in {0, -signal.SIGKILL}, life.output()[-1500:]
     assert rivals[1].returncode == 0
-    assert not life.store.pending(life.store.plan(station, iteration)), "the one that lives did all of it"
+    assert not life.store.pending(life.store.plan(station, iteration), by=loop.STATIONS[station].published), (
+        "the one that lives did all of it"
+    )
     computed = calculations(life.log) - before
     twice = [digest for digest in life.tasks if computed[digest] > 1]
     assert len(twice) <= is_killed, f"{len(twice)} tasks were carried out by both of two workers"
@@ -351,7 +354,7 @@ def hang(life: UnderFire, rng) -> None:
     )
     if life.at_work() not in REFERENCE:
         raise Missed
-    worker = one_of(life, rng, lambda: life.workers(b"ase_worker.py"))
+    worker = one_of(life, rng, lambda: life.workers(b"calculator_session.py"))
     send(worker, signal.SIGSTOP)
     wait_for(
         lambda: life.n_failures() > n_failures or life.at_work() not in REFERENCE or not life.is_running(),

@@ -10,9 +10,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from campaigns import command, environment, machine_file, tiny
+from campaigns import command, dataset_summary, environment, machine_file, tiny
 
-from activelearn import loop
+from activelearn import loop, trees
 from activelearn.frames import Frames
 from activelearn.store import Ledger, Store
 from activelearn.store.files import is_whole
@@ -84,8 +84,8 @@ def kill_group(running: subprocess.Popen) -> None:
 
 def n_done(store: Store, station: str, iteration: int) -> int:
     """Return how many tasks of a station are published; -1 if it is not planned."""
-    plan = store.plan(station, iteration)
-    return -1 if plan is None else len(plan.tasks) - len(store.pending(plan))
+    plan = store.find_plan(station, iteration)
+    return -1 if plan is None else len(plan.tasks) - len(store.pending(plan, by=loop.STATIONS[station].published))
 
 
 def counts_of(store: Store) -> list:
@@ -105,7 +105,7 @@ def keys_in_segments(folder: Path) -> list[str]:
         shutil.copy(path, alone)
         ledger = Ledger(alone)
         ledger.refresh()
-        keys += list(ledger._places)
+        keys += list(ledger._entries)
         shutil.rmtree(alone)
     return keys
 
@@ -113,8 +113,9 @@ def keys_in_segments(folder: Path) -> list[str]:
 def assert_tidy(store: Store) -> None:
     """No claims, no lease, no temporary files, no scratch, few files."""
     assert not list(store.folder.glob("claims/*"))
+    assert not list(store.folder.glob("begun/*"))
     assert not (store.folder / "lease.json").exists()
-    assert not [path for path in store.folder.rglob(".*") if path.is_file()]
+    assert not [path for path in store.folder.rglob(".*") if path.is_file() and path.name != trees.MARK]
     assert not [path for path in store.folder.glob("scratch/*") if path.is_dir()]  # a run with nothing to do makes none
     assert sum(path.is_file() for path in store.folder.rglob("*")) < 200
 
@@ -127,7 +128,7 @@ def digests_published(store: Store) -> set[str]:
         for k in range(len(part)):
             found.add(hashlib.sha256(part.cell[k].tobytes() + part.positions[k].tobytes()).hexdigest())
 
-    plan = store.plan("initial", 0) if store.opened_iterations() else None
+    plan = store.find_plan("initial", 0) if store.opened_iterations() else None
     for task in plan.tasks if plan is not None else ():
         path = store.product("initial", 0, task.id)
         if store.is_sealed("initial", 0) or (path.is_file() and is_whole(path)):
@@ -180,7 +181,7 @@ class HardLife:
 
     def at_work(self) -> str:
         """Return the first station that is not sealed."""
-        step = loop.next_step(self.store) if self.store.campaign_files() else None
+        step = loop.next_phase(self.store) if self.store.campaign_files() else None
         stations = step.stations if step is not None else ()
         return next((one.name for one in stations if not self.store.is_sealed(one.name, step.iteration)), "between")
 
@@ -197,7 +198,7 @@ class HardLife:
         """The data set, the counts and the ledger are those of an undisturbed run; little was computed twice."""
         store, output = Store(self.store.folder), (self.here / "output.txt").read_text()
         last = store.latest_campaign().stop.max_iterations
-        assert store.dataset_summary(last) == undisturbed.dataset_summary(last)
+        assert dataset_summary(store, last) == dataset_summary(undisturbed, last)
         assert counts_of(store) == counts_of(undisturbed)[: last + 1]
         keys = keys_in_segments(store.folder / "labels")
         assert len(keys) == len(set(keys)) == sum(record.labelling.labelled for record in store.iterations())

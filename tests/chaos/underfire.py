@@ -283,7 +283,7 @@ class UnderFire(HardLife):
             return any(mark in path.read_text() for path in self.store.folder.glob("claims/[0-9]*.json"))
         return False
 
-    def workers(self, name: bytes = b"_worker.py") -> list[int]:
+    def workers(self, name: bytes = b"engines/workers/") -> list[int]:
         """Return the workers of the driver, all or those of a name."""
         return [child for child in children(self.running.pid) if name in command_of(child)]
 

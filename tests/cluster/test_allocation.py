@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from campaigns import TINY, command, environment
+from campaigns import TINY, command, dataset_summary, environment
 
 from activelearn.config import load_machine
 from activelearn.store import Store
@@ -86,7 +86,7 @@ def test_a_campaign_in_an_allocation_survives_scancel_and_ends_with_the_undistur
         time.sleep(0.5)
     assert "not converged after 2 iterations" in job.said()
     assert widest == 2, "never more steps than slots, or they would wait for one another"
-    assert Store(folder).dataset_summary(2) == undisturbed[0].dataset_summary(2)
+    assert dataset_summary(Store(folder), 2) == dataset_summary(undisturbed[0], 2)
     assert engines_in(folder) == {}
     assert slurm.run("squeue", "--steps", "--noheader", f"--jobs={job.id}") == ""
 
@@ -110,7 +110,7 @@ DRIVER = """
 
     def worker(name, slot=slot):
         def make():
-            return Session(worker_command("ase_worker.py", None), log=here / name, slot=slot)
+            return Session(worker_command("calculator_session.py", None), log=here / name, slot=slot)
 
         return session((name, *slot.key), make)
 
@@ -168,10 +168,12 @@ def test_one_cpu_is_enough_for_a_slot_that_does_one_thing_after_another_or_under
             print("energy" in label(name))
         print(command("true").return_code)
         mpiexec = str(Path(sys.executable).with_name("mpiexec"))
-        print(command(mpiexec, "-n", "2", "echo", "here", timeout_s=20.0).tail)
+        said = command(mpiexec, "-n", "2", "echo", "here", timeout_s=20.0)
+        print(said.return_code, said.tail.count("here"))
         """,
     )
-    assert output.splitlines() == ["True", "True", "True", "0", "['here', 'here']"]
+    # Hydra may add that it could not pass its standard input on to programs that had ended already.
+    assert output.splitlines() == ["True", "True", "True", "0", "0 2"]
 
 
 def test_past_its_time_and_at_a_stop_the_step_ends(slurm, tmp_path):

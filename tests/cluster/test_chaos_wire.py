@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from campaigns import cli, command, tiny
+from campaigns import cli, command, dataset_summary, tiny
 from cluster.workers import LOGGED, Submitted
 from lives import counts_of
 from underfire import Row, Standing, note, standing
@@ -71,7 +71,7 @@ class UnderFire:
 
     def has_ended(self) -> bool:
         """Return whether nothing is left to do."""
-        return loop.next_step(self.ours.store) is None
+        return loop.next_phase(self.ours.store) is None
 
     def n_published(self) -> int:
         """Return how many products and results stand."""
@@ -95,7 +95,7 @@ class UnderFire:
             return False
         self.judge()
         time.sleep(float(self.rng.uniform(0.0, 1.5)))
-        step = loop.next_step(self.ours.store)
+        step = loop.next_phase(self.ours.store)
         stations = step.stations if step is not None else ()
         at = next((s.name for s in stations if not self.ours.store.is_sealed(s.name, step.iteration)), "between")
         when = f"{step.iteration if step else '-'} {at}, {self.n_published()} files"
@@ -127,7 +127,7 @@ class UnderFire:
         for worker in self.workers:
             worker.wait(PATIENCE_S)
         store = self.ours.store
-        assert store.dataset_summary(1) == undisturbed.dataset_summary(1)
+        assert dataset_summary(store, 1) == dataset_summary(undisturbed, 1)
         assert counts_of(store) == counts_of(undisturbed)[:2]
         times = self.ours.calculations()
         repeated = sum(times.values()) - len(times)

@@ -5,7 +5,7 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
-from campaigns import SMALL, cli, command, run_plain, tiny
+from campaigns import SMALL, cli, command, dataset_summary, run_plain, tiny
 from cluster.workers import LOGGED, Submitted, wait_for
 
 from activelearn import loop
@@ -39,7 +39,7 @@ def start_queue(ours: Submitted, name: str, slurm) -> subprocess.Popen:
 
 
 def has_ended(ours: Submitted) -> bool:
-    return loop.next_step(ours.store) is None and ours.states().keys() == {"COMPLETED"}
+    return loop.next_phase(ours.store) is None and ours.states().keys() == {"COMPLETED"}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_it_converges_and_the_data_set_is_that_of_the_plain_loop(through_slurm, 
     same = tiny(tmp_path / "same.yaml", stop__candidate_share=0.5)  # its EMT tells nobody what it computes
     plain, end_of_plain = run_plain(tmp_path / "plain", same, Machine(slots=2, **SMALL))
     assert (end.iteration, end.message) == (end_of_plain.iteration, end_of_plain.message)
-    assert ours.store.dataset_summary(end.iteration) == plain.dataset_summary(end.iteration)
+    assert dataset_summary(ours.store, end.iteration) == dataset_summary(plain, end.iteration)
 
 
 def test_every_firework_was_one_job_in_the_partition_of_its_station(through_slurm):

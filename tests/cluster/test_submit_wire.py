@@ -4,7 +4,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from campaigns import TINY, cli
+from campaigns import TINY, cli, dataset_summary
 from cluster.workers import Submitted, contents, wait_for
 
 from activelearn import loop
@@ -29,7 +29,7 @@ def hard_way(mongo, tmp_path_factory):
     told.append(ours.submit())
     first, second = ours.start_worker(), ours.start_worker()
     wait_for(lambda: first.poll() is not None or second.poll() is not None, timeout_s=400, what="the end of a worker")
-    ended_at_first_exit = loop.next_step(ours.store) is None
+    ended_at_first_exit = loop.next_phase(ours.store) is None
     assert {first.wait(300), second.wait(300)} == {0}, ours.said()
     return SimpleNamespace(
         ours=ours,
@@ -56,7 +56,7 @@ def test_submit_says_what_to_type_next_and_a_second_one_adds_nothing(hard_way):
 def test_the_data_set_is_that_of_the_plain_loop(undisturbed, hard_way):
     assert [worker.returncode for worker in hard_way.ours.workers] == [0, 0, 0], hard_way.ours.said()
     assert loop.verdict(hard_way.ours.store) == undisturbed[1]
-    assert hard_way.ours.store.dataset_summary(2) == undisturbed[0].dataset_summary(2)
+    assert dataset_summary(hard_way.ours.store, 2) == dataset_summary(undisturbed[0], 2)
 
 
 @pytest.mark.engines
@@ -126,7 +126,7 @@ def test_another_launchpad_is_refused_until_the_folder_is_moved_to_it(nearly_don
 
     ours.file = here
     assert ours.start_worker().wait(60) == 0, ours.said()
-    assert loop.next_step(ours.store) is None
+    assert loop.next_phase(ours.store) is None
 
 
 def test_run_takes_over_and_the_fireworks_end_quietly(nearly_done):

@@ -14,7 +14,7 @@ import pytest
 from ase.build import bulk
 
 from activelearn.config import Dynamics, Machine, Potential, Segment
-from activelearn.engines.dynamics import State, Stretch, density, run_segment, steps_of, thermal_velocities
+from activelearn.engines.dynamics import State, Stretch, run_segment, steps_of, thermal_velocities
 from activelearn.engines.process import Slot
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
@@ -80,6 +80,7 @@ def no_engine(tmp_path):
 def same(a: Stretch, b: Stretch) -> bool:
     arrays = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in COLUMNS)
     frames = all(np.array_equal(getattr(a.frames, name), getattr(b.frames, name)) for name in ("cell", "positions"))
+    frames = frames and np.array_equal(a.velocities, b.velocities)
     ends = a.end is not None and b.end is not None and np.array_equal(a.end.velocities, b.end.velocities)
     return arrays and frames and ends and np.array_equal(a.end.frame.positions, b.end.frame.positions)
 
@@ -109,7 +110,7 @@ def test_npt_has_the_pressure_and_moves_what_it_may(run, mode):
     assert found.temperature_K[late].mean() == pytest.approx(300.0, rel=0.15)
     assert found.volume[late].std() > 0.3
     on_rows = found.volume[found.frames.origin["step"] // 10]
-    assert density(found.frames) == pytest.approx(4 * 63.546 * 1.66053906660 / on_rows)
+    assert found.frames.density == pytest.approx(4 * 63.546 * 1.66053906660 / on_rows)
     lengths = np.linalg.norm(found.frames.cell, axis=2)
     a, b = (found.frames.cell[:, i] / lengths[:, i, None] for i in (0, 1))
     cosine = np.einsum("fi,fi->f", a, b)
@@ -167,6 +168,30 @@ def test_the_table_is_the_physics_of_the_frames(run, slot):
     assert found.pressure_bar[-1] == pytest.approx((twice_kinetic + virial) / (6 * 3.7**3) * BAR_PER_EV_A3, rel=1e-5)
 
 
+# --- cadences and velocities ------------------------------------------------------------------------------------------
+
+
+def test_frames_between_rows_leave_those_on_rows_as_they_are(run, tmp_path):
+    often = DYNAMICS.model_copy(update={"frame_every_ps": 0.008, "keep_velocities": True})
+    on_rows, found = run(leg(ps=0.4, n_frames=10)), run(leg(ps=0.4), dynamics=often, folder=tmp_path / "often")
+    assert found.frames.origin["step"].tolist() == list(range(2, 101, 2))
+    assert np.array_equal(found.frames.positions[4::5], on_rows.frames.positions)
+    assert np.array_equal(found.potential_energy, on_rows.potential_energy)
+    assert np.array_equal(found.velocities[-1], found.end.velocities / 1000.0)
+    moved = np.diff(fractions(found.frames), axis=0)
+    moved = (moved - np.rint(moved)) @ found.frames.cell[0]
+    assert moved == pytest.approx(8.0 * (found.velocities[1:] + found.velocities[:-1]) / 2.0, abs=5e-3)  # fs, Å/fs
+    assert on_rows.velocities is None
+
+
+def test_the_velocities_of_frames_have_the_temperature(run):
+    tight = {"temperature_damping_ps": 0.04, "frame_every_ps": 0.02, "keep_velocities": True}
+    found = run(leg(ps=8.0), dynamics=DYNAMICS.model_copy(update=tight))
+    at_once = 1e6 * (found.velocities**2).sum(axis=2).mean()  # the autocorrelation at t = 0, Å²/ps²
+    wanted = 3.0 * 8.617333262e-5 * 300.0 / (63.546 * 1.0364269652680506e-4)
+    assert at_once == pytest.approx(wanted * (1 - 1 / 8), rel=0.06)
+
+
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
@@ -183,9 +208,17 @@ def test_only_our_worker_is_killed_by_the_next_test(slot):
 
 
 @pytest.mark.parametrize(
-    "ensemble", ["nvt", pytest.param("npt-iso", marks=slow), pytest.param("npt-aniso", marks=slow), "npt-tri"]
+    ("ensemble", "more", "n_frames"),
+    [
+        ("nvt", {}, 15),
+        ("nvt", {"frame_every_ps": 0.012, "keep_velocities": True}, 134),
+        pytest.param("npt-iso", {}, 15, marks=slow),
+        pytest.param("npt-aniso", {}, 15, marks=slow),
+        ("npt-tri", {}, 15),
+    ],
 )
-def test_a_killed_segment_goes_on_as_if_nothing_had_been(run, slot, tmp_path, ensemble):
+def test_a_killed_segment_goes_on_as_if_nothing_had_been(run, slot, tmp_path, ensemble, more, n_frames):
+    dynamics = DYNAMICS.model_copy(update=more)
     segment = leg(ensemble, 400.0, 1.6, to_temperature_K=300.0, n_frames=15, pressure_bar=100.0)
     folder, before = tmp_path / "killed", children()
     checkpoint = folder / "checkpoint.npz"
@@ -200,18 +233,19 @@ def test_a_killed_segment_goes_on_as_if_nothing_had_been(run, slot, tmp_path, en
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(EngineError, match="worker died with return code -9"):
-        run(segment, copper(400.0, repeat=1), folder=folder)
+        run(segment, copper(400.0, repeat=1), dynamics, folder=folder)
     killer.join()
     with np.load(checkpoint) as saved:
         assert 0 < int(saved["step"]) < 400
         assert int(saved["step"]) % 50 == 0
         assert str(saved["ended"]) == ""
-    found = run(segment, copper(400.0, repeat=1), folder=folder)
-    whole = run(segment, copper(400.0, repeat=1), folder=tmp_path / "undisturbed")
+    found = run(segment, copper(400.0, repeat=1), dynamics, folder=folder)
+    whole = run(segment, copper(400.0, repeat=1), dynamics, folder=tmp_path / "undisturbed")
     assert (found.ended, found.resumed, whole.resumed) == ("finished", 1, 0)
-    assert len(found.frames) == 15
+    assert len(found.frames) == n_frames
+    assert (found.velocities is None) == (not more)
     assert same(found, whole), "bit for bit"
-    again = run_segment(EMT, segment, copper(400.0, repeat=1), DYNAMICS, folder, no_engine(tmp_path))
+    again = run_segment(EMT, segment, copper(400.0, repeat=1), dynamics, folder, no_engine(tmp_path))
     assert same(again, found), "finished: read, not run"
     assert again.resumed == 1
 
@@ -223,6 +257,20 @@ def test_a_checkpoint_that_is_not_whole_is_not_used(run, tmp_path):
     assert same(run(leg(ps=0.4)), whole)
     checkpoint.write_bytes(b"")
     assert same(run(leg(ps=0.4)), whole)
+
+
+def test_a_checkpoint_of_a_version_that_kept_no_velocities_is_gone_on_from(run, slot, tmp_path):
+    hasty, segment = Slot(Machine(name="hasty", walk_timeout_s=1.5), slot.logs), leg(ps=8.0, n_frames=40)
+    run_segment(EMT, leg(ps=0.04), copper(), DYNAMICS, tmp_path / "begun", hasty)
+    with pytest.raises(EngineError, match=r"no answer within 1.5 s"):
+        run_segment(EMT, segment, copper(), DYNAMICS, tmp_path / "old", hasty)
+    checkpoint = tmp_path / "old" / "checkpoint.npz"
+    with np.load(checkpoint) as saved:
+        old = {name: saved[name] for name in saved.files if name != "velocities"}
+    np.savez(checkpoint, **old)
+    found = run(segment, folder=tmp_path / "old")
+    assert (found.ended, found.resumed, found.velocities) == ("finished", 1, None)
+    assert same(found, run(segment, folder=tmp_path / "undisturbed"))
 
 
 def test_a_time_out_is_a_fault_and_the_next_call_goes_on(slot, tmp_path):

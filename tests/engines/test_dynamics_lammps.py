@@ -21,7 +21,7 @@ from campaigns import end_sessions
 
 from activelearn.config import Dynamics, Machine, Potential, Segment
 from activelearn.engines import deepmd, lammps, process
-from activelearn.engines.dynamics import State, Stretch, density, run_segment, steps_of, thermal_velocities
+from activelearn.engines.dynamics import State, Stretch, run_segment, steps_of, thermal_velocities
 from activelearn.engines.dynamics.lammps import restart_step
 from activelearn.engines.dynamics.lammps_input import Run, pair_lines, segment_input
 from activelearn.engines.process import Slot
@@ -118,7 +118,7 @@ def test_npt_has_the_pressure_and_moves_what_it_may(run, mode):
     assert found.temperature_K[late].mean() == pytest.approx(60.0, rel=0.02)
     assert found.volume[late].std() > 1.0
     on_rows = found.volume[found.frames.origin["step"] // 10]
-    assert density(found.frames) == pytest.approx(108 * 39.948 * 1.66053906660 / on_rows, rel=1e-6)
+    assert found.frames.density == pytest.approx(108 * 39.948 * 1.66053906660 / on_rows, rel=1e-6)
     lengths, tilts = found.frames.cell[:, range(3), range(3)], found.frames.cell[:, [1, 2, 2], [0, 0, 1]]
     assert np.allclose(lengths, lengths[:, :1], rtol=1e-12) == (mode == "iso")
     assert (np.abs(tilts).max() > 0.01) == (mode == "tri")
@@ -192,6 +192,49 @@ def test_the_rows_are_those_of_a_plain_input(run, quick, tmp_path):
     plain = lammps.read_thermo(tmp_path / "plain" / "log.lammps")
     ours = np.stack([found.temperature_K, found.potential_energy, found.pressure_bar, found.volume], axis=1)
     assert ours == pytest.approx(np.array([plain[step] for step in range(0, 1001, 10)]), rel=1e-6)
+
+
+# --- cadences and velocities ------------------------------------------------------------------------------------------
+
+MASS = 39.948 * 1.0364269652680506e-4  # eV ps²/Å²
+
+
+def test_frames_between_rows_are_those_of_a_run_with_rows_there(run, tmp_path):
+    coarse = DYNAMICS.model_copy(update={"frame_every_ps": 0.008, "thermo_every_ps": 0.4})
+    fine = coarse.model_copy(update={"thermo_every_ps": 0.008, "keep_velocities": True})
+    a, b = (run(leg("npt-iso"), dynamics=d, folder=tmp_path / str(i)) for i, d in enumerate((coarse, fine)))
+    assert (len(a.time_ps), len(b.time_ps), len(a.frames)) == (11, 501, 500)
+    assert a.frame_time_ps == pytest.approx(0.008 * np.arange(1, 501))
+    assert np.array_equal(a.frames.positions, b.frames.positions)
+    assert np.array_equal(a.potential_energy, b.potential_energy[::50])
+    assert a.velocities is None, "not asked for"
+
+
+def test_the_velocities_of_frames_have_the_temperature_and_move_the_atoms(run):
+    dynamics = DYNAMICS.model_copy(update={"frame_every_ps": 0.004, "keep_velocities": True})
+    found = run(leg(ps=20.0), dynamics=dynamics)
+    at_once = 1e6 * (found.velocities**2).sum(axis=2).mean()  # the autocorrelation at t = 0, Å²/ps²
+    wanted = 3.0 * 8.617333262e-5 * 120.0 / MASS
+    assert at_once == pytest.approx(wanted * (1 - 1 / 108), rel=0.02)
+    assert np.array_equal(found.velocities[-1], found.end.velocities / 1000.0)
+    moved = np.diff(found.frames.positions, axis=0)
+    moved -= 16.8 * np.round(moved / 16.8)
+    mean = 4.0 * (found.velocities[1:] + found.velocities[:-1]) / 2.0  # fs times Å/fs
+    assert moved == pytest.approx(mean, abs=1e-3)
+
+
+def test_a_killed_segment_keeps_frames_and_velocities_of_every_part(run, tmp_path):
+    dynamics = DYNAMICS.model_copy(update={"frame_every_ps": 0.012, "keep_velocities": True})
+    segment, folder = leg("nvt", ps=10.0), tmp_path / "cut"
+    whole = run(segment, dynamics=dynamics, folder=folder)
+    (folder / "ended.json").unlink()
+    found = run(segment, dynamics=dynamics, folder=folder)
+    assert found.resumed == 1
+    assert found.frames.origin["step"].tolist() == whole.frames.origin["step"].tolist()
+    assert found.frames.origin["step"].tolist() == list(range(1, 2501, 3)), "the last one included"
+    n = int((whole.frames.origin["step"] <= 2000).sum())
+    assert np.array_equal(found.velocities[:n], whole.velocities[:n])
+    assert found.velocities[n : n + 20] == pytest.approx(whole.velocities[n : n + 20], abs=1e-6)
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------
@@ -451,7 +494,7 @@ def test_the_dispersion_of_lammps_is_that_of_the_ase_sum(quick, tmp_path):
     """Their cutoffs differ (30 Å and 50 Å): 1e-4 of the force, and of the energy what a homogeneous tail holds."""
     from dftd3.ase import DFTD3
 
-    from activelearn.engines.ase_worker import D3_CUTOFF
+    from activelearn.engines.workers.answering import D3_CUTOFF
 
     atoms = bulk("NaS", "rocksalt", a=5.4, cubic=True)
     atoms.set_cell(atoms.cell[:] @ (np.eye(3) + np.tril(np.full((3, 3), 0.02))), scale_atoms=True)
@@ -516,6 +559,49 @@ def test_an_ensemble_of_deepmd_gives_its_deviation_on_every_row_and_goes_on_afte
     one = run_segment(alone, segment, start, dynamics, tmp_path / "b", session)
     assert np.isnan(one.max_devi_f).all()
     assert one.potential_energy == pytest.approx(found.potential_energy, abs=1e-4)
+
+
+def test_frames_and_deviations_have_cadences_of_their_own(undisturbed, session, tmp_path):
+    """Frames every 2 steps: the same to the bit, whether the ensemble is evaluated every 2 steps or every 20."""
+    store = undisturbed[0]
+    models = [str(store.folder / member.model) for member in store.iterations()[-1].ensemble.members]
+    what = Potential(name="DP", deepmd={"models": models}, functional="none", includes_dispersion=False)
+    atoms = bulk("Cu", cubic=True).repeat(2)
+    atoms.rattle(0.05, seed=4)
+    frame = Frames.from_ase(atoms)
+    start = State(frame, thermal_velocities(frame, 100.0, np.random.default_rng(1)))
+    often = Dynamics(
+        timestep_fs=1.0, thermo_every_ps=0.01, frame_every_ps=0.002, deviation_every_ps=0.002, restart_every_ps=0.03,
+        keep_velocities=True,
+    )  # fmt: skip
+    seldom = often.model_copy(update={"deviation_every_ps": 0.02})
+    segment = leg("npt-iso", 100.0, 0.1)
+    dense, sparse = (
+        run_segment(what, segment, start, dynamics, tmp_path / name, session)
+        for name, dynamics in (("often", often), ("seldom", seldom))
+    )
+    assert dense.frames.origin["step"].tolist() == list(range(2, 101, 2))
+    for name in ("positions", "cell"):
+        assert np.array_equal(getattr(dense.frames, name), getattr(sparse.frames, name)), name
+    assert np.array_equal(dense.velocities, sparse.velocities)
+    assert np.array_equal(dense.potential_energy, sparse.potential_energy)
+    assert (len(dense.time_ps), len(dense.max_devi_f), len(sparse.max_devi_f)) == (11, 51, 6)
+    assert sparse.deviation_time_ps == pytest.approx(np.arange(6) * 0.02)
+    assert np.array_equal(sparse.max_devi_f, dense.max_devi_f[::10])
+    assert np.isnan(sparse.max_devi_f_of_rows).tolist() == [bool(row % 2) for row in range(11)]
+    assert np.array_equal(dense.frames.origin["max_devi_f"], dense.max_devi_f[1:])
+    has_deviation = np.isfinite(sparse.frames.origin["max_devi_f"])
+    assert np.array_equal(has_deviation, sparse.frames.origin["step"] % 20 == 0)
+
+    (tmp_path / "seldom" / "ended.json").unlink()
+    resumed = run_segment(what, segment, start, seldom, tmp_path / "seldom", session)
+    assert resumed.resumed == 1
+    assert min(lammps.read_thermo(tmp_path / "seldom" / "part-001" / "log.lammps")) == 90, "no step of a deviation"
+    assert np.array_equal(resumed.deviation_time_ps, sparse.deviation_time_ps)
+    assert resumed.max_devi_f == pytest.approx(sparse.max_devi_f, rel=1e-3)
+    assert resumed.frames.origin["step"].tolist() == sparse.frames.origin["step"].tolist()
+    assert np.array_equal(resumed.velocities[:45], sparse.velocities[:45])
+    assert resumed.velocities == pytest.approx(sparse.velocities, abs=1e-5)
 
 
 def replace_models(what, models):

@@ -11,6 +11,7 @@ from activelearn import seeds
 from activelearn.config import Machine, Reference
 from activelearn.engines import process, reference
 from activelearn.engines.process import Slot
+from activelearn.engines.references import gpaw
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
 
@@ -43,6 +44,14 @@ def na3ps4() -> Frames:
     first = crystal.positions + rng.normal(0.0, 0.05, crystal.positions.shape)
     second = first + rng.normal(0.0, 0.01, first.shape)
     return Frames(crystal.symbols, np.repeat(crystal.cell, 2, axis=0), np.concatenate([first, second]))
+
+
+def test_the_fingerprint_has_not_changed(slot, monkeypatch):
+    """A ledger of before the engines had a module each is as good as ever."""
+    told = {"version": "24.6.0", "weights_sha256": "0" * 64, "d3_version": None}
+    monkeypatch.setattr(gpaw, "ask", lambda *_, **__: told)
+    found = reference.fingerprint(gpaw_reference(kpts=(2, 1, 1), ecut_eV=520.0), slot)
+    assert found["sha256"] == "fdc5c1026177ed215a9ab6fc9d5b93e8c2f30326ae623579e7cb21a97ed86625"
 
 
 @pytest.mark.slow

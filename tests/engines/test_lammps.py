@@ -18,6 +18,7 @@ from activelearn.config import Condition, Machine, Stage
 from activelearn.engines import lammps
 from activelearn.engines.lammps import (
     Drive,
+    WalkInput,
     lower_triangular,
     read_deviation,
     read_dump,
@@ -107,7 +108,7 @@ def test_the_data_file_keeps_every_digit(tmp_path):
 def text_of(temperature=300.0, pressure=None, **stage):
     settings = {"name": "s", "temperatures_K": (300.0,), "n_steps": 100, "every": 5, "timestep_fs": 2.0, **stage}
     drive = Drive(Condition(temperature, pressure_bar=pressure), velocity_seed=77)
-    return walk_input(Stage(**settings), drive, models=["/m/0.pb", "/m/1.pb"], type_map=["Na", "P"])
+    return walk_input(Stage(**settings), drive, models=["/m/0.pb", "/m/1.pb"], type_map=["Na", "P"]).text
 
 
 def lines_of(text):
@@ -298,7 +299,7 @@ def recorded(tmp_path):
 )
 def test_a_walk_is_run_and_read(recorded, name, ended):
     folder, slot = recorded(name)
-    text = (DATA / name / "in.lammps").read_text()
+    text = WalkInput((DATA / name / "in.lammps").read_text(), every=case(name)["every"], n_steps=case(name)["n_steps"])
     walk = run_walk(folder, text, ["Cu"] * case(name)["n_atoms"], slot)
     assert walk.ended == ended
     assert (folder / "arguments").read_text() == "-nocite -in in.lammps -log log.lammps -screen none\n"
@@ -308,4 +309,4 @@ def test_the_recorded_inputs_are_what_we_write_today():
     stage = Stage(name="walk", temperatures_K=(300.0,), n_steps=12, every=2, timestep_fs=2.0)
     drive = Drive(Condition(300.0), velocity_seed=4711)
     text = walk_input(stage, drive, models=[f"m{i}.pb" for i in range(4)], type_map=["Cu"])
-    assert text == (DATA / "healthy" / "in.lammps").read_text()
+    assert text.text == (DATA / "healthy" / "in.lammps").read_text()

@@ -19,7 +19,7 @@ from activelearn.explore import Limits
 from activelearn.frames import Frames
 from activelearn.geometry import deformed
 from activelearn.records import Task
-from activelearn.select import Kind
+from activelearn.select import FrameClass
 from activelearn.starts import crystal
 
 pytestmark = pytest.mark.engines
@@ -40,7 +40,7 @@ def walk(slot, tmp_path):
     """Return a function that runs an input without a model: (whole output, the cell that LAMMPS started with)."""
 
     def run(stage, start, drive, type_map, *, fake_deviation=False):
-        text = lammps.walk_input(stage, drive, models=["none.pb"], type_map=type_map)
+        text = lammps.walk_input(stage, drive, models=["none.pb"], type_map=type_map).text
         text = re.sub(r"pair_style .*", "pair_style zero 6.0", text)
         (tmp_path / "in.lammps").write_text(re.sub(r"pair_coeff .*", "pair_coeff * *", text))
         job = {"job": "lammps", "input": "in.lammps"}
@@ -155,9 +155,9 @@ def test_a_walk_that_meets_its_guard_exactly_at_a_frame_ends_there_or_one_frame_
     drive, _ = drive_of(stage, start, tmp_path, ["Cu"], (0.6, 1.6))
     walk(stage, start, drive, ["Cu"], fake_deviation=True)
     kind = reduced(stage, start, drive, tmp_path, (0.6, 1.6))[0]["kind"]
-    assert kind[:2].tolist() == [Kind.ACCURATE] * 2
-    assert kind[2] in {Kind.ACCURATE, Kind.OUT_OF_REGION}
-    assert kind[3:].tolist() == [Kind.OUT_OF_REGION] * 2
+    assert kind[:2].tolist() == [FrameClass.ACCURATE] * 2
+    assert kind[2] in {FrameClass.ACCURATE, FrameClass.OUT_OF_REGION}
+    assert kind[3:].tolist() == [FrameClass.OUT_OF_REGION] * 2
 
 
 # --- ramps ------------------------------------------------------------------------------------------------------------

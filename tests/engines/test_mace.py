@@ -75,6 +75,16 @@ def test_a_missing_model_is_a_sentence(tmp_path):
         finetune(Campaign(tmp_path), FineTuning(tmp_path / "no.model", "ft"), "python3", tmp_path / "to", Machine())
 
 
+@pytest.mark.parametrize("name", ["train.xyz", "valid.xyz", "potential.yaml", "ft.model"])
+def test_nothing_of_somebody_else_is_written_over(tmp_path, name):
+    """Such as the train.xyz of the folder that one is in, with --to ."""
+    (tmp_path / "a.model").write_bytes(b"")
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"has {name} in it, and no mace.log"):
+        finetune(Campaign(tmp_path), FineTuning(tmp_path / "a.model", "ft"), "/usr/bin/python3", tmp_path, Machine())
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_an_interpreter_without_mace_is_named_with_its_last_words(tmp_path):
     (tmp_path / "a.model").write_bytes(b"")
     with pytest.raises(EngineError, match="No module named") as caught:

@@ -283,7 +283,7 @@ def test_a_killed_driver_leaves_no_orphan(tmp_path, launcher):
         from activelearn.engines.process import Session, Slot, worker_command
         here = Path({str(tmp_path)!r})
         slot = Slot(Machine(launcher={launcher!r}), here)
-        worker = Session(worker_command("ase_worker.py", None), log=here / "log", slot=slot)
+        worker = Session(worker_command("calculator_session.py", None), log=here / "log", slot=slot)
         cell = [[3, 0, 0], [0, 3, 0], [0, 0, 3]]
         one = {{"symbols": ["Cu"], "positions": [[0, 0, 0]], "cell": cell, "pbc": [True] * 3}}
         request = {{"job": "label", "arguments": {{}}, "structure": one}}
@@ -305,8 +305,8 @@ def test_a_killed_driver_leaves_no_orphan(tmp_path, launcher):
 
 
 def test_worker_commands():
-    assert worker_command("ase_worker.py", None)[0] == sys.executable
-    command = worker_command("ase_worker.py", "/opt/other/bin/python")
+    assert worker_command("calculator_session.py", None)[0] == sys.executable
+    command = worker_command("calculator_session.py", "/opt/other/bin/python")
     assert command[0] == "/opt/other/bin/python"
     assert Path(command[1]).is_file()
 

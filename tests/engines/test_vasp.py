@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from activelearn.config import Machine, Reference, ReferenceMD
-from activelearn.engines import process, reference, vasp
+from activelearn.engines import process, reference
 from activelearn.engines.process import Slot
+from activelearn.engines.references import vasp
 from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import Frames
 
@@ -47,6 +48,7 @@ def by_path(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     before = list(sys.path)
+    sys.path.insert(0, str(path.parent))  # as Python does
     try:
         spec.loader.exec_module(module)
     finally:
@@ -56,7 +58,7 @@ def by_path(path):
 
 @pytest.fixture(scope="module")
 def worker():
-    return by_path(Path(vasp.__file__).with_name("vasp_worker.py"))
+    return by_path(Path(process.__file__).with_name("workers") / "vasp_job.py")
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def in_process(worker, monkeypatch, tmp_path):
         folder = tmp_path / f"job-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         request = json.loads(json.dumps(request))
-        answer = worker.ase_worker.answer(request, lambda request: worker.Vasp(request, folder))
+        answer = worker.answering.answer(request, lambda request: worker.Vasp(request, folder))
         if "error" in answer:
             raise EngineError(answer["error"])
         return answer
@@ -186,6 +188,27 @@ def test_tags_of_ones_own_spin_by_elements_and_a_mesh(make, frame, slot, in_proc
         assert "KPOINTS" in seen["files"]
 
 
+def test_a_run_that_gave_a_label_leaves_no_file_and_one_that_did_not_leaves_them_all(
+    make, frame, slot, in_process, tmp_path
+):
+    reference.label(make(), frame, slot)
+    reference.label(make("unconverged", max_corrections=1), frame, slot)
+    good, bad = sorted(tmp_path.glob("job-*/run-0"))
+    assert list(good.iterdir()) == []
+    assert {"INCAR", "OUTCAR", "vasprun.xml"} <= {path.name for path in bad.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("tags", "sentence"),
+    [({"ISIF": 1}, "ISIF 0 or 1"), ({"ISIF": "1"}, "ISIF 0 or 1"), ({"ML_LMLFF": True}, "ML_LMLFF, VASP's")],
+)
+def test_tags_that_spoil_a_label_are_refused_before_any_job(make, tags, sentence):
+    for given in ({"incar": tags}, {"incar_for": {"O": tags}}):
+        with pytest.raises(ValueError, match=sentence):
+            make(**given)
+    assert make(incar={"ISIF": 2, "ML_LMLFF": False})
+
+
 def test_a_left_handed_cell_is_written_as_a_right_handed_one(make, frame, slot, in_process):
     mirrored = moved(frame, cell=frame.cell[:, [1, 0, 2]])
     one, other = (reference.label(make(), f, slot) for f in (frame, mirrored))
@@ -228,8 +251,33 @@ def test_dynamics_and_relaxation_run_through_single_points(make, frame, slot, in
 
 def test_an_unconverged_scf_is_refused_after_what_custodian_tried(make, frame, slot, in_process):
     found = reference.label(make("unconverged"), frame, slot)
-    assert found.refused.startswith("SCFError: the electronic loop did not converge (custodian tried: Unconverged")
+    assert found.refused.startswith(
+        "SCFError: the electronic loop did not converge in 60 iterations, NELM = 60 (custodian tried: Unconverged"
+    )
     assert np.isnan(found.energy)
+
+
+@pytest.mark.parametrize(("nelm", "is_label"), [(8, True), (7, False), (1, False)])
+def test_a_loop_that_used_up_its_iterations_is_refused_even_if_it_converged_in_the_last(
+    make, frame, slot, in_process, nelm, is_label
+):
+    """The stand-in needs seven; NELM is that of the run, not VASP's own default."""
+    found = reference.label(make(incar={"NELM": nelm}, max_corrections=1), frame, slot)
+    assert (found.refused is None) == is_label
+    if not is_label:
+        assert f"did not converge in {nelm} iterations, NELM = {nelm} (custodian tried: " in found.refused
+
+
+def test_one_iteration_of_an_exact_diagonalisation_is_no_converged_loop(
+    make, frame, slot, in_process, worker, tmp_path
+):
+    """Pymatgen says that it is: it takes ALGO = Exact with NELM = 1 for the second step of a GW calculation."""
+    from pymatgen.io.vasp.outputs import Vasprun
+
+    found = reference.label(make(incar={"ALGO": "Exact", "NELM": 1}), frame, slot)
+    assert found.refused.startswith("SCFError: the electronic loop did not converge in 1 iterations, NELM = 1")
+    (run,) = tmp_path.glob("job-*/run-0/vasprun.xml")
+    assert Vasprun(str(run), parse_potcar_file=False).converged_electronic
 
 
 def test_what_custodian_saves_by_another_algorithm_is_a_label(make, frame, slot, in_process, tmp_path):
@@ -303,6 +351,13 @@ def test_a_missing_or_foreign_potcar_is_found_before_any_job(make, slot, name, s
 def test_an_element_without_potcar_is_a_config_error(make, frame, slot):
     with pytest.raises(ConfigError, match=r"potcars: none for P - wanted the POTCAR of every element"):
         reference.label(make(potcars={"Na": "Na_pv", "S": "S"}), frame, slot)
+
+
+def test_the_fingerprint_has_not_changed(make, slot):
+    """A ledger of before the engines had a module each is as good as ever."""
+    named = {"potcars": {"Na": "Na_pv", "S": "S"}, "incar": {"ENCUT": 520}, "incar_for": {"S": {"ISPIN": 2}}}
+    found = reference.fingerprint(make(version="6.4.2", kpoints=(2, 2, 1), d3={"method": "PBE"}, **named), slot)
+    assert found["sha256"] == "3c3a5ac41377fbb0a4d70ba9513ebe42c46299626808542be3a5fab28f493448"
 
 
 def test_the_fingerprint_is_of_tags_and_potcars_not_of_places_and_processes(make, slot, potcar_dir, tmp_path):

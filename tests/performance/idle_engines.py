@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from activelearn.engines import deepmd, lammps, reference
-from activelearn.frames import Frames, Label, make_origin
+from activelearn.frames import FrameLabel, Frames, make_origin
 
 #: Share of frames that are candidates or worse, and of walks that break.
 CANDIDATES, BROKEN = 0.3, 0.05
@@ -70,7 +70,7 @@ def label(what, frame, slot):
     """Return random labels of one frame."""
     started = time.time()
     energy, forces, virial = _labels(frame)
-    return Label(float(energy[0]), forces[0], virial[0], started=started, finished=time.time())
+    return FrameLabel(float(energy[0]), forces[0], virial[0], started=started, finished=time.time())
 
 
 def molecular_dynamics(what, start, md, *, temperature_K, random_seed, slot):
@@ -98,10 +98,10 @@ def _shaken(start, n, amplitude_A, *what):
 # --- LAMMPS -----------------------------------------------------------------------------------------------------------
 
 
-def timed_walk(folder, text, symbols, slot):
+def timed_walk(folder, what, symbols, slot):
     """Return a walk about the ``conf.lmp`` that stands in the folder."""
     started = time.time()
-    every, n_steps = (int(text.rsplit(f"\n{word} ", 1)[1].split(maxsplit=1)[0]) for word in ("thermo", "run"))
+    text, every, n_steps = what.text, what.every, what.n_steps
     n = n_steps // every + 1
     cell, positions = _read_data(folder / "conf.lmp", len(symbols))
     start = Frames(tuple(symbols), cell[None], positions[None])
@@ -138,7 +138,7 @@ def _read_data(path: Path, n_atoms):
 # --- DeePMD -----------------------------------------------------------------------------------------------------------
 
 
-def train_member(folder, setting, slot, *, start_from, largest_loss):
+def train_member(folder, setting, slot, *, largest_loss, weights):
     """Leave a model of some bytes and a learning curve of 50 rows; the training data must be there."""
     for system in setting["training"]["training_data"]["systems"]:
         assert (Path(system) / "type.raw").is_file()

@@ -4,17 +4,18 @@ Run with ``pytest -m performance -s``; not part of the default run, for machines
 """
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from activelearn import workflow
+from activelearn import loop, workflow
 from activelearn.config import Machine, load_campaign
 from activelearn.engines.process import Slot
-from activelearn.frames import Label
+from activelearn.frames import FrameLabel
 from activelearn.records import Explored, Task
 from activelearn.store import Store
-from activelearn.tasks import Station, carry_out, gather
+from activelearn.tasks import carry_out, gather
 
 pytestmark = pytest.mark.performance
 N_TASKS = 500
@@ -30,8 +31,8 @@ def store(tmp_path):
 
 def idle_station(name, run):
     tasks = [Task(id=f"{k:05d}", kind="idle", parameters={"key": f"{k:064d}"}) for k in range(N_TASKS)]
-    return Station(
-        name,
+    return replace(
+        loop.STATIONS[name],
         plan=lambda *_: tasks,
         run=run,
         gather=lambda *_: Explored(iteration=0, stages=(), products={}),
@@ -43,7 +44,7 @@ def publish_product(task: Task, store: Store, iteration: int, slot: Slot) -> Non
 
 
 def publish_label(task: Task, store: Store, iteration: int, slot: Slot) -> None:
-    store.ledger_writer.append(task.parameters["key"], Label(0.0, np.zeros((32, 3)), np.zeros((3, 3))))
+    store.ledger_writer.append(task.parameters["key"], FrameLabel(0.0, np.zeros((32, 3)), np.zeros((3, 3))))
 
 
 @pytest.mark.parametrize(("name", "run"), [("explore", publish_product), ("label", publish_label)])
@@ -61,7 +62,7 @@ def test_a_firework_costs_some_tens_of_milliseconds(store, monkeypatch):
     monkeypatch.setattr(workflow.firetasks._StationTask, "run_task", lambda self, spec: None)
     launchpad = workflow.EmbeddedLaunchPad()
     cpu = time.process_time()
-    workflow.advance(launchpad, store, Machine())
+    workflow.advance(launchpad, loop.next_phase(store), Machine())
     n = launchpad.fireworks.count_documents({})
     workflow.drive._launch_all(launchpad)
     cpu = 1000 * (time.process_time() - cpu) / n

@@ -34,11 +34,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from activelearn import descriptor, explore, initial, label, loop, prepare, select, train
+from activelearn import descriptor, explore, initial, label, loop, prediction, prepare, select, train
 from activelearn.config import Campaign, Machine, Select, parse_campaign
 from activelearn.engines import deepmd, process
 from activelearn.frames import Frames, write_deepmd
 from activelearn.records import Task
+from activelearn.select.picking import Pool, pick
 from activelearn.store import Lease, Store
 from activelearn.tasks import Station, carry_out, gather
 
@@ -107,7 +108,7 @@ def carried_out(folder: Path, campaign: Campaign, *iterations: tuple[Station, ..
     store = Store.create(folder / f"{campaign.name}-{campaign.sha256[:12]}", campaign)
     with Lease(store.folder):
         for iteration, stations in enumerate(iterations):
-            loop.begin(store, loop.Step(iteration, stations), MACHINE)
+            loop.CampaignPhase(iteration, stations, store).begin(MACHINE)
             for station in stations:
                 carry_out(station, store, iteration, MACHINE)
                 gather(station, store, iteration, MACHINE)
@@ -134,15 +135,15 @@ def pool_frames(store: Store) -> Frames:
 # --- picks and trainings ----------------------------------------------------------------------------------------------
 
 
-def growing_picks(pool: select.Pool, picker: str, n: int, rng: np.random.Generator) -> list[int]:
+def growing_picks(pool: Pool, picker: str, n: int, rng: np.random.Generator) -> list[int]:
     """Return `n` frames of the pool, round after round; each round keeps away from all before it."""
     settings = Select(pick=picker)
     chosen: list[int] = []
     while len(chosen) < n:
         left = np.setdiff1d(np.arange(len(pool)), chosen)
         anchors = np.concatenate([pool.anchors, pool.descriptor[chosen]])
-        rest = select.Pool(pool.walk[left], pool.cell[left], pool.max_devi_f[left], pool.descriptor[left], anchors)
-        taken, _ = select.pick(rest, settings, ROUND, rng)
+        rest = Pool(pool.walk[left], pool.cell[left], pool.max_devi_f[left], pool.descriptor[left], anchors)
+        taken, _ = pick(rest, settings, ROUND, rng)
         assert len(taken) == ROUND, "the pool is too small, or too much of it is near duplicates"
         chosen += left[taken].tolist()
     return chosen
@@ -153,7 +154,7 @@ def planned(store: Store, design: Design) -> list[Task]:
     campaign, frames = store.campaign(1), pool_frames(store)
     anchors = [descriptor.of_frames(part, campaign.type_map) for part in store.dataset(0)]
     walk = np.unique(frames.origin["walk"], return_inverse=True)[1]
-    pool = select.Pool(
+    pool = Pool(
         walk=walk,
         cell=np.zeros_like(walk),  # no cap looks at it
         max_devi_f=frames.origin["max_devi_f"],
@@ -200,16 +201,16 @@ def trained(task: Task, store: Store, folder: Path, slot: process.Slot):
     campaign, held_out = store.campaign(1), store.held_out(1)
     parts = [*store.dataset(0), pool_frames(store)[np.array(task.parameters["picks"], dtype=np.intp)]]
     systems = [str(path) for path in write_deepmd(parts, folder / "data", campaign.type_map)]
-    bound = deepmd.loss_bound(campaign.train.prefactors, parts)
+    bound = deepmd.loss_bound(campaign.train, parts)
     for attempt, training in enumerate(train.attempts(campaign, task), 1):
         place = folder / f"attempt-{attempt}"
         place.mkdir()
         setting = deepmd.training_input(
             campaign.train, training, type_map=campaign.type_map, sel=store.sel(), systems=systems
         )
-        frozen = deepmd.train_member(place, setting, slot, start_from=None, largest_loss=bound)
+        frozen = deepmd.train_member(place, setting, slot, largest_loss=bound)
         if frozen is not None:
-            return train.errors(deepmd.evaluate(place, frozen, held_out, slot), held_out), attempt
+            return prediction.errors(deepmd.evaluate(place, frozen, held_out, slot), held_out), attempt
     raise AssertionError(f"{task.id} diverged at every learning rate")
 
 
@@ -365,7 +366,7 @@ def test_picks_grow_by_rounds_and_never_repeat():
     rng = np.random.default_rng(2)
     points = rng.normal(size=(200, 2)).astype(np.float32)
     index = np.arange(200)
-    pool = select.Pool(index, index, np.full(200, 0.2), points, points[:3] + 10.0)
+    pool = Pool(index, index, np.full(200, 0.2), points, points[:3] + 10.0)
     for picker in PICKERS:
         chosen = growing_picks(pool, picker, 60, np.random.default_rng(3))
         assert len(set(chosen)) == len(chosen) == 60

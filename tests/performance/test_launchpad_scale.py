@@ -121,10 +121,10 @@ def store(tmp_path):
 def measure(launchpad: SharedLaunchPad, store: Store, iteration: int, cost: Cost) -> list[int]:
     """Add the Workflow of an iteration, claim and finish the first of its Fireworks; return the ids of all of them."""
     worker = FWorker(category=["explore", "label"])
-    step = loop.Step(iteration, loop.LOOP)
-    n = len(build_workflow(store, step, SHAPE, is_shared=True).fws)
+    step = loop.CampaignPhase(iteration, loop.LOOP, store)
+    n = len(build_workflow(step, SHAPE, is_shared=True).fws)
     with cost.of("submit", n):
-        ids = launchpad.add_wf(build_workflow(store, step, SHAPE, is_shared=True))
+        ids = launchpad.add_wf(build_workflow(step, SHAPE, is_shared=True))
     with cost.of("claim", N_MEASURED):
         claimed = [launchpad.checkout_fw(worker, str(store.folder)) for _ in range(N_MEASURED)]
     assert {firework.fw_id for firework, _ in claimed} <= set(ids.values())

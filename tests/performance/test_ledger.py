@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from activelearn.frames import Frames, Label, make_origin
+from activelearn.frames import FrameLabel, Frames, make_origin
 from activelearn.store import Ledger, LedgerWriter
 from activelearn.store.ledger import publish_labels
 
@@ -65,7 +65,7 @@ def test_a_ledger_of_the_papers_size_is_quick_and_small(tmp_path):
 
 def test_appending_costs_an_fsync_and_little_more(tmp_path):
     writer, part, n = LedgerWriter(tmp_path, "me"), next(walks(50)), 50
-    labels = [Label(float(part.energy[k]), part.forces[k], part.virial[k]) for k in range(n)]
+    labels = [FrameLabel(float(part.energy[k]), part.forces[k], part.virial[k]) for k in range(n)]
     start = time.process_time()
     for k in range(n):
         writer.append(part.structure_key(k, IDENTITY["sha256"]), labels[k], part[k], IDENTITY)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import idle_engines
 import pytest
+from campaigns import dataset_summary
 
 from activelearn import loop, workflow
 from activelearn.config import Campaign, Machine, load_campaign
@@ -81,14 +82,14 @@ def replay(tmp_path, monkeypatch):
 
     def run(campaign):
         store = Store.create(tmp_path / "campaign", campaign)
-        rows, close = [measured(store, -1)], loop.close
+        rows, close = [measured(store, -1)], loop.CampaignPhase.close
 
-        def close_and_measure(opened, step):
-            close(opened, step)
-            if step.part == "loop":
-                rows.append(measured(opened, step.iteration))
+        def close_and_measure(step):
+            close(step)
+            if step.name == "loop":
+                rows.append(measured(step.store, step.iteration))
 
-        monkeypatch.setattr(loop, "close", close_and_measure)
+        monkeypatch.setattr(loop.CampaignPhase, "close", close_and_measure)
         with Lease(store.folder):
             end = workflow.run_local(store, MACHINE)
         rows.append(measured(store, end.iteration + 1))
@@ -122,7 +123,7 @@ def test_a_campaign_of_the_papers_size_is_kept_in_minutes_files_and_megabytes(re
     show(rows, 10)
     assert end.iteration == N_ITERATIONS
     assert len(store.ledger) >= N_LABELS
-    assert store.dataset_summary(N_ITERATIONS)[1] == store.iterations()[-1].labelling.dataset_sha256
+    assert dataset_summary(store, N_ITERATIONS)[1] == store.iterations()[-1].labelling.dataset_sha256
     assert rows[-1].wall_s - rows[0].wall_s < 600.0
     assert rows[-1].files < 2000
     assert rows[-1].megabytes < 1000.0

@@ -7,10 +7,10 @@ import pytest
 from ase.build import bulk
 from campaigns import SMALL, TINY, end_sessions
 
-from activelearn import select
 from activelearn.config import Condition, Label, Machine, load_campaign
 from activelearn.engines import deepmd, lammps, process, reference
 from activelearn.frames import Frames
+from activelearn.select.window import force_deviation
 
 pytestmark = pytest.mark.engines
 #: Conversion of the virial's pressure from eV/Å^3 to LAMMPS' bar.
@@ -160,7 +160,7 @@ def test_the_force_deviation_is_that_of_lammps_on_a_real_walk(slot, models, tmp_
     assert walk.step.tolist() == list(range(0, 21, 2))
     frames = Frames(start.symbols, walk.cell, walk.positions)
     predicted = [deepmd.evaluate(tmp_path, model, [frames], slot)[0] for model in models]
-    ours = select.force_deviation(np.array([one.forces for one in predicted]))
+    ours = force_deviation(np.array([one.forces for one in predicted]))
     assert ours == pytest.approx(walk.max_devi_f, rel=2e-5)
     assert walk.max_devi_f.min() > 1e-3
     assert predicted[0].energy == pytest.approx(walk.potential_energy, abs=1e-5), "the first model drives the walk"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 from activelearn.config import Dynamics, Potential, Segment
 from activelearn.engines.process import Slot
 from activelearn.frames import FloatArray, Frames
-from activelearn.units import AMU_A2_PER_PS2_IN_EV, AMU_PER_A3_IN_G_PER_CM3, BOLTZMANN_EV_PER_K
+from activelearn.units import AMU_A2_PER_PS2_IN_EV, BOLTZMANN_EV_PER_K
 
 #: What a segment is called that came to its end.
 FINISHED = "finished"
+#: What divides Å/ps into Å/fs.
+FS_PER_PS: Final = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +50,17 @@ class Stretch:
         (n,) since the start of the segment, every `thermo_every_ps`, 0 included.
     temperature_K, potential_energy, pressure_bar, volume
         (n,) K, eV, bar (positive in compression), Å^3.
-    max_devi_f
-        (n,) force deviation of the ensemble, eV/Å; NaN where there is none.
+    deviation_time_ps, max_devi_f
+        (n_deviations,) ps since the start, 0 included, and force deviation of the ensemble, eV/Å; empty of a potential
+        without one.
     frames
-        ``segment.n_frames`` evenly spaced frames without labels, the last included (not the start); wrapped; origin:
-        ``walk`` the segment, ``step``, ``temperature_K`` and ``pressure_bar`` imposed, ``max_devi_f``.
+        The evenly spaced frames of :class:`Steps`, without labels, the last included (not the start); wrapped; origin:
+        ``walk`` the segment, ``step``, ``temperature_K`` and ``pressure_bar`` imposed, ``max_devi_f`` (NaN where none
+        was evaluated).
     frame_time_ps
         (n_frames,) of the frames.
+    velocities
+        (n_frames, n_atoms, 3) Å/fs, of the frames; None unless ``dynamics.keep_velocities``.
     end
         Where the next segment starts; None if it failed.
     ended
@@ -69,50 +76,68 @@ class Stretch:
     potential_energy: FloatArray
     pressure_bar: FloatArray
     volume: FloatArray
+    deviation_time_ps: FloatArray
     max_devi_f: FloatArray
     frames: Frames
     frame_time_ps: FloatArray
+    velocities: FloatArray | None
     end: State | None
     ended: str
     resumed: int
     started: float
     finished: float
 
+    @property
+    def max_devi_f_of_rows(self) -> FloatArray:
+        """(n,) force deviation on the rows of the thermo table, eV/Å; NaN where none was evaluated."""
+        found = np.full(len(self.time_ps), np.nan)
+        _, rows, at = np.intersect1d(self.time_ps, self.deviation_time_ps, assume_unique=True, return_indices=True)
+        found[rows] = self.max_devi_f[at]
+        return found
+
 
 @dataclass(frozen=True)
 class Steps:
-    """A segment in MD steps.
+    """A segment in MD steps: its three cadences know nothing of each other.
 
     Parameters
     ----------
     n_steps
-        Of the segment: a multiple of nothing but itself.
-    thermo_every, restart_every
-        Steps between rows, and between restart files.
+        Of the segment: a multiple of `thermo_every`.
+    thermo_every, deviation_every, restart_every
+        Steps between rows, between force deviations, and between restart files (these on rows).
     frames
         (n_frames,) steps at which frames are kept, the last one included.
     """
 
     n_steps: int
     thermo_every: int
+    deviation_every: int
     restart_every: int
     frames: NDArray[np.int64]
 
 
 def steps_of(segment: Segment, dynamics: Dynamics, timestep_fs: float) -> Steps:
-    """Return a segment in steps: at least one; rows and restarts as near as steps allow, frames on rows.
+    """Return a segment in steps: at least one; rows, deviations, frames and restarts as near as steps allow.
 
-    Frames are rounded to whole rows, so that every kept frame has its thermo and its deviation.
+    Unless they have a cadence of their own, frames are rounded to whole rows and the deviation is evaluated on rows:
+    every kept frame has its thermo and its deviation.
     """
     per_ps = 1000.0 / timestep_fs
     thermo = max(1, round(dynamics.thermo_every_ps * per_ps))
     n_rows = max(1, round(segment.duration_ps * per_ps / thermo))
     if segment.duration_ps * per_ps < thermo:
         thermo = max(1, round(segment.duration_ps * per_ps))
-    n_frames = min(segment.n_frames, n_rows)
-    rows = np.unique(np.round(np.linspace(n_rows / n_frames, n_rows, n_frames)).astype(np.int64))
+    n_steps, deviation = n_rows * thermo, thermo
+    if dynamics.deviation_every_ps is not None:
+        deviation = max(1, round(dynamics.deviation_every_ps * per_ps))
+    if dynamics.frame_every_ps is not None:
+        frames = np.arange(n_steps, 0, -max(1, round(dynamics.frame_every_ps * per_ps)))[::-1]
+    else:
+        n_frames = min(segment.n_frames, n_rows)
+        frames = thermo * np.unique(np.round(np.linspace(n_rows / n_frames, n_rows, n_frames)).astype(np.int64))
     restart = max(1, round(dynamics.restart_every_ps * per_ps / thermo)) * thermo
-    return Steps(n_rows * thermo, thermo, restart, rows * thermo)
+    return Steps(n_steps, thermo, deviation, restart, frames)
 
 
 def runs_in_lammps(potential: Potential) -> bool:
@@ -130,9 +155,7 @@ def thermal_velocities(frame: Frames, temperature_K: float, rng: np.random.Gener
 
     Both engines start from these, so that a replica begins alike with every potential.
     """
-    from ase.data import atomic_masses, atomic_numbers
-
-    masses = np.array([atomic_masses[atomic_numbers[symbol]] for symbol in frame.symbols])
+    masses = frame.masses
     v = rng.normal(size=(frame.n_atoms, 3)) / np.sqrt(masses)[:, None]
     v -= (masses[:, None] * v).sum(axis=0) / masses.sum()
     kinetic = 0.5 * (masses[:, None] * v**2).sum() * AMU_A2_PER_PS2_IN_EV
@@ -141,12 +164,26 @@ def thermal_velocities(frame: Frames, temperature_K: float, rng: np.random.Gener
     return np.asarray(v * np.sqrt(wanted / kinetic)) if kinetic > 0.0 else v
 
 
-def density(frame: Frames) -> FloatArray:
-    """Return the density of every frame, g/cm^3."""
-    from ase.data import atomic_masses, atomic_numbers
+def judged(max_devi_f: FloatArray, window: tuple[float, float] | None) -> tuple[int, float | None]:
+    """Judge a run by the force deviation of its ensemble: the one rule behind every stamp.
 
-    mass = sum(float(atomic_masses[atomic_numbers[symbol]]) for symbol in frame.symbols)
-    return np.asarray(mass * AMU_PER_A3_IN_G_PER_CM3 / frame.volume, dtype=np.float64)
+    Parameters
+    ----------
+    max_devi_f
+        (n,) eV/Å, one number per evaluation.
+    window
+        Trust window (f_lo, f_hi), eV/Å; None: the potential has none.
+
+    Returns
+    -------
+    n_judged, outside_share
+        How many were judged, and the share of them at or above f_hi. A deviation that is not finite counts as
+        outside where others are finite: the models have lost the atoms. (0, None) without a window or an ensemble.
+    """
+    if window is None or not np.isfinite(max_devi_f).any():
+        return 0, None
+    is_outside = ~(max_devi_f < window[1])
+    return len(max_devi_f), float(is_outside.mean())
 
 
 def run_segment(

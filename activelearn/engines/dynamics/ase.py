@@ -1,6 +1,7 @@
 """Segments driven by ASE: any calculator, in the session that also does its statics.
 
-The worker keeps all there is of a segment in one file of its folder, the checkpoint; see ``ase_dynamics_worker.py``.
+The worker keeps all there is of a segment in one file of its folder, the checkpoint; see
+``workers/calculator_dynamics.py``.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn.config import Dynamics, Guards, Potential, Segment
-from activelearn.engines import ase
-from activelearn.engines.dynamics import FINISHED, State, Stretch, steps_of, timestep_of
+from activelearn.engines.dynamics import FINISHED, FS_PER_PS, State, Stretch, steps_of, timestep_of
 from activelearn.engines.dynamics.lammps_input import COLDEST_TARGET, Run
 from activelearn.engines.lammps import lower_triangular
 from activelearn.engines.process import Slot
 from activelearn.engines.reference import structure
+from activelearn.engines.references import ase
 from activelearn.errors import EngineError
-from activelearn.frames import FloatArray, Frames, make_origin
+from activelearn.frames import Frames
 from activelearn.geometry import first_too_close
 
 _CHECKPOINT: Final = "checkpoint.npz"
@@ -49,11 +50,10 @@ def run_segment(
 def _ask(run: Run, start: State, checkpoint: Path, slot: Slot) -> dict[str, Any]:
     """Have the worker run the segment, or go on with it."""
     s, d = run.segment, run.dynamics
-    assert run.potential.ase is not None  # the others are LAMMPS'
     cell, positions = lower_triangular(start.frame.cell[0], start.frame.positions[0])
     _, velocities = lower_triangular(start.frame.cell[0], start.velocities)
     return ase.ask(
-        run.potential.ase,
+        run.potential.statics(),
         "dynamics",
         slot,
         timeout_s=slot.machine.walk_timeout_s,
@@ -70,6 +70,7 @@ def _ask(run: Run, start: State, checkpoint: Path, slot: Slot) -> dict[str, Any]
         thermo_every=run.steps.thermo_every,
         restart_every=run.steps.restart_every,
         frames=run.steps.frames.tolist(),
+        keep_velocities=d.keep_velocities,
         max_temperature_factor=d.max_temperature_factor,
         coldest_target_K=COLDEST_TARGET,
         checkpoint=str(checkpoint),
@@ -89,38 +90,29 @@ def _stretch(run: Run, symbols: Sequence[str], saved: Mapping[str, NDArray[Any]]
     """Return a segment that has ended, up to the first frame whose atoms are in one another."""
     ended, table = str(saved["ended"]), saved["rows"]
     step = np.arange(len(table), dtype=np.int64) * run.steps.thermo_every
-    frames = _frames(run, symbols, saved)
+    origin = run.origin_of(run.steps.frames[: len(saved["cells"])].tolist())
+    frames = Frames(tuple(symbols), saved["cells"], saved["positions"], origin=origin).wrapped()
     close = first_too_close(frames, Guards())
     if close is not None:
         k, pair = close
         at = int(frames.origin["step"][k])
         frames, step, ended = frames[:k], step[step < at], f"overlap {pair} at {at * run.timestep_ps:g} ps"
     table = table[: len(step)]
-    time_ps: FloatArray = step.astype(np.float64) * run.timestep_ps
     last = Frames(tuple(symbols), saved["last_cell"][None], saved["last_positions"][None])
     return Stretch(
-        time_ps=time_ps,
+        time_ps=step.astype(np.float64) * run.timestep_ps,
         temperature_K=table[:, 0],
         potential_energy=table[:, 1],
         pressure_bar=table[:, 2],
         volume=table[:, 3],
-        max_devi_f=np.full(len(table), np.nan),
+        deviation_time_ps=np.empty(0),
+        max_devi_f=np.empty(0),
         frames=frames,
-        frame_time_ps=time_ps[np.searchsorted(step, frames.origin["step"])],
+        frame_time_ps=frames.origin["step"] * run.timestep_ps,
+        velocities=saved["velocities"][: len(frames)] / FS_PER_PS if run.dynamics.keep_velocities else None,
         end=State(last, saved["last_velocities"]) if ended == FINISHED else None,
         ended=ended,
         resumed=int(saved["resumed"]),
         started=float(saved["started"]),
         finished=float(saved["finished"]),
     )
-
-
-def _frames(run: Run, symbols: Sequence[str], saved: Mapping[str, NDArray[Any]]) -> Frames:
-    """Return the frames that were kept, all atoms in the cell."""
-    cell, positions = saved["cells"], saved["positions"]
-    fractions = np.linalg.solve(cell.transpose(0, 2, 1), positions.transpose(0, 2, 1)).transpose(0, 2, 1)
-    steps = run.steps.frames[: len(cell)]
-    imposed_bar = run.segment.pressure_bar if run.segment.is_npt else 0.0
-    origin = make_origin(len(cell), walk=run.segment.name, step=steps, pressure_bar=imposed_bar, max_devi_f=np.nan)
-    origin["temperature_K"] = [run.target_K(int(i)) for i in steps]
-    return Frames(tuple(symbols), cell, positions - np.floor(fractions) @ cell, origin=origin)

@@ -8,25 +8,26 @@ rows and frames are those of one trajectory.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from activelearn.config import Dynamics, Guards, Potential, Segment
 from activelearn.engines import lammps
-from activelearn.engines.dynamics import FINISHED, State, Stretch, steps_of, timestep_of
+from activelearn.engines.dynamics import FINISHED, FS_PER_PS, State, Stretch, steps_of, timestep_of
 from activelearn.engines.dynamics.lammps_input import Run, elements_of, segment_input
+from activelearn.engines.links import with_plain_names
 from activelearn.engines.process import Slot
 from activelearn.errors import EngineError
-from activelearn.frames import FloatArray, Frames, make_origin
+from activelearn.frames import FloatArray, Frames
 from activelearn.geometry import first_too_close
 
 #: A restart file begins and ends with this.
@@ -52,13 +53,14 @@ def run_segment(
     folder.mkdir(parents=True, exist_ok=True)
     lammps.write_data(folder / "conf.lmp", start.frame, run.elements, start.velocities)
     begun, restart = _newest_restart(run, folder, start.frame.n_atoms)
-    part = folder / f"part-{len(_part_folders(folder)):03d}"
+    part = folder / f"part-{len(list(folder.glob('part-*'))):03d}"
     part.mkdir()
     later = [*(step for step in run.steps.frames if step > begun), run.steps.n_steps + 1]  # next() wants one to come
     (part / "frames.steps").write_text("".join(f"{step}\n" for step in later))
     started = time.time()
     begins_at = None if restart is None else f"../{restart.relative_to(folder)}"
-    text = segment_input(run, "../conf.lmp", begins_at, begun)
+    told = replace(run, potential=with_plain_names(potential, part))
+    text = segment_input(told, "../conf.lmp", begins_at, begun)
     end = _End(lammps.run_input(part, text, slot), started, time.time())
     stretch = _stretch(run, symbols, folder, end)
     # Only what could be read is finished: output that was cut off is made again from the last restart file.
@@ -95,16 +97,16 @@ class _Part:
 
     folder: Path
     n_atoms: int
-    has_deviation: bool
 
     @cached_property
     def rows(self) -> dict[int, list[float]]:
-        """Temperature, energy, pressure, volume and force deviation (NaN: there is none)."""
-        thermo = lammps.read_thermo(self.folder / "log.lammps")
-        if not self.has_deviation:
-            return {step: [*row, np.nan] for step, row in thermo.items()}
-        deviation = lammps.read_deviation(self.folder / "model_devi.out")
-        return {step: [*row, deviation[step]] for step, row in thermo.items() if step in deviation}
+        """Temperature, energy, pressure and volume."""
+        return lammps.read_thermo(self.folder / "log.lammps")
+
+    @cached_property
+    def deviations(self) -> dict[int, float]:
+        """Force deviations of an ensemble."""
+        return lammps.read_deviation(self.folder / "model_devi.out")
 
     @cached_property
     def frames(self) -> dict[int, _Frame]:
@@ -118,29 +120,60 @@ class _Part:
         return min(self.rows, default=None)
 
 
-def _part_folders(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*"))
+@dataclass(frozen=True)
+class _Written:
+    """Rows, force deviations and frames of one trajectory by step, and what is wanted of them."""
 
+    run: Run
+    rows: dict[int, list[float]] = field(default_factory=dict)
+    deviations: dict[int, float] = field(default_factory=dict)
+    frames: dict[int, _Frame] = field(default_factory=dict)
 
-def _parts(run: Run, folder: Path, n_atoms: int) -> list[_Part]:
-    deepmd = run.potential.deepmd
-    has_deviation = deepmd is not None and len(deepmd.models) > 1
-    return [_Part(part, n_atoms, has_deviation) for part in _part_folders(folder)]
+    def overruled_by(self, part: _Part) -> _Written:
+        """Return what is left, and what a part wrote instead.
 
-
-def _merged(parts: Sequence[_Part]) -> tuple[dict[int, list[float]], dict[int, _Frame]]:
-    """Return rows and frames of one trajectory.
-
-    The first row of a part is that of the restart file's step; its frame, if any, is of the part before.
-    """
-    rows: dict[int, list[float]] = {}
-    frames: dict[int, _Frame] = {}
-    for part in parts:
+        The first row of a part is that of the restart file's step; its frame, if any, is of the part before.
+        """
         begun = part.begun
-        if begun is not None:
-            rows = {step: row for step, row in rows.items() if step < begun} | part.rows
-            frames = {step: frame for step, frame in frames.items() if step <= begun} | part.frames
-    return rows, frames
+        if begun is None:
+            return self
+        rows = {step: row for step, row in self.rows.items() if step < begun} | part.rows
+        deviations = {step: value for step, value in self.deviations.items() if step < begun} | part.deviations
+        frames = {step: frame for step, frame in self.frames.items() if step <= begun} | part.frames
+        return _Written(self.run, rows, deviations, frames)
+
+    def row_steps(self, stop: int) -> range:
+        """Return the steps before `stop` that want a row."""
+        return range(0, stop, self.run.steps.thermo_every)
+
+    def deviation_steps(self, stop: int) -> range:
+        """Return the steps before `stop` that want a force deviation; none without an ensemble."""
+        deepmd = self.run.potential.deepmd
+        return range(0, stop if deepmd is not None and len(deepmd.models) > 1 else 0, self.run.steps.deviation_every)
+
+    def missing(self) -> int:
+        """Return the first step whose row or force deviation is missing, or the one after the last."""
+        end = self.run.steps.n_steps + 1
+        gaps = [step for step in self.row_steps(end) if step not in self.rows]
+        return min([*gaps, *(step for step in self.deviation_steps(end) if step not in self.deviations), end])
+
+    def wrong(self, stop: int) -> tuple[int, str | None]:
+        """Return the first step before `stop` whose numbers cannot be, and why; `stop` and None if all can."""
+        for step in sorted({*self.row_steps(stop), *self.deviation_steps(stop)}):
+            row = self.rows.get(step, [])
+            if not all(map(math.isfinite, [*row, self.deviations.get(step, 0.0)])):
+                return step, "non-finite"
+            if row and row[0] > self.run.hottest_K(step):
+                return step, f"too hot: {row[0]:.0f} K at {step * self.run.timestep_ps:g} ps"
+        return stop, None
+
+
+def _parts(folder: Path, n_atoms: int) -> list[_Part]:
+    return [_Part(part, n_atoms) for part in sorted(folder.glob("part-*"))]
+
+
+def _merged(run: Run, parts: Sequence[_Part]) -> _Written:
+    return reduce(_Written.overruled_by, parts, _Written(run))
 
 
 def _newest_restart(run: Run, folder: Path, n_atoms: int) -> tuple[int, Path | None]:
@@ -149,8 +182,8 @@ def _newest_restart(run: Run, folder: Path, n_atoms: int) -> tuple[int, Path | N
     It is whole (a kill may have come while it was written), of the trajectory that later parts went on with, and
     nothing before it is missing (a full disk loses rows, and may have room again for the restart file).
     """
-    parts = _parts(run, folder, n_atoms)
-    rows, frames = _merged(parts)
+    parts = _parts(folder, n_atoms)
+    written = _merged(run, parts)
     found: list[tuple[int, Path]] = []
     overruled = run.steps.n_steps  # from here on by a later part; the last step is no place to go on from
     for part in reversed(parts):
@@ -160,8 +193,7 @@ def _newest_restart(run: Run, folder: Path, n_atoms: int) -> tuple[int, Path | N
                 found.append((step, path))
         overruled = overruled if part.begun is None else min(overruled, part.begun)
     for step, path in sorted(found, reverse=True):
-        has_rows = all(row in rows for row in range(0, step, run.steps.thermo_every))
-        if has_rows and all(int(frame) in frames for frame in run.steps.frames if frame <= step):
+        if step <= written.missing() and all(i in written.frames for i in run.steps.frames.tolist() if i <= step):
             return step, path
     return 0, None
 
@@ -180,31 +212,34 @@ def restart_step(path: Path) -> int | None:
 
 def _stretch(run: Run, symbols: Sequence[str], folder: Path, end: _End) -> Stretch:
     """Read a segment that LAMMPS has come to the end of, up to the first row or frame that cannot be."""
-    parts = _parts(run, folder, len(symbols))
+    parts = _parts(folder, len(symbols))
     last = parts[-1].folder
     tail = lammps.log_tail(last)
     reason = lammps.why_ended(end.return_code, tail, last)
-    rows, by_step = _merged(parts)
-    step, table, wrong = _judged(run, rows)
-    step, frames, wrong = _judged_frames(run, symbols, step, by_step, wrong)
+    written = _merged(run, parts)
+    stop, wrong = written.wrong(written.missing())
+    stop, frames, wrong = _judged_frames(symbols, written, stop, wrong)
     ended = wrong or reason
-    is_whole = len(step) > 0 and step[-1] == run.steps.n_steps and len(frames) == len(run.steps.frames)
+    is_whole = stop > run.steps.n_steps and len(frames) == len(run.steps.frames)
     if ended == FINISHED and not is_whole:
         raise EngineError("LAMMPS finished, but its output is cut off (is the disk full?)", folder=last, tail=tail)
-    table = table[: len(step)]
-    time_ps: FloatArray = step.astype(np.float64) * run.timestep_ps
-    on_row = np.searchsorted(step, frames.origin["step"])
-    frames.origin["max_devi_f"] = table[on_row, 4]
+    rows, deviated = written.row_steps(stop), written.deviation_steps(stop)
+    table = np.array([written.rows[step] for step in rows], dtype=np.float64).reshape(-1, 4)
+    kept = frames.origin["step"].tolist()
+    frames.origin["max_devi_f"] = [written.deviations.get(step, np.nan) for step in kept]
+    velocities = np.array([written.frames[step].velocities for step in kept]).reshape(frames.positions.shape)
     return Stretch(
-        time_ps=time_ps,
+        time_ps=np.array(rows) * run.timestep_ps,
         temperature_K=table[:, 0],
         potential_energy=table[:, 1],
         pressure_bar=table[:, 2],
         volume=table[:, 3],
-        max_devi_f=table[:, 4],
+        deviation_time_ps=np.array(deviated) * run.timestep_ps,
+        max_devi_f=np.array([written.deviations[step] for step in deviated], dtype=np.float64),
         frames=frames,
-        frame_time_ps=time_ps[on_row],
-        end=_state(symbols, by_step[run.steps.n_steps]) if ended == FINISHED else None,
+        frame_time_ps=frames.origin["step"] * run.timestep_ps,
+        velocities=velocities / FS_PER_PS if run.dynamics.keep_velocities else None,
+        end=_state(symbols, written.frames[run.steps.n_steps]) if ended == FINISHED else None,
         ended=ended,
         resumed=sum(bool(part.begun) for part in parts),
         started=end.started,
@@ -212,58 +247,29 @@ def _stretch(run: Run, symbols: Sequence[str], folder: Path, end: _End) -> Stret
     )
 
 
-def _judged(run: Run, rows: Mapping[int, list[float]]) -> tuple[NDArray[np.int64], FloatArray, str | None]:
-    """Return the steps and rows (n, 5) before the first that is missing or cannot be, and what is wrong with that."""
-    wanted = range(0, run.steps.n_steps + 1, run.steps.thermo_every)
-    n = next((i for i, step in enumerate(wanted) if step not in rows), len(wanted))
-    step = np.array(wanted[:n], dtype=np.int64)
-    table = np.array([rows[i] for i in wanted[:n]], dtype=np.float64).reshape(n, 5)
-    checked = table if run.potential.deepmd is not None and len(run.potential.deepmd.models) > 1 else table[:, :4]
-    is_finite = np.asarray(np.isfinite(checked).all(axis=1))
-    hottest = np.array([run.hottest_K(i) for i in wanted[:n]])
-    bad = np.flatnonzero(~is_finite | (table[:, 0] > hottest))
-    if len(bad) == 0:
-        return step, table, None
-    k = int(bad[0])
-    wrong = f"too hot: {table[k, 0]:.0f} K at {step[k] * run.timestep_ps:g} ps" if is_finite[k] else "non-finite"
-    return step[:k], table[:k], wrong
-
-
 def _judged_frames(
-    run: Run, symbols: Sequence[str], step: NDArray[np.int64], by_step: Mapping[int, _Frame], wrong: str | None
-) -> tuple[NDArray[np.int64], Frames, str | None]:
-    """Return the steps and frames before the first frame that cannot be, and what is wrong with that, if anything."""
-    kept = [int(i) for i in run.steps.frames if len(step) and i <= step[-1] and int(i) in by_step]
-    found = [by_step[i] for i in kept]
+    symbols: Sequence[str], written: _Written, stop: int, wrong: str | None
+) -> tuple[int, Frames, str | None]:
+    """Return the frames before the first that cannot be, its step and what is wrong with it, if there is one."""
+    run = written.run
+    kept = [step for step in run.steps.frames.tolist() if step < stop and step in written.frames]
+    found = [written.frames[step] for step in kept]
     shape = (len(kept), len(symbols), 3)
     frames = Frames(
         tuple(symbols),
         np.array([frame.cell for frame in found]).reshape(-1, 3, 3),
         np.array([frame.positions for frame in found]).reshape(shape),
-        origin=make_origin(len(kept), walk=run.segment.name, step=kept, pressure_bar=_imposed_bar(run.segment)),
+        origin=run.origin_of(kept),
     )
-    frames.origin["temperature_K"] = [run.target_K(i) for i in kept]
     is_finite = np.isfinite(frames.positions).all(axis=(1, 2)) & np.isfinite(frames.cell).all(axis=(1, 2))
     if not is_finite.all():
         k = int(np.argmin(is_finite))
-        frames, step, wrong = frames[:k], step[step < kept[k]], "non-finite"
+        frames, stop, wrong = frames[:k], kept[k], "non-finite"
     close = first_too_close(frames, Guards())
     if close is not None:
         k, pair = close
-        frames, step, wrong = frames[:k], step[step < kept[k]], f"overlap {pair} at {kept[k] * run.timestep_ps:g} ps"
-    return step, _wrapped(frames), wrong
-
-
-def _imposed_bar(segment: Segment) -> float:
-    return segment.pressure_bar if segment.is_npt else 0.0
-
-
-def _wrapped(frames: Frames) -> Frames:
-    """Return the frames with all atoms in the cell: LAMMPS wraps only when it builds its neighbour list."""
-    fractions = np.linalg.solve(frames.cell.transpose(0, 2, 1), frames.positions.transpose(0, 2, 1)).transpose(0, 2, 1)
-    return Frames(
-        frames.symbols, frames.cell, frames.positions - np.floor(fractions) @ frames.cell, origin=frames.origin
-    )
+        frames, stop, wrong = frames[:k], kept[k], f"overlap {pair} at {kept[k] * run.timestep_ps:g} ps"
+    return stop, frames.wrapped(), wrong  # LAMMPS wraps only when it builds its neighbour list
 
 
 def _state(symbols: Sequence[str], last: _Frame) -> State:

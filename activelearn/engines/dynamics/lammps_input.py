@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from activelearn.config import D3, Dynamics, Potential, Segment
 from activelearn.engines.dynamics import Steps, timestep_of
 from activelearn.errors import ConfigError
+from activelearn.frames import make_origin
 
 #: Cutoffs of the dispersion energy and of its coordination numbers, Å.
 D3_CUTOFFS: Final = (30.0, 20.0)
@@ -111,6 +115,14 @@ class Run:
         s = self.segment
         return s.temperature_K + (s.end_K - s.temperature_K) * step / self.steps.n_steps
 
+    def origin_of(self, steps: Sequence[int]) -> NDArray[np.void]:
+        """Return the origin (n,) of frames at some steps: what is imposed there (K, bar), and no force deviation."""
+        pressure_bar = self.segment.pressure_bar if self.segment.is_npt else 0.0
+        temperature_K = [self.target_K(step) for step in steps]
+        return make_origin(
+            len(steps), walk=self.segment.name, step=steps, temperature_K=temperature_K, pressure_bar=pressure_bar
+        )
+
     def hottest_K(self, step: int) -> float:
         """Return the temperature above which it has blown up, K."""
         return self.dynamics.max_temperature_factor * max(self.target_K(step), COLDEST_TARGET)
@@ -142,7 +154,7 @@ def segment_input(run: Run, data: str, restart: str | None = None, begun: int = 
         "box             tilt large",
         begin,
         "neighbor        1.0 bin",
-        *pair_lines(run.potential, run.elements, steps.thermo_every),
+        *pair_lines(run.potential, run.elements, steps.deviation_every),
         *still,
         f"timestep        {run.timestep_ps:.10g}",
         _thermostat(run, begun),

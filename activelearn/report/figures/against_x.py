@@ -16,9 +16,12 @@ from activelearn.report.figures.drawing import (
     draw_bars,
     draw_experiment,
     draw_line,
+    groups_of,
+    looks_of,
     mark_experiment,
     named,
     of_main_rate,
+    potentials_of,
     print_values,
     say_rate,
     tick_compositions,
@@ -49,14 +52,14 @@ def write(board: Scoreboard, folder: Path) -> Iterator[Path]:
         ("coordination", "coordination of the modifier", [f"{m}_coordination" for m in modifiers] + shares[:1]),
         ("chains", "chains", [*chains, "former_chains"]),
     ):
-        panels = [name for name in wanted if any(r.value for r in named(results, name))]
-        if panels:
+        if panels := [name for name in wanted if any(r.value for r in named(results, name))]:
             title = title_of(board, what if len(panels) > 1 else word(panels[0]))
             yield singles(board, results, panels, title).finish(folder / f"{file}.png")
     for former in in_order(_former(r) for r in results if _former(r)):
         yield from _of_former(board, results, former, folder)
-    bridging = [name for name in names if _is_bridging(name, names) and any(r.value for r in named(results, name))]
-    if bridging:
+    anions = [name.removeprefix("free_") for name in names if re.fullmatch(r"free_[A-Z][a-z]?", name)]
+    kinds = {f"{kind}{anion}" for anion in anions for kind in ("B", "NB")}
+    if bridging := [name for name in names if name in kinds and any(r.value for r in named(results, name))]:
         sheet = shares_of(board, results, bridging, title_of(board, "bridging and non-bridging anions"), "anions")
         yield sheet.finish(folder / "bridging.png")
     for name in names:
@@ -70,33 +73,20 @@ def _former(result: Result) -> str:
     return found.group(1) if found and result.unit == "%" else ""
 
 
-def _is_bridging(name: str, names: Sequence[str]) -> bool:
-    anions = [one.removeprefix("free_") for one in names if re.fullmatch(r"free_[A-Z][a-z]?", one)]
-    return name in {f"{kind}{anion}" for anion in anions for kind in ("B", "NB")}
-
-
 def _of_former(board: Scoreboard, results: Sequence[Result], former: str, folder: Path) -> Iterator[Path]:
     present = {r.name for r in results if r.value > 0.0}
     pair = f"{former}1{former}"
-    units = [name for name in (*(f"{former}{n}" for n in range(10)), pair) if name in present]
+    units = [*(f"{former}{n}" for n in range(10)), pair]
     defects = [f"{former}3c", f"{former}2c", f"{former}2ES", f"{former}_other", "former_chains"]
-    defects = [name for name in defects if name in present]
-    if units:
-        sheet = shares_of(board, results, units, title_of(board, f"units of {former}"), former)
-        if pair in units:
-            sheet.note(f"{pair} is part of {former}1.")
-        yield sheet.finish(folder / f"units_{former}.png")
-    if defects:
-        sheet = shares_of(board, results, defects, title_of(board, f"defects around {former}"), former)
-        yield sheet.finish(folder / f"defects_{former}.png")
+    for what, of, wanted in (("units", "of", units), ("defects", "around", defects)):
+        if names := [name for name in wanted if name in present]:
+            sheet = shares_of(board, results, names, title_of(board, f"{what} {of} {former}"), former)
+            if pair in names:
+                sheet.note(f"{pair} is part of {former}1.")
+            yield sheet.finish(folder / f"{what}_{former}.png")
 
 
 # --- one property a panel ---------------------------------------------------------------------------------------------
-
-
-def looks_of(board: Scoreboard) -> dict[str, Look]:
-    """Return how each potential looks, the same in every figure."""
-    return {name: Look(colour(k), marker(k), name, line_style(k)) for k, name in enumerate(board.potentials)}
 
 
 def singles(board: Scoreboard, results: Sequence[Result], names: Sequence[str], title: str) -> Sheet:
@@ -111,7 +101,7 @@ def singles(board: Scoreboard, results: Sequence[Result], names: Sequence[str], 
             _lines(sheet, axes, mine, looks_of(board), _X)
             axes.set_xlabel(_X)
         else:
-            _side_by_side(sheet, axes, mine, looks_of(board))
+            _side_by_side(sheet, axes, mine, looks_of(board, mine))
     return sheet
 
 
@@ -129,13 +119,8 @@ def _lines(sheet: Sheet, axes: Axes, mine: Sequence[Result], looks: dict[str, Lo
 
 def _side_by_side(sheet: Sheet, axes: Axes, mine: Sequence[Result], looks: dict[str, Look]) -> None:
     x = float(mine[0].condition[_X])
-    groups: dict[str, dict[str, Result]] = {}
-    for result in mine:
-        label = f"x = {x:g}" + (", porous" if "porous" in result.condition else "")
-        groups.setdefault(label, {})[str(result.condition["potential"])] = result
-    draw_bars(
-        sheet, axes, groups, {name: look for name, look in looks.items() if any(name in g for g in groups.values())}
-    )
+    groups = groups_of(mine, lambda r: f"x = {x:g}" + (", porous" if "porous" in r.condition else ""))
+    draw_bars(sheet, axes, groups, looks)
     print_values(axes, [g[name] for name in looks for g in groups.values() if name in g])
     mark_experiment(sheet, axes, [g.values() for g in groups.values()])
     axes.margins(y=0.12)
@@ -147,13 +132,13 @@ def _side_by_side(sheet: Sheet, axes: Axes, mine: Sequence[Result], looks: dict[
 def shares_of(board: Scoreboard, results: Sequence[Result], names: Sequence[str], title: str, of: str) -> Sheet:
     """Draw several shares against x, one panel per potential; of one composition: groups of bars."""
     mine = [r for r in results if r.name in names and "porous" not in r.condition]
-    potentials = [p for p in board.potentials if any(r.condition["potential"] == p for r in mine)]
+    potentials = potentials_of(board, mine)
     xs = values_of(mine, _X)
     if len(xs) == 1:
         sheet = Sheet(f"{title}, x = {xs[0]:g}")
         axes = sheet.panel()
-        groups = {word(name): {str(r.condition["potential"]): r for r in named(mine, name)} for name in names}
-        draw_bars(sheet, axes, groups, {p: look for p, look in looks_of(board).items() if p in potentials})
+        groups = {word(name): {r.condition["potential"]: r for r in named(mine, name)} for name in names}
+        draw_bars(sheet, axes, groups, looks_of(board, mine))
         mark_experiment(sheet, axes, [g.values() for g in groups.values()])
         axes.set_ylabel(f"share of {of} (%)")
         say_rate(sheet, board)

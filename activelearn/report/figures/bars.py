@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from activelearn.records import Curve, Result, Scoreboard
-from activelearn.report.figures.against_x import looks_of
-from activelearn.report.figures.drawing import Look, draw_bars, title_of, values_of
+from activelearn.report.figures.curves import Arrays, main_curves
+from activelearn.report.figures.drawing import (
+    Look,
+    draw_bars,
+    groups_of,
+    looks_of,
+    named,
+    potentials_of,
+    title_of,
+    values_of,
+)
 from activelearn.report.figures.sheet import Sheet, colour, ends, grid_for, in_order, marker
 from activelearn.report.figures.words import axis, file_part, formula, plain, word
 
 _RATE = "cooling_rate_K_per_ps"
 
 
-def write(board: Scoreboard, arrays: Mapping[str, Any], folder: Path) -> Iterator[Path]:
+def write(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
     """Write the figures that there are results for."""
     yield from _crystals(board, folder)
     yield from _rates(board, folder)
@@ -24,26 +33,20 @@ def write(board: Scoreboard, arrays: Mapping[str, Any], folder: Path) -> Iterato
 
 def _crystals(board: Scoreboard, folder: Path) -> Iterator[Path]:
     """Draw the deviation of relaxed volumes from experiment."""
-    mine = [r for r in board.results if r.name == "crystal_volume_A3" and r.reference_value]
+    mine = [
+        r.model_copy(update={"value": 100.0 * (r.value / r.reference_value - 1.0)})
+        for r in named(board.results, "crystal_volume_A3")
+        if r.reference_value
+    ]
     if not mine:
         return
     sheet = Sheet("Relaxed crystals: volume against experiment")
     axes = sheet.panel()
-    groups: dict[str, dict[str, Result]] = {}
-    for result in mine:
-        groups.setdefault(_crystal(str(result.condition["crystal"])), {})[str(result.condition["potential"])] = result
-    looks = {name: look for name, look in looks_of(board).items() if any(name in g for g in groups.values())}
-    draw_bars(sheet, axes, groups, looks, deviation)
+    draw_bars(sheet, axes, groups_of(mine, lambda r: _crystal(str(r.condition["crystal"]))), looks_of(board, mine))
     axes.set_ylabel("volume minus experiment (%)")
     sheet.cites(mine)
     axes.margins(y=0.12)
     yield sheet.finish(folder / "crystals.png")
-
-
-def deviation(result: Result) -> float:
-    """Return by how much a value is above its experiment, %."""
-    assert result.reference_value is not None
-    return 100.0 * (result.value / result.reference_value - 1.0)
 
 
 def _crystal(seed: str) -> str:
@@ -61,18 +64,19 @@ def _rates(board: Scoreboard, folder: Path) -> Iterator[Path]:
     mine = [r for r in board.results if _RATE in r.condition and "porous" not in r.condition]
     if len(rates) < 2:
         return
-    looks = {f"{rate:g}": Look(colour(k), marker(k), f"{rate:g} K/ps") for k, rate in enumerate(rates)}
+    looks = {rate: Look(colour(k), marker(k), f"{rate:g} K/ps") for k, rate in enumerate(rates)}
     plain_rows = [r for r in mine if not {"pair", "temperature_K"} & r.condition.keys()]
     shares = in_order(r.name for r in plain_rows if r.unit == "%" and _is_unit(r.name) and r.value > 0.0)
     for x in values_of(mine, "x"):
         some = [r for r in plain_rows if r.condition["x"] == x]
-        potentials = [p for p in board.potentials if any(r.condition["potential"] == p for r in some)]
+        potentials = potentials_of(board, some)
         if shares and potentials:
             sheet = Sheet(title_of(board, f"quench rates, x = {x:g}"), grid_for(len(potentials)), is_shared=True)
             for potential in potentials:
                 axes = sheet.panel(plain(potential) if len(potentials) > 1 else None)
                 of_one = [r for r in some if r.condition["potential"] == potential]
-                draw_bars(sheet, axes, {word(name): _by_rate(of_one, name) for name in shares}, looks)
+                groups = {word(name): {r.condition[_RATE]: r for r in named(of_one, name)} for name in shares}
+                draw_bars(sheet, axes, groups, looks)
             sheet.label("", "share (%)")
             yield sheet.finish(folder / f"rates_{file_part(x)}.png")
     yield from _rates_of_bulk(board, mine, looks, folder)
@@ -82,48 +86,38 @@ def _is_unit(name: str) -> bool:
     return word(name) != name.replace("_", " ") and name != "free_volume" and not name.endswith(("_share", "_corner"))
 
 
-def _by_rate(results: Sequence[Result], name: str) -> dict[str, Result]:
-    return {f"{r.condition[_RATE]:g}": r for r in results if r.name == name}
-
-
 def _rates_of_bulk(
-    board: Scoreboard, mine: Sequence[Result], looks: Mapping[str, Look], folder: Path
+    board: Scoreboard, mine: Sequence[Result], looks: Mapping[Any, Look], folder: Path
 ) -> Iterator[Path]:
     """Draw what is no share: density, moduli, free volume; one panel each, a group of bars per potential and x.
 
     Of several potentials only both ends of the series.
     """
-    names = [name for name in ("density", "free_volume", "youngs_modulus", "bulk_modulus") if _has(mine, name)]
+    names = [name for name in ("density", "free_volume", "youngs_modulus", "bulk_modulus") if named(mine, name)]
     if not names:
         return
     sheet = Sheet(title_of(board, "quench rates"), grid_for(len(names)))
     several = len(values_of(mine, "potential")) > 1
+
+    def label(result: Result) -> str:
+        x, potential = result.condition["x"], str(result.condition["potential"])
+        return f"x = {x:g}" + (f", {plain(potential)}" if several else "")
+
     for name in names:
-        axes = sheet.panel()
-        groups: dict[str, dict[str, Result]] = {}
-        of_name = [r for r in mine if r.name == name]
-        xs = values_of(of_name, "x")
-        for r in of_name:
-            label = f"x = {r.condition['x']:g}" + (f", {plain(str(r.condition['potential']))}" if several else "")
-            if not several or r.condition["x"] in ends(xs):
-                groups.setdefault(label, {})[f"{r.condition[_RATE]:g}"] = r
-        draw_bars(sheet, axes, groups, looks)
+        axes, of_name = sheet.panel(), named(mine, name)
+        xs = ends(values_of(of_name, "x"))
+        some = [r for r in of_name if not several or r.condition["x"] in xs]
+        draw_bars(sheet, axes, groups_of(some, label, _RATE), looks)
         axes.set_ylabel(axis(name, of_name[0].unit))
     yield sheet.finish(folder / "rates.png")
-
-
-def _has(results: Sequence[Result], name: str) -> bool:
-    return any(r.name == name for r in results)
 
 
 # --- chains -----------------------------------------------------------------------------------------------------------
 
 
-def _chain_sizes(board: Scoreboard, arrays: Mapping[str, Any], folder: Path) -> Iterator[Path]:
+def _chain_sizes(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
     """Draw how many atoms are in chains of which size: a panel per composition, a colour per potential."""
-    curves = [c for c in board.curves if c.name == "chain_sizes" and "porous" not in c.condition]
-    rates = values_of(curves, _RATE)
-    curves = [c for c in curves if not rates or c.condition.get(_RATE) == curves[0].condition.get(_RATE)]
+    curves = main_curves(board, "chain_sizes")
     for label in in_order(c.label for c in curves):
         mine = [c for c in curves if c.label == label]
         xs = values_of([c for c in mine if float(arrays[f"{c.key}/y"].max(initial=0.0)) > 0.0], "x")
@@ -135,13 +129,12 @@ def _chain_sizes(board: Scoreboard, arrays: Mapping[str, Any], folder: Path) -> 
             axes = sheet.panel(f"x = {x:g}")
             some = [c for c in mine if c.condition["x"] == x]
             groups = {str(size): _of_size(some, arrays, size) for size in sizes}
-            looks = {p: look for p, look in looks_of(board).items() if any(c.condition["potential"] == p for c in mine)}
-            draw_bars(sheet, axes, groups, looks)
+            draw_bars(sheet, axes, groups, looks_of(board, mine))
         sheet.label(f"{label} atoms in the chain", mine[0].y_name)
         yield sheet.finish(folder / f"chain_sizes_{file_part(label)}.png")
 
 
-def _of_size(curves: Sequence[Curve], arrays: Mapping[str, Any], size: int) -> dict[str, Result]:
+def _of_size(curves: Sequence[Curve], arrays: Arrays, size: int) -> dict[str, Result]:
     """Return the share of one size of chain of every potential, as results: that is what bars are drawn of."""
     found = {}
     for curve in curves:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from activelearn.records import Curve, Scoreboard
-from activelearn.report.figures.against_x import looks_of
-from activelearn.report.figures.drawing import Look, named, title_of, values_of
+from activelearn.report.figures.drawing import Look, looks_of, named, of_main_rate, title_of, values_of
 from activelearn.report.figures.sheet import Sheet, colour, ends, grid_for, in_order, line_style, marker, suffix
 from activelearn.report.figures.words import file_part, plain, units, word
 from activelearn.report.stamps import is_untrusted
@@ -21,10 +20,14 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, Any]
 
-_RATE: Final = "cooling_rate_K_per_ps"
 #: What may tell lines apart: the first that varies gets colours, the next panels, the last figures of their own.
 _KEYS: Final = ("x", "temperature_K", "potential")
 _SAID: Final = {"potential": "{}", "x": "x = {:g}", "temperature_K": "{:g} K"}
+#: Names of curves that have figures of their own, or (running coordination) deliberately none.
+_KNOWN: Final = {
+    *("rdf", "running_coordination", "msd", "arrhenius", "stress_strain", "evolution", "chain_sizes", "map"),
+    *("parity_force", "parity_energy"),
+}
 #: g(r) is shown up to here, Å.
 _FAR_A: Final = 10.0
 
@@ -42,13 +45,12 @@ def write(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
     yield from _lines(board, arrays, main_curves(board, "stress_strain"), folder / "stress_strain", "stress and strain")
     yield from _evolution(board, arrays, folder)
     yield from _parity(board, arrays, folder)
+    yield from _others(board, arrays, folder)
 
 
 def main_curves(board: Scoreboard, name: str) -> list[Curve]:
     """Return the curves of a name of dense glass at the first cooling rate."""
-    found = [c for c in board.curves if c.name == name and "porous" not in c.condition]
-    rates = in_order(c.condition[_RATE] for c in found if _RATE in c.condition)
-    return [c for c in found if not rates or c.condition.get(_RATE, rates[0]) == rates[0]]
+    return of_main_rate([c for c in board.curves if c.name == name and "porous" not in c.condition])
 
 
 # --- how lines are told apart -----------------------------------------------------------------------------------------
@@ -80,7 +82,7 @@ def said(key: str, value: Any) -> str:  # noqa: ANN401 - a value of a condition
 def looks(board: Scoreboard, curves: Sequence[Curve], key: str) -> dict[Any, Look]:
     """Return how the values of a condition look."""
     if key == "potential":
-        return dict(looks_of(board))
+        return {**looks_of(board)}
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -98,25 +100,27 @@ def split(curves: Sequence[Curve], key: str | None) -> list[tuple[Any, list[Curv
 
 def draw(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look, *, is_said: bool = False) -> None:
     """Draw one curve with a band of its standard error; of an UNTRUSTED path it is dashed, and named so unless said."""
-    from matplotlib.lines import Line2D
-
     x, y, error = arrays[f"{curve.key}/x"], arrays[f"{curve.key}/y"], arrays.get(f"{curve.key}/error")
-    untrusted = is_untrusted(curve.stamp)
-    style = "--" if untrusted else look.style
+    style, face = ("--", "white") if is_untrusted(curve.stamp) else (look.style, look.colour)
     few = len(x) <= 12
-    (line,) = axes.plot(x, y, style, color=look.colour, lw=1.5)
+    shape: dict[str, Any] = {"color": look.colour, "ls": style}
     if few:
-        face = "white" if untrusted else look.colour
-        line.set(marker=look.marker, markerfacecolor=face, markeredgewidth=1.5)
+        shape |= {"marker": look.marker, "markerfacecolor": face, "markeredgewidth": 1.5}
+    axes.plot(x, y, lw=1.5, **shape)
     if error is not None and few:
         axes.errorbar(x, y, yerr=error, fmt="none", ecolor=look.colour, capsize=3, elinewidth=1.3)
     elif error is not None:
         axes.fill_between(x, y - error, y + error, color=look.colour, alpha=0.25, lw=0)
     sheet.shows([curve])
-    handle = Line2D([], [], color=look.colour, ls=style, lw=1.8)
-    if few:
-        handle.set(marker=look.marker, markerfacecolor=line.get_markerfacecolor(), markeredgewidth=1.5, markersize=7)
-    sheet.name(handle, look.label + ("" if is_said else suffix([curve.stamp])))
+    sheet.name_line(look.label + ("" if is_said else suffix([curve.stamp])), lw=1.8, markersize=7, **shape)
+
+
+def _others(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
+    """Draw what no figure here was made for, a figure per label: axes and title are those that the curve names."""
+    for name, label in in_order((c.name, c.label) for c in board.curves if c.name not in _KNOWN):
+        mine = [c for c in main_curves(board, name) if c.label == label]
+        title = f"{word(name)}, {plain(label)}"
+        yield from _lines(board, arrays, mine, folder / f"{file_part(name)}_{file_part(label)}", title)
 
 
 def _lines(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], path: Path, what: str) -> Iterator[Path]:
@@ -153,21 +157,16 @@ def _draw_one(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look
         draw(sheet, axes, curve, arrays, look)
         return
     x, y, error = arrays[f"{curve.key}/x"], arrays[f"{curve.key}/y"], arrays.get(f"{curve.key}/error")
+    face = "white" if is_untrusted(curve.stamp) else look.colour
     if curve.label.endswith(" fit"):
         axes.plot(x, y, "-", color=look.colour, lw=1.4, zorder=1)
     elif "not converged" in curve.label:
         axes.errorbar(x, y, yerr=error, fmt="x", color=look.colour, ms=9, mew=2, capsize=3)
     else:
-        face = "white" if is_untrusted(curve.stamp) else look.colour
         axes.errorbar(x, y, yerr=error, fmt=look.marker, color=look.colour, mfc=face, mew=1.6, capsize=3)
-    from matplotlib.lines import Line2D
-
     sheet.shows([curve])
-    hollow = is_untrusted(curve.stamp)
-    handle = Line2D(
-        [], [], color=look.colour, marker=look.marker, mfc="white" if hollow else look.colour, ms=7, mew=1.6
-    )
-    sheet.name(handle, look.label + suffix([curve.stamp]))
+    label = look.label + suffix([curve.stamp])
+    sheet.name_line(label, color=look.colour, marker=look.marker, mfc=face, ms=7, mew=1.6)
 
 
 # --- g(r) -------------------------------------------------------------------------------------------------------------
@@ -179,18 +178,17 @@ def _rdf(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
     if not curves:
         return
     potentials, xs = values_of(curves, "potential"), values_of(curves, "x")
+    wanted: list[
+        tuple[str, Any, str, str]
+    ] = []  # of which value of which condition, what has colours, name of the file
     if len(potentials) > 1 or len(xs) == 1:
-        for x in ends(xs):
-            some = [c for c in curves if c.condition["x"] == x]
-            end = f"_x{file_part(x)}" if len(xs) > 1 else ""
-            title = title_of(board, f"pair distribution functions, x = {x:g}")
-            yield _pairs(board, arrays, some, "potential", title).finish(folder / f"rdf{end}.png")
+        wanted += [("x", x, "potential", f"_x{file_part(x)}" if len(xs) > 1 else "") for x in ends(xs)]
     if len(xs) > 1:
-        for potential in potentials:
-            some = [c for c in curves if c.condition["potential"] == potential]
-            end = f"_{file_part(potential)}" if len(potentials) > 1 else ""
-            title = title_of(board, f"pair distribution functions, {plain(potential)}")
-            yield _pairs(board, arrays, some, "x", title).finish(folder / f"rdf{end}.png")
+        wanted += [("potential", p, "x", f"_{file_part(p)}" if len(potentials) > 1 else "") for p in potentials]
+    for key, value, colours, end in wanted:
+        some = [c for c in curves if c.condition[key] == value]
+        title = title_of(board, f"pair distribution functions, {said(key, value)}")
+        yield _pairs(board, arrays, some, colours, title).finish(folder / f"rdf{end}.png")
 
 
 def _pairs(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], key: str, title: str) -> Sheet:
@@ -223,10 +221,8 @@ def _evolution(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path
     curves = [c for c in main_curves(board, "evolution") if c.x_name.startswith("T") and "_corner" not in c.label]
     for y_name in in_order(c.y_name for c in curves):
         mine = [c for c in curves if c.y_name == y_name]
-        highest = {c.label: 0.0 for c in mine}
-        for c in mine:
-            highest[c.label] = max(highest[c.label], float(arrays[f"{c.key}/y"].max(initial=0.0)))
-        labels = [label for label, top in highest.items() if top >= 1.0]  # others are a line at zero
+        seen = {c.label for c in mine if arrays[f"{c.key}/y"].max(initial=0.0) >= 1.0}  # others are a line at zero
+        labels = [label for label in in_order(c.label for c in mine) if label in seen]
         of_label = {label: Look(colour(k), marker(k), word(label), line_style(k)) for k, label in enumerate(labels)}
         xs, potentials = values_of(mine, "x"), values_of(mine, "potential")
         for x in (ends(xs) if len(potentials) > 1 else [None]) if labels else []:

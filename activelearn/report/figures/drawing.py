@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from activelearn.records import Result, Scoreboard
-from activelearn.report.figures.sheet import Sheet, in_order
+from activelearn.records import Curve, Result, Scoreboard
+from activelearn.report.figures.sheet import Sheet, colour, in_order, line_style, marker
 from activelearn.report.figures.words import formula, plain
 from activelearn.report.stamps import is_untrusted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Shown = TypeVar("Shown", Result, Curve)
 
 EXPERIMENT: Final = "experiment"
 BOUND: Final = "experiment (bound)"
@@ -39,14 +41,13 @@ def title_of(board: Scoreboard, what: str) -> str:
     return f"{series}: {what}"
 
 
-def main_rate(results: Iterable[Result]) -> float | str | None:
+def main_rate(results: Iterable[Result | Curve]) -> float | str | None:
     """Return the first cooling rate: what is drawn against composition is of this one."""
     return next((r.condition["cooling_rate_K_per_ps"] for r in results if "cooling_rate_K_per_ps" in r.condition), None)
 
 
-def of_main_rate(results: Iterable[Result]) -> list[Result]:
-    """Return the results without those of other cooling rates."""
-    results = list(results)
+def of_main_rate(results: Sequence[Shown]) -> list[Shown]:
+    """Return the results (or curves) without those of other cooling rates."""
     rate = main_rate(results)
     return [r for r in results if r.condition.get("cooling_rate_K_per_ps", rate) == rate]
 
@@ -62,6 +63,29 @@ def named(results: Iterable[Result], name: str) -> list[Result]:
     return [r for r in results if r.name == name]
 
 
+def potentials_of(board: Scoreboard, results: Iterable[Result | Curve]) -> list[str]:
+    """Return the potentials that some results or curves are of, in the order of the scoreboard."""
+    there = values_of(results, "potential")
+    return [name for name in board.potentials if name in there]
+
+
+def looks_of(board: Scoreboard, results: Iterable[Result | Curve] | None = None) -> dict[str, Look]:
+    """Return how each potential (that some results or curves are of) looks, the same in every figure."""
+    shown = board.potentials if results is None else potentials_of(board, results)
+    looks = {name: Look(colour(k), marker(k), name, line_style(k)) for k, name in enumerate(board.potentials)}
+    return {name: looks[name] for name in shown}
+
+
+def groups_of(
+    results: Iterable[Result], label: Callable[[Result], str], key: str = "potential"
+) -> dict[str, dict[Any, Result]]:
+    """Return results as :func:`draw_bars` wants them: by a label, and by their value of a condition."""
+    groups: dict[str, dict[Any, Result]] = {}
+    for result in results:
+        groups.setdefault(label(result), {})[result.condition[key]] = result
+    return groups
+
+
 def tick_compositions(axes: Axes, values: Sequence[float]) -> None:
     """Put the ticks of a few compositions where they are."""
     if len(values) <= 5:
@@ -73,8 +97,6 @@ def tick_compositions(axes: Axes, values: Sequence[float]) -> None:
 
 def draw_line(sheet: Sheet, axes: Axes, results: Sequence[Result], key: str, look: Look) -> None:
     """Draw results against a condition: error bars are standard errors, hollow markers are UNTRUSTED."""
-    from matplotlib.lines import Line2D
-
     ordered = sorted(results, key=lambda r: float(r.condition[key]))
     x = np.array([float(r.condition[key]) for r in ordered])
     y = np.array([r.value for r in ordered])
@@ -88,17 +110,13 @@ def draw_line(sheet: Sheet, axes: Axes, results: Sequence[Result], key: str, loo
             style: dict[str, Any] = {"markerfacecolor": face, "markeredgecolor": look.colour, "markeredgewidth": 1.6}
             axes.plot(x[which], y[which], look.marker, zorder=3, **style)
     sheet.shows(ordered)
+    label = plain(look.label) if "$^" not in look.label else look.label
     face = "white" if hollow.all() else look.colour
-    sheet.name(
-        Line2D([], [], color=look.colour, marker=look.marker, ls=look.style, mfc=face, mew=1.6, ms=7, lw=1.8),
-        plain(look.label) if "$^" not in look.label else look.label,
-    )
+    sheet.name_line(label, color=look.colour, marker=look.marker, ls=look.style, mfc=face, mew=1.6, ms=7, lw=1.8)
 
 
-def draw_experiment(sheet: Sheet, axes: Axes, results: Iterable[Result], key: str, marker: str = "*") -> None:
+def draw_experiment(sheet: Sheet, axes: Axes, results: Iterable[Result], key: str, mark: str = "*") -> None:
     """Draw the cited experiment of results against a condition: black and dashed; bounds as arrows."""
-    from matplotlib.lines import Line2D
-
     cited = {float(r.condition[key]): r for r in results if r.reference_value is not None}
     points = [cited[x] for x in sorted(cited) if cited[x].reference_bound is None]
     sheet.cites(cited.values())
@@ -106,17 +124,15 @@ def draw_experiment(sheet: Sheet, axes: Axes, results: Iterable[Result], key: st
         x = [float(r.condition[key]) for r in points]
         y = [float(r.reference_value or 0.0) for r in points]
         error = [r.reference_uncertainty or 0.0 for r in points]
-        axes.errorbar(x, y, yerr=error if any(error) else None, fmt=f"k{marker}--", capsize=3, ms=9, lw=1.4, zorder=4)
-        sheet.name(Line2D([], [], color="k", marker=marker, ls="--", ms=9, lw=1.4), EXPERIMENT)
+        axes.errorbar(x, y, yerr=error if any(error) else None, fmt=f"k{mark}--", capsize=3, ms=9, lw=1.4, zorder=4)
+        sheet.name_line(EXPERIMENT, color="k", marker=mark, ls="--", ms=9, lw=1.4)
     for x_bound, result in cited.items():
         if result.reference_bound is not None:
-            _arrow(sheet, axes, (x_bound, float(result.reference_value or 0.0)), result.reference_bound, marker)
+            _arrow(sheet, axes, (x_bound, float(result.reference_value or 0.0)), result.reference_bound, mark)
 
 
-def _arrow(sheet: Sheet, axes: Axes, at: tuple[float, float], bound: str, marker: str) -> None:
+def _arrow(sheet: Sheet, axes: Axes, at: tuple[float, float], bound: str, mark: str) -> None:
     """Draw an arrow from a bound to the side where the experiment lies."""
-    from matplotlib.lines import Line2D
-
     # A text of arrow shape, in points: it keeps its length whatever the axis becomes.
     axes.annotate(
         r"$\uparrow$" if bound == "above" else r"$\downarrow$",
@@ -128,23 +144,17 @@ def _arrow(sheet: Sheet, axes: Axes, at: tuple[float, float], bound: str, marker
         fontsize=20,
         zorder=5,
     )
-    axes.plot(*at, color="black", marker=marker, ms=6, ls="none", zorder=5)
+    axes.plot(*at, color="black", marker=mark, ms=6, ls="none", zorder=5)
     if bound == "above":  # room for it in the panel
         axes.update_datalim([(at[0], 1.25 * at[1])])
         axes.autoscale_view()
-    sheet.name(Line2D([], [], color="k", marker=r"$\uparrow$", ls="none", ms=11), BOUND)
+    sheet.name_line(BOUND, color="k", marker=r"$\uparrow$", ls="none", ms=11)
 
 
 # --- bars -------------------------------------------------------------------------------------------------------------
 
 
-def draw_bars(
-    sheet: Sheet,
-    axes: Axes,
-    groups: Mapping[str, Mapping[str, Result]],
-    looks: Mapping[str, Look],
-    value: Callable[[Result], float] = lambda result: result.value,
-) -> None:
+def draw_bars(sheet: Sheet, axes: Axes, groups: Mapping[str, Mapping[Any, Result]], looks: Mapping[Any, Look]) -> None:
     """Draw bars in groups.
 
     Parameters
@@ -155,8 +165,6 @@ def draw_bars(
         By label of the group, by key of the bar.
     looks
         By key of the bar; its order is that of the bars.
-    value
-        What of a result is drawn.
     """
     from matplotlib.patches import Patch
 
@@ -168,27 +176,17 @@ def draw_bars(
                 continue
             x = i + (k - (len(looks) - 1) / 2.0) * width
             hollow = is_untrusted(result.stamp)
-            axes.bar(
-                x,
-                value(result),
-                0.9 * width,
-                yerr=result.uncertainty,
-                capsize=3,
-                facecolor="white" if hollow else look.colour,
-                edgecolor=look.colour,
-                linewidth=1.8,
-                hatch="//" if hollow else None,
-                ecolor="#333333",
-            )
+            ink: dict[str, Any] = {"edgecolor": look.colour, "facecolor": "white" if hollow else look.colour}
+            error: dict[str, Any] = {"yerr": result.uncertainty, "capsize": 3, "ecolor": "#333333"}
+            axes.bar(x, result.value, 0.9 * width, **ink, **error, linewidth=1.8, hatch="//" if hollow else None)
             sheet.shows([result])
-            handle = Patch(edgecolor=look.colour, facecolor="white" if hollow else look.colour)
-            handle.set_hatch("///" if hollow else "")
-            sheet.name(handle, plain(look.label))
+            sheet.name(Patch(**ink, hatch="///" if hollow else None), plain(look.label))
     axes.axhline(0.0, color="#333333", lw=0.8)
     room = 0.7 if len(groups) * len(looks) > 2 else 1.2  # one bar alone is not to fill the panel
     axes.set_xlim(-room, len(groups) - 1.0 + room)
     axes.set_xticks(range(len(groups)), list(groups))
-    longest = max(len(_bare(part)) for label in groups for part in label.split("\n"))
+    bare = [re.sub(r"[$^_{}]", "", label) for label in groups]  # without the signs of a formula
+    longest = max(len(line) for label in bare for line in label.split("\n"))
     if longest * len(groups) * sheet.shape[1] > _LETTERS:
         axes.tick_params(axis="x", labelrotation=30)
         for tick in axes.get_xticklabels():
@@ -196,15 +194,8 @@ def draw_bars(
     axes.tick_params(axis="x", length=0)
 
 
-def _bare(label: str) -> str:
-    """Return the letters of a label without the signs of a formula."""
-    return re.sub(r"[$^_{}]", "", label)
-
-
 def mark_experiment(sheet: Sheet, axes: Axes, groups: Iterable[Iterable[Result]]) -> None:
     """Draw the cited experiment across every group of bars: a dashed line with its uncertainty, or an arrow."""
-    from matplotlib.lines import Line2D
-
     for i, group in enumerate(groups):
         result = next((r for r in group if r.reference_value is not None), None)
         if result is None or result.reference_value is None:
@@ -218,7 +209,7 @@ def mark_experiment(sheet: Sheet, axes: Axes, groups: Iterable[Iterable[Result]]
         if result.reference_uncertainty:
             error = result.reference_uncertainty
             axes.fill_between([i - 0.45, i + 0.45], y - error, y + error, color="black", alpha=0.15, lw=0, zorder=3)
-        sheet.name(Line2D([], [], color="k", ls="--", lw=1.6), EXPERIMENT)
+        sheet.name_line(EXPERIMENT, color="k", ls="--", lw=1.6)
 
 
 def print_values(axes: Axes, results: Sequence[Result]) -> None:

@@ -5,14 +5,14 @@ Curves of name ``map`` carry pictures, see :mod:`activelearn.benchmark.maps`: th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from activelearn.records import Curve, Scoreboard
-from activelearn.report.figures.curves import arranged, main_curves, said, split
+from activelearn.report.figures.curves import Arrays, arranged, main_curves, said, split
 from activelearn.report.figures.drawing import title_of, values_of
 from activelearn.report.figures.sheet import Sheet, grid_for, in_order, suffix
 from activelearn.report.figures.words import file_part, units
@@ -20,8 +20,6 @@ from activelearn.report.figures.words import file_part, units
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
-
-Arrays = Mapping[str, Any]
 
 
 def write(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:

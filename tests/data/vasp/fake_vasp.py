@@ -3,9 +3,11 @@
 Energy, forces and stress are those of a smooth pair potential whose strength depends on the species, so that a wrong
 order of atoms shows. The layout of vasprun.xml was copied from a run of VASP 6.3.0; numbers have VASP's eight digits.
 
-usage: python fake_vasp.py MODE; modes: good, unconverged, stubborn, fussy, crash, swapped, cut, slow
+usage: python fake_vasp.py MODE [RECORD]; modes: good, unconverged, stubborn, fussy, crash, swapped, cut, slow, steady
+RECORD is what it saw; of mode steady, which takes 2 s, a line for each run.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -130,7 +132,7 @@ def write_outputs(incar, cell, positions, species, counts, n_steps):
    <i name="SIGMA"> {float(incar["SIGMA"]):.8f}</i>
    <i type="int" name="ISPIN"> {incar["ISPIN"]}</i>
    <i type="logical" name="LREAL"> F </i>
-   <i type="int" name="NELM"> 60</i>
+   <i type="int" name="NELM"> {incar.get("NELM", 60)}</i>
    <i type="int" name="IBRION"> -1</i>
    <i type="int" name="NSW"> 0</i>
   </separator>
@@ -173,7 +175,11 @@ def main():
     mode = sys.argv[1]
     record = Path(__file__).parent / "never" if len(sys.argv) < 3 else Path(sys.argv[2])
     incar, cell, positions, species, counts = read_inputs()
-    if len(sys.argv) > 2:
+    if mode == "steady":
+        with record.open("a") as stream:
+            stream.write(f"{hashlib.sha256(positions.tobytes()).hexdigest()} {os.getpid()}\n")
+        time.sleep(2.0)
+    elif len(sys.argv) > 2:
         seen = {"pid": os.getpid(), "incar": incar, "species": species, "counts": counts, "files": sorted(os.listdir())}
         record.write_text(json.dumps(seen))
     if mode == "slow":
@@ -186,7 +192,8 @@ def main():
     if mode == "swapped":
         species, counts = species[::-1], counts[::-1]
     is_converged = mode != "unconverged" and not (mode == "stubborn" and incar.get("ALGO", "Normal") != "All")
-    write_outputs(incar, cell, positions, species, counts, n_steps=7 if is_converged else 60)
+    n_most = int(incar.get("NELM", 60))
+    write_outputs(incar, cell, positions, species, counts, n_steps=min(7, n_most) if is_converged else n_most)
     if mode == "cut":
         whole = Path("vasprun.xml").read_text()
         Path("vasprun.xml").write_text(whole[: len(whole) // 2])

@@ -1,0 +1,265 @@
+"""Cost: what a campaign will do and take, before anything runs.
+
+Counts are exact where the campaign fixes them (initial data, walks and frames of a pass) and bounds where it does not
+(labels, passes). Seconds come from what this campaign folder has measured, else from the speeds that the machine
+profile declares, else they are not known, and said to be so. Operations of a DeePMD network are counted as
+multiply-adds of the embedding net per neighbour and of the fitting net per atom, forward; they carry a speed that was
+measured with one network over to another, to within a factor of about two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+
+from activelearn import capacity, initial, packing, starts
+from activelearn.config import Campaign, Glass, Machine, Packed, Stage, System
+from activelearn.records import Iteration
+from activelearn.store import Store
+from activelearn.units import duration
+
+#: What a slot spends whatever the size of the network (measured, s): on a gradient step, on an evaluation in LAMMPS, on
+#: the start of a training and of a walk.
+GRADIENT_STEP_S, EVALUATION_S, TRAINING_START_S, WALK_START_S = 0.006, 0.002, 5.0, 1.0
+#: Files that an iteration leaves when it is closed (records, packed products, data set), besides its models.
+FILES_PER_ITERATION = 15
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one station does once.
+
+    Parameters
+    ----------
+    station
+        Its name, or ``explore NAME`` of one stage.
+    n_tasks
+        Tasks.
+    n_frames
+        Frames evaluated or labels made, where it makes any.
+    seconds
+        Of one slot, None if not known.
+    source
+        Where the seconds come from: ``measured``, ``declared`` or ``not known``.
+    """
+
+    station: str
+    n_tasks: int
+    n_frames: int
+    seconds: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Bill:
+    """The estimate of a campaign.
+
+    Parameters
+    ----------
+    initial
+        Once: initial data, their labels, the first training.
+    one_pass
+        One pass over all stages with as many labels as an iteration may choose, and its training.
+    final
+        Once: the final models, and the glasses they make.
+    max_passes
+        stop.max_iterations.
+    n_slots
+        Tasks side by side.
+    files, megabytes
+        At the end, at the most; without models.
+    """
+
+    initial: tuple[Item, ...]
+    one_pass: tuple[Item, ...]
+    final: tuple[Item, ...]
+    max_passes: int
+    n_slots: int
+    files: int
+    megabytes: float
+
+
+def estimate(campaign: Campaign, machine: Machine, store: Store | None) -> Bill:
+    """Return the bill of a campaign.
+
+    Parameters
+    ----------
+    campaign, machine
+        What, and where.
+    store
+        The campaign folder if it has been begun: its measured times are used.
+    """
+    meter = _Meter(campaign, machine, store.iterations() if store is not None else [])
+    n_initial = _n_initial_labels(campaign)
+    first = (
+        *_preparation(campaign, meter),
+        *_initial(campaign, meter, n_initial),
+        meter.training("train", campaign.train.n_steps),
+    )
+    warm = campaign.train.warm_n_steps if campaign.train.warm_start else None
+    one_pass = (
+        *map(meter.walks, campaign.explore.stages),
+        meter.labels("label", campaign.select.max_frames),
+        meter.training("train", warm or campaign.train.n_steps),
+    )
+    final = [] if campaign.final.n_steps is None else [meter.training("final", campaign.final.n_steps)]
+    final += [] if campaign.glass is None else [_glasses(campaign.glass, meter)]
+    n_labels = n_initial + campaign.stop.max_iterations * campaign.select.max_frames
+    # Positions, labels and ledger: about 4 float64 vectors per atom in the data set, in chosen.npz and in the ledger.
+    megabytes = n_labels * meter.n_atoms * 3 * 8 * 8 / 1e6
+    files = (campaign.stop.max_iterations + 1) * FILES_PER_ITERATION
+    return Bill(first, one_pass, tuple(final), campaign.stop.max_iterations, machine.n_slots, files, megabytes)
+
+
+def network_Mflop(campaign: Campaign) -> float:
+    """Return the multiply-adds (millions) of one forward evaluation of one atom; see the module's docstring."""
+    d, fitting = campaign.train.descriptor, campaign.train.fitting
+    n_neighbours = sum(capacity.of_campaign(campaign)) / 2.0  # `sel` holds the densest cell
+    embedding = sum(a * b for a, b in pairwise((1, *d.neuron)))
+    widths = (d.neuron[-1] * d.axis_neuron, *fitting, 1)
+    return (n_neighbours * (embedding + 4 * d.neuron[-1]) + sum(a * b for a, b in pairwise(widths))) / 1e6
+
+
+class _Meter:
+    """Seconds per task, measured or declared."""
+
+    def __init__(self, campaign: Campaign, machine: Machine, records: list[Iteration]) -> None:
+        self.campaign, self.machine, self.records = campaign, machine, records
+        sizes = [_n_atoms(campaign, system) for system in campaign.systems]
+        self.n_atoms = sum(sizes) / len(sizes)
+        self.Mflop = network_Mflop(campaign)
+
+    def _measured(self, station: str) -> float | None:
+        seconds = [record.seconds[station] for record in self.records if station in record.seconds]
+        n_tasks = sum(s.n_tasks for s in seconds)
+        return sum(s.engine_total for s in seconds) / n_tasks if n_tasks else None
+
+    def _item(self, station: str, n_tasks: int, n_frames: int, declared: float | None) -> Item:
+        measured = self._measured(station.partition(" ")[0])
+        per_task, source = (measured, "measured") if measured is not None else (declared, "declared")
+        if per_task is None:
+            return Item(station, n_tasks, n_frames, None, "not known")
+        return Item(station, n_tasks, n_frames, per_task * n_tasks, source)
+
+    @property
+    def label_s(self) -> float | None:
+        """Seconds of one label of a cell of mean size."""
+        reference = self.campaign.label.reference
+        speeds = self.machine.speeds.label_s_per_atom
+        per_atom = speeds.get(reference.calculator or "") or speeds.get(reference.engine)
+        return None if per_atom is None else per_atom * self.n_atoms
+
+    def labels(self, station: str, n: int) -> Item:
+        return self._item(station, n, n, self.label_s)
+
+    def reference_work(self, station: str, n_tasks: int, n_frames: int, evaluations: float) -> Item:
+        """Tasks of so many evaluations of the reference each."""
+        return self._item(station, n_tasks, n_frames, None if self.label_s is None else self.label_s * evaluations)
+
+    def training(self, station: str, n_steps: int) -> Item:
+        train, batch = self.campaign.train, self.campaign.train.batch_size
+        frames = ceil(float(batch.partition(":")[2] or 32) / self.n_atoms) if isinstance(batch, str) else batch
+        atoms = frames * self.n_atoms
+        speed, declared = self.machine.speeds.train_Mflop_per_s, None
+        if speed is not None:
+            declared = TRAINING_START_S + n_steps * (GRADIENT_STEP_S + atoms * self.Mflop / speed)
+        return self._item(station, train.n_members, 0, declared)
+
+    def walks(self, stage: Stage) -> Item:
+        n_walks = stage.n_walks * len(stage.conditions)
+        moving_s = self._dynamics_s(stage.n_steps, stage.n_frames, self.n_atoms)
+        declared = None if moving_s is None else WALK_START_S + moving_s
+        return self._item(f"explore {stage.name}", n_walks, n_walks * stage.n_frames, declared)
+
+    def dynamics(self, station: str, n_tasks: int, n_steps: float, n_rows: float, n_atoms: int) -> Item:
+        """Tasks of MD of the final ensemble in LAMMPS, its deviation at every row."""
+        return self._item(station, n_tasks, 0, self._dynamics_s(n_steps, n_rows, n_atoms))
+
+    def _dynamics_s(self, n_steps: float, n_rows: float, n_atoms: float) -> float | None:
+        """Seconds of MD in LAMMPS with the deviation of the ensemble at every row."""
+        speed = self.machine.speeds.md_Mflop_per_s
+        evaluations = n_steps + n_rows * (self.campaign.train.n_members - 1)
+        return None if speed is None else evaluations * (EVALUATION_S + n_atoms * self.Mflop / speed)
+
+
+def _glasses(glass: Glass, meter: _Meter) -> Item:
+    """Return the melt-quenches of the campaign's own models; other potentials have speeds that nobody declared."""
+    rates = glass.cooling_rates_K_per_ps or (None,)
+    ps = sum(segment.duration_ps for rate in rates for segment in glass.schedule(rate)) / len(rates)
+    if glass.pore is not None:  # some of the compositions go on, hollow
+        n_porous = sum(glass.pore.x is None or c.x in glass.pore.x for c in glass.compositions)
+        ps += sum(segment.duration_ps for segment in glass.pore.segments) * n_porous / len(glass.compositions)
+    n_atoms = _n_packed(glass.packed(glass.compositions[0]))
+    integration = glass.dynamics
+    every_ps = integration.deviation_every_ps or integration.thermo_every_ps
+    steps, rows = ps * 1000.0 / integration.timestep_fs, ps / every_ps
+    return meter.dynamics("glass", len(glass.compositions) * len(rates) * glass.n_replicas, steps, rows, n_atoms)
+
+
+def _n_packed(packed: Packed) -> int:
+    return round(sum(packing.number_densities(packed).values()) * packing.box_of(packed) ** 3)
+
+
+def _n_atoms(campaign: Campaign, system: System) -> int:
+    if system.packed is not None:
+        return _n_packed(system.packed)
+    return starts.crystal(system, campaign.min_height_A).n_atoms
+
+
+def _preparation(campaign: Campaign, meter: _Meter) -> list[Item]:
+    wanted = [s for s in campaign.systems if starts.wants_preparation(campaign, s)]
+    n_tasks = sum(system.n_packings for system in wanted)
+    most = [relax.max_steps for relax in (campaign.initial.relax, campaign.initial.relax_packed) if relax is not None]
+    return [meter.reference_work("prepare", n_tasks, 0, max(most, default=0))] if n_tasks else []
+
+
+def _initial(campaign: Campaign, meter: _Meter, n_labels: int) -> list[Item]:
+    settings = campaign.initial
+    n_copies = len(settings.cells) * settings.copies
+    if settings.md is None:
+        return [meter._item("initial", n_copies, n_labels, 0.0), meter.labels("label", n_labels)]
+    n_moved = n_copies * (settings.md.n_steps // settings.md.every + 1)
+    moved = [meter.reference_work("initial", n_copies, n_moved, settings.md.n_steps + 1)]
+    return moved + ([meter.labels("label", n_labels - n_moved)] if n_labels > n_moved else [])
+
+
+def _n_initial_labels(campaign: Campaign) -> int:
+    settings = campaign.initial
+    per_copy = 1 if settings.md is None else settings.md.n_steps // settings.md.every + 1
+    n_isolated = sum(
+        1 if len(symbols) == 1 or settings.isolated is None else len(settings.isolated.distances)
+        for symbols in initial.isolated(campaign)
+    )
+    return len(settings.cells) * settings.copies * per_copy + n_isolated
+
+
+def lines(bill: Bill) -> list[str]:
+    """Return the bill as a table of plain lines."""
+    out = [f"{'':<24}{'tasks':>8}{'frames':>10}{'slot time':>12}  source"]
+    whole: float | None = 0.0
+    for title, items, n_times in (
+        ("initial data, once", bill.initial, 1),
+        ("one pass over all stages", bill.one_pass, bill.max_passes),
+        ("final models and glass, once", bill.final, 1),
+    ):
+        if not items:
+            continue
+        out.append(f"{title}:")
+        out += [
+            f"  {i.station:<22}{i.n_tasks:>8}{i.n_frames or '':>10}{_duration(i.seconds):>12}  {i.source}"
+            for i in items
+        ]
+        known = [item.seconds for item in items if item.seconds is not None]
+        whole = None if whole is None or len(known) < len(items) else whole + n_times * sum(known)
+    most = f"at the most {bill.max_passes} passes"
+    if whole is None:
+        out.append(f"{most}; the whole is not known - declare machine.speeds, or run on: it is measured then")
+    else:
+        out.append(f"{most}: {_duration(whole)} of one slot, {_duration(whole / bill.n_slots)} on {bill.n_slots} slots")
+    out.append(f"at the most {bill.files} files and {bill.megabytes:.0f} MB, models apart")
+    return out
+
+
+def _duration(seconds: float | None) -> str:
+    return "not known" if seconds is None else duration(seconds, 1)

@@ -1,0 +1,117 @@
+"""What a study makes of glasses, and what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from activelearn import packing
+from activelearn.config import Composition, Glass, Pore, Segment, Study
+from activelearn.engines import dynamics, frozen
+from activelearn.errors import ConfigError
+from activelearn.glass import crystal_of, is_porous, unit_of
+
+
+def check_glass(study: Study, glass: Glass) -> tuple[list[str], list[str]]:
+    """Return what will be made, in lines, and what is wrong with it."""
+    facts, problems = [], []
+    for composition in glass.compositions:
+        try:
+            facts.append(f"glass x = {composition.x:g}: {_start_words(glass, composition)}")
+            if glass.pore is not None and is_porous(glass.pore, composition):
+                facts.append(f"glass x = {composition.x:g}: {_pore_words(glass.pore, composition, glass)}")
+        except ConfigError as error:
+            problems += [f"glass x = {composition.x:g}: {line}" for line in error.problems]
+    facts += [*_schedules(study, glass), _count(study, glass)]
+    return facts, [*problems, *_wrong_averages(glass), *_strangers(study, glass)]
+
+
+def _start_words(glass: Glass, composition: Composition) -> str:
+    if composition.crystal is None:
+        return packing.describe(glass.packed(composition))
+    frame, density = crystal_of(glass, composition), composition.density_g_cm3
+    return f"{frame.formula} ({frame.n_atoms} atoms, the crystal {composition.crystal} at {density:.2f} g/cm3)"
+
+
+def _pore_words(pore: Pore, composition: Composition, glass: Glass) -> str:
+    """Return what a pore takes.
+
+    Raises
+    ------
+    ConfigError
+        Half of the glass would be gone: what is left is no glass with a pore in it.
+    """
+    packed, unit = glass.packed(composition), unit_of(composition, glass)
+    box, n_atoms = packing.box_of(packed), packing.atoms_of(packing.counts_of(packed)).total()
+    n_inside = math.pi * pore.diameter_A**3 / 6.0 / box**3 * n_atoms
+    n_gone = math.ceil(n_inside / unit.total()) * unit.total()
+    name = "".join(f"{element}{n if n > 1 else ''}" for element, n in sorted(unit.items()))
+    if pore.diameter_A >= box or 2 * n_gone > n_atoms:
+        raise ConfigError(
+            f"glass.pore: a sphere of {pore.diameter_A:g} Å in a box of {box:.1f} Å, and what restores whole {name}, "
+            f"take {n_gone} of {n_atoms} atoms - wanted half of the glass left - raise n_atoms, or lower diameter_A"
+        )
+    return f"pore of {pore.diameter_A:g} Å holds about {n_inside:.0f} atoms; whole {name} go, {n_gone} atoms or more"
+
+
+def _schedules(study: Study, glass: Glass) -> Iterator[str]:
+    """Yield one line per path that a glass may take, with its steps: potentials may have time steps of their own."""
+    timesteps = sorted({dynamics.timestep_of(potential, glass.dynamics) for potential in study.potentials})
+    rates = glass.cooling_rates_K_per_ps
+    paths = [(f"schedule at {rate:g} K/ps", glass.schedule(rate)) for rate in rates] or [("schedule", glass.segments)]
+    if glass.pore is not None:
+        paths.append(("schedule of the pore", glass.pore.segments))
+    for name, segments in paths:
+        ps = sum(segment.duration_ps for segment in segments)
+        steps = [sum(dynamics.steps_of(s, glass.dynamics, fs).n_steps for s in segments) for fs in timesteps]
+        counted = " or ".join(f"{n:,} steps of {fs:g} fs" for n, fs in zip(steps, timesteps, strict=True))
+        yield f"{name}: {'; '.join(map(_words, segments))} = {ps:g} ps, {counted}"
+
+
+def _count(study: Study, glass: Glass) -> str:
+    each = glass.n_replicas * (len(glass.cooling_rates_K_per_ps) or 1) * len(study.potentials)
+    n_compositions = len(glass.compositions)
+    n_porous = sum(glass.pore is not None and is_porous(glass.pore, c) for c in glass.compositions) * each
+    factors = {
+        "potential": len(study.potentials),
+        "composition": n_compositions,
+        "replica": glass.n_replicas,
+        "cooling rate": len(glass.cooling_rates_K_per_ps),
+    }
+    counted = ", ".join(f"{n} {what}{'s' if n > 1 else ''}" for what, n in factors.items() if n)
+    again = f", {n_porous} of them once more with a pore" if n_porous else ""
+    return f"glasses: {each * n_compositions} of {glass.series.title} ({counted}){again}"
+
+
+def _words(segment: Segment) -> str:
+    ramp = f" to {segment.end_K:g}" if segment.to_temperature_K is not None else ""
+    pressure = f" {segment.pressure_bar:g} bar" if segment.is_npt else ""
+    analysed = ", analysed" if segment.is_analysed else ""
+    return (
+        f"{segment.name} {segment.ensemble} {segment.temperature_K:g}{ramp} K{pressure} "
+        f"{segment.duration_ps:g} ps{analysed}"
+    )
+
+
+def _wrong_averages(glass: Glass) -> Iterator[str]:
+    """Yield what would be averaged over, and should not be; and a pore of which nothing would be measured."""
+    pore = glass.pore.segments if glass.pore is not None else ()
+    for segment in (*glass.segments, *pore):
+        if segment.is_analysed and segment.end_K != segment.temperature_K:
+            yield (
+                f"glass.segments: {segment.name} is analysed while it goes from {segment.temperature_K:g} to "
+                f"{segment.end_K:g} K - wanted averages at one temperature - analyse a segment after it"
+            )
+    if pore and not any(segment.is_analysed for segment in pore):
+        yield "glass.pore.segments: none has is_analysed: true - wanted one, such as the last"
+
+
+def _strangers(study: Study, glass: Glass) -> Iterator[str]:
+    """Yield the potentials that do not know an element of the series."""
+    elements = {e for c in glass.compositions for unit in c.units for e in packing.atoms_of({unit: 1})}
+    for potential in study.potentials:
+        if unknown := frozen.unknown_to(potential, elements):
+            yield (
+                f"potential {potential.name}: does not know {', '.join(unknown)} of series "
+                f"{glass.series.name} - wanted all its elements - choose other x, or another potential"
+            )

@@ -1,0 +1,247 @@
+"""The smoke test of a place: what is there, whether LAMMPS starts as a walk will start it, and what would go wrong.
+
+Runs on the node itself, through the interpreter, launcher and variables of the machine profile. Finding something wrong
+is its purpose, so it is written down and never raised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from activelearn import trees
+from activelearn.config import Machine
+from activelearn.config.machine import n_cpus
+from activelearn.engines import lammps
+from activelearn.engines.process import Slot, close_sessions, run_command, tail_of
+from activelearn.errors import ActiveLearnError, EngineError
+from activelearn.loop import STATIONS
+from activelearn.versions import installed
+
+#: A clock that is so far off has claims and heartbeats of living workers taken for dead ones, s.
+LARGEST_SKEW_S: Final = 30.0
+#: Stations whose engines are deepmd-kit and LAMMPS.
+DEEPMD_STATIONS: Final = frozenset(station.name for station in STATIONS.values() if station.runs_models)
+#: How long one question to the engines may take, s; a cold network disk wants minutes for TensorFlow's import.
+PATIENCE_S: Final = 300.0
+_OURS: Final = ("activelearn", "fireworks")
+_THEIRS: Final = ("deepmd-kit", "lammps", "ase", "tensorflow", "tensorflow-cpu")
+_ASK: Final = """
+import importlib.metadata, json, os, socket, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps({"host": socket.gethostname(), "python": sys.executable, "versions": found}))
+"""
+_INPUT: Final = "units metal\ninfo styles pair out log\n"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was found at a place.
+
+    Parameters
+    ----------
+    place
+        Its name in the machine profile; of the profile itself if that has no places.
+    host, python
+        Node and interpreter of the engines (behind the launcher, if there is one).
+    versions
+        Of packages; those of the engines' interpreter count before the worker's own.
+    lammps
+        Version of the LAMMPS that started with DeePMD's pair style; empty: it did not, or no station here wants it.
+    gpus
+        Lines of ``nvidia-smi -L``.
+    cuda_visible_devices
+        What the engines of the slots find, one each (None: not set).
+    n_slots, n_cores
+        Tasks at a time; cores that this process may use.
+    free_disk_GB
+        Of the folder.
+    file_clock_s
+        Clock of the folder's file server, minus ours.
+    time
+        Our clock at the end, seconds since the epoch.
+    seconds
+        That it took.
+    problems
+        What is wrong, ``where: what - wanted - next``; lines of a log may follow, indented.
+    """
+
+    place: str
+    host: str = ""
+    python: str = ""
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    lammps: str = ""
+    gpus: tuple[str, ...] = ()
+    cuda_visible_devices: tuple[str | None, ...] = ()
+    n_slots: int = 0
+    n_cores: int = 0
+    free_disk_GB: float = 0.0
+    file_clock_s: float = 0.0
+    time: float = 0.0
+    seconds: float = 0.0
+    problems: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON knows it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Probe:
+        """Return what :meth:`to_dict` wrote."""
+        tuples = {key: tuple(data[key]) for key in ("gpus", "cuda_visible_devices", "problems")}
+        return cls(**{**data, **tuples})
+
+
+def probe(machine: Machine, place: str, folder: Path, *, token: str | None = None) -> Probe:
+    """Look at a place, from the node that this process runs on.
+
+    Parameters
+    ----------
+    machine
+        The whole profile.
+    place
+        One of those that `machine` has stations at.
+    folder
+        On the disk that all nodes share.
+    token
+        Name of a file that stands in `folder` if it is the one that is meant.
+    """
+    began = time.monotonic()
+    stations = machine.stations_by_place()[place]
+    here = machine.at(stations[0]).model_copy(update={"walk_timeout_s": PATIENCE_S})
+    problems: list[str] = []
+    found: dict[str, Any] = {"host": socket.gethostname(), "versions": installed(*_OURS)}
+    found |= {"n_slots": here.n_slots, "n_cores": n_cpus()}
+    found |= _look(problems, lambda: _look_at_folder(folder, token))
+    # Where the engines would work: the machine's scratch, or beside the campaign, which all nodes see.
+    wanted = Path(here.scratch) if here.scratch else folder
+    with trees.temporary(wanted if wanted.is_dir() else None) as scratch:
+        slots = [Slot(here, scratch, index=k) for k in range(here.n_slots)]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        found["cuda_visible_devices"] = tuple(slot.environment.get("CUDA_VISIBLE_DEVICES", visible) for slot in slots)
+        asked = _look(problems, lambda: _ask_engines(slots[0]))
+        found |= {**asked, "versions": {**found["versions"], **asked.get("versions", {})}}
+        if asked:
+            found |= _look(problems, lambda: _list_gpus(slots[0]))
+        if asked and DEEPMD_STATIONS & set(stations):
+            found |= _look(problems, lambda: _start_lammps(slots[0], asked["versions"]))
+        close_sessions()
+    seen = Probe(place, **found, time=time.time(), seconds=time.monotonic() - began)
+    problems += _contradictions(seen, here, needs_deepmd=bool(DEEPMD_STATIONS & set(stations)))
+    return dataclasses.replace(seen, problems=tuple(f"{place} ({seen.host}): {line}" for line in problems))
+
+
+def _look(problems: list[str], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what was found; what kept us from looking is a problem."""
+    try:
+        return find()
+    except (ActiveLearnError, OSError, ValueError) as error:
+        problems.append(str(error))
+        return {}
+
+
+def _look_at_folder(folder: Path, token: str | None) -> dict[str, Any]:
+    next_ = "give --folder on a disk that all nodes share"
+    if not folder.is_dir():
+        raise EngineError(f"{folder}: is not seen from this node - wanted a shared folder - {next_}")
+    if token is not None and not (folder / token).is_file():
+        raise EngineError(f"{folder}: is another folder on this node - wanted the same one everywhere - {next_}")
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".smoke-") as written:
+        written.write(b"x")
+        written.flush()
+        skew = Path(written.name).stat().st_mtime - time.time()
+    return {"free_disk_GB": shutil.disk_usage(folder).free / 1e9, "file_clock_s": skew}
+
+
+def _ask_engines(slot: Slot) -> dict[str, Any]:
+    """Return host, interpreter and versions of the engines."""
+    command = [slot.machine.python or sys.executable, "-c", _ASK, *_THEIRS]
+    log = slot.logs / "versions"
+    done = run_command(command, slot.logs, log=log, timeout_s=PATIENCE_S, slot=slot)
+    answers = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("{")]
+    if done.return_code != 0 or not answers:
+        raise EngineError(
+            f"the interpreter of the engines ended with return code {done.return_code} - wanted one with deepmd-kit "
+            "and lammps - see python and launcher of the profile",
+            command=[*slot.launcher, command[0]],
+            tail=tail_of(log, 5),
+        )
+    found: dict[str, Any] = json.loads(answers[-1])
+    return found
+
+
+def _list_gpus(slot: Slot) -> dict[str, Any]:
+    """Return the lines of ``nvidia-smi -L``; a node without that program has no GPU that anything here could use."""
+    if shutil.which("nvidia-smi") is None and not slot.launcher:
+        return {}
+    log = slot.logs / "gpus"
+    run_command(["nvidia-smi", "-L"], slot.logs, log=log, timeout_s=60.0, slot=slot)
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    return {"gpus": tuple(line.split(" (UUID")[0] for line in lines if line.startswith("GPU "))}
+
+
+def _start_lammps(slot: Slot, versions: dict[str, str]) -> dict[str, Any]:
+    """Return the version of LAMMPS, started as for a walk, if it knows DeePMD's pair style."""
+    if "deepmd-kit" not in versions:
+        python = slot.machine.python or sys.executable
+        wanted = "wanted it for train, explore and glass"
+        raise EngineError(
+            f"{python} has no deepmd-kit - {wanted} - pip install 'deepmd-kit[cpu,lmp]' or [gpu,cu12,lmp]"
+        )
+    code = lammps.run_input(slot.logs, _INPUT, slot)
+    log = slot.logs / "log.lammps"
+    said = log.read_text(errors="replace") if log.is_file() else ""
+    if code != 0 or not said.startswith("LAMMPS ("):
+        raise EngineError(
+            f"LAMMPS ended with return code {code} - wanted it to start - see python and lammps of the profile",
+            command=shlex.split(slot.machine.lammps or ""),
+            tail=tail_of(slot.logs / "lammps.out", 5),
+        )
+    if "deepmd" not in said.split():
+        raise EngineError(
+            "LAMMPS has no pair style deepmd - wanted DeePMD's plugin - null in `lammps` takes deepmd-kit's"
+        )
+    return {"lammps": said.splitlines()[0].removeprefix("LAMMPS (").split(")")[0].split(" - ")[0]}
+
+
+def _contradictions(seen: Probe, machine: Machine, *, needs_deepmd: bool) -> Iterator[str]:
+    """Yield where the profile says something else than the node."""
+    is_known = bool(seen.python)  # otherwise nobody could be asked
+    if machine.gpus and is_known and max(machine.gpus) >= len(seen.gpus):
+        yield (
+            f"the profile gives out CUDA device {max(machine.gpus)}, and nvidia-smi shows {len(seen.gpus)} - wanted "
+            "devices 0 to n - 1 of the job - mend gres of the queue, or gpus of the place"
+        )
+    elif machine.gpus and needs_deepmd and "tensorflow-cpu" in seen.versions:
+        yield "deepmd-kit computes with tensorflow-cpu - wanted GPUs used - pip install 'deepmd-kit[gpu,cu12,lmp]'"
+    if seen.n_slots > seen.n_cores and not machine.launcher:
+        yield (
+            f"{seen.n_slots} slots on {seen.n_cores} cores - wanted a core each - raise cpus_per_task of the queue, or "
+            "lower slots of the place"
+        )
+    if 0.0 < seen.free_disk_GB < machine.min_free_disk_GB:
+        yield (
+            f"{seen.free_disk_GB:.2f} GB free - wanted machine.min_free_disk_GB = {machine.min_free_disk_GB:g} - free "
+            "some, or give another --folder"
+        )
+    if abs(seen.file_clock_s) > LARGEST_SKEW_S:
+        yield (
+            f"the clock of the file server is {seen.file_clock_s:+.0f} s off - wanted less than {LARGEST_SKEW_S:g} s, "
+            "or living workers are taken for dead - tell the site (NTP)"
+        )

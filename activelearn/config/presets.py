@@ -1,0 +1,144 @@
+"""Presets put in, however deep, and the checksums of the models that a potential names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from activelearn.config.files import as_word, checksum, merged, preset_file, preset_names, read_yaml
+from activelearn.config.messages import nearest
+from activelearn.config.paths import absolute, written
+from activelearn.errors import ConfigError
+
+#: Sections of a campaign that may name a preset, and the folder of params/ it comes from.
+PRESET_SECTIONS: Final = ("initial", "explore", "select", "label", "train")
+_NUMBER: Final = re.compile(r"[-+]?\d*\.?\d*([eE][-+]?\d+)?")
+_QUOTES: Final = ("'", '"')
+#: A word of a LAMMPS line; one in quotes may have blanks in it.
+_WORD: Final = re.compile(r"""(?<!\S)"[^"]*"(?!\S)|(?<!\S)'[^']*'(?!\S)|\S+""")
+#: How the files of models end; an argument that ends so and is no file is a mistake.
+MODEL_SUFFIXES: Final = {".model", ".pt", ".pth", ".pb", ".ckpt", ".tar", ".jit"}
+
+
+def find(section: str, name_or_path: str | Path) -> Path:
+    """Return the YAML file of a path (as it is given) or of a preset of ``params/<section>/``.
+
+    Raises
+    ------
+    ConfigError
+        There is neither.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    preset = preset_file(section, str(name_or_path))
+    if preset is None:
+        hint = nearest(str(name_or_path), preset_names(section))
+        raise ConfigError(
+            f"{section} {name_or_path}: neither a YAML file nor a preset - {hint} - see params/{section}/"
+        )
+    return preset
+
+
+def resolved(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - raw YAML
+    """Return raw YAML of a section with presets put in, however deep; its strings know the files they stand in.
+
+    Parameters
+    ----------
+    section
+        A folder of ``params/``.
+    given
+        The name of a preset, a path, or a mapping (with ``preset: NAME`` and single keys over it).
+    where
+        The file it stands in.
+    """
+    if isinstance(given, str):
+        near = where.parent / given
+        path = near if near.is_file() else find(section, given)
+        return resolved(section, read_yaml(path), path.absolute())
+    return with_preset(section, written(given, where), where)
+
+
+def with_preset(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - raw YAML
+    """Return the same of what is no name and no path, its strings as they are."""
+    if not isinstance(given, Mapping):
+        return given
+    data = dict(given)
+    if "preset" in data:
+        under = _preset(section, str(data.pop("preset")), where)
+        if isinstance(data.get("series"), Mapping) and "preset" in data["series"]:
+            under.pop("series", None)  # another series, not this one with keys of another over it
+        data = merged(under, data)
+    if section == "glass" and "series" in data:
+        data["series"] = resolved("series", data["series"], where)
+    return _potential(data, where) if section == "potential" else data
+
+
+def _preset(section: str, name: str, where: Path) -> Any:  # noqa: ANN401 - raw YAML
+    if section not in PRESET_SECTIONS:
+        path = find(section, name).absolute()
+        return written(resolved(section, read_yaml(path), path), where)
+    template = preset_file(section, name)
+    if template is None:
+        hint = nearest(name, preset_names(section))
+        raise ConfigError(f"{where}: {section}.preset: unknown preset {name!r} - {hint} - see params/{section}/")
+    return read_yaml(template)  # its paths are those of whoever takes it
+
+
+def _potential(data: dict[str, Any], where: Path) -> dict[str, Any]:
+    if isinstance(data.get("ase"), Mapping):
+        data["ase"] = _calculator(dict(data["ase"]), where)
+    if isinstance(data.get("deepmd"), Mapping) and isinstance(data["deepmd"].get("models"), list):
+        models = [str(absolute(model)) for model in data["deepmd"]["models"]]
+        sums = [_sha256(model, f"{where}: deepmd.models", "a frozen model (.pb)") for model in models]
+        data["deepmd"] = {**data["deepmd"], "models": models, "sha256": sums}
+    if isinstance(data.get("lammps"), Mapping):
+        data["lammps"] = _style(dict(data["lammps"]), where)
+    return data
+
+
+def _calculator(given: dict[str, Any], where: Path) -> dict[str, Any]:
+    """Return a reference with the preset of params/label/ that it names; a model that it names must be there."""
+    named = given["arguments"] if isinstance(given.get("arguments"), Mapping) else {}
+    if "preset" in given:
+        label = read_yaml(find("label", str(given.pop("preset"))))
+        given = merged(written(label["reference"], where), given)
+    for key, value in named.items():
+        if isinstance(value, str) and Path(value).suffix in MODEL_SUFFIXES:
+            _sha256(str(absolute(value)), f"{where}: ase.arguments.{key}", "the file of a model")
+    return given
+
+
+def _style(style: dict[str, Any], where: Path) -> dict[str, Any]:
+    files: dict[str, str] = {}
+
+    def with_path(word: str, key: str) -> str:
+        name = word[1:-1] if word[0] in _QUOTES and word[-1] == word[0] else word
+        file = str(absolute(written(name, where)))
+        if not _is_file_name(file):
+            return word
+        files[file] = _sha256(file, f"{where}: lammps.{key}", "the file that the style reads")
+        return as_word(file)
+
+    def with_paths(key: str, line: Any) -> Any:  # noqa: ANN401 - raw YAML
+        return " ".join(with_path(word, key) for word in _WORD.findall(str(line)))
+
+    if isinstance(style.get("pair_coeff"), list):
+        style["pair_coeff"] = [with_paths("pair_coeff", line) for line in style["pair_coeff"]]
+    if isinstance(style.get("pair_style"), str):
+        style["pair_style"] = with_paths("pair_style", style["pair_style"])
+    return {**style, "files_sha256": files}
+
+
+def _is_file_name(word: str) -> bool:
+    """Return whether a word of a LAMMPS line is a file: no style has a dot in its name, and numbers no letter."""
+    return Path(word).is_file() or (Path(word).suffix[1:2].isalpha() and not _NUMBER.fullmatch(word))
+
+
+def _sha256(file: str, where: str, wanted: str) -> str:
+    found = checksum(Path(file))
+    if found is None:
+        raise ConfigError(f"{where}: {file}: no such file - wanted {wanted} - check the path")
+    return found

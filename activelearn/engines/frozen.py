@@ -1,0 +1,215 @@
+"""What a frozen DeePMD model (TensorFlow, ``.pb``) says of itself: elements, cutoff, how many neighbours it holds.
+
+They stand in the graph as constants, in compressed models too, and are read from the file: no TensorFlow is needed (it
+takes 6 s to import, and may be on other nodes). The file is a protobuf message (``GraphDef``: field 1 is a node; of a
+node, 1 is its name and 5 its attributes; of a tensor, 1 is its type, 4 its bytes, 5 to 8 and 10 its values).
+
+A model takes the nearest neighbours of each element that it has room for (`sel`) and drops the others in silence: its
+forces jump where an atom comes or goes, and all members of an ensemble agree on them, as they are cut alike. No force
+deviation shows it, so frames must be counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from activelearn import geometry
+from activelearn.config import Potential
+from activelearn.frames import FloatArray, Frames
+
+_TYPE_MAP: Final = b"model_attr/tmap"
+_RCUT: Final = b"descrpt_attr/rcut"
+_SEL: Final = b"descrpt_attr/sel"
+#: Of tensors that are stored as bytes: TensorFlow's number of the type, and what NumPy calls it.
+_DTYPES: Final = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}
+#: A cell with so many times the neighbours that fit has collapsed.
+_COLLAPSED: Final = 20
+_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A frozen model.
+
+    Parameters
+    ----------
+    type_map
+        The elements that it knows, in the order of its types.
+    rcut
+        Cutoff, Å; 0 if it says none.
+    sel
+        Most neighbours by element of `type_map`; of a descriptor that counts all elements together (se_atten), one
+        number; empty if it says none.
+    """
+
+    type_map: tuple[str, ...]
+    rcut: float = 0.0
+    sel: tuple[int, ...] = ()
+
+    def overflow(self, frames: Frames) -> tuple[int, str]:
+        """Return in how many frames an atom has more neighbours than the model holds, and by how many in the first.
+
+        Frames with elements that it does not know are none of them: it cannot be evaluated there at all.
+        """
+        if not self.sel or not set(frames.symbols) <= set(self.type_map):
+            return 0, ""
+        kinds, symbols = self.type_map, frames.symbols
+        if len(self.sel) == 1 < len(kinds):
+            kinds, symbols = ("all elements",), ("all elements",) * frames.n_atoms
+        n, first = 0, ""
+        for k in range(len(frames)):  # kept frames are far apart: looking at each costs no more than following them
+            positions, cell = frames.positions[k : k + 1], frames.cell[k : k + 1]
+            if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
+                continue
+            if not any(frames.pbc):  # a molecule may have no cell at all
+                cell = np.eye(3)[None] * (np.ptp(positions, axis=1).max() + 2.0 * self.rcut)
+            most = self._most(Frames(symbols, cell, positions, frames.pbc), kinds)
+            if (most > self.sel).any():
+                n, first = n + 1, first or geometry.without_room(most, kinds, self.sel)
+        return n, first
+
+    def _most(self, frame: Frames, kinds: tuple[str, ...]) -> FloatArray:
+        """Return the most neighbours by element: of a cell that has collapsed, too many to count, the mean."""
+        density = np.array([frame.symbols.count(kind) for kind in kinds]) / frame.volume[0]
+        mean = 4.0 / 3.0 * np.pi * self.rcut**3 * density
+        if (mean > _COLLAPSED * np.array(self.sel)).any():
+            return np.asarray(mean)
+        return geometry.most_neighbours(frame, self.rcut, kinds).astype(np.float64)
+
+
+def read(path: Path) -> Frozen | None:
+    """Return what a frozen model says, or None if it is no graph of DeePMD-kit on TensorFlow (another format)."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return _read(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, size: int, modified_ns: int) -> Frozen | None:  # noqa: ARG001 - they are part of the key
+    wanted = (_TYPE_MAP, _RCUT, _SEL)
+    try:
+        nodes = _fields(memoryview(path.read_bytes()))
+        found = {name: _value(node) for name, node in _named(nodes) if name in wanted}
+        if _TYPE_MAP not in found:
+            return None
+        type_map = tuple(found[_TYPE_MAP][0].decode().split())
+        sel = tuple(int(n) for n in found.get(_SEL, ()))
+        rcut = float(found[_RCUT][0]) if _RCUT in found else 0.0
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):  # no file, no graph, no DeePMD
+        return None
+    is_known = rcut > 0.0 and (len(sel) == len(type_map) or len(sel) == 1)
+    return Frozen(type_map, rcut, sel if is_known else ())
+
+
+def models_of(potential: Potential) -> list[Frozen]:
+    """Return what the models of a DeePMD potential say of themselves, each that differs once; empty of any other."""
+    files = potential.deepmd.models if potential.deepmd is not None else ()
+    found = [read(Path(file)) for file in files]
+    return list(dict.fromkeys(model for model in found if model is not None))
+
+
+def unknown_to(potential: Potential, elements: Iterable[str]) -> list[str]:
+    """Return which of some elements a potential does not know, as far as it says what it knows."""
+    asked = set(elements)
+    known = [set(model.type_map) for model in models_of(potential)]
+    known += [set(potential.lammps.elements)] if potential.lammps is not None else []
+    return sorted(set().union(*(asked - each for each in known)))
+
+
+def crowding(potential: Potential, parts: Iterable[Frames]) -> dict[str, Any]:
+    """Return in how many of some frames an atom has more neighbours than a potential holds.
+
+    Returns
+    -------
+    dict
+        JSON-able: ``n_overflow`` frames, ``overflow_share`` of all (None of a potential without `sel`), and
+        ``overflow``, by how many in the first of them: ``S 61 of 56``.
+    """
+    models = [model for model in models_of(potential) if model.sel]
+    if not models:
+        return {"n_overflow": 0, "overflow_share": None, "overflow": ""}
+    n, total, first = 0, 0, ""
+    for frames in parts:
+        here, words = max((model.overflow(frames) for model in models), key=lambda found: found[0])
+        n, total, first = n + here, total + len(frames), first or words
+    return {"n_overflow": n, "overflow_share": n / total if total else 0.0, "overflow": first}
+
+
+# --- protobuf ---------------------------------------------------------------------------------------------------------
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value, shift = 0, 0
+    while True:
+        byte = data[at]
+        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError("no protobuf message: a number of more than 64 bits")
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
+    """Yield number and value of the fields of a message; messages, texts and packed arrays as their bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        length, at = _varint(data, at) if kind == _BYTES else ({_EIGHT_BYTES: 8, _FOUR_BYTES: 4}.get(kind, -1), at)
+        if length < 0 or at + length > len(data):
+            raise ValueError(f"no protobuf message: field {number} of kind {kind} and length {length}")
+        yield number, data[at : at + length]
+        at += length
+
+
+def _named(nodes: Iterable[tuple[int, Any]]) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield the nodes of a graph by name."""
+    for number, node in nodes:
+        if number == 1 and isinstance(node, memoryview):
+            name = next((bytes(value) for n, value in _fields(node) if n == 1 and isinstance(value, memoryview)), b"")
+            yield name, node
+
+
+def _value(node: memoryview) -> list[Any]:
+    """Return the values of a constant."""
+    for number, attribute in _fields(node):
+        pair = dict(_fields(attribute)) if number == 5 else {}
+        if pair.get(1) == b"value":
+            tensor = dict(_fields(pair[2])).get(8)
+            return _values(tensor) if tensor is not None else []
+    return []
+
+
+def _values(tensor: memoryview) -> list[Any]:
+    """Return the values of a tensor, however it is stored."""
+    found: list[Any] = []
+    kind = next((value for number, value in _fields(tensor) if number == 1), 0)
+    for number, value in _fields(tensor):
+        if number == 4 and kind in _DTYPES:
+            found += np.frombuffer(value, dtype=_DTYPES[kind]).tolist()
+        elif number in {5, 6}:
+            found += np.frombuffer(value, dtype="<f4" if number == 5 else "<f8").tolist()
+        elif number in {7, 10}:
+            found += [value] if isinstance(value, int) else list(_varints(value))
+        elif number == 8:
+            found.append(bytes(value))
+    return found
+
+
+def _varints(data: memoryview) -> Iterator[int]:
+    at = 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        yield value

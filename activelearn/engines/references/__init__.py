@@ -1,0 +1,1 @@
+"""The label engines that come with this package; see :class:`activelearn.config.ReferenceEngine`."""

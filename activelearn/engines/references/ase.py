@@ -1,0 +1,75 @@
+"""Any ASE calculator, in a session of its own interpreter, one per slot."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, Final
+
+from activelearn.config import Machine, Reference, ReferenceEngine
+from activelearn.engines.deepmd import library_environment
+from activelearn.engines.interpreters import has_module
+from activelearn.engines.links import plain_lines
+from activelearn.engines.process import Session, Slot, session, worker_command
+
+
+def ask(
+    reference: Reference,
+    job: str,
+    slot: Slot,
+    *,
+    timeout_s: float | None = None,
+    **request: Any,  # noqa: ANN401 - JSON
+) -> dict[str, Any]:
+    """Return the answer of the slot's session to one job (see ``workers/``); it may take as long as a label."""
+    is_lammps = reference.package == "lammps"
+    key = ("reference", reference.python or "", reference.calculator or "", *slot.key)
+
+    def make() -> Session:
+        log = slot.logs / f"session-reference-{slot.index}.log"
+        # LAMMPS as a library finds MPI and its plugins only where these variables stand when Python starts.
+        env = library_environment(reference.python, slot) if is_lammps else {}
+        return Session(worker_command("calculator_session.py", reference.python), log=log, env=env, slot=slot)
+
+    message = {
+        "job": job,
+        "calculator": reference.calculator,
+        # Files in lines for LAMMPS stand by links where the session works, if they must.
+        "arguments": plain_lines(reference.arguments, slot.logs) if is_lammps else reference.arguments,
+        "d3": reference.d3 and reference.d3.model_dump(),
+        **request,
+    }
+    return session(key, make).request(message, timeout_s=timeout_s or slot.machine.label_timeout_s)
+
+
+def identity(reference: Reference, slot: Slot) -> dict[str, Any]:
+    """Return version, weights and arguments as the interpreter of the calculator finds them."""
+    return ask(reference, "describe", slot, package=reference.package, weights=reference.weights)
+
+
+def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
+    here, problems = reference.python or "this interpreter", []
+    module = (reference.calculator or "").split(":")[0].split(".")[0]
+    if not has_module(module, reference.python):
+        problems.append(
+            f"{where}.calculator: {here} has no {module} - wanted {reference.calculator} - pip install "
+            f"{reference.package or module}"
+        )
+    elif reference.python is None and reference.weights and not _weights_exist(reference.weights):
+        problems.append(f"{where}.weights: no file {reference.weights} - wanted the weights - check the path")
+    if reference.d3 is not None and not has_module("dftd3", reference.python):
+        problems.append(f"{where}.d3: {here} has no dftd3 - wanted it for the dispersion - pip install dftd3")
+    return problems
+
+
+def _weights_exist(name: str) -> bool:
+    package, _, inside = name.partition(":")
+    if not inside or Path(name).expanduser().is_file():
+        return Path(name).expanduser().is_file()
+    spec = importlib.util.find_spec(package)
+    return bool(
+        spec and spec.submodule_search_locations and (Path(spec.submodule_search_locations[0]) / inside).is_file()
+    )
+
+
+ENGINE: Final = ReferenceEngine(ask=ask, identity=identity, needs=frozenset({"calculator"}), problems=_problems)

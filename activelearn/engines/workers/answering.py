@@ -1,0 +1,287 @@
+"""What workers have in common: jobs that are carried out with an ASE calculator, and labels that outlive their driver.
+
+Imported by its neighbours, which are started by path in any interpreter that has numpy and ase; never imports
+activelearn. Units: eV, Å, eV/Å, fs, K. Stress and virial follow ASE: virial = -volume * stress.
+
+Requests: {"job": "describe", ...}, {"job": "label", "structure": ...}, {"job": "md", "structure": ..., ...},
+{"job": "relax", "structure": ..., ...}, {"job": "dynamics", "structure": ..., ...} (see calculator_dynamics.py). A
+physical failure (no convergence, non-finite numbers) comes back as {"refused": reason}; any other exception as
+{"error": text}, which the caller treats as infrastructure. A label may come with "keep": if the driver is killed while
+it is computed it is finished all the same, and kept for the next driver (see activelearn/store/begun.py).
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import CalculationFailed, SCFError
+
+#: Cutoffs of D3 (Å): VASP's own for pairs and coordination numbers; pairs fade out over the last 4 Å, because with a
+#: sharp end the stress is not the derivative of the energy (0.01 eV in the virial of 16 atoms of Na3PS4).
+D3_CUTOFF = {"disp2": 50.2, "cn": 20.0, "width2": 4.0}
+
+#: Seconds between two signs of life of a worker without a driver, for drivers on other hosts.
+BEAT_S = 5.0
+
+
+def forget(calculator):
+    """Make a calculator forget earlier structures, and those that it is a sum of."""
+    for part in (calculator, *getattr(getattr(calculator, "mixer", None), "calcs", ())):
+        if hasattr(part, "reset"):  # a neighbour list kept from another structure would change the last bits
+            part.reset()
+        elif hasattr(part, "results"):  # ASE's sum has no reset
+            part.results = {}
+
+
+def with_dispersion(calculator, d3):
+    """Return the sum of a calculator and D3(zero) without its three-body term, or the calculator if `d3` is None."""
+    if not d3:
+        return calculator
+    from ase.calculators.mixing import SumCalculator
+    from dftd3.ase import DFTD3
+
+    dispersion = DFTD3(method=d3["method"], damping="d3" + d3["damping"], realspace_cutoff=D3_CUTOFF)
+    # It gives a free energy but does not say so; a sum has only what all its parts declare.
+    dispersion.implemented_properties = ["energy", "free_energy", "forces", "stress"]
+    return SumCalculator([calculator, dispersion])
+
+
+def d3_version(request):
+    """Return what the dispersion of a reference depends on besides its method, or None if it has none."""
+    return {"dftd3": importlib.metadata.version("dftd3"), "cutoff_A": D3_CUTOFF} if request.get("d3") else None
+
+
+def to_atoms(structure):
+    """Build Atoms from symbols, positions, cell and pbc."""
+    return Atoms(structure["symbols"], positions=structure["positions"], cell=structure["cell"], pbc=structure["pbc"])
+
+
+def properties(atoms):
+    """Return energy (force-consistent), forces and virial of the calculator on `atoms`."""
+    forces = atoms.get_forces()
+    results = atoms.calc.results
+    energy = float(
+        results.get("free_energy", results["energy"] if "energy" in results else atoms.get_potential_energy())
+    )
+    virial = -atoms.get_stress(voigt=False) * atoms.get_volume() if atoms.pbc.all() else np.zeros((3, 3))
+    if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(virial).all()):
+        raise CalculationFailed("non-finite energy, forces or stress")
+    return {"energy": energy, "forces": forces.tolist(), "virial": virial.tolist()}
+
+
+def label(atoms, _request):
+    """Label one structure."""
+    return properties(atoms)
+
+
+def md(atoms, request):
+    """Run NVT Langevin dynamics and return every n-th frame with its labels (step 0 included).
+
+    After a physical failure midway the frames before it come back, with the reason in ``ended``.
+    """
+    from ase.md.langevin import Langevin
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+
+    rng = np.random.default_rng(request["random_seed"])
+    MaxwellBoltzmannDistribution(atoms, temperature_K=request["temperature_K"], rng=rng)
+    Stationary(atoms)
+    dynamics = Langevin(
+        atoms,
+        timestep=request["timestep_fs"] * units.fs,
+        temperature_K=request["temperature_K"],
+        friction=request["friction_per_ps"] / (1000.0 * units.fs),
+        rng=rng,
+    )
+    frames = []
+    try:
+        for step in range(0, request["n_steps"] + 1, request["every"]):
+            if step:
+                dynamics.run(request["every"])
+            frames.append({"step": step, "positions": atoms.positions.tolist(), **properties(atoms)})
+    except Exception as error:
+        if not frames or not is_physical(error):
+            raise
+        return {"frames": frames, "ended": f"{type(error).__name__}: {error} (after step {frames[-1]['step']})"}
+    return {"frames": frames, "ended": "finished"}
+
+
+def relax(atoms, request):
+    """Move positions (and the cell, if asked to) downhill until every force is below `fmax` or `max_steps` are done."""
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import FIRE
+
+    optimizer = FIRE(FrechetCellFilter(atoms) if request["relax_cell"] else atoms, logfile=None)
+    is_relaxed = bool(optimizer.run(fmax=request["fmax"], steps=request["max_steps"]))
+    moved = {"positions": atoms.positions.tolist(), "cell": atoms.cell.tolist()}
+    return {**moved, **properties(atoms), "n_steps": optimizer.get_number_of_steps(), "is_relaxed": is_relaxed}
+
+
+def dynamics(atoms, request):
+    """Run a segment with our calculator."""
+    import calculator_dynamics  # type: ignore[import-not-found]  # a neighbour, by path
+
+    return calculator_dynamics.run(atoms, request, forget, is_physical)
+
+
+JOBS = {"label": label, "md": md, "relax": relax, "dynamics": dynamics}
+
+
+def is_physical(error):
+    """Say whether the structure, and not the machine, is at fault (GPAW has convergence errors of its own)."""
+    known = (SCFError, CalculationFailed, FloatingPointError, np.linalg.LinAlgError)
+    return isinstance(error, known) or any("ConvergenceError" in kind.__name__ for kind in type(error).__mro__)
+
+
+def answer(request, load, describe=None):
+    """Carry out one request; physical failures are answers, everything else is an error.
+
+    Parameters
+    ----------
+    request
+        The job.
+    load
+        Called with the request, returns the calculator.
+    describe
+        Called with the request of a job "describe", returns what the labels depend on.
+    """
+    started = time.time()
+    try:
+        if request["job"] == "describe":
+            out = describe(request)
+        else:
+            atoms = to_atoms(request["structure"])
+            atoms.calc = load(request)
+            out = JOBS[request["job"]](atoms, request)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        if is_physical(error):
+            out = {"refused": text}
+        else:
+            import traceback
+
+            traceback.print_exc()
+            out = {"error": text}
+    return {**out, "started": started, "finished": time.time()}
+
+
+class BegunLabel:
+    """A label under way, noted where a driver that comes later looks for it; wanted for as long as the note stands."""
+
+    def __init__(self, keep, folder=None):
+        self.note, self.path, self.token = Path(keep["note"]), Path(keep["path"]), keep["token"]
+        self.folder = folder and str(folder)
+        self.driver, self.is_done = keep["driver"], False
+        self.beaten = time.monotonic()
+        self.deadline = self.beaten + keep["limit_s"]
+        self.note.parent.mkdir(exist_ok=True)
+        pid = os.getpid()
+        me = {"host": socket.gethostname(), "pid": pid, "started": process_started(pid), "token": self.token}
+        begun = self.note.parent  # what tells the note from that in a copy, as activelearn/store/locks.py has it
+        place = {"path": str(begun.resolve()), "inode": begun.stat().st_ino}
+        more = {"since": time.time(), "driver": self.driver, "folder": self.folder, "place": place, "pids": namespace()}
+        write_whole(self.note, json.dumps({**me, **more}), os.replace)
+
+    def has_driver(self):
+        """Say whether the driver lives."""
+        return process_started(self.driver["pid"]) == self.driver["started"]
+
+    def is_wanted(self):
+        """Say whether the note is there and ours, and the label within its time; show that we live."""
+        try:
+            if json.loads(self.note.read_text())["token"] != self.token:
+                return False
+            if time.monotonic() > self.beaten + BEAT_S:
+                os.utime(self.note)
+                self.beaten = time.monotonic()
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError):
+            pass  # a hiccup of the file system takes nothing away
+        return time.monotonic() < self.deadline
+
+    def keep(self, found):
+        """Publish the answer if it is a label or a refusal, and take the note away."""
+        if not self.is_wanted():
+            return
+        if "error" not in found:
+            text = json.dumps({"key": self.path.stem, "folder": self.folder, "answer": found})
+            write_whole(self.path, hashlib.sha256(text.encode()).hexdigest() + "\n" + text, os.link)
+        self.is_done = True
+        self.note.unlink(missing_ok=True)
+
+    def watch(self):
+        """End this process when the driver is gone and nobody wants the label any more."""
+        while not self.is_done and (self.has_driver() or self.is_wanted()):
+            time.sleep(1.0)
+        if not self.is_done:
+            os._exit(1)
+
+
+def begin(request, folder=None):
+    """Return the label of a request as begun, in a list; an empty one if it is not to be kept.
+
+    With a driver that is gone already, nothing is begun: another one may have looked before our note was there.
+    """
+    keep = request.get("keep")
+    if not keep or keep["driver"]["namespace"] != namespace():  # of a container, where nobody sees that we live
+        return []
+    begun = BegunLabel(keep, folder)
+    if not begun.has_driver():
+        begun.note.unlink(missing_ok=True)
+        os._exit(1)
+    return [begun]
+
+
+def finish(path, found, begun):
+    """Write what a job has come to beside it, in one step, and keep it for a driver that comes later."""
+    part = path.with_name("result.json.part")
+    part.write_text(json.dumps(found))
+    part.rename(path.with_name("result.json"))
+    for one in begun:
+        one.keep(found)
+
+
+def namespace():
+    """Return where our process ids mean something."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def process_started(pid):
+    """Return when a process started (clock ticks since boot), as activelearn/store/locks.py has it."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return "" if namespace() else "unknown"
+    return "" if fields[0] in {"Z", "X"} else fields[19]
+
+
+def write_whole(path, text, put):
+    """Write a file under a temporary name and `put` it in its place (os.replace, or os.link: the first one stands)."""
+    for is_last in (False, False, True):
+        temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}")
+        try:
+            with temporary.open("w") as stream:
+                stream.write(text)
+                stream.flush()
+                if put is os.link:
+                    os.fsync(stream.fileno())
+            put(temporary, path)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:  # a driver that begins sweeps temporary files away
+            if is_last:
+                raise
+            continue
+        finally:
+            temporary.unlink(missing_ok=True)
+        return

@@ -1,0 +1,333 @@
+"""Exchange: labels that were paid for elsewhere come into a ledger, and those of a ledger go out.
+
+Formats: ``extxyz`` (as ASE reads and writes it; eight decimals), ``deepmd`` (deepmd/npy systems, mixed ones too),
+``outcar`` (VASP; the free energy, converged steps only) and ``npz`` (ours: to the bit, with the reference's identity).
+
+A label without its reference is no label: whoever imports names a label preset of ours, whose fingerprint is computed
+as campaigns do it, or declares what labelled. An import is published whole or not at all, and a structure that the
+ledger has already is not written again: the same command after a kill does what is left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from activelearn import trees
+from activelearn.errors import ConfigError
+from activelearn.exchange.files import format_of, read
+from activelearn.exchange.reads import Read
+from activelearn.frames import Frames, by_composition, pack, write_deepmd, write_extxyz
+from activelearn.store import Ledger, Store, disk_errors, read_npz
+from activelearn.store.files import publish_npz
+from activelearn.store.ledger import publish_labels
+
+#: Prefix of the journals that imports publish.
+PREFIX: Final = "import"
+#: Why a frame is refused, and what to do about it.
+REFUSALS: Final = {
+    "no energy": "wanted energy, forces and stress, named as ASE names them - write them to the file",
+    "no forces": "wanted energy, forces and stress, named as ASE names them - write them to the file",
+    "no stress": "wanted the stress, for the training fits virials and a zero would be a lie - compute it (ISIF = 2)",
+    "only the trace of the stress": "wanted all six components, which VASP has with ISIF = 2 or 3 - compute it again",
+    "zeros for a stress": "wanted the stress, for the forces are not zero - leave it out, or compute it (ISIF = 2)",
+    "no atoms": "wanted one atom at least - nothing to do: there is nothing to learn in it",
+    "not periodic": "wanted a cell that is periodic in all directions - put the atoms into one",
+    "no element": "wanted chemical symbols for all atoms - name the elements (type_map.raw)",
+    "not finite": "wanted finite numbers only - compute the frame again",
+    "left-handed cell": "wanted right-handed lattice vectors, for LAMMPS - swap two of them and compute it again",
+    "SCF not converged": "wanted a loop that ended before NELM iterations - compute it again with more of them",
+    "of a machine-learned force field": "wanted what the electrons gave - nothing to do: the other steps count",
+    "twice in these files": "wanted each structure once - nothing to do: the first counts",
+    "in the ledger already": "wanted new structures - nothing to do: the label in the ledger stands",
+    "in the ledger with another energy": "wanted one label a structure - the one in the ledger stands; is the "
+    "reference really the same?",
+}  # fmt: skip
+
+#: Of them, those that say that nothing is lost.
+THERE: Final = ("twice in these files", "in the ledger already", "in the ledger with another energy")
+
+
+@dataclass
+class Tally:
+    """Frames that were not taken, by reason.
+
+    Parameters
+    ----------
+    counts
+        How many, by reason.
+    first
+        Where the first of them stands.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, where: str) -> None:
+        """Count one frame."""
+        self.counts[reason] += 1
+        self.first.setdefault(reason, where)
+
+    def sentences(self) -> list[str]:
+        """Return one sentence a reason: how many, where, what was wanted and what to do."""
+        return [
+            f"{n} frame{'s' if n > 1 else ''} not taken: {reason} (first: {self.first[reason]}) - {REFUSALS[reason]}"
+            for reason, n in self.counts.items()
+        ]
+
+
+# --- who labelled -----------------------------------------------------------------------------------------------------
+
+
+def identity_sha256(identity: Mapping[str, Any]) -> str:
+    """Return the checksum of an identity (without its own ``sha256``), as it goes into the keys of labels."""
+    content = {key: value for key, value in identity.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def declared(text: str) -> dict[str, Any]:
+    """Return the identity of a reference that is not here, from ``functional=PBE,includes_dispersion=true,code=...``.
+
+    Raises
+    ------
+    ConfigError
+        One of the three is missing, or it is not ``key=value``.
+    """
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    found: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+    missing = [key for key in ("functional", "includes_dispersion", "code") if not found.get(key)]
+    dispersion = {"true": True, "false": False}.get(str(found.get("includes_dispersion")).lower())
+    if missing or dispersion is None or not all(re.fullmatch(r"\w+", key) and value for key, value in found.items()):
+        problem = f"lacks {', '.join(missing)}" if missing else "cannot be read"
+        raise ConfigError(
+            f"--declare {text}: {problem} - wanted what labelled - for example: "
+            "--declare functional=PBE,includes_dispersion=true,code=VASP-6.4.2"
+        )
+    identity = {"declared": True, **dict(sorted(found.items())), "includes_dispersion": dispersion}
+    return {**identity, "sha256": identity_sha256(identity)}
+
+
+def name_of(identity: Mapping[str, Any]) -> str:
+    """Return a short name of a reference for people."""
+    what = " ".join(str(identity[key]) for key in ("calculator", "engine", "code", "version") if identity.get(key))
+    dispersion = " with dispersion" if identity.get("includes_dispersion") else ""
+    return f"{what or 'unknown'} ({identity.get('functional', 'functional unknown')}{dispersion})"
+
+
+def ledger_folder(folder: Path) -> Path:
+    """Return the ledger of a campaign folder, or the folder itself if it is a ledger (or is to become one)."""
+    if (folder / "campaign").is_dir():
+        return Store.open(folder).ledger.folder
+    return folder.absolute()
+
+
+def opened(folder: Path) -> Ledger:
+    """Return the ledger of a campaign folder or a ledger folder.
+
+    Raises
+    ------
+    ConfigError
+        There is no such folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder - wanted a campaign folder or a ledger folder - check the path")
+    ledger = Ledger(ledger_folder(folder))
+    ledger.refresh()
+    return ledger
+
+
+# --- in ---------------------------------------------------------------------------------------------------------------
+
+
+def import_labels(
+    folder: Path, paths: Sequence[Path], identity: Mapping[str, Any] | None, file_format: str | None = None
+) -> tuple[int, Tally]:
+    """Read labelled structures and publish those that are fit into a ledger, all at once.
+
+    Parameters
+    ----------
+    folder
+        The ledger; made if missing.
+    paths
+        Files, or folders of deepmd/npy systems.
+    identity
+        Of the reference that labelled them; None: that of our npz files.
+    file_format
+        ``extxyz``, ``deepmd``, ``outcar`` or ``npz``; None: by the names of the files.
+
+    Returns
+    -------
+    int, Tally
+        How many labels were new, and the frames not taken, by reason.
+
+    Raises
+    ------
+    ConfigError
+        A file cannot be read, or nobody says what labelled; nothing is imported then.
+    """
+    reads: list[Read] = []
+    for path in paths:
+        kind = file_format or format_of(path)
+        identity = _one_identity(path, kind, identity)
+        reads += read(path, kind)
+    if identity is None:
+        raise ConfigError(
+            f"{paths[0]}: does not say what labelled it - wanted the reference, for labels of two references must not "
+            "mix - give --reference PRESET, or --declare functional=...,includes_dispersion=...,code=..."
+        )
+    ledger = Ledger(folder)
+    ledger.refresh()
+    tally = Tally()
+    fit = list(_fit(reads, ledger, str(identity["sha256"]), tally))
+    n = publish_labels(folder, PREFIX, fit, identity)
+    ledger.compact(PREFIX)
+    return n, tally
+
+
+def _one_identity(path: Path, kind: str, identity: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the identity that holds for all files, or refuse a file that names another one."""
+    own = read_npz(path)[1].get("reference") if kind == "npz" and path.is_file() else None
+    if own is not None and (not isinstance(own, dict) or own.get("sha256") != identity_sha256(own)):
+        raise ConfigError(  # the checksum becomes part of a file's name
+            f"{path}: its reference does not have the checksum that it names - wanted a file as activelearn labels "
+            "export writes it - have it exported again"
+        )
+    if own is not None and identity is not None and own["sha256"] != identity["sha256"]:
+        raise ConfigError(
+            f"{path}: labelled by {name_of(own)}, sha256 {own['sha256'][:12]}, not by {name_of(identity)}, "
+            f"{str(identity['sha256'])[:12]} - wanted one reference an import - import it alone, without --reference"
+        )
+    return own if identity is None else identity
+
+
+def _fit(reads: Iterable[Read], ledger: Ledger, reference: str, tally: Tally) -> Iterator[Frames]:
+    """Yield the frames that are fit and new; the others are counted."""
+    seen: set[str] = set()
+    there = {entry.key: entry.energy for entry in ledger.entries()}
+    for one in reads:
+        frame, reason = one.frame, one.reason
+        if frame is None or reason is not None:
+            tally.add(str(reason), one.where)
+            continue
+        reason = _unfit(frame)
+        key = "" if reason else frame.structure_key(0, reference)
+        if reason is None and key in seen:
+            reason = "twice in these files"
+        if reason is None and key in there:
+            is_same = there[key] == frame.label("energy")[0]
+            reason = "in the ledger already" if is_same else "in the ledger with another energy"
+        if reason is not None:
+            tally.add(reason, one.where)
+            continue
+        seen.add(key)
+        yield frame
+
+
+def _unfit(frame: Frames) -> str | None:
+    """Return why a frame cannot be a label, or None."""
+    from ase.data import atomic_numbers
+
+    if frame.n_atoms == 0:
+        return "no atoms"
+    if frame.energy is None:
+        return "no energy"
+    if frame.forces is None:
+        return "no forces"
+    if not all(frame.pbc) or frame.volume[0] == 0.0:
+        return "not periodic"
+    if frame.virial is None:
+        return "no stress"
+    if not all(atomic_numbers.get(symbol) for symbol in set(frame.symbols)):
+        return "no element"
+    if not all(np.isfinite(x).all() for x in (frame.cell, frame.positions, frame.energy, frame.forces, frame.virial)):
+        return "not finite"
+    if np.linalg.det(frame.cell[0]) < 0.0:
+        return "left-handed cell"
+    return "zeros for a stress" if frame.forces.any() and not frame.virial.any() else None
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+def one_reference(ledger: Ledger, beginning: str | None) -> dict[str, Any]:
+    """Return the identity of the reference whose sha256 begins so, or of the only one there is.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or more than one: labels of two references are never mixed in silence.
+    """
+    known = ledger.references()
+    found = [identity for sha, identity in known.items() if sha.startswith(beginning or "")]
+    if len(found) == 1:
+        return found[0]
+    listed = "; ".join(f"{sha[:12]} {name_of(identity)}" for sha, identity in known.items()) or "none there"
+    what = f"no reference, or more than one, begins with {beginning!r}" if beginning else "not one reference"
+    raise ConfigError(f"{ledger.folder}: {what} - wanted the labels of one - give --reference, one of: {listed}")
+
+
+def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_format: str | None = None) -> int:
+    """Write all accepted labels of one reference to a new file or folder; it appears whole.
+
+    Parameters
+    ----------
+    ledger
+        Where they are.
+    to
+        The new file (extxyz, npz) or folder (deepmd).
+    identity
+        Of the reference.
+    file_format
+        ``extxyz``, ``deepmd`` or ``npz``; None: by the name, a folder if it has no suffix.
+
+    Returns
+    -------
+    int
+        How many labels were written.
+
+    Raises
+    ------
+    ConfigError
+        `to` exists, or there is nothing to write.
+    """
+    kind = file_format or {".extxyz": "extxyz", ".xyz": "extxyz", ".npz": "npz", "": "deepmd"}.get(to.suffix, "")
+    if kind not in {"extxyz", "deepmd", "npz"}:
+        raise ConfigError(
+            f"{to}: cannot be written as {kind or to.suffix} - wanted extxyz, deepmd or npz - give --format"
+        )
+    if to.exists():
+        raise ConfigError(f"{to}: exists - wanted a new name, for nothing is overwritten - choose another --to")
+    parts = ledger.structures(str(identity["sha256"]))
+    if not parts:
+        raise ConfigError(
+            f"{ledger.folder}: no accepted label of {name_of(identity)} has its structure - wanted at least one - see: "
+            "activelearn labels list"
+        )
+    with disk_errors(to):
+        to.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with trees.temporary(to.absolute().parent) as work:
+            made = work / f"labels{to.suffix}"
+            _write(parts, made, kind, identity)
+            if not trees.rename(made, to):
+                raise ConfigError(
+                    f"{to}: was made by somebody else meanwhile - wanted a new name - choose another --to"
+                )
+    return sum(len(part) for part in parts)
+
+
+def _write(parts: list[Frames], to: Path, kind: str, identity: Mapping[str, Any]) -> None:
+    if kind == "npz":
+        publish_npz(to, pack(parts), {"reference": dict(identity)})
+    elif kind == "extxyz":
+        write_extxyz(by_composition(parts), to)
+    else:
+        write_deepmd(parts, to, sorted({symbol for part in parts for symbol in part.symbols}))
+        (to / "reference.json").write_text(json.dumps(dict(identity), indent=1) + "\n")

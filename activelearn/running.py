@@ -1,0 +1,56 @@
+"""Running a campaign from Python: checked first, then the plain loop; what :func:`activelearn.run` is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from activelearn import loop
+from activelearn.check import check
+from activelearn.config import Campaign, Machine, load_campaign
+from activelearn.errors import ConfigError
+from activelearn.records import End
+
+
+def run(
+    campaign: Campaign | str | Path,
+    folder: str | Path,
+    machine: Machine | None = None,
+    *,
+    accept_changes: bool = False,
+    wait: bool = False,
+) -> End:
+    """Check a campaign and run it to its end in this process, or continue where it stopped.
+
+    Parameters
+    ----------
+    campaign
+        What :func:`activelearn.load` gives, or a path or a preset's name for it.
+    folder
+        Where to; made if it is not there. It is the same folder as that of ``activelearn run``, and either continues
+        what the other began.
+    machine
+        Where and how; None: all cores of this computer.
+    accept_changes
+        A campaign that differs from what the folder was begun with takes effect from the next iteration on; without
+        this it is refused.
+    wait
+        Wait while another run holds the folder.
+
+    Raises
+    ------
+    ConfigError
+        Something is wrong with the campaign, the machine or the folder; nothing was begun.
+    FolderHeld
+        Another run holds the folder.
+    TaskFailed
+        A task failed on infrastructure too often; everything else is safe.
+    Interrupted
+        SIGINT or SIGTERM came; everything finished is published, and the same call continues. Python tells them to the
+        main thread alone: a run in another thread goes on to its end.
+    """
+    asked = campaign if isinstance(campaign, Campaign) else load_campaign(campaign)
+    profile, where = machine or Machine(), Path(folder).expanduser().absolute()
+    if problems := check(asked, profile, where).problems:
+        raise ConfigError(*problems)
+    with loop.opened_for_driving(asked, where, profile, accept_changes=accept_changes, wait=wait) as store:
+        return loop.run_campaign(store, profile)

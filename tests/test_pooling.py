@@ -1,0 +1,303 @@
+"""Passes of one ensemble are one sample; what holds a pass back is named; held-out errors may be demanded."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_select import counts, fabricate, gathered, seal_ensemble
+
+from activelearn import ending, explore, learning
+from activelearn.config import Guards, Perturb, Stop
+from activelearn.records import CellCounts, Counts, Selection
+from activelearn.select.pooling import pooled
+from activelearn.select.verdict import held_back_by, judge, percent
+from activelearn.store import Store
+
+# --- passes of one ensemble are judged together -----------------------------------------------------------------------
+
+
+def one_stage(campaign, **stop):
+    explore = campaign.explore.model_copy(update={"stages": campaign.explore.stages[:1]})
+    bounds = campaign.stop.model_copy(update={"min_frames": 300, "min_walks": 8, **stop})
+    return campaign.model_copy(update={"explore": explore, "stop": bounds})
+
+
+def walk_pass(store, campaign, iteration, n_candidates, *, stages=("cold",), n_walks=9, n_frames=41, seal=True):
+    """Walk a pass with `n_candidates` in it (one a walk at the most), gather it and seal it."""
+    if iteration not in store.opened_iterations():
+        store.open_iteration(iteration, campaign)
+    walks = [
+        (stages[k % len(stages)], [0.1] * (n_frames - 1) + [0.2 if k < n_candidates else 0.1], None)
+        for k in range(n_walks)
+    ]
+    fabricate(store, campaign, walks, stages=stages, iteration=iteration)
+    found = gathered(store, campaign, iteration)[0]
+    if seal:
+        store.seal("select", iteration, found)
+    return found
+
+
+@pytest.fixture
+def once(tmp_path, campaign):
+    """A campaign of one stage in which 6 of 369 frames were candidates, too few for a training: (Store, Campaign)."""
+    campaign = one_stage(campaign)
+    store = Store.create(tmp_path / "once", campaign)
+    store.open_iteration(0, campaign)
+    found = walk_pass(store, campaign, 1, 6)
+    assert (found.n_pooled, found.pooled, found.is_converged) == (1, (), False)
+    return store, campaign
+
+
+def test_passes_of_one_ensemble_are_judged_together(once):
+    """6 of 369, then 2 of 369: 1.08 % and not 0.54 %, which was called converged."""
+    store, campaign = once
+    seal_ensemble(store, 1, trained_in=0)
+    found = walk_pass(store, campaign, 2, 2)
+    assert found.counts == Counts(walked=369, accurate=367, candidate=2, walks=9), "its own cells are its own"
+    assert found.judged == Counts(walked=738, accurate=730, candidate=8, walks=18)
+    assert (found.n_pooled, found.is_converged, found.quiet_stages) == (2, False, ())
+    assert found.why == (
+        "goes on: 1.1 % candidates, 0.0 % failed of 738 frames from 18 walks over 2 passes of one ensemble; held back "
+        "by cold with 1.1 % candidates (must be below 1 %); held-out P99 of the force error 0.1 eV/Å"
+    )
+    assert found.chosen == 2, "what it found is labelled"
+    seal_ensemble(store, 2, trained_in=0)
+    again = walk_pass(store, campaign, 3, 0)
+    assert (again.n_pooled, again.judged.candidate, again.judged.in_region) == (3, 8, 3 * 369)
+    assert again.is_converged
+
+
+def test_a_pass_of_a_newly_trained_ensemble_is_judged_alone(once):
+    store, campaign = once
+    seal_ensemble(store, 1)
+    found = walk_pass(store, campaign, 2, 2)
+    assert (found.n_pooled, found.pooled, found.is_converged) == (1, (), True)
+    assert found.why.startswith("converged: 0.5 % candidates, 0.0 % failed of 369 frames from 9 walks; ")
+
+
+def test_a_pass_that_is_quiet_by_itself_is_not_rescued_for_what_came_before_it(once):
+    """It has no candidates and the ensemble is not quiet: another draw tells more, and a longer training does not."""
+    store, campaign = once
+    seal_ensemble(store, 1, trained_in=0)
+    strict = one_stage(campaign, candidate_share=0.005)
+    store.open_iteration(2, strict)
+    found = walk_pass(store, strict, 2, 0)
+    assert (found.n_pooled, found.is_converged, found.is_rescue) == (2, False, False)
+    assert found.why.startswith("goes on: 0.8 % candidates")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"select": {"guards": Guards(min_angle_deg=40.0)}},
+        {"explore": {"start_scales": (0.98, 1.0)}},
+        {"explore": {"perturb": Perturb(positions_A=0.2)}},
+        {"stages": {"temperatures_K": (150.0,)}},
+        {"stages": {"n_steps": 7000}},
+    ],
+)
+def test_a_pass_that_asked_another_question_is_not_added(once, change):
+    store, campaign = once
+    seal_ensemble(store, 1, trained_in=0)
+    (section, values), *_ = change.items()
+    if section == "stages":
+        stages = tuple(stage.model_copy(update=values) for stage in campaign.explore.stages)
+        section, values = "explore", {"stages": stages}
+    changed = campaign.model_copy(update={section: getattr(campaign, section).model_copy(update=values)})
+    found = walk_pass(store, changed, 2, 2)
+    assert (found.n_pooled, found.is_converged) == (1, True)
+
+
+@pytest.mark.parametrize(("f_lo", "n_candidates"), [(0.15, 8), (0.25, 0), (0.05, 738), (0.1499, 8)])
+def test_earlier_passes_are_counted_by_the_window_of_the_last(once, f_lo, n_candidates):
+    """A calibrated window moves with every label; a pass must not be forgotten for that."""
+    store, campaign = once
+    seal_ensemble(store, 1, trained_in=0)
+    moved = campaign.model_copy(update={"select": campaign.select.model_copy(update={"f_lo": f_lo})})
+    found = walk_pass(store, moved, 2, 2)
+    assert found.n_pooled == 2
+    assert (found.judged.in_region, found.judged.candidate, found.judged.walks) == (738, n_candidates, 18)
+    assert {cell.stage for cell in found.pooled} == {"cold"}
+    assert len(found.pooled) == 1
+
+
+@pytest.mark.parametrize("change", [{"max_passes": 9}, {"out_of_region_share": 0.5}])
+def test_a_bound_is_no_other_question(once, change):
+    store, campaign = once
+    seal_ensemble(store, 1, trained_in=0)
+    stages = tuple(stage.model_copy(update=change) for stage in campaign.explore.stages)
+    changed = campaign.model_copy(update={"explore": campaign.explore.model_copy(update={"stages": stages})})
+    assert walk_pass(store, changed, 2, 2).n_pooled == 2
+
+
+def test_a_pass_that_let_the_next_stage_join_is_not_added(store, campaign):
+    """It was let through because it was quiet: with it the shares of the passes after it would be too low."""
+    campaign = campaign.model_copy(update={"stop": campaign.stop.model_copy(update={"min_walks": 4})})
+    first = walk_pass(store, campaign, 1, 0)
+    assert first.next_stages == ("cold", "warm")
+    seal_ensemble(store, 1, trained_in=0)
+    second = walk_pass(store, campaign, 2, 9, stages=("cold", "warm"), n_walks=18)
+    assert (second.n_pooled, second.is_converged) == (1, False)
+    seal_ensemble(store, 2, trained_in=0)
+    assert walk_pass(store, campaign, 3, 2, stages=("cold", "warm"), n_walks=18).n_pooled == 2
+
+
+def test_frames_and_walks_of_pooled_passes_count_together_and_refused_walks_of_the_last_alone(once):
+    store, campaign = once
+    seal_ensemble(store, 1, trained_in=0)
+    sealed = store.result("select", 1, Selection)
+    few = one_stage(campaign, min_frames=400, min_walks=15)
+    cells = [
+        cell.model_copy(update={"counts": Counts(accurate=369, walked=369, walks=8, refused_walks=1)})
+        for cell in sealed.cells
+    ]
+    now = [cells[0].model_copy(update={"counts": Counts(accurate=100, walked=100, walks=8)})]
+    (together,) = pooled(now, [cells])
+    assert together.counts == Counts(accurate=469, walked=469, walks=16)
+    assert judge([together], ("cold",), 2, few).is_converged
+    assert not judge(now, ("cold",), 2, few).is_converged
+
+
+cell_counts = st.builds(
+    counts, st.integers(0, 500), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(1, 9)
+)
+passes = st.lists(st.lists(cell_counts, min_size=3, max_size=3), min_size=1, max_size=4)
+
+
+@given(passes)
+def test_pooled_cells_are_the_sum_of_all_passes_cell_by_cell(found):
+    cells = [
+        [CellCounts(stage="a", temperature_K=100.0 * k, counts=one) for k, one in enumerate(of_pass)]
+        for of_pass in found
+    ]
+    together = pooled(cells[0], cells[1:])
+    assert [cell.temperature_K for cell in together] == [0.0, 100.0, 200.0]
+    for k, cell in enumerate(together):
+        assert cell.counts == Counts.total(of_pass[k] for of_pass in found)
+    shares = [Counts.total(of_pass).share("candidate") for of_pass in found]
+    total = Counts.total(cell.counts for cell in together)
+    if all(Counts.total(of_pass).in_region for of_pass in found):
+        assert min(shares) - 1e-12 <= total.share("candidate") <= max(shares) + 1e-12
+
+
+# --- what holds a pass back -------------------------------------------------------------------------------------------
+
+
+def test_a_pass_that_goes_on_names_the_stages_that_hold_it_back(store, campaign):
+    """0.9 % in all, and one stage of the two at 1.7 %."""
+    walks = 10 * [("cold", [0.1] * 30, None)] + 10 * [("warm", [0.1] * 30, None)]
+    walks[-5:] = 5 * [("warm", [0.1] * 29 + [0.2], None)]
+    fabricate(store, campaign, walks, stages=("cold", "warm"))
+    found, _ = gathered(store, campaign)
+    assert found.why.startswith(
+        "goes on: 0.8 % candidates, 0.0 % failed of 600 frames from 20 walks; "
+        "held back by warm with 1.7 % candidates (must be below 1 %); held-out P99"
+    )
+    assert "cold" not in found.why
+
+
+@given(cell_counts, st.integers(0, 3))
+def test_counts_are_quiet_when_nothing_holds_them_back(found, refused):
+    found = found.model_copy(update={"refused_walks": refused})
+    stop = Stop(min_frames=200, min_walks=4)
+    said = ", ".join(held_back_by(found, stop))
+    for word, holds in {
+        "candidates": found.share("candidate") >= 0.01,
+        "failed": found.share("failed") >= 0.01,
+        "out of the region": found.out_of_region > 0.05 * found.walked,
+        "frames (at least 200)": found.in_region < 200,
+        "walks (at least 4)": found.walks < 4,
+        "refused": refused > 0,
+    }.items():
+        assert (word in said) is holds
+
+
+def test_a_share_is_said_with_the_digits_that_tell_it_from_its_bound():
+    assert percent(0.0163, 0.01) == "1.6 %"
+    assert percent(0.00996, 0.01) == "0.996 %"
+    assert percent(0.0104, 0.01) == "1.04 %"
+    assert percent(0.01, 0.01) == "1.0 %"
+    assert percent(0.0) == "0.0 %"
+
+
+# --- the held-out error -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("p99", "bound", "is_converged"),
+    [(0.3, None, True), (0.3, 0.3, True), (0.3, 0.29, False), (None, 0.3, False), (None, None, True)],
+)
+def test_a_quiet_pass_is_converged_only_if_the_held_out_error_allows_it(store, campaign, p99, bound, is_converged):
+    campaign = one_stage(campaign, max_force_error_p99=bound)
+    seal_ensemble(store, 0, p99=p99)
+    found = walk_pass(store, campaign, 1, 1)
+    assert (found.is_converged, found.is_inaccurate) == (is_converged, not is_converged)
+    assert found.held_out_p99 == (pytest.approx(p99) if p99 is not None else None)
+    assert found.quiet_stages == ("cold",)
+    assert found.chosen == (0 if is_converged else 1), "there is one more to learn"
+    assert not found.is_rescue
+    if not is_converged:
+        how = "not known" if p99 is None else "above 0.29 eV/Å"
+        assert found.why.startswith(f"quiet, but the held-out force error is {how} (stop.max_force_error_p99): 0.3 %")
+
+
+# --- with models that learnt nothing ----------------------------------------------------------------------------------
+
+
+def test_the_next_stage_does_not_join_a_quiet_pass_of_models_that_learnt_nothing(store, campaign, monkeypatch):
+    """They walked nothing of the region as it is: with longer training the same stage is walked again."""
+    quiet = walk_pass(store, one_stage(campaign), 1, 0, seal=False)
+    assert quiet.is_converged
+    for learnt_nothing, expected in ((True, ["cold"]), (False, ["cold", "warm"])):
+        last = quiet.model_copy(update={"is_converged": False, "learnt_nothing": learnt_nothing})
+        monkeypatch.setattr(explore, "selections_before", lambda *_, last=last: [last])
+        assert [stage.name for stage in explore.stages_of(campaign, store, 2)] == expected
+
+
+def test_a_bound_of_passes_does_not_end_a_pass_of_models_that_learnt_nothing(once, monkeypatch):
+    """Quiet by itself and not with the pass before: trained for longer as it is told, the campaign goes on."""
+    store, campaign = once
+    seal_ensemble(store, 1, trained_in=0)
+    first = campaign.explore.stages[0].model_copy(update={"max_passes": 2})
+    bounded = campaign.model_copy(update={"explore": campaign.explore.model_copy(update={"stages": (first,)})})
+    monkeypatch.setattr(learning, "learnt_nothing", lambda ensemble: ensemble.members)
+    found = walk_pass(store, bounded, 2, 2)
+    assert (found.learnt_nothing, found.quiet_stages) == (True, ())
+    assert not found.is_bounded
+    assert found.chosen == 0
+
+
+@pytest.mark.parametrize(("bound", "also"), [(20, " and run again"), (1, ", raise stop.max_iterations and run again")])
+def test_an_advice_at_the_last_iteration_is_to_raise_the_bound_too(campaign, bound, also):
+    settings = campaign.model_copy(update={"stop": campaign.stop.model_copy(update={"max_iterations": bound})})
+    assert ending._again(1, settings) == f"{also} with --accept-changes"
+
+
+def test_the_bound_names_stages_that_are_not_explored_yet(store, campaign):
+    """All that was explored is quiet: without their names nothing would say why it is not converged."""
+    found = walk_pass(store, campaign, 1, 0)
+    assert found.next_stages == ("cold", "warm")
+    assert "; held back by warm, not explored yet; stages explored: cold" in ending._bound(found, campaign, 1)
+    assert "warm" not in found.why
+
+
+def test_changed_settings_at_the_last_iteration_are_what_holds_it_back(store, campaign):
+    """Not a bound that was removed, and not nothing: the last pass had converged."""
+    found = walk_pass(store, one_stage(campaign), 1, 0)
+    said = ending._bound(found, campaign, 1, is_asked_anew=True)
+    assert said.startswith("not converged after 1 iteration (stop.max_iterations)")
+    assert "; held back by changed settings, by which no pass was judged yet; stages explored: cold" in said
+
+
+def test_too_few_frames_are_no_reason_for_a_rescue(once):
+    """Five accurate passes that add up to enough: the fourth in a row was given up as one that failed everywhere."""
+    store, _ = once
+    campaign = one_stage(store.latest_campaign(), min_frames=5 * 369, candidate_share=0.1)
+    found = []
+    for i in range(1, 6):
+        if i > 1:
+            seal_ensemble(store, i - 1, trained_in=0)
+            found.append(walk_pass(store, campaign, i, 0))
+    assert not any(one.is_rescue for one in found)
+    assert [one.is_converged for one in found] == [False, False, False, True]
+    assert found[0].why.startswith("goes on: 0.8 % candidates")
+    assert "held back by cold with 738 frames (at least 1845)" in found[0].why
