@@ -8,7 +8,7 @@ import signal
 import pytest
 from campaigns import SMALL, TINY
 from cluster.servers import free_port
-from fireworks import FWorker
+from fireworks import FWAction, FWorker
 
 from activelearn import loop
 from activelearn.config import Machine, Place, Queue, System, load_campaign
@@ -60,6 +60,20 @@ def test_a_lost_database_is_built_anew(store, memory):
     again = memory()
     assert submit(store, MACHINE, again).endswith("added to db.site:27017/glass anew, from the products of the folder")
     assert n_workflows(again) == 1
+
+
+def test_the_last_words_of_a_worker_of_a_dropped_database_complete_nothing(store, memory):
+    """Launches that count from 1 again would give another Firework the id that the worker knows."""
+    launchpad = memory()
+    submit(store, MACHINE, launchpad)
+    _, old = launchpad.checkout_fw(FWorker(), ".")
+    launchpad.connection.drop_database("glass")
+    submit(store, MACHINE, launchpad)
+    firework, new = launchpad.checkout_fw(FWorker(), ".")
+    assert new != old
+    with pytest.raises(ValueError, match="No Launch exists"):
+        launchpad.complete_launch(old, FWAction())
+    assert launchpad.fireworks.find_one({"fw_id": firework.fw_id})["state"] == "RUNNING"
 
 
 @pytest.mark.engines
@@ -230,7 +244,8 @@ def test_ids_are_given_once(memory):
     one.prepare()
     taken = [one.get_new_fw_id(3), other.get_new_fw_id(), one.get_new_fw_id(2), other.get_new_fw_id()]
     assert taken == [1, 4, 5, 7]
-    assert [one.get_new_launch_id(), other.get_new_launch_id()] == [1, 2]
+    first = one.get_new_launch_id()
+    assert other.get_new_launch_id() == first + 1
 
 
 def test_a_database_in_use_is_not_reset(store, memory):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import uuid
 from pathlib import Path
 from typing import Any, Final
@@ -104,9 +105,15 @@ class SharedLaunchPad(LaunchPad):  # type: ignore[misc]
         return super().future_run_exists(fworker) or self.workflows.find_one(at_work) is not None
 
     def prepare(self) -> str:
-        """Initialise the database if it is empty; one in use is left alone. Return its identity."""
-        if self.fw_id_assigner.find_one() is None and self.workflows.find_one() is None:
-            self.reset("", require_password=False)
+        """Initialise the database if it is empty; one in use is left alone. Return its identity.
+
+        Launches are not counted from 1: workers of a database that was dropped may be alive, and their last words,
+        which name a launch by its id, would complete another Firework here.
+        """
+        if self.workflows.find_one() is None:
+            if self.fw_id_assigner.find_one() is None:
+                self.reset("", require_password=False)
+            self.fw_id_assigner.update_one({}, {"$set": {"next_launch_id": 1 + secrets.randbelow(2**30)}})
         new = {"uuid": uuid.uuid4().hex}
         self.db.activelearn.update_one({"_id": "database"}, {"$setOnInsert": new}, upsert=True)
         return database_id(self) or new["uuid"]

@@ -35,6 +35,7 @@ class UnderFire:
     """A submitted campaign of one iteration with two workers, and one who looks after it."""
 
     def __init__(self, here: Path, mongo, random_seed: int) -> None:
+        here.mkdir(exist_ok=True)
         chunks = dict.fromkeys(("initial", "explore", "label"), 3) | {"train": 2, "final": 2}
         self.ours = Submitted(here, mongo, slots=1, chunks=chunks, grace_s=0.5)
         self.ours.campaign = tiny(here / "tiny.yaml", label__reference=LOGGED, stop__max_iterations=1)
@@ -45,7 +46,7 @@ class UnderFire:
         self.paid_for: dict[str, int] = {}
         self.rows: list[Row] = []
         self.n_repeated = 0  # structures that the reference was asked for again, so far
-        self.examined = 0.0
+        self.examined, self.told = 0.0, ""
         submitted = self.ours.submit()
         assert submitted.returncode == 0, submitted.stderr
 
@@ -67,6 +68,9 @@ class UnderFire:
             found = cli("doctor", "-l", self.ours.file, "--fix", "--stale-after-s", STALE_S, cwd=self.ours.here)
             assert found.returncode in {0, 1}, found.stderr
             assert "Traceback" not in found.stdout + found.stderr
+            self.told = found.stdout
+            if "give `activelearn submit` again" in found.stdout:
+                assert self.ours.submit().returncode == 0
             self.examined = time.monotonic()
 
     def has_ended(self) -> bool:
@@ -81,7 +85,7 @@ class UnderFire:
         """Look after it until a condition holds or the campaign has ended."""
         deadline = time.monotonic() + PATIENCE_S
         while not (condition() or self.has_ended()):
-            assert time.monotonic() < deadline, "it hangs:\n" + self.ours.said()[-3000:]
+            assert time.monotonic() < deadline, f"it hangs, and the doctor says:\n{self.told}\n{self.ours.states()}"
             self.look_after()
             time.sleep(0.1)
 
@@ -215,8 +219,8 @@ FAULTS = {
 }
 
 
-def bear(life: UnderFire, names, undisturbed) -> None:
-    """Let a campaign be struck, and see it to its end."""
+def bear(life: UnderFire, names, undisturbed) -> int:
+    """Let a campaign be struck, and see it to its end; return by how many it was."""
     try:
         for name in names:
             if not life.strike(name):
@@ -224,12 +228,17 @@ def bear(life: UnderFire, names, undisturbed) -> None:
         life.to_the_end(undisturbed)
     finally:
         life.end()
+    return len(life.rows)
 
 
 def test_one_fault_of_each_kind(undisturbed, mongo, tmp_path):
-    life = UnderFire(tmp_path, mongo, 20261123)
-    bear(life, FAULTS, undisturbed[0])
-    assert len(life.rows) == len(FAULTS), "the campaign ended before it was struck by all"
+    """What comes after the end of a campaign (on a fast machine it is soon there) strikes another one."""
+    left = list(FAULTS)
+    for k in range(len(FAULTS)):
+        left = left[bear(UnderFire(tmp_path / str(k), mongo, 20261123 + k), left, undisturbed[0]) :]
+        if not left:
+            return
+    pytest.fail(f"never struck: {left}")
 
 
 @pytest.mark.slow
