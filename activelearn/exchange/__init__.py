@@ -10,7 +10,6 @@ ledger has already is not written again: the same command after a kill does what
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -29,6 +28,7 @@ from activelearn.frames import Frames, by_composition, pack, write_deepmd, write
 from activelearn.store import Ledger, Store, disk_errors, read_npz
 from activelearn.store.files import publish_npz
 from activelearn.store.ledger import publish_labels
+from activelearn.store.references import identity_sha256
 
 #: Prefix of the journals that imports publish.
 PREFIX: Final = "import"
@@ -85,12 +85,6 @@ class Tally:
 
 
 # --- who labelled -----------------------------------------------------------------------------------------------------
-
-
-def identity_sha256(identity: Mapping[str, Any]) -> str:
-    """Return the checksum of an identity (without its own ``sha256``), as it goes into the keys of labels."""
-    content = {key: value for key, value in identity.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def declared(text: str) -> dict[str, Any]:
