@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ import typer
 from activelearn import trees
 from activelearn.cli import app
 from activelearn.config import load_label, load_machine
-from activelearn.errors import ConfigError, typed
+from activelearn.errors import ConfigError, StoreError, typed
 
 if TYPE_CHECKING:
     from activelearn.store import Ledger
@@ -24,19 +25,34 @@ FolderArgument = Annotated[Path, typer.Argument(help="A campaign folder, or a le
 
 @labels.command("list")
 def list_labels(
-    folder: FolderArgument, as_json: Annotated[bool, typer.Option("--json", help="The same, as JSON.")] = False
+    folder: FolderArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="The same, as JSON.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read and compare every record, not the indexes alone.")] = (
+        False
+    ),
 ) -> None:
-    """Show the labels of a ledger by reference and composition."""
+    """Show the labels of a ledger by reference and composition; damage is told of, and is exit code 1."""
     from activelearn import exchange
 
     ledger = exchange.opened(folder)
+    damage = ledger.verify() if verify else ledger.damage()
     rows = summary(ledger)
     if as_json:
-        print(json.dumps({"references": ledger.references(), "labels": rows}, indent=1, ensure_ascii=False))
+        found = {"references": ledger.references(), "labels": rows, "damage": damage}
+        print(json.dumps(found, indent=1, ensure_ascii=False))
     elif rows:
         _print_table(rows)
     else:
         print(f"no labels in {ledger.folder}")
+    _tell(damage)
+
+
+def _tell(damage: list[str]) -> None:
+    """Say what is damaged, and end with the exit code of a fault if anything is."""
+    for line in damage:
+        print(f"damaged: {line}", file=sys.stderr)
+    if damage:
+        raise typer.Exit(StoreError.exit_code)
 
 
 @labels.command("export")
@@ -48,13 +64,17 @@ def export_labels(
     ] = None,
     reference: Annotated[str | None, typer.Option(help="Beginning of its sha256, if there are several.")] = None,
 ) -> None:
-    """Write all accepted labels of one reference, with their structures."""
+    """Write all accepted labels of one reference, with their structures.
+
+    Of a damaged ledger all that is whole is written, the damage is told of, and the exit code is 1.
+    """
     from activelearn import exchange
 
     ledger = exchange.opened(folder)
     identity = exchange.one_reference(ledger, reference)
     n = exchange.export_labels(ledger, to, identity, file_format)
     print(f"{n} labels of {exchange.name_of(identity)} in {to}")
+    _tell(ledger.damage())
 
 
 @labels.command("import")

@@ -270,6 +270,7 @@ class Store(Folder):
             if self._ledger is None:
                 self._ledger = Ledger(self._ledger_folder())
                 self._ledger.refresh()
+                self._ledger.damage()  # is logged
             return self._ledger
 
     @property

@@ -21,7 +21,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -183,18 +183,31 @@ class Entry(NamedTuple):
             finished=self.finished,
         )
 
-    def read_frame(self) -> Frames:
-        """Read the structure with its label as one frame (the record must have a structure)."""
-        values, n = self._values(), 3 * self.n_atoms
-        return Frames(
-            symbols=tuple(self.symbols.split()),
-            cell=values[10 + n : 19 + n].reshape(1, 3, 3),
-            positions=values[19 + n :].reshape(1, -1, 3),
-            pbc=(self.pbc[0], self.pbc[1], self.pbc[2]),
-            energy=values[:1],
-            forces=values[1 : 1 + n].reshape(1, -1, 3),
-            virial=values[1 + n : 10 + n].reshape(1, 3, 3),
-        )
+    def read_numbers(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Read all numbers of the record: see :func:`frames_of`."""
+        return self._values()
+
+
+def frames_of(entries: Sequence[Entry], numbers: Sequence[np.ndarray[Any, np.dtype[np.float64]]]) -> Frames:
+    """Return the structures of records of one composition (they must have structures) with their labels.
+
+    Parameters
+    ----------
+    entries
+        The records.
+    numbers
+        (19 + 6 n_atoms,) of each: energy (eV), forces (eV/Å), virial (eV), cell and positions (Å), end to end.
+    """
+    first, values, n = entries[0], np.array(numbers), 3 * entries[0].n_atoms
+    return Frames(
+        symbols=tuple(first.symbols.split()),
+        cell=values[:, 10 + n : 19 + n].reshape(-1, 3, 3),
+        positions=values[:, 19 + n :].reshape(len(entries), -1, 3),
+        pbc=(first.pbc[0], first.pbc[1], first.pbc[2]),
+        energy=values[:, 0],
+        forces=values[:, 1 : 1 + n].reshape(len(entries), -1, 3),
+        virial=values[:, 1 + n : 10 + n].reshape(-1, 3, 3),
+    )
 
 
 @lru_cache(maxsize=256)

@@ -42,6 +42,7 @@ from activelearn.store.journal import (
     Scan,
     begins_with_note,
     encode,
+    frames_of,
     label_of,
     note,
     scan,
@@ -66,11 +67,14 @@ class Ledger:
     ----------
     folder
         The journals; it may be shared by several campaigns.
+    warn
+        Whether damage is logged as it is found; who prints :meth:`damage` has no need of it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, warn: bool = True) -> None:
         format_of(folder)
         self.folder = folder
+        self._warn = log.warning if warn else log.debug
         self._entries: dict[str, Entry] = {}
         self._more: dict[str, list[Entry]] = {}  # later records of the same keys: they count if the first is damaged
         self._read_to: dict[str, int] = {}
@@ -148,20 +152,23 @@ class Ledger:
 
     def references(self) -> dict[str, dict[str, Any]]:
         """Return the identities of the references that labelled, by their sha256; only those that are whole."""
-        return read_references(self.folder)[0]
+        known, said = read_references(self.folder)
+        for line in said:
+            self._say(self.folder / REFERENCES, line)
+        return known
 
     def damage(self) -> list[str]:
         """Return what is wrong with the ledger as far as it was read, one sentence each: files, records, references."""
-        known, said = read_references(self.folder)
-        said = [*(line for lines in self._said.values() for line in lines), *self._lost_by_journal(), *said]
-        wanted = {entry.family for entry in self._entries.values()}
-        for sha in sorted({family.reference for family in wanted} - {"", *known}):
+        known = self.references()
+        families = {entry.family for entry in self._entries.values()}
+        for sha in sorted({family.reference for family in families} - {"", *known}):
             if not (path := reference_file(self.folder, sha)).exists():
-                said.append(
+                self._say(
+                    path,
                     f"{path}: gone - wanted the identity of what labelled - restore the file from a copy; until then "
-                    "nobody knows what computed its labels, and they are not exported"
+                    "nobody knows what computed its labels, and they are not exported",
                 )
-        return said
+        return [*(line for lines in self._said.values() for line in lines), *self._lost_by_journal()]
 
     def verify(self) -> list[str]:
         """Read everything and compare it: what :meth:`damage` says, and what is wrong with what is whole."""
@@ -193,10 +200,10 @@ class Ledger:
         return [part for entries in families.values() if (part := self._family(entries)) is not None]
 
     def _family(self, entries: list[Entry]) -> Frames | None:
-        frames = [frame for entry in entries if (frame := self._read(entry.key, Entry.read_frame)) is not None]
-        if not frames:
+        there = {e: numbers for e in entries if (numbers := self._read(e.key, Entry.read_numbers)) is not None}
+        if not there:
             return None
-        joined = Frames.concatenate(frames)
+        joined = frames_of([*there], [*there.values()])
         origin = joined.origin.copy()
         origin["walk"] = f"ledger-{entries[0].key[:12]}"
         return replace(joined, origin=origin)
@@ -229,7 +236,7 @@ class Ledger:
     def _lose(self, entry: Entry) -> None:
         """Take a record out; the next one of its key counts, if there is one."""
         if all(other.journal != entry.journal for other in self._lost.values()):
-            log.warning(_damaged([entry]))
+            self._warn(_damaged([entry]))
         self._lost[entry.key] = entry
         self._entries.pop(entry.key, None)
         if more := self._more.get(entry.key):
@@ -247,7 +254,7 @@ class Ledger:
         said = self._said.setdefault(journal.name, [])
         if sentence not in said:
             said.append(sentence)
-            log.warning(sentence)
+            self._warn(sentence)
 
     def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -260,11 +267,12 @@ class Ledger:
             size, begin = path.stat().st_size, self._read_to.get(path.name)
             if begin is not None and size <= begin:
                 return
-            index = None
+            index, is_ended = None, False
             if begin is None:
                 try:
                     index = read_index(path)
                 except Damaged as error:
+                    is_ended = True
                     self._say(
                         path, f"{error} - wanted the index of {path.name} - remove it: the journal is read without"
                     )
@@ -272,7 +280,7 @@ class Ledger:
                     self._add(index.entries)
                     self._read_to[path.name] = size
                     return
-            found = self._scan(path, begin or 0, is_ended=index is not None)
+            found, damaged = self._scan(path, begin or 0, is_ended=is_ended or index is not None)
         except FileNotFoundError:
             return  # compacted between the listing and the reading: its records are in the new journal
         except OSError as error:
@@ -281,11 +289,17 @@ class Ledger:
         if index is not None:
             there = {entry.key for entry, _, _ in found.records}
             n_lost = sum(entry.key not in there for entry in index.entries)
-            lost = f"{n_lost} of its {len(index.entries)} labels are lost" if n_lost else "no label is lost"
-            self._say(path, f"{path}: not as it was when it was closed; {lost} - wanted it whole - {_AGAIN}")
+            damaged = [
+                f"{n_lost} of its {len(index.entries)} labels lost",
+                *(damaged or ["its end, or other bytes"]),
+            ]
+        if damaged:
+            self._say(
+                path, f"{path}: damaged or cut off: {', '.join(damaged)} - wanted it as it was written - {_AGAIN}"
+            )
 
-    def _scan(self, path: Path, begin: int, *, is_ended: bool) -> Scan:
-        """Read a journal from `begin` on, record by record; what is damaged is said."""
+    def _scan(self, path: Path, begin: int, *, is_ended: bool) -> tuple[Scan, list[str]]:
+        """Read a journal from `begin` on, record by record; return what is there, and where it is damaged."""
         with path.open("rb") as stream:
             first = stream.read(4)
             stream.seek(begin)
@@ -293,12 +307,9 @@ class Ledger:
         found = scan(content, path, begin)
         self._add(entry for entry, _, _ in found.records)
         self._read_to[path.name] = begin + found.end
-        if damaged := damaged_parts(content, found, may_be_cut_off=begins_with_note(first) and not is_ended):
-            start, end = damaged[0]
-            more = f", and {len(damaged) - 1} more places," if len(damaged) > 1 else ""
-            what = f"bytes {begin + start} to {begin + end}{more} are damaged or cut off"
-            self._say(path, f"{path}: {what} - wanted whole labels - {_AGAIN}")
-        return found
+        parts = damaged_parts(content, found, may_be_cut_off=begins_with_note(first) and not is_ended)
+        said = [f"bytes {begin + start} to {begin + end}" for start, end in parts[:1]]
+        return found, said + ([f"and {len(parts) - 1} more places"] if len(parts) > 1 else [])
 
     def compact(self, prefix: str) -> None:
         """Merge the journals of one campaign: see :func:`activelearn.store.compaction.compact`.
