@@ -290,8 +290,8 @@ class Ledger:
             there = {entry.key for entry, _, _ in found.records}
             n_lost = sum(entry.key not in there for entry in index.entries)
             damaged = [
-                f"{n_lost} of its {len(index.entries)} labels lost",
-                *(damaged or ["its end, or other bytes"]),
+                f"{n_lost} of the {len(index.entries)} labels that its index lists are not in it",
+                *damaged,
             ]
         if damaged:
             self._say(
