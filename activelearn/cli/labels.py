@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -132,31 +134,39 @@ def _fingerprint(name_or_path: str) -> dict[str, Any]:
 
 def summary(ledger: Ledger) -> list[dict[str, Any]]:
     """Return one row per reference and composition: labels, refusals by reason, range of the energy."""
-    from activelearn import exchange
-
     known = ledger.references()
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for entry in ledger.entries():
-        composition = entry.formula or f"{entry.n_atoms} atoms, structure unknown"
-        row = rows.setdefault(
-            (entry.reference, composition),
-            {
-                "reference": entry.reference or None,
-                "name": exchange.name_of(known[entry.reference]) if entry.reference in known else "unknown",
-                "composition": composition,
-                "labels": 0,
-                "refused": {},
-                "energy_per_atom_eV": None,
-            },
-        )
+    row_of: dict[tuple[object, int], dict[str, Any]] = {}
+    refused: dict[int, Counter[str]] = {}
+    energies: dict[int, list[float]] = {}
+    for entry in ledger.entries(ordered=False):
+        row = row_of.get((entry.family, entry.n_atoms))
+        if row is None:
+            composition = entry.formula or f"{entry.n_atoms} atoms, structure unknown"
+            new = _row(known, entry.reference, composition)
+            row = row_of[entry.family, entry.n_atoms] = rows.setdefault((entry.reference, composition), new)
         if entry.refused is not None:
-            row["refused"][entry.refused] = row["refused"].get(entry.refused, 0) + 1
-            continue
-        energy = entry.energy / entry.n_atoms
-        low, high = row["energy_per_atom_eV"] or (energy, energy)
-        row["energy_per_atom_eV"] = (min(low, energy), max(high, energy))
-        row["labels"] += 1
+            refused.setdefault(id(row), Counter())[entry.refused] += 1
+        else:
+            energies.setdefault(id(row), []).append(entry.energy / entry.n_atoms)
+    for row in rows.values():
+        row["refused"] = dict(sorted(refused.get(id(row), Counter()).items()))
+        if found := energies.get(id(row)):
+            row["labels"], row["energy_per_atom_eV"] = len(found), (min(found), max(found))
     return [rows[key] for key in sorted(rows)]
+
+
+def _row(known: Mapping[str, Any], reference: str, composition: str) -> dict[str, Any]:
+    from activelearn import exchange
+
+    return {
+        "reference": reference or None,
+        "name": exchange.name_of(known[reference]) if reference in known else "unknown",
+        "composition": composition,
+        "labels": 0,
+        "refused": {},
+        "energy_per_atom_eV": None,
+    }
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -146,9 +146,9 @@ class Ledger:
         """Return the keys of all records, sorted."""
         return sorted(self._entries)
 
-    def entries(self) -> list[Entry]:
-        """Return what the headers of all records say, in the order of their keys."""
-        return [self._entries[key] for key in self.keys()]
+    def entries(self, *, ordered: bool = True) -> list[Entry]:
+        """Return what the headers of all records say, in the order of their keys unless nobody needs it."""
+        return [*self._entries.values()] if not ordered else [self._entries[key] for key in self.keys()]
 
     def references(self) -> dict[str, dict[str, Any]]:
         """Return the identities of the references that labelled, by their sha256; only those that are whole."""
