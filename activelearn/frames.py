@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from activelearn.fixed_point import LIMIT, WIDTH, fixed_point
 from activelearn.units import AMU_PER_A3_IN_G_PER_CM3
 
 if TYPE_CHECKING:
@@ -535,6 +536,10 @@ def write_deepmd(parts: Iterable[Frames], folder: Path, type_map: Sequence[str])
     return systems
 
 
+#: How many frames are turned into text at once.
+_AT_ONCE: Final = 64
+
+
 def write_extxyz(parts: Iterable[Frames], path: Path) -> None:
     """Write frames as extended XYZ with energy, forces, stress (ASE's sign) and origin: what ASE's writer writes.
 
@@ -555,7 +560,6 @@ def _extxyz(part: Frames) -> Iterator[str]:
         if part.virial is not None:
             stress = -part.virial / part.volume[:, None, None]
             stresses = (stress + stress.transpose(0, 2, 1)) / 2
-    rows = "".join(f"{symbol:<2} {' '.join(['%16.8f'] * 3 * len(tables))}\n" for symbol in part.symbols)
     properties = "species:S:1:pos:R:3" + (":forces:R:3" if len(tables) > 1 else "")
     pbc = " ".join("T" if axis else "F" for axis in part.pbc)
     origin = {name: part.origin[name].tolist() for name in ORIGIN.names or ()}
@@ -567,8 +571,24 @@ def _extxyz(part: Frames) -> Iterator[str]:
             info.append(f"energy={part.energy[k]}")
         if stresses is not None and np.isfinite(stresses[k]).all():
             info.append(f'stress="{_spaced(stresses[k])}"')
-        numbers = np.concatenate([table[k] for table in tables], axis=1).ravel().tolist()
-        yield f'{part.n_atoms}\n{" ".join(info)} pbc="{pbc}"\n' + rows % tuple(numbers)
+        if k % _AT_ONCE == 0:
+            rows = _rows(part.symbols, np.concatenate([table[k : k + _AT_ONCE] for table in tables], axis=2))
+        yield f'{part.n_atoms}\n{" ".join(info)} pbc="{pbc}"\n' + rows[k % _AT_ONCE]
+
+
+def _rows(symbols: Sequence[str], numbers: FloatArray) -> list[str]:
+    """Return by frame one line an atom: its symbol and its (n_frames, n_atoms, n) numbers with eight decimals."""
+    if not bool((np.abs(numbers) < LIMIT).all()):
+        columns = " ".join(["%16.8f"] * numbers.shape[2])
+        pattern = "".join(f"{symbol:<2} {columns}\n" for symbol in symbols)
+        return [pattern % tuple(table.ravel().tolist()) for table in numbers]
+    n_frames, n_atoms, n = numbers.shape
+    text = np.full((n_frames, n_atoms, 3 + n * (WIDTH + 1)), ord(" "), dtype=np.uint8)
+    text[:, :, :3] = np.array([f"{symbol:<3}".encode() for symbol in symbols]).view(np.uint8).reshape(n_atoms, 3)
+    cells = text[:, :, 3:].reshape(n_frames, n_atoms, n, WIDTH + 1)
+    cells[..., :WIDTH] = fixed_point(numbers.ravel()).reshape(n_frames, n_atoms, n, WIDTH)
+    cells[:, :, -1, WIDTH] = ord("\n")
+    return [table.tobytes().decode() for table in text]
 
 
 def _spaced(matrix: FloatArray) -> str:

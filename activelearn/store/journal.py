@@ -184,7 +184,7 @@ class Entry(NamedTuple):
         )
 
     def read_numbers(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Read all numbers of the record: see :func:`frames_of`."""
+        """Read the (19 + 6 n_atoms,) numbers of the record, eV and Å: see :func:`frames_of`."""
         return self._values()
 
 
