@@ -218,6 +218,7 @@ class Ledger:
                 found = what(entry)
             except FileNotFoundError:
                 fresh = Ledger(self.folder)  # swapped in whole: another thread never sees an empty ledger
+                fresh._warn = self._warn
                 fresh.refresh()
                 with self._lock:
                     self._entries, self._more, self._read_to = fresh._entries, fresh._more, fresh._read_to
