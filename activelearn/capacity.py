@@ -26,7 +26,7 @@ def of_campaign(campaign: Campaign) -> tuple[int, ...]:
     descriptor = campaign.train.descriptor
     if descriptor.sel is not None:
         return descriptor.sel
-    structures = [starts.crystal(s, campaign.min_height_A) for s in campaign.systems if s.packed is None]
+    structures = [starts.unit_cell(s) for s in campaign.systems if s.packed is None]
     densities = [packing.number_densities(s.packed) for s in campaign.systems if s.packed is not None]
     return geometry.neighbour_capacity(
         structures,
@@ -69,6 +69,8 @@ def _start_ratio(campaign: Campaign) -> float:
 def needed(campaign: Campaign, system: System, *, compressed: bool = False) -> FloatArray:
     """Return (n_elements,) the number of neighbours that the densest start of a system needs room for.
 
+    They are counted in the unit cell: every atom of a supercell has as many.
+
     Parameters
     ----------
     campaign
@@ -78,7 +80,7 @@ def needed(campaign: Campaign, system: System, *, compressed: bool = False) -> F
     compressed
         As far as the guards allow, instead of as it starts.
     """
-    structures = [] if system.packed is not None else [starts.crystal(system, campaign.min_height_A)]
+    structures = [] if system.packed is not None else [starts.unit_cell(system)]
     most, _ = geometry.most_when_densest(
         structures,
         rcut=campaign.train.descriptor.rcut,
@@ -140,12 +142,15 @@ def want_room(campaign: Campaign, store: Store) -> None:
 def limits(campaign: Campaign, systems: Sequence[System], sel: Sequence[int]) -> Iterator[str]:
     """Yield the systems that `sel` does not hold as far as the guards let walks compress them, or not at all."""
     for system in systems:
+        compressed = geometry.without_room(needed(campaign, system, compressed=True), campaign.type_map, sel)
+        if not compressed:
+            continue
         if lacks := geometry.without_room(needed(campaign, system), campaign.type_map, sel):
             yield f"note: sel does not hold {system.name} ({lacks}): its labels are refused and its walks end at once"
-        elif lacks := geometry.without_room(needed(campaign, system, compressed=True), campaign.type_map, sel):
+        else:
             yield (
-                f"note: sel does not hold {system.name} at the densest that select.guards allow ({lacks}): walks that "
-                "are compressed so far are out of the region there"
+                f"note: sel does not hold {system.name} at the densest that select.guards allow ({compressed}): walks "
+                "that are compressed so far are out of the region there"
             )
 
 
@@ -160,14 +165,15 @@ def too_small(campaign: Campaign, system: System) -> str | None:
         return None
     for ratio in (1.0, _start_ratio(campaign)):
         if system.packed is None:
-            frame = starts.crystal(system, campaign.min_height_A)
-            most, _ = geometry.most_when_densest([frame], rcut=d.rcut, volume_ratio=ratio, type_map=campaign.type_map)
-            name = frame.formula
+            cell = starts.unit_cell(system)
+            most, _ = geometry.most_when_densest([cell], rcut=d.rcut, volume_ratio=ratio, type_map=campaign.type_map)
         else:
-            density, name = packing.number_densities(system.packed), system.name
+            density = packing.number_densities(system.packed)
             sphere = 4.0 / 3.0 * np.pi * d.rcut**3 / ratio
             most = sphere * np.array([density.get(kind, 0.0) for kind in campaign.type_map])
         if lacks := geometry.without_room(most, campaign.type_map, d.sel):
+            is_packed = system.packed is not None
+            name = system.name if is_packed else starts.crystal(system, campaign.min_height_A).formula
             scaled = f" at the scale {np.cbrt(ratio):g}" if ratio < 1.0 else ""
             n = np.ceil(most - 1.0e-9).astype(int).tolist()
             return (

@@ -213,16 +213,25 @@ def most_when_densest(
             raise ConfigError(
                 f"type_map: lacks {', '.join(unknown)} of {frame.formula} - wanted all elements - add them"
             )
-        scale = min(1.0, volume_ratio) ** (1.0 / 3.0)
-        squeezed = Frames(frame.symbols, frame.cell[:1] * scale, frame.positions[:1] * scale, frame.pbc)
-        counts = neighbour_counts(squeezed, rcut, type_map)
-        most, in_all = np.maximum(most, counts.max(axis=0)), max(in_all, float(counts.sum(axis=1).max()))
+        here, here_in_all = _most_when_squeezed(frame, rcut, min(1.0, volume_ratio), tuple(type_map))
+        most, in_all = np.maximum(most, here), max(in_all, here_in_all)
     sphere = 4.0 / 3.0 * np.pi * rcut**3 / min(1.0, volume_ratio)
     for density in densities:
         mean = sphere * np.array([density.get(kind, 0.0) for kind in type_map])
         most = np.maximum(most, mean + 3.0 * np.sqrt(mean))
         in_all = max(in_all, float(mean.sum() + 3.0 * np.sqrt(mean.sum())))
     return most, in_all
+
+
+@lru_cache(maxsize=4096)
+def _most_when_squeezed(
+    frame: Frames, rcut: float, volume_ratio: float, type_map: tuple[str, ...]
+) -> tuple[NDArray[np.int64], float]:
+    """Return the most neighbours of one structure by element and in all; counted once, for every question asks."""
+    scale = volume_ratio ** (1.0 / 3.0)
+    squeezed = Frames(frame.symbols, frame.cell[:1] * scale, frame.positions[:1] * scale, frame.pbc)
+    counts = neighbour_counts(squeezed, rcut, type_map)
+    return counts.max(axis=0), float(counts.sum(axis=1).max())
 
 
 #: What thermal motion adds to the neighbours of a crystal.

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from activelearn.errors import ConfigError, StoreError
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Prepared
 from activelearn.store import Store
+
+#: How many cells and supercells are kept: more than a campaign has systems.
+_CACHED: Final = 2048
 
 
 def crystal(system: System, min_height_A: float) -> Frames:
@@ -39,12 +43,12 @@ def unit_cell(system: System) -> Frames:
     return _read(system.seed, system.sha256)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=_CACHED)
 def _read(seed: str, sha256: str | None) -> Frames:  # noqa: ARG001 - the checksum is part of the key
     return Frames.from_ase([seeds.load_structure(seed, Path.cwd())]).without_labels()
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=_CACHED)
 def supercell(system: System, cell: Frames, min_height_A: float) -> Frames:
     """Return the repetition of a unit cell that the system asks for, as one frame; built once, for every walk asks."""
     array = cell.cell[0]

@@ -62,6 +62,7 @@ def as_dict(store: Store) -> dict[str, Any]:
         "accuracy": _accuracy(store),
         "calibration": None if (found := select.summary(store)) is None else found._asdict(),
         "final": _final(store, end),
+        "ledger_damage": store.ledger.damage(),  # and logged as it is found
         "iterations": [_iteration(record) for record in store.iterations()],
     }
 

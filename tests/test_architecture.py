@@ -28,7 +28,7 @@ IMPORT_SECONDS = 0.3
 
 #: From the ground up; a room may import the floors below it.
 FLOORS = (
-    {"units", "errors", "trees", "plugins", "versions"},
+    {"units", "errors", "trees", "plugins", "versions", "fixed_point"},
     {"frames", "records", "config"},
     {"seeds", "geometry", "descriptor", "prediction"},
     {"engines", "store"},

@@ -105,3 +105,30 @@ def test_what_is_wrong_is_one_sentence(labels, arguments, said):
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_damage_is_listed_and_what_is_whole_is_exported_with_exit_code_1(labels, ledger, tmp_path):
+    (journal,) = ledger.glob("*.seg")
+    content = bytearray(journal.read_bytes())
+    content[200] ^= 1
+    journal.write_bytes(content)
+    listed = labels("list", "ledger")
+    assert listed.returncode == 1
+    assert "2 labels, 0 refused" in listed.stdout
+    assert f"damaged: {journal}: damaged or cut off: 1 of the 3 labels" in listed.stderr
+    assert listed.stderr.count(" - ") == 2
+    assert len(json.loads(labels("list", "ledger", "--json", "--verify").stdout)["damage"]) == 1
+    done = labels("export", "ledger", "--to", "out.npz")
+    assert (done.returncode, done.stdout) == (1, "2 labels of VASP-6.4.2 (PBE) in out.npz\n")
+    assert "damaged: " in done.stderr
+    assert (tmp_path / "out.npz").is_file()
+
+
+def test_a_reference_that_was_edited_is_named_and_nothing_is_exported_under_it(labels, ledger):
+    (reference,) = (ledger / "references").iterdir()
+    reference.write_text(reference.read_text().replace("PBE", "LDA"))
+    assert labels("list", "ledger").returncode == 1
+    done = labels("export", "ledger", "--to", "out.npz")
+    assert done.returncode == 2
+    assert "not one reference" in done.stderr
+    assert f"{reference}: its content does not have the sha256 that it names" in done.stderr

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from activelearn.fixed_point import fixed_point
 from activelearn.frames import (
     ORIGIN,
     Frames,
@@ -418,3 +419,31 @@ def test_a_label_that_is_not_there_is_missed(copper):
     assert copper.label("forces") is copper.forces
     with pytest.raises(ValueError, match=r"Frames\.virial is wanted, \w+ has none"):
         copper.without_labels().label("virial")
+
+
+def test_extended_xyz_is_to_the_byte_what_ase_writes(tmp_path):
+    """Signs, blanks, quotes, half-way cases and numbers too large for the columns."""
+    from ase.io import write
+
+    rng = np.random.default_rng(0)
+    parts = []
+    for symbols, walk in ((("Na", "S", "P"), "a b=c"), (("O",), ""), (("O", "H"), 'x"{')):
+        shape = (70, len(symbols), 3)
+        positions = rng.normal(size=shape) * 10.0 ** rng.uniform(-9, 4, size=shape)
+        positions[:20] = np.round(positions[:20] * 2**12) / 2**12
+        forces = np.where(rng.random(shape) < 0.1, -0.0, rng.normal(size=shape))
+        cell, virial, energy = rng.normal(size=(70, 3, 3)), rng.normal(size=(70, 3, 3)), rng.normal(size=70) * 1e17
+        origin = make_origin(70, walk=walk, step=np.arange(70), temperature_K=300.0)
+        part = Frames(symbols, cell, positions, (True, True, False), energy, forces, virial, origin)
+        parts += [part, part.without_labels()]
+    parts.append(replace(parts[1], positions=parts[1].positions * 1e6))
+    write_extxyz(parts, tmp_path / "ours.extxyz")
+    for part in parts:
+        write(tmp_path / "ase.extxyz", part.to_ase(), format="extxyz", append=True)
+    assert (tmp_path / "ours.extxyz").read_bytes() == (tmp_path / "ase.extxyz").read_bytes()
+
+
+@given(st.lists(st.floats(-99999.0, 99999.0) | st.integers(-(2**30), 2**30).map(lambda n: n / 2**14), min_size=1))
+def test_fixed_point_writes_what_printf_writes(numbers):
+    text = fixed_point(np.array(numbers, dtype=np.float64))
+    assert [row.tobytes().decode() for row in text] == [f"{number:16.8f}" for number in numbers]

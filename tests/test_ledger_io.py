@@ -18,6 +18,7 @@ from activelearn import exchange
 from activelearn.errors import ConfigError
 from activelearn.frames import FrameLabel, Frames, by_composition, make_origin, write_deepmd, write_extxyz
 from activelearn.store import Ledger, LedgerWriter
+from activelearn.store.journal import frames_of
 
 PBE = exchange.declared("functional=PBE,includes_dispersion=false,code=VASP-6.4.2")
 OTHER = exchange.declared("functional=PBE,includes_dispersion=true,code=VASP-6.4.2")
@@ -92,7 +93,7 @@ def test_a_refused_label_keeps_its_structure_and_is_never_exported(tmp_path, cop
     LedgerWriter(tmp_path, "me").append(copper.structure_key(0, PBE["sha256"]), nothing, copper[0], PBE)
     (entry,) = opened(tmp_path).entries()
     assert (entry.refused, entry.formula) == ("SCFError: no convergence", "Cu4")
-    assert entry.read_frame().positions.tobytes() == copper.positions[:1].tobytes()
+    assert frames_of([entry], [entry.read_numbers()]).positions.tobytes() == copper.positions[:1].tobytes()
     with pytest.raises(ConfigError, match=r"no accepted label of VASP-6.4.2 \(PBE\) has its structure"):
         exchange.export_labels(opened(tmp_path), tmp_path / "x.npz", PBE)
 

@@ -786,6 +786,7 @@ def begun(folder, prefix, ks):
     """Return a segment that its writer has not closed: the bytes of the last record are its last."""
     path = written(folder, prefix, ks)
     path.write_bytes(path.read_bytes().removesuffix(CLOSED))
+    path.with_name(f"{path.name}.idx").unlink()
     return path
 
 

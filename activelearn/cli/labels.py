@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +14,7 @@ import typer
 from activelearn import trees
 from activelearn.cli import app
 from activelearn.config import load_label, load_machine
-from activelearn.errors import ConfigError, typed
+from activelearn.errors import ConfigError, StoreError, typed
 
 if TYPE_CHECKING:
     from activelearn.store import Ledger
@@ -24,19 +27,34 @@ FolderArgument = Annotated[Path, typer.Argument(help="A campaign folder, or a le
 
 @labels.command("list")
 def list_labels(
-    folder: FolderArgument, as_json: Annotated[bool, typer.Option("--json", help="The same, as JSON.")] = False
+    folder: FolderArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="The same, as JSON.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read and compare every record, not the indexes alone.")] = (
+        False
+    ),
 ) -> None:
-    """Show the labels of a ledger by reference and composition."""
+    """Show the labels of a ledger by reference and composition; damage is told of, and is exit code 1."""
     from activelearn import exchange
 
     ledger = exchange.opened(folder)
+    damage = ledger.verify() if verify else ledger.damage()
     rows = summary(ledger)
     if as_json:
-        print(json.dumps({"references": ledger.references(), "labels": rows}, indent=1, ensure_ascii=False))
+        found = {"references": ledger.references(), "labels": rows, "damage": damage}
+        print(json.dumps(found, indent=1, ensure_ascii=False))
     elif rows:
         _print_table(rows)
     else:
         print(f"no labels in {ledger.folder}")
+    _tell(damage)
+
+
+def _tell(damage: list[str]) -> None:
+    """Say what is damaged, and end with the exit code of a fault if anything is."""
+    for line in damage:
+        print(f"damaged: {line}", file=sys.stderr)
+    if damage:
+        raise typer.Exit(StoreError.exit_code)
 
 
 @labels.command("export")
@@ -48,13 +66,17 @@ def export_labels(
     ] = None,
     reference: Annotated[str | None, typer.Option(help="Beginning of its sha256, if there are several.")] = None,
 ) -> None:
-    """Write all accepted labels of one reference, with their structures."""
+    """Write all accepted labels of one reference, with their structures.
+
+    Of a damaged ledger all that is whole is written, the damage is told of, and the exit code is 1.
+    """
     from activelearn import exchange
 
     ledger = exchange.opened(folder)
     identity = exchange.one_reference(ledger, reference)
     n = exchange.export_labels(ledger, to, identity, file_format)
     print(f"{n} labels of {exchange.name_of(identity)} in {to}")
+    _tell(ledger.damage())
 
 
 @labels.command("import")
@@ -112,31 +134,39 @@ def _fingerprint(name_or_path: str) -> dict[str, Any]:
 
 def summary(ledger: Ledger) -> list[dict[str, Any]]:
     """Return one row per reference and composition: labels, refusals by reason, range of the energy."""
-    from activelearn import exchange
-
     known = ledger.references()
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for entry in ledger.entries():
-        composition = entry.formula or f"{entry.n_atoms} atoms, structure unknown"
-        row = rows.setdefault(
-            (entry.reference, composition),
-            {
-                "reference": entry.reference or None,
-                "name": exchange.name_of(known[entry.reference]) if entry.reference in known else "unknown",
-                "composition": composition,
-                "labels": 0,
-                "refused": {},
-                "energy_per_atom_eV": None,
-            },
-        )
+    row_of: dict[tuple[object, int], dict[str, Any]] = {}
+    refused: dict[int, Counter[str]] = {}
+    energies: dict[int, list[float]] = {}
+    for entry in ledger.entries(ordered=False):
+        row = row_of.get((entry.family, entry.n_atoms))
+        if row is None:
+            composition = entry.formula or f"{entry.n_atoms} atoms, structure unknown"
+            new = _row(known, entry.reference, composition)
+            row = row_of[entry.family, entry.n_atoms] = rows.setdefault((entry.reference, composition), new)
         if entry.refused is not None:
-            row["refused"][entry.refused] = row["refused"].get(entry.refused, 0) + 1
-            continue
-        energy = entry.energy / entry.n_atoms
-        low, high = row["energy_per_atom_eV"] or (energy, energy)
-        row["energy_per_atom_eV"] = (min(low, energy), max(high, energy))
-        row["labels"] += 1
+            refused.setdefault(id(row), Counter())[entry.refused] += 1
+        else:
+            energies.setdefault(id(row), []).append(entry.energy / entry.n_atoms)
+    for row in rows.values():
+        row["refused"] = dict(sorted(refused.get(id(row), Counter()).items()))
+        if found := energies.get(id(row)):
+            row["labels"], row["energy_per_atom_eV"] = len(found), (min(found), max(found))
     return [rows[key] for key in sorted(rows)]
+
+
+def _row(known: Mapping[str, Any], reference: str, composition: str) -> dict[str, Any]:
+    from activelearn import exchange
+
+    return {
+        "reference": reference or None,
+        "name": exchange.name_of(known[reference]) if reference in known else "unknown",
+        "composition": composition,
+        "labels": 0,
+        "refused": {},
+        "energy_per_atom_eV": None,
+    }
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -10,7 +10,6 @@ ledger has already is not written again: the same command after a kill does what
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -29,6 +28,7 @@ from activelearn.frames import Frames, by_composition, pack, write_deepmd, write
 from activelearn.store import Ledger, Store, disk_errors, read_npz
 from activelearn.store.files import publish_npz
 from activelearn.store.ledger import publish_labels
+from activelearn.store.references import identity_sha256
 
 #: Prefix of the journals that imports publish.
 PREFIX: Final = "import"
@@ -87,12 +87,6 @@ class Tally:
 # --- who labelled -----------------------------------------------------------------------------------------------------
 
 
-def identity_sha256(identity: Mapping[str, Any]) -> str:
-    """Return the checksum of an identity (without its own ``sha256``), as it goes into the keys of labels."""
-    content = {key: value for key, value in identity.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def declared(text: str) -> dict[str, Any]:
     """Return the identity of a reference that is not here, from ``functional=PBE,includes_dispersion=true,code=...``.
 
@@ -130,7 +124,7 @@ def ledger_folder(folder: Path) -> Path:
 
 
 def opened(folder: Path) -> Ledger:
-    """Return the ledger of a campaign folder or a ledger folder.
+    """Return the ledger of a campaign folder or a ledger folder; whoever asks for it tells of its damage.
 
     Raises
     ------
@@ -139,7 +133,7 @@ def opened(folder: Path) -> Ledger:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder - wanted a campaign folder or a ledger folder - check the path")
-    ledger = Ledger(ledger_folder(folder))
+    ledger = Ledger(ledger_folder(folder), warn=False)
     ledger.refresh()
     return ledger
 
@@ -271,7 +265,9 @@ def one_reference(ledger: Ledger, beginning: str | None) -> dict[str, Any]:
         return found[0]
     listed = "; ".join(f"{sha[:12]} {name_of(identity)}" for sha, identity in known.items()) or "none there"
     what = f"no reference, or more than one, begins with {beginning!r}" if beginning else "not one reference"
-    raise ConfigError(f"{ledger.folder}: {what} - wanted the labels of one - give --reference, one of: {listed}")
+    raise ConfigError(
+        f"{ledger.folder}: {what} - wanted the labels of one - give --reference, one of: {listed}", *ledger.damage()
+    )
 
 
 def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_format: str | None = None) -> int:
@@ -309,7 +305,8 @@ def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_fo
     if not parts:
         raise ConfigError(
             f"{ledger.folder}: no accepted label of {name_of(identity)} has its structure - wanted at least one - see: "
-            "activelearn labels list"
+            "activelearn labels list",
+            *ledger.damage(),
         )
     with disk_errors(to):
         to.absolute().parent.mkdir(parents=True, exist_ok=True)

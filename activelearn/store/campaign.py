@@ -190,7 +190,7 @@ class Store(Folder):
         if by == "file":
             return list(tasks)
         self.ledger.refresh()  # others may have published meanwhile
-        return [task for task in tasks if str(task.parameters["key"]) not in self.ledger]
+        return [task for task in tasks if not self.ledger.holds(str(task.parameters["key"]))]
 
     def archive_products(self, iteration: int) -> None:
         """Pack the products of each station of a closed iteration into one file: the file budget of long campaigns.
@@ -270,6 +270,7 @@ class Store(Folder):
             if self._ledger is None:
                 self._ledger = Ledger(self._ledger_folder())
                 self._ledger.refresh()
+                self._ledger.damage()  # is logged
             return self._ledger
 
     @property

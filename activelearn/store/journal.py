@@ -8,25 +8,28 @@ structure comes from, and the checksum of the reference's identity. Records of e
 A journal begins with a note of the process that writes it and ends with a note that it was closed: ``b"ALBN" | length
 (u4) | sha256[:16] | JSON``. One that was published whole has the second alone. Segments of earlier versions have none.
 
-Every record is verified when its journal is scanned, not only the last one of a killed writer: a damaged label is
-absent from the start, so it is computed anew instead of failing when it is needed. It costs little: 15,902 labels of
-128 atoms (109 MB) are read, verified and indexed in 0.4 s (tests/performance/test_ledger.py).
+Beside a journal that is ended stands its index (:mod:`activelearn.store.index`), so that opening reads no payload; each
+record is verified when it is read. A journal without index (its writer is at work, or was killed, or is of an earlier
+version) is scanned, and every byte of it has to belong to a whole record or note: what does not is damaged, except for
+the last record of a writer that was cut off in it. Scanning costs little: 15,902 labels of 128 atoms (109 MB) are read,
+verified and indexed in 0.4 s (tests/performance/test_ledger.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from activelearn.errors import StoreError
 from activelearn.frames import FrameLabel, Frames, formula_of
 
 _MAGIC: Final = b"ALB1"
@@ -34,6 +37,7 @@ _HEAD: Final = struct.Struct("<4sIQ16s")
 _ENERGY: Final = struct.Struct("<d")
 _NOTE_MAGIC: Final = b"ALBN"
 _NOTE_HEAD: Final = struct.Struct("<4sI16s")
+_ELEMENT: Final = re.compile(re.escape(_MAGIC) + b"|" + re.escape(_NOTE_MAGIC))
 
 
 def note(data: Mapping[str, Any]) -> bytes:
@@ -57,16 +61,38 @@ def writer_of(content: bytes) -> dict[str, Any]:
     return dict(json.loads(text).get("writer", {}))
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What the header of a record says, and where its numbers are.
+class Damaged(StoreError):
+    """A record is not what was written."""
+
+
+class Family(NamedTuple):
+    """What the records of one trajectory have in common.
+
+    Parameters
+    ----------
+    symbols, pbc
+        Of the structures; empty if the records have none (an early ledger).
+    walk
+        Trajectory that the structures come from: frames of one are near-duplicates. Empty if not known.
+    reference
+        sha256 of the reference's identity; empty if the records have none.
+    """
+
+    symbols: str = ""
+    pbc: tuple[bool, ...] = ()
+    walk: str = ""
+    reference: str = ""
+
+
+class Entry(NamedTuple):
+    """What the header of a record says, and where it stands.
 
     Parameters
     ----------
     key
         Content address: see :meth:`activelearn.frames.Frames.structure_key`.
-    journal, offset, n_payload
-        The file, where the numbers begin in it, and their length in bytes.
+    journal, start, offset, n_payload
+        The file, where the record and its numbers begin in it, and how long these are, in bytes.
     n_atoms
         Number of atoms.
     energy
@@ -75,16 +101,13 @@ class Entry:
         Physical reason why there is no label, or None.
     started, finished
         Unix times of the computation (equal if it was adopted or imported).
-    symbols, pbc
-        Of the structure; empty if the record has none (an early ledger).
-    walk
-        Trajectory that the structure comes from: frames of one are near-duplicates. Empty if not known.
-    reference
-        sha256 of the reference's identity; empty if the record has none.
+    family
+        What it shares with the other records of its trajectory.
     """
 
     key: str
     journal: Path
+    start: int
     offset: int
     n_payload: int
     n_atoms: int
@@ -92,10 +115,27 @@ class Entry:
     refused: str | None
     started: float
     finished: float
-    symbols: str = ""
-    pbc: tuple[bool, ...] = ()
-    walk: str = ""
-    reference: str = ""
+    family: Family
+
+    @property
+    def symbols(self) -> str:
+        """Chemical symbols of the structure with blanks between them; empty if the record has none."""
+        return self.family.symbols
+
+    @property
+    def pbc(self) -> tuple[bool, ...]:
+        """Periodicity of the structure along each lattice vector; empty if the record has none."""
+        return self.family.pbc
+
+    @property
+    def walk(self) -> str:
+        """Trajectory that the structure comes from; empty if not known."""
+        return self.family.walk
+
+    @property
+    def reference(self) -> str:
+        """sha256 of the reference's identity; empty if the record has none."""
+        return self.family.reference
 
     @property
     def formula(self) -> str:
@@ -104,8 +144,24 @@ class Entry:
 
     def _values(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         with self.journal.open("rb") as stream:
-            stream.seek(self.offset)
-            return np.frombuffer(stream.read(self.n_payload), dtype="<f8").astype(np.float64)
+            stream.seek(self.start)
+            content = stream.read(self.offset - self.start + self.n_payload)
+        found = _record(content, 0, self.journal, self.start)
+        if found is None or found[0][:6] != self[:6]:
+            raise Damaged(f"{self.journal}: the record at byte {self.start} is damaged")
+        return np.frombuffer(content, dtype="<f8", offset=self.offset - self.start).astype(np.float64)
+
+    def want_whole(self) -> None:
+        """Read the record and compare its checksum.
+
+        Raises
+        ------
+        FileNotFoundError
+            The journal was compacted meanwhile.
+        Damaged
+            The record is not what was written.
+        """
+        self._values()
 
     def read(self) -> FrameLabel:
         """Read the label.
@@ -114,6 +170,8 @@ class Entry:
         ------
         FileNotFoundError
             The journal was compacted meanwhile.
+        Damaged
+            The record is not what was written.
         """
         values, n = self._values(), 3 * self.n_atoms
         return FrameLabel(
@@ -125,18 +183,31 @@ class Entry:
             finished=self.finished,
         )
 
-    def read_frame(self) -> Frames:
-        """Read the structure with its label as one frame (the record must have a structure)."""
-        values, n = self._values(), 3 * self.n_atoms
-        return Frames(
-            symbols=tuple(self.symbols.split()),
-            cell=values[10 + n : 19 + n].reshape(1, 3, 3),
-            positions=values[19 + n :].reshape(1, -1, 3),
-            pbc=(self.pbc[0], self.pbc[1], self.pbc[2]),
-            energy=values[:1],
-            forces=values[1 : 1 + n].reshape(1, -1, 3),
-            virial=values[1 + n : 10 + n].reshape(1, 3, 3),
-        )
+    def read_numbers(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Read the (19 + 6 n_atoms,) numbers of the record, eV and Å: see :func:`frames_of`."""
+        return self._values()
+
+
+def frames_of(entries: Sequence[Entry], numbers: Sequence[np.ndarray[Any, np.dtype[np.float64]]]) -> Frames:
+    """Return the structures of records of one composition (they must have structures) with their labels.
+
+    Parameters
+    ----------
+    entries
+        The records.
+    numbers
+        (19 + 6 n_atoms,) of each: energy (eV), forces (eV/Å), virial (eV), cell and positions (Å), end to end.
+    """
+    first, values, n = entries[0], np.array(numbers), 3 * entries[0].n_atoms
+    return Frames(
+        symbols=tuple(first.symbols.split()),
+        cell=values[:, 10 + n : 19 + n].reshape(-1, 3, 3),
+        positions=values[:, 19 + n :].reshape(len(entries), -1, 3),
+        pbc=(first.pbc[0], first.pbc[1], first.pbc[2]),
+        energy=values[:, 0],
+        forces=values[:, 1 : 1 + n].reshape(len(entries), -1, 3),
+        virial=values[:, 1 + n : 10 + n].reshape(-1, 3, 3),
+    )
 
 
 @lru_cache(maxsize=256)
@@ -185,10 +256,32 @@ def encode(key: str, label: FrameLabel, structure: Frames | None, *, walk: str =
     return _HEAD.pack(_MAGIC, len(head), len(payload), checksum) + head + payload
 
 
-def records(content: bytes, path: Path, offset: int = 0) -> Iterator[tuple[Entry, int, int]]:
-    """Yield (entry, start, end) of every whole record; what is cut off or damaged is passed over.
+# --- scanning ---------------------------------------------------------------------------------------------------------
 
-    A damaged record costs that record only: the search goes on at the next magic number (and its checksum decides).
+
+@dataclass
+class Scan:
+    """What a part of a journal holds; positions are bytes from the beginning of that part.
+
+    Parameters
+    ----------
+    records
+        (entry, start, end) of every whole record.
+    damaged
+        (start, end) of what is neither a whole record nor a note, but for what stands after the last of these.
+    end
+        Where the last whole record or note ends.
+    """
+
+    records: list[tuple[Entry, int, int]] = field(default_factory=list)
+    damaged: list[tuple[int, int]] = field(default_factory=list)
+    end: int = 0
+
+
+def scan(content: bytes, path: Path, offset: int = 0) -> Scan:
+    """Find every whole record; a damaged one costs that record only.
+
+    After damage the search goes on at the next magic number (and its checksum decides).
 
     Parameters
     ----------
@@ -197,36 +290,101 @@ def records(content: bytes, path: Path, offset: int = 0) -> Iterator[tuple[Entry
     path
         The journal.
     offset
-        Where `content` begins in it; ``start`` and ``end`` are positions in `content`.
+        Where `content` begins in it.
     """
-    view = memoryview(content)
-    at = content.find(_MAGIC)
-    while 0 <= at <= len(content) - _HEAD.size:
-        _, n_header, n_payload, checksum = _HEAD.unpack_from(content, at)
-        begin = at + _HEAD.size
-        end = begin + n_header + n_payload
-        if end > len(content) or hashlib.sha256(view[begin:end]).digest()[:16] != checksum:
-            at = content.find(_MAGIC, at + 1)
+    found, at = Scan(), 0
+    while at < len(content):
+        record = _record(content, at, path, offset)
+        end = _note_end(content, at) if record is None else record[1]
+        if end is None:
+            following = _ELEMENT.search(content, at + 1)
+            at = following.start() if following else len(content)
             continue
-        header = json.loads(content[begin : begin + n_header])
-        numbers = begin + n_header
-        energy = _ENERGY.unpack_from(content, numbers)[0]
-        yield _entry(header, energy, path, offset + numbers, n_payload), at, end
-        at = content.find(_MAGIC, end)
+        if at > found.end:
+            found.damaged.append((found.end, at))
+        if record is not None:
+            found.records.append((record[0], at, end))
+        at = found.end = end
+    return found
 
 
-def _entry(header: dict[str, Any], energy: float, path: Path, offset: int, n_payload: int) -> Entry:
-    shared = {name: sys.intern(str(header.get(name, ""))) for name in ("symbols", "walk", "reference")}
-    return Entry(
+def is_cut_off(content: bytes, at: int) -> bool:
+    """Return whether what stands at `at` is the beginning of a record or note whose writer came no further."""
+    rest = content[at:]
+    if _NOTE_MAGIC.startswith(rest[:4]):
+        return len(rest) < _NOTE_HEAD.size or _NOTE_HEAD.unpack_from(rest)[1] > len(rest) - _NOTE_HEAD.size
+    if not _MAGIC.startswith(rest[:4]):
+        return False
+    if len(rest) < _HEAD.size:
+        return True
+    _, n_header, n_payload, _ = _HEAD.unpack_from(rest)
+    header = rest[_HEAD.size : _HEAD.size + n_header]
+    if len(rest) >= _HEAD.size + n_header + n_payload:
+        return False
+    return len(header) < n_header or _is_header(header, n_payload)
+
+
+def begins_with_note(content: bytes) -> bool:
+    """Return whether a journal was begun by a writer: one that was published whole begins with a record."""
+    return _NOTE_MAGIC.startswith(content[:4])
+
+
+def _is_header(header: bytes, n_payload: int) -> bool:
+    try:
+        found = json.loads(header)
+        return n_payload in _payload_sizes(found["n_atoms"])
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def _payload_sizes(n_atoms: int) -> tuple[int, int]:
+    """Return how many bytes the numbers of a record have, without and with a structure."""
+    return 8 * (10 + 3 * n_atoms), 8 * (19 + 6 * n_atoms)
+
+
+def _note_end(content: bytes, at: int) -> int | None:
+    """Return where the note that begins at `at` ends; None if there is no whole one."""
+    begin = at + _NOTE_HEAD.size
+    if not content.startswith(_NOTE_MAGIC, at) or begin > len(content):
+        return None
+    _, length, checksum = _NOTE_HEAD.unpack_from(content, at)
+    text = content[begin : begin + length]
+    return begin + length if hashlib.sha256(text).digest()[:16] == checksum else None
+
+
+def _record(content: bytes, at: int, path: Path, offset: int) -> tuple[Entry, int] | None:
+    """Return the record that begins at `at`, and where it ends; None if there is no whole one."""
+    begin = at + _HEAD.size
+    if not content.startswith(_MAGIC, at) or begin > len(content):
+        return None
+    _, n_header, n_payload, checksum = _HEAD.unpack_from(content, at)
+    numbers, end = begin + n_header, begin + n_header + n_payload
+    if end > len(content) or hashlib.sha256(memoryview(content)[begin:end]).digest()[:16] != checksum:
+        return None
+    header = json.loads(content[begin:numbers])
+    if n_payload not in _payload_sizes(header["n_atoms"]):
+        return None
+    entry = Entry(
         key=header["key"],
         journal=path,
-        offset=offset,
+        start=offset + at,
+        offset=offset + numbers,
         n_payload=n_payload,
         n_atoms=header["n_atoms"],
-        energy=energy,
+        energy=_ENERGY.unpack_from(content, numbers)[0],
         refused=header["refused"],
         started=header["started"],
         finished=header["finished"],
-        pbc=tuple(header.get("pbc", ())),
-        **shared,
+        family=_family(
+            header.get("symbols", ""),
+            tuple(header.get("pbc", ())),
+            header.get("walk", ""),
+            header.get("reference", ""),
+        ),
     )
+    return entry, end
+
+
+@lru_cache(maxsize=4096)
+def _family(symbols: str, pbc: tuple[bool, ...], walk: str, reference: str) -> Family:
+    return Family(symbols, pbc, walk, reference)

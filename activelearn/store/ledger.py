@@ -8,33 +8,56 @@ compacted into one (one file per label would break the file budget; one batch at
 A ledger describes itself: with each label stands its structure, and ``references/<sha16>.json`` says once for each
 reference what labelled. So labels outlive the campaign that paid for them: they are listed, exported, imported, and
 start other campaigns. The bytes of a record are in :mod:`activelearn.store.journal`.
+
+Damage is never passed over in silence. On opening, indexes are verified (:mod:`activelearn.store.index`), and journals
+without one are read whole; a record is verified when it is read, before a campaign counts it as computed
+(:meth:`Ledger.holds`), or by :meth:`Ledger.verify`. A damaged record counts as not computed, is told of
+(:meth:`Ledger.damage`, and as a warning) and computed again; its file stays as it is, for a copy may restore it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
+from activelearn.errors import StoreError
 from activelearn.frames import FrameLabel, Frames
-from activelearn.store.files import HOST, disk_errors, fsync_folder, publish, publish_json, read_json, unique_suffix
-from activelearn.store.journal import CLOSED, Entry, encode, label_of, note, records, writer_of
-from activelearn.store.locks import is_gone, process_started, this_process
+from activelearn.store.compaction import compact, damaged_parts, publish_journal, whole
+from activelearn.store.contradictions import contradictions
+from activelearn.store.files import HOST, disk_errors, fsync_folder, unique_suffix
+from activelearn.store.index import SUFFIX, publish_index, read_index
+from activelearn.store.journal import (
+    CLOSED,
+    Damaged,
+    Entry,
+    Scan,
+    begins_with_note,
+    encode,
+    frames_of,
+    label_of,
+    note,
+    scan,
+)
+from activelearn.store.locks import process_started, this_process
+from activelearn.store.references import REFERENCES, publish_reference, read_references, reference_file
 from activelearn.store.version import format_of, stamp
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
-#: Segments smaller than this (bytes) are merged by :meth:`Ledger.compact`.
-COMPACT_BELOW: Final = 32_000_000
-_REFERENCES: Final = "references"
-#: Instead of the time, in the names of compacted journals.
-_COMPACTED: Final = "00000000T000000"
+#: What is left to do where labels are damaged.
+_AGAIN: Final = (
+    "what is lost counts as not computed, and is computed again where a campaign wants it; to have it back, restore "
+    "the file from a copy"
+)
 
 
 class Ledger:
@@ -44,13 +67,20 @@ class Ledger:
     ----------
     folder
         The journals; it may be shared by several campaigns.
+    warn
+        Whether damage is logged as it is found; who prints :meth:`damage` has no need of it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, warn: bool = True) -> None:
         format_of(folder)
         self.folder = folder
+        self._warn = log.warning if warn else log.debug
         self._entries: dict[str, Entry] = {}
+        self._more: dict[str, list[Entry]] = {}  # later records of the same keys: they count if the first is damaged
         self._read_to: dict[str, int] = {}
+        self._whole: set[str] = set()
+        self._said: dict[str, list[str]] = {}  # of each journal, what is wrong with it
+        self._lost: dict[str, Entry] = {}  # records that were found damaged, or gone, when they were read
         self._lock = threading.Lock()
 
     def refresh(self) -> None:
@@ -58,8 +88,14 @@ class Ledger:
         with self._lock:
             if not self.folder.is_dir():
                 return
-            for path in sorted(self.folder.glob("*.seg")):
-                self._scan(path)
+            listed = sorted(self.folder.glob("*.seg*"))
+            for path in listed:
+                if path.suffix == ".seg":
+                    self._take(path)
+            for path in listed:
+                journal = path.with_suffix("")
+                if path.name.endswith(f".seg{SUFFIX}") and not journal.exists() and path.exists():  # in this order
+                    self._say(journal, f"{journal}: gone - wanted the journal that {path.name} lists - {_AGAIN}")
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries
@@ -77,12 +113,32 @@ class Ledger:
         return entry.started, entry.finished
 
     def __getitem__(self, key: str) -> FrameLabel:
-        """Read one label."""
-        return self._read(key, Entry.read)
+        """Read one label.
+
+        Raises
+        ------
+        StoreError
+            Its record is damaged, and there is no other one.
+        """
+        if (found := self._read(key, Entry.read)) is None:
+            raise StoreError(f"{_damaged([self._lost[key]])}; give the same command again")
+        return found
 
     def find(self, key: str) -> FrameLabel | None:
-        """Return one label, or None if there is none."""
-        return self[key] if key in self._entries else None
+        """Return one label, or None if there is none.
+
+        Raises
+        ------
+        StoreError
+            Its record is damaged.
+        """
+        return self[key] if key in self._entries or key in self._lost else None
+
+    def holds(self, key: str) -> bool:
+        """Return whether there is a whole record of a key: it is read once per process, and compared."""
+        if key not in self._whole and key in self._entries:
+            self._read(key, Entry.want_whole)
+        return key in self._entries
 
     # --- what is in it ----------------------------------------------------------------------------------------------
 
@@ -90,14 +146,36 @@ class Ledger:
         """Return the keys of all records, sorted."""
         return sorted(self._entries)
 
-    def entries(self) -> list[Entry]:
-        """Return what the headers of all records say, in the order of their keys."""
-        return [self._entries[key] for key in self.keys()]
+    def entries(self, *, ordered: bool = True) -> list[Entry]:
+        """Return what the headers of all records say, in the order of their keys unless nobody needs it."""
+        return [*self._entries.values()] if not ordered else [self._entries[key] for key in self.keys()]
 
     def references(self) -> dict[str, dict[str, Any]]:
-        """Return the identities of the references that labelled, by their sha256."""
-        found = [read_json(path) for path in sorted((self.folder / _REFERENCES).glob("*.json"))]
-        return {str(identity["sha256"]): identity for identity in found}
+        """Return the identities of the references that labelled, by their sha256; only those that are whole."""
+        known, said = read_references(self.folder)
+        for line in said:
+            self._say(self.folder / REFERENCES, line)
+        return known
+
+    def damage(self) -> list[str]:
+        """Return what is wrong with the ledger as far as it was read, one sentence each: files, records, references."""
+        known = self.references()
+        families = {entry.family for entry in self._entries.values()}
+        for sha in sorted({family.reference for family in families} - {"", *known}):
+            if not (path := reference_file(self.folder, sha)).exists():
+                self._say(
+                    path,
+                    f"{path}: gone - wanted the identity of what labelled - restore the file from a copy; until then "
+                    "nobody knows what computed its labels, and they are not exported",
+                )
+        return [*(line for lines in self._said.values() for line in lines), *self._lost_by_journal()]
+
+    def verify(self) -> list[str]:
+        """Read everything and compare it: what :meth:`damage` says, and what is wrong with what is whole."""
+        self.refresh()
+        for key in self.keys():
+            self._read(key, Entry.want_whole)
+        return [*self.damage(), *contradictions(sorted(self.folder.glob("*.seg")))]
 
     def structures(self, reference: str) -> list[Frames]:
         """Return all accepted labels of a reference with their structures.
@@ -119,85 +197,137 @@ class Ledger:
         for entry in self.entries():
             if entry.reference == reference and entry.symbols and entry.refused is None:
                 families.setdefault((entry.symbols, entry.pbc, entry.walk), []).append(entry)
-        return [self._family(entries) for entries in families.values()]
+        return [part for entries in families.values() if (part := self._family(entries)) is not None]
 
-    def _family(self, entries: list[Entry]) -> Frames:
-        joined = Frames.concatenate([self._read(entry.key, Entry.read_frame) for entry in entries])
+    def _family(self, entries: list[Entry]) -> Frames | None:
+        there = {e: numbers for e in entries if (numbers := self._read(e.key, Entry.read_numbers)) is not None}
+        if not there:
+            return None
+        joined = frames_of([*there], [*there.values()])
         origin = joined.origin.copy()
         origin["walk"] = f"ledger-{entries[0].key[:12]}"
         return replace(joined, origin=origin)
 
-    def _read(self, key: str, what: Callable[[Entry], T]) -> T:
-        """Read what an entry says; a journal that was compacted meanwhile is looked up anew."""
-        try:
-            return what(self._entries[key])
-        except FileNotFoundError:
-            fresh = Ledger(self.folder)  # swapped in whole: another thread never sees an empty ledger
-            fresh.refresh()
-            with self._lock:
-                self._entries, self._read_to = fresh._entries, fresh._read_to
-            return what(self._entries[key])
+    def _read(self, key: str, what: Callable[[Entry], T]) -> T | None:
+        """Read what an entry says, or None if all records of its key are damaged.
+
+        A journal that was compacted meanwhile is looked up anew.
+        """
+        while (entry := self._entries.get(key)) is not None:
+            try:
+                found = what(entry)
+            except FileNotFoundError:
+                fresh = Ledger(self.folder)  # swapped in whole: another thread never sees an empty ledger
+                fresh._warn = self._warn
+                fresh.refresh()
+                with self._lock:
+                    self._entries, self._more, self._read_to = fresh._entries, fresh._more, fresh._read_to
+                    self._said |= fresh._said
+                    if key not in self._entries:
+                        self._lose(entry)
+            except Damaged:
+                with self._lock:
+                    if self._entries.get(key) is entry:
+                        self._lose(entry)
+            else:
+                self._whole.add(key)
+                return found
+        return None
+
+    def _lose(self, entry: Entry) -> None:
+        """Take a record out; the next one of its key counts, if there is one."""
+        if all(other.journal != entry.journal for other in self._lost.values()):
+            self._warn(_damaged([entry]))
+        self._lost[entry.key] = entry
+        self._entries.pop(entry.key, None)
+        if more := self._more.get(entry.key):
+            self._entries[entry.key] = more.pop(0)
+
+    def _lost_by_journal(self) -> list[str]:
+        lost: dict[Path, list[Entry]] = {}
+        for entry in sorted(self._lost.values(), key=lambda entry: (entry.journal, entry.start)):
+            lost.setdefault(entry.journal, []).append(entry)
+        return [_damaged(entries) for entries in lost.values()]
 
     # --- journals ---------------------------------------------------------------------------------------------------
 
-    def _scan(self, path: Path) -> None:
-        offset = begin = self._read_to.get(path.name, 0)
+    def _say(self, journal: Path, sentence: str) -> None:
+        said = self._said.setdefault(journal.name, [])
+        if sentence not in said:
+            said.append(sentence)
+            self._warn(sentence)
+
+    def _add(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if self._entries.setdefault(entry.key, entry) is not entry:
+                self._more.setdefault(entry.key, []).append(entry)
+
+    def _take(self, path: Path) -> None:
+        """Take up what is new in a journal: all of it from its index, or what was appended to it."""
         try:
-            if path.stat().st_size <= offset:
+            size, begin = path.stat().st_size, self._read_to.get(path.name)
+            if begin is not None and size <= begin:
                 return
-            with path.open("rb") as stream:
-                stream.seek(offset)
-                content = stream.read()
+            index, is_ended = None, False
+            if begin is None:
+                try:
+                    index = read_index(path)
+                except Damaged as error:
+                    is_ended = True
+                    self._say(
+                        path, f"{error} - wanted the index of {path.name} - remove it: the journal is read without"
+                    )
+                if index is not None and index.is_of_journal:
+                    self._add(index.entries)
+                    self._read_to[path.name] = size
+                    return
+            found, damaged = self._scan(path, begin or 0, is_ended=is_ended or index is not None)
         except FileNotFoundError:
             return  # compacted between the listing and the reading: its records are in the new journal
-        for entry, _, end in records(content, path, begin):
-            self._entries.setdefault(entry.key, entry)
-            offset = begin + end
-        self._read_to[path.name] = offset
+        except OSError as error:
+            self._say(path, f"{path}: cannot be read ({error.strerror}) - wanted a journal of labels - {_AGAIN}")
+            return
+        if index is not None:
+            there = {entry.key for entry, _, _ in found.records}
+            n_lost = sum(entry.key not in there for entry in index.entries)
+            damaged = [
+                f"{n_lost} of the {len(index.entries)} labels that its index lists are not in it",
+                *damaged,
+            ]
+        if damaged:
+            self._say(
+                path, f"{path}: damaged or cut off: {', '.join(damaged)} - wanted it as it was written - {_AGAIN}"
+            )
+
+    def _scan(self, path: Path, begin: int, *, is_ended: bool) -> tuple[Scan, list[str]]:
+        """Read a journal from `begin` on, record by record; return what is there, and where it is damaged."""
+        with path.open("rb") as stream:
+            first = stream.read(4)
+            stream.seek(begin)
+            content = stream.read()
+        found = scan(content, path, begin)
+        self._add(entry for entry, _, _ in found.records)
+        self._read_to[path.name] = begin + found.end
+        parts = damaged_parts(content, found, may_be_cut_off=begins_with_note(first) and not is_ended)
+        said = [f"bytes {begin + start} to {begin + end}" for start, end in parts[:1]]
+        return found, said + ([f"and {len(parts) - 1} more places"] if len(parts) > 1 else [])
 
     def compact(self, prefix: str) -> None:
-        """Merge the journals of one campaign that nobody writes to any more into one, and remove the old ones.
-
-        A journal stays as it is while its writer may append to it: until it has closed it, or is gone for sure. That
-        cannot be known of a process on another host that was killed, nor of a journal of an earlier version: they stay.
+        """Merge the journals of one campaign: see :func:`activelearn.store.compaction.compact`.
 
         Parameters
         ----------
         prefix
             Of the journal names of this campaign.
         """
-        # A large journal is left as it is, so that a long campaign does not write all its labels anew each time.
-        seen: set[str] = set()
-        chunks: list[bytes] = []
-        old: list[Path] = []
-        try:
-            for path in sorted(self.folder.glob(f"{prefix}-*.seg")):
-                content = path.read_bytes() if path.stat().st_size < COMPACT_BELOW else b""
-                if not _is_ended(path, content):
-                    continue
-                content = path.read_bytes()  # whose writer is gone may have written between the first look and its end
-                old.append(path)
-                for entry, start, end in records(content, path):
-                    if entry.key not in seen:
-                        seen.add(entry.key)
-                        chunks.append(content[start:end])
-        except FileNotFoundError:
-            return  # somebody else compacts the same labels at this moment
-        if len(old) < 2:
-            return
-        # Named so that it comes before all journals of writers: of two records of one key the elder stays the first.
-        publish(self.folder / f"{prefix}-{_COMPACTED}-{unique_suffix()}.seg", b"".join([*chunks, CLOSED]))
-        for path in old:
-            path.unlink(missing_ok=True)
-        fsync_folder(self.folder)
+        compact(self.folder, prefix)
 
 
-def _is_ended(path: Path, content: bytes) -> bool:
-    """Return whether nobody will ever append to a journal: it was closed, or compacted, or its writer is gone."""
-    if not content:
-        return False
-    is_compacted = f"-{_COMPACTED}-" in path.name  # of an earlier version, too
-    return is_compacted or content.endswith(CLOSED) or is_gone(writer_of(content))
+def _damaged(entries: Sequence[Entry]) -> str:
+    """Return what is said of damaged records of one journal."""
+    n, first = len(entries), entries[0]
+    what = f"{n} records are damaged, the first" if n > 1 else "a record is damaged, that"
+    return f"{first.journal}: {what} at byte {first.start} - wanted the labels as they were written - {_AGAIN}"
 
 
 class LedgerWriter:
@@ -272,12 +402,16 @@ class LedgerWriter:
     def close(self) -> None:
         """End the journal; without room for the note that it has ended it stays one that is not compacted."""
         with self._lock:
-            if self._stream is not None:
-                with contextlib.suppress(OSError):
-                    self._stream.write(CLOSED)
-                    os.fsync(self._stream.fileno())
-                self._stream.close()
-                self._stream = None
+            stream, self._stream = self._stream, None
+            if stream is None:
+                return
+            path = self._folder / Path(stream.name).name
+            with contextlib.suppress(OSError, StoreError):
+                stream.write(CLOSED)
+                os.fsync(stream.fileno())
+                if (found := whole(path, path.read_bytes())) is not None:
+                    publish_index(path, [entry for entry, _, _ in found.records])
+            stream.close()
 
 
 def publish_labels(folder: Path, prefix: str, labelled: Iterable[Frames], reference: Mapping[str, Any]) -> int:
@@ -312,20 +446,13 @@ def publish_labels(folder: Path, prefix: str, labelled: Iterable[Frames], refere
         format_of(folder)
         stamp(folder)
         publish_reference(folder, reference)
-        publish(_new_segment(folder, prefix), b"".join([*chunks, CLOSED]))
+        publish_journal(_new_segment(folder, prefix), chunks)
     return len(chunks)
-
-
-def publish_reference(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Publish who labelled, once per reference: before its first label, so that no label is without it."""
-    path = folder / _REFERENCES / f"{str(identity['sha256'])[:16]}.json"
-    if not path.is_file():
-        publish_json(path, dict(identity))
 
 
 def sweep(folder: Path) -> None:
     """Remove the temporary files that killed processes of this host left in a ledger (it may be in no campaign)."""
-    for path in [*folder.glob(".*"), *folder.glob(f"{_REFERENCES}/.*")]:
+    for path in [*folder.glob(".*"), *folder.glob(f"{REFERENCES}/.*")]:
         found = re.fullmatch(rf"\..+\.{re.escape(HOST)}-(\d+)-[0-9a-f]{{12}}", path.name)
         if found and not process_started(int(found[1])):
             path.unlink(missing_ok=True)
