@@ -1,0 +1,184 @@
+"""Outputs of Quantum ESPRESSO (pw.x), FHI-aims and GPAW: the numbers by ASE's parsers, what they are worth by ours.
+
+The energy is the one that the forces belong to: the line with "!" of pw.x, the electronic free energy of FHI-aims
+(dpdata takes the energy without the entropy), the free energy of GPAW (ASE takes the one extrapolated to zero width).
+A file is cut into its steps first, so that each energy stays with its forces and one that cannot be read takes no
+other with it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from activelearn.errors import ConfigError
+from activelearn.exchange.reads import Read, from_atoms, source
+from activelearn.exchange.texts import TEARS, TORN, opened
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+# --- Quantum ESPRESSO -------------------------------------------------------------------------------------------------
+
+_PW_RUN: Final = "Program PWSCF"
+_PW_ATOMS: Final = "ATOMIC_POSITIONS"
+_PW_LOOP: Final = re.compile(r"iteration #|Self-consistent Calculation")
+_PW_ENERGY: Final = re.compile(r"^(!!?)\s+total energy\s+=")
+_PW_FORCES: Final = "Forces acting on atoms"
+_PW_NOT_CONVERGED: Final = "convergence NOT achieved"
+#: What ASE would read as well, and what nothing here is needed of: bands, moments.
+_PW_UNUSED: Final = re.compile(
+    r"End of (self-consistent|band structure) calculation|number of k points=|Magnetic moment per site|"
+    r"the Fermi energy is|highest occupied|Debye|Computed dipole"
+)
+#: Lines before the atoms of a step that hold its cell.
+_N_CELL_LINES: Final = 6
+
+
+def read_pwscf(path: Path) -> Iterator[Read]:
+    """Read the steps of an output of pw.x: single points, relaxations and molecular dynamics.
+
+    Raises
+    ------
+    ConfigError
+        It is no output of pw.x, or has no finished step.
+    """
+    k = 0
+    for header, step in _pwscf_steps(path):
+        energies = [i for i, line in enumerate(step) if _PW_ENERGY.match(line)]
+        is_converged = not any(_PW_NOT_CONVERGED in line for line in step)
+        if is_converged and not energies and not any(_PW_FORCES in line for line in step):
+            continue  # the atoms alone, before the first loop or as the end of a relaxation
+        where = f"{path} step {k}"
+        k += 1
+        if not is_converged:
+            yield Read(where, None, "SCF not converged")
+        elif not energies:
+            yield Read(where, None, "no energy")
+        else:  # hybrid functionals have an energy for each outer loop; the last is the one
+            number = step[energies[-1]].lstrip("!")
+            lines = [line for i, line in enumerate(step) if i not in energies[:-1] and not _PW_UNUSED.search(line)]
+            lines = [f"!    {number.lstrip()}" if _PW_ENERGY.match(line) else line for line in lines]
+            yield _pwscf_read([*header, *lines], where, source(path))
+    if k == 0:
+        raise ConfigError(f"{path}: no finished step of pw.x in it - wanted its output - leave it out")
+
+
+def _pwscf_steps(path: Path) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield the header of a run and the lines that belong to one set of atoms."""
+    header, step, is_header, is_run = list[str](), list[str](), False, False
+    with opened(path) as lines:
+        for line in lines:
+            if _PW_RUN in line:
+                if is_run:
+                    yield header, step
+                header, step, is_header, is_run = [line], [], True, True
+            elif is_header and not _PW_LOOP.search(line):
+                header += [] if _PW_UNUSED.search(line) else [line]
+            elif is_run:
+                is_header = False
+                if _PW_ATOMS in line:
+                    yield header, step
+                    step = step[-_N_CELL_LINES:]
+                    step = [x for x in step if not _PW_ENERGY.match(x)]
+                step.append(line)
+    if is_run:
+        yield header, step
+
+
+def _pwscf_read(lines: list[str], where: str, walk: str) -> Read:
+    from ase.io.espresso import read_espresso_out
+
+    try:
+        (image,) = read_espresso_out(io.StringIO("".join(lines)), slice(-1, None))
+    except TEARS:
+        return Read(where, None, TORN)
+    return Read(where, *from_atoms(image, walk))
+
+
+# --- FHI-aims ---------------------------------------------------------------------------------------------------------
+
+_AIMS_ENERGY: Final = re.compile(r"\| Electronic free energy\s*:\s*(\S+) eV\s*$")
+_AIMS_CONVERGED: Final = "Self-consistency cycle converged"
+_AIMS_CONSTRAINED: Final = "relaxation constraints were applied"
+
+
+def read_aims(path: Path) -> Iterator[Read]:
+    """Read the steps of an output of FHI-aims.
+
+    Raises
+    ------
+    ConfigError
+        It is no output of FHI-aims, or has no finished step.
+    """
+    from ase.io.aims import get_aims_out_chunks, get_header_chunk
+
+    k = 0
+    with opened(path) as lines:
+        try:
+            chunks = get_aims_out_chunks(lines, get_header_chunk(lines))
+        except Exception as error:
+            raise ConfigError(f"{path}: no loop of FHI-aims in it - wanted its output - leave it out") from error
+        for chunk in chunks:
+            energies = [found[1] for line in chunk.lines if (found := _AIMS_ENERGY.search(line))]
+            is_converged = any(_AIMS_CONVERGED in line for line in chunk.lines)
+            if not energies and not is_converged and k:
+                continue  # what follows the last step
+            where = f"{path} step {k}"
+            k += 1
+            if not is_converged:
+                yield Read(where, None, "SCF not converged")
+            elif any(_AIMS_CONSTRAINED in line for line in chunk.lines):
+                yield Read(where, None, "forces without those on fixed atoms")
+            else:
+                yield _aims_read(chunk, energies, where, source(path))
+    if k == 0:
+        raise ConfigError(f"{path}: no finished step of FHI-aims in it - wanted its output - leave it out")
+
+
+def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read:  # noqa: ANN401 - ASE has no types
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    try:
+        image, forces, stress = chunk._atoms.copy(), chunk.forces, chunk.stress  # `chunk.atoms` reads bands too
+        results = {"energy": float(energies[-1])} if energies else {}
+        image.set_constraint()
+    except TEARS:
+        return Read(where, None, TORN)
+    if forces is not None and forces.shape != (len(image), 3):
+        return Read(where, None, TORN)
+    image.calc = SinglePointCalculator(image, **results, forces=forces, stress=stress)
+    return Read(where, *from_atoms(image, walk))
+
+
+# --- GPAW -------------------------------------------------------------------------------------------------------------
+
+
+def read_gpaw(path: Path) -> Iterator[Read]:
+    """Read the steps of a text output of GPAW.
+
+    Raises
+    ------
+    ConfigError
+        It is no output of GPAW, or has no finished step.
+    """
+    from ase.io.gpaw_out import read_gpaw_out
+
+    with opened(path) as lines:
+        images: list[Atoms] = read_gpaw_out(lines, slice(None))
+    if not any(image.calc is not None for image in images):
+        raise ConfigError(f"{path}: no energy in it - wanted the text output of a GPAW run - leave it out")
+    for k, image in enumerate(images):
+        results = image.calc.results if image.calc is not None else {}
+        parts = getattr(image.calc, "energy_contributions", None) or {}
+        if "free energy" in parts and "energy" in results:  # of both, a correction for dispersion is the same
+            without = image.calc.parameters.get("uncorrected_energy", results["energy"])
+            results["free_energy"] = parts["free energy"] + results["energy"] - without
+        if results.get("stress") is not None:
+            results["stress"] = np.array(results["stress"])[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        yield Read(f"{path} step {k}", *from_atoms(image, source(path)))

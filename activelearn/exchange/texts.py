@@ -1,0 +1,31 @@
+"""How the text files of other codes are opened, compressed or not, and what is said of a step that is not whole."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Why a step is no label if numbers of it are missing or cannot be read (a key of activelearn.exchange.REFUSALS).
+TORN: Final = "not whole"
+#: How parsers fail at such a step.
+TEARS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError)
+_OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+def opened(path: Path) -> IO[str]:
+    """Open a text file, which may end with .gz, .bz2 or .xz; bytes that are no text are replaced."""
+    found: IO[str] = _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="replace")
+    return found
+
+
+def number(text: str | None) -> float:
+    """Return a number; NaN for the stars that Fortran writes if it has no room."""
+    return float("nan") if text is None or "*" in text else float(text)
