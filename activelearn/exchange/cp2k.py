@@ -21,7 +21,7 @@ import numpy as np
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, source
-from activelearn.exchange.texts import TORN, Floats, opened
+from activelearn.exchange.texts import TORN, Floats, whole_lines
 from activelearn.frames import Frames, make_origin
 from activelearn.units import EV_PER_A3_IN_GPA
 
@@ -152,14 +152,13 @@ def read_cp2k(path: Path) -> Iterator[Read]:
             raise ConfigError(f"{path}: {len(found)} files *.log and *.out - wanted one output of CP2K - name the file")
         path = found[0]
     k, run, files = -1, None, None
-    with opened(path) as lines:
-        for k, step in enumerate(_steps(lines)):
-            if files is None or step.run is not run:
-                run, files = step.run, Cp2kFiles(path.parent, step.run)
-            try:
-                yield _read(step, files, f"{path} step {k}", source(path))
-            except ValueError:  # numbers are missing
-                yield Read(f"{path} step {k}", None, TORN)
+    for k, step in enumerate(_steps(whole_lines(path))):
+        if files is None or step.run is not run:
+            run, files = step.run, Cp2kFiles(path.parent, step.run)
+        try:
+            yield _read(step, files, f"{path} step {k}", source(path))
+        except ValueError:  # numbers are missing
+            yield Read(f"{path} step {k}", None, TORN)
     if k < 0:
         raise ConfigError(f'{path}: no line "{_ENERGY}" in it - wanted the output of a CP2K run - leave it out')
 
@@ -284,15 +283,15 @@ def _xyz(path: Path, n_atoms: int) -> list[tuple[int, float, Floats]]:
     found: list[tuple[int, float, Floats]] = []
     if not path.is_file():
         return found
-    with opened(path) as lines:
-        for first in lines:
-            title, rows = _TITLE.search(next(lines, "")), list(islice(lines, n_atoms))
-            if not first.strip().isdigit() or int(first) != n_atoms or title is None:
-                raise ConfigError(
-                    f"{path} frame {len(found)}: {first.strip()} atoms, title {'read' if title else 'without i and E'} "
-                    f"- wanted the {n_atoms} atoms of the output and its energies - take the file that the run wrote"
-                )
-            if len(rows) == n_atoms:  # else the run was killed here
-                numbers = np.array([_numbers(row.split()[1:4]) for row in rows])
-                found.append((int(title[1]), float(title[2]), numbers.reshape(n_atoms, 3)))
+    lines = whole_lines(path)
+    for first in lines:
+        title, rows = _TITLE.search(next(lines, "")), list(islice(lines, n_atoms))
+        if not first.strip().isdigit() or int(first) != n_atoms or title is None:
+            raise ConfigError(
+                f"{path} frame {len(found)}: {first.strip()} atoms, title {'read' if title else 'without i and E'} "
+                f"- wanted the {n_atoms} atoms of the output and its energies - take the file that the run wrote"
+            )
+        if len(rows) == n_atoms:  # else the run was killed here
+            numbers = np.array([_numbers(row.split()[1:4]) for row in rows])
+            found.append((int(title[1]), float(title[2]), numbers.reshape(n_atoms, 3)))
     return found

@@ -36,6 +36,11 @@ OURS: Final = {
     "ase/extxyz": "extxyz",
     **{f"abacus{how}/{what}": "abacus" for how in ("", "/pw", "/lcao") for what in ("scf", "md", "relax")},
 }
+#: Formats of ASE that hold energies and forces of periodic structures, besides those that we read ourselves.
+ASE_FORMATS: Final = (
+    "abinit-gsr", "abinit-out", "castep-castep", "castep-geom", "castep-md", "db", "elk", "gpw", "json", "nwchem-out",
+    "onetep-out", "qbox", "traj",
+)  # fmt: skip
 #: dpdata's reader of these asks ASE for forces with constraints applied, so ASE reads them here.
 _BY_ASE: Final = {"ase/structure": "ase/traj"}
 #: What dpdata takes for the cell of atoms that have none, Å.
@@ -45,7 +50,6 @@ _ABACUS_NOT_CONVERGED: Final = "convergence has not been achieved"
 
 def names() -> list[str]:
     """Return the formats of dpdata and ASE that labels can come in."""
-    from ase.io.formats import ioformats
     from dpdata.format import Format
 
     of_dpdata = [
@@ -53,7 +57,7 @@ def names() -> list[str]:
         for name, kind in Format.get_formats().items()
         if kind.from_labeled_system is not Format.from_labeled_system or "mixed" in name
     ]
-    return sorted({*OURS, *of_dpdata, *(f"ase/{name}" for name, kind in ioformats.items() if kind.can_read)})
+    return sorted({*OURS, *of_dpdata, *(f"ase/{name}" for name in ASE_FORMATS)})
 
 
 def reader(name: str, ours: Mapping[str, Callable[[Path], Iterator[Read]]]) -> Callable[[Path], Iterator[Read]]:

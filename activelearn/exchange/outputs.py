@@ -12,16 +12,14 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from types import SimpleNamespace
+from typing import Any, Final
 
 import numpy as np
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, from_atoms, source
-from activelearn.exchange.texts import TEARS, TORN, opened
-
-if TYPE_CHECKING:
-    from ase import Atoms
+from activelearn.exchange.texts import TEARS, TORN, whole_lines
 
 # --- Quantum ESPRESSO -------------------------------------------------------------------------------------------------
 
@@ -72,21 +70,19 @@ def read_pwscf(path: Path) -> Iterator[Read]:
 def _pwscf_steps(path: Path) -> Iterator[tuple[list[str], list[str]]]:
     """Yield the header of a run and the lines that belong to one set of atoms."""
     header, step, is_header, is_run = list[str](), list[str](), False, False
-    with opened(path) as lines:
-        for line in lines:
-            if _PW_RUN in line:
-                if is_run:
-                    yield header, step
-                header, step, is_header, is_run = [line], [], True, True
-            elif is_header and not _PW_LOOP.search(line):
-                header += [] if _PW_UNUSED.search(line) else [line]
-            elif is_run:
-                is_header = False
-                if _PW_ATOMS in line:
-                    yield header, step
-                    step = step[-_N_CELL_LINES:]
-                    step = [x for x in step if not _PW_ENERGY.match(x)]
-                step.append(line)
+    for line in whole_lines(path):
+        if _PW_RUN in line:
+            if is_run:
+                yield header, step
+            header, step, is_header, is_run = [line], [], True, True
+        elif is_header and not _PW_LOOP.search(line):
+            header += [] if _PW_UNUSED.search(line) else [line]
+        elif is_run:
+            is_header = False
+            if _PW_ATOMS in line:
+                yield header, step
+                step = [x for x in step[-_N_CELL_LINES:] if not _PW_ENERGY.match(x)]
+            step.append(line)
     if is_run:
         yield header, step
 
@@ -116,39 +112,44 @@ def read_aims(path: Path) -> Iterator[Read]:
     ConfigError
         It is no output of FHI-aims, or has no finished step.
     """
-    from ase.io.aims import get_aims_out_chunks, get_header_chunk
+    from ase.io import ParseError
+    from ase.io.aims import AimsParseError, get_aims_out_chunks, get_header_chunk
 
     k = 0
-    with opened(path) as lines:
-        try:
-            chunks = get_aims_out_chunks(lines, get_header_chunk(lines))
-        except Exception as error:
-            raise ConfigError(f"{path}: no loop of FHI-aims in it - wanted its output - leave it out") from error
-        for chunk in chunks:
-            energies = [found[1] for line in chunk.lines if (found := _AIMS_ENERGY.search(line))]
-            is_converged = any(_AIMS_CONVERGED in line for line in chunk.lines)
-            if not energies and not is_converged and k:
-                continue  # what follows the last step
-            where = f"{path} step {k}"
-            k += 1
-            if not is_converged:
-                yield Read(where, None, "SCF not converged")
-            elif any(_AIMS_CONSTRAINED in line for line in chunk.lines):
-                yield Read(where, None, "forces without those on fixed atoms")
-            else:
-                yield _aims_read(chunk, energies, where, source(path))
+    lines = whole_lines(path)
+    try:
+        head = get_header_chunk(lines)
+        summary = {"initial_atoms": head.initial_atoms, "n_atoms": head.n_atoms, "constraints": []}
+    except (*TEARS, ParseError, AimsParseError) as error:
+        raise ConfigError(f"{path}: no loop of FHI-aims in it - wanted its output - leave it out") from error
+    # All that ASE's own summary holds as well (bands, k-points) a short output lacks.
+    header = SimpleNamespace(is_relaxation=head.is_relaxation, header_summary=summary)
+    for chunk in get_aims_out_chunks(lines, header):
+        energies = [found[1] for line in chunk.lines if (found := _AIMS_ENERGY.search(line))]
+        is_converged = any(_AIMS_CONVERGED in line for line in chunk.lines)
+        if not energies and not is_converged and k:
+            continue  # what follows the last step
+        where = f"{path} step {k}"
+        k += 1
+        if not is_converged:
+            yield Read(where, None, "SCF not converged")
+        elif any(_AIMS_CONSTRAINED in line for line in chunk.lines):
+            yield Read(where, None, "forces without those on fixed atoms")
+        else:
+            yield _aims_read(chunk, energies, where, source(path))
     if k == 0:
         raise ConfigError(f"{path}: no finished step of FHI-aims in it - wanted its output - leave it out")
 
 
 def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read:  # noqa: ANN401 - ASE has no types
     from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io.aims import AimsParseError
 
     try:
         image, forces, stress = chunk._atoms.copy(), chunk.forces, chunk.stress  # `chunk.atoms` reads bands too
         results = {"energy": float(energies[-1])} if energies else {}
         image.set_constraint()
-    except TEARS:
+    except (*TEARS, AimsParseError):
         return Read(where, None, TORN)
     if forces is not None and forces.shape != (len(image), 3):
         return Read(where, None, TORN)
@@ -157,6 +158,9 @@ def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read: 
 
 
 # --- GPAW -------------------------------------------------------------------------------------------------------------
+
+#: Lines of a cell: its heading, the names of the columns, three vectors.
+_N_GPAW_CELL_LINES: Final = 5
 
 
 def read_gpaw(path: Path) -> Iterator[Read]:
@@ -167,18 +171,40 @@ def read_gpaw(path: Path) -> Iterator[Read]:
     ConfigError
         It is no output of GPAW, or has no finished step.
     """
+    k = 0
+    for block in _gpaw_steps(path):
+        if not any("Energy contributions relative to" in line for line in block):
+            continue  # the beginning of a step that broke off
+        yield _gpaw_read(block, f"{path} step {k}", source(path))
+        k += 1
+    if k == 0:
+        raise ConfigError(f"{path}: no energy in it - wanted the text output of a GPAW run - leave it out")
+
+
+def _gpaw_steps(path: Path) -> Iterator[list[str]]:
+    """Yield the lines from one set of positions to the next, with the cell that holds for them."""
+    block, cell = list[str](), list[str]()
+    for line in whole_lines(path):
+        if line == "Positions:\n":
+            yield [*block, *cell]
+            block = []
+        block.append(line)
+        if "Unit cell:\n" in block[-_N_GPAW_CELL_LINES:]:
+            cell = block[block.index("Unit cell:\n") :]
+    yield [*block, *cell]
+
+
+def _gpaw_read(block: list[str], where: str, walk: str) -> Read:
     from ase.io.gpaw_out import read_gpaw_out
 
-    with opened(path) as lines:
-        images: list[Atoms] = read_gpaw_out(lines, slice(None))
-    if not any(image.calc is not None for image in images):
-        raise ConfigError(f"{path}: no energy in it - wanted the text output of a GPAW run - leave it out")
-    for k, image in enumerate(images):
-        results = image.calc.results if image.calc is not None else {}
-        parts = getattr(image.calc, "energy_contributions", None) or {}
-        if "free energy" in parts and "energy" in results:  # of both, a correction for dispersion is the same
-            without = image.calc.parameters.get("uncorrected_energy", results["energy"])
-            results["free_energy"] = parts["free energy"] + results["energy"] - without
+    try:
+        (image,) = read_gpaw_out(io.StringIO("".join(block)), slice(None))
+        results, parts = image.calc.results, image.calc.energy_contributions
+        # A correction for dispersion is the same for both energies.
+        without = image.calc.parameters.get("uncorrected_energy", results["energy"])
+        results["free_energy"] = parts["free energy"] + results["energy"] - without
         if results.get("stress") is not None:
             results["stress"] = np.array(results["stress"])[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-        yield Read(f"{path} step {k}", *from_atoms(image, source(path)))
+    except TEARS:
+        return Read(where, None, TORN)
+    return Read(where, *from_atoms(image, walk))

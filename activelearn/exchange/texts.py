@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -24,6 +25,12 @@ def opened(path: Path) -> IO[str]:
     """Open a text file, which may end with .gz, .bz2 or .xz; bytes that are no text are replaced."""
     found: IO[str] = _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="replace")
     return found
+
+
+def whole_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file that have an end: where a kill cut the last one, a number may lack digits."""
+    with opened(path) as lines:
+        yield from (line for line in lines if line.endswith("\n"))
 
 
 def number(text: str | None) -> float:
