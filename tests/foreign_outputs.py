@@ -1,8 +1,9 @@
+# ruff: noqa: E501 - lines as the codes write them
 """Outputs as other codes write them, made from frames whose labels are known: small, but with the lines that count.
 
-Each function takes Frames (of one composition) and returns text, or writes a folder. `unconverged` is the number of a step whose
-electronic loop did not converge. An energy that is printed beside the
-free energy differs from it by OFFSET, so that a reader that takes the wrong one is seen.
+Each function takes Frames (of one composition) and returns text, or writes a folder. `unconverged` is the number of a
+step whose electronic loop did not converge. An energy that is printed beside the free energy
+differs from it by OFFSET, so that a reader that takes the wrong one is seen.
 """
 
 import numpy as np
@@ -304,3 +305,37 @@ def abacus(folder, frames, unconverged=None, has_stress=True, kind="md"):
     (out / f"running_{kind}.log").write_text(log)
     if kind == "md":
         (out / "MD_dump").write_text(dump)
+
+
+# --- SIESTA -----------------------------------------------------------------------------------------------------------
+
+
+def siesta(frames, unconverged=None):
+    """One step: the output of a single point; several: of molecular dynamics. The stress is positive in tension."""
+    kinds = list(dict.fromkeys(frames.symbols))
+    is_single = len(frames) == 1
+    text = f"redata: Number of Atomic Species                = {len(kinds):4d}\n"
+    text += "".join(
+        f"Species number: {i + 1:4d} Atomic number: {atomic_numbers[s]:4d} Label: {s}\n" for i, s in enumerate(kinds)
+    )
+    text += f"initatomlists: Number of atoms, orbitals, and projectors:  {len(frames.symbols):6d}    60    80\n\n"
+    for k in range(len(frames)):
+        text += "outcoor: Atomic coordinates (Ang):\n" + "".join(
+            f"{' '.join(f'{x:14.8f}' for x in xyz)} {kinds.index(s) + 1:3d} {i + 1:8d} {s}\n"
+            for i, (s, xyz) in enumerate(zip(frames.symbols, frames.positions[k], strict=True))
+        )
+        text += "\noutcell: Unit cell vectors (Ang):\n" + rows(frames.cell[k], "{:12.8f}", "    ") + "\n"
+        energy = f"{frames.energy[k] + 2 * OFFSET:.6f}  {frames.energy[k] + OFFSET:.6f}  {frames.energy[k]:.6f}"
+        text += "        iscf     Eharris(eV)        E_KS(eV)     FreeEng(eV)     dDmax    Ef(eV) dHmax(eV)\n"
+        text += f"   scf:    1  -1.000000  -1.000000  -1.000000  1.0 -3.0  2.0\n   scf:    9  {energy}  0.000050 -3.0  0.000100\n"
+        text += "SCF_NOT_CONV: SCF did not converge in maximum number of steps\n" if k == unconverged else ""
+        text += f"siesta: E_KS(eV) =  {frames.energy[k] + OFFSET:18.4f}\n\nsiesta: Atomic forces (eV/Ang):\n"
+        text += (
+            "".join(f"{i + 1:6d} {' '.join(f'{x:12.6f}' for x in f)}\n" for i, f in enumerate(frames.forces[k]))
+            + "----------------------------------------\n"
+        )
+        stress, pressure = -printed_stress(frames, k), np.trace(printed_stress(frames, k)) / 3 / (0.1 * GPa)
+        text += "\nsiesta: Stress tensor (static) (eV/Ang**3):\n"
+        text += rows(stress, "{:12.6f}", "siesta: " if is_single else "     ")
+        text += f"\nsiesta: Pressure (static): {pressure:20.8f}  kBar\n\n"
+    return text

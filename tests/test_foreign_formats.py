@@ -292,6 +292,45 @@ def test_a_block_of_the_stress_that_is_missing_in_one_step_of_abacus_is_said(tmp
         read(path, "abacus")
 
 
+# --- SIESTA -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "kind"), [(1, "siesta/output"), (N, "siesta/aimd_output")])
+def test_siesta_gives_the_free_energy_and_the_virial_with_our_sign(tmp_path, truth, n, kind):
+    path = text_file("siesta.out", written.siesta)(tmp_path, truth[:n])
+    agree(read(path, kind), truth[:n], 5e-6)
+    data = dpdata.LabeledSystem(str(path), fmt=kind).data  # why: if this fails, look at dpdata again
+    assert np.allclose(data["virials"], -truth.virial[:n], atol=1e-3)
+
+
+def test_a_step_of_siesta_that_did_not_converge_is_no_label(tmp_path, truth):
+    path = text_file("siesta.out", written.siesta)(tmp_path, truth, unconverged=1)
+    assert [one.reason for one in read(path, "siesta/aimd_output")] == [None, "SCF not converged", None]
+
+
+# --- OpenMX -----------------------------------------------------------------------------------------------------------
+
+
+def test_steps_that_dpdata_gives_although_they_did_not_converge_are_refused(tmp_path, truth):
+    """OpenMX: DATA.dat and DATA.md; dpdata warns, but hands them out."""
+    (tmp_path / "a.dat").write_text(
+        "Atoms.Number 4\n"
+        "<Atoms.SpeciesAndCoordinates\n" + "".join(f" {i + 1} {s} 0 0 0 1 1\n" for i, s in enumerate(truth.symbols))
+        + "Atoms.SpeciesAndCoordinates>\n"
+    )  # fmt: skip
+    text = ""
+    for k in range(N):
+        cell = " ".join(f"{x:.6f}" for x in truth.cell[k].ravel())
+        text += (
+            f"4\ntime= {k}.0 (fs) Energy= {truth.energy[k]:.6f} (Hartree) Cell_Vectors= {cell} scf_conv={int(k != 1)}\n"
+        )
+        for s, x, f in zip(truth.symbols, truth.positions[k], truth.forces[k], strict=True):
+            text += f"{s} {' '.join(f'{v:.6f}' for v in (*x, *f))}\n"
+    (tmp_path / "a.md").write_text(text)
+    with pytest.raises(ConfigError, match=r"a: dpdata says that steps did not converge \(SCF not converged!\)"):
+        read(tmp_path / "a", "openmx/md")
+
+
 # --- libraries --------------------------------------------------------------------------------------------------------
 
 
@@ -362,9 +401,6 @@ def test_frames_of_dpdata_without_a_cell_are_not_periodic(tmp_path, truth):
 def test_what_a_library_cannot_read_is_told_in_a_sentence_and_nothing_else(tmp_path, name, content, kind, capsys):
     (tmp_path / name).write_bytes(content)
     for path in (tmp_path / name, tmp_path / "none"):
-        if path.exists() and kind == "cp2k":
-            assert exchange.import_labels(tmp_path / "l", [path], PBE, kind)[0] == 0
-            continue
         with pytest.raises(ConfigError, match=r"^\S+: .* - wanted .* - .+$") as error:
             exchange.import_labels(tmp_path / "l", [path], PBE, kind)
         assert str(path) in str(error.value)

@@ -45,7 +45,8 @@ def format_of(path: Path) -> str:
         if words in beginning:
             return kind
     raise ConfigError(
-        f"{path}: the name does not tell the format, nor does the beginning - wanted one of {', '.join(FORMATS)} - give --format"
+        f"{path}: the name does not tell the format, nor does the beginning - wanted one of {', '.join(FORMATS)} - "
+        "give --format"
     )
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,6 +21,7 @@ import numpy as np
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, from_atoms, source
+from activelearn.exchange.texts import whole_lines
 from activelearn.frames import Frames, make_origin
 
 T = TypeVar("T")
@@ -43,6 +46,8 @@ ASE_FORMATS: Final = (
 )  # fmt: skip
 #: dpdata's reader of these asks ASE for forces with constraints applied, so ASE reads them here.
 _BY_ASE: Final = {"ase/structure": "ase/traj"}
+#: Of these dpdata gives steps that did not converge as labels, with a warning; of the others it drops them.
+_KEEPS_UNCONVERGED: Final = ("openmx/md",)
 #: What dpdata takes for the cell of atoms that have none, Å.
 _MADE_UP_CELL: Final = 100.0 * np.eye(3)
 _ABACUS_NOT_CONVERGED: Final = "convergence has not been achieved"
@@ -78,6 +83,8 @@ def reader(name: str, ours: Mapping[str, Callable[[Path], Iterator[Read]]]) -> C
             f"--format {name}: no such format of labels - wanted one of ours ({', '.join(ours)}), a name of dpdata or "
             f"ase/ and a name of ASE - did you mean {', '.join(near)}?"
         )
+    if name.startswith("siesta/"):
+        return partial(read_siesta, name=name)
     return partial(_read_ase if name.startswith("ase/") else _read_dpdata, name=name)
 
 
@@ -93,14 +100,20 @@ def _read_ase(path: Path, name: str) -> Iterator[Read]:
 
 def _read_dpdata(path: Path, name: str) -> Iterator[Read]:
     systems, said = _quietly(path, name, lambda: _systems(path, name))
-    if "unconverged" in said or "not converge" in said:
+    is_unconverged = "unconverged" in said or "not converge" in said
+    if is_unconverged and name in _KEEPS_UNCONVERGED:
+        raise ConfigError(
+            f"{path}: dpdata says that steps did not converge ({said}), but not which, and gives them all - wanted "
+            "converged steps only - take those steps out of the file"
+        )
+    if is_unconverged:
         yield Read(f"{path} ({said})", None, "SCF not converged")
     n = 0
     for data in systems:
         for read in _frames(data, path, n):
             n += 1
             yield read
-    if n == 0 and "converge" not in said:
+    if n == 0 and not is_unconverged:
         raise ConfigError(
             f"{path}: dpdata finds no frame in it as {name}{': ' if said else ''}{said} - wanted labels - check the "
             "path and the format, and whether the run ended"
@@ -177,6 +190,49 @@ def read_abacus(path: Path) -> Iterator[Read]:
                 yield read
 
 
+# --- SIESTA -----------------------------------------------------------------------------------------------------------
+
+#: A line of the electronic loop: iteration, Harris energy, E_KS, free energy (eV), and two numbers more at least.
+_SIESTA_LOOP: Final = re.compile(r"\s*(?:scf|siesta):\s+\d+\s+\S+\s+\S+\s+(-?\d+\.\d+)\s+\S+\s+\S+")
+_SIESTA_STEP: Final = "siesta: E_KS(eV) ="
+_SIESTA_NOT_CONVERGED: Final = re.compile(r"SCF_NOT_CONV|SCF did not converge")
+
+
+def read_siesta(path: Path, name: str) -> Iterator[Read]:
+    """Read an output of SIESTA by dpdata, with the free energy, and the virial with its sign turned.
+
+    SIESTA prints its stress positive in tension (the pressure that it prints below is minus a third of the trace), and
+    dpdata 1.1.0 takes it times the volume for the virial.
+
+    Raises
+    ------
+    ConfigError
+        dpdata cannot read it, or finds another number of steps than there are energies.
+    """
+    reads = list(_read_dpdata(path, name))
+    energies: list[tuple[float, bool]] = []
+    energy, is_converged = float("nan"), True
+    for line in whole_lines(path):
+        if found := _SIESTA_LOOP.match(line):
+            energy = float(found[1])
+        elif _SIESTA_NOT_CONVERGED.search(line):
+            is_converged = False
+        elif _SIESTA_STEP in line:
+            energies.append((energy, is_converged))
+            energy, is_converged = float("nan"), True
+    if len(energies) != len(reads):
+        raise ConfigError(
+            f"{path}: {len(energies)} energies, but dpdata reads {len(reads)} steps - wanted as many - take the "
+            "output of one whole run, and siesta/aimd_output if it has several steps"
+        )
+    for read, (free, has_converged) in zip(reads, energies, strict=True):
+        if not has_converged or read.frame is None:
+            yield Read(read.where, None, read.reason or "SCF not converged")
+            continue
+        virial = None if read.frame.virial is None else -read.frame.virial
+        yield Read(read.where, replace(read.frame, energy=np.array([free]), virial=virial), read.reason)
+
+
 # --- readers that print, warn and fail --------------------------------------------------------------------------------
 
 
@@ -210,4 +266,4 @@ def _quietly(path: Path, name: str, read: Callable[[], T]) -> tuple[T, str]:
             "nothing was imported"
         ) from error
     ours = [str(w.message) for w in warned if not issubclass(w.category, DeprecationWarning | FutureWarning)]
-    return found, " ".join(" ".join([*screen.getvalue().split("\n"), *ours]).split())[:200]
+    return found, " ".join(" ".join(dict.fromkeys([*screen.getvalue().splitlines(), *ours])).split())[:200]

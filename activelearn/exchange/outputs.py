@@ -92,15 +92,21 @@ def _pwscf_read(lines: list[str], where: str, walk: str) -> Read:
 
     try:
         (image,) = read_espresso_out(io.StringIO("".join(lines)), slice(-1, None))
+        return Read(where, *from_atoms(image, walk))
     except TEARS:
         return Read(where, None, TORN)
-    return Read(where, *from_atoms(image, walk))
 
 
 # --- FHI-aims ---------------------------------------------------------------------------------------------------------
 
 _AIMS_ENERGY: Final = re.compile(r"\| Electronic free energy\s*:\s*(\S+) eV\s*$")
 _AIMS_CONVERGED: Final = "Self-consistency cycle converged"
+#: What precedes the atoms of a step; the first step has those of the input.
+_AIMS_ATOMS: Final = (
+    "as used in the preceding time step",
+    "Updated atomic structure",
+    "was used in the preceding time step",
+)
 _AIMS_CONSTRAINED: Final = "relaxation constraints were applied"
 
 
@@ -135,6 +141,8 @@ def read_aims(path: Path) -> Iterator[Read]:
             yield Read(where, None, "SCF not converged")
         elif any(_AIMS_CONSTRAINED in line for line in chunk.lines):
             yield Read(where, None, "forces without those on fixed atoms")
+        elif k > 1 and not any(words in line for words in _AIMS_ATOMS for line in chunk.lines):
+            yield Read(where, None, TORN)  # ASE would take the first atoms for them
         else:
             yield _aims_read(chunk, energies, where, source(path))
     if k == 0:
@@ -149,12 +157,10 @@ def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read: 
         image, forces, stress = chunk._atoms.copy(), chunk.forces, chunk.stress  # `chunk.atoms` reads bands too
         results = {"energy": float(energies[-1])} if energies else {}
         image.set_constraint()
+        image.calc = SinglePointCalculator(image, **results, forces=forces, stress=stress)
+        return Read(where, *from_atoms(image, walk))
     except (*TEARS, AimsParseError):
         return Read(where, None, TORN)
-    if forces is not None and forces.shape != (len(image), 3):
-        return Read(where, None, TORN)
-    image.calc = SinglePointCalculator(image, **results, forces=forces, stress=stress)
-    return Read(where, *from_atoms(image, walk))
 
 
 # --- GPAW -------------------------------------------------------------------------------------------------------------
@@ -205,6 +211,6 @@ def _gpaw_read(block: list[str], where: str, walk: str) -> Read:
         results["free_energy"] = parts["free energy"] + results["energy"] - without
         if results.get("stress") is not None:
             results["stress"] = np.array(results["stress"])[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        return Read(where, *from_atoms(image, walk))
     except TEARS:
         return Read(where, None, TORN)
-    return Read(where, *from_atoms(image, walk))
