@@ -100,7 +100,7 @@ class Cp2kStep:
         """Take a table of forces or a stress, if this line is the heading of one; its rows are the next of `lines`."""
         if found := _FORCES.search(line):
             _known(found[1] or found[2], _ATOMIC_UNITS)
-            self.forces = _forces(lines)
+            self.forces = _forces(lines, len(self.run.symbols))
         elif found := _STRESS.search(line):
             _known(found[1], _IN_GPA)
             self.stress = [[x * _IN_GPA[found[1]] for x in row] for row in _tensor(lines)]
@@ -119,8 +119,8 @@ class Cp2kFiles:
 
     def __init__(self, folder: Path, run: Cp2kRun) -> None:
         beginning = run.says.get("project", "")
-        self._positions = _xyz(folder / f"{beginning}-pos-1.xyz", len(run.symbols))
-        self._forces = {i: rows for i, _, rows in _xyz(folder / f"{beginning}-frc-1.xyz", len(run.symbols))}
+        self._positions = _xyz(folder / f"{beginning}-pos-1.xyz", run.symbols)
+        self._forces = {i: rows for i, _, rows in _xyz(folder / f"{beginning}-frc-1.xyz", run.symbols)}
         self._cells: dict[int, Floats] = {}
         if (folder / f"{beginning}-1.cell").is_file():
             rows = np.loadtxt(folder / f"{beginning}-1.cell", ndmin=2)  # step, time, nine numbers, volume
@@ -135,7 +135,8 @@ class Cp2kFiles:
             return None, None, None
         self._begin += int(hits[0]) + 1
         i, _, positions = self._positions[self._begin - 1]
-        return positions, self._forces.get(i), self._cells.get(i)
+        nothing = np.full((3, 3), np.nan) if self._cells else None  # a row of the file of cells is missing
+        return positions, self._forces.get(i), self._cells.get(i, nothing)
 
 
 def read_cp2k(path: Path) -> Iterator[Read]:
@@ -157,7 +158,7 @@ def read_cp2k(path: Path) -> Iterator[Read]:
             run, files = step.run, Cp2kFiles(path.parent, step.run)
         try:
             yield _read(step, files, f"{path} step {k}", source(path))
-        except ValueError:  # numbers are missing
+        except (IndexError, ValueError):  # numbers are missing
             yield Read(f"{path} step {k}", None, TORN)
     if k < 0:
         raise ConfigError(f'{path}: no line "{_ENERGY}" in it - wanted the output of a CP2K run - leave it out')
@@ -243,16 +244,19 @@ def _known(unit: str, units: Collection[str]) -> None:
         )
 
 
-def _forces(lines: Iterator[str]) -> list[list[float]]:
-    """Return the rows of a table of forces: ``1 1 Al x y z``, or ``FORCES| 1 x y z norm`` of CP2K 2024 and later."""
+def _forces(lines: Iterator[str], n_atoms: int) -> list[list[float]]:
+    """Return the rows of a table of forces: ``1 1 Al x y z``, or ``FORCES| 1 x y z norm`` of CP2K 2024 and later.
+
+    If they are not all there, or not one for each atom: one row alone, which no frame takes.
+    """
     rows: list[list[float]] = []
     for line in lines:
         words = line.removeprefix(" FORCES|").split()
-        if words and words[0].isdigit():
+        if words and words[0].isdigit() and int(words[0]) == len(rows) + 1:
             rows.append(_numbers(words[1:4] if "FORCES|" in line else words[3:6]))
-        elif rows:
+        elif rows or (words and words[0].isdigit()):
             break
-    return rows
+    return rows if len(rows) == n_atoms else [[float("nan")]]
 
 
 def _tensor(lines: Iterator[str]) -> list[list[float]]:
@@ -272,8 +276,10 @@ def _numbers(words: Iterable[str]) -> list[float]:
     return found
 
 
-def _xyz(path: Path, n_atoms: int) -> list[tuple[int, float, Floats]]:
+def _xyz(path: Path, symbols: list[str]) -> list[tuple[int, float, Floats]]:
     """Return step, energy (Hartree) and rows (n_atoms, 3) of each frame of an xyz file; nothing if there is none.
+
+    A frame in which other elements stand than in the output has NaN instead of numbers.
 
     Raises
     ------
@@ -281,6 +287,7 @@ def _xyz(path: Path, n_atoms: int) -> list[tuple[int, float, Floats]]:
         It has other atoms, or frames without an energy.
     """
     found: list[tuple[int, float, Floats]] = []
+    n_atoms = len(symbols)
     if not path.is_file():
         return found
     lines = whole_lines(path)
@@ -292,6 +299,8 @@ def _xyz(path: Path, n_atoms: int) -> list[tuple[int, float, Floats]]:
                 f"- wanted the {n_atoms} atoms of the output and its energies - take the file that the run wrote"
             )
         if len(rows) == n_atoms:  # else the run was killed here
-            numbers = np.array([_numbers(row.split()[1:4]) for row in rows])
-            found.append((int(title[1]), float(title[2]), numbers.reshape(n_atoms, 3)))
+            words = [row.split() for row in rows]
+            is_whole = all(len(w) > 3 and w[0] == symbol for w, symbol in zip(words, symbols, strict=True))
+            numbers = np.array([_numbers(w[1:4]) for w in words]) if is_whole else np.full((n_atoms, 3), np.nan)
+            found.append((int(title[1]), float(title[2]), numbers))
     return found

@@ -51,6 +51,7 @@ _KEEPS_UNCONVERGED: Final = ("openmx/md",)
 #: What dpdata takes for the cell of atoms that have none, Å.
 _MADE_UP_CELL: Final = 100.0 * np.eye(3)
 _ABACUS_NOT_CONVERGED: Final = "convergence has not been achieved"
+_ABACUS_ROW: Final = re.compile(r"\s*(\d+)\s+[A-Z]")
 
 
 def names() -> list[str]:
@@ -182,6 +183,7 @@ def read_abacus(path: Path) -> Iterator[Read]:
             f"{log}: {n} steps did not converge, and dpdata cannot tell which forces belong to which of the others - "
             "wanted a relaxation that converged at each step - compute its structures again, one by one (scf)"
         )
+    _check_dump(log.parent / "MD_dump")
     for _ in range(n):
         yield Read(str(log), None, "SCF not converged")
     if n == 0 or what != "scf":
@@ -190,10 +192,25 @@ def read_abacus(path: Path) -> Iterator[Read]:
                 yield read
 
 
+def _check_dump(path: Path) -> None:
+    """Refuse an MD_dump in which an atom is missing or there twice: dpdata counts lines."""
+    if not path.is_file():
+        return
+    numbers = [int(found[1]) for line in whole_lines(path) if (found := _ABACUS_ROW.match(line))]
+    n = max(numbers, default=0) + 1
+    if numbers != list(range(n)) * (len(numbers) // n):
+        raise ConfigError(
+            f"{path}: its atoms are not numbered 0 to {n - 1} in each step - wanted the whole file - take it from the run "
+            "again; nothing was imported"
+        )
+
+
 # --- SIESTA -----------------------------------------------------------------------------------------------------------
 
 #: A line of the electronic loop: iteration, Harris energy, E_KS, free energy (eV), and two numbers more at least.
-_SIESTA_LOOP: Final = re.compile(r"\s*(?:scf|siesta):\s+\d+\s+\S+\s+\S+\s+(-?\d+\.\d+)\s+\S+\s+\S+")
+_SIESTA_LOOP: Final = re.compile(r"\s*(?:scf|siesta):\s+\d+\s+\S+\s+(-?\d+\.\d+)\s+(-?\d+\.\d+)\s+\S+\s+\S+")
+#: The last line of a loop and the line of its step have the same E_KS, to four decimals or more.
+_SAME_ENERGY: Final = 2e-3
 _SIESTA_STEP: Final = "siesta: E_KS(eV) ="
 _SIESTA_NOT_CONVERGED: Final = re.compile(r"SCF_NOT_CONV|SCF did not converge")
 
@@ -211,15 +228,16 @@ def read_siesta(path: Path, name: str) -> Iterator[Read]:
     """
     reads = list(_read_dpdata(path, name))
     energies: list[tuple[float, bool]] = []
-    energy, is_converged = float("nan"), True
+    last, energy, is_converged = float("nan"), float("nan"), True
     for line in whole_lines(path):
         if found := _SIESTA_LOOP.match(line):
-            energy = float(found[1])
+            last, energy = float(found[1]), float(found[2])
         elif _SIESTA_NOT_CONVERGED.search(line):
             is_converged = False
         elif _SIESTA_STEP in line:
-            energies.append((energy, is_converged))
-            energy, is_converged = float("nan"), True
+            is_same = abs(float(line.split()[-1]) - last) < _SAME_ENERGY
+            energies.append((energy if is_same else float("nan"), is_converged))
+            last, energy, is_converged = float("nan"), float("nan"), True
     if len(energies) != len(reads):
         raise ConfigError(
             f"{path}: {len(energies)} energies, but dpdata reads {len(reads)} steps - wanted as many - take the "

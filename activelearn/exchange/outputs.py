@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -19,7 +20,7 @@ import numpy as np
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, from_atoms, source
-from activelearn.exchange.texts import TEARS, TORN, whole_lines
+from activelearn.exchange.texts import TEARS, TORN, are_numbered, whole_lines
 
 # --- Quantum ESPRESSO -------------------------------------------------------------------------------------------------
 
@@ -34,8 +35,13 @@ _PW_UNUSED: Final = re.compile(
     r"End of (self-consistent|band structure) calculation|number of k points=|Magnetic moment per site|"
     r"the Fermi energy is|highest occupied|Debye|Computed dipole"
 )
-#: Lines before the atoms of a step that hold its cell.
+_PW_CELL: Final = "CELL_PARAMETERS"
+#: Lines before the atoms of a step that hold its cell; ASE looks at the fifth of them for the heading, and takes the
+#: first cell of the run if it isn't there.
 _N_CELL_LINES: Final = 6
+_N_PW_CELL: Final = 5
+_PW_FORCE_ROW: Final = re.compile(r"\s*atom\s+(\d+)\s+type")
+_PW_TAU_ROW: Final = re.compile(r"\s*\d+\s+\S+\s+tau\(\s*(\d+)\)")
 
 
 def read_pwscf(path: Path) -> Iterator[Read]:
@@ -47,6 +53,7 @@ def read_pwscf(path: Path) -> Iterator[Read]:
         It is no output of pw.x, or has no finished step.
     """
     k = 0
+    has_cells = any(_PW_CELL in line for line in whole_lines(path))
     for header, step in _pwscf_steps(path):
         energies = [i for i, line in enumerate(step) if _PW_ENERGY.match(line)]
         is_converged = not any(_PW_NOT_CONVERGED in line for line in step)
@@ -62,7 +69,8 @@ def read_pwscf(path: Path) -> Iterator[Read]:
             number = step[energies[-1]].lstrip("!")
             lines = [line for i, line in enumerate(step) if i not in energies[:-1] and not _PW_UNUSED.search(line)]
             lines = [f"!    {number.lstrip()}" if _PW_ENERGY.match(line) else line for line in lines]
-            yield _pwscf_read([*header, *lines], where, source(path))
+            is_whole = _pwscf_is_whole(header, step, has_cells)
+            yield _pwscf_read([*header, *lines], where, source(path)) if is_whole else Read(where, None, TORN)
     if k == 0:
         raise ConfigError(f"{path}: no finished step of pw.x in it - wanted its output - leave it out")
 
@@ -87,6 +95,17 @@ def _pwscf_steps(path: Path) -> Iterator[tuple[list[str], list[str]]]:
         yield header, step
 
 
+def _pwscf_is_whole(header: list[str], step: list[str], has_cells: bool) -> bool:
+    """Return whether atoms, forces and cell of a step stand where ASE looks for them."""
+    atoms = next((i for i, line in enumerate(step) if _PW_ATOMS in line), None)
+    if has_cells and atoms is not None and not (atoms >= _N_PW_CELL and _PW_CELL in step[atoms - _N_PW_CELL]):
+        return False
+    n = sum(_PW_TAU_ROW.match(line) is not None for line in header)
+    return are_numbered(header, "positions (alat units)", _PW_TAU_ROW, 1, n) and are_numbered(
+        [line for line in step if line.strip()], _PW_FORCES, _PW_FORCE_ROW, 1, n
+    )
+
+
 def _pwscf_read(lines: list[str], where: str, walk: str) -> Read:
     from ase.io.espresso import read_espresso_out
 
@@ -107,6 +126,7 @@ _AIMS_ATOMS: Final = (
     "Updated atomic structure",
     "was used in the preceding time step",
 )
+_AIMS_ROW: Final = re.compile(r"\s*\|\s+(\d+)\s")
 _AIMS_CONSTRAINED: Final = "relaxation constraints were applied"
 
 
@@ -153,6 +173,8 @@ def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read: 
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.io.aims import AimsParseError
 
+    if not are_numbered(chunk.lines, "Total atomic forces", _AIMS_ROW, 1, chunk.n_atoms):
+        return Read(where, None, TORN)
     try:
         image, forces, stress = chunk._atoms.copy(), chunk.forces, chunk.stress  # `chunk.atoms` reads bands too
         results = {"energy": float(energies[-1])} if energies else {}
@@ -167,6 +189,8 @@ def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read: 
 
 #: Lines of a cell: its heading, the names of the columns, three vectors.
 _N_GPAW_CELL_LINES: Final = 5
+_GPAW_ENERGY: Final = "Energy contributions relative to"
+_GPAW_ROW: Final = re.compile(r"\s*(\d+) [A-Z]")
 
 
 def read_gpaw(path: Path) -> Iterator[Read]:
@@ -179,7 +203,7 @@ def read_gpaw(path: Path) -> Iterator[Read]:
     """
     k = 0
     for block in _gpaw_steps(path):
-        if not any("Energy contributions relative to" in line for line in block):
+        if not any(_GPAW_ENERGY in line for line in block):
             continue  # the beginning of a step that broke off
         yield _gpaw_read(block, f"{path} step {k}", source(path))
         k += 1
@@ -203,6 +227,10 @@ def _gpaw_steps(path: Path) -> Iterator[list[str]]:
 def _gpaw_read(block: list[str], where: str, walk: str) -> Read:
     from ase.io.gpaw_out import read_gpaw_out
 
+    n = len(list(takewhile(_GPAW_ROW.match, block[1:])))
+    is_whole = all(are_numbered(block, heading, _GPAW_ROW, 0, n) for heading in ("Positions:", "Forces in eV/Ang:"))
+    if sum(_GPAW_ENERGY in line for line in block) > 1 or not is_whole:
+        return Read(where, None, TORN)
     try:
         (image,) = read_gpaw_out(io.StringIO("".join(block)), slice(None))
         results, parts = image.calc.results, image.calc.energy_contributions

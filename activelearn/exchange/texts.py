@@ -5,7 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -31,6 +32,38 @@ def whole_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a text file that have an end: where a kill cut the last one, a number may lack digits."""
     with opened(path) as lines:
         yield from (line for line in lines if line.endswith("\n"))
+
+
+def are_numbered(lines: Sequence[str], heading: str, row: re.Pattern[str], first: int, n: int | None = None) -> bool:
+    """Return whether the rows below each line with `heading` carry the numbers `first`, `first` + 1 ... (`n` of them).
+
+    Where a row is missing or there twice, parsers that count lines give atoms what belongs to others.
+
+    Parameters
+    ----------
+    lines
+        Of the step.
+    heading
+        Words of the line above a table.
+    row
+        What a row looks like; its first group is the number.
+    first
+        Number of the first row.
+    n
+        How many rows there must be; None: one at least.
+    """
+    for i, line in enumerate(lines):
+        if heading not in line:
+            continue
+        found: list[int] = []
+        for below in lines[i + 1 :]:
+            if match := row.match(below):
+                found.append(int(match[1]))
+            elif found:
+                break
+        if not found or found != list(range(first, first + (n or len(found)))):
+            return False
+    return True
 
 
 def number(text: str | None) -> float:
