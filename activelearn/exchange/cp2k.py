@@ -100,10 +100,14 @@ class Cp2kStep:
         """Take a table of forces or a stress, if this line is the heading of one; its rows are the next of `lines`."""
         if found := _FORCES.search(line):
             _known(found[1] or found[2], _ATOMIC_UNITS)
-            self.forces = _forces(lines, len(self.run.symbols))
+            rows = _forces(lines, len(self.run.symbols))
+            self.forces = [
+                *self.forces,
+                *rows,
+            ]  # of two steps that have run together, rows for which there are no atoms
         elif found := _STRESS.search(line):
             _known(found[1], _IN_GPA)
-            self.stress = [[x * _IN_GPA[found[1]] for x in row] for row in _tensor(lines)]
+            self.stress += [[x * _IN_GPA[found[1]] for x in row] for row in _tensor(lines)]
 
 
 class Cp2kFiles:
@@ -122,9 +126,14 @@ class Cp2kFiles:
         self._positions = _xyz(folder / f"{beginning}-pos-1.xyz", run.symbols)
         self._forces = {i: rows for i, _, rows in _xyz(folder / f"{beginning}-frc-1.xyz", run.symbols)}
         self._cells: dict[int, Floats] = {}
-        if (folder / f"{beginning}-1.cell").is_file():
-            rows = np.loadtxt(folder / f"{beginning}-1.cell", ndmin=2)  # step, time, nine numbers, volume
-            self._cells = {int(row[0]): row[2:11].reshape(3, 3) for row in rows}
+        self._has_cells = (folder / f"{beginning}-1.cell").is_file()
+        if self._has_cells:
+            rows = [
+                _numbers(line.split()) for line in whole_lines(folder / f"{beginning}-1.cell")
+            ]  # step, time, nine numbers, volume
+            self._cells = {
+                int(row[0]): np.array(row[2:11]).reshape(3, 3) for row in rows if len(row) > 10 and row[0] >= 0
+            }
         self._energies = np.array([energy for _, energy, _ in self._positions])
         self._begin = 0
 
@@ -135,7 +144,7 @@ class Cp2kFiles:
             return None, None, None
         self._begin += int(hits[0]) + 1
         i, _, positions = self._positions[self._begin - 1]
-        nothing = np.full((3, 3), np.nan) if self._cells else None  # a row of the file of cells is missing
+        nothing = np.full((3, 3), np.nan) if self._has_cells else None  # a row of the file of cells is missing
         return positions, self._forces.get(i), self._cells.get(i, nothing)
 
 

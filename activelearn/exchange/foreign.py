@@ -12,16 +12,19 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, from_atoms, source
-from activelearn.exchange.texts import whole_lines
+from activelearn.exchange.texts import are_numbered, whole_lines
 from activelearn.frames import Frames, make_origin
 
 T = TypeVar("T")
@@ -200,8 +203,8 @@ def _check_dump(path: Path) -> None:
     n = max(numbers, default=0) + 1
     if numbers != list(range(n)) * (len(numbers) // n):
         raise ConfigError(
-            f"{path}: its atoms are not numbered 0 to {n - 1} in each step - wanted the whole file - take it from the run "
-            "again; nothing was imported"
+            f"{path}: its atoms are not numbered 0 to {n - 1} in each step - wanted the whole file - take it from the "
+            "run again; nothing was imported"
         )
 
 
@@ -212,6 +215,10 @@ _SIESTA_LOOP: Final = re.compile(r"\s*(?:scf|siesta):\s+\d+\s+\S+\s+(-?\d+\.\d+)
 #: The last line of a loop and the line of its step have the same E_KS, to four decimals or more.
 _SAME_ENERGY: Final = 2e-3
 _SIESTA_STEP: Final = "siesta: E_KS(eV) ="
+_SIESTA_ROWS: Final = (
+    re.compile(r"(?:\s*\S+){3}\s+\d+\s+(\d+)\s+[A-Z]"),
+    re.compile(r"\s*(\d+)(?:\s+-?\d+\.\d+){3}\s*$"),
+)
 _SIESTA_NOT_CONVERGED: Final = re.compile(r"SCF_NOT_CONV|SCF did not converge")
 
 
@@ -243,6 +250,15 @@ def read_siesta(path: Path, name: str) -> Iterator[Read]:
             f"{path}: {len(energies)} energies, but dpdata reads {len(reads)} steps - wanted as many - take the "
             "output of one whole run, and siesta/aimd_output if it has several steps"
         )
+    lines = list(whole_lines(path))
+    headings = ("outcoor: Atomic coordinates", "siesta: Atomic forces")
+    is_whole = all(are_numbered(lines, *table, 1) for table in zip(headings, _SIESTA_ROWS, strict=True))
+    n_tables = {sum(heading in line for line in lines) for heading in (*headings, "outcell:", "Stress tensor (static)")}
+    if not is_whole or n_tables != {len(reads)}:
+        raise ConfigError(
+            f"{path}: atoms, forces, cells or stresses are missing or there twice, and dpdata would put the others in "
+            "their place - wanted the whole output - take it from the run again"
+        )
     for read, (free, has_converged) in zip(reads, energies, strict=True):
         if not has_converged or read.frame is None:
             yield Read(read.where, None, read.reason or "SCF not converged")
@@ -252,6 +268,33 @@ def read_siesta(path: Path, name: str) -> Iterator[Read]:
 
 
 # --- readers that print, warn and fail --------------------------------------------------------------------------------
+
+
+#: How long a library may read a file: seconds, and bytes a second. Some never end at a file that is not whole.
+_SECONDS: Final = 60.0
+_BYTES_PER_SECOND: Final = 1e5
+
+
+def _in_time(path: Path, name: str, read: Callable[[], T]) -> T:
+    """Return what a library reads, in a thread that is left behind if it does not come to an end."""
+    answer: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(read())
+        except BaseException as error:  # noqa: BLE001 - raised again by result()
+            answer.set_exception(error)
+
+    files = [path] if path.is_file() else path.rglob("*")
+    seconds = _SECONDS + sum(file.stat().st_size for file in files if file.is_file()) / _BYTES_PER_SECOND
+    Thread(target=work, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except FutureTimeout as error:
+        raise ConfigError(
+            f"{path}: reading it as {name} does not come to an end ({seconds:.0f} s) - wanted a whole file of that "
+            "format - mend it, leave it out or give another --format; nothing was imported"
+        ) from error
 
 
 def _quietly(path: Path, name: str, read: Callable[[], T]) -> tuple[T, str]:
@@ -272,7 +315,7 @@ def _quietly(path: Path, name: str, read: Callable[[], T]) -> tuple[T, str]:
             contextlib.redirect_stderr(screen),
         ):
             warnings.simplefilter("always")
-            found = read()
+            found = _in_time(path, name, read)
     except ConfigError:
         raise
     except Exception as error:

@@ -20,7 +20,7 @@ import numpy as np
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, from_atoms, source
-from activelearn.exchange.texts import TEARS, TORN, are_numbered, whole_lines
+from activelearn.exchange.texts import TEARS, TORN, are_numbered, are_there_twice, whole_lines
 
 # --- Quantum ESPRESSO -------------------------------------------------------------------------------------------------
 
@@ -41,7 +41,9 @@ _PW_CELL: Final = "CELL_PARAMETERS"
 _N_CELL_LINES: Final = 6
 _N_PW_CELL: Final = 5
 _PW_FORCE_ROW: Final = re.compile(r"\s*atom\s+(\d+)\s+type")
-_PW_TAU_ROW: Final = re.compile(r"\s*\d+\s+\S+\s+tau\(\s*(\d+)\)")
+_PW_TAU_ROW: Final = re.compile(r"\s*(?=\d+\s+\S+\s+tau\(\s*(\d+)\))\d+\s+(\S+)")
+_PW_STRESS: Final = "total   stress"
+_PW_TOTAL: Final = "!    total energy"
 
 
 def read_pwscf(path: Path) -> Iterator[Read]:
@@ -100,7 +102,14 @@ def _pwscf_is_whole(header: list[str], step: list[str], has_cells: bool) -> bool
     atoms = next((i for i, line in enumerate(step) if _PW_ATOMS in line), None)
     if has_cells and atoms is not None and not (atoms >= _N_PW_CELL and _PW_CELL in step[atoms - _N_PW_CELL]):
         return False
+    is_hybrid = any(line.startswith("!!") for line in step)
+    if are_there_twice(step, _PW_FORCES, _PW_STRESS) or (not is_hybrid and are_there_twice(step, _PW_TOTAL)):
+        return False
+    below = [line.split()[0] for line in takewhile(str.strip, step[atoms + 1 :])] if atoms is not None else []
     n = sum(_PW_TAU_ROW.match(line) is not None for line in header)
+    above = [found[2] for line in header if (found := _PW_TAU_ROW.match(line))]
+    if (atoms is not None and below[:n] != above) or below[n:] not in ([], ["End"]):
+        return False
     return are_numbered(header, "positions (alat units)", _PW_TAU_ROW, 1, n) and are_numbered(
         [line for line in step if line.strip()], _PW_FORCES, _PW_FORCE_ROW, 1, n
     )
@@ -173,7 +182,8 @@ def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read: 
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.io.aims import AimsParseError
 
-    if not are_numbered(chunk.lines, "Total atomic forces", _AIMS_ROW, 1, chunk.n_atoms):
+    is_whole = are_numbered(chunk.lines, "Total atomic forces", _AIMS_ROW, 1, chunk.n_atoms)
+    if not is_whole or are_there_twice(chunk.lines, "Total atomic forces", "stress tensor - Symmetrized"):
         return Read(where, None, TORN)
     try:
         image, forces, stress = chunk._atoms.copy(), chunk.forces, chunk.stress  # `chunk.atoms` reads bands too
@@ -189,6 +199,7 @@ def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read: 
 
 #: Lines of a cell: its heading, the names of the columns, three vectors.
 _N_GPAW_CELL_LINES: Final = 5
+_GPAW_CELL: Final = "Unit cell:\n"
 _GPAW_ENERGY: Final = "Energy contributions relative to"
 _GPAW_ROW: Final = re.compile(r"\s*(\d+) [A-Z]")
 
@@ -202,10 +213,14 @@ def read_gpaw(path: Path) -> Iterator[Read]:
         It is no output of GPAW, or has no finished step.
     """
     k = 0
+    n_cells = sum(line == _GPAW_CELL for line in whole_lines(path))
     for block in _gpaw_steps(path):
         if not any(_GPAW_ENERGY in line for line in block):
             continue  # the beginning of a step that broke off
-        yield _gpaw_read(block, f"{path} step {k}", source(path))
+        energy = next(i for i, line in enumerate(block) if _GPAW_ENERGY in line)
+        is_own = _GPAW_CELL in block[:energy]
+        where = f"{path} step {k}"
+        yield _gpaw_read(block, where, source(path)) if is_own or n_cells == 1 else Read(where, None, TORN)
         k += 1
     if k == 0:
         raise ConfigError(f"{path}: no energy in it - wanted the text output of a GPAW run - leave it out")
@@ -219,8 +234,8 @@ def _gpaw_steps(path: Path) -> Iterator[list[str]]:
             yield [*block, *cell]
             block = []
         block.append(line)
-        if "Unit cell:\n" in block[-_N_GPAW_CELL_LINES:]:
-            cell = block[block.index("Unit cell:\n") :]
+        if _GPAW_CELL in block[-_N_GPAW_CELL_LINES:]:
+            cell = block[block.index(_GPAW_CELL) :]
     yield [*block, *cell]
 
 
@@ -229,7 +244,7 @@ def _gpaw_read(block: list[str], where: str, walk: str) -> Read:
 
     n = len(list(takewhile(_GPAW_ROW.match, block[1:])))
     is_whole = all(are_numbered(block, heading, _GPAW_ROW, 0, n) for heading in ("Positions:", "Forces in eV/Ang:"))
-    if sum(_GPAW_ENERGY in line for line in block) > 1 or not is_whole:
+    if not is_whole or are_there_twice(block, _GPAW_ENERGY, "Stress tensor:", "Forces in eV/Ang:"):
         return Read(where, None, TORN)
     try:
         (image,) = read_gpaw_out(io.StringIO("".join(block)), slice(None))

@@ -66,6 +66,11 @@ def are_numbered(lines: Sequence[str], heading: str, row: re.Pattern[str], first
     return True
 
 
+def are_there_twice(lines: Sequence[str], *headings: str) -> bool:
+    """Return whether one of the headings stands in more than one line: then two steps have run together."""
+    return any(sum(heading in line for line in lines) > 1 for heading in headings)
+
+
 def number(text: str | None) -> float:
     """Return a number; NaN for the stars that Fortran writes if it has no room."""
     return float("nan") if text is None or "*" in text else float(text)

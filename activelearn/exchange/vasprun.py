@@ -66,6 +66,8 @@ def _step(element: Element, symbols: tuple[str, ...], tags: dict[str, float], wh
         return Read(where, None, "of a machine-learned force field")
     if n >= tags["NELM"]:
         return Read(where, None, "SCF not converged")
+    if any(len(element.findall(name)) > 1 for name in ("structure", "energy", "varray[@name='forces']")):
+        return Read(where, None, TORN)  # two steps have run together
     try:
         cell = _rows(element, "structure/crystal/varray[@name='basis']", 3)
         fractions = _rows(element, "structure/varray[@name='positions']", len(symbols))
