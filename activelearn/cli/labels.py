@@ -82,7 +82,9 @@ def export_labels(
 @labels.command("import")
 def import_labels(
     folder: FolderArgument,
-    files: Annotated[list[Path], typer.Argument(help="extxyz, OUTCAR, npz of ours, or folders of deepmd/npy systems.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="extxyz, OUTCAR, vasprun.xml, outputs of other codes, deepmd/npy ...")
+    ],
     reference: Annotated[
         str | None, typer.Option(help="What labelled: a preset of params/label/, or a YAML (a campaign's will do).")
     ] = None,
@@ -91,7 +93,12 @@ def import_labels(
         typer.Option(help="What labelled, if it is not here: functional=...,includes_dispersion=true,code=..."),
     ] = None,
     file_format: Annotated[
-        Literal["extxyz", "deepmd", "outcar", "npz"] | None, typer.Option("--format", help="Default: by the names.")
+        str | None,
+        typer.Option(
+            "--format",
+            help="extxyz, deepmd, outcar, npz, vasprun, qe, cp2k, aims, gpaw, abacus, a name of dpdata, or ase/NAME. "
+            "Default: by the names and first lines.",
+        ),
     ] = None,
 ) -> None:
     """Read labels from elsewhere into a ledger: all that are fit, or none; what is refused is counted with its reason.

@@ -46,6 +46,10 @@ REFUSALS: Final = {
     "left-handed cell": "wanted right-handed lattice vectors, for LAMMPS - swap two of them and compute it again",
     "SCF not converged": "wanted a loop that ended before NELM iterations - compute it again with more of them",
     "of a machine-learned force field": "wanted what the electrons gave - nothing to do: the other steps count",
+    "not whole": "wanted all numbers of the step - take the whole output, or compute it again",
+    "no positions": "wanted the atoms of that step, which CP2K writes to PROJECT-pos-1.xyz (PROJECT-1.cell has cells) "
+    "- put the files beside the output",
+    "forces without those on fixed atoms": "wanted the forces on all atoms - compute it again without constraints",
     "twice in these files": "wanted each structure once - nothing to do: the first counts",
     "in the ledger already": "wanted new structures - nothing to do: the label in the ledger stands",
     "in the ledger with another energy": "wanted one label a structure - the one in the ledger stands; is the "
@@ -155,7 +159,8 @@ def import_labels(
     identity
         Of the reference that labelled them; None: that of our npz files.
     file_format
-        ``extxyz``, ``deepmd``, ``outcar`` or ``npz``; None: by the names of the files.
+        One of :data:`activelearn.exchange.files.FORMATS`, a name of dpdata, or ``ase/`` and a name of ASE; None: by the
+        names of the files and their first lines.
 
     Returns
     -------

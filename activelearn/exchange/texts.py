@@ -1,0 +1,76 @@
+"""How the text files of other codes are opened, compressed or not, and what is said of a step that is not whole."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Why a step is no label if numbers of it are missing or cannot be read (a key of activelearn.exchange.REFUSALS).
+TORN: Final = "not whole"
+#: How parsers fail at such a step.
+TEARS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError)
+_OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+def opened(path: Path) -> IO[str]:
+    """Open a text file, which may end with .gz, .bz2 or .xz; bytes that are no text are replaced."""
+    found: IO[str] = _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="replace")
+    return found
+
+
+def whole_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file that have an end: where a kill cut the last one, a number may lack digits."""
+    with opened(path) as lines:
+        yield from (line for line in lines if line.endswith("\n"))
+
+
+def are_numbered(lines: Sequence[str], heading: str, row: re.Pattern[str], first: int, n: int | None = None) -> bool:
+    """Return whether the rows below each line with `heading` carry the numbers `first`, `first` + 1 ... (`n` of them).
+
+    Where a row is missing or there twice, parsers that count lines give atoms what belongs to others.
+
+    Parameters
+    ----------
+    lines
+        Of the step.
+    heading
+        Words of the line above a table.
+    row
+        What a row looks like; its first group is the number.
+    first
+        Number of the first row.
+    n
+        How many rows there must be; None: one at least.
+    """
+    for i, line in enumerate(lines):
+        if heading not in line:
+            continue
+        found: list[int] = []
+        for below in lines[i + 1 :]:
+            if match := row.match(below):
+                found.append(int(match[1]))
+            elif found:
+                break
+        if not found or found != list(range(first, first + (n or len(found)))):
+            return False
+    return True
+
+
+def are_there_twice(lines: Sequence[str], *headings: str) -> bool:
+    """Return whether one of the headings stands in more than one line: then two steps have run together."""
+    return any(sum(heading in line for line in lines) > 1 for heading in headings)
+
+
+def number(text: str | None) -> float:
+    """Return a number; NaN for the stars that Fortran writes if it has no room."""
+    return float("nan") if text is None or "*" in text else float(text)
