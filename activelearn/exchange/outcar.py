@@ -7,26 +7,24 @@ other with ``cat``), each with atoms and NELM of its own, and steps of VASP's ow
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
+import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from activelearn.errors import ConfigError
-from activelearn.exchange.reads import Read, from_atoms, source
+from activelearn.exchange.reads import Read, from_atoms, opened, source
 
 #: What VASP takes if NELM is not in the file.
 NELM: Final = 60
-#: How a file is opened, by the end of its name.
-_OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 _RUN: Final = re.compile(r"\s*\bvasp\.\d+\.\d+\.\d")
 _ITERATION: Final = re.compile(r"-\s*Iteration\s+(?P<step>\d+|\*+)\(\s*(?P<n>\d+|\*+)\)")
 _REACHED: Final = "aborting loop because EDIFF is reached"
+_RULE: Final = re.compile(r"\s*-{10,}")
 _FORCES: Final = "TOTAL-FORCE"
 _END: Final = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
 _ML_END: Final = f"ML {_END}"
@@ -81,6 +79,12 @@ class IonicStep:
         found = re.findall(rf"\b{name}\s*=\s*(\d+)", "".join(line for line in self.header if name in line))
         return int(found[-1]) if found else default
 
+    def n_rows(self) -> int:
+        """Return how many rows of positions and forces are printed last: those between two rules."""
+        headings = [k for k, line in enumerate(self.lines) if _FORCES in line]
+        rows = itertools.takewhile(lambda line: not _RULE.match(line), self.lines[headings[-1] + 2 :])
+        return sum(1 for _ in rows)
+
     @property
     def reason(self) -> str | None:
         """Why it is no label, or None."""
@@ -101,20 +105,86 @@ def read_outcar(path: Path) -> Iterator[Read]:
     ConfigError
         There is no finished ionic step in it.
     """
-    from ase.io.vasp_parsers.vasp_outcar_parsers import OutcarChunkParser, OutcarHeaderParser
+    from ase.io.vasp_parsers.vasp_outcar_parsers import OutcarChunkParser
 
     parser, run, k = None, -1, -1
-    with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="replace") as lines:
+    with opened(path) as lines:
         for k, step in enumerate(steps(lines)):
             where = f"{path} step {k}"
             if step.reason is not None:
                 yield Read(where, None, step.reason)
                 continue
             if parser is None or step.run != run:
-                run, parser = step.run, OutcarChunkParser(OutcarHeaderParser().build(step.header))
-            yield Read(where, *from_atoms(parser.build(step.lines), source(path, f"#{run + 1}" if run else "")))
+                run, header = step.run, _header(path, step.header)
+                parser = OutcarChunkParser(header)
+            if (n := step.n_rows()) != header["natoms"]:
+                yield Read(f"{where}: {n} rows of positions for {header['natoms']} atoms", None, "damaged")
+                continue
+            try:
+                image = parser.build(step.lines)
+            except Exception as error:  # noqa: BLE001 - of ASE's parser: any kind
+                yield Read(f"{where}: {error}", None, "damaged")
+                continue
+            yield Read(where, *from_atoms(image, source(path, f"#{run + 1}" if run else "")))
     if k < 0:
         raise ConfigError(f"{path}: no finished ionic step in it - wanted an OUTCAR of a run - leave it out")
+
+
+def _header(path: Path, lines: list[str]) -> dict[str, Any]:
+    """Return what the head of a run says about its atoms, once it agrees with itself and with the POSCAR beside it."""
+    from ase.io.vasp_parsers.vasp_outcar_parsers import OutcarHeaderParser
+
+    titles = [line.split(":", 1)[1].strip() for line in lines if line.lstrip().startswith("POTCAR:")]
+    half = len(titles) // 2
+    if titles[:half] != titles[half:]:
+        raise ConfigError(
+            f"{path}: its POTCARs are {'; '.join(titles)} - wanted the same list twice, as VASP has it - leave it out"
+        )
+    try:
+        header: dict[str, Any] = OutcarHeaderParser().build(lines)
+    except Exception as error:
+        raise ConfigError(
+            f"{path}: its head does not say which atoms it has ({error}) - wanted as many POTCARs as ions per type "
+            "- leave it out; nothing was imported"
+        ) from error
+    symbols = header["symbols"]
+    declared = re.search(r"NIONS\s*=\s*(\d+)", "".join(line for line in lines if "NIONS" in line))
+    if declared and int(declared[1]) != len(symbols):
+        raise ConfigError(
+            f"{path}: NIONS = {declared[1]}, but ions per type add up to {len(symbols)} - wanted the same number - "
+            "leave it out; nothing was imported"
+        )
+    ours = _blocks(symbols, [1] * len(symbols))
+    for name in ("POSCAR", "CONTCAR"):
+        theirs = _poscar_blocks(path.absolute().parent / name)
+        is_same_system = Counter(dict(ours)) == Counter(dict(theirs)) or [n for _, n in ours] == [n for _, n in theirs]
+        if theirs and theirs != ours and is_same_system:
+            raise ConfigError(
+                f"{path}: its POTCARs are those of {_words(ours)}, but {name} beside it has {_words(theirs)} - wanted "
+                "the same atoms in the same order, for VASP takes them for what the POTCARs are - compute it again, or "
+                "import it from another folder if the two do not belong together"
+            )
+    return header
+
+
+def _blocks(kinds: Iterable[str], numbers: Iterable[int]) -> list[tuple[str, int]]:
+    """Return elements with their numbers of atoms, neighbours of one element as one block."""
+    pairs = itertools.groupby(zip(kinds, numbers, strict=True), key=lambda pair: pair[0])
+    return [(kind, sum(n for _, n in group)) for kind, group in pairs]
+
+
+def _words(blocks: Iterable[tuple[str, int]]) -> str:
+    return " ".join(f"{kind}{n}" for kind, n in blocks)
+
+
+def _poscar_blocks(path: Path) -> list[tuple[str, int]]:
+    """Return the elements of lines 6 and 7 of a POSCAR; none if they do not say (VASP 4, a torn file)."""
+    try:
+        with opened(path) as lines:
+            kinds, numbers = (line.split() for line in itertools.islice(lines, 5, 7))
+        return _blocks([kind.split("_")[0].split("/")[0] for kind in kinds], [int(n) for n in numbers])
+    except (OSError, ValueError):
+        return []
 
 
 def steps(lines: Iterable[str]) -> Iterator[IonicStep]:

@@ -84,6 +84,10 @@ class Ledger:
         """Return one label, or None if there is none."""
         return self[key] if key in self._entries else None
 
+    def frame(self, key: str) -> Frames:
+        """Read one label with its structure, as one frame (the record must have a structure)."""
+        return self._read(key, Entry.read_frame)
+
     # --- what is in it ----------------------------------------------------------------------------------------------
 
     def keys(self) -> list[str]:
@@ -119,12 +123,14 @@ class Ledger:
         for entry in self.entries():
             if entry.reference == reference and entry.symbols and entry.refused is None:
                 families.setdefault((entry.symbols, entry.pbc, entry.walk), []).append(entry)
-        return [self._family(entries) for entries in families.values()]
+        names: dict[tuple[str, str], str] = {}  # one trajectory, even if its atoms come in two orders
+        return [self._family(entries, names) for entries in families.values()]
 
-    def _family(self, entries: list[Entry]) -> Frames:
-        joined = Frames.concatenate([self._read(entry.key, Entry.read_frame) for entry in entries])
+    def _family(self, entries: list[Entry], names: dict[tuple[str, str], str]) -> Frames:
+        first = entries[0]
+        joined = Frames.concatenate([self.frame(entry.key) for entry in entries])
         origin = joined.origin.copy()
-        origin["walk"] = f"ledger-{entries[0].key[:12]}"
+        origin["walk"] = names.setdefault((first.formula, first.walk or first.symbols), f"ledger-{first.key[:12]}")
         return replace(joined, origin=origin)
 
     def _read(self, key: str, what: Callable[[Entry], T]) -> T:
