@@ -25,7 +25,7 @@ from activelearn import trees
 from activelearn.errors import ConfigError
 from activelearn.exchange import physics, same
 from activelearn.exchange.extxyz import parsed_keys
-from activelearn.exchange.files import format_of, read
+from activelearn.exchange.files import format_of, read, readable
 from activelearn.exchange.reads import Read
 from activelearn.frames import Frames, by_composition, pack, write_deepmd, write_extxyz
 from activelearn.store import Ledger, Store, disk_errors, read_npz
@@ -49,6 +49,7 @@ REFUSALS: Final = {
     "not finite": "wanted finite numbers only - compute the frame again",
     "left-handed cell": "wanted right-handed lattice vectors, for LAMMPS - swap two of them and compute it again",
     "SCF not converged": "wanted a loop that ended before NELM iterations - compute it again with more of them",
+    "not finished": "wanted a step with its end, which a run that was stopped does not have - nothing to do",
     "of a machine-learned force field": "wanted what the electrons gave - nothing to do: the other steps count",
     "damaged": "wanted whole numbers of columns, lines and atoms - mend it, or nothing: the other frames count",
     "two values of one label": "wanted one value a label - say which with --keys, or take the other one out",
@@ -225,7 +226,8 @@ def import_labels(
 def _own_identity(path: Path, kind: str) -> object:
     """Return the reference that a file of ours names, or a deepmd folder of ours, or the folder that it stands in."""
     if kind == "npz" and path.is_file():
-        return read_npz(path)[1].get("reference")
+        with readable(path, kind):
+            return read_npz(path)[1].get("reference")
     places = (path, path.parent) if (path / "type.raw").is_file() else (path,)
     for beside in (place / REFERENCE for place in places if kind == "deepmd"):
         if beside.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -55,14 +56,22 @@ def read(path: Path, kind: str, keys: Mapping[str, str] | None = None) -> list[R
     """
     if keys and kind != "extxyz":
         raise ConfigError(f"{path}: --keys given for {kind} - wanted them for extxyz only - leave them out")
-    try:
+    with readable(path, kind):
         return list(read_extxyz(path, keys) if keys else FORMATS[kind](path))
+
+
+@contextmanager
+def readable(path: Path, kind: str) -> Iterator[None]:
+    """Say of whatever goes wrong within that this file is not of this format."""
+    try:
+        yield
     except ConfigError:
         raise
     except Exception as error:
+        cause = " ".join(str(error.__cause__ or error).split())[:200]  # of a product of ours: not what is said about it
         raise ConfigError(
-            f"{path}: cannot be read as {kind} ({type(error).__name__}: {error}) - wanted a whole file of that format "
-            "- mend it, leave it out or give another --format; nothing was imported"
+            f"{path}: cannot be read as {kind} ({type(error.__cause__ or error).__name__}: {cause}) - wanted a whole "
+            "file of that format - mend it, leave it out or give another --format; nothing was imported"
         ) from error
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, from_atoms, opened, source
 
@@ -24,6 +26,10 @@ NELM: Final = 60
 _RUN: Final = re.compile(r"\s*\bvasp\.\d+\.\d+\.\d")
 _ITERATION: Final = re.compile(r"-\s*Iteration\s+(?P<step>\d+|\*+)\(\s*(?P<n>\d+|\*+)\)")
 _REACHED: Final = "aborting loop because EDIFF is reached"
+_CELL: Final = "direct lattice vectors"
+#: Rows of numbers with nine decimals, of cells up to hundreds of Å: direct times reciprocal is one to within this.
+_RECIPROCAL: Final = 1.0e-3
+_SIGN: Final = re.compile(r"(\d)-")
 _RULE: Final = re.compile(r"\s*-{10,}")
 _FORCES: Final = "TOTAL-FORCE"
 _END: Final = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
@@ -52,6 +58,10 @@ class IonicStep:
         Whether positions and forces are printed (with NWRITE = 0 those of some steps only).
     is_force_field
         Whether a machine-learned force field made it, not the electrons.
+    is_torn
+        Whether it has no end.
+    number
+        Of the ionic step, as VASP counts; empty if not known.
     """
 
     run: int
@@ -61,6 +71,8 @@ class IonicStep:
     is_reached: bool = False
     has_forces: bool = False
     is_force_field: bool = False
+    is_torn: bool = False
+    number: str = ""
     _n_left: int = 0  # lines of the energies that are still to come, once they have begun
 
     def take(self, line: str) -> bool:
@@ -79,15 +91,32 @@ class IonicStep:
         found = re.findall(rf"\b{name}\s*=\s*(\d+)", "".join(line for line in self.header if name in line))
         return int(found[-1]) if found else default
 
-    def n_rows(self) -> int:
-        """Return how many rows of positions and forces are printed last: those between two rules."""
-        headings = [k for k, line in enumerate(self.lines) if _FORCES in line]
-        rows = itertools.takewhile(lambda line: not _RULE.match(line), self.lines[headings[-1] + 2 :])
-        return sum(1 for _ in rows)
+    def damage(self, n_atoms: int) -> str | None:
+        """Return what of its blocks is not whole, or None: the parser takes whatever lines follow a heading."""
+        n = len(self._block(_FORCES, 2))
+        if n != n_atoms:
+            return f"{n} rows of positions for {n_atoms} atoms"
+        rows = [_SIGN.sub(r"\1 -", line).split() for line in self._block(_CELL, 1)]
+        try:
+            cell = np.array(rows, dtype=np.float64)
+        except ValueError:
+            cell = np.zeros((0, 6))
+        if cell.shape != (3, 6) or np.abs(cell[:, :3] @ cell[:, 3:].T - np.eye(3)).max() > _RECIPROCAL:
+            return "lattice vectors that the reciprocal ones do not belong to"
+        return None if "TOTEN" in self._block(_END, 2)[0] else "no TOTEN where it should stand"
+
+    def _block(self, heading: str, skip: int) -> list[str]:
+        """Return the rows of the last block of this heading: up to a rule or an empty line."""
+        start = max((k + skip for k, line in enumerate(self.lines) if heading in line), default=len(self.lines))
+        return list(itertools.takewhile(lambda line: line.strip() and not _RULE.match(line), self.lines[start:])) or [
+            ""
+        ]
 
     @property
     def reason(self) -> str | None:
         """Why it is no label, or None."""
+        if self.is_torn:
+            return "not finished"
         if self.is_force_field:
             return "of a machine-learned force field"
         if not self.is_reached or self.n_iterations >= self.tag("NELM", NELM):
@@ -107,18 +136,18 @@ def read_outcar(path: Path) -> Iterator[Read]:
     """
     from ase.io.vasp_parsers.vasp_outcar_parsers import OutcarChunkParser
 
-    parser, run, k = None, -1, -1
+    parser, run, n_finished = None, -1, 0
     with opened(path) as lines:
         for k, step in enumerate(steps(lines)):
-            where = f"{path} step {k}"
+            where, n_finished = f"{path} step {k}", n_finished + (not step.is_torn)
             if step.reason is not None:
                 yield Read(where, None, step.reason)
                 continue
             if parser is None or step.run != run:
                 run, header = step.run, _header(path, step.header)
                 parser = OutcarChunkParser(header)
-            if (n := step.n_rows()) != header["natoms"]:
-                yield Read(f"{where}: {n} rows of positions for {header['natoms']} atoms", None, "damaged")
+            if (damage := step.damage(header["natoms"])) is not None:
+                yield Read(f"{where}: {damage}", None, "damaged")
                 continue
             try:
                 image = parser.build(step.lines)
@@ -126,7 +155,7 @@ def read_outcar(path: Path) -> Iterator[Read]:
                 yield Read(f"{where}: {error}", None, "damaged")
                 continue
             yield Read(where, *from_atoms(image, source(path, f"#{run + 1}" if run else "")))
-    if k < 0:
+    if n_finished == 0:
         raise ConfigError(f"{path}: no finished ionic step in it - wanted an OUTCAR of a run - leave it out")
 
 
@@ -148,6 +177,13 @@ def _header(path: Path, lines: list[str]) -> dict[str, Any]:
             "- leave it out; nothing was imported"
         ) from error
     symbols = header["symbols"]
+    elements = re.findall(r"VRHFIN\s*=\s*([A-Z][a-z]?)", "".join(line for line in lines if "VRHFIN" in line))
+    kinds, others = ([kind for kind, _ in _blocks(names, [1] * len(names))] for names in (symbols, elements))
+    if elements and kinds != others:
+        raise ConfigError(
+            f"{path}: its POTCARs have the titles of {' '.join(kinds)}, but VRHFIN of {' '.join(others)} - wanted the "
+            "same elements in the same order - leave it out; nothing was imported"
+        )
     declared = re.search(r"NIONS\s*=\s*(\d+)", "".join(line for line in lines if "NIONS" in line))
     if declared and int(declared[1]) != len(symbols):
         raise ConfigError(
@@ -188,11 +224,12 @@ def _poscar_blocks(path: Path) -> list[tuple[str, int]]:
 
 
 def steps(lines: Iterable[str]) -> Iterator[IonicStep]:
-    """Yield the finished ionic steps of an OUTCAR, those of a force field too; one that breaks off is passed over."""
+    """Yield the ionic steps of an OUTCAR, those of a force field and those without an end too."""
     run, header, step = 0, list[str](), None
     is_header = True
     for line in lines:
         if _RUN.match(line) or (not is_header and _RUN.search(line)):  # behind the rest of a line, if a kill cut it
+            yield from _torn(step)
             run, header, step, is_header = run + (not is_header), [], None, True
         iteration, is_ml_end = _ITERATION.search(line), _ML_END in line
         is_header = is_header and iteration is None and not is_ml_end
@@ -203,7 +240,10 @@ def steps(lines: Iterable[str]) -> Iterator[IonicStep]:
             if step is not None:
                 step.lines.clear()  # of them, some are the force field's
         elif iteration:
-            step = step or IonicStep(run, header)
+            if step is not None and step.number != iteration["step"]:
+                yield from _torn(step)
+                step = None
+            step = step or IonicStep(run, header, number=iteration["step"])
             n = iteration["n"]  # stars, if Fortran had no room
             step.n_iterations = int(n) if n.isdigit() else step.n_iterations + 1
         if step is None or is_ml_end:
@@ -211,3 +251,10 @@ def steps(lines: Iterable[str]) -> Iterator[IonicStep]:
         if step.take(line):
             yield step
             step = None
+    yield from _torn(step)
+
+
+def _torn(step: IonicStep | None) -> Iterator[IonicStep]:
+    if step is not None:
+        step.is_torn = True
+        yield step
