@@ -367,7 +367,7 @@ def test_runs_that_were_put_one_after_the_other_keep_their_atoms_and_their_nelm(
     texts = [path.read_text() for path in paths]
     texts[2] = texts[2][: len(texts[2]) // 2]
     (tmp_path / "OUTCAR").write_text("".join(texts))
-    assert imported(tmp_path, tmp_path / "OUTCAR") == (["Cu18", "Ni18"], {"SCF not converged": 1})
+    assert imported(tmp_path, tmp_path / "OUTCAR") == (["Cu18", "Ni18"], {"SCF not converged": 1, "not finished": 1})
 
 
 @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
@@ -427,7 +427,7 @@ def test_an_outcar_that_breaks_off_has_no_last_step(tmp_path):
     text = OUTCAR.read_text()
     whole, end = tmp_path / "OUTCAR", text.index("free  energy   TOTEN")
     whole.write_text(text + text[:end])
-    assert imported(tmp_path / "a", whole) == (["Ni18"], {})
+    assert imported(tmp_path / "a", whole) == (["Ni18"], {"not finished": 1})
     whole.write_text(text[:end])
     with pytest.raises(ConfigError, match=r"OUTCAR: no finished ionic step in it - wanted an OUTCAR of a run"):
         exchange.import_labels(tmp_path / "l", [whole], PBE)
@@ -444,7 +444,7 @@ def test_a_run_that_was_killed_within_its_energies_hides_nothing_of_the_next(tmp
     ]
     for k, end in enumerate(ends):
         (tmp_path / "OUTCAR").write_text(killed[:end] + following)
-        assert imported(tmp_path / str(k), tmp_path / "OUTCAR") == (["Cu18"], {})
+        assert imported(tmp_path / str(k), tmp_path / "OUTCAR") == (["Cu18"], {"not finished": 1})
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

@@ -93,17 +93,22 @@ class IonicStep:
 
     def damage(self, n_atoms: int) -> str | None:
         """Return what of its blocks is not whole, or None: the parser takes whatever lines follow a heading."""
-        n = len(self._block(_FORCES, 2))
-        if n != n_atoms:
-            return f"{n} rows of positions for {n_atoms} atoms"
-        rows = [_SIGN.sub(r"\1 -", line).split() for line in self._block(_CELL, 1)]
+        atoms = self._numbers(_FORCES, 2)
+        if len(atoms) != n_atoms:
+            return f"{len(atoms)} rows of positions for {n_atoms} atoms"
+        widths = sorted({len(row) for row in atoms})
+        if len(widths) > 1 or widths[0] % 3:
+            return f"rows of {' and '.join(map(str, widths))} columns for positions and forces"
         try:
-            cell = np.array(rows, dtype=np.float64)
+            cell = np.array(self._numbers(_CELL, 1), dtype=np.float64)
         except ValueError:
             cell = np.zeros((0, 6))
         if cell.shape != (3, 6) or np.abs(cell[:, :3] @ cell[:, 3:].T - np.eye(3)).max() > _RECIPROCAL:
             return "lattice vectors that the reciprocal ones do not belong to"
         return None if "TOTEN" in self._block(_END, 2)[0] else "no TOTEN where it should stand"
+
+    def _numbers(self, heading: str, skip: int) -> list[list[str]]:
+        return [_SIGN.sub(r"\1 -", line).split() for line in self._block(heading, skip)]
 
     def _block(self, heading: str, skip: int) -> list[str]:
         """Return the rows of the last block of this heading: up to a rule or an empty line."""
