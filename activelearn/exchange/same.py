@@ -12,7 +12,7 @@ agree in these are compared atom by atom.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from activelearn.exchange.physics import is_label
+from activelearn.exchange.physics import BLOCK, is_label
 from activelearn.exchange.reads import Read, with_walk
 from activelearn.frames import Frames
 from activelearn.store import Ledger
@@ -40,6 +40,7 @@ ENERGY, RELATIVE_ENERGY = 1.0e-4, 1.0e-7
 COPY: Final = "the same structure in another format or orientation"
 OTHER_ENERGY: Final = "the same structure in another format or orientation, with another energy"
 
+_LOWER: Final = np.tril_indices(3)
 #: Miller indices: one of each pair (h, -h). The drawers are by the last three, (1 0 0) among them, and the volume.
 _MILLER: Final = np.array([h for h in itertools.product((-1, 0, 1), repeat=3) if h > (0, 0, 0)], dtype=np.float64)
 
@@ -59,9 +60,11 @@ class _Drawers:
     def __init__(self) -> None:
         self._seen: dict[tuple[int, ...], list[tuple[Floats, _Seen]]] = {}
 
-    def find(self, one: _Seen) -> _Seen | None:
-        """Return the structure that this one copies; if there is none, it counts from now on."""
-        numbers = _invariants(one.frame)
+    def find(self, one: _Seen, numbers: Floats) -> _Seen | None:
+        """Return the structure that this one copies; if there is none, it counts from now on.
+
+        `numbers` are those that copies share: a row of :func:`_invariants`.
+        """
         shared = numbers[:4]
         keys = itertools.product(
             *np.floor([(shared - TOLERANCE) / _WIDTH, (shared + TOLERANCE) / _WIDTH]).T.astype(int)
@@ -74,14 +77,27 @@ class _Drawers:
         return None
 
 
-def _invariants(frame: Frames) -> Floats:
-    """Return what copies share: four numbers for the drawers first, the lower-triangular cell (Å), all factors."""
-    lower = np.linalg.cholesky(frame.cell[0] @ frame.cell[0].T)[np.tril_indices(3)]
-    waves = np.exp(2.0j * np.pi * frame.fractional()[0] @ _MILLER.T)
-    symbols = np.array(frame.symbols)
-    factors = [np.abs(waves[symbols == kind].sum(axis=0)) for kind in sorted(set(frame.symbols))]
-    scaled = np.array(factors) / np.sqrt(frame.n_atoms)
-    return np.concatenate([scaled[0, -3:], lower[:1], lower, scaled.ravel()])
+def _invariants(frames: Frames) -> Floats:
+    """Return what copies share, a row a frame: four numbers for the drawers, the lower cell (Å), all factors."""
+    lower = np.linalg.cholesky(frames.cell @ frames.cell.transpose(0, 2, 1))[:, _LOWER[0], _LOWER[1]]
+    waves = np.exp(2.0j * np.pi * frames.fractional() @ _MILLER.T)
+    symbols = np.array(frames.symbols)
+    factors = [np.abs(waves[:, symbols == kind].sum(axis=1)) for kind in sorted(set(frames.symbols))]
+    scaled = np.concatenate(factors, axis=1) / np.sqrt(frames.n_atoms)
+    last = len(_MILLER)
+    return np.concatenate([scaled[:, last - 3 : last], lower[:, :1], lower, scaled], axis=1)
+
+
+def _all_invariants(frames: Mapping[int, Frames]) -> dict[int, Floats]:
+    """Return the same by the numbers of single frames, computed for many at once."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for k, frame in frames.items():
+        alike.setdefault(frame.symbols, []).append(k)
+    found: dict[int, Floats] = {}
+    for rows in alike.values():
+        for block in np.array_split(rows, -(-len(rows) // BLOCK)):
+            found.update(zip(block.tolist(), _invariants(Frames.concatenate([frames[k] for k in block])), strict=True))
+    return found
 
 
 def _is_copy(one: Frames, other: Frames) -> bool:
@@ -125,29 +141,27 @@ def without_copies(
         Whether a frame is going to be a label.
     """
     found = list(reads)
-    drawers: dict[tuple[str, ...], _Drawers] = {}
-    for one in reads:
-        if one.frame is not None and is_label(one) and is_fit(one.frame):
-            drawers.setdefault(tuple(sorted(one.frame.symbols)), _Drawers())
+    fit = {k: r.frame for k, r in enumerate(reads) if r.frame is not None and is_label(r) and is_fit(r.frame)}
+    drawers = {tuple(sorted(symbols)): _Drawers() for symbols in {frame.symbols for frame in fit.values()}}
     exact = {entry.key for entry in ledger.entries()}
     for entry in ledger.entries():
         symbols = tuple(sorted(entry.symbols.split()))
         if entry.reference == reference and entry.refused is None and symbols in drawers:
             walk = entry.walk.removeprefix(prefix) if entry.walk.startswith(prefix) else ""
-            drawers[symbols].find(_Seen(ledger.frame(entry.key), f"label {entry.key[:12]} of the ledger", walk))
+            there = ledger.frame(entry.key)
+            drawers[symbols].find(_Seen(there, f"label {entry.key[:12]} of the ledger", walk), _invariants(there)[0])
     joined: dict[str, str] = {}
-    for k, one in enumerate(reads):
-        if one.frame is None or not is_label(one) or not is_fit(one.frame):
-            continue
-        key = one.frame.structure_key(0, reference)
+    numbers = _all_invariants(fit)
+    for k, frame in fit.items():
+        key = frame.structure_key(0, reference)
         if key in exact:
             continue
         exact.add(key)
-        walk = str(one.frame.origin["walk"][0])
-        first = drawers[tuple(sorted(one.frame.symbols))].find(_Seen(one.frame, one.where, walk))
+        one, walk = reads[k], str(frame.origin["walk"][0])
+        first = drawers[tuple(sorted(frame.symbols))].find(_Seen(frame, one.where, walk), numbers[k])
         if first is None:
             continue
-        reason = COPY if _is_same_energy(one.frame, first.frame) else OTHER_ENERGY
+        reason = COPY if _is_same_energy(frame, first.frame) else OTHER_ENERGY
         found[k] = replace(one, where=f"{one.where}, as {first.where}", reason=reason)
         if first.walk and _root(joined, first.walk) != _root(joined, walk):
             joined[_root(joined, walk)] = _root(joined, first.walk)
