@@ -108,6 +108,16 @@ def test_what_overlaps_is_one_trajectory_and_is_never_split(tmp_path, walk):
     assert families(parts) == {}, "all frames of both compositions are of one trajectory each"
 
 
+def test_what_overlaps_with_the_ledger_joins_the_trajectory_there(tmp_path, walk):
+    assert imported(tmp_path, extxyz(tmp_path, walk[:12]))[0] == 12
+    order = [7, 0, 2, 1, 3, 6, 4, 5]
+    n, counts, _ = imported(tmp_path, extxyz(tmp_path, turned(walk[8:], order=order), "copy"))
+    assert (n, counts) == (4, {same.COPY: 4})
+    parts = opened(tmp_path / "l").structures(PBE["sha256"])
+    assert sorted(map(len, parts)) == [4, 12]
+    assert families(parts) == {}
+
+
 # --- physics ----------------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ MAX_ENERGY_PER_ATOM, MAX_FORCE, MAX_STRESS_GPA = 3.0e6, 1.0e3, 3.0e3  # eV, eV/�
 MIN_DISTANCE, MIN_HEIGHT = 0.3, 0.5  # Å; of the cell
 MIN_VOLUME_PER_ATOM, MAX_VOLUME_PER_ATOM, MAX_COORDINATE = 0.5, 1.0e6, 1.0e6  # Å^3, Å^3, Å
 #: Forces add up to zero but for the drift of a grid: so much an atom (eV/Å), and so much of their root mean square.
-MAX_DRIFT, MAX_DRIFT_SHARE = 0.1, 0.2
+MAX_DRIFT, MAX_DRIFT_SHARE = 0.05, 0.1
 
 #: Reasons, as in the refusals.
 IMPOSSIBLE: Final = "impossible numbers"
@@ -48,6 +48,8 @@ FEW, SOME, MANY, LOTS = 4, 6, 8, 16
 BLOCK: Final = 500
 #: The work of the forces never leaves more than this of the energy's changes over close pairs, if they are right.
 MISFIT: Final = 0.4
+#: The work of a stress that is smaller than this, in terms of that of the forces, cannot spoil their balance.
+MINOR: Final = 0.2
 #: A change of the energy below this is noise of the electronic loop, eV.
 NOISE: Final = 0.01
 
@@ -279,7 +281,7 @@ def _unit(factor: float, n_atoms: int) -> str:
 def _unrelated(steps: _Steps, frames: Frames) -> tuple[str, str] | None:
     """Return the reason if energy and forces have nothing to do with each other, or stand in neighbouring frames."""
     n = int(steps.close.sum())
-    if n < MANY or steps.stress.std() > MAX_DRIFT_SHARE * steps.forces.std():
+    if n < MANY or steps.stress.std() > MINOR * steps.forces.std():
         return None
     misfit = steps.misfit()
     names: tuple[Literal["energy", "forces"], ...] = ("energy", "forces")
