@@ -245,8 +245,8 @@ def _one_identity(path: Path, kind: str, identity: Mapping[str, Any] | None) -> 
     own = _own_identity(path, kind)
     if own is not None and (not isinstance(own, dict) or own.get("sha256") != identity_sha256(own)):
         raise ConfigError(  # the checksum becomes part of a file's name
-            f"{path}: its {'reference' if kind == 'npz' else REFERENCE} does not have the checksum that it names - wanted "
-            "a file as activelearn labels export writes it - have it exported again"
+            f"{path}: its {'reference' if kind == 'npz' else REFERENCE} does not have the checksum that it names - "
+            "wanted a file as activelearn labels export writes it - have it exported again"
         )
     if own is not None and identity is not None and own["sha256"] != identity["sha256"]:
         raise ConfigError(

@@ -32,6 +32,8 @@ NAMES: Final = {
     "virial": ("virial", "virials"),
 }
 _LABEL_LIKE: Final = re.compile(r"(?i)energy|forces?$|stress|virials?$")
+#: What makes a frame, beside labels; of other keys ASE may take the last.
+_FRAME: Final = {"lattice", "properties", "pbc"}
 _OF_A_REFERENCE: Final = re.compile(r"(?i)(ref|dft)_?(energy|forces|stress|virial)$")
 _COLUMNS: Final = re.compile(r"\bProperties\s*=\s*\"?([^\s\"]+)|\bLattice\s*=")
 _KEY: Final = re.compile(r"([A-Za-z_][\w-]*)\s*=")
@@ -75,7 +77,7 @@ class _Chunk:
         if len(self.atoms) != int(self.head):
             return f"line {self.number}: {int(self.head)} atoms, but {len(self.atoms)} lines of atoms"
         keys = [key.lower() for key in _KEY.findall(_QUOTED.sub("''", self.comment))]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
+        twice = sorted({key for key in keys if keys.count(key) > 1 and (key in _FRAME or _LABEL_LIKE.search(key))})
         if twice:
             return f"line {self.number + 1}: {twice[0]} twice"
         named = _COLUMNS.findall(self.comment)
