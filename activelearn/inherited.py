@@ -173,11 +173,12 @@ def _unfit(frame: Frames, campaign: Campaign, sel: Sequence[int], seen: set[str]
 def families(parts: Sequence[Frames]) -> Mapping[str, str]:
     """Return the trajectories that may be set aside for validation, each with its composition."""
     total: Counter[str] = Counter()
+    of_walk: Counter[str] = Counter()  # of one part or, if its atoms come in two orders, of several
     for part in parts:
         total[part.formula] += len(part)
-    return {
-        str(part.origin["walk"][0]): f"ledger {part.formula}" for part in parts if 2 * len(part) <= total[part.formula]
-    }
+        of_walk[str(part.origin["walk"][0])] += len(part)
+    named = {str(part.origin["walk"][0]): part.formula for part in parts}
+    return {walk: f"ledger {formula}" for walk, formula in named.items() if 2 * of_walk[walk] <= total[formula]}
 
 
 def inspected(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:

@@ -100,6 +100,10 @@ def import_labels(
             "Default: by the names and first lines.",
         ),
     ] = None,
+    keys: Annotated[
+        str | None,
+        typer.Option(help="Names of labels in extxyz, if not ASE's: energy=REF_energy,forces=REF_forces,..."),
+    ] = None,
 ) -> None:
     """Read labels from elsewhere into a ledger: all that are fit, or none; what is refused is counted with its reason.
 
@@ -113,7 +117,7 @@ def import_labels(
     if declare is not None:
         identity = exchange.declared(declare)
     place = exchange.ledger_folder(folder)
-    n, tally = exchange.import_labels(place, files, identity, file_format)
+    n, tally = exchange.import_labels(place, files, identity, file_format, keys)
     for line in tally.sentences():
         print(line)
     there = sum(count for reason, count in tally.counts.items() if reason in exchange.THERE)

@@ -1,7 +1,9 @@
 """Exchange: labels that were paid for elsewhere come into a ledger, and those of a ledger go out.
 
-Formats: ``extxyz`` (as ASE reads and writes it; eight decimals), ``deepmd`` (deepmd/npy systems, mixed ones too),
-``outcar`` (VASP; the free energy, converged steps only) and ``npz`` (ours: to the bit, with the reference's identity).
+Formats: ``extxyz`` (as ASE reads and writes it; eight decimals), ``deepmd`` (deepmd/npy systems, mixed ones too, and
+deepmd/raw), ``outcar`` (VASP; the free energy, converged steps only) and ``npz`` (ours: to the bit, with the
+reference's identity). What cannot be true is refused with its number (:mod:`activelearn.exchange.physics`), and what is
+there already in another format or orientation counts once (:mod:`activelearn.exchange.same`).
 
 A label without its reference is no label: whoever imports names a label preset of ours, whose fingerprint is computed
 as campaigns do it, or declares what labelled. An import is published whole or not at all, and a structure that the
@@ -22,7 +24,9 @@ import numpy as np
 
 from activelearn import trees
 from activelearn.errors import ConfigError
-from activelearn.exchange.files import format_of, read
+from activelearn.exchange import physics, same
+from activelearn.exchange.extxyz import parsed_keys
+from activelearn.exchange.files import format_of, read, readable
 from activelearn.exchange.reads import Read
 from activelearn.frames import Frames, by_composition, pack, write_deepmd, write_extxyz
 from activelearn.store import Ledger, Store, disk_errors, read_npz
@@ -30,6 +34,8 @@ from activelearn.store.files import publish_npz
 from activelearn.store.ledger import publish_labels
 from activelearn.store.references import identity_sha256
 
+#: Beside the systems of a deepmd folder of ours: what labelled them.
+REFERENCE: Final = "reference.json"
 #: Prefix of the journals that imports publish.
 PREFIX: Final = "import"
 #: Why a frame is refused, and what to do about it.
@@ -44,20 +50,39 @@ REFUSALS: Final = {
     "no element": "wanted chemical symbols for all atoms - name the elements (type_map.raw)",
     "not finite": "wanted finite numbers only - compute the frame again",
     "left-handed cell": "wanted right-handed lattice vectors, for LAMMPS - swap two of them and compute it again",
-    "SCF not converged": "wanted a loop that ended before NELM iterations - compute it again with more of them",
+    "SCF not converged": "wanted a self-consistent loop that ended before its last iteration - compute it again with more",
+    "not finished": "wanted a step with its end, which a run that was stopped does not have - nothing to do",
     "of a machine-learned force field": "wanted what the electrons gave - nothing to do: the other steps count",
     "not whole": "wanted all numbers of the step - take the whole output, or compute it again",
     "no positions": "wanted the atoms of that step, which CP2K writes to PROJECT-pos-1.xyz (PROJECT-1.cell has cells) "
     "- put the files beside the output",
     "forces without those on fixed atoms": "wanted the forces on all atoms - compute it again without constraints",
+    "damaged": "wanted whole numbers of columns, lines and atoms - mend it, or nothing: the other frames count",
+    "two values of one label": "wanted one value a label - say which with --keys, or take the other one out",
+    "stress against virial": "wanted virial = -volume x stress, ASE's sign - take the wrong one out of the file",
+    physics.IMPOSSIBLE: "wanted eV and Å - convert it before the import",
+    physics.ON_TOP: "wanted atoms farther apart than any bond is short - convert nm to Å, or compute it again",
+    physics.NET_FORCE: "wanted all forces as they were computed, those on fixed atoms too - write them out again",
+    physics.UNITS: "wanted eV and eV/Å, and forces that point downhill - convert it before the import",
+    physics.STRESS_UNITS: "wanted eV/Å^3, positive in tension, or a virial in eV - convert it before the import",
+    physics.APART: "wanted each frame with its own energy and forces, without kinetic energy - write it out again",
+    physics.OUTLIER: "wanted energies that the forces explain - nothing to do, or compute it again",
     "twice in these files": "wanted each structure once - nothing to do: the first counts",
+    same.COPY: "wanted each structure once - nothing to do: the first counts",
+    same.OTHER_ENERGY: "wanted one label a structure - the first counts; is the reference really the same?",
     "in the ledger already": "wanted new structures - nothing to do: the label in the ledger stands",
     "in the ledger with another energy": "wanted one label a structure - the one in the ledger stands; is the "
     "reference really the same?",
 }  # fmt: skip
 
 #: Of them, those that say that nothing is lost.
-THERE: Final = ("twice in these files", "in the ledger already", "in the ledger with another energy")
+THERE: Final = (
+    "twice in these files",
+    same.COPY,
+    same.OTHER_ENERGY,
+    "in the ledger already",
+    "in the ledger with another energy",
+)
 
 
 @dataclass
@@ -146,7 +171,11 @@ def opened(folder: Path) -> Ledger:
 
 
 def import_labels(
-    folder: Path, paths: Sequence[Path], identity: Mapping[str, Any] | None, file_format: str | None = None
+    folder: Path,
+    paths: Sequence[Path],
+    identity: Mapping[str, Any] | None,
+    file_format: str | None = None,
+    keys: str | None = None,
 ) -> tuple[int, Tally]:
     """Read labelled structures and publish those that are fit into a ledger, all at once.
 
@@ -155,12 +184,14 @@ def import_labels(
     folder
         The ledger; made if missing.
     paths
-        Files, or folders of deepmd/npy systems.
+        Files, or folders of deepmd systems.
     identity
-        Of the reference that labelled them; None: that of our npz files.
+        Of the reference that labelled them; None: that of our npz files and of our deepmd folders.
     file_format
         One of :data:`activelearn.exchange.files.FORMATS`, a name of dpdata, or ``ase/`` and a name of ASE; None: by the
         names of the files and their first lines.
+    keys
+        Names of labels in extended XYZ, if they are not ASE's: ``energy=REF_energy,forces=REF_forces``.
 
     Returns
     -------
@@ -173,10 +204,11 @@ def import_labels(
         A file cannot be read, or nobody says what labelled; nothing is imported then.
     """
     reads: list[Read] = []
+    names = None if keys is None else parsed_keys(keys)
     for path in paths:
         kind = file_format or format_of(path)
         identity = _one_identity(path, kind, identity)
-        reads += read(path, kind)
+        reads += physics.judged(read(path, kind, names))
     if identity is None:
         raise ConfigError(
             f"{paths[0]}: does not say what labelled it - wanted the reference, for labels of two references must not "
@@ -184,25 +216,42 @@ def import_labels(
         )
     ledger = Ledger(folder)
     ledger.refresh()
-    tally = Tally()
-    fit = list(_fit(reads, ledger, str(identity["sha256"]), tally))
+    tally, sha = Tally(), str(identity["sha256"])
+    reads = same.without_copies(reads, ledger, sha, f"{PREFIX}-", lambda frame: _unfit(frame) is None)
+    fit = list(_fit(reads, ledger, sha, tally))
     n = publish_labels(folder, PREFIX, fit, identity)
     ledger.compact(PREFIX)
     return n, tally
 
 
+def _own_identity(path: Path, kind: str) -> object:
+    """Return the reference that a file of ours names, or a deepmd folder of ours, or the folder that it stands in."""
+    if kind == "npz" and path.is_file():
+        with readable(path, kind):
+            return read_npz(path)[1].get("reference")
+    places = (path, path.parent) if (path / "type.raw").is_file() else (path,)
+    for beside in (place / REFERENCE for place in places if kind == "deepmd"):
+        if beside.is_file():
+            try:
+                return json.loads(beside.read_text()) or {}
+            except ValueError:
+                return {}
+    return None
+
+
 def _one_identity(path: Path, kind: str, identity: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Return the identity that holds for all files, or refuse a file that names another one."""
-    own = read_npz(path)[1].get("reference") if kind == "npz" and path.is_file() else None
+    own = _own_identity(path, kind)
     if own is not None and (not isinstance(own, dict) or own.get("sha256") != identity_sha256(own)):
         raise ConfigError(  # the checksum becomes part of a file's name
-            f"{path}: its reference does not have the checksum that it names - wanted a file as activelearn labels "
-            "export writes it - have it exported again"
+            f"{path}: its {'reference' if kind == 'npz' else REFERENCE} does not have the checksum that it names - "
+            "wanted a file as activelearn labels export writes it - have it exported again"
         )
     if own is not None and identity is not None and own["sha256"] != identity["sha256"]:
         raise ConfigError(
             f"{path}: labelled by {name_of(own)}, sha256 {own['sha256'][:12]}, not by {name_of(identity)}, "
-            f"{str(identity['sha256'])[:12]} - wanted one reference an import - import it alone, without --reference"
+            f"{str(identity['sha256'])[:12]} - wanted one reference an import - import it alone, without "
+            "--reference and --declare"
         )
     return own if identity is None else identity
 
@@ -332,4 +381,4 @@ def _write(parts: list[Frames], to: Path, kind: str, identity: Mapping[str, Any]
         write_extxyz(by_composition(parts), to)
     else:
         write_deepmd(parts, to, sorted({symbol for part in parts for symbol in part.symbols}))
-        (to / "reference.json").write_text(json.dumps(dict(identity), indent=1) + "\n")
+        (to / REFERENCE).write_text(json.dumps(dict(identity), indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""deepmd/npy systems, plain and mixed: numpy arrays, taken as they stand, to the bit.
+"""deepmd/npy systems, plain and mixed, and deepmd/raw: numbers taken as they stand, to the bit.
 
 In a mixed set each frame has its own types (``real_atom_types.npy``), and frames of fewer atoms may be filled up with
 virtual ones at the end: type -1, no force (``atom_numb_pad`` of dpdata). They are dropped. Arrays that contradict each
@@ -7,8 +7,10 @@ other are refused: which of the two is right nobody can know.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +39,9 @@ def read_deepmd(path: Path) -> Iterator[Read]:
     if not systems:
         raise ConfigError(f"{path}: no type.raw in it - wanted a folder of deepmd/npy systems - check the path")
     for system in systems:
-        folders = sorted(system.glob("set.*"))
-        if not folders:
-            raise ConfigError(f"{system}: no set.* in it - wanted deepmd/npy, not raw text - convert it with dpdata")
+        folders = sorted(folder for folder in system.glob("set.*") if folder.is_dir())
+        if not folders and not (system / "coord.raw").is_file():
+            raise ConfigError(f"{system}: no set.* and no coord.raw in it - wanted deepmd/npy or deepmd/raw - {_MEND}")
         mixed = [folder for folder in folders if (folder / _MIXED).is_file()]
         plain = [folder for folder in folders if folder not in mixed]
         if mixed and plain:
@@ -47,12 +49,14 @@ def read_deepmd(path: Path) -> Iterator[Read]:
                 f"{plain[0]}: no {_MIXED}, which {mixed[0]} has - wanted it in every set of a mixed system, for it "
                 f"says which elements the atoms are - {_MEND}"
             )
-        for folder in folders:
+        for folder in folders or [system]:
             yield from _read_set(system, folder)
 
 
 def _read_set(system: Path, folder: Path) -> Iterator[Read]:
     kinds = (system / "type_map.raw").read_text().split() if (system / "type_map.raw").is_file() else []
+    if len(set(kinds)) < len(kinds):
+        raise ConfigError(f"{system}/type_map.raw: {' '.join(kinds)} - wanted each element once - {_MEND}")
     found = _arrays(folder)
     coordinates = found.pop("coord")
     n = len(coordinates)
@@ -78,35 +82,74 @@ def _read_set(system: Path, folder: Path) -> Iterator[Read]:
         yield Read(where, frame)
 
 
+#: Of each array the shape of one frame, with -1 for the atoms.
+_SHAPES: Final[dict[str, tuple[int, ...]]] = {
+    "coord": (-1, 3),
+    "box": (3, 3),
+    "energy": (1,),
+    "force": (-1, 3),
+    "virial": (3, 3),
+}
+
+
+def _suffix(folder: Path) -> str:
+    return ".npy" if folder.match("set.*") else ".raw"
+
+
 def _arrays(folder: Path) -> dict[str, Floats]:
     """Return the arrays of a set that are there, one row a frame, their shapes checked against coord.npy."""
-    found: dict[str, Floats] = {}
-    for name in ("coord", "box", "energy", "force", "virial"):
-        if name != "coord" and not (folder / f"{name}.npy").is_file():
-            continue
-        values = np.load(folder / f"{name}.npy", allow_pickle=False).astype(np.float64)
-        found[name] = values.reshape(len(values), -1)
+    suffix = _suffix(folder)
+    there = {name: folder / (name + suffix) for name in _SHAPES if (folder / (name + suffix)).is_file()}
+    if "coord" not in there:
+        raise ConfigError(f"{folder}: no coord{suffix} in it - wanted the positions - {_MEND}")
+    found = {name: _rows(path, _SHAPES[name]) for name, path in there.items()}
     n, width = found["coord"].shape
     if width % 3:
-        raise ConfigError(f"{folder}/coord.npy: {width} numbers a frame - wanted three an atom - {_MEND}")
+        raise ConfigError(f"{there['coord']}: {width} numbers a frame - wanted three an atom - {_MEND}")
     for name, wanted in {"box": 9, "energy": 1, "force": width, "virial": 9}.items():
         shape = found[name].shape if name in found else (n, wanted)
         if shape != (n, wanted):
             raise ConfigError(
-                f"{folder}/{name}.npy: {shape[0]} frames of {shape[1]} numbers - wanted {n} of {wanted}, as coord.npy "
-                f"has positions - {_MEND}"
+                f"{there[name]}: {shape[0]} frames of {shape[1]} numbers - wanted {n} of {wanted}, as "
+                f"{there['coord'].name} has positions - {_MEND}"
             )
     return found
 
 
+def _rows(path: Path, of_a_frame: tuple[int, ...]) -> Floats:
+    """Return an array with one row a frame, read from npy or raw text."""
+    values = _loaded(path, np.float64, 2 if len(of_a_frame) > 1 else 1)
+    if values.dtype.kind != "f" or values.dtype.itemsize < 4:  # bytes: half precision has three digits
+        raise ConfigError(f"{path}: numbers of kind {values.dtype} - wanted float64 or float32 - {_MEND}")
+    if values.ndim == 0 or (values.ndim > 2 and values.shape[2:] != of_a_frame[1:]):
+        raise ConfigError(
+            f"{path}: shape {values.shape} - wanted frames of {' x '.join(map(str, of_a_frame))} (-1: the atoms) "
+            f"- {_MEND}"
+        )
+    rows: Floats = values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float64)
+    return rows
+
+
+def _loaded(path: Path, dtype: type, n_dimensions: int) -> NDArray[Any]:
+    try:
+        if path.suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of an empty file: what it lacks is said elsewhere
+            return np.loadtxt(path, dtype=dtype, ndmin=n_dimensions)  # type: ignore[call-overload,no-any-return]
+    except (ValueError, EOFError, OSError, TypeError) as error:
+        what = "a numpy array" if path.suffix == ".npy" else "numbers"
+        raise ConfigError(f"{path}: cannot be read as {what} ({error}) - wanted {what} - {_MEND}") from error
+
+
 def _types(system: Path, folder: Path, n: int, n_atoms: int, kinds: list[str]) -> Types:
     """Return the (n, n_atoms) types, checked: numbers of type_map.raw, and -1 for what fills up a frame at its end."""
-    path = system / "type.raw"
-    types: Types = np.loadtxt(path, dtype=np.int64, ndmin=1)
+    path, suffix = system / "type.raw", _suffix(folder)
+    types: Types = _loaded(path, np.int64, 1)
     if types.shape != (n_atoms,):
         raise ConfigError(
-            f"{path}: types of {types.size} atoms, but {folder}/coord.npy has positions of {n_atoms} - wanted the same "
-            f"number - {_MEND}"
+            f"{path}: types of {types.size} atoms, but {folder}/coord{suffix} has positions of {n_atoms} - wanted the "
+            f"same number - {_MEND}"
         )
     types, lowest = types[None, :].repeat(n, axis=0), 0
     if (mixed := folder / _MIXED).is_file():
@@ -128,8 +171,8 @@ def _types(system: Path, folder: Path, n: int, n_atoms: int, kinds: list[str]) -
 
 
 def _real_types(path: Path, shape: tuple[int, int]) -> Types:
-    found = np.load(path, allow_pickle=False)
-    if found.shape != shape or (np.round(found) != found).any():  # NaN is not itself
+    found = _loaded(path, np.int64, 2)
+    if found.dtype.kind not in "iuf" or found.shape != shape or (np.round(found) != found).any():  # NaN is not itself
         raise ConfigError(
             f"{path}: {found.dtype} of shape {found.shape} - wanted {shape[0]} frames of {shape[1]} whole numbers, as "
             f"coord.npy has positions - {_MEND}"

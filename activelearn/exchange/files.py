@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.cp2k import read_cp2k
 from activelearn.exchange.deepmd_npy import read_deepmd
+from activelearn.exchange.extxyz import read_extxyz
 from activelearn.exchange.foreign import read_abacus, reader
 from activelearn.exchange.outcar import read_outcar
 from activelearn.exchange.outputs import read_aims, read_gpaw, read_pwscf
-from activelearn.exchange.reads import Read, from_atoms, source, with_walk
+from activelearn.exchange.reads import Read, source, with_walk
 from activelearn.exchange.texts import opened
 from activelearn.exchange.vasprun import read_vasprun
 from activelearn.frames import unpack
@@ -31,7 +33,7 @@ def format_of(path: Path) -> str:
         raise ConfigError(f"{path}: no such file - wanted labelled structures - check the path")
     if path.is_dir():
         return "abacus" if (path / "INPUT").is_file() else "deepmd"
-    if path.suffix in {".extxyz", ".xyz"}:
+    if {".extxyz", ".xyz"} & set(path.suffixes[-2:]):
         return "extxyz"
     if path.suffix == ".npz":
         return "npz"
@@ -50,41 +52,63 @@ def format_of(path: Path) -> str:
     )
 
 
-def read(path: Path, kind: str) -> list[Read]:
+def read(path: Path, kind: str, keys: Mapping[str, str] | None = None) -> list[Read]:
     """Return the frames of a file of this format.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    kind
+        One of :data:`FORMATS`.
+    keys
+        Names of labels that are not ASE's: see :func:`activelearn.exchange.extxyz.parsed_keys`.
 
     Raises
     ------
     ConfigError
-        It cannot be read.
+        It cannot be read, or names are given for a format that has its own.
     """
+    if keys and kind != "extxyz":
+        raise ConfigError(f"{path}: --keys given for {kind} - wanted them for extxyz only - leave them out")
+    with readable(path, kind):
+        return list(read_extxyz(path, keys) if keys else reader(kind, FORMATS)(path))
+
+
+@contextmanager
+def readable(path: Path, kind: str) -> Iterator[None]:
+    """Say of whatever goes wrong within that this file is not of this format."""
     try:
-        return list(reader(kind, FORMATS)(path))
+        yield
     except ConfigError:
         raise
     except Exception as error:
+        cause = " ".join(str(error.__cause__ or error).split())[:200]  # of a product of ours: not what is said about it
         raise ConfigError(
-            f"{path}: cannot be read as {kind} ({type(error).__name__}: {error}) - wanted a whole file of that format "
-            "- mend it, leave it out or give another --format; nothing was imported"
+            f"{path}: cannot be read as {kind} ({type(error.__cause__ or error).__name__}: {cause}) - wanted a whole "
+            "file of that format - mend it, leave it out or give another --format; nothing was imported"
         ) from error
 
 
-def _read_extxyz(path: Path) -> Iterator[Read]:
-    from ase.io import iread
-
-    for k, image in enumerate(iread(path, ":", format="extxyz", do_not_split_by_at_sign=True)):
-        frame, reason = from_atoms(image, source(path))
-        yield Read(f"{path} frame {k}", frame, reason)
-
-
 def _read_npz(path: Path) -> Iterator[Read]:
-    for p, part in enumerate(unpack(read_npz(path)[0])):
+    arrays = read_npz(path)[0]
+    n, m = arrays["n_frames"], arrays["n_atoms"]
+    lengths = {"symbols": m.sum(), "pbc": len(n), "origin": n.sum(), "cell": n.sum(), "positions": (n * m).sum()}
+    for name, of_a_part in {"energy": n, "forces": n * m, "virial": n}.items():
+        lengths[name] = of_a_part[arrays[f"has_{name}"]].sum()
+    for name, wanted in lengths.items():
+        if len(arrays[name]) != wanted or min(n.min(initial=0), m.min(initial=0)) < 0:
+            raise ConfigError(
+                f"{path}: {len(arrays[name])} rows of {name} - wanted {wanted}, as n_frames and n_atoms say - have it "
+                "exported again"
+            )
+    for p, part in enumerate(unpack(arrays)):
         for k in range(len(part)):
             yield Read(f"{path} part {p} frame {k}", with_walk(part[k], str(part.origin["walk"][k]) or source(path)))
 
 
 FORMATS: Final[dict[str, Callable[[Path], Iterator[Read]]]] = {
-    "extxyz": _read_extxyz,
+    "extxyz": read_extxyz,
     "deepmd": read_deepmd,
     "outcar": read_outcar,
     "npz": _read_npz,

@@ -7,26 +7,30 @@ other with ``cat``), each with atoms and NELM of its own, and steps of VASP's ow
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
+import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from activelearn.errors import ConfigError
-from activelearn.exchange.reads import Read, from_atoms, source
+from activelearn.exchange.reads import Read, from_atoms, opened, source
 
 #: What VASP takes if NELM is not in the file.
 NELM: Final = 60
-#: How a file is opened, by the end of its name.
-_OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 _RUN: Final = re.compile(r"\s*\bvasp\.\d+\.\d+\.\d")
 _ITERATION: Final = re.compile(r"-\s*Iteration\s+(?P<step>\d+|\*+)\(\s*(?P<n>\d+|\*+)\)")
 _REACHED: Final = "aborting loop because EDIFF is reached"
+_CELL: Final = "direct lattice vectors"
+#: Rows of numbers with nine decimals, of cells up to hundreds of Å: direct times reciprocal is one to within this.
+_RECIPROCAL: Final = 1.0e-3
+_SIGN: Final = re.compile(r"(\d)-")
+_RULE: Final = re.compile(r"\s*-{10,}")
 _FORCES: Final = "TOTAL-FORCE"
 _END: Final = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
 _ML_END: Final = f"ML {_END}"
@@ -54,6 +58,10 @@ class IonicStep:
         Whether positions and forces are printed (with NWRITE = 0 those of some steps only).
     is_force_field
         Whether a machine-learned force field made it, not the electrons.
+    is_torn
+        Whether it has no end.
+    number
+        Of the ionic step, as VASP counts; empty if not known.
     """
 
     run: int
@@ -63,6 +71,8 @@ class IonicStep:
     is_reached: bool = False
     has_forces: bool = False
     is_force_field: bool = False
+    is_torn: bool = False
+    number: str = ""
     _n_left: int = 0  # lines of the energies that are still to come, once they have begun
 
     def take(self, line: str) -> bool:
@@ -81,9 +91,37 @@ class IonicStep:
         found = re.findall(rf"\b{name}\s*=\s*(\d+)", "".join(line for line in self.header if name in line))
         return int(found[-1]) if found else default
 
+    def damage(self, n_atoms: int) -> str | None:
+        """Return what of its blocks is not whole, or None: the parser takes whatever lines follow a heading."""
+        atoms = self._numbers(_FORCES, 2)
+        if len(atoms) != n_atoms:
+            return f"{len(atoms)} rows of positions for {n_atoms} atoms"
+        widths = sorted({len(row) for row in atoms})
+        if len(widths) > 1 or widths[0] % 3:
+            return f"rows of {' and '.join(map(str, widths))} columns for positions and forces"
+        try:
+            cell = np.array(self._numbers(_CELL, 1), dtype=np.float64)
+        except ValueError:
+            cell = np.zeros((0, 6))
+        if cell.shape != (3, 6) or np.abs(cell[:, :3] @ cell[:, 3:].T - np.eye(3)).max() > _RECIPROCAL:
+            return "lattice vectors that the reciprocal ones do not belong to"
+        return None if "TOTEN" in self._block(_END, 2)[0] else "no TOTEN where it should stand"
+
+    def _numbers(self, heading: str, skip: int) -> list[list[str]]:
+        return [_SIGN.sub(r"\1 -", line).split() for line in self._block(heading, skip)]
+
+    def _block(self, heading: str, skip: int) -> list[str]:
+        """Return the rows of the last block of this heading: up to a rule or an empty line."""
+        start = max((k + skip for k, line in enumerate(self.lines) if heading in line), default=len(self.lines))
+        return list(itertools.takewhile(lambda line: line.strip() and not _RULE.match(line), self.lines[start:])) or [
+            ""
+        ]
+
     @property
     def reason(self) -> str | None:
         """Why it is no label, or None."""
+        if self.is_torn:
+            return "not finished"
         if self.is_force_field:
             return "of a machine-learned force field"
         if not self.is_reached or self.n_iterations >= self.tag("NELM", NELM):
@@ -101,28 +139,102 @@ def read_outcar(path: Path) -> Iterator[Read]:
     ConfigError
         There is no finished ionic step in it.
     """
-    from ase.io.vasp_parsers.vasp_outcar_parsers import OutcarChunkParser, OutcarHeaderParser
+    from ase.io.vasp_parsers.vasp_outcar_parsers import OutcarChunkParser
 
-    parser, run, k = None, -1, -1
-    with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="replace") as lines:
+    parser, run, n_finished = None, -1, 0
+    with opened(path) as lines:
         for k, step in enumerate(steps(lines)):
-            where = f"{path} step {k}"
+            where, n_finished = f"{path} step {k}", n_finished + (not step.is_torn)
             if step.reason is not None:
                 yield Read(where, None, step.reason)
                 continue
             if parser is None or step.run != run:
-                run, parser = step.run, OutcarChunkParser(OutcarHeaderParser().build(step.header))
-            yield Read(where, *from_atoms(parser.build(step.lines), source(path, f"#{run + 1}" if run else "")))
-    if k < 0:
+                run, header = step.run, _header(path, step.header)
+                parser = OutcarChunkParser(header)
+            if (damage := step.damage(header["natoms"])) is not None:
+                yield Read(f"{where}: {damage}", None, "damaged")
+                continue
+            try:
+                image = parser.build(step.lines)
+            except Exception as error:  # noqa: BLE001 - of ASE's parser: any kind
+                yield Read(f"{where}: {error}", None, "damaged")
+                continue
+            yield Read(where, *from_atoms(image, source(path, f"#{run + 1}" if run else "")))
+    if n_finished == 0:
         raise ConfigError(f"{path}: no finished ionic step in it - wanted an OUTCAR of a run - leave it out")
 
 
+def _header(path: Path, lines: list[str]) -> dict[str, Any]:
+    """Return what the head of a run says about its atoms, once it agrees with itself and with the POSCAR beside it."""
+    from ase.io.vasp_parsers.vasp_outcar_parsers import OutcarHeaderParser
+
+    titles = [line.split(":", 1)[1].strip() for line in lines if line.lstrip().startswith("POTCAR:")]
+    half = len(titles) // 2
+    if titles[:half] != titles[half:]:
+        raise ConfigError(
+            f"{path}: its POTCARs are {'; '.join(titles)} - wanted the same list twice, as VASP has it - leave it out"
+        )
+    try:
+        header: dict[str, Any] = OutcarHeaderParser().build(lines)
+    except Exception as error:
+        raise ConfigError(
+            f"{path}: its head does not say which atoms it has ({error}) - wanted as many POTCARs as ions per type "
+            "- leave it out; nothing was imported"
+        ) from error
+    symbols = header["symbols"]
+    elements = re.findall(r"VRHFIN\s*=\s*([A-Z][a-z]?)", "".join(line for line in lines if "VRHFIN" in line))
+    kinds, others = ([kind for kind, _ in _blocks(names, [1] * len(names))] for names in (symbols, elements))
+    if elements and kinds != others:
+        raise ConfigError(
+            f"{path}: its POTCARs have the titles of {' '.join(kinds)}, but VRHFIN of {' '.join(others)} - wanted the "
+            "same elements in the same order - leave it out; nothing was imported"
+        )
+    declared = re.search(r"NIONS\s*=\s*(\d+)", "".join(line for line in lines if "NIONS" in line))
+    if declared and int(declared[1]) != len(symbols):
+        raise ConfigError(
+            f"{path}: NIONS = {declared[1]}, but ions per type add up to {len(symbols)} - wanted the same number - "
+            "leave it out; nothing was imported"
+        )
+    ours = _blocks(symbols, [1] * len(symbols))
+    for name in ("POSCAR", "CONTCAR"):
+        theirs = _poscar_blocks(path.absolute().parent / name)
+        is_same_system = Counter(dict(ours)) == Counter(dict(theirs)) or [n for _, n in ours] == [n for _, n in theirs]
+        if theirs and theirs != ours and is_same_system:
+            raise ConfigError(
+                f"{path}: its POTCARs are those of {_words(ours)}, but {name} beside it has {_words(theirs)} - wanted "
+                "the same atoms in the same order, for VASP takes them for what the POTCARs are - compute it again, or "
+                "import it from another folder if the two do not belong together"
+            )
+    return header
+
+
+def _blocks(kinds: Iterable[str], numbers: Iterable[int]) -> list[tuple[str, int]]:
+    """Return elements with their numbers of atoms, neighbours of one element as one block."""
+    pairs = itertools.groupby(zip(kinds, numbers, strict=True), key=lambda pair: pair[0])
+    return [(kind, sum(n for _, n in group)) for kind, group in pairs]
+
+
+def _words(blocks: Iterable[tuple[str, int]]) -> str:
+    return " ".join(f"{kind}{n}" for kind, n in blocks)
+
+
+def _poscar_blocks(path: Path) -> list[tuple[str, int]]:
+    """Return the elements of lines 6 and 7 of a POSCAR; none if they do not say (VASP 4, a torn file)."""
+    try:
+        with opened(path) as lines:
+            kinds, numbers = (line.split() for line in itertools.islice(lines, 5, 7))
+        return _blocks([kind.split("_")[0].split("/")[0] for kind in kinds], [int(n) for n in numbers])
+    except (OSError, ValueError):
+        return []
+
+
 def steps(lines: Iterable[str]) -> Iterator[IonicStep]:
-    """Yield the finished ionic steps of an OUTCAR, those of a force field too; one that breaks off is passed over."""
+    """Yield the ionic steps of an OUTCAR, those of a force field and those without an end too."""
     run, header, step = 0, list[str](), None
     is_header = True
     for line in lines:
         if _RUN.match(line) or (not is_header and _RUN.search(line)):  # behind the rest of a line, if a kill cut it
+            yield from _torn(step)
             run, header, step, is_header = run + (not is_header), [], None, True
         iteration, is_ml_end = _ITERATION.search(line), _ML_END in line
         is_header = is_header and iteration is None and not is_ml_end
@@ -133,7 +245,10 @@ def steps(lines: Iterable[str]) -> Iterator[IonicStep]:
             if step is not None:
                 step.lines.clear()  # of them, some are the force field's
         elif iteration:
-            step = step or IonicStep(run, header)
+            if step is not None and step.number != iteration["step"]:
+                yield from _torn(step)
+                step = None
+            step = step or IonicStep(run, header, number=iteration["step"])
             n = iteration["n"]  # stars, if Fortran had no room
             step.n_iterations = int(n) if n.isdigit() else step.n_iterations + 1
         if step is None or is_ml_end:
@@ -141,3 +256,10 @@ def steps(lines: Iterable[str]) -> Iterator[IonicStep]:
         if step.take(line):
             yield step
             step = None
+    yield from _torn(step)
+
+
+def _torn(step: IonicStep | None) -> Iterator[IonicStep]:
+    if step is not None:
+        step.is_torn = True
+        yield step

@@ -140,6 +140,12 @@ class Ledger:
             self._read(key, Entry.want_whole)
         return key in self._entries
 
+    def frame(self, key: str) -> Frames | None:
+        """Read one label with its structure, as one frame (the record must have a structure); None if it is damaged."""
+        entry = self._entries[key]
+        numbers = self._read(key, Entry.read_numbers)
+        return None if numbers is None else frames_of([entry], [numbers])
+
     # --- what is in it ----------------------------------------------------------------------------------------------
 
     def keys(self) -> list[str]:
@@ -197,15 +203,16 @@ class Ledger:
         for entry in self.entries():
             if entry.reference == reference and entry.symbols and entry.refused is None:
                 families.setdefault((entry.symbols, entry.pbc, entry.walk), []).append(entry)
-        return [part for entries in families.values() if (part := self._family(entries)) is not None]
+        names: dict[tuple[str, str], str] = {}  # one trajectory, even if its atoms come in two orders
+        return [part for entries in families.values() if (part := self._family(entries, names)) is not None]
 
-    def _family(self, entries: list[Entry]) -> Frames | None:
+    def _family(self, entries: list[Entry], names: dict[tuple[str, str], str]) -> Frames | None:
         there = {e: numbers for e in entries if (numbers := self._read(e.key, Entry.read_numbers)) is not None}
         if not there:
             return None
-        joined = frames_of([*there], [*there.values()])
+        first, joined = entries[0], frames_of([*there], [*there.values()])
         origin = joined.origin.copy()
-        origin["walk"] = f"ledger-{entries[0].key[:12]}"
+        origin["walk"] = names.setdefault((first.formula, first.walk or first.symbols), f"ledger-{first.key[:12]}")
         return replace(joined, origin=origin)
 
     def _read(self, key: str, what: Callable[[Entry], T]) -> T | None:

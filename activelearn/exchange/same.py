@@ -1,0 +1,190 @@
+"""The same structure twice: in another format, turned, wrapped, or with its atoms in another order.
+
+Formats round (OUTCAR five decimals, extended XYZ eight), dpdata turns cells until they are lower-triangular, others
+sort atoms by element. To the ledger these are other structures: one would be counted twice, and might validate the
+other.
+
+What such copies share is found by numbers that no turn, wrap, shift or order of atoms changes: the lengths and angles
+of the cell, and the structure factors of each element at the thirteen shortest waves of the cell. Only frames that
+agree in these are compared atom by atom.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from activelearn.exchange.physics import BLOCK, is_label
+from activelearn.exchange.reads import Read, with_walk
+from activelearn.frames import Frames
+from activelearn.store import Ledger
+
+Floats = NDArray[np.float64]
+
+#: Atoms of two copies lie within this of each other, Å: less than in any two steps of a trajectory.
+NEAR: Final = 3.0e-4
+#: Numbers that copies share differ by so much at the most: Å of the cell, structure factors by the root of the atoms.
+TOLERANCE: Final = 1.0e-3
+#: Width of the drawers in which copies are looked for: so wide that most need to be looked for in one.
+_WIDTH: Final = 8.0 * TOLERANCE
+#: Energies of two copies differ by so much at the most: eV, and in relative terms (conversion factors of two codes).
+ENERGY, RELATIVE_ENERGY = 1.0e-4, 1.0e-7
+
+#: Reasons, as in the refusals.
+COPY: Final = "the same structure in another format or orientation"
+OTHER_ENERGY: Final = "the same structure in another format or orientation, with another energy"
+
+_LOWER: Final = np.tril_indices(3)
+#: Miller indices: one of each pair (h, -h). The drawers are by the last three, (1 0 0) among them, and the volume.
+_MILLER: Final = np.array([h for h in itertools.product((-1, 0, 1), repeat=3) if h > (0, 0, 0)], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A structure that counts, where it stands, and the trajectory that it is of; empty if that cannot be joined."""
+
+    frame: Frames
+    where: str
+    walk: str
+
+
+class _Drawers:
+    """Structures of one composition, to be found again whatever way they are turned and ordered."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, ...], list[tuple[Floats, _Seen]]] = {}
+
+    def find(self, one: _Seen, numbers: Floats) -> _Seen | None:
+        """Return the structure that this one copies; if there is none, it counts from now on.
+
+        `numbers` are those that copies share: a row of :func:`_invariants`.
+        """
+        shared = numbers[:4]
+        keys = itertools.product(
+            *np.floor([(shared - TOLERANCE) / _WIDTH, (shared + TOLERANCE) / _WIDTH]).T.astype(int)
+        )
+        for key in dict.fromkeys(keys):
+            for others, seen in self._seen.get(key, ()):
+                if np.abs(numbers - others).max() < TOLERANCE and _is_copy(one.frame, seen.frame):
+                    return seen
+        self._seen.setdefault(tuple(np.floor(shared / _WIDTH).astype(int)), []).append((numbers, one))
+        return None
+
+
+def _invariants(frames: Frames) -> Floats:
+    """Return what copies share, a row a frame: four numbers for the drawers, the lower cell (Å), all factors."""
+    lower = np.linalg.cholesky(frames.cell @ frames.cell.transpose(0, 2, 1))[:, _LOWER[0], _LOWER[1]]
+    waves = np.exp(2.0j * np.pi * frames.fractional() @ _MILLER.T)
+    symbols = np.array(frames.symbols)
+    factors = [np.abs(waves[:, symbols == kind].sum(axis=1)) for kind in sorted(set(frames.symbols))]
+    scaled = np.concatenate(factors, axis=1) / np.sqrt(frames.n_atoms)
+    last = len(_MILLER)
+    return np.concatenate([scaled[:, last - 3 : last], lower[:, :1], lower, scaled], axis=1)
+
+
+def _all_invariants(frames: Mapping[int, Frames]) -> dict[int, Floats]:
+    """Return the same by the numbers of single frames, computed for many at once."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for k, frame in frames.items():
+        alike.setdefault(frame.symbols, []).append(k)
+    found: dict[int, Floats] = {}
+    for rows in alike.values():
+        for block in np.array_split(rows, -(-len(rows) // BLOCK)):
+            found.update(zip(block.tolist(), _invariants(Frames.concatenate([frames[k] for k in block])), strict=True))
+    return found
+
+
+def _is_copy(one: Frames, other: Frames) -> bool:
+    """Return whether the atoms of two frames of like cells lie at the same fractions, in this order or another."""
+    a, b, cell = one.fractional()[0], other.fractional()[0], one.cell[0]
+    if one.symbols == other.symbols:
+        for shift in (np.zeros(3), (b - a)[0]):
+            apart = b - a - shift
+            if np.linalg.norm((apart - np.round(apart)) @ cell, axis=1).max() < NEAR:
+                return True
+    a, b = (np.where((x := f - np.floor(f)) < 1.0, x, 0.0) for f in (a, b))
+    kinds, others = np.array(one.symbols), np.array(other.symbols)
+    for kind in set(one.symbols):
+        mine, theirs = a[kinds == kind], b[others == kind]
+        nearest = cKDTree(theirs, boxsize=1.0).query(mine)[1]
+        apart = mine - theirs[nearest]
+        if len(set(nearest)) < len(mine) or np.linalg.norm((apart - np.round(apart)) @ cell, axis=1).max() > NEAR:
+            return False
+    return True
+
+
+def without_copies(
+    reads: Sequence[Read], ledger: Ledger, reference: str, prefix: str, is_fit: Callable[[Frames], bool]
+) -> list[Read]:
+    """Return what was read; a frame that copies an earlier one, or one in the ledger, has the reason.
+
+    The rest of its trajectory goes with that of the frame that it copies: both are parts of one. To the bit the same
+    structure is not looked at here.
+
+    Parameters
+    ----------
+    reads
+        All frames, in their order; those with a reason are passed over.
+    ledger
+        Labels that are there already.
+    reference
+        sha256 of the reference: labels of others are labels of another kind.
+    prefix
+        Of the trajectories in the ledger that were imported.
+    is_fit
+        Whether a frame is going to be a label.
+    """
+    found = list(reads)
+    fit = {k: r.frame for k, r in enumerate(reads) if r.frame is not None and is_label(r) and is_fit(r.frame)}
+    drawers = {tuple(sorted(symbols)): _Drawers() for symbols in {frame.symbols for frame in fit.values()}}
+    exact = {entry.key for entry in ledger.entries()}
+    for entry in ledger.entries():
+        symbols = tuple(sorted(entry.symbols.split()))
+        if entry.reference == reference and entry.refused is None and symbols in drawers:
+            walk = entry.walk.removeprefix(prefix) if entry.walk.startswith(prefix) else ""
+            if (there := ledger.frame(entry.key)) is not None:
+                drawers[symbols].find(
+                    _Seen(there, f"label {entry.key[:12]} of the ledger", walk), _invariants(there)[0]
+                )
+    joined: dict[str, str] = {}
+    numbers = _all_invariants(fit)
+    for k, frame in fit.items():
+        key = frame.structure_key(0, reference)
+        if key in exact:
+            continue
+        exact.add(key)
+        one, walk = reads[k], str(frame.origin["walk"][0])
+        first = drawers[tuple(sorted(frame.symbols))].find(_Seen(frame, one.where, walk), numbers[k])
+        if first is None:
+            continue
+        reason = COPY if _is_same_energy(frame, first.frame) else OTHER_ENERGY
+        found[k] = replace(one, where=f"{one.where}, as {first.where}", reason=reason)
+        if first.walk and _root(joined, first.walk) != _root(joined, walk):
+            joined[_root(joined, walk)] = _root(joined, first.walk)
+    return [_moved(one, joined) for one in found] if joined else found
+
+
+def _is_same_energy(one: Frames, other: Frames) -> bool:
+    a, b = float(one.label("energy")[0]), float(other.label("energy")[0])
+    return abs(a - b) <= ENERGY + RELATIVE_ENERGY * abs(a)
+
+
+def _root(joined: dict[str, str], walk: str) -> str:
+    while walk in joined:
+        walk = joined[walk]
+    return walk
+
+
+def _moved(one: Read, joined: dict[str, str]) -> Read:
+    walk = "" if one.frame is None else str(one.frame.origin["walk"][0])
+    return (
+        replace(one, frame=with_walk(one.frame, _root(joined, walk)))
+        if one.frame is not None and walk in joined
+        else one
+    )

@@ -1,0 +1,317 @@
+"""Labels from elsewhere: copies in other formats, physics that cannot be, names that are not ASE's, torn files."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import units
+from conftest import rattled_copper
+from labelled_walk import outcar_text, trajectory
+
+from activelearn import exchange
+from activelearn.errors import ConfigError
+from activelearn.exchange import physics, same
+from activelearn.frames import Frames, make_origin, write_deepmd, write_extxyz
+from activelearn.inherited import families
+from activelearn.store import Ledger
+
+PBE = exchange.declared("functional=PBE,includes_dispersion=false,code=VASP-6.4.2")
+
+
+@pytest.fixture(scope="module")
+def walk():
+    return trajectory()
+
+
+def opened(folder):
+    ledger = Ledger(folder)
+    ledger.refresh()
+    return ledger
+
+
+def extxyz(folder, frames, name="x"):
+    write_extxyz([frames], folder / f"{name}.extxyz")
+    return folder / f"{name}.extxyz"
+
+
+def imported(folder, *paths, identity=PBE, **options):
+    n, tally = exchange.import_labels(folder / "l", paths, identity, **options)
+    return n, dict(tally.counts), " ".join(tally.sentences())
+
+
+def turned(frames, *, order=None, shift=0.0, digits=None):
+    """The same frames in lower-triangular cells, with atoms in another order, wrapped anew and rounded."""
+    lower = np.linalg.cholesky(frames.cell @ frames.cell.transpose(0, 2, 1))
+    turn = np.linalg.solve(frames.cell, lower)
+    order = list(range(frames.n_atoms)) if order is None else order
+    positions = ((frames.fractional() + shift) % 1.0) @ lower
+    made = Frames(
+        symbols=[frames.symbols[i] for i in order],
+        cell=lower,
+        positions=positions[:, order],
+        energy=frames.energy,
+        forces=(frames.forces @ turn)[:, order],
+        virial=turn.transpose(0, 2, 1) @ frames.virial @ turn,
+        origin=make_origin(len(frames), walk="other"),
+    )
+    return made if digits is None else replace(made, positions=made.positions.round(digits))
+
+
+# --- copies -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [None, [7, 0, 2, 1, 3, 6, 4, 5]])
+@pytest.mark.parametrize("digits", [None, 5])
+def test_a_turned_and_sorted_copy_is_the_same_label(tmp_path, walk, order, digits):
+    first, copy = extxyz(tmp_path, walk), extxyz(tmp_path, turned(walk, order=order, digits=digits), "copy")
+    n, counts, said = imported(tmp_path, first, copy)
+    assert (n, counts) == (16, {same.COPY: 16})
+    assert f"(first: {copy} frame 0, as {first} frame 0) - wanted each structure once" in said
+    n, counts, said = imported(tmp_path, copy)
+    assert (n, counts) == (0, {same.COPY: 16})
+    assert "of the ledger) - wanted" in said
+
+
+def test_a_shifted_copy_and_one_of_another_format_are_the_same_labels(tmp_path, walk):
+    (tmp_path / "OUTCAR").write_text(outcar_text(walk))
+    write_deepmd([turned(walk)], tmp_path / "dp", ["Au", "Cu"])
+    shifted = extxyz(tmp_path, turned(walk, shift=0.3), "shifted")
+    n, counts, _ = imported(tmp_path, tmp_path / "OUTCAR", tmp_path / "dp", shifted)
+    assert (n, counts) == (16, {same.COPY: 32})
+
+
+def test_a_copy_with_another_energy_is_told(tmp_path, walk):
+    other = turned(replace(walk, energy=walk.energy + 0.2))
+    n, counts, said = imported(tmp_path, extxyz(tmp_path, walk), extxyz(tmp_path, other, "copy"))
+    assert (n, counts) == (16, {same.OTHER_ENERGY: 16})
+    assert "is the reference really the same?" in said
+
+
+def test_neighbours_in_a_trajectory_and_rattled_crystals_are_no_copies(tmp_path):
+    slow = trajectory(12, step_fs=1.0, temperature_K=100.0)
+    crystals = rattled_copper(12, amplitude=0.002)
+    n, counts, _ = imported(tmp_path, extxyz(tmp_path, slow), extxyz(tmp_path, crystals, "crystals"))
+    assert (n, counts) == (24, {})
+
+
+def test_what_overlaps_is_one_trajectory_and_is_never_split(tmp_path, walk):
+    """Another file has half of the frames once more, turned, and goes on."""
+    other = turned(walk[8:], order=[7, 0, 2, 1, 3, 6, 4, 5])
+    unrelated = replace(rattled_copper(3), origin=make_origin(3, walk="unrelated"))
+    n, counts, _ = imported(
+        tmp_path, extxyz(tmp_path, walk[:12]), extxyz(tmp_path, other, "copy"), extxyz(tmp_path, unrelated, "cu")
+    )
+    assert (n, counts) == (19, {same.COPY: 4})
+    parts = opened(tmp_path / "l").structures(PBE["sha256"])
+    assert sorted(map(len, parts)) == [3, 4, 12], "the atoms of the rest come in another order"
+    assert len({str(part.origin["walk"][0]) for part in parts}) == 2
+    assert families(parts) == {}, "all frames of both compositions are of one trajectory each"
+
+
+def test_what_overlaps_with_the_ledger_joins_the_trajectory_there(tmp_path, walk):
+    assert imported(tmp_path, extxyz(tmp_path, walk[:12]))[0] == 12
+    order = [7, 0, 2, 1, 3, 6, 4, 5]
+    n, counts, _ = imported(tmp_path, extxyz(tmp_path, turned(walk[8:], order=order), "copy"))
+    assert (n, counts) == (4, {same.COPY: 4})
+    parts = opened(tmp_path / "l").structures(PBE["sha256"])
+    assert sorted(map(len, parts)) == [4, 12]
+    assert families(parts) == {}
+
+
+# --- physics ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "words"),
+    [
+        (lambda f: {"energy": f.energy / units.Hartree}, physics.UNITS, "as if the energy were in Hartree"),
+        (lambda f: {"energy": f.energy * units.mol / units.kcal}, physics.UNITS, "the energy were in kcal/mol"),
+        (lambda f: {"energy": f.energy / f.n_atoms}, physics.UNITS, "the energy were that of one atom"),
+        (lambda f: {"forces": f.forces / units.Hartree * units.Bohr}, physics.UNITS, "were in Hartree/Bohr"),
+        (lambda f: {"forces": f.forces * units.Bohr}, physics.UNITS, "as if the forces were in eV/Bohr"),
+        (lambda f: {"forces": -f.forces}, physics.UNITS, "gradients, of the other sign"),
+        (lambda f: {"energy": np.roll(f.energy, 1)}, physics.APART, "not its own"),
+        (lambda f: {"forces": np.roll(f.forces, -1, axis=0)}, physics.APART, "not its own"),
+        (lambda f: {"energy": f.energy[[*range(0, 16, 2), *range(1, 16, 2)]]}, physics.APART, "unexplained"),
+        (lambda f: {"energy": np.full(16, f.energy[0])}, physics.APART, "100% of the energy's changes unexplained"),
+        (lambda f: {"energy": f.energy * 1e198}, physics.IMPOSSIBLE, "energy per atom, eV: "),
+        (lambda f: {"forces": f.forces * 1e4}, physics.IMPOSSIBLE, "force, eV/Å: "),
+        (lambda f: {"virial": f.virial * 1e9}, physics.IMPOSSIBLE, "stress, GPa: "),
+        (lambda f: {"cell": f.cell / 10, "positions": f.positions / 10}, physics.IMPOSSIBLE, "volume per atom, Å^3"),
+        (lambda f: {"positions": np.where(np.eye(8)[1][:, None], f.positions[:, :1], f.positions)}, physics.ON_TOP,
+         "atoms 0 and 1 (Cu, Cu) 0 Å apart"),
+        (lambda f: {"forces": f.forces * (np.arange(8) > 3)[:, None]}, physics.NET_FORCE, "eV/Å an atom are left, of"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_true_is_refused_with_its_number(tmp_path, walk, change, reason, words):
+    n, counts, said = imported(tmp_path, extxyz(tmp_path, replace(walk, **change(walk))))
+    assert counts.get(reason, 0) > 8, counts
+    assert n + sum(counts.values()) == 16
+    assert words in said
+
+
+def test_one_energy_that_is_wrong_costs_that_frame_alone(tmp_path, walk):
+    off = replace(walk, energy=walk.energy + 9.0 * (np.arange(16) == 5))
+    n, counts, said = imported(tmp_path, extxyz(tmp_path, off))
+    assert (n, counts) == (15, {physics.OUTLIER: 1})
+    assert "frame 5: +9" in said
+
+
+@pytest.mark.parametrize(("step_fs", "temperature_K"), [(0.5, 50.0), (2.0, 300.0), (5.0, 3000.0), (20.0, 600.0)])
+def test_true_dynamics_are_never_refused(tmp_path, step_fs, temperature_K):
+    frames = trajectory(40, step_fs, temperature_K, seed=7)
+    noise = np.random.default_rng(0).normal(0, 5e-4, 40)
+    coarse = replace(frames, energy=frames.energy + noise, forces=frames.forces.round(3))
+    for name, one in {"exact": frames, "coarse": coarse}.items():
+        (tmp_path / name).mkdir()
+        n, counts, said = imported(tmp_path / name, extxyz(tmp_path, one, name))
+        assert (n, counts) == (40, {}), said
+
+
+def test_true_crystals_rattled_and_strained_are_never_refused(tmp_path):
+    for k, amplitude in enumerate((0.01, 0.1, 0.2)):
+        frames = rattled_copper(20, random_seed=k, amplitude=amplitude, repeat=(2, 1, 1))
+        assert imported(tmp_path / str(k), extxyz(tmp_path, frames, str(k)))[:2] == (20, {})
+
+
+# --- names, and what is torn ------------------------------------------------------------------------------------------
+
+
+def renamed(folder, frames, **names):
+    text = extxyz(folder, frames).read_text()
+    for old, new in names.items():
+        text = text.replace(f" {old}=", f" {new}=").replace(f":{old}:", f":{new}:")
+    (folder / "named.extxyz").write_text(text)
+    return folder / "named.extxyz"
+
+
+def test_labels_under_other_names_are_found_by_keys_and_named_without_them(tmp_path, copper):
+    path = renamed(tmp_path, copper, energy="REF_energy", forces="REF_forces", stress="REF_stress")
+    n, counts, said = imported(tmp_path, path)
+    assert (n, counts) == (0, {"no energy": 3})
+    assert (
+        "which has REF_energy, REF_stress, REF_forces: for example --keys energy=REF_energy,stress=REF_stress" in said
+    )
+    keys = "energy=REF_energy,forces=REF_forces,stress=REF_stress"
+    assert imported(tmp_path, path, keys=keys)[0] == 3
+    (part,) = opened(tmp_path / "l").structures(PBE["sha256"])
+    for name in ("energy", "forces", "virial"):
+        assert np.allclose(np.sort(getattr(part, name), axis=0), np.sort(getattr(copper, name), axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [("energy", "cannot be read"), ("charge=q", "cannot be read"), ("energy=a,energy=b", "cannot be read")],
+)
+def test_poor_keys_are_refused_with_an_example(tmp_path, copper, keys, said):
+    with pytest.raises(ConfigError, match=f"{said}.*for example: --keys energy=REF_energy"):
+        imported(tmp_path, extxyz(tmp_path, copper), keys=keys)
+
+
+@pytest.mark.parametrize("name", ["virial", "virials"])
+def test_a_virial_is_taken_and_one_that_contradicts_the_stress_is_refused(tmp_path, copper, name):
+    matrix = " ".join(f"{x:.10f}" for x in copper.virial[0].ravel())
+    text = extxyz(tmp_path, copper[0]).read_text()
+    (tmp_path / "both.extxyz").write_text(text.replace(" energy=", f' {name}="{matrix}" energy='))
+    assert imported(tmp_path, tmp_path / "both.extxyz")[0] == 1
+    (tmp_path / "sign.extxyz").write_text(
+        text.replace(" energy=", f' {name}="{matrix}" energy=').replace("stress", "x")
+    )
+    assert imported(tmp_path / "only", tmp_path / "sign.extxyz")[0] == 1
+    (part,) = opened(tmp_path / "only" / "l").structures(PBE["sha256"])
+    assert np.allclose(part.virial, copper.virial[:1], atol=1e-8)
+    matrix = " ".join(f"{-x:.10f}" for x in copper.virial[0].ravel())
+    (tmp_path / "against.extxyz").write_text(text.replace(" energy=", f' {name}="{matrix}" energy='))
+    n, counts, said = imported(tmp_path / "against", tmp_path / "against.extxyz")
+    assert (n, counts) == (0, {"stress against virial": 1})
+    assert "GPa by the stress, " in said
+
+
+@pytest.mark.parametrize(
+    ("edit", "damage"),
+    [
+        (lambda lines: lines[:8] + lines[9:], "line 7: 4 atoms, but 3 lines of atoms"),
+        (lambda lines: [*lines[:9], lines[9] + " 1.0", *lines[10:]], "line 10: 8 columns, but Properties names 7"),
+        (lambda lines: [*lines[:6], "four", *lines[7:]], "line 7: 'four' for a number of atoms"),
+        (lambda lines: [*lines[:7], lines[7] + " energy=1.0", *lines[8:]], "line 8: energy twice"),
+        (lambda lines: [*lines[:9], lines[9].replace(".", "x"), *lines[10:]], "line 7: could not convert"),
+    ],
+)
+def test_a_damaged_frame_loses_itself_alone(tmp_path, copper, edit, damage):
+    lines = extxyz(tmp_path, copper).read_text().splitlines()
+    (tmp_path / "bad.extxyz").write_text("\n".join(edit(lines)) + "\n")
+    n, counts, said = imported(tmp_path, tmp_path / "bad.extxyz")
+    assert (n, counts) == (2, {"damaged": 1})
+    assert f"bad.extxyz frame 1, {damage}" in said
+
+
+def test_an_empty_line_hides_nothing_of_what_follows(tmp_path, copper):
+    lines = extxyz(tmp_path, copper).read_text().splitlines()
+    (tmp_path / "gap.extxyz").write_text("\n".join([*lines[:6], "", *lines[6:]]) + "\n")
+    assert imported(tmp_path, tmp_path / "gap.extxyz")[:2] == (3, {})
+
+
+def test_raw_text_of_deepmd_is_read(tmp_path, copper):
+    (system,) = write_deepmd([copper], tmp_path / "d", ["Cu"])
+    for path in (system / "set.000").glob("*.npy"):
+        values = np.load(path)
+        np.savetxt(system / f"{path.stem}.raw", values.reshape(3, -1), fmt="%.17g")
+        path.unlink()
+    (system / "set.000").rmdir()
+    assert imported(tmp_path, tmp_path / "d")[:2] == (3, {})
+    (system / "force.raw").write_text("1 2 3\n")
+    with pytest.raises(ConfigError, match=r"force.raw: 1 frames of 3 numbers - wanted 3 of 12, as coord.raw has"):
+        imported(tmp_path, tmp_path / "d")
+
+
+def test_the_reference_that_our_export_names_holds(tmp_path, copper):
+    imported(tmp_path, extxyz(tmp_path, copper))
+    exchange.export_labels(opened(tmp_path / "l"), tmp_path / "dp", PBE)
+    (system,) = (path.parent for path in (tmp_path / "dp").rglob("type.raw"))
+    other = exchange.declared("functional=SCAN,includes_dispersion=true,code=other")
+    for path in (tmp_path / "dp", system):
+        with pytest.raises(
+            ConfigError, match=r"labelled by VASP-6.4.2 \(PBE\).* not by other \(SCAN with dispersion\)"
+        ):
+            imported(tmp_path / "b", path, identity=other)
+    assert imported(tmp_path / "b", tmp_path / "dp", identity=None)[0] == 3
+    (tmp_path / "dp" / "reference.json").write_text('{"functional": "PBE"}')
+    with pytest.raises(ConfigError, match="does not have the checksum that it names"):
+        imported(tmp_path / "c", tmp_path / "dp", identity=None)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda t: t.replace("PAW_PBE Au", "PAW_PBE Ag"), "titles of Cu Ag, but VRHFIN of Cu Au"),
+        (lambda t: t.replace("PAW_PBE Au", "PAW_PBE Ag", 1), "wanted the same list twice"),
+        (
+            lambda t: t.replace("type =       6     2", "type =       6     3"),
+            "NIONS = 8, but ions per type add up to 9",
+        ),
+    ],
+)
+def test_an_outcar_whose_head_contradicts_itself_is_refused(tmp_path, walk, edit, said):
+    (tmp_path / "OUTCAR").write_text(edit(outcar_text(walk)))
+    with pytest.raises(ConfigError, match=said):
+        imported(tmp_path, tmp_path / "OUTCAR")
+
+
+def test_a_poscar_beside_an_outcar_counts_if_it_is_whole(tmp_path, walk):
+    (tmp_path / "OUTCAR").write_text(outcar_text(walk))
+    (tmp_path / "CONTCAR").write_text("torn\n1.0\n 3.7 0")
+    assert imported(tmp_path, tmp_path / "OUTCAR")[:2] == (16, {})
+    (tmp_path / "POSCAR").write_text("a title\n1.0\n1 0 0\n0 1 0\n0 0 1\nAu Cu\n2 6\n")
+    with pytest.raises(
+        ConfigError, match=r"those of Cu6 Au2, but POSCAR beside it has Au2 Cu6 - wanted the same atoms"
+    ):
+        imported(tmp_path, tmp_path / "OUTCAR")
+
+
+def test_a_step_of_an_outcar_that_is_not_whole_loses_itself_alone(tmp_path, walk):
+    lines = outcar_text(walk).splitlines()
+    atom = next(k for k, line in enumerate(lines) if "TOTAL-FORCE" in line) + 2
+    (tmp_path / "OUTCAR").write_text("\n".join(lines[:atom] + lines[atom + 1 :]))
+    n, counts, said = imported(tmp_path, tmp_path / "OUTCAR")
+    assert (n, counts) == (15, {"damaged": 1})
+    assert "OUTCAR step 0: 7 rows of positions for 8 atoms" in said
