@@ -50,7 +50,7 @@ REFUSALS: Final = {
     "no element": "wanted chemical symbols for all atoms - name the elements (type_map.raw)",
     "not finite": "wanted finite numbers only - compute the frame again",
     "left-handed cell": "wanted right-handed lattice vectors, for LAMMPS - swap two of them and compute it again",
-    "SCF not converged": "wanted a self-consistent loop that ended before its last iteration - compute it again with more",
+    "SCF not converged": "wanted a loop that converged before its iterations were used up - allow more of them",
     "not finished": "wanted a step with its end, which a run that was stopped does not have - nothing to do",
     "of a machine-learned force field": "wanted what the electrons gave - nothing to do: the other steps count",
     "not whole": "wanted all numbers of the step - take the whole output, or compute it again",
