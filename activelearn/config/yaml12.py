@@ -185,7 +185,7 @@ class _Reading:
         if event.tag not in {None, "!"}:
             raise self._refusal(event, at, f"tag {event.tag}", "a plain key", "remove the tag")
         key = self._scalar(event, (*at, event.value))
-        if key == "<<":
+        if key == "<<" and event.implicit[0]:
             raise self._refusal(event, at, "<<: YAML 1.2 merges no keys", "the keys themselves", "write them out")
         if key is None or isinstance(key, bool):
             raise self._refusal(event, at, f"key {event.value!r}", "a word as key", "mend it, or put it in quotes")
@@ -233,7 +233,12 @@ class Dumper(yaml.SafeDumper):
         """Return True: what stands twice is written twice."""
         return True
 
+    def text(self, data: str) -> yaml.Node:
+        """Return the node of a text; what YAML 1.1 alone takes for the end of a line is escaped."""
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if _OLD_BREAKS.search(data) else None)
 
+
+Dumper.add_representer(str, Dumper.text)
 for _pattern in (_FLOAT, _NUMBER_OF_ONE):
     _whole = re.compile(f"(?:{_pattern.pattern})$")
     Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _whole, list("+-.0123456789"))

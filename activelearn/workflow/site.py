@@ -17,8 +17,8 @@ from typing import Any, Final
 import yaml
 
 from activelearn.config import Machine, Place, Queue, load_machine
-from activelearn.config.yaml12 import Dumper
 from activelearn.config.files import preset_file
+from activelearn.config.yaml12 import Dumper
 from activelearn.errors import ConfigError, typed
 from activelearn.workflow.queues import queue_keys
 
