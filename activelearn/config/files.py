@@ -80,9 +80,25 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML
     return load(yaml_text(path), str(path))
 
 
+def is_file(path: Path) -> bool:
+    """Return whether there is a file; no text of a YAML is too odd to ask for."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL in it
+        return False
+
+
+def expanded(text: str) -> Path:
+    """Return a path with ``~`` put in, where there is such a user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def checksum(path: Path) -> str | None:
     """Return the sha256 of a file, or None if it is not there."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return hashlib.sha256(path.read_bytes()).hexdigest() if is_file(path) else None
 
 
 def merged(under: Any, over: Any) -> Any:  # noqa: ANN401 - raw YAML

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn.config.files import preset_file, yaml_text
+from activelearn.config.files import is_file, preset_file, yaml_text
 from activelearn.config.yaml12 import Location, Parsed, parse
 from activelearn.errors import ConfigError
 
@@ -34,8 +34,8 @@ def place(where: str, at: Location, section: str = "") -> str:
 
 def _document(file: Path) -> Parsed | None:
     try:
-        return parse(yaml_text(file), str(file)) if file.is_file() else None
-    except (ConfigError, OSError, ValueError):  # a name too long for a file, or with a NUL in it
+        return parse(yaml_text(file), str(file)) if is_file(file) else None
+    except ConfigError:
         return None
 
 
@@ -62,11 +62,4 @@ def _preset(node: Any, section: str, file: Path) -> Path | None:  # noqa: ANN401
     if not isinstance(name, str):
         return None
     near = file.parent / name
-    return preset_file(section, name) or next((path for path in (near, Path(name)) if _is_file(path)), None)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+    return preset_file(section, name) or next((path for path in (near, Path(name)) if is_file(path)), None)
