@@ -148,7 +148,7 @@ class Kinds(Section):
         ("word: true", "word: got True - wanted a valid string - put it"),
         ("n: 5.5", "n: got 5.5 - wanted a valid integer"),
         ("x: 2026-11-29", "x: got '2026-11-29' - wanted a valid number"),
-        ("n: ~", "n: got None"), ("x: .nan", "x: got nan"),
+        ("n: ~", "n: got None"), ("x: .nan", "x: .nan equals nothing"),
     ],
 )  # fmt: skip
 def test_no_value_becomes_one_of_another_kind(tmp_path, text, sentence):

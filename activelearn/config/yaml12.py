@@ -28,7 +28,8 @@ _MAX_INT: Final = 2**64
 _WORDS: Final = dict.fromkeys(("", "~", "null", "Null", "NULL")) | {
     f(str(value)): value for value in (True, False) for f in (str.lower, str.title, str.upper)
 }
-_NOT_FINITE: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_INFINITE: Final = re.compile(r"[-+]?\.(inf|Inf|INF)")
+_NAN: Final = (".nan", ".NaN", ".NAN")
 _HEX: Final = re.compile("0x[0-9a-fA-F]+")
 _INT: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -218,8 +219,10 @@ class _Reading:
             return value
         if _HEX.fullmatch(text) and len(text) <= _MAX_DIGITS:
             return int(text, 16)
-        if _NOT_FINITE.fullmatch(text):
+        if _INFINITE.fullmatch(text):
             return float(text.replace(".", "", 1))
+        if text in _NAN:
+            raise self._refusal(event, at, f"{text} equals nothing, not even itself", "a number", "mend it")
         if _NUMBER_OF_ONE.fullmatch(text):
             what = f"{text[:40]} is a number to one version of YAML, and a text or another number to the other"
             raise self._refusal(event, at, what, "a decimal number, or a text in quotes", "mend it")
