@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from activelearn import prediction
 from activelearn.config import Machine, Reference
+from activelearn.config.yaml12 import dump
 from activelearn.engines import mace, reference
 from activelearn.engines.mace import FineTuning
 from activelearn.engines.process import Slot
@@ -80,7 +80,7 @@ def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Mach
     settings["python"] = python
     n_frames = sum(len(part) for part in train)
     head = f"# Fine-tuned from {how.foundation.name} on {n_frames} frames of campaign {store.folder.name}.\n"
-    file.write_text(head + yaml.safe_dump({"name": how.name, "ase": settings}, sort_keys=False))
+    file.write_text(head + dump({"name": how.name, "ase": settings}), encoding="utf-8")
     return file, errors
 
 

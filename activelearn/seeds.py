@@ -14,14 +14,15 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from activelearn.config import Section, nearest, shipped
+from activelearn.config import Section, shipped
+from activelearn.config.files import read_yaml
+from activelearn.config.messages import validated
 from activelearn.config.section import Element, Pair
 from activelearn.errors import ConfigError
 from activelearn.frames import FloatArray, Frames
@@ -253,17 +254,7 @@ def read_seed(path: Path) -> Seed:
         If the file cannot be read, is not YAML, breaks the format, or its id is not the name of the file; one line
         per problem.
     """
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({' '.join(str(error).split())}) - wanted a seed in YAML - "
-            "mend it, then: activelearn check"
-        ) from error
-    try:
-        seed = Seed.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(*(_problem(path, dict(item)) for item in error.errors())) from None
+    seed = validated(Seed, read_yaml(path), str(path))
     if seed.id != path.stem:
         raise ConfigError(f"{path}: id: got {seed.id!r} - wanted the file's name {path.stem!r} - rename one of them")
     return seed
@@ -474,20 +465,6 @@ def _orbit(site: AtomSite, rotations: NDArray[np.int32], translations: FloatArra
     apart -= np.rint(apart)
     same = np.linalg.norm(apart @ cell, axis=2) < SAME_SITE_A
     return np.asarray(images[same.argmax(axis=1) == np.arange(len(images))], dtype=np.float64)
-
-
-def _problem(path: Path, item: dict[str, Any]) -> str:
-    """Return one validation problem of pydantic's as ``where: what - wanted - next``."""
-    where = f"{path}: " + (".".join(str(part) for part in item["loc"]) or "seed")
-    after = "then: activelearn check"
-    if item["type"] == "extra_forbidden":
-        keys = [key for model in (Seed, SpaceGroup, UnitCell, AtomSite, Checks) for key in model.model_fields]
-        return f"{where}: unknown key - {nearest(str(item['loc'][-1]), keys)} - rename or remove it, {after}"
-    if item["type"] == "missing":
-        return f"{where}: missing - wanted as in any file of {shipped('seeds')} - add it, {after}"
-    if item["type"] == "value_error":
-        return f"{where}: {item['ctx']['error']} - compare with the source, {after}"
-    return f"{where}: got {item['input']!r} - wanted: {item['msg'].removeprefix('Input should be ')} - mend it, {after}"
 
 
 def _read_file(path: Path) -> Atoms:

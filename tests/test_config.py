@@ -233,7 +233,7 @@ def test_bad_yaml_is_refused_with_its_line(tmp_path):
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_bytes(b"name: \xff\xfe\n")
-    with pytest.raises(ConfigError, match=r"bad.yaml: cannot be read .* - check the path"):
+    with pytest.raises(ConfigError, match=r"bad.yaml:1: cannot be read, not UTF-8 .* - check the path"):
         load_campaign(path)
 
 
@@ -253,7 +253,7 @@ def test_unknown_names_name_the_nearest(tmp_path):
 def test_a_machine_with_an_unknown_key_is_refused(tmp_path):
     path = tmp_path / "m.yaml"
     path.write_text("slot: 3\n")
-    with pytest.raises(ConfigError, match=r"m.yaml: slot: unknown key - did you mean 'slots'\?"):
+    with pytest.raises(ConfigError, match=r"m.yaml:1: slot: unknown key - did you mean 'slots'\?"):
         load_machine(path)
 
 

@@ -355,21 +355,20 @@ def test_a_wrong_number_of_atoms_is_refused(facts, tmp_path):
 @pytest.mark.parametrize(
     ("section", "key", "value", "sentence"),
     [
-        ("cell", "a", -6.9, "cell.a: got -6.9 - wanted: greater than 0"),
-        ("cell", "gamma", 180.0, "cell.gamma: got 180.0 - wanted: less than 180"),
-        ("cell", "b", math.inf, "cell.b: got inf - wanted: a finite number"),
-        ("space_group", "number", 231, "space_group.number: got 231 - wanted: less than or equal to 230"),
+        ("cell", "a", -6.9, "cell.a: got -6.9 - wanted greater than 0"),
+        ("cell", "gamma", 180.0, "cell.gamma: got 180.0 - wanted less than 180"),
+        ("cell", "b", math.inf, "cell.b: got inf - wanted a finite number"),
+        ("space_group", "number", 231, "space_group.number: got 231 - wanted less than or equal to 230"),
         ("space_group", "choice", "b1", "space_group.choice: unknown key"),
         ("checks", "shortest_A", {}, "checks.shortest_A: got {}"),
-        ("checks", "density_g_cm3", None, "checks.density_g_cm3: got None - wanted: a valid number"),
+        ("checks", "density_g_cm3", None, "checks.density_g_cm3: got None - wanted a valid number"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused(facts, tmp_path, section, key, value, sentence):
     facts[section][key] = value
     path = spoilt(facts, tmp_path)
     said = refusal(path)
-    assert f"{path}: {sentence}" in said
-    assert "activelearn check" in said
+    assert re.search(rf"{re.escape(str(path))}:\d+: {re.escape(sentence)}", said)
 
 
 def test_an_unknown_key_names_the_nearest(facts, tmp_path):
@@ -387,7 +386,7 @@ def test_an_id_that_is_not_the_name_of_the_file_is_refused(facts, tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"a: [1, 2", "cannot be read"),
+        (b"a: [1, 2", "did not find expected"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"[1, 2]", "seed: got [1, 2]"),
         (b"", "got None"),

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-import yaml
-
+from activelearn.config.yaml12 import MAX_BYTES, load
 from activelearn.errors import ConfigError
 
 #: The package's folder.
@@ -49,28 +48,57 @@ def as_path(word: str) -> Path | None:
     return Path(unquote(word.removeprefix("file://"))) if word.startswith("file:///") else None
 
 
+def yaml_text(path: Path) -> str:
+    """Return the text of a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or is no text.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            what = f"{path.stat().st_size / 1e6:.0f} MB"
+            wanted = f"wanted a YAML file of at most {MAX_BYTES / 1e6:.0f} MB"
+            raise ConfigError(f"{path}: {what} - {wanted} - check the path")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: cannot be read, not UTF-8 - wanted a YAML file - check the path") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}) - wanted a YAML file - check the path") from error
+
+
 def read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML
     """Return the content of a YAML file.
 
     Raises
     ------
     ConfigError
-        It cannot be read, or is no YAML.
+        It cannot be read, or is no YAML that says one thing only; see :mod:`activelearn.config.yaml12`.
     """
+    return load(yaml_text(path), str(path))
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file; no text of a YAML is too odd to ask for."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"{path}{line}: {problem} - wanted YAML - mend that line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}) - wanted a YAML file - check the path") from error
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL in it
+        return False
+
+
+def expanded(text: str) -> Path:
+    """Return a path with ``~`` put in, where there is such a user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def checksum(path: Path) -> str | None:
     """Return the sha256 of a file, or None if it is not there."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return hashlib.sha256(path.read_bytes()).hexdigest() if is_file(path) else None
 
 
 def merged(under: Any, over: Any) -> Any:  # noqa: ANN401 - raw YAML

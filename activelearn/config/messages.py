@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from activelearn.config.lines import place
 from activelearn.config.section import Section
+from activelearn.config.yaml12 import Location
 from activelearn.errors import ConfigError
 
 T = TypeVar("T", bound=Section)
+#: So much of a wrong value is in a message, characters.
+_SHOWN: Final = 200
 #: Keys of DeePMD-kit's input that have another name here, where that one is a key.
 _OF_DEEPMD: Final = {"type": "shape"}
 
@@ -30,13 +35,41 @@ def validated(model: type[T], data: Any, where: str) -> T:  # noqa: ANN401 - raw
         One line per problem.
     """
     try:
-        return model.model_validate(data)
+        made = model.model_validate(data)
     except ValidationError as error:
         found = error.errors()
         # A list whose items are all wrong is also reported as too short: the items say it better.
         own = [e for e in found if e["type"] != "too_short" or not any(_is_inside(o["loc"], e["loc"]) for o in found)]
         lines = [_problem(model, dict(item), where) for item in own]
         raise ConfigError(*lines) from None
+    if other := list(_other_kinds(data, made, ())):
+        folder = model.__name__.lower()
+        raise ConfigError(*(f"{place(where, at, folder)}: {'.'.join(map(str, at))}: {what}" for at, what in other))
+    return made
+
+
+def _other_kinds(given: Any, made: Any, at: Location) -> Iterator[tuple[Location, str]]:  # noqa: ANN401 - raw YAML
+    """Yield what pydantic has made another kind of value of: a number of true, or of a text, and the like."""
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            own = made.get(key) if isinstance(made, Mapping) else getattr(made, str(key), None)
+            yield from _other_kinds(value, own, (*at, key))
+    elif isinstance(given, list) and isinstance(made, (list, tuple)):
+        for i, (value, own) in enumerate(zip(given, made, strict=False)):
+            yield from _other_kinds(value, own, (*at, i))
+    elif isinstance(made, bool) and isinstance(given, (int, float, str)) and not isinstance(given, bool):
+        yield at, f"got {given!r} - wanted true or false, without quotes - mend it"
+    elif isinstance(given, bool) and isinstance(made, (int, float)) and not isinstance(made, bool):
+        yield at, f"got {str(given).lower()} - wanted a number - mend it"
+    elif isinstance(given, str) and isinstance(made, (int, float)) and _is_number(given):
+        yield at, f"got {str(given)!r}, a text - wanted a number - remove the quotes"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not isinstance(float(text), str)
+    except ValueError:
+        return False
 
 
 def _is_inside(inner: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
@@ -45,7 +78,8 @@ def _is_inside(inner: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
 
 def _problem(model: type[Section], item: dict[str, Any], where: str) -> str:
     """Return one validation problem as ``where: what - wanted - next``."""
-    location = ".".join(str(part) for part in item["loc"]) or "campaign"
+    location = ".".join(str(part) for part in item["loc"]) or model.__name__.lower()
+    where = place(where, item["loc"][:-1] if item["type"] == "missing" else item["loc"], model.__name__.lower())
     if item["type"] == "extra_forbidden":
         owner = _model_at(model, item["loc"][:-1])
         keys = [*owner.model_fields, *owner.sections()]
@@ -59,7 +93,14 @@ def _problem(model: type[Section], item: dict[str, Any], where: str) -> str:
     if item["type"] == "value_error":
         return f"{where}: {location}: {item['ctx']['error']} - mend it and run: activelearn check"
     wanted = item["msg"].removeprefix("Input should be ")
-    return f"{where}: {location}: got {item['input']!r} - wanted {wanted[:1].lower()}{wanted[1:]} - mend it"
+    is_unquoted = item["type"] == "string_type" and isinstance(item["input"], (int, float))
+    do = "put it in quotes if it is a text" if is_unquoted else "mend it"
+    return f"{where}: {location}: got {_shown(item['input'])} - wanted {wanted[:1].lower()}{wanted[1:]} - {do}"
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 - raw YAML
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _model_at(model: type[Section], location: tuple[Any, ...]) -> type[Section]:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from activelearn.config.files import expanded, is_file
+
 
 class Written(str):
     """A string of a YAML file; validated, it is a plain one.
@@ -45,13 +47,13 @@ def _changed(data: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - 
 def absolute(value: Any) -> Any:  # noqa: ANN401 - raw YAML
     """Return the absolute path if `value` is of a YAML file and names a file that is there; else as it stands."""
     if isinstance(value, Written) and ("/" in value or Path(value).suffix):
-        paths = (file.parent / Path(value).expanduser() for file in value.files)
-        return next((str(path.absolute()) for path in paths if path.is_file()), value)
+        paths = (file.parent / expanded(value) for file in value.files)
+        return next((str(path.absolute()) for path in paths if is_file(path)), value)
     return value
 
 
 def _anchored(value: Any) -> Any:  # noqa: ANN401 - raw YAML
-    return str(value.files[-1].parent / Path(value).expanduser()) if value and isinstance(value, Written) else value
+    return str(value.files[-1].parent / expanded(value)) if value and isinstance(value, Written) else value
 
 
 #: A file: its absolute path if it is there, and else what is written, which may be a name that is known elsewhere.

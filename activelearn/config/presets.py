@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn.config.files import as_word, checksum, merged, preset_file, preset_names, read_yaml
+from activelearn.config.files import as_word, checksum, is_file, merged, preset_file, preset_names, read_yaml
+from activelearn.config.lines import place
 from activelearn.config.messages import nearest
 from activelearn.config.paths import absolute, written
 from activelearn.errors import ConfigError
@@ -31,7 +32,7 @@ def find(section: str, name_or_path: str | Path) -> Path:
         There is neither.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    if is_file(path):
         return path
     preset = preset_file(section, str(name_or_path))
     if preset is None:
@@ -56,7 +57,7 @@ def resolved(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - ra
     """
     if isinstance(given, str):
         near = where.parent / given
-        path = near if near.is_file() else find(section, given)
+        path = near if is_file(near) else find(section, given)
         return resolved(section, read_yaml(path), path.absolute())
     return with_preset(section, written(given, where), where)
 
@@ -83,7 +84,8 @@ def _preset(section: str, name: str, where: Path) -> Any:  # noqa: ANN401 - raw 
     template = preset_file(section, name)
     if template is None:
         hint = nearest(name, preset_names(section))
-        raise ConfigError(f"{where}: {section}.preset: unknown preset {name!r} - {hint} - see params/{section}/")
+        at = place(str(where), (section, "preset"))
+        raise ConfigError(f"{at}: {section}.preset: unknown preset {name!r} - {hint} - see params/{section}/")
     return read_yaml(template)  # its paths are those of whoever takes it
 
 
@@ -103,7 +105,11 @@ def _calculator(given: dict[str, Any], where: Path) -> dict[str, Any]:
     """Return a reference with the preset of params/label/ that it names; a model that it names must be there."""
     named = given["arguments"] if isinstance(given.get("arguments"), Mapping) else {}
     if "preset" in given:
-        label = read_yaml(find("label", str(given.pop("preset"))))
+        name = str(given.pop("preset"))
+        label = read_yaml(find("label", name))
+        if not isinstance(label, Mapping) or not isinstance(label.get("reference"), Mapping):
+            what = f"{name} has no reference"
+            raise ConfigError(f"{place(str(where), ('ase', 'preset'))}: {what} - wanted a YAML as in params/label/")
         given = merged(written(label["reference"], where), given)
     for key, value in named.items():
         if isinstance(value, str) and Path(value).suffix in MODEL_SUFFIXES:
@@ -134,7 +140,7 @@ def _style(style: dict[str, Any], where: Path) -> dict[str, Any]:
 
 def _is_file_name(word: str) -> bool:
     """Return whether a word of a LAMMPS line is a file: no style has a dot in its name, and numbers no letter."""
-    return Path(word).is_file() or (Path(word).suffix[1:2].isalpha() and not _NUMBER.fullmatch(word))
+    return is_file(Path(word)) or (Path(word).suffix[1:2].isalpha() and not _NUMBER.fullmatch(word))
 
 
 def _sha256(file: str, where: str, wanted: str) -> str:

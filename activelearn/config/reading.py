@@ -9,7 +9,7 @@ from typing import Any
 
 from activelearn.config.benchmark import Benchmark, Cited
 from activelearn.config.campaign import Campaign
-from activelearn.config.files import checksum, preset_file, preset_names, read_yaml, shipped
+from activelearn.config.files import checksum, is_file, preset_file, preset_names, read_yaml, shipped
 from activelearn.config.glass import Glass, Series
 from activelearn.config.labelling import Label
 from activelearn.config.machine import Machine
@@ -40,7 +40,7 @@ def load_campaign(name_or_path: str | Path) -> Campaign:
 def find_campaign(name_or_path: str | Path) -> Path:
     """Return the YAML file of a path or of a preset's name."""
     path = Path(name_or_path)
-    if path.is_file():
+    if is_file(path):
         return path.absolute()
     if preset := preset_file("campaign", str(name_or_path)):
         return preset

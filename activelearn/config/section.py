@@ -7,8 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from activelearn.config.yaml12 import dump
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -34,7 +35,7 @@ class Document(Section):
 
     def to_yaml(self) -> str:
         """Return it as it is resolved; reading it back gives an equal one."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+        return dump(self.model_dump(mode="json"), width=110)
 
     @property
     def sha256(self) -> str:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from activelearn.config import Campaign, Machine, parse_campaign
+from activelearn.config.yaml12 import as_written
 from activelearn.errors import StoreError
 from activelearn.frames import Frames
 from activelearn.records import Iteration, Labelling, Task
@@ -299,7 +300,4 @@ class Store(Folder):
 @lru_cache(maxsize=8)
 def _parsed(text: str) -> Campaign:
     """Return a resolved campaign; each Firework asks for it anew, and it is the same all along."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return parse_campaign(yaml.load(text, Loader=loader), where="a campaign of the folder")  # both loaders are safe
+    return parse_campaign(as_written(text, "a campaign of the folder"), where="a campaign of the folder")

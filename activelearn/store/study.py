@@ -16,11 +16,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from activelearn import trees
 from activelearn.config import Machine, Potential, Study
 from activelearn.config.messages import validated
+from activelearn.config.yaml12 import as_written
 from activelearn.errors import ConfigError
 from activelearn.store.files import disk_errors, read_yaml
 from activelearn.store.folder import Folder
@@ -87,7 +86,7 @@ class StudyStore(Folder):
         return self._study
 
     def _sealed_study(self) -> Study:
-        return validated(Study, yaml.safe_load(read_yaml(self.study_file)), str(self.study_file))
+        return validated(Study, as_written(read_yaml(self.study_file), str(self.study_file)), str(self.study_file))
 
     @property
     def identity(self) -> Identity:

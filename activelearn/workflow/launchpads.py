@@ -11,8 +11,9 @@ from typing import Any, Final
 import fireworks.core.launchpad
 import pymongo
 import pymongo.errors
-import yaml
 from fireworks import FWorker, LaunchPad
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from activelearn.errors import ActiveLearnError, ConfigError
 from activelearn.loop import Phase
@@ -24,6 +25,15 @@ ANSWER_S: Final = 5.0
 _KEYS: Final = frozenset({"host", "name", "port", "username", "password", "authsource", "uri_mode"}) | frozenset(
     {"mongoclient_kwargs", "logdir", "strm_lvl", "user_indices", "wf_user_indices"}
 )
+#: What the values of these keys must be for pymongo, and what to do about others.
+_KINDS: Final[dict[str, tuple[type, str]]] = {
+    **dict.fromkeys(("host", "name", "username", "password", "authsource"), (str, "a text - put it in quotes")),
+    "port": (int, "a whole number - write it without quotes"),
+    "uri_mode": (bool, "true or false, without quotes - mend it"),
+    "mongoclient_kwargs": (dict, "a mapping, such as {tls: true} - mend it"),
+}
+_WANTED: Final = "wanted the my_launchpad.yaml of FireWorks - activelearn machine --init slurm writes one"
+_NO_LAUNCHPAD: Final = "not a LaunchPad's ({}) - wanted host, port and name - activelearn machine --init slurm"
 
 
 class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
@@ -128,6 +138,7 @@ def database_id(launchpad: LaunchPad) -> str | None:
 def identity(host: str, port: int | None, name: str, *, uri_mode: bool) -> str:
     """Return host, port and database of a LaunchPad; user and password are left out, wherever they were written."""
     where = re.sub(r"^[\w+]+://", "", host).rpartition("@")[2].split("?")[0].split("/")[0]
+    where = re.sub(r":(?!\d+(,|$))[^,]*", "", where)  # no port: a password whose host is missing
     return f"{where}/{name}" if uri_mode else f"{where}:{port or 27017}/{name}"
 
 
@@ -154,17 +165,23 @@ def connect(path: Path) -> SharedLaunchPad:
             f"{path}: {where} lets us not in ({said}) - wanted a user who may read and write that database - mend "
             "username, password and authsource in it"
         ) from None
-    except pymongo.errors.ConfigurationError as error:
-        raise ConfigError(f"{path}: {_misfit(where, error)}") from None
-    except pymongo.errors.PyMongoError as error:
+    except (pymongo.errors.PyMongoError, ValueError) as error:
+        if _is_unescaped(str(described["host"])):
+            raise ConfigError(
+                f"{path}: host: user or password of the URI with a sign that means something in URIs - wanted %40 for "
+                "@, %3A for :, %2F for /, %25 for % (and so on: urllib.parse.quote_plus) - mend it"
+            ) from None
+        if isinstance(error, pymongo.errors.ConfigurationError):
+            raise ConfigError(f"{path}: {_misfit(where, error)}") from None
+        if not isinstance(error, pymongo.errors.PyMongoError):
+            raise ConfigError(f"{path}: {_NO_LAUNCHPAD.format(type(error).__name__)}") from None
         patience_s = patience["serverSelectionTimeoutMS"] / 1000
         raise ConfigError(
             f"{path}: no answer from {where} within {patience_s:g} s ({type(error).__name__}) - wanted a MongoDB that "
             "this machine reaches - start it, or mend host and port (a firewall? TLS?)"
         ) from None
-    except (TypeError, ValueError) as error:
-        what = f"not a LaunchPad's ({type(error).__name__})"
-        raise ConfigError(f"{path}: {what} - wanted host, port and name - activelearn machine --init slurm") from None
+    except TypeError as error:
+        raise ConfigError(f"{path}: {_NO_LAUNCHPAD.format(type(error).__name__)}") from None
     return launchpad
 
 
@@ -181,17 +198,52 @@ def _misfit(where: str, error: pymongo.errors.ConfigurationError) -> str:
     )
 
 
-def _described(path: Path) -> dict[str, Any]:
-    wanted = "wanted the my_launchpad.yaml of FireWorks - activelearn machine --init slurm writes one"
+def _is_unescaped(host: str) -> bool:
+    """Return whether what may be user and password of a URI has signs in it that are not percent-encoded."""
+    credentials, at, _ = host.partition("://")[2].rpartition("@")
+    return bool(at) and re.search(r"[/?#\[\]@]|:.*:|%(?![0-9A-Fa-f]{2})", credentials) is not None
+
+
+def read_as_fireworks(path: Path) -> Any:  # noqa: ANN401 - raw YAML
+    """Return the content of one of FireWorks' own files as FireWorks reads it, which is not as PyYAML does.
+
+    Raises
+    ------
+    ConfigError
+        It is not there or no YAML; its text is not quoted, for a password may be in it.
+    """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file - {wanted}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:  # its text is not quoted: a password may be in it
-        raise ConfigError(f"{path}: cannot be read ({type(error).__name__}) - {wanted}") from None
-    if not isinstance(found, dict) or not found.get("host") or not found.get("name"):
-        raise ConfigError(f"{path}: no host or no name - {wanted}")
+        raise ConfigError(f"{path}: no such file - {_WANTED}") from None
+    except (OSError, ValueError, YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"{path}{line}: cannot be read ({type(error).__name__}) - {_WANTED}") from None
+
+
+def _described(path: Path) -> dict[str, Any]:
+    found = read_as_fireworks(path)
+    if not isinstance(found, dict) or found.get("host") in {None, ""} or found.get("name") in {None, ""}:
+        raise ConfigError(f"{path}: no host or no name - {_WANTED}")
     if unknown := sorted(key for key in map(str, found) if key not in _KEYS and not key.startswith("ssl")):
         keys = "wanted the keys of FireWorks' LaunchPad - activelearn machine --init slurm writes one"
         raise ConfigError(f"{path}: unknown {', '.join(unknown)} - {keys}")
+    for key, (kind, wanted) in _KINDS.items():
+        value = found.get(key)
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            raise ConfigError(f"{path}: {key}: FireWorks reads it as {_kind(value)} - wanted {wanted}")
     return found
+
+
+def _kind(value: Any) -> str:  # noqa: ANN401 - raw YAML
+    """Return what a value is, and nothing of it: it may be a password."""
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        dict: "a mapping",
+    }
+    return names.get(type(value), "a date")

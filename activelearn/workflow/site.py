@@ -18,6 +18,7 @@ import yaml
 
 from activelearn.config import Machine, Place, Queue, load_machine
 from activelearn.config.files import preset_file
+from activelearn.config.yaml12 import Dumper
 from activelearn.errors import ConfigError, typed
 from activelearn.workflow.queues import queue_keys
 
@@ -213,11 +214,11 @@ def _word(text: Path | str) -> str:
     return shlex.quote(str(text))
 
 
-class _Blocks(yaml.SafeDumper):
+class _Blocks(Dumper):
     """Writes lines as lines."""
 
 
-def _lines(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+def _lines(dumper: Dumper, text: str) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 

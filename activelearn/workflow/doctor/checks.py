@@ -12,7 +12,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
-import yaml
 from pymongo.errors import OperationFailure, PyMongoError
 
 from activelearn import trees
@@ -22,7 +21,7 @@ from activelearn.errors import ConfigError, EngineError
 from activelearn.units import duration
 from activelearn.workflow.doctor.findings import LARGEST_SKEW_S
 from activelearn.workflow.doctor.picture import Clock, read_clock
-from activelearn.workflow.launchpads import SharedLaunchPad, connect
+from activelearn.workflow.launchpads import SharedLaunchPad, connect, read_as_fireworks
 
 #: Questions whose median is the latency.
 _N_QUESTIONS: Final = 5
@@ -67,13 +66,12 @@ def launchpad_problems(path: Path, machine: Machine) -> tuple[list[str], list[st
 
 def _readable_by_others(path: Path) -> Iterator[str]:
     try:
-        mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
-        described = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        mode, described = path.stat().st_mode, read_as_fireworks(path)
+    except (OSError, ConfigError):
         return  # connect says so
     if not isinstance(described, dict) or not mode & 0o077:
         return
-    if described.get("password") or re.search(r"://[^/\s]*:[^/\s]*@", str(described.get("host"))):
+    if described.get("password") is not None or re.search(r"://[^/\s]*:[^/\s]*@", str(described.get("host"))):
         yield (
             f"{path}: holds a password, and others may read it (mode {mode & 0o777:03o}) - wanted mode 600 - "
             f"chmod 600 {shlex.quote(str(path))}"
