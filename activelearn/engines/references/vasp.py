@@ -11,11 +11,12 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field, PositiveInt, field_validator
 
 from activelearn.config import FolderPath, Machine, Reference, ReferenceEngine, Section
+from activelearn.config.bounds import of
 from activelearn.config.labelling import plain_functional
 from activelearn.config.section import Mesh
 from activelearn.engines.interpreters import has_module
@@ -55,7 +56,9 @@ class VASP(Section):
         default={}, description="More tags for structures of exactly these elements: {O: {ISPIN: 2}, O-S: ...}."
     )
     kpoints: Mesh | None = Field(default=None, description="A Gamma-centred mesh; null: by KSPACING.")
-    max_corrections: PositiveInt = Field(default=5, description="Restarts that custodian may try.")
+    max_corrections: Annotated[PositiveInt, of("number of corrections")] = Field(
+        default=5, description="Restarts that custodian may try."
+    )
 
     @field_validator("incar", "incar_for")
     @classmethod
