@@ -46,7 +46,7 @@ class Quantity:
         written = f"{value:g} {self.unit}".rstrip()
         low, high = self.usual
         meant = next((unit for unit, factor in self.mistaken.items() if low <= value * factor <= high), None)
-        if meant is None:
+        if meant is None or low <= value <= high:
             return written
         ours = f"{value * self.mistaken[meant]:g} {self.unit}".rstrip()
         kind = f"in {self.unit}" if self.unit else "a pure number"
@@ -174,11 +174,9 @@ _ROWS: Final = (
     Quantity("number of axis neurons", "", (1, 500), (1, 64), f"{_DEEPMD}: 4 to 16"),
     Quantity("number of gradient steps", "", (1, 1.0e9), (1, 2.0e7), f"{_LUO}: 4000000"),
     Quantity("number of frames a batch", "", (1, 1.0e5), (1, 1000), _DEEPMD),
-    # Tiny nets on EMT copper (wsd, 600 steps) left 0.06 of the RMS of the forces as error from a rate of 0.02, 0.04 from
-    # 0.1, 0.58 from 0.3; at 1.0 some predict no force at all, with a finite loss.
-    Quantity(
-        "learning rate", "", (1.0e-15, 10), (1.0e-12, 0.1), f"{_LUO}: 0.001 to 3.5e-8; above 0.1 little is learnt"
-    ),
+    # Tiny nets on EMT copper (wsd, 600 steps) left 0.06 of the RMS of the forces as error from a rate of 0.02, 0.04
+    # from 0.1, 0.58 from 0.3; at 1.0 some predict no force at all, with a finite loss.
+    Quantity("learning rate", "", (1.0e-15, 10), (1.0e-12, 0.1), f"{_LUO}: 0.001; above 0.1 little is learnt"),
     Quantity("prefactor of the loss", "", (0, 1.0e8), (0, 1.0e5), f"{_LUO}: 0.02 to 1000"),
     Quantity("weight of an element", "", (1.0e-4, 1.0e4), (0.01, 100), _HERE),
     Quantity("number of checkpoints", "", (2, 20), (2, 20), _HERE),
