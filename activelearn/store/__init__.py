@@ -26,14 +26,3 @@ __all__ = [
     "disk_errors",
     "read_npz",
 ]
-    "Claim",
-    "Consent",
-    "Folder",
-    "Lease",
-    "Ledger",
-    "LedgerWriter",
-    "Store",
-    "StudyStore",
-    "disk_errors",
-    "read_npz",
-]
