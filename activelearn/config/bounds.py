@@ -10,6 +10,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from math import inf
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
@@ -162,6 +163,7 @@ _ROWS: Final = (
     Quantity("plane-wave cutoff", "eV", (50, 5000), (150, 2000), f"{_LUO}: 400", {"Ry": 13.60569, "Hartree": 27.2114}),
     Quantity("spacing of k-points", "1/Å", (0.01, 10), (0.05, 2), f"{_LUO}: 0.5", {"1/nm": 0.1}),
     Quantity("smearing", "eV", (1.0e-4, 10), (1.0e-3, 1), "GPAW manual", {"meV": 1.0e-3, "K": 8.617e-5}),
+    Quantity("convergence of energies", "eV", (1.0e-12, 0.1), (1.0e-9, 1.0e-3), f"{_LUO}: 1e-5", _ENERGY),
     Quantity("convergence criterion", "", (1.0e-12, 1), (1.0e-10, 0.1), "GPAW manual"),
     Quantity("number of SCF steps", "", (1, 1.0e5), (10, 2000), "GPAW manual"),
     Quantity("number of corrections", "", (1, 1000), (1, 20), "custodian manual"),
@@ -200,6 +202,13 @@ _ROWS: Final = (
 TABLE: Final = {quantity.name: quantity for quantity in _ROWS}
 
 
+@dataclass(frozen=True)
+class Keyed:
+    """The rows of what stands under some keys of a mapping, such as the tags of another program."""
+
+    rows: Mapping[str, Quantity] = field(hash=False)
+
+
 def of(name: str) -> Quantity:
     """Return the row of a quantity, for the type of a field."""
     return TABLE[name]
@@ -214,24 +223,31 @@ def numbers(section: BaseModel, *at: object) -> Iterator[tuple[str, float, Quant
 
 
 def _numbers(kind: Any, value: object, at: tuple[object, ...]) -> Iterator[tuple[str, float, Quantity]]:  # noqa: ANN401 - a type expression
-    origin, inside = get_origin(kind), get_args(kind)
+    row = next((mark for mark in getattr(kind, "__metadata__", ()) if isinstance(mark, Quantity)), None)
     if isinstance(value, BaseModel):
         yield from numbers(value, *at)
-    elif origin is Annotated:
-        row = next((mark for mark in inside[1:] if isinstance(mark, Quantity)), None)
-        if row is not None and isinstance(value, int | float) and not isinstance(value, bool):
-            yield ".".join(map(str, at)), float(value), row
-        else:
-            yield from _numbers(inside[0], value, at)
+    elif row is not None and isinstance(value, int | float) and not isinstance(value, bool):
+        yield ".".join(map(str, at)), float(value), row
+    else:
+        for part, item, key in _parts(kind, value):
+            yield from _numbers(part, item, (*at, *key))
+
+
+def _parts(kind: Any, value: object) -> Iterator[tuple[Any, object, tuple[object, ...]]]:  # noqa: ANN401 - a type expression
+    """Yield what a value is made of, or may be: type, value, and the key that leads to it."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        tags = next((mark.rows for mark in inside[1:] if isinstance(mark, Keyed)), {})
+        given = value if isinstance(value, Mapping) else {}
+        yield from ((Annotated[float, row], given[key], (key,)) for key, row in tags.items() if key in given)
+        yield inside[0], value, ()
     elif origin in {Union, types.UnionType}:
-        for one in inside:
-            yield from _numbers(one, value, at)
+        yield from ((one, value, ()) for one in inside)
     elif origin is dict and isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _numbers(inside[1], item, (*at, key))
+        yield from ((inside[1], item, (key,)) for key, item in value.items())
     elif origin is tuple and isinstance(value, tuple):
-        for i, item in enumerate(value):
-            yield from _numbers(inside[0] if inside[-1] is Ellipsis else inside[i], item, (*at, i))
+        kinds = repeat(inside[0]) if inside[-1] is Ellipsis else inside
+        yield from ((one, item, (i,)) for i, (one, item) in enumerate(zip(kinds, value, strict=False)))
 
 
 def outliers(section: BaseModel, *at: object) -> list[Outlier]:
