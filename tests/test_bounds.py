@@ -63,12 +63,12 @@ def test_every_row_keeps_its_ranges(row):
     for value in {least, most} - {low, high}:
         (found,) = told(row.name, value)
         assert found.is_possible
-        assert f"usual for a {row.name}" in str(found)
+        assert f"usual is {row.written(row.usual)} ({row.name}; {row.source})" in str(found)
     for value in (nextafter(least, -inf), nextafter(most, inf)):
         (found,) = told(row.name, value)
         assert not found.is_possible
         assert str(found).startswith(f"here.value: {value:g}")
-        assert str(found).endswith(f"wanted a {row.name} of {row.written(row.possible)} - mend it")
+        assert str(found).endswith(f"wanted {row.written(row.possible)} ({row.name}) - mend it")
 
 
 def untied(kind, at):
@@ -136,7 +136,7 @@ def test_tags_of_vasp_have_bounds():
         version="6.4.2", potcar_dir="/p", potcars={"Cu": "Cu"}, incar={"ENCUT": 30, "ISMEAR": 0, "SIGMA": 0.1}
     )
     (found,) = bounds.outliers(settings)
-    assert str(found).startswith("incar.ENCUT: 30 eV (it is in eV: was 30 meant in Ry, 408.171 eV?) - wanted a plane")
+    assert str(found).startswith("incar.ENCUT: 30 eV (it is in eV: was 30 meant in Ry, 408.171 eV?) - wanted 50")
 
 
 # --- check ------------------------------------------------------------------------------------------------------------
@@ -159,15 +159,15 @@ def data():
         ("train.descriptor.axis_neuron", 400, "train.descriptor.axis_neuron: 400 - wanted at most the width"),
         ("train.prefactors", {"energy": [0, 0], "force": [0, 0], "virial": [0, 0]}, "train.prefactors: are all 0"),
         ("train.min_new_frames", 100000, "train.min_new_frames: 100000 - wanted no more than the campaign may ever"),
-        ("initial.copies", 10**9, "initial.copies: 1e+09 - wanted a number of copies of 1 to 100000"),
+        ("initial.copies", 10**9, "initial.copies: 1e+09 - wanted 1 to 100000 (number of copies)"),
         ("initial.copies", 10**5, None),
-        ("initial.systems.0.n_atoms", 10**9, "initial.systems.0.n_atoms: 1e+09 - wanted a number of atoms"),
+        ("initial.systems.0.n_atoms", 10**9, "initial.systems.0.n_atoms: 1e+09 - wanted 1 to 20000 (number of atoms"),
         ("initial.systems.0.supercell", [50, 50, 50], "initial.systems.0: system Cu_Fm-3m 50x50x50: 500000 atoms"),
         ("explore.stages.0.n_steps", 10**9, "walks x conditions x frames: "),
         ("select.guards", {"min_distances_A": {"Zz-Cu": 1.5}}, "min_distances_A.Zz-Cu: Zz is no element"),
         ("select.guards", {"min_distances_A": {"Cu-Cu": 250.0}}, "250 Å (it is in Å: was 250 meant in pm, 2.5 Å?)"),
-        ("label.reference", {"functional": "foo", "d3": {"method": "foo"}}, "label.reference.d3.method: foo: dftd3 has"),
-        ("machine", {"label_timeout_s": 1.0e12}, "machine.label_timeout_s: 1e+12 s - wanted a time limit"),
+        ("label.reference", {"functional": "foo", "d3": {"method": "foo"}}, "label.reference.d3.method: foo: dftd3"),
+        ("machine", {"label_timeout_s": 1.0e12}, "machine.label_timeout_s: 1e+12 s - wanted 0.001 to 1e+09 s (time limit)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_at_once(data, tmp_path, keys, value, said):
@@ -211,7 +211,7 @@ def test_a_study_is_judged_too(tmp_path):
     glass = load_glass("quick", series=load_series("na3ps4o").model_dump(mode="json"), n_atoms=10**9)
     study = Study(name="s", potentials=(load_potential("emt"),), glass=glass, benchmark=Benchmark())
     found = check_study(study, MACHINE).problems
-    assert found == ["glass.n_atoms: 1e+09 - wanted a number of atoms of a glass of 1 to 1e+06 - mend it"]
+    assert found == ["glass.n_atoms: 1e+09 - wanted 1 to 1e+06 (number of atoms of a glass) - mend it"]
 
 
 def test_a_sealed_campaign_is_read_whatever_it_says(data, tmp_path):
@@ -224,7 +224,8 @@ def test_what_is_unusual_wants_to_be_accepted(tmp_path):
     campaign = tiny(tmp_path / "t.yaml", label__max_force=1.0)
     place = ("--folder", "c", "--machine", machine_file(tmp_path / "m.yaml"))
     done = cli("check", campaign, *place, cwd=tmp_path)
-    line = "unusual: label.max_force: 1 eV/Å - usual for a largest force of a label: 2 to 500 eV/Å (DP-GEN examples)"
+    what = "label.max_force: 1 eV/Å (it is in eV/Å: was 1 meant in Hartree/Bohr, 51.4221 eV/Å?)"
+    line = f"unusual: {what} - usual is 2 to 500 eV/Å (largest force of a label; DP-GEN examples)"
     assert done.returncode == 0, done.stderr
     assert line in done.stdout.splitlines()
     assert done.stdout.splitlines()[-1].endswith(" --accept-unusual")

@@ -129,9 +129,9 @@ def test_walks_that_end_before_anything_moves(data, tmp_path, n_steps, timestep_
         (
             "stage",
             {"ensemble": "npt-iso", "pressures_bar": [101325.0]},
-            "stages.0.pressures_bar.0: 101325 bar (it is in bar: was 101325 meant in Pa, 1.01325 bar?) - usual for a",
+            "stages.0.pressures_bar.0: 101325 bar (it is in bar: was 101325 meant in Pa, 1.01325 bar?) - usual is",
         ),
-        ("explore", {"start_scales": [0.4]}, "explore.start_scales.0: 0.4 - usual for a scale of lengths: 0.5 to 2"),
+        ("explore", {"start_scales": [0.4]}, "explore.start_scales.0: 0.4 - usual is 0.5 to 2 (scale of lengths"),
         ("md", {"every": 50}, "initial.md.every: 50 of n_steps = 10 steps"),
         (
             "stop",
@@ -149,8 +149,8 @@ def test_walks_that_end_before_anything_moves(data, tmp_path, n_steps, timestep_
             {"start": 1.0e-4, "stop": 1.0e-2},
             "stop = 0.01 is above start = 0.0001 - usual is a fall: the rate never rises, so it would stay at 0.0001",
         ),
-        ("learning_rate", {"start": 1.0}, "learning_rate.start: 1 - usual for a learning rate: 1e-12 to 0.1"),
-        ("learning_rate", {"warm_start": 0.3}, "learning_rate.warm_start: 0.3 - usual for a learning rate"),
+        ("learning_rate", {"start": 1.0}, "learning_rate.start: 1 - usual is 1e-12 to 0.1 (learning rate"),
+        ("learning_rate", {"warm_start": 0.3}, "learning_rate.warm_start: 0.3 - usual is 1e-12"),
         ("learning_rate", {"warm_start": 1.0e-6}, "stop = 1e-05 is above warm_start = 1e-06 - usual is a fall"),
         ("learning_rate", {"warm_stop": 1.0e-2}, "warm_stop = 0.01 is above warm_start = 0.002 - usual is a fall"),
     ],

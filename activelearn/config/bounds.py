@@ -83,8 +83,8 @@ class Outlier:
         """Return a sentence: a problem, or what is asked about."""
         q = self.quantity
         if self.is_possible:
-            return f"{self.where}: {q.said(self.value)} - usual for a {q.name}: {q.written(q.usual)} ({q.source})"
-        return f"{self.where}: {q.said(self.value)} - wanted a {q.name} of {q.written(q.possible)} - mend it"
+            return f"{self.where}: {q.said(self.value)} - usual is {q.written(q.usual)} ({q.name}; {q.source})"
+        return f"{self.where}: {q.said(self.value)} - wanted {q.written(q.possible)} ({q.name}) - mend it"
 
 
 _PER_CENT: Final = {"per cent": 0.01}
