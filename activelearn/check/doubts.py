@@ -16,8 +16,8 @@ from activelearn.select import reach
 
 #: More frames than this are not kept of the initial data, or of one pass.
 MOST_FRAMES: Final = 100_000_000
-#: More pairs than this of one cell are not counted by `check`: about a second, and a gigabyte.
-MOST_PAIRS: Final = 30_000_000
+#: More pairs than this of one cell are not counted by `check`, which does so several times: a second each.
+MOST_PAIRS: Final = 10_000_000
 
 
 def judged(campaign: Campaign, machine: Machine) -> tuple[list[str], list[str]]:
@@ -71,12 +71,14 @@ def too_dense(campaign: Campaign, frame: Frames) -> str | None:
     reach_A = max(campaign.train.descriptor.rcut, *guards.min_distances_A.values(), 0.0)
     scale = min(1.0, *campaign.initial.scales, *campaign.explore.start_scales)
     volume = float(abs(np.linalg.det(frame.cell[0]))) * scale**3 * guards.volume_ratio[0]
-    n_pairs = frame.n_atoms**2 * 4.0 / 3.0 * np.pi * reach_A**3 / volume
-    if n_pairs <= MOST_PAIRS:
+    n_each = frame.n_atoms * 4.0 / 3.0 * np.pi * reach_A**3 / volume
+    most = min(MOST_PAIRS / frame.n_atoms, bounds.of("number of neighbours").possible[1])
+    if n_each <= most:
         return None
     return (
-        f"train.descriptor.rcut: about {n_pairs:.1g} pairs of {frame.formula} within {reach_A:g} Å, at the densest - "
-        f"wanted at most {MOST_PAIRS:.1g} - lower rcut or the number of atoms, or mend the cell"
+        f"train.descriptor.rcut: about {n_each:.2g} neighbours of each atom of {frame.formula} within {reach_A:g} Å, "
+        f"at the densest that scales and select.guards allow - wanted at most {most:.2g} - lower rcut or the number "
+        "of atoms, raise volume_ratio, or mend the cell"
     )
 
 
