@@ -132,11 +132,11 @@ def test_walks_that_end_before_anything_moves(data, tmp_path, n_steps, timestep_
             "stages.0.pressures_bar.0: 101325 bar (it is in bar: was 101325 meant in Pa, 1.01325 bar?) - usual is",
         ),
         ("explore", {"start_scales": [0.4]}, "explore.start_scales.0: 0.4 - usual is 0.5 to 2 (scale of lengths"),
-        ("md", {"every": 50}, "initial.md.every: 50 of n_steps = 10 steps"),
+        ("md", {"every": 50}, "initial.md.every: 50 of n_steps = "),
         (
             "stop",
-            {"candidate_share": 1},
-            "stop.candidate_share: 1 (it is a pure number: was 1 meant in per cent",
+            {"candidate_share": 0.5},
+            "stop.candidate_share: 0.5 (it is a pure number: was 0.5 meant in per cent, 0.005?) - usual is",
         ),
         (
             "guards",
