@@ -9,6 +9,7 @@ from activelearn.check import check
 from activelearn.config import Campaign, Machine, load_campaign
 from activelearn.errors import ConfigError
 from activelearn.records import End
+from activelearn.store import Consent
 
 
 def run(
@@ -17,6 +18,7 @@ def run(
     machine: Machine | None = None,
     *,
     accept_changes: bool = False,
+    accept_unusual: bool = False,
     wait: bool = False,
 ) -> End:
     """Check a campaign and run it to its end in this process, or continue where it stopped.
@@ -33,6 +35,8 @@ def run(
     accept_changes
         A campaign that differs from what the folder was begun with takes effect from the next iteration on; without
         this it is refused.
+    accept_unusual
+        Numbers that ``activelearn check`` calls unusual are meant; recorded in the folder.
     wait
         Wait while another run holds the folder.
 
@@ -50,7 +54,10 @@ def run(
     """
     asked = campaign if isinstance(campaign, Campaign) else load_campaign(campaign)
     profile, where = machine or Machine(), Path(folder).expanduser().absolute()
-    if problems := check(asked, profile, where).problems:
-        raise ConfigError(*problems)
+    found = check(asked, profile, where)
+    if found.problems:
+        raise ConfigError(*found.problems)
+    Consent(where).want_accepted(found.unusual, accept=accept_unusual)
     with loop.opened_for_driving(asked, where, profile, accept_changes=accept_changes, wait=wait) as store:
+        store.consent.accept(found.unusual)
         return loop.run_campaign(store, profile)

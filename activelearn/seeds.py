@@ -480,6 +480,7 @@ def _read_file(path: Path) -> Atoms:
             "extxyz - convert it, then: activelearn check"
         ) from error
     atoms = found if isinstance(found, Atoms) else found[-1]
+    _want_finite(atoms, path)
     for wrong, what, wanted in (
         (len(atoms) == 0, "no atoms", "a crystal"),
         (atoms.cell.rank == 0, "no cell", "a crystal, or a molecule in a box of three lattice vectors"),
@@ -490,6 +491,16 @@ def _read_file(path: Path) -> Atoms:
         if wrong:
             raise ConfigError(f"{path}: {what} - wanted {wanted} - mend the file, then: activelearn check")
     return Atoms(atoms.get_chemical_symbols(), positions=atoms.get_positions(), cell=atoms.cell, pbc=True)
+
+
+def _want_finite(atoms: Atoms, path: Path) -> None:
+    """Refuse NaN and infinity in the cell and the positions; the first one is named."""
+    for what, rows in (("lattice vector", atoms.cell.array), ("atom", atoms.positions)):
+        if len(lost := np.flatnonzero(~np.isfinite(rows).all(axis=1))):
+            raise ConfigError(
+                f"{path}: {what} {lost[0]} (from 0) is {rows[lost[0]].tolist()} Å, {len(lost)} of {len(rows)} are so - "
+                "wanted finite numbers - mend the file, then: activelearn check"
+            )
 
 
 def _partly_occupied(atoms: Atoms) -> bool:

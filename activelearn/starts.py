@@ -51,20 +51,24 @@ def _read(seed: str, sha256: str | None) -> Frames:  # noqa: ARG001 - the checks
 @lru_cache(maxsize=_CACHED)
 def supercell(system: System, cell: Frames, min_height_A: float) -> Frames:
     """Return the repetition of a unit cell that the system asks for, as one frame; built once, for every walk asks."""
-    array = cell.cell[0]
-    if system.n_atoms is not None:
-        factors = factors_for_atoms(array, cell.n_atoms, system.n_atoms, min_height_A)
-    else:
-        factors = system.supercell or seeds.factors_for_height(array, min_height_A)
-    built = seeds.supercell(cell.to_ase()[0], factors)
+    repeats = factors(system, cell, min_height_A)
+    built = seeds.supercell(cell.to_ase()[0], repeats)
     lowest = float(seeds.heights(built.cell.array).min())
     if lowest < min_height_A:
-        wanted = seeds.factors_for_height(array, min_height_A)
+        wanted = seeds.factors_for_height(cell.cell[0], min_height_A)
         raise ConfigError(
-            f"system {system.seed} {'x'.join(map(str, factors))}: perpendicular height {lowest:.2f} Å - wanted at "
+            f"system {system.seed} {'x'.join(map(str, repeats))}: perpendicular height {lowest:.2f} Å - wanted at "
             f"least {min_height_A:g} Å (initial.min_height_A, else the cutoff) - use supercell: {list(wanted)}"
         )
     return right_handed(Frames.from_ase([built]).without_labels())
+
+
+def factors(system: System, cell: Frames, min_height_A: float) -> tuple[int, int, int]:
+    """Return the repetitions along a, b and c of a unit cell that the system asks for."""
+    array = cell.cell[0]
+    if system.n_atoms is not None:
+        return factors_for_atoms(array, cell.n_atoms, system.n_atoms, min_height_A)
+    return system.supercell or seeds.factors_for_height(array, min_height_A)
 
 
 def right_handed(frame: Frames) -> Frames:

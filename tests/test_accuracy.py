@@ -214,7 +214,7 @@ def demanding(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demanding")
     campaign = tiny(
         folder / "tiny.yaml",
-        select={"f_lo": 50.0, "f_hi": 60.0, "rescue": {"max_devi_f": 70.0}},
+        select={"f_lo": 8.0, "f_hi": 9.0, "rescue": {"max_devi_f": 10.0}},
         stop__candidate_share=0.01,
         stop__max_iterations=5,
         stop__max_force_error_p99=1e-6,
@@ -246,9 +246,9 @@ def test_what_the_end_advises_helps(demanding, tmp_path):
     _, store, _ = demanding
     folder, machine = store.folder, tmp_path / "machine.yaml"
     machine.write_text(json.dumps({**SMALL, "slots": 2}))
-    place = ("--folder", folder, "--machine", machine, "--accept-changes")
+    place = ("--folder", folder, "--machine", machine, "--accept-changes", "--accept-unusual")
     shared = {
-        "select": {"f_lo": 50.0, "f_hi": 60.0, "rescue": {"max_devi_f": 70.0}},
+        "select": {"f_lo": 8.0, "f_hi": 9.0, "rescue": {"max_devi_f": 10.0}},
         "stop__candidate_share": 0.01,
         "final__compress": False,
     }
@@ -264,7 +264,7 @@ def test_what_the_end_advises_helps(demanding, tmp_path):
     assert found.selection.n_pooled == 2, "the same ensemble walked again"
     assert found.selection.judged.walks == 2 * found.selection.counts.walks
     met = tiny(
-        tmp_path / "met.yaml", **shared, train__n_steps=90, stop__max_iterations=3, stop__max_force_error_p99=100.0
+        tmp_path / "met.yaml", **shared, train__n_steps=90, stop__max_iterations=3, stop__max_force_error_p99=10.0
     )
     done = cli("run", met, *place, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -132,7 +132,7 @@ def test_a_bad_campaign_is_one_line_and_exit_2(tmp_path, changes, wanted):
     [
         ({"lammps": "no_such_lmp -q"}, "machine.lammps: no program 'no_such_lmp' on the PATH - wanted LAMMPS"),
         ({"python": "/no/such/python"}, "machine.python: /no/such/python has no deepmd - wanted deepmd-kit"),
-        ({"min_free_disk_GB": 1e9}, "GB free - wanted machine.min_free_disk_GB = 1e+09"),
+        ({"min_free_disk_GB": 1e6}, "GB free - wanted machine.min_free_disk_GB = 1e+06"),
         ({"slot": 2}, "slot: unknown key - did you mean 'slots'?"),
     ],
 )

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from activelearn.errors import StoreError
+from activelearn.errors import ConfigError, StoreError
 from activelearn.store.consent import Consent
 
 
@@ -78,3 +78,18 @@ def test_a_damaged_consent_is_not_taken_for_one(consent, tmp_path):
     (tmp_path / "consent.json").write_text("{")
     with pytest.raises(StoreError, match=r"consent\.json: damaged"):
         consent.note("a")
+
+
+def test_unusual_numbers_are_accepted_once_and_by_value(consent):
+    line, same = "a.b: 1 K - usual for a temperature: 2 K", "a.b: 1 K - in other words"
+    assert consent.not_accepted([line]) == [line]
+    with pytest.raises(ConfigError, match=r"unusual: a\.b: 1 K - .* add --accept-unusual if it is meant"):
+        consent.want_accepted([line], accept=False)
+    consent.accept([])
+    assert list(consent.folder.glob("unusual-*.json")) == []
+    for _ in range(2):
+        consent.accept([line])
+    assert len(list(consent.folder.glob("unusual-*.json"))) == 1
+    consent.want_accepted([line, same], accept=False)
+    assert consent.not_accepted([line, "a.b: 1.1 K - x"]) == ["a.b: 1.1 K - x"]
+    assert consent.limit == 0, "that is another consent"

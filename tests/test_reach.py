@@ -137,7 +137,7 @@ def test_most_walks_of_a_cell_decide_and_those_not_known_have_no_say():
             {"walked_fs": 0.2, "displacement": 0.0003},
             {"timestep_fs": 0.002},
             ("0.2 fs walked", "rms displacement 0.0003 Å, where free atoms cover 0.03 Å in 10 fs",
-             "n_steps = 50 of timestep_fs = 0.002 (it is in fs: was 0.002 meant in ps, 2 fs?)"),
+             "n_steps = 50 of timestep_fs = 0.002 fs (it is in fs: was 0.002 meant in ps, 2 fs?)"),
         ),
         ({"temperature_K": 3.0}, {}, ("reached 3 K of 300 K", "temperature_damping_ps = 0.1 for 0.1 ps")),
         (

@@ -28,12 +28,18 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
         Whether the engines run on this machine; those of a cluster's nodes are looked at by `activelearn machine
         --smoke`.
     """
+    impossible, unusual = doubts.judged(campaign, machine)
+    if impossible:
+        return Checked(impossible, unusual=unusual)
     systems = [*_systems(campaign, "initial"), *_systems(campaign, "explore")]
     crystals = [found for found in systems if isinstance(found, Frames)]
     problems = [found for found in systems if isinstance(found, str)]
+    problems += [*doubts.unknown_in_guards(campaign), *_elements(campaign, crystals)]
+    dense = [line for frame in dict.fromkeys(crystals) if (line := doubts.too_dense(campaign, frame)) is not None]
+    if dense:
+        return Checked(problems + dense, unusual=unusual)
     problems += [*_stages(campaign), *doubts.short_walks(campaign), *_outside(campaign, crystals)]
     problems += program_problems(campaign, machine) if here else []
-    problems += _elements(campaign, crystals)
     inheritance: list[str] = []
     if wrong := folder_problems(folder, machine) or _names(Store(folder)):
         problems += wrong  # and what is in the folder, if anything, is not looked at
@@ -45,7 +51,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     after = _study(campaign, machine, here=here)
     problems += after.problems
     facts = [] if problems else [*_facts(campaign, machine, crystals, folder), *inheritance, *after.facts]
-    return Checked(list(dict.fromkeys(problems)), facts)
+    return Checked(list(dict.fromkeys(problems)), facts, unusual)
 
 
 def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
@@ -74,7 +80,9 @@ def _systems(campaign: Campaign, section: str) -> Iterator[Frames | str]:
     for i, system in enumerate(systems):
         where = f"{section}.systems.{i}"
         try:
-            if system.packed is None:
+            if system.packed is None and (large := doubts.too_large(campaign, system)) is not None:
+                yield f"{where}: {large}"
+            elif system.packed is None:
                 yield starts.crystal(system, campaign.min_height_A)
             else:
                 yield from (f"{where}: {problem}" for problem in _packing(campaign, system.packed))
@@ -213,4 +221,4 @@ def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames], folder:
     sel = capacity.sealed(campaign, Store(folder)) or capacity.of_campaign(campaign)
     said = f"sel {dict(zip(campaign.type_map, sel, strict=True))} within {campaign.train.descriptor.rcut:g} Å"
     facts.append(f"ensemble: {campaign.train.n_members} members, {said}")
-    return [*facts, *capacity.limits(campaign, campaign.systems, sel), *doubts.notes(campaign), str(machine)]
+    return [*facts, *capacity.limits(campaign, campaign.systems, sel), str(machine)]

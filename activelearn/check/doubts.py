@@ -1,20 +1,44 @@
-"""What of a campaign is hardly meant: walks that would go nowhere, and numbers in the units of other programs."""
+"""What of a campaign cannot be, and what is hardly meant: numbers out of bounds, and numbers that contradict others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Final
 
-from activelearn.config import Campaign, Train
+import numpy as np
+
+from activelearn import starts
+from activelearn.config import Campaign, Machine, System, Train, bounds
+from activelearn.config.section import Document
+from activelearn.frames import Frames
 from activelearn.select import reach
 
-#: Linear scales of a cell beyond these (a volume of 1/8 or 8 times) are asked about.
-USUAL_SCALES: Final = (0.5, 2.0)
-#: A larger pressure is asked about, bar (1000 GPa).
-USUAL_PRESSURE_BAR: Final = 1.0e7
-#: A learning rate that starts higher is asked about. Tiny nets on EMT copper (wsd, 600 steps) left 0.06 of the RMS of
-#: the forces as error from 0.02, 0.04 from 0.1, 0.58 from 0.3; at 1.0 some predict no force at all, with a finite loss.
-USUAL_RATE: Final = 0.1
+#: More frames than this are not kept of the initial data, or of one pass.
+MOST_FRAMES: Final = 100_000_000
+#: More pairs than this of one cell are not counted by `check`, which does so several times: a second each.
+MOST_PAIRS: Final = 10_000_000
+
+
+def judged(campaign: Campaign, machine: Machine) -> tuple[list[str], list[str]]:
+    """Return what cannot be, and what is unusual; nothing is built for it, whatever the numbers are."""
+    problems, unusual = out_of_bounds(campaign, machine)
+    unusual += [*_stages(campaign), *_strange_guards(campaign), *_rising_rates(campaign.train)]
+    md = campaign.initial.md
+    if md is not None and md.every > md.n_steps:
+        unusual.append(
+            f"initial.md.every: {md.every} of n_steps = {md.n_steps} steps - usual is a smaller one: nothing but the "
+            "starts is kept"
+        )
+    if not any(campaign.train.prefactors.force):
+        unusual.append("train.prefactors.force: 0 to 0 - usual is learning from forces")
+    return [*problems, *_empty(campaign), *_networks(campaign.train), *_too_many(campaign)], unusual
+
+
+def out_of_bounds(given: Document, machine: Machine) -> tuple[list[str], list[str]]:
+    """Return the impossible and the unusual numbers of a campaign or a study, and of where it runs."""
+    found = [*bounds.outliers(given), *bounds.outliers(machine, "machine")]
+    return [str(o) for o in found if not o.is_possible], [str(o) for o in found if o.is_possible]
 
 
 def short_walks(campaign: Campaign) -> list[str]:
@@ -28,51 +52,128 @@ def short_walks(campaign: Campaign) -> list[str]:
     ]
 
 
-def notes(campaign: Campaign) -> list[str]:
-    """Return one line for each number that is allowed, but unusual."""
-    found = [*_stages(campaign)]
-    md = campaign.initial.md
-    if md is not None and md.timestep_fs < reach.SMALLEST_TIMESTEP_FS:
-        found.append(f"initial.md: timestep_fs = {md.timestep_fs:g} {reach.in_ps(md.timestep_fs)}")
-    starts = {"initial.scales": campaign.initial.scales, "explore.start_scales": campaign.explore.start_scales}
-    for where, scales in starts.items():
-        if odd := [scale for scale in scales if not USUAL_SCALES[0] <= scale <= USUAL_SCALES[1]]:
-            found.append(f"{where}: {odd} are factors on the lengths of the cell, 1.0 is the crystal: not per cent")
-    found += _learning_rates(campaign.train)
-    return [f"note: {line}" for line in found]
+def too_large(campaign: Campaign, system: System) -> str | None:
+    """Return why the supercell of a seed is too large to be built, or None."""
+    cell = starts.unit_cell(system)
+    factors = starts.factors(system, cell, campaign.min_height_A)
+    n_atoms, most = cell.n_atoms * prod(factors), bounds.of("number of atoms of a labelled cell").possible[1]
+    if n_atoms <= most:
+        return None
+    return (
+        f"system {system.seed} {'x'.join(map(str, factors))}: {n_atoms} atoms - wanted at most {most:g} in a cell that "
+        "is labelled - lower supercell, n_atoms or initial.min_height_A"
+    )
 
 
-def _learning_rates(train: Train) -> list[str]:
+def too_dense(campaign: Campaign, frame: Frames) -> str | None:
+    """Return why the neighbours of a crystal are not counted, or None: pairs are estimated from density and cutoff."""
+    guards = campaign.select.guards
+    reach_A = max(campaign.train.descriptor.rcut, *guards.min_distances_A.values(), 0.0)
+    scale = min(1.0, *campaign.initial.scales, *campaign.explore.start_scales)
+    volume = float(abs(np.linalg.det(frame.cell[0]))) * scale**3 * guards.volume_ratio[0]
+    n_each = frame.n_atoms * 4.0 / 3.0 * np.pi * reach_A**3 / volume
+    most = min(MOST_PAIRS / frame.n_atoms, bounds.of("number of neighbours").possible[1])
+    if n_each <= most:
+        return None
+    return (
+        f"train.descriptor.rcut: about {n_each:.2g} neighbours of each atom of {frame.formula} within {reach_A:g} Å, "
+        f"at the densest that scales and select.guards allow - wanted at most {most:.2g} - lower rcut or the number "
+        "of atoms, raise volume_ratio, or mend the cell"
+    )
+
+
+def _empty(campaign: Campaign) -> Iterator[str]:
+    """Yield the lists that have nothing, or the same twice, in them."""
+    scales = campaign.explore.start_scales
+    for where, values in (("initial.scales", campaign.initial.scales), ("explore.start_scales", scales)):
+        if not values:
+            yield f"{where}: is empty - wanted one scale or more, 1.0 is the crystal - leave it out, or name them"
+    if len({f"{scale:g}" for scale in scales}) < len(scales):
+        yield f"explore.start_scales: {list(scales)} - wanted different ones - name each once"
+    for i, stage in enumerate(campaign.explore.stages):
+        if stage.systems == ():
+            yield f"explore.stages.{i}.systems: is empty - wanted numbers of systems - leave it out for all of them"
+
+
+def _networks(train: Train) -> Iterator[str]:
+    """Yield what no network could be, and a training that would learn nothing, or never begin."""
+    descriptor, factors = train.descriptor, train.prefactors
+    for where, layers in (("descriptor.neuron", descriptor.neuron), ("fitting", train.fitting)):
+        if not layers:
+            yield f"train.{where}: is empty - wanted a layer or more - leave it out, or give widths such as [25, 50]"
+    if descriptor.neuron and descriptor.axis_neuron > descriptor.neuron[-1]:
+        yield (
+            f"train.descriptor.axis_neuron: {descriptor.axis_neuron} - wanted at most the width of the last layer of "
+            f"neuron, {descriptor.neuron[-1]} - lower it"
+        )
+    if not any((*factors.energy, *factors.force, *factors.virial)):
+        yield "train.prefactors: are all 0 - wanted one above 0, or nothing is learnt - leave them out"
+
+
+def _too_many(campaign: Campaign) -> Iterator[str]:
+    """Yield products that are too large, and a training that would never begin."""
+    md, settings = campaign.initial.md, campaign.initial
+    n_initial = len(settings.cells) * settings.copies * (1 if md is None else md.n_steps // md.every + 1)
+    counted = {"initial: copies x scales x systems x temperatures x frames": n_initial}
+    for i, stage in enumerate(campaign.explore.stages):
+        n = stage.n_walks * len(stage.conditions) * stage.n_frames
+        counted[f"explore.stages.{i} ({stage.name}): walks x conditions x frames"] = n
+    for what, n in counted.items():
+        if n > MOST_FRAMES:
+            yield f"{what}: {n:.3g} frames - wanted at most {MOST_FRAMES:.1g} - lower one of them, or raise `every`"
+    most = campaign.select.max_frames * campaign.stop.max_iterations
+    if campaign.train.min_new_frames > most:
+        yield (
+            f"train.min_new_frames: {campaign.train.min_new_frames} - wanted no more than the campaign may ever "
+            f"choose, {most} (select.max_frames x stop.max_iterations), or nothing is trained again - lower it"
+        )
+
+
+def unknown_in_guards(campaign: Campaign) -> list[str]:
+    """Return the guards of what is no element."""
+    from ase.data import atomic_numbers
+
+    return [
+        f"select.guards.min_distances_A.{pair}: {element} is no element - wanted chemical symbols - mend it"
+        for pair in campaign.select.guards.min_distances_A
+        for element in dict.fromkeys(pair.split("-"))
+        if not atomic_numbers.get(element)
+    ]
+
+
+def _strange_guards(campaign: Campaign) -> Iterator[str]:
+    guards = campaign.select.guards.min_distances_A
+    for pair in guards:
+        if strangers := [element for element in dict.fromkeys(pair.split("-")) if element not in campaign.type_map]:
+            yield (
+                f"select.guards.min_distances_A.{pair}: guards {', '.join(strangers)} - usual are elements of "
+                f"type_map, {list(campaign.type_map)}"
+            )
+    pairs = [frozenset(pair.split("-")) for pair in guards]
+    if len(set(pairs)) < len(pairs):
+        yield "select.guards.min_distances_A: names a pair twice - usual is once: P-S and S-P are one"
+
+
+def _rising_rates(train: Train) -> Iterator[str]:
     rate = train.learning_rate
     ends = [("start", rate.start, "stop", rate.stop)]
     if train.warm_start:
         first = ("start", rate.start) if rate.warm_start is None else ("warm_start", rate.warm_start)
         last = ("stop", rate.stop) if rate.warm_stop is None else ("warm_stop", rate.warm_stop)
         ends.append((*first, *last))
-    high = [
-        f"train.learning_rate: {begin} = {start:g} is so high that hardly anything is learnt; 0.001 to 0.02 is usual"
-        for begin, start in dict.fromkeys((begin, start) for begin, start, _, _ in ends)
-        if start > USUAL_RATE
-    ]
-    return high + [
-        f"train.learning_rate: {end} = {stop:g} is above {begin} = {start:g}; the rate never rises, so it would stay "
-        f"at {start:g}"
-        for begin, start, end, stop in dict.fromkeys(ends)
-        if stop > start
-    ]
+    for begin, start, end, stop in dict.fromkeys(ends):
+        if stop > start:
+            yield (
+                f"train.learning_rate: {end} = {stop:g} is above {begin} = {start:g} - usual is a fall: the rate never "
+                f"rises, so it would stay at {start:g}"
+            )
 
 
 def _stages(campaign: Campaign) -> Iterator[str]:
     for i, stage in enumerate(campaign.explore.stages):
-        where = f"explore.stages.{i} ({stage.name})"
         walk_ps = reach.walk_fs(stage) / 1000.0
-        if stage.timestep_fs < reach.SMALLEST_TIMESTEP_FS:
-            yield f"{where}: {reach.times(stage)}"
         if stage.ramps_K and stage.ensemble != "custom" and stage.temperature_damping_ps > walk_ps:
             yield (
-                f"{where}: temperature_damping_ps = {stage.temperature_damping_ps:g} is longer than a walk "
-                f"({walk_ps:g} ps), so the atoms do not follow ramps_K"
+                f"explore.stages.{i} ({stage.name}): temperature_damping_ps = {stage.temperature_damping_ps:g} is "
+                f"longer than a walk ({walk_ps:g} ps) - usual is a shorter one, else the atoms do not follow ramps_K"
             )
-        if odd := [pressure for pressure in stage.pressures_bar if abs(pressure) > USUAL_PRESSURE_BAR]:
-            said = ", ".join(f"{pressure:g} bar = {pressure / 1.0e4:g} GPa" for pressure in odd)
-            yield f"{where}: pressures_bar are in bar: {said}, more than in the centre of a planet; was Pa meant?"

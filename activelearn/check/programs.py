@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from activelearn import trees
-from activelearn.config import Campaign, Machine, Reference, engine_of
+from activelearn.config import D3, Campaign, Machine, Reference, engine_of
 from activelearn.engines import packmol
 from activelearn.engines.interpreters import has_module
 from activelearn.engines.process import Slot
@@ -39,10 +39,13 @@ class Checked:
         One line each; empty if it can run.
     facts
         What will be done: counts that a person wants to see before anything runs.
+    unusual
+        One line each for what is possible and hardly meant; it can run if the user accepts it.
     """
 
     problems: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+    unusual: list[str] = field(default_factory=list)
 
 
 def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
@@ -106,6 +109,8 @@ def packmol_problems(machine: Machine) -> list[str]:
 def reference_problems(reference: Reference, machine: Machine, where: str = "label.reference") -> list[str]:
     """Return what the engine that labels lacks; one that is started by a command is asked as it will be in the run."""
     engine = engine_of(reference.engine)
+    if wrong := dispersion_problems(reference.d3, where):
+        return wrong
     if reference.command is None:
         return engine.problems(reference, machine, where)
     if launcher_problems(machine):
@@ -125,6 +130,20 @@ def reference_problems(reference: Reference, machine: Machine, where: str = "lab
             what = str(error).splitlines()[0]
             problems.append(f"{where}.command: {what} - wanted {reference.engine} to start - try: {reference.command}")
     return problems
+
+
+def dispersion_problems(d3: D3 | None, where: str) -> list[str]:
+    """Return whether nobody has made D3 for that functional, as far as the dftd3 that is here knows."""
+    if d3 is None or importlib.util.find_spec("dftd3") is None:
+        return []
+    from dftd3.interface import ZeroDampingParam
+
+    try:
+        ZeroDampingParam(method=d3.method)
+    except RuntimeError as error:
+        what = f"dftd3 has no parameters of zero damping for it ({error})"
+        return [f"{where}.d3.method: {d3.method}: {what} - wanted a functional such as PBE - mend it, or leave d3 out"]
+    return []
 
 
 def name_problems(folder: Path) -> list[str]:

@@ -7,9 +7,11 @@ from pathlib import Path
 from activelearn import seeds
 from activelearn.benchmark.census import bond_cutoffs
 from activelearn.benchmark.coordination import shell_cutoffs
+from activelearn.check.doubts import out_of_bounds
 from activelearn.check.glass import check_glass
 from activelearn.check.programs import (
     Checked,
+    dispersion_problems,
     engine_problems,
     launcher_problems,
     packmol_problems,
@@ -23,6 +25,9 @@ from activelearn.errors import ConfigError
 
 def check_study(study: Study, machine: Machine, *, here: bool = True) -> Checked:
     """Return the problems and the plan of a study that is valid YAML already; `here`: engines run on this machine."""
+    impossible, unusual = out_of_bounds(study, machine)
+    if impossible:
+        return Checked(impossible, unusual=unusual)
     wants_lammps = any(potential.ase is None for potential in study.potentials)
     problems = [] if not here else engine_problems(machine) if wants_lammps else launcher_problems(machine)
     facts = []
@@ -35,7 +40,7 @@ def check_study(study: Study, machine: Machine, *, here: bool = True) -> Checked
         facts, problems = facts + said, problems + wrong
     more, wrong = _benchmark(study)
     problems = list(dict.fromkeys(problems + wrong))
-    return Checked(problems, [] if problems else [*facts, str(machine), *more])
+    return Checked(problems, [] if problems else [*facts, str(machine), *more], unusual)
 
 
 def _driver(potential: Potential) -> str:
@@ -66,7 +71,8 @@ def _potential(potential: Potential, machine: Machine) -> list[str]:
         return [f"{where}: no file {missing[0]} - wanted a frozen model - check the path"]
     if potential.d3 is not None and potential.deepmd is not None and not has_module("dftd3", machine.python):
         return [f"{where}: no dftd3 here - wanted it for the dispersion - pip install dftd3"]
-    return reference_problems(potential.statics(machine.python), machine, where)
+    wrong = dispersion_problems(potential.d3, where)
+    return wrong or reference_problems(potential.statics(machine.python), machine, where)
 
 
 def _cutoffs(study: Study) -> list[str]:

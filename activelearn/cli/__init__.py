@@ -9,6 +9,8 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +29,7 @@ from activelearn.config import (
 from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, typed
 
 if TYPE_CHECKING:
+    from activelearn.check import Checked
     from activelearn.store import Store
 
 app = typer.Typer(
@@ -50,6 +53,9 @@ RefuseOption = Annotated[
 ]
 AcceptOption = Annotated[
     bool, typer.Option("--accept-changes", help="A changed campaign takes effect from the next iteration on.")
+]
+UnusualOption = Annotated[
+    bool, typer.Option("--accept-unusual", help="Numbers that `check` calls unusual are meant. Recorded.")
 ]
 SlotsOption = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; overrides the machine profile.")]
 
@@ -94,6 +100,7 @@ def run(
     wait: Annotated[bool, typer.Option("--wait", help="Wait while another run holds the folder.")] = False,
     accept_changes: AcceptOption = False,
     refuse: RefuseOption = None,
+    accept_unusual: UnusualOption = False,
 ) -> None:
     """Run a campaign to its end; the same command after an interruption goes on where it stood.
 
@@ -101,8 +108,9 @@ def run(
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     chosen, profile, where = inputs(campaign, folder, machine, slots)
-    refuse_problems(chosen, profile, where)
-    raise typer.Exit(_drive(chosen, profile, where, wait=wait, accept=accept_changes, refuse=refuse))
+    unusual = refuse_problems(chosen, profile, where).unusual
+    want_accepted(unusual, where, accept=accept_unusual)
+    raise typer.Exit(_drive(chosen, profile, where, wait=wait, accept=accept_changes, refuse=refuse, unusual=unusual))
 
 
 @app.command()
@@ -120,11 +128,12 @@ def check(
 ) -> None:
     """Find what is wrong with a campaign before anything runs, and show what it will do."""
     chosen, profile, where = inputs(campaign, folder, machine, slots)
-    for fact in refuse_problems(chosen, profile, where, launchpad):
-        print(fact)
+    found = refuse_problems(chosen, profile, where, launchpad)
+    say_found(found)
+    from activelearn.store import Consent, Store
+
     if plan:
         from activelearn.check import cost
-        from activelearn.store import Store
 
         store = Store(where)
         bill = cost.estimate(chosen, profile, store if store.campaign_files() else None)
@@ -132,6 +141,7 @@ def check(
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]
     options = [word for name, value in asked if value is not None for word in (name, str(value))]
+    options += ["--accept-unusual"] * bool(Consent(where).not_accepted(found.unusual))
     print(" ".join(["ok: activelearn", verb, typed(campaign), *map(shlex.quote, options)]))
 
 
@@ -234,8 +244,8 @@ def take_settings_beside(launchpad: Path) -> None:
         os.environ.setdefault("FW_CONFIG_FILE", str(beside))
 
 
-def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpad: Path | None = None) -> list[str]:
-    """Return what a campaign will do, in lines; raise ConfigError with all that is wrong with it.
+def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpad: Path | None = None) -> Checked:
+    """Return what a campaign will do, and what of it is unusual; raise ConfigError with all that is wrong with it.
 
     With a LaunchPad the engines are on other nodes: `activelearn machine --smoke` looks at them there.
     """
@@ -250,15 +260,37 @@ def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpa
         problems, facts = problems + wrong, facts + more
     if problems:
         raise ConfigError(*problems)
-    return facts
+    return replace(found, facts=facts)
 
 
-def _drive(campaign: Campaign, machine: Machine, folder: Path, *, wait: bool, accept: bool, refuse: int | None) -> int:
+def want_accepted(unusual: Sequence[str], folder: Path, *, accept: bool) -> None:
+    """Refuse what is unusual and has been accepted neither now nor, for this folder, before."""
+    from activelearn.store import Consent
+
+    Consent(folder).want_accepted(unusual, accept=accept)
+
+
+def say_found(found: Checked) -> None:
+    """Print what will be done, and what of it is unusual."""
+    for line in (*found.facts, *(f"unusual: {line}" for line in found.unusual)):
+        print(line)
+
+
+def _drive(
+    campaign: Campaign,
+    machine: Machine,
+    folder: Path,
+    *,
+    wait: bool,
+    accept: bool,
+    refuse: int | None,
+    unusual: Sequence[str],
+) -> int:
     from activelearn.loop import opened_for_driving
     from activelearn.show import Watcher, end_report
 
     with opened_for_driving(campaign, folder, machine, accept_changes=accept, wait=wait, say=say) as store:
-        consented(store, refuse)
+        consented(store, refuse, unusual)
         from activelearn.workflow import run_local  # fireworks takes 0.5 s to import
 
         say(f"campaign {campaign.name}: {campaign.description}\nfolder {folder}")
@@ -268,17 +300,17 @@ def _drive(campaign: Campaign, machine: Machine, folder: Path, *, wait: bool, ac
     return end.exit_code
 
 
-def refuse_problems_of_study(study: Study, machine: Machine, folder: Path) -> list[str]:
-    """Return what a study will do, in lines; raise ConfigError with all that is wrong with it."""
+def refuse_problems_of_study(study: Study, machine: Machine, folder: Path) -> Checked:
+    """Return what a study will do, and what of it is unusual; raise ConfigError with all that is wrong with it."""
     from activelearn.check import check_study, name_problems
 
     found = check_study(study, machine)
     if problems := [*found.problems, *name_problems(folder)]:
         raise ConfigError(*problems)
-    return found.facts
+    return found
 
 
-def carry_out(study: Study, folder: Path, machine: Machine) -> int:
+def carry_out(study: Study, folder: Path, machine: Machine, unusual: Sequence[str]) -> int:
     """Carry out a study in its folder, or go on with it; return the exit code."""
     from activelearn.loop import StudyPhase
     from activelearn.show import Watcher, study_report
@@ -289,6 +321,7 @@ def carry_out(study: Study, folder: Path, machine: Machine) -> int:
     store = StudyStore.create(folder, study)
     with driving(store):
         store.sweep(machine)
+        store.consent.accept(unusual)
         from activelearn.workflow import run_study  # fireworks takes 0.5 s to import
 
         say(f"study {study.name}\nfolder {folder}")
@@ -305,8 +338,9 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def consented(store: Store, n: int | None) -> None:
-    """Record that the user allows `n` tasks of the campaign to be refused."""
+def consented(store: Store, n: int | None, unusual: Sequence[str]) -> None:
+    """Record that the user allows `n` tasks of the campaign to be refused, and has accepted what is unusual."""
+    store.consent.accept(unusual)
     if n is not None:
         store.consent.give(n, f"give up walks and labels that infrastructure keeps killing, {n} at the most")
 

@@ -16,12 +16,14 @@ from activelearn.cli import (
     FolderOption,
     MachineOption,
     RefuseOption,
+    UnusualOption,
     app,
     consented,
     inputs,
     refuse_problems,
     say,
     take_settings_beside,
+    want_accepted,
 )
 from activelearn.errors import typed
 
@@ -37,11 +39,13 @@ def submit(
     machine: MachineOption = "local",
     accept_changes: AcceptOption = False,
     refuse: RefuseOption = None,
+    accept_unusual: UnusualOption = False,
     move: Annotated[bool, typer.Option("--move", help="Leave another LaunchPad it was submitted to.")] = False,
 ) -> None:
     """Add a campaign to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest. Again: it goes on."""
     chosen, profile, place = inputs(campaign, folder, machine, None)
-    refuse_problems(chosen, profile, place, launchpad)
+    unusual = refuse_problems(chosen, profile, place, launchpad).unusual
+    want_accepted(unusual, place, accept=accept_unusual)
     from activelearn.loop import accept_changed
     from activelearn.store import Store
     from activelearn.tasks import driving
@@ -53,7 +57,7 @@ def submit(
     store = Store.create(place, chosen)
     with driving(store):
         accept_changed(store, chosen, accept=accept_changes, say=say)
-        consented(store, refuse)
+        consented(store, refuse, unusual)
         said = add(store, profile, pad, move=move)
     print(f"campaign {chosen.name}: {said}\nfolder {place}")
     file = typed(launchpad.absolute())

@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-from activelearn.cli import MachineOption, SlotsOption, app, carry_out, machine_of, refuse_problems_of_study
+from activelearn.cli import (
+    MachineOption,
+    SlotsOption,
+    UnusualOption,
+    app,
+    carry_out,
+    machine_of,
+    refuse_problems_of_study,
+    say_found,
+    want_accepted,
+)
 from activelearn.config import (
     Glass,
     Machine,
@@ -56,12 +66,13 @@ def glass(
     machine: MachineOption = "local",
     slots: SlotsOption = None,
     only_check: CheckOption = False,
+    accept_unusual: UnusualOption = False,
 ) -> None:
     """Make glasses by melt-quench with one or more potentials; the same command goes on after an interruption."""
     chosen = _potentials(potentials, names)
     made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas)
     study = Study(name=_name(made, chosen), random_seed=random_seed, potentials=chosen, glass=made)
-    _run(study, folder, machine_of(machine, slots), only_check=only_check)
+    _run(study, folder, machine_of(machine, slots), only_check=only_check, accept=accept_unusual)
 
 
 @app.command()
@@ -85,6 +96,7 @@ def benchmark(
     machine: MachineOption = "local",
     slots: SlotsOption = None,
     only_check: CheckOption = False,
+    accept_unusual: UnusualOption = False,
 ) -> None:
     """Put potentials side by side: crystals, glasses of a series, and the experiment where a number is cited."""
     numbers = [number for path in cited or [] for number in load_numbers(path)]
@@ -100,7 +112,7 @@ def benchmark(
         asked = load_benchmark(measured)
         whole = Study(name=name, random_seed=random_seed, potentials=chosen, glass=made, benchmark=asked)
         whole = with_cited(whole, numbers)
-    _run(whole, folder, machine_of(machine, slots), only_check=only_check)
+    _run(whole, folder, machine_of(machine, slots), only_check=only_check, accept=accept_unusual)
 
 
 def _potentials(options: Sequence[str] | None, arguments: Sequence[str] | None) -> tuple[Potential, ...]:
@@ -154,9 +166,10 @@ def _as_name(*words: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(words)).lstrip("-._+")[:60].rstrip("-.")
 
 
-def _run(study: Study, folder: Path | None, machine: Machine, *, only_check: bool) -> None:
+def _run(study: Study, folder: Path | None, machine: Machine, *, only_check: bool, accept: bool) -> None:
     place = (folder or Path("runs") / study.name).absolute()
-    for fact in refuse_problems_of_study(study, machine, place):
-        print(fact)
+    found = refuse_problems_of_study(study, machine, place)
+    say_found(found)
     if not only_check:
-        raise typer.Exit(carry_out(study, place, machine))
+        want_accepted(found.unusual, place, accept=accept)
+        raise typer.Exit(carry_out(study, place, machine, found.unusual))

@@ -7,7 +7,7 @@ name all the same, and are validated by the class that the property names.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     ConfigDict,
@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from activelearn.config.bounds import of
 from activelearn.config.glass import Dynamics
 from activelearn.config.paths import FilePath
 from activelearn.config.section import Element, Fraction, Name, Section
@@ -73,31 +74,39 @@ class Crystals(Section):
     """Volume of relaxed crystals against experiment."""
 
     seeds: tuple[FilePath, ...] = Field(min_length=1, description="Seeds (see `activelearn seeds`) or structure files.")
-    fmax: PositiveFloat = Field(
+    fmax: Annotated[PositiveFloat, of("force left by a relaxation")] = Field(
         default=0.002, description="Largest force (and stress x volume per atom) that may be left (eV/Å)."
     )
-    max_steps: PositiveInt = 500
-    min_height_A: PositiveFloat = Field(default=6.0, description="Smallest perpendicular height of the cell (Å).")
+    max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 500
+    min_height_A: Annotated[PositiveFloat, of("height of a cell")] = Field(
+        default=6.0, description="Smallest perpendicular height of the cell (Å)."
+    )
 
 
 class Rdf(Section):
     """g_ab(r) and first-shell coordination."""
 
-    bin_A: PositiveFloat = 0.05
-    r_max_A: PositiveFloat | None = Field(default=None, description="null: half the smallest height.")
+    bin_A: Annotated[PositiveFloat, of("bin of distances")] = 0.05
+    r_max_A: Annotated[PositiveFloat, of("range of distances")] | None = Field(
+        default=None, description="null: half the smallest height."
+    )
 
 
 class BulkModulus(Section):
     """Slope of pressure against hydrostatic strain (Luo et al. 2024)."""
 
-    strains: tuple[float, ...] = Field(
+    strains: tuple[Annotated[float, of("elastic strain")], ...] = Field(
         default=(-0.01, -0.005, 0.0, 0.005, 0.01), min_length=3, description="Linear: 0.01 is a length x 1.01."
     )
-    temperature_K: PositiveFloat | None = Field(default=None, description="NVT averages; null: relaxed, at 0 K.")
-    equilibrate_ps: PositiveFloat = 5.0
-    average_ps: PositiveFloat = 20.0
-    fmax: PositiveFloat = Field(default=0.002, description="At 0 K: largest force that may be left (eV/Å).")
-    max_steps: PositiveInt = 500
+    temperature_K: Annotated[PositiveFloat, of("temperature")] | None = Field(
+        default=None, description="NVT averages; null: relaxed, at 0 K."
+    )
+    equilibrate_ps: Annotated[PositiveFloat, of("duration")] = 5.0
+    average_ps: Annotated[PositiveFloat, of("duration")] = 20.0
+    fmax: Annotated[PositiveFloat, of("force left by a relaxation")] = Field(
+        default=0.002, description="At 0 K: largest force that may be left (eV/Å)."
+    )
+    max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 500
 
     @field_validator("strains")
     @classmethod
@@ -110,27 +119,33 @@ class BulkModulus(Section):
 class Elastic(Section):
     """C_ij from six strains, relaxed positions; B, G, E and nu by Hill."""
 
-    strain: float = Field(default=0.005, gt=0.0, le=0.02)
-    fmax: PositiveFloat = Field(
+    strain: Annotated[float, of("elastic strain")] = Field(default=0.005, gt=0.0, le=0.02)
+    fmax: Annotated[PositiveFloat, of("force left by a relaxation")] = Field(
         default=0.001,
         description="Largest force that may be left (eV/Å). So small a strain excites small forces: at 0.01 a metallic "
         "glass came out 10 % too stiff.",
     )
-    max_steps: PositiveInt = 500
+    max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 500
 
 
 class Diffusion(Section):
     """Mean square displacement, diffusion coefficient, Nernst-Einstein conductivity, Arrhenius fit."""
 
-    temperatures_K: tuple[PositiveFloat, ...] = Field(default=(333.0, 363.0, 393.0, 423.0, 473.0), min_length=1)
-    ps: PositiveFloat = Field(default=20_000.0, description="Length of a run.")
-    ps_below: dict[float, PositiveFloat] = Field(
+    temperatures_K: tuple[Annotated[PositiveFloat, of("temperature")], ...] = Field(
+        default=(333.0, 363.0, 393.0, 423.0, 473.0), min_length=1
+    )
+    ps: Annotated[PositiveFloat, of("duration")] = Field(default=20_000.0, description="Length of a run.")
+    ps_below: dict[float, Annotated[PositiveFloat, of("duration")]] = Field(
         default={}, description="Longer runs at low temperatures: {390: 50000} is 50 ns below 390 K."
     )
-    equilibrate_ps: PositiveFloat = 50.0
+    equilibrate_ps: Annotated[PositiveFloat, of("duration")] = 50.0
     ensemble: Literal["nvt", "npt-iso"] = "npt-iso"
-    n_frames: PositiveInt = Field(default=2000, description="Frames kept of a run.")
-    window: tuple[Fraction, Fraction] = Field(default=(0.50, 0.95), description="Of the run, where a line is fitted.")
+    n_frames: Annotated[PositiveInt, of("number of frames kept")] = Field(
+        default=2000, description="Frames kept of a run."
+    )
+    window: tuple[Annotated[Fraction, of("share")], Annotated[Fraction, of("share")]] = Field(
+        default=(0.50, 0.95), description="Of the run, where a line is fitted."
+    )
     single_origin: bool = Field(default=False, description="One time origin, as in the papers, instead of many.")
     use_slope: bool = Field(default=True, description="D = slope/6; false: MSD/(6t), as the papers print it.")
     bayesian: bool = Field(default=False, description="Also kinisi's estimate (wants `pip install kinisi`).")
@@ -143,7 +158,9 @@ class Diffusion(Section):
 class Network(Section):
     """P^n, bridging anions, chains and defects; also along the quench."""
 
-    cutoff_shift_A: NonNegativeFloat = Field(default=0.1, description="Results are given for cutoffs -+ this, too.")
+    cutoff_shift_A: Annotated[NonNegativeFloat, of("shift of a cutoff")] = Field(
+        default=0.1, description="Results are given for cutoffs -+ this, too."
+    )
     evolution: bool = Field(default=True, description="Through the whole schedule, in the liquid too.")
 
 
@@ -153,7 +170,7 @@ class Parity(Section):
     frames: FilePath | None = Field(
         default=None, description="extxyz with labels; null: the held-out set of the campaign."
     )
-    max_frames: PositiveInt = 500
+    max_frames: Annotated[PositiveInt, of("number of frames kept")] = 500
 
 
 class Benchmark(Section):
@@ -246,5 +263,5 @@ class Cited(Section):
     series: Name | None = None
     x: float | None = Field(default=None, description="Composition; null with a series: of the series as a whole.")
     crystal: str | None = Field(default=None, description="Seed, of a property of a crystal.")
-    temperature_K: PositiveFloat | None = None
+    temperature_K: Annotated[PositiveFloat, of("temperature")] | None = None
     pair: tuple[Element, Element] | None = None

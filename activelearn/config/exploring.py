@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from activelearn.config.bounds import of
 from activelearn.config.packing import Packed
 from activelearn.config.paths import FilePath
 from activelearn.config.section import Fraction, Pair, Section, want_different
@@ -20,11 +21,20 @@ class System(Section):
         default=None, description="Id of a seed (see `activelearn seeds`), or a file that ASE reads: CIF, POSCAR ..."
     )
     packed: Packed | None = Field(default=None, description="Formula units packed at a density by Packmol.")
-    n_packings: PositiveInt = Field(default=1, description="Different packings of a `packed` system.")
-    supercell: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+    n_packings: Annotated[PositiveInt, of("number of packings")] = Field(
+        default=1, description="Different packings of a `packed` system."
+    )
+    supercell: (
+        tuple[
+            Annotated[PositiveInt, of("number of repetitions")],
+            Annotated[PositiveInt, of("number of repetitions")],
+            Annotated[PositiveInt, of("number of repetitions")],
+        ]
+        | None
+    ) = Field(
         default=None, description="Repetitions along a, b, c; null: the smallest with every height >= min_height_A."
     )
-    n_atoms: PositiveInt | None = Field(
+    n_atoms: Annotated[PositiveInt, of("number of atoms of a labelled cell")] | None = Field(
         default=None, description="Instead of `supercell`: the smallest, as cubic as can be, with so many atoms."
     )
     sha256: str | None = Field(
@@ -59,8 +69,10 @@ class System(Section):
 class Relax(Section):
     """Relaxation with the reference before anything else is done with a structure."""
 
-    fmax: PositiveFloat = Field(default=0.01, description="Largest force that may be left (eV/Å).")
-    max_steps: PositiveInt = 300
+    fmax: Annotated[PositiveFloat, of("force left by a relaxation")] = Field(
+        default=0.01, description="Largest force that may be left (eV/Å)."
+    )
+    max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 300
     cell: bool = Field(default=True, description="Relax the cell, too.")
 
 
@@ -69,10 +81,12 @@ class Isolated(Section):
 
     atoms: bool = Field(default=True, description="Each element alone (not every reference can do that).")
     dimers: bool | tuple[Pair, ...] = Field(default=True, description="true: every pair of elements; or a list.")
-    distances: tuple[PositiveFloat, ...] = Field(
+    distances: tuple[Annotated[PositiveFloat, of("distance in sums of covalent radii")], ...] = Field(
         default=(0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0), description="In sums of the covalent radii."
     )
-    box_A: PositiveFloat = Field(default=15.0, description="Edge of the cubic box (Å).")
+    box_A: Annotated[PositiveFloat, of("edge of the box of isolated atoms")] = Field(
+        default=15.0, description="Edge of the cubic box (Å)."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Isolated:
@@ -83,18 +97,26 @@ class Isolated(Section):
 class Perturb(Section):
     """Random distortion of a starting structure."""
 
-    positions_A: NonNegativeFloat = Field(default=0.01, description="Largest displacement per Cartesian axis (Å).")
-    cell_fraction: NonNegativeFloat = Field(default=0.03, description="Largest entry of the symmetric strain.")
+    positions_A: Annotated[NonNegativeFloat, of("displacement")] = Field(
+        default=0.01, description="Largest displacement per Cartesian axis (Å)."
+    )
+    cell_fraction: Annotated[NonNegativeFloat, of("strain of a distortion")] = Field(
+        default=0.03, description="Largest entry of the symmetric strain."
+    )
 
 
 class ReferenceMD(Section):
     """Short molecular dynamics with the reference itself; every kept frame is labelled."""
 
-    n_steps: PositiveInt = 10
-    every: PositiveInt = Field(default=1, description="Keep each n-th step.")
-    timestep_fs: PositiveFloat = 1.0
-    temperatures_K: tuple[PositiveFloat, ...] = Field(default=(300.0,), min_length=1)
-    friction_per_ps: PositiveFloat = Field(default=10.0, description="Langevin friction (1/ps).")
+    n_steps: Annotated[PositiveInt, of("number of MD steps")] = 10
+    every: Annotated[PositiveInt, of("number of steps between frames")] = Field(
+        default=1, description="Keep each n-th step."
+    )
+    timestep_fs: Annotated[PositiveFloat, of("time step")] = 1.0
+    temperatures_K: tuple[Annotated[PositiveFloat, of("temperature")], ...] = Field(default=(300.0,), min_length=1)
+    friction_per_ps: Annotated[PositiveFloat, of("friction")] = Field(
+        default=10.0, description="Langevin friction (1/ps)."
+    )
 
 
 class Initial(Section):
@@ -106,14 +128,18 @@ class Initial(Section):
         default=Relax(fmax=0.5, max_steps=100, cell=False), description="The same of packings; null: as packed."
     )
     isolated: Isolated | None = Field(default=None, description="Isolated atoms and dimers; null: none.")
-    min_height_A: PositiveFloat | None = Field(
+    min_height_A: Annotated[PositiveFloat, of("height of a cell")] | None = Field(
         default=None, description="Smallest perpendicular height of a cell (Å); null: the cutoff of the descriptor."
     )
-    scales: tuple[PositiveFloat, ...] = Field(default=(0.95, 1.0, 1.05), description="Linear scale factors.")
+    scales: tuple[Annotated[PositiveFloat, of("scale of lengths")], ...] = Field(
+        default=(0.95, 1.0, 1.05), description="Linear scale factors."
+    )
     perturb: Perturb = Perturb()
-    copies: PositiveInt = Field(default=10, description="Perturbed copies per system, scale (and MD temperature).")
+    copies: Annotated[PositiveInt, of("number of copies")] = Field(
+        default=10, description="Perturbed copies per system, scale (and MD temperature)."
+    )
     md: ReferenceMD | None = Field(default=ReferenceMD(), description="null: label the perturbed frames only.")
-    held_out_fraction: Fraction = Field(
+    held_out_fraction: Annotated[Fraction, of("share of held-out frames")] = Field(
         default=0.15, description="Share of the initial trajectories kept for validation, never trained on."
     )
     from_ledger: bool | tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{6,64}$")], ...] = Field(

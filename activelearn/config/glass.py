@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from activelearn.config.bounds import of
 from activelearn.config.packing import Formula, Packed
 from activelearn.config.paths import FilePath
 from activelearn.config.section import Element, Fraction, Name, Pair, Section, want_different
@@ -14,14 +15,18 @@ from activelearn.config.section import Element, Fraction, Name, Pair, Section, w
 class Roles(Section):
     """What each element is to the glass network."""
 
-    formers: dict[Element, PositiveInt] = Field(
+    formers: dict[Element, Annotated[PositiveInt, of("charge of an ion")]] = Field(
         min_length=1,
         description="Network formers, and the charge of their unit without bridges: {P: 3} (PS4 3-), {Si: 4}.",
     )
     anions: tuple[Element, ...] = Field(min_length=1, description="Divalent anions, such as [S, O].")
-    modifiers: dict[Element, PositiveInt] = Field(default={}, description="Modifiers and their charge: {Na: 1}.")
+    modifiers: dict[Element, Annotated[PositiveInt, of("charge of an ion")]] = Field(
+        default={}, description="Modifiers and their charge: {Na: 1}."
+    )
     carrier: Element | None = Field(default=None, description="The ion that conducts.")
-    coordination: PositiveInt = Field(default=4, description="Neighbours of a former that is no defect.")
+    coordination: Annotated[PositiveInt, of("coordination number")] = Field(
+        default=4, description="Neighbours of a former that is no defect."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Roles:
@@ -37,8 +42,10 @@ class Composition(Section):
     """One member of a series."""
 
     x: float = Field(description="Its place on the axis of the series.")
-    units: dict[Formula, PositiveFloat] = Field(min_length=1, description="Amounts, such as {Na2S: 2, P2S5: 1}.")
-    density_g_cm3: PositiveFloat = Field(
+    units: dict[Formula, Annotated[PositiveFloat, of("amount of a unit")]] = Field(
+        min_length=1, description="Amounts, such as {Na2S: 2, P2S5: 1}."
+    )
+    density_g_cm3: Annotated[PositiveFloat, of("density")] = Field(
         description="Of the packing that the melt begins with (an NVT quench keeps it)."
     )
     crystal: str | None = Field(
@@ -53,7 +60,7 @@ class Series(Section):
     title: str = Field(description="As it stands in figures, such as Na4P2S7-xOx.")
     compositions: tuple[Composition, ...] = Field(min_length=1)
     roles: Roles
-    cutoffs_A: dict[Pair, PositiveFloat] = Field(
+    cutoffs_A: dict[Pair, Annotated[PositiveFloat, of("cutoff of a bond or shell")]] = Field(
         description="Bonds by pair, {P-S: 2.5}, and coordination shells, {Na-S: 3.5} (Å); a pair not named has none."
     )
     geometry: dict[Formula, FilePath] = Field(default={}, description="xyz files of units packed as rigid molecules.")
@@ -76,12 +83,16 @@ class Segment(Section):
 
     name: Name
     ensemble: Literal["nvt", "npt-iso", "npt-aniso", "npt-tri"] = "nvt"
-    temperature_K: PositiveFloat
-    to_temperature_K: PositiveFloat | None = Field(default=None, description="At the end of a linear ramp.")
-    pressure_bar: float = Field(default=0.0, description="Of npt-*.")
-    ps: PositiveFloat | None = Field(default=None, description="How long (ps).")
-    rate_K_per_ps: PositiveFloat | None = Field(default=None, description="Of a ramp, instead of `ps`.")
-    n_frames: int = Field(
+    temperature_K: Annotated[PositiveFloat, of("temperature")]
+    to_temperature_K: Annotated[PositiveFloat, of("temperature")] | None = Field(
+        default=None, description="At the end of a linear ramp."
+    )
+    pressure_bar: Annotated[float, of("pressure")] = Field(default=0.0, description="Of npt-*.")
+    ps: Annotated[PositiveFloat, of("duration")] | None = Field(default=None, description="How long (ps).")
+    rate_K_per_ps: Annotated[PositiveFloat, of("cooling rate")] | None = Field(
+        default=None, description="Of a ramp, instead of `ps`."
+    )
+    n_frames: Annotated[int, of("number of frames kept")] = Field(
         default=20, ge=1, description="Frames kept for the analyses, evenly spaced, the last included."
     )
     is_analysed: bool = Field(default=False, description="Density, g(r), network ... are averages over its frames.")
@@ -123,20 +134,24 @@ class Segment(Section):
 class Dynamics(Section):
     """How the equations of motion are integrated: the same for every potential."""
 
-    timestep_fs: PositiveFloat = 1.0
-    temperature_damping_ps: PositiveFloat = 0.1
-    pressure_damping_ps: PositiveFloat = 1.0
-    thermo_every_ps: PositiveFloat = Field(default=0.1, description="Rows of the thermo table.")
-    deviation_every_ps: PositiveFloat | None = Field(
+    timestep_fs: Annotated[PositiveFloat, of("time step")] = 1.0
+    temperature_damping_ps: Annotated[PositiveFloat, of("thermostat damping")] = 0.1
+    pressure_damping_ps: Annotated[PositiveFloat, of("barostat damping")] = 1.0
+    thermo_every_ps: Annotated[PositiveFloat, of("interval")] = Field(
+        default=0.1, description="Rows of the thermo table."
+    )
+    deviation_every_ps: Annotated[PositiveFloat, of("interval")] | None = Field(
         default=None, description="Evaluations of the force deviation; null: on every row of the thermo table."
     )
-    frame_every_ps: PositiveFloat | None = Field(
+    frame_every_ps: Annotated[PositiveFloat, of("interval")] | None = Field(
         default=None,
         description="Frames kept of every segment, the last included; null: its n_frames, on rows of the thermo table.",
     )
     keep_velocities: bool = Field(default=False, description="Keep the velocities of kept frames, too.")
-    restart_every_ps: PositiveFloat = Field(default=10.0, description="What a kill can cost of a segment.")
-    max_temperature_factor: PositiveFloat = Field(
+    restart_every_ps: Annotated[PositiveFloat, of("interval")] = Field(
+        default=10.0, description="What a kill can cost of a segment."
+    )
+    max_temperature_factor: Annotated[PositiveFloat, of("factor on a temperature")] = Field(
         default=4.0, description="Hotter than so many times the larger of target and 300 K: it has blown up."
     )
 
@@ -144,7 +159,7 @@ class Dynamics(Section):
 class Pore(Section):
     """A sphere cut out of the finished glass, stoichiometry restored (Luo et al. 2024), and what follows."""
 
-    diameter_A: PositiveFloat = 14.0
+    diameter_A: Annotated[PositiveFloat, of("diameter of a pore")] = 14.0
     segments: tuple[Segment, ...] = Field(min_length=1)
     x: tuple[float, ...] | None = Field(default=None, description="Only of these compositions; null: of all.")
 
@@ -152,8 +167,10 @@ class Pore(Section):
 class Relaxing(Section):
     """Removing contacts of the packing before dynamics begin."""
 
-    fmax: PositiveFloat = Field(default=1.0, description="Largest force that may be left (eV/Å).")
-    max_steps: PositiveInt = 200
+    fmax: Annotated[PositiveFloat, of("force left by a relaxation")] = Field(
+        default=1.0, description="Largest force that may be left (eV/Å)."
+    )
+    max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 200
 
 
 class Glass(Section):
@@ -161,18 +178,24 @@ class Glass(Section):
 
     series: Series
     x: tuple[float, ...] | None = Field(default=None, description="Only these compositions; null: all.")
-    n_atoms: PositiveInt | None = Field(default=None, description="Atoms aimed at; exact stoichiometry is solved.")
-    n_units: PositiveInt | None = Field(default=None, description="Formula units (the amounts of `units`), exactly.")
-    n_replicas: PositiveInt = 5
-    tolerance_A: PositiveFloat = Field(default=2.0, description="Of Packmol (Å).")
+    n_atoms: Annotated[PositiveInt, of("number of atoms of a glass")] | None = Field(
+        default=None, description="Atoms aimed at; exact stoichiometry is solved."
+    )
+    n_units: Annotated[PositiveInt, of("number of formula units of a glass")] | None = Field(
+        default=None, description="Formula units (the amounts of `units`), exactly."
+    )
+    n_replicas: Annotated[PositiveInt, of("number of replicas")] = 5
+    tolerance_A: Annotated[PositiveFloat, of("distance of packed units")] = Field(
+        default=2.0, description="Of Packmol (Å)."
+    )
     relax: Relaxing = Relaxing()
     dynamics: Dynamics = Dynamics()
     segments: tuple[Segment, ...] = Field(min_length=1)
-    cooling_rates_K_per_ps: tuple[PositiveFloat, ...] = Field(
+    cooling_rates_K_per_ps: tuple[Annotated[PositiveFloat, of("cooling rate")], ...] = Field(
         default=(), description="Every glass once per rate, put in place of the rates of falling ramps."
     )
     pore: Pore | None = None
-    max_outside_share: Fraction = Field(
+    max_outside_share: Annotated[Fraction, of("share of a path")] = Field(
         default=0.05, description="A path with a larger share of frames above f_hi makes the glass UNTRUSTED."
     )
     note: str = Field(default="", description="Where the schedule is from, and what of it is assumed.")

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError
 
+from activelearn.config.bounds import of
 from activelearn.config.engine import REFERENCES, engine_of
 from activelearn.config.paths import Argument, FilePath, FolderPath
 from activelearn.config.section import Section
@@ -178,9 +179,13 @@ class Label(Section):
     """The reference and what makes one of its labels acceptable."""
 
     reference: Reference
-    max_force: PositiveFloat = Field(default=50.0, description="A larger force on any atom refuses the label (eV/Å).")
-    max_net_force: PositiveFloat = Field(default=0.05, description="Largest |sum of forces| / n_atoms (eV/Å).")
-    max_energy_spread: PositiveFloat | None = Field(
+    max_force: Annotated[PositiveFloat, of("largest force of a label")] = Field(
+        default=50.0, description="A larger force on any atom refuses the label (eV/Å)."
+    )
+    max_net_force: Annotated[PositiveFloat, of("net force")] = Field(
+        default=0.05, description="Largest |sum of forces| / n_atoms (eV/Å)."
+    )
+    max_energy_spread: Annotated[PositiveFloat, of("spread of energies")] | None = Field(
         default=5.0, description="Farthest from the median of its formula in the iteration (eV/atom); null: any."
     )
     ledger: FolderPath | None = Field(

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from activelearn.config.bounds import of
 from activelearn.config.paths import FilePath, FolderPath
 from activelearn.config.section import Name, Section
 
@@ -34,13 +35,15 @@ _SECRET: Final = re.compile(r"(?i)passw|passphrase|secret|token|credential|api_?
 class Speeds(Section):
     """How fast one slot is, for the cost estimate of `check --plan` alone; measured ones of a campaign folder win."""
 
-    label_s_per_atom: dict[str, PositiveFloat] = Field(
+    label_s_per_atom: dict[str, Annotated[PositiveFloat, of("time of a label")]] = Field(
         default={}, description="Seconds of a label per atom, by calculator (module:Class) or engine (vasp, gpaw)."
     )
-    md_Mflop_per_s: PositiveFloat | None = Field(
+    md_Mflop_per_s: Annotated[PositiveFloat, of("speed of a network")] | None = Field(
         default=None, description="DeePMD in LAMMPS: network operations per second, as `cost` counts them."
     )
-    train_Mflop_per_s: PositiveFloat | None = Field(default=None, description="The same of dp train.")
+    train_Mflop_per_s: Annotated[PositiveFloat, of("speed of a network")] | None = Field(
+        default=None, description="The same of dp train."
+    )
 
 
 def _words(text: str) -> str:
@@ -66,10 +69,10 @@ class Queue(Section):
 
     partition: Word | None = None
     walltime: Walltime | None = Field(default=None, description="HH:MM:SS or D-HH:MM:SS.")
-    nodes: PositiveInt = 1
-    ntasks: PositiveInt = 1
-    cpus_per_task: PositiveInt | None = None
-    memory_GB: PositiveFloat | None = Field(default=None, description="Of a node.")
+    nodes: Annotated[PositiveInt, of("number of nodes")] = 1
+    ntasks: Annotated[PositiveInt, of("number of tasks at a time")] = 1
+    cpus_per_task: Annotated[PositiveInt, of("number of tasks at a time")] | None = None
+    memory_GB: Annotated[PositiveFloat, of("memory")] | None = Field(default=None, description="Of a node.")
     gres: Word | None = Field(default=None, description="Such as gpu:4.")
     account: Word | None = None
     qos: Word | None = None
@@ -81,7 +84,9 @@ class Place(Section):
 
     category: Name | None = Field(default=None, description="Of the FireWorker; null: the name of the place.")
     queue: Queue = Queue()
-    slots: PositiveInt | None = Field(default=None, description="Tasks at a time of one Firework.")
+    slots: Annotated[PositiveInt, of("number of tasks at a time")] | None = Field(
+        default=None, description="Tasks at a time of one Firework."
+    )
     gpus: tuple[NonNegativeInt, ...] | None = Field(
         default=None, description="CUDA devices; the slots take turns. (): none. null: whatever is visible."
     )
@@ -111,28 +116,36 @@ class Machine(Section):
         default=None, description="CUDA devices; the slots take turns. (): none. null: whatever is visible."
     )
     environment: dict[Name, str] = Field(default={}, description="Variables of every engine.")
-    slots: PositiveInt | None = Field(default=None, description="Tasks at a time; null: one per core.")
-    chunks: dict[ChunkedStation, PositiveInt] = Field(default={}, description="Fireworks per station; missing: 1.")
+    slots: Annotated[PositiveInt, of("number of tasks at a time")] | None = Field(
+        default=None, description="Tasks at a time; null: one per core."
+    )
+    chunks: dict[ChunkedStation, Annotated[PositiveInt, of("number of tasks at a time")]] = Field(
+        default={}, description="Fireworks per station; missing: 1."
+    )
     python: FilePath | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
     lammps: Command | None = Field(
         default=None,
         description="Command of LAMMPS, such as 'mpirun -n 4 lmp'; null: the one of deepmd-kit, started once per slot.",
     )
-    max_attempts: PositiveInt = Field(default=3, description="Tries of a task that infrastructure killed.")
-    grace_s: NonNegativeFloat = Field(default=10.0, description="From SIGTERM to SIGKILL of an engine past its time.")
+    max_attempts: Annotated[PositiveInt, of("number of tries")] = Field(
+        default=3, description="Tries of a task that infrastructure killed."
+    )
+    grace_s: Annotated[NonNegativeFloat, of("time of grace")] = Field(
+        default=10.0, description="From SIGTERM to SIGKILL of an engine past its time."
+    )
     checkpoints: bool = Field(
         default=False,
         description="A killed training goes on from its last checkpoint: for trainings longer than a walltime. "
         "Recorded; the models are no longer bit for bit those of an undisturbed run.",
     )
-    walk_timeout_s: PositiveFloat = 24 * 3600.0
-    label_timeout_s: PositiveFloat = 24 * 3600.0
-    train_timeout_s: PositiveFloat = 7 * 24 * 3600.0
+    walk_timeout_s: Annotated[PositiveFloat, of("time limit")] = 24 * 3600.0
+    label_timeout_s: Annotated[PositiveFloat, of("time limit")] = 24 * 3600.0
+    train_timeout_s: Annotated[PositiveFloat, of("time limit")] = 7 * 24 * 3600.0
     keep_scratch: bool = False
     scratch: FolderPath | None = Field(
         default=None, description="Fast local disk; null: scratch/ of the campaign folder."
     )
-    min_free_disk_GB: NonNegativeFloat = 1.0
+    min_free_disk_GB: Annotated[NonNegativeFloat, of("free disk")] = 1.0
     speeds: Speeds = Speeds()
 
     @property

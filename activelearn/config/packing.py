@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from activelearn.config.bounds import of
 from activelearn.config.paths import FilePath
 from activelearn.config.section import Section
 
@@ -15,17 +16,19 @@ Formula = Annotated[str, Field(pattern=r"^([A-Z][a-z]?([1-9][0-9]*)?)+$")]
 class Packed(Section):
     """Formula units packed at random into a periodic cube."""
 
-    units: dict[Formula, PositiveFloat] = Field(
+    units: dict[Formula, Annotated[PositiveFloat, of("amount of a unit")]] = Field(
         min_length=1, description="Relative amounts by formula, such as {Na2S: 1.5, P2S5: 0.5}."
     )
-    n_atoms: PositiveInt | None = Field(
+    n_atoms: Annotated[PositiveInt, of("number of atoms of a labelled cell")] | None = Field(
         default=None, description="Atoms aimed at; the nearest number of exact stoichiometry is taken."
     )
-    n_units: PositiveInt | None = Field(
+    n_units: Annotated[PositiveInt, of("number of formula units of a labelled cell")] | None = Field(
         default=None, description="How many times the amounts of `units` are taken, exactly; instead of n_atoms."
     )
-    density_g_cm3: PositiveFloat = Field(description="Density of the cell (g/cm3), kept exactly.")
-    tolerance_A: PositiveFloat = Field(
+    density_g_cm3: Annotated[PositiveFloat, of("density")] = Field(
+        description="Density of the cell (g/cm3), kept exactly."
+    )
+    tolerance_A: Annotated[PositiveFloat, of("distance of packed units")] = Field(
         default=2.0, description="Packmol's shortest distance between atoms of different units (Å)."
     )
     geometry: dict[Formula, FilePath] = Field(

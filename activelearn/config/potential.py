@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from activelearn.config.bounds import of
 from activelearn.config.labelling import D3, Reference
 from activelearn.config.section import Element, Section
 
@@ -22,7 +23,9 @@ class DeePMDModels(Section):
 
     models: tuple[ModelPath, ...] = Field(min_length=1, description="Frozen models (.pb).")
     sha256: tuple[str, ...] = Field(default=(), description="Of the models; filled in when a potential is read.")
-    window: tuple[PositiveFloat, PositiveFloat] | None = Field(
+    window: (
+        tuple[Annotated[PositiveFloat, of("force deviation")], Annotated[PositiveFloat, of("force deviation")]] | None
+    ) = Field(
         default=None, description="Trust window (f_lo, f_hi) of an ensemble (eV/Å); null: deviations are not judged."
     )
 
@@ -56,7 +59,9 @@ class Potential(Section):
     functional: str | None = Field(default=None, description="Of deepmd and lammps: what it reproduces, such as PBE.")
     includes_dispersion: bool | None = Field(default=None, description="Of deepmd and lammps: whether it is in it.")
     d3: D3 | None = Field(default=None, description="Of deepmd and lammps: dispersion to be added.")
-    timestep_fs: PositiveFloat | None = Field(default=None, description="Instead of that of the schedule.")
+    timestep_fs: Annotated[PositiveFloat, of("time step")] | None = Field(
+        default=None, description="Instead of that of the schedule."
+    )
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Potential:

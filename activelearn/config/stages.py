@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from itertools import product
-from typing import Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from activelearn.config.bounds import of
 from activelearn.config.exploring import Perturb, System
 from activelearn.config.section import Fraction, Name, Section, want_different
 
@@ -125,36 +126,44 @@ class Stage(Section):
 
     name: Name
     ensemble: Literal["nvt", "npt-iso", "npt-aniso", "npt-tri", "custom"] = "nvt"
-    temperatures_K: tuple[PositiveFloat, ...] = Field(default=(), description="Walks at constant temperature.")
-    ramps_K: tuple[tuple[PositiveFloat, PositiveFloat], ...] = Field(
-        default=(), description="Heating and cooling ramps, [from, to], linear over the walk."
+    temperatures_K: tuple[Annotated[PositiveFloat, of("temperature")], ...] = Field(
+        default=(), description="Walks at constant temperature."
     )
-    pressures_bar: tuple[float, ...] = Field(default=(), description="For npt-* (and custom): one walk per pressure.")
+    ramps_K: tuple[
+        tuple[Annotated[PositiveFloat, of("temperature")], Annotated[PositiveFloat, of("temperature")]], ...
+    ] = Field(default=(), description="Heating and cooling ramps, [from, to], linear over the walk.")
+    pressures_bar: tuple[Annotated[float, of("pressure")], ...] = Field(
+        default=(), description="For npt-* (and custom): one walk per pressure."
+    )
     deformations: tuple[Mode, ...] = Field(
         default=(), description="NVT while the cell is deformed continuously, h(t) = F(t) h0; one walk per mode."
     )
-    strains: tuple[Strain, ...] = Field(
+    strains: tuple[Annotated[Strain, of("strain of a walk")], ...] = Field(
         default=(0.5, -0.5), description="Strains at the end of a deformation; linear: 0.5 is a length x 1.5."
     )
     start: Literal["systems", "dataset"] = Field(
         default="systems", description="A walk begins at a perturbed system, or at a frame of the data set."
     )
-    n_walks: PositiveInt = Field(default=2, description="Walks per cell of the matrix and pass.")
-    n_steps: PositiveInt = Field(description="MD steps of a walk.")
-    timestep_fs: PositiveFloat = 1.0
-    every: PositiveInt = Field(default=10, description="Evaluate the deviation each n-th step.")
+    n_walks: Annotated[PositiveInt, of("number of walks")] = Field(
+        default=2, description="Walks per cell of the matrix and pass."
+    )
+    n_steps: Annotated[PositiveInt, of("number of MD steps")] = Field(description="MD steps of a walk.")
+    timestep_fs: Annotated[PositiveFloat, of("time step")] = 1.0
+    every: Annotated[PositiveInt, of("number of steps between frames")] = Field(
+        default=10, description="Evaluate the deviation each n-th step."
+    )
     systems: tuple[NonNegativeInt, ...] | None = Field(default=None, description="Which of explore.systems; null: all.")
-    temperature_damping_ps: PositiveFloat = 0.1
-    pressure_damping_ps: PositiveFloat = 1.0
+    temperature_damping_ps: Annotated[PositiveFloat, of("thermostat damping")] = 0.1
+    pressure_damping_ps: Annotated[PositiveFloat, of("barostat damping")] = 1.0
     lammps: str = Field(
         default="",
         description="LAMMPS lines of your own, put before `run`; with ensemble custom they bring the integrator. "
         "Variables: ${temperature} ${to_temperature} ${pressure} ${timestep} ${n_steps} ${every} ${seed}.",
     )
-    out_of_region_share: Fraction | None = Field(
+    out_of_region_share: Annotated[Fraction, of("share")] | None = Field(
         default=None, description="Instead of stop.out_of_region_share; large deformations leave the region by design."
     )
-    max_passes: PositiveInt | None = Field(
+    max_passes: Annotated[PositiveInt, of("number of passes")] | None = Field(
         default=None, description="The next stage joins after so many passes, quiet or not; null: when it is quiet."
     )
 
@@ -243,10 +252,12 @@ class Explore(Section):
     """Where molecular dynamics looks for what the ensemble does not know."""
 
     systems: tuple[System, ...] | None = Field(default=None, description="null: those of `initial`.")
-    start_scales: tuple[PositiveFloat, ...] = Field(default=(1.0,), description="Linear scales of the starting cells.")
+    start_scales: tuple[Annotated[PositiveFloat, of("scale of lengths")], ...] = Field(
+        default=(1.0,), description="Linear scales of the starting cells."
+    )
     perturb: Perturb = Perturb(positions_A=0.05, cell_fraction=0.0)
     stages: tuple[Stage, ...] = Field(min_length=1)
-    quiet_passes: PositiveInt | None = Field(
+    quiet_passes: Annotated[PositiveInt, of("number of passes")] | None = Field(
         default=2,
         description="A cell of the matrix that was quiet in so many passes in a row gets half the walks; null: never.",
     )

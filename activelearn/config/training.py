@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from activelearn.config.bounds import of
 from activelearn.config.section import BatchRule, Element, Fraction, Section
 
 #: Share of the steps in which ``wsd`` decays unless one is named: DeePMD-kit's own.
@@ -15,13 +16,15 @@ WSD_DECAY: Final = 0.1
 class Descriptor(Section):
     """DeePMD se_e2_a (Zhang et al., NeurIPS 31, 2018)."""
 
-    rcut: PositiveFloat = Field(default=6.0, description="Cutoff (Å).")
-    rcut_smth: PositiveFloat = Field(default=2.0, description="Where smoothing starts (Å).")
-    sel: tuple[PositiveInt, ...] | None = Field(
+    rcut: Annotated[PositiveFloat, of("cutoff of the descriptor")] = Field(default=6.0, description="Cutoff (Å).")
+    rcut_smth: Annotated[PositiveFloat, of("start of the smoothing")] = Field(
+        default=2.0, description="Where smoothing starts (Å)."
+    )
+    sel: tuple[Annotated[PositiveInt, of("number of neighbours")], ...] | None = Field(
         default=None, description="Most neighbours by type; null: from the densest cell that the guards allow."
     )
-    neuron: tuple[PositiveInt, ...] = (25, 50, 100)
-    axis_neuron: PositiveInt = 16
+    neuron: tuple[Annotated[PositiveInt, of("width of a layer")], ...] = (25, 50, 100)
+    axis_neuron: Annotated[PositiveInt, of("number of axis neurons")] = 16
     type_one_side: bool = False
 
     @model_validator(mode="after")
@@ -37,14 +40,18 @@ class LearningRate(Section):
     shape: Literal["exp", "cosine", "wsd"] = Field(
         default="exp", description="exp: exponential; cosine: half a cosine; wsd: constant, then a short decay."
     )
-    start: PositiveFloat = 1.0e-3
-    stop: PositiveFloat = 3.51e-8
-    warm_start: PositiveFloat | None = Field(default=None, description="Start of a warm-started training; null: start.")
-    warm_stop: PositiveFloat | None = Field(default=None, description="End of a warm-started training; null: stop.")
-    warmup_ratio: float = Field(
+    start: Annotated[PositiveFloat, of("learning rate")] = 1.0e-3
+    stop: Annotated[PositiveFloat, of("learning rate")] = 3.51e-8
+    warm_start: Annotated[PositiveFloat, of("learning rate")] | None = Field(
+        default=None, description="Start of a warm-started training; null: start."
+    )
+    warm_stop: Annotated[PositiveFloat, of("learning rate")] | None = Field(
+        default=None, description="End of a warm-started training; null: stop."
+    )
+    warmup_ratio: Annotated[float, of("share")] = Field(
         default=0.0, ge=0.0, lt=1.0, description="Share of the steps in which the rate first rises from 0 to start."
     )
-    decay_phase_ratio: Fraction | None = Field(
+    decay_phase_ratio: Annotated[Fraction, of("share")] | None = Field(
         default=None, gt=0.0, description="Share of the steps in which wsd decays; null: 0.1."
     )
     decay_type: Literal["cosine", "linear", "inverse_linear"] | None = Field(
@@ -70,36 +77,49 @@ class LearningRate(Section):
 class Prefactors(Section):
     """(start, limit) of the loss prefactors."""
 
-    energy: tuple[NonNegativeFloat, NonNegativeFloat] = (0.02, 1.0)
-    force: tuple[NonNegativeFloat, NonNegativeFloat] = (1000.0, 1.0)
-    virial: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0)
+    energy: tuple[
+        Annotated[NonNegativeFloat, of("prefactor of the loss")],
+        Annotated[NonNegativeFloat, of("prefactor of the loss")],
+    ] = (0.02, 1.0)
+    force: tuple[
+        Annotated[NonNegativeFloat, of("prefactor of the loss")],
+        Annotated[NonNegativeFloat, of("prefactor of the loss")],
+    ] = (1000.0, 1.0)
+    virial: tuple[
+        Annotated[NonNegativeFloat, of("prefactor of the loss")],
+        Annotated[NonNegativeFloat, of("prefactor of the loss")],
+    ] = (0.0, 0.0)
 
 
 class Train(Section):
     """The ensemble: members differ in the random seed only."""
 
-    n_members: int = Field(default=4, ge=2)
+    n_members: Annotated[int, of("number of models")] = Field(default=4, ge=2)
     descriptor: Descriptor = Descriptor()
-    fitting: tuple[PositiveInt, ...] = (240, 240, 240)
+    fitting: tuple[Annotated[PositiveInt, of("width of a layer")], ...] = (240, 240, 240)
     precision: Literal["float32", "float64"] = "float64"
-    n_steps: PositiveInt = 500_000
-    batch_size: PositiveInt | BatchRule = Field(
+    n_steps: Annotated[PositiveInt, of("number of gradient steps")] = 500_000
+    batch_size: Annotated[PositiveInt, of("number of frames a batch")] | BatchRule = Field(
         default="auto:32", description="Frames a batch, or auto:N for >= N atoms."
     )
     learning_rate: LearningRate = LearningRate()
     prefactors: Prefactors = Prefactors()
-    element_weights: dict[Element, PositiveFloat] | None = Field(
+    element_weights: dict[Element, Annotated[PositiveFloat, of("weight of an element")]] | None = Field(
         default=None, description="How many times the squared force error of an element counts in the loss; others: 1."
     )
-    average_checkpoints: int | None = Field(
+    average_checkpoints: Annotated[int, of("number of checkpoints")] | None = Field(
         default=None,
         ge=2,
         le=20,
         description="The model is the mean of the last so many checkpoints, n_steps/25 apart; null: the last.",
     )
     warm_start: bool = Field(default=False, description="Start from the previous iteration's members.")
-    warm_n_steps: PositiveInt | None = Field(default=None, description="Steps of a warm start; null: n_steps.")
-    min_new_frames: PositiveInt = Field(default=1, description="Fewer new frames wait for the next training.")
+    warm_n_steps: Annotated[PositiveInt, of("number of gradient steps")] | None = Field(
+        default=None, description="Steps of a warm start; null: n_steps."
+    )
+    min_new_frames: Annotated[PositiveInt, of("number of labels")] = Field(
+        default=1, description="Fewer new frames wait for the next training."
+    )
 
     def weight(self, element: str) -> float:
         """Return how many times the squared force error of an element counts in the loss."""
@@ -109,7 +129,9 @@ class Train(Section):
 class FinalModels(Section):
     """What is done with the last ensemble."""
 
-    n_steps: PositiveInt | None = Field(default=None, description="Train anew for so many steps; null: keep it.")
+    n_steps: Annotated[PositiveInt, of("number of gradient steps")] | None = Field(
+        default=None, description="Train anew for so many steps; null: keep it."
+    )
     compress: bool = True
     keep: Literal["better", "trained"] = Field(
         default="better",

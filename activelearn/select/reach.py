@@ -24,6 +24,7 @@ from typing import Final
 import numpy as np
 
 from activelearn.config import Condition, Stage
+from activelearn.config.bounds import of
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Reach
 from activelearn.units import AMU_A2_PER_PS2_IN_EV, BOLTZMANN_EV_PER_K
@@ -36,8 +37,6 @@ LEAST_FLIGHT: Final = 0.075
 LEAST_HEAT: Final = 0.1
 #: A walk planned shorter than this, a fraction of a vibration, goes nowhere, fs.
 SHORTEST_WALK_FS: Final = 20.0
-#: A smaller time step is hardly meant in fs.
-SMALLEST_TIMESTEP_FS: Final = 0.05
 
 
 def measure(frames: Frames, temperature_K: FloatArray, stage: Stage) -> Reach | None:
@@ -173,12 +172,4 @@ def walk_fs(stage: Stage) -> float:
 
 def times(stage: Stage) -> str:
     """Return the time of a walk in words, with the doubt that a very small time step raises."""
-    said = f"n_steps = {stage.n_steps} of timestep_fs = {stage.timestep_fs:g}"
-    if stage.timestep_fs < SMALLEST_TIMESTEP_FS:
-        said += f" {in_ps(stage.timestep_fs)}"
-    return said
-
-
-def in_ps(timestep_fs: float) -> str:
-    """Return the doubt on a very small time step."""
-    return f"(it is in fs: was {timestep_fs:g} meant in ps, {1000.0 * timestep_fs:g} fs?)"
+    return f"n_steps = {stage.n_steps} of timestep_fs = {of('time step').said(stage.timestep_fs)}"

@@ -7,10 +7,22 @@ The FireWorks LaunchPad only schedules; lose it, lose nothing. Every rule that m
 from __future__ import annotations
 
 from activelearn.store.campaign import Store
+from activelearn.store.consent import Consent
 from activelearn.store.files import disk_errors, read_npz
 from activelearn.store.folder import Folder
 from activelearn.store.ledger import Ledger, LedgerWriter
 from activelearn.store.locks import Claim, Lease
 from activelearn.store.study import StudyStore
 
-__all__ = ["Claim", "Folder", "Lease", "Ledger", "LedgerWriter", "Store", "StudyStore", "disk_errors", "read_npz"]
+__all__ = [
+    "Claim",
+    "Consent",
+    "Folder",
+    "Lease",
+    "Ledger",
+    "LedgerWriter",
+    "Store",
+    "StudyStore",
+    "disk_errors",
+    "read_npz",
+]

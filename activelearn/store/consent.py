@@ -1,10 +1,13 @@
-"""The user's recorded consent to give up walks and labels that infrastructure keeps killing: so many, and no more."""
+"""The user's recorded consent: so many walks and labels may be given up, and these unusual numbers are meant."""
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from activelearn.errors import ConfigError
 from activelearn.store.files import publish_json, read_json
 
 
@@ -39,6 +42,28 @@ class Consent:
         record = {"n": n, "text": text, "time": time.time()}
         if not publish_json(self.folder / "consent.json", record):  # there is one already: this one raises it
             publish_json(self.folder / f"consent-{n}.json", record)
+
+    def accept(self, unusual: Sequence[str]) -> None:
+        """Record that these unusual numbers, a line each, are meant; those of before stay."""
+        if new := self.not_accepted(unusual):
+            name = hashlib.sha256("\n".join(new).encode()).hexdigest()[:12]
+            publish_json(self.folder / f"unusual-{name}.json", {"accepted": new, "time": time.time()})
+
+    def not_accepted(self, unusual: Sequence[str]) -> list[str]:
+        """Return those of the lines that nobody has accepted yet; what counts is where it stands and what it is."""
+        known = {line.split(" - ")[0] for path in self.folder.glob("unusual-*.json") for line in _accepted(path)}
+        return [line for line in unusual if line.split(" - ")[0] not in known]
+
+    def want_accepted(self, unusual: Sequence[str], *, accept: bool) -> None:
+        """Refuse what is unusual and not accepted, neither now nor before.
+
+        Raises
+        ------
+        ConfigError
+            One line each, with what to do about it.
+        """
+        if not accept and (new := self.not_accepted(unusual)):
+            raise ConfigError(*(f"unusual: {line} - mend it, or add --accept-unusual if it is meant" for line in new))
 
     @property
     def limit(self) -> int:
@@ -81,3 +106,9 @@ class Consent:
             f"{self.n_refused} walks and labels have been given up, and --refuse-infrastructure-failures "
             f"{self.limit} allows no more; a larger number would"
         )
+
+
+def _accepted(path: Path) -> list[str]:
+    found = read_json(path)
+    lines = found.get("accepted") if isinstance(found, dict) else None
+    return [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []

@@ -58,6 +58,7 @@ _NAMES: Final = (
     "machine.yaml",
     "lease.json",
     "submitted.json",
+    "unusual-*.json",
     "stopped.json",
     "claims",
     "begun",

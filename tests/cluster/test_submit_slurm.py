@@ -50,7 +50,7 @@ def through_slurm(mongo, slurm, tmp_path_factory):
     ours.campaign = tiny(here / "tiny.yaml", label__reference=LOGGED, stop__candidate_share=0.5)
     made = cli("machine", "--init", ours.machine, cwd=here)
     assert made.returncode == 0, made.stderr
-    submitted = ours.submit()
+    submitted = ours.submit("--accept-unusual")
     assert submitted.returncode == 0, submitted.stderr
     others = slurm.finished_jobs()
     queues = [start_queue(ours, name, slurm) for name in ("cpu", "gpu")]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from activelearn.config import Reference, ReferenceEngine, Section
+from activelearn.config.bounds import of
 from activelearn.config.labelling import plain_functional
 from activelearn.config.section import Mesh
 from activelearn.engines.jobs import run_job, words
@@ -17,15 +18,23 @@ class GPAW(Section):
     """Plane-wave density functional theory by GPAW: forces and stress of the free energy."""
 
     xc: str | None = Field(default=None, description="GPAW's name of the functional; null: `functional`.")
-    ecut_eV: PositiveFloat = Field(default=400.0, description="Plane-wave cutoff (eV).")
-    kspacing_per_A: PositiveFloat = Field(default=0.5, description="Largest k-point spacing, 2 pi included (1/Å).")
+    ecut_eV: Annotated[PositiveFloat, of("plane-wave cutoff")] = Field(
+        default=400.0, description="Plane-wave cutoff (eV)."
+    )
+    kspacing_per_A: Annotated[PositiveFloat, of("spacing of k-points")] = Field(
+        default=0.5, description="Largest k-point spacing, 2 pi included (1/Å)."
+    )
     kpts: Mesh | None = Field(default=None, description="The same mesh for all structures; null: by kspacing_per_A.")
-    smearing_eV: PositiveFloat = Field(default=0.05, description="Width of the Fermi-Dirac distribution (eV).")
-    convergence: dict[str, PositiveFloat] = Field(
+    smearing_eV: Annotated[PositiveFloat, of("smearing")] = Field(
+        default=0.05, description="Width of the Fermi-Dirac distribution (eV)."
+    )
+    convergence: dict[str, Annotated[PositiveFloat, of("convergence criterion")]] = Field(
         default={"energy": 1.0e-5, "density": 1.0e-5},
         description="GPAW's criteria: energy (eV per valence electron), density, eigenstates, forces.",
     )
-    max_scf_steps: PositiveInt = Field(default=200, description="An SCF that needs more is refused.")
+    max_scf_steps: Annotated[PositiveInt, of("number of SCF steps")] = Field(
+        default=200, description="An SCF that needs more is refused."
+    )
     spin_polarized: bool = False
 
 

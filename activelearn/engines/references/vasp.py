@@ -11,11 +11,12 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field, PositiveInt, field_validator
 
 from activelearn.config import FolderPath, Machine, Reference, ReferenceEngine, Section
+from activelearn.config.bounds import Keyed, of
 from activelearn.config.labelling import plain_functional
 from activelearn.config.section import Mesh
 from activelearn.engines.interpreters import has_module
@@ -44,18 +45,35 @@ IVDW: Final = {"zero": 11}
 _PARALLEL: Final = {"NCORE", "NPAR", "KPAR", "NSIM", "LPLANE", "LSCALAPACK", "LSCALU"}
 
 
+#: INCAR tags; numbers with a unit are in the table of bounds.
+Tags = Annotated[
+    dict[str, Tag | list[Tag]],
+    Keyed(
+        {
+            "ENCUT": of("plane-wave cutoff"),
+            "KSPACING": of("spacing of k-points"),
+            "EDIFF": of("convergence of energies"),
+            "SIGMA": of("smearing"),
+            "NELM": of("number of SCF steps"),
+        }
+    ),
+]
+
+
 class VASP(Section):
     """A single point by VASP; the INCAR of :data:`INCAR` with these tags on top."""
 
     version: str = Field(description="Version of VASP that labels, such as 6.4.2; every run is checked against it.")
     potcar_dir: FolderPath = Field(description="Folder of the POTCARs: <potcar_dir>/<name>/POTCAR.")
     potcars: dict[str, str] = Field(min_length=1, description="Name of the POTCAR of each element: {Na: Na_pv}.")
-    incar: dict[str, Tag | list[Tag]] = Field(default={}, description="INCAR tags on top of the defaults.")
-    incar_for: dict[str, dict[str, Tag | list[Tag]]] = Field(
+    incar: Tags = Field(default={}, description="INCAR tags on top of the defaults.")
+    incar_for: dict[str, Tags] = Field(
         default={}, description="More tags for structures of exactly these elements: {O: {ISPIN: 2}, O-S: ...}."
     )
     kpoints: Mesh | None = Field(default=None, description="A Gamma-centred mesh; null: by KSPACING.")
-    max_corrections: PositiveInt = Field(default=5, description="Restarts that custodian may try.")
+    max_corrections: Annotated[PositiveInt, of("number of corrections")] = Field(
+        default=5, description="Restarts that custodian may try."
+    )
 
     @field_validator("incar", "incar_for")
     @classmethod
