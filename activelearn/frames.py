@@ -5,6 +5,10 @@ written without a Python loop over atoms. A data set is a list of Frames. ASE an
 
 Sign rule, stated once for the whole house: ``virial = -volume * stress`` with ASE's stress, positive in tension
 (so virial = -dE/d(strain)). LAMMPS and VASP print pressures and stresses with the opposite sign of ASE's.
+
+Rule of what is missing, stated once as well: many labels have no virial (VASP's default for dynamics, a calculator that
+knows energy and forces alone). Such a frame has NaN in the whole row of its virial, and where no frame of a part has
+one, ``virial`` is None. Neither NaN nor zeros in its place ever reach a training or a file of another format.
 """
 
 from __future__ import annotations
@@ -114,7 +118,7 @@ class Frames:
     forces
         (n_frames, n_atoms, 3) eV/Å, or None.
     virial
-        (n_frames, 3, 3) eV, ``-volume * stress``, or None.
+        (n_frames, 3, 3) eV, ``-volume * stress``, all NaN in frames without one; None if no frame has one.
     origin
         (n_frames,) records of :data:`ORIGIN`.
 
@@ -156,6 +160,8 @@ class Frames:
             value = getattr(self, name)
             if value is not None and np.shape(value) != shape:
                 raise ValueError(f"Frames.{name} has shape {np.shape(value)}, expected {shape}")
+        if n_frames and not self.has_virial.any():
+            object.__setattr__(self, "virial", None)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -213,6 +219,13 @@ class Frames:
         return replace(self, positions=self.positions - shifts @ self.cell)
 
     @property
+    def has_virial(self) -> NDArray[np.bool_]:
+        """(n_frames,) whether the frame has a virial."""
+        if self.virial is None:
+            return np.zeros(len(self), dtype=bool)
+        return np.asarray(~np.isnan(self.virial).all(axis=(1, 2)))
+
+    @property
     def is_labelled(self) -> bool:
         """Whether energy and forces are present."""
         return self.energy is not None and self.forces is not None
@@ -260,7 +273,7 @@ class Frames:
 
     @staticmethod
     def concatenate(parts: Sequence[Frames]) -> Frames:
-        """Join frames of the same atoms; a label is kept if every part has it.
+        """Join frames of the same atoms; energy and forces are kept if every part has them, a virial where there is one.
 
         Raises
         ------
@@ -281,6 +294,8 @@ class Frames:
         }
         for name in _LABELS:
             values = [getattr(part, name) for part in parts]
+            if name == "virial" and any(value is not None for value in values):
+                values = [np.full((len(p), 3, 3), np.nan) if p.virial is None else p.virial for p in parts]
             joined[name] = None if any(value is None for value in values) else np.concatenate(values)
         return replace(first, **joined)
 
@@ -328,7 +343,7 @@ class Frames:
 
     @classmethod
     def from_ase(cls, images: Atoms | Sequence[Atoms]) -> Frames:
-        """Stack ASE structures of the same atoms; labels are taken if every calculator has stored them.
+        """Stack ASE structures of the same atoms; labels are taken if every calculator has stored them, a stress if any.
 
         Parameters
         ----------
@@ -364,13 +379,13 @@ class Frames:
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.stress import full_3x3_to_voigt_6_stress
 
-        images, volume = [], self.volume
+        images, volume, has_virial = [], self.volume, self.has_virial
         for i in range(len(self)):
             atoms = Atoms(self.symbols, positions=self.positions[i], cell=self.cell[i], pbc=self.pbc)
             atoms.info.update({name: self.origin[name][i].item() for name in ORIGIN.names or ()})
             if self.energy is not None and self.forces is not None:
                 results: dict[str, Any] = {"energy": self.energy[i], "forces": self.forces[i]}
-                if self.virial is not None:
+                if self.virial is not None and has_virial[i]:
                     results["stress"] = full_3x3_to_voigt_6_stress(-self.virial[i] / volume[i])
                 atoms.calc = SinglePointCalculator(atoms, **results)
             images.append(atoms)
@@ -385,8 +400,8 @@ def _labels_from_ase(images: Sequence[Atoms]) -> dict[str, Any]:
     if all("energy" in r and "forces" in r for r in results):
         labels["energy"] = np.array([r.get("free_energy", r["energy"]) for r in results])
         labels["forces"] = np.array([r["forces"] for r in results])
-        if all("stress" in r for r in results):
-            stress = [voigt_6_to_full_3x3_stress(r["stress"]) for r in results]
+        if any("stress" in r for r in results):
+            stress = [voigt_6_to_full_3x3_stress(r.get("stress", np.full(6, np.nan))) for r in results]
             labels["virial"] = -np.array(stress) * np.array([abs(i.cell.volume) for i in images])[:, None, None]
     return labels
 
@@ -402,7 +417,7 @@ class FrameLabel:
     forces
         (n_atoms, 3) eV/Å.
     virial
-        (3, 3) eV.
+        (3, 3) eV; NaN if there is none.
     refused
         Physical reason why there is no label (an SCF that did not converge ...), or None.
     started, finished
@@ -493,8 +508,16 @@ def by_composition(parts: Iterable[Frames]) -> list[Frames]:
     return [Frames.concatenate(group) for group in groups.values()]
 
 
+def _by_virial(part: Frames) -> list[NDArray[np.intp]]:
+    """Return the numbers of the frames that have a virial, and of those that have none; of the two those not empty."""
+    return [rows for rows in (np.flatnonzero(part.has_virial), np.flatnonzero(~part.has_virial)) if len(rows)]
+
+
 def write_deepmd(parts: Iterable[Frames], folder: Path, type_map: Sequence[str]) -> list[Path]:
-    """Write labelled frames as deepmd/npy, one folder per composition.
+    """Write labelled frames as deepmd/npy, one folder per composition (two if some of its frames have no virial).
+
+    Frames without a virial are systems of their own, without ``virial.npy``: DeePMD leaves them out of that term of
+    the loss (zeros in their place would pull the models).
 
     Parameters
     ----------
@@ -513,7 +536,8 @@ def write_deepmd(parts: Iterable[Frames], folder: Path, type_map: Sequence[str])
     import dpdata
 
     systems = []
-    for i, part in enumerate(by_composition(parts)):
+    groups = [part[rows] for part in by_composition(parts) for rows in _by_virial(part)]
+    for i, part in enumerate(groups):
         if part.energy is None or part.forces is None:
             raise ValueError(f"write_deepmd wants labelled frames, {part.formula} has none")
         data: dict[str, Any] = {
@@ -536,7 +560,7 @@ def write_deepmd(parts: Iterable[Frames], folder: Path, type_map: Sequence[str])
 
 
 def write_extxyz(parts: Iterable[Frames], path: Path) -> None:
-    """Write frames as extended XYZ with energy, forces, stress (ASE's sign) and origin."""
+    """Write frames as extended XYZ with energy, forces, stress (ASE's sign; of the frames that have one) and origin."""
     from ase.io import write
 
     path.unlink(missing_ok=True)

@@ -158,7 +158,8 @@ def refusal(label: FrameLabel, settings: LabelSettings) -> str | None:
     """
     if label.refused is not None:
         return label.refused
-    if not (np.isfinite(label.energy) and np.isfinite(label.forces).all() and np.isfinite(label.virial).all()):
+    is_whole = np.isfinite(label.virial).all() or np.isnan(label.virial).all()  # or there is none
+    if not (np.isfinite(label.energy) and np.isfinite(label.forces).all() and is_whole):
         return "not finite"
     largest = float(np.linalg.norm(label.forces, axis=1).max())
     if largest > settings.max_force:

@@ -22,7 +22,7 @@ class ReferenceEngine:
     ----------
     ask
         ``ask(reference, job, slot, **request)`` returns the answer to a job (label, md, relax), JSON-able: energy (eV),
-        forces (eV/Å), virial (eV), started and finished (Unix times), or ``refused``, the reason of a physical failure;
+        forces (eV/Å), virial (eV, or None with ``stress=False`` in the request), started and finished (Unix times), or ``refused``, the reason of a physical failure;
         see ``engines/workers/answering.py``. What is broken raises :class:`activelearn.errors.EngineError`.
     identity
         ``identity(reference, slot)`` returns what the labels depend on: version, weights_sha256, arguments (settings,

@@ -1,7 +1,7 @@
 """Segments: how labels stand in the files of a ledger, record by record.
 
 Record: ``b"ALB1" | header length (u4) | payload length (u8) | sha256(header + payload)[:16] | header JSON | payload``.
-The payload is little-endian float64: energy, forces (n_atoms, 3), virial (3, 3) and, if the record describes itself,
+The payload is little-endian float64: energy, forces (n_atoms, 3), virial (3, 3; NaN if there is none) and, if the record describes itself,
 cell (3, 3) and positions (n_atoms, 3). The header then has the symbols, the periodicity, the trajectory that the
 structure comes from, and the checksum of the reference's identity. Records of early ledgers have no structure.
 
@@ -81,6 +81,8 @@ class Entry:
         Trajectory that the structure comes from: frames of one are near-duplicates. Empty if not known.
     reference
         sha256 of the reference's identity; empty if the record has none.
+    has_virial
+        Whether the label has a virial.
     """
 
     key: str
@@ -96,6 +98,7 @@ class Entry:
     pbc: tuple[bool, ...] = ()
     walk: str = ""
     reference: str = ""
+    has_virial: bool = True
 
     @property
     def formula(self) -> str:
@@ -145,10 +148,11 @@ def _formula(symbols: str) -> str:
 
 
 def label_of(part: Frames, k: int) -> FrameLabel | None:
-    """Return the label that frame `k` came with; None if it has not all of one."""
-    if part.energy is None or part.forces is None or part.virial is None:
+    """Return the label that frame `k` came with, with or without a virial; None if it has none."""
+    if part.energy is None or part.forces is None:
         return None
-    return FrameLabel(float(part.energy[k]), part.forces[k], part.virial[k])
+    virial = np.full((3, 3), np.nan) if part.virial is None else part.virial[k]
+    return FrameLabel(float(part.energy[k]), part.forces[k], virial)
 
 
 def encode(key: str, label: FrameLabel, structure: Frames | None, *, walk: str = "", reference: str = "") -> bytes:
@@ -180,6 +184,8 @@ def encode(key: str, label: FrameLabel, structure: Frames | None, *, walk: str =
         values += [structure.cell[0].ravel(), structure.positions[0].ravel()]
     if reference:
         header["reference"] = reference
+    if label.refused is None and np.isnan(label.virial).all():
+        header["has_virial"] = False
     head, payload = json.dumps(header).encode(), np.concatenate(values).astype("<f8").tobytes()
     checksum = hashlib.sha256(head + payload).digest()[:16]
     return _HEAD.pack(_MAGIC, len(head), len(payload), checksum) + head + payload
@@ -228,5 +234,6 @@ def _entry(header: dict[str, Any], energy: float, path: Path, offset: int, n_pay
         started=header["started"],
         finished=header["finished"],
         pbc=tuple(header.get("pbc", ())),
+        has_virial=bool(header.get("has_virial", True)),
         **shared,
     )
