@@ -12,7 +12,7 @@ from activelearn.engines import lammps
 from activelearn.errors import ConfigError, typed
 from activelearn.final_models import FinalChoice
 from activelearn.frames import Frames, write_deepmd, write_extxyz
-from activelearn.records import Ensemble, Iteration
+from activelearn.records import Ensemble, Iteration, Labelling
 from activelearn.store import Store
 from activelearn.store.files import disk_errors, file_sha256
 
@@ -204,6 +204,11 @@ def _learnt(final: FinalChoice) -> list[str]:
     return [f"- {line}" for line in found]
 
 
+def _without_virial(learnt: Labelling) -> list[str]:
+    n = learnt.dataset_without_virial
+    return [f"- {n} of these frames have no virial: pressures were not fitted on them"] if n else []
+
+
 def model_card(store: Store, final: FinalChoice, iterations: list[Iteration]) -> str:
     """Return the model card: what it is for, data, window, held-out errors, versions, hashes."""
     last, ensemble = iterations[-1], final.ensemble
@@ -229,6 +234,7 @@ def model_card(store: Store, final: FinalChoice, iterations: list[Iteration]) ->
         f"- labels: {'the same bits for the same input' if deterministic else 'not bit-reproducible'} (declared)",
         f"- reference: {engine}, dispersion {dispersion}, weights sha256 {reference['weights_sha256']}",
         f"- training data: {learnt.dataset_frames} frames, sha256 {learnt.dataset_sha256}",
+        *_without_virial(learnt),
         f"- trained in iteration {learnt.iteration}; dataset/ holds all {last.labelling.dataset_frames} frames",
         f"- campaign sha256: {last.campaign_sha256}",
         "",

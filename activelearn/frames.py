@@ -273,7 +273,7 @@ class Frames:
 
     @staticmethod
     def concatenate(parts: Sequence[Frames]) -> Frames:
-        """Join frames of the same atoms; energy and forces are kept if every part has them, a virial where there is one.
+        """Join frames of the same atoms; energy and forces are kept if every part has them, a virial if any has.
 
         Raises
         ------
@@ -343,7 +343,7 @@ class Frames:
 
     @classmethod
     def from_ase(cls, images: Atoms | Sequence[Atoms]) -> Frames:
-        """Stack ASE structures of the same atoms; labels are taken if every calculator has stored them, a stress if any.
+        """Stack ASE structures of the same atoms; labels are taken if every calculator has them, a stress if any has.
 
         Parameters
         ----------

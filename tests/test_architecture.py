@@ -30,7 +30,7 @@ IMPORT_SECONDS = 0.3
 FLOORS = (
     {"units", "errors", "trees", "plugins", "versions"},
     {"frames", "records", "config"},
-    {"seeds", "geometry", "descriptor", "prediction"},
+    {"seeds", "geometry", "descriptor", "prediction", "pressures"},
     {"engines", "store"},
     {"packing"},
     {"starts", "inherited", "learning"},

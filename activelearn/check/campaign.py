@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from activelearn import capacity, geometry, inherited, initial, packing, starts, study
+from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
 from activelearn.check import doubts
 from activelearn.check.programs import Checked, folder_problems, place_problems, program_problems
 from activelearn.check.study import check_study
@@ -35,17 +35,37 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += program_problems(campaign, machine) if here else []
     problems += _elements(campaign, crystals)
     inheritance: list[str] = []
+    offer = inherited.Offer()
     if wrong := folder_problems(folder, machine) or _names(Store(folder)):
         problems += wrong  # and what is in the folder, if anything, is not looked at
     else:
         problems += place_problems(campaign, folder, machine) if here else []
         problems += _room(campaign, folder)
-        wrong, inheritance = inherited.inspected(campaign, folder)
+        wrong, inheritance, offer = inherits(campaign, folder)
         problems += wrong
     after = _study(campaign, machine, here=here)
     problems += after.problems
-    facts = [] if problems else [*_facts(campaign, machine, crystals, folder), *inheritance, *after.facts]
+    facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
     return Checked(list(dict.fromkeys(problems)), facts)
+
+
+def inherits(campaign: Campaign, folder: Path) -> tuple[list[str], list[str], inherited.Offer]:
+    """Return problems and facts of the labels that join before anything runs, and what the ledger offers."""
+    without = [] if campaign.label.reference.stress else pressures.notes(campaign, 1, 1, "labels of the reference")
+    facts = [f"note: {line}" for line in without]
+    if not campaign.initial.from_ledger:
+        return [], facts, inherited.Offer()
+    ledger = inherited.ledger_of(campaign, folder)
+    try:
+        offer = inherited.offered(campaign, ledger, None)
+    except ConfigError as error:
+        return list(error.problems), [], inherited.Offer()
+    has_begun = Store(folder).is_sealed("initial", 0)  # with what joined then
+    problems = [] if has_begun else initial.lacking(campaign, offer)
+    found = inherited.said(offer, campaign, ledger.references())
+    notes = pressures.notes(campaign, offer.n_without_virial, offer.n, "labels of the ledger")
+    found += [f"note: {line}" for line in notes]
+    return problems, [*found, *facts], offer
 
 
 def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
@@ -144,7 +164,7 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
 def _stages(campaign: Campaign) -> Iterator[str]:
     stop = campaign.stop
     n_systems = len(campaign.explored_systems)
-    n_alike = campaign.initial.copies * len(campaign.initial.cells) / len(campaign.initial.systems)
+    n_alike = campaign.initial.copies * len(campaign.initial.cells) / max(1, len(campaign.initial.systems))
     has_held_out = campaign.initial.held_out_fraction > 0.0 and (n_alike >= 2 or bool(campaign.initial.from_ledger))
     if stop.max_force_error_p99 is not None and not has_held_out:
         yield (
@@ -169,7 +189,11 @@ def _stages(campaign: Campaign) -> Iterator[str]:
                 f"stop.min_frames = {stop.min_frames} and stop.min_walks = {stop.min_walks}, else no pass by "
                 "itself is called quiet - raise n_walks or n_steps, or lower the two"
             )
-    if campaign.initial.md is None and campaign.initial.copies * len(campaign.initial.cells) < 2:
+    if (
+        campaign.initial.systems
+        and campaign.initial.md is None
+        and campaign.initial.copies * len(campaign.initial.cells) < 2
+    ):
         yield "initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies"
 
 
@@ -185,7 +209,9 @@ def _relaxations(campaign: Campaign) -> Iterator[str]:
             yield f"prepare: {n} {what} relaxed to {of}, {relax.max_steps} steps at most"
 
 
-def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames], folder: Path) -> list[str]:
+def _facts(
+    campaign: Campaign, machine: Machine, crystals: list[Frames], folder: Path, offer: inherited.Offer
+) -> list[str]:
     md = campaign.initial.md
     n_copies = len(campaign.initial.cells) * campaign.initial.copies
     n_initial = n_copies * (1 if md is None else md.n_steps // md.every + 1)
@@ -194,9 +220,11 @@ def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames], folder:
     names = [f"{c.formula} ({c.n_atoms} atoms)" for c in dict.fromkeys(crystals)]
     names += [f"{s.n_packings} x {packing.describe(s.packed)}" for s in campaign.systems if s.packed is not None]
     facts = [
-        f"systems: {', '.join(names)}",
+        f"systems: {', '.join(names) or 'none, walks begin at labelled structures'}",
         *_relaxations(campaign),
-        f"initial: {n_copies} {kind}, {n_initial} labels by {reference.name} ({reference.functional})",
+        f"initial: {n_copies} {kind}, {n_initial} labels by {reference.name} ({reference.functional})"
+        if n_copies
+        else f"initial: {offer.n} labels that are there",
     ]
     if alone := initial.isolated(campaign):
         n_atoms = sum(len(symbols) == 1 for symbols in alone)
@@ -210,7 +238,7 @@ def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames], folder:
         )
     window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"
     facts.append(f"window: {window}, at most {campaign.select.max_frames} labels an iteration")
-    sel = capacity.sealed(campaign, Store(folder)) or capacity.of_campaign(campaign)
+    sel = capacity.sealed(campaign, Store(folder)) or capacity.of_campaign(campaign, offer.densest)
     said = f"sel {dict(zip(campaign.type_map, sel, strict=True))} within {campaign.train.descriptor.rcut:g} Å"
     facts.append(f"ensemble: {campaign.train.n_members} members, {said}")
     return [*facts, *capacity.limits(campaign, campaign.systems, sel), *doubts.notes(campaign), str(machine)]

@@ -123,11 +123,12 @@ def check(
     for fact in refuse_problems(chosen, profile, where, launchpad):
         print(fact)
     if plan:
-        from activelearn.check import cost
+        from activelearn.check import cost, inherits
         from activelearn.store import Store
 
         store = Store(where)
-        bill = cost.estimate(chosen, profile, store if store.campaign_files() else None)
+        offer = inherits(chosen, where)[2]
+        bill = cost.estimate(chosen, profile, store if store.campaign_files() else None, offer)
         print("\n" + "\n".join(cost.lines(bill)) + "\n")
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]

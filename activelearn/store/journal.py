@@ -1,9 +1,10 @@
 """Segments: how labels stand in the files of a ledger, record by record.
 
 Record: ``b"ALB1" | header length (u4) | payload length (u8) | sha256(header + payload)[:16] | header JSON | payload``.
-The payload is little-endian float64: energy, forces (n_atoms, 3), virial (3, 3; NaN if there is none) and, if the record describes itself,
-cell (3, 3) and positions (n_atoms, 3). The header then has the symbols, the periodicity, the trajectory that the
-structure comes from, and the checksum of the reference's identity. Records of early ledgers have no structure.
+The payload is little-endian float64: energy, forces (n_atoms, 3), virial (3, 3; NaN if there is none) and, if the
+record describes itself, cell (3, 3) and positions (n_atoms, 3). The header then has the symbols, the periodicity, the
+trajectory that the structure comes from, and the checksum of the reference's identity. Records of early ledgers have no
+structure.
 
 A journal begins with a note of the process that writes it and ends with a note that it was closed: ``b"ALBN" | length
 (u4) | sha256[:16] | JSON``. One that was published whole has the second alone. Segments of earlier versions have none.

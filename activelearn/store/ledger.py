@@ -121,6 +121,10 @@ class Ledger:
                 families.setdefault((entry.symbols, entry.pbc, entry.walk), []).append(entry)
         return [self._family(entries) for entries in families.values()]
 
+    def frame(self, key: str) -> Frames:
+        """Return an accepted label with its structure, as one frame (its record must have one)."""
+        return self._read(key, Entry.read_frame)
+
     def _family(self, entries: list[Entry]) -> Frames:
         joined = Frames.concatenate([self._read(entry.key, Entry.read_frame) for entry in entries])
         origin = joined.origin.copy()
@@ -290,7 +294,7 @@ def publish_labels(folder: Path, prefix: str, labelled: Iterable[Frames], refere
     prefix
         Of the journal's name.
     labelled
-        Frames with energy, forces and virial; ``origin.walk`` is the trajectory they come from.
+        Frames with energy and forces, and a virial if there is one; ``origin.walk`` is the trajectory they come from.
     reference
         Identity of what labelled them, with its ``sha256``.
 

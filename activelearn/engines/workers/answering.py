@@ -7,8 +7,8 @@ Requests: {"job": "describe", ...}, {"job": "label", "structure": ...}, {"job": 
 {"job": "relax", "structure": ..., ...}, {"job": "dynamics", "structure": ..., ...} (see calculator_dynamics.py). A
 physical failure (no convergence, non-finite numbers) comes back as {"refused": reason}; a calculator that has not what
 is asked of it (forces, a stress) as {"lacks": text}; any other exception as {"error": text}, which the caller treats as
-infrastructure. With "stress": false in the request the virial is null. A label may come with "keep": if the driver is killed while
-it is computed it is finished all the same, and kept for the next driver (see activelearn/store/begun.py).
+infrastructure. With "stress": false in the request the virial is null. A label may come with "keep": if the driver is
+killed while it is computed it is finished all the same, and kept for the next driver (see activelearn/store/begun.py).
 """
 
 import hashlib
