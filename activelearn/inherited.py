@@ -224,6 +224,10 @@ class Offer:
         return [frame for _, frame in sorted(found.values(), key=lambda one: one[0])[:DENSEST]]
 
 
+#: Of a campaign that takes none.
+NOTHING: Final = Offer()
+
+
 def offered(campaign: Campaign, ledger: Ledger, own: str | None) -> Offer:
     """Return what a ledger offers.
 
@@ -242,7 +246,7 @@ def offered(campaign: Campaign, ledger: Ledger, own: str | None) -> Offer:
         See :func:`from_ledger`.
     """
     if not campaign.initial.from_ledger:
-        return Offer()
+        return NOTHING
     references = wanted_references(campaign, ledger, own)
     if own is None and campaign.initial.from_ledger is True:
         references = list(ledger.references())

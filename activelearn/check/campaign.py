@@ -35,7 +35,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += program_problems(campaign, machine) if here else []
     problems += _elements(campaign, crystals)
     inheritance: list[str] = []
-    offer = inherited.Offer()
+    offer = inherited.NOTHING
     if wrong := folder_problems(folder, machine) or _names(Store(folder)):
         problems += wrong  # and what is in the folder, if anything, is not looked at
     else:
@@ -54,12 +54,12 @@ def inherits(campaign: Campaign, folder: Path) -> tuple[list[str], list[str], in
     without = [] if campaign.label.reference.stress else pressures.notes(campaign, 1, 1, "labels of the reference")
     facts = [f"note: {line}" for line in without]
     if not campaign.initial.from_ledger:
-        return [], facts, inherited.Offer()
+        return [], facts, inherited.NOTHING
     ledger = inherited.ledger_of(campaign, folder)
     try:
         offer = inherited.offered(campaign, ledger, None)
     except ConfigError as error:
-        return list(error.problems), [], inherited.Offer()
+        return list(error.problems), [], inherited.NOTHING
     has_begun = Store(folder).is_sealed("initial", 0)  # with what joined then
     problems = [] if has_begun else initial.lacking(campaign, offer)
     found = inherited.said(offer, campaign, ledger.references())
@@ -189,11 +189,8 @@ def _stages(campaign: Campaign) -> Iterator[str]:
                 f"stop.min_frames = {stop.min_frames} and stop.min_walks = {stop.min_walks}, else no pass by "
                 "itself is called quiet - raise n_walks or n_steps, or lower the two"
             )
-    if (
-        campaign.initial.systems
-        and campaign.initial.md is None
-        and campaign.initial.copies * len(campaign.initial.cells) < 2
-    ):
+    settings = campaign.initial
+    if settings.systems and settings.md is None and settings.copies * len(settings.cells) < 2:
         yield "initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies"
 
 

@@ -17,7 +17,7 @@ from math import ceil
 from activelearn import capacity, initial, packing, starts
 from activelearn.config import Campaign, Glass, Machine, Packed, Stage, System
 from activelearn.frames import Frames
-from activelearn.inherited import Offer
+from activelearn.inherited import NOTHING, Offer
 from activelearn.records import Iteration
 from activelearn.store import Store
 from activelearn.units import duration
@@ -83,7 +83,7 @@ class Bill:
     megabytes: float
 
 
-def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: Offer = Offer()) -> Bill:
+def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: Offer = NOTHING) -> Bill:
     """Return the bill of a campaign.
 
     Parameters
