@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from activelearn import geometry
 from activelearn.config import Campaign
 from activelearn.errors import ConfigError, typed
-from activelearn.frames import Frames
-from activelearn.store import Ledger, Store
+from activelearn.frames import Frames, unpack
+from activelearn.store import Ledger, Store, read_npz
 from activelearn.store.journal import Entry
 
 #: Structures that are read to see what a ledger offers, at the most, ...
@@ -199,8 +199,8 @@ class Offer:
         Of them, labels that may join by reference and elements, and those of these without a virial.
     lacking
         Elements of the others of these references that ``type_map`` lacks.
-    n_trajectories
-        How many trajectories may be set aside for validation.
+    has_held_out
+        Whether trajectories can be set aside for validation.
     frames
         Of those that may join, evenly over the compositions.
     """
@@ -210,7 +210,7 @@ class Offer:
     n: int = 0
     n_without_virial: int = 0
     lacking: tuple[str, ...] = ()
-    n_trajectories: int = 0
+    has_held_out: bool = False
     frames: tuple[Frames, ...] = ()
 
     @property
@@ -256,14 +256,28 @@ def offered(campaign: Campaign, ledger: Ledger, own: str | None) -> Offer:
     fit = [entry for entry in wanted if not unknown[entry.symbols]]
     formulas = Counter(entry.formula for entry in fit)
     trajectories = Counter((entry.formula, entry.symbols, entry.walk) for entry in fit)
+    apart = Counter(formula for (formula, _, _), n in trajectories.items() if 2 * n <= formulas[formula])
     return Offer(
         ledger=ledger.folder,
         counts=Counter(entry.reference for entry in whole),
         n=len(fit),
         n_without_virial=sum(not entry.has_virial for entry in fit),
         lacking=tuple(sorted({element for entry in wanted for element in unknown[entry.symbols]})),
-        n_trajectories=sum(2 * n <= formulas[formula] for (formula, _, _), n in trajectories.items()),
+        has_held_out=any(n > 1 for n in apart.values()),
         frames=tuple(ledger.frame(entry.key) for entry in _evenly(fit)),
+    )
+
+
+def joined(store: Store) -> Offer:
+    """Return the labels that a campaign has begun with, whatever its ledger offers by now."""
+    arrays, _ = read_npz(store.chosen_file(0))
+    parts = unpack(arrays)
+    found = [parts[p] for p in sealed_references(arrays)]
+    return Offer(
+        n=sum(len(part) for part in found),
+        n_without_virial=sum(int((~part.has_virial).sum()) for part in found),
+        has_held_out=any(n > 1 for n in Counter(families(found).values()).values()),
+        frames=tuple(part[0] for part in found[:LOOKED_AT]),
     )
 
 
@@ -297,7 +311,7 @@ def said(offer: Offer, campaign: Campaign, identities: Mapping[str, Any]) -> lis
     found = [f"from the ledger: {', '.join(what) or 'no'} labels in {offer.ledger}"]
     if offer.lacking:
         found.append(f"note: labels with {', '.join(offer.lacking)}, which type_map lacks, do not join")
-    if offer.n and not campaign.initial.systems and campaign.initial.held_out_fraction and offer.n_trajectories < 2:
+    if offer.n and not campaign.initial.systems and campaign.initial.held_out_fraction and not offer.has_held_out:
         found.append(
             "note: no label will be held out, for frames of one trajectory are near-duplicates, and one with more than "
             "half of the frames of its composition is never set aside; files that are imported apart are trajectories"

@@ -34,13 +34,23 @@ def notes(campaign: Campaign, n_without: int, n: int, which: str) -> list[str]:
     """
     if not n_without:
         return []
+    return _said(campaign, f"{n_without} of {n} {which} ({100 * n_without / n:.0f} %) have no virial", n_without == n)
+
+
+def notes_of_reference(campaign: Campaign) -> list[str]:
+    """Return what is said of a reference that declares to have no stress."""
+    if campaign.label.reference.stress:
+        return []
+    return _said(campaign, "labels of label.reference have no virial (stress: false)", is_all=True)
+
+
+def _said(campaign: Campaign, what: str, is_all: bool) -> list[str]:
     found = []
-    said = f"{n_without} of {n} {which} ({100 * n_without / n:.0f} %) have no virial"
     if needed := needed_by(campaign):
         found.append(
-            f"{said}, and pressures are wanted for {', '.join(needed)}: of these frames the models learn them from "
+            f"{what}, and pressures are wanted for {', '.join(needed)}: of these frames the models learn them from "
             "energies of different cells alone; have labels with a stress (VASP: ISIF = 2 or 3), or keep to nvt"
         )
-    if n_without == n and any(campaign.train.prefactors.virial):
-        found.append(f"{said}: train.prefactors.virial = {list(campaign.train.prefactors.virial)} weighs nothing")
-    return found or [f"{said}: the training fits no virial on them"]
+    if is_all and any(campaign.train.prefactors.virial):
+        found.append(f"{what}: train.prefactors.virial = {list(campaign.train.prefactors.virial)} weighs nothing")
+    return found or [f"{what}: the training fits no virial on them"]

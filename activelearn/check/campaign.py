@@ -31,7 +31,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     systems = [*_systems(campaign, "initial"), *_systems(campaign, "explore")]
     crystals = [found for found in systems if isinstance(found, Frames)]
     problems = [found for found in systems if isinstance(found, str)]
-    problems += [*_stages(campaign), *doubts.short_walks(campaign), *_outside(campaign, crystals)]
+    problems += [*doubts.short_walks(campaign), *_outside(campaign, crystals)]
     problems += program_problems(campaign, machine) if here else []
     problems += _elements(campaign, crystals)
     inheritance: list[str] = []
@@ -43,6 +43,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
         problems += _room(campaign, folder)
         wrong, inheritance, offer = inherits(campaign, folder)
         problems += wrong
+    problems += _stages(campaign, offer)
     after = _study(campaign, machine, here=here)
     problems += after.problems
     facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
@@ -51,21 +52,23 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
 
 def inherits(campaign: Campaign, folder: Path) -> tuple[list[str], list[str], inherited.Offer]:
     """Return problems and facts of the labels that join before anything runs, and what the ledger offers."""
-    without = [] if campaign.label.reference.stress else pressures.notes(campaign, 1, 1, "labels of the reference")
-    facts = [f"note: {line}" for line in without]
-    if not campaign.initial.from_ledger:
-        return [], facts, inherited.NOTHING
-    ledger = inherited.ledger_of(campaign, folder)
-    try:
-        offer = inherited.offered(campaign, ledger, None)
-    except ConfigError as error:
-        return list(error.problems), [], inherited.NOTHING
-    has_begun = Store(folder).is_sealed("initial", 0)  # with what joined then
-    problems = [] if has_begun else initial.lacking(campaign, offer)
-    found = inherited.said(offer, campaign, ledger.references())
+    problems: list[str] = []
+    facts: list[str] = []
+    offer, store = inherited.NOTHING, Store(folder)
+    if campaign.initial.from_ledger and store.is_sealed("initial", 0):
+        offer = inherited.joined(store)
+        facts.append(f"from the ledger: {offer.n} labels that joined when the campaign began")
+    elif campaign.initial.from_ledger:
+        ledger = inherited.ledger_of(campaign, folder)
+        try:
+            offer = inherited.offered(campaign, ledger, None)
+        except ConfigError as error:
+            return list(error.problems), [], offer
+        problems = initial.lacking(campaign, offer)
+        facts += inherited.said(offer, campaign, ledger.references())
     notes = pressures.notes(campaign, offer.n_without_virial, offer.n, "labels of the ledger")
-    found += [f"note: {line}" for line in notes]
-    return problems, [*found, *facts], offer
+    notes += pressures.notes_of_reference(campaign)
+    return problems, [*facts, *(f"note: {line}" for line in notes)], offer
 
 
 def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
@@ -161,11 +164,11 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
     ]
 
 
-def _stages(campaign: Campaign) -> Iterator[str]:
+def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
     stop = campaign.stop
     n_systems = len(campaign.explored_systems)
     n_alike = campaign.initial.copies * len(campaign.initial.cells) / max(1, len(campaign.initial.systems))
-    has_held_out = campaign.initial.held_out_fraction > 0.0 and (n_alike >= 2 or bool(campaign.initial.from_ledger))
+    has_held_out = campaign.initial.held_out_fraction > 0.0 and (n_alike >= 2 or offer.has_held_out)
     if stop.max_force_error_p99 is not None and not has_held_out:
         yield (
             f"stop.max_force_error_p99: {stop.max_force_error_p99:g} eV/Å is demanded of held-out frames, and there "
