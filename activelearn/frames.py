@@ -160,7 +160,7 @@ class Frames:
             value = getattr(self, name)
             if value is not None and np.shape(value) != shape:
                 raise ValueError(f"Frames.{name} has shape {np.shape(value)}, expected {shape}")
-        if n_frames and not self.has_virial.any():
+        if self.virial is not None and n_frames and not self.has_virial.any():
             object.__setattr__(self, "virial", None)
 
     def __len__(self) -> int:
