@@ -193,7 +193,7 @@ def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
                 "itself is called quiet - raise n_walks or n_steps, or lower the two"
             )
     settings = campaign.initial
-    if settings.systems and settings.md is None and settings.copies * len(settings.cells) < 2:
+    if settings.systems and settings.md is None and settings.copies * len(settings.cells) < 2 and not offer.n:
         yield "initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies"
 
 
