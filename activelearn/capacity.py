@@ -21,12 +21,22 @@ from activelearn.store import Store
 _WELL_WITHIN: Final = 0.95
 
 
-def of_campaign(campaign: Campaign) -> tuple[int, ...]:
-    """Return `sel`, the campaign's own or that of the densest cell the guards allow."""
+def of_campaign(campaign: Campaign, labelled: Sequence[Frames] = ()) -> tuple[int, ...]:
+    """Return `sel`, the campaign's own or that of the densest cell the guards allow.
+
+    Parameters
+    ----------
+    campaign
+        Its systems, guards and cutoff.
+    labelled
+        The densest structures of the labels that it begins with; they count if it has no initial systems (of a campaign
+        that has some, labels that `sel` does not hold are passed over).
+    """
     descriptor = campaign.train.descriptor
     if descriptor.sel is not None:
         return descriptor.sel
     structures = [starts.unit_cell(s) for s in campaign.systems if s.packed is None]
+    structures += labelled if not campaign.initial.systems else []
     densities = [packing.number_densities(s.packed) for s in campaign.systems if s.packed is not None]
     return geometry.neighbour_capacity(
         structures,
@@ -62,7 +72,7 @@ def _holds(sel: Sequence[int], frame: Frames, rcut: float, campaign: Campaign) -
 
 def _start_ratio(campaign: Campaign) -> float:
     """Return the volume of the densest cell that is labelled or walked from, as a share of the published one."""
-    scales = (*campaign.initial.scales, *campaign.explore.start_scales)
+    scales = (*(campaign.initial.scales if campaign.initial.systems else ()), *campaign.explore.start_scales)
     return float(min(1.0, *scales) ** 3)
 
 

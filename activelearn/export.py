@@ -11,10 +11,11 @@ from activelearn.ending import ended, verdict
 from activelearn.engines import lammps
 from activelearn.errors import ConfigError, typed
 from activelearn.final_models import FinalChoice
-from activelearn.frames import Frames, write_deepmd, write_extxyz
-from activelearn.records import Ensemble, Iteration
+from activelearn.frames import Frames
+from activelearn.records import Ensemble, Iteration, Labelling
 from activelearn.store import Store
 from activelearn.store.files import disk_errors, file_sha256
+from activelearn.writing import write_deepmd, write_extxyz
 
 _IN_LAMMPS = """# Molecular dynamics with the exported force field; run it in this folder with:  lmp -in in.lammps
 # The deviation of the members goes to model_devi.out: frames above {f_hi:g} eV/A are outside what was learnt.
@@ -204,6 +205,11 @@ def _learnt(final: FinalChoice) -> list[str]:
     return [f"- {line}" for line in found]
 
 
+def _without_virial(learnt: Labelling) -> list[str]:
+    n = learnt.dataset_without_virial
+    return [f"- {n} of these frames have no virial: pressures were not fitted on them"] if n else []
+
+
 def model_card(store: Store, final: FinalChoice, iterations: list[Iteration]) -> str:
     """Return the model card: what it is for, data, window, held-out errors, versions, hashes."""
     last, ensemble = iterations[-1], final.ensemble
@@ -229,6 +235,7 @@ def model_card(store: Store, final: FinalChoice, iterations: list[Iteration]) ->
         f"- labels: {'the same bits for the same input' if deterministic else 'not bit-reproducible'} (declared)",
         f"- reference: {engine}, dispersion {dispersion}, weights sha256 {reference['weights_sha256']}",
         f"- training data: {learnt.dataset_frames} frames, sha256 {learnt.dataset_sha256}",
+        *_without_virial(learnt),
         f"- trained in iteration {learnt.iteration}; dataset/ holds all {last.labelling.dataset_frames} frames",
         f"- campaign sha256: {last.campaign_sha256}",
         "",

@@ -5,6 +5,10 @@ written without a Python loop over atoms. A data set is a list of Frames. ASE an
 
 Sign rule, stated once for the whole house: ``virial = -volume * stress`` with ASE's stress, positive in tension
 (so virial = -dE/d(strain)). LAMMPS and VASP print pressures and stresses with the opposite sign of ASE's.
+
+Rule of what is missing, stated once as well: many labels have no virial (VASP's default for dynamics, a calculator that
+knows energy and forces alone). Such a frame has NaN in the whole row of its virial, and where no frame of a part has
+one, ``virial`` is None. Neither NaN nor zeros in its place ever reach a training or a file of another format.
 """
 
 from __future__ import annotations
@@ -12,15 +16,13 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn.fixed_point import LIMIT, WIDTH, fixed_point
 from activelearn.units import AMU_PER_A3_IN_G_PER_CM3
 
 if TYPE_CHECKING:
@@ -115,7 +117,7 @@ class Frames:
     forces
         (n_frames, n_atoms, 3) eV/Å, or None.
     virial
-        (n_frames, 3, 3) eV, ``-volume * stress``, or None.
+        (n_frames, 3, 3) eV, ``-volume * stress``, all NaN in frames without one; None if no frame has one.
     origin
         (n_frames,) records of :data:`ORIGIN`.
 
@@ -157,6 +159,8 @@ class Frames:
             value = getattr(self, name)
             if value is not None and np.shape(value) != shape:
                 raise ValueError(f"Frames.{name} has shape {np.shape(value)}, expected {shape}")
+        if self.virial is not None and n_frames and not self.has_virial.any():
+            object.__setattr__(self, "virial", None)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -214,6 +218,13 @@ class Frames:
         return replace(self, positions=self.positions - shifts @ self.cell)
 
     @property
+    def has_virial(self) -> NDArray[np.bool_]:
+        """(n_frames,) whether the frame has a virial."""
+        if self.virial is None:
+            return np.zeros(len(self), dtype=bool)
+        return np.asarray(~np.isnan(self.virial).all(axis=(1, 2)))
+
+    @property
     def is_labelled(self) -> bool:
         """Whether energy and forces are present."""
         return self.energy is not None and self.forces is not None
@@ -261,7 +272,7 @@ class Frames:
 
     @staticmethod
     def concatenate(parts: Sequence[Frames]) -> Frames:
-        """Join frames of the same atoms; a label is kept if every part has it.
+        """Join frames of the same atoms; energy and forces are kept if every part has them, a virial if any has.
 
         Raises
         ------
@@ -282,6 +293,8 @@ class Frames:
         }
         for name in _LABELS:
             values = [getattr(part, name) for part in parts]
+            if name == "virial" and any(value is not None for value in values):
+                values = [np.full((len(p), 3, 3), np.nan) if p.virial is None else p.virial for p in parts]
             joined[name] = None if any(value is None for value in values) else np.concatenate(values)
         return replace(first, **joined)
 
@@ -329,7 +342,7 @@ class Frames:
 
     @classmethod
     def from_ase(cls, images: Atoms | Sequence[Atoms]) -> Frames:
-        """Stack ASE structures of the same atoms; labels are taken if every calculator has stored them.
+        """Stack ASE structures of the same atoms; labels are taken if every calculator has them, a stress if any has.
 
         Parameters
         ----------
@@ -365,13 +378,13 @@ class Frames:
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.stress import full_3x3_to_voigt_6_stress
 
-        images, volume = [], self.volume
+        images, volume, has_virial = [], self.volume, self.has_virial
         for i in range(len(self)):
             atoms = Atoms(self.symbols, positions=self.positions[i], cell=self.cell[i], pbc=self.pbc)
             atoms.info.update({name: self.origin[name][i].item() for name in ORIGIN.names or ()})
             if self.energy is not None and self.forces is not None:
                 results: dict[str, Any] = {"energy": self.energy[i], "forces": self.forces[i]}
-                if self.virial is not None:
+                if self.virial is not None and has_virial[i]:
                     results["stress"] = full_3x3_to_voigt_6_stress(-self.virial[i] / volume[i])
                 atoms.calc = SinglePointCalculator(atoms, **results)
             images.append(atoms)
@@ -386,8 +399,8 @@ def _labels_from_ase(images: Sequence[Atoms]) -> dict[str, Any]:
     if all("energy" in r and "forces" in r for r in results):
         labels["energy"] = np.array([r.get("free_energy", r["energy"]) for r in results])
         labels["forces"] = np.array([r["forces"] for r in results])
-        if all("stress" in r for r in results):
-            stress = [voigt_6_to_full_3x3_stress(r["stress"]) for r in results]
+        if any("stress" in r for r in results):
+            stress = [voigt_6_to_full_3x3_stress(r.get("stress", np.full(6, np.nan))) for r in results]
             labels["virial"] = -np.array(stress) * np.array([abs(i.cell.volume) for i in images])[:, None, None]
     return labels
 
@@ -403,7 +416,7 @@ class FrameLabel:
     forces
         (n_atoms, 3) eV/Å.
     virial
-        (3, 3) eV.
+        (3, 3) eV; NaN if there is none.
     refused
         Physical reason why there is no label (an SCF that did not converge ...), or None.
     started, finished
@@ -492,104 +505,3 @@ def by_composition(parts: Iterable[Frames]) -> list[Frames]:
         if len(part):
             groups.setdefault((part.symbols, part.pbc), []).append(part)
     return [Frames.concatenate(group) for group in groups.values()]
-
-
-def write_deepmd(parts: Iterable[Frames], folder: Path, type_map: Sequence[str]) -> list[Path]:
-    """Write labelled frames as deepmd/npy, one folder per composition.
-
-    Parameters
-    ----------
-    parts
-        Labelled Frames.
-    folder
-        Parent of the folders written (made if missing).
-    type_map
-        Order of the elements in ``type.raw``.
-
-    Returns
-    -------
-    list of Path
-        The system folders.
-    """
-    import dpdata
-
-    systems = []
-    for i, part in enumerate(by_composition(parts)):
-        if part.energy is None or part.forces is None:
-            raise ValueError(f"write_deepmd wants labelled frames, {part.formula} has none")
-        data: dict[str, Any] = {
-            "atom_names": list(type_map),
-            "atom_numbs": [part.symbols.count(kind) for kind in type_map],
-            "atom_types": np.array([list(type_map).index(symbol) for symbol in part.symbols]),
-            "orig": np.zeros(3),
-            "cells": part.cell,
-            "coords": part.positions,
-            "energies": part.energy,
-            "forces": part.forces,
-            "nopbc": not any(part.pbc),
-        }
-        if part.virial is not None:
-            data["virials"] = part.virial
-        target = folder / f"{i:03d}-{part.formula}"
-        dpdata.LabeledSystem(data=data).to("deepmd/npy", str(target), set_size=len(part), prec=np.float64)
-        systems.append(target)
-    return systems
-
-
-#: How many frames are turned into text at once.
-_AT_ONCE: Final = 64
-
-
-def write_extxyz(parts: Iterable[Frames], path: Path) -> None:
-    """Write frames as extended XYZ with energy, forces, stress (ASE's sign) and origin: what ASE's writer writes.
-
-    To the byte what ``ase.io.write(path, part.to_ase())`` gives, ten times as fast.
-    """
-    with path.open("w", encoding="utf-8") as stream:
-        for part in parts:
-            stream.writelines(_extxyz(part))
-
-
-def _extxyz(part: Frames) -> Iterator[str]:
-    """Yield each frame as extended XYZ."""
-    from ase.io.extxyz import key_val_dict_to_str  # how a text is quoted is ASE's to know
-
-    tables, stresses = [part.positions], None
-    if part.energy is not None and part.forces is not None:
-        tables.append(part.forces)
-        if part.virial is not None:
-            stress = -part.virial / part.volume[:, None, None]
-            stresses = (stress + stress.transpose(0, 2, 1)) / 2
-    properties = "species:S:1:pos:R:3" + (":forces:R:3" if len(tables) > 1 else "")
-    pbc = " ".join("T" if axis else "F" for axis in part.pbc)
-    origin = {name: part.origin[name].tolist() for name in ORIGIN.names or ()}
-    quoted = {walk: key_val_dict_to_str({"walk": walk}) for walk in set(origin["walk"])}
-    for k in range(len(part)):
-        info = [f'Lattice="{_spaced(part.cell[k])}" Properties={properties}']
-        info += [quoted[values[k]] if name == "walk" else f"{name}={values[k]}" for name, values in origin.items()]
-        if part.energy is not None and len(tables) > 1:
-            info.append(f"energy={part.energy[k]}")
-        if stresses is not None and np.isfinite(stresses[k]).all():
-            info.append(f'stress="{_spaced(stresses[k])}"')
-        if k % _AT_ONCE == 0:
-            rows = _rows(part.symbols, np.concatenate([table[k : k + _AT_ONCE] for table in tables], axis=2))
-        yield f'{part.n_atoms}\n{" ".join(info)} pbc="{pbc}"\n' + rows[k % _AT_ONCE]
-
-
-def _rows(symbols: Sequence[str], numbers: FloatArray) -> list[str]:
-    """Return by frame one line an atom: its symbol and its (n_frames, n_atoms, n) numbers with eight decimals."""
-    if not bool((np.abs(numbers) < LIMIT).all()):
-        columns = " ".join(["%16.8f"] * numbers.shape[2])
-        pattern = "".join(f"{symbol:<2} {columns}\n" for symbol in symbols)
-        return [pattern % tuple(table.ravel().tolist()) for table in numbers]
-    n_frames, n_atoms, n = numbers.shape
-    text = np.full((n_frames, n_atoms, 3 + n * (WIDTH + 1)), ord(" "), dtype=np.uint8)
-    text[:, :, :3] = np.array([f"{symbol:<3}".encode() for symbol in symbols]).view(np.uint8).reshape(n_atoms, 3)
-    cells = text[:, :, 3:].reshape(n_frames, n_atoms, n, WIDTH + 1)
-    cells[..., :WIDTH] = fixed_point(numbers.ravel()).reshape(n_frames, n_atoms, n, WIDTH)
-    cells[:, :, -1, WIDTH] = ord("\n")
-    return [table.tobytes().decode() for table in text]
-
-
-def _spaced(matrix: FloatArray) -> str:
-    return " ".join(map(str, matrix.ravel().tolist()))

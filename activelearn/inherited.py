@@ -23,9 +23,14 @@ from numpy.typing import NDArray
 from activelearn import geometry
 from activelearn.config import Campaign
 from activelearn.errors import ConfigError, typed
-from activelearn.frames import Frames
-from activelearn.store import Ledger, Store
+from activelearn.frames import Frames, unpack
+from activelearn.store import Ledger, Store, read_npz
+from activelearn.store.journal import Entry
 
+#: Structures that are read to see what a ledger offers, at the most, ...
+LOOKED_AT: Final = 500
+#: ... and of these those that the neighbours are counted of: the densest one of each composition.
+DENSEST: Final = 50
 #: Of the array of JSON text beside the frames.
 _NAME: Final = "inherited"
 
@@ -181,28 +186,135 @@ def families(parts: Sequence[Frames]) -> Mapping[str, str]:
     return {walk: f"ledger {formula}" for walk, formula in named.items() if 2 * of_walk[walk] <= total[formula]}
 
 
-def inspected(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
-    """Return problems and facts of ``initial.from_ledger`` before anything runs.
+@dataclass(frozen=True)
+class Offer:
+    """What a ledger offers to a campaign, by the headers of its records; few structures are read.
+
+    Parameters
+    ----------
+    ledger
+        Its folder.
+    counts
+        Accepted labels with a structure, by reference.
+    n, n_without_virial
+        Of them, labels that may join by reference and elements, and those of these without a virial.
+    lacking
+        Elements of the others of these references that ``type_map`` lacks.
+    has_held_out
+        Whether trajectories can be set aside for validation.
+    frames
+        Of those that may join, evenly over the compositions.
+    """
+
+    ledger: Path | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    n: int = 0
+    n_without_virial: int = 0
+    lacking: tuple[str, ...] = ()
+    has_held_out: bool = False
+    frames: tuple[Frames, ...] = ()
+
+    @property
+    def densest(self) -> list[Frames]:
+        """The densest frame of each composition, at most :data:`DENSEST`, the densest first."""
+        found: dict[str, tuple[float, Frames]] = {}
+        for frame in self.frames:
+            volume = float(frame.volume[0]) / frame.n_atoms
+            if frame.formula not in found or volume < found[frame.formula][0]:
+                found[frame.formula] = volume, frame
+        return [frame for _, frame in sorted(found.values(), key=lambda one: one[0])[:DENSEST]]
+
+
+#: Of a campaign that takes none.
+NOTHING: Final = Offer()
+
+
+def offered(campaign: Campaign, ledger: Ledger, own: str | None) -> Offer:
+    """Return what a ledger offers.
 
     Parameters
     ----------
     campaign
-        The campaign.
-    folder
-        Its folder, existing or not.
+        Says whether labels join, and of which references.
+    ledger
+        Refreshed.
+    own
+        sha256 of the campaign's own reference; None: not known yet, and each may be it.
+
+    Raises
+    ------
+    ConfigError
+        See :func:`from_ledger`.
     """
     if not campaign.initial.from_ledger:
-        return [], []
+        return NOTHING
+    references = wanted_references(campaign, ledger, own)
+    if own is None and campaign.initial.from_ledger is True:
+        references = list(ledger.references())
+    whole = [entry for entry in ledger.entries() if entry.refused is None and entry.symbols]
+    unknown = {symbols: set(symbols.split()) - set(campaign.type_map) for symbols in {e.symbols for e in whole}}
+    wanted = [entry for entry in whole if entry.reference in references]
+    fit = [entry for entry in wanted if not unknown[entry.symbols]]
+    formulas = Counter(entry.formula for entry in fit)
+    trajectories = Counter((entry.formula, entry.symbols, entry.walk) for entry in fit)
+    apart = Counter(formula for (formula, _, _), n in trajectories.items() if 2 * n <= formulas[formula])
+    return Offer(
+        ledger=ledger.folder,
+        counts=Counter(entry.reference for entry in whole),
+        n=len(fit),
+        n_without_virial=sum(not entry.has_virial for entry in fit),
+        lacking=tuple(sorted({element for entry in wanted for element in unknown[entry.symbols]})),
+        has_held_out=any(n > 1 for n in apart.values()),
+        frames=tuple(frame for e in _evenly(fit) if (frame := ledger.frame(e.key)) is not None),
+    )
+
+
+def joined(store: Store) -> Offer:
+    """Return the labels that a campaign has begun with, whatever its ledger offers by now."""
+    arrays, _ = read_npz(store.chosen_file(0))
+    parts = unpack(arrays)
+    found = [parts[p] for p in sealed_references(arrays)]
+    return Offer(
+        n=sum(len(part) for part in found),
+        n_without_virial=sum(int((~part.has_virial).sum()) for part in found),
+        has_held_out=any(n > 1 for n in Counter(families(found).values()).values()),
+        frames=tuple(part[0] for part in found[:LOOKED_AT]),
+    )
+
+
+def _evenly(entries: Sequence[Entry]) -> list[Entry]:
+    """Return at most :data:`LOOKED_AT` entries, as many of each composition where there are so many."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.formula, []).append(entry)
+    n_each = max(1, LOOKED_AT // max(1, len(groups)))
+    found = []
+    for group in list(groups.values())[:LOOKED_AT]:
+        found += [group[k] for k in np.unique(np.linspace(0, len(group) - 1, min(n_each, len(group))).astype(int))]
+    return found
+
+
+def ledger_of(campaign: Campaign, folder: Path) -> Ledger:
+    """Return the ledger of a campaign in a folder, existing or not, refreshed."""
     shared = campaign.label.ledger
     ledger = Ledger(Path(shared).expanduser() if shared else folder / "labels")
     ledger.refresh()
-    try:
-        wanted_references(campaign, ledger, None)
-    except ConfigError as error:
-        return list(error.problems), []
-    counts = Counter(entry.reference for entry in ledger.entries() if entry.refused is None and entry.symbols)
-    identities = ledger.references()
+    return ledger
+
+
+def said(offer: Offer, campaign: Campaign, identities: Mapping[str, Any]) -> list[str]:
+    """Return the facts of an offer before anything runs: who labelled how many, and what of them can be held out."""
     what = [
-        f"{n} of {identities[sha].get('functional')} ({sha[:12]})" for sha, n in counts.items() if sha in identities
+        f"{n} of {identities[sha].get('functional')} ({sha[:12]})"
+        for sha, n in offer.counts.items()
+        if sha in identities
     ]
-    return [], [f"from the ledger: {', '.join(what) or 'no'} labels in {ledger.folder}"]
+    found = [f"from the ledger: {', '.join(what) or 'no'} labels in {offer.ledger}"]
+    if offer.lacking:
+        found.append(f"note: labels with {', '.join(offer.lacking)}, which type_map lacks, do not join")
+    if offer.n and not campaign.initial.systems and campaign.initial.held_out_fraction and not offer.has_held_out:
+        found.append(
+            "note: no label will be held out, for frames of one trajectory are near-duplicates, and one with more than "
+            "half of the frames of its composition is never set aside; files that are imported apart are trajectories"
+        )
+    return found

@@ -12,11 +12,31 @@ from activelearn import capacity, geometry, inherited, starts
 from activelearn.config import Campaign, Isolated
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
+from activelearn.errors import typed
 from activelearn.frames import Frames, make_origin, unpack
 from activelearn.records import InitialData, Task, WalkRecord
 from activelearn.store import Store
 from activelearn.store.files import file_sha256, read_npz
 from activelearn.tasks import Station
+
+
+def lacking(campaign: Campaign, offer: inherited.Offer) -> list[str]:
+    """Return why a campaign without initial systems cannot begin with the labels that its ledger offers."""
+    if campaign.initial.systems:
+        return []
+    there = f"initial.systems: there are none, and of the labels in {offer.ledger}"
+    if offer.n < 2:
+        why = f" (others have {', '.join(offer.lacking)}, which type_map lacks)" if offer.lacking else ""
+        wanted = "wanted at least 2 of label.reference, or of those that initial.from_ledger names"
+        see = f"see: activelearn labels list {typed(offer.ledger or '.')}"
+        return [f"{there} {offer.n or 'none'} can join{why} - {wanted} - {see}; more come in with: labels import"]
+    from_data = any(stage.start == "dataset" for stage in campaign.explore.stages)
+    if from_data and not any(starts.is_fit(frame, campaign.min_height_A) for frame in offer.frames):
+        least = f"{campaign.min_height_A:g} Å (initial.min_height_A, else the cutoff)"
+        wanted = f"wanted cells with every perpendicular height at least {least}"
+        mend = "name explore.systems and leave out start: dataset, or lower train.descriptor.rcut"
+        return [f"{there} none is a start for walks - {wanted} - {mend}"]
+    return []
 
 
 def new_systems(campaign: Campaign, store: Store, iteration: int) -> list[int]:

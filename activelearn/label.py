@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn import capacity, geometry, inherited, select
+from activelearn import capacity, geometry, inherited, pressures, select
 from activelearn.config import Campaign
 from activelearn.config import Label as LabelSettings
 from activelearn.engines import reference
@@ -158,7 +158,8 @@ def refusal(label: FrameLabel, settings: LabelSettings) -> str | None:
     """
     if label.refused is not None:
         return label.refused
-    if not (np.isfinite(label.energy) and np.isfinite(label.forces).all() and np.isfinite(label.virial).all()):
+    is_whole = np.isfinite(label.virial).all() or np.isnan(label.virial).all()  # or there is none
+    if not (np.isfinite(label.energy) and np.isfinite(label.forces).all() and is_whole):
         return "not finite"
     largest = float(np.linalg.norm(label.forces, axis=1).max())
     if largest > settings.max_force:
@@ -284,6 +285,10 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     adopted = sum(len(q) for p, q in enumerate(chosen.parts) if q.is_labelled and p not in chosen.references)
     last = store.result("label", iteration - 1, Labelling) if iteration > 0 else None
     n_new = sum(len(part) for part in found.training)
+    n_without = sum(int((~part.has_virial).sum()) for part in found.training)
+    if last is None:
+        for line in pressures.notes(campaign, n_without, n_new, "training frames"):
+            log.warning("%s", line)
     f_hi = select.window_of(campaign, store, iteration)[1]
     rescued = sum(int((part.origin["max_devi_f"] >= f_hi).sum()) for part in found.training)
     return Labelling(
@@ -294,6 +299,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
         rescued=rescued,
         dataset_frames=n_new + (last.dataset_frames if last is not None else 0),
         dataset_sha256=dataset_sha256(found.training, after=last.dataset_sha256 if last is not None else ""),
+        dataset_without_virial=n_without + (last.dataset_without_virial if last is not None else 0),
         labels_computed=len(paid),
         labels_adopted=adopted,
         labels_reused=len(plan.tasks) - len(paid) - adopted,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from activelearn import capacity, explore, glass, initial, label, prepare, select, study, train
+from activelearn import capacity, explore, glass, inherited, initial, label, prepare, select, study, train
 from activelearn.benchmark import station as benchmark
 from activelearn.config import Campaign, Machine, Study, difference
 from activelearn.ending import ended, has_new_data, verdict
@@ -23,7 +23,7 @@ from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
 from activelearn.records import End, Ensemble, InitialData, Iteration, Labelling, Prepared, Seconds, Selection, Task
 from activelearn.store import Folder, Store, StudyStore
-from activelearn.store.files import file_sha256, gone, publish_json
+from activelearn.store.files import file_sha256, gone, publish_json, read_json
 from activelearn.store.study import ONCE
 from activelearn.tasks import PhaseName, Station, carry_out, driving, gather
 from activelearn.versions import installed
@@ -101,12 +101,15 @@ class CampaignPhase(Phase):
         if self.is_begun:
             return
         folder, campaign = store.iteration_folder(self.iteration), store.latest_campaign()
-        if self.iteration == 0 and not (folder / "sel.json").is_file():
-            publish_json(folder / "sel.json", list(capacity.of_campaign(campaign)))
         capacity.want_room(campaign, store)  # of systems that were added: before any label of them
-        if not (folder / "reference.json").is_file():
-            slot = Slot(machine, store.logs())
-            publish_json(folder / "reference.json", reference.fingerprint(campaign.label.reference, slot))
+        if not (sealed := folder / "reference.json").is_file():
+            identity = reference.fingerprint(campaign.label.reference, Slot(machine, store.logs()))
+        else:
+            identity = read_json(sealed)
+        if self.iteration == 0 and not (folder / "sel.json").is_file():
+            publish_json(folder / "sel.json", list(_first_capacity(campaign, store, str(identity["sha256"]))))
+        if not sealed.is_file():
+            publish_json(sealed, identity)
         _want_same_reference(store, self.iteration)
         store.open_iteration(self.iteration, campaign)  # last: it is open when all that it is sealed to stands
 
@@ -139,6 +142,17 @@ class CampaignPhase(Phase):
     def following(self) -> Phase | None:
         """Return what comes after it."""
         return next_phase(self.store)
+
+
+def _first_capacity(campaign: Campaign, store: Store, reference_sha256: str) -> tuple[int, ...]:
+    """Return the neighbour capacities of a campaign that begins; refuse one whose ledger lacks what it begins with."""
+    if campaign.initial.systems:
+        return capacity.of_campaign(campaign)
+    store.ledger.refresh()
+    offer = inherited.offered(campaign, store.ledger, reference_sha256)
+    if problems := initial.lacking(campaign, offer):
+        raise ConfigError(*problems)
+    return capacity.of_campaign(campaign, offer.densest)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def errors(predicted: Sequence[Frames], reference: Sequence[Frames]) -> Errors |
     Parameters
     ----------
     predicted, reference
-        The same frames in the same order, with energy and forces; virials count where both have them.
+        The same frames in the same order, with energy and forces; virials count in frames where both have one.
     """
     return errors_of(predicted, reference) if reference else None
 
@@ -54,8 +54,8 @@ def errors_of(predicted: Sequence[Frames], reference: Sequence[Frames]) -> Error
     for p, r in zip(predicted, reference, strict=True):
         e.append((p.label("energy") - r.label("energy")) / r.n_atoms * 1000.0)
         f.append((p.label("forces") - r.label("forces")).reshape(-1, 3))
-        if p.virial is not None and r.virial is not None:
-            v.append((p.virial - r.virial).ravel() / r.n_atoms * 1000.0)
+        if p.virial is not None and r.virial is not None and (has := p.has_virial & r.has_virial).any():
+            v.append((p.virial[has] - r.virial[has]).ravel() / r.n_atoms * 1000.0)
     de, df = np.concatenate(e), np.concatenate(f)
     (energy_mae, energy_rmse), (force_mae, force_rmse) = mae_and_rmse(de), mae_and_rmse(df)
     virial_mae, virial_rmse = mae_and_rmse(np.concatenate(v)) if v else (None, None)

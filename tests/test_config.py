@@ -169,7 +169,7 @@ def test_defaults_are_those_of_the_papers():
         ({"explore__stages__0__name": "a/b"}, "explore.stages.0.name: got 'a/b' - wanted"),
         ({"explore__stages__0__systems": [1]}, "explore stage cold names system 1 of 1 (from 0)"),
         ({"initial__scales": [1.0, 1.0]}, "scales wants different numbers"),
-        ({"initial__systems": []}, "initial.systems: got []"),
+        ({"initial__systems": []}, "initial: systems is empty - wanted one at least, or from_ledger: true"),
         ({"initial__systems": [{}]}, "a system is either a `seed` (crystal or file) or `packed` (amorphous)"),
         (
             {"initial__systems": [{"seed": "x", "packed": {"units": {"Cu": 1}, "n_atoms": 9, "density_g_cm3": 8}}]},

@@ -28,9 +28,8 @@ from activelearn.frames import (
     npz_bytes,
     pack,
     unpack,
-    write_deepmd,
-    write_extxyz,
 )
+from activelearn.writing import write_deepmd, write_extxyz
 
 NAMES = ("cell", "positions", "energy", "forces", "virial", "origin")
 
@@ -143,10 +142,12 @@ def test_a_slice_is_a_copy(copper):
     assert copper.origin["iteration"][0] == 0
 
 
-def test_a_label_is_kept_only_if_every_part_has_it(copper):
+def test_energy_and_forces_are_kept_if_every_part_has_them_and_a_virial_if_any_has(copper):
     joined = Frames.concatenate([copper, replace(copper, virial=None)])
-    assert joined.virial is None
-    assert joined.is_labelled
+    assert joined.has_virial.tolist() == [True] * 3 + [False] * 3
+    assert np.isnan(joined.virial[3:]).all()
+    assert np.array_equal(joined.virial[:3], copper.virial)
+    assert joined[3:].virial is None, "where no frame of a part has one, there is no array"
     assert not Frames.concatenate([copper, copper.without_labels()]).is_labelled
 
 

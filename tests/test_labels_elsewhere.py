@@ -11,9 +11,10 @@ from labelled_walk import outcar_text, trajectory
 from activelearn import exchange
 from activelearn.errors import ConfigError
 from activelearn.exchange import physics, same
-from activelearn.frames import Frames, make_origin, write_deepmd, write_extxyz
+from activelearn.frames import Frames, make_origin
 from activelearn.inherited import families
 from activelearn.store import Ledger
+from activelearn.writing import write_deepmd, write_extxyz
 
 PBE = exchange.declared("functional=PBE,includes_dispersion=false,code=VASP-6.4.2")
 

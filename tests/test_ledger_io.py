@@ -16,9 +16,10 @@ from conftest import rattled_copper
 
 from activelearn import exchange
 from activelearn.errors import ConfigError
-from activelearn.frames import FrameLabel, Frames, by_composition, make_origin, write_deepmd, write_extxyz
+from activelearn.frames import FrameLabel, Frames, by_composition, make_origin
 from activelearn.store import Ledger, LedgerWriter
 from activelearn.store.journal import frames_of
+from activelearn.writing import write_deepmd, write_extxyz
 
 PBE = exchange.declared("functional=PBE,includes_dispersion=false,code=VASP-6.4.2")
 OTHER = exchange.declared("functional=PBE,includes_dispersion=true,code=VASP-6.4.2")
@@ -414,14 +415,22 @@ def test_steps_of_a_force_field_that_vasp_learned_on_the_fly_are_no_labels(tmp_p
     ("edit", "reason"),
     [
         (("ISIF   =      2", "ISIF   =      1"), "only the trace of the stress"),
-        (("  in kB   ", "  in bar  "), "no stress"),
-        (("    -4.50342     0.50047", "    ************ 0.50047"), "no stress"),
         (("TOTAL-FORCE (eV/Angst)", ""), "no forces"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Found badly formatted stress line")
 def test_a_step_without_the_whole_stress_or_the_forces_is_refused_and_says_so(tmp_path, edit, reason):
     assert imported(tmp_path, edited(tmp_path, edit)) == ([], {reason: 1})
+
+
+@pytest.mark.parametrize(
+    "edit", [("  in kB   ", "  in bar  "), ("    -4.50342     0.50047", "    ************ 0.50047")]
+)
+@pytest.mark.filterwarnings("ignore:Found badly formatted stress line")
+def test_a_step_of_which_no_stress_is_printed_is_taken_without_and_says_so(tmp_path, edit):
+    n, tally = exchange.import_labels(tmp_path / "l", [edited(tmp_path, edit)], PBE)
+    assert (n, tally.counts, tally.lacking) == (1, {}, {"no stress": 1})
+    (part,) = opened(tmp_path / "l").structures(PBE["sha256"])
+    assert part.virial is None
 
 
 def test_an_outcar_that_breaks_off_has_no_last_step(tmp_path):
@@ -476,16 +485,15 @@ def broken_frames(folder):
 def test_every_frame_that_is_not_taken_is_counted_with_its_reason_and_place(tmp_path):
     path = broken_frames(tmp_path)
     n, tally = exchange.import_labels(tmp_path / "l", [path], PBE)
-    reasons = (
-        "no stress", "no forces", "no energy", "not finite", "left-handed cell", "not periodic", "twice in these files"
-    )  # fmt: skip
-    assert n == 1
+    reasons = ("no forces", "no energy", "not finite", "left-handed cell", "not periodic", "twice in these files")
+    assert n == 2
     assert tally.counts == dict.fromkeys(reasons, 1)
     assert all(
         line.startswith("1 frame not taken: ") and " - wanted " in line and line.count(" - ") == 2
-        for line in tally.sentences()
+        for line in tally.sentences()[:-1]
     )
-    assert f"no stress (first: {path} frame 1) - wanted the stress" in tally.sentences()[0]
+    assert f"no forces (first: {path} frame 2) - wanted energy and forces" in tally.sentences()[0]
+    assert tally.sentences()[-1].startswith(f"1 label with no stress (first: {path} frame 1): ")
 
 
 def test_a_second_label_of_a_structure_does_not_replace_the_first(tmp_path, copper):
@@ -519,12 +527,13 @@ def test_files_that_are_no_labels_are_named(tmp_path, name, said):
         exchange.import_labels(tmp_path / "l", [tmp_path / name], PBE)
 
 
-def test_deepmd_systems_without_virial_or_names_are_refused(tmp_path, copper):
+def test_deepmd_systems_without_virial_are_taken_without_and_those_without_names_refused(tmp_path, copper):
     (system,) = write_deepmd([copper], tmp_path / "d", ["Cu"])
     (system / "set.000" / "virial.npy").unlink()
-    assert exchange.import_labels(tmp_path / "l", [tmp_path / "d"], PBE)[1].counts == {"no stress": 3}
+    assert exchange.import_labels(tmp_path / "a", [tmp_path / "d"], PBE)[1].lacking == {"no stress": 3}
     np.save(system / "set.000" / "virial.npy", np.zeros((3, 9)))
-    assert exchange.import_labels(tmp_path / "l", [tmp_path / "d"], PBE)[1].counts == {"zeros for a stress": 3}
+    (lacking,) = exchange.import_labels(tmp_path / "b", [tmp_path / "d"], PBE)[1].lacking.items()
+    assert lacking == ("zeros for a stress, but not for the forces", 3)
     (system / "type_map.raw").unlink()
     assert exchange.import_labels(tmp_path / "l", [tmp_path / "d"], PBE)[1].counts == {"no element": 3}
 

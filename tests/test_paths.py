@@ -38,10 +38,11 @@ from activelearn.engines.deepmd import TrainingRun, Weights, train_member, train
 from activelearn.engines.links import link_models, plain_line, with_plain_names
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, typed
-from activelearn.frames import Frames, write_deepmd, write_extxyz
+from activelearn.frames import Frames
 from activelearn.store import Store
 from activelearn.workflow import site, submit, worker
 from activelearn.workflow.smoke import sent
+from activelearn.writing import write_deepmd, write_extxyz
 
 #: All at once, with a blank at the end, a dash in front, and a path of more than 250 characters below it.
 EVERYTHING = "-wörst 'a' \"b\" $(c) & #1 [v2]*?;`d`\\e%f {g} ~ @h " + "n" * 190 + " "

@@ -21,11 +21,12 @@ from activelearn import exchange
 from activelearn.config import DeePMDModels, LammpsStyle, Machine, Potential, Queue, load_machine
 from activelearn.engines.process import run_command
 from activelearn.errors import ConfigError, EngineError
-from activelearn.frames import npz_bytes, pack, write_extxyz
+from activelearn.frames import npz_bytes, pack
 from activelearn.records import Task
 from activelearn.store import Ledger
 from activelearn.store.files import archive_files, read_archived, read_array, read_npz
 from activelearn.tasks import Station, carry_out
+from activelearn.writing import write_extxyz
 
 # --- nothing that is read is run --------------------------------------------------------------------------------------
 

@@ -22,10 +22,11 @@ from activelearn.config import Descriptor, LearningRate, Machine, Prefactors
 from activelearn.engines import deepmd, process
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, EngineError
-from activelearn.frames import Frames, write_deepmd
+from activelearn.frames import Frames
 from activelearn.records import Ensemble, Errors, Iteration, Labelling, Member, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import publish_json
+from activelearn.writing import write_deepmd
 
 
 def test_errors_by_hand(copper):

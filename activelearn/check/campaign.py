@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from activelearn import capacity, geometry, inherited, initial, packing, starts, study
+from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
 from activelearn.check import doubts
 from activelearn.check.programs import Checked, folder_problems, place_problems, program_problems
 from activelearn.check.study import check_study
@@ -38,20 +38,43 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     dense = [line for frame in dict.fromkeys(crystals) if (line := doubts.too_dense(campaign, frame)) is not None]
     if dense:
         return Checked(problems + dense, unusual=unusual)
-    problems += [*_stages(campaign), *doubts.short_walks(campaign), *_outside(campaign, crystals)]
+    problems += [*doubts.short_walks(campaign), *_outside(campaign, crystals)]
     problems += program_problems(campaign, machine) if here else []
     inheritance: list[str] = []
+    offer = inherited.NOTHING
     if wrong := folder_problems(folder, machine) or _names(Store(folder)):
         problems += wrong  # and what is in the folder, if anything, is not looked at
     else:
         problems += place_problems(campaign, folder, machine) if here else []
         problems += _room(campaign, folder)
-        wrong, inheritance = inherited.inspected(campaign, folder)
+        wrong, inheritance, offer = inherits(campaign, folder)
         problems += wrong
+    problems += _stages(campaign, offer)
     after = _study(campaign, machine, here=here)
     problems += after.problems
-    facts = [] if problems else [*_facts(campaign, machine, crystals, folder), *inheritance, *after.facts]
+    facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
     return Checked(list(dict.fromkeys(problems)), facts, unusual)
+
+
+def inherits(campaign: Campaign, folder: Path) -> tuple[list[str], list[str], inherited.Offer]:
+    """Return problems and facts of the labels that join before anything runs, and what the ledger offers."""
+    problems: list[str] = []
+    facts: list[str] = []
+    offer, store = inherited.NOTHING, Store(folder)
+    if campaign.initial.from_ledger and store.is_sealed("initial", 0):
+        offer = inherited.joined(store)
+        facts.append(f"from the ledger: {offer.n} labels that joined when the campaign began")
+    elif campaign.initial.from_ledger:
+        ledger = inherited.ledger_of(campaign, folder)
+        try:
+            offer = inherited.offered(campaign, ledger, None)
+        except ConfigError as error:
+            return list(error.problems), [], offer
+        problems = initial.lacking(campaign, offer)
+        facts += inherited.said(offer, campaign, ledger.references())
+    notes = pressures.notes(campaign, offer.n_without_virial, offer.n, "labels of the ledger")
+    notes += pressures.notes_of_reference(campaign)
+    return problems, [*facts, *(f"note: {line}" for line in notes)], offer
 
 
 def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
@@ -149,11 +172,11 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
     ]
 
 
-def _stages(campaign: Campaign) -> Iterator[str]:
+def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
     stop = campaign.stop
     n_systems = len(campaign.explored_systems)
-    n_alike = campaign.initial.copies * len(campaign.initial.cells) / len(campaign.initial.systems)
-    has_held_out = campaign.initial.held_out_fraction > 0.0 and (n_alike >= 2 or bool(campaign.initial.from_ledger))
+    n_alike = campaign.initial.copies * len(campaign.initial.cells) / max(1, len(campaign.initial.systems))
+    has_held_out = campaign.initial.held_out_fraction > 0.0 and (n_alike >= 2 or offer.has_held_out)
     if stop.max_force_error_p99 is not None and not has_held_out:
         yield (
             f"stop.max_force_error_p99: {stop.max_force_error_p99:g} eV/Å is demanded of held-out frames, and there "
@@ -177,7 +200,8 @@ def _stages(campaign: Campaign) -> Iterator[str]:
                 f"stop.min_frames = {stop.min_frames} and stop.min_walks = {stop.min_walks}, else no pass by "
                 "itself is called quiet - raise n_walks or n_steps, or lower the two"
             )
-    if campaign.initial.md is None and campaign.initial.copies * len(campaign.initial.cells) < 2:
+    settings = campaign.initial
+    if settings.systems and settings.md is None and settings.copies * len(settings.cells) < 2 and not offer.n:
         yield "initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies"
 
 
@@ -193,7 +217,9 @@ def _relaxations(campaign: Campaign) -> Iterator[str]:
             yield f"prepare: {n} {what} relaxed to {of}, {relax.max_steps} steps at most"
 
 
-def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames], folder: Path) -> list[str]:
+def _facts(
+    campaign: Campaign, machine: Machine, crystals: list[Frames], folder: Path, offer: inherited.Offer
+) -> list[str]:
     md = campaign.initial.md
     n_copies = len(campaign.initial.cells) * campaign.initial.copies
     n_initial = n_copies * (1 if md is None else md.n_steps // md.every + 1)
@@ -202,9 +228,11 @@ def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames], folder:
     names = [f"{c.formula} ({c.n_atoms} atoms)" for c in dict.fromkeys(crystals)]
     names += [f"{s.n_packings} x {packing.describe(s.packed)}" for s in campaign.systems if s.packed is not None]
     facts = [
-        f"systems: {', '.join(names)}",
+        f"systems: {', '.join(names) or 'none, walks begin at labelled structures'}",
         *_relaxations(campaign),
-        f"initial: {n_copies} {kind}, {n_initial} labels by {reference.name} ({reference.functional})",
+        f"initial: {n_copies} {kind}, {n_initial} labels by {reference.name} ({reference.functional})"
+        if n_copies
+        else f"initial: {offer.n} labels that are there",
     ]
     if alone := initial.isolated(campaign):
         n_atoms = sum(len(symbols) == 1 for symbols in alone)
@@ -218,7 +246,7 @@ def _facts(campaign: Campaign, machine: Machine, crystals: list[Frames], folder:
         )
     window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"
     facts.append(f"window: {window}, at most {campaign.select.max_frames} labels an iteration")
-    sel = capacity.sealed(campaign, Store(folder)) or capacity.of_campaign(campaign)
+    sel = capacity.sealed(campaign, Store(folder)) or capacity.of_campaign(campaign, offer.densest)
     said = f"sel {dict(zip(campaign.type_map, sel, strict=True))} within {campaign.train.descriptor.rcut:g} Å"
     facts.append(f"ensemble: {campaign.train.n_members} members, {said}")
     return [*facts, *capacity.limits(campaign, campaign.systems, sel), str(machine)]

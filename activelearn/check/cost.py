@@ -9,12 +9,15 @@ measured with one network over to another, to within a factor of about two.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
 
 from activelearn import capacity, initial, packing, starts
 from activelearn.config import Campaign, Glass, Machine, Packed, Stage, System
+from activelearn.frames import Frames
+from activelearn.inherited import NOTHING, Offer
 from activelearn.records import Iteration
 from activelearn.store import Store
 from activelearn.units import duration
@@ -80,7 +83,7 @@ class Bill:
     megabytes: float
 
 
-def estimate(campaign: Campaign, machine: Machine, store: Store | None) -> Bill:
+def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: Offer = NOTHING) -> Bill:
     """Return the bill of a campaign.
 
     Parameters
@@ -89,8 +92,10 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None) -> Bill:
         What, and where.
     store
         The campaign folder if it has been begun: its measured times are used.
+    offer
+        What its ledger offers.
     """
-    meter = _Meter(campaign, machine, store.iterations() if store is not None else [])
+    meter = _Meter(campaign, machine, store.iterations() if store is not None else [], offer)
     n_initial = _n_initial_labels(campaign)
     first = (
         *_preparation(campaign, meter),
@@ -105,17 +110,25 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None) -> Bill:
     )
     final = [] if campaign.final.n_steps is None else [meter.training("final", campaign.final.n_steps)]
     final += [] if campaign.glass is None else [_glasses(campaign.glass, meter)]
-    n_labels = n_initial + campaign.stop.max_iterations * campaign.select.max_frames
+    n_labels = offer.n + n_initial + campaign.stop.max_iterations * campaign.select.max_frames
     # Positions, labels and ledger: about 4 float64 vectors per atom in the data set, in chosen.npz and in the ledger.
     megabytes = n_labels * meter.n_atoms * 3 * 8 * 8 / 1e6
     files = (campaign.stop.max_iterations + 1) * FILES_PER_ITERATION
     return Bill(first, one_pass, tuple(final), campaign.stop.max_iterations, machine.n_slots, files, megabytes)
 
 
-def network_Mflop(campaign: Campaign) -> float:
-    """Return the multiply-adds (millions) of one forward evaluation of one atom; see the module's docstring."""
+def network_Mflop(campaign: Campaign, labelled: Sequence[Frames] = ()) -> float:
+    """Return the multiply-adds (millions) of one forward evaluation of one atom; see the module's docstring.
+
+    Parameters
+    ----------
+    campaign
+        Its networks and systems.
+    labelled
+        The densest structures of the labels that it begins with.
+    """
     d, fitting = campaign.train.descriptor, campaign.train.fitting
-    n_neighbours = sum(capacity.of_campaign(campaign)) / 2.0  # `sel` holds the densest cell
+    n_neighbours = sum(capacity.of_campaign(campaign, labelled)) / 2.0  # `sel` holds the densest cell
     embedding = sum(a * b for a, b in pairwise((1, *d.neuron)))
     widths = (d.neuron[-1] * d.axis_neuron, *fitting, 1)
     return (n_neighbours * (embedding + 4 * d.neuron[-1]) + sum(a * b for a, b in pairwise(widths))) / 1e6
@@ -124,11 +137,12 @@ def network_Mflop(campaign: Campaign) -> float:
 class _Meter:
     """Seconds per task, measured or declared."""
 
-    def __init__(self, campaign: Campaign, machine: Machine, records: list[Iteration]) -> None:
+    def __init__(self, campaign: Campaign, machine: Machine, records: list[Iteration], offer: Offer) -> None:
         self.campaign, self.machine, self.records = campaign, machine, records
         sizes = [_n_atoms(campaign, system) for system in campaign.systems]
+        sizes = sizes or [frame.n_atoms for frame in offer.frames]
         self.n_atoms = sum(sizes) / len(sizes)
-        self.Mflop = network_Mflop(campaign)
+        self.Mflop = network_Mflop(campaign, offer.densest)
 
     def _measured(self, station: str) -> float | None:
         seconds = [record.seconds[station] for record in self.records if station in record.seconds]
@@ -217,6 +231,8 @@ def _preparation(campaign: Campaign, meter: _Meter) -> list[Item]:
 def _initial(campaign: Campaign, meter: _Meter, n_labels: int) -> list[Item]:
     settings = campaign.initial
     n_copies = len(settings.cells) * settings.copies
+    if not n_copies:
+        return [meter.labels("label", n_labels)] if n_labels else []
     if settings.md is None:
         return [meter._item("initial", n_copies, n_labels, 0.0), meter.labels("label", n_labels)]
     n_moved = n_copies * (settings.md.n_steps // settings.md.every + 1)

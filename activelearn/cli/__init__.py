@@ -133,10 +133,11 @@ def check(
     from activelearn.store import Consent, Store
 
     if plan:
-        from activelearn.check import cost
+        from activelearn.check import cost, inherits
 
         store = Store(where)
-        bill = cost.estimate(chosen, profile, store if store.campaign_files() else None)
+        offer = inherits(chosen, where)[2]
+        bill = cost.estimate(chosen, profile, store if store.campaign_files() else None, offer)
         print("\n" + "\n".join(cost.lines(bill)) + "\n")
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]

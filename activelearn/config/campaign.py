@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, NonNegativeInt, model_validator
 
 from activelearn.config.benchmark import Benchmark
@@ -33,6 +35,19 @@ class Campaign(Document):
     benchmark: Benchmark | None = Field(default=None, description="What is measured of them; null: nothing.")
     potentials: tuple[Potential, ...] = Field(default=(), description="Others, put to the same glass and benchmark.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _walks_from_labels(cls, given: Any) -> Any:  # noqa: ANN401 - raw YAML
+        """Have walks begin at frames of the data set where there are no systems, unless a stage says where."""
+        try:
+            explore = given["explore"]
+            if given["initial"].get("systems") or explore.get("systems"):
+                return given
+            stages = [{"start": "dataset", **stage} for stage in explore["stages"]]
+        except (TypeError, KeyError, AttributeError):
+            return given  # what is wrong with it is said by its fields
+        return {**given, "explore": {**explore, "stages": stages}}
+
     @model_validator(mode="after")
     def _check(self) -> Campaign:
         if len(set(self.type_map)) < len(self.type_map):
@@ -46,8 +61,19 @@ class Campaign(Document):
                 f"train.element_weights names {', '.join(sorted(unknown))} - wanted elements of type_map, "
                 f"{list(self.type_map)}"
             )
+        relax = self.initial.relax
+        if not self.label.reference.stress and relax is not None and relax.cell:
+            raise ValueError(
+                "initial.relax.cell: true relaxes to zero stress, and label.reference.stress: false says that there is "
+                "none - wanted initial.relax.cell: false, or a reference that has a stress"
+            )
         n_systems = len(self.explored_systems)
         for stage in self.explore.stages:
+            if not n_systems and stage.start == "systems":
+                raise ValueError(
+                    f"explore stage {stage.name} starts at systems, and there are none - wanted start: dataset (walks "
+                    "from the labelled structures), or explore.systems"
+                )
             if stage.systems and max(stage.systems) >= n_systems:
                 raise ValueError(
                     f"explore stage {stage.name} names system {max(stage.systems)} of {n_systems} (from 0)"

@@ -22,8 +22,9 @@ class ReferenceEngine:
     ----------
     ask
         ``ask(reference, job, slot, **request)`` returns the answer to a job (label, md, relax), JSON-able: energy (eV),
-        forces (eV/Å), virial (eV), started and finished (Unix times), or ``refused``, the reason of a physical failure;
-        see ``engines/workers/answering.py``. What is broken raises :class:`activelearn.errors.EngineError`.
+        forces (eV/Å), virial (eV; None with ``stress=False`` in the request), started and finished (Unix times), or
+        ``refused``, the reason of a physical failure; see ``engines/workers/answering.py``. What is broken raises
+        :class:`activelearn.errors.EngineError`.
     identity
         ``identity(reference, slot)`` returns what the labels depend on: version, weights_sha256, arguments (settings,
         never a path), and d3_version where there is a d3.

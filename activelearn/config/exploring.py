@@ -122,7 +122,7 @@ class ReferenceMD(Section):
 class Initial(Section):
     """Initial data: crystals and packings, relaxed, scaled, perturbed, and moved by short reference MD."""
 
-    systems: tuple[System, ...] = Field(min_length=1)
+    systems: tuple[System, ...] = Field(default=(), description="May be empty with from_ledger: labels alone.")
     relax: Relax | None = Field(default=None, description="Relax crystals with the reference first; null: as they are.")
     relax_packed: Relax | None = Field(
         default=Relax(fmax=0.5, max_steps=100, cell=False), description="The same of packings; null: as packed."
@@ -149,6 +149,10 @@ class Initial(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Initial:
+        if not self.systems and not self.from_ledger:
+            raise ValueError(
+                "systems is empty - wanted one at least, or from_ledger: true to begin with the labels of label.ledger"
+            )
         want_different("scales", self.scales)
         want_different("md.temperatures_K", self.md.temperatures_K if self.md is not None else ())
         return self

@@ -91,6 +91,9 @@ class Reference(Section):
     functional: str = Field(description="What it reproduces, such as PBE; 'none' for a toy.")
     includes_dispersion: bool = Field(description="Whether dispersion is already in it.")
     d3: D3 | None = Field(default=None, description="Dispersion to be added: {method: PBE, damping: zero}.")
+    stress: bool = Field(
+        default=True, description="false: it has energy and forces only, and its labels have no virial."
+    )
     precision: Literal["float32", "float64"] = "float64"
     deterministic: bool = Field(default=True, description="Same input, same bits (at one thread).")
 

@@ -74,6 +74,8 @@ class Potential(Section):
                 raise ValueError(f"{', '.join(doubled)} beside ase - wanted inside `ase`, where the calculator stands")
             if self.ase.engine != "ase":
                 raise ValueError(f"ase.engine {self.ase.engine} - wanted an ASE calculator: a static code drives no MD")
+            if not self.ase.stress:
+                raise ValueError("ase.stress: false - wanted a potential with a stress, for glasses and benchmarks")
         elif self.functional is None or self.includes_dispersion is None:
             raise ValueError("wanted functional (PBE, r2SCAN, none ...) and includes_dispersion (true or false) of it")
         return self

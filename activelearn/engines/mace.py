@@ -149,7 +149,7 @@ def finetune(
     log = begin(folder, how)
     write_xyz(train, folder / "train.xyz")
     write_xyz(held_out, folder / "valid.xyz")
-    has_stress = all(part.virial is not None and all(part.pbc) for part in (*train, *held_out))
+    has_stress = any(part.virial is not None and all(part.pbc) for part in train)  # of others MACE weighs none
     words = command(python, how, folder, has_stress=has_stress)
     if any((folder / "mace").rglob("*.pt")):
         words.append("--restart_latest")

@@ -15,7 +15,7 @@ import numpy as np
 from activelearn.config import Reference, ReferenceMD, engine_of
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, EngineError
-from activelearn.frames import FrameLabel, Frames, make_origin
+from activelearn.frames import FloatArray, FrameLabel, Frames, make_origin
 
 #: References whose identity was found to be the sealed one, by slot.
 _identical: Final[set[tuple[str, ...]]] = set()
@@ -40,6 +40,8 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
         "precision": reference.precision,
         "threads": 1,
     }
+    if not reference.stress:
+        identity["stress"] = False  # its labels have no virial, so they are not those of a reference that has one
     if reference.d3 is not None:  # no key without it: the labels of before stay valid
         identity["d3"] = {**reference.d3.model_dump(), "version": found["d3_version"]}
     identity["sha256"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -78,7 +80,15 @@ def structure(frame: Frames, index: int = 0) -> dict[str, Any]:
 
 
 def _ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    return engine_of(reference.engine).ask(reference, job, slot, structure=structure(start), **request)
+    request |= {} if reference.stress else {"stress": False}
+    answer = engine_of(reference.engine).ask(reference, job, slot, structure=structure(start), **request)
+    if "lacks" in answer:
+        raise ConfigError(
+            f"label.reference: {reference.name}: {answer['lacks']} - wanted energy, forces and stress - choose a "
+            "calculator that has them; if it is the stress alone that it lacks, set label.reference.stress: false (its "
+            "labels have no virial then)"
+        )
+    return answer
 
 
 def label(reference: Reference, frame: Frames, slot: Slot, *, keep: Mapping[str, Any] | None = None) -> FrameLabel:
@@ -96,6 +106,8 @@ def label(reference: Reference, frame: Frames, slot: Slot, *, keep: Mapping[str,
     ------
     EngineError
         Infrastructure failed. A physical failure is a FrameLabel with ``refused`` set.
+    ConfigError
+        The calculator has no forces, or no stress.
     """
     kept = {} if keep is None or slot.launcher else {"keep": dict(keep)}
     return to_label(_ask(reference, "label", slot, frame, **kept), frame.n_atoms)
@@ -116,13 +128,19 @@ def to_label(answer: Mapping[str, Any], n_atoms: int) -> FrameLabel:
         return FrameLabel(
             energy=float(found["energy"]),
             forces=np.array(found["forces"], dtype=np.float64).reshape(n_atoms, 3),
-            virial=np.array(found["virial"], dtype=np.float64).reshape(3, 3),
+            virial=_virial(found),
             refused=refused,
             started=float(answer["started"]),
             finished=float(answer["finished"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(f"not the label of {n_atoms} atoms ({type(error).__name__}: {error})") from error
+
+
+def _virial(answer: Mapping[str, Any]) -> FloatArray:
+    """Return the (3, 3) virial of an answer, eV; NaN if it has none."""
+    given = answer["virial"]
+    return np.full((3, 3), np.nan) if given is None else np.array(given, dtype=np.float64).reshape(3, 3)
 
 
 def molecular_dynamics(
@@ -190,7 +208,6 @@ def relax(
 
 
 def _labelled(start: Frames, rows: list[dict[str, Any]], origin: np.ndarray[Any, np.dtype[np.void]]) -> Frames:
-    arrays = {
-        name: np.array([row[name] for row in rows]) for name in ("cell", "positions", "energy", "forces", "virial")
-    }
-    return Frames(symbols=start.symbols, pbc=start.pbc, origin=origin, **arrays)
+    arrays = {name: np.array([row[name] for row in rows]) for name in ("cell", "positions", "energy", "forces")}
+    virial = np.array([_virial(row) for row in rows])
+    return Frames(symbols=start.symbols, pbc=start.pbc, origin=origin, virial=virial, **arrays)

@@ -16,7 +16,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,11 +28,12 @@ from activelearn.exchange import physics, same
 from activelearn.exchange.extxyz import parsed_keys
 from activelearn.exchange.files import format_of, read, readable
 from activelearn.exchange.reads import Read
-from activelearn.frames import Frames, by_composition, pack, write_deepmd, write_extxyz
+from activelearn.frames import Frames, by_composition, pack
 from activelearn.store import Ledger, Store, disk_errors, read_npz
 from activelearn.store.files import publish_npz
 from activelearn.store.ledger import publish_labels
 from activelearn.store.references import identity_sha256
+from activelearn.writing import write_deepmd, write_extxyz
 
 #: Beside the systems of a deepmd folder of ours: what labelled them.
 REFERENCE: Final = "reference.json"
@@ -40,11 +41,9 @@ REFERENCE: Final = "reference.json"
 PREFIX: Final = "import"
 #: Why a frame is refused, and what to do about it.
 REFUSALS: Final = {
-    "no energy": "wanted energy, forces and stress, named as ASE names them - write them to the file",
-    "no forces": "wanted energy, forces and stress, named as ASE names them - write them to the file",
-    "no stress": "wanted the stress, for the training fits virials and a zero would be a lie - compute it (ISIF = 2)",
+    "no energy": "wanted energy and forces, named as ASE names them - write them to the file",
+    "no forces": "wanted energy and forces, named as ASE names them - write them to the file",
     "only the trace of the stress": "wanted all six components, which VASP has with ISIF = 2 or 3 - compute it again",
-    "zeros for a stress": "wanted the stress, for the forces are not zero - leave it out, or compute it (ISIF = 2)",
     "no atoms": "wanted one atom at least - nothing to do: there is nothing to learn in it",
     "not periodic": "wanted a cell that is periodic in all directions - put the atoms into one",
     "no element": "wanted chemical symbols for all atoms - name the elements (type_map.raw)",
@@ -75,7 +74,13 @@ REFUSALS: Final = {
     "reference really the same?",
 }  # fmt: skip
 
-#: Of them, those that say that nothing is lost.
+#: What labels are taken without, and what follows; VASP has a stress with ISIF = 2.
+LACKING: Final = {
+    "no stress": "the training fits no virial on them",
+    "zeros for a stress, but not for the forces": "taken without a stress, so the training fits no virial on them",
+}
+
+#: Of the refusals, those that say that nothing is lost.
 THERE: Final = (
     "twice in these files",
     same.COPY,
@@ -94,22 +99,34 @@ class Tally:
     counts
         How many, by reason.
     first
-        Where the first of them stands.
+        Where the first of them stands, and the first of those in `lacking`.
+    lacking
+        Frames that were taken all the same, by what they lack.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
+    lacking: Counter[str] = field(default_factory=Counter)
 
     def add(self, reason: str, where: str) -> None:
         """Count one frame."""
         self.counts[reason] += 1
         self.first.setdefault(reason, where)
 
+    def take(self, lacks: str | None, where: str) -> None:
+        """Count one frame that is taken, if it lacks something."""
+        if lacks is not None:
+            self.lacking[lacks] += 1
+            self.first.setdefault(lacks, where)
+
     def sentences(self) -> list[str]:
         """Return one sentence a reason: how many, where, what was wanted and what to do."""
         return [
             f"{n} frame{'s' if n > 1 else ''} not taken: {reason} (first: {self.first[reason]}) - {REFUSALS[reason]}"
             for reason, n in self.counts.items()
+        ] + [
+            f"{n} label{'s' if n > 1 else ''} with {lacks} (first: {self.first[lacks]}): {LACKING[lacks]}"
+            for lacks, n in self.lacking.items()
         ]
 
 
@@ -262,9 +279,10 @@ def _fit(reads: Iterable[Read], ledger: Ledger, reference: str, tally: Tally) ->
     there = {entry.key: entry.energy for entry in ledger.entries()}
     for one in reads:
         frame, reason = one.frame, one.reason
-        if frame is None or reason is not None:
+        if frame is None or reason not in {None, *LACKING}:
             tally.add(str(reason), one.where)
             continue
+        frame, lacks = _without_zeros(frame)
         reason = _unfit(frame)
         key = "" if reason else frame.structure_key(0, reference)
         if reason is None and key in seen:
@@ -276,7 +294,18 @@ def _fit(reads: Iterable[Read], ledger: Ledger, reference: str, tally: Tally) ->
             tally.add(reason, one.where)
             continue
         seen.add(key)
+        tally.take(lacks, one.where)
         yield frame
+
+
+def _without_zeros(frame: Frames) -> tuple[Frames, str | None]:
+    """Return one frame, without zeros that stand for a stress that was never computed; and what it lacks."""
+    no_stress, zeros = LACKING
+    if frame.virial is None:
+        return frame, no_stress
+    if frame.forces is not None and frame.forces.any() and not frame.virial.any():
+        return replace(frame, virial=None), zeros
+    return frame, None
 
 
 def _unfit(frame: Frames) -> str | None:
@@ -291,15 +320,12 @@ def _unfit(frame: Frames) -> str | None:
         return "no forces"
     if not all(frame.pbc) or frame.volume[0] == 0.0:
         return "not periodic"
-    if frame.virial is None:
-        return "no stress"
     if not all(atomic_numbers.get(symbol) for symbol in set(frame.symbols)):
         return "no element"
-    if not all(np.isfinite(x).all() for x in (frame.cell, frame.positions, frame.energy, frame.forces, frame.virial)):
+    numbers = (frame.cell, frame.positions, frame.energy, frame.forces, 0.0 if frame.virial is None else frame.virial)
+    if not all(np.isfinite(x).all() for x in numbers):
         return "not finite"
-    if np.linalg.det(frame.cell[0]) < 0.0:
-        return "left-handed cell"
-    return "zeros for a stress" if frame.forces.any() and not frame.virial.any() else None
+    return "left-handed cell" if np.linalg.det(frame.cell[0]) < 0.0 else None
 
 
 # --- out --------------------------------------------------------------------------------------------------------------

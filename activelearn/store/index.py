@@ -22,7 +22,18 @@ from activelearn.store.journal import Damaged, Entry, Family
 SUFFIX: Final = ".idx"
 #: How many bytes at either end of a journal tell it from another one of the same size.
 _END: Final = 4096
-_COLUMNS: Final = ("key", "start", "offset", "n_payload", "n_atoms", "energy", "refused", "started", "finished")
+_COLUMNS: Final = (
+    "key",
+    "start",
+    "offset",
+    "n_payload",
+    "n_atoms",
+    "energy",
+    "refused",
+    "started",
+    "finished",
+    "has_virial",
+)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Segments: how labels stand in the files of a ledger, record by record.
 
 Record: ``b"ALB1" | header length (u4) | payload length (u8) | sha256(header + payload)[:16] | header JSON | payload``.
-The payload is little-endian float64: energy, forces (n_atoms, 3), virial (3, 3) and, if the record describes itself,
-cell (3, 3) and positions (n_atoms, 3). The header then has the symbols, the periodicity, the trajectory that the
-structure comes from, and the checksum of the reference's identity. Records of early ledgers have no structure.
+The payload is little-endian float64: energy, forces (n_atoms, 3), virial (3, 3; NaN if there is none) and, if the
+record describes itself, cell (3, 3) and positions (n_atoms, 3). The header then has the symbols, the periodicity, the
+trajectory that the structure comes from, and the checksum of the reference's identity. Records of early ledgers have no
+structure.
 
 A journal begins with a note of the process that writes it and ends with a note that it was closed: ``b"ALBN" | length
 (u4) | sha256[:16] | JSON``. One that was published whole has the second alone. Segments of earlier versions have none.
@@ -101,6 +102,8 @@ class Entry(NamedTuple):
         Physical reason why there is no label, or None.
     started, finished
         Unix times of the computation (equal if it was adopted or imported).
+    has_virial
+        Whether the label has a virial.
     family
         What it shares with the other records of its trajectory.
     """
@@ -115,6 +118,7 @@ class Entry(NamedTuple):
     refused: str | None
     started: float
     finished: float
+    has_virial: bool
     family: Family
 
     @property
@@ -216,10 +220,11 @@ def _formula(symbols: str) -> str:
 
 
 def label_of(part: Frames, k: int) -> FrameLabel | None:
-    """Return the label that frame `k` came with; None if it has not all of one."""
-    if part.energy is None or part.forces is None or part.virial is None:
+    """Return the label that frame `k` came with, with or without a virial; None if it has none."""
+    if part.energy is None or part.forces is None:
         return None
-    return FrameLabel(float(part.energy[k]), part.forces[k], part.virial[k])
+    virial = np.full((3, 3), np.nan) if part.virial is None else part.virial[k]
+    return FrameLabel(float(part.energy[k]), part.forces[k], virial)
 
 
 def encode(key: str, label: FrameLabel, structure: Frames | None, *, walk: str = "", reference: str = "") -> bytes:
@@ -251,6 +256,8 @@ def encode(key: str, label: FrameLabel, structure: Frames | None, *, walk: str =
         values += [structure.cell[0].ravel(), structure.positions[0].ravel()]
     if reference:
         header["reference"] = reference
+    if label.refused is None and np.isnan(label.virial).all():
+        header["has_virial"] = False
     head, payload = json.dumps(header).encode(), np.concatenate(values).astype("<f8").tobytes()
     checksum = hashlib.sha256(head + payload).digest()[:16]
     return _HEAD.pack(_MAGIC, len(head), len(payload), checksum) + head + payload
@@ -375,6 +382,7 @@ def _record(content: bytes, at: int, path: Path, offset: int) -> tuple[Entry, in
         refused=header["refused"],
         started=header["started"],
         finished=header["finished"],
+        has_virial=bool(header.get("has_virial", True)),
         family=_family(
             header.get("symbols", ""),
             tuple(header.get("pbc", ())),

@@ -431,7 +431,7 @@ def publish_labels(folder: Path, prefix: str, labelled: Iterable[Frames], refere
     prefix
         Of the journal's name.
     labelled
-        Frames with energy, forces and virial; ``origin.walk`` is the trajectory they come from.
+        Frames with energy and forces, and a virial if there is one; ``origin.walk`` is the trajectory they come from.
     reference
         Identity of what labelled them, with its ``sha256``.
 

@@ -10,9 +10,10 @@ from made_glasses import findings_of, number, planned, run_one, study_of
 
 from activelearn.benchmark import parity
 from activelearn.errors import ConfigError
-from activelearn.frames import Frames, pack, write_extxyz
+from activelearn.frames import Frames, pack
 from activelearn.store import StudyStore
 from activelearn.store.files import publish_npz
+from activelearn.writing import write_extxyz
 
 
 @pytest.fixture(scope="module")

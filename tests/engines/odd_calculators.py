@@ -76,3 +76,13 @@ class Settings(EMT):
 
     def __init__(self, **settings):
         super().__init__()
+
+
+class NoStress(EMT):
+    """Energy and forces only, as a model trained without stress has."""
+
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 - as ASE has it
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, ["energy"], system_changes)
+        self.results.pop("stress", None)

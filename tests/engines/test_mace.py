@@ -70,6 +70,16 @@ def test_labels_are_written_where_mace_looks_for_them(tmp_path):
     assert np.reshape(found[2].info["REF_stress"], (3, 3)) == pytest.approx(stress, abs=1e-7)
 
 
+def test_of_frames_without_a_virial_mace_finds_no_stress(tmp_path):
+    """MACE gives what is not there the weight 0; a zero would be fitted."""
+    from ase.io import read
+
+    frames = labelled(3, 1)
+    frames.virial[1] = np.nan
+    mace.write_xyz([frames], tmp_path / "a.xyz")
+    assert ["REF_stress" in atoms.info for atoms in read(tmp_path / "a.xyz", ":")] == [True, False, True]
+
+
 def test_a_missing_model_is_a_sentence(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         finetune(Campaign(tmp_path), FineTuning(tmp_path / "no.model", "ft"), "python3", tmp_path / "to", Machine())

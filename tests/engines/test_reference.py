@@ -81,7 +81,7 @@ def test_the_virial_is_minus_the_strain_derivative(copper, slot):
 
 def test_without_periodicity_there_is_no_virial(slot):
     molecule = Frames(("Cu", "Cu"), 10 * np.eye(3)[None], [[[0, 0, 0], [2.4, 0, 0]]], (False, False, False))
-    assert not engine.label(EMT_REFERENCE, molecule, slot).virial.any()
+    assert np.isnan(engine.label(EMT_REFERENCE, molecule, slot).virial).all()
 
 
 def test_the_energy_is_the_one_that_belongs_to_the_forces(copper, slot):
@@ -348,3 +348,28 @@ def test_an_upgrade_in_the_middle_of_an_iteration_is_refused(slot, monkeypatch):
     monkeypatch.setattr(engine, "_identical", set())
     with pytest.raises(ConfigError, match=r"is now 9.9 .* which is not what this iteration is sealed to"):
         engine.want_identity(emt, slot, sealed)
+
+
+# --- without a stress -------------------------------------------------------------------------------------------------
+
+
+def test_a_calculator_without_stress_is_named_once_with_the_way_to_go_on(copper, slot):
+    with pytest.raises(ConfigError, match=r"NoStress: .*stress.* - wanted .* label.reference.stress: false"):
+        engine.label(odd("NoStress"), copper[:1].without_labels(), slot)
+
+
+def test_labels_of_a_reference_that_says_so_have_no_virial(copper, slot):
+    declared = odd("NoStress", stress=False)
+    label, whole = (engine.label(one, copper[:1].without_labels(), slot) for one in (declared, EMT_REFERENCE))
+    assert np.isnan(label.virial).all()
+    assert label.refused is None
+    assert (label.energy, label.forces.tolist()) == (whole.energy, whole.forces.tolist())
+    frames, ended, *_ = run_md(copper, slot, 1, declared)
+    assert (ended, frames.virial) == ("finished", None)
+    relaxed, *_ = engine.relax(declared, copper[:1], fmax=0.5, max_steps=2, relax_cell=False, slot=slot)
+    assert relaxed.is_labelled
+    assert relaxed.virial is None
+    with pytest.raises(ConfigError, match=r"label\.reference\.stress: false"):
+        engine.relax(declared, copper[:1], fmax=0.5, max_steps=2, relax_cell=True, slot=slot)
+    identities = [engine.fingerprint(one, slot) for one in (odd("NoStress"), declared)]
+    assert identities[0]["sha256"] != identities[1]["sha256"], "their labels are not taken for each other"

@@ -18,7 +18,8 @@ from activelearn.engines import checkpoints, deepmd, process
 from activelearn.engines.deepmd import TrainingRun, Weights, averaged_steps
 from activelearn.engines.process import Slot
 from activelearn.errors import EngineError
-from activelearn.frames import Frames, write_deepmd
+from activelearn.frames import Frames
+from activelearn.writing import write_deepmd
 
 ELEMENTS = ("Cu", "Au")
 SMALL = Train(

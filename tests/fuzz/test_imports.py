@@ -20,8 +20,8 @@ from labelled_walk import outcar_text, trajectory
 
 from activelearn import exchange
 from activelearn.errors import ConfigError
-from activelearn.frames import write_deepmd, write_extxyz
 from activelearn.store import Ledger
+from activelearn.writing import write_deepmd, write_extxyz
 
 PBE = exchange.declared("functional=PBE,includes_dispersion=false,code=VASP-6.4.2")
 N_FRAMES = 16

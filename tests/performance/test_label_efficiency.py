@@ -37,11 +37,12 @@ import pytest
 from activelearn import descriptor, explore, initial, label, loop, prediction, prepare, select, train
 from activelearn.config import Campaign, Machine, Select, parse_campaign
 from activelearn.engines import deepmd, process
-from activelearn.frames import Frames, write_deepmd
+from activelearn.frames import Frames
 from activelearn.records import Task
 from activelearn.select.picking import Pool, pick
 from activelearn.store import Lease, Store
 from activelearn.tasks import Station, carry_out, gather
+from activelearn.writing import write_deepmd
 
 PICKERS = ("random", "diverse")
 #: Frames per round; every size is a multiple of it.

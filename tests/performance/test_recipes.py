@@ -21,8 +21,9 @@ from activelearn.config import Machine, Train
 from activelearn.config.files import preset_file, read_yaml
 from activelearn.engines import deepmd, process
 from activelearn.engines.process import Slot
-from activelearn.frames import Frames, write_deepmd
+from activelearn.frames import Frames
 from activelearn.prediction import errors
+from activelearn.writing import write_deepmd
 
 pytestmark = [pytest.mark.performance, pytest.mark.engines, pytest.mark.timeout(4 * 3600)]
 

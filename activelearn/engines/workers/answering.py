@@ -5,9 +5,10 @@ activelearn. Units: eV, Å, eV/Å, fs, K. Stress and virial follow ASE: virial =
 
 Requests: {"job": "describe", ...}, {"job": "label", "structure": ...}, {"job": "md", "structure": ..., ...},
 {"job": "relax", "structure": ..., ...}, {"job": "dynamics", "structure": ..., ...} (see calculator_dynamics.py). A
-physical failure (no convergence, non-finite numbers) comes back as {"refused": reason}; any other exception as
-{"error": text}, which the caller treats as infrastructure. A label may come with "keep": if the driver is killed while
-it is computed it is finished all the same, and kept for the next driver (see activelearn/store/begun.py).
+physical failure (no convergence, non-finite numbers) comes back as {"refused": reason}; a calculator that has not what
+is asked of it (forces, a stress) as {"lacks": text}; any other exception as {"error": text}, which the caller treats as
+infrastructure. With "stress": false in the request the virial is null. A label may come with "keep": if the driver is
+killed while it is computed it is finished all the same, and kept for the next driver (see activelearn/store/begun.py).
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.calculator import CalculationFailed, SCFError
+from ase.calculators.calculator import CalculationFailed, PropertyNotImplementedError, SCFError
 
 #: Cutoffs of D3 (Å): VASP's own for pairs and coordination numbers; pairs fade out over the last 4 Å, because with a
 #: sharp end the stress is not the derivative of the energy (0.01 eV in the virial of 16 atoms of Na3PS4).
@@ -63,22 +64,24 @@ def to_atoms(structure):
     return Atoms(structure["symbols"], positions=structure["positions"], cell=structure["cell"], pbc=structure["pbc"])
 
 
-def properties(atoms):
-    """Return energy (force-consistent), forces and virial of the calculator on `atoms`."""
+def properties(atoms, request):
+    """Return energy (force-consistent), forces and virial (None: there is none) of the calculator on `atoms`."""
     forces = atoms.get_forces()
     results = atoms.calc.results
     energy = float(
         results.get("free_energy", results["energy"] if "energy" in results else atoms.get_potential_energy())
     )
-    virial = -atoms.get_stress(voigt=False) * atoms.get_volume() if atoms.pbc.all() else np.zeros((3, 3))
-    if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(virial).all()):
+    virial = None
+    if request.get("stress", True) and atoms.pbc.all():
+        virial = (-atoms.get_stress(voigt=False) * atoms.get_volume()).tolist()
+    if not all(np.isfinite(value).all() for value in (energy, forces, virial or 0.0)):
         raise CalculationFailed("non-finite energy, forces or stress")
-    return {"energy": energy, "forces": forces.tolist(), "virial": virial.tolist()}
+    return {"energy": energy, "forces": forces.tolist(), "virial": virial}
 
 
-def label(atoms, _request):
+def label(atoms, request):
     """Label one structure."""
-    return properties(atoms)
+    return properties(atoms, request)
 
 
 def md(atoms, request):
@@ -104,7 +107,7 @@ def md(atoms, request):
         for step in range(0, request["n_steps"] + 1, request["every"]):
             if step:
                 dynamics.run(request["every"])
-            frames.append({"step": step, "positions": atoms.positions.tolist(), **properties(atoms)})
+            frames.append({"step": step, "positions": atoms.positions.tolist(), **properties(atoms, request)})
     except Exception as error:
         if not frames or not is_physical(error):
             raise
@@ -120,7 +123,8 @@ def relax(atoms, request):
     optimizer = FIRE(FrechetCellFilter(atoms) if request["relax_cell"] else atoms, logfile=None)
     is_relaxed = bool(optimizer.run(fmax=request["fmax"], steps=request["max_steps"]))
     moved = {"positions": atoms.positions.tolist(), "cell": atoms.cell.tolist()}
-    return {**moved, **properties(atoms), "n_steps": optimizer.get_number_of_steps(), "is_relaxed": is_relaxed}
+    found = properties(atoms, request)
+    return {**moved, **found, "n_steps": optimizer.get_number_of_steps(), "is_relaxed": is_relaxed}
 
 
 def dynamics(atoms, request):
@@ -163,6 +167,8 @@ def answer(request, load, describe=None):
         text = f"{type(error).__name__}: {error}"
         if is_physical(error):
             out = {"refused": text}
+        elif isinstance(error, PropertyNotImplementedError):
+            out = {"lacks": str(error)}
         else:
             import traceback
 
@@ -210,7 +216,7 @@ class BegunLabel:
         """Publish the answer if it is a label or a refusal, and take the note away."""
         if not self.is_wanted():
             return
-        if "error" not in found:
+        if "error" not in found and "lacks" not in found:
             text = json.dumps({"key": self.path.stem, "folder": self.folder, "answer": found})
             write_whole(self.path, hashlib.sha256(text.encode()).hexdigest() + "\n" + text, os.link)
         self.is_done = True

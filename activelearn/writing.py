@@ -1,0 +1,123 @@
+"""Frames written for other programs: deepmd/npy systems and extended XYZ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn.fixed_point import LIMIT, WIDTH, fixed_point
+from activelearn.frames import ORIGIN, FloatArray, Frames, by_composition
+
+
+def _by_virial(part: Frames) -> list[NDArray[np.intp]]:
+    """Return the numbers of the frames that have a virial, and of those that have none; of the two those not empty."""
+    return [rows for rows in (np.flatnonzero(part.has_virial), np.flatnonzero(~part.has_virial)) if len(rows)]
+
+
+def write_deepmd(parts: Iterable[Frames], folder: Path, type_map: Sequence[str]) -> list[Path]:
+    """Write labelled frames as deepmd/npy, one folder per composition (two if some of its frames have no virial).
+
+    Frames without a virial are systems of their own, without ``virial.npy``: DeePMD leaves them out of that term of
+    the loss (zeros in their place would pull the models).
+
+    Parameters
+    ----------
+    parts
+        Labelled Frames.
+    folder
+        Parent of the folders written (made if missing).
+    type_map
+        Order of the elements in ``type.raw``.
+
+    Returns
+    -------
+    list of Path
+        The system folders.
+    """
+    import dpdata
+
+    systems = []
+    groups = [part[rows] for part in by_composition(parts) for rows in _by_virial(part)]
+    for i, part in enumerate(groups):
+        if part.energy is None or part.forces is None:
+            raise ValueError(f"write_deepmd wants labelled frames, {part.formula} has none")
+        data: dict[str, Any] = {
+            "atom_names": list(type_map),
+            "atom_numbs": [part.symbols.count(kind) for kind in type_map],
+            "atom_types": np.array([list(type_map).index(symbol) for symbol in part.symbols]),
+            "orig": np.zeros(3),
+            "cells": part.cell,
+            "coords": part.positions,
+            "energies": part.energy,
+            "forces": part.forces,
+            "nopbc": not any(part.pbc),
+        }
+        if part.virial is not None:
+            data["virials"] = part.virial
+        target = folder / f"{i:03d}-{part.formula}"
+        dpdata.LabeledSystem(data=data).to("deepmd/npy", str(target), set_size=len(part), prec=np.float64)
+        systems.append(target)
+    return systems
+
+
+#: How many frames are turned into text at once.
+_AT_ONCE: Final = 64
+
+
+def write_extxyz(parts: Iterable[Frames], path: Path) -> None:
+    """Write frames as extended XYZ with energy, forces, stress (ASE's sign) and origin: what ASE's writer writes.
+
+    To the byte what ``ase.io.write(path, part.to_ase())`` gives, ten times as fast.
+    """
+    with path.open("w", encoding="utf-8") as stream:
+        for part in parts:
+            stream.writelines(_extxyz(part))
+
+
+def _extxyz(part: Frames) -> Iterator[str]:
+    """Yield each frame as extended XYZ."""
+    from ase.io.extxyz import key_val_dict_to_str  # how a text is quoted is ASE's to know
+
+    tables, stresses = [part.positions], None
+    if part.energy is not None and part.forces is not None:
+        tables.append(part.forces)
+        if part.virial is not None:
+            stress = -part.virial / part.volume[:, None, None]
+            stresses = (stress + stress.transpose(0, 2, 1)) / 2
+    properties = "species:S:1:pos:R:3" + (":forces:R:3" if len(tables) > 1 else "")
+    pbc = " ".join("T" if axis else "F" for axis in part.pbc)
+    origin = {name: part.origin[name].tolist() for name in ORIGIN.names or ()}
+    quoted = {walk: key_val_dict_to_str({"walk": walk}) for walk in set(origin["walk"])}
+    for k in range(len(part)):
+        info = [f'Lattice="{_spaced(part.cell[k])}" Properties={properties}']
+        info += [quoted[values[k]] if name == "walk" else f"{name}={values[k]}" for name, values in origin.items()]
+        if part.energy is not None and len(tables) > 1:
+            info.append(f"energy={part.energy[k]}")
+        if stresses is not None and np.isfinite(stresses[k]).all():
+            info.append(f'stress="{_spaced(stresses[k])}"')
+        if k % _AT_ONCE == 0:
+            rows = _rows(part.symbols, np.concatenate([table[k : k + _AT_ONCE] for table in tables], axis=2))
+        yield f'{part.n_atoms}\n{" ".join(info)} pbc="{pbc}"\n' + rows[k % _AT_ONCE]
+
+
+def _rows(symbols: Sequence[str], numbers: FloatArray) -> list[str]:
+    """Return by frame one line an atom: its symbol and its (n_frames, n_atoms, n) numbers with eight decimals."""
+    if not bool((np.abs(numbers) < LIMIT).all()):
+        columns = " ".join(["%16.8f"] * numbers.shape[2])
+        pattern = "".join(f"{symbol:<2} {columns}\n" for symbol in symbols)
+        return [pattern % tuple(table.ravel().tolist()) for table in numbers]
+    n_frames, n_atoms, n = numbers.shape
+    text = np.full((n_frames, n_atoms, 3 + n * (WIDTH + 1)), ord(" "), dtype=np.uint8)
+    text[:, :, :3] = np.array([f"{symbol:<3}".encode() for symbol in symbols]).view(np.uint8).reshape(n_atoms, 3)
+    cells = text[:, :, 3:].reshape(n_frames, n_atoms, n, WIDTH + 1)
+    cells[..., :WIDTH] = fixed_point(numbers.ravel()).reshape(n_frames, n_atoms, n, WIDTH)
+    cells[:, :, -1, WIDTH] = ord("\n")
+    return [table.tobytes().decode() for table in text]
+
+
+def _spaced(matrix: FloatArray) -> str:
+    return " ".join(map(str, matrix.ravel().tolist()))
