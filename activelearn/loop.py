@@ -23,7 +23,7 @@ from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
 from activelearn.records import End, Ensemble, InitialData, Iteration, Labelling, Prepared, Seconds, Selection, Task
 from activelearn.store import Folder, Store, StudyStore
-from activelearn.store.files import file_sha256, gone, publish_json
+from activelearn.store.files import file_sha256, gone, publish_json, sealed
 from activelearn.store.study import ONCE
 from activelearn.tasks import PhaseName, Station, carry_out, driving, gather
 from activelearn.versions import installed
@@ -106,7 +106,8 @@ class CampaignPhase(Phase):
         capacity.want_room(campaign, store)  # of systems that were added: before any label of them
         if not (folder / "reference.json").is_file():
             slot = Slot(machine, store.logs())
-            publish_json(folder / "reference.json", reference.fingerprint(campaign.label.reference, slot))
+            found = reference.fingerprint(campaign.label.reference, slot)
+            publish_json(folder / "reference.json", sealed(found))
         _want_same_reference(store, self.iteration)
         store.open_iteration(self.iteration, campaign)  # last: it is open when all that it is sealed to stands
 
@@ -133,7 +134,7 @@ class CampaignPhase(Phase):
             infrastructure_failures=len(store.failures(i)),
             products={station.name: file_sha256(store.sealed(station.name, i)) for station in self.stations},
         )
-        publish_json(store.iteration_file(i), record.model_dump(mode="json"))
+        publish_json(store.iteration_file(i), sealed(record.model_dump(mode="json")))
         store.archive_products(i)
 
     def following(self) -> Phase | None:

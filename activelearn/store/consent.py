@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from activelearn.store.files import publish_json, read_json
+from activelearn.store.files import publish_json, read_object, sealed
 
 
 class Consent:
@@ -36,19 +36,19 @@ class Consent:
         """
         if n <= self.limit:
             return
-        record = {"n": n, "text": text, "time": time.time()}
+        record = sealed({"n": n, "text": text, "time": time.time()})
         if not publish_json(self.folder / "consent.json", record):  # there is one already: this one raises it
             publish_json(self.folder / f"consent-{n}.json", record)
 
     @property
     def limit(self) -> int:
         """How many tasks may be refused."""
-        return max((int(read_json(path)["n"]) for path in self.folder.glob("consent*.json")), default=0)
+        return max((int(read_object(path, n=int)["n"]) for path in self.folder.glob("consent*.json")), default=0)
 
     @property
     def refused(self) -> list[str]:
         """Names of the tasks that have a place, in no order of meaning."""
-        return [read_json(path)["task"] for path in (self.folder / "refused").glob("*.json")]
+        return [str(read_object(path, task=str)["task"]) for path in (self.folder / "refused").glob("*.json")]
 
     @property
     def n_refused(self) -> int:
@@ -68,7 +68,7 @@ class Consent:
         k = 1
         while k <= self.limit:
             path = self.folder / "refused" / f"{k}.json"
-            if not path.is_file() and publish_json(path, {"task": task, "time": time.time()}):
+            if not path.is_file() and publish_json(path, sealed({"task": task, "time": time.time()})):
                 return True
             k += 1
         return False
