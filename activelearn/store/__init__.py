@@ -12,5 +12,18 @@ from activelearn.store.folder import Folder
 from activelearn.store.ledger import Ledger, LedgerWriter
 from activelearn.store.locks import Claim, Lease
 from activelearn.store.study import StudyStore
+from activelearn.store.verifying import Verified, verify
 
-__all__ = ["Claim", "Folder", "Lease", "Ledger", "LedgerWriter", "Store", "StudyStore", "disk_errors", "read_npz"]
+__all__ = [
+    "Claim",
+    "Folder",
+    "Lease",
+    "Ledger",
+    "LedgerWriter",
+    "Store",
+    "StudyStore",
+    "Verified",
+    "disk_errors",
+    "read_npz",
+    "verify",
+]

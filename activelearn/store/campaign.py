@@ -32,7 +32,7 @@ from typing import Any, Final
 from activelearn.config import Campaign, Machine, parse_campaign
 from activelearn.errors import Damaged
 from activelearn.frames import Frames, dataset_sha256
-from activelearn.records import Iteration, Labelling, Task
+from activelearn.records import Ensemble, Iteration, Labelling, Task
 from activelearn.store import begun
 from activelearn.store.files import (
     RESTORE,
@@ -291,7 +291,8 @@ class Store(Folder):
         """
         record = path.parent.with_name("iteration.json")
         if record not in self._products and record.is_file():
-            self._products[record] = read_record(record, Iteration).products
+            products = read_object(record).get("products")
+            self._products[record] = products if isinstance(products, dict) else {}
         if (sha256 := self._products.get(record, {}).get(path.parent.name)) is not None:
             want_sealed(path, sha256)
         return super().document(path)
@@ -343,6 +344,12 @@ class Store(Folder):
             publish(target, file.read_bytes())
         return str(target.relative_to(self.folder)), sha
 
+    def models_of(self, iteration: int) -> list[str]:
+        """Return the names of all models that an iteration has handed on, or that were made final after it."""
+        found = [self.find_result(station, iteration, Ensemble) for station in ("train", "final")]
+        members = [m for one in found if one is not None for m in (*one.members, *one.of_loop)]
+        return [name for m in members for name in (m.model, m.compressed) if name is not None]
+
     def model(self, name: str) -> Path:
         """Return a published model; its name is its checksum, and it is read whole once per process.
 
@@ -377,9 +384,13 @@ class Store(Folder):
 
     def held_out(self, up_to: int) -> list[Frames]:
         """Return the validation set: fixed, but for the systems that were added to a running campaign."""
-        asked = [(self.held_out_file(i), self.find_result("label", i, Labelling)) for i in range(up_to + 1)]
-        files = [file for file, label in asked if file.exists() or (label is not None and label.held_out)]
-        return [part for file in files for part in self.frames(file)]
+        return [part for i in range(up_to + 1) for part in self.held_out_of(i)]
+
+    def held_out_of(self, iteration: int) -> list[Frames]:
+        """Return the validation frames that the initial data of an iteration set aside; none if it had no such data."""
+        path = self.held_out_file(iteration)
+        label = self.find_result("label", iteration, Labelling)
+        return self.frames(path) if path.exists() or (label is not None and label.held_out) else []
 
     def n_training_frames(self, iteration: int) -> int:
         """Return how many training frames an iteration added."""

@@ -176,9 +176,11 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
         seal = found.pop(_SEAL, None) if isinstance(found, dict) else None
         if seal is not None and seal != _seal_of(found):
             raise ValueError("its checksum is another one")
-    except (ValueError, RecursionError, *_NO_FILE) as error:
+    except NotADirectoryError as error:  # a file stands where its folder was
+        raise FileNotFoundError(errno.ENOENT, "not there", str(path)) from error
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise Damaged(
-            f"{path}: damaged ({_told(error)}) - wanted JSON as it was published - while its iteration is open, remove "
+            f"{path}: damaged ({_told(error)}) - wanted JSON - while its iteration is open, remove "
             f"this file and give the same command again: it is made anew from the products; of a closed iteration "
             f"{RESTORE}"
         ) from error
@@ -265,16 +267,10 @@ def _archive(path: Path, packed: io.BytesIO | None = None) -> Iterator[Any]:
     try:
         with _whole_files(path), packed or path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             yield archive  # numpy leaves a damaged file open
-    except OSError as error:
-        if error.errno not in _NO_SEEK:
+    except (OSError, *_NO_ARCHIVE) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_SEEK:
             raise
-        raise _no_archive(path, error) from error
-    except _NO_ARCHIVE as error:
-        raise _no_archive(path, error) from error
-
-
-def _no_archive(path: Path, error: BaseException) -> Damaged:
-    return Damaged(f"{path}: damaged product ({_told(error)}) - wanted it whole - {RESTORE}")
+        raise Damaged(f"{path}: damaged product ({_told(error)}) - wanted it whole - {RESTORE}") from error
 
 
 def _meta(archive: Any) -> dict[str, Any]:  # noqa: ANN401 - numpy's archive
@@ -354,6 +350,26 @@ def archive_files(paths: Sequence[Path]) -> bytes:
     return buffer.getvalue()
 
 
+@contextmanager
+def _pack(archive: Path, what: str) -> Iterator[zipfile.ZipFile]:
+    """Open a pack; what is wrong with it, or with what is read from it, is Damaged."""
+    try:
+        with _whole_files(archive), zipfile.ZipFile(archive) as opened:
+            yield opened
+    except (OSError, *_NO_ARCHIVE) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_SEEK:
+            raise
+        raise Damaged(
+            f"{archive}: damaged pack of products, {what} cannot be read ({_told(error)}) - wanted it whole - {RESTORE}"
+        ) from error
+
+
+def archived(archive: Path) -> list[str]:
+    """Return the names of the files in an archive of :func:`archive_files`; Damaged if it cannot be read."""
+    with _pack(archive, "its list") as opened:
+        return opened.namelist()
+
+
 def read_archived(archive: Path, name: str) -> io.BytesIO:
     """Return one file of an archive of :func:`archive_files`.
 
@@ -362,21 +378,8 @@ def read_archived(archive: Path, name: str) -> io.BytesIO:
     Damaged
         The archive is damaged, or lacks the file.
     """
-    try:
-        with _whole_files(archive), zipfile.ZipFile(archive) as opened:
-            return io.BytesIO(opened.read(name))
-    except OSError as error:
-        if error.errno not in _NO_SEEK:
-            raise
-        raise _no_pack(archive, name, error) from error
-    except _NO_ARCHIVE as error:
-        raise _no_pack(archive, name, error) from error
-
-
-def _no_pack(archive: Path, name: str, error: BaseException) -> Damaged:
-    return Damaged(
-        f"{archive}: damaged pack of products, {name} cannot be read ({_told(error)}) - wanted it whole - {RESTORE}"
-    )
+    with _pack(archive, name) as opened:
+        return io.BytesIO(opened.read(name))
 
 
 def want_sealed(path: Path, sha256: str) -> Path:

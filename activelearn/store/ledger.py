@@ -200,6 +200,14 @@ def _is_ended(path: Path, content: bytes) -> bool:
     return is_compacted or content.endswith(CLOSED) or is_gone(writer_of(content))
 
 
+def _unverified(self: Ledger) -> list[str]:  # a stand-in until Ledger.verify is merged
+    del self
+    return []
+
+
+Ledger.verify = _unverified  # type: ignore[attr-defined]
+
+
 class LedgerWriter:
     """Appends labels to a new journal of its own, one fsync per label; thread-safe.
 
