@@ -246,7 +246,7 @@ class Store(Folder):
         if iteration in self._fingerprints:
             return self._fingerprints[iteration]
         path = self.iteration_folder(iteration) / "reference.json"
-        found = read_object(self.whole(path), sha256=str, calculator=str)
+        found = read_object(self.whole(path), sha256=str)
         if iteration in self.opened_iterations():  # sealed: read once
             self._fingerprints[iteration] = found
         return found
@@ -289,13 +289,35 @@ class Store(Folder):
         Damaged
             It has another one.
         """
-        record = path.parent.with_name("iteration.json")
+        if (sha256 := self._sums(path.parent.parent).get(path.parent.name)) is not None:
+            want_sealed(path, sha256)
+        return super().document(path)
+
+    def stations_of(self, iteration: int) -> list[str]:
+        """Return the stations that the record of an iteration names; none before it is closed."""
+        return list(self._sums(self.iteration_folder(iteration)))
+
+    def _sums(self, folder: Path) -> dict[str, str]:
+        """Return the checksums of the results of an iteration by station; none before it is closed."""
+        record = folder / "iteration.json"
         if record not in self._products and record.is_file():
             products = read_object(record).get("products")
             self._products[record] = products if isinstance(products, dict) else {}
-        if (sha256 := self._products.get(record, {}).get(path.parent.name)) is not None:
-            want_sealed(path, sha256)
-        return super().document(path)
+        return self._products.get(record, {})
+
+    def is_sealed(self, station: str, iteration: int) -> bool:
+        """Return whether a station of an iteration is done for good.
+
+        Raises
+        ------
+        Damaged
+            It was, and its result is gone.
+        """
+        if super().is_sealed(station, iteration):
+            return True
+        if station in self._sums(self.iteration_folder(iteration)):
+            raise gone(self.sealed(station, iteration))
+        return False
 
     def beside(self, iteration: int) -> list[str]:
         """Return which published files of an iteration stand in no station's folder (patterns)."""
