@@ -108,8 +108,8 @@ def _verify(store: Folder, found: Verified) -> None:
 def _verify_iteration(store: Store, iteration: int, found: Verified) -> None:
     with found.noting():
         store.fingerprint(iteration)
-    for station in store.stations_of(iteration):
-        with found.noting():
+    with found.noting():
+        for station in store.stations_of(iteration):
             store.is_sealed(station, iteration)
     with found.noting():
         if store.is_sealed("label", iteration):
