@@ -58,7 +58,7 @@ def test_what_is_not_what_was_sealed_is_told_by_who_reads_it_and_by_verify(copy)
         with pytest.raises(Damaged):
             read()
     said = "\n".join(verify(Store.open(copy.folder)).problems)
-    for name in ("iter-000/iteration.json", "iter-001/label/result.json", "dataset/iter-002.npz", "held-out-000.npz"):
+    for name in ("iter-000/iteration.json", "iter-001/label/result.json", "dataset/iter-002.npz"):
         assert name in said
 
 

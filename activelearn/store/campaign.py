@@ -236,6 +236,8 @@ class Store(Folder):
     def sel(self) -> tuple[int, ...]:
         """Return the neighbour capacities by type that the campaign fixed when it began."""
         path = self.iteration_folder(0) / "sel.json"
+        if not path.exists():
+            raise gone(path)
         found = read_json(self.whole(path))
         if not isinstance(found, list) or not all(type(n) is int for n in found):
             raise damaged(path, f"it is {str(found)[:40]}", "a list of whole numbers")
@@ -246,6 +248,8 @@ class Store(Folder):
         if iteration in self._fingerprints:
             return self._fingerprints[iteration]
         path = self.iteration_folder(iteration) / "reference.json"
+        if not path.exists():
+            raise gone(path)
         found = read_object(self.whole(path), sha256=str)
         if iteration in self.opened_iterations():  # sealed: read once
             self._fingerprints[iteration] = found

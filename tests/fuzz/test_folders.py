@@ -210,6 +210,8 @@ def damages(folder, rng):
         alike = [one for one in files if one.suffix == path.suffix and one != path] or [path]
         other = alike[rng.integers(len(alike))]
         return kind, {path: other.read_bytes(), other: path.read_bytes()}
+    if kind == "removed" and str(path.relative_to(folder)) in NOTES:
+        kind = "folder"  # without a note nothing was noted: that is no damage
     if kind != "content" or not path.stat().st_size:
         return str(kind), {path: None if kind == "removed" else "a folder"}
     kinds = KINDS.get(path.suffix, ANY)
