@@ -146,11 +146,11 @@ def _checks(store: Folder, path: Path) -> None:
         store.document(path)
     elif path.name == PACK:
         _check_pack(store, path)
-    elif path.parent.name == "models" and isinstance(store, Store):
+    elif path.parent == store.folder / "models" and isinstance(store, Store):
         store.model(str(path.relative_to(store.folder)))
     elif store.seal_of(path) is not None:
         store.whole(path)
-    elif path.parent.name == "campaign" and path.suffix == ".yaml":
+    elif path.parent == store.folder / "campaign" and path.suffix == ".yaml":
         read_yaml(path)
     elif path.suffix in readers:
         readers[path.suffix](path)
