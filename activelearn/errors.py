@@ -43,6 +43,12 @@ class StoreError(ActiveLearnError):
     """The campaign folder cannot be used: held by another driver, damaged, or full."""
 
 
+class Damaged(StoreError):
+    """What was published is not what was published any more: changed, torn, or gone."""
+
+    exit_code = 2
+
+
 class FolderHeld(StoreError):
     """Another driver holds the lease of the campaign folder."""
 

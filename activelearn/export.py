@@ -133,7 +133,7 @@ def start_of(store: Store, campaign: Campaign) -> Frames:
     models have learnt it. Of the frames that a walk may start from it is the one nearest to its unstrained cell, and
     of these the first; any other frame only if none is fit.
     """
-    parts = store.frames(store.dataset_file(0))
+    parts = store.training(0)
 
     def rank(place: tuple[Frames, int]) -> tuple[bool, float]:
         part, k = place

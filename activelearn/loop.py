@@ -23,7 +23,7 @@ from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
 from activelearn.records import End, Ensemble, InitialData, Iteration, Labelling, Prepared, Seconds, Selection, Task
 from activelearn.store import Folder, Store, StudyStore
-from activelearn.store.files import file_sha256, gone, publish_json, read_json
+from activelearn.store.files import file_sha256, gone, publish_json, sealed
 from activelearn.store.study import ONCE
 from activelearn.tasks import PhaseName, Station, carry_out, driving, gather
 from activelearn.versions import installed
@@ -102,14 +102,15 @@ class CampaignPhase(Phase):
             return
         folder, campaign = store.iteration_folder(self.iteration), store.latest_campaign()
         capacity.want_room(campaign, store)  # of systems that were added: before any label of them
-        if not (sealed := folder / "reference.json").is_file():
-            identity = reference.fingerprint(campaign.label.reference, Slot(machine, store.logs()))
+        at = folder / "reference.json"
+        if at.is_file():
+            identity = store.fingerprint(self.iteration)
         else:
-            identity = read_json(sealed)
+            identity = reference.fingerprint(campaign.label.reference, Slot(machine, store.logs()))
         if self.iteration == 0 and not (folder / "sel.json").is_file():
             publish_json(folder / "sel.json", list(_first_capacity(campaign, store, str(identity["sha256"]))))
-        if not sealed.is_file():
-            publish_json(sealed, identity)
+        if not at.is_file():
+            publish_json(at, sealed(identity))
         _want_same_reference(store, self.iteration)
         store.open_iteration(self.iteration, campaign)  # last: it is open when all that it is sealed to stands
 
@@ -136,7 +137,7 @@ class CampaignPhase(Phase):
             infrastructure_failures=len(store.failures(i)),
             products={station.name: file_sha256(store.sealed(station.name, i)) for station in self.stations},
         )
-        publish_json(store.iteration_file(i), record.model_dump(mode="json"))
+        publish_json(store.iteration_file(i), sealed(record.model_dump(mode="json")))
         store.archive_products(i)
 
     def following(self) -> Phase | None:

@@ -35,7 +35,9 @@ class Watcher:
         self.store = type(store)(store.folder)  # a reader of its own: nothing is shared with the thread that works
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
-        self._shown = {record.index for record in self.store.iterations()}
+        self._shown: set[int] = set()
+        with contextlib.suppress(ActiveLearnError):  # such as a record that is made anew now
+            self._shown = {record.index for record in self.store.iterations()}
         self._began: dict[tuple[int, str], float] = {}
         self._said: dict[tuple[int, str], tuple[int, float]] = {}
         self._live: Any = None
@@ -62,7 +64,8 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._stop.wait(_EVERY_S):
-            self._look()
+            with contextlib.suppress(ActiveLearnError, OSError):  # it is told by the thread that works
+                self._look()
 
     def _look(self) -> None:
         for record in self.store.iterations():

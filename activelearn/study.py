@@ -15,7 +15,7 @@ from activelearn.errors import ConfigError, StoreError, typed
 from activelearn.frames import pack
 from activelearn.records import Glasses, Scoreboard
 from activelearn.store import Store, StudyStore, read_npz
-from activelearn.store.files import RESTORE, file_sha256, publish_json, publish_npz, read_json
+from activelearn.store.files import RESTORE, file_sha256, publish_json, publish_npz, read_object, sealed
 from activelearn.store.study import BENCHMARK, GLASS, ONCE
 from activelearn.tasks import Station
 
@@ -124,8 +124,8 @@ def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | N
         for potential in store.study.potentials
     }
     file = store.folder / "potentials.json"
-    publish_json(file, found)
-    changed = [name for name, identity in read_json(file).items() if found.get(name) != identity]
+    publish_json(file, sealed(found))
+    changed = [name for name, identity in read_object(store.whole(file)).items() if found.get(name) != identity]
     if changed:
         raise ConfigError(
             f"{store.folder}: {', '.join(changed)} is not what this study began with (see potentials.json) - wanted "
@@ -163,4 +163,6 @@ def write_report(store: StudyStore) -> list[Path]:
     if board is None:
         return []
     tables = report.write_tables(board, store.folder / "tables")
-    return tables + report.write_figures(board, read_npz(benchmark.curves_file(store))[0], store.folder / "figures")
+    return tables + report.write_figures(
+        board, read_npz(store.whole(benchmark.curves_file(store)))[0], store.folder / "figures"
+    )

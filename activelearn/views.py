@@ -87,7 +87,7 @@ class CampaignView:
     @property
     def studies(self) -> list[StudyView]:
         """The glasses and benchmarks of the final models, if the campaign went on to them."""
-        return [StudyView(StudyStore(path.parent)) for path in sorted(self.folder.glob("study-*/study.yaml"))]
+        return [StudyView(one) for one in self._store.studies()]
 
     def status(self) -> dict[str, Any]:
         """Return what ``activelearn status --json`` prints."""
@@ -107,7 +107,7 @@ class CampaignView:
             The iteration is not closed.
         """
         last = self._closed(iteration)
-        return self._store.dataset(last) if iteration is None else self._store.frames(self._store.dataset_file(last))
+        return self._store.dataset(last) if iteration is None else self._store.training(last)
 
     def held_out(self) -> list[Frames]:
         """Return the labelled frames that are never trained on: whole trajectories set aside at the beginning."""
@@ -326,7 +326,7 @@ class StudyView:
         board = study.scoreboard_of(self._store)
         if board is None:
             return []
-        arrays: Mapping[str, FloatArray] = read_npz(benchmark.curves_file(self._store))[0]
+        arrays: Mapping[str, FloatArray] = read_npz(self._store.whole(benchmark.curves_file(self._store)))[0]
         return [
             Line(curve, arrays[f"{curve.key}/x"], arrays[f"{curve.key}/y"], arrays.get(f"{curve.key}/error"))
             for curve in board.curves

@@ -12,7 +12,7 @@ from activelearn.config import Study, property_of
 from activelearn.engines.process import Slot
 from activelearn.records import Scoreboard, Task
 from activelearn.store import StudyStore
-from activelearn.store.files import publish_npz, read_json
+from activelearn.store.files import publish_npz, read_object
 from activelearn.store.glass_product import all_glasses_of
 from activelearn.store.study import BENCHMARK, ONCE
 from activelearn.tasks import Station
@@ -58,7 +58,7 @@ def gather(study: Study, store: StudyStore, iteration: int) -> Scoreboard:
     publish_npz(curves_file(store), found.arrays, {})
     series = study.glass.series if study.glass is not None else None
     name = series.name if series is not None else None
-    identities = read_json(store.folder / "potentials.json")
+    identities = read_object(store.whole(store.folder / "potentials.json"))
     return Scoreboard(
         study=study.name,
         series=series.title if series is not None else None,

@@ -30,7 +30,7 @@ from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, typed
 
 if TYPE_CHECKING:
     from activelearn.check import Checked
-    from activelearn.store import Store
+    from activelearn.store import Folder, Store
 
 app = typer.Typer(
     name="activelearn",
@@ -150,13 +150,19 @@ def check(
 def status(
     folder: Annotated[Path, typer.Argument(help="Campaign or study folder, such as runs/quickstart.")],
     as_json: Annotated[bool, typer.Option("--json", help="All numbers, as JSON.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every published file and label, and compare it with its checksum.")
+    ] = False,
 ) -> None:
     """Show what a campaign (or a study) has done and is doing."""
     from activelearn.show import status_table, study_report
     from activelearn.status import as_dict, study_as_dict
     from activelearn.store import Store, StudyStore
 
-    if (folder / "study.yaml").is_file():
+    is_study = (folder / "study.yaml").is_file()
+    if verify:
+        raise typer.Exit(_verified(StudyStore.open(folder) if is_study else Store.open(folder)))
+    if is_study:
         studies_of, found = [StudyStore.open(folder)], None
     else:
         store = Store.open(folder)
@@ -168,6 +174,18 @@ def status(
         status_table(found)
     for one in studies_of:
         study_report(one)
+
+
+def _verified(store: Folder) -> int:
+    """Print what is damaged in a folder, and how much was read; return the exit code."""
+    from activelearn.store import verify
+
+    found = verify(store)
+    for problem in found.problems:
+        print(problem)
+    many = f"{len(found.problems)} problems" if len(found.problems) != 1 else "1 problem"
+    print(f"{found.n_files} files verified, {found.n_bytes / 1e6:.1f} MB: {many if found.problems else 'all whole'}")
+    return 1 if found.problems else 0
 
 
 @app.command()

@@ -26,7 +26,7 @@ def anchors(campaign: Campaign, store: Store, iteration: int) -> NDArray[np.floa
     name = array_name(campaign)
     parts = [_none(campaign)]
     for k in range(iteration):
-        found = read_array(store.chosen_file(k), name)
+        found = read_array(store.whole(store.chosen_file(k)), name)
         parts.append(_computed(campaign, store, k) if found is None else found)
     return np.concatenate(parts)
 

@@ -13,6 +13,7 @@ from activelearn.store.folder import Folder
 from activelearn.store.ledger import Ledger, LedgerWriter
 from activelearn.store.locks import Claim, Lease
 from activelearn.store.study import StudyStore
+from activelearn.store.verifying import Verified, verify
 
 __all__ = [
     "Claim",
@@ -23,6 +24,8 @@ __all__ = [
     "LedgerWriter",
     "Store",
     "StudyStore",
+    "Verified",
     "disk_errors",
     "read_npz",
+    "verify",
 ]

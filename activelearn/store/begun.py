@@ -124,4 +124,4 @@ def folders_at_work(folder: Path) -> set[Path]:
     """Return the scratch folders in which workers are at a label, with a driver or without, by real paths."""
     keys = (path.stem for path in (folder / BEGUN).glob("*.note"))
     workers = (Begun(folder, key).worker() for key in keys)
-    return {Path(one["folder"]).resolve() for one in workers if one and one.get("folder")}
+    return {Path(one["folder"]).resolve() for one in workers if one and isinstance(one.get("folder"), str)}

@@ -22,24 +22,48 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from activelearn.config import Campaign, Machine, parse_campaign
 from activelearn.config.yaml12 import as_written
-from activelearn.errors import StoreError
-from activelearn.frames import Frames
-from activelearn.records import Iteration, Labelling, Task
+from activelearn.errors import Damaged
+from activelearn.frames import Frames, dataset_sha256
+from activelearn.records import Ensemble, Iteration, Labelling, Task
 from activelearn.store import begun
-from activelearn.store.files import RESTORE, archive_files, file_sha256, publish, publish_yaml, read_json, read_yaml
-from activelearn.store.folder import Folder, Published
+from activelearn.store.files import (
+    RESTORE,
+    archive_files,
+    damaged,
+    file_sha256,
+    gone,
+    is_whole,
+    publish,
+    publish_yaml,
+    read_archived,
+    read_json,
+    read_object,
+    read_record,
+    read_yaml,
+    want_sealed,
+    wanted_sum,
+)
+from activelearn.store.folder import PACK, Folder, Published
 from activelearn.store.identity import Identity
 from activelearn.store.ledger import Ledger, LedgerWriter
 from activelearn.store.study import ONCE, StudyStore
 from activelearn.store.version import migrate
+
+#: A file that an iteration has left, by its path in the campaign folder; the group that is there is the index.
+_OF_ITERATION: Final = re.compile(
+    r"iter-(\d{3,})/.*|dataset/(?:iter|held-out)-(\d{3,})\.npz|study-(\d{3})(?:-\d+)?/study\.yaml"
+)
+#: What only an iteration that was opened has in its folder.
+_OPENED: Final = ("iteration.json", "chosen.npz", "*/plan.json", "*/result.json")
 
 
 class Store(Folder):
@@ -59,6 +83,7 @@ class Store(Folder):
         self._writer: LedgerWriter | None = None
         self._campaigns: dict[int, Campaign] = {}
         self._records: dict[int, Iteration] = {}
+        self._products: dict[Path, dict[str, str]] = {}
         self._fingerprints: dict[int, dict[str, Any]] = {}
         self._whole_models: set[str] = set()
         self._opening = threading.Lock()  # slots are threads: one ledger and one journal for all of them
@@ -93,7 +118,8 @@ class Store(Folder):
     def studies(self, iteration: int | None = None) -> list[StudyStore]:
         """Return the studies that follow the models of an iteration (None: of any), in order."""
         of = "*" if iteration is None else f"{iteration:03d}*"
-        return [StudyStore(path.parent) for path in sorted(self.folder.glob(f"study-{of}/study.yaml"))]
+        stores = (StudyStore(path) for path in sorted(self.folder.glob(f"study-{of}")) if path.is_dir())
+        return [store for store in stores if store.is_begun()]
 
     def at_work(self) -> list[tuple[Folder, int]]:
         """Return where stations are at work: the last iteration, and the studies of its models."""
@@ -113,12 +139,33 @@ class Store(Folder):
         return bool(self.campaign_files())
 
     def campaign_files(self) -> list[Path]:
-        """Return the resolved campaigns, oldest first."""
-        return sorted((self.folder / "campaign").glob("[0-9][0-9][0-9].yaml"))
+        """Return the resolved campaigns, oldest first.
+
+        Raises
+        ------
+        Damaged
+            One is gone: another would count in its place.
+        """
+        found = sorted((self.folder / "campaign").glob("[0-9][0-9][0-9].yaml"))
+        for k, path in enumerate(found):
+            if path.name != f"{k:03d}.yaml":
+                raise gone(path.with_name(f"{k:03d}.yaml"))
+        return found
 
     def latest_campaign(self) -> Campaign:
-        """Return the campaign that the next iteration will be sealed to."""
-        return _parsed(read_yaml(self.campaign_files()[-1]))
+        """Return the campaign that the next iteration will be sealed to.
+
+        Raises
+        ------
+        Damaged
+            It is, or the one that the last iteration was sealed to is gone from those that were accepted.
+        """
+        files, opened = self.campaign_files(), self.opened_iterations()
+        if opened:
+            last = read_yaml(self.iteration_folder(opened[-1]) / "campaign.yaml")
+            if not any(read_yaml(file) == last for file in reversed(files)):
+                raise gone(self.folder / "campaign" / f"{len(files):03d}.yaml")
+        return _parsed(read_yaml(files[-1]))
 
     def accept(self, campaign: Campaign) -> None:
         """Make `campaign` the one of all iterations that are not open yet (call it only with the lease held)."""
@@ -139,8 +186,33 @@ class Store(Folder):
         return self.iteration_folder(iteration) / station
 
     def opened_iterations(self) -> list[int]:
-        """Return the iterations that have been opened, in order."""
-        return sorted(int(path.parent.name[5:]) for path in self.folder.glob("iter-*/campaign.yaml"))
+        """Return the iterations that have been opened, in order.
+
+        Raises
+        ------
+        Damaged
+            One is gone that others were built upon, or that has left data.
+        """
+        found = (self._iteration_of(path) for path in self.folder.glob("iter-*/campaign.yaml"))
+        opened = sorted(k for k in found if k is not None)
+        for k in range(self._left_by(opened) + 1):
+            path = self.iteration_folder(k) / "campaign.yaml"
+            if k not in opened and not path.is_file():  # it may have been opened meanwhile
+                raise gone(path)
+        return opened
+
+    def _left_by(self, opened: Sequence[int]) -> int:
+        """Return the last iteration of which there is anything that only an open one leaves; -1: there is none."""
+        known = {self.iteration_folder(k) for k in opened}
+        places = [path for path in self.folder.glob("iter-*") if path not in known]
+        left = [path / "-" for path in places if any(next(path.glob(name), None) for name in _OPENED)]
+        left += [*self.folder.glob("dataset/*.npz"), *self.folder.glob("study-*/study.yaml")]
+        return max([*opened, *(k for path in left if (k := self._iteration_of(path)) is not None)], default=-1)
+
+    def _iteration_of(self, path: Path) -> int | None:
+        """Return the iteration that a file belongs to; None: to none."""
+        match = _OF_ITERATION.fullmatch(path.relative_to(self.folder).as_posix())
+        return None if match is None else int(match[match.lastindex or 0])
 
     def open_iteration(self, iteration: int, campaign: Campaign) -> None:
         """Seal an iteration to `campaign` (the first to do so wins)."""
@@ -149,7 +221,9 @@ class Store(Folder):
     def campaign(self, iteration: int) -> Campaign:
         """Return the campaign that `iteration` is sealed to."""
         if iteration not in self._campaigns:
-            self._campaigns[iteration] = _parsed(read_yaml(self.iteration_folder(iteration) / "campaign.yaml"))
+            self._campaigns[iteration] = _parsed(
+                read_yaml(self.whole(self.iteration_folder(iteration) / "campaign.yaml"))
+            )
         return self._campaigns[iteration]
 
     def settings(self, iteration: int) -> Campaign:
@@ -162,13 +236,22 @@ class Store(Folder):
 
     def sel(self) -> tuple[int, ...]:
         """Return the neighbour capacities by type that the campaign fixed when it began."""
-        return tuple(read_json(self.iteration_folder(0) / "sel.json"))
+        path = self.iteration_folder(0) / "sel.json"
+        if not path.exists():
+            raise gone(path)
+        found = read_json(self.whole(path))
+        if not isinstance(found, list) or not all(type(n) is int for n in found):
+            raise damaged(path, f"it is {str(found)[:40]}", "a list of whole numbers")
+        return tuple(found)
 
     def fingerprint(self, iteration: int) -> dict[str, Any]:
         """Return the identity of the reference that labels in an iteration; its ``sha256`` goes into every key."""
         if iteration in self._fingerprints:
             return self._fingerprints[iteration]
-        found: dict[str, Any] = read_json(self.iteration_folder(iteration) / "reference.json")
+        path = self.iteration_folder(iteration) / "reference.json"
+        if not path.exists():
+            raise gone(path)
+        found = read_object(self.whole(path), sha256=str)
         if iteration in self.opened_iterations():  # sealed: read once
             self._fingerprints[iteration] = found
         return found
@@ -178,11 +261,78 @@ class Store(Folder):
         return self.iteration_folder(iteration) / "iteration.json"
 
     def iterations(self) -> list[Iteration]:
-        """Return the records of all closed iterations, in order."""
-        for i in self.opened_iterations():
-            if i not in self._records and self.iteration_file(i).is_file():
-                self._records[i] = Iteration.model_validate(read_json(self.iteration_file(i)))  # closed: read once
+        """Return the records of all closed iterations, in order.
+
+        Raises
+        ------
+        Damaged
+            A record is, or is gone while a later one is there.
+        """
+        opened = self.opened_iterations()
+        for i in opened:
+            if i not in self._records and self.iteration_file(i).exists():
+                self._records[i] = self._record(i)  # closed: read once
+        for i in range(max(self._records, default=0)):
+            if i not in self._records:
+                raise Damaged(
+                    f"{self.iteration_file(i)}: gone - wanted the record of iteration {i} - give the same command "
+                    "(activelearn run) again: it is made anew from what is sealed"
+                )
         return [self._records[i] for i in sorted(self._records)]
+
+    def _record(self, iteration: int) -> Iteration:
+        found = read_record(path := self.iteration_file(iteration), Iteration)
+        if found.index != iteration:
+            raise damaged(path, f"it is the record of iteration {found.index}")
+        return found
+
+    def document(self, path: Path) -> dict[str, Any]:
+        """Return a sealed result as it stands in its file; that of a closed iteration has the checksum of its record.
+
+        Raises
+        ------
+        Damaged
+            It has another one.
+        """
+        if (sha256 := self._sums(path.parent.parent).get(path.parent.name)) is not None:
+            want_sealed(path, sha256)
+        return super().document(path)
+
+    def stations_of(self, iteration: int) -> list[str]:
+        """Return the stations that the record of an iteration names; none before it is closed."""
+        return list(self._sums(self.iteration_folder(iteration)))
+
+    def _sums(self, folder: Path) -> dict[str, str]:
+        """Return the checksums of the results of an iteration by station; none before it is closed."""
+        record = folder / "iteration.json"
+        if record not in self._products and record.is_file():
+            products = read_object(record).get("products")
+            self._products[record] = products if isinstance(products, dict) else {}
+        return self._products.get(record, {})
+
+    def is_sealed(self, station: str, iteration: int) -> bool:
+        """Return whether a station of an iteration is done for good.
+
+        Raises
+        ------
+        Damaged
+            It was, and its result is gone.
+        """
+        if super().is_sealed(station, iteration):
+            return True
+        if station in self._sums(self.iteration_folder(iteration)):
+            raise gone(self.sealed(station, iteration))
+        return False
+
+    def beside(self, iteration: int) -> list[str]:
+        """Return which published files of an iteration stand in no station's folder (patterns)."""
+        names = ("campaign.yaml", "reference.json", "sel.json", "chosen.npz", "starts.npz")
+        return [*(f"iter-{iteration:03d}/{name}" for name in names), f"dataset/*-{iteration:03d}.npz"]
+
+    def results_of(self, path: Path) -> Iterable[Path]:
+        """Return the sealed results of the iteration that a file belongs to."""
+        iteration = self._iteration_of(path)
+        return () if iteration is None else self.iteration_folder(iteration).glob("*/result.json")
 
     # --- products -----------------------------------------------------------------------------------------------------
 
@@ -204,8 +354,13 @@ class Store(Folder):
             folder = plan_file.parent
             products = sorted(folder.glob("*.npz"))
             if products and self.is_sealed(folder.name, iteration):
-                publish(folder / "products.zip", archive_files(products))
+                for path in products:  # before the first of them is touched
+                    if not is_whole(self.whole(path)):
+                        raise damaged(path, "it cannot be read", "it whole, to pack it")
+                publish(folder / PACK, archive_files(products))
                 for path in products:
+                    if read_archived(folder / PACK, path.name).getvalue() != path.read_bytes():
+                        raise damaged(folder / PACK, f"its {path.name} is another one")
                     path.unlink()
 
     def publish_model(self, file: Path) -> tuple[str, str]:
@@ -215,6 +370,12 @@ class Store(Folder):
         if not target.is_file():
             publish(target, file.read_bytes())
         return str(target.relative_to(self.folder)), sha
+
+    def models_of(self, iteration: int) -> list[str]:
+        """Return the names of all models that an iteration has handed on, or that were made final after it."""
+        found = [self.find_result(station, iteration, Ensemble) for station in ("train", "final")]
+        members = [m for one in found if one is not None for m in (*one.members, *one.of_loop)]
+        return [name for m in members for name in (m.model, m.compressed) if name is not None]
 
     def model(self, name: str) -> Path:
         """Return a published model; its name is its checksum, and it is read whole once per process.
@@ -227,7 +388,7 @@ class Store(Folder):
         path = self.folder / name
         if name not in self._whole_models:
             if not path.is_file() or not file_sha256(path).startswith(path.stem):
-                raise StoreError(f"{path}: damaged or gone - wanted the model that its checksum names - {RESTORE}")
+                raise Damaged(f"{path}: damaged or gone - wanted the model that its checksum names - {RESTORE}")
             self._whole_models.add(name)
         return path
 
@@ -250,8 +411,13 @@ class Store(Folder):
 
     def held_out(self, up_to: int) -> list[Frames]:
         """Return the validation set: fixed, but for the systems that were added to a running campaign."""
-        files = [self.held_out_file(i) for i in range(up_to + 1)]
-        return [part for file in files if file.is_file() for part in self.frames(file)]
+        return [part for i in range(up_to + 1) for part in self.held_out_of(i)]
+
+    def held_out_of(self, iteration: int) -> list[Frames]:
+        """Return the validation frames that the initial data of an iteration set aside; none if it had no such data."""
+        path = self.held_out_file(iteration)
+        label = self.find_result("label", iteration, Labelling)
+        return self.frames(path) if path.exists() or (label is not None and label.held_out) else []
 
     def n_training_frames(self, iteration: int) -> int:
         """Return how many training frames an iteration added."""
@@ -260,7 +426,23 @@ class Store(Folder):
 
     def dataset(self, up_to: int) -> list[Frames]:
         """Return all training frames of the iterations 0 ... `up_to`, in the order (iteration, walk, step)."""
-        return [part for i in range(up_to + 1) for part in self.frames(self.dataset_file(i))]
+        return [part for i in range(up_to + 1) for part in self.training(i)]
+
+    def training(self, iteration: int) -> list[Frames]:
+        """Return the training frames that an iteration added, in the order (walk, step).
+
+        Raises
+        ------
+        Damaged
+            They are not those that were sealed.
+        """
+        path = self.dataset_file(iteration)
+        parts = self.frames(path)
+        label = self.find_result("label", iteration, Labelling)
+        if label is not None and self.seal_of(path) is None:  # sealed by an earlier version: by its frames
+            before = self.result("label", iteration - 1, Labelling).dataset_sha256 if iteration > 0 else ""
+            wanted_sum(path, dataset_sha256(parts, after=before), label.dataset_sha256)
+        return parts
 
     # --- labels -------------------------------------------------------------------------------------------------------
 

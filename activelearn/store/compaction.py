@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from activelearn.errors import Damaged
 from activelearn.store.files import fsync_folder, publish, unique_suffix
 from activelearn.store.index import index_file, publish_index, read_index
-from activelearn.store.journal import CLOSED, Damaged, Scan, begins_with_note, is_cut_off, scan, writer_of
+from activelearn.store.journal import CLOSED, Scan, begins_with_note, is_cut_off, scan, writer_of
 from activelearn.store.locks import is_gone
 
 #: Segments smaller than this (bytes) are merged.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from activelearn.errors import ConfigError
-from activelearn.store.files import publish_json, read_json
+from activelearn.store.files import publish_json, read_object, sealed
 
 
 class Consent:
@@ -39,7 +39,7 @@ class Consent:
         """
         if n <= self.limit:
             return
-        record = {"n": n, "text": text, "time": time.time()}
+        record = sealed({"n": n, "text": text, "time": time.time()})
         if not publish_json(self.folder / "consent.json", record):  # there is one already: this one raises it
             publish_json(self.folder / f"consent-{n}.json", record)
 
@@ -47,7 +47,7 @@ class Consent:
         """Record that these unusual numbers, a line each, are meant; those of before stay."""
         if new := self.not_accepted(unusual):
             name = hashlib.sha256("\n".join(new).encode()).hexdigest()[:12]
-            publish_json(self.folder / f"unusual-{name}.json", {"accepted": new, "time": time.time()})
+            publish_json(self.folder / f"unusual-{name}.json", sealed({"accepted": new, "time": time.time()}))
 
     def not_accepted(self, unusual: Sequence[str]) -> list[str]:
         """Return those of the lines that nobody has accepted yet; what counts is where it stands and what it is."""
@@ -68,12 +68,12 @@ class Consent:
     @property
     def limit(self) -> int:
         """How many tasks may be refused."""
-        return max((int(read_json(path)["n"]) for path in self.folder.glob("consent*.json")), default=0)
+        return max((int(read_object(path, n=int)["n"]) for path in self.folder.glob("consent*.json")), default=0)
 
     @property
     def refused(self) -> list[str]:
         """Names of the tasks that have a place, in no order of meaning."""
-        return [read_json(path)["task"] for path in (self.folder / "refused").glob("*.json")]
+        return [str(read_object(path, task=str)["task"]) for path in (self.folder / "refused").glob("*.json")]
 
     @property
     def n_refused(self) -> int:
@@ -93,7 +93,7 @@ class Consent:
         k = 1
         while k <= self.limit:
             path = self.folder / "refused" / f"{k}.json"
-            if not path.is_file() and publish_json(path, {"task": task, "time": time.time()}):
+            if not path.is_file() and publish_json(path, sealed({"task": task, "time": time.time()})):
                 return True
             k += 1
         return False
@@ -109,6 +109,4 @@ class Consent:
 
 
 def _accepted(path: Path) -> list[str]:
-    found = read_json(path)
-    lines = found.get("accepted") if isinstance(found, dict) else None
-    return [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
+    return [str(line) for line in read_object(path, accepted=list)["accepted"]]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from activelearn.errors import Damaged
 from activelearn.store.index import read_index
-from activelearn.store.journal import Damaged, Entry, scan
+from activelearn.store.journal import Entry, scan
 
 
 def contradictions(journals: Sequence[Path]) -> list[str]:

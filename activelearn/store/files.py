@@ -2,32 +2,39 @@
 
 Write to a unique temporary name, fsync, ``os.link`` to the final name; if that exists, the first writer has won and
 ours is dropped; fsync the directory. Never rename over what somebody may have read.
+
+Reading: what is not as it was published is told as :class:`~activelearn.errors.Damaged`, and never passed on. An npz
+has the CRC-32 of each array, a YAML document begins with the checksum of its text, a JSON document of :func:`sealed`
+ends with its own. A file of any kind is compared with the checksum that a sealed result has of it, once per process
+and state (:func:`want_sealed`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import io
 import json
 import os
 import socket
+import struct
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
-from activelearn.errors import StoreError
+from activelearn.errors import Damaged, StoreError
 from activelearn.frames import npz_bytes
 
 HOST: Final = socket.gethostname()
-
+M = TypeVar("M", bound=BaseModel)
 
 #: How the first line of a stored YAML document begins: the sha256 of the others follows.
 _CHECKSUM: Final = "# sha256 "
@@ -38,9 +45,39 @@ RESTORE: Final = (
 )
 
 
-def gone(path: Path | io.BytesIO) -> StoreError:
+#: The last key of a JSON document of :func:`sealed`.
+_SEAL: Final = "seal"
+#: What zipfile and numpy raise on bytes that are no archive of theirs; an OSError of that kind has no or this errno.
+_NO_ARCHIVE: Final = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError, LookupError, ArithmeticError),
+    *(TypeError, AttributeError, RuntimeError, MemoryError, SyntaxError),
+)
+_NO_SEEK: Final = {None, errno.EINVAL}
+#: What stands where a file was is a folder, or the other way round.
+_NO_FILE: Final = (IsADirectoryError, NotADirectoryError)
+#: Checksums of files by path, with the state of the file that had it.
+_known_sums: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+
+def gone(path: Path) -> Damaged:
     """Return the error of a sealed file that is not there any more."""
-    return StoreError(f"{path}: gone - wanted this part of the campaign - {RESTORE}")
+    return Damaged(f"{path}: gone - wanted this part of the campaign - {RESTORE}")
+
+
+def damaged(path: Path | str, what: str, wanted: str = "it as it was published") -> Damaged:
+    """Return the error of a published file that is not what it was."""
+    return Damaged(f"{path}: damaged ({what}) - wanted {wanted} - {RESTORE}")
+
+
+@contextmanager
+def _whole_files(path: Path) -> Iterator[None]:
+    """Say of a published file that it is gone, or that a folder stands in its place."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise gone(path) from error
+    except _NO_FILE as error:
+        raise damaged(path, "a folder and no file, or in a file") from error
 
 
 def unique_suffix() -> str:
@@ -117,21 +154,83 @@ def replace_json(path: Path, data: Any) -> None:  # noqa: ANN401 - JSON
         os.replace(temporary, path)
 
 
+def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON document that carries its own checksum as its last key; :func:`read_json` compares and drops it."""
+    return {**data, _SEAL: _seal_of(data)}
+
+
+def _seal_of(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
+
+
 def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
     """Read a published JSON document.
 
     Raises
     ------
-    StoreError
-        The file is damaged; the message says which to remove.
+    Damaged
+        It is no JSON, or not the one that was :func:`sealed`; the message says which to remove.
     """
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise StoreError(
-            f"{path}: damaged ({error}) - wanted JSON - while its iteration is open, remove this file and give the "
-            f"same command again: it is made anew from the products; of a closed iteration {RESTORE}"
+        found = json.loads(path.read_bytes())
+        seal = found.pop(_SEAL, None) if isinstance(found, dict) else None
+        if seal is not None and seal != _seal_of(found):
+            raise ValueError("its checksum is another one")
+    except NotADirectoryError as error:  # a file stands where its folder was
+        raise FileNotFoundError(errno.ENOENT, "not there", str(path)) from error
+    except (ValueError, RecursionError, IsADirectoryError) as error:
+        raise Damaged(
+            f"{path}: damaged ({_told(error)}) - wanted JSON - while its iteration is open, remove "
+            f"this file and give the same command again: it is made anew from the products; of a closed iteration "
+            f"{RESTORE}"
         ) from error
+    return found
+
+
+def read_object(path: Path, **wanted: type) -> dict[str, Any]:
+    """Read a published JSON object that has values of these types.
+
+    Raises
+    ------
+    Damaged
+        See :func:`read_json`, or it is of another shape.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise damaged(path, f"it is {json.dumps(found)[:40]}", "a JSON object")
+    for key, kind in wanted.items():
+        kinds = (int, float) if kind is float else (kind,)
+        if not isinstance(found.get(key), kinds) or isinstance(found[key], bool):
+            raise damaged(path, f"{key} is {found.get(key)!r}"[:100], f"{kind.__name__} there")
+    return found
+
+
+def read_record(path: Path, model: type[M]) -> M:
+    """Read a published record.
+
+    Raises
+    ------
+    Damaged
+        See :func:`read_json`, or it is none of this model.
+    """
+    return as_record(path, read_json(path), model)
+
+
+def as_record(path: Path, data: Any, model: type[M]) -> M:  # noqa: ANN401 - JSON
+    """Return what was read of a file as a record of a model; Damaged if it is none."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        raise damaged(path, f"{where}: {first['msg']}", f"a record of {model.__name__}") from error
+
+
+def _told(error: BaseException) -> str:
+    """Return what an error says, which is never where in memory something is."""
+    if isinstance(error, _NO_FILE):
+        return "a folder and no file, or in a file"
+    return f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error) or type(error).__name__
 
 
 def publish_yaml(path: Path, text: str) -> bool:
@@ -147,9 +246,13 @@ def read_yaml(path: Path) -> str:
     StoreError
         It is damaged.
     """
-    first, _, text = path.read_text(encoding="utf-8").partition("\n")
+    try:
+        with _whole_files(path):
+            first, _, text = path.read_text(encoding="utf-8").partition("\n")
+    except UnicodeDecodeError as error:
+        raise damaged(path, str(error)) from error
     if hashlib.sha256(text.encode()).hexdigest() != first.removeprefix(_CHECKSUM):
-        raise StoreError(f"{path}: damaged (its checksum is another one) - wanted it as it was resolved - {RESTORE}")
+        raise damaged(path, "its checksum is another one", "it as it was resolved")
     return text
 
 
@@ -159,29 +262,42 @@ def publish_npz(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[st
 
 
 @contextmanager
-def _archive(path: Path | io.BytesIO) -> Iterator[Any]:
-    """Open an archive; what is wrong with it, or with what is read from it, is a StoreError."""
+def _archive(path: Path, packed: io.BytesIO | None = None) -> Iterator[Any]:
+    """Open an archive, or one that was `packed` under this name; what is wrong with it, or in it, is Damaged."""
     try:
-        opened = contextlib.nullcontext(path) if isinstance(path, io.BytesIO) else path.open("rb")
-        with opened as stream, np.load(stream, allow_pickle=False) as archive:  # numpy leaves a damaged file open
-            yield archive
-    except FileNotFoundError as error:
-        raise gone(path) from error
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
-        raise StoreError(f"{path}: damaged product ({error}) - wanted it whole - {RESTORE}") from error
+        with _whole_files(path), packed or path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            yield archive  # numpy leaves a damaged file open
+    except (OSError, *_NO_ARCHIVE) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_SEEK:
+            raise
+        raise Damaged(f"{path}: damaged product ({_told(error)}) - wanted it whole - {RESTORE}") from error
 
 
-def read_npz(path: Path | io.BytesIO) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def _meta(archive: Any) -> dict[str, Any]:  # noqa: ANN401 - numpy's archive
+    meta = json.loads(str(archive["meta"]))
+    if not isinstance(meta, dict):
+        raise ValueError(f"its meta is {str(meta)[:40]}")
+    return meta
+
+
+def read_npz(path: Path, packed: io.BytesIO | None = None) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read an archive of :func:`publish_npz`.
+
+    Parameters
+    ----------
+    path
+        The archive.
+    packed
+        Its content, if it is packed: `path` names it then.
 
     Raises
     ------
-    StoreError
-        The archive is truncated or its checksum is wrong.
+    Damaged
+        The archive is gone, truncated or its checksum is wrong.
     """
-    with _archive(path) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-        return arrays, json.loads(str(arrays.pop("meta")))
+    with _archive(path, packed) as archive:
+        meta = _meta(archive)
+        return {name: archive[name] for name in archive.files if name != "meta"}, meta
 
 
 def read_array(path: Path, name: str) -> NDArray[Any] | None:
@@ -196,34 +312,33 @@ def read_array(path: Path, name: str) -> NDArray[Any] | None:
 
     Raises
     ------
-    StoreError
-        The archive is truncated or the array's checksum is wrong.
+    Damaged
+        The archive is gone, truncated or the array's checksum is wrong.
     """
     with _archive(path) as archive:
         found: NDArray[Any] | None = archive[name] if name in archive.files else None
         return found
 
 
-def read_meta(path: Path | io.BytesIO) -> dict[str, Any]:
+def read_meta(path: Path, packed: io.BytesIO | None = None) -> dict[str, Any]:
     """Read only the `meta` of an archive of :func:`publish_npz`.
 
     Raises
     ------
-    StoreError
+    Damaged
         See :func:`read_npz`.
     """
-    with _archive(path) as archive:
-        meta: dict[str, Any] = json.loads(str(archive["meta"]))
-        return meta
+    with _archive(path, packed) as archive:
+        return _meta(archive)
 
 
 def is_whole(path: Path) -> bool:
     """Return whether an archive of :func:`publish_npz` is all there: every checksum is right, and it has its `meta`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return "meta.npy" in archive.namelist() and archive.testzip() is None
-    except (zipfile.BadZipFile, ValueError, EOFError):
+        read_npz(path)
+    except Damaged:
         return False
+    return True
 
 
 def archive_files(paths: Sequence[Path]) -> bytes:
@@ -235,19 +350,60 @@ def archive_files(paths: Sequence[Path]) -> bytes:
     return buffer.getvalue()
 
 
+@contextmanager
+def _pack(archive: Path, what: str) -> Iterator[zipfile.ZipFile]:
+    """Open a pack; what is wrong with it, or with what is read from it, is Damaged."""
+    try:
+        with _whole_files(archive), zipfile.ZipFile(archive) as opened:
+            yield opened
+    except (OSError, *_NO_ARCHIVE) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_SEEK:
+            raise
+        raise Damaged(
+            f"{archive}: damaged pack of products, {what} cannot be read ({_told(error)}) - wanted it whole - {RESTORE}"
+        ) from error
+
+
+def archived(archive: Path) -> list[str]:
+    """Return the names of the files in an archive of :func:`archive_files`; Damaged if it cannot be read."""
+    with _pack(archive, "its list") as opened:
+        return opened.namelist()
+
+
 def read_archived(archive: Path, name: str) -> io.BytesIO:
     """Return one file of an archive of :func:`archive_files`.
 
     Raises
     ------
-    StoreError
+    Damaged
         The archive is damaged, or lacks the file.
     """
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            return io.BytesIO(opened.read(name))
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise StoreError(f"{archive}: damaged pack of products, {name} cannot be read ({error})") from error
+    with _pack(archive, name) as opened:
+        return io.BytesIO(opened.read(name))
+
+
+def want_sealed(path: Path, sha256: str) -> Path:
+    """Return a file that has this checksum; it is read once per process and state (size, times, inode).
+
+    Raises
+    ------
+    Damaged
+        It has another one, or is gone.
+    """
+    with _whole_files(path):
+        found = path.stat()
+        state = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        known = _known_sums.get(path)
+        if known is None or known[0] != state:
+            known = _known_sums[path] = (state, file_sha256(path))
+    return wanted_sum(path, known[1], sha256)
+
+
+def wanted_sum(path: Path, found: str, sha256: str) -> Path:
+    """Return the path of what has this checksum, or raise Damaged."""
+    if found != sha256:
+        raise damaged(path, f"sha256 {found[:12]}..., sealed with {sha256[:12]}...")
+    return path
 
 
 def file_sha256(path: Path) -> str:

@@ -1,6 +1,10 @@
 """Folder: plans, products, sealed results, claims and scratch, the same for a campaign and for a study.
 
 What stands where in a station's folder: ``plan.json, <task>.npz, result.json``.
+
+A sealed result has the checksums of all files that stood by then and are its own or what it was made from, and one of
+itself (``files`` and ``seal`` in ``result.json``): :meth:`Folder.whole` is the way to whatever was sealed. Results of
+earlier versions have neither, and are read as they are.
 """
 
 from __future__ import annotations
@@ -28,18 +32,25 @@ from activelearn.store.begun import folders_at_work
 from activelearn.store.consent import Consent
 from activelearn.store.files import (
     HOST,
+    as_record,
+    damaged,
     disk_errors,
+    file_sha256,
     gone,
     is_whole,
     publish_json,
     publish_npz,
     publish_yaml,
     read_archived,
-    read_json,
     read_meta,
     read_npz,
+    read_object,
+    read_record,
     replace_json,
+    sealed,
     unique_suffix,
+    want_sealed,
+    wanted_sum,
 )
 from activelearn.store.identity import Identity
 from activelearn.store.locks import Claim
@@ -51,6 +62,10 @@ R = TypeVar("R", bound=Record)
 F = TypeVar("F", bound="Folder")
 #: Where the product of a task is published: a file of its station's folder, or an entry of the label ledger.
 Published = Literal["file", "ledger"]
+#: The products of a station in one file, once its iteration is closed.
+PACK: Final = "products.zip"
+#: Where the checksums stand in a sealed result.
+_FILES: Final = "files"
 #: The names of our temporary files: .name.host-pid-uuid (see :func:`~activelearn.store.files.unique_suffix`).
 _TEMPORARY: Final = re.compile(r"\..+\..+-\d+-[0-9a-f]{12}")
 #: What every kind of folder has in it from its first run on, beside the names that are special to the kind.
@@ -80,6 +95,7 @@ class Folder(ABC):
         self.folder = folder.absolute()
         self._plans: dict[Path, Plan] = {}
         self._results: dict[Path, Record] = {}
+        self._seals: dict[Path, dict[str, str]] = {}
         self.submissions = Submissions(self.folder)
         self.consent = Consent(self.folder)
         format_of(self.folder)  # nothing is read of a folder that a newer version wrote
@@ -200,8 +216,11 @@ class Folder(ABC):
     def find_plan(self, station: str, iteration: int) -> Plan | None:
         """Return the frozen plan, or None if nobody has planned yet."""
         path = self.plan_file(station, iteration)
-        if path not in self._plans and path.is_file():
-            self._plans[path] = Plan.model_validate(read_json(path))  # frozen: read once
+        if path not in self._plans and path.exists():
+            found = read_record(self.whole(path), Plan)
+            if (found.station, found.iteration) != (station, iteration):
+                raise damaged(path, f"it is the plan of {found.station} in iteration {found.iteration}")
+            self._plans[path] = found  # frozen: read once
         return self._plans.get(path)
 
     def plan(self, station: str, iteration: int) -> Plan:
@@ -220,7 +239,7 @@ class Folder(ABC):
         if len({task.id for task in tasks}) < len(tasks):
             raise StoreError(f"plan of {station} in iteration {iteration} names a task twice; please report this")
         plan = Plan(station=station, iteration=iteration, n_chunks=n_chunks, tasks=tuple(tasks))
-        publish_json(self.plan_file(station, iteration), plan.model_dump(mode="json"))
+        publish_json(self.plan_file(station, iteration), sealed(plan.model_dump(mode="json")))
         return self.plan(station, iteration)
 
     # --- products -----------------------------------------------------------------------------------------------------
@@ -248,16 +267,25 @@ class Folder(ABC):
         self, station: str, iteration: int, task_id: str
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return the arrays and the meta of a product, packed or not."""
-        return read_npz(self._published(station, iteration, task_id))
+        return read_npz(*self._published(station, iteration, task_id))
 
     def read_meta(self, station: str, iteration: int, task_id: str) -> dict[str, Any]:
         """Return the meta of a product alone."""
-        return read_meta(self._published(station, iteration, task_id))
+        return read_meta(*self._published(station, iteration, task_id))
 
-    def _published(self, station: str, iteration: int, task_id: str) -> Path | io.BytesIO:
+    def _published(self, station: str, iteration: int, task_id: str) -> tuple[Path, io.BytesIO | None]:
         path = self.product(station, iteration, task_id)
-        packed = path.with_name("products.zip")
-        return read_archived(packed, path.name) if packed.is_file() and not path.is_file() else path
+        packed = path.with_name(PACK)
+        if path.exists() or not packed.is_file():
+            return self.whole(path), None
+        return self.unpacked(packed, path.name)
+
+    def unpacked(self, pack: Path, name: str) -> tuple[Path, io.BytesIO]:
+        """Return the path of a packed product, by which messages name it, and its content, as it was sealed."""
+        content, path = read_archived(pack, name), pack / name
+        if (sha256 := self.seal_of(pack.with_name(name))) is not None:
+            wanted_sum(path, hashlib.sha256(content.getbuffer()).hexdigest(), sha256)
+        return path, content
 
     def publish_product(
         self, station: str, iteration: int, task_id: str, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]
@@ -267,13 +295,13 @@ class Folder(ABC):
 
     def damaged_products(self, plan: Plan) -> list[Task]:
         """Read every product; put those that cannot be read aside, and return their tasks (pending again)."""
-        damaged = []
+        torn = []
         for task in plan.tasks:
             path = self.product(plan.station, plan.iteration, task.id)
             if path.is_file() and not is_whole(path):
                 path.rename(path.with_name(f"{path.name}.damaged-{unique_suffix()}"))
-                damaged.append(task)
-        return damaged
+                torn.append(task)
+        return torn
 
     # --- sealed results -----------------------------------------------------------------------------------------------
 
@@ -282,12 +310,67 @@ class Folder(ABC):
         return self.station_folder(station, iteration) / "result.json"
 
     def is_sealed(self, station: str, iteration: int) -> bool:
-        """Return whether a station of an iteration is done for good."""
-        return self.sealed(station, iteration).is_file()
+        """Return whether a station of an iteration is done for good.
+
+        Raises
+        ------
+        Damaged
+            It was, for its products are packed, and its result is gone.
+        """
+        path = self.sealed(station, iteration)
+        if path.exists():
+            return True
+        if path.with_name(PACK).exists():
+            raise gone(path)
+        return False
 
     def seal(self, station: str, iteration: int, result: Record) -> None:
-        """Seal a station's result; what comes later reads only this."""
-        publish_json(self.sealed(station, iteration), result.model_dump(mode="json"))
+        """Seal a station's result; what comes later reads only this, and what has the checksum that stands in it."""
+        files = {str(path.relative_to(self.folder)): file_sha256(path) for path in self.sealed_with(station, iteration)}
+        document = {**result.model_dump(mode="json"), _FILES: files}
+        publish_json(self.sealed(station, iteration), sealed(document))
+
+    def sealed_with(self, station: str, iteration: int) -> list[Path]:
+        """Return the files whose checksums a result has: its plan and products, and what stands beside the station."""
+        folder = self.station_folder(station, iteration)
+        beside = [path for name in self.beside(iteration) for path in self.folder.glob(name)]
+        return sorted({*beside, *folder.glob("plan.json"), *folder.glob("*.npz"), *folder.glob("*.extxyz")})
+
+    @abstractmethod
+    def beside(self, iteration: int) -> list[str]:
+        """Return which published files of an iteration stand in no station's folder (patterns)."""
+
+    @abstractmethod
+    def results_of(self, path: Path) -> Iterable[Path]:
+        """Return the sealed results that may have the checksum of a file of this folder."""
+
+    def document(self, path: Path) -> dict[str, Any]:
+        """Return a sealed result as it stands in its file, without the checksums."""
+        found = read_object(path)
+        self._seals[path] = as_record(path, {"files": found.pop(_FILES, {})}, _Sealed).files
+        return found
+
+    def seals(self, path: Path) -> dict[str, str]:
+        """Return the checksums that a sealed result has, by paths relative to the folder; none of earlier versions."""
+        if path not in self._seals:
+            self.document(path)
+        return self._seals[path]
+
+    def seal_of(self, path: Path) -> str | None:
+        """Return the checksum that was sealed of a file; None: it is not sealed yet, or by an earlier version."""
+        name = str(path.relative_to(self.folder))
+        return next((sums[name] for one in self.results_of(path) if name in (sums := self.seals(one))), None)
+
+    def whole(self, path: Path) -> Path:
+        """Return a file of this folder as it was sealed.
+
+        Raises
+        ------
+        Damaged
+            It is not.
+        """
+        sha256 = self.seal_of(path)
+        return path if sha256 is None else want_sealed(path, sha256)
 
     def result(self, station: str, iteration: int, model: type[R]) -> R:
         """Return a sealed result; StoreError if it is gone."""
@@ -295,9 +378,11 @@ class Folder(ABC):
         found = self._results.get(path)
         if not isinstance(found, model):
             try:
-                found = model.model_validate(read_json(path))
+                found = as_record(path, self.document(path), model)
             except FileNotFoundError:
                 raise gone(path) from None
+            if getattr(found, "iteration", iteration) != iteration:
+                raise damaged(path, "it is the result of another iteration")
             self._results[path] = found  # sealed: read once
         return found
 
@@ -311,7 +396,12 @@ class Folder(ABC):
 
     def frames(self, path: Path) -> list[Frames]:
         """Read a list of Frames."""
-        return unpack(read_npz(path)[0])
+        path = self.whole(path)
+        arrays = read_npz(path)[0]
+        try:
+            return unpack(arrays)
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise damaged(path, f"its arrays are no frames: {error}") from error
 
     # --- claims, attempts, scratch ------------------------------------------------------------------------------------
 
@@ -328,20 +418,20 @@ class Folder(ABC):
         folder, name = self.folder / "failures", f"{iteration:03d}-{station}-{task.id}"
         record = {"session": run_id, "task": task.id, "host": HOST, "time": time.time(), "message": message}
         publish_json(folder / f"{name}.{unique_suffix()}.json", record)
-        return sum(read_json(path)["session"] == run_id for path in folder.glob(f"{name}.*.json"))
+        return sum(_failure(path)["session"] == run_id for path in folder.glob(f"{name}.*.json"))
 
     def failures_of(self, station: str, iteration: int, run_id: str) -> dict[str, list[dict[str, Any]]]:
         """Return the infrastructure failures of a station in one run, oldest first, by the task's id."""
         found: dict[str, list[dict[str, Any]]] = {}
         for path in (self.folder / "failures").glob(f"{iteration:03d}-{station}-*.json"):
-            record = {**read_json(path), "file": str(path)}
+            record = {**_failure(path), "file": str(path)}
             if record["session"] == run_id and "task" in record:
                 found.setdefault(record["task"], []).append(record)
         return {task: sorted(records, key=lambda record: record["time"]) for task, records in found.items()}
 
     def failures(self, iteration: int) -> list[dict[str, Any]]:
         """Return all infrastructure failures of an iteration."""
-        return [read_json(path) for path in sorted((self.folder / "failures").glob(f"{iteration:03d}-*.json"))]
+        return [_failure(path) for path in sorted((self.folder / "failures").glob(f"{iteration:03d}-*.json"))]
 
     def sweep(self, machine: Machine) -> None:
         """Remove what killed runs left behind: temporary files and scratch (call it only with the lease held)."""
@@ -429,6 +519,14 @@ class Folder(ABC):
         if spans:  # the session that asks is alive now
             spans[-1] = (spans[-1][0], max(spans[-1][1], now))
         return spans or [(0.0, now)]
+
+
+class _Sealed(Record):
+    files: dict[str, str]
+
+
+def _failure(path: Path) -> dict[str, Any]:
+    return read_object(path, session=str, time=float)
 
 
 def _union(spans: Sequence[tuple[float, float]]) -> float:

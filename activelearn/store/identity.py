@@ -45,7 +45,7 @@ class Identity:
         """
         try:
             found = self._uuid.read_text(errors="replace")
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             found = ""
         if not re.fullmatch("[0-9a-f]{32}", found):
             what = "is missing or empty" if not found else f"is damaged ({found[:40]!r})"
@@ -114,7 +114,7 @@ class Identity:
         theirs = before / self._uuid.relative_to(self._folder)
         try:
             return theirs.read_bytes() == self._uuid.read_bytes() and not theirs.parent.samefile(self._uuid.parent)
-        except OSError:
+        except (OSError, ValueError):  # where no path can be, such as one with a zero byte
             return False
 
     def _here(self) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
+from activelearn.errors import Damaged
 from activelearn.store.files import publish
-from activelearn.store.journal import Damaged, Entry, Family
+from activelearn.store.journal import Entry, Family
 
 SUFFIX: Final = ".idx"
 #: How many bytes at either end of a journal tell it from another one of the same size.

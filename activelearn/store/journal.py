@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from activelearn.errors import StoreError
+from activelearn.errors import Damaged
 from activelearn.frames import FrameLabel, Frames, formula_of
 
 _MAGIC: Final = b"ALB1"
@@ -60,10 +60,6 @@ def writer_of(content: bytes) -> dict[str, Any]:
     if magic != _NOTE_MAGIC or hashlib.sha256(text).digest()[:16] != checksum:
         return {}
     return dict(json.loads(text).get("writer", {}))
-
-
-class Damaged(StoreError):
-    """A record is not what was written."""
 
 
 class Family(NamedTuple):

@@ -29,7 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
-from activelearn.errors import StoreError
+from activelearn.errors import Damaged, StoreError
 from activelearn.frames import FrameLabel, Frames
 from activelearn.store.compaction import compact, damaged_parts, publish_journal, whole
 from activelearn.store.contradictions import contradictions
@@ -37,7 +37,6 @@ from activelearn.store.files import HOST, disk_errors, fsync_folder, unique_suff
 from activelearn.store.index import SUFFIX, publish_index, read_index
 from activelearn.store.journal import (
     CLOSED,
-    Damaged,
     Entry,
     Scan,
     begins_with_note,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn.errors import FolderHeld
+from activelearn.errors import Damaged, FolderHeld
 from activelearn.store.files import HOST, disk_errors, unique_suffix
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,12 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def _is_lock(found: Mapping[str, Any]) -> bool:
+    """Return whether what stands in a lock file can be that of a holder, of this version or an earlier one."""
+    kinds = {"pid": int, "since": (int, float), "place": (dict, type(None))}
+    return all(isinstance(found[key], kind) for key, kind in kinds.items() if key in found)  # type: ignore[arg-type]
+
+
 class Claim:
     """One lock file, held between :meth:`acquire` and :meth:`release`.
 
@@ -126,9 +132,11 @@ class Claim:
             found = json.loads(path.read_text())
         except FileNotFoundError:
             return None
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}  # half a lock file of a dead writer
-        return found if isinstance(found, dict) else {}
+        except IsADirectoryError:
+            raise Damaged(f"{path}: a folder stands where a lock file is wanted - move it away") from None
+        return found if isinstance(found, dict) and _is_lock(found) else {}
 
     def is_ours(self) -> bool:
         """Return whether we (still) hold it."""

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from activelearn.config import Machine, Potential, Study
 from activelearn.config.messages import validated
 from activelearn.config.yaml12 import as_written
 from activelearn.errors import ConfigError
-from activelearn.store.files import disk_errors, read_yaml
+from activelearn.store.files import disk_errors, gone, read_yaml
 from activelearn.store.folder import Folder
 from activelearn.store.identity import Identity
 
@@ -66,8 +67,18 @@ class StudyStore(Folder):
         return store
 
     def is_begun(self) -> bool:
-        """Return whether there is a study in the folder."""
-        return self.study_file.is_file()
+        """Return whether there is a study in the folder.
+
+        Raises
+        ------
+        Damaged
+            There was, for it has been worked on.
+        """
+        if self.study_file.exists():
+            return True
+        if any(self.folder.glob("*/plan.json")):
+            raise gone(self.study_file)
+        return False
 
     def is_of(self, study: Study) -> bool:
         """Return whether this folder holds that study."""
@@ -86,7 +97,8 @@ class StudyStore(Folder):
         return self._study
 
     def _sealed_study(self) -> Study:
-        return validated(Study, as_written(read_yaml(self.study_file), str(self.study_file)), str(self.study_file))
+        text = read_yaml(self.whole(self.study_file))
+        return validated(Study, as_written(text, str(self.study_file)), str(self.study_file))
 
     @property
     def identity(self) -> Identity:
@@ -109,6 +121,14 @@ class StudyStore(Folder):
     def station_folder(self, station: str, iteration: int) -> Path:  # noqa: ARG002 - a study has no iterations
         """Return the folder of a station."""
         return self.folder / station
+
+    def beside(self, iteration: int) -> list[str]:  # noqa: ARG002 - a study has no iterations
+        """Return which published files stand in no station's folder."""
+        return [self.study_file.name, "potentials.json", "held-out.npz"]
+
+    def results_of(self, path: Path) -> Iterable[Path]:  # noqa: ARG002 - all of them
+        """Return the sealed results."""
+        return self.folder.glob("*/result.json")
 
     def work_folder(self, station: str, task_id: str) -> Path:
         """Make and return the folder of a task's restart files; it outlives a kill and goes with the product."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from activelearn.store.files import read_json, replace_json
+from activelearn.store.files import read_object, replace_json, sealed
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Submissions:
 
     def current(self) -> Submission | None:
         """Return the submission that holds, or None if the folder is not submitted."""
-        found = _read(self._submitted)
-        return None if found is None else Submission(**found)
+        found = _read(self._submitted, launchpad=str, database=str, token=str, time=float)
+        return None if found is None else Submission(**{key: found[key] for key in Submission.__dataclass_fields__})
 
     def submit(self, launchpad: str, database: str) -> Submission:
         """Note a submission; one that goes on (same database, not stopped) stays as it is."""
@@ -61,14 +61,14 @@ class Submissions:
         if now is not None and now.database == database and self.stop_message() is None:
             return now
         now = Submission(launchpad, database, uuid.uuid4().hex[:12], time.time())
-        replace_json(self._submitted, asdict(now))
+        replace_json(self._submitted, sealed(asdict(now)))
         self._stopped.unlink(missing_ok=True)
         return now
 
     def follow(self, other: Submissions) -> None:
         """Be submitted as another folder is: a study as its campaign."""
         if (now := other.current()) is not None:
-            replace_json(self._submitted, asdict(now))
+            replace_json(self._submitted, sealed(asdict(now)))
 
     def withdraw(self) -> Submission | None:
         """End the submission; return the one that held. Its Fireworks end quietly from now on."""
@@ -79,16 +79,16 @@ class Submissions:
 
     def stop(self, message: str) -> None:
         """Note why the campaign stopped; the next submission takes it away."""
-        replace_json(self._stopped, {"message": message, "time": time.time()})
+        replace_json(self._stopped, sealed({"message": message, "time": time.time()}))
 
     def stop_message(self) -> str | None:
         """Return why the campaign stopped, or None if it has not."""
-        found = _read(self._stopped)
+        found = _read(self._stopped, message=str)
         return None if found is None else str(found["message"])
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, **wanted: type) -> dict[str, Any] | None:
     try:
-        return dict(read_json(path))
+        return read_object(path, **wanted)
     except FileNotFoundError:
         return None

@@ -1,0 +1,166 @@
+"""Verifying: every published file of a campaign or a study is read whole and compared with what is known of it.
+
+That is what ``activelearn status --verify`` does. A file that a sealed result has the checksum of must have it; any
+other must agree with itself: an npz by the CRC-32 of its arrays, a YAML document by its first line, a JSON document by
+its seal, a model by its name. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from activelearn.errors import ActiveLearnError
+from activelearn.store.campaign import Store
+from activelearn.store.files import archived, gone, read_json, read_npz, read_yaml
+from activelearn.store.folder import PACK, Folder
+from activelearn.store.ledger import Ledger
+from activelearn.store.study import ONCE
+
+#: What stands in a folder and is published by nobody: notes of who works, scratch, what is drawn anew.
+_NOT_PUBLISHED: Final = frozenset(
+    ("scratch", "checkpoints", "launches", "work", "tables", "figures", "claims", "begun", "sessions", "labels")
+)
+
+
+@dataclass
+class Verified:
+    """What was found.
+
+    Parameters
+    ----------
+    problems
+        One sentence each.
+    n_files, n_bytes
+        How much was read and compared, that of the label ledger included.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    n_files: int = 0
+    n_bytes: int = 0
+
+    def add(self, problem: str) -> None:
+        """Note a problem, once."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is raised, and go on."""
+        try:
+            yield
+        except ActiveLearnError as error:
+            self.add(str(error))
+
+
+def verify(store: Folder) -> Verified:
+    """Verify a folder, the studies in it and its label ledger."""
+    found = Verified()
+    _verify(store, found)
+    if isinstance(store, Store):
+        with found.noting():
+            for one in store.studies():
+                _verify(one, found)
+        with found.noting():
+            _verify_ledger(store.ledger, found)
+    return found
+
+
+def _verify_ledger(ledger: Ledger, found: Verified) -> None:
+    for problem in ledger.verify():
+        found.add(problem)
+    for path in ledger.folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # merged meanwhile
+            if path.is_file():
+                found.n_files, found.n_bytes = found.n_files + 1, found.n_bytes + path.stat().st_size
+
+
+def _verify(store: Folder, found: Verified) -> None:
+    with found.noting():
+        store.identity.read()
+    iterations = [ONCE]
+    if isinstance(store, Store):
+        with found.noting():
+            store.latest_campaign()
+        with found.noting():
+            iterations = store.opened_iterations()
+        with found.noting():
+            store.iterations()
+    for path in _published(store.folder):
+        with found.noting(), contextlib.suppress(FileNotFoundError):  # a note that was taken away meanwhile
+            found.n_bytes += path.stat().st_size
+            found.n_files += 1
+            _checks(store, path)
+    for k in iterations:
+        for result in store.station_folder("-", k).parent.glob("*/result.json"):
+            with found.noting():
+                for name in store.seals(result):
+                    _want_there(store.folder / name)
+        with found.noting():
+            store.settings(k)
+        if isinstance(store, Store):
+            _verify_iteration(store, k, found)
+
+
+def _verify_iteration(store: Store, iteration: int, found: Verified) -> None:
+    with found.noting():
+        store.fingerprint(iteration)
+    with found.noting():
+        for station in store.stations_of(iteration):
+            store.is_sealed(station, iteration)
+    with found.noting():
+        if store.is_sealed("label", iteration):
+            store.training(iteration)
+            store.held_out_of(iteration)
+    models: list[str] = []
+    with found.noting():
+        models = store.models_of(iteration)
+    for name in models:
+        with found.noting():
+            store.model(name)
+
+
+def _published(folder: Path) -> list[Path]:
+    """Return the files that were published in a folder, those of studies in it apart."""
+    return sorted(
+        path
+        for top in folder.iterdir()
+        if top.name not in _NOT_PUBLISHED and not top.name.startswith((".", "study-"))
+        for path in ([top] if top.is_file() else top.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    )
+
+
+def _want_there(path: Path) -> None:
+    if not path.exists() and not path.with_name(PACK).is_file():
+        raise gone(path)
+
+
+def _checks(store: Folder, path: Path) -> None:
+    """Compare a file with what is known of it."""
+    readers: dict[str, Callable[[Path], object]] = {".npz": read_npz, ".json": read_json}
+    if path.name == "result.json":
+        store.document(path)
+    elif path.name == PACK:
+        _check_pack(store, path)
+    elif path.parent == store.folder / "models" and isinstance(store, Store):
+        store.model(str(path.relative_to(store.folder)))
+    elif store.seal_of(path) is not None:
+        store.whole(path)
+    elif path.parent == store.folder / "campaign" and path.suffix == ".yaml":
+        read_yaml(path)
+    elif path.suffix in readers:
+        readers[path.suffix](path)
+
+
+def _check_pack(store: Folder, pack: Path) -> None:
+    """Read all products of a pack, and want all that were sealed."""
+    folder = pack.parent.relative_to(store.folder)
+    own = (Path(name) for name in store.seals(pack.with_name("result.json")))
+    sealed = {path.name for path in own if path.parent == folder and path.suffix == ".npz"}
+    for name in sorted(sealed.union(archived(pack))):
+        if not (pack.parent / name).exists():
+            read_npz(*store.unpacked(pack, name))
