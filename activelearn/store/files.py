@@ -262,15 +262,22 @@ def publish_npz(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[st
 
 
 @contextmanager
-def _archive(path: Path, packed: io.BytesIO | None = None) -> Iterator[Any]:
-    """Open an archive, or one that was `packed` under this name; what is wrong with it, or in it, is Damaged."""
+def _whole_archive(path: Path, what: str = "product") -> Iterator[None]:
+    """Say of an archive that it is gone, or no file, or that bytes of it are not what was written: all are Damaged."""
     try:
-        with _whole_files(path), packed or path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            yield archive  # numpy leaves a damaged file open
+        with _whole_files(path):
+            yield
     except (OSError, *_NO_ARCHIVE) as error:
         if isinstance(error, OSError) and error.errno not in _NO_SEEK:
             raise
-        raise Damaged(f"{path}: damaged product ({_told(error)}) - wanted it whole - {RESTORE}") from error
+        raise Damaged(f"{path}: damaged {what} ({_told(error)}) - wanted it whole - {RESTORE}") from error
+
+
+@contextmanager
+def _archive(path: Path, packed: io.BytesIO | None = None) -> Iterator[Any]:
+    """Open an archive, or one that was `packed` under this name."""
+    with _whole_archive(path), packed or path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        yield archive  # numpy leaves a damaged file open
 
 
 def _meta(archive: Any) -> dict[str, Any]:  # noqa: ANN401 - numpy's archive
@@ -350,23 +357,9 @@ def archive_files(paths: Sequence[Path]) -> bytes:
     return buffer.getvalue()
 
 
-@contextmanager
-def _pack(archive: Path, what: str) -> Iterator[zipfile.ZipFile]:
-    """Open a pack; what is wrong with it, or with what is read from it, is Damaged."""
-    try:
-        with _whole_files(archive), zipfile.ZipFile(archive) as opened:
-            yield opened
-    except (OSError, *_NO_ARCHIVE) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_SEEK:
-            raise
-        raise Damaged(
-            f"{archive}: damaged pack of products, {what} cannot be read ({_told(error)}) - wanted it whole - {RESTORE}"
-        ) from error
-
-
 def archived(archive: Path) -> list[str]:
     """Return the names of the files in an archive of :func:`archive_files`; Damaged if it cannot be read."""
-    with _pack(archive, "its list") as opened:
+    with _whole_archive(archive, "pack of products, its list cannot be read"), zipfile.ZipFile(archive) as opened:
         return opened.namelist()
 
 
@@ -378,7 +371,7 @@ def read_archived(archive: Path, name: str) -> io.BytesIO:
     Damaged
         The archive is damaged, or lacks the file.
     """
-    with _pack(archive, name) as opened:
+    with _whole_archive(archive, f"pack of products, {name} cannot be read"), zipfile.ZipFile(archive) as opened:
         return io.BytesIO(opened.read(name))
 
 
