@@ -23,6 +23,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -357,10 +358,16 @@ def archive_files(paths: Sequence[Path]) -> bytes:
     return buffer.getvalue()
 
 
+@lru_cache(maxsize=8)
+def _pack(archive: Path, _state: tuple[int, ...]) -> zipfile.ZipFile:
+    """Return an open pack; its list, which may be of thousands of products, is read once."""
+    return zipfile.ZipFile(archive)
+
+
 def archived(archive: Path) -> list[str]:
     """Return the names of the files in an archive of :func:`archive_files`; Damaged if it cannot be read."""
-    with _whole_archive(archive, "pack of products, its list cannot be read"), zipfile.ZipFile(archive) as opened:
-        return opened.namelist()
+    with _whole_archive(archive, "pack of products, its list cannot be read"):
+        return _pack(archive, _state_of(archive)).namelist()
 
 
 def read_archived(archive: Path, name: str) -> io.BytesIO:
@@ -371,8 +378,14 @@ def read_archived(archive: Path, name: str) -> io.BytesIO:
     Damaged
         The archive is damaged, or lacks the file.
     """
-    with _whole_archive(archive, f"pack of products, {name} cannot be read"), zipfile.ZipFile(archive) as opened:
-        return io.BytesIO(opened.read(name))
+    with _whole_archive(archive, f"pack of products, {name} cannot be read"):
+        return io.BytesIO(_pack(archive, _state_of(archive)).read(name))
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does: inode, size, times."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def want_sealed(path: Path, sha256: str) -> Path:
@@ -384,8 +397,7 @@ def want_sealed(path: Path, sha256: str) -> Path:
         It has another one, or is gone.
     """
     with _whole_files(path):
-        found = path.stat()
-        state = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        state = _state_of(path)
         known = _known_sums.get(path)
         if known is None or known[0] != state:
             known = _known_sums[path] = (state, file_sha256(path))
