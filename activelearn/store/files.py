@@ -359,15 +359,15 @@ def archive_files(paths: Sequence[Path]) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def _pack(archive: Path, _state: tuple[int, ...]) -> zipfile.ZipFile:
-    """Return an open pack; its list, which may be of thousands of products, is read once."""
+def _pack(archive: Path, _state: tuple[int, ...], _process: int) -> zipfile.ZipFile:
+    """Return an open pack; its list, which may be of thousands of products, is read once a process and state."""
     return zipfile.ZipFile(archive)
 
 
 def archived(archive: Path) -> list[str]:
     """Return the names of the files in an archive of :func:`archive_files`; Damaged if it cannot be read."""
     with _whole_archive(archive, "pack of products, its list cannot be read"):
-        return _pack(archive, _state_of(archive)).namelist()
+        return _pack(archive, _state_of(archive), os.getpid()).namelist()
 
 
 def read_archived(archive: Path, name: str) -> io.BytesIO:
@@ -379,7 +379,7 @@ def read_archived(archive: Path, name: str) -> io.BytesIO:
         The archive is damaged, or lacks the file.
     """
     with _whole_archive(archive, f"pack of products, {name} cannot be read"):
-        return io.BytesIO(_pack(archive, _state_of(archive)).read(name))
+        return io.BytesIO(_pack(archive, _state_of(archive), os.getpid()).read(name))
 
 
 def _state_of(path: Path) -> tuple[int, ...]:
