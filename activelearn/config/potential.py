@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from activelearn.config.bounds import of
 from activelearn.config.labelling import D3, Reference
-from activelearn.config.section import Element, Section
+from activelearn.config.section import Element, ForceDeviation, Section
 
 Title = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ()._+-]*$", max_length=60)]
 #: One LAMMPS line: what would start a second command, or put anything anywhere, is refused.
@@ -23,9 +23,7 @@ class DeePMDModels(Section):
 
     models: tuple[ModelPath, ...] = Field(min_length=1, description="Frozen models (.pb).")
     sha256: tuple[str, ...] = Field(default=(), description="Of the models; filled in when a potential is read.")
-    window: (
-        tuple[Annotated[PositiveFloat, of("force deviation")], Annotated[PositiveFloat, of("force deviation")]] | None
-    ) = Field(
+    window: tuple[ForceDeviation, ForceDeviation] | None = Field(
         default=None, description="Trust window (f_lo, f_hi) of an ensemble (eV/Å); null: deviations are not judged."
     )
 

@@ -7,8 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+from activelearn.config.bounds import of
 from activelearn.config.yaml12 import dump
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
@@ -17,6 +18,11 @@ Element = Annotated[str, Field(pattern=r"^[A-Z][a-z]?$")]
 Mesh = tuple[PositiveInt, PositiveInt, PositiveInt]
 Pair = Annotated[str, Field(pattern=r"^[A-Z][a-z]?-[A-Z][a-z]?$")]
 BatchRule = Annotated[str, Field(pattern=r"^auto(:[1-9][0-9]*)?$")]
+Temperature = Annotated[PositiveFloat, of("temperature")]
+Share = Annotated[Fraction, of("share")]
+ForceLeft = Annotated[PositiveFloat, of("force left by a relaxation")]
+ForceDeviation = Annotated[PositiveFloat, of("force deviation")]
+NumberOfLabels = Annotated[PositiveInt, of("number of labels")]
 
 
 class Section(BaseModel):

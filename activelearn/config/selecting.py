@@ -7,8 +7,9 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from activelearn.config.bounds import of
-from activelearn.config.section import Fraction, Pair, Section
+from activelearn.config.section import ForceDeviation, Fraction, NumberOfLabels, Pair, Section, Share
 
+QuietShare = Annotated[Fraction, of("share that is called quiet")]
 #: Between neighbouring femtoseconds of MD and thermally independent frames (see :mod:`activelearn.descriptor`).
 DUPLICATE_DISTANCE: Final = 0.03
 
@@ -40,20 +41,14 @@ class Guards(Section):
 class Rescue(Section):
     """What is taken from walks that failed, and what happens when nearly every frame of a pass did."""
 
-    failed_share: Annotated[Fraction, of("share")] = Field(
-        default=0.5, description="A pass with more failed frames than this is rescued."
-    )
-    max_devi_f: Annotated[PositiveFloat, of("force deviation")] = Field(
-        default=1.5, description="Take failed frames up to this deviation (eV/Å)."
-    )
+    failed_share: Share = Field(default=0.5, description="A pass with more failed frames than this is rescued.")
+    max_devi_f: ForceDeviation = Field(default=1.5, description="Take failed frames up to this deviation (eV/Å).")
     frames_per_walk: Annotated[PositiveInt, of("number of frames of a walk")] = 4
     mined_per_walk: Annotated[NonNegativeInt, of("number of frames of a walk")] = Field(
         default=5,
         description="In any pass, so many of the last sane candidates of a walk that failed are kept for sure.",
     )
-    share: Annotated[Fraction, of("share")] = Field(
-        default=0.5, description="Share of max_frames that candidates leave to failed frames."
-    )
+    share: Share = Field(default=0.5, description="Share of max_frames that candidates leave to failed frames.")
     train_factor: Annotated[PositiveFloat, of("factor on the training")] = Field(
         default=1.5, description="Training after a rescue is this much longer."
     )
@@ -68,10 +63,8 @@ class Select(Section):
     window: Literal["fixed", "calibrated"] = Field(
         default="fixed", description="f_lo and f_hi as given, or from the errors found when frames were labelled."
     )
-    f_lo: Annotated[PositiveFloat, of("force deviation")] = Field(default=0.15, description="Below: accurate (eV/Å).")
-    f_hi: Annotated[PositiveFloat, of("force deviation")] = Field(
-        default=0.35, description="From here on: failed (eV/Å)."
-    )
+    f_lo: ForceDeviation = Field(default=0.15, description="Below: accurate (eV/Å).")
+    f_hi: ForceDeviation = Field(default=0.35, description="From here on: failed (eV/Å).")
     max_error: Annotated[PositiveFloat, of("force error")] = Field(
         default=0.5, description="Largest force error of an atom that is still accepted (eV/Å); for the calibration."
     )
@@ -84,7 +77,7 @@ class Select(Section):
     pick: Literal["random", "diverse"] = Field(
         default="random", description="How candidates are chosen under the caps; diverse: farthest points first."
     )
-    random_share: Annotated[Fraction, of("share")] = Field(
+    random_share: Share = Field(
         default=0.25, description="Of diverse picks, the share that is drawn at random all the same."
     )
     min_descriptor_distance: Annotated[NonNegativeFloat, of("distance of descriptors")] | None = Field(
@@ -92,15 +85,9 @@ class Select(Section):
         description="Frames nearer than this to one chosen before are passed over; 0: off; null: off for random, "
         f"{DUPLICATE_DISTANCE:g} for diverse.",
     )
-    max_frames: Annotated[PositiveInt, of("number of labels")] = Field(
-        default=200, description="Cap of chosen frames per iteration, audited included."
-    )
-    max_per_cell: Annotated[PositiveInt, of("number of labels")] | None = Field(
-        default=None, description="Cap per cell of the exploration matrix."
-    )
-    max_per_walk: Annotated[PositiveInt, of("number of labels")] | None = Field(
-        default=None, description="Cap per walk."
-    )
+    max_frames: NumberOfLabels = Field(default=200, description="Cap of chosen frames per iteration, audited included.")
+    max_per_cell: NumberOfLabels | None = Field(default=None, description="Cap per cell of the exploration matrix.")
+    max_per_walk: NumberOfLabels | None = Field(default=None, description="Cap per walk.")
     guards: Guards = Guards()
     rescue: Rescue = Rescue()
 
@@ -139,13 +126,9 @@ class Stop(Section):
     max_iterations: Annotated[PositiveInt, of("number of passes")] = Field(
         default=20, description="Passes of exploration at the most."
     )
-    candidate_share: Annotated[Fraction, of("share that is called quiet")] = Field(
-        default=0.01, description="Quiet below this share of candidates."
-    )
-    failed_share: Annotated[Fraction, of("share that is called quiet")] = Field(
-        default=0.01, description="Quiet below this share of failed frames."
-    )
-    out_of_region_share: Annotated[Fraction, of("share")] = Field(
+    candidate_share: QuietShare = Field(default=0.01, description="Quiet below this share of candidates.")
+    failed_share: QuietShare = Field(default=0.01, description="Quiet below this share of failed frames.")
+    out_of_region_share: Share = Field(
         default=0.05, description="With more frames out of the region than this, a stage is never called quiet."
     )
     min_frames: Annotated[PositiveInt, of("number of frames of a verdict")] = Field(

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from activelearn.config.bounds import of
 from activelearn.config.exploring import Perturb, System
-from activelearn.config.section import Fraction, Name, Section, want_different
+from activelearn.config.section import Name, Section, Share, Temperature, want_different
 
 Mode = Literal["isotropic", "uniaxial-x", "uniaxial-y", "uniaxial-z", "shear-xy", "shear-xz", "shear-yz"]
 Strain = float
@@ -126,12 +126,10 @@ class Stage(Section):
 
     name: Name
     ensemble: Literal["nvt", "npt-iso", "npt-aniso", "npt-tri", "custom"] = "nvt"
-    temperatures_K: tuple[Annotated[PositiveFloat, of("temperature")], ...] = Field(
-        default=(), description="Walks at constant temperature."
+    temperatures_K: tuple[Temperature, ...] = Field(default=(), description="Walks at constant temperature.")
+    ramps_K: tuple[tuple[Temperature, Temperature], ...] = Field(
+        default=(), description="Heating and cooling ramps, [from, to], linear over the walk."
     )
-    ramps_K: tuple[
-        tuple[Annotated[PositiveFloat, of("temperature")], Annotated[PositiveFloat, of("temperature")]], ...
-    ] = Field(default=(), description="Heating and cooling ramps, [from, to], linear over the walk.")
     pressures_bar: tuple[Annotated[float, of("pressure")], ...] = Field(
         default=(), description="For npt-* (and custom): one walk per pressure."
     )
@@ -160,7 +158,7 @@ class Stage(Section):
         description="LAMMPS lines of your own, put before `run`; with ensemble custom they bring the integrator. "
         "Variables: ${temperature} ${to_temperature} ${pressure} ${timestep} ${n_steps} ${every} ${seed}.",
     )
-    out_of_region_share: Annotated[Fraction, of("share")] | None = Field(
+    out_of_region_share: Share | None = Field(
         default=None, description="Instead of stop.out_of_region_share; large deformations leave the region by design."
     )
     max_passes: Annotated[PositiveInt, of("number of passes")] | None = Field(

@@ -7,8 +7,11 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from activelearn.config.bounds import of
-from activelearn.config.section import BatchRule, Element, Fraction, Section
+from activelearn.config.section import BatchRule, Element, NumberOfLabels, Section, Share
 
+Rate = Annotated[PositiveFloat, of("learning rate")]
+Prefactor = Annotated[NonNegativeFloat, of("prefactor of the loss")]
+GradientSteps = Annotated[PositiveInt, of("number of gradient steps")]
 #: Share of the steps in which ``wsd`` decays unless one is named: DeePMD-kit's own.
 WSD_DECAY: Final = 0.1
 
@@ -40,18 +43,14 @@ class LearningRate(Section):
     shape: Literal["exp", "cosine", "wsd"] = Field(
         default="exp", description="exp: exponential; cosine: half a cosine; wsd: constant, then a short decay."
     )
-    start: Annotated[PositiveFloat, of("learning rate")] = 1.0e-3
-    stop: Annotated[PositiveFloat, of("learning rate")] = 3.51e-8
-    warm_start: Annotated[PositiveFloat, of("learning rate")] | None = Field(
-        default=None, description="Start of a warm-started training; null: start."
-    )
-    warm_stop: Annotated[PositiveFloat, of("learning rate")] | None = Field(
-        default=None, description="End of a warm-started training; null: stop."
-    )
+    start: Rate = 1.0e-3
+    stop: Rate = 3.51e-8
+    warm_start: Rate | None = Field(default=None, description="Start of a warm-started training; null: start.")
+    warm_stop: Rate | None = Field(default=None, description="End of a warm-started training; null: stop.")
     warmup_ratio: Annotated[float, of("share")] = Field(
         default=0.0, ge=0.0, lt=1.0, description="Share of the steps in which the rate first rises from 0 to start."
     )
-    decay_phase_ratio: Annotated[Fraction, of("share")] | None = Field(
+    decay_phase_ratio: Share | None = Field(
         default=None, gt=0.0, description="Share of the steps in which wsd decays; null: 0.1."
     )
     decay_type: Literal["cosine", "linear", "inverse_linear"] | None = Field(
@@ -77,18 +76,9 @@ class LearningRate(Section):
 class Prefactors(Section):
     """(start, limit) of the loss prefactors."""
 
-    energy: tuple[
-        Annotated[NonNegativeFloat, of("prefactor of the loss")],
-        Annotated[NonNegativeFloat, of("prefactor of the loss")],
-    ] = (0.02, 1.0)
-    force: tuple[
-        Annotated[NonNegativeFloat, of("prefactor of the loss")],
-        Annotated[NonNegativeFloat, of("prefactor of the loss")],
-    ] = (1000.0, 1.0)
-    virial: tuple[
-        Annotated[NonNegativeFloat, of("prefactor of the loss")],
-        Annotated[NonNegativeFloat, of("prefactor of the loss")],
-    ] = (0.0, 0.0)
+    energy: tuple[Prefactor, Prefactor] = (0.02, 1.0)
+    force: tuple[Prefactor, Prefactor] = (1000.0, 1.0)
+    virial: tuple[Prefactor, Prefactor] = (0.0, 0.0)
 
 
 class Train(Section):
@@ -98,7 +88,7 @@ class Train(Section):
     descriptor: Descriptor = Descriptor()
     fitting: tuple[Annotated[PositiveInt, of("width of a layer")], ...] = (240, 240, 240)
     precision: Literal["float32", "float64"] = "float64"
-    n_steps: Annotated[PositiveInt, of("number of gradient steps")] = 500_000
+    n_steps: GradientSteps = 500_000
     batch_size: Annotated[PositiveInt, of("number of frames a batch")] | BatchRule = Field(
         default="auto:32", description="Frames a batch, or auto:N for >= N atoms."
     )
@@ -114,12 +104,8 @@ class Train(Section):
         description="The model is the mean of the last so many checkpoints, n_steps/25 apart; null: the last.",
     )
     warm_start: bool = Field(default=False, description="Start from the previous iteration's members.")
-    warm_n_steps: Annotated[PositiveInt, of("number of gradient steps")] | None = Field(
-        default=None, description="Steps of a warm start; null: n_steps."
-    )
-    min_new_frames: Annotated[PositiveInt, of("number of labels")] = Field(
-        default=1, description="Fewer new frames wait for the next training."
-    )
+    warm_n_steps: GradientSteps | None = Field(default=None, description="Steps of a warm start; null: n_steps.")
+    min_new_frames: NumberOfLabels = Field(default=1, description="Fewer new frames wait for the next training.")
 
     def weight(self, element: str) -> float:
         """Return how many times the squared force error of an element counts in the loss."""
@@ -129,9 +115,7 @@ class Train(Section):
 class FinalModels(Section):
     """What is done with the last ensemble."""
 
-    n_steps: Annotated[PositiveInt, of("number of gradient steps")] | None = Field(
-        default=None, description="Train anew for so many steps; null: keep it."
-    )
+    n_steps: GradientSteps | None = Field(default=None, description="Train anew for so many steps; null: keep it.")
     compress: bool = True
     keep: Literal["better", "trained"] = Field(
         default="better",

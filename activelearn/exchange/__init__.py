@@ -20,14 +20,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from activelearn import trees
 from activelearn.errors import ConfigError
 from activelearn.exchange import physics, same
 from activelearn.exchange.extxyz import parsed_keys
-from activelearn.exchange.files import format_of, read, readable
+from activelearn.exchange.files import format_of, read
 from activelearn.exchange.reads import Read
+from activelearn.exchange.texts import readable
 from activelearn.frames import Frames, by_composition, pack
 from activelearn.store import Ledger, Store, disk_errors, read_npz
 from activelearn.store.files import publish_npz
@@ -234,7 +233,7 @@ def import_labels(
     ledger = Ledger(folder)
     ledger.refresh()
     tally, sha = Tally(), str(identity["sha256"])
-    reads = same.without_copies(reads, ledger, sha, f"{PREFIX}-", lambda frame: _unfit(frame) is None)
+    reads = same.without_copies(reads, ledger, sha, f"{PREFIX}-")
     fit = list(_fit(reads, ledger, sha, tally))
     n = publish_labels(folder, PREFIX, fit, identity)
     ledger.compact(PREFIX)
@@ -278,24 +277,20 @@ def _fit(reads: Iterable[Read], ledger: Ledger, reference: str, tally: Tally) ->
     seen: set[str] = set()
     there = {entry.key: entry.energy for entry in ledger.entries()}
     for one in reads:
-        frame, reason = one.frame, one.reason
-        if frame is None or reason not in {None, *LACKING}:
-            tally.add(str(reason), one.where)
+        if one.frame is None or not physics.is_label(one):
+            tally.add(str(one.reason), one.where)
             continue
-        frame, lacks = _without_zeros(frame)
-        reason = _unfit(frame)
-        key = "" if reason else frame.structure_key(0, reference)
-        if reason is None and key in seen:
-            reason = "twice in these files"
-        if reason is None and key in there:
+        frame, lacks = _without_zeros(one.frame)
+        key = frame.structure_key(0, reference)
+        if key in seen:
+            tally.add("twice in these files", one.where)
+        elif key in there:
             is_same = there[key] == frame.label("energy")[0]
-            reason = "in the ledger already" if is_same else "in the ledger with another energy"
-        if reason is not None:
-            tally.add(reason, one.where)
-            continue
-        seen.add(key)
-        tally.take(lacks, one.where)
-        yield frame
+            tally.add("in the ledger already" if is_same else "in the ledger with another energy", one.where)
+        else:
+            seen.add(key)
+            tally.take(lacks, one.where)
+            yield frame
 
 
 def _without_zeros(frame: Frames) -> tuple[Frames, str | None]:
@@ -306,26 +301,6 @@ def _without_zeros(frame: Frames) -> tuple[Frames, str | None]:
     if frame.forces is not None and frame.forces.any() and not frame.virial.any():
         return replace(frame, virial=None), zeros
     return frame, None
-
-
-def _unfit(frame: Frames) -> str | None:
-    """Return why a frame cannot be a label, or None."""
-    from ase.data import atomic_numbers
-
-    if frame.n_atoms == 0:
-        return "no atoms"
-    if frame.energy is None:
-        return "no energy"
-    if frame.forces is None:
-        return "no forces"
-    if not all(frame.pbc) or frame.volume[0] == 0.0:
-        return "not periodic"
-    if not all(atomic_numbers.get(symbol) for symbol in set(frame.symbols)):
-        return "no element"
-    numbers = (frame.cell, frame.positions, frame.energy, frame.forces, 0.0 if frame.virial is None else frame.virial)
-    if not all(np.isfinite(x).all() for x in numbers):
-        return "not finite"
-    return "left-handed cell" if np.linalg.det(frame.cell[0]) < 0.0 else None
 
 
 # --- out --------------------------------------------------------------------------------------------------------------

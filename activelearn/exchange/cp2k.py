@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -100,11 +99,8 @@ class Cp2kStep:
         """Take a table of forces or a stress, if this line is the heading of one; its rows are the next of `lines`."""
         if found := _FORCES.search(line):
             _known(found[1] or found[2], _ATOMIC_UNITS)
-            rows = _forces(lines, len(self.run.symbols))
-            self.forces = [
-                *self.forces,
-                *rows,
-            ]  # of two steps that have run together, rows for which there are no atoms
+            # Of two steps that have run together there are more rows than atoms, which no frame takes.
+            self.forces += _forces(lines, len(self.run.symbols))
         elif found := _STRESS.search(line):
             _known(found[1], _IN_GPA)
             self.stress += [[x * _IN_GPA[found[1]] for x in row] for row in _tensor(lines)]
@@ -125,15 +121,11 @@ class Cp2kFiles:
         beginning = run.says.get("project", "")
         self._positions = _xyz(folder / f"{beginning}-pos-1.xyz", run.symbols)
         self._forces = {i: rows for i, _, rows in _xyz(folder / f"{beginning}-frc-1.xyz", run.symbols)}
-        self._cells: dict[int, Floats] = {}
-        self._has_cells = (folder / f"{beginning}-1.cell").is_file()
-        if self._has_cells:
-            rows = [
-                _numbers(line.split()) for line in whole_lines(folder / f"{beginning}-1.cell")
-            ]  # step, time, nine numbers, volume
-            self._cells = {
-                int(row[0]): np.array(row[2:11]).reshape(3, 3) for row in rows if len(row) > 10 and row[0] >= 0
-            }
+        cells = folder / f"{beginning}-1.cell"
+        self._has_cells = cells.is_file()
+        # Step, time, nine numbers, volume.
+        rows = [_numbers(line.split()) for line in whole_lines(cells)] if self._has_cells else []
+        self._cells = {int(row[0]): np.array(row[2:11]).reshape(3, 3) for row in rows if len(row) > 10 and row[0] >= 0}
         self._energies = np.array([energy for _, energy, _ in self._positions])
         self._begin = 0
 
@@ -279,9 +271,10 @@ def _numbers(words: Iterable[str]) -> list[float]:
     """Return numbers; NaN for what is none."""
     found = []
     for word in words:
-        found.append(float("nan"))
-        with suppress(ValueError):
-            found[-1] = float(word)
+        try:
+            found.append(float(word))
+        except ValueError:
+            found.append(float("nan"))
     return found
 
 

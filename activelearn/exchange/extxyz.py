@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn.errors import ConfigError
-from activelearn.exchange.reads import Read, from_atoms, opened, source
+from activelearn.exchange.reads import Read, from_atoms, source
+from activelearn.exchange.texts import opened
 from activelearn.units import EV_PER_A3_IN_GPA
 
 if TYPE_CHECKING:
@@ -199,14 +200,11 @@ def _second(found: Mapping[str, Any], there: Mapping[str, Any], keys: Mapping[st
 
 def _set(image: Atoms, found: dict[str, Any]) -> tuple[str, str] | None:
     """Put labels into the calculator of a structure, with a virial as a stress; return what speaks against it."""
-    from ase.stress import full_3x3_to_voigt_6_stress
-
     sizes = {"energy": 1, "forces": 3 * len(image), "stress": 9, "virial": 9}
     for label, values in found.items():
         if values.size != sizes[label]:
             more = ": the order of six is not known" if values.size == 6 else ""
             return "damaged", f"{values.size} numbers for {label}, wanted {sizes[label]}{more}"
-    results: dict[str, Any] = {name: found[name] for name in ("energy", "forces") if name in found}
     volume = image.cell.volume
     stresses: dict[str, NDArray[np.float64]] = {}
     if "stress" in found:
@@ -220,19 +218,19 @@ def _set(image: Atoms, found: dict[str, Any]) -> tuple[str, str] | None:
         gpa = {name: EV_PER_A3_IN_GPA * float(np.trace(values)) / 3.0 for name, values in stresses.items()}
         told = f"a third of the trace is {gpa['stress']:.4g} GPa by the stress, {gpa['virial']:.4g} GPa by the virial"
         return "stress against virial", told
-    if stresses:
-        results["stress"] = full_3x3_to_voigt_6_stress(next(iter(stresses.values())))
-    image.calc = _calculator(image, results)
+    image.calc = _calculator(image, found, next(iter(stresses.values()), None))
     return None
 
 
-def _calculator(image: Atoms, results: Mapping[str, Any]) -> Any:  # noqa: ANN401 - ASE's, or None
+def _calculator(image: Atoms, found: Mapping[str, Any], stress: NDArray[np.float64] | None) -> Any:  # noqa: ANN401 - ASE's, or None
     from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.stress import full_3x3_to_voigt_6_stress
 
-    if "energy" in results:
-        results = {**results, "energy": float(results["energy"].reshape(()))}
-    if "forces" in results:
-        results = {**results, "forces": results["forces"].reshape(-1, 3)}
+    results: dict[str, Any] = {} if stress is None else {"stress": full_3x3_to_voigt_6_stress(stress)}
+    if "energy" in found:
+        results["energy"] = float(found["energy"].reshape(()))
+    if "forces" in found:
+        results["forces"] = found["forces"].reshape(-1, 3)
     return SinglePointCalculator(image, **results) if results else None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +14,7 @@ from activelearn.exchange.foreign import read_abacus, reader
 from activelearn.exchange.outcar import read_outcar
 from activelearn.exchange.outputs import read_aims, read_gpaw, read_pwscf
 from activelearn.exchange.reads import Read, source, with_walk
-from activelearn.exchange.texts import opened
+from activelearn.exchange.texts import opened, readable
 from activelearn.exchange.vasprun import read_vasprun
 from activelearn.frames import unpack
 from activelearn.store import read_npz
@@ -73,21 +72,6 @@ def read(path: Path, kind: str, keys: Mapping[str, str] | None = None) -> list[R
         raise ConfigError(f"{path}: --keys given for {kind} - wanted them for extxyz only - leave them out")
     with readable(path, kind):
         return list(read_extxyz(path, keys) if keys else reader(kind, FORMATS)(path))
-
-
-@contextmanager
-def readable(path: Path, kind: str) -> Iterator[None]:
-    """Say of whatever goes wrong within that this file is not of this format."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:
-        cause = " ".join(str(error.__cause__ or error).split())[:200]  # of a product of ours: not what is said about it
-        raise ConfigError(
-            f"{path}: cannot be read as {kind} ({type(error.__cause__ or error).__name__}: {cause}) - wanted a whole "
-            "file of that format - mend it, leave it out or give another --format; nothing was imported"
-        ) from error
 
 
 def _read_npz(path: Path) -> Iterator[Read]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, from_atoms, source
-from activelearn.exchange.texts import are_numbered, whole_lines
+from activelearn.exchange.texts import are_numbered, readable, whole_lines
 from activelearn.frames import Frames, make_origin
 
 T = TypeVar("T")
@@ -94,11 +94,12 @@ def reader(name: str, ours: Mapping[str, Callable[[Path], Iterator[Read]]]) -> C
 
 def _read_ase(path: Path, name: str) -> Iterator[Read]:
     from ase.io import read
+    from ase.stress import full_3x3_to_voigt_6_stress
 
     images = _quietly(path, name, lambda: list(read(path, ":", format=name.removeprefix("ase/"))))[0]
     for k, image in enumerate(images):
         if image.calc is not None and np.shape(image.calc.results.get("stress")) == (3, 3):
-            image.calc.results["stress"] = image.calc.results["stress"][[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            image.calc.results["stress"] = full_3x3_to_voigt_6_stress(image.calc.results["stress"])
         yield Read(f"{path} frame {k}", *from_atoms(image, source(path)))
 
 
@@ -308,23 +309,13 @@ def _quietly(path: Path, name: str, read: Callable[[], T]) -> tuple[T, str]:
     if not path.exists() and not list(path.absolute().parent.glob(f"{path.name}.*")):  # some names are beginnings
         raise ConfigError(f"{path}: no such file - wanted labelled structures - check the path")
     screen = io.StringIO()
-    try:
-        with (
-            warnings.catch_warnings(record=True) as warned,
-            contextlib.redirect_stdout(screen),
-            contextlib.redirect_stderr(screen),
-        ):
-            warnings.simplefilter("always")
-            found = _in_time(path, name, read)
-    except ConfigError:
-        raise
-    except Exception as error:
-        cause = " ".join(str(error).split()) or "it stops without a word, as at left-handed cells or missing arrays"
-        who = "ASE" if name.startswith("ase/") else "dpdata"
-        raise ConfigError(
-            f"{path}: {who} cannot read it as {name} ({type(error).__name__}: "
-            f"{cause[:200]}) - wanted a whole file of that format - mend it, leave it out or give another --format; "
-            "nothing was imported"
-        ) from error
+    with (
+        readable(path, name),
+        warnings.catch_warnings(record=True) as warned,
+        contextlib.redirect_stdout(screen),
+        contextlib.redirect_stderr(screen),
+    ):
+        warnings.simplefilter("always")
+        found = _in_time(path, name, read)
     ours = [str(w.message) for w in warned if not issubclass(w.category, DeprecationWarning | FutureWarning)]
     return found, " ".join(" ".join(dict.fromkeys([*screen.getvalue().splitlines(), *ours])).split())[:200]

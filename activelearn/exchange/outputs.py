@@ -241,6 +241,7 @@ def _gpaw_steps(path: Path) -> Iterator[list[str]]:
 
 def _gpaw_read(block: list[str], where: str, walk: str) -> Read:
     from ase.io.gpaw_out import read_gpaw_out
+    from ase.stress import full_3x3_to_voigt_6_stress
 
     n = len(list(takewhile(_GPAW_ROW.match, block[1:])))
     is_whole = all(are_numbered(block, heading, _GPAW_ROW, 0, n) for heading in ("Positions:", "Forces in eV/Ang:"))
@@ -253,7 +254,7 @@ def _gpaw_read(block: list[str], where: str, walk: str) -> Read:
         without = image.calc.parameters.get("uncorrected_energy", results["energy"])
         results["free_energy"] = parts["free energy"] + results["energy"] - without
         if results.get("stress") is not None:
-            results["stress"] = np.array(results["stress"])[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            results["stress"] = full_3x3_to_voigt_6_stress(np.array(results["stress"]))
         return Read(where, *from_atoms(image, walk))
     except TEARS:
         return Read(where, None, TORN)

@@ -65,8 +65,8 @@ def judged(reads: Sequence[Read]) -> list[Read]:
     found = [_possible(one) for one in reads]
     walks: dict[tuple[object, ...], list[int]] = {}
     for k, one in enumerate(found):
-        if one.frame is not None and is_label(one):
-            walks.setdefault((one.frame.symbols, str(one.frame.origin["walk"][0])), []).append(k)
+        if is_label(one):
+            walks.setdefault((_frame(one).symbols, str(_frame(one).origin["walk"][0])), []).append(k)
     for rows in walks.values():
         for block in np.array_split(rows, max(1, round(len(rows) / BLOCK))):
             for i, reason, detail in _wrong(Frames.concatenate([_frame(found[k]) for k in block])):
@@ -76,19 +76,8 @@ def judged(reads: Sequence[Read]) -> list[Read]:
 
 
 def is_label(one: Read) -> bool:
-    """Return whether there is a periodic frame with finite energy and forces, and nothing but a stress is missing."""
-    frame = one.frame
-    return (
-        frame is not None
-        and one.reason in {None, "no stress"}
-        and frame.n_atoms > 0
-        and frame.is_labelled
-        and all(frame.pbc)
-        and all(
-            np.isfinite(x).all() for x in (frame.cell, frame.positions, frame.label("energy"), frame.label("forces"))
-        )
-        and float(frame.volume[0]) > 0.0
-    )
+    """Return whether there is a frame, and nothing but a stress is missing."""
+    return one.frame is not None and one.reason in {None, "no stress"}
 
 
 def _frame(one: Read) -> Frames:
@@ -99,8 +88,30 @@ def _frame(one: Read) -> Frames:
 def _possible(one: Read) -> Read:
     if not is_label(one):
         return one
+    if (reason := unfit(_frame(one))) is not None:
+        return replace(one, reason=reason)
     found = _impossible(_frame(one))
     return one if found is None else replace(one, where=f"{one.where}: {found[1]}", reason=found[0])
+
+
+def unfit(frame: Frames) -> str | None:
+    """Return why one frame cannot be a label, whatever its numbers are, or None."""
+    from ase.data import atomic_numbers
+
+    if frame.n_atoms == 0:
+        return "no atoms"
+    if frame.energy is None:
+        return "no energy"
+    if frame.forces is None:
+        return "no forces"
+    if not all(frame.pbc) or frame.volume[0] == 0.0:
+        return "not periodic"
+    if not all(atomic_numbers.get(symbol) for symbol in set(frame.symbols)):
+        return "no element"
+    numbers = (frame.cell, frame.positions, frame.energy, frame.forces, 0.0 if frame.virial is None else frame.virial)
+    if not all(np.isfinite(x).all() for x in numbers):
+        return "not finite"
+    return "left-handed cell" if np.linalg.det(frame.cell[0]) < 0.0 else None
 
 
 def _impossible(frame: Frames) -> tuple[str, str] | None:

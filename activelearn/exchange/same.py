@@ -12,7 +12,7 @@ agree in these are compared atom by atom.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -119,9 +119,7 @@ def _is_copy(one: Frames, other: Frames) -> bool:
     return True
 
 
-def without_copies(
-    reads: Sequence[Read], ledger: Ledger, reference: str, prefix: str, is_fit: Callable[[Frames], bool]
-) -> list[Read]:
+def without_copies(reads: Sequence[Read], ledger: Ledger, reference: str, prefix: str) -> list[Read]:
     """Return what was read; a frame that copies an earlier one, or one in the ledger, has the reason.
 
     The rest of its trajectory goes with that of the frame that it copies: both are parts of one. To the bit the same
@@ -137,11 +135,9 @@ def without_copies(
         sha256 of the reference: labels of others are labels of another kind.
     prefix
         Of the trajectories in the ledger that were imported.
-    is_fit
-        Whether a frame is going to be a label.
     """
     found = list(reads)
-    fit = {k: r.frame for k, r in enumerate(reads) if r.frame is not None and is_label(r) and is_fit(r.frame)}
+    fit = {k: r.frame for k, r in enumerate(reads) if r.frame is not None and is_label(r)}
     drawers = {tuple(sorted(symbols)): _Drawers() for symbols in {frame.symbols for frame in fit.values()}}
     exact = {entry.key for entry in ledger.entries()}
     for entry in ledger.entries():

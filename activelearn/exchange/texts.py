@@ -7,11 +7,14 @@ import gzip
 import lzma
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from activelearn.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +29,22 @@ def opened(path: Path) -> IO[str]:
     """Open a text file, which may end with .gz, .bz2 or .xz; bytes that are no text are replaced."""
     found: IO[str] = _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="replace")
     return found
+
+
+@contextmanager
+def readable(path: Path, kind: str) -> Iterator[None]:
+    """Say of whatever goes wrong within that this file is not of this format, or not whole."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        first = error.__cause__ or error  # of a product of ours: not what is said about it
+        cause = " ".join(str(first).split()) or "it stops without a word, as at left-handed cells or missing arrays"
+        raise ConfigError(
+            f"{path}: cannot be read as {kind} ({type(first).__name__}: {cause[:200]}) - wanted a whole file of that "
+            "format - mend it, leave it out or give another --format; nothing was imported"
+        ) from error
 
 
 def whole_lines(path: Path) -> Iterator[str]:

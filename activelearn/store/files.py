@@ -23,6 +23,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -262,15 +263,22 @@ def publish_npz(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[st
 
 
 @contextmanager
-def _archive(path: Path, packed: io.BytesIO | None = None) -> Iterator[Any]:
-    """Open an archive, or one that was `packed` under this name; what is wrong with it, or in it, is Damaged."""
+def _whole_archive(path: Path, what: str = "product") -> Iterator[None]:
+    """Say of an archive that it is gone, or no file, or that bytes of it are not what was written: all are Damaged."""
     try:
-        with _whole_files(path), packed or path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            yield archive  # numpy leaves a damaged file open
+        with _whole_files(path):
+            yield
     except (OSError, *_NO_ARCHIVE) as error:
         if isinstance(error, OSError) and error.errno not in _NO_SEEK:
             raise
-        raise Damaged(f"{path}: damaged product ({_told(error)}) - wanted it whole - {RESTORE}") from error
+        raise Damaged(f"{path}: damaged {what} ({_told(error)}) - wanted it whole - {RESTORE}") from error
+
+
+@contextmanager
+def _archive(path: Path, packed: io.BytesIO | None = None) -> Iterator[Any]:
+    """Open an archive, or one that was `packed` under this name."""
+    with _whole_archive(path), packed or path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        yield archive  # numpy leaves a damaged file open
 
 
 def _meta(archive: Any) -> dict[str, Any]:  # noqa: ANN401 - numpy's archive
@@ -350,24 +358,16 @@ def archive_files(paths: Sequence[Path]) -> bytes:
     return buffer.getvalue()
 
 
-@contextmanager
-def _pack(archive: Path, what: str) -> Iterator[zipfile.ZipFile]:
-    """Open a pack; what is wrong with it, or with what is read from it, is Damaged."""
-    try:
-        with _whole_files(archive), zipfile.ZipFile(archive) as opened:
-            yield opened
-    except (OSError, *_NO_ARCHIVE) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_SEEK:
-            raise
-        raise Damaged(
-            f"{archive}: damaged pack of products, {what} cannot be read ({_told(error)}) - wanted it whole - {RESTORE}"
-        ) from error
+@lru_cache(maxsize=8)
+def _pack(archive: Path, _state: tuple[int, ...], _process: int) -> zipfile.ZipFile:
+    """Return an open pack; its list, which may be of thousands of products, is read once a process and state."""
+    return zipfile.ZipFile(archive)
 
 
 def archived(archive: Path) -> list[str]:
     """Return the names of the files in an archive of :func:`archive_files`; Damaged if it cannot be read."""
-    with _pack(archive, "its list") as opened:
-        return opened.namelist()
+    with _whole_archive(archive, "pack of products, its list cannot be read"):
+        return _pack(archive, _state_of(archive), os.getpid()).namelist()
 
 
 def read_archived(archive: Path, name: str) -> io.BytesIO:
@@ -378,8 +378,14 @@ def read_archived(archive: Path, name: str) -> io.BytesIO:
     Damaged
         The archive is damaged, or lacks the file.
     """
-    with _pack(archive, name) as opened:
-        return io.BytesIO(opened.read(name))
+    with _whole_archive(archive, f"pack of products, {name} cannot be read"):
+        return io.BytesIO(_pack(archive, _state_of(archive), os.getpid()).read(name))
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does: inode, size, times."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def want_sealed(path: Path, sha256: str) -> Path:
@@ -391,8 +397,7 @@ def want_sealed(path: Path, sha256: str) -> Path:
         It has another one, or is gone.
     """
     with _whole_files(path):
-        found = path.stat()
-        state = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        state = _state_of(path)
         known = _known_sums.get(path)
         if known is None or known[0] != state:
             known = _known_sums[path] = (state, file_sha256(path))

@@ -23,18 +23,8 @@ from activelearn.store.journal import Entry, Family
 SUFFIX: Final = ".idx"
 #: How many bytes at either end of a journal tell it from another one of the same size.
 _END: Final = 4096
-_COLUMNS: Final = (
-    "key",
-    "start",
-    "offset",
-    "n_payload",
-    "n_atoms",
-    "energy",
-    "refused",
-    "started",
-    "finished",
-    "has_virial",
-)
+#: Of the fields of an entry those that have a column each, in their order.
+_COLUMNS: Final = tuple(name for name in Entry._fields if name not in {"journal", "family"})
 
 
 @dataclass(frozen=True)

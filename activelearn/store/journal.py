@@ -142,7 +142,16 @@ class Entry(NamedTuple):
         """Composition such as ``Na12P4S16``; empty if the record has no structure."""
         return _formula(self.symbols)
 
-    def _values(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def read_numbers(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Read the (19 + 6 n_atoms,) numbers of the record, eV and Å, once its checksum agrees: see :func:`frames_of`.
+
+        Raises
+        ------
+        FileNotFoundError
+            The journal was compacted meanwhile.
+        Damaged
+            The record is not what was written.
+        """
         with self.journal.open("rb") as stream:
             stream.seek(self.start)
             content = stream.read(self.offset - self.start + self.n_payload)
@@ -151,29 +160,9 @@ class Entry(NamedTuple):
             raise Damaged(f"{self.journal}: the record at byte {self.start} is damaged")
         return np.frombuffer(content, dtype="<f8", offset=self.offset - self.start).astype(np.float64)
 
-    def want_whole(self) -> None:
-        """Read the record and compare its checksum.
-
-        Raises
-        ------
-        FileNotFoundError
-            The journal was compacted meanwhile.
-        Damaged
-            The record is not what was written.
-        """
-        self._values()
-
     def read(self) -> FrameLabel:
-        """Read the label.
-
-        Raises
-        ------
-        FileNotFoundError
-            The journal was compacted meanwhile.
-        Damaged
-            The record is not what was written.
-        """
-        values, n = self._values(), 3 * self.n_atoms
+        """Read the label: see :meth:`read_numbers`."""
+        values, n = self.read_numbers(), 3 * self.n_atoms
         return FrameLabel(
             energy=float(values[0]),
             forces=values[1 : 1 + n].reshape(-1, 3),
@@ -182,10 +171,6 @@ class Entry(NamedTuple):
             started=self.started,
             finished=self.finished,
         )
-
-    def read_numbers(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Read the (19 + 6 n_atoms,) numbers of the record, eV and Å: see :func:`frames_of`."""
-        return self._values()
 
 
 def frames_of(entries: Sequence[Entry], numbers: Sequence[np.ndarray[Any, np.dtype[np.float64]]]) -> Frames:

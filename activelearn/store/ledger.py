@@ -136,7 +136,7 @@ class Ledger:
     def holds(self, key: str) -> bool:
         """Return whether there is a whole record of a key: it is read once per process, and compared."""
         if key not in self._whole and key in self._entries:
-            self._read(key, Entry.want_whole)
+            self._read(key, Entry.read_numbers)
         return key in self._entries
 
     def frame(self, key: str) -> Frames | None:
@@ -179,7 +179,7 @@ class Ledger:
         """Read everything and compare it: what :meth:`damage` says, and what is wrong with what is whole."""
         self.refresh()
         for key in self.keys():
-            self._read(key, Entry.want_whole)
+            self._read(key, Entry.read_numbers)
         return [*self.damage(), *contradictions(sorted(self.folder.glob("*.seg")))]
 
     def structures(self, reference: str) -> list[Frames]:

@@ -238,12 +238,6 @@ def _described(path: Path) -> dict[str, Any]:
 
 def _kind(value: Any) -> str:  # noqa: ANN401 - raw YAML
     """Return what a value is, and nothing of it: it may be a password."""
-    names = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "a list",
-        dict: "a mapping",
-    }
+    numbers = dict.fromkeys((int, float), "a number")
+    names = {bool: "true or false", **numbers, str: "a text", list: "a list", dict: "a mapping"}
     return names.get(type(value), "a date")

@@ -14,7 +14,8 @@ from activelearn.config import Machine, load_campaign
 from activelearn.engines.process import Slot
 from activelearn.frames import FrameLabel
 from activelearn.records import Explored, Task
-from activelearn.store import Store
+from activelearn.store import Store, verify
+from activelearn.store.files import publish_json
 from activelearn.tasks import carry_out, gather
 
 pytestmark = pytest.mark.performance
@@ -69,3 +70,24 @@ def test_a_firework_costs_some_tens_of_milliseconds(store, monkeypatch):
     print(f"\n{n} Fireworks of an iteration: {cpu:.1f} CPU-ms each")
     assert launchpad.fireworks.count_documents({"state": "COMPLETED"}) == n
     assert cpu < 60.0
+
+
+def test_a_packed_product_costs_as_little_as_one_that_is_a_file(store):
+    """However many there are: the list of a pack is read once."""
+    n, folder = 2000, store.station_folder("explore", 0)
+    store.freeze_plan("explore", 0, [Task(id=f"{k:05d}", kind="idle", parameters={}) for k in range(n)], 1)
+    for k in range(n):
+        store.publish_product("explore", 0, f"{k:05d}", {"x": np.zeros(100)}, {"started": 0.0, "finished": 0.0})
+    store.seal("explore", 0, Explored(iteration=0, stages=(), products={}))
+    publish_json(store.iteration_file(0), {})
+    for what, act in (
+        ("packing", lambda: store.archive_products(0)),
+        ("reading", lambda: [store.read_product("explore", 0, f"{k:05d}") for k in range(n)]),
+        ("verifying", lambda: verify(store)),
+    ):
+        cpu = time.process_time()
+        act()
+        cpu = 1000 * (time.process_time() - cpu) / n
+        print(f"\n{what} of {n} products: {cpu:.2f} CPU-ms each")
+        assert cpu < 2.0
+    assert [path.name for path in folder.glob("*.zip")] == ["products.zip"]
