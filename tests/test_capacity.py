@@ -258,6 +258,7 @@ def test_the_end_of_a_campaign_that_could_not_learn_what_was_added_says_what_hel
     store = begun(tmp_path, copper_and_gold(tmp_path), OLD_SEL)
     walked = selection_of(2, is_converged=is_converged, why="quiet at last")
     data = InitialData(iteration=1, walks=(), n_frames=126, held_out=())
+    seal_record(store, 0, labelling_of(0, {}))
     seal_record(store, 1, labelling_of(1, {"more neighbours than sel holds": 126}), initial=data)
     seal_record(store, 2, labelling_of(2, {}), selection=walked)
     message = loop.verdict(store).message
