@@ -26,7 +26,7 @@ from activelearn.config import (
     load_machine,
     preset_names,
 )
-from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, typed
+from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, StoreError, typed
 
 if TYPE_CHECKING:
     from activelearn.check import Checked
@@ -66,7 +66,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")  # a terminal without Å is no reason to end
     try:
-        _refusing_long_names()
+        _with_sentences()
     except Interrupted as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
@@ -78,13 +78,18 @@ def main() -> None:
         sys.exit(130)
 
 
-def _refusing_long_names() -> None:
-    """Do what was asked; say in a sentence that a file system has no room for a name that was given."""
+def _with_sentences() -> None:
+    """Do what was asked; say in a sentence what a file system refuses: a name too long, a folder in place of a file."""
     try:
         app()
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.filename is None:
             raise
+        if error.errno != errno.ENAMETOOLONG:
+            raise StoreError(
+                f"{error.filename}: {error.strerror} - wanted a file or folder that may be read and written - mend "
+                "that, and give the same command again; nothing is lost"
+            ) from error
         raise ConfigError(
             f"{error.filename}: too long a name - wanted at most 255 bytes from / to / and 4095 in all, with what is "
             "written below it - choose a shorter one"

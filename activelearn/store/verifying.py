@@ -22,7 +22,19 @@ from activelearn.store.study import ONCE
 
 #: What stands in a folder and is published by nobody: notes of who works, scratch, what is drawn anew.
 _NOT_PUBLISHED: Final = frozenset(
-    ("scratch", "checkpoints", "launches", "work", "tables", "figures", "claims", "begun", "sessions", "labels")
+    (
+        "scratch",
+        "checkpoints",
+        "launches",
+        "work",
+        "tables",
+        "figures",
+        "claims",
+        "begun",
+        "sessions",
+        "labels",
+        "lease.json",
+    )
 )
 
 
