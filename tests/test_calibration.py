@@ -12,6 +12,7 @@ from activelearn.records import Ensemble, Labelling, Member
 from activelearn.select import FrameClass
 from activelearn.select.calibration import LAST_LABELLED, MIN_PAIRS, fit, force_error, last_pairs
 from activelearn.store.files import publish_json
+from activelearn.store.references import identity_sha256
 
 CALIBRATED = Select(window="calibrated")
 
@@ -47,7 +48,7 @@ def test_the_error_of_a_frame_is_the_longest_error_vector():
 
 def test_the_pairs_of_an_iteration_are_in_its_record(store, campaign, copper):
     """Three walks' frames, one of them refused, one adopted from reference MD: pairs of what a model drove alone."""
-    publish_json(store.iteration_folder(1) / "reference.json", {"sha256": "f"})
+    publish_json(store.iteration_folder(1) / "reference.json", {"sha256": identity_sha256({})})
     publish_json(store.iteration_folder(0) / "sel.json", [200])
     nothing = {"labelled": 0, "held_out": 0, "refused": {}, "dataset_frames": 0, "dataset_sha256": ""}
     counts = {"labels_computed": 0, "labels_adopted": 0, "labels_reused": 0}

@@ -17,6 +17,7 @@ from activelearn.loop import accept_changed
 from activelearn.records import InitialData, Iteration, Labelling, Selection
 from activelearn.store import Store
 from activelearn.store.files import file_sha256, publish_json, read_json
+from activelearn.store.references import identity_sha256
 from activelearn.tasks import carry_out, gather
 
 MACHINE = Machine(slots=2, **SMALL)
@@ -239,7 +240,7 @@ def labelling_of(iteration, refused):
 def test_only_frames_without_labels_are_left_out_of_the_plan(store, campaign, copper):
     """Fcc copper has 42 neighbours within 5 Å; a label that was paid for is adopted, for others can use it."""
     publish_json(store.iteration_folder(0) / "sel.json", [20])
-    publish_json(store.iteration_folder(0) / "reference.json", {"sha256": "f"})
+    publish_json(store.iteration_folder(0) / "reference.json", {"sha256": identity_sha256({})})
     bare = copper.without_labels()
     far = type(bare)(bare.symbols, bare.cell * 1.6, bare.positions * 1.6, origin=make_origin(3, walk="far"))
     store.seal_frames(store.chosen_file(0), [copper, bare, far])
@@ -257,6 +258,7 @@ def test_the_end_of_a_campaign_that_could_not_learn_what_was_added_says_what_hel
     store = begun(tmp_path, copper_and_gold(tmp_path), OLD_SEL)
     walked = selection_of(2, is_converged=is_converged, why="quiet at last")
     data = InitialData(iteration=1, walks=(), n_frames=126, held_out=())
+    seal_record(store, 0, labelling_of(0, {}))
     seal_record(store, 1, labelling_of(1, {"more neighbours than sel holds": 126}), initial=data)
     seal_record(store, 2, labelling_of(2, {}), selection=walked)
     message = loop.verdict(store).message

@@ -11,6 +11,9 @@ from activelearn import label as station
 from activelearn.frames import FrameLabel, make_origin
 from activelearn.records import InitialData
 from activelearn.store.files import publish_json
+from activelearn.store.references import identity_sha256
+
+SHA = identity_sha256({})
 
 
 def labels_of(frames):
@@ -93,7 +96,7 @@ def test_an_energy_that_nothing_explains_is_refused(copper):
 
 
 def fabricate(store, campaign, parts, *, iteration, held_out=()):
-    publish_json(store.iteration_folder(iteration) / "reference.json", {"sha256": "f"})
+    publish_json(store.iteration_folder(iteration) / "reference.json", {"sha256": SHA})
     store.seal_frames(store.chosen_file(iteration), parts)
     if iteration == 0:
         store.seal("initial", 0, InitialData(iteration=0, walks=(), n_frames=0, held_out=held_out))
@@ -103,7 +106,7 @@ def fabricate(store, campaign, parts, *, iteration, held_out=()):
 def test_one_task_per_frame_with_the_address_of_its_label(store, campaign, copper):
     plan = fabricate(store, campaign, [copper[:2], copper[2:]], iteration=0)
     assert [task.id for task in plan.tasks] == ["00000", "00001", "00002"]
-    assert [task.parameters["key"] for task in plan.tasks] == [copper.structure_key(k, "f") for k in range(3)]
+    assert [task.parameters["key"] for task in plan.tasks] == [copper.structure_key(k, SHA) for k in range(3)]
     assert [(t.parameters["part"], t.parameters["frame"]) for t in plan.tasks] == [(0, 0), (0, 1), (1, 0)]
 
 

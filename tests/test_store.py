@@ -37,6 +37,7 @@ from activelearn.store.files import (
 from activelearn.store.folder import _union
 from activelearn.store.journal import CLOSED
 from activelearn.store.locks import process_started
+from activelearn.store.references import identity_sha256
 
 
 def names(folder: Path) -> list[str]:
@@ -225,7 +226,7 @@ def test_an_accepted_change_is_for_iterations_to_come(store, campaign):
 
 def test_what_an_unopened_iteration_left_behind_goes_with_the_change(store, campaign):
     for i in (1, 2):
-        publish_json(store.iteration_folder(i) / "reference.json", {"sha256": "old"})
+        publish_json(store.iteration_folder(i) / "reference.json", {"sha256": identity_sha256({})})
         publish_json(store.iteration_folder(i) / "sel.json", [4])
     store.accept(campaign.model_copy(update={"description": "new"}))
     assert (store.iteration_folder(1) / "reference.json").exists(), "open: sealed to it"

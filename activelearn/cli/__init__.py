@@ -26,11 +26,11 @@ from activelearn.config import (
     load_machine,
     preset_names,
 )
-from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, typed
+from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, StoreError, typed
 
 if TYPE_CHECKING:
     from activelearn.check import Checked
-    from activelearn.store import Folder, Store
+    from activelearn.store import Store, StudyStore
 
 app = typer.Typer(
     name="activelearn",
@@ -66,7 +66,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")  # a terminal without Å is no reason to end
     try:
-        _refusing_long_names()
+        _with_sentences()
     except Interrupted as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
@@ -78,13 +78,18 @@ def main() -> None:
         sys.exit(130)
 
 
-def _refusing_long_names() -> None:
-    """Do what was asked; say in a sentence that a file system has no room for a name that was given."""
+def _with_sentences() -> None:
+    """Do what was asked; say in a sentence what a file system refuses: a name too long, a folder in place of a file."""
     try:
         app()
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.filename is None:
             raise
+        if error.errno != errno.ENAMETOOLONG:
+            raise StoreError(
+                f"{error.filename}: {error.strerror} - wanted a file or folder that may be read and written - mend "
+                "that, and give the same command again; nothing is lost"
+            ) from error
         raise ConfigError(
             f"{error.filename}: too long a name - wanted at most 255 bytes from / to / and 4095 in all, with what is "
             "written below it - choose a shorter one"
@@ -170,28 +175,27 @@ def status(
     from activelearn.status import as_dict, study_as_dict
     from activelearn.store import Store, StudyStore
 
-    is_study = (folder / "study.yaml").is_file()
+    store = StudyStore.open(folder) if (folder / "study.yaml").is_file() else Store.open(folder)
     if verify:
-        raise typer.Exit(_verified(StudyStore.open(folder) if is_study else Store.open(folder)))
-    if is_study:
-        studies_of, found = [StudyStore.open(folder)], None
-    else:
-        store = Store.open(folder)
-        studies_of, found = store.studies(max(store.opened_iterations(), default=0)), as_dict(store)
+        raise typer.Exit(_verified(store))
+    found = as_dict(store) if isinstance(store, Store) else study_as_dict(store)
     if as_json:
-        print(json.dumps(found if found is not None else study_as_dict(studies_of[0]), indent=1))
+        print(json.dumps(found, indent=1))
         return
-    if found is not None:
+    if isinstance(store, Store):
         status_table(found)
-    for one in studies_of:
+    for one in [store] if isinstance(store, StudyStore) else store.studies(max(store.opened_iterations(), default=0)):
         study_report(one)
 
 
-def _verified(store: Folder) -> int:
+def _verified(store: Store | StudyStore) -> int:
     """Print what is damaged in a folder, and how much was read; return the exit code."""
-    from activelearn.store import verify
+    from activelearn.status import as_dict, study_as_dict
+    from activelearn.store import StudyStore, verify
 
     found = verify(store)
+    with found.noting():  # what status refuses beside: such as a folder in place of a note
+        study_as_dict(store) if isinstance(store, StudyStore) else as_dict(store)
     for problem in found.problems:
         print(problem)
     many = f"{len(found.problems)} problems" if len(found.problems) != 1 else "1 problem"

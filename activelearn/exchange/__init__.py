@@ -163,7 +163,7 @@ def name_of(identity: Mapping[str, Any]) -> str:
 
 def ledger_folder(folder: Path) -> Path:
     """Return the ledger of a campaign folder, or the folder itself if it is a ledger (or is to become one)."""
-    if (folder / "campaign").is_dir():
+    if (folder / "campaign").is_dir() or Store(folder).is_begun():
         return Store.open(folder).ledger.folder
     return folder.absolute()
 

@@ -55,6 +55,7 @@ from activelearn.store.files import (
 from activelearn.store.folder import PACK, Folder, Published
 from activelearn.store.identity import Identity
 from activelearn.store.ledger import Ledger, LedgerWriter
+from activelearn.store.references import identity_sha256
 from activelearn.store.study import ONCE, StudyStore
 from activelearn.store.version import migrate
 
@@ -147,6 +148,8 @@ class Store(Folder):
             One is gone: another would count in its place.
         """
         found = sorted((self.folder / "campaign").glob("[0-9][0-9][0-9].yaml"))
+        if not found and any(self.folder.glob("iter-*/campaign.yaml")):
+            raise gone(self.folder / "campaign" / "000.yaml")
         for k, path in enumerate(found):
             if path.name != f"{k:03d}.yaml":
                 raise gone(path.with_name(f"{k:03d}.yaml"))
@@ -252,6 +255,8 @@ class Store(Folder):
         if not path.exists():
             raise gone(path)
         found = read_object(self.whole(path), sha256=str)
+        if found["sha256"] != identity_sha256(found):
+            raise damaged(path, "its content does not have the sha256 that it names")
         if iteration in self.opened_iterations():  # sealed: read once
             self._fingerprints[iteration] = found
         return found
@@ -451,7 +456,7 @@ class Store(Folder):
         """The label ledger of this campaign (its own, or the shared one that the campaign names)."""
         with self._opening:
             if self._ledger is None:
-                self._ledger = Ledger(self._ledger_folder())
+                self._ledger = Ledger(self.ledger_of(self.latest_campaign()))
                 self._ledger.refresh()
                 self._ledger.damage()  # is logged
             return self._ledger
@@ -461,7 +466,7 @@ class Store(Folder):
         """The journal that this process appends to."""
         with self._opening:
             if self._writer is None:
-                self._writer = LedgerWriter(self._ledger_folder(), self.uuid[:8])
+                self._writer = LedgerWriter(self.ledger_of(self.latest_campaign()), self.uuid[:8])
             return self._writer
 
     def end_journal(self) -> None:
@@ -474,8 +479,9 @@ class Store(Folder):
         self.end_journal()
         self.ledger.compact(self.uuid[:8])
 
-    def _ledger_folder(self) -> Path:
-        shared = self.latest_campaign().label.ledger
+    def ledger_of(self, campaign: Campaign) -> Path:
+        """Return the ledger that a campaign names, or the one of this folder."""
+        shared = campaign.label.ledger
         return Path(shared).expanduser().absolute() if shared else self.folder / "labels"
 
 

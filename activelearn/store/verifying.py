@@ -22,7 +22,19 @@ from activelearn.store.study import ONCE
 
 #: What stands in a folder and is published by nobody: notes of who works, scratch, what is drawn anew.
 _NOT_PUBLISHED: Final = frozenset(
-    ("scratch", "checkpoints", "launches", "work", "tables", "figures", "claims", "begun", "sessions", "labels")
+    (
+        "scratch",
+        "checkpoints",
+        "launches",
+        "work",
+        "tables",
+        "figures",
+        "claims",
+        "begun",
+        "sessions",
+        "labels",
+        "lease.json",
+    )
 )
 
 
@@ -66,6 +78,8 @@ def verify(store: Folder) -> Verified:
                 _verify(one, found)
         with found.noting():
             _verify_ledger(store.ledger, found)
+        with found.noting():
+            _want_labels(store, store.opened_iterations(), found)
     return found
 
 
@@ -121,6 +135,23 @@ def _verify_iteration(store: Store, iteration: int, found: Verified) -> None:
     for name in models:
         with found.noting():
             store.model(name)
+
+
+def _want_labels(store: Store, iterations: list[int], found: Verified) -> None:
+    """Want every label that was paid for in a ledger: a journal that is lost with its index says nothing of it."""
+    folders = {store.ledger.folder, *(store.ledger_of(store.campaign(k)) for k in iterations)}
+    ledgers = [Ledger(folder, warn=False) for folder in folders]
+    for ledger in ledgers:
+        ledger.refresh()
+    refused = store.consent.refused
+    for k in iterations:
+        tasks = store.plan("label", k).tasks if store.is_sealed("label", k) else ()
+        keys = [str(task.parameters["key"]) for task in tasks if f"{k:03d}-label-{task.id}" not in refused]
+        if n := sum(all(key not in ledger for ledger in ledgers) for key in keys):
+            found.add(
+                f"{store.ledger.folder}: {n} of the {len(keys)} labels of iteration {k} are not in it - wanted all "
+                "that were computed - restore its journals from a copy; the data set is whole without them"
+            )
 
 
 def _published(folder: Path) -> list[Path]:

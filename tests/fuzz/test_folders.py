@@ -1,7 +1,8 @@
 """A finished campaign, damaged in one place at random: it is told, or nothing that is printed or exported changes.
 
-What may come of it: an error of ours in a sentence; or the very output of the folder that is whole. Never a traceback,
-never another number in silence, and nothing else in the folder changes. Run more with ``-m slow`` and
+It has a study and its labels in it. What may come of damage: an error of ours in a sentence, which ``status --verify``
+has, too; or the very output of the folder that is whole. Never a traceback, never another number in silence, and
+nothing else in the folder changes. Run more with ``-m slow`` and
 $ACTIVELEARN_FUZZ_FOLDERS.
 """
 
@@ -17,6 +18,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from test_study import followed  # noqa: F401 - the fixture
 
 import activelearn
 from activelearn.cli import main
@@ -38,10 +40,13 @@ NOTES = {
     "failures/000-label-x.host-1-0123456789ab.json": {"session": "s", "task": "x", "host": "h", "time": 1.0},
     "claims/000-label-x.json": {"host": "elsewhere", "pid": 1, "started": "1", "token": "t", "since": 1.0},
 }
-#: Whose damage costs nothing and needs not be told.
-UNPUBLISHED = {"scratch", "sessions", "claims", "machine.yaml", "place.json", "uuid", "begun", "lease.json", "failures"}
-#: Ledgers have a fuzzer of their own.
-ELSEWHERE = {"labels"}
+#: What every sentence about damage has in it.
+_TOLD = " - wanted "
+#: Ways to look at a campaign that is called c; x is a new folder.
+WAYS = (
+    *("status c", "status --json c", "status c/study-002", "status --json c/study-002"),
+    *("labels list c", "export c --to x"),
+)
 
 
 # --- kinds of damage: (content, rng) -> content -----------------------------------------------------------------------
@@ -158,23 +163,24 @@ def contents(folder):
 
 
 def viewed(folder):
-    view = activelearn.open(folder)
-    parts = [*view.frames(), *view.held_out()]
+    view, of_study = activelearn.open(folder), activelearn.open(folder / "study-002")
+    parts = [*view.frames(), *view.held_out(), *(of_study.path(glass).frames for glass in of_study.glasses)]
     numbers = [array.tobytes() for part in parts for array in part.arrays().values()]
-    return repr((view, view.errors(), view.counts(), view.seconds(), view.models(), view.ensemble())), numbers
+    numbers += [line.y.tobytes() for line in of_study.lines()]
+    of_campaign = (view, view.errors(), view.counts(), view.seconds(), view.models(), view.ensemble())
+    return repr((*of_campaign, of_study.study, of_study.results())), numbers
 
 
 def look(folder, to):
     """Return what every way to look at a folder says: {way: (is an error of ours, what)}."""
     seen = {}
-    for way in (("status",), ("status", "--json"), ("labels", "list"), ("export",)):
-        place = [folder / "labels"] if way[0] == "labels" else [folder, *(("--to", to) if way == ("export",) else ())]
-        code, said = asked(way[0], *way[1:2] * (way[0] == "labels"), *place, *way[1:] * (way[0] != "labels"))
-        seen[" ".join(way)] = (code != 0, said)
-        if way == ("export",) and to.exists():
-            exported = contents(to)
-            seen["exported"] = (False, hashlib.sha256(repr(exported).encode()).hexdigest())
-            shutil.rmtree(to)
+    for way in WAYS:
+        places = {"c": folder, "c/study-002": folder / "study-002", "x": to}
+        code, said = asked(*(places.get(word, word) for word in way.split()))
+        seen[way] = (code != 0, said)
+    if to.exists():
+        seen["exported"] = (False, hashlib.sha256(repr(contents(to)).encode()).hexdigest())
+        shutil.rmtree(to)
     try:
         seen["open"] = (False, viewed(folder))
     except ActiveLearnError as error:
@@ -186,11 +192,11 @@ def look(folder, to):
 
 
 @pytest.fixture(scope="module")
-def campaign_folder(undisturbed, tmp_path_factory):
+def campaign_folder(followed, tmp_path_factory):  # noqa: F811 - the fixture
     """A finished campaign with every kind of file: products of its last station not packed, notes of all kinds."""
     from activelearn.store.files import publish_json, sealed
 
-    folder = shutil.copytree(undisturbed[0].folder, tmp_path_factory.mktemp("fuzz") / "c")
+    folder = shutil.copytree(followed[0].folder, tmp_path_factory.mktemp("fuzz") / "c")
     for name, note in NOTES.items():
         publish_json(folder / name, sealed(note) if not name.startswith("claims") else note)
     return folder
@@ -199,12 +205,10 @@ def campaign_folder(undisturbed, tmp_path_factory):
 def damages(folder, rng):
     """Return what to damage and how: (name of the kind, {path: new content, None: away, a folder: ...})."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    files = [path for path in files if path.relative_to(folder).parts[0] not in ELSEWHERE]
     path = files[rng.integers(len(files))]
     kind = rng.choice(["content"] * 8 + ["removed", "folder", "swapped", "folder removed"])
     if kind == "folder removed":
         folders = [one for one in sorted(folder.rglob("*")) if one.is_dir() and any(one.rglob("*"))]
-        folders = [one for one in folders if one.relative_to(folder).parts[0] not in ELSEWHERE]
         return kind, {folders[rng.integers(len(folders))]: None}
     if kind == "swapped":
         alike = [one for one in files if one.suffix == path.suffix and one != path] or [path]
@@ -250,14 +254,21 @@ def restore(pristine, folder, changes):
 
 def judged(before, after, verified):
     """Return told, unharmed, or what changed in silence."""
-    told = any(is_error for is_error, _ in after.values())
-    is_open = '"state": "ended"' not in after["status --json"][1]  # it goes on, and makes again what is gone
-    changed = [way for way in before if way in after and not after[way][0] and after[way] != before[way]]
-    if changed and not is_open:
-        return f"silent: {', '.join(changed)}"
-    if told and verified == 0 and not is_open:
-        return "silent: status --verify"
-    return "told" if told or is_open else "unharmed"
+    said = {
+        way: is_error
+        or f"{what}".startswith("no labels in")
+        or f"{what}".count(_TOLD) > f"{before[way][1]}".count(_TOLD)
+        for way, (is_error, what) in after.items()
+    }
+    is_error, status = after["status --json c"]
+    if not is_error and json.JSONDecoder().raw_decode(status)[0]["state"] != "ended":
+        return "told"  # it goes on, and makes again what is gone
+    changed = [way for way, found in after.items() if found != before[way]]
+    if silent := [way for way in changed if not said[way]]:
+        return f"silent: {', '.join(silent)}"
+    if changed and verified == 0:
+        return f"silent: status --verify, but not {', '.join(changed)}"
+    return "told" if changed or verified else "unharmed"
 
 
 def fuzz(pristine, tmp_path, n, seed):

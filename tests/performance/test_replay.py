@@ -17,7 +17,7 @@ from campaigns import dataset_summary
 
 from activelearn import loop, workflow
 from activelearn.config import Campaign, Machine, load_campaign
-from activelearn.store import Lease, Store
+from activelearn.store import Lease, Store, verify
 
 pytestmark = [pytest.mark.performance, pytest.mark.timeout(1800)]
 
@@ -130,6 +130,12 @@ def test_a_campaign_of_the_papers_size_is_kept_in_minutes_files_and_megabytes(re
     early, late = cost(rows, 10, 20), cost(rows, N_ITERATIONS - 10, N_ITERATIONS)
     print(f"the last ten iterations against 11-20: wall x {late[0] / early[0]:.2f}, CPU x {late[1] / early[1]:.2f}")
     assert late[1] < 1.5 * early[1]
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = verify(Store.open(store.folder))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(f"status --verify: {found.n_files} files, {found.n_bytes / 1e6:.0f} MB: {wall:.1f} s, {cpu:.1f} CPU-s")
+    assert found.problems == []
+    assert wall < 60.0
 
 
 def test_diverse_picks_cost_little_more(replay):
