@@ -143,28 +143,32 @@ def without_copies(
     found = list(reads)
     fit = {k: r.frame for k, r in enumerate(reads) if r.frame is not None and is_label(r) and is_fit(r.frame)}
     drawers = {tuple(sorted(symbols)): _Drawers() for symbols in {frame.symbols for frame in fit.values()}}
-    exact = {entry.key for entry in ledger.entries()}
-    for entry in ledger.entries():
-        symbols = tuple(sorted(entry.symbols.split()))
-        if entry.reference == reference and entry.refused is None and symbols in drawers:
-            walk = entry.walk.removeprefix(prefix) if entry.walk.startswith(prefix) else ""
-            if (there := ledger.frame(entry.key)) is not None:
-                drawers[symbols].find(
-                    _Seen(there, f"label {entry.key[:12]} of the ledger", walk), _invariants(there)[0]
-                )
+    entries = ledger.entries()
+    exact = {entry.key for entry in entries}
+    alike = [e for e in entries if e.reference == reference and tuple(sorted(e.symbols.split())) in drawers]
+    there = {
+        ~k: frame
+        for k, entry in enumerate(alike)
+        if entry.refused is None and (frame := ledger.frame(entry.key)) is not None
+    }
+    numbers = _all_invariants(there | fit)
+    for k, frame in there.items():
+        entry = alike[~k]
+        walk = entry.walk.removeprefix(prefix) if entry.walk.startswith(prefix) else ""
+        one = _Seen(frame, f"label {entry.key[:12]} of the ledger", walk)
+        drawers[tuple(sorted(frame.symbols))].find(one, numbers[k])
     joined: dict[str, str] = {}
-    numbers = _all_invariants(fit)
     for k, frame in fit.items():
         key = frame.structure_key(0, reference)
         if key in exact:
             continue
         exact.add(key)
-        one, walk = reads[k], str(frame.origin["walk"][0])
-        first = drawers[tuple(sorted(frame.symbols))].find(_Seen(frame, one.where, walk), numbers[k])
+        where, walk = reads[k].where, str(frame.origin["walk"][0])
+        first = drawers[tuple(sorted(frame.symbols))].find(_Seen(frame, where, walk), numbers[k])
         if first is None:
             continue
         reason = COPY if _is_same_energy(frame, first.frame) else OTHER_ENERGY
-        found[k] = replace(one, where=f"{one.where}, as {first.where}", reason=reason)
+        found[k] = replace(reads[k], where=f"{where}, as {first.where}", reason=reason)
         if first.walk and _root(joined, first.walk) != _root(joined, walk):
             joined[_root(joined, walk)] = _root(joined, first.walk)
     return [_moved(one, joined) for one in found] if joined else found
