@@ -132,7 +132,7 @@ class Cp2kFiles:
                 _numbers(line.split()) for line in whole_lines(folder / f"{beginning}-1.cell")
             ]  # step, time, nine numbers, volume
             self._cells = {
-                int(row[0]): np.array(row[2:11]).reshape(3, 3) for row in rows if len(row) > 10 and row[0] >= 0
+                int(row[0]): np.array(row[2:11]).reshape(3, 3) for row in rows if len(row) == 12 and row[0] >= 0
             }
         self._energies = np.array([energy for _, energy, _ in self._positions])
         self._begin = 0

@@ -196,16 +196,23 @@ def read_abacus(path: Path) -> Iterator[Read]:
 
 
 def _check_dump(path: Path) -> None:
-    """Refuse an MD_dump in which an atom is missing or there twice: dpdata counts lines."""
+    """Refuse an MD_dump whose steps are not alike, line by line: dpdata counts lines and columns."""
     if not path.is_file():
         return
-    numbers = [int(found[1]) for line in whole_lines(path) if (found := _ABACUS_ROW.match(line))]
-    n = max(numbers, default=0) + 1
-    if numbers != list(range(n)) * (len(numbers) // n):
-        raise ConfigError(
-            f"{path}: its atoms are not numbered 0 to {n - 1} in each step - wanted the whole file - take it from the "
-            "run again; nothing was imported"
-        )
+    blocks: list[list[str]] = []
+    for line in whole_lines(path):
+        if line.startswith("MDSTEP"):
+            blocks.append([])
+        if blocks and line.strip():
+            found = _ABACUS_ROW.match(line)
+            is_constant = line.startswith("LATTICE_CONSTANT")
+            blocks[-1].append(line if is_constant else f"{len(line.split())} columns {found and found[1]}")
+    for k, block in enumerate(blocks):
+        if block != blocks[0]:
+            raise ConfigError(
+                f"{path}: step {k} does not have the lines and columns that the first one has - wanted the whole file "
+                "- take it from the run again; nothing was imported"
+            )
 
 
 # --- SIESTA -----------------------------------------------------------------------------------------------------------

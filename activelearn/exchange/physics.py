@@ -30,6 +30,9 @@ MIN_VOLUME_PER_ATOM, MAX_VOLUME_PER_ATOM, MAX_COORDINATE = 0.5, 1.0e6, 1.0e6  # 
 #: much in all, for few atoms on a coarse grid (eV/Å).
 MAX_DRIFT, MAX_DRIFT_SHARE, MAX_DRIFT_IN_ALL = 0.05, 0.1, 0.3
 
+#: A virial is symmetric but for so much of its largest component (and of 1 eV).
+MAX_ASYMMETRY: Final = 0.05
+
 #: Reasons, as in the refusals.
 IMPOSSIBLE: Final = "impossible numbers"
 ON_TOP: Final = "atoms on top of each other"
@@ -124,12 +127,18 @@ def _impossible(frame: Frames) -> tuple[str, str] | None:
     for what, value, low, high in ranges:
         if not low <= value <= high:
             return IMPOSSIBLE, f"{what}: {value:.4g}, possible {low:g} to {high:g}"
+    if frame.virial is not None and not _is_symmetric(frame.virial[0]):
+        return "damaged", "a virial that is not symmetric"
     if (close := _closest(frame)) is not None:
         return ON_TOP, close
     drift, size = float(np.linalg.norm(forces.sum(axis=0))) / n, float(np.sqrt((forces**2).sum(axis=1).mean()))
     if drift > max(MAX_DRIFT, MAX_DRIFT_SHARE * size, MAX_DRIFT_IN_ALL / n):
         return NET_FORCE, f"{drift:.3g} eV/Å an atom are left, of {size:.3g} in the root mean square"
     return None
+
+
+def _is_symmetric(virial: Floats) -> bool:
+    return not np.abs(virial - virial.T).max() > MAX_ASYMMETRY * (1.0 + np.abs(virial).max())  # true of NaN, too
 
 
 def _closest(frame: Frames) -> str | None:
