@@ -309,7 +309,7 @@ def _xyz(path: Path, symbols: list[str]) -> list[tuple[int, float, Floats]]:
             )
         if len(rows) == n_atoms:  # else the run was killed here
             words = [row.split() for row in rows]
-            is_whole = all(len(w) > 3 and w[0] == symbol for w, symbol in zip(words, symbols, strict=True))
+            is_whole = all(len(w) == 4 and w[0] == symbol for w, symbol in zip(words, symbols, strict=True))
             numbers = np.array([_numbers(w[1:4]) for w in words]) if is_whole else np.full((n_atoms, 3), np.nan)
             found.append((int(title[1]), float(title[2]), numbers))
     return found

@@ -27,7 +27,7 @@ from activelearn.writing import write_deepmd, write_extxyz
 
 PBE = exchange.declared("functional=PBE,includes_dispersion=false,code=VASP-6.4.2")
 N_FRAMES = 16
-LONGEST_S = 20.0
+LONGEST_S = 60.0  # on a machine that does more than this
 
 
 #: Outputs of other codes, and what makes them.
