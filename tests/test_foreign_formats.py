@@ -289,7 +289,7 @@ def test_a_block_of_the_stress_that_is_missing_in_one_step_of_abacus_is_said(tmp
     parts = dump.read_text().split("VIRIAL (kbar)\n")
     parts[2] = "\n".join(parts[2].splitlines()[3:]) + "\n"
     dump.write_text("VIRIAL (kbar)\n".join(parts[:2]) + parts[2] + "VIRIAL (kbar)\n" + parts[3])
-    with pytest.raises(ConfigError, match=r"run: cannot be read as abacus/md \(\w+: .*nothing was imported"):
+    with pytest.raises(ConfigError, match="MD_dump: step 1 does not have the lines and columns that the first one has"):
         read(path, "abacus")
 
 

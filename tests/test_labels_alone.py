@@ -23,7 +23,7 @@ from activelearn.store.ledger import publish_labels
 PBE = exchange.declared("functional=PBE,includes_dispersion=false,code=VASP-6.4.2")
 MACHINE = Machine(slots=1, **SMALL)
 ALONE = {"initial": {"from_ledger": True, "held_out_fraction": 0.25}, "train__n_steps": 20}
-ALONE |= {"train__min_new_frames": 100, "final__compress": False}  # two trainings are enough
+ALONE |= {"train__min_new_frames": 8, "final__compress": False}  # two trainings are enough
 ALONE |= {"train__prefactors": {"force": [1000.0, 50.0], "virial": [0.02, 1.0]}, "stop__max_iterations": 1}
 
 

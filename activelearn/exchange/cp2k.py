@@ -125,7 +125,7 @@ class Cp2kFiles:
         self._has_cells = cells.is_file()
         # Step, time, nine numbers, volume.
         rows = [_numbers(line.split()) for line in whole_lines(cells)] if self._has_cells else []
-        self._cells = {int(row[0]): np.array(row[2:11]).reshape(3, 3) for row in rows if len(row) > 10 and row[0] >= 0}
+        self._cells = {int(row[0]): np.array(row[2:11]).reshape(3, 3) for row in rows if len(row) == 12 and row[0] >= 0}
         self._energies = np.array([energy for _, energy, _ in self._positions])
         self._begin = 0
 
@@ -302,7 +302,7 @@ def _xyz(path: Path, symbols: list[str]) -> list[tuple[int, float, Floats]]:
             )
         if len(rows) == n_atoms:  # else the run was killed here
             words = [row.split() for row in rows]
-            is_whole = all(len(w) > 3 and w[0] == symbol for w, symbol in zip(words, symbols, strict=True))
+            is_whole = all(len(w) == 4 and w[0] == symbol for w, symbol in zip(words, symbols, strict=True))
             numbers = np.array([_numbers(w[1:4]) for w in words]) if is_whole else np.full((n_atoms, 3), np.nan)
             found.append((int(title[1]), float(title[2]), numbers))
     return found

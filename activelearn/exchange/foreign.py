@@ -175,21 +175,27 @@ def read_abacus(path: Path) -> Iterator[Read]:
     """
     if not (path / "INPUT").is_file():
         raise ConfigError(f"{path}: no INPUT in it - wanted the folder of an ABACUS run - give that folder")
-    said = [line.split() for line in (path / "INPUT").read_text(errors="replace").splitlines()]
-    tags = {words[0]: words[1] for words in said if len(words) > 1}
+    lines = [line.split() for line in (path / "INPUT").read_text(errors="replace").splitlines()]
+    tags = {words[0]: words[1] for words in lines if len(words) > 1}
     what, suffix = tags.get("calculation", "scf"), tags.get("suffix", "ABACUS")
     log = path / f"OUT.{suffix}" / f"running_{what}.log"
     if not log.is_file():
         raise ConfigError(f"{log}: no such file - wanted the log of the run that INPUT describes - check the folder")
-    n = log.read_text(errors="replace").lower().count(_ABACUS_NOT_CONVERGED)
+    said = log.read_text(errors="replace").lower()
+    n = said.count(_ABACUS_NOT_CONVERGED)
     if n and "relax" in what:
         raise ConfigError(
             f"{log}: {n} steps did not converge, and dpdata cannot tell which forces belong to which of the others - "
             "wanted a relaxation that converged at each step - compute its structures again, one by one (scf)"
         )
     _check_dump(log.parent / "MD_dump")
+    stru = path / tags.get("stru_file", "STRU")
+    if stru.is_file() and re.search(r"^[A-Z]+_[A-Z]+\s*\Z", stru.read_text(errors="replace"), re.MULTILINE):
+        raise ConfigError(f"{stru}: ends with a heading - wanted the whole file - take it from the run again")
     for _ in range(n):
         yield Read(str(log), None, "SCF not converged")
+    for _ in re.findall(r"final etot is\s+-?(?:nan|inf)", said):
+        yield Read(str(log), None, "not finite")  # dpdata drops them
     if n == 0 or what != "scf":
         for read in _read_dpdata(path, f"abacus/{'relax' if 'relax' in what else what}"):
             if read.reason != "SCF not converged":
@@ -197,16 +203,23 @@ def read_abacus(path: Path) -> Iterator[Read]:
 
 
 def _check_dump(path: Path) -> None:
-    """Refuse an MD_dump in which an atom is missing or there twice: dpdata counts lines."""
+    """Refuse an MD_dump whose steps are not alike, line by line: dpdata counts lines and columns."""
     if not path.is_file():
         return
-    numbers = [int(found[1]) for line in whole_lines(path) if (found := _ABACUS_ROW.match(line))]
-    n = max(numbers, default=0) + 1
-    if numbers != list(range(n)) * (len(numbers) // n):
-        raise ConfigError(
-            f"{path}: its atoms are not numbered 0 to {n - 1} in each step - wanted the whole file - take it from the "
-            "run again; nothing was imported"
-        )
+    blocks: list[list[str]] = []
+    for line in whole_lines(path):
+        if line.startswith("MDSTEP"):
+            blocks.append([])
+        if blocks and line.strip():
+            found = _ABACUS_ROW.match(line)
+            is_constant = line.startswith("LATTICE_CONSTANT")
+            blocks[-1].append(line if is_constant else f"{len(line.split())} columns {found and found[1]}")
+    for k, block in enumerate(blocks):
+        if block != blocks[0]:
+            raise ConfigError(
+                f"{path}: step {k} does not have the lines and columns that the first one has - wanted the whole file "
+                "- take it from the run again; nothing was imported"
+            )
 
 
 # --- SIESTA -----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import numpy as np
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, from_atoms, source
-from activelearn.exchange.texts import TEARS, TORN, are_numbered, are_there_twice, whole_lines
+from activelearn.exchange.texts import TEARS, TORN, are_numbered, are_symmetric, are_there_twice, whole_lines
 
 # --- Quantum ESPRESSO -------------------------------------------------------------------------------------------------
 
@@ -40,7 +40,8 @@ _PW_CELL: Final = "CELL_PARAMETERS"
 #: first cell of the run if it isn't there.
 _N_CELL_LINES: Final = 6
 _N_PW_CELL: Final = 5
-_PW_FORCE_ROW: Final = re.compile(r"\s*atom\s+(\d+)\s+type")
+_XYZ: Final = r"(?:\s+-?\d+\.\d+(?:[eE][+-]?\d+)?){3}"
+_PW_FORCE_ROW: Final = re.compile(rf"\s*atom\s+(\d+)\s+type\s+\d+\s+force\s+={_XYZ}\s*$")
 _PW_TAU_ROW: Final = re.compile(r"\s*(?=\d+\s+\S+\s+tau\(\s*(\d+)\))\d+\s+(\S+)")
 _PW_STRESS: Final = "total   stress"
 _PW_TOTAL: Final = "!    total energy"
@@ -103,7 +104,11 @@ def _pwscf_is_whole(header: list[str], step: list[str], has_cells: bool) -> bool
     if has_cells and atoms is not None and not (atoms >= _N_PW_CELL and _PW_CELL in step[atoms - _N_PW_CELL]):
         return False
     is_hybrid = any(line.startswith("!!") for line in step)
-    if are_there_twice(step, _PW_FORCES, _PW_STRESS) or (not is_hybrid and are_there_twice(step, _PW_TOTAL)):
+    if (
+        not are_symmetric(step, _PW_STRESS)
+        or are_there_twice(step, _PW_FORCES, _PW_STRESS)
+        or (not is_hybrid and are_there_twice(step, _PW_TOTAL))
+    ):
         return False
     below = [line.split()[0] for line in takewhile(str.strip, step[atoms + 1 :])] if atoms is not None else []
     n = sum(_PW_TAU_ROW.match(line) is not None for line in header)
@@ -135,7 +140,8 @@ _AIMS_ATOMS: Final = (
     "Updated atomic structure",
     "was used in the preceding time step",
 )
-_AIMS_ROW: Final = re.compile(r"\s*\|\s+(\d+)\s")
+_AIMS_ROW: Final = re.compile(rf"\s*\|\s+(\d+){_XYZ}\s*$")
+_AIMS_STRESS: Final = "stress tensor - Symmetrized"
 _AIMS_CONSTRAINED: Final = "relaxation constraints were applied"
 
 
@@ -183,7 +189,8 @@ def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read: 
     from ase.io.aims import AimsParseError
 
     is_whole = are_numbered(chunk.lines, "Total atomic forces", _AIMS_ROW, 1, chunk.n_atoms)
-    if not is_whole or are_there_twice(chunk.lines, "Total atomic forces", "stress tensor - Symmetrized"):
+    is_whole = is_whole and are_symmetric(chunk.lines, _AIMS_STRESS)
+    if not is_whole or are_there_twice(chunk.lines, "Total atomic forces", _AIMS_STRESS):
         return Read(where, None, TORN)
     try:
         image, forces, stress = chunk._atoms.copy(), chunk.forces, chunk.stress  # `chunk.atoms` reads bands too
@@ -201,7 +208,7 @@ def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read: 
 _N_GPAW_CELL_LINES: Final = 5
 _GPAW_CELL: Final = "Unit cell:\n"
 _GPAW_ENERGY: Final = "Energy contributions relative to"
-_GPAW_ROW: Final = re.compile(r"\s*(\d+) [A-Z]")
+_GPAW_ROW: Final = re.compile(rf"\s*(\d+)\s+[A-Z][a-z]?{_XYZ}\s*(?:\(|$)")
 
 
 def read_gpaw(path: Path) -> Iterator[Read]:
@@ -245,6 +252,7 @@ def _gpaw_read(block: list[str], where: str, walk: str) -> Read:
 
     n = len(list(takewhile(_GPAW_ROW.match, block[1:])))
     is_whole = all(are_numbered(block, heading, _GPAW_ROW, 0, n) for heading in ("Positions:", "Forces in eV/Ang:"))
+    is_whole = is_whole and are_symmetric(block, "Stress tensor:")
     if not is_whole or are_there_twice(block, _GPAW_ENERGY, "Stress tensor:", "Forces in eV/Ang:"):
         return Read(where, None, TORN)
     try:

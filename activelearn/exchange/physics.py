@@ -26,8 +26,12 @@ Floats = NDArray[np.float64]
 MAX_ENERGY_PER_ATOM, MAX_FORCE, MAX_STRESS_GPA = 3.0e6, 1.0e3, 3.0e3  # eV, eV/Å, GPa
 MIN_DISTANCE, MIN_HEIGHT = 0.3, 0.5  # Å; of the cell
 MIN_VOLUME_PER_ATOM, MAX_VOLUME_PER_ATOM, MAX_COORDINATE = 0.5, 1.0e6, 1.0e6  # Å^3, Å^3, Å
-#: Forces add up to zero but for the drift of a grid: so much an atom (eV/Å), and so much of their root mean square.
-MAX_DRIFT, MAX_DRIFT_SHARE = 0.05, 0.1
+#: Forces add up to zero but for the drift of a grid: so much an atom (eV/Å), so much of their root mean square, and so
+#: much in all, for few atoms on a coarse grid (eV/Å).
+MAX_DRIFT, MAX_DRIFT_SHARE, MAX_DRIFT_IN_ALL = 0.05, 0.1, 0.3
+
+#: A virial is symmetric but for so much of its largest component (and of 1 eV).
+MAX_ASYMMETRY: Final = 0.05
 
 #: Reasons, as in the refusals.
 IMPOSSIBLE: Final = "impossible numbers"
@@ -40,6 +44,8 @@ OUTLIER: Final = "an energy far from those of its neighbours"
 
 #: Two frames are close if no atom has moved farther (Å), and no strain is larger.
 CLOSE, CLOSE_STRAIN = 0.3, 0.02
+#: Cells that differ by less than this strain are one, rounded: no stress does work between them.
+SAME_CELL: Final = 1.0e-6
 #: Farther than this (Å), the work of the forces says nothing.
 NEAR: Final = 1.0
 #: Pairs that a judgement needs: of a factor, of a factor each for forces and stress, without one, over long steps.
@@ -120,24 +126,30 @@ def _impossible(frame: Frames) -> tuple[str, str] | None:
     forces, stress = frame.label("forces")[0], np.zeros(1)
     if frame.virial is not None and np.isfinite(frame.virial).all():
         stress = frame.virial[0] / volume * EV_PER_A3_IN_GPA
-    areas = np.linalg.norm([np.cross(cell[k - 2], cell[k - 1]) for k in range(3)], axis=1)
+    height = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0).max()
     ranges = (
         ("energy per atom, eV", abs(float(frame.label("energy")[0])) / n, 0.0, MAX_ENERGY_PER_ATOM),
         ("force, eV/Å", float(np.abs(forces).max()), 0.0, MAX_FORCE),
         ("stress, GPa", float(np.abs(stress).max()), 0.0, MAX_STRESS_GPA),
         ("volume per atom, Å^3", volume / n, MIN_VOLUME_PER_ATOM, MAX_VOLUME_PER_ATOM),
-        ("height of the cell, Å", volume / float(areas.max()), MIN_HEIGHT, MAX_COORDINATE),
+        ("height of the cell, Å", float(height), MIN_HEIGHT, MAX_COORDINATE),
         ("coordinate, Å", float(np.abs(frame.positions).max()), 0.0, MAX_COORDINATE),
     )
     for what, value, low, high in ranges:
         if not low <= value <= high:
             return IMPOSSIBLE, f"{what}: {value:.4g}, possible {low:g} to {high:g}"
+    if frame.virial is not None and not _is_symmetric(frame.virial[0]):
+        return "damaged", "a virial that is not symmetric"
     if (close := _closest(frame)) is not None:
         return ON_TOP, close
     drift, size = float(np.linalg.norm(forces.sum(axis=0))) / n, float(np.sqrt((forces**2).sum(axis=1).mean()))
-    if drift > max(MAX_DRIFT, MAX_DRIFT_SHARE * size):
+    if drift > max(MAX_DRIFT, MAX_DRIFT_SHARE * size, MAX_DRIFT_IN_ALL / n):
         return NET_FORCE, f"{drift:.3g} eV/Å an atom are left, of {size:.3g} in the root mean square"
     return None
+
+
+def _is_symmetric(virial: Floats) -> bool:
+    return not np.abs(virial - virial.T).max() > MAX_ASYMMETRY * (1.0 + np.abs(virial).max())  # true of NaN, too
 
 
 def _closest(frame: Frames) -> str | None:
@@ -189,17 +201,19 @@ class _Steps:
         force, strain = frames.label("forces"), np.linalg.solve(cells, np.diff(frames.cell, axis=0))
         length = np.linalg.norm(moved, axis=2)
         by_forces = -0.5 * ((force[1:] + force[:-1]) * moved).sum(axis=(1, 2))
-        by_stress = np.zeros(len(cells))
-        if frames.virial is not None:
-            by_stress = np.nan_to_num(-0.5 * ((frames.virial[1:] + frames.virial[:-1]) * strain).sum(axis=(1, 2)))
+        virial = np.full_like(frames.cell, np.nan) if frames.virial is None else frames.virial.copy()
+        virial[~virial.any(axis=(1, 2))] = np.nan  # zeros stand for a stress that was not computed
+        by_stress = np.nan_to_num(-0.5 * ((virial[1:] + virial[:-1]) * strain).sum(axis=(1, 2)))
+        size = np.abs(strain).max(axis=(1, 2))
+        has_work = np.isfinite(virial[1:] + virial[:-1]).all(axis=(1, 2)) | (size < SAME_CELL)  # of the stress
         turned = (np.linalg.norm(np.diff(force, axis=0), axis=2) * length).sum(axis=1)
         return cls(
             change=np.diff(frames.label("energy")),
             forces=by_forces,
             stress=by_stress,
             bound=NOISE + 2.0 * (np.abs(by_forces) + np.abs(by_stress) + turned),
-            close=(length.max(axis=1) < CLOSE) & (np.abs(strain).max(axis=(1, 2)) < CLOSE_STRAIN),
-            near=length.max(axis=1) < NEAR,
+            close=has_work & (length.max(axis=1) < CLOSE) & (size < CLOSE_STRAIN),
+            near=has_work & (length.max(axis=1) < NEAR),
         )
 
     def misfit(self) -> float:

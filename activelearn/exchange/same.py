@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from activelearn.exchange.physics import BLOCK, is_label
+from activelearn.exchange.physics import BLOCK, MIN_DISTANCE, is_label
 from activelearn.exchange.reads import Read, with_walk
 from activelearn.frames import Frames
 from activelearn.store import Ledger
@@ -31,8 +31,8 @@ Floats = NDArray[np.float64]
 NEAR: Final = 3.0e-4
 #: Numbers that copies share differ by so much at the most: Å of the cell, structure factors by the root of the atoms.
 TOLERANCE: Final = 1.0e-3
-#: Width of the drawers in which copies are looked for: so wide that most need to be looked for in one.
-_WIDTH: Final = 8.0 * TOLERANCE
+#: Width of the drawers in which copies are looked for: so wide that many need to be looked for in one.
+_WIDTH: Final = 4.0 * TOLERANCE
 #: Energies of two copies differ by so much at the most: eV, and in relative terms (conversion factors of two codes).
 ENERGY, RELATIVE_ENERGY = 1.0e-4, 1.0e-7
 
@@ -50,6 +50,7 @@ class _Seen:
     """A structure that counts, where it stands, and the trajectory that it is of; empty if that cannot be joined."""
 
     frame: Frames
+    fractions: Floats  # (n_atoms, 3) of its atoms
     where: str
     walk: str
 
@@ -58,7 +59,7 @@ class _Drawers:
     """Structures of one composition, to be found again whatever way they are turned and ordered."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[int, ...], list[tuple[Floats, _Seen]]] = {}
+        self._seen: dict[tuple[int, ...], tuple[Floats, list[_Seen]]] = {}
 
     def find(self, one: _Seen, numbers: Floats) -> _Seen | None:
         """Return the structure that this one copies; if there is none, it counts from now on.
@@ -70,10 +71,18 @@ class _Drawers:
             *np.floor([(shared - TOLERANCE) / _WIDTH, (shared + TOLERANCE) / _WIDTH]).T.astype(int)
         )
         for key in dict.fromkeys(keys):
-            for others, seen in self._seen.get(key, ()):
-                if np.abs(numbers - others).max() < TOLERANCE and _is_copy(one.frame, seen.frame):
-                    return seen
-        self._seen.setdefault(tuple(np.floor(shared / _WIDTH).astype(int)), []).append((numbers, one))
+            if (drawer := self._seen.get(key)) is not None:
+                rows, seen = drawer
+                hits = np.flatnonzero(np.abs(rows[: len(seen)] - numbers).max(axis=1) < TOLERANCE)
+                if hits.size and (copied := _copied(one, [seen[k] for k in hits])) is not None:
+                    return copied
+        key = tuple(np.floor(shared / _WIDTH).astype(int))
+        rows, seen = self._seen.get(key, (numbers[None], []))
+        if len(seen) == len(rows):
+            rows = np.concatenate([rows, rows])  # the second half is room
+        rows[len(seen)] = numbers
+        seen.append(one)
+        self._seen[key] = rows, seen
         return None
 
 
@@ -100,21 +109,33 @@ def _all_invariants(frames: Mapping[int, Frames]) -> dict[int, Floats]:
     return found
 
 
-def _is_copy(one: Frames, other: Frames) -> bool:
-    """Return whether the atoms of two frames of like cells lie at the same fractions, in this order or another."""
-    a, b, cell = one.fractional()[0], other.fractional()[0], one.cell[0]
-    if one.symbols == other.symbols:
-        for shift in (np.zeros(3), (b - a)[0]):
-            apart = b - a - shift
-            if np.linalg.norm((apart - np.round(apart)) @ cell, axis=1).max() < NEAR:
-                return True
-    a, b = (np.where((x := f - np.floor(f)) < 1.0, x, 0.0) for f in (a, b))
-    kinds, others = np.array(one.symbols), np.array(other.symbols)
-    for kind in set(one.symbols):
+def _copied(one: _Seen, others: list[_Seen]) -> _Seen | None:
+    """Return the first of these, of like cells, whose atoms lie at the same fractions, in this order or another."""
+    cell = one.frame.cell[0]
+    apart = np.stack([other.fractions for other in others]) - one.fractions
+    is_ordered = np.array([other.frame.symbols == one.frame.symbols for other in others])
+    here, moved = (_longest(x, cell) for x in (apart, apart - apart[:, :1]))
+    for k, other in enumerate(others):
+        if is_ordered[k] and (here[k] < NEAR or moved[k] < NEAR):
+            return other
+        # Where each atom is nearest to itself, no other order can do better.
+        if not (is_ordered[k] and here[k] < MIN_DISTANCE / 2.0) and _is_permuted(one, other):
+            return other
+    return None
+
+
+def _longest(apart: Floats, cell: Floats) -> Floats:
+    longest: Floats = np.linalg.norm((apart - np.round(apart)) @ cell, axis=-1).max(axis=-1)
+    return longest
+
+
+def _is_permuted(one: _Seen, other: _Seen) -> bool:
+    a, b = (np.where((x := s.fractions - np.floor(s.fractions)) < 1.0, x, 0.0) for s in (one, other))
+    kinds, others = np.array(one.frame.symbols), np.array(other.frame.symbols)
+    for kind in set(one.frame.symbols):
         mine, theirs = a[kinds == kind], b[others == kind]
         nearest = cKDTree(theirs, boxsize=1.0).query(mine)[1]
-        apart = mine - theirs[nearest]
-        if len(set(nearest)) < len(mine) or np.linalg.norm((apart - np.round(apart)) @ cell, axis=1).max() > NEAR:
+        if len(set(nearest)) < len(mine) or _longest(mine - theirs[nearest], one.frame.cell[0]) > NEAR:
             return False
     return True
 
@@ -139,28 +160,32 @@ def without_copies(reads: Sequence[Read], ledger: Ledger, reference: str, prefix
     found = list(reads)
     fit = {k: r.frame for k, r in enumerate(reads) if r.frame is not None and is_label(r)}
     drawers = {tuple(sorted(symbols)): _Drawers() for symbols in {frame.symbols for frame in fit.values()}}
-    exact = {entry.key for entry in ledger.entries()}
-    for entry in ledger.entries():
-        symbols = tuple(sorted(entry.symbols.split()))
-        if entry.reference == reference and entry.refused is None and symbols in drawers:
-            walk = entry.walk.removeprefix(prefix) if entry.walk.startswith(prefix) else ""
-            if (there := ledger.frame(entry.key)) is not None:
-                drawers[symbols].find(
-                    _Seen(there, f"label {entry.key[:12]} of the ledger", walk), _invariants(there)[0]
-                )
+    entries = ledger.entries()
+    exact = {entry.key for entry in entries}
+    alike = [e for e in entries if e.reference == reference and tuple(sorted(e.symbols.split())) in drawers]
+    there = {
+        ~k: frame
+        for k, entry in enumerate(alike)
+        if entry.refused is None and (frame := ledger.frame(entry.key)) is not None
+    }
+    numbers = _all_invariants(there | fit)
+    for k, frame in there.items():
+        entry = alike[~k]
+        walk = entry.walk.removeprefix(prefix) if entry.walk.startswith(prefix) else ""
+        one = _Seen(frame, frame.fractional()[0], f"label {entry.key[:12]} of the ledger", walk)
+        drawers[tuple(sorted(frame.symbols))].find(one, numbers[k])
     joined: dict[str, str] = {}
-    numbers = _all_invariants(fit)
     for k, frame in fit.items():
         key = frame.structure_key(0, reference)
         if key in exact:
             continue
         exact.add(key)
-        one, walk = reads[k], str(frame.origin["walk"][0])
-        first = drawers[tuple(sorted(frame.symbols))].find(_Seen(frame, one.where, walk), numbers[k])
+        where, walk = reads[k].where, str(frame.origin["walk"][0])
+        first = drawers[tuple(sorted(frame.symbols))].find(_Seen(frame, frame.fractional()[0], where, walk), numbers[k])
         if first is None:
             continue
         reason = COPY if _is_same_energy(frame, first.frame) else OTHER_ENERGY
-        found[k] = replace(one, where=f"{one.where}, as {first.where}", reason=reason)
+        found[k] = replace(reads[k], where=f"{where}, as {first.where}", reason=reason)
         if first.walk and _root(joined, first.walk) != _root(joined, walk):
             joined[_root(joined, walk)] = _root(joined, first.walk)
     return [_moved(one, joined) for one in found] if joined else found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import itertools
 import lzma
 import re
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,9 @@ Floats = NDArray[np.float64]
 TORN: Final = "not whole"
 #: How parsers fail at such a step.
 TEARS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError)
+_DECIMAL: Final = re.compile(r"-?\d*\.\d+(?:[eE][+-]?\d+)?(?![\w.*])")
+#: Components of a stress that are one number are printed alike, but for the last of six digits or so.
+_LAST_DIGIT, _ROUNDING = 2.0e-6, 1.0e-3
 _OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -88,6 +92,20 @@ def are_numbered(lines: Sequence[str], heading: str, row: re.Pattern[str], first
 def are_there_twice(lines: Sequence[str], *headings: str) -> bool:
     """Return whether one of the headings stands in more than one line: then two steps have run together."""
     return any(sum(heading in line for line in lines) > 1 for heading in headings)
+
+
+def are_symmetric(lines: Sequence[str], heading: str) -> bool:
+    """Return whether below each line with `heading` stand three rows of a symmetric tensor, in one unit or in two."""
+    for i, line in enumerate(lines):
+        if heading in line:
+            below = (_DECIMAL.findall(row) for row in lines[i + 1 :])
+            rows = list(itertools.takewhile(bool, itertools.dropwhile(lambda row: not row, below)))
+            if len(rows) != 3 or {len(row) for row in rows} not in ({3}, {6}):
+                return False
+            tensor = np.array([row[:3] for row in rows], dtype=np.float64)
+            if np.abs(tensor - tensor.T).max() > _LAST_DIGIT + _ROUNDING * np.abs(tensor).max():
+                return False
+    return True
 
 
 def number(text: str | None) -> float:

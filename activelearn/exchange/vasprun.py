@@ -51,6 +51,8 @@ def read_vasprun(path: Path) -> Iterator[Read]:
                     k += 1
         except ElementTree.ParseError as error:
             is_torn = f" ({error})"
+            if k:
+                yield Read(f"{path} step {k}: {error}", None, "not finished")
     if k == 0:
         raise ConfigError(
             f"{path}: no finished ionic step in it{is_torn} - wanted the vasprun.xml of a run - leave it out"
