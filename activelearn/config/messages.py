@@ -16,6 +16,8 @@ from activelearn.errors import ConfigError
 T = TypeVar("T", bound=Section)
 #: So much of a wrong value is in a message, characters.
 _SHOWN: Final = 200
+#: So many problems of one file are told at once.
+_MOST_TOLD: Final = 50
 #: Keys of DeePMD-kit's input that have another name here, where that one is a key.
 _OF_DEEPMD: Final = {"type": "shape"}
 
@@ -26,8 +28,8 @@ def nearest(word: str, among: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(sorted(among)) or 'none there'}"
 
 
-def validated(model: type[T], data: Any, where: str) -> T:  # noqa: ANN401 - raw YAML
-    """Return `data` as a frozen model.
+def validated(model: type[T], data: Any, where: str, *, are_texts: bool = False) -> T:  # noqa: ANN401 - raw YAML
+    """Return `data` as a frozen model; `are_texts`: its numbers are written as texts, as in a CSV.
 
     Raises
     ------
@@ -40,9 +42,10 @@ def validated(model: type[T], data: Any, where: str) -> T:  # noqa: ANN401 - raw
         found = error.errors()
         # A list whose items are all wrong is also reported as too short: the items say it better.
         own = [e for e in found if e["type"] != "too_short" or not any(_is_inside(o["loc"], e["loc"]) for o in found)]
-        lines = [_problem(model, dict(item), where) for item in own]
-        raise ConfigError(*lines) from None
-    if other := list(_other_kinds(data, made, ())):
+        lines = [_problem(model, dict(item), where) for item in own[:_MOST_TOLD]]
+        more = [f"{where}: {len(own) - _MOST_TOLD} more of the kind"] if len(own) > _MOST_TOLD else []
+        raise ConfigError(*lines, *more) from None
+    if not are_texts and (other := list(_other_kinds(data, made, ()))):
         folder = model.__name__.lower()
         raise ConfigError(*(f"{place(where, at, folder)}: {'.'.join(map(str, at))}: {what}" for at, what in other))
     return made
