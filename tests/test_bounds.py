@@ -237,16 +237,17 @@ def test_what_is_unusual_wants_to_be_accepted(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
-def test_lines_of_check_have_the_line_of_their_key(tmp_path):
+def test_lines_of_check_have_the_line_of_their_key(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text("name: x\nexplore:\n  preset: luo2024\n  stages:\n  - name: s\n    n_walks: 5\n")
     said = {
         "explore.stages.0.n_walks: 5": "c.yaml:6: explore.stages.0.n_walks: 5",
         "unusual: explore.stages.0 (s): short": "unusual: c.yaml:5: explore.stages.0 (s): short",
-        "explore.perturb.positions_A: 9": "luo2024.yaml:",
+        "explore.perturb.positions_A: 9": "params/explore/luo2024.yaml:",
         "machine.slots: 0": "machine.slots: 0",
         "packmol: no such program": "packmol: no such program",
         "glass x = 0: no": "glass x = 0: no",
     }
-    found = placed(said, tmp_path / "c.yaml", "local")
+    found = placed(said, "c.yaml", "local")
     assert all(words in line for line, words in zip(found, said.values(), strict=True)), found
     assert [line for line in found[3:] if ".yaml" in line] == []

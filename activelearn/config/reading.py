@@ -43,8 +43,9 @@ def placed(lines: Iterable[str], file: str | Path | None, machine: str | None) -
         at = tuple(int(part) if part.isdecimal() else part for part in dotted.split("."))
         name, section = (machine, "machine") if at[0] == "machine" else (file, "campaign")
         at = at[1:] if section == "machine" else at * (at[0] in {*Campaign.model_fields, *Study.model_fields})
-        where = place(str(find(section, name)), at) if name is not None and at else ""
-        found.append(f"{unusual}{where}: {dotted}{rest}" if where else line)
+        path = str(find(section, name)) if name is not None else ""
+        where = place(path, at)
+        found.append(f"{unusual}{where}: {dotted}{rest}" if where != path else line)
     return found
 
 
