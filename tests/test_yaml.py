@@ -146,10 +146,10 @@ class Kinds(Section):
         ("flag: 'no'", "flag: got 'no' - wanted true or false"),
         ("flag: y", "flag: got 'y' - wanted true or false"),
         ("word: 5", "word: got 5 - wanted a valid string - put it in quotes if it is a text"),
-        ("word: true", "word: got True - wanted a valid string - put it"),
+        ("word: true", "word: got true - wanted a valid string - put it"),
         ("n: 5.5", "n: got 5.5 - wanted a valid integer"),
         ("x: 2026-11-29", "x: got '2026-11-29' - wanted a valid number"),
-        ("n: ~", "n: got None"),
+        ("n: ~", "n: got null"),
     ],
 )  # fmt: skip
 def test_no_value_becomes_one_of_another_kind(tmp_path, text, sentence):
