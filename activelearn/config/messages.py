@@ -27,7 +27,9 @@ _OF_OTHERS: Final = {
     "trj_freq": "every", "model_devi_f_trust_lo": "f_lo", "model_devi_f_trust_hi": "f_hi", "sys_idx": "systems",
 }  # fmt: skip
 #: What is wanted, in the words of YAML, by the type of pydantic's error.
-_WANTED: Final = {"tuple_type": "a list", "model_type": "a mapping", "dict_type": "a mapping"}
+_WANTED: Final = {
+    "tuple_type": "a list", "model_type": "a mapping", "dict_type": "a mapping", "int_parsing_size": "a smaller number",
+}  # fmt: skip
 
 
 def nearest(word: str, among: list[str]) -> str:
@@ -118,7 +120,8 @@ def _problem(model: type[Section], at: Location, items: list[ErrorDetails], wher
 def _said(item: ErrorDetails) -> str:
     """Return what pydantic says that it wanted."""
     said = re.sub("(, (unable|got)| after validation,) .*", "", item["msg"].removeprefix("Input should be "))
-    said = said.replace("String should match pattern", "a text that fits").replace("Tuple should", "a list should")
+    said = said.replace("String should match pattern", "a text that fits").replace("should have at", "of at")
+    said = said.replace("Tuple of", "a list of").replace("String of", "a text of")
     return _WANTED.get(item["type"], said[:1].lower() + said[1:])
 
 
