@@ -261,6 +261,9 @@ def load_numbers(path: Path) -> tuple[Cited, ...]:
         raise ConfigError(f"{path}: cannot be read ({error}) - wanted a CSV with columns {columns}") from error
     found = []
     for i, row in enumerate(rows, 1):
+        if None in row:
+            wanted = "wanted a decimal point, and quotes around what has a comma in it"
+            raise ConfigError(f"{path}: row {i}: more cells than columns - {wanted} - mend it")
         given: dict[str, Any] = {key: value.strip() for key, value in row.items() if key and (value or "").strip()}
         if "pair" in given:
             given["pair"] = tuple(given["pair"].split("-"))
