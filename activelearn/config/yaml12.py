@@ -18,8 +18,8 @@ from activelearn.errors import ConfigError
 #: Where a value stands in a document: its keys and indices from the top.
 Location: TypeAlias = tuple[Any, ...]
 
-#: No file of ours comes near to any of these.
-MAX_BYTES: Final = 10_000_000
+#: No file of ours comes near to any of these, and what is below is read in seconds.
+MAX_BYTES: Final = 2_000_000
 _MAX_DEPTH: Final = 50
 _MAX_REPEATED: Final = 100_000
 _MAX_DIGITS: Final = 400
