@@ -87,7 +87,7 @@ def test_a_file_that_is_too_long_or_no_text_is_refused(tmp_path):
     path = tmp_path / "c.yaml"
     with path.open("wb") as stream:
         stream.truncate(100_000_000)
-    assert f"{path}: 100 MB - wanted a YAML file of at most 10 MB" in refusal(load_campaign, path)
+    assert f"{path}: 100 MB - wanted a YAML file of at most 2 MB" in refusal(load_campaign, path)
     path.write_bytes("name: x\nä: 1\n".encode("latin-1"))
     assert f"{path}:2: cannot be read, not UTF-8" in refusal(load_campaign, path)
 
