@@ -28,6 +28,7 @@ from activelearn.config import (
     load_potential,
     load_series,
     parse_campaign,
+    placed,
     preset_names,
 )
 from activelearn.config.section import Section
@@ -118,9 +119,18 @@ def test_every_preset_of_a_glass_is_usual(name):
     assert bounds.outliers(load_glass(name, series=load_series("na3ps4o").model_dump(mode="json"))) == []
 
 
+def table():
+    """Return the table as lines of Markdown."""
+    lines = ["| quantity | unit | possible | usual | source |", "|---|---|---|---|---|"]
+    for q in bounds.TABLE.values():
+        ends = [f"{low:g} to {high:g}" for low, high in (q.possible, q.usual)]
+        lines.append(f"| {' | '.join([q.name, q.unit, *ends, q.source])} |")
+    return lines
+
+
 def test_the_page_has_the_table():
     page = (ROOT / "docs" / "bounds.md").read_text()
-    assert page.endswith("\n".join(bounds.table()) + "\n"), "print bounds.table() anew"
+    assert page.endswith("\n".join(table()) + "\n"), "print table() anew"
 
 
 def test_the_unit_that_was_meant_is_named():
@@ -224,7 +234,8 @@ def test_what_is_unusual_wants_to_be_accepted(tmp_path):
     campaign = tiny(tmp_path / "t.yaml", label__max_force=1.0)
     place = ("--folder", "c", "--machine", machine_file(tmp_path / "m.yaml"))
     done = cli("check", campaign, *place, cwd=tmp_path)
-    what = "label.max_force: 1 eV/Å (it is in eV/Å: was 1 meant in Hartree/Bohr, 51.4221 eV/Å?)"
+    line_n = campaign.read_text().splitlines().index("  max_force: 1.0") + 1
+    what = f"{campaign}:{line_n}: label.max_force: 1 eV/Å (it is in eV/Å: was 1 meant in Hartree/Bohr, 51.4221 eV/Å?)"
     line = f"unusual: {what} - usual is 2 to 500 eV/Å (largest force of a label; DP-GEN examples)"
     assert done.returncode == 0, done.stderr
     assert line in done.stdout.splitlines()
@@ -233,3 +244,19 @@ def test_what_is_unusual_wants_to_be_accepted(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {line} - mend it, or add --accept-unusual if it is meant\n"
     assert not (tmp_path / "c").exists()
+
+
+def test_lines_of_check_have_the_line_of_their_key(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text("name: x\nexplore:\n  preset: luo2024\n  stages:\n  - name: s\n    n_walks: 5\n")
+    said = {
+        "explore.stages.0.n_walks: 5": "c.yaml:6: explore.stages.0.n_walks: 5",
+        "unusual: explore.stages.0 (s): short": "unusual: c.yaml:5: explore.stages.0 (s): short",
+        "explore.perturb.positions_A: 9": "params/explore/luo2024.yaml:",
+        "machine.slots: 0": "machine.slots: 0",
+        "packmol: no such program": "packmol: no such program",
+        "glass x = 0: no": "glass x = 0: no",
+    }
+    found = placed(said, "c.yaml", "local")
+    assert all(words in line for line, words in zip(found, said.values(), strict=True)), found
+    assert [line for line in found[3:] if ".yaml" in line] == []

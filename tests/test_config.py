@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+from campaigns import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -491,3 +492,26 @@ def test_machine_slots_and_chunks(monkeypatch):
 def test_a_command_with_an_open_quote_is_refused():
     with pytest.raises(ValidationError, match="cannot be split into words"):
         Machine(launcher="srun --comment='x")
+
+
+def test_what_is_wanted_is_said_in_the_words_of_yaml(tmp_path):
+    data = yaml.safe_load(tiny(tmp_path / "c.yaml").read_text())
+    data["train"]["batch_size"] = 0
+    data["explore"]["stages"][0] |= {"temperatures_K": 300, "temps": [1]}
+    data["select"] = None
+    data["initial"]["systems"][0]["supercell"] = [2, 2]
+    data |= {"type_map": ["cu"], **{f"k{i}": 1 for i in range(60)}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    with pytest.raises(ConfigError) as refused:
+        load_campaign(tmp_path / "c.yaml")
+    said = str(refused.value)
+    for words in (
+        "train.batch_size: got 0 - wanted greater than 0 or a valid string - mend it",
+        "explore.stages.0.temperatures_K: got 300 - wanted a list - mend it",
+        "explore.stages.0.temps: unknown key - did you mean 'temperatures_K'?",
+        "select: got null - wanted a mapping - mend it",
+        "initial.systems.0.supercell.2: missing - wanted a value for number 3 of them",
+        "type_map.0: got 'cu' - wanted a text that fits '^[A-Z][a-z]?$' - mend it",
+    ):
+        assert words in said
+    assert said.endswith(f"{tmp_path / 'c.yaml'}: 16 more of the kind")

@@ -40,6 +40,9 @@ def refusal(tmp_path, monkeypatch):
         ("authsource: [hush]", f"authsource: FireWorks reads it as a list - {QUOTES}"),
         ("port: '2024'", "port: FireWorks reads it as a text - wanted a whole number - write it without quotes"),
         ("port: 1.5", "port: FireWorks reads it as a number - wanted a whole number"),
+        ("strm_lvl: LOUD", "wanted host, port, name, strm_lvl and logdir as FireWorks takes them"),
+        ("logdir: /no/such/folder", "wanted host, port, name, strm_lvl and logdir as FireWorks takes them"),
+        ("logdir: [1]", "logdir: FireWorks reads it as a list - wanted a text"),
         ("uri_mode: yes", "uri_mode: FireWorks reads it as a text - wanted true or false"),
         ("mongoclient_kwargs: hush", "mongoclient_kwargs: FireWorks reads it as a text - wanted a mapping"),
         ("name: 2024", "cannot be read (DuplicateKeyError)"),
@@ -73,7 +76,7 @@ def test_an_escaped_one_is_taken(refusal):
 
 
 def test_a_uri_that_lacks_its_host_does_not_tell_its_password(refusal):
-    assert "wanted host, port and name" in refusal("host: mongodb://me:s3cret\nname: glass\nuri_mode: true\n")
+    assert "wanted host, port, name" in refusal("host: mongodb://me:s3cret\nname: glass\nuri_mode: true\n")
 
 
 def test_a_numeric_password_that_others_may_read_is_told(tmp_path):

@@ -247,6 +247,7 @@ def test_bounds_pairs_comments_and_empty_cells_are_understood(tmp_path):
         ("property,value,unit,source,bound\nP1,60,%,here,about\n", "bound"),
         ("property,value,unit,source,pair\nrdf_peak,2,Å,here,P-S-O\n", "pair"),
         ("property,value,unit,source,uncertainty\nP1,60,%,here,-1\n", "uncertainty"),
+        ("property,value,unit,source\ndensity,2,5,g/cm3,here\n", "decimal point"),
     ],
 )
 def test_a_mistake_in_a_csv_is_named_with_its_row(tmp_path, text, said):

@@ -361,7 +361,7 @@ def test_a_wrong_number_of_atoms_is_refused(facts, tmp_path):
         ("space_group", "number", 231, "space_group.number: got 231 - wanted less than or equal to 230"),
         ("space_group", "choice", "b1", "space_group.choice: unknown key"),
         ("checks", "shortest_A", {}, "checks.shortest_A: got {}"),
-        ("checks", "density_g_cm3", None, "checks.density_g_cm3: got None - wanted a valid number"),
+        ("checks", "density_g_cm3", None, "checks.density_g_cm3: got null - wanted a valid number"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused(facts, tmp_path, section, key, value, sentence):
@@ -389,7 +389,7 @@ def test_an_id_that_is_not_the_name_of_the_file_is_refused(facts, tmp_path):
         (b"a: [1, 2", "did not find expected"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"[1, 2]", "seed: got [1, 2]"),
-        (b"", "got None"),
+        (b"", "got null"),
     ],
 )
 def test_a_file_that_is_no_seed_is_refused(tmp_path, content, sentence):

@@ -87,7 +87,7 @@ def test_a_file_that_is_too_long_or_no_text_is_refused(tmp_path):
     path = tmp_path / "c.yaml"
     with path.open("wb") as stream:
         stream.truncate(100_000_000)
-    assert f"{path}: 100 MB - wanted a YAML file of at most 10 MB" in refusal(load_campaign, path)
+    assert f"{path}: 100 MB - wanted a YAML file of at most 2 MB" in refusal(load_campaign, path)
     path.write_bytes("name: x\nä: 1\n".encode("latin-1"))
     assert f"{path}:2: cannot be read, not UTF-8" in refusal(load_campaign, path)
 
@@ -146,10 +146,10 @@ class Kinds(Section):
         ("flag: 'no'", "flag: got 'no' - wanted true or false"),
         ("flag: y", "flag: got 'y' - wanted true or false"),
         ("word: 5", "word: got 5 - wanted a valid string - put it in quotes if it is a text"),
-        ("word: true", "word: got True - wanted a valid string - put it"),
+        ("word: true", "word: got true - wanted a valid string - put it"),
         ("n: 5.5", "n: got 5.5 - wanted a valid integer"),
         ("x: 2026-11-29", "x: got '2026-11-29' - wanted a valid number"),
-        ("n: ~", "n: got None"),
+        ("n: ~", "n: got null"),
     ],
 )  # fmt: skip
 def test_no_value_becomes_one_of_another_kind(tmp_path, text, sentence):

@@ -9,7 +9,8 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,7 @@ from activelearn.config import (
     find_campaign,
     load_campaign,
     load_machine,
+    placed,
     preset_names,
 )
 from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, StoreError, typed
@@ -113,8 +115,9 @@ def run(
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     chosen, profile, where = inputs(campaign, folder, machine, slots)
-    unusual = refuse_problems(chosen, profile, where).unusual
-    want_accepted(unusual, where, accept=accept_unusual)
+    with told_with_lines(campaign, machine):
+        unusual = refuse_problems(chosen, profile, where).unusual
+        want_accepted(unusual, where, accept=accept_unusual)
     from activelearn.loop import opened_for_driving
     from activelearn.show import Watcher, end_report
 
@@ -144,8 +147,9 @@ def check(
 ) -> None:
     """Find what is wrong with a campaign before anything runs, and show what it will do."""
     chosen, profile, where = inputs(campaign, folder, machine, slots)
-    found = refuse_problems(chosen, profile, where, launchpad)
-    say_found(found)
+    with told_with_lines(campaign, machine):
+        found = refuse_problems(chosen, profile, where, launchpad)
+    say_found(found, campaign, machine)
     from activelearn.store import Consent, Store
 
     if plan:
@@ -297,6 +301,15 @@ def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpa
     return replace(found, facts=facts)
 
 
+@contextmanager
+def told_with_lines(file: str | Path | None, machine: str) -> Iterator[None]:
+    """Raise what is wrong with a campaign or a study with the lines of the files that say it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(*placed(error.problems, file, machine)) from None
+
+
 def want_accepted(unusual: Sequence[str], folder: Path, *, accept: bool) -> None:
     """Refuse what is unusual and has been accepted neither now nor, for this folder, before."""
     from activelearn.store import Consent
@@ -304,9 +317,9 @@ def want_accepted(unusual: Sequence[str], folder: Path, *, accept: bool) -> None
     Consent(folder).want_accepted(unusual, accept=accept)
 
 
-def say_found(found: Checked) -> None:
+def say_found(found: Checked, file: str | Path | None, machine: str) -> None:
     """Print what will be done, and what of it is unusual."""
-    for line in (*found.facts, *(f"unusual: {line}" for line in found.unusual)):
+    for line in (*found.facts, *placed((f"unusual: {line}" for line in found.unusual), file, machine)):
         print(line)
 
 

@@ -23,6 +23,7 @@ from activelearn.cli import (
     refuse_problems,
     say,
     take_settings_beside,
+    told_with_lines,
     want_accepted,
 )
 from activelearn.errors import typed
@@ -44,8 +45,9 @@ def submit(
 ) -> None:
     """Add a campaign to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest. Again: it goes on."""
     chosen, profile, place = inputs(campaign, folder, machine, None)
-    unusual = refuse_problems(chosen, profile, place, launchpad).unusual
-    want_accepted(unusual, place, accept=accept_unusual)
+    with told_with_lines(campaign, machine):
+        unusual = refuse_problems(chosen, profile, place, launchpad).unusual
+        want_accepted(unusual, place, accept=accept_unusual)
     from activelearn.loop import accept_changed
     from activelearn.store import Store
     from activelearn.tasks import driving

@@ -18,11 +18,11 @@ from activelearn.cli import (
     machine_of,
     refuse_problems_of_study,
     say_found,
+    told_with_lines,
     want_accepted,
 )
 from activelearn.config import (
     Glass,
-    Machine,
     Potential,
     Study,
     load_benchmark,
@@ -72,7 +72,7 @@ def glass(
     chosen = _potentials(potentials, names)
     made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas)
     study = Study(name=_name(made, chosen), random_seed=random_seed, potentials=chosen, glass=made)
-    _run(study, folder, machine_of(machine, slots), only_check=only_check, accept=accept_unusual)
+    _run(study, None, folder, machine, slots, only_check=only_check, accept=accept_unusual)
 
 
 @app.command()
@@ -112,7 +112,7 @@ def benchmark(
         asked = load_benchmark(measured)
         whole = Study(name=name, random_seed=random_seed, potentials=chosen, glass=made, benchmark=asked)
         whole = with_cited(whole, numbers)
-    _run(whole, folder, machine_of(machine, slots), only_check=only_check, accept=accept_unusual)
+    _run(whole, study, folder, machine, slots, only_check=only_check, accept=accept_unusual)
 
 
 def _potentials(options: Sequence[str] | None, arguments: Sequence[str] | None) -> tuple[Potential, ...]:
@@ -166,10 +166,21 @@ def _as_name(*words: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(words)).lstrip("-._+")[:60].rstrip("-.")
 
 
-def _run(study: Study, folder: Path | None, machine: Machine, *, only_check: bool, accept: bool) -> None:
-    place = (folder or Path("runs") / study.name).absolute()
-    found = refuse_problems_of_study(study, machine, place)
-    say_found(found)
+def _run(
+    study: Study,
+    file: Path | None,
+    folder: Path | None,
+    machine: str,
+    slots: int | None,
+    *,
+    only_check: bool,
+    accept: bool,
+) -> None:
+    place, profile = (folder or Path("runs") / study.name).absolute(), machine_of(machine, slots)
+    with told_with_lines(file, machine):
+        found = refuse_problems_of_study(study, profile, place)
+        say_found(found, file, machine)
+        if not only_check:
+            want_accepted(found.unusual, place, accept=accept)
     if not only_check:
-        want_accepted(found.unusual, place, accept=accept)
-        raise typer.Exit(carry_out(study, place, machine, found.unusual))
+        raise typer.Exit(carry_out(study, place, profile, found.unusual))

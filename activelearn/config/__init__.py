@@ -64,6 +64,7 @@ from activelearn.config.reading import load_potential as load_potential
 from activelearn.config.reading import load_series as load_series
 from activelearn.config.reading import load_study as load_study
 from activelearn.config.reading import parse_campaign as parse_campaign
+from activelearn.config.reading import placed as placed
 from activelearn.config.reading import shipped_numbers as shipped_numbers
 from activelearn.config.reading import with_cited as with_cited
 from activelearn.config.section import Section as Section

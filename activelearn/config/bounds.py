@@ -257,12 +257,3 @@ def outliers(section: BaseModel, *at: object) -> list[Outlier]:
         for where, value, row in numbers(section, *at)
         if not row.usual[0] <= value <= row.usual[1]
     ]
-
-
-def table() -> list[str]:
-    """Return the table as lines of Markdown."""
-    lines = ["| quantity | unit | possible | usual | source |", "|---|---|---|---|---|"]
-    for q in _ROWS:
-        ends = [f"{low:g} to {high:g}" for low, high in (q.possible, q.usual)]
-        lines.append(f"| {' | '.join([q.name, q.unit, *ends, q.source])} |")
-    return lines

@@ -157,7 +157,9 @@ class Pore(Section):
 
     diameter_A: Annotated[PositiveFloat, of("diameter of a pore")] = 14.0
     segments: tuple[Segment, ...] = Field(min_length=1)
-    x: tuple[float, ...] | None = Field(default=None, description="Only of these compositions; null: of all.")
+    x: tuple[float, ...] | None = Field(
+        default=None, min_length=1, description="Only of these compositions; null: of all."
+    )
 
 
 class Relaxing(Section):
@@ -171,7 +173,7 @@ class Glass(Section):
     """Melt-quench of a series: cells, replicas, schedule."""
 
     series: Series
-    x: tuple[float, ...] | None = Field(default=None, description="Only these compositions; null: all.")
+    x: tuple[float, ...] | None = Field(default=None, min_length=1, description="Only these compositions; null: all.")
     n_atoms: Annotated[PositiveInt, of("number of atoms of a glass")] | None = Field(
         default=None, description="Atoms aimed at; exact stoichiometry is solved."
     )

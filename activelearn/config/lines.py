@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,13 @@ def place(where: str, at: Location, section: str = "") -> str:
 
 
 def _document(file: Path) -> Parsed | None:
+    return _as_it_is(file, file.stat().st_mtime_ns) if is_file(file) else None
+
+
+@lru_cache(maxsize=16)
+def _as_it_is(file: Path, _changed: int) -> Parsed | None:
     try:
-        return parse(yaml_text(file), str(file)) if is_file(file) else None
+        return parse(yaml_text(file), str(file))
     except ConfigError:
         return None
 

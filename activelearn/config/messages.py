@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from activelearn.config.lines import place
 from activelearn.config.section import Section
@@ -16,8 +19,17 @@ from activelearn.errors import ConfigError
 T = TypeVar("T", bound=Section)
 #: So much of a wrong value is in a message, characters.
 _SHOWN: Final = 200
-#: Keys of DeePMD-kit's input that have another name here, where that one is a key.
-_OF_DEEPMD: Final = {"type": "shape"}
+#: So many problems of one file are told at once.
+_MOST_TOLD: Final = 50
+#: Keys of DeePMD-kit and DP-GEN that have another name here, where that one is a key.
+_OF_OTHERS: Final = {
+    "type": "shape", "temps": "temperatures_K", "press": "pressures_bar", "dt": "timestep_fs", "nsteps": "n_steps",
+    "trj_freq": "every", "model_devi_f_trust_lo": "f_lo", "model_devi_f_trust_hi": "f_hi", "sys_idx": "systems",
+}  # fmt: skip
+#: What is wanted, in the words of YAML, by the type of pydantic's error.
+_WANTED: Final = {
+    "tuple_type": "a list", "model_type": "a mapping", "dict_type": "a mapping", "int_parsing_size": "a smaller number",
+}  # fmt: skip
 
 
 def nearest(word: str, among: list[str]) -> str:
@@ -26,8 +38,8 @@ def nearest(word: str, among: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(sorted(among)) or 'none there'}"
 
 
-def validated(model: type[T], data: Any, where: str) -> T:  # noqa: ANN401 - raw YAML
-    """Return `data` as a frozen model.
+def validated(model: type[T], data: Any, where: str, *, are_texts: bool = False) -> T:  # noqa: ANN401 - raw YAML
+    """Return `data` as a frozen model; `are_texts`: its numbers are written as texts, as in a CSV.
 
     Raises
     ------
@@ -40,9 +52,13 @@ def validated(model: type[T], data: Any, where: str) -> T:  # noqa: ANN401 - raw
         found = error.errors()
         # A list whose items are all wrong is also reported as too short: the items say it better.
         own = [e for e in found if e["type"] != "too_short" or not any(_is_inside(o["loc"], e["loc"]) for o in found)]
-        lines = [_problem(model, dict(item), where) for item in own]
-        raise ConfigError(*lines) from None
-    if other := list(_other_kinds(data, made, ())):
+        by_location: dict[Location, list[ErrorDetails]] = {}
+        for item in own:
+            by_location.setdefault(_written(item, data), []).append(item)
+        lines = [_problem(model, at, items, where) for at, items in list(by_location.items())[:_MOST_TOLD]]
+        more = [f"{where}: {len(by_location) - len(lines)} more of the kind"] * (len(by_location) > len(lines))
+        raise ConfigError(*lines, *more) from None
+    if not are_texts and (other := list(_other_kinds(data, made, ()))):
         folder = model.__name__.lower()
         raise ConfigError(*(f"{place(where, at, folder)}: {'.'.join(map(str, at))}: {what}" for at, what in other))
     return made
@@ -61,45 +77,56 @@ def _other_kinds(given: Any, made: Any, at: Location) -> Iterator[tuple[Location
         yield at, f"got {given!r} - wanted true or false, without quotes - mend it"
     elif isinstance(given, bool) and isinstance(made, (int, float)) and not isinstance(made, bool):
         yield at, f"got {str(given).lower()} - wanted a number - mend it"
-    elif isinstance(given, str) and isinstance(made, (int, float)) and _is_number(given):
+    elif isinstance(given, str) and isinstance(made, (int, float)):
         yield at, f"got {str(given)!r}, a text - wanted a number - remove the quotes"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return not isinstance(float(text), str)
-    except ValueError:
-        return False
 
 
 def _is_inside(inner: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
     return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
-def _problem(model: type[Section], item: dict[str, Any], where: str) -> str:
-    """Return one validation problem as ``where: what - wanted - next``."""
-    location = ".".join(str(part) for part in item["loc"]) or model.__name__.lower()
-    where = place(where, item["loc"][:-1] if item["type"] == "missing" else item["loc"], model.__name__.lower())
+def _written(item: ErrorDetails, data: Any) -> Location:  # noqa: ANN401 - raw YAML
+    """Return where a problem is, without the kinds of a union that pydantic names in between."""
+    found: Location = ()
+    for part in item["loc"]:
+        with contextlib.suppress(KeyError, IndexError, TypeError):
+            data, found = data[part], (*found, part)
+    return (*found, item["loc"][-1]) if item["type"] == "missing" else found
+
+
+def _problem(model: type[Section], at: Location, items: list[ErrorDetails], where: str) -> str:
+    """Return what is wrong at one place as ``where: what - wanted - next``; of a union each kind has an item."""
+    item = items[0]
+    location = ".".join(map(str, at)) or model.__name__.lower()
+    where = place(where, at[:-1] if item["type"] == "missing" else at, model.__name__.lower())
     if item["type"] == "extra_forbidden":
-        owner = _model_at(model, item["loc"][:-1])
+        owner = _model_at(model, at[:-1])
         keys = [*owner.model_fields, *owner.sections()]
-        key = str(item["loc"][-1])
-        ours = _OF_DEEPMD.get(key)
+        key = str(at[-1])
+        ours = _OF_OTHERS.get(key)
         hint = nearest(ours if ours is not None and ours in keys else key, keys)
         added = ", or install the package that adds it" * (owner.model_config.get("extra") == "allow")
         return f"{where}: {location}: unknown key - {hint} - rename or remove it{added}"
     if item["type"] == "missing":
-        return f"{where}: {location}: missing - wanted {_wanted(model, item['loc'])} - add it"
+        return f"{where}: {location}: missing - wanted {_wanted(model, at)} - add it"
     if item["type"] == "value_error":
         return f"{where}: {location}: {item['ctx']['error']} - mend it and run: activelearn check"
-    wanted = item["msg"].removeprefix("Input should be ")
+    wanted = " or ".join(dict.fromkeys(_said(one) for one in items))
     is_unquoted = item["type"] == "string_type" and isinstance(item["input"], (int, float))
     do = "put it in quotes if it is a text" if is_unquoted else "mend it"
-    return f"{where}: {location}: got {_shown(item['input'])} - wanted {wanted[:1].lower()}{wanted[1:]} - {do}"
+    return f"{where}: {location}: got {_shown(item['input'])} - wanted {wanted} - {do}"
+
+
+def _said(item: ErrorDetails) -> str:
+    """Return what pydantic says that it wanted."""
+    said = re.sub("(, (unable|got)| after validation,) .*", "", item["msg"].removeprefix("Input should be "))
+    said = said.replace("String should match pattern", "a text that fits").replace("should have at", "of at")
+    said = said.replace("Tuple of", "a list of").replace("String of", "a text of")
+    return _WANTED.get(item["type"], said[:1].lower() + said[1:])
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - raw YAML
-    text = repr(value)
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
@@ -130,4 +157,5 @@ def _wanted(model: type[Section], location: tuple[Any, ...]) -> str:
     text = field.description if field is not None else None
     if text is None and section is not None and section.__doc__:
         text = section.__doc__.splitlines()[0]
-    return (text or f"a value for {location[-1]}").rstrip(".")
+    name = f"number {location[-1] + 1} of them" if isinstance(location[-1], int) else location[-1]
+    return (text or f"a value for {name}").rstrip(".")

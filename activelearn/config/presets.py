@@ -23,8 +23,8 @@ _WORD: Final = re.compile(r"""(?<!\S)"[^"]*"(?!\S)|(?<!\S)'[^']*'(?!\S)|\S+""")
 MODEL_SUFFIXES: Final = {".model", ".pt", ".pth", ".pb", ".ckpt", ".tar", ".jit"}
 
 
-def find(section: str, name_or_path: str | Path) -> Path:
-    """Return the YAML file of a path (as it is given) or of a preset of ``params/<section>/``.
+def find(section: str, name_or_path: str | Path, where: Path | None = None) -> Path:
+    """Return the YAML file of a path (as it is given) or of a preset of ``params/<section>/``; `where`: who names it.
 
     Raises
     ------
@@ -37,9 +37,8 @@ def find(section: str, name_or_path: str | Path) -> Path:
     preset = preset_file(section, str(name_or_path))
     if preset is None:
         hint = nearest(str(name_or_path), preset_names(section))
-        raise ConfigError(
-            f"{section} {name_or_path}: neither a YAML file nor a preset - {hint} - see params/{section}/"
-        )
+        named = f"{where}: {section}" if where is not None else section
+        raise ConfigError(f"{named} {name_or_path}: neither a YAML file nor a preset - {hint} - see params/{section}/")
     return preset
 
 
@@ -57,7 +56,7 @@ def resolved(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - ra
     """
     if isinstance(given, str):
         near = where.parent / given
-        path = near if is_file(near) else find(section, given)
+        path = near if is_file(near) else find(section, given, where)
         return resolved(section, read_yaml(path), path.absolute())
     return with_preset(section, written(given, where), where)
 
@@ -79,7 +78,7 @@ def with_preset(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 -
 
 def _preset(section: str, name: str, where: Path) -> Any:  # noqa: ANN401 - raw YAML
     if section not in PRESET_SECTIONS:
-        path = find(section, name).absolute()
+        path = find(section, name, where).absolute()
         return written(resolved(section, read_yaml(path), path), where)
     template = preset_file(section, name)
     if template is None:
@@ -106,7 +105,7 @@ def _calculator(given: dict[str, Any], where: Path) -> dict[str, Any]:
     named = given["arguments"] if isinstance(given.get("arguments"), Mapping) else {}
     if "preset" in given:
         name = str(given.pop("preset"))
-        label = read_yaml(find("label", name))
+        label = read_yaml(find("label", name, where))
         if not isinstance(label, Mapping) or not isinstance(label.get("reference"), Mapping):
             what = f"{name} has no reference"
             raise ConfigError(f"{place(str(where), ('ase', 'preset'))}: {what} - wanted a YAML as in params/label/")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from activelearn.config.benchmark import Benchmark, Cited
 from activelearn.config.campaign import Campaign
 from activelearn.config.files import checksum, is_file, preset_file, preset_names, read_yaml, shipped
 from activelearn.config.glass import Glass, Series
 from activelearn.config.labelling import Label
+from activelearn.config.lines import place
 from activelearn.config.machine import Machine
 from activelearn.config.messages import T, nearest, validated
 from activelearn.config.paths import written
@@ -20,6 +22,32 @@ from activelearn.config.presets import PRESET_SECTIONS, find, resolved, with_pre
 from activelearn.config.section import Section
 from activelearn.config.study import Study
 from activelearn.errors import ConfigError
+
+#: A line of `check` that may begin with the dotted path of a value.
+_BEGUN: Final = re.compile(r"(unusual: |)((?:[a-z][\w-]*(?:\.[\w-]+)*(?=:| \())?)(.*)", re.DOTALL)
+
+
+def placed(lines: Iterable[str], file: str | Path | None, machine: str | None) -> list[str]:
+    """Return lines of `check`, with file and line where one begins with a key, as of ``explore.stages.0.n_walks``.
+
+    Parameters
+    ----------
+    lines
+        Some begin with ``unusual:``.
+    file, machine
+        YAML of the campaign or study, and of the machine profile, or the names of presets.
+    """
+    found = []
+    for line in lines:
+        unusual, dotted, rest = _BEGUN.findall(line)[0]
+        at = tuple(int(part) if part.isdecimal() else part for part in dotted.split("."))
+        name, section = (machine, "machine") if at[0] == "machine" else (file, "campaign")
+        at = at[1:] if section == "machine" else at * (at[0] in {*Campaign.model_fields, *Study.model_fields})
+        path = str(find(section, name)) if name is not None else ""
+        where = place(path, at)
+        found.append(f"{unusual}{where}: {dotted}{rest}" if where != path else line)
+    return found
+
 
 # --- campaigns --------------------------------------------------------------------------------------------------------
 
@@ -184,7 +212,9 @@ def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
     """Read a whole study; `potentials`, `glass` and `benchmark` may name presets."""
     data = read_yaml(path)
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{path}: not a mapping - wanted keys such as name, potentials, glass - see params/study/")
+        raise ConfigError(
+            f"{path}: not a mapping - wanted keys such as name, potentials, glass - see params/GLASSES.md"
+        )
     return with_cited(validated(Study, _with_study_presets(data, path), str(path)), cited)
 
 
@@ -231,8 +261,11 @@ def load_numbers(path: Path) -> tuple[Cited, ...]:
         raise ConfigError(f"{path}: cannot be read ({error}) - wanted a CSV with columns {columns}") from error
     found = []
     for i, row in enumerate(rows, 1):
+        if None in row:
+            wanted = "wanted a decimal point, and quotes around what has a comma in it"
+            raise ConfigError(f"{path}: row {i}: more cells than columns - {wanted} - mend it")
         given: dict[str, Any] = {key: value.strip() for key, value in row.items() if key and (value or "").strip()}
         if "pair" in given:
             given["pair"] = tuple(given["pair"].split("-"))
-        found.append(validated(Cited, {**given, "status": "user"}, f"{path}: row {i}"))
+        found.append(validated(Cited, {**given, "status": "user"}, f"{path}: row {i}", are_texts=True))
     return tuple(found)

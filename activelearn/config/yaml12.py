@@ -18,8 +18,8 @@ from activelearn.errors import ConfigError
 #: Where a value stands in a document: its keys and indices from the top.
 Location: TypeAlias = tuple[Any, ...]
 
-#: No file of ours comes near to any of these.
-MAX_BYTES: Final = 10_000_000
+#: No file of ours comes near to any of these, and what is below is read in seconds.
+MAX_BYTES: Final = 2_000_000
 _MAX_DEPTH: Final = 50
 _MAX_REPEATED: Final = 100_000
 _MAX_DIGITS: Final = 400
@@ -93,7 +93,8 @@ def parse(text: str, where: str) -> Parsed:
     except yaml.MarkedYAMLError as error:
         begun, mark = (None if m is None else m.line + 1 for m in (error.context_mark, error.problem_mark))
         since = f" (in what begins in line {begun})" if begun not in {None, mark} else ""
-        raise ConfigError(f"{where}:{mark}: {error.problem}{since} - wanted YAML - mend that line") from None
+        blanks = " with blanks in place of tabs" * ("\t" in "".join(text.split("\n")[mark - 1 : mark] if mark else []))
+        raise ConfigError(f"{where}:{mark}: {error.problem}{since} - wanted YAML{blanks} - mend that line") from None
 
 
 def load(text: str, where: str) -> Any:  # noqa: ANN401 - raw YAML

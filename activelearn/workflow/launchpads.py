@@ -29,11 +29,15 @@ _KEYS: Final = frozenset({"host", "name", "port", "username", "password", "auths
 _KINDS: Final[dict[str, tuple[type, str]]] = {
     **dict.fromkeys(("host", "name", "username", "password", "authsource"), (str, "a text - put it in quotes")),
     "port": (int, "a whole number - write it without quotes"),
+    **dict.fromkeys(("strm_lvl", "logdir"), (str, "a text, or leave it out - mend it")),
     "uri_mode": (bool, "true or false, without quotes - mend it"),
     "mongoclient_kwargs": (dict, "a mapping, such as {tls: true} - mend it"),
 }
 _WANTED: Final = "wanted the my_launchpad.yaml of FireWorks - activelearn machine --init slurm writes one"
-_NO_LAUNCHPAD: Final = "not a LaunchPad's ({}) - wanted host, port and name - activelearn machine --init slurm"
+_NO_LAUNCHPAD: Final = (
+    "not a LaunchPad's ({}) - wanted host, port, name, strm_lvl and logdir as FireWorks takes them - activelearn "
+    "machine --init slurm"
+)
 
 
 class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
@@ -165,7 +169,7 @@ def connect(path: Path) -> SharedLaunchPad:
             f"{path}: {where} lets us not in ({said}) - wanted a user who may read and write that database - mend "
             "username, password and authsource in it"
         ) from None
-    except (pymongo.errors.PyMongoError, ValueError) as error:
+    except (pymongo.errors.PyMongoError, ValueError, TypeError, AttributeError, OSError) as error:
         if _is_unescaped(str(described["host"])):
             raise ConfigError(
                 f"{path}: host: user or password of the URI with a sign that means something in URIs - wanted %40 for "
@@ -180,8 +184,6 @@ def connect(path: Path) -> SharedLaunchPad:
             f"{path}: no answer from {where} within {patience_s:g} s ({type(error).__name__}) - wanted a MongoDB that "
             "this machine reaches - start it, or mend host and port (a firewall? TLS?)"
         ) from None
-    except TypeError as error:
-        raise ConfigError(f"{path}: {_NO_LAUNCHPAD.format(type(error).__name__)}") from None
     return launchpad
 
 
@@ -224,7 +226,7 @@ def read_as_fireworks(path: Path) -> Any:  # noqa: ANN401 - raw YAML
 
 def _described(path: Path) -> dict[str, Any]:
     found = read_as_fireworks(path)
-    if not isinstance(found, dict) or found.get("host") in {None, ""} or found.get("name") in {None, ""}:
+    if not isinstance(found, dict) or not found.get("host") or not found.get("name"):
         raise ConfigError(f"{path}: no host or no name - {_WANTED}")
     if unknown := sorted(key for key in map(str, found) if key not in _KEYS and not key.startswith("ssl")):
         keys = "wanted the keys of FireWorks' LaunchPad - activelearn machine --init slurm writes one"
