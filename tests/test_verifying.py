@@ -124,10 +124,13 @@ def test_verify_tells_of_labels_whose_journal_is_gone_and_of_all_that_status_ref
     for path in (copy.folder / "labels").glob("*.seg*"):
         path.unlink()
     (copy.folder / "submitted.json").mkdir()
+    (copy.folder / "iter-000" / "sel.json").unlink()
+    (copy.folder / "iter-000" / "sel.json").mkdir()
     code, said = asked("status", "--verify", copy.folder, cwd=copy.folder)
     assert code == 1
     assert "18 of the 18 labels of iteration 0 are not in it" in said
     assert "submitted.json: damaged (a folder and no file" in said
+    assert "iter-000/sel.json: gone" in said
 
 
 @pytest.mark.engines
