@@ -96,12 +96,12 @@ def export(store: Store, to: Path) -> list[Path]:
     final = final_models.chosen(store, last.index)
     with disk_errors(to):
         to.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with trees.temporary(to.absolute().parent) as work:
-        made = work / "export"
-        made.mkdir()
-        _write_all(store, made, final, iterations)
-        if not trees.rename(made, to):
-            raise ConfigError(f"{to}: was made by somebody else meanwhile - wanted a new folder - choose another --to")
+        with trees.temporary(to.absolute().parent) as work:
+            made = work / "export"
+            made.mkdir()
+            _write_all(store, made, final, iterations)
+            if not trees.rename(made, to):
+                raise ConfigError(f"{to}: was made by somebody else meanwhile - wanted a new folder - choose another")
     return sorted(path.relative_to(to) for path in to.rglob("*") if path.is_file())
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from campaigns import unpack_products
+from campaigns import TINY, cli, machine_file, unpack_products
 
 from activelearn.errors import Damaged, StoreError
 from activelearn.records import Labelling
@@ -111,3 +111,57 @@ def test_a_changed_product_in_a_pack_is_told_by_its_name(copy, tmp_path):
         path.unlink()
     with pytest.raises(Damaged, match=rf"products\.zip/{product.name}: damaged"):
         Store.open(copy.folder).read_product("explore", 1, product.stem)
+
+
+def asked(*arguments, cwd):
+    done = cli(*arguments, cwd=cwd)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.engines
+def test_verify_tells_of_labels_whose_journal_is_gone_and_of_all_that_status_refuses(copy):
+    for path in (copy.folder / "labels").glob("*.seg*"):
+        path.unlink()
+    (copy.folder / "submitted.json").mkdir()
+    (copy.folder / "iter-000" / "sel.json").unlink()
+    (copy.folder / "iter-000" / "sel.json").mkdir()
+    code, said = asked("status", "--verify", copy.folder, cwd=copy.folder)
+    assert code == 1
+    assert "18 of the 18 labels of iteration 0 are not in it" in said
+    assert "submitted.json: damaged (a folder and no file" in said
+    assert "iter-000/sel.json: gone" in said
+
+
+@pytest.mark.engines
+def test_a_campaign_whose_resolved_files_are_gone_is_no_ledger_and_no_new_campaign(copy):
+    shutil.rmtree(copy.folder / "campaign")
+    for words in (("labels", "list"), ("status",), ("run", TINY, "--folder")):
+        code, said = asked(*words, copy.folder, cwd=copy.folder)
+        assert (code, "campaign/000.yaml: gone" in said) == (2, True)
+
+
+@pytest.mark.engines
+def test_a_reference_of_an_earlier_version_is_compared_with_its_own_checksum(copy):
+    for result in copy.iteration_folder(0).glob("*/result.json"):
+        edited(result, lambda data: [data.pop(key) for key in ("files", "seal")])
+    edited(copy.iteration_file(0), lambda data: (data.pop("seal"), data.update(products={})))
+    edited(copy.iteration_folder(0) / "reference.json", lambda data: (data.pop("seal"), data.update(functional="PBE")))
+    with pytest.raises(Damaged, match=r"reference\.json: damaged \(its content does not have the sha256"):
+        Store.open(copy.folder).fingerprint(0)
+
+
+@pytest.mark.engines
+def test_a_folder_in_place_of_a_kept_answer_is_a_sentence(copy):
+    (copy.folder / "begun" / "x.json").mkdir(parents=True)
+    code, said = asked(
+        "run",
+        TINY,
+        "--folder",
+        copy.folder,
+        "--machine",
+        "m.yaml",
+        cwd=machine_file(copy.folder.parent / "m.yaml").parent,
+    )
+    assert code == 1
+    assert "begun/x.json: Is a directory - wanted" in said

@@ -89,8 +89,8 @@ def _with_sentences() -> None:
             raise
         if error.errno != errno.ENAMETOOLONG:
             raise StoreError(
-                f"{error.filename}: {error.strerror} - wanted a file or folder that may be read and written - mend "
-                "that, and give the same command again; nothing is lost"
+                f"{error.filename2 or error.filename}: {error.strerror} - wanted a file or folder that may be read and "
+                "written - mend that, and give the same command again; nothing is lost"
             ) from error
         raise ConfigError(
             f"{error.filename}: too long a name - wanted at most 255 bytes from / to / and 4095 in all, with what is "

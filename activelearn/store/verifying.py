@@ -166,7 +166,7 @@ def _published(folder: Path) -> list[Path]:
 
 
 def _want_there(path: Path) -> None:
-    if not path.exists() and not path.with_name(PACK).is_file():
+    if not path.is_file() and (path.exists() or not path.with_name(PACK).is_file()):  # or a folder in its place
         raise gone(path)
 
 
