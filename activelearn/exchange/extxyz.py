@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn.errors import ConfigError
-from activelearn.exchange.reads import Read, from_atoms, opened, source
+from activelearn.exchange.reads import Read, from_atoms, source
+from activelearn.exchange.texts import opened
 from activelearn.units import EV_PER_A3_IN_GPA
 
 if TYPE_CHECKING:

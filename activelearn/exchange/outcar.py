@@ -18,7 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 from activelearn.errors import ConfigError
-from activelearn.exchange.reads import Read, from_atoms, opened, source
+from activelearn.exchange.reads import Read, from_atoms, source
+from activelearn.exchange.texts import opened
 
 #: What VASP takes if NELM is not in the file.
 NELM: Final = 60

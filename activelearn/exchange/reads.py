@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from activelearn.frames import Frames, make_origin
 
@@ -18,8 +13,6 @@ if TYPE_CHECKING:
 
 #: Characters that the name of a trajectory may have (the field `walk` of an origin).
 _MAX_WALK: Final = 96
-#: How a file is opened, by the end of its name.
-_OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 @dataclass(frozen=True)
@@ -39,13 +32,6 @@ class Read:
     where: str
     frame: Frames | None
     reason: str | None = None
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Iterator[str]]:
-    """Open a text file, compressed or not, line by line; bytes that are no UTF-8 are kept as marks."""
-    with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="replace") as lines:
-        yield lines
 
 
 def source(path: Path, suffix: str = "") -> str:
