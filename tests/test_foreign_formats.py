@@ -168,6 +168,25 @@ def test_an_output_that_breaks_off_anywhere_loses_its_last_step_at_most(tmp_path
         agree(good, truth[: len(good)], rounding)
 
 
+@pytest.mark.parametrize(("kind", "row"), [("qe", "total   stress"), ("aims", "|  x  "), ("gpaw", "Stress tensor")])
+def test_a_row_of_the_stress_that_is_there_twice_costs_that_step_alone(tmp_path, truth, kind, row):
+    make, rounding = OUTPUTS[kind]
+    path = make(tmp_path, truth)
+    lines = path.read_text().splitlines(keepends=True)
+    k = [i for i, line in enumerate(lines) if row in line][1] + (kind != "aims")
+    path.write_text("".join([*lines[:k], lines[k], *lines[k:]]))
+    found = read(path, kind)
+    assert [one.reason for one in found] == [None, "not whole", None]
+    agree([found[0], found[2]], truth[[0, 2]], rounding)
+
+
+def test_what_a_vasprun_loses_behind_a_torn_tag_is_told(tmp_path, truth):
+    path = OUTPUTS["vasprun"][0](tmp_path, truth)
+    begin, end = path.read_text().rsplit("<calculation>", 1)
+    path.write_text(f"{begin}<calculation>{end.replace('</v>', '', 1)}")
+    assert [one.reason for one in read(path, "vasprun")] == [None, None, "not finished"]
+
+
 @pytest.mark.parametrize("kind", [name for name in OUTPUTS if name != "abacus"])
 def test_a_compressed_output_is_read_as_it_is(tmp_path, truth, kind):
     path = OUTPUTS[kind][0](tmp_path, truth)

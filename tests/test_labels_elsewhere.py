@@ -1,16 +1,20 @@
 """Labels from elsewhere: copies in other formats, physics that cannot be, names that are not ASE's, torn files."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase import units
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from conftest import rattled_copper
 from labelled_walk import outcar_text, trajectory
 
 from activelearn import exchange
 from activelearn.errors import ConfigError
 from activelearn.exchange import physics, same
+from activelearn.exchange.reads import Read
 from activelearn.frames import Frames, make_origin
 from activelearn.inherited import families
 from activelearn.store import Ledger
@@ -173,6 +177,60 @@ def test_true_crystals_rattled_and_strained_are_never_refused(tmp_path):
     for k, amplitude in enumerate((0.01, 0.1, 0.2)):
         frames = rattled_copper(20, random_seed=k, amplitude=amplitude, repeat=(2, 1, 1))
         assert imported(tmp_path / str(k), extxyz(tmp_path, frames, str(k)))[:2] == (20, {})
+
+
+@pytest.mark.parametrize("virial", [1.0, 0.0, None])
+def test_cells_that_change_are_never_refused_with_or_without_a_stress(virial):
+    """Of an equation of state and of shear the forces do no work, so without a stress there is nothing to judge."""
+    images = []
+    for strain in np.linspace(-0.1, 0.1, 21):
+        for deformation in (np.eye(3) * (1.0 + strain), np.eye(3) + np.outer([0, strain, 0], [1, 0, 0])):
+            image = bulk("Cu", cubic=True, a=3.6)
+            image.set_cell(image.cell[:] @ deformation, scale_atoms=True)
+            image.calc = EMT()
+            image.get_forces(), image.get_stress()
+            images.append(image)
+    frames = Frames.from_ase([*images[::2], *images[1::2]])
+    frames = replace(frames, virial=None if virial is None else virial * frames.virial)
+    assert {one.reason for one in physics.judged([Read("", frames[k]) for k in range(len(frames))])} == {None}
+
+
+def test_the_drift_of_a_coarse_grid_is_taken_in_a_cell_of_one_atom_too():
+    one = rattled_copper(1)[0]
+    few = Frames(("Cu",), one.cell, one.positions[:, :1], energy=one.energy, forces=np.full((1, 1, 3), 0.1))
+    assert [physics.judged([Read("", f)])[0].reason for f in (few, replace(few, forces=4.0 * few.forces))] == [
+        None,
+        physics.NET_FORCE,
+    ]
+
+
+def test_a_virial_that_is_not_symmetric_is_damaged(walk):
+    virial = walk.virial.copy()
+    virial[2, 0] = virial[2, 1]
+    found = physics.judged([Read("", replace(walk, virial=virial)[k]) for k in range(4)])
+    assert [one.reason for one in found] == [None, None, "damaged", None]
+
+
+def test_a_set_of_displacements_has_no_copies_and_takes_no_time(tmp_path):
+    """All structure factors but those of the displaced atoms are alike: each is compared with all others."""
+    still, rng = bulk("Cu", cubic=True, a=3.6).repeat(3), np.random.default_rng(1)
+    positions = np.repeat(still.positions[None], 600, axis=0)
+    for k in range(600):
+        positions[k, rng.integers(len(still), size=2)] += rng.normal(0.0, 0.01, (2, 3))
+    frames = Frames(
+        tuple(still.symbols), np.repeat(still.cell[:][None], 600, axis=0), positions,
+        energy=np.zeros(600), forces=np.zeros_like(positions),
+    )  # fmt: skip
+    reads, started = [Read(str(k), frames[k]) for k in range(600)], time.process_time()
+    found = same.without_copies(
+        [*reads, Read("again", replace(frames[7], positions=positions[7:8, ::-1]))],
+        Ledger(tmp_path),
+        "x",
+        "",
+        lambda _: True,
+    )
+    assert [one.where for one in found if one.reason is not None] == ["again, as 7"]
+    assert time.process_time() - started < 2.0, "pair by pair it takes 5 s"
 
 
 # --- names, and what is torn ------------------------------------------------------------------------------------------

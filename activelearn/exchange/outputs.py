@@ -222,13 +222,16 @@ def read_gpaw(path: Path) -> Iterator[Read]:
     k = 0
     n_cells = sum(line == _GPAW_CELL for line in whole_lines(path))
     for block in _gpaw_steps(path):
-        if not any(_GPAW_ENERGY in line for line in block):
-            continue  # the beginning of a step that broke off
-        energy = next(i for i, line in enumerate(block) if _GPAW_ENERGY in line)
-        is_own = _GPAW_CELL in block[:energy]
+        if block[:1] != ["Positions:\n"]:
+            continue  # what stands before the first step
         where = f"{path} step {k}"
-        yield _gpaw_read(block, where, source(path)) if is_own or n_cells == 1 else Read(where, None, TORN)
         k += 1
+        energy = next((i for i, line in enumerate(block) if _GPAW_ENERGY in line), None)
+        if energy is None:
+            yield Read(where, None, "not finished")
+            continue
+        is_own = _GPAW_CELL in block[:energy]
+        yield _gpaw_read(block, where, source(path)) if is_own or n_cells == 1 else Read(where, None, TORN)
     if k == 0:
         raise ConfigError(f"{path}: no energy in it - wanted the text output of a GPAW run - leave it out")
 

@@ -123,9 +123,10 @@ def unfit(frame: Frames) -> str | None:
 def _impossible(frame: Frames) -> tuple[str, str] | None:
     """Return why one labelled frame cannot be true and the number that says so, or None."""
     n, volume, cell = frame.n_atoms, float(frame.volume[0]), frame.cell[0]
-    forces, stress = frame.label("forces")[0], np.zeros(1)
+    forces, virial = frame.label("forces")[0], np.zeros((3, 3))
     if frame.virial is not None and np.isfinite(frame.virial).all():
-        stress = frame.virial[0] / volume * EV_PER_A3_IN_GPA
+        virial = frame.virial[0]
+    stress = virial / volume * EV_PER_A3_IN_GPA
     height = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0).max()
     ranges = (
         ("energy per atom, eV", abs(float(frame.label("energy")[0])) / n, 0.0, MAX_ENERGY_PER_ATOM),
@@ -138,7 +139,7 @@ def _impossible(frame: Frames) -> tuple[str, str] | None:
     for what, value, low, high in ranges:
         if not low <= value <= high:
             return IMPOSSIBLE, f"{what}: {value:.4g}, possible {low:g} to {high:g}"
-    if frame.virial is not None and not _is_symmetric(frame.virial[0]):
+    if np.abs(virial - virial.T).max() > MAX_ASYMMETRY * (1.0 + np.abs(virial).max()):
         return "damaged", "a virial that is not symmetric"
     if (close := _closest(frame)) is not None:
         return ON_TOP, close
@@ -146,10 +147,6 @@ def _impossible(frame: Frames) -> tuple[str, str] | None:
     if drift > max(MAX_DRIFT, MAX_DRIFT_SHARE * size, MAX_DRIFT_IN_ALL / n):
         return NET_FORCE, f"{drift:.3g} eV/Å an atom are left, of {size:.3g} in the root mean square"
     return None
-
-
-def _is_symmetric(virial: Floats) -> bool:
-    return not np.abs(virial - virial.T).max() > MAX_ASYMMETRY * (1.0 + np.abs(virial).max())  # true of NaN, too
 
 
 def _closest(frame: Frames) -> str | None:
