@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from activelearn.config import Section, shipped
-from activelearn.config.files import read_yaml
+from activelearn.config.files import expanded, is_file, read_yaml
 from activelearn.config.messages import validated
 from activelearn.config.section import Element, Pair
 from activelearn.errors import ConfigError
@@ -286,8 +286,8 @@ def load_structure(name_or_path: str, folder: Path) -> Atoms:
     names = seed_names()
     if name_or_path in names:
         return load_seed(name_or_path).to_atoms()
-    path = (folder / Path(name_or_path).expanduser()).absolute()
-    if not path.is_file():
+    path = (folder / expanded(name_or_path)).absolute()
+    if not is_file(path):
         raise ConfigError(
             f"structure {name_or_path}: neither a seed nor a file ({path}) - {_nearest_seeds(name_or_path)} - "
             "pick a seed (all of them: activelearn seeds) or give the path of a file, then: activelearn check"

@@ -755,3 +755,9 @@ def test_the_initial_data_of_luo_et_al_are_a_preset():
         built = supercell(load_seed(system.seed).to_atoms(), system.supercell)
         assert len(built) == n_atoms
         assert 0.95 * heights(built.cell.array).min() * (1.0 - 0.09) > 6.0, "the most compressed copy holds the cutoff"
+
+
+@pytest.mark.parametrize("name", ["x" * 3000, "~nobody-of-that-name/x.vasp", "a\0b"])
+def test_a_name_that_no_file_can_have_is_no_seed(tmp_path, name):
+    with pytest.raises(ConfigError, match="neither a seed nor a file"):
+        load_structure(name, tmp_path)

@@ -18,6 +18,7 @@ from activelearn.check.programs import (
     reference_problems,
 )
 from activelearn.config import Machine, Potential, Study, property_of
+from activelearn.config.files import is_file
 from activelearn.engines import frozen
 from activelearn.engines.interpreters import has_module
 from activelearn.errors import ConfigError
@@ -66,7 +67,7 @@ def _room(model: frozen.Frozen) -> str:
 def _potential(potential: Potential, machine: Machine) -> list[str]:
     where = f"potential {potential.name}"
     files = potential.deepmd.models if potential.deepmd is not None else ()
-    missing = [file for file in files if not Path(file).is_file() and not file.startswith("..")]
+    missing = [file for file in files if not is_file(Path(file)) and not file.startswith("..")]
     if missing:
         return [f"{where}: no file {missing[0]} - wanted a frozen model - check the path"]
     if potential.d3 is not None and potential.deepmd is not None and not has_module("dftd3", machine.python):
@@ -101,7 +102,7 @@ def _benchmark(study: Study) -> tuple[list[str], list[str]]:
         except ConfigError as error:
             problems += [f"benchmark.crystals.seeds: {line}" for line in error.problems]
     frames = asked.parity.frames if asked.parity is not None else None
-    if frames is not None and not Path(frames).is_file():
+    if frames is not None and not is_file(Path(frames)):
         problems.append(f"benchmark.parity.frames: no file {frames} - wanted labelled frames (extxyz) - check the path")
     diffusion = asked.diffusion
     if diffusion is not None and diffusion.bayesian and not has_module("kinisi", None):

@@ -157,9 +157,7 @@ class Pore(Section):
 
     diameter_A: Annotated[PositiveFloat, of("diameter of a pore")] = 14.0
     segments: tuple[Segment, ...] = Field(min_length=1)
-    x: tuple[float, ...] | None = Field(
-        default=None, min_length=1, description="Only of these compositions; null: of all."
-    )
+    x: tuple[float, ...] | None = Field(default=None, min_length=1, description="Only of these; null: of all.")
 
 
 class Relaxing(Section):

@@ -212,9 +212,7 @@ def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
     """Read a whole study; `potentials`, `glass` and `benchmark` may name presets."""
     data = read_yaml(path)
     if not isinstance(data, Mapping):
-        raise ConfigError(
-            f"{path}: not a mapping - wanted keys such as name, potentials, glass - see params/GLASSES.md"
-        )
+        raise ConfigError(f"{path}: not a mapping - wanted name, potentials, glass and such - see params/GLASSES.md")
     return with_cited(validated(Study, _with_study_presets(data, path), str(path)), cited)
 
 
