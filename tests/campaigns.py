@@ -13,6 +13,7 @@ from activelearn import loop
 from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
 from activelearn.frames import dataset_sha256
+from activelearn.records import Record
 from activelearn.store import Lease, Store
 
 TESTS = Path(__file__).resolve().parent
@@ -71,6 +72,14 @@ def unpack_products(folder: Path) -> None:
         with zipfile.ZipFile(packed) as archive:
             archive.extractall(packed.parent)
         packed.unlink()
+
+
+def resealed(store: Store, station: str, iteration: int, model: type[Record]) -> Store:
+    """Seal a result again, as what it seals was changed; return the folder as a new process reads it."""
+    found = model.model_validate_json(store.sealed(station, iteration).read_bytes())
+    store.sealed(station, iteration).unlink()
+    store.seal(station, iteration, found)
+    return Store(store.folder)
 
 
 def dataset_summary(store: Store, up_to: int) -> tuple[int, str]:

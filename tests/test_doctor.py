@@ -4,6 +4,7 @@ States are made by FireWorks' own calls, on a store of MongoDB's interface in me
 """
 
 import dataclasses
+import re
 import stat
 import sys
 import time
@@ -87,14 +88,14 @@ def test_a_fresh_a_half_done_and_a_finished_workflow_are_healthy(launchpad, ids)
 
 
 def test_the_summary_tells_who_does_what_and_who_is_missing(launchpad, folder, ids):
-    claim(launchpad, ids["chunk0"])
+    launch = claim(launchpad, ids["chunk0"])
     told = summarise(launchpad)
     assert told.workflows == (("copper iter-001", str(folder)),)
     assert told.counts == {"cpu": {"WAITING": 2, "READY": 1, "RUNNING": 1}}
     assert told.n_completed == 0
     assert 0.0 <= told.last_activity_s < 10.0
     assert not any("nobody took one" in note for note in told.notes)
-    launchpad.complete_launch(1, FWAction(), "COMPLETED")
+    launchpad.complete_launch(launch, FWAction(), "COMPLETED")
     age(launchpad, OLD)
     assert any(
         "1 Firework of category cpu ready for 17 min, and nobody came" in note for note in summarise(launchpad).notes
@@ -223,8 +224,8 @@ def test_who_shows_a_sign_of_life_before_the_repair_is_spared(launchpad, ids):
 
 
 def test_a_running_one_whose_job_is_gone_needs_no_long_wait(launchpad, ids, tmp_path):
-    launchpad.reserve_fw(FWorker(), ".", fw_id=ids["chunk0"])
-    launchpad.set_reservation_id(1, 4711)
+    _, launch = launchpad.reserve_fw(FWorker(), ".", fw_id=ids["chunk0"])
+    launchpad.set_reservation_id(launch, 4711)
     claim(launchpad, ids["chunk0"])
     age(launchpad, 400.0)
     queue_of(tmp_path, 4711)
@@ -387,7 +388,7 @@ def test_launches_that_share_an_id_and_fireworks_that_are_missing_are_found(laun
     launchpad.launches.insert_one(twin)
     launchpad.fireworks.delete_one({"fw_id": 4})
     told = " / ".join(one.what for one in look(launchpad) if one.kind == "ids")
-    assert "launch ids that were given out twice: 1" in told
+    assert re.search(r"launch ids that were given out twice: \d+", told)
     assert "Fireworks of the Workflow that are not in the database: 4" in told
 
 

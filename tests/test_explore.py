@@ -150,7 +150,7 @@ def walks(store, campaign, iteration, *, stop=STOP, quiet_passes=2, scales=(1.0,
     wide = staged(campaign, 1, temperatures_K=TEMPERATURES, **changes)
     look = wide.explore.model_copy(update={"quiet_passes": quiet_passes, "start_scales": scales})
     wide = wide.model_copy(update={"explore": look, "stop": stop})
-    store.seal("train", iteration - 1, Ensemble(iteration=0, trained_in=0, type_map=("Cu",), members=()))
+    store.seal("train", iteration - 1, Ensemble(iteration=iteration - 1, trained_in=0, type_map=("Cu",), members=()))
     plan = explore.plan(wide, store, iteration)
     assert len({task.id for task in plan}) == len(plan)
     assert {task.parameters["scale"] for task in plan} == set(scales), "every start is walked"

@@ -331,7 +331,7 @@ def test_a_label_of_a_writer_that_is_killed_during_compaction_is_kept(tmp_path, 
         ours = LedgerWriter(tmp_path, "abcdef12")
         ours.append("ours", label(1.0))
         ours.close()
-        monkeypatch.setattr("activelearn.store.ledger.is_gone", after_the_last_words)
+        monkeypatch.setattr("activelearn.store.compaction.is_gone", after_the_last_words)
         Ledger(tmp_path).compact("abcdef12")
         assert len(list(tmp_path.glob("*.seg"))) == 1
         assert labels_of(tmp_path) == {"ours", "first", "last"}

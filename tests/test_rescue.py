@@ -5,11 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from campaigns import SMALL, run_plain, tiny, unpack_products
+from campaigns import SMALL, resealed, run_plain, tiny, unpack_products
 
 from activelearn import loop, select
 from activelearn.config import Machine
-from activelearn.records import Labelling, Selection
+from activelearn.records import Explored, Labelling, Selection
 from activelearn.select import FrameClass
 from activelearn.store import Store, read_npz
 from activelearn.store.files import publish_npz
@@ -143,6 +143,7 @@ def judged(undisturbed, folder, change) -> tuple[Store, Selection]:
             arrays[name] = arrays[name][kept]
         path.unlink()
         publish_npz(path, arrays, meta)
+    store = resealed(store, "explore", 2, Explored)
     return store, select.STATION.gather(campaign.model_copy(update={"stop": stop}), store, 2)
 
 

@@ -199,7 +199,7 @@ def test_packed_products_are_read_in_memory_whatever_their_names(nest):
         for name in OUTSIDE:
             opened.writestr(name, member.read_bytes())
     for name in ("walk.npz", *OUTSIDE[:3]):
-        assert read_npz(read_archived(archive, name))[0]["x"].tolist() == [0.0]
+        assert read_npz(archive, read_archived(archive, name))[0]["x"].tolist() == [0.0]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

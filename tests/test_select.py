@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from campaigns import resealed
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -399,6 +400,7 @@ def test_a_walk_refused_by_consent_is_on_the_record(store, campaign):
     store.publish_product(
         "explore", 1, "cold-002", {}, {"refused": "infrastructure failed 3 times", "started": 0.0, "finished": 0.0}
     )
+    store = resealed(store, "explore", 1, Explored)
     found, _ = gathered(store, campaign)
     assert found.counts.walks == 3
     assert [walk.id for walk in found.walks] == [f"cold-00{i}" for i in range(4)]

@@ -81,6 +81,7 @@ def test_systems_that_were_added_since_come_before_what_is_queued(undisturbed, m
     """The queued iteration would explore; now the data of what was added are made first."""
     shutil.copytree(undisturbed[0].folder, tmp_path / "campaign")
     shutil.rmtree(tmp_path / "campaign" / "iter-002")
+    (tmp_path / "campaign" / "dataset" / "iter-002.npz").unlink()
     store, launchpad = Store.open(tmp_path / "campaign"), memory()
     assert submit(store, MACHINE, launchpad) == "iteration 2 of campaign added to db.site:27017/glass"
     launchpad.reserve_fw(FWorker(), ".")  # a job waits in the queue for it
@@ -275,7 +276,7 @@ def test_identity_holds_no_credentials(host, uri_mode, found):
         ("host: [", "cannot be read"),
         ("name: x", "no host or no name"),
         ("host: a\nname: b\npasword: secret", "unknown pasword"),
-        ("host: a b c\nname: b\nport: many\npassword: secret", "activelearn machine --init"),
+        ("host: a b c\nname: b\nport: many\npassword: secret", "port: FireWorks reads it as a text"),
     ],
 )
 def test_a_wrong_launchpad_file_is_one_line(tmp_path, text, said):

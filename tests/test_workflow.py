@@ -28,7 +28,7 @@ from activelearn.workflow import (
 
 CHUNKS = {"initial": 2, "explore": 3, "label": 4, "train": 2, "final": 2}
 #: What may differ between two runs of one campaign: clocks, and names that hold a clock.
-OF_THE_CLOCK = {"seconds", "products"}
+OF_THE_CLOCK = {"seconds", "products", "seal"}
 
 
 def record_of(store: Store, iteration: int) -> dict:
@@ -61,7 +61,8 @@ def at_label(undisturbed, tmp_path):
     unpack_products(folder / "iter-001")
     for name in ("iter-001/label", "iter-001/train", "iter-002", "labels"):
         shutil.rmtree(folder / name)
-    (folder / "iter-001" / "iteration.json").unlink()
+    for name in ("iter-001/iteration.json", "dataset/iter-001.npz", "dataset/iter-002.npz"):
+        (folder / name).unlink()
     found = Store.open(folder)
     found.save_machine(Machine(slots=1, **SMALL))
     return found
