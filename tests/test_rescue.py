@@ -1,6 +1,5 @@
 """No false convergence and no stall: passes in which nearly everything failed or left the region."""
 
-import json
 import shutil
 
 import numpy as np
@@ -200,9 +199,8 @@ def test_a_converged_campaign_with_a_new_region_goes_on(undisturbed, tmp_path):
     """Convergence is a statement on a region: add a stage, and it no longer holds."""
     store, selection = judged(undisturbed[0], tmp_path / "c", lambda kind: FrameClass.ACCURATE)
     store.seal("select", 2, selection)
-    record = json.loads(undisturbed[0].iteration_file(2).read_text())
-    record["selection"] = selection.model_dump(mode="json")
-    store.iteration_file(2).write_text(json.dumps(record))
+    record = undisturbed[0].iterations()[2].model_copy(update={"selection": selection, "products": {}})
+    store.iteration_file(2).write_text(record.model_dump_json())
     end = loop.verdict(store)
     assert end is not None
     assert (end.converged, end.exit_code) == (True, 0)
