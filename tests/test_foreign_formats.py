@@ -180,6 +180,20 @@ def test_a_row_of_the_stress_that_is_there_twice_costs_that_step_alone(tmp_path,
     agree([found[0], found[2]], truth[[0, 2]], rounding)
 
 
+def test_a_number_that_a_row_of_the_cell_lost_costs_that_step_alone(tmp_path, truth):
+    """ASE takes the number of grid points for the third component."""
+    make, rounding = OUTPUTS["gpaw"]
+    path = make(tmp_path, truth)
+    lines = path.read_text().splitlines(keepends=True)
+    k = [i for i, line in enumerate(lines) if "1. axis:" in line][1]
+    words = lines[k].split()
+    lines[k] = " ".join([*words[:4], *words[5:]]) + "\n"
+    path.write_text("".join(lines))
+    found = read(path, "gpaw")
+    assert [one.reason for one in found] == [None, "not whole", None]
+    agree([found[0], found[2]], truth[[0, 2]], rounding)
+
+
 def test_what_a_vasprun_loses_behind_a_torn_tag_is_told(tmp_path, truth):
     path = OUTPUTS["vasprun"][0](tmp_path, truth)
     begin, end = path.read_text().rsplit("<calculation>", 1)

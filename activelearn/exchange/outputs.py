@@ -209,6 +209,7 @@ _N_GPAW_CELL_LINES: Final = 5
 _GPAW_CELL: Final = "Unit cell:\n"
 _GPAW_ENERGY: Final = "Energy contributions relative to"
 _GPAW_ROW: Final = re.compile(rf"\s*(\d+)\s+[A-Z][a-z]?{_XYZ}\s*(?:\(|$)")
+_GPAW_AXIS: Final = re.compile(rf"\s*\d\. axis:\s+(?:yes|no){_XYZ}\s+\d+\s+\d+\.\d+\s*$")
 
 
 def read_gpaw(path: Path) -> Iterator[Read]:
@@ -256,6 +257,7 @@ def _gpaw_read(block: list[str], where: str, walk: str) -> Read:
     n = len(list(takewhile(_GPAW_ROW.match, block[1:])))
     is_whole = all(are_numbered(block, heading, _GPAW_ROW, 0, n) for heading in ("Positions:", "Forces in eV/Ang:"))
     is_whole = is_whole and are_symmetric(block, "Stress tensor:")
+    is_whole = is_whole and all(_GPAW_AXIS.match(line) for line in block if ". axis:" in line)
     if not is_whole or are_there_twice(block, _GPAW_ENERGY, "Stress tensor:", "Forces in eV/Ang:"):
         return Read(where, None, TORN)
     try:
