@@ -1,9 +1,10 @@
 """Exchange: labels that were paid for elsewhere come into a ledger, and those of a ledger go out.
 
 Formats: ``extxyz`` (as ASE reads and writes it; eight decimals), ``deepmd`` (deepmd/npy systems, mixed ones too, and
-deepmd/raw), ``outcar`` (VASP; the free energy, converged steps only) and ``npz`` (ours: to the bit, with the
-reference's identity). What cannot be true is refused with its number (:mod:`activelearn.exchange.physics`), and what is
-there already in another format or orientation counts once (:mod:`activelearn.exchange.same`).
+deepmd/raw), ``outcar`` (VASP; the free energy, converged steps only), ``npz`` (ours: to the bit, with the reference's
+identity), and outputs of other codes (docs/labels.md). What cannot be true is refused with its number
+(:mod:`activelearn.exchange.physics`), and what is there already in another format or orientation counts once
+(:mod:`activelearn.exchange.same`).
 
 A label without its reference is no label: whoever imports names a label preset of ours, whose fingerprint is computed
 as campaigns do it, or declares what labelled. An import is published whole or not at all, and a structure that the
