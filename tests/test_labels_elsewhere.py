@@ -227,7 +227,6 @@ def test_a_set_of_displacements_has_no_copies_and_takes_no_time(tmp_path):
         Ledger(tmp_path),
         "x",
         "",
-        lambda _: True,
     )
     assert [one.where for one in found if one.reason is not None] == ["again, as 7"]
     assert time.process_time() - started < 2.0, "pair by pair it takes 5 s"
