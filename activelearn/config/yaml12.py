@@ -33,9 +33,10 @@ _NAN: Final = (".nan", ".NaN", ".NAN")
 _HEX: Final = re.compile("0x[0-9a-fA-F]+")
 _INT: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-#: Numbers to YAML 1.1 (octal, binary, sexagesimal, with underscores) or to 1.2 (0o17), and not the same to both.
+#: Numbers to YAML 1.1 (octal, binary, sexagesimal, with underscores) or to 1.2 (0o17), and not the same to both. A time
+#: that begins with 0 (the walltime 00:20:00) is a text to both.
 _NUMBER_OF_ONE: Final = re.compile(
-    r"[-+]?(0[box][0-9a-fA-F_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"
+    r"[-+]?(0[box][0-9a-fA-F_]+|[1-9][0-9_]*(:[0-5]?[0-9])+|[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*"
     r"|([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?)"
 )
 _BOOL_OF_ONE: Final = re.compile(r"yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF")
