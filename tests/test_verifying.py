@@ -10,6 +10,7 @@ from campaigns import TINY, cli, machine_file, unpack_products
 from activelearn.errors import Damaged, StoreError
 from activelearn.records import Labelling
 from activelearn.store import Store, verify
+from activelearn.store.files import publish_yaml
 
 
 @pytest.fixture
@@ -96,6 +97,24 @@ def test_a_damaged_product_is_not_packed_and_stays(copy):
         Store.open(copy.folder).archive_products(1)
     assert product.is_file()
     assert not product.with_name("products.zip").exists()
+
+
+@pytest.mark.engines
+def test_a_pack_that_was_cut_behind_a_product_is_damaged(copy):
+    """What is left ends as an archive does: with the list of the arrays of that product."""
+    pack = copy.station_folder("explore", 1) / "products.zip"
+    content = pack.read_bytes()
+    pack.write_bytes(content[: content.index(b"PK\5\6") + 22])
+    assert any("explore/products.zip" in line and "no product" in line for line in verify(copy).problems)
+
+
+@pytest.mark.engines
+def test_a_whole_campaign_in_place_of_that_of_an_iteration_is_told(copy):
+    path = copy.iteration_folder(0) / "campaign.yaml"
+    publish_yaml(path.with_name("other"), copy.campaign(0).model_copy(update={"description": "x"}).to_yaml())
+    path.with_name("other").replace(path)
+    with pytest.raises(Damaged, match=r"iter-000/campaign.yaml: damaged"):
+        Store.open(copy.folder).iterations()
 
 
 @pytest.mark.engines

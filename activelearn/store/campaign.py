@@ -289,6 +289,7 @@ class Store(Folder):
         found = read_record(path := self.iteration_file(iteration), Iteration)
         if found.index != iteration:
             raise damaged(path, f"it is the record of iteration {found.index}")
+        self.whole(path.with_name("campaign.yaml"))  # in force then, whether it is read again or not
         return found
 
     def document(self, path: Path) -> dict[str, Any]:

@@ -367,7 +367,10 @@ def _pack(archive: Path, _state: tuple[int, ...], _process: int) -> zipfile.ZipF
 def archived(archive: Path) -> list[str]:
     """Return the names of the files in an archive of :func:`archive_files`; Damaged if it cannot be read."""
     with _whole_archive(archive, "pack of products, its list cannot be read"):
-        return _pack(archive, _state_of(archive), os.getpid()).namelist()
+        names = _pack(archive, _state_of(archive), os.getpid()).namelist()
+        if inner := next((name for name in names if "/" in name), None):  # a torn pack may end with a product's list
+            raise ValueError(f"{inner} is no product")
+        return names
 
 
 def read_archived(archive: Path, name: str) -> io.BytesIO:
