@@ -85,6 +85,10 @@ class EngineError(ActiveLearnError):
         super().__init__("\n".join(lines))
 
 
+class Unfit(ConfigError):
+    """An engine cannot do what it is set to do (no such class, no GPU, no stress ...), which no retry mends."""
+
+
 class TaskFailed(ActiveLearnError):
     """A task failed on infrastructure as often as the machine profile allows; the campaign stops here."""
 

@@ -68,13 +68,14 @@ def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Mach
         raise ConfigError(f"{store.folder}: has no held-out frames - wanted initial.held_out_fraction above 0")
     file, slot = to / "potential.yaml", Slot(machine, to / "logs")
     mace.begin(to, how)
-    if not (to / f"{how.name}.model").is_file():
-        mace.finetune(python, how, train, held_out, to, slot)
     label = store.campaign(last).label.reference
     declared = {"functional": label.functional, "includes_dispersion": label.labels_include_dispersion}
+    foundation = _calculator(how.foundation, python, how, declared)
+    before = _force_rmse(foundation, held_out, slot)  # first: what is wrong with it is told before the training
+    if not (to / f"{how.name}.model").is_file():
+        mace.finetune(python, how, train, held_out, to, slot)
     after = _calculator(to / f"{how.name}.model", python, how, declared)
-    before = _calculator(how.foundation, python, how, declared)
-    errors = {name: _force_rmse(one, held_out, slot) for name, one in (("before", before), ("after", after))}
+    errors = {"before": before, "after": _force_rmse(after, held_out, slot)}
     settings = after.model_dump(mode="json", exclude_defaults=True)
     settings["arguments"]["model_paths"] = f"{how.name}.model"  # beside this YAML, wherever both are moved
     settings["python"] = python

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn import capacity, geometry, inherited, pressures, select
+from activelearn import capacity, geometry, inherited, pressures, samples, select
 from activelearn.config import Campaign
 from activelearn.config import Label as LabelSettings
 from activelearn.engines import reference
@@ -115,10 +115,17 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
 
 def _computed(one: Begun, frame: Frames, store: Store, iteration: int, slot: Slot) -> FrameLabel:
     """Have the reference label a frame; the worker keeps the label if it is not we who publish it."""
-    what = store.campaign(iteration).label.reference
+    campaign = store.campaign(iteration)
+    what = campaign.label.reference
     reference.want_identity(what, slot, store.fingerprint(iteration)["sha256"])
     try:
-        return reference.label(what, frame, slot, keep=one.request(slot.machine.label_timeout_s))
+        return reference.label(
+            what,
+            frame,
+            slot,
+            keep=one.request(slot.machine.label_timeout_s),
+            witnesses=lambda: [sample.frame for sample in samples.of_campaign(campaign)],
+        )
     except BaseException:
         one.leave()
         raise

@@ -10,6 +10,7 @@ from activelearn.check import doubts
 from activelearn.check.programs import Checked, folder_problems, place_problems, program_problems
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, DeePMDModels, Machine, Packed, Potential
+from activelearn.engines.references.ase import elements_of
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
 from activelearn.store import Folder, Store
@@ -40,6 +41,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
         return Checked(problems + dense, unusual=unusual)
     problems += [*doubts.short_walks(campaign), *_outside(campaign, crystals)]
     problems += program_problems(campaign, machine) if here else []
+    problems += _unknown_to_reference(campaign, crystals)
     inheritance: list[str] = []
     offer = inherited.NOTHING
     if wrong := folder_problems(folder, machine) or _names(Store(folder)):
@@ -170,6 +172,17 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
         for frame in crystals
         if (lacking := sorted(set(frame.symbols) - set(campaign.type_map)))
     ]
+
+
+def _unknown_to_reference(campaign: Campaign, crystals: list[Frames]) -> list[str]:
+    """Return which elements of the crystals the reference lacks, if that is known without asking it."""
+    what = campaign.label.reference
+    known = elements_of(what)
+    lacking = sorted({kind for frame in crystals for kind in frame.symbols} - known) if known is not None else []
+    if not lacking:
+        return []
+    here = f"label.reference: {what.name} has no {', '.join(lacking)}"
+    return [f"{here} - wanted a reference for every element of the systems - choose another"]
 
 
 def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:

@@ -17,9 +17,7 @@ from activelearn import trees
 from activelearn.config import D3, Campaign, Machine, Reference, engine_of
 from activelearn.engines import packmol
 from activelearn.engines.interpreters import has_module
-from activelearn.engines.process import Slot
-from activelearn.engines.reference import fingerprint
-from activelearn.errors import ActiveLearnError, ConfigError, StoreError
+from activelearn.errors import StoreError
 from activelearn.store.version import format_of
 
 #: Bytes of one name, and of the path of a folder: the kernel ends at 4096, and files have names below it, too.
@@ -107,7 +105,7 @@ def packmol_problems(machine: Machine) -> list[str]:
 
 
 def reference_problems(reference: Reference, machine: Machine, where: str = "label.reference") -> list[str]:
-    """Return what the engine that labels lacks; one that is started by a command is asked as it will be in the run."""
+    """Return what the engine that labels lacks, by what is on disk; nothing is started (see `check.trial` for that)."""
     engine = engine_of(reference.engine)
     if wrong := dispersion_problems(reference.d3, where):
         return wrong
@@ -120,16 +118,7 @@ def reference_problems(reference: Reference, machine: Machine, where: str = "lab
     if not (is_here or machine.launcher):
         wanted = f"wanted what starts {reference.engine}"
         return [f"{where}.command: no program {program!r} on the PATH - {wanted} - give its full path"]
-    problems = engine.problems(reference, machine, where)
-    with trees.temporary() as folder:
-        try:
-            fingerprint(reference, Slot(machine, folder))
-        except ConfigError as error:
-            problems += error.problems
-        except ActiveLearnError as error:
-            what = str(error).splitlines()[0]
-            problems.append(f"{where}.command: {what} - wanted {reference.engine} to start - try: {reference.command}")
-    return problems
+    return engine.problems(reference, machine, where)
 
 
 def dispersion_problems(d3: D3 | None, where: str) -> list[str]:

@@ -126,6 +126,10 @@ def run(
         from activelearn.workflow import run_local  # fireworks takes 0.5 s to import
 
         say(f"campaign {chosen.name}: {chosen.description}\nfolder {where}")
+        from activelearn.check.trial import try_in
+
+        for line in try_in(store, profile):
+            say(line)
         with Watcher(store):
             end = run_local(store, profile)
     end_report(store, end)
@@ -144,11 +148,20 @@ def check(
     launchpad: Annotated[
         Path | None, typer.Option("-l", "--launchpad", help="Of a cluster: its my_launchpad.yaml is tried, too.")
     ] = None,
+    tries: Annotated[
+        bool, typer.Option("--try", help="Start the reference and label a few small structures, as `run` will first.")
+    ] = False,
 ) -> None:
     """Find what is wrong with a campaign before anything runs, and show what it will do."""
     chosen, profile, where = inputs(campaign, folder, machine, slots)
     with told_with_lines(campaign, machine):
         found = refuse_problems(chosen, profile, where, launchpad)
+        if tries:
+            from activelearn.check.trial import try_campaign
+
+            found = replace(
+                found, facts=[*found.facts, *try_campaign(chosen, profile, where), "tried: the reference works"]
+            )
     say_found(found, campaign, machine)
     from activelearn.store import Consent, Store
 
@@ -335,6 +348,7 @@ def refuse_problems_of_study(study: Study, machine: Machine, folder: Path) -> Ch
 
 def carry_out(study: Study, folder: Path, machine: Machine, unusual: Sequence[str]) -> int:
     """Carry out a study in its folder, or go on with it; return the exit code."""
+    from activelearn.check.trial import try_study
     from activelearn.loop import StudyPhase
     from activelearn.show import Watcher, study_report
     from activelearn.store import StudyStore
@@ -350,6 +364,8 @@ def carry_out(study: Study, folder: Path, machine: Machine, unusual: Sequence[st
         say(f"study {study.name}\nfolder {folder}")
         phase = StudyPhase.of(store, study)
         phase.begin(machine)
+        for line in try_study(store, study, machine):
+            say(line)
         with Watcher(store):
             run_study(phase, machine)
     study_report(store)

@@ -21,6 +21,7 @@ import numpy as np
 
 from activelearn import geometry
 from activelearn.config import Potential
+from activelearn.engines.references import ase
 from activelearn.frames import FloatArray, Frames
 
 _TYPE_MAP: Final = b"model_attr/tmap"
@@ -121,6 +122,8 @@ def unknown_to(potential: Potential, elements: Iterable[str]) -> list[str]:
     asked = set(elements)
     known = [set(model.type_map) for model in models_of(potential)]
     known += [set(potential.lammps.elements)] if potential.lammps is not None else []
+    of_calculator = None if potential.ase is None else ase.elements_of(potential.ase)
+    known += [set(of_calculator)] if of_calculator is not None else []
     return sorted(set().union(*(asked - each for each in known)))
 
 

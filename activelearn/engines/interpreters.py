@@ -1,22 +1,129 @@
-"""What an interpreter has, ours or another one."""
+"""What an interpreter has, ours or another one, by what is on disk: nothing is started, and nothing imported."""
 
 from __future__ import annotations
 
+import ast
+import difflib
 import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES, all_suffixes
+from pathlib import Path
+from typing import Final
 
-from activelearn import trees
-from activelearn.engines.process import run_command
-from activelearn.errors import ActiveLearnError
+#: Files of paths that stand in nearly every virtual environment and add nothing to import.
+_NO_PATHS: Final = {"distutils-precedence.pth", "_virtualenv.pth"}
+#: Words in a module that may give it names which its text does not show.
+_HIDDEN: Final = ("globals(", "sys.modules", "__getattr__", "vars(")
 
 
 def has_module(module: str, python: str | None) -> bool:
-    """Return whether an interpreter (null: this one) has a module."""
-    if python is None:
-        return importlib.util.find_spec(module) is not None
-    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
-    with trees.temporary() as folder:
-        try:
-            done = run_command([python, "-c", code], folder, log=folder / "log", timeout_s=20.0)
-        except ActiveLearnError:
-            return False
-    return done.return_code == 0
+    """Return whether an interpreter (null: this one) has a package; True as well where its folders cannot tell."""
+    if is_ours(python):
+        return _spec(module) is not None
+    found = shutil.which(os.path.expanduser(python or ""))  # noqa: PTH111 - a word of a command
+    if found is None:
+        return False
+    root = Path(found).absolute().parent.parent
+    settings, sites = root / "pyvenv.cfg", [*root.glob("lib*/python*/site-packages")]
+    if not settings.is_file() or not sites or "system-site-packages = true" in settings.read_text(errors="replace"):
+        return True
+    lines = [line for site in sites for file in site.glob("*.pth") for line in _path_lines(file)]
+    if any(line.startswith("import") for line in lines):
+        return True
+    folders = [*sites, *map(Path, lines), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
+    return any(_files(folder, module) for folder in folders)
+
+
+def is_ours(python: str | None) -> bool:
+    """Return whether an interpreter is the one that runs this."""
+    return python is None or python == sys.executable
+
+
+def _path_lines(file: Path) -> list[str]:
+    """Return the lines of a file of paths, but for those that add nothing to import."""
+    return [] if file.name in _NO_PATHS else [line for line in file.read_text(errors="replace").splitlines() if line]
+
+
+def lacking(calculator: str) -> str | None:
+    """Return what this interpreter lacks of ``module:Class``, or None if all is there or that cannot be told.
+
+    Only the top-level package is looked for as Python does it; modules in it are files, and a class is looked for in
+    the text of its module.
+    """
+    module, name = calculator.split(":")
+    top, *inside = module.split(".")
+    spec = _spec(top)
+    if spec is None:
+        return f"no module {top}"
+    if top in sys.stdlib_module_names:
+        return f"{top} is a module of Python itself, which has no calculators"
+    file, folders = Path(spec.origin or ""), [Path(path) for path in spec.submodule_search_locations or ()]
+    for part in inside:
+        places = [path for folder in folders for path in _files(folder, part)]
+        if not places:
+            return None if _moves_its_modules(folders) else f"no module {module}"
+        package = next((path for path in places if path.is_dir()), None)
+        file = places[0] if package is None else package / "__init__.py"
+        folders = [] if package is None else [package]
+    names = _names(file)
+    if names is None or name in names:
+        return None
+    near = difflib.get_close_matches(name, sorted(names), 1)
+    return f"{module} has no {name}" + (f" (it has {near[0]})" if near else "")
+
+
+def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # half imported, or gone
+        return None
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """Return the files or the folder of a module in a folder of modules."""
+    found = [folder / f"{name}{suffix}" for suffix in all_suffixes()]
+    extensions = [path for suffix in EXTENSION_SUFFIXES for path in folder.glob(f"{name}*{suffix}")]
+    return [path for path in (folder / name, *found, *extensions) if path.is_dir() or path.is_file()]
+
+
+def _moves_its_modules(folders: Iterable[Path]) -> bool:
+    """Return whether a package may have modules elsewhere than in its folder."""
+    texts = [_text(folder / "__init__.py") for folder in folders]
+    return any(text is None or "__path__" in text for text in texts)
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8") if file.suffix == ".py" else None
+    except (OSError, ValueError):
+        return None
+
+
+def _names(file: Path) -> set[str] | None:
+    """Return the names that a module gives itself, or None if its text does not show all of them."""
+    text = _text(file)
+    if text is None or any(word in text for word in _HIDDEN):
+        return None
+    try:
+        found = set(_bound(ast.parse(text).body))
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    return None if "*" in found else found
+
+
+def _bound(statements: Iterable[ast.stmt]) -> Iterator[str]:
+    for statement in statements:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield statement.name
+            continue
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            yield from ((alias.asname or alias.name).split(".")[0] for alias in statement.names)
+            continue
+        for node in ast.walk(statement):  # if, try, with, assignments
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+            elif isinstance(node, ast.stmt) and node is not statement:
+                yield from _bound([node])

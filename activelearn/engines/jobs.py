@@ -55,8 +55,12 @@ def run_job(command: Sequence[str], request: Mapping[str, Any], slot: Slot) -> d
             tail=done.tail,
         )
     answer: dict[str, Any] = dict(json.loads(result.read_text()))
-    if "error" in answer:
-        raise EngineError(str(answer["error"]), command=command, folder=folder, tail=done.tail)
+    if "error" in answer or "unable" in answer:  # a code that crashes on a structure may run elsewhere
+        raise EngineError(
+            str(answer.get("error", answer.get("unable"))), command=command, folder=folder, tail=done.tail
+        )
+    if "unfit" in answer:
+        return {**answer, "log": str(log)}
     clear(folder, slot)
     return answer
 

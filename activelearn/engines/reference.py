@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from activelearn.config import Reference, ReferenceMD, engine_of
-from activelearn.engines.process import Slot
-from activelearn.errors import ConfigError, EngineError
+from activelearn.engines.process import Slot, tail_of
+from activelearn.engines.unfit import complaint, said
+from activelearn.errors import ConfigError, EngineError, Unfit
 from activelearn.frames import FloatArray, FrameLabel, Frames, make_origin
 
 #: References whose identity was found to be the sealed one, by slot.
@@ -28,8 +31,13 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
     -------
     dict
         JSON-able; ``sha256`` is the fingerprint that goes into every label's key.
+
+    Raises
+    ------
+    Unfit
+        Weights or data sets are not there.
     """
-    found = engine_of(reference.engine).identity(reference, slot)
+    found = want_answer(reference, engine_of(reference.engine).identity(reference, slot))
     identity: dict[str, Any] = {
         "calculator": reference.calculator or reference.engine,
         "version": found["version"],
@@ -79,19 +87,41 @@ def structure(frame: Frames, index: int = 0) -> dict[str, Any]:
     }
 
 
-def _ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+def ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """Return the answer to a job on one frame as it came, failures of the calculator included."""
     request |= {} if reference.stress else {"stress": False}
-    answer = engine_of(reference.engine).ask(reference, job, slot, structure=structure(start), **request)
-    if "lacks" in answer:
-        raise ConfigError(
-            f"label.reference: {reference.name}: {answer['lacks']} - wanted energy, forces and stress - choose a "
-            "calculator that has them; if it is the stress alone that it lacks, set label.reference.stress: false (its "
-            "labels have no virial then)"
-        )
+    return engine_of(reference.engine).ask(reference, job, slot, structure=structure(start), **request)
+
+
+def want_answer(reference: Reference, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer that is one.
+
+    Raises
+    ------
+    Unfit
+        The calculator cannot be had, or has not what was asked for: a retry would fail as well.
+    EngineError
+        It raised on this structure.
+    """
+    if "lacks" in answer or "unfit" in answer:
+        raise Unfit(complaint(reference, answer))
+    if "unable" in answer:
+        raise EngineError(str(answer["unable"]), tail=tail_of(Path(answer.get("log", ""))))
     return answer
 
 
-def label(reference: Reference, frame: Frames, slot: Slot, *, keep: Mapping[str, Any] | None = None) -> FrameLabel:
+def _ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    return want_answer(reference, ask(reference, job, slot, start, **request))
+
+
+def label(
+    reference: Reference,
+    frame: Frames,
+    slot: Slot,
+    *,
+    keep: Mapping[str, Any] | None = None,
+    witnesses: Callable[[], Sequence[Frames]] = tuple,
+) -> FrameLabel:
     """Label one frame.
 
     Parameters
@@ -101,16 +131,40 @@ def label(reference: Reference, frame: Frames, slot: Slot, *, keep: Mapping[str,
     keep
         Where the label is kept if this process is killed meanwhile (see :meth:`activelearn.store.begun.Begun.request`).
         Not under a launcher: that has a process group of its own, and what it starts would survive a kill of all.
+    witnesses
+        Structures that the reference should be able to label. If it raises on this frame, and again in a new worker
+        that labels one of them, the frame is at fault, and its label is refused. Without any that is not found out.
 
     Raises
     ------
     EngineError
         Infrastructure failed. A physical failure is a FrameLabel with ``refused`` set.
-    ConfigError
-        The calculator has no forces, or no stress.
+    Unfit
+        The calculator cannot be had, or has no forces, or no stress.
     """
     kept = {} if keep is None or slot.launcher else {"keep": dict(keep)}
-    return to_label(_ask(reference, "label", slot, frame, **kept), frame.n_atoms)
+    answer = ask(reference, "label", slot, frame, **kept)
+    if "unable" in answer and (others := witnesses()):
+        answer = _tried_again(reference, frame, slot, answer, others)
+    return to_label(want_answer(reference, answer), frame.n_atoms)
+
+
+def _tried_again(
+    reference: Reference, frame: Frames, slot: Slot, failed: dict[str, Any], others: Sequence[Frames]
+) -> dict[str, Any]:
+    """Return the answer of a new worker, a refusal if it fails alike and labels another structure."""
+    again = ask(reference, "label", slot, frame, fresh=True)
+    if "unable" not in again or _alike(again["unable"]) != _alike(failed["unable"]):
+        return again  # it may pass: a label, or one more failure to be retried
+    if any("energy" in ask(reference, "label", slot, other) for other in others):
+        times = {key: again[key] for key in ("started", "finished")}
+        return {"refused": f"the reference raises {_alike(again['unable'])}", **times}
+    return again
+
+
+def _alike(text: str) -> str:
+    """Return the message of an exception without what differs from process to process."""
+    return re.sub(r"0x[0-9a-fA-F]+", "0x", said(text))
 
 
 def to_label(answer: Mapping[str, Any], n_atoms: int) -> FrameLabel:

@@ -74,6 +74,7 @@ _NAMES: Final = (
     "lease.json",
     "submitted.json",
     "unusual-*.json",
+    "tried-*.json",
     "stopped.json",
     "claims",
     "begun",

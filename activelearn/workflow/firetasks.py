@@ -13,7 +13,7 @@ from fireworks import FireTaskBase, Firework, FWAction, LaunchPad, Workflow, exp
 from activelearn import loop
 from activelearn.config import LIGHT, Machine, load_machine
 from activelearn.engines.process import close_sessions, stopping_on_signals
-from activelearn.errors import ActiveLearnError, TaskFailed
+from activelearn.errors import ActiveLearnError, TaskFailed, Unfit
 from activelearn.loop import Phase, StudyPhase
 from activelearn.records import Task
 from activelearn.store import Folder, Store, StudyStore, disk_errors
@@ -52,7 +52,7 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
             except ActiveLearnError as error:
                 if caught:
                     self._leave(launchpad)
-                if isinstance(error, TaskFailed) and isinstance(self, Gather):
+                if isinstance(error, Unfit) or (isinstance(error, TaskFailed) and isinstance(self, Gather)):
                     Submissions(folder).stop(str(error))
                 raise
 
@@ -125,6 +125,8 @@ class Gather(_StationTask):
     def _give_up(self, station: Station, phase: Phase, machine: Machine, pending: list[Task]) -> None:
         """Refuse what may be refused; raise TaskFailed where a task had all its tries, or nothing moves any more."""
         store = phase.store
+        if self._is_shared and (message := store.submissions.stop_message()) is not None:
+            raise TaskFailed(message)  # a chunk found what no retry mends
         attempts = self._attempts(store)
         failures = store.failures_of(station.name, phase.iteration, attempts.run_id)
         hopeless = [task for task in pending if len(failures.get(task.id, [])) >= machine.max_attempts]

@@ -19,7 +19,7 @@ from activelearn.engines.dynamics import FINISHED, FS_PER_PS, State, Stretch, st
 from activelearn.engines.dynamics.lammps_input import COLDEST_TARGET, Run
 from activelearn.engines.lammps import lower_triangular
 from activelearn.engines.process import Slot
-from activelearn.engines.reference import structure
+from activelearn.engines.reference import structure, want_answer
 from activelearn.engines.references import ase
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
@@ -40,7 +40,7 @@ def run_segment(
     saved = _read(checkpoint)
     if saved is None or not str(saved["ended"]):
         folder.mkdir(parents=True, exist_ok=True)
-        answer = _ask(run, start, checkpoint, slot)
+        answer = want_answer(potential.statics(), _ask(run, start, checkpoint, slot))
         saved = _read(checkpoint)
         if saved is None or str(saved["ended"]) != answer.get("ended"):
             raise EngineError(f"no checkpoint of a segment that ended: {answer.get('refused', answer)}", folder=folder)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from activelearn.config import Machine, Reference, ReferenceEngine
 from activelearn.engines.deepmd import library_environment
-from activelearn.engines.interpreters import has_module
+from activelearn.engines.interpreters import has_module, is_ours, lacking
 from activelearn.engines.links import plain_lines
 from activelearn.engines.process import Session, Slot, session, worker_command
 
@@ -19,9 +19,13 @@ def ask(
     slot: Slot,
     *,
     timeout_s: float | None = None,
+    fresh: bool = False,
     **request: Any,  # noqa: ANN401 - JSON
 ) -> dict[str, Any]:
-    """Return the answer of the slot's session to one job (see ``workers/``); it may take as long as a label."""
+    """Return the answer of the slot's session to one job (see ``workers/``); it may take as long as a label.
+
+    With `fresh` a new worker gives it. Beside a failure stands the ``log`` with its traceback.
+    """
     is_lammps = reference.package == "lammps"
     key = ("reference", reference.python or "", reference.calculator or "", *slot.key)
 
@@ -39,7 +43,11 @@ def ask(
         "d3": reference.d3 and reference.d3.model_dump(),
         **request,
     }
-    return session(key, make).request(message, timeout_s=timeout_s or slot.machine.label_timeout_s)
+    worker = session(key, make)
+    if fresh:
+        worker.close()
+    answer = worker.request(message, timeout_s=timeout_s or slot.machine.label_timeout_s)
+    return {**answer, "log": str(worker.log)} if {"unfit", "unable"} & answer.keys() else answer
 
 
 def identity(reference: Reference, slot: Slot) -> dict[str, Any]:
@@ -47,13 +55,27 @@ def identity(reference: Reference, slot: Slot) -> dict[str, Any]:
     return ask(reference, "describe", slot, package=reference.package, weights=reference.weights)
 
 
+def elements_of(reference: Reference) -> frozenset[str] | None:
+    """Return the elements that a calculator knows, if that can be told without it."""
+    if reference.calculator != "ase.calculators.emt:EMT" or not is_ours(reference.python):
+        return None
+    from ase.calculators.emt import parameters
+
+    return frozenset(parameters)
+
+
 def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
     here, problems = reference.python or "this interpreter", []
-    module = (reference.calculator or "").split(":")[0].split(".")[0]
+    calculator = reference.calculator or ""
+    module = calculator.split(":")[0].split(".")[0]
     if not has_module(module, reference.python):
         problems.append(
-            f"{where}.calculator: {here} has no {module} - wanted {reference.calculator} - pip install "
+            f"{where}.calculator: {here} has no {module} - wanted {calculator} - pip install "
             f"{reference.package or module}"
+        )
+    elif is_ours(reference.python) and (what := lacking(calculator)) is not None:
+        problems.append(
+            f"{where}.calculator: {calculator}: {what} - wanted module:Class of an ASE calculator - correct the name"
         )
     elif reference.python is None and reference.weights and not _weights_exist(reference.weights):
         problems.append(f"{where}.weights: no file {reference.weights} - wanted the weights - check the path")

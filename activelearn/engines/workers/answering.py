@@ -6,17 +6,22 @@ activelearn. Units: eV, Å, eV/Å, fs, K. Stress and virial follow ASE: virial =
 Requests: {"job": "describe", ...}, {"job": "label", "structure": ...}, {"job": "md", "structure": ..., ...},
 {"job": "relax", "structure": ..., ...}, {"job": "dynamics", "structure": ..., ...} (see calculator_dynamics.py). A
 physical failure (no convergence, non-finite numbers) comes back as {"refused": reason}; a calculator that has not what
-is asked of it (forces, a stress) as {"lacks": text}; any other exception as {"error": text}, which the caller treats as
-infrastructure. With "stress": false in the request the virial is null. A label may come with "keep": if the driver is
-killed while it is computed it is finished all the same, and kept for the next driver (see activelearn/store/begun.py).
+is asked of it (forces, a stress) as {"lacks": text}. Of any other exception the answer says whether a second attempt
+may help: {"unfit": text}, the calculator cannot be had here (not imported, not constructed, no GPU); {"unable": text},
+it was constructed and raised on this structure; {"error": text}, what may pass (memory, network, disk), which the
+caller treats as infrastructure. The traceback goes to standard error. With "stress": false in the request the virial is
+null. A label may come with "keep": if the driver is killed while it is computed it is finished all the same, and kept
+for the next driver (see activelearn/store/begun.py).
 """
 
 import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import socket
 import time
+import traceback
 import uuid
 from pathlib import Path
 
@@ -27,6 +32,23 @@ from ase.calculators.calculator import CalculationFailed, PropertyNotImplemented
 #: Cutoffs of D3 (Å): VASP's own for pairs and coordination numbers; pairs fade out over the last 4 Å, because with a
 #: sharp end the stress is not the derivative of the energy (0.01 eV in the virial of 16 atoms of Na3PS4).
 D3_CUTOFF = {"disp2": 50.2, "cn": 20.0, "width2": 4.0}
+
+#: Answers that are neither a label nor a refusal: nothing that may be published.
+FAILURES = frozenset({"lacks", "unfit", "unable", "error"})
+#: How libraries say that the GPU which the settings ask for is not here.
+NO_GPU = re.compile(
+    r"no (cuda|nvidia|gpu)|not (compiled|linked) with (cuda|support)|cuda (is )?(not available|unavailable)"
+    r"|cuda\.is_available\(\) is false|invalid device ordinal|no kernel image|driver (version is insufficient|on your "
+    r"system is too old)|unknown backend|no platforms that are instances of",
+    re.IGNORECASE,
+)
+#: What may be otherwise at the next attempt.
+PASSING = re.compile(
+    r"out of memory|cannot allocate|too many open files|no space left|input/output error|stale file handle|time(d )?out"
+    r"|temporarily unavailable|connection|network is|busy|cuda error|cudnn|cublas|licen[cs]e",
+    re.IGNORECASE,
+)
+_GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 #: Seconds between two signs of life of a worker without a driver, for drivers on other hosts.
 BEAT_S = 5.0
@@ -64,11 +86,21 @@ def to_atoms(structure):
     return Atoms(structure["symbols"], positions=structure["positions"], cell=structure["cell"], pbc=structure["pbc"])
 
 
+def number(energy):
+    """Return an energy as a number: networks give arrays of one, such as of shape (1,) or (1, 1)."""
+    found = np.asarray(energy, dtype=np.float64)
+    if found.size != 1:
+        raise ValueError(f"an energy of shape {found.shape}, not one number")
+    return float(found.reshape(()))
+
+
 def properties(atoms, request):
     """Return energy (force-consistent), forces and virial (None: there is none) of the calculator on `atoms`."""
-    forces = atoms.get_forces()
+    forces = np.asarray(atoms.get_forces(), dtype=np.float64)
+    if forces.shape != (len(atoms), 3):
+        raise ValueError(f"forces of shape {forces.shape}, not {(len(atoms), 3)}")
     results = atoms.calc.results
-    energy = float(
+    energy = number(
         results.get("free_energy", results["energy"] if "energy" in results else atoms.get_potential_energy())
     )
     virial = None
@@ -143,8 +175,32 @@ def is_physical(error):
     return isinstance(error, known) or any("ConvergenceError" in kind.__name__ for kind in type(error).__mro__)
 
 
+def may_pass(error):
+    """Say whether the same may go well when it is tried again: memory, network, disk, a GPU that is in use."""
+    for _ in range(10):  # what was raised while another error was handled
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and not isinstance(error, _GONE)):
+            return True
+        if error is None or PASSING.search(str(error)):
+            return error is not None
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
+
+
+def kind_of(error, is_loaded):
+    """Return which answer an exception is: see the head of this file."""
+    if is_physical(error):
+        return "refused"
+    if isinstance(error, PropertyNotImplementedError):
+        return "lacks"
+    if NO_GPU.search(str(error)):
+        return "unfit"
+    if may_pass(error):
+        return "error"
+    return "unable" if is_loaded and not isinstance(error, ImportError) else "unfit"
+
+
 def answer(request, load, describe=None):
-    """Carry out one request; physical failures are answers, everything else is an error.
+    """Carry out one request; what goes wrong is an answer, too.
 
     Parameters
     ----------
@@ -155,25 +211,20 @@ def answer(request, load, describe=None):
     describe
         Called with the request of a job "describe", returns what the labels depend on.
     """
-    started = time.time()
+    started, is_loaded = time.time(), False
     try:
         if request["job"] == "describe":
             out = describe(request)
         else:
             atoms = to_atoms(request["structure"])
             atoms.calc = load(request)
+            is_loaded = True
             out = JOBS[request["job"]](atoms, request)
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        if is_physical(error):
-            out = {"refused": text}
-        elif isinstance(error, PropertyNotImplementedError):
-            out = {"lacks": str(error)}
-        else:
-            import traceback
-
+    except (Exception, SystemExit) as error:
+        kind = kind_of(error, is_loaded)
+        out = {kind: str(error) if kind == "lacks" else f"{type(error).__name__}: {error}"}
+        if kind in FAILURES - {"lacks"}:
             traceback.print_exc()
-            out = {"error": text}
     return {**out, "started": started, "finished": time.time()}
 
 
@@ -216,7 +267,7 @@ class BegunLabel:
         """Publish the answer if it is a label or a refusal, and take the note away."""
         if not self.is_wanted():
             return
-        if "error" not in found and "lacks" not in found:
+        if not FAILURES & found.keys():
             text = json.dumps({"key": self.path.stem, "folder": self.folder, "answer": found})
             write_whole(self.path, hashlib.sha256(text.encode()).hexdigest() + "\n" + text, os.link)
         self.is_done = True

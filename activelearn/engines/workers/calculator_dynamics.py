@@ -122,7 +122,7 @@ class SegmentRun:
         atoms = self.atoms
         forces, stress = atoms.get_forces(), atoms.get_stress(voigt=False, include_ideal_gas=True)
         results = atoms.calc.results
-        energy = float(results["free_energy"] if "free_energy" in results else atoms.get_potential_energy())
+        energy = float(np.squeeze(results["free_energy"] if "free_energy" in results else atoms.get_potential_energy()))
         row = [self.temperature_K(), energy, float(-np.trace(stress) / 3.0 / units.bar), float(atoms.get_volume())]
         if not (np.isfinite(row).all() and np.isfinite(forces).all()):
             return "non-finite"

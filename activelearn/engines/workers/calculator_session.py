@@ -32,7 +32,10 @@ def load(request):
         module, name = spec["calculator"].split(":")
         make = getattr(importlib.import_module(module), name)
         one_thread()
-        _calculators[key] = answering.with_dispersion(make(**spec["arguments"]), spec["d3"])
+        made = make(**spec["arguments"])
+        if not hasattr(made, "get_forces"):
+            raise TypeError(f"{spec['calculator']} makes a {type(made).__name__}, which is no ASE calculator")
+        _calculators[key] = answering.with_dispersion(made, spec["d3"])
         one_thread()
     answering.forget(_calculators[key])
     return _calculators[key]
@@ -114,7 +117,7 @@ def main():
             _begun[:] = []
             _begun[:] = answering.begin(request)
         found = answering.answer(request, load, describe)
-        if "error" in found:
+        if answering.FAILURES & found.keys():
             _calculators.clear()  # what failed may be half made; the next request finds a new one
         try:
             out.write(json.dumps(found) + "\n")

@@ -82,7 +82,7 @@ def main():
         answer = answering.answer(request, load, describe)
     if world.rank == 0:
         answering.finish(path, answer, begun)
-    if "error" in answer and world.size > 1:
+    if answering.FAILURES & answer.keys() and world.size > 1:
         time.sleep(2.0 * (world.rank > 0))  # an error of one rank alone leaves the others waiting for it
         world.abort(1)
 

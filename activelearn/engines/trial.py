@@ -1,0 +1,155 @@
+"""The trial of a reference before it is paid: a label of a few small structures, and its derivatives on one of them.
+
+What is wrong is said in one line. The worker is the one that will label, so nothing is loaded twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from activelearn.config import Reference
+from activelearn.engines import derivatives
+from activelearn.engines.process import Slot
+from activelearn.engines.reference import ask, to_label
+from activelearn.engines.unfit import complaint, said
+from activelearn.errors import EngineError, Unfit
+from activelearn.frames import FrameLabel, Frames
+
+#: A label that takes longer (s) is not asked for ten times more, to compare forces and stress with the energy.
+PATIENCE_S: Final = 20.0
+#: Volume of an atom (Å3) in a cell that is mostly void: an atom alone in its box has no stress worth comparing.
+_VOID_A3: Final = 200.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A structure to be tried.
+
+    Parameters
+    ----------
+    frame
+        One frame, as small as there is.
+    larger
+        The same as a supercell, for calculators that cannot take small cells.
+    is_optional
+        Whether a calculator that raises on it is good enough: an atom alone, which is refused and counted then.
+    """
+
+    frame: Frames
+    larger: Frames | None = None
+    is_optional: bool = False
+
+
+@dataclass
+class Outcome:
+    """What a trial found: lines on what is wrong, and on what is worth to be known."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        """Add what another trial found."""
+        self.problems += other.problems
+        self.notes += other.notes
+
+    def want_none(self) -> None:
+        """Raise Unfit with the problems, if there are any."""
+        if self.problems:
+            raise Unfit(*self.problems)
+
+
+def tried(reference: Reference, samples: Sequence[Sample], compares: bool, slot: Slot, where: str) -> Outcome:
+    """Try a reference on a few structures.
+
+    Parameters
+    ----------
+    reference, samples
+        What labels, and what is labelled.
+    compares
+        Whether forces and stress are compared with the energy, once.
+    slot
+        Where.
+    where
+        How the lines begin: the key of the reference.
+    """
+    trial = _Trial(reference, slot, where)
+    for sample in samples:
+        trial.label(sample)
+        if trial.is_over:
+            return trial.outcome
+    if trial.first is None and trial.failed:
+        trial.say(f"labels none of the structures, such as {trial.failed[0]}", "a label of one of them")
+    else:
+        trial.outcome.notes += [f"note: {where}: {reference.name}: not labelled: {line}" for line in trial.failed]
+    if compares and trial.first is not None:
+        trial.compare(*trial.first)
+    return trial.outcome
+
+
+class _Trial:
+    """A trial under way."""
+
+    def __init__(self, reference: Reference, slot: Slot, where: str) -> None:
+        self.reference, self.slot, self.where = reference, slot, where
+        self.outcome = Outcome()
+        self.is_over = False
+        self.failed: list[str] = []
+        self.first: tuple[Frames, FrameLabel] | None = None
+
+    def say(self, what: str, wanted: str, step: str = "") -> None:
+        """Add a problem."""
+        step = step or f"check the settings of {self.where}, or choose another calculator"
+        self.outcome.problems.append(f"{self.where}: {self.reference.name}: {what} - wanted {wanted} - {step}")
+
+    def label(self, sample: Sample) -> None:
+        """Label one structure, and note what comes of it."""
+        frame, found = sample.frame, self._ask(sample.frame)
+        if "unable" in found and sample.larger is not None:
+            frame, found = sample.larger, self._ask(sample.larger)
+        of = f"{frame.formula} ({frame.n_atoms} atoms)"
+        if "refused" in found or ("unable" in found and sample.is_optional):
+            self.failed.append(f"{of}: {said(found.get('refused', found.get('unable', '')))}")
+        elif "unable" in found:
+            log = f"; traceback: {found['log']}" if "log" in found else ""
+            what = f"raises {said(found['unable'])} on {of}"
+            self.say(what, "a label of every system", f"check that it knows all elements and settings{log}")
+            self.is_over = True
+        elif "lacks" in found or "unfit" in found:
+            self.outcome.problems.append(complaint(self.reference, found, self.where))
+            self.is_over = True
+        elif "energy" in found and self.first is None:
+            self.first = frame, to_label(found, frame.n_atoms)
+
+    def _ask(self, frame: Frames) -> dict[str, Any]:
+        """Return the answer to a label; infrastructure that fails twice ends the trial."""
+        for is_last in (False, True):
+            try:
+                return ask(self.reference, "label", self.slot, frame)
+            except EngineError as error:
+                what = str(error).splitlines()[0]
+                if is_last or "no answer within" in what or "took more than" in what:
+                    wanted = f"a label of {frame.formula} ({frame.n_atoms} atoms)"
+                    of_session = self.slot.logs / f"session-reference-{self.slot.index}.log"
+                    log = of_session if error.folder is None else error.folder / "worker.log"
+                    self.say(what, wanted, f"look into its log: {log}")
+                    self.is_over = True
+                    break
+        return {}
+
+    def compare(self, frame: Frames, label: FrameLabel) -> None:
+        """Compare forces and stress with the energy, unless that is too expensive."""
+        is_dense = all(frame.pbc) and float(frame.volume[0]) < _VOID_A3 * frame.n_atoms
+        if label.finished - label.started > PATIENCE_S or not is_dense:
+            return
+        wrong, notes = derivatives.compared(frame, self._label, has_stress=self.reference.stress)
+        for line in wrong:
+            self.say(
+                line, "eV/Å for forces and eV/Å3 for the stress, positive if it pulls (ASE)", "correct the calculator"
+            )
+        self.outcome.notes += [f"note: {self.where}: {self.reference.name}: {line}" for line in notes]
+
+    def _label(self, frame: Frames) -> FrameLabel | None:
+        found = self._ask(frame)
+        return to_label(found, frame.n_atoms) if "energy" in found else None
