@@ -171,7 +171,7 @@ def _judge(
     if all(_is_near(a, b, NOTED) for a, b in pairs):
         return
     factors = sorted(a / b if b else np.inf for a, b in pairs)
-    low, high = f"{factors[0]:.3g}", f"{factors[-1]:.3g}"
+    low, high = (f"{float(f'{factor:.2g}') + 0.0:g}" for factor in (factors[0], factors[-1]))  # 160, and never -0
     times = low if low == high else f"{low} to {high}"
     line = f"its {what} {'are' if what == 'forces' else 'is'} {times} times the derivative of its energy"
     if all(_is_near(a, b, WRONG) for a, b in pairs):
@@ -185,8 +185,7 @@ def _guesses(factors: list[float], names: dict[str, float]) -> Iterator[str]:
     middle = float(np.median(factors))
     if not all(_is_near(factor, middle, NOTED) for factor in factors):
         return
+    if _is_near(middle, -1.0, NOTED):
+        yield "of opposite sign"
     sign = ", of opposite sign" if middle < 0.0 else ""
-    for name, factor in {"the right unit": 1.0, **names}.items():
-        if _is_near(abs(middle), factor, NOTED):
-            yield f"as if in {name}{sign}"
-            return
+    yield from (f"as if in {name}{sign}" for name, factor in names.items() if _is_near(abs(middle), factor, NOTED))

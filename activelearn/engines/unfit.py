@@ -40,8 +40,9 @@ def _advice(reference: Reference, text: str) -> str:
     if (lacking := _NO_MODULE.search(text)) is not None:
         if f"{module}.".startswith(f"{lacking[1]}.") and "." in lacking[1]:
             return f"wanted the module of {reference.calculator} - check its name"
-        package = (reference.package or lacking[1]) if module.split(".")[0] == lacking[1] else lacking[1]
-        return f"wanted {lacking[1]} in {reference.python or 'this interpreter'} - check the name, or install {package}"
+        own = module.split(".")[0] == lacking[1]
+        install = f"check the name, or pip install {reference.package or lacking[1]}" if own else "install what has it"
+        return f"wanted {lacking[1]} in {reference.python or 'this interpreter'} - {install}"
     if _GPU.search(text):
         device = [f"arguments.{key}: {value}" for key, value in reference.arguments.items() if _is_device(value)]
         named = f"set another than {device[0]}, such as cpu" if device else "choose its CPU among the arguments"

@@ -1,5 +1,6 @@
 """ASE calculators that do what engines do on bad days; found by the worker through PYTHONPATH."""
 
+import builtins
 import os
 import signal
 import sys
@@ -8,6 +9,8 @@ import time
 import numpy as np
 from ase.calculators.calculator import SCFError, all_changes
 from ase.calculators.emt import EMT
+from ase.neighborlist import neighbor_list
+from ase.stress import voigt_6_to_full_3x3_stress
 
 
 class Unconverged(EMT):
@@ -86,3 +89,99 @@ class NoStress(EMT):
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, ["energy"], system_changes)
         self.results.pop("stress", None)
+
+
+class Single(EMT):
+    """A network in single precision: an energy of one number in an array, a full stress; it prints at each step."""
+
+    def __init__(self, shape=(1,)):
+        super().__init__()
+        self.shape = shape
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        found = self.results
+        found["energy"] = np.full(self.shape, found["energy"], dtype=np.float32)
+        found["free_energy"] = found["energy"]
+        found["forces"] = found["forces"].astype(np.float32)
+        found["stress"] = voigt_6_to_full_3x3_stress(found["stress"]).astype(np.float32)
+        print("step done")
+
+
+class Mistaken(EMT):
+    """Stress or forces in another unit, of another sign, or of another shape."""
+
+    def __init__(self, stress=1.0, forces=1.0, kind=""):
+        super().__init__()
+        self.factors, self.kind = (stress, forces), kind
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        found = self.results
+        found["stress"] = found["stress"] * self.factors[0]
+        found["forces"] = found["forces"] * self.factors[1]
+        if self.kind == "trace":
+            found["stress"] = np.repeat([found["stress"][:3].mean(), 0.0], 3)
+        elif self.kind == "virial":
+            found["stress"] = found["stress"] * atoms.get_volume()
+        elif self.kind == "rough":
+            noise = 0.5 * np.sin(1.0e6 * (atoms.get_volume() + atoms.positions.sum()))
+            found["free_energy"] = found["energy"] = found["energy"] + noise
+        elif self.kind == "few forces":
+            found["forces"] = found["forces"][:-1]
+        elif self.kind == "two energies":
+            found["free_energy"] = found["energy"] = np.array([1.0, 2.0])
+
+
+class Graph(EMT):
+    """A graph network that cannot make a graph of an atom without neighbours, and says where that object is."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        if len(np.unique(neighbor_list("i", atoms, 5.0))) < len(atoms):
+            raise ValueError(f"isolated atom in {object()}")
+        super().calculate(atoms, properties, system_changes)
+
+
+class Hopeless(EMT):
+    """Raises on every structure."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        raise KeyError("Cu")
+
+
+class Raises(EMT):
+    """Cannot be constructed, in the words of a library."""
+
+    def __init__(self, kind="RuntimeError", text=""):
+        raise getattr(builtins, kind)(text)
+
+
+class Gpu(EMT):
+    """Finds out at its first step that there is no GPU."""
+
+    def __init__(self, device="cpu"):
+        super().__init__()
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+
+class MinimumImage(EMT):
+    """Wants cells of more than twice its cutoff."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        if min(atoms.cell.lengths()) < 6.0:
+            raise ValueError("cell smaller than twice the cutoff")
+        super().calculate(atoms, properties, system_changes)
+
+
+class Ends(EMT):
+    """A code that ends the interpreter when its input displeases it."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        sys.exit("bad input")
+
+
+def factory():
+    """Return what is no calculator."""
+    return "a string"
