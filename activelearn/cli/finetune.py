@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from activelearn.cli import MachineOption, app
-from activelearn.config import load_machine
+from activelearn.cli import MachineOption, TrustOption, app, machine_of, want_trusted
 from activelearn.errors import ConfigError, typed
 
 
@@ -30,6 +29,7 @@ def finetune(
     random_seed: Annotated[int | None, typer.Option(min=0)] = None,
     option: Annotated[list[str] | None, typer.Option(help="More words for mace_run_train: --option=--ema")] = None,
     machine: MachineOption = "local",
+    trust: TrustOption = False,
 ) -> None:
     """Fine-tune a foundation MACE (all weights, no replay) on the data set of a campaign."""
     from activelearn import finetune as room
@@ -53,7 +53,8 @@ def finetune(
         random_seed=random_seed,
         options=tuple(option) if option else None,
     )
-    profile = load_machine(machine)
+    profile, named = machine_of(machine)
+    want_trusted(named, None, trust=trust)
     try:
         potential, errors = room.finetune(
             Store.open(campaign), how, str(Path(program).absolute()), to.absolute(), profile

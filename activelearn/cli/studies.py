@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from activelearn.cli import (
     MachineOption,
     SlotsOption,
+    TrustOption,
     UnusualOption,
     app,
     carry_out,
@@ -20,6 +22,7 @@ from activelearn.cli import (
     say_found,
     told_with_lines,
     want_accepted,
+    want_trusted,
 )
 from activelearn.config import (
     Glass,
@@ -33,7 +36,11 @@ from activelearn.config import (
     load_study,
     with_cited,
 )
+from activelearn.config.presets import find
 from activelearn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from activelearn.check.trust import Named
 
 PotentialArgument = Annotated[
     list[str] | None,
@@ -67,12 +74,13 @@ def glass(
     slots: SlotsOption = None,
     only_check: CheckOption = False,
     accept_unusual: UnusualOption = False,
+    trust: TrustOption = False,
 ) -> None:
     """Make glasses by melt-quench with one or more potentials; the same command goes on after an interruption."""
-    chosen = _potentials(potentials, names)
+    chosen, named = _potentials(potentials, names)
     made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas)
     study = Study(name=_name(made, chosen), random_seed=random_seed, potentials=chosen, glass=made)
-    _run(study, None, folder, machine, slots, only_check=only_check, accept=accept_unusual)
+    _run(study, named, None, folder, machine, slots, only_check=only_check, accept=accept_unusual, trust=trust)
 
 
 @app.command()
@@ -97,32 +105,47 @@ def benchmark(
     slots: SlotsOption = None,
     only_check: CheckOption = False,
     accept_unusual: UnusualOption = False,
+    trust: TrustOption = False,
 ) -> None:
     """Put potentials side by side: crystals, glasses of a series, and the experiment where a number is cited."""
+    from activelearn.check.trust import read_noted
+
     numbers = [number for path in cited or [] for number in load_numbers(path)]
     if study is not None:
         if potentials or names or series or x:
             wanted = "wanted all of it in that YAML"
             raise ConfigError(f"--study beside potentials, --series or --x - {wanted} - leave them out")
-        whole = load_study(study, numbers)
+        path = study
+        whole, named = read_noted(lambda: load_study(path, numbers), path, "study")
     else:
-        chosen = _potentials(potentials, names)
+        chosen, named = _potentials(potentials, names)
         made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas) if series is not None else None
         name = _name(made, chosen) if made is not None else _as_name(Path(measured).stem, chosen[0].slug)
         asked = load_benchmark(measured)
         whole = Study(name=name, random_seed=random_seed, potentials=chosen, glass=made, benchmark=asked)
         whole = with_cited(whole, numbers)
-    _run(whole, study, folder, machine, slots, only_check=only_check, accept=accept_unusual)
+    _run(whole, named, study, folder, machine, slots, only_check=only_check, accept=accept_unusual, trust=trust)
 
 
-def _potentials(options: Sequence[str] | None, arguments: Sequence[str] | None) -> tuple[Potential, ...]:
+def _potentials(
+    options: Sequence[str] | None, arguments: Sequence[str] | None
+) -> tuple[tuple[Potential, ...], list[Named]]:
+    """Return the potentials, and the programs that their files name."""
+    from activelearn.check.trust import read_noted
+
     names = [*(options or []), *(arguments or [])]
     if not names:
         raise ConfigError(
             "no potential - wanted one or more: presets such as sevennet_0, YAML files, campaign folders - "
             "activelearn benchmark --potentials sevennet_0 runs/quickstart --series na3ps4o"
         )
-    return tuple(_potential(name) for name in names)
+    read = [read_noted(partial(_potential, name), _file_of(name), "potential") for name in names]
+    return tuple(one for one, _ in read), [program for _, programs in read for program in programs]
+
+
+def _file_of(name: str) -> Path:
+    """Return the YAML of a potential, or the campaign folder whose models it is."""
+    return Path(name) if Path(name).is_dir() else find("potential", name)
 
 
 def _potential(name: str) -> Potential:
@@ -168,6 +191,7 @@ def _as_name(*words: str) -> str:
 
 def _run(
     study: Study,
+    named: Sequence[Named],
     file: Path | None,
     folder: Path | None,
     machine: str,
@@ -175,8 +199,11 @@ def _run(
     *,
     only_check: bool,
     accept: bool,
+    trust: bool,
 ) -> None:
-    place, profile = (folder or Path("runs") / study.name).absolute(), machine_of(machine, slots)
+    profile, more = machine_of(machine, slots)
+    place = (folder or Path("runs") / study.name).absolute()
+    want_trusted([*named, *more], place, trust=trust)
     with told_with_lines(file, machine):
         found = refuse_problems_of_study(study, profile, place)
         say_found(found, file, machine)
