@@ -50,7 +50,9 @@ PotentialsOption = Annotated[
     list[str] | None, typer.Option("--potentials", "--potential", help="The same as the arguments.")
 ]
 SeriesOption = Annotated[str | None, typer.Option(help="Compositions: a preset of params/series/ or a YAML.")]
-GlassOption = Annotated[str, typer.Option("--glass", help="Melt-quench: a preset of params/glass/ or a YAML.")]
+GlassOption = Annotated[
+    str | None, typer.Option("--glass", help="Melt-quench: a preset of params/glass/ or a YAML; default quick.")
+]
 XOption = Annotated[str | None, typer.Option("--x", help="Only these compositions: 0,0.15")]
 AtomsOption = Annotated[int | None, typer.Option("--atoms", min=1, help="Atoms of a cell, instead of the preset's.")]
 ReplicasOption = Annotated[int | None, typer.Option("--replicas", min=1, help="Glasses of each composition.")]
@@ -64,7 +66,7 @@ def glass(
     names: PotentialArgument = None,
     potentials: PotentialsOption = None,
     series: SeriesOption = None,
-    preset: GlassOption = "quick",
+    preset: GlassOption = None,
     x: XOption = None,
     atoms: AtomsOption = None,
     replicas: ReplicasOption = None,
@@ -78,7 +80,10 @@ def glass(
 ) -> None:
     """Make glasses by melt-quench with one or more potentials; the same command goes on after an interruption."""
     chosen, named = _potentials(potentials, names)
+    if series is None and preset is None:
+        raise ConfigError(_no_series(chosen, atoms))
     made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas)
+    _say_series(made, series)
     study = Study(name=_name(made, chosen), random_seed=random_seed, potentials=chosen, glass=made)
     _run(study, named, None, folder, machine, slots, only_check=only_check, accept=accept_unusual, trust=trust)
 
@@ -88,7 +93,7 @@ def benchmark(
     names: PotentialArgument = None,
     potentials: PotentialsOption = None,
     series: SeriesOption = None,
-    preset: GlassOption = "quick",
+    preset: GlassOption = None,
     measured: Annotated[
         str, typer.Option("--benchmark", help="What is measured: a preset of params/benchmark/ or a YAML.")
     ] = "structure",
@@ -119,8 +124,9 @@ def benchmark(
         whole, named = read_noted(lambda: load_study(path, numbers), path, "study")
     else:
         chosen, named = _potentials(potentials, names)
-        made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas) if series is not None else None
+        made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas) if series or preset else None
         name = _name(made, chosen) if made is not None else _as_name(Path(measured).stem, chosen[0].slug)
+        _say_series(made, series)
         asked = load_benchmark(measured)
         whole = Study(name=name, random_seed=random_seed, potentials=chosen, glass=made, benchmark=asked)
         whole = with_cited(whole, numbers)
@@ -137,7 +143,7 @@ def _potentials(
     if not names:
         raise ConfigError(
             "no potential - wanted one or more: presets such as sevennet_0, YAML files, campaign folders - "
-            "activelearn benchmark --potentials sevennet_0 runs/quickstart --series na3ps4o"
+            "activelearn benchmark --potentials sevennet_0 runs/quickstart --series na3ps4o --x 0"
         )
     read = [read_noted(partial(_potential, name), _file_of(name), "potential") for name in names]
     return tuple(one for one, _ in read), [program for _, programs in read for program in programs]
@@ -163,14 +169,33 @@ def _potential(name: str) -> Potential:
     return load_potential(name)
 
 
-def _glass(preset: str, series: str | None, *, x: str | None, atoms: int | None, replicas: int | None) -> Glass:
+def _say_series(made: Glass | None, series: str | None) -> None:
+    """Say which series is taken where no option says so."""
+    if made is not None and series is None:
+        print(f"series {made.series.name} ({made.series.title}), which --glass names; another: --series")
+
+
+def _no_series(potentials: Sequence[Potential], atoms: int | None) -> str:
+    """Return that compositions are wanted, and which of those shipped all potentials know."""
+    from activelearn.check.glass import series_of
+    from activelearn.engines import frozen
+
+    each = [known for known in map(frozen.elements_of, potentials) if known is not None]
+    known = set.intersection(*each) if each else None
+    found = series_of(known, _glass(None, None, x=None, atoms=atoms, replicas=None))
+    of = f" of {', '.join(sorted(known))}" if known else ""
+    next_ = f"such as: {' or '.join(found)}" if found else f"write a series{of}, see params/GLASSES.md"
+    return f"no --series - wanted the compositions of the glass, a preset of params/series/ or a YAML - {next_}"
+
+
+def _glass(preset: str | None, series: str | None, *, x: str | None, atoms: int | None, replicas: int | None) -> Glass:
     over = {
         "series": load_series(series).model_dump(mode="json") if series is not None else None,
         "x": _numbers(x) if x is not None else None,
         "n_atoms": atoms,
         "n_replicas": replicas,
     }
-    return load_glass(preset, **{key: value for key, value in over.items() if value is not None})
+    return load_glass(preset or "quick", **{key: value for key, value in over.items() if value is not None})
 
 
 def _numbers(text: str) -> list[float]:
