@@ -74,6 +74,18 @@ def _rest(terminal: int) -> bytes:
         return b""
 
 
+@pytest.mark.parametrize("more", [[], ["--write", "new"]])
+def test_an_element_that_no_crystal_has_is_told_beside_the_crystals_of_the_others(more, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = said("--elements", "Li", "P", "S", *more)
+    assert ("P4S10_P-1" in text) == (not more)
+    told = "no shipped crystal of Li P S has Li in it (shipped are crystals of Cu Na O P S); start from one of your own"
+    assert told in text.splitlines()[-1]
+    assert said("--elements", "Xe", *more).startswith("no shipped crystal of Xe has Xe in it")
+    assert json.loads(said("--elements", "Xe", "--json")) == []
+    assert "no shipped" not in said("--elements", "Na", "P", "S", "O")
+
+
 def test_elements_are_the_only_ones_in_the_crystals_listed():
     ids = listed("--elements", "Na", "P", "S")
     assert {"Na3PS4_P-421c", "Na_bcc", "P4S10_P-1", "NaP_P212121"} <= set(ids)
@@ -85,8 +97,8 @@ def test_elements_are_the_only_ones_in_the_crystals_listed():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--elements", "Li", "S"], "--elements: got Li - wanted some of Cu Na O P S"),
-        (["--elements"], "--elements: got none - wanted some of Cu Na O P S"),
+        (["--elements", "li", "S", "X"], "--elements: got li X - wanted symbols of elements - such as"),
+        (["--elements"], "--elements: got none - wanted symbols of elements - such as: --elements Cu Na O P S"),
         (["Na3PS4"], "seed Na3PS4: unknown - did you mean 'Na3PS4_"),
         (["P4S10_P1"], "did you mean 'P4S10_P-1'? - all of them: activelearn seeds"),
     ],

@@ -80,7 +80,7 @@ def all_done(launchpad):
 def test_a_fresh_a_half_done_and_a_finished_workflow_are_healthy(launchpad, ids):
     assert look(launchpad) == []
     work(launchpad, 2)
-    age(launchpad, OLD)  # it waits for workers
+    age(launchpad, 200.0)  # it waits for workers
     assert look(launchpad) == []
     work(launchpad)
     assert all_done(launchpad)
@@ -94,13 +94,71 @@ def test_the_summary_tells_who_does_what_and_who_is_missing(launchpad, folder, i
     assert told.counts == {"cpu": {"WAITING": 2, "READY": 1, "RUNNING": 1}}
     assert told.n_completed == 0
     assert 0.0 <= told.last_activity_s < 10.0
-    assert not any("nobody took one" in note for note in told.notes)
     launchpad.complete_launch(launch, FWAction(), "COMPLETED")
     age(launchpad, OLD)
-    assert any(
-        "1 Firework of category cpu ready for 17 min, and nobody came" in note for note in summarise(launchpad).notes
-    )
     assert summarise(launchpad, folder.with_name("other")).workflows == ()
+
+
+def test_fireworks_that_no_worker_of_their_category_takes_are_told_with_what_starts_one(launchpad, ids, tmp_path):
+    (tmp_path / "my_fworker_cpu.yaml").touch()
+    age(launchpad, 200.0)
+    assert look(launchpad) == [], "just submitted"
+    age(launchpad, OLD)
+    (found,) = look(launchpad, file=tmp_path / "my_launchpad.yaml")
+    assert (found.kind, found.repairable) == ("idle", False)
+    assert found.what == (
+        "2 READY Fireworks of category cpu have waited for 20 min, and no worker of it has taken any (categories of "
+        "the workers seen so far: none)"
+    )
+    assert found.next.startswith("start one: activelearn rlaunch -l ")
+    assert f"-w {tmp_path / 'my_fworker_cpu.yaml'}" in found.next
+
+
+def add_theirs(launchpad, category):
+    """Add what is none of our business."""
+    firework = Firework(Note(folder="/", name="x"), {"_category": category})
+    launchpad.add_wf(Workflow([firework], metadata={"whose": "theirs"}))
+
+
+def worker(category):
+    return FWorker(name="w", category=category)
+
+
+@pytest.mark.parametrize("category", ["cpu", ["gpu", "cpu"], ""])
+def test_a_worker_that_is_at_work_or_was_just_now_is_no_reason_for_an_alarm(launchpad, ids, category):
+    age(launchpad, OLD)
+    launch = launchpad.checkout_fw(worker(category), ".", fw_id=ids["chunk0"])[1]
+    assert look(launchpad) == []
+    launchpad.complete_launch(launch, FWAction(), "COMPLETED")
+    assert look(launchpad) == [], "it looks for the next one"
+    age(launchpad, OLD)
+    (found,) = look(launchpad)
+    assert (
+        "1 READY Firework of category cpu has waited for 33 min, and no worker of it has taken any for 17" in found.what
+    )
+
+
+def test_a_job_in_the_queue_is_a_worker(launchpad, ids):
+    _, launch = launchpad.reserve_fw(worker("cpu"), ".", fw_id=ids["chunk0"])
+    launchpad.set_reservation_id(launch, 4711)
+    age(launchpad, 100 * OLD)
+    assert look(launchpad) == []
+
+
+def test_a_worker_of_another_category_helps_nobody(launchpad, ids):
+    add_theirs(launchpad, "gpu")
+    age(launchpad, OLD)
+    launchpad.checkout_fw(worker("gpu"), ".")
+    (found,) = look(launchpad)
+    assert "2 READY Fireworks of category cpu" in found.what
+    assert found.what.endswith("(categories of the workers seen so far: gpu)")
+
+
+def test_a_worker_that_is_busy_with_another_campaign_is_no_reason_for_an_alarm(launchpad, ids):
+    add_theirs(launchpad, "cpu")
+    age(launchpad, OLD)
+    launchpad.checkout_fw(worker("cpu"), ".", fw_id=max(one["fw_id"] for one in launchpad.fireworks.find({})))
+    assert look(launchpad) == []
 
 
 def test_a_user_who_buries_workers_early_is_told_that_they_may_live(launchpad, ids):
@@ -252,7 +310,7 @@ def test_a_launch_of_an_earlier_try_is_noted_as_ended(launchpad, ids):
     found = look(launchpad)
     assert [(one.kind, one.fw_ids) for one in found] == [("left over", (ids["chunk0"],))]
     assert repair(launchpad, found) == ["left over: 1 noted as ended"]
-    assert look(launchpad) == []
+    assert kinds(launchpad) == ["idle"], "what is ready waits for a worker"
     work(launchpad)
     assert all_done(launchpad)
 
@@ -324,7 +382,7 @@ def test_a_failed_chunk_that_the_gather_takes_care_of_is_only_told(launchpad, fo
     (folder / "break-chunk0").write_text("no licence")
     work(launchpad, 2)
     age(launchpad, OLD)
-    assert look(launchpad) == []
+    assert kinds(launchpad) == ["idle"]
     assert "1 failed chunk, to be asked for again: RuntimeError: no licence" in " ".join(summarise(launchpad).notes)
     work(launchpad)
     assert states(launchpad)["decide"] == "COMPLETED"
@@ -491,7 +549,7 @@ def test_fireworks_in_no_workflow_are_removed(launchpad, folder, ids, monkeypatc
     assert look(launchpad) == [], "it may be on the way"
     age(launchpad, OLD)
     found = look(launchpad)
-    assert [(one.kind, one.fw_ids) for one in found] == [("stray", (5, 6))]
+    assert [(one.kind, one.fw_ids) for one in found] == [("stray", (5, 6)), ("idle", ())]
     assert look(launchpad, folder=folder.with_name("other")) == []
     assert repair(launchpad, found) == ["stray: 2 removed"]
     work(launchpad)

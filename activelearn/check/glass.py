@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from activelearn import packing
-from activelearn.config import Composition, Glass, Pore, Segment, Study
+from activelearn.config import Composition, Glass, Pore, Segment, Study, load_series, preset_names
 from activelearn.engines import dynamics, frozen
 from activelearn.errors import ConfigError
 from activelearn.glass import crystal_of, is_porous, unit_of
@@ -108,10 +108,53 @@ def _wrong_averages(glass: Glass) -> Iterator[str]:
 
 def _strangers(study: Study, glass: Glass) -> Iterator[str]:
     """Yield the potentials that do not know an element of the series."""
-    elements = {e for c in glass.compositions for unit in c.units for e in packing.atoms_of({unit: 1})}
+    elements = {element for composition in glass.compositions for element in _elements(composition)}
     for potential in study.potentials:
         if unknown := frozen.unknown_to(potential, elements):
+            known = frozen.elements_of(potential) or set()
+            own = [f"{c.x:g}" for c in glass.series.compositions if _elements(c) <= known]
+            fitting = [f"--x {','.join(own)}"] * bool(own) + series_of(known, glass)
             yield (
                 f"potential {potential.name}: does not know {', '.join(unknown)} of series "
-                f"{glass.series.name} - wanted all its elements - choose other x, or another potential"
+                f"{glass.series.name} - wanted all its elements - {_choice(fitting, known)}"
             )
+
+
+def series_of(known: set[str] | None, glass: Glass) -> list[str]:
+    """Return the options that name what is shipped of these elements and fits in such cells: ``--series X --x 0,0.5``.
+
+    Parameters
+    ----------
+    known
+        Elements; None: all.
+    glass
+        Whose number of atoms, or of units, is aimed at.
+    """
+    found = []
+    for name in preset_names("series"):
+        made = glass.model_copy(update={"series": load_series(name), "x": None, "pore": None})
+        of_known = [c for c in made.compositions if known is None or _elements(c) <= known]
+        fit = [f"{composition.x:g}" for composition in of_known if _fits(made, composition)]
+        if fit:
+            found.append(f"--series {name}" + f" --x {','.join(fit)}" * (len(fit) < len(made.compositions)))
+    return found
+
+
+def _choice(fitting: list[str], known: set[str]) -> str:
+    """Return what to choose: of the options that fit, or, where none does, of what a person may write."""
+    if fitting:
+        return f"choose {' or '.join(fitting)}"
+    return f"write a series of {', '.join(sorted(known))} (params/GLASSES.md), or choose another potential"
+
+
+def _elements(composition: Composition) -> set[str]:
+    return {element for unit in composition.units for element in packing.atoms_of({unit: 1})}
+
+
+def _fits(glass: Glass, composition: Composition) -> bool:
+    """Return whether there is a cell of that stoichiometry near the number of atoms that is aimed at."""
+    try:
+        packing.counts_of(glass.packed(composition))
+    except ConfigError:
+        return False
+    return True

@@ -28,10 +28,12 @@ from activelearn.config import (
     placed,
     preset_names,
 )
+from activelearn.config.presets import find
 from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, StoreError, typed
 
 if TYPE_CHECKING:
     from activelearn.check import Checked
+    from activelearn.check.trust import Named
     from activelearn.store import Store, StudyStore
 
 app = typer.Typer(
@@ -58,6 +60,9 @@ AcceptOption = Annotated[
 ]
 UnusualOption = Annotated[
     bool, typer.Option("--accept-unusual", help="Numbers that `check` calls unusual are meant. Recorded.")
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Programs that a YAML from elsewhere names may be run. Recorded, once for each.")
 ]
 SlotsOption = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; overrides the machine profile.")]
 
@@ -108,13 +113,15 @@ def run(
     accept_changes: AcceptOption = False,
     refuse: RefuseOption = None,
     accept_unusual: UnusualOption = False,
+    trust: TrustOption = False,
 ) -> None:
     """Run a campaign to its end; the same command after an interruption goes on where it stood.
 
     Exit codes: 0 converged, 3 stopped without convergence, 2 bad input, 1 a fault, 130/143 interrupted.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    chosen, profile, where = inputs(campaign, folder, machine, slots)
+    chosen, profile, where, named = inputs(campaign, folder, machine, slots)
+    want_trusted(named, where, trust=trust)
     with told_with_lines(campaign, machine):
         unusual = refuse_problems(chosen, profile, where).unusual
         want_accepted(unusual, where, accept=accept_unusual)
@@ -153,7 +160,7 @@ def check(
     ] = False,
 ) -> None:
     """Find what is wrong with a campaign before anything runs, and show what it will do."""
-    chosen, profile, where = inputs(campaign, folder, machine, slots)
+    chosen, profile, where, named = inputs(campaign, folder, machine, slots)
     with told_with_lines(campaign, machine):
         found = refuse_problems(chosen, profile, where, launchpad)
         if tries:
@@ -163,6 +170,7 @@ def check(
                 found, facts=[*found.facts, *try_campaign(chosen, profile, where), "tried: the reference works"]
             )
     say_found(found, campaign, machine)
+    wants_trust = say_programs(named, where)
     from activelearn.store import Consent, Store
 
     if plan:
@@ -175,7 +183,7 @@ def check(
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]
     options = [word for name, value in asked if value is not None for word in (name, str(value))]
-    options += ["--accept-unusual"] * bool(Consent(where).not_accepted(found.unusual))
+    options += ["--accept-unusual"] * bool(Consent(where).not_accepted(found.unusual)) + ["--trust"] * wants_trust
     print(" ".join(["ok: activelearn", verb, typed(campaign), *map(shlex.quote, options)]))
 
 
@@ -276,16 +284,50 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 # --- run, in steps ----------------------------------------------------------------------------------------------------
 
 
-def inputs(campaign: str, folder: Path | None, machine: str, slots: int | None) -> tuple[Campaign, Machine, Path]:
-    """Return the campaign, the machine profile and the folder that the options name."""
-    chosen = load_campaign(campaign)
-    return chosen, machine_of(machine, slots), (folder or Path("runs") / chosen.name).absolute()
+def inputs(
+    campaign: str, folder: Path | None, machine: str, slots: int | None
+) -> tuple[Campaign, Machine, Path, list[Named]]:
+    """Return the campaign, the machine profile and the folder that the options name, and the programs in the two."""
+    from activelearn.check.trust import read_noted
+
+    file = find_campaign(campaign)
+    chosen, named = read_noted(lambda: load_campaign(file), file, "campaign")
+    profile, more = machine_of(machine, slots)
+    return chosen, profile, (folder or Path("runs") / chosen.name).absolute(), [*named, *more]
 
 
-def machine_of(name: str, slots: int | None) -> Machine:
-    """Return the machine profile that the options name."""
-    profile = load_machine(name)
-    return profile if slots is None else profile.model_copy(update={"slots": slots})
+def machine_of(name: str, slots: int | None = None) -> tuple[Machine, list[Named]]:
+    """Return the machine profile that the options name, and the programs that it names."""
+    from activelearn.check.trust import read_noted
+
+    profile, named = read_noted(lambda: load_machine(name), find("machine", name), "machine")
+    return profile if slots is None else profile.model_copy(update={"slots": slots}), named
+
+
+def want_trusted(named: Sequence[Named], folder: Path | None, *, trust: bool) -> None:
+    """Refuse to run what a YAML from elsewhere names, unless the user gives (or gave) his word; record it."""
+    from activelearn.check.trust import lacking
+    from activelearn.check.trust import trust as record
+
+    if not (new := lacking(named, folder)):
+        return
+    if not trust:
+        again = " ".join(["activelearn", *map(shlex.quote, sys.argv[1:]), "--trust"])
+        raise ConfigError(*(f"{one} - wanted your word for it, once - read that file, then: {again}" for one in new))
+    record(new)
+    for one in new:
+        say(f"trusted: {one.place}: {one.key}: {one.value}")
+
+
+def say_programs(named: Sequence[Named], folder: Path) -> bool:
+    """Print what is named that no preset names, and return whether it wants the user's word."""
+    from activelearn.check.trust import lacking
+
+    new = lacking(named, folder)
+    if named:
+        why = f"; wants --trust, for {new[0].doubt}" if new else ""
+        print(f"programs, run with your rights: {', '.join(f'{one.key} {one.value}' for one in named)}{why}")
+    return bool(new)
 
 
 def take_settings_beside(launchpad: Path) -> None:

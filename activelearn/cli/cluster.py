@@ -16,6 +16,7 @@ from activelearn.cli import (
     FolderOption,
     MachineOption,
     RefuseOption,
+    TrustOption,
     UnusualOption,
     app,
     consented,
@@ -25,6 +26,7 @@ from activelearn.cli import (
     take_settings_beside,
     told_with_lines,
     want_accepted,
+    want_trusted,
 )
 from activelearn.errors import typed
 
@@ -41,10 +43,12 @@ def submit(
     accept_changes: AcceptOption = False,
     refuse: RefuseOption = None,
     accept_unusual: UnusualOption = False,
+    trust: TrustOption = False,
     move: Annotated[bool, typer.Option("--move", help="Leave another LaunchPad it was submitted to.")] = False,
 ) -> None:
     """Add a campaign to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest. Again: it goes on."""
-    chosen, profile, place = inputs(campaign, folder, machine, None)
+    chosen, profile, place, named = inputs(campaign, folder, machine, None)
+    want_trusted(named, place, trust=trust)
     with told_with_lines(campaign, machine):
         unusual = refuse_problems(chosen, profile, place, launchpad).unusual
         want_accepted(unusual, place, accept=accept_unusual)

@@ -44,11 +44,11 @@ def doctor(
     pad = connect(launchpad)
     stale_s, repaired, done = stale_after_s or STALE_S, [], []
     with _no_traceback(launchpad):
-        found = examine(pad, stale_s=stale_s, lost_s=stale_after_s, folder=folder)
+        found = examine(pad, stale_s=stale_s, lost_s=stale_after_s, folder=folder, file=launchpad)
         if fix and any(one.repairable for one in found):
             repaired = [one for one in found if one.repairable]
             done = repair(pad, found)
-            found = examine(pad, stale_s=stale_s, lost_s=stale_after_s, folder=folder)
+            found = examine(pad, stale_s=stale_s, lost_s=stale_after_s, folder=folder, file=launchpad)
         going_on = summarise(pad, folder, lost_s=stale_after_s)
     if as_json:
         told = {"healthy": not found, "findings": [asdict(one) for one in found], "repaired": done}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from activelearn.cli import MachineOption, app
-from activelearn.config import load_machine
+from activelearn.cli import MachineOption, TrustOption, app, machine_of, want_trusted
 from activelearn.errors import ConfigError, typed
+
+if TYPE_CHECKING:
+    from activelearn.store import Store
 
 
 @app.command()
@@ -30,6 +32,7 @@ def finetune(
     random_seed: Annotated[int | None, typer.Option(min=0)] = None,
     option: Annotated[list[str] | None, typer.Option(help="More words for mace_run_train: --option=--ema")] = None,
     machine: MachineOption = "local",
+    trust: TrustOption = False,
 ) -> None:
     """Fine-tune a foundation MACE (all weights, no replay) on the data set of a campaign."""
     from activelearn import finetune as room
@@ -53,12 +56,23 @@ def finetune(
         random_seed=random_seed,
         options=tuple(option) if option else None,
     )
-    profile = load_machine(machine)
+    profile, named = machine_of(machine)
+    want_trusted(named, None, trust=trust)
+    store = Store.open(campaign)
     try:
-        potential, errors = room.finetune(
-            Store.open(campaign), how, str(Path(program).absolute()), to.absolute(), profile
-        )
+        potential, errors = room.finetune(store, how, str(Path(program).absolute()), to.absolute(), profile)
     finally:
         process.close_sessions()
     print(f"force RMSE on held-out frames: {errors['before']:.3f} eV/Å before, {errors['after']:.3f} after")
-    print(f"next: activelearn benchmark {typed(potential)} --series na3ps4o")
+    print(f"next: activelearn benchmark {typed(potential)} {_series(store)}")
+
+
+def _series(store: Store) -> str:
+    """Return the option that puts the model to a glass of the campaign's own elements."""
+    from activelearn.check.glass import series_of
+    from activelearn.config import load_glass
+
+    elements = store.latest_campaign().type_map
+    if found := series_of(set(elements), load_glass("quick")):
+        return found[0]
+    return f"--series YAML    (a series of {', '.join(elements)}, see params/GLASSES.md)"

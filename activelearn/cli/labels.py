@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from activelearn import trees
-from activelearn.cli import app
+from activelearn.cli import TrustOption, app, want_trusted
 from activelearn.config import load_label, load_machine
+from activelearn.config.presets import find
 from activelearn.errors import ConfigError, StoreError, typed
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def import_labels(
         str | None,
         typer.Option(help="Names of labels in extxyz, if not ASE's: energy=REF_energy,forces=REF_forces,..."),
     ] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Read labels from elsewhere into a ledger: all that are fit, or none; what is refused is counted with its reason.
 
@@ -113,7 +115,7 @@ def import_labels(
 
     if reference is not None and declare is not None:
         raise ConfigError("--reference and --declare: both given - wanted one of the two - leave one out")
-    identity = _fingerprint(reference) if reference is not None else None
+    identity = _fingerprint(reference, trust=trust) if reference is not None else None
     if declare is not None:
         identity = exchange.declared(declare)
     place = exchange.ledger_folder(folder)
@@ -128,13 +130,16 @@ def import_labels(
     )
 
 
-def _fingerprint(name_or_path: str) -> dict[str, Any]:
+def _fingerprint(name_or_path: str, *, trust: bool) -> dict[str, Any]:
     """Return the identity of a label preset's reference, computed as campaigns do it: by the engine itself."""
+    from activelearn.check.trust import read_noted
     from activelearn.engines import process
     from activelearn.engines.process import Slot
     from activelearn.engines.reference import fingerprint
 
-    what = load_label(name_or_path).reference
+    found, named = read_noted(lambda: load_label(name_or_path), find("label", name_or_path), "label")
+    want_trusted(named, None, trust=trust)
+    what = found.reference
     process.allow_engines()
     with trees.temporary() as logs:
         try:

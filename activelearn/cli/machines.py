@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from activelearn.cli import app
-from activelearn.config import Machine, load_machine
+from activelearn.cli import TrustOption, app, machine_of, want_trusted
+from activelearn.config import Machine
 from activelearn.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def machine(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Of --smoke: a folder that all nodes must see.")] = Path(),
     timeout_s: Annotated[float, typer.Option("--timeout-s", min=1.0, help="Of --smoke -l: patience, s.")] = 600.0,
+    trust: TrustOption = False,
 ) -> None:
     """Set up a cluster (--init), and try it before a campaign does (--smoke). The guide: params/machine/README.md.
 
@@ -39,10 +40,13 @@ def machine(
         raise ConfigError("machine: got neither or both of --init and --smoke - wanted one - try: --init slurm")
     if init is not None:
         _initialise(init, to)
-    elif launchpad is None:
-        _report(_here(load_machine(profile), folder))
+        return
+    chosen, named = machine_of(profile)
+    want_trusted(named, None, trust=trust)
+    if launchpad is None:
+        _report(_here(chosen, folder))
     else:
-        _report(_there(load_machine(profile), launchpad, folder, timeout_s))
+        _report(_there(chosen, launchpad, folder, timeout_s))
 
 
 def _initialise(name_or_path: str, to: Path | None) -> None:

@@ -45,15 +45,18 @@ def seeds(
     Wherever a campaign wants a seed, the path of your own CIF, POSCAR or extxyz file is as good as an id.
     """
     found = _of_elements(names or []) if elements else _of_ids(names or [])
-    if write is not None:
-        _write(found, write, file_format)
-    elif as_json:
+    if as_json and write is None:
         print(json.dumps([_facts(seed) for seed in found], indent=1, ensure_ascii=False))
+        return
+    if write is not None and found:
+        _write(found, write, file_format)
     elif names and not elements:
         for seed in found:
             _print_facts(seed)
-    else:
+    elif found:
         _print_table(found)
+    for line in _lacking(found, names or []) if elements else ():
+        print(line)
 
 
 # --- which ------------------------------------------------------------------------------------------------------------
@@ -70,12 +73,28 @@ def _of_ids(names: list[str]) -> list[Seed]:
 
 def _of_elements(symbols: list[str]) -> list[Seed]:
     """Return the seeds made only of these elements, by formula."""
-    every = _of_ids([])
-    known = sorted({element for seed in every for element in seed.elements})
-    if not symbols or not set(symbols) <= set(known):
-        got = " ".join(symbol for symbol in symbols if symbol not in known) or "none"
-        raise ConfigError(f"--elements: got {got} - wanted some of {' '.join(known)} - such as: --elements Na P S")
-    return [seed for seed in every if seed.elements <= set(symbols)]
+    from ase.data import chemical_symbols
+
+    wrong = [symbol for symbol in symbols if symbol not in chemical_symbols[1:]]
+    if wrong or not symbols:
+        got = " ".join(wrong) or "none"
+        raise ConfigError(f"--elements: got {got} - wanted symbols of elements - such as: --elements {_there()}")
+    return [seed for seed in _of_ids([]) if seed.elements <= set(symbols)]
+
+
+def _lacking(found: list[Seed], symbols: list[str]) -> Iterator[str]:
+    """Yield which of the elements are in none of the crystals, and what to do about it."""
+    there = {element for seed in found for element in seed.elements}
+    if lacking := [symbol for symbol in dict.fromkeys(symbols) if symbol not in there]:
+        yield (
+            f"no shipped crystal of {' '.join(dict.fromkeys(symbols))} has {' '.join(lacking)} in it (shipped are "
+            f"crystals of {_there()}); start from one of your own: seed: my.cif (CIF, POSCAR, extxyz ...)"
+        )
+
+
+def _there() -> str:
+    """Return the elements of all shipped crystals."""
+    return " ".join(sorted({element for seed in _of_ids([]) for element in seed.elements}))
 
 
 # --- how --------------------------------------------------------------------------------------------------------------

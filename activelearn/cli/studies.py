@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from activelearn.cli import (
     MachineOption,
     SlotsOption,
+    TrustOption,
     UnusualOption,
     app,
     carry_out,
@@ -20,6 +22,7 @@ from activelearn.cli import (
     say_found,
     told_with_lines,
     want_accepted,
+    want_trusted,
 )
 from activelearn.config import (
     Glass,
@@ -33,7 +36,11 @@ from activelearn.config import (
     load_study,
     with_cited,
 )
+from activelearn.config.presets import find
 from activelearn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from activelearn.check.trust import Named
 
 PotentialArgument = Annotated[
     list[str] | None,
@@ -43,7 +50,9 @@ PotentialsOption = Annotated[
     list[str] | None, typer.Option("--potentials", "--potential", help="The same as the arguments.")
 ]
 SeriesOption = Annotated[str | None, typer.Option(help="Compositions: a preset of params/series/ or a YAML.")]
-GlassOption = Annotated[str, typer.Option("--glass", help="Melt-quench: a preset of params/glass/ or a YAML.")]
+GlassOption = Annotated[
+    str | None, typer.Option("--glass", help="Melt-quench: a preset of params/glass/ or a YAML; default quick.")
+]
 XOption = Annotated[str | None, typer.Option("--x", help="Only these compositions: 0,0.15")]
 AtomsOption = Annotated[int | None, typer.Option("--atoms", min=1, help="Atoms of a cell, instead of the preset's.")]
 ReplicasOption = Annotated[int | None, typer.Option("--replicas", min=1, help="Glasses of each composition.")]
@@ -57,7 +66,7 @@ def glass(
     names: PotentialArgument = None,
     potentials: PotentialsOption = None,
     series: SeriesOption = None,
-    preset: GlassOption = "quick",
+    preset: GlassOption = None,
     x: XOption = None,
     atoms: AtomsOption = None,
     replicas: ReplicasOption = None,
@@ -67,12 +76,16 @@ def glass(
     slots: SlotsOption = None,
     only_check: CheckOption = False,
     accept_unusual: UnusualOption = False,
+    trust: TrustOption = False,
 ) -> None:
     """Make glasses by melt-quench with one or more potentials; the same command goes on after an interruption."""
-    chosen = _potentials(potentials, names)
+    chosen, named = _potentials(potentials, names)
+    if series is None and preset is None:
+        raise ConfigError(_no_series(chosen, atoms))
     made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas)
+    _say_series(made, series)
     study = Study(name=_name(made, chosen), random_seed=random_seed, potentials=chosen, glass=made)
-    _run(study, None, folder, machine, slots, only_check=only_check, accept=accept_unusual)
+    _run(study, named, None, folder, machine, slots, only_check=only_check, accept=accept_unusual, trust=trust)
 
 
 @app.command()
@@ -80,7 +93,7 @@ def benchmark(
     names: PotentialArgument = None,
     potentials: PotentialsOption = None,
     series: SeriesOption = None,
-    preset: GlassOption = "quick",
+    preset: GlassOption = None,
     measured: Annotated[
         str, typer.Option("--benchmark", help="What is measured: a preset of params/benchmark/ or a YAML.")
     ] = "structure",
@@ -97,32 +110,48 @@ def benchmark(
     slots: SlotsOption = None,
     only_check: CheckOption = False,
     accept_unusual: UnusualOption = False,
+    trust: TrustOption = False,
 ) -> None:
     """Put potentials side by side: crystals, glasses of a series, and the experiment where a number is cited."""
+    from activelearn.check.trust import read_noted
+
     numbers = [number for path in cited or [] for number in load_numbers(path)]
     if study is not None:
         if potentials or names or series or x:
             wanted = "wanted all of it in that YAML"
             raise ConfigError(f"--study beside potentials, --series or --x - {wanted} - leave them out")
-        whole = load_study(study, numbers)
+        path = study
+        whole, named = read_noted(lambda: load_study(path, numbers), path, "study")
     else:
-        chosen = _potentials(potentials, names)
-        made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas) if series is not None else None
+        chosen, named = _potentials(potentials, names)
+        made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas) if series or preset else None
         name = _name(made, chosen) if made is not None else _as_name(Path(measured).stem, chosen[0].slug)
+        _say_series(made, series)
         asked = load_benchmark(measured)
         whole = Study(name=name, random_seed=random_seed, potentials=chosen, glass=made, benchmark=asked)
         whole = with_cited(whole, numbers)
-    _run(whole, study, folder, machine, slots, only_check=only_check, accept=accept_unusual)
+    _run(whole, named, study, folder, machine, slots, only_check=only_check, accept=accept_unusual, trust=trust)
 
 
-def _potentials(options: Sequence[str] | None, arguments: Sequence[str] | None) -> tuple[Potential, ...]:
+def _potentials(
+    options: Sequence[str] | None, arguments: Sequence[str] | None
+) -> tuple[tuple[Potential, ...], list[Named]]:
+    """Return the potentials, and the programs that their files name."""
+    from activelearn.check.trust import read_noted
+
     names = [*(options or []), *(arguments or [])]
     if not names:
         raise ConfigError(
             "no potential - wanted one or more: presets such as sevennet_0, YAML files, campaign folders - "
-            "activelearn benchmark --potentials sevennet_0 runs/quickstart --series na3ps4o"
+            "activelearn benchmark --potentials sevennet_0 runs/quickstart --series na3ps4o --x 0"
         )
-    return tuple(_potential(name) for name in names)
+    read = [read_noted(partial(_potential, name), _file_of(name), "potential") for name in names]
+    return tuple(one for one, _ in read), [program for _, programs in read for program in programs]
+
+
+def _file_of(name: str) -> Path:
+    """Return the YAML of a potential, or the campaign folder whose models it is."""
+    return Path(name) if Path(name).is_dir() else find("potential", name)
 
 
 def _potential(name: str) -> Potential:
@@ -140,14 +169,33 @@ def _potential(name: str) -> Potential:
     return load_potential(name)
 
 
-def _glass(preset: str, series: str | None, *, x: str | None, atoms: int | None, replicas: int | None) -> Glass:
+def _say_series(made: Glass | None, series: str | None) -> None:
+    """Say which series is taken where no option says so."""
+    if made is not None and series is None:
+        print(f"series {made.series.name} ({made.series.title}), which --glass names; another: --series")
+
+
+def _no_series(potentials: Sequence[Potential], atoms: int | None) -> str:
+    """Return that compositions are wanted, and which of those shipped all potentials know."""
+    from activelearn.check.glass import series_of
+    from activelearn.engines import frozen
+
+    each = [known for known in map(frozen.elements_of, potentials) if known is not None]
+    known = set.intersection(*each) if each else None
+    found = series_of(known, _glass(None, None, x=None, atoms=atoms, replicas=None))
+    of = f" of {', '.join(sorted(known))}" if known else ""
+    next_ = f"such as: {' or '.join(found)}" if found else f"write a series{of}, see params/GLASSES.md"
+    return f"no --series - wanted the compositions of the glass, a preset of params/series/ or a YAML - {next_}"
+
+
+def _glass(preset: str | None, series: str | None, *, x: str | None, atoms: int | None, replicas: int | None) -> Glass:
     over = {
         "series": load_series(series).model_dump(mode="json") if series is not None else None,
         "x": _numbers(x) if x is not None else None,
         "n_atoms": atoms,
         "n_replicas": replicas,
     }
-    return load_glass(preset, **{key: value for key, value in over.items() if value is not None})
+    return load_glass(preset or "quick", **{key: value for key, value in over.items() if value is not None})
 
 
 def _numbers(text: str) -> list[float]:
@@ -168,6 +216,7 @@ def _as_name(*words: str) -> str:
 
 def _run(
     study: Study,
+    named: Sequence[Named],
     file: Path | None,
     folder: Path | None,
     machine: str,
@@ -175,8 +224,11 @@ def _run(
     *,
     only_check: bool,
     accept: bool,
+    trust: bool,
 ) -> None:
-    place, profile = (folder or Path("runs") / study.name).absolute(), machine_of(machine, slots)
+    profile, more = machine_of(machine, slots)
+    place = (folder or Path("runs") / study.name).absolute()
+    want_trusted([*named, *more], place, trust=trust)
     with told_with_lines(file, machine):
         found = refuse_problems_of_study(study, profile, place)
         say_found(found, file, machine)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -12,6 +14,8 @@ from urllib.parse import unquote
 from activelearn.config.yaml12 import MAX_BYTES, load
 from activelearn.errors import ConfigError
 
+#: Where the YAML files that are read are noted; see :func:`noting_files`.
+_NOTED: Final[ContextVar[list[Path] | None]] = ContextVar("noted", default=None)
 #: The package's folder.
 PACKAGE: Final = Path(__file__).resolve().parent.parent
 
@@ -77,7 +81,20 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML
     ConfigError
         It cannot be read, or is no YAML that says one thing only; see :mod:`activelearn.config.yaml12`.
     """
+    if (noted := _NOTED.get()) is not None:
+        noted.append(path)
     return load(yaml_text(path), str(path))
+
+
+@contextmanager
+def noting_files() -> Iterator[list[Path]]:
+    """Note every YAML file that is read meanwhile: a campaign may name others, and those again others."""
+    noted: list[Path] = []
+    token = _NOTED.set(noted)
+    try:
+        yield noted
+    finally:
+        _NOTED.reset(token)
 
 
 def is_file(path: Path) -> bool:

@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, PydanticKnownError
 from activelearn.config.bounds import of
 from activelearn.config.engine import REFERENCES, engine_of
 from activelearn.config.paths import Argument, FilePath, FolderPath
+from activelearn.config.program import Program, loads_a_file
 from activelearn.config.section import Section
 from activelearn.errors import ConfigError
 
@@ -76,13 +77,17 @@ class Reference(Section):
     engine: Annotated[str, AfterValidator(_known)] = Field(
         default="ase", json_schema_extra=lambda schema: schema.update(enum=[*REFERENCES.names()])
     )
-    calculator: str | None = Field(
+    calculator: Annotated[str | None, Program()] = Field(
         default=None, pattern=r"^[\w.]+:\w+$", description="module:Class of an ASE calculator (engine ase)."
     )
-    arguments: dict[str, Argument] = Field(default={}, description="Keyword arguments of the class.")
+    arguments: Annotated[dict[str, Argument], Program(loads_a_file)] = Field(
+        default={}, description="Keyword arguments of the class."
+    )
     package: str | None = Field(default=None, description="PyPI name of the package (version, install line).")
-    python: FilePath | None = Field(default=None, description="Interpreter to run it in; null: this one.")
-    command: str | None = Field(
+    python: Annotated[FilePath | None, Program()] = Field(
+        default=None, description="Interpreter to run it in; null: this one."
+    )
+    command: Annotated[str | None, Program()] = Field(
         default=None, description="How GPAW or VASP is started: 'mpiexec -n 2 gpaw python', 'srun vasp_std'."
     )
     weights: FilePath | None = Field(

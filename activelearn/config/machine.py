@@ -20,6 +20,7 @@ from pydantic import (
 
 from activelearn.config.bounds import of
 from activelearn.config.paths import FilePath, FolderPath
+from activelearn.config.program import Program
 from activelearn.config.section import Name, Section
 
 TasksAtATime = Annotated[PositiveInt, of("number of tasks at a time")]
@@ -64,6 +65,8 @@ def n_cpus() -> int:
 
 #: A program and its arguments.
 Command = Annotated[str, AfterValidator(_words)]
+#: Variables; some say what is loaded (LD_PRELOAD, PYTHONPATH).
+Environment = Annotated[dict[Name, str], Program()]
 
 
 class Queue(Section):
@@ -90,13 +93,13 @@ class Place(Section):
     gpus: tuple[NonNegativeInt, ...] | None = Field(
         default=None, description="CUDA devices; the slots take turns. (): none. null: whatever is visible."
     )
-    setup: tuple[str, ...] = Field(
+    setup: Annotated[tuple[str, ...], Program()] = Field(
         default=(), description="Lines of bash before the worker starts, such as module load cuda."
     )
-    environment: dict[Name, str] = Field(default={}, description="Variables of every engine.")
-    python: str | None = None
-    lammps: Command | None = None
-    launcher: Command | None = None
+    environment: Environment = Field(default={}, description="Variables of every engine.")
+    python: Annotated[str | None, Program()] = None
+    lammps: Annotated[Command | None, Program()] = None
+    launcher: Annotated[Command | None, Program()] = None
 
 
 class Machine(Section):
@@ -108,18 +111,20 @@ class Machine(Section):
         default={},
         description="Place of each station ('light': select, gather, decide); missing: the first place.",
     )
-    launcher: Command | None = Field(
+    launcher: Annotated[Command | None, Program()] = Field(
         default=None,
         description="What starts every engine, such as 'srun --exact --nodes=1 --ntasks=1 --cpus-per-task=1'.",
     )
     gpus: tuple[NonNegativeInt, ...] | None = Field(
         default=None, description="CUDA devices; the slots take turns. (): none. null: whatever is visible."
     )
-    environment: dict[Name, str] = Field(default={}, description="Variables of every engine.")
+    environment: Environment = Field(default={}, description="Variables of every engine.")
     slots: TasksAtATime | None = Field(default=None, description="Tasks at a time; null: one per core.")
     chunks: dict[ChunkedStation, TasksAtATime] = Field(default={}, description="Fireworks per station; missing: 1.")
-    python: FilePath | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
-    lammps: Command | None = Field(
+    python: Annotated[FilePath | None, Program()] = Field(
+        default=None, description="Interpreter with deepmd-kit and lammps; null: this one."
+    )
+    lammps: Annotated[Command | None, Program()] = Field(
         default=None,
         description="Command of LAMMPS, such as 'mpirun -n 4 lmp'; null: the one of deepmd-kit, started once per slot.",
     )

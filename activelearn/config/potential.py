@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from activelearn.config.bounds import of
 from activelearn.config.labelling import D3, Reference
+from activelearn.config.program import Program, runs_in_lammps
 from activelearn.config.section import Element, ForceDeviation, Section
 
 Title = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ()._+-]*$", max_length=60)]
@@ -21,7 +22,7 @@ ModelPath = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
 class DeePMDModels(Section):
     """One frozen DeePMD model, or an ensemble of which the first drives and all give the force deviation."""
 
-    models: tuple[ModelPath, ...] = Field(min_length=1, description="Frozen models (.pb).")
+    models: Annotated[tuple[ModelPath, ...], Program()] = Field(min_length=1, description="Frozen models (.pb).")
     sha256: tuple[str, ...] = Field(default=(), description="Of the models; filled in when a potential is read.")
     window: tuple[ForceDeviation, ForceDeviation] | None = Field(
         default=None, description="Trust window (f_lo, f_hi) of an ensemble (eV/Å); null: deviations are not judged."
@@ -41,8 +42,12 @@ class DeePMDModels(Section):
 class LammpsStyle(Section):
     """Any pair style of LAMMPS in units metal."""
 
-    pair_style: Line = Field(description="What follows `pair_style`, such as: eam/alloy.")
-    pair_coeff: tuple[Line, ...] = Field(min_length=1, description="What follows each `pair_coeff`.")
+    pair_style: Annotated[Line, Program(runs_in_lammps)] = Field(
+        description="What follows `pair_style`, such as: eam/alloy."
+    )
+    pair_coeff: Annotated[tuple[Line, ...], Program(runs_in_lammps)] = Field(
+        min_length=1, description="What follows each `pair_coeff`."
+    )
     elements: tuple[Element, ...] = Field(min_length=1, description="Elements, in the order of the atom types.")
     files_sha256: dict[str, str] = Field(default={}, description="Of files named above; filled in when read.")
 

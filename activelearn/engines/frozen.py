@@ -119,12 +119,17 @@ def models_of(potential: Potential) -> list[Frozen]:
 
 def unknown_to(potential: Potential, elements: Iterable[str]) -> list[str]:
     """Return which of some elements a potential does not know, as far as it says what it knows."""
-    asked = set(elements)
+    known = elements_of(potential)
+    return sorted(set(elements) - known) if known is not None else []
+
+
+def elements_of(potential: Potential) -> set[str] | None:
+    """Return the elements that a potential says it knows; None if it does not say."""
     known = [set(model.type_map) for model in models_of(potential)]
     known += [set(potential.lammps.elements)] if potential.lammps is not None else []
     of_calculator = None if potential.ase is None else ase.elements_of(potential.ase)
     known += [set(of_calculator)] if of_calculator is not None else []
-    return sorted(set().union(*(asked - each for each in known)))
+    return set.intersection(*known) if known else None
 
 
 def crowding(potential: Potential, parts: Iterable[Frames]) -> dict[str, Any]:

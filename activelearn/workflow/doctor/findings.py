@@ -19,6 +19,7 @@ from activelearn.errors import ActiveLearnError
 from activelearn.store import Store
 from activelearn.store.submission import Submission, Submissions
 from activelearn.units import duration
+from activelearn.workflow.doctor.idle import idle_categories
 from activelearn.workflow.doctor.picture import (
     OURS,
     STALE_S,
@@ -52,7 +53,12 @@ _NOT_IMPORTED: Final = re.compile(r"ModuleNotFoundError|ImportError|cannot impor
 
 
 def examine(
-    launchpad: LaunchPad, *, stale_s: float = STALE_S, lost_s: float | None = None, folder: Path | None = None
+    launchpad: LaunchPad,
+    *,
+    stale_s: float = STALE_S,
+    lost_s: float | None = None,
+    folder: Path | None = None,
+    file: Path = Path("my_launchpad.yaml"),
 ) -> list[Finding]:
     """Return what is wrong with our Workflows in a LaunchPad; nothing is changed.
 
@@ -67,17 +73,21 @@ def examine(
         FireWorks' settings here if that is longer. One whose job Slurm does not know any more is dead after `stale_s`.
     folder
         Only what works in that campaign folder.
+    file
+        my_launchpad.yaml, for what is to be typed.
     """
     picture = look(launchpad, stale_s=stale_s, lost_s=lost_s, folder=folder)
     stuck = _stuck(picture)
-    found = chain(
-        setting_findings(launchpad),
-        _clocks(picture),
-        _ids(picture),
-        _strays(picture),
-        *(_of_flow(picture, flow, is_stuck=flow.number in stuck) for flow in picture.flows),
-        _forgotten(picture),
-    )
+    found = [
+        *setting_findings(launchpad),
+        *_clocks(picture),
+        *_ids(picture),
+        *_strays(picture),
+        *chain.from_iterable(_of_flow(picture, flow, is_stuck=flow.number in stuck) for flow in picture.flows),
+        *_forgotten(picture),
+    ]
+    ailing = {one.workflow for one in found}
+    found += idle_categories(picture, (flow for flow in picture.flows if flow.number not in ailing), file)
     return [
         replace(one, what=without_credentials(one.what, launchpad), next=without_credentials(one.next, launchpad))
         for one in found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, Final
 
 from fireworks import LaunchPad
 
-from activelearn.units import duration
 from activelearn.workflow.doctor.findings import cause_of, is_in_the_way
 from activelearn.workflow.doctor.picture import OURS, STALE_S, Flow, Picture, last_sign, look, reservation
 from activelearn.workflow.doctor.settings import setting_notes
@@ -64,7 +62,7 @@ def summarise(launchpad: LaunchPad, folder: Path | None = None, *, lost_s: float
             counts.setdefault(_category(firework), Counter())[firework["state"]] += 1
     signs = [flow.changed(fw_id) for flow in picture.flows for fw_id in flow.fireworks]
     signs += [last_sign(one) for flow in picture.flows for one in chain.from_iterable(flow.launches.values())]
-    notes = [*_idle(picture, counts), *chain.from_iterable(map(_failed, picture.flows)), *_queue(picture)]
+    notes = [*chain.from_iterable(map(_failed, picture.flows)), *_queue(picture)]
     notes += setting_notes(lost_s) if picture.flows else _nothing(picture)
     return QueueSummary(
         str(getattr(launchpad, "identity", "in memory")),
@@ -78,24 +76,6 @@ def summarise(launchpad: LaunchPad, folder: Path | None = None, *, lost_s: float
 
 def _category(firework: dict[str, Any]) -> str:
     return str(firework["spec"].get("_category") or "any")
-
-
-def _idle(picture: Picture, counts: dict[str, Counter[str]]) -> Iterator[str]:
-    """Yield for which categories nobody works."""
-    for category, found in counts.items():
-        if found["READY"] and not found["RUNNING"] and not found["RESERVED"]:
-            since = max(
-                flow.changed(fw_id)
-                for flow in picture.flows
-                for fw_id in flow.in_state("READY")
-                if _category(flow.fireworks[fw_id]) == category
-            )
-            if picture.is_stale(since):
-                yield (
-                    f"{counted(found['READY'], 'Firework')} of category {category} ready for "
-                    f"{duration(picture.age(since))}, and nobody came: does a worker of that category run "
-                    "(activelearn rlaunch, qlaunch)?"
-                )
 
 
 def _failed(flow: Flow) -> list[str]:
