@@ -52,7 +52,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += _stages(campaign, offer)
     after = _study(campaign, machine, here=here)
     problems += after.problems
-    problems += trials.problems_of_stages(campaign, machine, crystals) if here and not problems else []
+    problems += trials.problems_of_stages(campaign, machine) if here and not problems else []
     inheritance += [] if here else trials.not_tried(campaign)
     facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
     return Checked(list(dict.fromkeys(problems)), facts, unusual)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from activelearn import starts, trees
+from activelearn import packing, starts, trees
 from activelearn.check.programs import launcher_problems
 from activelearn.config import Campaign, Machine, Potential, Stage, lammps_lines
 from activelearn.engines.process import Slot
@@ -15,14 +15,13 @@ from activelearn.errors import ActiveLearnError
 from activelearn.frames import Frames
 
 
-def problems_of_stages(campaign: Campaign, machine: Machine, crystals: Sequence[Frames]) -> list[str]:
-    """Return what LAMMPS says of the lines of the stages; `crystals`: of the systems, the first is tried."""
-    frame = starts.right_handed(crystals[0]) if crystals else made_up(campaign.type_map)
+def problems_of_stages(campaign: Campaign, machine: Machine) -> list[str]:
+    """Return what LAMMPS says of the lines of the stages, each on atoms of the first system that it walks from."""
     found = []
     for i, stage in enumerate(campaign.explore.stages):
         if stage.lammps.strip():
             where = f"explore.stages.{i}.lammps"
-            try_it = partial(try_stage, stage, frame, campaign.type_map)
+            try_it = partial(try_stage, stage, _start(campaign, stage), campaign.type_map)
             trial = _tried(where, machine.at("explore"), try_it)
             found += [trial] if isinstance(trial, str) else []
             if isinstance(trial, Trial):
@@ -50,6 +49,18 @@ def not_tried(campaign: Campaign) -> list[str]:
     return [f"note: the lammps lines of {', '.join(stages)} were not tried, {where}"] if stages else []
 
 
+def _start(campaign: Campaign, stage: Stage) -> Frames:
+    """Return where a walk might begin; a packing is not packed for that, its atoms are put on a lattice."""
+    systems = campaign.explored_systems
+    if not systems:
+        return made_up(16 * campaign.type_map)
+    system = systems[(stage.systems or (0,))[0]]
+    if system.packed is None:
+        return starts.right_handed(starts.crystal(system, campaign.min_height_A))
+    counts = packing.atoms_of(packing.counts_of(system.packed))
+    return made_up(list(counts.elements()), packing.box_of(system.packed))
+
+
 def _tried(where: str, machine: Machine, try_it: Callable[[Slot], Trial | None]) -> Trial | str | None:
     """Return what LAMMPS says, or in one line why it could not be asked."""
     if launcher_problems(machine):
@@ -65,8 +76,7 @@ def _tried(where: str, machine: Machine, try_it: Callable[[Slot], Trial | None])
 
 def _typed(stage: Stage, trial: Trial) -> str:
     """Return the line that LAMMPS stopped at as it is typed in the stage."""
-    words = trial.line.split()
     for command in lammps_lines.commands(stage.lammps):
-        if words[:2] == list(command.words[:2]) and len(words) == len(command.words):
+        if trial.line.split()[:2] == list(command.words[:2]):
             return f"line {command.number} {command.typed!r}"
-    return "at its first step"
+    return "its lines"

@@ -7,6 +7,7 @@ imports TensorFlow (6 s). What is tried is tried on a few atoms; what LAMMPS say
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -80,8 +81,6 @@ def try_stage(stage: Stage, frame: Frames, type_map: Sequence[str], slot: Slot) 
 def try_potential(potential: Potential, slot: Slot) -> Trial | None:
     """Ask a pair style for the forces on a few atoms of its elements; return what went wrong.
 
-    What only a structure is to blame for (atoms too close for a tabulated potential) is nothing wrong.
-
     Raises
     ------
     EngineError
@@ -89,7 +88,7 @@ def try_potential(potential: Potential, slot: Slot) -> Trial | None:
     """
     assert potential.lammps is not None
     elements = potential.lammps.elements
-    lammps.write_data(slot.logs / "conf.lmp", made_up(elements), elements)
+    lammps.write_data(slot.logs / "conf.lmp", made_up(16 * elements), elements)
     lines = [
         "units           metal",
         "boundary        p p p",
@@ -100,17 +99,15 @@ def try_potential(potential: Potential, slot: Slot) -> Trial | None:
         *pair_lines(with_plain_names(potential, slot.logs), elements, 1),
         "run             0",
     ]
-    found = _tried("\n".join([*lines, ""]), slot)
-    is_physical = found is not None and any(what.lower() in found.said.lower() for what in lammps.PHYSICAL_ERRORS)
-    return None if is_physical else found
+    return _tried("\n".join([*lines, ""]), slot)
 
 
-def made_up(elements: Sequence[str]) -> Frames:
-    """Return a simple cubic crystal of some elements in turn, 4 x 4 x 4 atoms or more, so that each is in it."""
-    n = max(4, int(np.ceil(len(elements) ** (1 / 3))))
-    sites = np.array(list(itertools.product(range(n), repeat=3)), dtype=np.float64)
-    symbols = tuple(elements[i % len(elements)] for i in range(len(sites)))
-    return Frames(symbols, SPACING_A * n * np.eye(3)[None], SPACING_A * sites[None])
+def made_up(symbols: Sequence[str], edge_A: float | None = None) -> Frames:
+    """Return atoms on a simple cubic lattice in a cubic box, neighbours at `SPACING_A` if it has no edge."""
+    n = math.ceil(len(symbols) ** (1 / 3) - 1e-9)
+    spacing = SPACING_A if edge_A is None else edge_A / n
+    sites = np.array(list(itertools.product(range(n), repeat=3))[: len(symbols)], dtype=np.float64) + 0.5
+    return Frames(tuple(symbols), spacing * n * np.eye(3)[None], spacing * sites[None])
 
 
 def _tried(text: str, slot: Slot) -> Trial | None:
@@ -136,4 +133,6 @@ def _tried(text: str, slot: Slot) -> Trial | None:
     _, _, said = log[at].partition("ERROR")
     said = said.partition(": ")[2].partition(" (src/")[0].strip()
     last = next((line for line in log[at:] if line.startswith(_LAST_LINE)), "")
+    if any(what.lower() in said.lower() for what in lammps.PHYSICAL_ERRORS):
+        return None  # of these atoms, which are not those of a walk
     return Trial(said, " ".join(last.removeprefix(_LAST_LINE).split()))
