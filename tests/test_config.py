@@ -165,7 +165,7 @@ def test_defaults_are_those_of_the_papers():
         ({"explore__stages__0__ensemble": "custom"}, "ensemble custom wants its integrator in `lammps`"),
         (
             {"explore__stages__0__lammps": "fix wall all wall/reflect xlo EDGE\nrun 10"},
-            "explore.stages.0.lammps: the line 'run 10' would break the bookkeeping",
+            "explore.stages.0.lammps: line 2 'run 10': the command run is not allowed in a stage - wanted one of",
         ),
         ({"explore__stages__0__name": "a/b"}, "explore.stages.0.name: got 'a/b' - wanted"),
         ({"explore__stages__0__systems": [1]}, "explore stage cold names system 1 of 1 (from 0)"),
@@ -187,6 +187,14 @@ def test_defaults_are_those_of_the_papers():
         ),
         ({"initial__isolated": {"distances": [1.0, 1.0]}}, "isolated.distances wants different numbers"),
         ({"initial__isolated": {"dimers": ["CuCu"]}}, "initial.isolated.dimers"),
+        (
+            {"select__guards": {"min_distances_A": {"P-S": 1.5, "Cu-S": 2.0, "S-P": 1.6}}},
+            "select.guards: min_distances_A names a pair twice (P-S and S-P) - wanted each once",
+        ),
+        (
+            {"initial__isolated": {"dimers": ["Cu-Cu", "Cu-Cu"]}},
+            "initial.isolated: isolated.dimers names a pair twice (Cu-Cu and Cu-Cu) - wanted each once",
+        ),
         ({"type_map": ["Cu", "Cu"]}, "type_map names an element twice: ['Cu', 'Cu']"),
         ({"train__descriptor__sel": [1, 2]}, "train.descriptor.sel has 2 numbers for 1 elements"),
         ({"train__descriptor__rcut": 2.0}, "train.descriptor: rcut_smth = 2 Å must be below rcut = 2 Å"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
-from activelearn.check import doubts
+from activelearn.check import doubts, trials
 from activelearn.check.programs import Checked, folder_problems, place_problems, program_problems
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, DeePMDModels, Machine, Packed, Potential
@@ -54,6 +54,8 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += _stages(campaign, offer)
     after = _study(campaign, machine, here=here)
     problems += after.problems
+    problems += trials.problems_of_stages(campaign, machine) if here and not problems else []
+    inheritance += [] if here else trials.not_tried(campaign)
     facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
     return Checked(list(dict.fromkeys(problems)), facts, unusual)
 

@@ -149,9 +149,6 @@ def _strange_guards(campaign: Campaign) -> Iterator[str]:
                 f"select.guards.min_distances_A.{pair}: guards {', '.join(strangers)} - usual are elements of "
                 f"type_map, {list(campaign.type_map)}"
             )
-    pairs = [frozenset(pair.split("-")) for pair in guards]
-    if len(set(pairs)) < len(pairs):
-        yield "select.guards.min_distances_A: names a pair twice - usual is once: P-S and S-P are one"
 
 
 def _rising_rates(train: Train) -> Iterator[str]:

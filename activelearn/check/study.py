@@ -17,6 +17,7 @@ from activelearn.check.programs import (
     packmol_problems,
     reference_problems,
 )
+from activelearn.check.trials import problems_of_potential
 from activelearn.config import Machine, Potential, Study, property_of
 from activelearn.config.files import is_file
 from activelearn.engines import frozen
@@ -35,6 +36,9 @@ def check_study(study: Study, machine: Machine, *, here: bool = True) -> Checked
     for potential in study.potentials:
         problems += _potential(potential, machine) if here else []
         facts.append(f"potential {potential.name}: {potential.physics}, {_driver(potential)}")
+    if here and not problems:
+        for potential in study.potentials:
+            problems += problems_of_potential(potential, machine) if potential.lammps is not None else []
     if study.glass is not None:
         problems += packmol_problems(machine) if here else []
         said, wrong = check_glass(study, study.glass)

@@ -72,7 +72,6 @@ from activelearn.config.selecting import Guards as Guards
 from activelearn.config.selecting import Rescue as Rescue
 from activelearn.config.selecting import Select as Select
 from activelearn.config.selecting import Stop as Stop
-from activelearn.config.stages import BOOKKEEPING as BOOKKEEPING
 from activelearn.config.stages import Condition as Condition
 from activelearn.config.stages import Stage as Stage
 from activelearn.config.study import Study as Study

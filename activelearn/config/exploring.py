@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from activelearn.config.bounds import of
 from activelearn.config.packing import Packed
 from activelearn.config.paths import FilePath
-from activelearn.config.section import ForceLeft, Fraction, Pair, Section, Temperature, want_different
+from activelearn.config.section import ForceLeft, Fraction, Pair, Section, Temperature, want_different, want_pairs_once
 
 Repetitions = Annotated[PositiveInt, of("number of repetitions")]
 
@@ -84,6 +84,7 @@ class Isolated(Section):
     @model_validator(mode="after")
     def _check(self) -> Isolated:
         want_different("isolated.distances", self.distances)
+        want_pairs_once("isolated.dimers", self.dimers if isinstance(self.dimers, tuple) else ())
         return self
 
 

@@ -9,7 +9,17 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from activelearn.config.bounds import of
 from activelearn.config.packing import Formula, Packed
 from activelearn.config.paths import FilePath
-from activelearn.config.section import Element, ForceLeft, Fraction, Name, Pair, Section, Temperature, want_different
+from activelearn.config.section import (
+    Element,
+    ForceLeft,
+    Fraction,
+    Name,
+    Pair,
+    Section,
+    Temperature,
+    want_different,
+    want_pairs_once,
+)
 
 Interval = Annotated[PositiveFloat, of("interval")]
 
@@ -70,9 +80,7 @@ class Series(Section):
     @model_validator(mode="after")
     def _check(self) -> Series:
         want_different("x", [composition.x for composition in self.compositions])
-        pairs = [frozenset(pair.split("-")) for pair in self.cutoffs_A]
-        if len(set(pairs)) < len(pairs):
-            raise ValueError("cutoffs_A names a pair twice (P-S and S-P are one)")
+        want_pairs_once("cutoffs_A", self.cutoffs_A)
         return self
 
     def cutoff_A(self, a: str, b: str) -> float | None:

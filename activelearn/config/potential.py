@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from activelearn.config import lammps_lines
 from activelearn.config.bounds import of
 from activelearn.config.labelling import D3, Reference
 from activelearn.config.program import Program, runs_in_lammps
@@ -50,6 +51,11 @@ class LammpsStyle(Section):
     )
     elements: tuple[Element, ...] = Field(min_length=1, description="Elements, in the order of the atom types.")
     files_sha256: dict[str, str] = Field(default={}, description="Of files named above; filled in when read.")
+
+    @model_validator(mode="after")
+    def _check(self) -> LammpsStyle:
+        lammps_lines.check_style(f"pair_style {self.pair_style}", *(f"pair_coeff {line}" for line in self.pair_coeff))
+        return self
 
 
 class Potential(Section):

@@ -121,7 +121,7 @@ def _style(style: dict[str, Any], where: Path) -> dict[str, Any]:
     def with_path(word: str, key: str) -> str:
         name = word[1:-1] if word[0] in _QUOTES and word[-1] == word[0] else word
         file = str(absolute(written(name, where)))
-        if not _is_file_name(file):
+        if not (_is_file_name(file) or name.startswith(("/", "./", "../", "~"))):
             return word
         files[file] = _sha256(file, f"{where}: lammps.{key}", "the file that the style reads")
         return as_word(file)

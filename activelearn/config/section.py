@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
@@ -47,6 +47,17 @@ class Document(Section):
     def sha256(self) -> str:
         """Its checksum, as it is resolved; of a campaign the machine is no part."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def want_pairs_once(name: str, pairs: Iterable[str]) -> None:
+    """Refuse a pair of elements named twice, by :data:`Pair` either way round: P-S and S-P are one."""
+    named: dict[frozenset[str], str] = {}
+    for pair in pairs:
+        elements = frozenset(pair.split("-"))
+        if elements in named:
+            what = f"{name} names a pair twice ({named[elements]} and {pair})"
+            raise ValueError(f"{what} - wanted each once - remove one of them")
+        named[elements] = pair
 
 
 def want_different(name: str, values: Sequence[float]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from activelearn.config.bounds import of
-from activelearn.config.section import ForceDeviation, Fraction, NumberOfLabels, Pair, Section, Share
+from activelearn.config.section import ForceDeviation, Fraction, NumberOfLabels, Pair, Section, Share, want_pairs_once
 
 QuietShare = Annotated[Fraction, of("share that is called quiet")]
 #: Between neighbouring femtoseconds of MD and thermally independent frames (see :mod:`activelearn.descriptor`).
@@ -35,6 +35,7 @@ class Guards(Section):
         low, high = self.volume_ratio
         if not low < 1.0 < high:
             raise ValueError(f"volume_ratio = [{low:g}, {high:g}] must enclose 1, the start of a walk")
+        want_pairs_once("min_distances_A", self.min_distances_A)
         return self
 
 

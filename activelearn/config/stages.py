@@ -2,106 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from itertools import product
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from activelearn.config import lammps_lines
 from activelearn.config.bounds import of
 from activelearn.config.exploring import Perturb, System
 from activelearn.config.section import Name, Section, Share, Temperature, want_different
 
 Mode = Literal["isotropic", "uniaxial-x", "uniaxial-y", "uniaxial-z", "shear-xy", "shear-xz", "shear-yz"]
 Strain = float
-#: What the lines of a stage may not say, for these are the bookkeeping: what is run, written, read and evaluated.
-BOOKKEEPING: Final = frozenset(
-    [
-        "atom_modify",
-        "atom_style",
-        "boundary",
-        "box",
-        "change_box",
-        "clear",
-        "create_atoms",
-        "create_box",
-        "delete_atoms",
-        "dump_modify",
-        "dynamical_matrix",
-        "echo",
-        "hyper",
-        "if",
-        "include",
-        "jump",
-        "label",
-        "log",
-        "mdi",
-        "minimize",
-        "neb",
-        "neb/spin",
-        "newton",
-        "next",
-        "package",
-        "partition",
-        "pair_coeff",
-        "pair_style",
-        "plugin",
-        "prd",
-        "processors",
-        "python",
-        "quit",
-        "read_data",
-        "read_dump",
-        "read_restart",
-        "replicate",
-        "rerun",
-        "reset_atom_ids",
-        "reset_atoms",
-        "reset_timestep",
-        "restart",
-        "run",
-        "run_style",
-        "set",
-        "shell",
-        "suffix",
-        "tad",
-        "temper",
-        "temper/grem",
-        "temper/npt",
-        "thermo",
-        "thermo_modify",
-        "thermo_style",
-        "timestep",
-        "third_order",
-        "timer",
-        "undump",
-        "units",
-        "write_restart",
-    ]
-)
-#: Styles of fix after which the atoms are not those of the start any more, or that end a walk early.
-CHANGES_ATOMS: Final = frozenset(
-    [
-        "append/atoms",
-        "atom/swap",
-        "charge/regulation",
-        "deposit",
-        "evaporate",
-        "gcmc",
-        "halt",
-        "mol/swap",
-        "neighbor/swap",
-        "pour",
-        "sgcmc",
-    ]
-)
-
-
-def commands(text: str) -> list[list[str]]:
-    """Return the words of every LAMMPS command in `text`, as LAMMPS reads them: continued by &, quotes and comments."""
-    joined = re.sub(r"&[ \t]*\r?\n", "", text)
-    lines = [re.sub(r"[\"']", "", line.split("#")[0]).split() for line in joined.splitlines()]
-    return [words for words in lines if words]
 
 
 class Condition(NamedTuple):
@@ -175,22 +87,13 @@ class Stage(Section):
     @field_validator("lammps")
     @classmethod
     def _check_lammps(cls, text: str) -> str:
-        for words in commands(text):
-            is_named = words[0] in {"fix", "unfix", "dump", "undump"}
-            is_ours = words[0] in BOOKKEEPING or (is_named and words[1:2] in (["dynamics"], ["strain"], ["walk"]))
-            is_changing = words[0] == "fix" and len(words) > 3 and words[3] in CHANGES_ATOMS
-            is_hidden = "$" in "".join(words[: 2 if is_named else 1])  # LAMMPS would put anything there
-            if is_ours or is_changing or is_hidden:
-                raise ValueError(
-                    f"the line {' '.join(words)!r} would break the bookkeeping (what is run, evaluated and written) - "
-                    "leave it to the stage's own keys (n_steps, every, timestep_fs ...) or rename your fix"
-                )
+        lammps_lines.check_lines(text)
         return text
 
     @model_validator(mode="after")
     def _check_integrator(self) -> Stage:
-        styles = [words[3] for words in commands(self.lammps) if words[0] == "fix" and len(words) > 3]
-        theirs = [style for style in styles if style.split("/")[0] in {"nve", "nvt", "npt", "nph", "rigid"}]
+        styles = [command.style for command in lammps_lines.commands(self.lammps) if command.words[0] == "fix"]
+        theirs = [style for style in styles if style in lammps_lines.INTEGRATORS]
         if theirs and self.ensemble != "custom":
             raise ValueError(
                 f"`lammps` brings an integrator ({theirs[0]}), and ensemble {self.ensemble} is one: the atoms would be "

