@@ -157,7 +157,7 @@ def check(
 
         store = Store(where)
         offer = inherits(chosen, where)[2]
-        bill = cost.estimate(chosen, profile, store if store.campaign_files() else None, offer)
+        bill = cost.estimate(store.as_begun(chosen), profile, store if store.campaign_files() else None, offer)
         print("\n" + "\n".join(cost.lines(bill)) + "\n")
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from activelearn.config import Reference, ReferenceMD, engine_of
+from activelearn.config import Reference, ReferenceMD, at_hand, engine_of
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import FloatArray, FrameLabel, Frames, make_origin
@@ -29,7 +29,7 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
     dict
         JSON-able; ``sha256`` is the fingerprint that goes into every label's key.
     """
-    found = engine_of(reference.engine).identity(reference, slot)
+    found = engine_of(reference.engine).identity(at_hand(reference), slot)
     identity: dict[str, Any] = {
         "calculator": reference.calculator or reference.engine,
         "version": found["version"],
@@ -81,7 +81,7 @@ def structure(frame: Frames, index: int = 0) -> dict[str, Any]:
 
 def _ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
     request |= {} if reference.stress else {"stress": False}
-    answer = engine_of(reference.engine).ask(reference, job, slot, structure=structure(start), **request)
+    answer = engine_of(reference.engine).ask(at_hand(reference), job, slot, structure=structure(start), **request)
     if "lacks" in answer:
         raise ConfigError(
             f"label.reference: {reference.name}: {answer['lacks']} - wanted energy, forces and stress - choose a "
