@@ -45,7 +45,7 @@ def unit_cell(system: System) -> Frames:
 
 @lru_cache(maxsize=_CACHED)
 def _read(seed: str, sha256: str | None) -> Frames:  # noqa: ARG001 - the checksum is part of the key
-    return Frames.from_ase([seeds.load_structure(seed, Path.cwd())]).without_labels()
+    return Frames.from_ase([seeds.load_structure(seed, Path())]).without_labels()
 
 
 @lru_cache(maxsize=_CACHED)

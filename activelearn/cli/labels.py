@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from activelearn import trees
-from activelearn.cli import app
+from activelearn.cli import app, streams
 from activelearn.config import load_label, load_machine
 from activelearn.errors import ConfigError, StoreError, typed
 
@@ -34,6 +34,7 @@ def list_labels(
     ),
 ) -> None:
     """Show the labels of a ledger by reference and composition; damage is told of, and is exit code 1."""
+    streams.is_all()
     from activelearn import exchange
 
     ledger = exchange.opened(folder)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from activelearn.cli import app
+from activelearn.cli import app, streams
 from activelearn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def seeds(
     found = _of_elements(names or []) if elements else _of_ids(names or [])
     if write is not None:
         _write(found, write, file_format)
-    elif as_json:
+        return
+    streams.is_all()
+    if as_json:
         print(json.dumps([_facts(seed) for seed in found], indent=1, ensure_ascii=False))
     elif names and not elements:
         for seed in found:
