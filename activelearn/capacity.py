@@ -130,7 +130,7 @@ def problems(campaign: Campaign, store: Store) -> list[str]:
 
 def anew(campaign: Campaign, store: Store) -> str:
     """Return how to begin another campaign that has room, on the labels of this one."""
-    ledger = campaign.label.ledger or store.folder / "labels"
+    ledger = store.ledger_of(campaign)
     return (
         f"start anew with another --folder, with label.ledger: {ledger} and initial.from_ledger: true (no label is "
         "paid for twice)"

@@ -6,15 +6,36 @@ The exit code of the command line is a property of the error, so that no other t
 
 from __future__ import annotations
 
+import errno
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 
 def typed(path: Path | str) -> str:
     """Return a path as it is typed in a shell, for the commands that messages name."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+#: Why a disk takes nothing, and what to do about it.
+_DISK: Final = {
+    errno.ENOSPC: "the disk is full - free some space",
+    errno.EDQUOT: "the disk quota is used up - free some space or ask for more",
+    errno.EFBIG: "the file may not become so large - raise the limit (ulimit -f)",
+    errno.EROFS: "the file system is read-only - mount it writable",
+    errno.EACCES: "permission denied - make the folder writable",
+    errno.EPERM: "permission denied - make the folder writable",
+    errno.EIO: "the disk does not work (input/output error) - have it looked at",
+    errno.ENOTDIR: "a file stands where a folder is wanted - move it away, or choose another place",
+    errno.EEXIST: "a file stands where a folder is wanted - move it away, or choose another place",
+}
+
+
+def disk_reason(error: OSError) -> str | None:
+    """Return why a disk takes nothing, and what to do about it; None if it is not the disk."""
+    return _DISK.get(error.errno or 0)
 
 
 class ActiveLearnError(Exception):

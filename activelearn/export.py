@@ -119,11 +119,11 @@ def _write_all(store: Store, folder: Path, final: FinalChoice, iterations: list[
     for name, parts in (("training", training), ("held-out", held_out)):
         write_extxyz(parts, folder / "dataset" / f"{name}.extxyz")
         write_deepmd(parts, folder / "dataset" / "deepmd" / name, campaign.type_map)
-    (folder / "campaign.yaml").write_text(campaign.to_yaml())
-    (folder / "model_card.md").write_text(model_card(store, final, iterations))
+    (folder / "campaign.yaml").write_text(campaign.to_yaml(), encoding="utf-8")
+    (folder / "model_card.md").write_text(model_card(store, final, iterations), encoding="utf-8")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{file_sha256(path)}  {path.relative_to(folder)}" for path in paths]
-    (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+    (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def start_of(store: Store, campaign: Campaign) -> Frames:
@@ -163,9 +163,9 @@ def write_examples(store: Store, campaign: Campaign, folder: Path, models: list[
     stage, (_, f_hi) = campaign.explore.stages[-1], select.last_window(campaign, store)
     temperature, types = stage.conditions[0].temperature_K, " ".join(campaign.type_map)
     values = {"temperature": temperature, "timestep": stage.timestep_fs / 1000.0, "types": types, "f_hi": f_hi}
-    (folder / "in.lammps").write_text(_IN_LAMMPS.format(models=" ".join(models), **values))
+    (folder / "in.lammps").write_text(_IN_LAMMPS.format(models=" ".join(models), **values), encoding="utf-8")
     text = _ASE_EXAMPLE.format(model=models[0], timestep=stage.timestep_fs, temperature=temperature)
-    (folder / "ase_example.py").write_text(text)
+    (folder / "ase_example.py").write_text(text, encoding="utf-8")
 
 
 def _cutoff_line(store: Store, campaign: Campaign) -> str:

@@ -219,6 +219,8 @@ def opened_for_driving(
 
 def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Callable[[str], object] = log.info) -> None:
     """Take a changed campaign over, if the user accepts it, and say what that means; refuse what cannot change."""
+    store.follow(campaign)
+    campaign = store.as_begun(campaign)
     changes = difference(store.latest_campaign(), campaign)
     if not changes:
         return

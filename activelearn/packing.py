@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn.config import Packed, shipped
+from activelearn.config import Packed, here, shipped
 from activelearn.engines import packmol
 from activelearn.engines.packmol import Piece
 from activelearn.engines.process import Slot
@@ -177,7 +177,7 @@ def molecule(formula: str, packed: Packed) -> Atoms | None:
         The file cannot be read, has other atoms than the formula, or is not the one the campaign began with.
     """
     own = packed.geometry.get(formula)
-    path = Path(own) if own is not None else shipped("params") / "units" / f"{formula}.xyz"
+    path = Path(here(own)) if own is not None else shipped("params") / "units" / f"{formula}.xyz"
     if own is None and not path.is_file():
         return None
     from ase import Atoms

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from activelearn import seeds
-from activelearn.config import Campaign, Perturb, System
+from activelearn.config import Campaign, Perturb, System, here
 from activelearn.errors import ConfigError, StoreError
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Prepared
@@ -40,12 +40,12 @@ def unit_cell(system: System) -> Frames:
         raise ValueError(f"system {system.name} has no cell: a packing is made by the prepare station")
     if system.sha256 is not None:
         _want_unchanged(system)
-    return _read(system.seed, system.sha256)
+    return _read(here(system.seed), system.sha256)
 
 
 @lru_cache(maxsize=_CACHED)
 def _read(seed: str, sha256: str | None) -> Frames:  # noqa: ARG001 - the checksum is part of the key
-    return Frames.from_ase([seeds.load_structure(seed, Path.cwd())]).without_labels()
+    return Frames.from_ase([seeds.load_structure(seed, Path())]).without_labels()
 
 
 @lru_cache(maxsize=_CACHED)
@@ -117,11 +117,11 @@ def factors_for_atoms(cell: FloatArray, n_cell: int, n_atoms: int, min_height_A:
 
 def _want_unchanged(system: System) -> None:
     """Refuse a structure file that is not the one the campaign began with: later walks would start elsewhere."""
-    path = Path(system.seed or "")
+    path = Path(here(system.seed or ""))
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
     if found != system.sha256:
         raise ConfigError(
-            f"system {system.seed}: is not the file that the campaign began with (sha256 {found}) - wanted sha256 "
+            f"system {path}: is not the file that the campaign began with (sha256 {found}) - wanted sha256 "
             f"{system.sha256} - restore it, or run with --accept-changes to start later walks from the new one"
         )
 

@@ -116,6 +116,7 @@ def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | N
         A frozen model is damaged: an engine might not notice.
     """
     StudyStore.create(store.folder, study)
+    store.follow(study)
     for potential in store.study.potentials:
         _want_whole_models(potential)
     slot = Slot(machine, store.logs())

@@ -165,6 +165,22 @@ def test_a_user_who_buries_workers_early_is_told_that_they_may_live(launchpad, i
     assert "one that is silent for 5 min may be alive" in summarise(launchpad, lost_s=300.0).notes[-1]
 
 
+def test_a_campaign_that_moved_is_told_from_one_that_is_gone(launchpad, tmp_path):
+    """Asked about at its new place, it was healthy."""
+    store = Store.create(tmp_path / "c", load_campaign(TINY))
+    submit(store, Machine(**SMALL), launchpad)
+    moved = Store(store.folder.rename(tmp_path / "moved"))
+    (gone,) = look(launchpad)
+    assert gone.kind == "folder"
+    assert "If it has moved, give `activelearn submit` for it at its new place" in gone.next
+    (found,) = look(launchpad, folder=moved.folder)
+    assert found.kind == "moved"
+    assert f"its Fireworks name {store.folder}, and the folder is {moved.folder} now" in found.what
+    moved.settle()
+    submit(moved, Machine(**SMALL), launchpad)
+    assert look(launchpad, folder=moved.folder) == look(launchpad) == []
+
+
 def test_an_empty_database_and_a_folder_that_nobody_knows_are_told(launchpad, folder, ids):
     other = folder.with_name("other")
     assert summarise(launchpad, other).notes == (f"nothing of {other} is to be done in it",)

@@ -126,6 +126,56 @@ def test_another_launchpad_is_refused_until_the_folder_is_moved(store, memory):
     assert store.submissions.current().launchpad == "db.site:27017/other"
 
 
+def test_a_folder_that_moved_is_pointed_to_by_its_fireworks_again(store, memory):
+    """It was said that all is well, and the first worker ended the Workflow."""
+    launchpad = memory()
+    submit(store, MACHINE, launchpad)
+    n = launchpad.fireworks.count_documents({})
+    reserved, _ = launchpad.reserve_fw(FWorker(), ".")
+    moved = Store(store.folder.rename(store.folder.with_name("moved here")))
+    moved.settle()
+    said = submit(moved, MACHINE, launchpad)
+    assert f"{n} Fireworks pointed to {store.folder} and point to {moved.folder} now: it has moved" in said
+    specs = [one["spec"] for one in launchpad.fireworks.find({})]
+    assert {spec["_tasks"][0]["folder"] for spec in specs} == {str(moved.folder)}
+    assert {spec["_launch_dir"] for spec in specs} == {str(moved.folder / "launches")}
+    assert launchpad.get_fw_by_id(reserved.fw_id).tasks[0]["folder"] == str(moved.folder), "as its job will read it"
+    assert n_workflows(launchpad) == 1
+    assert submit(moved, MACHINE, launchpad).endswith("already; nothing added")
+
+
+def test_what_failed_because_the_folder_had_gone_is_run_again(store, memory):
+    launchpad = memory()
+    submit(store, MACHINE, launchpad)
+    firework, launch = launchpad.checkout_fw(FWorker(), ".")
+    launchpad.complete_launch(launch, FWAction(), "FIZZLED")
+    launchpad.checkout_fw(FWorker(), ".")
+    moved = Store(store.folder.rename(store.folder.with_name("moved")))
+    moved.settle()
+    said = submit(moved, MACHINE, launchpad)
+    assert ": 1 failed Fireworks run again; " in said
+    assert said.endswith("; 1 of them run where it was: end their workers, and see: activelearn doctor")
+    assert launchpad.get_fw_by_id(firework.fw_id).state == "READY"
+
+
+def test_a_link_to_the_folder_is_the_folder(store, memory):
+    launchpad = memory()
+    submit(store, MACHINE, launchpad)
+    store.folder.with_name("link").symlink_to(store.folder)
+    assert submit(Store(store.folder.with_name("link")), MACHINE, launchpad).endswith("already; nothing added")
+
+
+def test_a_copy_leaves_the_fireworks_of_the_original_alone(store, memory):
+    launchpad = memory()
+    store.settle()
+    submit(store, MACHINE, launchpad)
+    copy = Store(shutil.copytree(store.folder, store.folder.with_name("copy")))
+    copy.settle()
+    assert submit(copy, MACHINE, launchpad) == "iteration 0 of copy added to db.site:27017/glass"
+    folders = [one["spec"]["_tasks"][0]["folder"] for one in launchpad.fireworks.find({})]
+    assert {folders.count(str(one.folder)) for one in (store, copy)} == {len(folders) // 2}
+
+
 def test_one_database_by_two_names_is_one(store, memory):
     """A login node says localhost, a compute node says login1."""
     submit(store, MACHINE, memory(host="localhost"))

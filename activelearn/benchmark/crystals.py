@@ -58,9 +58,9 @@ def plan(asked: Crystals, context: Context) -> list[Task]:
 
 def run(task: Task, asked: Crystals, context: Context, slot: Slot) -> Product:
     """Relax one crystal with one potential."""
-    potential, crystal = context.potential_of(task), str(task.parameters["crystal"])
+    potential, crystal = context.potential_of(task), context.store.places.now(str(task.parameters["crystal"]))
     statics = potential.statics(slot.machine.python)
-    unit = right_handed(Frames.from_ase([seeds.load_structure(crystal, Path.cwd())]).without_labels())
+    unit = right_handed(Frames.from_ase([seeds.load_structure(crystal, Path())]).without_labels())
     factors = seeds.factors_for_height(unit.cell[0], asked.min_height_A)
     start = Frames.from_ase([seeds.supercell(unit.to_ase()[0], factors)]).without_labels()
     try:

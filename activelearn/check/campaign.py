@@ -146,7 +146,7 @@ def _room(campaign: Campaign, folder: Path) -> list[str]:
     found = []
     try:
         if capacity.sealed(campaign, store) is not None:
-            return capacity.problems(campaign, store)
+            return capacity.problems(store.as_begun(campaign), store)
         for system in campaign.systems:
             found += [line] if (line := capacity.too_small(campaign, system)) else []
     except ConfigError:

@@ -102,7 +102,7 @@ def _benchmark(study: Study) -> tuple[list[str], list[str]]:
         return [], []
     for name in asked.crystals.seeds if asked.crystals is not None else ():
         try:
-            seeds.load_structure(name, Path.cwd())
+            seeds.load_structure(name, Path())
         except ConfigError as error:
             problems += [f"benchmark.crystals.seeds: {line}" for line in error.problems]
     frames = asked.parity.frames if asked.parity is not None else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from activelearn import __version__
+from activelearn.cli import streams
 from activelearn.config import (
     Campaign,
     Machine,
@@ -29,7 +29,7 @@ from activelearn.config import (
     preset_names,
 )
 from activelearn.config.presets import find
-from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, StoreError, typed
+from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, StoreError, disk_reason, typed
 
 if TYPE_CHECKING:
     from activelearn.check import Checked
@@ -69,9 +69,7 @@ SlotsOption = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; o
 
 def main() -> None:
     """Run the command line; every error of ours is one message and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")  # a terminal without Å is no reason to end
+    streams.prepare()
     try:
         _with_sentences()
     except Interrupted as error:
@@ -83,6 +81,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before a run has begun, such as while it waits for another
         sys.exit(130)
+    finally:
+        streams.flush()
 
 
 def _with_sentences() -> None:
@@ -91,7 +91,7 @@ def _with_sentences() -> None:
         app()
     except OSError as error:
         if error.filename is None:
-            raise
+            raise _of_no_file(error) from error
         if error.errno != errno.ENAMETOOLONG:
             raise StoreError(
                 f"{error.filename2 or error.filename}: {error.strerror} - wanted a file or folder that may be read and "
@@ -101,6 +101,16 @@ def _with_sentences() -> None:
             f"{error.filename}: too long a name - wanted at most 255 bytes from / to / and 4095 in all, with what is "
             "written below it - choose a shorter one"
         ) from None
+
+
+def _of_no_file(error: OSError) -> ActiveLearnError:
+    """Return the sentence of what the system refuses without naming a file."""
+    try:
+        Path.cwd()
+    except OSError:
+        return ConfigError("the working directory is gone - wanted one that is there - cd to another, and try again")
+    why = disk_reason(error) or f"{error.strerror or error} - mend that"
+    return StoreError(f"a file cannot be written or read: {why}, then give the same command again; nothing is lost")
 
 
 @app.command()
@@ -160,6 +170,7 @@ def check(
     ] = False,
 ) -> None:
     """Find what is wrong with a campaign before anything runs, and show what it will do."""
+    streams.is_all()
     chosen, profile, where, named = inputs(campaign, folder, machine, slots)
     with told_with_lines(campaign, machine):
         found = refuse_problems(chosen, profile, where, launchpad)
@@ -178,7 +189,7 @@ def check(
 
         store = Store(where)
         offer = inherits(chosen, where)[2]
-        bill = cost.estimate(chosen, profile, store if store.campaign_files() else None, offer)
+        bill = cost.estimate(store.as_begun(chosen), profile, store if store.campaign_files() else None, offer)
         print("\n" + "\n".join(cost.lines(bill)) + "\n")
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]
@@ -196,6 +207,7 @@ def status(
     ] = False,
 ) -> None:
     """Show what a campaign (or a study) has done and is doing."""
+    streams.is_all()
     from activelearn.show import status_table, study_report
     from activelearn.status import as_dict, study_as_dict
     from activelearn.store import Store, StudyStore
@@ -270,6 +282,7 @@ def init(
 @app.command()
 def schema(machine: Annotated[bool, typer.Option("--machine", help="Of machine profiles.")] = False) -> None:
     """Print the JSON schema of campaigns (editors complete and check YAML with it)."""
+    streams.is_all()
     print(json.dumps((Machine if machine else Campaign).model_json_schema(), indent=1))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from activelearn.cli import app, take_settings_beside
+from activelearn.cli import app, streams, take_settings_beside
 from activelearn.errors import ActiveLearnError, EngineError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def doctor(
 
     Exit codes: 0 healthy, 1 something is (still) wrong, 2 no such LaunchPad.
     """
+    streams.is_all()
     take_settings_beside(launchpad)
     from activelearn.workflow import connect
     from activelearn.workflow.doctor import STALE_S, examine, repair, summarise

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from activelearn import trees
-from activelearn.cli import TrustOption, app, want_trusted
+from activelearn.cli import TrustOption, app, streams, want_trusted
 from activelearn.config import load_label, load_machine
 from activelearn.config.presets import find
 from activelearn.errors import ConfigError, StoreError, typed
@@ -35,6 +35,7 @@ def list_labels(
     ),
 ) -> None:
     """Show the labels of a ledger by reference and composition; damage is told of, and is exit code 1."""
+    streams.is_all()
     from activelearn import exchange
 
     ledger = exchange.opened(folder)

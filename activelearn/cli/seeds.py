@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from activelearn.cli import app
+from activelearn.cli import app, streams
 from activelearn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def seeds(
     Wherever a campaign wants a seed, the path of your own CIF, POSCAR or extxyz file is as good as an id.
     """
     found = _of_elements(names or []) if elements else _of_ids(names or [])
+    if write is None:
+        streams.is_all()
     if as_json and write is None:
         print(json.dumps([_facts(seed) for seed in found], indent=1, ensure_ascii=False))
         return

@@ -45,6 +45,8 @@ from activelearn.config.machine import Place as Place
 from activelearn.config.machine import Queue as Queue
 from activelearn.config.machine import Speeds as Speeds
 from activelearn.config.messages import nearest as nearest
+from activelearn.config.moved import at_hand as at_hand
+from activelearn.config.moved import here as here
 from activelearn.config.packing import Packed as Packed
 from activelearn.config.paths import FilePath as FilePath
 from activelearn.config.paths import FolderPath as FolderPath

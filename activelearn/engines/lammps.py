@@ -265,7 +265,7 @@ def run_walk(folder: Path, what: WalkInput, symbols: Sequence[str], slot: Slot) 
 
 def run_input(folder: Path, text: str, slot: Slot) -> int:
     """Run an input as ``in.lammps`` of `folder`; return the return code (negative: a signal)."""
-    (folder / "in.lammps").write_text(text)
+    (folder / "in.lammps").write_text(text, encoding="utf-8")
     machine = slot.machine
     if machine.lammps is None:
         job = {"job": "lammps", "input": "in.lammps"}

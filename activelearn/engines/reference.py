@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from activelearn.config import Reference, ReferenceMD, engine_of
+from activelearn.config import Reference, ReferenceMD, at_hand, engine_of
 from activelearn.engines.process import Slot, tail_of
 from activelearn.engines.unfit import complaint, said
 from activelearn.errors import ConfigError, EngineError, Unfit
@@ -37,7 +37,7 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
     Unfit
         Weights or data sets are not there.
     """
-    found = want_answer(reference, engine_of(reference.engine).identity(reference, slot))
+    found = want_answer(reference, engine_of(reference.engine).identity(at_hand(reference), slot))
     identity: dict[str, Any] = {
         "calculator": reference.calculator or reference.engine,
         "version": found["version"],
@@ -90,7 +90,7 @@ def structure(frame: Frames, index: int = 0) -> dict[str, Any]:
 def ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
     """Return the answer to a job on one frame as it came, failures of the calculator included."""
     request |= {} if reference.stress else {"stress": False}
-    return engine_of(reference.engine).ask(reference, job, slot, structure=structure(start), **request)
+    return engine_of(reference.engine).ask(at_hand(reference), job, slot, structure=structure(start), **request)
 
 
 def want_answer(reference: Reference, answer: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     format.json                  see :mod:`activelearn.store.version`
     campaign/000.yaml ...        resolved campaigns; a later one was accepted with --accept-changes
     campaign/uuid, place.json    see :mod:`activelearn.store.identity`
+    campaign/moved.json          see :mod:`activelearn.store.places`
     machine.yaml                 the machine profile of the last run (not hashed)
     iter-000/campaign.yaml       the campaign this iteration is sealed to
     iter-000/reference.json      fingerprint of what labels
@@ -29,7 +30,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn.config import Campaign, Machine, parse_campaign
+from activelearn.config import Campaign, Machine, here, parse_campaign
 from activelearn.config.yaml12 import as_written
 from activelearn.errors import Damaged
 from activelearn.frames import Frames, dataset_sha256
@@ -55,6 +56,7 @@ from activelearn.store.files import (
 from activelearn.store.folder import PACK, Folder, Published
 from activelearn.store.identity import Identity
 from activelearn.store.ledger import Ledger, LedgerWriter
+from activelearn.store.places import Places
 from activelearn.store.references import identity_sha256
 from activelearn.store.study import ONCE, StudyStore
 from activelearn.store.version import migrate
@@ -87,6 +89,7 @@ class Store(Folder):
         self._products: dict[Path, dict[str, str]] = {}
         self._fingerprints: dict[int, dict[str, Any]] = {}
         self._whole_models: set[str] = set()
+        self.places = Places(self.folder / "campaign" / "moved.json")
         self._opening = threading.Lock()  # slots are threads: one ledger and one journal for all of them
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -168,7 +171,20 @@ class Store(Folder):
             last = read_yaml(self.iteration_folder(opened[-1]) / "campaign.yaml")
             if not any(read_yaml(file) == last for file in reversed(files)):
                 raise gone(self.folder / "campaign" / f"{len(files):03d}.yaml")
-        return _parsed(read_yaml(files[-1]))
+        return self.places.of_sealed(_parsed(read_yaml(files[-1])))
+
+    def as_begun(self, campaign: Campaign) -> Campaign:
+        """Return a campaign as it is read now, with the paths by which this folder knows files that have moved."""
+        return self.places.of_given(campaign, self._accepted())
+
+    def follow(self, campaign: Campaign) -> None:
+        """Take files of the campaign that have moved from where they are now (call it only with the lease held)."""
+        if self.places.note(campaign, self._accepted()):
+            self._campaigns.clear()
+
+    def _accepted(self) -> list[Campaign]:
+        """Return the campaigns as they were accepted, the last one first."""
+        return [_parsed(read_yaml(file)) for file in reversed(self.campaign_files())]
 
     def accept(self, campaign: Campaign) -> None:
         """Make `campaign` the one of all iterations that are not open yet (call it only with the lease held)."""
@@ -224,9 +240,8 @@ class Store(Folder):
     def campaign(self, iteration: int) -> Campaign:
         """Return the campaign that `iteration` is sealed to."""
         if iteration not in self._campaigns:
-            self._campaigns[iteration] = _parsed(
-                read_yaml(self.whole(self.iteration_folder(iteration) / "campaign.yaml"))
-            )
+            sealed = read_yaml(self.whole(self.iteration_folder(iteration) / "campaign.yaml"))
+            self._campaigns[iteration] = self.places.of_sealed(_parsed(sealed))
         return self._campaigns[iteration]
 
     def settings(self, iteration: int) -> Campaign:
@@ -483,7 +498,7 @@ class Store(Folder):
     def ledger_of(self, campaign: Campaign) -> Path:
         """Return the ledger that a campaign names, or the one of this folder."""
         shared = campaign.label.ledger
-        return Path(shared).expanduser().absolute() if shared else self.folder / "labels"
+        return Path(here(shared)).expanduser().absolute() if shared else self.folder / "labels"
 
 
 @lru_cache(maxsize=8)

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from activelearn.errors import Damaged, StoreError
+from activelearn.errors import Damaged, StoreError, disk_reason
 from activelearn.frames import npz_bytes
 
 HOST: Final = socket.gethostname()
@@ -92,18 +92,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full - free some space",
-            errno.EDQUOT: "the disk quota is used up - free some space or ask for more",
-            errno.EROFS: "the file system is read-only - mount it writable",
-            errno.EACCES: "permission denied - make the folder writable",
-            errno.ENOTDIR: "a file stands where a folder is wanted - move it away, or choose another place",
-            errno.EEXIST: "a file stands where a folder is wanted - move it away, or choose another place",
-        }
-        if error.errno not in reasons:
+        if (why := disk_reason(error)) is None:
             raise
         raise StoreError(
-            f"{path}: cannot be written: {reasons[error.errno]}, then give the same command again; nothing is lost"
+            f"{path}: cannot be written: {why}, then give the same command again; nothing is lost"
         ) from error
 
 

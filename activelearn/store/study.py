@@ -4,6 +4,7 @@
 
     format.json, uuid, place.json  see :mod:`activelearn.store.version`, :mod:`activelearn.store.identity`
     study.yaml                   the resolved study
+    moved.json                   see :mod:`activelearn.store.places`
     glass/plan.json, <glass>.npz, result.json, <glass>.extxyz
     benchmark/plan.json, <task>.npz, result.json, curves.npz
     tables/  figures/            written anew from the sealed results whenever asked
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Final
 
 from activelearn import trees
-from activelearn.config import Machine, Potential, Study
+from activelearn.config import Machine, Potential, Study, at_hand
 from activelearn.config.messages import validated
 from activelearn.config.yaml12 import as_written
 from activelearn.errors import ConfigError
 from activelearn.store.files import disk_errors, gone, read_yaml
 from activelearn.store.folder import Folder
 from activelearn.store.identity import Identity
+from activelearn.store.places import Places
 
 GLASS: Final = "glass"
 BENCHMARK: Final = "benchmark"
@@ -47,6 +49,7 @@ class StudyStore(Folder):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._study: Study | None = None
+        self.places = Places(self.folder / "moved.json")
 
     @classmethod
     def create(cls, folder: Path, study: Study) -> StudyStore:
@@ -82,7 +85,13 @@ class StudyStore(Folder):
 
     def is_of(self, study: Study) -> bool:
         """Return whether this folder holds that study."""
-        return self._sealed_study().sha256 == study.sha256
+        begun = self._sealed_study()
+        return begun.sha256 == self.places.of_given(study, [begun]).sha256
+
+    def follow(self, study: Study) -> None:
+        """Take files of the study that have moved from where they are now (call it only with the lease held)."""
+        if self.places.note(study, [self._sealed_study()]):
+            self._study = None
 
     @property
     def study_file(self) -> Path:
@@ -91,9 +100,10 @@ class StudyStore(Folder):
 
     @property
     def study(self) -> Study:
-        """The resolved study; models that it names from its own folder (those of a campaign) have absolute paths."""
+        """The resolved study, with absolute paths, by which its files are opened now."""
         if self._study is None:
-            self._study = _with_absolute_models(self._sealed_study(), self.folder)
+            now = at_hand(self.places.of_sealed(self._sealed_study()))
+            self._study = _with_absolute_models(now, self.folder)
         return self._study
 
     def _sealed_study(self) -> Study:

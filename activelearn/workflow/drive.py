@@ -87,4 +87,4 @@ def _empty_working_directory() -> Iterator[None]:
             yield
         finally:
             fireworks.core.rocket.PRINT_FW_JSON = saved
-            os.chdir(here)
+            os.chdir(here if here.is_dir() else here.anchor)  # it may be gone by now

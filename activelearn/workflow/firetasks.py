@@ -196,6 +196,19 @@ def whereabouts(machine: Machine, kind: str) -> dict[str, Any]:
     return {"_category": machine.category(kind), **queue}
 
 
+def launch_dir(folder: Path) -> str:
+    """Return where the workers of a folder stand."""
+    return str(folder / "launches")
+
+
+def is_same_folder(named: Path | str, folder: Path) -> bool:
+    """Return whether the path that a Firework has for its folder leads to this one, by a link perhaps."""
+    try:
+        return Path(named) == folder or Path(named).samefile(folder)
+    except OSError:  # there is none any more
+        return False
+
+
 def kind_of(spec: dict[str, Any]) -> str:
     """Return the kind of work of a Firework: the station of a chunk, or `LIGHT`."""
     task = spec["_tasks"][0]
@@ -219,7 +232,7 @@ def _firework(
     if task is Gather:
         spec["_allow_fizzled_parents"] = True
     if is_shared:  # one folder for all: a worker leaves none behind for each of thousands of Fireworks
-        spec |= {"_launch_dir": str(phase.store.folder / "launches"), **whereabouts(machine, kind)}
+        spec |= {"_launch_dir": launch_dir(phase.store.folder), **whereabouts(machine, kind)}
     parameters = {"folder": str(phase.store.folder), "iteration": phase.iteration, "part": phase.name, **more}
     return Firework(task(parameters), spec=spec, name=name, parents=parents)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
 from activelearn import loop
@@ -9,7 +11,7 @@ from activelearn.config import Machine
 from activelearn.ending import ended
 from activelearn.errors import ConfigError
 from activelearn.store import Store
-from activelearn.workflow.firetasks import add_once, enter, kind_of, wanted, whereabouts
+from activelearn.workflow.firetasks import add_once, enter, is_same_folder, kind_of, launch_dir, wanted, whereabouts
 from activelearn.workflow.launchpads import SharedLaunchPad
 from activelearn.workflow.queues import want_no_variable
 
@@ -22,7 +24,8 @@ def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: 
 
     A second submission adds nothing. After the database was lost, the Workflow is built anew from the products of the
     folder. A campaign that stopped on failures goes on: what fizzled is run again, and failures count anew. Categories
-    and queue settings of a changed machine profile are brought to what nobody has taken.
+    and queue settings of a changed machine profile are brought to what nobody has taken. If the folder has moved, what
+    is left of its Workflow is pointed to where it is now, and what failed meanwhile is run again.
 
     Parameters
     ----------
@@ -59,10 +62,12 @@ def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: 
         add_once(launchpad, phase, machine)
         again = "" if before is None else " anew, from the products of the folder"
         return f"{_what(phase)} added to {launchpad.identity}{again}"
-    moved = f"; {n} Fireworks have other settings now" if (n := _bring_settings(launchpad, found, machine)) else ""
-    if submission != before and (n := _run_again(launchpad, found)):
-        return f"{_what(phase)} goes on at {launchpad.identity}: {n} failed Fireworks run again{moved}"
-    return f"{_what(phase)} is at {launchpad.identity} already; nothing added{moved}"
+    changed = f"; {n} Fireworks have other settings now" if (n := _bring_settings(launchpad, found, machine)) else ""
+    moved = _follow(launchpad, found, phase.store.folder)
+    changed += "".join(f"; {line}" for line in moved)
+    if (moved or submission != before) and (n := _run_again(launchpad, found)):
+        return f"{_what(phase)} goes on at {launchpad.identity}: {n} failed Fireworks run again{changed}"
+    return f"{_what(phase)} is at {launchpad.identity} already; nothing added{changed}"
 
 
 def _drop_superseded(launchpad: SharedLaunchPad, phase: loop.Phase) -> None:
@@ -93,6 +98,24 @@ def _bring_settings(launchpad: SharedLaunchPad, workflow: dict[str, Any], machin
             changes = {"$set": {f"spec.{key}": value for key, value in wanted_now.items()}}
             n += launchpad.fireworks.update_one(as_found, changes).modified_count
     return n
+
+
+def _follow(launchpad: SharedLaunchPad, workflow: dict[str, Any], folder: Path) -> list[str]:
+    """Point the Fireworks that have not ended to the folder where it is now; return what was done, in sentences."""
+    before: Counter[str] = Counter()
+    running = 0
+    for firework in launchpad.fireworks.find({"fw_id": {"$in": workflow["nodes"]}, "state": {"$ne": "COMPLETED"}}):
+        (task,) = firework["spec"]["_tasks"]
+        if is_same_folder(task["folder"], folder):
+            continue
+        here = {"spec._tasks": [{**task, "folder": str(folder)}], "spec._launch_dir": launch_dir(folder)}
+        launchpad.fireworks.update_one({"fw_id": firework["fw_id"]}, {"$set": here})
+        before[task["folder"]] += 1
+        running += firework["state"] == "RUNNING"
+    said = [f"{n} Fireworks pointed to {old} and point to {folder} now: it has moved" for old, n in before.items()]
+    if running:
+        said.append(f"{running} of them run where it was: end their workers, and see: activelearn doctor")
+    return said
 
 
 def _run_again(launchpad: SharedLaunchPad, workflow: dict[str, Any]) -> int:

@@ -155,3 +155,19 @@ def test_a_server_that_does_not_answer_is_one_line_without_a_password(nearly_don
     assert f"no answer from {mongo.host}:{mongo.port}/" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     assert mongo.password not in refused.stdout + refused.stderr
+
+
+@pytest.mark.engines
+def test_a_campaign_whose_folder_moves_half_way_ends_with_the_same_data(mongo, undisturbed, tmp_path):
+    (tmp_path / "here").mkdir()
+    ours = Submitted(tmp_path / "here", mongo, slots=1, chunks=TWO)
+    ours.submit()
+    assert ours.start_worker("--nlaunches", UNTIL_HALF).wait(300) == 0, ours.said()
+    ours.folder = ours.folder.rename(tmp_path / "moved")
+    again = ours.submit()
+    assert "now: it has moved" in again.stdout, again.stdout + again.stderr
+    assert ours.start_worker().wait(400) == 0, ours.said()
+    assert loop.verdict(ours.store) == undisturbed[1]
+    assert dataset_summary(ours.store, 2) == dataset_summary(undisturbed[0], 2)
+    assert set(ours.states()) == {"COMPLETED"}
+    assert not (ours.here / "c").exists(), "nobody made the folder of before anew"

@@ -34,7 +34,7 @@ from activelearn.workflow.doctor.picture import (
 )
 from activelearn.workflow.doctor.settings import setting_findings
 from activelearn.workflow.doctor.words import Finding, are, counted, numbers, without_credentials
-from activelearn.workflow.firetasks import wanted
+from activelearn.workflow.firetasks import is_same_folder, wanted
 from activelearn.workflow.launchpads import database_id
 
 #: A lock held without a break for so long, on a Workflow that nobody has changed for long, is left over, s; shorter if
@@ -434,12 +434,21 @@ def _misplaced(picture: Picture, flow: Flow) -> Finding | None:
     """Return what is wrong with the folder that a Workflow works in."""
     if "campaign" not in flow.document["metadata"] or flow.folder is None:  # a job of `activelearn machine --smoke`
         return None
+    now = picture.places.get(str(flow.document["metadata"]["campaign"]))
+    if now is not None and not is_same_folder(flow.folder, now):
+        return Finding(
+            "moved",
+            f"{flow.name}: its Fireworks name {flow.folder}, and the folder is {now} now",
+            "give `activelearn submit` for it again: it points them to where it is",
+            workflow=flow.number,
+        )
     if not flow.folder.is_dir():
         return Finding(
             "folder",
             f"{flow.name}: there is no folder {flow.folder} (any more), as seen from this machine",
-            "is its disk mounted here? If it was deleted, workers end this Workflow quietly when they come to it; at "
-            f"once: lpad -l my_launchpad.yaml defuse_wflows -i {flow.number}",
+            "is its disk mounted here? If it has moved, give `activelearn submit` for it at its new place. If it was "
+            "deleted, workers end this Workflow quietly when they come to it; at once: lpad -l my_launchpad.yaml "
+            f"defuse_wflows -i {flow.number}",
             workflow=flow.number,
         )
     current = Submissions(flow.folder).current()

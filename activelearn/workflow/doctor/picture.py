@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -22,7 +22,8 @@ from pymongo.errors import PyMongoError
 
 from activelearn import trees
 from activelearn.engines.process import run_command
-from activelearn.errors import EngineError
+from activelearn.errors import ActiveLearnError, EngineError
+from activelearn.store import Store
 
 #: A state that should last for moments, and has not changed for so long, is stuck, s.
 STALE_S: Final = 300.0
@@ -210,6 +211,8 @@ class Picture:
         A worker that has not been heard of for so long is dead.
     folder
         What was asked about; None: everything.
+    places
+        Where the campaign in it, and its studies, are by their identities.
     """
 
     launchpad: LaunchPad
@@ -218,6 +221,7 @@ class Picture:
     stale_s: float
     lost_s: float
     folder: Path | None
+    places: Mapping[str, Path]
 
     def age(self, moment: float) -> float:
         """Return how long ago that was, s."""
@@ -230,6 +234,10 @@ class Picture:
     def concerns(self, folder: str | Path | None) -> bool:
         """Return whether a folder was asked about."""
         return self.folder is None or (folder is not None and Path(folder).is_relative_to(self.folder))
+
+    def is_asked_about(self, flow: Flow) -> bool:
+        """Return whether a Workflow is of what was asked about, wherever it says that its folder is."""
+        return self.concerns(flow.folder) or flow.document["metadata"].get("campaign") in self.places
 
     @cached_property
     def workflow_nodes(self) -> list[list[int]]:
@@ -262,8 +270,19 @@ def look(launchpad: LaunchPad, *, stale_s: float, lost_s: float | None, folder: 
     asked = folder.absolute() if folder is not None else None
     if lost_s is None:  # workers have the settings that we have
         lost_s = max(stale_s, _PINGS * float(settings.PING_TIME_SECS))
-    picture = Picture(launchpad, clock, (), stale_s, lost_s, asked)
-    return replace(picture, flows=tuple(flow for flow in flows if picture.concerns(flow.folder)))
+    picture = Picture(launchpad, clock, (), stale_s, lost_s, asked, _places(asked))
+    return replace(picture, flows=tuple(flow for flow in flows if picture.is_asked_about(flow)))
+
+
+def _places(folder: Path | None) -> dict[str, Path]:
+    """Return a campaign folder and those of its studies by their identities; none of a folder that cannot be read."""
+    if folder is None:
+        return {}
+    try:
+        store = Store(folder)
+        return {one.uuid: one.folder for one in (store, *store.studies())}
+    except (OSError, ActiveLearnError):
+        return {}
 
 
 def _flow(launchpad: LaunchPad, document: dict[str, Any]) -> Flow:

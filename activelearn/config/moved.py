@@ -1,0 +1,172 @@
+"""Files that a campaign or a study names and that have moved since it began: known by content, kept as they were named.
+
+What is sealed names a file by the path of that time, and task ids and random numbers follow from that name. A folder
+that moves to another disk or another computer keeps these names, therefore; beside each stands where the file is now.
+"""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from activelearn.config.exploring import System
+from activelearn.config.files import as_word
+from activelearn.config.packing import Packed
+from activelearn.config.potential import DeePMDModels, LammpsStyle
+from activelearn.config.section import Section
+
+S = TypeVar("S", bound=Section)
+
+
+class Moved(str):
+    """A path (or a line for LAMMPS with paths in it) as it was first written; it is equal to, and dumped as, that.
+
+    Parameters
+    ----------
+    text
+        As it was first written.
+    now
+        What has to be opened instead.
+    """
+
+    now: str
+
+    def __new__(cls, text: str, now: str) -> Moved:
+        """Return the string, with what it is now."""
+        made = super().__new__(cls, text)
+        made.now = now
+        return made
+
+
+def here(text: str) -> str:
+    """Return where the file of a path is now."""
+    return text.now if isinstance(text, Moved) else text
+
+
+def at_hand(section: S) -> S:
+    """Return a section with the paths by which its files are opened now."""
+    found: S = _changed(section, here)
+    return found
+
+
+def moved(section: S, moves: Mapping[str, str]) -> S:
+    """Return a section as it was sealed, whose paths know where their files are now."""
+    found: S = _changed(section, lambda text: Moved(text, moves[text]) if text in moves else text)
+    return found
+
+
+def as_begun(given: S, moves: Mapping[str, str]) -> S:
+    """Return a section as it was read now, with the paths by which its folder knows the files."""
+    names: dict[str, str] = {}
+    for before, now in moves.items():
+        names.setdefault(now, before)
+    found: S = _changed(at_hand(given), lambda text: Moved(names[text], text) if text in names else text)
+    return found
+
+
+def moves(begun: Iterable[Section], given: Section) -> dict[str, str]:
+    """Return where the files that sealed documents name are now, by the path that they have there.
+
+    A file with a sealed checksum is found by it, under whatever name. Any other is found at the same place of the
+    document: if it has the name of before and is not there any more, or if it has the same content.
+
+    Parameters
+    ----------
+    begun
+        The sealed documents, the last one first.
+    given
+        The same document as it is read now.
+    """
+    given = at_hand(given)
+    by_content: dict[str, list[str]] = {}
+    for path, sha256 in _sealed_files(given):
+        by_content.setdefault(sha256, []).append(path)
+    known, found = {path for paths in by_content.values() for path in paths}, dict[str, str]()
+    for document in begun:
+        files = dict(_sealed_files(document))
+        for path, sha256 in files.items():
+            if path not in known and (same := by_content.get(sha256)):
+                found.setdefault(path, next((one for one in same if Path(one).name == Path(path).name), same[0]))
+        for before, now in _side_by_side(document, given):
+            if before not in files and now not in known and _is_same(before, now):
+                found.setdefault(before, now)
+        words = {as_word(path): as_word(now) for path, now in found.items()}
+        for line in _lines(document):
+            if (there := " ".join(words.get(word, word) for word in line.split(" "))) != line:
+                found.setdefault(line, there)
+    return found
+
+
+def _is_same(before: str, now: str) -> bool:
+    """Return whether two absolute paths name one file (or folder), which may have moved, or two of one content."""
+    try:
+        if not Path(before).exists():
+            return Path(before).name == Path(now).name
+        return Path(before).samefile(now) or (Path(before).is_file() and filecmp.cmp(before, now, shallow=False))
+    except (OSError, ValueError):
+        return False
+
+
+def _side_by_side(before: Any, now: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - a section, or what is in it
+    """Yield what are different absolute paths at the same place of two documents."""
+    if isinstance(before, str) and isinstance(now, str):
+        if before != now and before.startswith("/") and now.startswith("/"):
+            yield before, now
+    elif isinstance(before, BaseModel | dict) and isinstance(now, BaseModel | dict):
+        items, others = dict(before), dict(now)
+        for key in items.keys() & others.keys():
+            yield from _side_by_side(items[key], others[key])
+    elif isinstance(before, tuple | list) and isinstance(now, tuple | list) and len(before) == len(now):
+        for one, other in zip(before, now, strict=True):
+            yield from _side_by_side(one, other)
+
+
+def _sealed_files(value: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - a section, or what is in it
+    """Yield path and sha256 of every file that has its checksum beside it."""
+    match value:
+        case System(seed=str(path), sha256=str(sha256)):
+            yield path, sha256
+        case Packed():
+            yield from ((path, value.sha256[unit]) for unit, path in value.geometry.items() if unit in value.sha256)
+        case DeePMDModels():
+            yield from zip(value.models, value.sha256, strict=False)
+        case LammpsStyle():
+            yield from value.files_sha256.items()
+        case _:
+            pass
+    for part in _parts(value):
+        yield from _sealed_files(part)
+
+
+def _lines(value: Any) -> Iterator[str]:  # noqa: ANN401 - a section, or what is in it
+    if isinstance(value, LammpsStyle):
+        yield from (value.pair_style, *value.pair_coeff)
+    for part in _parts(value):
+        yield from _lines(part)
+
+
+def _parts(value: Any) -> list[Any]:  # noqa: ANN401 - a section, or what is in it
+    if isinstance(value, BaseModel | dict):
+        return [*dict(value).values()]
+    return [*value] if isinstance(value, tuple | list) else []
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - a section, or what is in it
+    """Return the same with its strings changed; what has none to change is the same object."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, BaseModel):
+        new = {key: changed for key, part in value if (changed := _changed(part, change)) is not part}
+        return value.model_copy(update=new) if new else value
+    if isinstance(value, dict):
+        items = {_changed(key, change): _changed(part, change) for key, part in value.items()}
+        is_same = all(a is b and value[a] is items[b] for a, b in zip(value, items, strict=True))
+        return value if is_same else items
+    if isinstance(value, tuple | list):
+        parts = [_changed(part, change) for part in value]
+        return value if all(a is b for a, b in zip(value, parts, strict=True)) else type(value)(parts)
+    return value

@@ -1,0 +1,68 @@
+"""Where the files are that a campaign or a study names, if they have moved since: ``moved.json``, by their first path.
+
+It is written anew by whoever drives the folder, from the YAML that it was given, and read by everybody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from activelearn.config import Section
+from activelearn.config.files import is_file
+from activelearn.config.moved import as_begun, moved, moves
+from activelearn.errors import Damaged
+from activelearn.store.files import read_object, replace_json, sealed
+
+S = TypeVar("S", bound=Section)
+
+
+class Places:
+    """The files of one folder that have moved.
+
+    Parameters
+    ----------
+    file
+        ``moved.json``.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._moves: dict[str, str] | None = None
+
+    def known(self) -> dict[str, str]:
+        """Return where the files are now, by the paths that sealed documents have."""
+        if self._moves is None:
+            try:
+                self._moves = dict(read_object(self._file, files=dict)["files"])
+            except FileNotFoundError:
+                self._moves = {}
+            except Damaged as error:
+                raise Damaged(
+                    f"{self._file}: damaged - wanted what activelearn writes there - remove it and give the command "
+                    "that began the folder again: it is written anew from the YAML"
+                ) from error
+        return self._moves
+
+    def now(self, path: str) -> str:
+        """Return where the file of a sealed path is now."""
+        return self.known().get(path, path)
+
+    def of_sealed(self, document: S) -> S:
+        """Return a sealed document whose paths know where their files are now."""
+        return moved(document, self.known())
+
+    def of_given(self, given: S, begun: Sequence[Section]) -> S:
+        """Return a document as it is read now, in the words of the sealed ones (the last one first)."""
+        return as_begun(given, moves(begun, given))
+
+    def note(self, given: Section, begun: Sequence[Section]) -> bool:
+        """Write down where the files are by what is read now; return whether that is news."""
+        kept = {before: now for before, now in self.known().items() if is_file(Path(now))}
+        found = kept | moves(begun, given)
+        if found == self.known():
+            return False
+        replace_json(self._file, sealed({"files": found}))
+        self._moves = found
+        return True
