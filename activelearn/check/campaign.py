@@ -7,7 +7,7 @@ from pathlib import Path
 
 from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
 from activelearn.check import doubts
-from activelearn.check.programs import Checked, folder_problems, place_problems, program_problems
+from activelearn.check.programs import Checked, folder_problems, model_problems, place_problems, program_problems
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, DeePMDModels, Machine, Packed, Potential
 from activelearn.errors import ConfigError
@@ -39,6 +39,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     if dense:
         return Checked(problems + dense, unusual=unusual)
     problems += [*doubts.short_walks(campaign), *_outside(campaign, crystals)]
+    problems += model_problems(campaign, here=here)
     problems += program_problems(campaign, machine) if here else []
     inheritance: list[str] = []
     offer = inherited.NOTHING

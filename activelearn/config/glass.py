@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from activelearn.config.bounds import of
 from activelearn.config.packing import Formula, Packed
-from activelearn.config.paths import FilePath
+from activelearn.config.paths import FilePath, StructurePath
 from activelearn.config.section import Element, ForceLeft, Fraction, Name, Pair, Section, Temperature, want_different
 
 Interval = Annotated[PositiveFloat, of("interval")]
@@ -50,7 +50,7 @@ class Composition(Section):
     density_g_cm3: Annotated[PositiveFloat, of("density")] = Field(
         description="Of the packing that the melt begins with (an NVT quench keeps it)."
     )
-    crystal: str | None = Field(
+    crystal: StructurePath | None = Field(
         default=None, description="Melt this seed (or structure file), scaled to the density, instead of a packing."
     )
 

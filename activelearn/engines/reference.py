@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from activelearn.config import Reference, ReferenceMD, engine_of
+from activelearn.config.paths import missing_models
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import FloatArray, FrameLabel, Frames, make_origin
@@ -28,8 +29,15 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
     -------
     dict
         JSON-able; ``sha256`` is the fingerprint that goes into every label's key.
+
+    Raises
+    ------
+    ConfigError
+        The file of a model that it names is not there.
     """
     found = engine_of(reference.engine).identity(reference, slot)
+    if missing := [*missing_models(found["arguments"], f"{reference.name}: arguments")]:
+        raise ConfigError(*missing)  # its name is no checksum: the file, once it is there, would be another reference
     identity: dict[str, Any] = {
         "calculator": reference.calculator or reference.engine,
         "version": found["version"],

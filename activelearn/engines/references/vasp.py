@@ -190,8 +190,15 @@ def _check_settings(reference: Reference) -> None:
 
 
 def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
-    problem = f"{where}: no custodian here - wanted it to run VASP - pip install custodian"
-    return [] if has_module("custodian", reference.python) else [problem]
+    problems = []
+    if not has_module("custodian", reference.python):
+        problems.append(f"{where}: no custodian here - wanted it to run VASP - pip install custodian")
+    for element, path in potcars(reference).items():
+        try:
+            _checked(element, path, reference.functional)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
 
 
 ENGINE: Final = ReferenceEngine(
