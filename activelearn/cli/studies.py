@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +32,7 @@ from activelearn.config import (
     load_study,
     with_cited,
 )
+from activelearn.config.section import as_name
 from activelearn.errors import ConfigError
 
 PotentialArgument = Annotated[
@@ -108,7 +108,7 @@ def benchmark(
     else:
         chosen = _potentials(potentials, names)
         made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas) if series is not None else None
-        name = _name(made, chosen) if made is not None else _as_name(Path(measured).stem, chosen[0].slug)
+        name = _name(made, chosen) if made is not None else as_name(Path(measured).stem, chosen[0].slug)
         asked = load_benchmark(measured)
         whole = Study(name=name, random_seed=random_seed, potentials=chosen, glass=made, benchmark=asked)
         whole = with_cited(whole, numbers)
@@ -158,12 +158,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _name(glass: Glass, potentials: Sequence[Potential]) -> str:
-    return _as_name(glass.series.name, *(potential.slug for potential in potentials))
-
-
-def _as_name(*words: str) -> str:
-    """Return the name of a study and of its folder; a word may be the name of a file."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(words)).lstrip("-._+")[:60].rstrip("-.")
+    return as_name(glass.series.name, *(potential.slug for potential in potentials))
 
 
 def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -47,6 +48,11 @@ class Document(Section):
     def sha256(self) -> str:
         """Its checksum, as it is resolved; of a campaign the machine is no part."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def as_name(*words: str) -> str:
+    """Return a :data:`Name` of words, of which one may be the name of a file; empty if nothing of them is left."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(words)).lstrip("-._+")[:60].rstrip("-.")
 
 
 def want_different(name: str, values: Sequence[float]) -> None:

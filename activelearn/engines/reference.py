@@ -38,22 +38,41 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
     found = engine_of(reference.engine).identity(reference, slot)
     if missing := [*missing_models(found["arguments"], f"{reference.name}: arguments")]:
         raise ConfigError(*missing)  # its name is no checksum: the file, once it is there, would be another reference
-    identity: dict[str, Any] = {
-        "calculator": reference.calculator or reference.engine,
+    identity = _settings(reference) | {
         "version": found["version"],
         "weights_sha256": found["weights_sha256"],
         "arguments": found["arguments"],
+    }
+    if reference.d3 is not None:
+        identity["d3"]["version"] = found["d3_version"]
+    identity["sha256"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return identity
+
+
+def _settings(reference: Reference) -> dict[str, Any]:
+    """Return that part of an identity which is known before the engine is asked."""
+    known: dict[str, Any] = {
+        "calculator": reference.calculator or reference.engine,
         "functional": reference.functional,
         "includes_dispersion": reference.labels_include_dispersion,
         "precision": reference.precision,
         "threads": 1,
     }
     if not reference.stress:
-        identity["stress"] = False  # its labels have no virial, so they are not those of a reference that has one
+        known["stress"] = False  # its labels have no virial, so they are not those of a reference that has one
     if reference.d3 is not None:  # no key without it: the labels of before stay valid
-        identity["d3"] = {**reference.d3.model_dump(), "version": found["d3_version"]}
-    identity["sha256"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return identity
+        known["d3"] = reference.d3.model_dump()
+    return known
+
+
+def may_be(reference: Reference, identity: Mapping[str, Any]) -> bool:
+    """Return whether an identity can be that of a reference, by what is known before the engine is asked.
+
+    Never that of labels that were imported with ``--declare``: nobody knows what computed them.
+    """
+    known, d3 = _settings(reference), identity.get("d3") or {}
+    told = {"stress": None, **identity, "d3": {key: value for key, value in d3.items() if key != "version"}}
+    return all(told.get(key) == known.get(key, {} if key == "d3" else None) for key in {"stress", "d3", *known})
 
 
 def want_identity(reference: Reference, slot: Slot, sha256: str) -> None:
