@@ -92,7 +92,7 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     )
     found = check_study(study.planned(campaign, stand_in), machine, here=here)
     problems, made = [*found.problems], campaign.glass
-    packed = [made.packed(composition) for composition in made.compositions] if made is not None else []
+    packed = [packing.of_glass(made, composition) for composition in made.compositions] if made is not None else []
     if lacking := {element for one in packed for element in packing.number_densities(one)} - set(campaign.type_map):
         problems.append(f"glass.series: holds {', '.join(sorted(lacking))} - wanted elements of type_map - choose x")
     return Checked(problems, [line for line in found.facts if not line.startswith("machine ")])

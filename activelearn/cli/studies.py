@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from activelearn import packing
 from activelearn.cli import (
     MachineOption,
     SlotsOption,
@@ -147,7 +149,25 @@ def _glass(preset: str, series: str | None, *, x: str | None, atoms: int | None,
         "n_atoms": atoms,
         "n_replicas": replicas,
     }
-    return load_glass(preset, **{key: value for key, value in over.items() if value is not None})
+    made = load_glass(preset, **{key: value for key, value in over.items() if value is not None})
+    if atoms is not None:
+        _want_cells(made, atoms)
+    return made
+
+
+def _want_cells(glass: Glass, n_atoms: int) -> None:
+    """Refuse a number of atoms that was given and does not suit a composition; that of a preset suits itself."""
+    sizes = {c.x: packing.smallest_size(c.units) for c in glass.compositions}
+    found = {x: packing.nearest_size(n_atoms, size) for x, size in sizes.items()}
+    wrong = [f"x = {x:g} ({n} atoms)" for x, n in found.items() if not packing.is_near(n, n_atoms)]
+    if wrong:
+        right = ",".join(f"{x:g}" for x, n in found.items() if packing.is_near(n, n_atoms))
+        mend = f", or add --x {right}" if right else ""
+        raise ConfigError(
+            f"--atoms {n_atoms}: the nearest cells of exact stoichiometry are far from it at {', '.join(wrong)} - "
+            f"wanted a number that suits every x - --atoms {math.lcm(*sizes.values())} does{mend}, or leave --atoms "
+            "out: each x has its own number then"
+        )
 
 
 def _numbers(text: str) -> list[float]:

@@ -173,10 +173,12 @@ class Glass(Section):
     series: Series
     x: tuple[float, ...] | None = Field(default=None, min_length=1, description="Only these compositions; null: all.")
     n_atoms: Annotated[PositiveInt, of("number of atoms of a glass")] | None = Field(
-        default=None, description="Atoms aimed at; exact stoichiometry is solved."
+        default=None,
+        description="Atoms aimed at; each x takes the nearest number of exact stoichiometry.",
     )
     n_units: Annotated[PositiveInt, of("number of formula units of a glass")] | None = Field(
-        default=None, description="Formula units (the amounts of `units`), exactly."
+        default=None,
+        description="Formula units (the amounts of `units`) aimed at; x takes the nearest that cuts none.",
     )
     n_replicas: Annotated[PositiveInt, of("number of replicas")] = 5
     tolerance_A: Annotated[PositiveFloat, of("distance of packed units")] = Field(
