@@ -100,7 +100,7 @@ def _relaxed_packing(task: Task, store: StudyStore, composition: Composition, fo
         seed = int(store.rng(ONCE, GLASS, f"packing/{composition.x:g}/{replica}").integers(1, 2**31 - 1))
         if composition.crystal is None:
             scratch = store.scratch(slot.machine, GLASS, task.id)
-            packed = packing.pack(glass.packed(composition), random_seed=seed, folder=scratch, slot=slot)
+            packed = packing.pack(packing.of_glass(glass, composition), random_seed=seed, folder=scratch, slot=slot)
             store.drop_scratch(scratch, slot.machine)
         else:
             packed = crystal_of(glass, composition)
@@ -122,7 +122,7 @@ def crystal_of(glass: Glass, composition: Composition) -> Frames:
         There is no such crystal, or it has another composition.
     """
     assert composition.crystal is not None  # asked of such compositions only
-    atoms = packing.atoms_of(packing.counts_of(glass.packed(composition)))
+    atoms = packing.atoms_of(packing.counts_of(packing.of_glass(glass, composition)))
     system = System(seed=composition.crystal, n_atoms=atoms.total())
     frame = starts.crystal(system, MIN_HEIGHT_A)
     found, unit = Counter(frame.symbols), unit_of(composition, glass)
@@ -218,7 +218,7 @@ def with_pore(frame: Frames, diameter_A: float, composition: Composition, glass:
 
 def unit_of(composition: Composition, glass: Glass) -> Counter[str]:
     """Return the smallest whole formula unit of a composition, atoms by element."""
-    atoms = packing.atoms_of(packing.counts_of(glass.packed(composition)))
+    atoms = packing.atoms_of(packing.counts_of(packing.of_glass(glass, composition)))
     divisor = int(np.gcd.reduce(list(atoms.values())))
     return Counter({element: n // divisor for element, n in atoms.items()})
 
@@ -240,7 +240,7 @@ def gather(study: Study, store: StudyStore, iteration: int) -> Glasses:
 def _record(study: Study, store: StudyStore, task: Task, path: GlassPath, *, is_porous: bool = False) -> MadeGlass:
     glass, end = study.melt_quench, path.end
     composition = next(c for c in glass.compositions if c.x == task.parameters["x"])
-    atoms = packing.atoms_of(packing.counts_of(glass.packed(composition)))
+    atoms = packing.atoms_of(packing.counts_of(packing.of_glass(glass, composition)))
     name = made_id(task.id, is_porous=is_porous)
     made = MadeGlass(
         id=name,

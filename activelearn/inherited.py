@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from activelearn import geometry
 from activelearn.config import Campaign
+from activelearn.engines.reference import may_be
 from activelearn.errors import ConfigError, typed
 from activelearn.frames import Frames, unpack
 from activelearn.store import Ledger, Store, read_npz
@@ -137,7 +138,7 @@ def wanted_references(campaign: Campaign, ledger: Ledger, own: str | None) -> li
     ledger
         Where they must be.
     own
-        sha256 of the campaign's own reference; None if it is not known yet.
+        sha256 of the campaign's own reference; None: it is not known yet, and each that may be it joins.
 
     Raises
     ------
@@ -145,6 +146,7 @@ def wanted_references(campaign: Campaign, ledger: Ledger, own: str | None) -> li
         See :func:`from_ledger`.
     """
     asked, known = campaign.initial.from_ledger, ledger.references()
+    possible = [own] if own is not None else _possible(campaign, ledger)
     listed = "; ".join(f"{sha[:12]} {identity.get('functional')}" for sha, identity in known.items()) or "none there"
     named = []
     for beginning in asked if isinstance(asked, tuple) else ():
@@ -155,13 +157,20 @@ def wanted_references(campaign: Campaign, ledger: Ledger, own: str | None) -> li
                 f"one of: {listed} - see: activelearn labels list {typed(ledger.folder)}"
             )
         named += matches
-    if asked is True and own is not None and known and own not in known:
+    if asked is True and known and not set(possible) & set(known):
+        which = own[:12] if own is not None else campaign.label.reference.name
+        mixed = ", ".join(sha[:12] for sha in known)
         raise ConfigError(
-            f"initial.from_ledger: no label of this campaign's reference ({own[:12]}) in {ledger.folder}, only of: "
-            f"{listed} - wanted the same reference, for two energy scales spoil the data - name those in the list "
-            "initial.from_ledger if they are to be mixed all the same, or leave it out"
+            f"initial.from_ledger: no label of this campaign's reference ({which}) in {ledger.folder}, only of: "
+            f"{listed} - wanted the same reference, for two energy scales spoil the data - leave it out, or, if they "
+            f"are on the energy scale of label.reference, name them: from_ledger: [{mixed}]"
         )
-    return list(dict.fromkeys([*([own] if own is not None else []), *named]))
+    return list(dict.fromkeys([*possible, *named]))
+
+
+def _possible(campaign: Campaign, ledger: Ledger) -> list[str]:
+    """Return the references of a ledger that may be the campaign's own, which has not been asked yet."""
+    return [sha for sha, identity in ledger.references().items() if may_be(campaign.label.reference, identity)]
 
 
 def _unfit(frame: Frames, campaign: Campaign, sel: Sequence[int], seen: set[str]) -> str | None:
@@ -239,7 +248,7 @@ def offered(campaign: Campaign, ledger: Ledger, own: str | None) -> Offer:
     ledger
         Refreshed.
     own
-        sha256 of the campaign's own reference; None: not known yet, and each may be it.
+        sha256 of the campaign's own reference; None: it is not known yet.
 
     Raises
     ------
@@ -249,8 +258,6 @@ def offered(campaign: Campaign, ledger: Ledger, own: str | None) -> Offer:
     if not campaign.initial.from_ledger:
         return NOTHING
     references = wanted_references(campaign, ledger, own)
-    if own is None and campaign.initial.from_ledger is True:
-        references = list(ledger.references())
     whole = [entry for entry in ledger.entries() if entry.refused is None and entry.symbols]
     unknown = {symbols: set(symbols.split()) - set(campaign.type_map) for symbols in {e.symbols for e in whole}}
     wanted = [entry for entry in whole if entry.reference in references]

@@ -147,8 +147,6 @@ class CampaignPhase(Phase):
 
 def _first_capacity(campaign: Campaign, store: Store, reference_sha256: str) -> tuple[int, ...]:
     """Return the neighbour capacities of a campaign that begins; refuse one whose ledger lacks what it begins with."""
-    if campaign.initial.systems:
-        return capacity.of_campaign(campaign)
     store.ledger.refresh()
     offer = inherited.offered(campaign, store.ledger, reference_sha256)
     if problems := initial.lacking(campaign, offer):

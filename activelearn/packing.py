@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn.config import Packed, here, shipped
+from activelearn.config import Composition, Glass, Packed, here, shipped
 from activelearn.engines import packmol
 from activelearn.engines.packmol import Piece
 from activelearn.engines.process import Slot
@@ -58,19 +58,52 @@ def solve(units: Mapping[str, float], n_atoms: int) -> dict[str, int]:
     ConfigError
         An amount is no such fraction, or the nearest size departs by more than 25 %; the possible ones are named.
     """
-    amounts, whole = _amounts(units)
-    shared = math.gcd(*(int(amount * whole) for amount in amounts.values()))
-    counts = {formula: int(amount * whole) // shared for formula, amount in amounts.items()}
-    size = sum(n * _composition(formula).total() for formula, n in counts.items())
-    below = max(1, n_atoms // size)
-    multiple = min((below, below + 1), key=lambda k: abs(k * size - n_atoms))
-    if abs(multiple * size - n_atoms) > SIZE_TOLERANCE * n_atoms:
+    counts = _smallest(units)
+    size = atoms_of(counts).total()
+    multiple = nearest_size(n_atoms, size) // size
+    if not is_near(multiple * size, n_atoms):
+        below = max(1, n_atoms // size)
         possible = ", ".join(str(k * size) for k in range(below, below + 3))
         raise ConfigError(
             f"packing {_mixture(units)}: n_atoms = {n_atoms}: no exact stoichiometry within {SIZE_TOLERANCE:.0%} - "
             f"wanted one of {possible} ... (multiples of {size}) - take one of them, or rounder amounts"
         )
     return {formula: n * multiple for formula, n in counts.items()}
+
+
+def smallest_size(units: Mapping[str, float]) -> int:
+    """Return the number of atoms of the smallest cell of exact stoichiometry; every other one has a multiple of it."""
+    return atoms_of(_smallest(units)).total()
+
+
+def of_glass(glass: Glass, composition: Composition) -> Packed:
+    """Return what is packed for a glass: the cell of exact stoichiometry that is nearest to the size asked for.
+
+    However far that is: the compositions of a series have different cells, of 16 and of 800 atoms, say.
+    """
+    packed = glass.packed(composition)
+    if packed.n_units is not None:
+        return packed.model_copy(update={"n_units": nearest_size(packed.n_units, _amounts(packed.units)[1])})
+    assert packed.n_atoms is not None
+    return packed.model_copy(update={"n_atoms": nearest_size(packed.n_atoms, smallest_size(packed.units))})
+
+
+def nearest_size(n: int, smallest: int) -> int:
+    """Return the multiple of the smallest size (in atoms or units) that is nearest to `n`; of two the smaller."""
+    below = max(1, n // smallest)
+    return smallest * min((below, below + 1), key=lambda k: abs(k * smallest - n))
+
+
+def is_near(n_atoms: int, asked: int) -> bool:
+    """Return whether a cell may stand for one of the size that was asked for."""
+    return abs(n_atoms - asked) <= SIZE_TOLERANCE * asked
+
+
+def _smallest(units: Mapping[str, float]) -> dict[str, int]:
+    """Return how many of each unit make the smallest cell of exact stoichiometry."""
+    amounts, whole = _amounts(units)
+    shared = math.gcd(*(int(amount * whole) for amount in amounts.values()))
+    return {formula: int(amount * whole) // shared for formula, amount in amounts.items()}
 
 
 def counts_of(packed: Packed) -> dict[str, int]:

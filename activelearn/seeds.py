@@ -12,6 +12,7 @@ scaling and random distortion. Each returns a new ``Atoms``; none changes its ar
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -289,7 +290,7 @@ def load_structure(name_or_path: str, folder: Path) -> Atoms:
     path = (folder / expanded(name_or_path)).absolute()
     if not is_file(path):
         raise ConfigError(
-            f"structure {name_or_path}: neither a seed nor a file ({path}) - {_nearest_seeds(name_or_path)} - "
+            f"structure {path.name}: neither a seed nor a file ({path}) - {_nearest_seeds(path.name)} - "
             "pick a seed (all of them: activelearn seeds) or give the path of a file, then: activelearn check"
         )
     if path.suffix not in {".yaml", ".yml"}:
@@ -471,9 +472,17 @@ def _read_file(path: Path) -> Atoms:
     """Read the last frame of a file by ASE and refuse what is not a fully periodic, fully occupied crystal."""
     from ase import Atoms
     from ase.io import read
+    from ase.io.formats import UnknownFileTypeError
 
     try:
-        found = read(path, index=-1, do_not_split_by_at_sign=True)
+        with warnings.catch_warnings():  # such as that CASTEP is not installed
+            warnings.simplefilter("ignore")
+            found = read(path, index=-1, do_not_split_by_at_sign=True)
+    except UnknownFileTypeError:
+        raise ConfigError(
+            f"{path}: ASE knows no such file by its name or its beginning - wanted a structure in a name that says "
+            "what it is, such as POSCAR, my.vasp, my.cif, my.extxyz, geometry.in - rename it, then: activelearn check"
+        ) from None
     except Exception as error:
         raise ConfigError(
             f"{path}: ASE cannot read it ({type(error).__name__}: {error}) - wanted a structure such as CIF, POSCAR or "

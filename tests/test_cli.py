@@ -12,8 +12,11 @@ import time
 import pytest
 import yaml
 from campaigns import BIN, TINY, cli, command, dataset_summary, environment, machine_file, tiny, unpack_products
+from typer.testing import CliRunner
 
 import activelearn
+from activelearn.cli import app
+from activelearn.config import find_campaign, load_campaign
 from activelearn.store import Store
 
 
@@ -493,6 +496,37 @@ def test_init_writes_a_campaign_that_checks(tmp_path):
     again = cli("init", "mine.yaml", "--from", "copper_emt", cwd=tmp_path)
     assert again.returncode == 2
     assert "exists - wanted a new file" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        *(("my glass (2).yaml", "my-glass-2"), ("42.yaml", "42"), ("true.yaml", "true"), ("Läufe.yml", "L-ufe")),
+        *(("-.yaml", "campaign"), ("n" * 100 + ".yaml", "n" * 60)),
+        *(("quickstart.yaml", "quickstart-2"), ("sub/1e5.yaml", "1e5-3")),
+    ],
+)
+def test_init_names_a_campaign_after_its_file_where_no_other_runs(tmp_path, monkeypatch, file, name):
+    """After the quickstart another campaign of that name was refused by its folder."""
+    monkeypatch.chdir(tmp_path)
+    for taken in ("runs/quickstart", "runs/1e5", "runs/1e5-2", "sub"):
+        (tmp_path / taken).mkdir(parents=True)
+    done = CliRunner().invoke(app, ["init", "--", file])
+    assert done.exit_code == 0, done.output
+    assert f"name: {name}, to be run in runs/{name}" in done.output
+    written, preset = (tmp_path / file).read_text(), find_campaign("quickstart").read_text()
+    assert load_campaign(tmp_path / file).name == name
+    assert [line for line in written.splitlines() if not line.startswith("name:")] == [
+        line for line in preset.splitlines() if not line.startswith("name:")
+    ], "with its comments"
+
+
+def test_init_keeps_the_comment_behind_the_name_of_ones_own_campaign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tiny(tmp_path / "own.yaml").read_text().replace("name: tiny_copper", "name: 'old one'  # of before")
+    (tmp_path / "own.yaml").write_text(own)
+    assert CliRunner().invoke(app, ["init", "new.yaml", "--from", "own.yaml"]).exit_code == 0
+    assert (tmp_path / "new.yaml").read_text() == own.replace("'old one'", "new")
 
 
 def test_init_says_why_it_cannot_write(tmp_path):

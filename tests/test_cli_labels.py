@@ -1,6 +1,7 @@
 """``activelearn labels`` as a user has it."""
 
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -37,6 +38,9 @@ def ledger(labels, tmp_path):
     done = labels("import", "ledger", "copper.extxyz", "--declare", DECLARED)
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 labels imported into" in done.stdout
+    assert re.search(
+        r"takes them with label.ledger: .*/ledger and initial.from_ledger: \[[0-9a-f]{12}\]\n", done.stdout
+    )
     return tmp_path / "ledger"
 
 

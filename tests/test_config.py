@@ -314,7 +314,7 @@ def test_relative_paths_start_at_the_campaign_file(tmp_path, monkeypatch):
     found = load_campaign("c.yaml")
     monkeypatch.chdir(tmp_path)
     assert load_campaign(home / "c.yaml") == found
-    assert [s.seed for s in found.initial.systems] == [str(home / "POSCAR.vasp"), "Cu_Fm-3m", "unknown"]
+    assert [s.seed for s in found.initial.systems] == [str(home / "POSCAR.vasp"), "Cu_Fm-3m", str(home / "unknown")]
     assert found.label.ledger == str(home / "../labels")
     assert found.label.reference.weights == str(home / "w.pth")
     assert found.label.reference.arguments == {"model": str(home / "w.pth"), "device": "cpu", "n": 3}

@@ -16,17 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.io import read
+from typer.testing import CliRunner
 
 from activelearn import glass
 from activelearn.benchmark.replicas import Replicas
 from activelearn.check.glass import check_glass
+from activelearn.cli import app
 from activelearn.config import Machine, Study, load_glass, load_series, preset_names
 from activelearn.engines import deepmd, process
 from activelearn.engines.dynamics import judged
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
-from activelearn.packing import atoms_of, box_of, counts_of
+from activelearn.packing import atoms_of, box_of, counts_of, of_glass
 from activelearn.records import Glasses
 from activelearn.store import StudyStore, read_npz
 from activelearn.store.glass_product import (
@@ -171,6 +173,59 @@ def test_every_preset_can_be_made_as_it_stands(name):
     assert sum("g/cm3" in fact for fact in facts) == len(made.compositions)
 
 
+@pytest.mark.parametrize("name", preset_names("glass"))
+@pytest.mark.parametrize("series", preset_names("series"))
+def test_every_series_can_be_made_by_every_preset(series, name):
+    """The compositions of one series have exact cells of different sizes; each has the nearest."""
+    done = CliRunner().invoke(app, ["glass", "sevennet_0", "--series", series, "--glass", name, "--check"])
+    assert done.exit_code == 0, done.exception
+    of_preset = load_glass(name)  # of which one makes x = 0 of its own series only
+    made = of_preset if series == of_preset.series.name else load_glass(name, series=load_series(series).model_dump())
+    assert done.output.count("g/cm3, box") == len(made.compositions)
+    assert made is of_preset or len(made.compositions) == len(load_series(series).compositions)
+
+
+def test_a_glass_is_of_the_exact_cell_that_is_nearest_and_check_says_so():
+    def cells(name, series):
+        glass = load_glass(name, series=load_series(series).model_dump(mode="json"))
+        study = Study.model_validate({"name": "s", "potentials": [lj()], "glass": glass.model_dump(mode="json")})
+        made = [atoms_of(counts_of(of_glass(glass, c))) for c in glass.compositions]
+        for composition, atoms in zip(glass.compositions, made, strict=True):
+            units = sum(n * Counter(atoms_of({u: 1}))["P"] for u, n in composition.units.items())
+            assert atoms["P"] / atoms["Na"] == pytest.approx(units / (2 * composition.units["Na2S"]), rel=1e-12)
+        return [atoms.total() for atoms in made], check_glass(study, glass)[0]
+
+    sizes, facts = cells("quick", "na3ps4o")
+    assert sizes == [128, 800, 400, 400]
+    assert facts[0].endswith("box 14.5 Å)"), "it is what was asked for"
+    assert facts[1].endswith("box 26.6 Å), the nearest to 128 atoms that is exact")
+    sizes, facts = cells("bertani2026", "na3ps4o")
+    assert sizes == [960, 800, 800, 800]
+    assert facts[1].endswith("the nearest to 120 formula units that cuts none")
+    assert cells("luo2024", "na3ps4o")[0] == [1600] * 4
+    assert cells("quick", "na4p2s7o")[0] == [130] * 8
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "--atoms 128",
+            r"at x = 0.15 \(800 atoms\), x = 0.3 \(400 atoms\), .* --atoms 800 does, or add --x 0,",
+        ),
+        ("--atoms 128 --x 0.3", r"x = 0.3 \(400 atoms\) .* --atoms 400 does, or leave --atoms out"),
+        ("--atoms 5 --x 0", r"x = 0 \(16 atoms\) .* --atoms 16 does"),
+    ],
+)
+def test_a_number_of_atoms_that_is_given_must_suit_every_composition(words, said):
+    done = CliRunner().invoke(app, ["glass", "sevennet_0", "--series", "na3ps4o", *words.split(), "--check"])
+    with pytest.raises(ConfigError, match=said):
+        raise done.exception
+    for fit in ("--atoms 128 --x 0", "--atoms 400 --x 0.3,0.6", "--atoms 800"):
+        done = CliRunner().invoke(app, ["glass", "sevennet_0", "--series", "na3ps4o", *fit.split(), "--check"])
+        assert done.exit_code == 0, done.exception
+
+
 def test_a_silicate_is_only_another_series():
     study = Study.model_validate(
         {
@@ -201,7 +256,6 @@ def test_check_says_what_will_be_made():
     ("potential", "over", "said"),
     [
         (lj() | {"lammps": lj()["lammps"] | {"elements": ["K", "Ar"]}}, {}, "does not know Ne"),
-        (lj(), {"n_atoms": 5}, "wanted one of 8, 16, 24"),
         (lj(), {"tolerance_A": 4.5}, "would fill"),
         (lj(), {"pore": PORE | {"diameter_A": 12.6}}, "take 40 of 64 atoms - wanted half of the glass left"),
         (lj(), {"pore": PORE | {"segments": [PORE["segments"][0] | {"is_analysed": False}]}}, "glass.pore.segments"),

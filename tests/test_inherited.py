@@ -18,9 +18,14 @@ from activelearn.frames import make_origin
 from activelearn.records import InitialData, Labelling
 from activelearn.store import Lease, Ledger, Store
 from activelearn.store.ledger import publish_labels
+from activelearn.store.references import identity_sha256
 from activelearn.tasks import carry_out, gather
 
 PBE = exchange.declared("functional=PBE,includes_dispersion=false,code=VASP-6.4.2")
+#: What is known of the tiny campaign's reference before it is asked.
+EMT = {"calculator": "ase.calculators.emt:EMT", "functional": "none", "includes_dispersion": False} | {
+    "precision": "float64", "threads": 1
+}  # fmt: skip
 MACHINE = Machine(slots=1, **SMALL)
 STATIC = {"initial__md": None, "initial__copies": 3}
 
@@ -221,3 +226,50 @@ def test_check_says_what_is_there_and_what_is_not(tmp_path, shared, donated, emt
     assert line in found(initial__from_ledger=True).facts
     (problem,) = found(initial__from_ledger=["ffffff"]).problems
     assert problem.startswith("initial.from_ledger: 0 references begin with ffffff")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        PBE,
+        {
+            "calculator": "gpaw",
+            "functional": "none",
+            "includes_dispersion": False,
+            "precision": "float64",
+            "threads": 1,
+        },
+        {**EMT, "functional": "PBE"},
+        {**EMT, "includes_dispersion": True},
+        {**EMT, "stress": False},
+        {**EMT, "d3": {"method": "PBE", "damping": "zero", "version": "1"}},
+    ],
+)
+def test_check_refuses_labels_of_another_reference_with_the_line_to_write(tmp_path, shared, other):
+    """It was found out when the initial data were computed."""
+    sha = identity_sha256(other)
+    donate(shared, {**other, "sha256": sha}, walks=("a", "b"))
+
+    def problems(**changes):
+        campaign = load_campaign(tiny(tmp_path / "c.yaml", label__ledger=str(shared), **STATIC, **changes))
+        return check(campaign, MACHINE, tmp_path / "c").problems
+
+    for changes in ({"initial__from_ledger": True}, {"initial": {"from_ledger": True}}):
+        lines = problems(**changes)
+        assert f"name them: from_ledger: [{sha[:12]}]" in lines[0], lines
+    assert problems(initial__from_ledger=[sha[:12]]) == []
+    with pytest.raises(ConfigError, match="no label of this campaign's reference"):
+        begun(tmp_path / "one", shared, initial__from_ledger=True)
+    assert not list((tmp_path / "one" / "c").rglob("plan.json")), "before any job"
+
+
+def test_check_leaves_open_what_only_the_engine_can_say(tmp_path, shared, emt):
+    """Another version of the same calculator is refused when the campaign begins, and before any job."""
+    other = {**emt, "version": "0.1"}
+    other["sha256"] = identity_sha256(other)
+    donate(shared, other, walks=("a", "b"))
+    campaign = load_campaign(tiny(tmp_path / "c.yaml", label__ledger=str(shared), initial__from_ledger=True))
+    assert check(campaign, MACHINE, tmp_path / "c").problems == []
+    with pytest.raises(ConfigError, match="no label of this campaign's reference"):
+        begun(tmp_path / "one", shared, initial__from_ledger=True)
+    assert not list((tmp_path / "one" / "c").rglob("plan.json"))

@@ -556,9 +556,16 @@ def test_a_molecule_is_refused_in_the_plain_format_too(tmp_path):
 
 
 def test_a_file_that_ase_cannot_read_is_refused(tmp_path):
-    (tmp_path / "notes.txt").write_text("buy copper", encoding="utf-8")
+    (tmp_path / "broken.cif").write_text("buy copper", encoding="utf-8")
     with pytest.raises(ConfigError, match="ASE cannot read it"):
-        load_structure("notes.txt", tmp_path)
+        load_structure("broken.cif", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "structure", "start.lmp"])
+def test_a_file_whose_name_says_nothing_is_to_be_renamed(tmp_path, name):
+    (tmp_path / name).write_text("buy copper", encoding="utf-8")
+    with pytest.raises(ConfigError, match="wanted a structure in a name that says what it is, such as POSCAR"):
+        load_structure(name, tmp_path)
 
 
 def test_importing_seeds_does_not_import_ase_or_spglib():

@@ -295,7 +295,7 @@ class TestWithAPore:
         (["glass", "nothing"], "nor a preset"),
         (["glass", "model.pb"], "does not say what physics it has"),
         (["glass", "soft.yaml", "--x", "a"], "not numbers"),
-        (["glass", "soft.yaml", "--series", "na3ps4o", "--x", "0.15"], "no exact stoichiometry"),
+        (["glass", "soft.yaml", "--series", "na3ps4o", "--atoms", "128"], "exact stoichiometry are far from it"),
         (["glass", "soft.yaml", "--series", "na4p2s7o", "--x", "0.5"], "does not know O"),
         (["glass", "soft.yaml", "--x", "7"], "wanted compositions of series"),
         (["benchmark", "soft.yaml", "--study", "soft.yaml"], "leave them out"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
 from activelearn.check import doubts, trials
-from activelearn.check.programs import Checked, folder_problems, place_problems, program_problems
+from activelearn.check.programs import Checked, folder_problems, model_problems, place_problems, program_problems
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, DeePMDModels, Machine, Packed, Potential
 from activelearn.engines.references.ase import elements_of
@@ -40,6 +40,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     if dense:
         return Checked(problems + dense, unusual=unusual)
     problems += [*doubts.short_walks(campaign), *_outside(campaign, crystals)]
+    problems += model_problems(campaign, here=here)
     problems += program_problems(campaign, machine) if here else []
     problems += _unknown_to_reference(campaign, crystals)
     inheritance: list[str] = []
@@ -95,7 +96,7 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     )
     found = check_study(study.planned(campaign, stand_in), machine, here=here)
     problems, made = [*found.problems], campaign.glass
-    packed = [made.packed(composition) for composition in made.compositions] if made is not None else []
+    packed = [packing.of_glass(made, composition) for composition in made.compositions] if made is not None else []
     if lacking := {element for one in packed for element in packing.number_densities(one)} - set(campaign.type_map):
         problems.append(f"glass.series: holds {', '.join(sorted(lacking))} - wanted elements of type_map - choose x")
     return Checked(problems, [line for line in found.facts if not line.startswith("machine ")])

@@ -204,7 +204,7 @@ def _glasses(glass: Glass, meter: _Meter) -> Item:
     if glass.pore is not None:  # some of the compositions go on, hollow
         n_porous = sum(glass.pore.x is None or c.x in glass.pore.x for c in glass.compositions)
         ps += sum(segment.duration_ps for segment in glass.pore.segments) * n_porous / len(glass.compositions)
-    n_atoms = _n_packed(glass.packed(glass.compositions[0]))
+    n_atoms = _n_packed(packing.of_glass(glass, glass.compositions[0]))
     integration = glass.dynamics
     every_ps = integration.deviation_every_ps or integration.thermo_every_ps
     steps, rows = ps * 1000.0 / integration.timestep_fs, ps / every_ps

@@ -28,7 +28,14 @@ def check_glass(study: Study, glass: Glass) -> tuple[list[str], list[str]]:
 
 def _start_words(glass: Glass, composition: Composition) -> str:
     if composition.crystal is None:
-        return packing.describe(glass.packed(composition))
+        packed = packing.of_glass(glass, composition)
+        n_atoms = packing.atoms_of(packing.counts_of(packed)).total()
+        nearest = ""
+        if glass.n_atoms not in {None, n_atoms}:
+            nearest = f", the nearest to {glass.n_atoms} atoms that is exact"
+        elif packed.n_units != glass.n_units:
+            nearest = f", the nearest to {glass.n_units} formula units that cuts none"
+        return packing.describe(packed) + nearest
     frame, density = crystal_of(glass, composition), composition.density_g_cm3
     return f"{frame.formula} ({frame.n_atoms} atoms, the crystal {composition.crystal} at {density:.2f} g/cm3)"
 
@@ -41,7 +48,7 @@ def _pore_words(pore: Pore, composition: Composition, glass: Glass) -> str:
     ConfigError
         Half of the glass would be gone: what is left is no glass with a pore in it.
     """
-    packed, unit = glass.packed(composition), unit_of(composition, glass)
+    packed, unit = packing.of_glass(glass, composition), unit_of(composition, glass)
     box, n_atoms = packing.box_of(packed), packing.atoms_of(packing.counts_of(packed)).total()
     n_inside = math.pi * pore.diameter_A**3 / 6.0 / box**3 * n_atoms
     n_gone = math.ceil(n_inside / unit.total()) * unit.total()

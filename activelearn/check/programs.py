@@ -15,6 +15,7 @@ from typing import Final
 
 from activelearn import trees
 from activelearn.config import D3, Campaign, Machine, Reference, engine_of
+from activelearn.config.paths import missing_models
 from activelearn.engines import packmol
 from activelearn.engines.interpreters import has_module
 from activelearn.errors import StoreError
@@ -52,6 +53,11 @@ def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
     if any(system.packed is not None for system in campaign.systems):
         problems += packmol_problems(machine)
     return problems + reference_problems(campaign.label.reference, machine)
+
+
+def model_problems(campaign: Campaign, *, here: bool) -> list[str]:
+    """Return which files of models the reference names and lacks; `here`: it labels on this machine."""
+    return [*missing_models(campaign.label.reference.arguments, "label.reference.arguments", here=here)]
 
 
 def engine_problems(machine: Machine) -> list[str]:
@@ -115,10 +121,11 @@ def reference_problems(reference: Reference, machine: Machine, where: str = "lab
         return []  # said already; nothing can be started
     program = shlex.split(reference.command or "?")[0]
     is_here = shutil.which(os.path.expanduser(program)) is not None  # noqa: PTH111 - a word of a command
+    problems = engine.problems(reference, machine, where)
     if not (is_here or machine.launcher):
         wanted = f"wanted what starts {reference.engine}"
-        return [f"{where}.command: no program {program!r} on the PATH - {wanted} - give its full path"]
-    return engine.problems(reference, machine, where)
+        return [f"{where}.command: no program {program!r} on the PATH - {wanted} - give its full path", *problems]
+    return problems
 
 
 def dispersion_problems(d3: D3 | None, where: str) -> list[str]:

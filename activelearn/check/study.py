@@ -106,7 +106,7 @@ def _benchmark(study: Study) -> tuple[list[str], list[str]]:
         except ConfigError as error:
             problems += [f"benchmark.crystals.seeds: {line}" for line in error.problems]
     frames = asked.parity.frames if asked.parity is not None else None
-    if frames is not None and not is_file(Path(frames)):
+    if frames is not None and not (Path(frames).is_absolute() and is_file(Path(frames))):
         problems.append(f"benchmark.parity.frames: no file {frames} - wanted labelled frames (extxyz) - check the path")
     diffusion = asked.diffusion
     if diffusion is not None and diffusion.bayesian and not has_module("kinisi", None):

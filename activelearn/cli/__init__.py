@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,10 @@ from activelearn.config import (
     placed,
     preset_names,
 )
+from activelearn.config.files import yaml_text
 from activelearn.config.presets import find
+from activelearn.config.section import as_name
+from activelearn.config.yaml12 import dump
 from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, StoreError, disk_reason, typed
 
 if TYPE_CHECKING:
@@ -43,6 +47,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+#: The name in a campaign's YAML, without the comment behind it.
+_NAME = re.compile(r"^name:[^#\n]*?(?=[ \t]*(?:#|$))", re.MULTILINE)
 CampaignArgument = Annotated[str, typer.Argument(help="A campaign's YAML, or the name of a preset such as quickstart.")]
 FolderOption = Annotated[Path | None, typer.Option(help="Campaign folder; default runs/<name>.")]
 MachineOption = Annotated[str, typer.Option(help="A machine profile's YAML, or the name of a preset.")]
@@ -262,11 +268,12 @@ def init(
     to: Annotated[Path, typer.Argument(help="YAML to write.")] = Path("campaign.yaml"),
     preset: Annotated[str, typer.Option("--from", help="Preset to start from.")] = "quickstart",
 ) -> None:
-    """Write a campaign's YAML to start from: a preset with its comments."""
-    source = find_campaign(preset)
+    """Write a campaign's YAML to start from: a preset with its comments, named after the file."""
+    name = _free_name(to)
+    text = _NAME.sub(lambda _: dump({"name": name}).strip(), yaml_text(find_campaign(preset)), count=1)
     try:
         with to.open("x", encoding="utf-8") as stream:
-            stream.write(source.read_text(encoding="utf-8"))
+            stream.write(text)
     except FileExistsError:
         raise ConfigError(
             f"{to}: exists - wanted a new file, for nothing is overwritten - choose another name"
@@ -276,7 +283,15 @@ def init(
             f"{to}: cannot be written ({error.strerror}) - wanted a writable place - choose another"
         ) from None
     others = ", ".join(preset_names("campaign"))
-    print(f"{to} written from preset {preset} (there are: {others}); edit it, then: activelearn check {typed(to)}")
+    print(f"{to} written from preset {preset} (there are: {others}), name: {name}, to be run in runs/{name}")
+    print(f"edit it, then: activelearn check {typed(to)}")
+
+
+def _free_name(file: Path) -> str:
+    """Return a campaign's name after its file, of which there is no folder in runs/ yet."""
+    name = as_name(file.stem) or "campaign"
+    names = (name, *(f"{name[:56]}-{n}" for n in range(2, 1000)))
+    return next((one for one in names if not (Path("runs") / one).exists()), name)
 
 
 @app.command()

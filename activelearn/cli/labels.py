@@ -126,6 +126,9 @@ def import_labels(
     there = sum(count for reason, count in tally.counts.items() if reason in exchange.THERE)
     if n + there == 0:
         raise ConfigError(f"{files[0]}: no frame is fit - wanted at least one label - mend what is said above")
+    if identity is not None:
+        takes = f"[{identity['sha256'][:12]}]" if identity.get("declared") else "true, with the same label.reference"
+        print(f"a campaign takes them with label.ledger: {place} and initial.from_ledger: {takes}")
     print(
         f"{n} labels imported into {place} ({there} were there already); see: activelearn labels list {typed(folder)}"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from activelearn import packing
 from activelearn.cli import (
     MachineOption,
     SlotsOption,
@@ -37,6 +38,7 @@ from activelearn.config import (
     with_cited,
 )
 from activelearn.config.presets import find
+from activelearn.config.section import as_name
 from activelearn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ def benchmark(
     else:
         chosen, named = _potentials(potentials, names)
         made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas) if series or preset else None
-        name = _name(made, chosen) if made is not None else _as_name(Path(measured).stem, chosen[0].slug)
+        name = _name(made, chosen) if made is not None else as_name(Path(measured).stem, chosen[0].slug)
         _say_series(made, series)
         asked = load_benchmark(measured)
         whole = Study(name=name, random_seed=random_seed, potentials=chosen, glass=made, benchmark=asked)
@@ -195,7 +197,25 @@ def _glass(preset: str | None, series: str | None, *, x: str | None, atoms: int 
         "n_atoms": atoms,
         "n_replicas": replicas,
     }
-    return load_glass(preset or "quick", **{key: value for key, value in over.items() if value is not None})
+    made = load_glass(preset or "quick", **{key: value for key, value in over.items() if value is not None})
+    if atoms is not None:
+        _want_cells(made, atoms)
+    return made
+
+
+def _want_cells(glass: Glass, n_atoms: int) -> None:
+    """Refuse a number of atoms that was given and does not suit a composition; that of a preset suits itself."""
+    sizes = {c.x: packing.smallest_size(c.units) for c in glass.compositions}
+    found = {x: packing.nearest_size(n_atoms, size) for x, size in sizes.items()}
+    wrong = [f"x = {x:g} ({n} atoms)" for x, n in found.items() if not packing.is_near(n, n_atoms)]
+    if wrong:
+        right = ",".join(f"{x:g}" for x, n in found.items() if packing.is_near(n, n_atoms))
+        mend = f", or add --x {right}" if right else ""
+        raise ConfigError(
+            f"--atoms {n_atoms}: the nearest cells of exact stoichiometry are far from it at {', '.join(wrong)} - "
+            f"wanted a number that suits every x - --atoms {math.lcm(*sizes.values())} does{mend}, or leave --atoms "
+            "out: each x has its own number then"
+        )
 
 
 def _numbers(text: str) -> list[float]:
@@ -206,12 +226,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _name(glass: Glass, potentials: Sequence[Potential]) -> str:
-    return _as_name(glass.series.name, *(potential.slug for potential in potentials))
-
-
-def _as_name(*words: str) -> str:
-    """Return the name of a study and of its folder; a word may be the name of a file."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(words)).lstrip("-._+")[:60].rstrip("-.")
+    return as_name(glass.series.name, *(potential.slug for potential in potentials))
 
 
 def _run(

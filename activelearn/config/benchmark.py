@@ -26,7 +26,7 @@ from pydantic_core import CoreSchema
 
 from activelearn.config.bounds import of
 from activelearn.config.glass import Dynamics
-from activelearn.config.paths import FilePath
+from activelearn.config.paths import FilePath, StructurePath
 from activelearn.config.section import Element, ForceLeft, Name, Section, Share, Temperature
 from activelearn.errors import ConfigError
 from activelearn.plugins import Group
@@ -73,7 +73,9 @@ def property_of(name: str) -> Any:  # noqa: ANN401 - a Property, which this floo
 class Crystals(Section):
     """Volume of relaxed crystals against experiment."""
 
-    seeds: tuple[FilePath, ...] = Field(min_length=1, description="Seeds (see `activelearn seeds`) or structure files.")
+    seeds: tuple[StructurePath, ...] = Field(
+        min_length=1, description="Seeds (see `activelearn seeds`) or structure files."
+    )
     fmax: ForceLeft = Field(
         default=0.002, description="Largest force (and stress x volume per atom) that may be left (eV/Å)."
     )

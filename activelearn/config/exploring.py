@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from activelearn.config.bounds import of
 from activelearn.config.packing import Packed
-from activelearn.config.paths import FilePath
+from activelearn.config.paths import StructurePath
 from activelearn.config.section import ForceLeft, Fraction, Pair, Section, Temperature, want_different, want_pairs_once
 
 Repetitions = Annotated[PositiveInt, of("number of repetitions")]
@@ -19,7 +19,7 @@ Repetitions = Annotated[PositiveInt, of("number of repetitions")]
 class System(Section):
     """What a walk or initial data start from: a crystal, or an amorphous packing."""
 
-    seed: FilePath | None = Field(
+    seed: StructurePath | None = Field(
         default=None, description="Id of a seed (see `activelearn seeds`), or a file that ASE reads: CIF, POSCAR ..."
     )
     packed: Packed | None = Field(default=None, description="Formula units packed at a density by Packmol.")

@@ -105,6 +105,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_there(path: Path) -> bool:
+    """Return whether there is a file or a folder."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def expanded(text: str) -> Path:
     """Return a path with ``~`` put in, where there is such a user."""
     try:

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from activelearn.config.bounds import of
 from activelearn.config.packing import Formula, Packed
-from activelearn.config.paths import FilePath
+from activelearn.config.paths import FilePath, StructurePath
 from activelearn.config.section import (
     Element,
     ForceLeft,
@@ -60,7 +60,7 @@ class Composition(Section):
     density_g_cm3: Annotated[PositiveFloat, of("density")] = Field(
         description="Of the packing that the melt begins with (an NVT quench keeps it)."
     )
-    crystal: str | None = Field(
+    crystal: StructurePath | None = Field(
         default=None, description="Melt this seed (or structure file), scaled to the density, instead of a packing."
     )
 
@@ -181,10 +181,12 @@ class Glass(Section):
     series: Series
     x: tuple[float, ...] | None = Field(default=None, min_length=1, description="Only these compositions; null: all.")
     n_atoms: Annotated[PositiveInt, of("number of atoms of a glass")] | None = Field(
-        default=None, description="Atoms aimed at; exact stoichiometry is solved."
+        default=None,
+        description="Atoms aimed at; each x takes the nearest number of exact stoichiometry.",
     )
     n_units: Annotated[PositiveInt, of("number of formula units of a glass")] | None = Field(
-        default=None, description="Formula units (the amounts of `units`), exactly."
+        default=None,
+        description="Formula units (the amounts of `units`) aimed at; x takes the nearest that cuts none.",
     )
     n_replicas: Annotated[PositiveInt, of("number of replicas")] = 5
     tolerance_A: Annotated[PositiveFloat, of("distance of packed units")] = Field(

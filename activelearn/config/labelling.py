@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema, PydanticKnownError
 
 from activelearn.config.bounds import of
 from activelearn.config.engine import REFERENCES, engine_of
-from activelearn.config.paths import Argument, FilePath, FolderPath
+from activelearn.config.paths import Argument, FilePath, FolderPath, ProgramPath
 from activelearn.config.program import Program, loads_a_file
 from activelearn.config.section import Section
 from activelearn.errors import ConfigError
@@ -84,7 +84,7 @@ class Reference(Section):
         default={}, description="Keyword arguments of the class."
     )
     package: str | None = Field(default=None, description="PyPI name of the package (version, install line).")
-    python: Annotated[FilePath | None, Program()] = Field(
+    python: Annotated[ProgramPath | None, Program()] = Field(
         default=None, description="Interpreter to run it in; null: this one."
     )
     command: Annotated[str | None, Program()] = Field(

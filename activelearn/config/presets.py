@@ -10,8 +10,7 @@ from typing import Any, Final
 from activelearn.config.files import as_word, checksum, is_file, merged, preset_file, preset_names, read_yaml
 from activelearn.config.lines import place
 from activelearn.config.messages import nearest
-from activelearn.config.paths import absolute, written
-from activelearn.config.program import MODEL_SUFFIXES
+from activelearn.config.paths import MODEL_SUFFIXES, absolute, written
 from activelearn.errors import ConfigError
 
 #: Sections of a campaign that may name a preset, and the folder of params/ it comes from.

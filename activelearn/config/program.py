@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from activelearn.config.paths import MODEL_SUFFIXES
 from activelearn.config.section import Section
 from activelearn.config.yaml12 import Location
 
-#: How the files of models end; an argument that ends so and is no file is a mistake.
-MODEL_SUFFIXES: Final = {".model", ".pt", ".pth", ".pb", ".ckpt", ".tar", ".jit"}
 #: Pair styles of LAMMPS that run Python, or load models as Python and TensorFlow do.
 _RUNNING_STYLE: Final = re.compile(r"(?<!\S)(python|mliap\S*|grace\S*|kim)(?!\S)")
 

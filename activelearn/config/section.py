@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
@@ -58,6 +59,11 @@ def want_pairs_once(name: str, pairs: Iterable[str]) -> None:
             what = f"{name} names a pair twice ({named[elements]} and {pair})"
             raise ValueError(f"{what} - wanted each once - remove one of them")
         named[elements] = pair
+
+
+def as_name(*words: str) -> str:
+    """Return a :data:`Name` of words, of which one may be the name of a file; empty if nothing of them is left."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(words)).lstrip("-._+")[:60].rstrip("-.")
 
 
 def want_different(name: str, values: Sequence[float]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from activelearn.config import Reference, ReferenceMD, at_hand, engine_of
+from activelearn.config.paths import missing_models
 from activelearn.engines.process import Slot, tail_of
 from activelearn.engines.unfit import complaint, said
 from activelearn.errors import ConfigError, EngineError, Unfit
@@ -36,24 +37,47 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
     ------
     Unfit
         Weights or data sets are not there.
+    ConfigError
+        The file of a model that it names is not there.
     """
     found = want_answer(reference, engine_of(reference.engine).identity(at_hand(reference), slot))
-    identity: dict[str, Any] = {
-        "calculator": reference.calculator or reference.engine,
+    if missing := [*missing_models(found["arguments"], f"{reference.name}: arguments")]:
+        raise ConfigError(*missing)  # its name is no checksum: the file, once it is there, would be another reference
+    identity = _settings(reference) | {
         "version": found["version"],
         "weights_sha256": found["weights_sha256"],
         "arguments": found["arguments"],
+    }
+    if reference.d3 is not None:
+        identity["d3"]["version"] = found["d3_version"]
+    identity["sha256"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return identity
+
+
+def _settings(reference: Reference) -> dict[str, Any]:
+    """Return that part of an identity which is known before the engine is asked."""
+    known: dict[str, Any] = {
+        "calculator": reference.calculator or reference.engine,
         "functional": reference.functional,
         "includes_dispersion": reference.labels_include_dispersion,
         "precision": reference.precision,
         "threads": 1,
     }
     if not reference.stress:
-        identity["stress"] = False  # its labels have no virial, so they are not those of a reference that has one
+        known["stress"] = False  # its labels have no virial, so they are not those of a reference that has one
     if reference.d3 is not None:  # no key without it: the labels of before stay valid
-        identity["d3"] = {**reference.d3.model_dump(), "version": found["d3_version"]}
-    identity["sha256"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return identity
+        known["d3"] = reference.d3.model_dump()
+    return known
+
+
+def may_be(reference: Reference, identity: Mapping[str, Any]) -> bool:
+    """Return whether an identity can be that of a reference, by what is known before the engine is asked.
+
+    Never that of labels that were imported with ``--declare``: nobody knows what computed them.
+    """
+    known, d3 = _settings(reference), identity.get("d3") or {}
+    told = {"stress": None, **identity, "d3": {key: value for key, value in d3.items() if key != "version"}}
+    return all(told.get(key) == known.get(key, {} if key == "d3" else None) for key in {"stress", "d3", *known})
 
 
 def want_identity(reference: Reference, slot: Slot, sha256: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from activelearn.config import Machine, Reference, ReferenceEngine
+from activelearn.config.files import expanded, is_file
 from activelearn.engines.deepmd import library_environment
 from activelearn.engines.interpreters import has_module, is_ours, lacking
 from activelearn.engines.links import plain_lines
@@ -77,17 +78,21 @@ def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
         problems.append(
             f"{where}.calculator: {calculator}: {what} - wanted module:Class of an ASE calculator - correct the name"
         )
-    elif reference.python is None and reference.weights and not _weights_exist(reference.weights):
+    elif reference.weights and not _weights_exist(reference.weights, reference.python):
         problems.append(f"{where}.weights: no file {reference.weights} - wanted the weights - check the path")
     if reference.d3 is not None and not has_module("dftd3", reference.python):
         problems.append(f"{where}.d3: {here} has no dftd3 - wanted it for the dispersion - pip install dftd3")
     return problems
 
 
-def _weights_exist(name: str) -> bool:
+def _weights_exist(name: str, python: str | None) -> bool:
+    """Return whether there are such weights; those inside a package of another interpreter are taken for granted."""
     package, _, inside = name.partition(":")
-    if not inside or Path(name).expanduser().is_file():
-        return Path(name).expanduser().is_file()
+    path = expanded(name)
+    if not inside or is_file(path):
+        return path.is_absolute() and is_file(path)
+    if python is not None:
+        return True
     spec = importlib.util.find_spec(package)
     return bool(
         spec and spec.submodule_search_locations and (Path(spec.submodule_search_locations[0]) / inside).is_file()
