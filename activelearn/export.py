@@ -18,6 +18,8 @@ from activelearn.store.files import disk_errors, file_sha256
 from activelearn.writing import write_deepmd, write_extxyz
 
 _IN_LAMMPS = """# Molecular dynamics with the exported force field; run it in this folder with:  lmp -in in.lammps
+# The 30 lines before LAMMPS begins are notes of DeePMD-kit and TensorFlow: they look for CUDA (libcudart), which
+# a machine without a GPU does without. `lmp -in in.lammps 2> notes.txt` puts them aside; errors of LAMMPS still show.
 # The deviation of the members goes to model_devi.out: frames above {f_hi:g} eV/A are outside what was learnt.
 units           metal
 boundary        p p p

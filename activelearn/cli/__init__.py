@@ -261,6 +261,7 @@ def export(
     for line in final_models.chosen(store, store.opened_iterations()[-1]).said:
         print(line)
     print(f"{len(files)} files in {to}; run it:  cd {typed(to)} && lmp -in in.lammps")
+    print("(notes on libcudart and threads come first, from DeePMD-kit; without a GPU they mean nothing: 2> notes.txt)")
 
 
 @app.command()

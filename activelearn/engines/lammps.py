@@ -7,9 +7,11 @@ missing row, whatever the return code says. A crash by signal (-11, or 245 throu
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,6 +42,13 @@ PHYSICAL_ERRORS: Final = (
 )
 #: Random numbers of fixes (Marsaglia) want a seed up to 900,000,000.
 LARGEST_SEED: Final = 899_999_999
+#: Lowest height of a cell that a frame is believed to have, Å.
+LOWEST_A: Final = 0.1
+#: Of each frame of a dump, all but the step and the numbers.
+_HEADS: Final = re.compile(
+    "ITEM: TIMESTEP\nITEM: NUMBER OF ATOMS\n[0-9]+\nITEM: BOX BOUNDS( xy xz yz)? pp pp pp\n"
+    "ITEM: ATOMS id type x y z (f|v)x \\2y \\2z ?"
+)
 _THERMO: Final = ("step", "temp", "pe", "press", "vol")
 
 
@@ -293,9 +302,10 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> 
     steps, cell, positions, forces = read_dump(folder / "walk.lammpstrj", n_atoms)
     good: list[int] = []
     is_finite = True
-    for i, step in enumerate(steps):
-        if int(step) not in thermo or int(step) not in deviation:
-            break
+    expected = sorted(thermo.keys() & deviation.keys())
+    for i, (step, due) in enumerate(zip(steps, expected, strict=False)):
+        if step != due or not np.isclose(np.linalg.det(cell[i]), thermo[due][3], rtol=1e-5, equal_nan=True):
+            break  # one of the three lacks it, or the log tells of another cell
         row = [*thermo[int(step)], deviation[int(step)]]
         is_finite = bool(np.isfinite(row).all() and all(np.isfinite(a[i]).all() for a in (positions, cell, forces)))
         if not is_finite:
@@ -354,53 +364,83 @@ def _whole_lines(path: Path) -> list[str]:
     return text[: text.rfind("\n") + 1].splitlines()
 
 
+def _by_step(rows: Iterable[list[str]]) -> dict[int, list[float]]:
+    """Return numbers by the step before them; a row that is not whole is not there, nor one that is there twice."""
+    found: dict[int, list[float]] = {}
+    words: dict[int, list[str]] = {}
+    for step, *row in rows:
+        if re.fullmatch("[0-9]+", step):
+            if words.setdefault(int(step), row) != row:
+                found.pop(int(step), None)  # nobody knows which of the two it is
+                continue
+            with contextlib.suppress(ValueError):
+                found[int(step)] = [float(word) for word in row]
+    return found
+
+
 def read_thermo(log: Path) -> dict[int, list[float]]:
     """Return {step: [temperature K, potential energy eV, pressure bar, volume Å^3]} of a log's thermo tables."""
-    rows: dict[int, list[float]] = {}
+    rows: list[list[str]] = []
     inside = False
     for line in _whole_lines(log):
         words = line.split()
         if [word.lower() for word in words] == ["step", "temp", "poteng", "press", "volume"]:
             inside = True
-        elif inside and len(words) == len(_THERMO) and words[0].isdigit():
-            rows.setdefault(int(words[0]), [float(word) for word in words[1:]])
+        elif inside and len(words) == len(_THERMO):
+            rows.append(words)
         elif line.startswith("Loop time"):
             inside = False
-    return rows
+    return _by_step(rows)
 
 
 def read_deviation(path: Path) -> dict[int, float]:
-    """Return {step: max_devi_f in eV/Å} of a model_devi.out (columns: step, max/min/avg of v, max/min/avg of f)."""
-    rows: dict[int, float] = {}
-    for line in _whole_lines(path):
-        words = line.split()
-        if words and words[0].isdigit() and len(words) >= 7:
-            rows.setdefault(int(words[0]), float(words[4]))
-    return rows
+    """Return {step: max_devi_f in eV/Å} of a model_devi.out, whose first line names its columns."""
+    lines = [line.split() for line in _whole_lines(path)]
+    if not lines or lines[0][:2] != ["#", "step"] or "max_devi_f" not in lines[0]:
+        return {}
+    columns = lines[0][1:]
+    rows = _by_step(words for words in lines if len(words) == len(columns))
+    return {step: row[columns.index("max_devi_f") - 1] for step, row in rows.items()}
 
 
 def read_dump(path: Path, n_atoms: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
     """Return steps (n,), cells (n, 3, 3), positions and vectors (n, n_atoms, 3) of a dump, whole frames only.
 
     Its columns are id, type, x, y, z (Å) and those of the vectors: forces of a walk (eV/Å), velocities of a segment
-    (Å/ps).
+    (Å/ps). Frames after the first that is not whole, or not later than the one before, are not there.
     """
-    steps, cells, atoms = [], [], []
+    steps, cells, atoms = [-1], [], []
     lines = _whole_lines(path)
     n_lines = 9 + n_atoms
     for start in range(0, len(lines) - n_lines + 1, n_lines):
         block = lines[start : start + n_lines]
         try:
             bounds = np.array([line.split() for line in block[5:8]], dtype=np.float64)
-            values = np.array(" ".join(block[9:]).split(), dtype=np.float64).reshape(n_atoms, 8)[:, 2:]
-            steps.append(int(block[1]))
+            rows = np.array([line.split() for line in block[9:]], dtype=np.float64).reshape(n_atoms, 8)
+            step = int(block[1])
         except ValueError:
             break  # a block that was cut off
+        heads = "\n".join([block[0], *block[2:5], block[8]])
+        is_whole = _HEADS.fullmatch(heads) and int(block[3]) == n_atoms and bounds.shape[1] in (2, 3)
+        if not is_whole or step <= steps[-1] or (rows[:, 0] != np.arange(n_atoms) + 1).any():
+            break
         origin, cell = _box(bounds)
+        if not _is_box(cell):
+            break
+        steps.append(step)
         cells.append(cell)
-        atoms.append(values - np.array([*origin, 0.0, 0.0, 0.0]))
-    rows = np.array(atoms).reshape(-1, n_atoms, 6)
-    return np.array(steps, dtype=np.int64), np.array(cells).reshape(-1, 3, 3), rows[:, :, :3], rows[:, :, 3:]
+        atoms.append(rows[:, 2:] - np.array([*origin, 0.0, 0.0, 0.0]))
+    values = np.array(atoms).reshape(-1, n_atoms, 6)
+    return np.array(steps[1:], dtype=np.int64), np.array(cells).reshape(-1, 3, 3), values[:, :, :3], values[:, :, 3:]
+
+
+def _is_box(cell: FloatArray) -> bool:
+    """Return whether atoms fit into a cell (3, 3); one that is not finite is for the reader to tell."""
+    if not np.isfinite(cell).all():
+        return True
+    lengths = np.diag(cell)
+    with np.errstate(all="ignore"):
+        return bool((lengths > 0.0).all() and (np.linalg.norm(np.linalg.inv(cell), axis=0) < 1.0 / LOWEST_A).all())
 
 
 def _box(bounds: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -204,7 +204,8 @@ def restart_step(path: Path) -> int | None:
     at = content.find(_BEFORE_STEP, 0, 4096)
     if not (content.startswith(_MAGIC) and content.endswith(_MAGIC)) or at < 0:
         return None
-    return int(struct.unpack_from("=q", content, at + len(_BEFORE_STEP))[0])
+    step = int(struct.unpack_from("=q", content, at + len(_BEFORE_STEP))[0])
+    return step if step > 0 else None
 
 
 # --- what they mean ---------------------------------------------------------------------------------------------------
