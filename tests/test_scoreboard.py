@@ -136,7 +136,9 @@ def test_the_table_has_the_mae_its_source_and_the_bounds(tables):
 def test_untrusted_stamps_stand_in_every_table(tables):
     _, files = tables
     text = files["scoreboard.md"].read_text()
-    assert "23 ± 0.46 (n = 5)†" in next(line for line in text.splitlines() if line.startswith("| youngs_modulus"))
+    assert "23 ± 0.46 (2 compositions, n = 5)†" in next(
+        line for line in text.splitlines() if line.startswith("| youngs_modulus")
+    )
     assert f"† {UNTRUSTED} (quickstart DeePMD at x = 0; the largest share)." in text
     for name in ("scoreboard.csv", "results.csv"):
         stamped = [row for row in rows(files[name]) if row["stamp"] == UNTRUSTED]

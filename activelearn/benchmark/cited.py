@@ -153,10 +153,11 @@ def _elements(glass: Glass) -> set[str]:
 
 
 def _differs(key: str, wanted: object, there: Sequence[object]) -> str | None:
+    def said(one: object) -> str:
+        return "none" if one is None else f"{one:g}" if isinstance(one, float) else str(one)
+
     if wanted in there:
         return None
     if list(there) == [None]:
-        return f"{key} = {wanted}: its results are of none - leave the cell empty"
-    listed = ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in there)
-    given = "none" if wanted is None else f"{wanted:g}" if isinstance(wanted, float) else wanted
-    return f"{key} = {given}: the study has {listed}"
+        return f"{key} = {said(wanted)}: its results are of none - leave the cell empty"
+    return f"{key} = {said(wanted)}: the study has {', '.join(map(said, there))}"
