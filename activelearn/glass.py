@@ -164,7 +164,7 @@ def _path(segments: Sequence[Segment], stretches: Sequence[Stretch], potential: 
     return GlassPath(
         segments=tuple(segment.name for segment in segments),
         analysed=tuple(i for i, segment in enumerate(segments) if segment.is_analysed),
-        ended=last.ended if last.ended == FINISHED else f"{segments[len(stretches) - 1].name}: {last.ended}",
+        ended=FINISHED if last.ended == FINISHED else f"{segments[len(stretches) - 1].name}: {_death(last)}",
         frames=Frames.concatenate(kept) if kept else no_frames(),
         frame_segment=np.repeat(np.arange(len(stretches)), [len(stretch.frames) for stretch in stretches]),
         frame_time_ps=np.concatenate([stretch.frame_time_ps for stretch in stretches]),
@@ -180,6 +180,12 @@ def _path(segments: Sequence[Segment], stretches: Sequence[Stretch], potential: 
         started=stretches[0].started,
         finished=last.finished,
     )
+
+
+def _death(last: Stretch) -> str:
+    """Return why a stretch ended, with the time of its last whole row where the reason has none."""
+    rows = last.time_ps
+    return last.ended if " at " in last.ended or not len(rows) else f"{last.ended} after {rows[-1]:g} ps"
 
 
 # --- the pore ---------------------------------------------------------------------------------------------------------
@@ -234,6 +240,8 @@ def gather(study: Study, store: StudyStore, iteration: int) -> Glasses:
         made.append(_record(study, store, task, product.dense))
         if product.judged_porous is not None:
             made.append(_record(study, store, task, product.judged_porous, is_porous=True))
+        elif _wants_pore(study.melt_quench, task):
+            made.append(_never_cut(made[-1]))
     return Glasses(glasses=tuple(made))
 
 
@@ -268,6 +276,19 @@ def _record(study: Study, store: StudyStore, task: Task, path: GlassPath, *, is_
         publish(folder / f"{name}.extxyz", _extxyz(end, made))
     publish(folder / f"{name}-thermo.csv", _thermo_csv(path))
     return made
+
+
+def _wants_pore(glass: Glass, task: Task) -> bool:
+    composition = next(c for c in glass.compositions if c.x == task.parameters["x"])
+    return glass.pore is not None and is_porous(glass.pore, composition)
+
+
+def _never_cut(dense: MadeGlass) -> MadeGlass:
+    """Return the porous glass that was planned of a dense one that died."""
+    name = made_id(dense.id, is_porous=True)
+    return dense.model_copy(
+        update={"id": name, "is_porous": True, "ended": f"dense glass, {dense.ended}", "seconds": 0.0}
+    )
 
 
 def _extxyz(frame: Frames, made: MadeGlass) -> bytes:

@@ -361,6 +361,8 @@ class End(Record):
 
 #: How the stamps of glasses begin whose path left what the potential knows; and the stamp of those that none judged.
 UNTRUSTED: Final = "UNTRUSTED"
+#: How the stamps of numbers begin that no stable solid has, such as a negative modulus.
+UNSTABLE: Final = "UNSTABLE"
 NOT_JUDGED: Final = "not judged"
 #: What stands in the stamps of those in which neighbours were dropped.
 CROWDED: Final = "more neighbours than sel holds"
@@ -417,8 +419,15 @@ class MadeGlass(Record):
     seconds: float = 0.0
 
     @property
+    def is_finished(self) -> bool:
+        """Whether its whole schedule was carried out."""
+        return self.ended == "finished"
+
+    @property
     def stamp(self) -> str:
-        """What stands beside its numbers in every table and figure."""
+        """What stands beside its numbers in every table and figure; of one that died: where, and of what."""
+        if not self.is_finished:
+            return f"died in {self.ended}"
         if self.is_trusted is None:
             return NOT_JUDGED
         said = [crowded(self.overflow, self.overflow_share or 0.0)] if self.n_overflow else []
@@ -435,12 +444,12 @@ class Glasses(Record):
     @property
     def made(self) -> tuple[MadeGlass, ...]:
         """Those that were finished."""
-        return tuple(glass for glass in self.glasses if glass.ended == "finished")
+        return tuple(glass for glass in self.glasses if glass.is_finished)
 
     @property
     def lost(self) -> tuple[MadeGlass, ...]:
         """Those that came to no end: nothing is measured of them."""
-        return tuple(glass for glass in self.glasses if glass.ended != "finished")
+        return tuple(glass for glass in self.glasses if not glass.is_finished)
 
 
 class Result(Record):
@@ -462,6 +471,15 @@ class Result(Record):
     reference_source: str | None = None
     stamp: str | None = Field(default=None, description="UNTRUSTED ..., not judged ...: see MadeGlass.stamp.")
     note: str | None = Field(default=None, description="Such as 'not converged: MSD grows as t^0.4'.")
+    measured_by: str | None = Field(default=None, description="The property of the benchmark; None: of an old study.")
+
+
+class Missing(Record):
+    """What was asked for and could not be measured."""
+
+    measured_by: str = Field(description="The property of the benchmark.")
+    condition: dict[str, str | float] = Field(description="As of a Result.")
+    why: str
 
 
 class Curve(Record):
@@ -498,3 +516,8 @@ class Scoreboard(Record):
     curves: tuple[Curve, ...]
     quoted: tuple[Quoted, ...] = ()
     problems: tuple[str, ...] = Field(default=(), description="What could not be measured, and why.")
+    asked: tuple[str, ...] = Field(default=(), description="Properties that were asked for; (): of an old study.")
+    missing: tuple[Missing, ...] = Field(default=(), description="Measurements that failed, by their condition.")
+    glasses: tuple[MadeGlass, ...] = Field(
+        default=(), description="All that were planned; put in where a board is read, from their own record."
+    )

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from activelearn import final_models, learning, loop
-from activelearn.config import Condition
+from activelearn.benchmark import cited
+from activelearn.config import CitedPoint, Condition
 from activelearn.errors import ActiveLearnError, typed
 from activelearn.records import Counts, End, Iteration, Result, Scoreboard
+from activelearn.report.behind import counted, losses, value_of, with_interval
+from activelearn.report.stamps import doubts
 from activelearn.status import StationProgress, progress
 from activelearn.store import Folder, Store, StudyStore
 
@@ -145,8 +148,21 @@ def end_report(store: Store, end: End) -> None:
     print(f"next: activelearn status {here};  activelearn export {here} --to models-{name}")
 
 
-def study_report(store: StudyStore) -> None:
-    """Print the glasses of a study with their stamps, what was measured of them, and where tables and figures are."""
+def study_report(store: StudyStore, points: Sequence[CitedPoint] = ()) -> bool:
+    """Print the glasses of a study with their stamps, what was measured of them, and where tables and figures are.
+
+    Parameters
+    ----------
+    store
+        The study.
+    points
+        Cited numbers of the user's CSVs.
+
+    Returns
+    -------
+    bool
+        Whether something that was asked for was lost.
+    """
     from activelearn import study
 
     glasses, board = study.glasses_of(store), study.scoreboard_of(store)
@@ -154,14 +170,19 @@ def study_report(store: StudyStore) -> None:
         if not work.is_sealed:
             print(f"at work: {work.station} {work.done}/{work.total}")
     for glass in glasses.glasses if glasses is not None else ():
-        density = f"{glass.density_g_cm3:.2f} g/cm3" if glass.density_g_cm3 is not None else ""
-        ended = "" if glass.ended == "finished" else f"  {glass.ended}"
-        print(f"glass {glass.id}: {glass.formula}, {glass.n_atoms} atoms, {density}{ended}  [{glass.stamp}]")
+        is_there = glass.is_finished and glass.density_g_cm3 is not None
+        density = f"{glass.density_g_cm3:.2f} g/cm3" if is_there else "no density"
+        print(f"glass {glass.id}: {glass.formula}, {glass.n_atoms} atoms, {density}  [{glass.stamp}]")
     here = _short(store)
     if board is not None:
         print(*result_lines(board), f"scoreboard: {here}/tables/scoreboard.md;  figures: {here}/figures/", sep="\n")
+        print(*cited.said(store.study, cited.own_points(store.study, points), board.results), sep="\n")
     elif glasses is not None:
         print(f"structures: {here}/glass/*.extxyz")
+    lost = losses(board, glasses.glasses if glasses is not None else ())
+    if lost is not None:
+        print(f"finished with losses: {lost}")
+    return lost is not None
 
 
 def result_lines(board: Scoreboard) -> list[str]:
@@ -170,11 +191,11 @@ def result_lines(board: Scoreboard) -> list[str]:
     for result in board.results:
         if result.condition.keys() - {"potential", "x", "cooling_rate_K_per_ps", "porous", "crystal"}:
             continue  # pairs and temperatures are for the tables
-        row = lines.setdefault(_measured(result), [])
-        if result.value != 0.0:
-            error = f" ± {result.uncertainty:.2g}" if result.uncertainty is not None else ""
+        row = lines.setdefault(f"{_measured(result)} ({counted(result, board.glasses)})", [])
+        if value_of(result) != 0.0:
             unit = "" if result.unit == "1" else f" {result.unit}"
-            row.append(f"{result.name} {result.value:.3g}{error}{unit}")
+            doubted = f" [{', '.join(doubts(result).values())}]" if doubts(result) else ""
+            row.append(f"{result.name} {with_interval(result)}{unit}{doubted}")
     return [f"{head}: {', '.join(row)}" for head, row in lines.items()] + [f"not measured: {p}" for p in board.problems]
 
 

@@ -154,8 +154,11 @@ def glasses_of(store: StudyStore) -> Glasses | None:
 
 
 def scoreboard_of(store: StudyStore) -> Scoreboard | None:
-    """Return the scoreboard of a study, if it is sealed."""
-    return store.find_result(BENCHMARK, ONCE, Scoreboard)
+    """Return the scoreboard of a study with the glasses behind it, if it is sealed."""
+    board, glasses = store.find_result(BENCHMARK, ONCE, Scoreboard), glasses_of(store)
+    if board is None or glasses is None:
+        return board
+    return board.model_copy(update={"glasses": glasses.glasses})
 
 
 def write_report(store: StudyStore) -> list[Path]:

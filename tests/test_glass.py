@@ -26,7 +26,7 @@ from activelearn.config import Machine, Study, load_glass, load_series, preset_n
 from activelearn.engines import deepmd, process
 from activelearn.engines.dynamics import judged
 from activelearn.engines.process import Slot
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, StoreError
 from activelearn.frames import Frames
 from activelearn.packing import atoms_of, box_of, counts_of, of_glass
 from activelearn.records import Glasses
@@ -399,10 +399,14 @@ def test_the_work_folder_goes_with_the_product(tmp_path, worker):
 @engines
 def test_a_glass_that_blows_up_is_a_product(tmp_path, worker):
     store = carried_out(study_of(lj("wild", timestep_fs=60.0), lj("tame"), pore=PORE), tmp_path)
-    wild, *tame = sealed(store)
+    wild, never, *tame = sealed(store)
     assert wild.ended.startswith("melt: "), wild.ended
+    assert " ps" in wild.ended, "when it died"
+    assert (never.id, never.stamp) == ("wild-x0.5-r0-pore", f"died in dense glass, {wild.ended}")
     assert (wild.density_g_cm3, wild.structure, wild.n_atoms) == (None, "", 64)
     assert [one.id for one in tame] == ["tame-x0.5-r0", "tame-x0.5-r0-pore"], "no pore is cut into what is no glass"
+    with pytest.raises(StoreError, match="died in dense glass"):
+        path_of(store, never)
     assert glasses_of(store) == tuple(tame)
     assert (store.folder / "glass" / "wild-x0.5-r0-thermo.csv").read_text().startswith("segment,time_ps,")
 

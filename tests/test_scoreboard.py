@@ -10,8 +10,7 @@ from boards import NMR, UNTRUSTED, board_of
 
 from activelearn.benchmark.property import quoted, with_reference
 from activelearn.benchmark.replicas import stamped
-from activelearn.config import Cited
-from activelearn.config.reading import load_numbers, shipped_numbers
+from activelearn.config import Cited, load_numbers, shipped_numbers
 from activelearn.errors import ConfigError
 from activelearn.records import Quoted, Result, Scoreboard
 from activelearn.report import write_tables
@@ -51,10 +50,10 @@ def test_the_lines_of_a_run_tell_a_porous_glass_and_a_cooling_rate_from_others()
     others = [{"porous": "yes"}, {"cooling_rate_K_per_ps": 10.0}, {"cooling_rate_K_per_ps": 10.0, "porous": "yes"}]
     more = [dense.model_copy(update={"value": 1.0 + k, "condition": dense.condition | c}) for k, c in enumerate(others)]
     assert result_lines(board(dense, *more)) == [
-        "toy x = 0.5: density 2.1 ± 0.01 g/cm3",
-        "toy x = 0.5 porous: density 1 ± 0.01 g/cm3",
-        "toy x = 0.5 10 K/ps: density 2 ± 0.01 g/cm3",
-        "toy x = 0.5 10 K/ps porous: density 3 ± 0.01 g/cm3",
+        "toy x = 0.5 (n = 5): density 2.1 ± 0.01 g/cm3",
+        "toy x = 0.5 porous (n = 5): density 1 ± 0.01 g/cm3",
+        "toy x = 0.5 10 K/ps (n = 5): density 2 ± 0.01 g/cm3",
+        "toy x = 0.5 10 K/ps porous (n = 5): density 3 ± 0.01 g/cm3",
     ]
 
 
@@ -112,7 +111,7 @@ def test_where_nothing_is_cited_every_table_says_so_and_gives_the_number(tables)
     _, files = tables
     line = next(text for text in files["scoreboard.md"].read_text().splitlines() if "| volume_per_atom |" in text)
     assert NO_CITED_VALUE in line
-    assert "20 … 22" in line
+    assert "20 ± 0.4 to 22 ± 0.44 (2 compositions, n = 5)" in line
     scores = {(row["potential"], row["property"]): row for row in rows(files["scoreboard.csv"])}
     score = scores["CHGNet", "volume_per_atom"]
     assert (score["MAE"], score["smallest"], score["largest"]) == (NO_CITED_VALUE, "20.0", "22.0")
@@ -124,8 +123,9 @@ def test_the_table_has_the_mae_its_source_and_the_bounds(tables):
     _, files = tables
     text = files["scoreboard.md"].read_text()
     moduli = next(line for line in text.splitlines() if line.startswith("| youngs_modulus"))
-    assert "**MAE 1** (n = 2); 18 … 22 |" in moduli  # 18 and 22 of CHGNet; 17 and 21 cited
-    number = re.search(r"\[(\d)\]", moduli).group(1)
+    # 18 and 22 of SevenNet-0; 17 and 21 cited.
+    assert "**MAE 1** (n = 2); 18 ± 0.36 to 22 ± 0.44 (2 compositions, n = 5) |" in moduli
+    number = re.search(r"17 to 21 GPa \[(\d)\]", moduli).group(1)
     assert f"{number}. A. Author, J. Glass 1 (2020) 1" in text
     units = next(line for line in text.splitlines() if line.startswith("| P1 |"))
     assert "above 60: missed by 5" in units
@@ -136,7 +136,9 @@ def test_the_table_has_the_mae_its_source_and_the_bounds(tables):
 def test_untrusted_stamps_stand_in_every_table(tables):
     _, files = tables
     text = files["scoreboard.md"].read_text()
-    assert "23†" in next(line for line in text.splitlines() if line.startswith("| youngs_modulus"))
+    assert "23 ± 0.46 (2 compositions, n = 5)†" in next(
+        line for line in text.splitlines() if line.startswith("| youngs_modulus")
+    )
     assert f"† {UNTRUSTED} (quickstart DeePMD at x = 0; the largest share)." in text
     for name in ("scoreboard.csv", "results.csv"):
         stamped = [row for row in rows(files[name]) if row["stamp"] == UNTRUSTED]
@@ -250,9 +252,9 @@ def test_bounds_pairs_comments_and_empty_cells_are_understood(tmp_path):
         ("property,value,unit,source\ndensity,2,5,g/cm3,here\n", "decimal point"),
     ],
 )
-def test_a_mistake_in_a_csv_is_named_with_its_row(tmp_path, text, said):
+def test_a_mistake_in_a_csv_is_named_with_its_line(tmp_path, text, said):
     (tmp_path / "mine.csv").write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match="row 1") as refused:
+    with pytest.raises(ConfigError, match=r"mine\.csv:[12]: ") as refused:
         load_numbers(tmp_path / "mine.csv")
     assert said in str(refused.value)
 

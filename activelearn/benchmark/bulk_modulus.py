@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from activelearn.benchmark.property import Context, Findings, Product, Property
+from activelearn.benchmark.property import Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import Replicas, mean_and_error, measured
 from activelearn.benchmark.straining import (
     Failed,
@@ -154,10 +154,12 @@ def results(asked: BulkModulus, context: Context, tasks: Sequence[Task]) -> Find
     for replicas in measured(context, tasks, findings, temperature_K=asked.temperature_K or 0.0):
         strain = replicas.arrays[0]["strain"]
         stress = -np.array([arrays["pressure_GPa"] for arrays in replicas.arrays])
-        findings.results.append(_modulus(replicas, strain, [fit(strain, -line) for line in stress]))
+        modulus = _modulus(replicas, strain, [fit(strain, -line) for line in stress])
+        findings.results.append(modulus)
         key = "-".join(["stress_strain", *map(str, replicas.condition.values())])
         axes = ("linear strain (%)", "mean stress (GPa)")
         curve = replicas.curve("stress_strain", f"x = {replicas.condition['x']:g}", axes, key)
+        curve = curve.model_copy(update={"stamp": modulus.stamp})
         findings.add_curve(curve, 100.0 * strain, *mean_and_error(stress))
     return findings
 
@@ -166,10 +168,19 @@ def _modulus(replicas: Replicas, strain: FloatArray, fits: Sequence[tuple[float,
     at = replicas.condition["temperature_K"]
     how = f"NVT at {at:g} K" if at else "0 K, strained from zero stress"
     note = f"{how}, linear strains {strain.min():+.2%} to {strain.max():+.2%}{unrelaxed_note(replicas.metas)}"
-    result = replicas.result("bulk_modulus", "GPa", [modulus for modulus, _ in fits], note)
+    n = sum(modulus <= 0.0 for modulus, _ in fits)
+    unstable = f"{n} of {len(fits)} with no positive bulk modulus" if n else None
+    result = replicas.result("bulk_modulus", "GPa", [modulus for modulus, _ in fits], note, unstable)
     if len(fits) > 1:
         return result
     return result.model_copy(update={"uncertainty": fits[0][1], "note": f"{note}; error of the fit"})
 
 
-PROPERTY = Property(NAME, BulkModulus, run, results)
+PROPERTY = Property(
+    NAME,
+    BulkModulus,
+    run,
+    results,
+    observables={NAME: Observable("GPa", high=2000.0, of=("x", "temperature_K"))},
+    temperatures_K=lambda asked: (asked.temperature_K or 0.0,),
+)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from activelearn.benchmark.bonds import find_bonds
-from activelearn.benchmark.property import Context, Findings, Product, Property
+from activelearn.benchmark.property import Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import NO_FRAMES, measured
 from activelearn.config import Series
 from activelearn.engines.process import Slot
@@ -99,4 +100,15 @@ def results(asked: bool, context: Context, tasks: Sequence[Task]) -> Findings:
     return findings
 
 
-PROPERTY = Property("coordination", bool, run, results, plan)
+_E: Final = "([A-Z][a-z]?)"
+PROPERTY = Property(
+    "coordination",
+    bool,
+    run,
+    results,
+    plan,
+    observables={
+        rf"{_E}_coordination": Observable("1", high=100.0),
+        rf"{_E}_{_E}_share": Observable("%", high=100.0),
+    },
+)

@@ -12,7 +12,7 @@ import numpy as np
 
 from activelearn import seeds
 from activelearn.benchmark.elements import unknown_elements
-from activelearn.benchmark.property import Condition, Context, Findings, Product, Property
+from activelearn.benchmark.property import Condition, Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import stamped
 from activelearn.benchmark.straining import pressure_GPa
 from activelearn.config import Crystals
@@ -109,7 +109,7 @@ def results(asked: Crystals, context: Context, tasks: Sequence[Task]) -> Finding
             relaxed, start = Frames.from_arrays(arrays, "relaxed/"), Frames.from_arrays(arrays, "start/")
             findings.results += compared(relaxed, start, meta, condition)
         else:
-            findings.problems.append(f"crystal {crystal} with {condition['potential']}: {meta['ended']}")
+            findings.lacks(NAME, f"crystal {crystal} with {condition['potential']}", condition, meta["ended"])
     return findings
 
 
@@ -166,4 +166,17 @@ def _note(relaxed: Frames, start: Frames, meta: dict[str, Any]) -> str:
     return f"{how}0 K; cell {cells[0]} ({meta['kind']}: {cells[1]})"
 
 
-PROPERTY = Property(NAME, Crystals, run, results, plan, needs_glass=False)
+_OF: Final = ("crystal",)
+PROPERTY = Property(
+    NAME,
+    Crystals,
+    run,
+    results,
+    plan,
+    needs_glass=False,
+    observables={
+        "crystal_volume_A3": Observable("Å3", of=_OF),
+        "crystal_density": Observable("g/cm3", high=30.0, of=_OF),
+        "crystal_volume": Observable("%", low=-100.0, of=_OF),
+    },
+)

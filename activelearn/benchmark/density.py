@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from activelearn.benchmark.property import Context, Findings, Product, Property
+from activelearn.benchmark.property import Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import measured
 from activelearn.engines.process import Slot
 from activelearn.frames import density_of
@@ -40,4 +40,10 @@ def results(asked: bool, context: Context, tasks: Sequence[Task]) -> Findings:
     return found
 
 
-PROPERTY = Property("density", bool, run, results)
+PROPERTY = Property(
+    "density",
+    bool,
+    run,
+    results,
+    observables={"density": Observable("g/cm3", high=30.0), "volume_per_atom": Observable("Å3", high=1000.0)},
+)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from activelearn.benchmark.property import Context, Findings, Product, Property
+from activelearn.benchmark.property import Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import Replicas, measured
 from activelearn.benchmark.straining import (
     VOIGT,
@@ -193,7 +193,7 @@ def _numbers(replicas: Replicas) -> list[Result]:
     matrices = [arrays["stiffness"] for arrays in replicas.arrays]
     hill = [moduli(c) for c in matrices]
     means = np.array([cubic_means(c) for c in matrices])
-    note = "0 K" + _stability(matrices) + unrelaxed_note(replicas.metas)
+    note, unstable = "0 K" + unrelaxed_note(replicas.metas), _instability(matrices)
     isotropic = float((means[:, 0] - means[:, 1]).mean() / 2.0)
     values = {
         "C11": (means[:, 0], f"mean of C11, C22, C33; {note}"),
@@ -205,17 +205,29 @@ def _numbers(replicas: Replicas) -> list[Result]:
         "poisson_ratio": (np.array([m.poisson for m in hill]), note),
     }
     return [
-        replicas.result(name, "1" if name == "poisson_ratio" else "GPa", of_replicas.tolist(), said)
+        replicas.result(name, "1" if name == "poisson_ratio" else "GPa", of_replicas.tolist(), said, unstable)
         for name, (of_replicas, said) in values.items()
     ]
 
 
-def _stability(matrices: Sequence[FloatArray]) -> str:
+def _instability(matrices: Sequence[FloatArray]) -> str | None:
     lowest = [lowest_eigenvalue(c) for c in matrices]
     n = sum(value <= 0.0 for value in lowest)
     if n == 0:
-        return ""
-    return f"; UNSTABLE: {n} of {len(lowest)} not positive definite (lowest eigenvalue {min(lowest):.2g} GPa)"
+        return None
+    return f"{n} of {len(lowest)} not positive definite (lowest eigenvalue {min(lowest):.2g} GPa)"
 
 
-PROPERTY = Property(NAME, Elastic, run, results)
+_OF: Final = ("x", "temperature_K")
+PROPERTY = Property(
+    NAME,
+    Elastic,
+    run,
+    results,
+    observables={
+        "C11|C44|bulk_modulus_hill|shear_modulus|youngs_modulus": Observable("GPa", high=2000.0, of=_OF),
+        "C12": Observable("GPa", low=-2000.0, high=2000.0, of=_OF),
+        "poisson_ratio": Observable("1", low=-1.0, high=0.5, of=_OF),
+    },
+    temperatures_K=lambda _: (0.0,),
+)

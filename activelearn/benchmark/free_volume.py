@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn import seeds
-from activelearn.benchmark.property import Context, Findings, Product, Property
+from activelearn.benchmark.property import Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import NO_FRAMES, measured
 from activelearn.config.glass import Roles
 from activelearn.engines.process import Slot
@@ -133,4 +133,4 @@ def results(asked: bool, context: Context, tasks: Sequence[Task]) -> Findings:
     return found
 
 
-PROPERTY = Property("free_volume", bool, run, results)
+PROPERTY = Property("free_volume", bool, run, results, observables={"free_volume": Observable("%", high=100.0)})

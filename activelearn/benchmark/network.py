@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from activelearn.benchmark.census import bond_cutoffs, census, unit_names
-from activelearn.benchmark.property import Condition, Context, Findings, Product, Property
+from activelearn.benchmark.property import Condition, Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import NO_FRAMES, Replicas, mean_and_error, measured, over
 from activelearn.config import Glass, Network, Roles
 from activelearn.engines.process import Slot
@@ -210,4 +210,23 @@ def _crossings(line: Sequence[Replicas], a: str, b: str) -> Iterator[tuple[float
             yield x_1 + (x_2 - x_1) * d_1 / (d_1 - d_2), carried
 
 
-PROPERTY = Property("network", Network, run, results, plan)
+_E: Final = "([A-Z][a-z]?)"
+_SHARE: Final = Observable("%", high=100.0)
+PROPERTY = Property(
+    "network",
+    Network,
+    run,
+    results,
+    plan,
+    observables={
+        rf"{_E}[0-9]": _SHARE,
+        rf"{_E}1{_E}": _SHARE,
+        rf"{_E}(?:[23]c|2ES|2_corner|_other)": _SHARE,
+        rf"(?:B|NB|free_){_E}": _SHARE,
+        rf"{_E}_(?:in_chains|chains_of_three)": _SHARE,
+        rf"{_E}_chain_length": Observable("1"),
+        "former_chains": _SHARE,
+        "charge_rule": Observable("1", low=-math.inf),
+        rf"crossing_N?B{_E}_N?B{_E}": Observable("1", of=()),
+    },
+)

@@ -24,7 +24,7 @@ from activelearn.engines import frozen, reference
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import FloatArray, FrameLabel, Frames, unpack
-from activelearn.records import Curve, Result, Task
+from activelearn.records import Curve, Missing, Result, Task
 from activelearn.store import read_npz
 from activelearn.store.files import file_sha256
 
@@ -263,13 +263,19 @@ def results(asked: Parity, context: Context, tasks: Sequence[Task]) -> Findings:
     """Return the errors of every potential, and the points of two figures."""
     findings = Findings()
     if not tasks[0].parameters:
-        findings.problems.append(f"parity: {context.product(tasks[0])[1]['ended']}")
+        why = context.product(tasks[0])[1]["ended"]
+        findings.problems.append(f"parity: {why}")
+        findings.missing += [
+            Missing(measured_by=NAME, condition={"potential": potential.name}, why=why)
+            for potential in context.study.potentials
+        ]
         return findings
     for potential in context.study.potentials:
         mine = [context.product(task) for task in tasks if task.parameters["potential"] == potential.name]
         lost = [reason for _, meta in mine for reason in meta["lost"]]
         for reason in dict.fromkeys(lost):
-            findings.problems.append(f"parity of {potential.name}: {lost.count(reason)} frames without: {reason}")
+            why = f"{lost.count(reason)} frames without: {reason}"
+            findings.lacks(NAME, f"parity of {potential.name}", {"potential": potential.name}, why)
         arrays = {name: np.concatenate([one[name] for one, _ in mine]) for name in mine[0][0]}
         if len(arrays["energy"]):
             pairs = SideBySide(elements=tuple(mine[0][1]["elements"]), **arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from activelearn.config import Benchmark, Cited, Glass, Potential, Section, Study
 from activelearn.engines.process import Slot
-from activelearn.records import Curve, MadeGlass, Quoted, Result, Task
+from activelearn.records import Curve, MadeGlass, Missing, Quoted, Result, Task
 from activelearn.store import StudyStore
 from activelearn.store.glass_product import GlassPath, glasses_of, path_of
 from activelearn.store.study import BENCHMARK, ONCE
@@ -32,6 +33,12 @@ class Findings:
     curves: list[Curve] = field(default_factory=list)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+
+    def lacks(self, name: str, what: str, condition: Condition, why: str) -> None:
+        """Note that a measurement failed: which property, of what in words and by its condition, and why."""
+        self.problems.append(f"{what}: {why}")
+        self.missing.append(Missing(measured_by=name, condition=condition, why=why))
 
     def add_curve(self, curve: Curve, x: NDArray[Any], y: NDArray[Any], error: NDArray[Any] | None = None) -> None:
         """Add one line with its numbers.
@@ -54,6 +61,7 @@ class Findings:
         self.curves += other.curves
         self.arrays |= other.arrays
         self.problems += other.problems
+        self.missing += other.missing
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,27 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Observable:
+    """What the results of a name are: cited numbers are held against it before any job.
+
+    Parameters
+    ----------
+    unit
+        Of its results.
+    low, high
+        What can be, in that unit.
+    of
+        The conditions that its results have, of ``x``, ``crystal``, ``temperature_K`` and ``pair``; none: they are of
+        the series as a whole.
+    """
+
+    unit: str
+    low: float = 0.0
+    high: float = math.inf
+    of: tuple[str, ...] = ("x",)
+
+
+@dataclass(frozen=True)
 class Property(Generic[Settings]):
     """One property; other packages add theirs by an entry point of the group ``activelearn.properties``.
 
@@ -142,6 +171,11 @@ class Property(Generic[Settings]):
         slug of the potential. None: one task per finished glass, with ``glass`` (its id) among its parameters.
     needs_glass
         False: it is also measured in a study that makes no glasses.
+    observables
+        Its results by name, a regular expression whose groups are elements; none: no cited number stands
+        beside them.
+    temperatures_K
+        Of its results, from its settings, if these are of temperatures.
     """
 
     name: str
@@ -150,6 +184,8 @@ class Property(Generic[Settings]):
     results: Callable[[Settings, Context, Sequence[Task]], Findings]
     plan: Callable[[Settings, Context], list[Task]] | None = None
     needs_glass: bool = True
+    observables: Mapping[str, Observable] = field(default_factory=dict)
+    temperatures_K: Callable[[Settings], Sequence[float]] | None = None
 
     def tasks(self, settings: Settings, context: Context) -> list[Task]:
         """Return the tasks of a study that asks for it."""
@@ -159,7 +195,7 @@ class Property(Generic[Settings]):
 def with_reference(result: Result, cited: Iterable[Cited], series: str | None) -> Result:
     """Return the result beside the experiment that is cited for it, if there is one."""
     for number in cited:
-        if number.kind == "experiment" and _is_of(number, result, series):
+        if number.kind == "experiment" and is_of(number, result, series):
             return result.model_copy(
                 update={
                     "reference_value": number.value,
@@ -187,7 +223,7 @@ def quoted(cited: Iterable[Cited]) -> tuple[Quoted, ...]:
     )
 
 
-def _is_of(number: Cited, result: Result, series: str | None) -> bool:
+def is_of(number: Cited, result: Result, series: str | None) -> bool:
     """Say whether a number is of this result: one without x and crystal is of a series as a whole (a crossing)."""
     if number.property != result.name or number.unit != result.unit or result.condition.get("porous"):
         return False

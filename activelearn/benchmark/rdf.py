@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn import seeds
-from activelearn.benchmark.property import Context, Findings, Product, Property
+from activelearn.benchmark.property import Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import NO_FRAMES, Replicas, mean_and_error, measured
 from activelearn.config import Rdf, Series
 from activelearn.engines.process import Slot
@@ -315,4 +315,16 @@ def of_pair(
     return found
 
 
-PROPERTY = Property("rdf", Rdf, run, results, plan)
+_OF: Final = ("x", "pair")
+PROPERTY = Property(
+    "rdf",
+    Rdf,
+    run,
+    results,
+    plan,
+    observables={
+        "rdf_peak": Observable("Å", high=100.0, of=_OF),
+        "rdf_minimum": Observable("Å", high=100.0, of=_OF),
+        "coordination_number": Observable("1", high=100.0, of=_OF),
+    },
+)

@@ -12,7 +12,18 @@ from numpy.typing import ArrayLike
 
 from activelearn.benchmark.property import Arrays, Condition, Context, Findings
 from activelearn.frames import FloatArray
-from activelearn.records import CROWDED, NOT_JUDGED, UNTRUSTED, Curve, MadeGlass, Result, Task, crowded, is_trusted
+from activelearn.records import (
+    CROWDED,
+    NOT_JUDGED,
+    UNSTABLE,
+    UNTRUSTED,
+    Curve,
+    MadeGlass,
+    Result,
+    Task,
+    crowded,
+    is_trusted,
+)
 
 #: Why nothing can be averaged over: no segment of the path is analysed (that of a pore may be without).
 NO_FRAMES: Final = "no analysed frames"
@@ -70,8 +81,28 @@ class Replicas:
         worst = max(judged, key=_doubt) if judged else next(iter(glasses), None)
         return stamped(None if worst is None else worst.stamp, self.metas)
 
-    def result(self, name: str, unit: str, values: Sequence[float], note: str | None = None, **more: str) -> Result:
-        """Return the mean of some values, one of each replica that has it; `more` goes to the condition."""
+    def result(
+        self,
+        name: str,
+        unit: str,
+        values: Sequence[float],
+        note: str | None = None,
+        unstable: str | None = None,
+        **more: str,
+    ) -> Result:
+        """Return the mean of some values, one of each replica that has it.
+
+        Parameters
+        ----------
+        name, unit, values
+            Of the number.
+        note
+            What a reader must know of it.
+        unstable
+            Why no stable solid has it; None: one may.
+        more
+            Goes to the condition.
+        """
         mean, error = mean_and_error(values)
         return Result(
             name=name,
@@ -80,7 +111,7 @@ class Replicas:
             uncertainty=None if error is None else float(error),
             n_samples=len(values),
             condition={**self.condition, **more},
-            stamp=self.stamp,
+            stamp=self.stamp if unstable is None else "; ".join(filter(None, (f"{UNSTABLE}: {unstable}", self.stamp))),
             note=note,
         )
 
@@ -141,7 +172,7 @@ def replicas_of(
         arrays, meta = context.product(task)
         if meta.get("ended", _FINISHED) != _FINISHED:
             at = f" at {task.parameters['temperature_K']:g} K" if "temperature_K" in task.parameters else ""
-            found.problems.append(f"{task.kind} of {glass.id}{at}: {meta['ended']}")
+            found.lacks(task.kind, f"{task.kind} of {glass.id}{at}", condition, meta["ended"])
             continue
         replicas.glasses.append(glass)
         replicas.arrays.append(arrays)

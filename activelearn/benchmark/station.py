@@ -50,11 +50,13 @@ def gather(study: Study, store: StudyStore, iteration: int) -> Scoreboard:
     """Average over replicas, put the cited experiment beside, and publish the lines of the figures."""
     plan = store.plan(BENCHMARK, iteration)
     lost = all_glasses_of(store).lost
-    found = Findings(problems=[f"glass {glass.id}: {glass.ended}; nothing is measured of it" for glass in lost])
+    found = Findings(problems=[f"glass {glass.id}: {glass.stamp}; nothing is measured of it" for glass in lost])
     for one, settings in asked_of(study):
         tasks = [task for task in plan.tasks if task.kind == one.name]
         if tasks:
-            found.extend(one.results(settings, Context(study, store), tasks))
+            more = one.results(settings, Context(study, store), tasks)
+            more.results = [result.model_copy(update={"measured_by": one.name}) for result in more.results]
+            found.extend(more)
     publish_npz(curves_file(store), found.arrays, {})
     series = study.glass.series if study.glass is not None else None
     name = series.name if series is not None else None
@@ -69,6 +71,8 @@ def gather(study: Study, store: StudyStore, iteration: int) -> Scoreboard:
         curves=tuple(found.curves),
         quoted=quoted(study.cited),
         problems=tuple(found.problems),
+        asked=tuple(one.name for one, _ in asked_of(study)),
+        missing=tuple(found.missing),
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from activelearn import seeds
+from activelearn.benchmark import cited
 from activelearn.benchmark.census import bond_cutoffs
 from activelearn.benchmark.coordination import shell_cutoffs
 from activelearn.check.doubts import out_of_bounds
@@ -18,15 +20,25 @@ from activelearn.check.programs import (
     reference_problems,
 )
 from activelearn.check.trials import problems_of_potential
-from activelearn.config import Machine, Potential, Study, property_of
+from activelearn.config import CitedPoint, Machine, Potential, Study, property_of
 from activelearn.config.files import is_file
 from activelearn.engines import frozen
 from activelearn.engines.interpreters import has_module
 from activelearn.errors import ConfigError
 
 
-def check_study(study: Study, machine: Machine, *, here: bool = True) -> Checked:
-    """Return the problems and the plan of a study that is valid YAML already; `here`: engines run on this machine."""
+def check_study(study: Study, machine: Machine, *, here: bool = True, points: Sequence[CitedPoint] = ()) -> Checked:
+    """Return the problems and the plan of a study that is valid YAML already.
+
+    Parameters
+    ----------
+    study, machine
+        What is asked for, and where.
+    here
+        Engines run on this machine.
+    points
+        Cited numbers of the user's CSVs.
+    """
     impossible, unusual = out_of_bounds(study, machine)
     if impossible:
         return Checked(impossible, unusual=unusual)
@@ -44,7 +56,9 @@ def check_study(study: Study, machine: Machine, *, here: bool = True) -> Checked
         said, wrong = check_glass(study, study.glass)
         facts, problems = facts + said, problems + wrong
     more, wrong = _benchmark(study)
-    problems = list(dict.fromkeys(problems + wrong))
+    points = cited.own_points(study, points)
+    problems = list(dict.fromkeys([*problems, *wrong, *cited.problems(study, points)]))
+    more += cited.said(study, points)
     return Checked(problems, [] if problems else [*facts, str(machine), *more], unusual)
 
 

@@ -21,6 +21,7 @@ from activelearn import __version__
 from activelearn.cli import streams
 from activelearn.config import (
     Campaign,
+    CitedPoint,
     Machine,
     Study,
     find_campaign,
@@ -407,18 +408,22 @@ def say_found(found: Checked, file: str | Path | None, machine: str) -> None:
         print(line)
 
 
-def refuse_problems_of_study(study: Study, machine: Machine, folder: Path) -> Checked:
+def refuse_problems_of_study(
+    study: Study, machine: Machine, folder: Path, points: Sequence[CitedPoint] = ()
+) -> Checked:
     """Return what a study will do, and what of it is unusual; raise ConfigError with all that is wrong with it."""
     from activelearn.check import check_study, name_problems
 
-    found = check_study(study, machine)
+    found = check_study(study, machine, points=points)
     if problems := [*found.problems, *name_problems(folder)]:
         raise ConfigError(*problems)
     return found
 
 
-def carry_out(study: Study, folder: Path, machine: Machine, unusual: Sequence[str]) -> int:
-    """Carry out a study in its folder, or go on with it; return the exit code."""
+def carry_out(
+    study: Study, folder: Path, machine: Machine, unusual: Sequence[str], points: Sequence[CitedPoint] = ()
+) -> int:
+    """Carry out a study in its folder, or go on with it; return the exit code: 3 if something of it was lost."""
     from activelearn.check.trial import try_study
     from activelearn.loop import StudyPhase
     from activelearn.show import Watcher, study_report
@@ -439,8 +444,7 @@ def carry_out(study: Study, folder: Path, machine: Machine, unusual: Sequence[st
             say(line)
         with Watcher(store):
             run_study(phase, machine)
-    study_report(store)
-    return 0
+    return 3 if study_report(store, points) else 0
 
 
 def say(line: str) -> None:

@@ -26,12 +26,13 @@ from activelearn.cli import (
     want_trusted,
 )
 from activelearn.config import (
+    CitedPoint,
     Glass,
     Potential,
     Study,
     load_benchmark,
     load_glass,
-    load_numbers,
+    load_points,
     load_potential,
     load_series,
     load_study,
@@ -117,7 +118,8 @@ def benchmark(
     """Put potentials side by side: crystals, glasses of a series, and the experiment where a number is cited."""
     from activelearn.check.trust import read_noted
 
-    numbers = [number for path in cited or [] for number in load_numbers(path)]
+    points = [point for path in cited or [] for point in load_points(path)]
+    numbers = [point.number for point in points]
     if study is not None:
         if potentials or names or series or x:
             wanted = "wanted all of it in that YAML"
@@ -132,7 +134,18 @@ def benchmark(
         asked = load_benchmark(measured)
         whole = Study(name=name, random_seed=random_seed, potentials=chosen, glass=made, benchmark=asked)
         whole = with_cited(whole, numbers)
-    _run(whole, named, study, folder, machine, slots, only_check=only_check, accept=accept_unusual, trust=trust)
+    _run(
+        whole,
+        named,
+        study,
+        folder,
+        machine,
+        slots,
+        only_check=only_check,
+        accept=accept_unusual,
+        trust=trust,
+        points=points,
+    )
 
 
 def _potentials(
@@ -240,14 +253,15 @@ def _run(
     only_check: bool,
     accept: bool,
     trust: bool,
+    points: Sequence[CitedPoint] = (),
 ) -> None:
     profile, more = machine_of(machine, slots)
     place = (folder or Path("runs") / study.name).absolute()
     want_trusted([*named, *more], place, trust=trust)
     with told_with_lines(file, machine):
-        found = refuse_problems_of_study(study, profile, place)
+        found = refuse_problems_of_study(study, profile, place, points)
         say_found(found, file, machine)
         if not only_check:
             want_accepted(found.unusual, place, accept=accept)
     if not only_check:
-        raise typer.Exit(carry_out(study, place, profile, found.unusual))
+        raise typer.Exit(carry_out(study, place, profile, found.unusual, points))

@@ -19,6 +19,9 @@ from activelearn.config.benchmark import Parity as Parity
 from activelearn.config.benchmark import Rdf as Rdf
 from activelearn.config.benchmark import property_of as property_of
 from activelearn.config.campaign import Campaign as Campaign
+from activelearn.config.cited import CitedPoint as CitedPoint
+from activelearn.config.cited import load_numbers as load_numbers
+from activelearn.config.cited import load_points as load_points
 from activelearn.config.engine import REFERENCES as REFERENCES
 from activelearn.config.engine import ReferenceEngine as ReferenceEngine
 from activelearn.config.engine import engine_of as engine_of
@@ -61,7 +64,6 @@ from activelearn.config.reading import load_campaign as load_campaign
 from activelearn.config.reading import load_glass as load_glass
 from activelearn.config.reading import load_label as load_label
 from activelearn.config.reading import load_machine as load_machine
-from activelearn.config.reading import load_numbers as load_numbers
 from activelearn.config.reading import load_potential as load_potential
 from activelearn.config.reading import load_series as load_series
 from activelearn.config.reading import load_study as load_study

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -238,35 +237,3 @@ def shipped_numbers() -> tuple[Cited, ...]:
     """Return the cited numbers of params/cited/."""
     files = sorted((shipped("params") / "cited").glob("*.yaml"))
     return tuple(number for file in files for number in validated(_Numbers, read_yaml(file), str(file)).cited)
-
-
-def load_numbers(path: Path) -> tuple[Cited, ...]:
-    """Read a user's digitised points from a CSV.
-
-    Parameters
-    ----------
-    path
-        Columns property, value, unit, source, and where they apply uncertainty, series, x, crystal, temperature_K, pair
-        (such as Na-S), bound (above or below). An empty cell is none.
-
-    Raises
-    ------
-    ConfigError
-        A column is unknown or missing, or a number is none; the line is named.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(row for row in stream if not row.startswith("#")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        columns = ", ".join(name for name in Cited.model_fields if name not in {"kind", "status"})
-        raise ConfigError(f"{path}: cannot be read ({error}) - wanted a CSV with columns {columns}") from error
-    found = []
-    for i, row in enumerate(rows, 1):
-        if None in row:
-            wanted = "wanted a decimal point, and quotes around what has a comma in it"
-            raise ConfigError(f"{path}: row {i}: more cells than columns - {wanted} - mend it")
-        given: dict[str, Any] = {key: value.strip() for key, value in row.items() if key and (value or "").strip()}
-        if "pair" in given:
-            given["pair"] = tuple(given["pair"].split("-"))
-        found.append(validated(Cited, {**given, "status": "user"}, f"{path}: row {i}", are_texts=True))
-    return tuple(found)

@@ -1,8 +1,9 @@
 """Tables of a scoreboard: potentials x properties, and every number of every condition.
 
 ``scoreboard.md`` is to be read, ``scoreboard.csv`` and ``.json`` to be worked with, ``results.csv`` has all numbers.
-Where an experiment is cited, a potential is given its mean absolute error (MAE) over the compositions (or crystals)
-that the experiment is known for; where none is, the table says "no cited value" and gives the number itself.
+Every cell says a value with its interval and the replicas behind it, or why there is none. Where an experiment is
+cited, a potential is given its mean absolute error (MAE) over the compositions (or crystals) that the experiment is
+known for; where none is, the table says "no cited value" and gives the number itself.
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn.records import Quoted, Result, Scoreboard
-from activelearn.report.stamps import by_potential, is_untrusted, worst
+from activelearn.records import NOT_JUDGED, MadeGlass, Quoted, Result, Scoreboard
+from activelearn.report.behind import deaths, error_of, interval, n_planned, number
+from activelearn.report.cells import AXES, Cell, Row
+from activelearn.report.stamps import by_potential, legend, stamp_of
 
 NO_CITED_VALUE: Final = "no cited value"
-#: Conditions that a property is averaged over, or has a range over; all others make a row of their own.
-_AXES: Final = ("x", "crystal")
 #: Conditions as columns, in this order; others follow.
 _CONDITIONS: Final = ("x", "crystal", "temperature_K", "pair", "within", "cooling_rate_K_per_ps", "porous")
 #: Of a row's label: how a condition is said.
@@ -32,108 +32,6 @@ _SAID: Final = {
     "within": "within {}",
     "pair": "{}",
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    """One property under conditions that are not averaged over.
-
-    Parameters
-    ----------
-    name, unit
-        Of its results.
-    condition
-        What sets it apart from other rows of the name, in words: ``Na-S, within 3.5 Å``; empty where nothing does.
-    results
-        Of all potentials.
-    """
-
-    name: str
-    unit: str
-    condition: str
-    results: tuple[Result, ...]
-
-    @property
-    def label(self) -> str:
-        """Name and condition."""
-        return f"{self.name} ({self.condition})" if self.condition else self.name
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Where the cited numbers are printed, each once."""
-        return tuple(dict.fromkeys(r.reference_source for r in self.results if r.reference_source))
-
-    def of(self, potential: str) -> Cell:
-        """Return what one potential has."""
-        return Cell(tuple(r for r in self.results if r.condition.get("potential") == potential))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The results of one potential for one property, over compositions or crystals."""
-
-    results: tuple[Result, ...]
-
-    @property
-    def errors(self) -> tuple[float, ...]:
-        """|value - experiment| of each result that has a cited value (a bound is none)."""
-        cited = [r for r in self.results if r.reference_bound is None]
-        return tuple(abs(r.value - r.reference_value) for r in cited if r.reference_value is not None)
-
-    @property
-    def mae(self) -> float | None:
-        """Their mean; None without any."""
-        return sum(self.errors) / len(self.errors) if self.errors else None
-
-    @property
-    def bounds(self) -> tuple[str, ...]:
-        """Whether each cited bound is kept: ``above 60: kept``, ``below 30: missed by 4.1``."""
-        bounded = [r for r in self.results if r.reference_bound is not None]
-        return tuple(_bound(r, r.reference_value) for r in bounded if r.reference_value is not None)
-
-    @property
-    def stamp(self) -> str | None:
-        """The worst."""
-        return worst(r.stamp for r in self.results)
-
-    @property
-    def range(self) -> tuple[float, float] | None:
-        """Smallest and largest value."""
-        values = [r.value for r in self.results]
-        return (min(values), max(values)) if values else None
-
-    @property
-    def value(self) -> str:
-        """The value with its uncertainty, or the range and what it is over."""
-        if len(self.results) == 1:
-            (one,) = self.results
-            error = f" ± {one.uncertainty:.2g}" if one.uncertainty is not None else ""
-            return f"{number(one.value)}{error}"
-        return " … ".join(map(number, self.range or ()))
-
-    @property
-    def text(self) -> str:
-        """What stands in the table."""
-        if not self.results:
-            return "-"
-        said = []
-        if self.mae is not None:
-            said.append(f"**MAE {number(self.mae)}** (n = {len(self.errors)})")
-        said += self.bounds
-        return "; ".join([*said, self.value])
-
-
-def _bound(result: Result, cited: float) -> str:
-    missed_by = (cited - result.value) * (1 if result.reference_bound == "above" else -1)
-    said = "kept" if missed_by <= 0.0 else f"missed by {number(missed_by)}"
-    return f"{result.reference_bound} {number(cited)}: {said}"
-
-
-def number(value: float) -> str:
-    """Return a number with four significant digits, or two and a power of ten where it is tiny or huge."""
-    if value != 0.0 and not 1.0e-3 <= abs(value) < 1.0e5:
-        return f"{value:.2e}"
-    return f"{value:.4g}"
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -150,13 +48,20 @@ def rows_of(results: Sequence[Result]) -> list[Row]:
             if (result.name, key) in varying
         )
         groups.setdefault((result.name, result.unit, condition), []).append(result)
-    return [Row(*key, tuple(group)) for key, group in groups.items()]
+    return [Row(*key, tuple(group), group[0].measured_by) for key, group in groups.items()]
+
+
+def _all_rows(board: Scoreboard) -> list[Row]:
+    """Return the rows of the results, and one for each property that was asked for and has none."""
+    rows = rows_of(board.results)
+    known = {row.measured_by for row in rows}
+    return rows + [Row(name, "", "", (), name) for name in board.asked if name not in known]
 
 
 def _varying(results: Sequence[Result]) -> set[tuple[str, str]]:
     """Return names of results, and which conditions set their rows apart; pairs of elements always do."""
     seen: dict[tuple[str, str], set[Any]] = {}
-    keys = {key for result in results for key in result.condition} - {"potential", *_AXES}
+    keys = {key for result in results for key in result.condition} - {"potential", *AXES}
     for result, key in itertools.product(results, keys):
         seen.setdefault((result.name, key), set()).add(result.condition.get(key))
     return {one for one, values in seen.items() if len(values) > 1 or (one[1] == "pair" and values != {None})}
@@ -178,7 +83,7 @@ def write_tables(board: Scoreboard, folder: Path) -> list[Path]:
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = rows_of(board.results)
+    rows = _all_rows(board)
     paths = [folder / name for name in ("scoreboard.md", "scoreboard.csv", "scoreboard.json", "results.csv")]
     paths[0].write_text(markdown(board, rows), encoding="utf-8")
     _write_csv(paths[1], _scores(board, rows))
@@ -191,62 +96,84 @@ def write_tables(board: Scoreboard, folder: Path) -> list[Path]:
         "scores": _scores(board, rows),
         "other simulations": [one.model_dump() for one in board.quoted],
         "problems": list(board.problems),
+        "glasses": [dict(zip(_GLASS, cells, strict=True)) for cells in map(_glass, board.glasses)],
     }
     text = json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
     paths[2].write_text(text + "\n", encoding="utf-8")
-    _write_csv(paths[3], _numbers(board.results))
+    _write_csv(paths[3], _numbers(board, rows))
     return paths
 
 
 def _scores(board: Scoreboard, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return one mapping per potential and property that it has."""
+    """Return one mapping per potential and property, also of those without a number."""
     return [
         {
             "potential": potential,
             "property": row.name,
             "condition": row.condition,
             "unit": row.unit,
-            "MAE": cell.mae if cell.mae is not None else "; ".join(cell.bounds) or NO_CITED_VALUE,
+            "MAE": cell.mae if cell.mae is not None else "; ".join(cell.bounds) or _no_mae(row, cell),
             "n_cited": len(cell.errors),
             "bounds": "; ".join(cell.bounds),
-            "smallest": cell.range[0],
-            "largest": cell.range[1],
+            "smallest": cell.range[0] if cell.range is not None else None,
+            "largest": cell.range[1] if cell.range is not None else None,
             "n": len(cell.results),
+            "experiment": row.experiment or NO_CITED_VALUE,
             "sources": "; ".join(row.sources),
             "stamp": cell.stamp or "",
+            "said": cell.text.replace("**", ""),
         }
         for row, potential in itertools.product(rows, board.potentials)
-        if (cell := row.of(potential)).range is not None
+        for cell in [row.of(potential, board)]
     ]
 
 
-def _numbers(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return one mapping per result."""
-    keys = sorted({key for result in results for key in result.condition} - {"potential"}, key=_order)
-    return [
+def _no_mae(row: Row, cell: Cell) -> str:
+    if not row.sources:
+        return NO_CITED_VALUE
+    return "none: UNSTABLE" if cell.n_unstable else "none: no value where one is cited"
+
+
+def _numbers(board: Scoreboard, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return one mapping per result, and one per number that is not there, with the reason."""
+    results = board.results
+    keys = sorted({key for result in results for key in result.condition} - {"potential"} | {"x"}, key=_order)
+    found = [
         {
             "potential": result.condition.get("potential", ""),
             **{key: result.condition.get(key, "") for key in keys},
             "name": result.name,
-            "value": result.value,
-            "uncertainty": result.uncertainty,
+            "value": result.value if math.isfinite(result.value) else None,
+            "uncertainty": error_of(result),
             "unit": result.unit,
             "n": result.n_samples,
+            "n planned": n_planned(result, board.glasses),
+            "interval": interval(result),
             "reference value": result.reference_value,
             "reference uncertainty": result.reference_uncertainty,
             "reference bound": result.reference_bound,
             "reference source": result.reference_source or NO_CITED_VALUE,
-            "stamp": result.stamp,
+            "stamp": stamp_of(result),
             "note": result.note,
+            "why none": "" if math.isfinite(result.value) else "not finite",
         }
         for result in results
     ]
+    for row, potential in itertools.product(rows, board.potentials):
+        for condition, why in row.of(potential, board).lacks:
+            if why != "not finite":  # it stands above
+                of = {key: condition.get(key, "") for key in keys}
+                found.append(
+                    {"potential": potential, **of, "name": row.name, "unit": row.unit, "n": 0, "why none": why}
+                )
+    return found
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
         if rows:
-            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+            columns = dict.fromkeys(key for row in rows for key in row)
+            writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
@@ -264,20 +191,21 @@ def _finite(data: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def markdown(board: Scoreboard, rows: Sequence[Row]) -> str:
-    """Return the table for people: head, cited properties, the others, pairs of elements, stamps, sources, problems."""
+    """Return the table for people: head, glasses, cited properties, the others, pairs, stamps, sources, problems."""
     cited = [row for row in rows if row.sources]
     others = [row for row in rows if not row.sources]
-    pairs = [row for row in others if "pair" in row.results[0].condition]
+    pairs = [row for row in others if row.results and "pair" in row.results[0].condition]
     plain = [row for row in others if row not in pairs]
     sources = list(dict.fromkeys(source for row in cited for source in row.sources))
-    stamps = by_potential(board.results)
     parts = [f"# Scoreboard: {board.study}"]
     parts += [f"Series: {board.series}"] if board.series else []
-    parts.append(_head(board, stamps))
+    parts.append(_head(board))
     parts += _section("Beside experiment", cited, board, sources)
     parts += _section("Properties with no cited value", plain, board, sources)
     parts += _section("Pairs of elements, no cited value", pairs, board, sources)
-    parts += [_legend(board.results, stamps)]
+    parts += ["\n\n".join([_READING, *legend(board.results)])]
+    if board.glasses:
+        parts += ["## Glasses", _table(_GLASS, [_glass(glass) for glass in board.glasses])]
     if sources:
         parts += ["## Sources", "\n".join(f"{i}. {source}" for i, source in enumerate(sources, 1))]
     if board.quoted:
@@ -287,10 +215,46 @@ def markdown(board: Scoreboard, rows: Sequence[Row]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _head(board: Scoreboard, stamps: dict[str, str]) -> str:
-    of_each = (board.physics, board.versions, stamps)
-    lines = [[name, *(one.get(name, "-") for one in of_each)] for name in board.potentials]
-    return _table(["potential", "physics", "version", "path of its glasses"], lines)
+_READING: Final = (
+    "MAE: mean absolute error over the compositions (or crystals) with a cited experiment, n of them; then the value ± "
+    "standard error over n of the replicas planned, or the smallest to the largest over all compositions. "
+    "`results.csv` has all numbers."
+)
+_GLASS: Final = (
+    "glass",
+    "potential",
+    "x",
+    "K/ps",
+    "replica",
+    "porous",
+    "ended",
+    "outside the window",
+    "density (g/cm3)",
+)
+
+
+def _head(board: Scoreboard) -> str:
+    stamps = by_potential(board.results)
+    lines = []
+    for name in board.potentials:
+        glasses = [glass for glass in board.glasses if glass.potential == name]
+        n_made = sum(glass.is_finished for glass in glasses)
+        made = f"{n_made} of {len(glasses)}" + (f" ({deaths(glasses)})" if n_made < len(glasses) else "")
+        of_each = (board.physics.get(name, "not known"), board.versions.get(name, "not known"))
+        lines.append([name, *of_each, made if glasses else "none asked for", stamps.get(name, "no path")])
+    return _table(["potential", "physics", "version", "glasses made", "stamp"], lines)
+
+
+def _glass(glass: MadeGlass) -> list[str]:
+    """Return one line on a glass, also on one that died."""
+    judged = glass.stamp if glass.is_finished else NOT_JUDGED
+    if not glass.is_finished and glass.outside_share is not None and glass.n_judged:
+        judged = f"{100 * glass.outside_share:.1f} % of frames until then"
+    rate = "as written" if glass.cooling_rate_K_per_ps is None else f"{glass.cooling_rate_K_per_ps:g}"
+    ended = "finished" if glass.is_finished else glass.stamp
+    density = "none: it died" if glass.density_g_cm3 is None or not glass.is_finished else number(glass.density_g_cm3)
+    porous = "yes" if glass.is_porous else "no"
+    return [glass.id, glass.potential, f"{glass.x:g}", rate, str(glass.replica), porous, ended, judged, density]
 
 
 def _section(title: str, rows: Sequence[Row], board: Scoreboard, sources: Sequence[str]) -> list[str]:
@@ -299,20 +263,9 @@ def _section(title: str, rows: Sequence[Row], board: Scoreboard, sources: Sequen
     lines = []
     for row in rows:
         numbers = ", ".join(str(sources.index(source) + 1) for source in row.sources)
-        cited = f"[{numbers}]" if numbers else NO_CITED_VALUE
-        cells = [row.of(potential) for potential in board.potentials]
-        lines.append([row.label, row.unit, cited, *(c.text + ("†" if is_untrusted(c.stamp) else "") for c in cells)])
+        cited = f"{row.experiment} [{numbers}]" if numbers else NO_CITED_VALUE
+        lines.append([row.label, row.unit, cited, *(row.of(potential, board).text for potential in board.potentials)])
     return [f"## {title}", _table(["property", "unit", "experiment", *board.potentials], lines)]
-
-
-def _legend(results: Iterable[Result], stamps: dict[str, str]) -> str:
-    columns = (
-        "MAE: mean absolute error over the compositions (or crystals) with a cited experiment, n of them; then the "
-        "value ± standard error over replicas, or smallest … largest over all compositions. `results.csv` has all "
-        "numbers."
-    )
-    untrusted = [potential for potential, stamp in stamps.items() if is_untrusted(stamp)]
-    return "\n\n".join([columns, *(f"† {stamps[name]} ({name}{_where(name, results)})." for name in untrusted)])
 
 
 def _quoted(quoted: Sequence[Quoted]) -> str:
@@ -325,16 +278,6 @@ def _quoted(quoted: Sequence[Quoted]) -> str:
         ["property", "at", "value", "unit", "source"],
         [[one.name, conditions(one) or "the series", number(one.value), one.unit, one.source] for one in quoted],
     )
-
-
-def _where(potential: str, results: Iterable[Result]) -> str:
-    """Return the compositions whose path is not trusted: `` at x = 0, 0.15``."""
-    found = {
-        float(r.condition["x"])
-        for r in results
-        if r.condition.get("potential") == potential and is_untrusted(r.stamp) and "x" in r.condition
-    }
-    return f" at x = {', '.join(f'{x:g}' for x in sorted(found))}; the largest share" if found else ""
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -1,33 +1,97 @@
-"""Stamps: which numbers come from a path that left the window of its potential, and how a table or figure says so."""
+"""Stamps: which numbers must not stand bare, and how a table or figure says so.
+
+UNTRUSTED: the path left the window of its potential. UNSTABLE: no stable solid has the number. A caveat is what the
+note of a result says against its number.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-from activelearn.records import UNTRUSTED, Curve, Result
+from activelearn.records import UNSTABLE, UNTRUSTED, Curve, Result
+
+CAVEAT: Final = "caveat"
+#: Signs of a doubt in a table.
+MARKS: Final = {UNTRUSTED: "†", UNSTABLE: "‡", CAVEAT: "§"}
+#: What the note of a number has in it that is none to rely on.
+_CAVEATS: Final = ("not converged", "not finished in the steps allowed", "not relaxed", "at constant volume")
+#: How the note of a fit begins: it goes on with what was left out.
+_FITTED: Final = "from "
 
 
-def is_untrusted(stamp: str | None) -> bool:
-    """Return whether a number must not be shown without its stamp."""
-    return stamp is not None and stamp.startswith(UNTRUSTED)
+def stamp_of(shown: Result | Curve) -> str | None:
+    """Return the stamp of a number or line; studies of earlier versions have UNSTABLE in the note, or not at all."""
+    if isinstance(shown, Curve) or UNSTABLE in (shown.stamp or ""):
+        return shown.stamp
+    noted = re.search(rf"{UNSTABLE}: [^;]*", shown.note or "")
+    is_negative = shown.unit == "GPa" and shown.name != "C12" and shown.value <= 0.0
+    said = noted.group() if noted else f"{UNSTABLE}: not positive" if is_negative else None
+    return "; ".join(filter(None, (said, shown.stamp))) or None
+
+
+def is_doubted(shown: Result | Curve) -> bool:
+    """Return whether a number or line is hollow or dashed in a figure: UNTRUSTED or UNSTABLE."""
+    return bool(doubts(shown).keys() & {UNTRUSTED, UNSTABLE})
+
+
+def is_unstable(shown: Result | Curve) -> bool:
+    """Return whether no stable solid has this number: it goes into no mean."""
+    return UNSTABLE in doubts(shown)
+
+
+def doubts(shown: Result | Curve) -> dict[str, str]:
+    """Return what is to be doubted, in words, by kind (the keys of MARKS)."""
+    found = {}
+    for kind, extent in ((UNTRUSTED, ".*"), (UNSTABLE, "[^;]*")):
+        if said := re.search(f"{kind}: {extent}", stamp_of(shown) or ""):
+            found[kind] = said.group()
+    note = (shown.note if isinstance(shown, Result) else None) or ""
+    caveats = [caveat for caveat in _CAVEATS if caveat in note and not note.startswith(_FITTED)]
+    return found | ({CAVEAT: ", ".join(caveats)} if caveats else {})
+
+
+def marks(shown: Iterable[Result]) -> str:
+    """Return the signs of all doubts of some results."""
+    found = {kind for one in shown for kind in doubts(one)}
+    return "".join(sign for kind, sign in MARKS.items() if kind in found)
 
 
 def worst(stamps: Iterable[str | None]) -> str | None:
-    """Return the stamp that weighs most: UNTRUSTED before any other, then the larger share, then any at all."""
+    """Return the stamp that weighs most: UNSTABLE, UNTRUSTED before any other, then the larger share, then any."""
     return max((stamp for stamp in stamps if stamp is not None), key=_weight, default=None)
 
 
-def _weight(stamp: str) -> tuple[bool, bool, float]:
+def _weight(stamp: str) -> tuple[bool, bool, bool, float]:
     shares = [float(share) for share in re.findall(r"([0-9.]+) %", stamp)]
-    return is_untrusted(stamp), bool(shares), max(shares, default=0.0)
+    return UNSTABLE in stamp, UNTRUSTED in stamp, bool(shares), max(shares, default=0.0)
 
 
 def by_potential(shown: Iterable[Result | Curve]) -> dict[str, str]:
     """Return the worst stamp of every potential that is among the results or curves, in their order."""
     found: dict[str, str] = {}
     for one in shown:
-        potential = one.condition.get("potential")
-        if potential is not None and one.stamp is not None:
-            found[str(potential)] = worst([found.get(str(potential)), one.stamp]) or one.stamp
+        potential, stamp = one.condition.get("potential"), stamp_of(one)
+        if potential is not None and stamp is not None:
+            found[str(potential)] = worst([found.get(str(potential)), stamp]) or stamp
     return found
+
+
+def legend(results: Sequence[Result]) -> list[str]:
+    """Return one line per doubt: its sign, what it is, and of which potential, numbers and compositions."""
+    found: dict[tuple[str, str, str], list[Result]] = {}
+    for result in results:
+        for kind, text in doubts(result).items():
+            key = (kind, str(result.condition.get("potential", "")), "" if kind == UNTRUSTED else text)
+            found.setdefault(key, []).append(result)
+    order = list(MARKS)
+    lines = []
+    for (kind, potential, text), mine in sorted(found.items(), key=lambda item: order.index(item[0][0])):
+        said = text or worst(doubts(one)[kind] for one in mine)
+        names = f": {', '.join(dict.fromkeys(one.name for one in mine))}" if text else ""
+        xs = sorted({float(one.condition["x"]) for one in mine if "x" in one.condition})
+        where = f" at x = {', '.join(f'{x:g}' for x in xs)}" if xs else ""
+        more = "" if text else "; the largest share"
+        lines.append(f"{MARKS[kind]} {said} ({potential}{names}{where}{more}).")
+    return lines

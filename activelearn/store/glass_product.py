@@ -27,6 +27,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from activelearn.errors import StoreError
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Glasses, MadeGlass
 from activelearn.store.study import GLASS, ONCE, StudyStore
@@ -295,10 +296,11 @@ def path_of(store: StudyStore, glass: MadeGlass) -> GlassPath:
     Raises
     ------
     StoreError
-        The product is missing or damaged.
+        The product is missing or damaged, or the pore was never cut.
     """
     if not glass.is_porous:
         return read_glass(store, glass.id).dense
     found = read_glass(store, glass.id.removesuffix(f"-{_PORE}")).porous
-    assert found is not None  # it is sealed among the glasses
+    if found is None:
+        raise StoreError(f"{glass.id}: {glass.stamp} - wanted a dense glass to cut the pore from - look at that one")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def write_figures(board: Scoreboard, arrays: Mapping[str, Any], folder: Path) ->
     list of Path
         The files.
     """
+    board = board.model_copy(update={"results": tuple(r for r in board.results if math.isfinite(r.value))})
     return [
         *against_x.write(board, folder),
         *bars.write(board, arrays, folder),

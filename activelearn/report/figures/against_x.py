@@ -91,7 +91,7 @@ def _of_former(board: Scoreboard, results: Sequence[Result], former: str, folder
 
 def singles(board: Scoreboard, results: Sequence[Result], names: Sequence[str], title: str) -> Sheet:
     """Draw one panel per property, one colour per potential; dotted: the porous glass."""
-    sheet = Sheet(title, grid_for(len(names)))
+    sheet = Sheet(board, title, grid_for(len(names)))
     say_rate(sheet, board)
     for name in names:
         mine = named(results, name)
@@ -135,7 +135,7 @@ def shares_of(board: Scoreboard, results: Sequence[Result], names: Sequence[str]
     potentials = potentials_of(board, mine)
     xs = values_of(mine, _X)
     if len(xs) == 1:
-        sheet = Sheet(f"{title}, x = {xs[0]:g}")
+        sheet = Sheet(board, f"{title}, x = {xs[0]:g}")
         axes = sheet.panel()
         groups = {word(name): {r.condition["potential"]: r for r in named(mine, name)} for name in names}
         draw_bars(sheet, axes, groups, looks_of(board, mine))
@@ -143,7 +143,7 @@ def shares_of(board: Scoreboard, results: Sequence[Result], names: Sequence[str]
         axes.set_ylabel(f"share of {of} (%)")
         say_rate(sheet, board)
         return sheet
-    sheet = Sheet(title, grid_for(len(potentials)), is_shared=True)
+    sheet = Sheet(board, title, grid_for(len(potentials)), is_shared=True)
     for potential in potentials:
         axes = sheet.panel(plain(potential))
         for k, name in enumerate(names):
@@ -168,7 +168,7 @@ def _conductivity(board: Scoreboard, results: Sequence[Result]) -> Sheet:
     temperatures = values_of(mine, _T)
     name = mine[0].name
     title = title_of(board, word(name)) + ("" if several_x else f", x = {mine[0].condition[_X]:g}")
-    sheet = Sheet(title, grid_for(len(temperatures)) if several_x else (1, 1))
+    sheet = Sheet(board, title, grid_for(len(temperatures)) if several_x else (1, 1))
     for T in temperatures if several_x else [None]:
         axes = sheet.panel(f"{T:g} K" if T is not None else None)
         axes.set_yscale("log")

@@ -40,7 +40,7 @@ def _crystals(board: Scoreboard, folder: Path) -> Iterator[Path]:
     ]
     if not mine:
         return
-    sheet = Sheet("Relaxed crystals: volume against experiment")
+    sheet = Sheet(board, "Relaxed crystals: volume against experiment")
     axes = sheet.panel()
     draw_bars(sheet, axes, groups_of(mine, lambda r: _crystal(str(r.condition["crystal"]))), looks_of(board, mine))
     axes.set_ylabel("volume minus experiment (%)")
@@ -71,7 +71,7 @@ def _rates(board: Scoreboard, folder: Path) -> Iterator[Path]:
         some = [r for r in plain_rows if r.condition["x"] == x]
         potentials = potentials_of(board, some)
         if shares and potentials:
-            sheet = Sheet(title_of(board, f"quench rates, x = {x:g}"), grid_for(len(potentials)), is_shared=True)
+            sheet = Sheet(board, title_of(board, f"quench rates, x = {x:g}"), grid_for(len(potentials)), is_shared=True)
             for potential in potentials:
                 axes = sheet.panel(plain(potential) if len(potentials) > 1 else None)
                 of_one = [r for r in some if r.condition["potential"] == potential]
@@ -96,7 +96,7 @@ def _rates_of_bulk(
     names = [name for name in ("density", "free_volume", "youngs_modulus", "bulk_modulus") if named(mine, name)]
     if not names:
         return
-    sheet = Sheet(title_of(board, "quench rates"), grid_for(len(names)))
+    sheet = Sheet(board, title_of(board, "quench rates"), grid_for(len(names)))
     several = len(values_of(mine, "potential")) > 1
 
     def label(result: Result) -> str:
@@ -123,7 +123,7 @@ def _chain_sizes(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Pa
         xs = values_of([c for c in mine if float(arrays[f"{c.key}/y"].max(initial=0.0)) > 0.0], "x")
         if not xs:
             continue
-        sheet = Sheet(title_of(board, f"chains of {label}"), grid_for(len(xs)), is_shared=True)
+        sheet = Sheet(board, title_of(board, f"chains of {label}"), grid_for(len(xs)), is_shared=True)
         sizes = sorted({int(size) for c in mine for size in arrays[f"{c.key}/x"]})
         for x in xs:
             axes = sheet.panel(f"x = {x:g}")

@@ -13,7 +13,7 @@ from activelearn.records import Curve, Scoreboard
 from activelearn.report.figures.drawing import Look, looks_of, named, of_main_rate, title_of, values_of
 from activelearn.report.figures.sheet import Sheet, colour, ends, grid_for, in_order, line_style, marker, suffix
 from activelearn.report.figures.words import file_part, plain, units, word
-from activelearn.report.stamps import is_untrusted
+from activelearn.report.stamps import is_doubted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +101,7 @@ def split(curves: Sequence[Curve], key: str | None) -> list[tuple[Any, list[Curv
 def draw(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look, *, is_said: bool = False) -> None:
     """Draw one curve with a band of its standard error; of an UNTRUSTED path it is dashed, and named so unless said."""
     x, y, error = arrays[f"{curve.key}/x"], arrays[f"{curve.key}/y"], arrays.get(f"{curve.key}/error")
-    style, face = ("--", "white") if is_untrusted(curve.stamp) else (look.style, look.colour)
+    style, face = ("--", "white") if is_doubted(curve) else (look.style, look.colour)
     few = len(x) <= 12
     shape: dict[str, Any] = {"color": look.colour, "ls": style}
     if few:
@@ -112,7 +112,7 @@ def draw(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look, *, 
     elif error is not None:
         axes.fill_between(x, y - error, y + error, color=look.colour, alpha=0.25, lw=0)
     sheet.shows([curve])
-    sheet.name_line(look.label + ("" if is_said else suffix([curve.stamp])), lw=1.8, markersize=7, **shape)
+    sheet.name_line(look.label + ("" if is_said else suffix([curve])), lw=1.8, markersize=7, **shape)
 
 
 def _others(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
@@ -135,7 +135,7 @@ def _lines(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], path: Pat
         more = [said(key, some[0].condition[key]) for key in fixed]
         more += [said(how.files, value)] if how.files else []
         panels = split(some, how.panels)
-        sheet = Sheet(", ".join([title_of(board, what), *more]), grid_for(len(panels)), is_shared=True)
+        sheet = Sheet(board, ", ".join([title_of(board, what), *more]), grid_for(len(panels)), is_shared=True)
         for place, of_panel in panels:
             axes = sheet.panel(said(how.panels, place) if how.panels else None)
             of_key = looks(board, curves, how.colours)
@@ -157,7 +157,7 @@ def _draw_one(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look
         draw(sheet, axes, curve, arrays, look)
         return
     x, y, error = arrays[f"{curve.key}/x"], arrays[f"{curve.key}/y"], arrays.get(f"{curve.key}/error")
-    face = "white" if is_untrusted(curve.stamp) else look.colour
+    face = "white" if is_doubted(curve) else look.colour
     if curve.label.endswith(" fit"):
         axes.plot(x, y, "-", color=look.colour, lw=1.4, zorder=1)
     elif "not converged" in curve.label:
@@ -165,7 +165,7 @@ def _draw_one(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look
     else:
         axes.errorbar(x, y, yerr=error, fmt=look.marker, color=look.colour, mfc=face, mew=1.6, capsize=3)
     sheet.shows([curve])
-    label = look.label + suffix([curve.stamp])
+    label = look.label + suffix([curve])
     sheet.name_line(label, color=look.colour, marker=look.marker, mfc=face, ms=7, mew=1.6)
 
 
@@ -195,7 +195,7 @@ def _pairs(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], key: str,
     from matplotlib.ticker import MaxNLocator
 
     pairs = in_order(c.label for c in curves)
-    sheet = Sheet(title, grid_for(len(pairs)))
+    sheet = Sheet(board, title, grid_for(len(pairs)))
     of_key = looks(board, curves, key)
     for pair in pairs:
         axes = sheet.panel(pair)
@@ -231,9 +231,11 @@ def _evolution(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path
             panels = split(some, key)
             more = said("x", xs[0] if x is None else x) if key == "potential" else said("potential", other)
             what = y_name.removeprefix("share of ").removesuffix(" (%)")
-            sheet = Sheet(f"{title_of(board, f'{what} on cooling')}, {more}", grid_for(len(panels)), is_shared=True)
+            sheet = Sheet(
+                board, f"{title_of(board, f'{what} on cooling')}, {more}", grid_for(len(panels)), is_shared=True
+            )
             for place, of_panel in panels:
-                axes = sheet.panel(said(key, place) + suffix([c.stamp for c in of_panel]))
+                axes = sheet.panel(said(key, place) + suffix(of_panel))
                 for curve in of_panel:
                     if curve.label in of_label:
                         draw(sheet, axes, curve, arrays, of_label[curve.label], is_said=True)
@@ -256,7 +258,7 @@ def _parity(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
         curves = [c for c in board.curves if c.name == name]
         if not curves:
             continue
-        sheet = Sheet(f"{of.capitalize()} against the reference", grid_for(len(curves)), is_shared=True)
+        sheet = Sheet(board, f"{of.capitalize()} against the reference", grid_for(len(curves)), is_shared=True)
         points = [(arrays[f"{c.key}/x"], arrays[f"{c.key}/y"]) for c in curves]
         low, high = min(float(np.min(p)) for p in points), max(float(np.max(p)) for p in points)
         room = 0.05 * (high - low or 1.0)

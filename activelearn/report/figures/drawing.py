@@ -12,7 +12,7 @@ import numpy as np
 from activelearn.records import Curve, Result, Scoreboard
 from activelearn.report.figures.sheet import Sheet, colour, in_order, line_style, marker
 from activelearn.report.figures.words import formula, plain
-from activelearn.report.stamps import is_untrusted
+from activelearn.report.stamps import is_doubted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +101,7 @@ def draw_line(sheet: Sheet, axes: Axes, results: Sequence[Result], key: str, loo
     x = np.array([float(r.condition[key]) for r in ordered])
     y = np.array([r.value for r in ordered])
     error = np.array([r.uncertainty or 0.0 for r in ordered])
-    hollow = np.array([is_untrusted(r.stamp) for r in ordered], dtype=bool)
+    hollow = np.array([is_doubted(r) for r in ordered], dtype=bool)
     axes.plot(x, y, look.style, color=look.colour, zorder=2)
     if error.any():
         axes.errorbar(x, y, yerr=error, fmt="none", ecolor=look.colour, capsize=3, elinewidth=1.4, zorder=2)
@@ -175,7 +175,7 @@ def draw_bars(sheet: Sheet, axes: Axes, groups: Mapping[str, Mapping[Any, Result
             if result is None:
                 continue
             x = i + (k - (len(looks) - 1) / 2.0) * width
-            hollow = is_untrusted(result.stamp)
+            hollow = is_doubted(result)
             ink: dict[str, Any] = {"edgecolor": look.colour, "facecolor": "white" if hollow else look.colour}
             error: dict[str, Any] = {"yerr": result.uncertainty, "capsize": 3, "ecolor": "#333333"}
             axes.bar(x, result.value, 0.9 * width, **ink, **error, linewidth=1.8, hatch="//" if hollow else None)
@@ -218,7 +218,7 @@ def print_values(axes: Axes, results: Sequence[Result]) -> None:
         box = patch.get_extents().transformed(axes.transData.inverted())
         axes.annotate(
             f"{result.value:#.3g}".rstrip("."),
-            (box.x0 + box.width / 2.0, max(result.value, 0.0) + (result.uncertainty or 0.0)),
+            (box.x0 + box.width / 2.0, max(result.value + (result.uncertainty or 0.0), 0.0)),
             xytext=(0, 4),
             textcoords="offset points",
             ha="center",

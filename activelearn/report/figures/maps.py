@@ -43,12 +43,12 @@ def _sheet(board: Scoreboard, arrays: Arrays, curves: Sequence[Curve], key: str)
     first = curves[0]
     more = [said("temperature_K", first.condition["temperature_K"])]
     more += [said(k, first.condition[k]) for k in ("x", "potential") if k != key and len(values_of(curves, k)) == 1]
-    sheet = Sheet(", ".join([title_of(board, first.label), *more]), grid_for(len(curves)), is_shared=True)
+    sheet = Sheet(board, ", ".join([title_of(board, first.label), *more]), grid_for(len(curves)), is_shared=True)
     # One bright atom must not make all others dark.
     top = max(float(np.percentile(arrays[f"{c.key}/y"], 99.0)) for c in curves)
     scale = ScalarMappable(Normalize(0.0, top or 1.0), colormaps["viridis"])
     for curve in curves:
-        axes = sheet.panel(said(key, curve.condition[key]) + suffix([curve.stamp]).replace(" ", "\n"))
+        axes = sheet.panel(said(key, curve.condition[key]) + suffix([curve]).replace(" ", "\n"))
         _picture(axes, curve, arrays, scale)
         axes.set(aspect="equal")
         sheet.shows([curve])

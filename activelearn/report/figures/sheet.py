@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from activelearn.records import Curve, Result
-from activelearn.report.figures.words import plain
-from activelearn.report.stamps import by_potential, is_untrusted
+from activelearn.records import UNSTABLE, UNTRUSTED, Curve, Result, Scoreboard
+from activelearn.report.behind import deaths, is_of
+from activelearn.report.figures.words import plain, word
+from activelearn.report.stamps import CAVEAT, by_potential, doubts, is_unstable, worst
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,8 @@ TALL: Final = (10.0, 7.5)  # 4:3
 DPI: Final = 200
 RED: Final = "#C00000"
 GREY: Final = "#555555"
+#: Curves that are of no glass.
+_OF_NO_GLASS: Final = {"parity_force", "parity_energy"}
 _FOOT_POINTS: Final = 9.5
 _CHARACTERS: Final = 118  # of a foot line
 _STYLE: Final[Any] = {  # its keys are Literals of matplotlib's version
@@ -65,6 +68,8 @@ class Sheet:
 
     Parameters
     ----------
+    board
+        Whose numbers are drawn: what of it is missing stands at the foot.
     title
         On top.
     shape
@@ -73,11 +78,13 @@ class Sheet:
         All panels have the same axes: ticks and labels only at the left and below (:meth:`label`).
     """
 
-    def __init__(self, title: str, shape: tuple[int, int] = (1, 1), *, is_shared: bool = False) -> None:
+    def __init__(
+        self, board: Scoreboard, title: str, shape: tuple[int, int] = (1, 1), *, is_shared: bool = False
+    ) -> None:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
 
-        self.title = title
+        self.board, self.title = board, title
         with rc_context(_STYLE):
             self.figure: Figure = Figure(figsize=WIDE if shape[0] < 2 else TALL, dpi=DPI)
             grid = self.figure.subplots(*shape, squeeze=False, sharex=is_shared, sharey=is_shared)
@@ -185,10 +192,13 @@ class Sheet:
         if unjudged:
             lines.append((f"Not judged (no ensemble): {', '.join(unjudged)}.", GREY))
         for name, stamp in stamps.items():
-            if is_untrusted(stamp):
-                lines.append((f"{name}: {stamp} (the largest share; hollow or dashed).", RED))
+            if UNTRUSTED in stamp or UNSTABLE in stamp:
+                share = "the largest share; " if UNTRUSTED in stamp else ""
+                of = f"{self._unstable(name)}; " if UNSTABLE in stamp else ""
+                lines.append((f"{name}: {stamp} ({of}{share}hollow or dashed).", RED))
             elif name not in unjudged:
                 lines.append((f"{name}: {stamp}.", GREY))
+        lines += [(line, RED) for line in (*self._caveats(), *self._absent())]
         wrapped = [(plain(part), ink) for line, ink in lines for part in textwrap.wrap(line, _CHARACTERS)]
         height = float(self.figure.get_size_inches()[1])
         step = 1.25 * _FOOT_POINTS / 72.0 / height
@@ -197,6 +207,37 @@ class Sheet:
             y = 0.08 / height + k * step
             self.figure.text(0.015, y, line, fontsize=_FOOT_POINTS, color=ink, fontweight=weight, va="bottom")
         return 0.12 / height + len(wrapped) * step
+
+    def _unstable(self, potential: str) -> str:
+        """Return the names of what is drawn of a potential and UNSTABLE."""
+        mine = (one for one in self._shown if one.condition.get("potential") == potential and is_unstable(one))
+        return ", ".join(in_order(word(one.name) for one in mine))
+
+    def _caveats(self) -> Iterator[str]:
+        """Yield what notes say against numbers that are drawn; that of a conductivity has a line of its own."""
+        found: dict[str, list[str]] = {}
+        for one in self._shown:
+            if not one.name.startswith("conductivity_") and (said := doubts(one).get(CAVEAT)):
+                found.setdefault(said, []).append(f"{one.condition.get('potential')}: {word(one.name)}")
+        yield from (f"{said[:1].upper()}{said[1:]}: {'; '.join(in_order(of))}." for said, of in found.items())
+
+    def _absent(self) -> Iterator[str]:
+        """Yield what the figure lacks: glasses that died, potentials without a number, measurements that failed."""
+        board, names = self.board, {one.name for one in self._shown}
+        places = [{k: v for k, v in one.condition.items() if k != "potential"} for one in self._shown]
+        places = [place for place in places if "crystal" not in place and names.isdisjoint(_OF_NO_GLASS)]
+        all_of_it: tuple[Result | Curve, ...] = (*board.results, *board.curves)
+        there = {one.condition.get("potential") for one in all_of_it if one.name in names}
+        for potential in board.potentials:
+            mine = [g for g in board.glasses if g.potential == potential and any(is_of(g, place) for place in places)]
+            if said := deaths(mine):
+                yield f"{potential}: {said}."
+            elif potential not in there:
+                yield f"{potential}: not measured, see the tables."
+        by = {one.measured_by for one in self._shown if isinstance(one, Result)}
+        failed = [f"{one.condition.get('potential')}: {one.why}" for one in board.missing if one.measured_by in by]
+        if failed:
+            yield f"Not measured: {failed[0]}" + (f" (and {len(failed) - 1} more)." if len(failed) > 1 else ".")
 
 
 def grid_for(n: int) -> tuple[int, int]:
@@ -222,6 +263,8 @@ def ends(values: Sequence[Any]) -> list[Any]:
     return in_order([values[0], values[-1]])
 
 
-def suffix(stamps: Sequence[str | None]) -> str:
-    """Return what a line's name ends in if a path of it is not trusted."""
-    return " (UNTRUSTED)" if any(is_untrusted(stamp) for stamp in stamps) else ""
+def suffix(curves: Iterable[Curve]) -> str:
+    """Return what a line's name ends in if it is doubted: `` (UNTRUSTED)``."""
+    stamp = worst(curve.stamp for curve in curves) or ""
+    said = [kind for kind in (UNSTABLE, UNTRUSTED) if kind in stamp]
+    return f" ({', '.join(said)})" if said else ""

@@ -1,0 +1,163 @@
+"""Cited numbers held against a study: those that fit none are refused, those that this one has no use for are named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from activelearn import packing
+from activelearn.benchmark.property import Observable, Property, is_of
+from activelearn.benchmark.rdf import pairs_of
+from activelearn.config import Cited, CitedPoint, Crystals, Glass, Study, property_of, shipped_numbers
+from activelearn.config.benchmark import PROPERTIES
+from activelearn.config.messages import nearest
+from activelearn.records import Result
+
+#: What a number of another unit is multiplied by.
+_FACTORS: Final = {
+    ("kg/m3", "g/cm3"): 1e-3, ("MPa", "GPa"): 1e-3, ("kbar", "GPa"): 0.1, ("S/m", "S/cm"): 1e-2,
+    ("mS/cm", "S/cm"): 1e-3, ("m2/s", "cm2/s"): 1e4, ("nm", "Å"): 10.0, ("pm", "Å"): 1e-2, ("nm3", "Å3"): 1e3,
+    ("meV", "eV"): 1e-3, ("kJ/mol", "eV"): 0.0103643, ("1", "%"): 100.0, ("%", "1"): 1e-2,
+}  # fmt: skip
+
+
+def own_points(study: Study, points: Sequence[CitedPoint]) -> list[CitedPoint]:
+    """Return the numbers that the user has given: those of CSVs, and those in the YAML of the study."""
+    known = {*shipped_numbers(), *(point.number for point in points)}
+    own = [CitedPoint(f"cited.{i}", number) for i, number in enumerate(study.cited) if number not in known]
+    return [*points, *own]
+
+
+def problems(study: Study, points: Sequence[CitedPoint]) -> Iterator[str]:
+    """Yield what is wrong with the numbers that can be of no study: an unknown property, another unit ..."""
+    for point in points:
+        if point.number.kind == "experiment" and (wrong := _wrong(point.number, study)):
+            yield f"{point.where}: {wrong}"
+
+
+def said(study: Study, points: Sequence[CitedPoint], results: Sequence[Result] | None = None) -> list[str]:
+    """Return one line on how many of the numbers stand beside a result, and one on each that does not, with the reason.
+
+    Parameters
+    ----------
+    study
+        What is asked for.
+    points
+        From :func:`own_points`; simulations are not counted.
+    results
+        What was measured; None: not known yet.
+    """
+    experiments = [point for point in points if point.number.kind == "experiment"]
+    if not experiments:
+        return []
+    unused = []
+    for i, point in enumerate(experiments):
+        if why := _unused(point.number, study, results) or _again(point, experiments[:i]):
+            unused.append(f"cited, not used: {point.where}: {why}")
+    n = len(experiments)
+    will = "are" if results is not None else "will be"
+    return [f"cited: {n - len(unused)} of {n} points {will} used", *unused]
+
+
+# --- of no study ------------------------------------------------------------------------------------------------------
+
+
+def _properties(study: Study) -> list[Property[Any]]:
+    """Return our properties, and those of other packages that the study asks for."""
+    asked = study.benchmark.asked if study.benchmark is not None else {}
+    return [property_of(name) for name in dict.fromkeys([*PROPERTIES.built_in, *asked])]
+
+
+def _found(name: str, study: Study) -> tuple[Property[Any], re.Match[str], Observable] | None:
+    for one in _properties(study):
+        for pattern, observable in one.observables.items():
+            if match := re.fullmatch(pattern, name):
+                return one, match, observable
+    return None
+
+
+def _wrong(number: Cited, study: Study) -> str | None:
+    found = _found(number.property, study)
+    if found is None:
+        patterns = [pattern for one in _properties(study) for pattern in one.observables]
+        plain = [name for pattern in patterns for name in pattern.split("|") if re.fullmatch(r"\w+", name)]
+        hint = f"{nearest(number.property, plain)} - see column name of results.csv"
+        return f"property {number.property!r}: nothing measures it - {hint}"
+    observable = found[2]
+    if number.unit != observable.unit:
+        factor = _FACTORS.get((number.unit, observable.unit))
+        do = "convert it" if factor is None else f"write {number.value * factor:.10g} {observable.unit}"
+        return f"unit {number.unit} of {number.property} - wanted {observable.unit} - {do}"
+    if not observable.low <= number.value <= observable.high:
+        between = f"{observable.low:g} to {observable.high:g}".replace(" to inf", " or more")
+        return f"{number.property} {number.value:g} {number.unit} - wanted {between} - check the value and its unit"
+    if "crystal" in observable.of and number.crystal is None:
+        return f"{number.property} is of a crystal - wanted the column crystal - add the name of its seed"
+    if "crystal" not in observable.of and number.series is None:
+        return f"{number.property} is of a series - wanted the column series - add its name"
+    if "x" in observable.of and number.x is None:
+        return f"{number.property} is of one composition - wanted the column x - add it"
+    return None
+
+
+# --- of another study -------------------------------------------------------------------------------------------------
+
+
+def _unused(number: Cited, study: Study, results: Sequence[Result] | None) -> str | None:
+    """Return why a number stands beside nothing, or None if it does (or will)."""
+    if why := _elsewhere(number, study):
+        return why
+    series = study.glass.series.name if study.glass is not None else None
+    if results is None or any(is_of(number, result, series) for result in results):
+        return None
+    return f"no {number.property} was measured there"
+
+
+def _elsewhere(number: Cited, study: Study) -> str | None:
+    found = _found(number.property, study)
+    asked = study.benchmark.asked if study.benchmark is not None else {}
+    if found is None or found[0].name not in asked:
+        owner = f"benchmark.{found[0].name} is off" if found is not None else "unknown"
+        return f"{number.property}: not measured in this study ({owner})"
+    one, match, observable = found
+    settings: Any = asked[one.name]
+    if isinstance(settings, Crystals):
+        return _differs("crystal", number.crystal, settings.seeds)
+    if study.glass is None:
+        return "this study makes no glasses"
+    glass, wrong = study.glass, _differs("series", number.series, [study.glass.series.name])
+    if wrong is None and (strangers := sorted({e for e in match.groups() if e} - _elements(glass))):
+        wrong = f"{number.property}: no {', '.join(strangers)} in the series {glass.series.name}"
+    if wrong is None:
+        wrong = _differs("x", number.x, [c.x for c in glass.compositions] if "x" in observable.of else [None])
+    if wrong is None and number.temperature_K is not None:
+        there = one.temperatures_K(settings) if one.temperatures_K and "temperature_K" in observable.of else [None]
+        wrong = _differs("temperature_K", number.temperature_K, there)
+    if wrong is None and (number.pair is not None or "pair" in observable.of):
+        pairs = ["-".join(pair) for pair in pairs_of(sorted(_elements(glass)), glass.series)]
+        wrong = _differs("pair", "-".join(number.pair or ()) or None, pairs if "pair" in observable.of else [None])
+    return wrong
+
+
+def _again(point: CitedPoint, before: Sequence[CitedPoint]) -> str | None:
+    """Return which earlier number is of the same thing: the first one counts."""
+    same = ("property", "unit", "series", "x", "crystal", "temperature_K", "pair")
+    key = point.number.model_dump(include=set(same))
+    first = next((one for one in before if one.number.model_dump(include=set(same)) == key), None)
+    return None if first is None else f"the same condition as {first.where}, which counts"
+
+
+def _elements(glass: Glass) -> set[str]:
+    return {e for c in glass.compositions for unit in c.units for e in packing.atoms_of({unit: 1})}
+
+
+def _differs(key: str, wanted: object, there: Sequence[object]) -> str | None:
+    def said(one: object) -> str:
+        return "none" if one is None else f"{one:g}" if isinstance(one, float) else str(one)
+
+    if wanted in there:
+        return None
+    if list(there) == [None]:
+        return f"{key} = {said(wanted)}: its results are of none - leave the cell empty"
+    return f"{key} = {said(wanted)}: the study has {', '.join(map(said, there))}"
