@@ -27,7 +27,7 @@ class UnconvergedInWordsOfItsOwn(EMT):
 class Free(Calculator):
     """An ideal gas: no forces at all."""
 
-    implemented_properties = ["energy", "forces", "stress"]
+    implemented_properties = ("energy", "forces", "stress")
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
