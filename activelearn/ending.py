@@ -173,7 +173,8 @@ def _without_room(store: Store, records: Sequence[Iteration]) -> str:
 
     Such a folder was made before these systems were refused at `check`.
     """
-    n = sum(r.labelling.refused.get(geometry.NO_ROOM, 0) for r in records if r.initial is not None and r.index > 0)
+    added = (r for r in records if r.initial is not None and r.index > 0 and r.initial.driver is None)
+    n = sum(record.labelling.refused.get(geometry.NO_ROOM, 0) for record in added)
     if n == 0:
         return ""
     return (
@@ -183,12 +184,16 @@ def _without_room(store: Store, records: Sequence[Iteration]) -> str:
 
 
 def has_new_data(store: Store, iteration: int) -> bool:
-    """Return whether an iteration makes initial data: of systems, isolated atoms or dimers that were added."""
+    """Return whether an iteration makes initial data.
+
+    Those of systems, isolated atoms or dimers that were added, and of copies that the first models are to move.
+    """
     is_open = (store.iteration_folder(iteration) / "campaign.yaml").is_file()
     campaign = store.campaign(iteration) if is_open else store.latest_campaign()
     was_planned = store.plan_file(prepare.STATION.name, iteration).is_file()
     return was_planned or bool(
         initial.new_systems(campaign, store, iteration)
         or initial.new_isolated(campaign, store, iteration)
+        or initial.waiting_systems(campaign, store, iteration)
         or prepare.systems_of(campaign, store, iteration)
     )

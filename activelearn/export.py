@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -207,6 +208,16 @@ def _learnt(final: FinalChoice) -> list[str]:
     return [f"- {line}" for line in found]
 
 
+def _drivers(iterations: list[Iteration]) -> list[str]:
+    """Return what moved the atoms of initial data, where that was not the reference."""
+    drivers = {made.driver["sha256"]: made.driver for record in iterations if (made := record.initial) and made.driver}
+    return [
+        f"- MD of the initial data: by {driver['calculator']} {driver['version']}, weights sha256 "
+        f"{driver['weights_sha256']}, arguments {json.dumps(driver['arguments'])}; the reference labelled its frames"
+        for driver in drivers.values()
+    ]
+
+
 def _without_virial(learnt: Labelling) -> list[str]:
     n = learnt.dataset_without_virial
     return [f"- {n} of these frames have no virial: pressures were not fitted on them"] if n else []
@@ -236,6 +247,7 @@ def model_card(store: Store, final: FinalChoice, iterations: list[Iteration]) ->
         _cutoff_line(store, campaign),
         f"- labels: {'the same bits for the same input' if deterministic else 'not bit-reproducible'} (declared)",
         f"- reference: {engine}, dispersion {dispersion}, weights sha256 {reference['weights_sha256']}",
+        *_drivers(iterations),
         f"- training data: {learnt.dataset_frames} frames, sha256 {learnt.dataset_sha256}",
         *_without_virial(learnt),
         f"- trained in iteration {learnt.iteration}; dataset/ holds all {last.labelling.dataset_frames} frames",

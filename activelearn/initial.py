@@ -1,7 +1,8 @@
-"""Initial data: crystals, scaled, perturbed, and moved by a short molecular dynamics with the reference."""
+"""Initial data: crystals, scaled, perturbed, and moved by a short MD of the reference, or of a faster driver."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations_with_replacement
@@ -9,12 +10,12 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 from activelearn import capacity, geometry, inherited, starts
-from activelearn.config import Campaign, Isolated
+from activelearn.config import Campaign, Driver, Isolated, Machine
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
 from activelearn.errors import typed
 from activelearn.frames import Frames, make_origin, unpack
-from activelearn.records import InitialData, Task, WalkRecord
+from activelearn.records import Ensemble, InitialData, Task, WalkRecord
 from activelearn.store import Store
 from activelearn.store.files import file_sha256, read_npz
 from activelearn.tasks import Station
@@ -54,12 +55,50 @@ def new_isolated(campaign: Campaign, store: Store, iteration: int) -> list[tuple
     return [symbols for symbols in isolated(campaign) if symbols not in before]
 
 
+def waiting_systems(campaign: Campaign, store: Store, iteration: int) -> list[int]:
+    """Return which systems the models of the iteration before are to move (driver self): those that were new in it."""
+    if iteration == 0 or not _is_self_driven(campaign):
+        return []
+    before = store.campaign(iteration - 1)
+    if not _is_self_driven(before):
+        return []
+    keys = {before.initial.systems[i].key for i in new_systems(before, store, iteration - 1)}
+    return [i for i, system in enumerate(campaign.initial.systems) if system.key in keys]
+
+
+def _is_self_driven(campaign: Campaign) -> bool:
+    return campaign.initial.md is not None and campaign.initial.md.driver == "self"
+
+
+def driver_of(campaign: Campaign, store: Store, iteration: int, machine: Machine) -> Driver | None:
+    """Return what moves the atoms of an iteration's initial data in place of the reference; None: nothing does."""
+    md = campaign.initial.md
+    if md is None or md.driver is None:
+        return None
+    if isinstance(md.driver, Driver):
+        return md.driver
+    if not waiting_systems(campaign, store, iteration):
+        return None
+    first = store.result("train", iteration - 1, Ensemble).members[0]
+    return Driver(
+        calculator="deepmd.calculator:DP",
+        arguments={"model": str(store.model(first.model))},
+        package="deepmd-kit",
+        python=machine.python,
+    )
+
+
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
-    """One task per perturbed copy (system x scale x temperature x copy), and per isolated atom or dimer."""
+    """One task per perturbed copy (system x scale x temperature x copy), and per isolated atom or dimer.
+
+    Where the first models are to drive the MD, copies that are labelled as they are come first, and an iteration later,
+    when there are models, those that are moved.
+    """
     tasks = []
-    new = new_systems(campaign, store, iteration)
+    new, waiting = new_systems(campaign, store, iteration), waiting_systems(campaign, store, iteration)
     for system, scale, temperature_K in campaign.initial.cells:
-        if system not in new:
+        is_later = temperature_K is not None and _is_self_driven(campaign)
+        if system not in (waiting if is_later else new):
             continue
         warmth = "static" if temperature_K is None else f"{temperature_K:g}K"
         for copy in range(campaign.initial.copies):
@@ -97,30 +136,23 @@ def isolated_frames(settings: Isolated, symbols: Sequence[str]) -> Frames:
 
 
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
-    """Perturb a structure and, if the campaign says so, move it by reference MD; publish the frames."""
+    """Perturb a structure and, if the campaign says so, move it by MD; publish the frames."""
     campaign = store.campaign(iteration)
-    meta = {"ended": "finished", "started": 0.0, "finished": 0.0}
+    meta: dict[str, str | float] = {"ended": "finished", "started": 0.0, "finished": 0.0}
     if task.kind == "isolated" and campaign.initial.isolated is not None:
         found = isolated_frames(campaign.initial.isolated, task.parameters["symbols"])
         origin = make_origin(len(found), iteration=iteration, walk=task.id, step=range(len(found)))
         store.publish_product("initial", iteration, task.id, replace(found, origin=origin).arrays(), meta)
         return
     rng = store.rng(iteration, "initial", task.id)
-    p, settings = task.parameters, campaign.initial
+    p = task.parameters
     start = _start(campaign, store, task, rng)
     frames: Frames | None = start
-    if settings.md is not None and capacity.is_hopeless(start, campaign, store):
+    if p["temperature_K"] is not None and capacity.is_hopeless(start, campaign, store):
         meta["ended"] = geometry.NO_ROOM  # every label along the way would be refused: the start alone is counted
-    elif settings.md is not None:
-        reference.want_identity(campaign.label.reference, slot, store.fingerprint(iteration)["sha256"])
-        frames, meta["ended"], meta["started"], meta["finished"] = reference.molecular_dynamics(
-            campaign.label.reference,
-            start,
-            settings.md,
-            temperature_K=p["temperature_K"],
-            random_seed=int(rng.integers(2**31)),
-            slot=slot,
-        )
+    elif p["temperature_K"] is not None:
+        frames, moved = _moved(task, start, store, iteration, slot, random_seed=int(rng.integers(2**31)))
+        meta |= moved
     arrays = {}
     if frames is not None:
         origin = make_origin(
@@ -133,6 +165,38 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
         )
         arrays = replace(frames, origin=origin).arrays()
     store.publish_product("initial", iteration, task.id, arrays, meta)
+
+
+def _moved(
+    task: Task, start: Frames, store: Store, iteration: int, slot: Slot, *, random_seed: int
+) -> tuple[Frames | None, dict[str, str | float]]:
+    """Move one frame by MD; return what is kept, and how it went. Frames of a driver have no labels yet."""
+    campaign = store.campaign(iteration)
+    assert campaign.initial.md is not None  # or no task would have a temperature
+    driver = driver_of(campaign, store, iteration, slot.machine)
+    what = driver or campaign.label.reference
+    reference.want_identity(what, slot, store.fingerprint(iteration, what.identity_file)["sha256"])
+    frames, ended, started, finished = reference.molecular_dynamics(
+        what,
+        start,
+        campaign.initial.md,
+        temperature_K=task.parameters["temperature_K"],
+        random_seed=random_seed,
+        slot=slot,
+    )
+    calls = 1 if frames is None else int(frames.origin["step"][-1]) + 1
+    meta: dict[str, str | float] = {"ended": ended, "started": started, "finished": finished, "calls": calls}
+    if driver is None:
+        return frames, meta
+    if frames is None:
+        return start, meta  # what the driver cannot do may be no trouble to the reference
+    outside = geometry.first_outside(frames[1:], campaign.select.guards) if len(frames) > 1 else None
+    if outside is not None:
+        n_kept = 1 + outside[0]
+        step = frames.origin["step"][n_kept]
+        meta |= {"ended": f"out of region: {outside[1]} (at step {step})", "outside": len(frames) - n_kept}
+        frames = frames[:n_kept]
+    return frames.without_labels(), meta
 
 
 def _start(campaign: Campaign, store: Store, task: Task, rng: np.random.Generator) -> Frames:
@@ -170,12 +234,15 @@ def held_out_walks(system_of: Mapping[str, str], fraction: float, rng: np.random
 def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
     """Collect the frames in plan order and choose the held-out trajectories."""
     parts, walks, system_of = [], [], {}
+    moved: Counter[str] = Counter()
     for task in store.plan("initial", iteration).tasks:
         path = store.product("initial", iteration, task.id)
         arrays, meta = store.read_product("initial", iteration, task.id)
         if arrays:
             parts.append(Frames.from_arrays(arrays))
             system_of[task.id] = str(task.parameters.get("system", task.id))
+        if "calls" in meta:
+            moved.update(calls=meta["calls"], outside=meta.get("outside", 0), frames=len(parts[-1]) if arrays else 0)
         walks.append(WalkRecord(id=task.id, stage="initial", ended=meta["ended"], sha256=file_sha256(path)))
     chosen = store.chosen_file(iteration)
     joining = inherited.from_ledger(campaign, store, iteration, parts) if iteration == 0 else inherited.Inherited()
@@ -184,6 +251,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
     parts, references = unpack(arrays), inherited.sealed_references(arrays)
     system_of.update(inherited.families([parts[p] for p in references]))
     rng = store.rng(iteration, "initial", "held-out")
+    is_driven = (store.iteration_folder(iteration) / Driver.identity_file).is_file()
     return InitialData(
         iteration=iteration,
         walks=tuple(walks),
@@ -194,6 +262,10 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
         mixed_references=tuple(
             sorted({identity["sha256"] for identity in references.values()} - {store.fingerprint(iteration)["sha256"]})
         ),
+        driver=store.fingerprint(iteration, Driver.identity_file) if is_driven else None,
+        md_calls=moved["calls"],
+        md_frames=moved["frames"],
+        refused={"out of region": moved["outside"]} if moved["outside"] else {},
     )
 
 

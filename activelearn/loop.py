@@ -16,7 +16,7 @@ from typing import Final
 
 from activelearn import capacity, explore, glass, inherited, initial, label, prepare, select, study, train
 from activelearn.benchmark import station as benchmark
-from activelearn.config import Campaign, Machine, Study, difference
+from activelearn.config import Campaign, Driver, Machine, Study, difference
 from activelearn.ending import ended, has_new_data, verdict
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
@@ -112,7 +112,17 @@ class CampaignPhase(Phase):
         if not at.is_file():
             publish_json(at, sealed(identity))
         _want_same_reference(store, self.iteration)
+        self._seal_driver(campaign, machine)
         store.open_iteration(self.iteration, campaign)  # last: it is open when all that it is sealed to stands
+
+    def _seal_driver(self, campaign: Campaign, machine: Machine) -> None:
+        """Seal what moves the atoms of the initial data, if that is not the reference."""
+        at = self.store.iteration_folder(self.iteration) / Driver.identity_file
+        if initial.STATION not in self.stations or at.is_file():
+            return
+        driver = initial.driver_of(campaign, self.store, self.iteration, machine)
+        if driver is not None:
+            publish_json(at, sealed(reference.fingerprint(driver, Slot(machine, self.store.logs()))))
 
     def close(self) -> None:
         """Write the record of an iteration."""

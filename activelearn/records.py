@@ -142,6 +142,15 @@ class InitialData(Record):
         default=(), description="sha256 of other references whose labels joined, as initial.from_ledger asks."
     )
 
+    driver: dict[str, Any] | None = Field(
+        default=None, description="Identity of what moved the atoms; null: the reference, or nothing was moved."
+    )
+    md_calls: int = Field(
+        default=0, description="Structures of MD whose forces were asked for: of the driver, else of the reference."
+    )
+    md_frames: int = Field(default=0, description="Of them, those that were kept, to be labelled by the reference.")
+    refused: dict[str, int] = Field(default={}, description="Frames of the driver that were not kept, by reason.")
+
     @property
     def failed(self) -> tuple[WalkRecord, ...]:
         """Trajectories that failed physically; what came before the failure is in the data."""

@@ -114,6 +114,10 @@ def iteration_line(record: Iteration) -> str:
     parts = [f"iteration {record.index}: {what}"]
     if record.initial is not None and record.initial.failed:
         parts.append(f"{len(record.initial.failed)} of {len(record.initial.walks)} trajectories failed")
+    if record.initial is not None and record.initial.driver is not None:
+        moved = f"{record.initial.md_frames} frames of MD by {record.initial.driver['calculator']}"
+        outside = "".join(f", {n} more {reason}" for reason, n in record.initial.refused.items())
+        parts.append(f"{moved} in {record.initial.md_calls} calls{outside}")
     labelling = record.labelling
     refused = f", {sum(labelling.refused.values())} refused" if labelling.refused else ""
     if labelling.labelled or refused:

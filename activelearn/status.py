@@ -7,7 +7,7 @@ from typing import Any
 
 from activelearn import final_models, learning, loop, select, study
 from activelearn.ending import verdict
-from activelearn.records import End, Errors, Iteration
+from activelearn.records import End, Errors, InitialData, Iteration
 from activelearn.store import Folder, Store, StudyStore
 
 
@@ -126,6 +126,7 @@ def _iteration(record: Iteration) -> dict[str, Any]:
             if ended not in {"relaxed", "as packed"}
         ],
         "initial_failed": {walk.id: walk.ended for walk in record.initial.failed} if record.initial is not None else {},
+        "initial_md": _initial_md(record.initial) if record.initial is not None else None,
         "labels_computed": labelling.labels_computed,
         "labels_adopted": labelling.labels_adopted,
         "labels_reused": labelling.labels_reused,
@@ -152,6 +153,17 @@ def _iteration(record: Iteration) -> dict[str, Any]:
         },
         "infrastructure_failures": record.infrastructure_failures,
         "dataset": {"frames": labelling.dataset_frames, "sha256": labelling.dataset_sha256},
+    }
+
+
+def _initial_md(made: InitialData) -> dict[str, Any]:
+    """Return what moved the atoms of initial data, and what it cost."""
+    driver = made.driver
+    return {
+        "driver": None if driver is None else {key: driver[key] for key in ("calculator", "version", "sha256")},
+        "calls": made.md_calls,
+        "frames": made.md_frames,
+        "refused": made.refused,
     }
 
 

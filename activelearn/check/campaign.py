@@ -9,7 +9,7 @@ from activelearn import capacity, geometry, inherited, initial, packing, pressur
 from activelearn.check import doubts, trials
 from activelearn.check.programs import Checked, folder_problems, model_problems, place_problems, program_problems
 from activelearn.check.study import check_study
-from activelearn.config import Campaign, DeePMDModels, Machine, Packed, Potential
+from activelearn.config import Campaign, DeePMDModels, Driver, Initial, Machine, Packed, Potential
 from activelearn.engines.references.ase import elements_of
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
@@ -191,7 +191,8 @@ def _unknown_to_reference(campaign: Campaign, crystals: list[Frames]) -> list[st
 def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
     stop = campaign.stop
     n_systems = len(campaign.explored_systems)
-    n_alike = campaign.initial.copies * len(campaign.initial.cells) / max(1, len(campaign.initial.systems))
+    settings = campaign.initial
+    n_alike = settings.copies * len(settings.cells) / max(1, len(settings.systems))
     has_held_out = campaign.initial.held_out_fraction > 0.0 and (n_alike >= 2 or offer.has_held_out)
     if stop.max_force_error_p99 is not None and not has_held_out:
         yield (
@@ -216,8 +217,8 @@ def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
                 f"stop.min_frames = {stop.min_frames} and stop.min_walks = {stop.min_walks}, else no pass by "
                 "itself is called quiet - raise n_walks or n_steps, or lower the two"
             )
-    settings = campaign.initial
-    if settings.systems and settings.md is None and settings.copies * len(settings.cells) < 2 and not offer.n:
+    is_first_still = settings.md is None or settings.md.driver == "self"
+    if settings.systems and is_first_still and settings.n_still < 2 and not offer.n:
         yield "initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies"
 
 
@@ -233,21 +234,29 @@ def _relaxations(campaign: Campaign) -> Iterator[str]:
             yield f"prepare: {n} {what} relaxed to {of}, {relax.max_steps} steps at most"
 
 
+def _copies(initial_data: Initial) -> str:
+    """Return how many copies there are of the systems, and what moves them."""
+    md, parts = initial_data.md, []
+    if initial_data.n_still:
+        parts.append(f"{initial_data.n_still} structures")
+    if md is not None:
+        mover = md.driver.name if isinstance(md.driver, Driver) else "a model trained on those" if md.driver else ""
+        parts.append(f"{initial_data.n_moved} trajectories{f' moved by {mover}' if mover else ''}")
+    return " and ".join(parts)
+
+
 def _facts(
     campaign: Campaign, machine: Machine, crystals: list[Frames], folder: Path, offer: inherited.Offer
 ) -> list[str]:
-    md = campaign.initial.md
-    n_copies = len(campaign.initial.cells) * campaign.initial.copies
-    n_initial = n_copies * (1 if md is None else md.n_steps // md.every + 1)
     reference = campaign.label.reference
-    kind = "structures" if md is None else "trajectories"
     names = [f"{c.formula} ({c.n_atoms} atoms)" for c in dict.fromkeys(crystals)]
     names += [f"{s.n_packings} x {packing.describe(s.packed)}" for s in campaign.systems if s.packed is not None]
     facts = [
         f"systems: {', '.join(names) or 'none, walks begin at labelled structures'}",
         *_relaxations(campaign),
-        f"initial: {n_copies} {kind}, {n_initial} labels by {reference.name} ({reference.functional})"
-        if n_copies
+        f"initial: {_copies(campaign.initial)}, {campaign.initial.n_frames} labels by {reference.name} "
+        f"({reference.functional})"
+        if campaign.initial.cells
         else f"initial: {offer.n} labels that are there",
     ]
     if alone := initial.isolated(campaign):

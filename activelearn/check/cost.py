@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import ceil
 
 from activelearn import capacity, initial, packing, starts
-from activelearn.config import Campaign, Glass, Machine, Packed, Stage, System
+from activelearn.config import Campaign, Glass, Initial, Machine, Packed, Reference, Stage, System
 from activelearn.frames import Frames
 from activelearn.inherited import NOTHING, Offer
 from activelearn.records import Iteration
@@ -55,6 +55,37 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Calls:
+    """What the MD of the initial data asks for; relaxations are counted apart.
+
+    Parameters
+    ----------
+    kept
+        Frames that are kept and labelled.
+    reference, driver
+        Structures whose forces are asked of the reference (to move the atoms, or to label), and of a driver.
+    """
+
+    kept: int
+    reference: int
+    driver: int
+
+    @classmethod
+    def of(cls, settings: Initial) -> Calls:
+        """Return those of a campaign's initial data if no trajectory fails."""
+        if settings.md is None:
+            return cls(0, 0, 0)
+        kept, moved = settings.n_moved * settings.md.n_kept, settings.n_moved * settings.md.n_calls
+        return cls(kept, moved, 0) if settings.md.driver is None else cls(kept, kept, moved)
+
+    def __str__(self) -> str:
+        """Return them in a line."""
+        driver = f", and {self.driver} of the driver" if self.driver else ""
+        each = f"{self.reference / max(self.kept, 1):.3g} each"
+        return f"MD of initial data: {self.reference} calls of the reference for {self.kept} frames ({each}){driver}"
+
+
+@dataclass(frozen=True)
 class Bill:
     """The estimate of a campaign.
 
@@ -72,6 +103,8 @@ class Bill:
         Tasks side by side.
     files, megabytes
         At the end, at the most; without models.
+    calls
+        For the MD of the initial data.
     """
 
     initial: tuple[Item, ...]
@@ -81,6 +114,7 @@ class Bill:
     n_slots: int
     files: int
     megabytes: float
+    calls: Calls
 
 
 def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: Offer = NOTHING) -> Bill:
@@ -97,12 +131,14 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: O
     """
     meter = _Meter(campaign, machine, store.iterations() if store is not None else [], offer)
     n_initial = _n_initial_labels(campaign)
-    first = (
+    warm = campaign.train.warm_n_steps if campaign.train.warm_start else None
+    first = [
         *_preparation(campaign, meter),
         *_initial(campaign, meter, n_initial),
         meter.training("train", campaign.train.n_steps),
-    )
-    warm = campaign.train.warm_n_steps if campaign.train.warm_start else None
+    ]
+    if campaign.initial.md is not None and campaign.initial.md.driver == "self":
+        first.append(meter.training("train again", warm or campaign.train.n_steps))
     one_pass = (
         *map(meter.walks, campaign.explore.stages),
         meter.labels("label", campaign.select.max_frames),
@@ -114,7 +150,9 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: O
     # Positions, labels and ledger: about 4 float64 vectors per atom in the data set, in chosen.npz and in the ledger.
     megabytes = n_labels * meter.n_atoms * 3 * 8 * 8 / 1e6
     files = (campaign.stop.max_iterations + 1) * FILES_PER_ITERATION
-    return Bill(first, one_pass, tuple(final), campaign.stop.max_iterations, machine.n_slots, files, megabytes)
+    calls = Calls.of(campaign.initial)
+    passes = campaign.stop.max_iterations
+    return Bill(tuple(first), one_pass, tuple(final), passes, machine.n_slots, files, megabytes, calls)
 
 
 def network_Mflop(campaign: Campaign, labelled: Sequence[Frames] = ()) -> float:
@@ -159,7 +197,10 @@ class _Meter:
     @property
     def label_s(self) -> float | None:
         """Seconds of one label of a cell of mean size."""
-        reference = self.campaign.label.reference
+        return self.call_s(self.campaign.label.reference)
+
+    def call_s(self, reference: Reference) -> float | None:
+        """Seconds of one call of a reference or a driver on a cell of mean size."""
         speeds = self.machine.speeds.label_s_per_atom
         per_atom = speeds.get(reference.calculator or "") or speeds.get(reference.engine)
         return None if per_atom is None else per_atom * self.n_atoms
@@ -167,9 +208,12 @@ class _Meter:
     def labels(self, station: str, n: int) -> Item:
         return self._item(station, n, n, self.label_s)
 
-    def reference_work(self, station: str, n_tasks: int, n_frames: int, evaluations: float) -> Item:
-        """Tasks of so many evaluations of the reference each."""
-        return self._item(station, n_tasks, n_frames, None if self.label_s is None else self.label_s * evaluations)
+    def reference_work(
+        self, station: str, n_tasks: int, n_frames: int, evaluations: float, by: Reference | None = None
+    ) -> Item:
+        """Tasks of so many evaluations of the reference (or of a driver) each."""
+        each_s = self.call_s(by or self.campaign.label.reference)
+        return self._item(station, n_tasks, n_frames, None if each_s is None else each_s * evaluations)
 
     def training(self, station: str, n_steps: int) -> Item:
         train, batch = self.campaign.train, self.campaign.train.batch_size
@@ -229,25 +273,28 @@ def _preparation(campaign: Campaign, meter: _Meter) -> list[Item]:
 
 
 def _initial(campaign: Campaign, meter: _Meter, n_labels: int) -> list[Item]:
-    settings = campaign.initial
-    n_copies = len(settings.cells) * settings.copies
-    if not n_copies:
-        return [meter.labels("label", n_labels)] if n_labels else []
-    if settings.md is None:
-        return [meter._item("initial", n_copies, n_labels, 0.0), meter.labels("label", n_labels)]
-    n_moved = n_copies * (settings.md.n_steps // settings.md.every + 1)
-    moved = [meter.reference_work("initial", n_copies, n_moved, settings.md.n_steps + 1)]
-    return moved + ([meter.labels("label", n_labels - n_moved)] if n_labels > n_moved else [])
+    settings, md = campaign.initial, campaign.initial.md
+    made = []
+    if settings.n_still and md is None:
+        made.append(meter._item("initial", settings.n_still, n_labels, 0.0))
+    if settings.n_moved and md is not None:
+        n_kept = settings.n_moved * md.n_kept
+        if md.driver == "self":
+            n_atoms = round(meter.n_atoms)
+            made.append(meter.dynamics("initial", settings.n_moved, md.n_calls, 0, n_atoms))
+        else:
+            made.append(meter.reference_work("initial", settings.n_moved, n_kept, md.n_calls, md.driver))
+        n_labels -= n_kept if md.driver is None else 0  # they come with the MD
+    return made + ([meter.labels("label", n_labels)] if n_labels else [])
 
 
 def _n_initial_labels(campaign: Campaign) -> int:
     settings = campaign.initial
-    per_copy = 1 if settings.md is None else settings.md.n_steps // settings.md.every + 1
     n_isolated = sum(
         1 if len(symbols) == 1 or settings.isolated is None else len(settings.isolated.distances)
         for symbols in initial.isolated(campaign)
     )
-    return len(settings.cells) * settings.copies * per_copy + n_isolated
+    return settings.n_frames + n_isolated
 
 
 def lines(bill: Bill) -> list[str]:
@@ -273,6 +320,8 @@ def lines(bill: Bill) -> list[str]:
         out.append(f"{most}; the whole is not known - declare machine.speeds, or run on: it is measured then")
     else:
         out.append(f"{most}: {_duration(whole)} of one slot, {_duration(whole / bill.n_slots)} on {bill.n_slots} slots")
+    if bill.calls.kept:
+        out.append(str(bill.calls))
     out.append(f"at the most {bill.files} files and {bill.megabytes:.0f} MB, models apart")
     return out
 

@@ -112,9 +112,7 @@ def _networks(train: Train) -> Iterator[str]:
 
 def _too_many(campaign: Campaign) -> Iterator[str]:
     """Yield products that are too large, and a training that would never begin."""
-    md, settings = campaign.initial.md, campaign.initial
-    n_initial = len(settings.cells) * settings.copies * (1 if md is None else md.n_steps // md.every + 1)
-    counted = {"initial: copies x scales x systems x temperatures x frames": n_initial}
+    counted = {"initial: copies x scales x systems x temperatures x frames": campaign.initial.n_frames}
     for i, stage in enumerate(campaign.explore.stages):
         n = stage.n_walks * len(stage.conditions) * stage.n_frames
         counted[f"explore.stages.{i} ({stage.name}): walks x conditions x frames"] = n

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from activelearn import trees
-from activelearn.config import D3, Campaign, Machine, Reference, engine_of
+from activelearn.config import D3, Campaign, Driver, Machine, Reference, engine_of
 from activelearn.config.paths import missing_models
 from activelearn.engines import packmol
 from activelearn.engines.interpreters import has_module
@@ -52,7 +52,10 @@ def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
     problems = engine_problems(machine)
     if any(system.packed is not None for system in campaign.systems):
         problems += packmol_problems(machine)
-    return problems + reference_problems(campaign.label.reference, machine)
+    problems += reference_problems(campaign.label.reference, machine)
+    if campaign.initial.md is not None and isinstance(driver := campaign.initial.md.driver, Driver):
+        problems += reference_problems(driver, machine, driver.where)
+    return problems
 
 
 def model_problems(campaign: Campaign, *, here: bool) -> list[str]:
@@ -111,7 +114,7 @@ def packmol_problems(machine: Machine) -> list[str]:
 
 
 def reference_problems(reference: Reference, machine: Machine, where: str = "label.reference") -> list[str]:
-    """Return what the engine that labels lacks, by what is on disk; nothing is started (see `check.trial` for that)."""
+    """Return what an engine that labels or drives lacks, by what is on disk; nothing is started (`check.trial` does)."""
     engine = engine_of(reference.engine)
     if wrong := dispersion_problems(reference.d3, where):
         return wrong

@@ -25,6 +25,7 @@ from activelearn.config.cited import load_points as load_points
 from activelearn.config.engine import REFERENCES as REFERENCES
 from activelearn.config.engine import ReferenceEngine as ReferenceEngine
 from activelearn.config.engine import engine_of as engine_of
+from activelearn.config.exploring import Initial as Initial
 from activelearn.config.exploring import Isolated as Isolated
 from activelearn.config.exploring import Perturb as Perturb
 from activelearn.config.exploring import ReferenceMD as ReferenceMD
@@ -40,6 +41,7 @@ from activelearn.config.glass import Roles as Roles
 from activelearn.config.glass import Segment as Segment
 from activelearn.config.glass import Series as Series
 from activelearn.config.labelling import D3 as D3
+from activelearn.config.labelling import Driver as Driver
 from activelearn.config.labelling import Label as Label
 from activelearn.config.labelling import Reference as Reference
 from activelearn.config.machine import LIGHT as LIGHT

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 from activelearn.config.bounds import of
+from activelearn.config.labelling import Driver
 from activelearn.config.packing import Packed
 from activelearn.config.paths import StructurePath
 from activelearn.config.section import ForceLeft, Fraction, Pair, Section, Temperature, want_different, want_pairs_once
@@ -99,8 +110,17 @@ class Perturb(Section):
     )
 
 
+def _kind_of_driver(given: object) -> str:
+    """Return which of the two a driver is, so that what is wrong is said of that one alone."""
+    return "self" if isinstance(given, str) else "driver"
+
+
+_DRIVER = Annotated[Driver, Tag("driver")]
+_SELF = Annotated[Literal["self"], Tag("self")]
+
+
 class ReferenceMD(Section):
-    """Short molecular dynamics with the reference itself; every kept frame is labelled."""
+    """Short molecular dynamics with the reference itself, or with a driver; every kept frame is labelled."""
 
     n_steps: Annotated[PositiveInt, of("number of MD steps")] = 10
     every: Annotated[PositiveInt, of("number of steps between frames")] = Field(
@@ -111,10 +131,32 @@ class ReferenceMD(Section):
     friction_per_ps: Annotated[PositiveFloat, of("friction")] = Field(
         default=10.0, description="Langevin friction (1/ps)."
     )
+    driver: Annotated[_DRIVER | _SELF, Discriminator(_kind_of_driver)] | None = Field(
+        default=None,
+        description="Moves the atoms, and the reference labels the kept frames only: a preset of params/label/ or "
+        "params/potential/, a YAML like one, or an ASE calculator as in label.reference; self: a model trained on the "
+        "perturbed copies; null: the reference itself, every step of it.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the driver out if there is none: campaigns without it keep their checksum."""
+        found: dict[str, Any] = handler(self)
+        return found if self.driver is not None else {key: found[key] for key in found if key != "driver"}
+
+    @property
+    def n_kept(self) -> int:
+        """Frames that a whole trajectory keeps, its start included."""
+        return self.n_steps // self.every + 1
+
+    @property
+    def n_calls(self) -> int:
+        """Structures whose forces a whole trajectory wants, its start included."""
+        return self.n_steps // self.every * self.every + 1
 
 
 class Initial(Section):
-    """Initial data: crystals and packings, relaxed, scaled, perturbed, and moved by short reference MD."""
+    """Initial data: crystals and packings, relaxed, scaled, perturbed, and moved by short MD."""
 
     systems: tuple[System, ...] = Field(default=(), description="May be empty with from_ledger: labels alone.")
     relax: Relax | None = Field(default=None, description="Relax crystals with the reference first; null: as they are.")
@@ -153,6 +195,23 @@ class Initial(Section):
 
     @property
     def cells(self) -> list[tuple[int, float, float | None]]:
-        """(system, scale, MD temperature) of every family of copies."""
-        temperatures: tuple[float | None, ...] = (None,) if self.md is None else self.md.temperatures_K
+        """(system, scale, MD temperature) of every family of copies; None: they are labelled as they are."""
+        temperatures: tuple[float | None, ...] = () if self.md is None else self.md.temperatures_K
+        if self.md is None or self.md.driver == "self":
+            temperatures = (None, *temperatures)
         return [(i, s, t) for i in range(len(self.systems)) for s in self.scales for t in temperatures]
+
+    @property
+    def n_moved(self) -> int:
+        """Trajectories of MD."""
+        return self.copies * sum(temperature_K is not None for *_, temperature_K in self.cells)
+
+    @property
+    def n_still(self) -> int:
+        """Copies that are labelled as they are."""
+        return self.copies * len(self.cells) - self.n_moved
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that are labelled if no trajectory fails, without isolated atoms and dimers."""
+        return self.n_still + (0 if self.md is None else self.n_moved * self.md.n_kept)

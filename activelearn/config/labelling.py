@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -73,6 +73,9 @@ class Reference(Section):
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_section)]]
+    #: Where it stands in a campaign, and the file of an iteration that has its identity.
+    where: ClassVar[str] = "label.reference"
+    identity_file: ClassVar[str] = "reference.json"
 
     engine: Annotated[str, AfterValidator(_known)] = Field(
         default="ase", json_schema_extra=lambda schema: schema.update(enum=[*REFERENCES.names()])
@@ -176,6 +179,17 @@ class Reference(Section):
     def _engine_has_no_objection(self) -> Reference:
         engine_of(self.engine).check_settings(self)
         return self
+
+
+class Driver(Reference):
+    """What moves the atoms of the initial data in place of the reference: any fast potential. It labels nothing."""
+
+    where: ClassVar[str] = "initial.md.driver"
+    identity_file: ClassVar[str] = "driver.json"
+
+    functional: str = Field(default="none", description="What it reproduces, such as PBE; its labels are not used.")
+    includes_dispersion: bool = Field(default=False, description="Whether dispersion is already in it.")
+    stress: bool = Field(default=False, description="Not asked for: the cell does not change.")
 
 
 def plain_functional(functional: str) -> str:

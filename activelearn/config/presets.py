@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from activelearn.config.files import as_word, checksum, is_file, merged, preset_file, preset_names, read_yaml
 from activelearn.config.lines import place
-from activelearn.config.messages import nearest
+from activelearn.config.messages import nearest, validated
 from activelearn.config.paths import MODEL_SUFFIXES, absolute, written
+from activelearn.config.potential import Potential
 from activelearn.errors import ConfigError
 
 #: Sections of a campaign that may name a preset, and the folder of params/ it comes from.
@@ -71,6 +72,8 @@ def with_preset(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 -
         data = merged(under, data)
     if section == "glass" and "series" in data:
         data["series"] = resolved("series", data["series"], where)
+    if section == "initial" and isinstance(data.get("md"), Mapping) and "driver" in data["md"]:
+        data["md"] = {**data["md"], "driver": _driver(data["md"]["driver"], where)}
     return _potential(data, where) if section == "potential" else data
 
 
@@ -112,6 +115,28 @@ def _calculator(given: dict[str, Any], where: Path) -> dict[str, Any]:
         if isinstance(value, str) and Path(value).suffix in MODEL_SUFFIXES:
             _sha256(str(absolute(value)), f"{where}: ase.arguments.{key}", "the file of a model")
     return given
+
+
+def _driver(given: Any, where: Path) -> Any:  # noqa: ANN401 - raw YAML
+    """Return the calculator that a preset of params/label/ or params/potential/, or a file like one, names."""
+    if isinstance(given, Mapping):
+        return _calculator(dict(given), where)
+    if not isinstance(given, str) or given == "self":
+        return given
+    near = where.parent / given
+    path = near if is_file(near) else preset_file("label", given) or preset_file("potential", given)
+    if path is None:
+        hint = nearest(given, ["self", *sorted({*preset_names("label"), *preset_names("potential")})])
+        at = place(str(where), ("initial", "md", "driver"))
+        raise ConfigError(
+            f"{at}: initial.md.driver: {given}: neither a YAML file nor a preset - {hint} - see params/label/ and "
+            "params/potential/"
+        )
+    data, path = read_yaml(path), path.absolute()
+    if isinstance(data, Mapping) and isinstance(data.get("reference"), Mapping):
+        return _calculator(written(dict(data["reference"]), path), path)
+    potential = validated(Potential, resolved("potential", data, path), str(path))
+    return potential.statics().model_dump(mode="json", exclude_defaults=True)
 
 
 def _style(style: dict[str, Any], where: Path) -> dict[str, Any]:

@@ -94,9 +94,9 @@ def want_identity(reference: Reference, slot: Slot, sha256: str) -> None:
     found = fingerprint(reference, slot)
     if found["sha256"] != sha256:
         raise ConfigError(
-            f"label.reference: {reference.name} is now {found['version']} (weights sha256 "
+            f"{reference.where}: {reference.name} is now {found['version']} (weights sha256 "
             f"{found['weights_sha256']}), which is not what this iteration is sealed to - wanted the same version, "
-            "weights and arguments for all its labels - install the version of iter-*/reference.json and run again"
+            f"weights and arguments throughout - install the version of iter-*/{reference.identity_file} and run again"
         )
     _identical.add(asked)
 
@@ -224,7 +224,7 @@ def _virial(answer: Mapping[str, Any]) -> FloatArray:
 def molecular_dynamics(
     reference: Reference, start: Frames, md: ReferenceMD, *, temperature_K: float, random_seed: int, slot: Slot
 ) -> tuple[Frames | None, str, float, float]:
-    """Run short NVT Langevin dynamics with the reference.
+    """Run short NVT Langevin dynamics with the reference, or with a driver.
 
     Returns
     -------

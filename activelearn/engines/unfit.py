@@ -21,13 +21,16 @@ def said(text: str) -> str:
     return line if len(line) <= _LONGEST else line[:_LONGEST] + "..."
 
 
-def complaint(reference: Reference, answer: Mapping[str, Any], where: str = "label.reference") -> str:
+def complaint(reference: Reference, answer: Mapping[str, Any], where: str | None = None) -> str:
     """Return the line on a calculator whose answer is ``lacks`` or ``unfit`` (see ``workers/answering.py``)."""
+    where = where or reference.where
     if "lacks" in answer:
+        what = f"{where}: {reference.name}: {said(answer['lacks'])}"
+        if not reference.stress:
+            return f"{what} - wanted energy and forces - choose a calculator that has them"
         return (
-            f"{where}: {reference.name}: {said(answer['lacks'])} - wanted energy, forces and stress - choose a "
-            "calculator that has them; if it is the stress alone that it lacks, set label.reference.stress: false (its "
-            "labels have no virial then)"
+            f"{what} - wanted energy, forces and stress - choose a calculator that has them; if it is the stress alone "
+            "that it lacks, set label.reference.stress: false (its labels have no virial then)"
         )
     text = said(answer["unfit"])
     log = f"; traceback: {answer['log']}" if "log" in answer else ""

@@ -9,6 +9,7 @@
     machine.yaml                 the machine profile of the last run (not hashed)
     iter-000/campaign.yaml       the campaign this iteration is sealed to
     iter-000/reference.json      fingerprint of what labels
+    iter-000/driver.json         fingerprint of what moves the atoms of initial data, if that is not the reference
     iter-000/<station>/plan.json, <task>.npz, result.json
     iter-000/iteration.json      the record of the iteration
     dataset/iter-000.npz, held-out-000.npz
@@ -87,7 +88,7 @@ class Store(Folder):
         self._campaigns: dict[int, Campaign] = {}
         self._records: dict[int, Iteration] = {}
         self._products: dict[Path, dict[str, str]] = {}
-        self._fingerprints: dict[int, dict[str, Any]] = {}
+        self._fingerprints: dict[Path, dict[str, Any]] = {}
         self._whole_models: set[str] = set()
         self.places = Places(self.folder / "campaign" / "moved.json")
         self._opening = threading.Lock()  # slots are threads: one ledger and one journal for all of them
@@ -189,7 +190,8 @@ class Store(Folder):
     def accept(self, campaign: Campaign) -> None:
         """Make `campaign` the one of all iterations that are not open yet (call it only with the lease held)."""
         opened = self.opened_iterations()
-        for path in (*self.folder.glob("iter-*/reference.json"), *self.folder.glob("iter-*/sel.json")):
+        sealed_first = ("reference.json", "driver.json", "sel.json")
+        for path in (path for name in sealed_first for path in self.folder.glob(f"iter-*/{name}")):
             if int(path.parent.name[5:]) not in opened:  # left by a run that died while it opened an iteration
                 path.unlink(missing_ok=True)
         publish_yaml(self.folder / "campaign" / f"{len(self.campaign_files()):03d}.yaml", campaign.to_yaml())
@@ -262,18 +264,21 @@ class Store(Folder):
             raise damaged(path, f"it is {str(found)[:40]}", "a list of whole numbers")
         return tuple(found)
 
-    def fingerprint(self, iteration: int) -> dict[str, Any]:
-        """Return the identity of the reference that labels in an iteration; its ``sha256`` goes into every key."""
-        if iteration in self._fingerprints:
-            return self._fingerprints[iteration]
-        path = self.iteration_folder(iteration) / "reference.json"
+    def fingerprint(self, iteration: int, name: str = "reference.json") -> dict[str, Any]:
+        """Return the identity of the reference that labels in an iteration; its ``sha256`` goes into every key.
+
+        ``driver.json`` instead is that of what moves the atoms of its initial data, if it has one.
+        """
+        path = self.iteration_folder(iteration) / name
+        if path in self._fingerprints:
+            return self._fingerprints[path]
         if not path.exists():
             raise gone(path)
         found = read_object(self.whole(path), sha256=str)
         if found["sha256"] != identity_sha256(found):
             raise damaged(path, "its content does not have the sha256 that it names")
         if iteration in self.opened_iterations():  # sealed: read once
-            self._fingerprints[iteration] = found
+            self._fingerprints[path] = found
         return found
 
     def iteration_file(self, iteration: int) -> Path:
@@ -347,7 +352,7 @@ class Store(Folder):
 
     def beside(self, iteration: int) -> list[str]:
         """Return which published files of an iteration stand in no station's folder (patterns)."""
-        names = ("campaign.yaml", "reference.json", "sel.json", "chosen.npz", "starts.npz")
+        names = ("campaign.yaml", "reference.json", "driver.json", "sel.json", "chosen.npz", "starts.npz")
         return [*(f"iter-{iteration:03d}/{name}" for name in names), f"dataset/*-{iteration:03d}.npz"]
 
     def results_of(self, path: Path) -> Iterable[Path]:

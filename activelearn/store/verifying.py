@@ -123,6 +123,9 @@ def _verify_iteration(store: Store, iteration: int, found: Verified) -> None:
     with found.noting():
         store.fingerprint(iteration)
     with found.noting():
+        if (store.iteration_folder(iteration) / "driver.json").exists():
+            store.fingerprint(iteration, "driver.json")
+    with found.noting():
         for station in store.stations_of(iteration):
             store.is_sealed(station, iteration)
     with found.noting():

@@ -116,23 +116,49 @@ def label(atoms, request):
     return properties(atoms, request)
 
 
+class RestingNoise:
+    """Normal random numbers that leave the centre of mass at rest: drawn along the other 3N - 3 degrees of freedom.
+
+    ASE's Langevin has an option for that, ``fixcm``, but it keeps the kinetic energy of all 3N, so that N atoms are
+    N / (N - 1) times too hot (8 atoms: 339 K at 300), and free atoms the hotter the lighter they are (deprecated in
+    ASE 3.28; its successor, the constraint FixCom, would take the net force out of the labels).
+
+    Parameters
+    ----------
+    masses
+        (n_atoms,) of the atoms, in any unit.
+    rng
+        Random numbers.
+    """
+
+    def __init__(self, masses, rng):
+        self.rng = rng
+        self.axis = np.sqrt(masses / masses.sum())[:, None]
+
+    def standard_normal(self, size):
+        """Return (n_atoms, 3) numbers of which sqrt(mass) times the column is zero, summed over the atoms."""
+        drawn = self.rng.standard_normal(size)
+        return drawn - self.axis * (self.axis * drawn).sum(axis=0)
+
+
 def md(atoms, request):
     """Run NVT Langevin dynamics and return every n-th frame with its labels (step 0 included).
 
-    After a physical failure midway the frames before it come back, with the reason in ``ended``.
+    The temperature is that of 3N - 3 degrees of freedom, as everywhere here. After a physical failure midway the frames
+    before it come back, with the reason in ``ended``.
     """
     from ase.md.langevin import Langevin
-    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 
-    rng = np.random.default_rng(request["random_seed"])
-    MaxwellBoltzmannDistribution(atoms, temperature_K=request["temperature_K"], rng=rng)
-    Stationary(atoms)
+    masses, kT = atoms.get_masses(), units.kB * request["temperature_K"]
+    noise = RestingNoise(masses, np.random.default_rng(request["random_seed"]))
+    atoms.set_velocities(np.sqrt(kT / masses)[:, None] * noise.standard_normal((len(atoms), 3)))
     dynamics = Langevin(
         atoms,
         timestep=request["timestep_fs"] * units.fs,
         temperature_K=request["temperature_K"],
         friction=request["friction_per_ps"] / (1000.0 * units.fs),
-        rng=rng,
+        rng=noise,
+        fixcm=False,
     )
     frames = []
     try:
