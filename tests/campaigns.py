@@ -1,6 +1,8 @@
 """What the tests of whole campaigns share: the tiny copper campaign, the plain loop, and the command line."""
 
+import contextlib
 import copy
+import io
 import json
 import os
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from activelearn import loop
+from activelearn.cli import main
 from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
 from activelearn.frames import dataset_sha256
@@ -65,6 +68,21 @@ def cli(*arguments, cwd: Path, timeout: float = 300.0, env: dict[str, str] | Non
         timeout=timeout,
         check=False,
     )
+
+
+def in_process(*arguments) -> subprocess.CompletedProcess[str]:
+    """Run ``activelearn ARGUMENTS`` in this process, where nothing need be imported anew."""
+    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["activelearn", *map(str, arguments)]
+    code = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        sys.argv = argv
+    return subprocess.CompletedProcess(list(map(str, arguments)), code, out.getvalue(), err.getvalue())
 
 
 def unpack_products(folder: Path) -> None:

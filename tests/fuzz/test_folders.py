@@ -6,22 +6,20 @@ nothing else in the folder changes. Run more with ``-m slow`` and
 $ACTIVELEARN_FUZZ_FOLDERS.
 """
 
-import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
-import sys
 import traceback
 from collections import Counter
 
 import numpy as np
 import pytest
+from campaigns import in_process
 from test_study import followed  # noqa: F401 - the fixture
 
 import activelearn
-from activelearn.cli import main
 from activelearn.errors import ActiveLearnError
 
 N_CI = 60
@@ -137,17 +135,8 @@ KINDS = {
 
 def asked(*arguments):
     """Return (exit code, output) of a command, in this process."""
-    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["activelearn", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-        code = 0
-    except SystemExit as ended:
-        code = ended.code or 0
-    finally:
-        sys.argv = argv
-    return code, out.getvalue() + err.getvalue()
+    done = in_process(*arguments)
+    return done.returncode, done.stdout + done.stderr
 
 
 def tree(folder):

@@ -1,0 +1,385 @@
+"""docs/faults.md says what is printed: every fault of its table is made, and ends in the message that stands there.
+
+A row is the source: its id finds what makes the fault in FAULTS, ``<...>`` in its message is any text.
+"""
+
+import contextlib
+import re
+import shutil
+import subprocess
+import tarfile
+
+import numpy as np
+import pytest
+import yaml
+from ase.build import bulk
+from ase.io import write
+from campaigns import TESTS, TINY, command, environment, in_process, machine_file, tiny
+from conftest import rattled_copper
+
+from activelearn.config import load_campaign
+from activelearn.store import Lease, Store
+
+PAGE = (TESTS.parent / "docs" / "faults.md").read_text(encoding="utf-8")
+#: id, fault, message, next, exit code
+ROW = re.compile(r"^\| `([a-z0-9-]+)` \| (.+?) \| `(.+)` \| `(.+)` \| (\d+) \|$", re.MULTILINE)
+#: What is undone when a test has ended.
+UNDONE = contextlib.ExitStack()
+#: Of a MongoDB that is not there.
+SILENT = "host: 127.0.0.1\nport: 1\nname: x\nmongoclient_kwargs: {serverSelectionTimeoutMS: 200}\n"
+DECLARED = "functional=PBE,includes_dispersion=false,code=VASP-6.4.2"
+EMT = {"calculator": "ase.calculators.emt:EMT", "functional": "none", "includes_dispersion": False}
+
+
+def campaign(verb="check", **changes):
+    """Return what types `check` (or another verb) of the tiny campaign with changes by dotted key."""
+
+    def made(here):
+        tiny(here / "my.yaml", **changes)
+        return (verb, "my.yaml", "--machine", machine_file(here / "machine.yaml"))
+
+    return made
+
+
+def written(text, *typed, name="my.yaml"):
+    """Return what types `check` (or other words) beside a file that says this."""
+
+    def made(here):
+        (here / name).write_text(text)
+        return typed or ("check", name)
+
+    return made
+
+
+def edited(old, new):
+    """Return what types `check` of the tiny campaign with a text in place of another."""
+    return written(TINY.read_text().replace(old, new))
+
+
+def machine(**settings):
+    """Return what types `check` with such a machine."""
+    return lambda here: ("check", TINY, "--machine", machine_file(here / "machine.yaml", **settings))
+
+
+def structure(content, name="my.cif", **system):
+    """Return what types `check` of a campaign that begins at a file with this content."""
+
+    def made(here):
+        (here / name).write_text(content)
+        return campaign(initial__systems=[{"seed": name, **system}])(here)
+
+    return made
+
+
+def potential(**keys):
+    """Return what types a look at glasses of such a potential."""
+
+    def made(here):
+        (here / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", **keys}))
+        return ("glass", "mine.yaml", "--series", "na3ps4o", "--x", "0", "--check")
+
+    return made
+
+
+def words(*typed):
+    """Return what types these words."""
+    return lambda _: typed
+
+
+def finished(here, damage=None, *typed):
+    """Unpack a finished campaign, damage it, and look at it."""
+    folder = here / "runs" / "copper"
+    with tarfile.open(TESTS / "data" / "folders" / "3afdc58-campaign.tar.gz") as archive:
+        archive.extractall(here, filter="data")
+    folder.parent.mkdir()
+    shutil.move(here / "campaign", folder)
+    if damage is not None:
+        damage(folder)
+    return typed or ("status", "--verify", "runs/copper")
+
+
+def damaged(damage, *typed):
+    """Return what looks at a finished campaign that is damaged."""
+
+    return lambda here: finished(here, damage, *typed)
+
+
+def labelled(here, name="data.extxyz"):
+    write(here / name, rattled_copper(2).to_ase())
+
+
+def importing(change, *more, name="data.extxyz", declare=DECLARED):
+    """Return what imports two labels of copper that are changed."""
+
+    def made(here):
+        labelled(here)
+        change(here)
+        return ("labels", "import", "ledger", name, *(["--declare", declare] if declare else []), *more)
+
+    return made
+
+
+def held(here):
+    """A folder that another driver holds: this process."""
+    finished(here)
+    UNDONE.enter_context(Lease(here / "runs" / "copper"))
+    return ("run", "runs/copper/campaign/000.yaml", "--folder", "runs/copper", "--accept-unusual")
+
+
+def begun(here):
+    """A campaign that has just begun, of which models are wanted."""
+    Store.create(here / "begun", load_campaign(TINY))
+    return ("export", "begun", "--to", "models")
+
+
+def stopped(here):
+    """A run that is asked to stop while it works: CompletedProcess."""
+    typed = command("run", TINY, "--machine", machine_file(here / "machine.yaml"))
+    run = subprocess.Popen(typed, cwd=here, env=environment(), stdout=-1, stderr=-2, text=True)
+    said = next(line for line in run.stdout if line.startswith("iteration 0"))
+    run.terminate()
+    said += run.communicate(timeout=120)[0]
+    return subprocess.CompletedProcess(typed, run.returncode, said, "")
+
+
+def initialised(here):
+    """A second `machine --init` in the same place."""
+    typed = ("machine", "--init", "slurm", "--to", "cluster")
+    assert in_process(*typed).returncode == 0
+    return typed
+
+
+def replaced(name, old, new):
+    """Return what puts one text in place of another in a file of a folder."""
+
+    def change(folder):
+        path = folder / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    return change
+
+
+def flipped(pattern):
+    """Return what changes one byte of a file of a folder."""
+
+    def change(folder):
+        path = sorted(folder.glob(pattern))[0]
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+    return change
+
+
+def removed(pattern):
+    return lambda folder: sorted(folder.glob(pattern))[0].unlink()
+
+
+def study(**keys):
+    def made(here):
+        data = {"name": "mine", "potentials": ["emt"], "benchmark": {"preset": "structure"}, **keys}
+        (here / "study.yaml").write_text(yaml.safe_dump(data))
+        return ("benchmark", "--study", "study.yaml", "--check")
+
+    return made
+
+
+def crystal(change, **system):
+    """Return what checks a campaign that begins at a crystal that is changed."""
+
+    def made(here):
+        atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+        change(atoms)
+        write(here / "my.extxyz", atoms)
+        return campaign(initial__systems=[{"seed": "my.extxyz", **system}])(here)
+
+    return made
+
+
+def nan(atoms):
+    atoms.positions[3] = np.nan
+
+
+def cited(text):
+    def made(here):
+        (here / "mine.csv").write_text(text)
+        return ("benchmark", "emt", "--cited", "mine.csv", "--check")
+
+    return made
+
+
+WARM = {"name": "warm", "temperatures_K": [200], "n_walks": 4, "n_steps": 20, "every": 2}
+
+#: What makes each fault: a function of an empty folder that returns the words to type there.
+FAULTS = {
+    # the campaign's YAML
+    "no-campaign": words("check", "nosuch.yaml"),
+    "no-preset": words("run", "quickstrat"),
+    "yaml-syntax": written("name: [unclosed\ntype_map: [Cu]\n"),
+    "yaml-tab": written("name: x\n\ttype_map: [Cu]\n"),
+    "yaml-twice": edited("select: {f_lo: 0.10,", "select: {f_lo: 0.20, f_lo: 0.10,"),
+    "yaml-not-a-mapping": written("- a\n- b\n"),
+    "yaml-tag": written("name: !!python/object/apply:os.getcwd []\n"),
+    "yaml-empty": written(""),
+    "unknown-key": campaign(select__f_low=0.1),
+    "missing-key": edited("type_map: [Cu]\n", ""),
+    "text-for-a-number": campaign(train__n_steps="many"),
+    "quoted-number": campaign(train__n_steps="60"),
+    "wrong-type": campaign(type_map=5),
+    "window-order": campaign(select__f_lo=0.3),
+    "impossible-number": campaign(initial__md__timestep_fs=0.0005),
+    "unusual-number": campaign(initial__md__timestep_fs=0.02, verb="run"),
+    "no-element": campaign(type_map=["Cu", "Xx"]),
+    "type-map-lacks": campaign(type_map=["Ag"]),
+    "no-systems": campaign(initial__systems=[]),
+    "frames-short": campaign(stop__min_frames=1000),
+    "one-initial-frame": campaign(initial__scales=[1.0], initial__copies=1, initial__md=None),
+    # structures
+    "no-seed": campaign(initial__systems=[{"seed": "Cu_Fm-3n"}]),
+    "no-structure-file": campaign(initial__systems=[{"seed": "nosuch.cif"}]),
+    "structure-unreadable": structure("this is no CIF\n"),
+    "structure-nan": crystal(nan),
+    "structure-no-cell": crystal(lambda atoms: atoms.set_cell(np.zeros((3, 3)))),
+    "structure-not-periodic": crystal(lambda atoms: atoms.set_pbc((True, True, False))),
+    "cell-too-low": campaign(initial__systems=[{"seed": "Cu_Fm-3m", "supercell": [1, 1, 1]}]),
+    "guards-exclude": campaign(select__guards={"min_distances_A": {"Cu-Cu": 3.0}}),
+    "guard-of-no-element": campaign(select__guards={"min_distances_A": {"Cu-Qq": 2.0}}),
+    "packing-parts": campaign(
+        type_map=["Na", "P", "S", "Cu"],
+        initial__systems=[{"packed": {"units": {"Na2S": 1.5}, "n_units": 1, "density_g_cm3": 1.5}}],
+    ),
+    "seeds-elements": words("seeds", "--elements", "Xx"),
+    "seeds-unknown": words("seeds", "Na3PS4"),
+    # what labels
+    "no-calculator": campaign(label__reference={**EMT, "calculator": "nomodule.here:Calc"}),
+    "calculator-form": campaign(label__reference={**EMT, "calculator": "nomodule"}),
+    "no-weights": campaign(label__reference={**EMT, "weights": "nosuch.pt"}),
+    "label-preset": campaign(label={"preset": "sevennet_00"}),
+    "dispersion-twice": campaign(label__reference={**EMT, "includes_dispersion": True, "d3": {"method": "PBE"}}),
+    "d3-functional": campaign(label__reference={**EMT, "functional": "SCAN", "d3": {"method": "PBE"}}),
+    "no-functional": campaign(label__reference={k: v for k, v in EMT.items() if k != "functional"}),
+    "vasp-tag": campaign(
+        label__reference={"engine": "vasp", "functional": "PBE", "includes_dispersion": False,
+                          "vasp": {"version": "6.4.2", "potcar_dir": ".", "potcars": {"Cu": "Cu"},
+                                   "incar": {"GGA": "PE", "ISIF": 0}}},
+    ),
+    # LAMMPS
+    "no-lammps": machine(lammps="no_such_lmp -q"),
+    "lammps-line": campaign(explore__stages=[{**WARM, "lammps": "run 100"}]),
+    "stage-name-twice": campaign(explore__stages=2 * [WARM]),
+    "stage-without-systems": campaign(explore__stages=[{**WARM, "systems": []}]),
+    "stage-too-short": campaign(explore__stages=[{**WARM, "every": 50}]),
+    "strain-impossible": campaign(explore__stages=[{**WARM, "deformations": ["isotropic"], "strains": [-1.0]}]),
+    "stages-none": campaign(explore__stages=[]),
+    # training
+    "no-deepmd": machine(python="/no/such/python"),
+    "sel-short": campaign(train__descriptor__sel=[4]),
+    "axis-neuron": campaign(train__descriptor__axis_neuron=20),
+    "one-member": campaign(train__n_members=1),
+    "prefactors-zero": campaign(train__prefactors={"energy": [0, 0], "force": [0, 0], "virial": [0, 0]}),
+    "learning-rate-rises": campaign(train__learning_rate={"start": 1e-4, "stop": 1e-2}, verb="run"),
+    "rescue-below": campaign(select__rescue__max_devi_f=0.2),
+    "element-weights": campaign(train__element_weights={"Ag": 2.0}),
+    "no-held-out": campaign(initial__held_out_fraction=0.0, stop__max_force_error_p99=0.5),
+    # machines and folders
+    "machine-key": machine(slot=2),
+    "machine-secret": machine(environment={"MONGO_PASSWORD": "x"}),
+    "machine-disk": machine(min_free_disk_GB=1e6),
+    "folder-is-a-file": written("", "check", TINY, "--folder", "taken", name="taken"),
+    "folder-name": words("check", TINY, "--folder", "two\nlines"),
+    "folder-long": words("check", TINY, "--folder", "n" * 300),
+    "folder-empty": words("status", "."),
+    "folder-missing": words("export", "nosuch", "--to", "models"),
+    "folder-held": held,
+    "changed-campaign": damaged(None, "run", TINY, "--folder", "runs/copper", "--accept-unusual"),
+    "not-converged": damaged(None, "run", "runs/copper/campaign/000.yaml", "--folder", "runs/copper",
+                             "--accept-unusual"),
+    "newer-format": damaged(lambda folder: (folder / "format.json").write_text('{"format": 99, "version": "9.0"}')),
+    "record-gone": damaged(removed("iter-000/iteration.json")),
+    "model-damaged": damaged(flipped("models/*.pb")),
+    "dataset-damaged": damaged(flipped("dataset/iter-001.npz")),
+    "not-ended": begun,
+    "export-taken": damaged(None, "export", "runs/copper", "--to", "runs"),
+    "init-exists": written("", "init", "my.yaml"),
+    "init-unwritable": words("init", "nosuch/my.yaml"),
+    # ledger and imports
+    "no-ledger": words("labels", "list", "nosuch"),
+    "import-no-file": importing(lambda here: None, name="nosuch.extxyz"),
+    "import-unnamed": importing(lambda here: None, declare=None),
+    "import-both": importing(lambda here: None, "--reference", "emt"),
+    "import-declare": importing(lambda here: None, declare="functional=PBE"),
+    "import-format": importing(lambda here: (here / "data.foo").write_text("x"), name="data.foo"),
+    "import-unknown-format": importing(lambda here: None, "--format", "vaspp/xml"),
+    "import-nothing-fit": importing(
+        lambda here: (here / "data.extxyz").write_text(
+            '1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3\nCu 0 0 0\n')),
+    "import-keys": importing(lambda here: None, "--keys", "energy:E"),
+    "import-deepmd": importing(lambda here: (here / "set").mkdir(), "--format", "deepmd", name="set"),
+    "import-outcar": importing(lambda here: (here / "OUTCAR").write_text("nothing\n"), name="OUTCAR"),
+    "ledger-damaged": damaged(flipped("labels/*.seg"), "labels", "list", "runs/copper", "--verify"),
+    "reference-damaged": damaged(
+        lambda folder: replaced(sorted((folder / "labels/references").iterdir())[0].name, "EMT", "XYZ")(
+            folder / "labels/references"), "labels", "list", "runs/copper"),
+    "labels-export-format": damaged(None, "labels", "export", "runs/copper", "--to", "out.csv"),
+    # cluster
+    "launchpad-missing": words("doctor", "-l", "nosuch.yaml"),
+    "launchpad-key": written("[1, 2]", "doctor", "-l", "l.yaml", name="l.yaml"),
+    "launchpad-silent": written(SILENT, "doctor", "-l", "l.yaml", name="l.yaml"),
+    "machine-init-taken": initialised,
+    "machine-nothing": words("machine"),
+    "machine-preset": words("check", TINY, "--machine", "slurmm"),
+    "allocation-none": words("check", TINY, "--machine", "slurm_allocation"),
+    "place-unknown": machine(places={"cpu": {}}, stations={"train": "gpu"}),
+    # glasses, benchmarks, potentials
+    "no-potential": words("benchmark", "--series", "na3ps4o"),
+    "model-alone": written("", "benchmark", "a.pb", name="a.pb"),
+    "potential-lacks": potential(
+        lammps={"pair_style": "lj/cut 6.0", "pair_coeff": ["* * 0.05 2.3"], "elements": ["Na", "P"]},
+        functional="none", includes_dispersion=False),
+    "potential-two-kinds": potential(ase={"preset": "emt"}, lammps={"pair_style": "zero 5", "pair_coeff": ["* *"],
+                                                                    "elements": ["Cu"]}),
+    "potential-no-model": potential(deepmd={"models": ["a.pb"]}, functional="PBE", includes_dispersion=False),
+    "glass-x": words("glass", "sevennet_0", "--series", "na3ps4o", "--x", "0.7", "--check"),
+    "glass-x-text": words("glass", "sevennet_0", "--series", "na3ps4o", "--x", "none", "--check"),
+    "glass-series": words("glass", "sevennet_0", "--series", "na3ps4", "--check"),
+    "glass-atoms": words("glass", "sevennet_0", "--series", "na3ps4o", "--x", "0.15", "--atoms", "100", "--check"),
+    "study-nothing": study(benchmark=None),
+    "study-options": words("benchmark", "emt", "--study", "study.yaml"),
+    "parity-frames": study(benchmark={"parity": {"frames": "nosuch.extxyz"}}),
+    "cited-columns": cited("a,b\n1,2\n"),
+    "cited-missing": words("benchmark", "emt", "--cited", "nosuch.csv", "--check"),
+    "finetune-python": words("finetune", "runs/x", "--foundation", "m", "--python", "nosuch/python", "--to", "ft"),
+    # the command line, signals and exit codes
+    "stopped": stopped,
+    "no-command": words("runn", "quickstart"),
+    "no-option": words("run", "quickstart", "--slot", "2"),
+    "option-value": words("run", "quickstart", "--slots", "0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row[0]) for row in ROW.findall(PAGE)])
+def test_a_fault_ends_in_the_message_of_the_table(row, tmp_path, monkeypatch):
+    name, _, message, advice, code = row
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    with UNDONE:
+        made = FAULTS[name](tmp_path)
+        done = made if isinstance(made, subprocess.CompletedProcess) else in_process(*made)
+    said = (done.stdout + done.stderr).replace(f"{tmp_path}/", "")  # seen from where it was typed
+    assert re.search(pattern(message), said), said
+    assert re.search(pattern(advice), said), said
+    assert done.returncode == int(code)
+    assert "Traceback" not in said
+
+
+def pattern(text):
+    """Return a text of the table as a regular expression: <this> is anything, and nothing else is."""
+    return ".*".join(re.escape(part) for part in re.split(r"<[^<>]+>", text.replace("\\|", "|")))
+
+
+def test_every_fault_that_can_be_made_is_in_the_table_once():
+    names = [row[0] for row in ROW.findall(PAGE)]
+    assert sorted(names) == sorted(FAULTS)
+    assert len(names) >= 60
+    assert len(re.findall(r"^\| `", PAGE, re.MULTILINE)) == len(names), "every row is read"
