@@ -114,7 +114,7 @@ def packmol_problems(machine: Machine) -> list[str]:
 
 
 def reference_problems(reference: Reference, machine: Machine, where: str = "label.reference") -> list[str]:
-    """Return what an engine that labels or drives lacks, by what is on disk; nothing is started (`check.trial` does)."""
+    """Return what an engine that labels or drives lacks, by what is on disk; nothing is started."""
     engine = engine_of(reference.engine)
     if wrong := dispersion_problems(reference.d3, where):
         return wrong
