@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from types import SimpleNamespace
+from typing import Annotated
 
 import pytest
 import yaml
@@ -12,9 +13,19 @@ from typer.testing import CliRunner
 
 from activelearn.check import trust
 from activelearn.cli import app
-from activelearn.config import Machine, Potential, Study, load_campaign, load_glass, load_machine, preset_names
+from activelearn.config import (
+    Machine,
+    Potential,
+    Program,
+    Section,
+    Study,
+    load_campaign,
+    load_glass,
+    load_machine,
+    preset_names,
+    programs,
+)
 from activelearn.config.files import noting_files
-from activelearn.config.program import programs
 from activelearn.errors import ActiveLearnError
 from activelearn.store import Store
 
@@ -220,6 +231,16 @@ def test_frozen_models_and_pair_styles_that_load_models_are_programs():
     assert of("e3gnn", "* * '/a b/c.pt' Cu") == ["* * '/a b/c.pt' Cu"]
     deepmd = Potential(name="a", deepmd={"models": ["a.pb", "b.pb"]}, **physics)
     assert [value for _, value in programs(deepmd)] == ["a.pb", "b.pb"]
+
+
+def test_an_engine_of_another_package_marks_its_programs_in_the_same_way(campaign):
+    class Licensed(Section):
+        server: Annotated[str | None, Program()] = None
+        basis: str = "small"
+
+    reference = campaign.label.reference.model_copy(update={"theirs": Licensed(server="./serve.sh")})
+    assert (("theirs", "server"), "./serve.sh") in list(programs(reference))
+    assert [value for _, value in programs(reference)] == ["ase.calculators.emt:EMT", "./serve.sh"]
 
 
 def test_nothing_but_potentials_machines_and_references_names_programs(campaign):
