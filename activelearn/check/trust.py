@@ -6,6 +6,7 @@ the user, not in the campaign folder: a folder that somebody hands on cannot vou
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -22,7 +23,7 @@ from activelearn.config.files import expanded, noting_files
 from activelearn.config.lines import place
 from activelearn.config.program import programs
 from activelearn.config.yaml12 import Location
-from activelearn.errors import Damaged, StoreError
+from activelearn.errors import ConfigError, Damaged, StoreError
 from activelearn.store import Store, StudyStore
 from activelearn.store.files import publish_json, read_object, sealed
 
@@ -123,10 +124,12 @@ def _name_of(uid: int) -> str:
 
 @lru_cache(maxsize=1)
 def _of_presets() -> frozenset[str]:
-    """Return what the presets name."""
-    labels = (load_label(name) for name in preset_names("label"))
-    machines = (load_machine(name) for name in preset_names("machine"))
-    return frozenset(_items([*labels, *machines]))
+    """Return what the presets name, but for those of engines that are broken, which are told to who asks for them."""
+    found: list[Section] = [load_machine(name) for name in preset_names("machine")]
+    for name in preset_names("label"):
+        with contextlib.suppress(ConfigError):
+            found.append(load_label(name))
+    return frozenset(_items(found))
 
 
 def _items(sections: Iterable[Section]) -> Iterator[str]:
