@@ -1,7 +1,7 @@
-"""What a YAML of others would run: a campaign is a program, and wants the user's word once for what it names.
+"""What a YAML of others would run: a campaign is a program, and wants the user's consent once for what it names.
 
-A file of one's own in (or below) the working folder needs no word, nor does what a preset names. The word is kept by
-the user, not in the campaign folder: a folder that somebody hands on cannot vouch for itself.
+A file of one's own in (or below) the working folder needs no consent, nor does what a preset names. It is
+recorded for the user, not in the campaign folder: a folder that somebody hands on cannot vouch for itself.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Named(NamedTuple):
 
     @property
     def item(self) -> str:
-        """What the user's word is given for, wherever it stands."""
+        """What the consent is given for, wherever it stands."""
         names = [part for part in self.key.split(".") if not part.isdecimal()]
         is_path = self.value.startswith("/") and not re.search(r"\s", self.value)
         return f"{names[-1]}: {os.path.normpath(self.value) if is_path else self.value}"
@@ -77,7 +77,8 @@ def read_noted(load: Callable[[], T], file: str | Path, section: str) -> tuple[T
     if Path(file).is_dir():
         doubts = [doubt_of(Path(file), anywhere=True)]
     else:
-        doubts = [doubt_of(one) for one in files if not one.absolute().is_relative_to(shipped("params"))]
+        presets = shipped("params").resolve()
+        doubts = [doubt_of(one) for one in files if not one.resolve().is_relative_to(presets)]
     doubt = next(filter(None, doubts), "")
     named = []
     for at, value in programs(found):
@@ -138,11 +139,11 @@ def _items(sections: Iterable[Section]) -> Iterator[str]:
             yield Named("", ".".join(map(str, at)), value, "").item
 
 
-# --- the user's word --------------------------------------------------------------------------------------------------
+# --- consent ----------------------------------------------------------------------------------------------------------
 
 
 def lacking(named: Iterable[Named], folder: Path | None = None) -> list[Named]:
-    """Return those of the programs that want the user's word and do not have it yet.
+    """Return those of the programs that want the user's consent and do not have it yet.
 
     Parameters
     ----------
@@ -157,7 +158,7 @@ def lacking(named: Iterable[Named], folder: Path | None = None) -> list[Named]:
 
 
 def trust(named: Iterable[Named]) -> None:
-    """Record the user's word for these programs.
+    """Record the user's consent to these programs.
 
     Raises
     ------
@@ -170,7 +171,7 @@ def trust(named: Iterable[Named]) -> None:
 
 
 def _records() -> Path:
-    """Return the folder in which the user's word is kept."""
+    """Return the folder in which the user's consent is kept."""
     return expanded(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "activelearn"
 
 
