@@ -4,10 +4,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from activelearn.check import check
 from activelearn.check.glass import series_of
 from activelearn.cli import app
 from activelearn.cli.finetune import _series
-from activelearn.config import load_campaign, load_glass
+from activelearn.config import Machine, load_campaign, load_glass
 from activelearn.store import Store
 
 EAM = {
@@ -81,8 +82,8 @@ def test_the_series_that_a_schedule_names_is_told(command):
 
 def test_the_series_that_are_advised_fit_in_the_cells_that_are_asked_for():
     quick, luo = load_glass("quick"), load_glass("luo2024")
-    assert series_of({"Na", "P", "S", "O"}, luo) == ["--series na3ps4o", "--series na4p2s7o"]
-    assert "--series na3ps4o --x 0" in series_of({"Na", "P", "S", "O"}, quick)
+    assert list(map(str, series_of({"Na", "P", "S", "O"}, luo))) == ["--series na3ps4o", "--series na4p2s7o"]
+    assert "--series na3ps4o --x 0" in map(str, series_of({"Na", "P", "S", "O"}, quick))
     assert series_of({"Li", "S"}, quick) == []
 
 
@@ -95,3 +96,20 @@ def test_the_series_that_are_advised_fit_in_the_cells_that_are_asked_for():
 )
 def test_what_follows_a_fine_tuning_is_of_the_elements_of_the_campaign(tmp_path, preset, told):
     assert _series(Store.create(tmp_path / "c", load_campaign(preset))) == told
+
+
+@pytest.mark.parametrize(
+    ("elements", "told"),
+    [
+        (["Cu"], "holds Na, O, P, S - wanted elements of type_map - write a series of Cu (params/GLASSES.md)"),
+        (
+            ["Cu", "Na", "P", "S"],
+            "holds O - wanted elements of type_map - choose series: na3ps4o with x: [0] or series: ",
+        ),
+    ],
+)
+def test_a_campaign_with_a_glass_of_other_elements_is_told_which_series_fit(tmp_path, elements, told):
+    campaign = load_campaign("copper_emt").model_copy(
+        update={"glass": load_glass("luo2024"), "type_map": tuple(elements)}
+    )
+    assert told in "\n".join(check(campaign, Machine(min_free_disk_GB=0.0), tmp_path / "c").problems)

@@ -65,8 +65,8 @@ def test_the_words_of_srun_are_those_of_the_profile():
 @pytest.mark.parametrize(
     "said",
     [
-        "all places are well", "nobody came", "no answer from", "wanted a free folder", "STOPPED", "healthy",
-        '"reserved"', '"lost"', '"lock"', '"torn"', '"import"',
+        "all places are well", "no answer from", "wanted a free folder", "STOPPED", "healthy",
+        '"idle"', '"reserved"', '"lost"', '"lock"', '"torn"', '"import"',
     ],
 )  # fmt: skip
 def test_what_it_says_a_person_sees_is_what_is_printed(said):

@@ -1,9 +1,10 @@
-"""A campaign is a program: what a YAML from elsewhere names is run only with the user's word, given once."""
+"""A campaign is a program: what a YAML from elsewhere names is run only with the user's consent, given once."""
 
 import os
 import shutil
 import sys
 from types import SimpleNamespace
+from typing import Annotated
 
 import pytest
 import yaml
@@ -12,11 +13,23 @@ from typer.testing import CliRunner
 
 from activelearn.check import trust
 from activelearn.cli import app
-from activelearn.config import Machine, Potential, Study, load_campaign, load_glass, load_machine, preset_names
+from activelearn.config import (
+    Machine,
+    Potential,
+    Program,
+    Section,
+    Study,
+    load_campaign,
+    load_glass,
+    load_machine,
+    load_study,
+    preset_names,
+    programs,
+    shipped,
+)
 from activelearn.config.files import noting_files
-from activelearn.config.program import programs
 from activelearn.errors import ActiveLearnError
-from activelearn.store import Store
+from activelearn.store import Store, StudyStore
 
 #: What a program of others leaves behind when it is run.
 RAN = "ran"
@@ -59,7 +72,7 @@ def activelearn(work, monkeypatch):
 
 
 def wanted(done, *keys_and_values):
-    """Assert that the command asks for the user's word for these, a line each."""
+    """Assert that the command asks for consent to these, a line each."""
     assert done.returncode == 2, done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if "would be run with your rights" in line]
     assert len(lines) == len(keys_and_values), done.stderr
@@ -69,7 +82,7 @@ def wanted(done, *keys_and_values):
 
 
 def names_of(file, load=load_campaign, section="campaign"):
-    """Return what a YAML names and wants the user's word for, as ``key value``."""
+    """Return what a YAML names and wants consent for, as ``key value``."""
     return [f"{one.key} {one.value}" for one in trust.lacking(trust.read_noted(lambda: load(file), file, section)[1])]
 
 
@@ -77,7 +90,7 @@ def names_of(file, load=load_campaign, section="campaign"):
 
 
 @pytest.mark.engines
-def test_an_interpreter_that_a_yaml_from_elsewhere_names_is_not_run_without_a_word(
+def test_an_interpreter_that_a_yaml_from_elsewhere_names_is_not_run_without_consent(
     activelearn, work, elsewhere, tmp_path
 ):
     file = tiny(elsewhere / "theirs.yaml", label__reference__python="./tool.sh")
@@ -85,15 +98,15 @@ def test_an_interpreter_that_a_yaml_from_elsewhere_names_is_not_run_without_a_wo
     wanted(
         cli("run", file, cwd=work, env=environment(), timeout=60),
         f"error: {file}:{line}: label.reference.python: {elsewhere / 'tool.sh'}: would be run with your rights, and "
-        f"{file} is not in this folder - wanted your word for it, once - read that file, then: activelearn run {file} "
-        "--trust",
+        f"{file} is not in this folder - wanted your consent, once for each value - read that file, then: "
+        f"activelearn run {file} --trust",
     )
     wanted(activelearn("submit", file, "-l", "none.yaml"), "label.reference.python")
     assert not (tmp_path / RAN).exists()
 
 
 @pytest.mark.engines
-def test_a_word_is_given_once_for_a_content(activelearn, elsewhere, tmp_path):
+def test_consent_is_given_once_for_a_content(activelearn, elsewhere, tmp_path):
     file = tiny(elsewhere / "theirs.yaml", label__reference__python="./tool.sh")
     assert f"trusted: {file}:" in activelearn("run", file, "--trust").stdout
     assert (tmp_path / RAN).exists()
@@ -104,7 +117,7 @@ def test_a_word_is_given_once_for_a_content(activelearn, elsewhere, tmp_path):
     wanted(activelearn("run", file), "label.reference.calculator: another:Class")
 
 
-def test_a_yaml_of_ones_own_in_this_folder_or_below_needs_no_word(work):
+def test_a_yaml_of_ones_own_in_this_folder_or_below_needs_no_consent(work):
     assert names_of(tiny(work / "mine.yaml", label__reference__calculator="mine:Class")) == []
     (work / "inputs").mkdir()
     file = tiny(work / "inputs" / "mine.yaml", label__reference__calculator="mine:Class")
@@ -143,7 +156,7 @@ def test_a_file_of_another_owner_is_not_ones_own(work):
 # --- what is named ----------------------------------------------------------------------------------------------------
 
 
-def test_what_presets_name_needs_no_word_wherever_it_stands(elsewhere, work):
+def test_what_presets_name_needs_no_consent_wherever_it_stands(elsewhere, work):
     presets = [name for name in preset_names("campaign") if names_of(name)]
     assert presets == []
     assert names_of(TINY) == []
@@ -201,7 +214,7 @@ def test_a_study_names_what_its_files_name(activelearn, elsewhere, work):
         wanted(activelearn("benchmark", "--study", "study.yaml"), f"ase.python: {elsewhere / 'tool.sh'}")
 
 
-def test_labels_that_are_imported_with_a_reference_of_others_want_a_word(activelearn, elsewhere, tmp_path):
+def test_labels_that_are_imported_with_a_reference_of_others_want_consent(activelearn, elsewhere, tmp_path):
     file = tiny(elsewhere / "theirs.yaml", label__reference__python="./tool.sh")
     wanted(activelearn("labels", "import", "L", "x.extxyz", "--reference", file), f"{file}:40: reference.python")
     assert not (tmp_path / RAN).exists()
@@ -222,6 +235,16 @@ def test_frozen_models_and_pair_styles_that_load_models_are_programs():
     assert [value for _, value in programs(deepmd)] == ["a.pb", "b.pb"]
 
 
+def test_an_engine_of_another_package_marks_its_programs_in_the_same_way(campaign):
+    class Licensed(Section):
+        server: Annotated[str | None, Program()] = None
+        basis: str = "small"
+
+    reference = campaign.label.reference.model_copy(update={"theirs": Licensed(server="./serve.sh")})
+    assert (("theirs", "server"), "./serve.sh") in list(programs(reference))
+    assert [value for _, value in programs(reference)] == ["ase.calculators.emt:EMT", "./serve.sh"]
+
+
 def test_nothing_but_potentials_machines_and_references_names_programs(campaign):
     glass = load_glass("quick")
     study = Study(name="s", potentials=[Potential(name="EMT", ase=campaign.label.reference)], glass=glass)
@@ -233,7 +256,7 @@ def test_nothing_but_potentials_machines_and_references_names_programs(campaign)
 # --- what was begun, and the record -----------------------------------------------------------------------------------
 
 
-def test_a_campaign_that_was_begun_in_a_folder_of_ones_own_goes_on_without_a_word(work, elsewhere):
+def test_a_campaign_that_was_begun_in_a_folder_of_ones_own_goes_on_without_being_asked_for(work, elsewhere):
     file = tiny(elsewhere / "theirs.yaml", label__reference__calculator="theirs:Class")
     chosen, named = trust.read_noted(lambda: load_campaign(file), file, "campaign")
     folder = work / "runs" / "c"
@@ -244,7 +267,23 @@ def test_a_campaign_that_was_begun_in_a_folder_of_ones_own_goes_on_without_a_wor
     assert len(trust.lacking(named, folder)) == 1
 
 
-def test_the_models_of_a_campaign_folder_of_ones_own_need_no_word_wherever_it_is(elsewhere, work):
+def test_a_study_that_was_begun_in_a_folder_of_ones_own_goes_on_without_being_asked_for(work, elsewhere):
+    potential = {"name": "A", "ase": {**EMT, "calculator": "theirs:Class"}}
+    file = elsewhere / "s.yaml"
+    file.write_text(yaml.safe_dump({"name": "s", "benchmark": "crystals", "potentials": [potential]}))
+    study, named = trust.read_noted(lambda: load_study(file), file, "study")
+    assert [one.place for one in trust.lacking(named, work / "s")] == [f"{file}:5"]
+    StudyStore.create(work / "s", study)
+    assert trust.lacking(named, work / "s") == []
+
+
+def test_no_path_through_the_presets_makes_a_preset_of_a_file(work, elsewhere):
+    tiny(elsewhere / "theirs.yaml", label__reference__calculator="theirs:Class")
+    roundabout = shipped("params") / os.path.relpath(elsewhere / "theirs.yaml", shipped("params").resolve())
+    assert names_of(roundabout) == ["label.reference.calculator theirs:Class"]
+
+
+def test_the_models_of_a_campaign_folder_of_ones_own_need_no_consent_wherever_it_is(elsewhere, work):
     potential = Potential(name="a", deepmd={"models": ["a.pb"]}, functional="none", includes_dispersion=False)
 
     def doubted():

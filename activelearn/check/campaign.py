@@ -7,6 +7,7 @@ from pathlib import Path
 
 from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
 from activelearn.check import doubts, trials
+from activelearn.check.glass import choice, series_of
 from activelearn.check.programs import Checked, folder_problems, model_problems, place_problems, program_problems
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, DeePMDModels, Driver, Initial, Machine, Packed, Potential
@@ -97,8 +98,12 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     found = check_study(study.planned(campaign, stand_in), machine, here=here)
     problems, made = [*found.problems], campaign.glass
     packed = [packing.of_glass(made, composition) for composition in made.compositions] if made is not None else []
-    if lacking := {element for one in packed for element in packing.number_densities(one)} - set(campaign.type_map):
-        problems.append(f"glass.series: holds {', '.join(sorted(lacking))} - wanted elements of type_map - choose x")
+    if made is not None and (
+        lacking := {element for one in packed for element in packing.number_densities(one)} - set(campaign.type_map)
+    ):
+        known = set(campaign.type_map)
+        next_ = choice([one.keys for one in series_of(known, made)], known)
+        problems.append(f"glass.series: holds {', '.join(sorted(lacking))} - wanted elements of type_map - {next_}")
     return Checked(problems, [line for line in found.facts if not line.startswith("machine ")])
 
 

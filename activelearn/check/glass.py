@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from activelearn import packing
 from activelearn.config import Composition, Glass, Pore, Segment, Study, load_series, preset_names
@@ -120,15 +121,31 @@ def _strangers(study: Study, glass: Glass) -> Iterator[str]:
         if unknown := frozen.unknown_to(potential, elements):
             known = frozen.elements_of(potential) or set()
             own = [f"{c.x:g}" for c in glass.series.compositions if _elements(c) <= known]
-            fitting = [f"--x {','.join(own)}"] * bool(own) + series_of(known, glass)
+            fitting = [f"--x {','.join(own)}"] * bool(own) + list(map(str, series_of(known, glass)))
             yield (
                 f"potential {potential.name}: does not know {', '.join(unknown)} of series "
-                f"{glass.series.name} - wanted all its elements - {_choice(fitting, known)}"
+                f"{glass.series.name} - wanted all its elements - {choice(fitting, known)}, or choose another potential"
             )
 
 
-def series_of(known: set[str] | None, glass: Glass) -> list[str]:
-    """Return the options that name what is shipped of these elements and fits in such cells: ``--series X --x 0,0.5``.
+class Fitting(NamedTuple):
+    """A shipped series, or those x of it that fit; as a string the options that name it: ``--series X --x 0,0.5``."""
+
+    series: str
+    x: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the options that name it."""
+        return f"--series {self.series}" + f" --x {','.join(self.x)}" * bool(self.x)
+
+    @property
+    def keys(self) -> str:
+        """The keys of a YAML that name it."""
+        return f"series: {self.series}" + f" with x: [{', '.join(self.x)}]" * bool(self.x)
+
+
+def series_of(known: set[str] | None, glass: Glass) -> list[Fitting]:
+    """Return what is shipped of these elements and fits in such cells.
 
     Parameters
     ----------
@@ -141,17 +158,17 @@ def series_of(known: set[str] | None, glass: Glass) -> list[str]:
     for name in preset_names("series"):
         made = glass.model_copy(update={"series": load_series(name), "x": None, "pore": None})
         of_known = [c for c in made.compositions if known is None or _elements(c) <= known]
-        fit = [f"{composition.x:g}" for composition in of_known if _fits(made, composition)]
+        fit = tuple(f"{composition.x:g}" for composition in of_known if _fits(made, composition))
         if fit:
-            found.append(f"--series {name}" + f" --x {','.join(fit)}" * (len(fit) < len(made.compositions)))
+            found.append(Fitting(name, fit if len(fit) < len(made.compositions) else ()))
     return found
 
 
-def _choice(fitting: list[str], known: set[str]) -> str:
-    """Return what to choose: of the options that fit, or, where none does, of what a person may write."""
+def choice(fitting: Sequence[str], known: set[str]) -> str:
+    """Return what to choose: of what fits, or, where nothing does, of what a person may write."""
     if fitting:
         return f"choose {' or '.join(fitting)}"
-    return f"write a series of {', '.join(sorted(known))} (params/GLASSES.md), or choose another potential"
+    return f"write a series of {', '.join(sorted(known))} (params/GLASSES.md)"
 
 
 def _elements(composition: Composition) -> set[str]:

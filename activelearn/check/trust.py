@@ -1,11 +1,12 @@
-"""What a YAML of others would run: a campaign is a program, and wants the user's word once for what it names.
+"""What a YAML of others would run: a campaign is a program, and wants the user's consent once for what it names.
 
-A file of one's own in (or below) the working folder needs no word, nor does what a preset names. The word is kept by
-the user, not in the campaign folder: a folder that somebody hands on cannot vouch for itself.
+A file of one's own in (or below) the working folder needs no consent, nor does what a preset names. It is
+recorded for the user, not in the campaign folder: a folder that somebody hands on cannot vouch for itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -22,7 +23,7 @@ from activelearn.config.files import expanded, noting_files
 from activelearn.config.lines import place
 from activelearn.config.program import programs
 from activelearn.config.yaml12 import Location
-from activelearn.errors import Damaged, StoreError
+from activelearn.errors import ConfigError, Damaged, StoreError
 from activelearn.store import Store, StudyStore
 from activelearn.store.files import publish_json, read_object, sealed
 
@@ -49,7 +50,7 @@ class Named(NamedTuple):
 
     @property
     def item(self) -> str:
-        """What the user's word is given for, wherever it stands."""
+        """What the consent is given for, wherever it stands."""
         names = [part for part in self.key.split(".") if not part.isdecimal()]
         is_path = self.value.startswith("/") and not re.search(r"\s", self.value)
         return f"{names[-1]}: {os.path.normpath(self.value) if is_path else self.value}"
@@ -76,7 +77,8 @@ def read_noted(load: Callable[[], T], file: str | Path, section: str) -> tuple[T
     if Path(file).is_dir():
         doubts = [doubt_of(Path(file), anywhere=True)]
     else:
-        doubts = [doubt_of(one) for one in files if not one.absolute().is_relative_to(shipped("params"))]
+        presets = shipped("params").resolve()
+        doubts = [doubt_of(one) for one in files if not one.resolve().is_relative_to(presets)]
     doubt = next(filter(None, doubts), "")
     named = []
     for at, value in programs(found):
@@ -123,10 +125,12 @@ def _name_of(uid: int) -> str:
 
 @lru_cache(maxsize=1)
 def _of_presets() -> frozenset[str]:
-    """Return what the presets name."""
-    labels = (load_label(name) for name in preset_names("label"))
-    machines = (load_machine(name) for name in preset_names("machine"))
-    return frozenset(_items([*labels, *machines]))
+    """Return what the presets name, but for those of engines that are broken, which are told to who asks for them."""
+    found: list[Section] = [load_machine(name) for name in preset_names("machine")]
+    for name in preset_names("label"):
+        with contextlib.suppress(ConfigError):
+            found.append(load_label(name))
+    return frozenset(_items(found))
 
 
 def _items(sections: Iterable[Section]) -> Iterator[str]:
@@ -135,11 +139,11 @@ def _items(sections: Iterable[Section]) -> Iterator[str]:
             yield Named("", ".".join(map(str, at)), value, "").item
 
 
-# --- the user's word --------------------------------------------------------------------------------------------------
+# --- consent ----------------------------------------------------------------------------------------------------------
 
 
 def lacking(named: Iterable[Named], folder: Path | None = None) -> list[Named]:
-    """Return those of the programs that want the user's word and do not have it yet.
+    """Return those of the programs that want the user's consent and do not have it yet.
 
     Parameters
     ----------
@@ -154,7 +158,7 @@ def lacking(named: Iterable[Named], folder: Path | None = None) -> list[Named]:
 
 
 def trust(named: Iterable[Named]) -> None:
-    """Record the user's word for these programs.
+    """Record the user's consent to these programs.
 
     Raises
     ------
@@ -167,7 +171,7 @@ def trust(named: Iterable[Named]) -> None:
 
 
 def _records() -> Path:
-    """Return the folder in which the user's word is kept."""
+    """Return the folder in which the user's consent is kept."""
     return expanded(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "activelearn"
 
 

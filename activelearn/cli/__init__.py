@@ -335,7 +335,7 @@ def machine_of(name: str, slots: int | None = None) -> tuple[Machine, list[Named
 
 
 def want_trusted(named: Sequence[Named], folder: Path | None, *, trust: bool) -> None:
-    """Refuse to run what a YAML from elsewhere names, unless the user gives (or gave) his word; record it."""
+    """Refuse to run what a YAML from elsewhere names, unless the user consents, or has before; record it."""
     from activelearn.check.trust import lacking
     from activelearn.check.trust import trust as record
 
@@ -343,14 +343,16 @@ def want_trusted(named: Sequence[Named], folder: Path | None, *, trust: bool) ->
         return
     if not trust:
         again = " ".join(["activelearn", *map(shlex.quote, sys.argv[1:]), "--trust"])
-        raise ConfigError(*(f"{one} - wanted your word for it, once - read that file, then: {again}" for one in new))
+        raise ConfigError(
+            *(f"{one} - wanted your consent, once for each value - read that file, then: {again}" for one in new)
+        )
     record(new)
     for one in new:
         say(f"trusted: {one.place}: {one.key}: {one.value}")
 
 
 def say_programs(named: Sequence[Named], folder: Path) -> bool:
-    """Print what is named that no preset names, and return whether it wants the user's word."""
+    """Print what is named that no preset names, and return whether it wants the user's consent."""
     from activelearn.check.trust import lacking
 
     new = lacking(named, folder)

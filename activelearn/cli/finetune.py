@@ -74,5 +74,5 @@ def _series(store: Store) -> str:
 
     elements = store.latest_campaign().type_map
     if found := series_of(set(elements), load_glass("quick")):
-        return found[0]
+        return str(found[0])
     return f"--series YAML    (a series of {', '.join(elements)}, see params/GLASSES.md)"

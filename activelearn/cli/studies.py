@@ -199,7 +199,7 @@ def _no_series(potentials: Sequence[Potential], atoms: int | None) -> str:
     known = set.intersection(*each) if each else None
     found = series_of(known, _glass(None, None, x=None, atoms=atoms, replicas=None))
     of = f" of {', '.join(sorted(known))}" if known else ""
-    next_ = f"such as: {' or '.join(found)}" if found else f"write a series{of}, see params/GLASSES.md"
+    next_ = f"such as: {' or '.join(map(str, found))}" if found else f"write a series{of}, see params/GLASSES.md"
     return f"no --series - wanted the compositions of the glass, a preset of params/series/ or a YAML - {next_}"
 
 

@@ -59,6 +59,8 @@ from activelearn.config.potential import DeePMDModels as DeePMDModels
 from activelearn.config.potential import LammpsStyle as LammpsStyle
 from activelearn.config.potential import Potential as Potential
 from activelearn.config.presets import PRESET_SECTIONS as PRESET_SECTIONS
+from activelearn.config.program import Program as Program
+from activelearn.config.program import programs as programs
 from activelearn.config.reading import difference as difference
 from activelearn.config.reading import find_campaign as find_campaign
 from activelearn.config.reading import load_benchmark as load_benchmark

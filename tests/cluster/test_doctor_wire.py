@@ -18,6 +18,7 @@ from campaigns import TINY, cli, machine_file
 from cluster.relay import Relay
 from cluster.servers import free_port
 from cluster.workers import Submitted, wait_for
+from doctored import age
 
 pytestmark = [pytest.mark.needs_mongo, pytest.mark.timeout(300)]
 HERE = Path(__file__).resolve().parent
@@ -169,6 +170,20 @@ def test_a_worker_finishes_what_was_repaired_and_no_published_label_is_computed_
     assert after.returncode == 0, after.stdout
     assert ours.files_with(ours.mongo.password) == []
     assert {path.name for path in ours.here.glob("workers/*/*")} == {"output"}, "no folder for each Firework"
+
+
+def test_a_campaign_that_waits_for_workers_of_a_category_is_not_healthy(mongo, tmp_path):
+    ours = Submitted(tmp_path, mongo, slots=1)
+    assert ours.submit().returncode == 0
+    assert doctor(ours).stdout.endswith("healthy\n"), "just submitted"
+    age(ours.launchpad, 1000.0)
+    waiting = doctor(ours, "--fix")
+    assert waiting.returncode == 1
+    assert re.search(
+        r"idle: 1 READY Firework of category prepare has waited for \d+ min, and no worker of it has taken any "
+        rf"\(categories of the workers seen so far: none\)\n  next: start one: activelearn rlaunch -l {ours.file} ",
+        waiting.stdout,
+    ), waiting.stdout
 
 
 # --- check -l ---------------------------------------------------------------------------------------------------------
