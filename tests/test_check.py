@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from activelearn.check import check, check_study, doubts
 from activelearn.check import programs as check_module
 from activelearn.check.programs import engine_problems
+from activelearn.cli import app
 from activelearn.config import Machine, Study, load_campaign, parse_campaign
 from activelearn.engines.references import ase
+from activelearn.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = Machine(min_free_disk_GB=0.0)
@@ -415,3 +418,23 @@ def test_a_study_without_glasses_says_what_it_will_not_measure():
     facts = check_study(study, Machine(), here=False).facts
     assert facts[-2].startswith("measured: parity; ")
     assert facts[-1].startswith("note: not measured, for no glass is made (glass, or --series): density, rdf")
+
+
+@pytest.mark.parametrize("more", ["", "--benchmark structure", "--benchmark off.yaml"])
+def test_a_benchmark_that_would_measure_nothing_is_refused_with_what_to_add(tmp_path, monkeypatch, more):
+    """It ended well, with an empty table."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "off.yaml").write_text("{preset: crystals, crystals: null, density: false, rdf: null}")
+    done = CliRunner().invoke(app, ["benchmark", "sevennet_0", *more.split(), "--check"])
+    with pytest.raises(
+        ConfigError, match=r"nothing would be measured: .* add --series .*na3ps4o.* --benchmark crystals"
+    ):
+        raise done.exception
+    for enough in ("--benchmark crystals", "--series na2o_sio2"):
+        assert CliRunner().invoke(app, ["benchmark", "sevennet_0", *enough.split(), "--check"]).exit_code == 0
+
+
+def test_a_campaign_that_would_measure_nothing_is_refused_too(data, tmp_path):
+    data["benchmark"] = {"rdf": None}
+    (line,) = problems(data, tmp_path)
+    assert line.startswith("benchmark: nothing would be measured: density, ")

@@ -65,6 +65,7 @@ AcceptOption = Annotated[
 UnusualOption = Annotated[
     bool, typer.Option("--accept-unusual", help="Numbers that `check` calls unusual are meant. Recorded.")
 ]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait while another run holds the folder.")]
 SlotsOption = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; overrides the machine profile.")]
 
 
@@ -110,7 +111,7 @@ def run(
     folder: FolderOption = None,
     machine: MachineOption = "local",
     slots: SlotsOption = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait while another run holds the folder.")] = False,
+    wait: WaitOption = False,
     accept_changes: AcceptOption = False,
     refuse: RefuseOption = None,
     accept_unusual: UnusualOption = False,
@@ -348,7 +349,7 @@ def refuse_problems_of_study(study: Study, machine: Machine, folder: Path) -> Ch
     return found
 
 
-def carry_out(study: Study, folder: Path, machine: Machine, unusual: Sequence[str]) -> int:
+def carry_out(study: Study, folder: Path, machine: Machine, unusual: Sequence[str], *, wait: bool) -> int:
     """Carry out a study in its folder, or go on with it; return the exit code."""
     from activelearn.loop import StudyPhase
     from activelearn.show import Watcher, study_report
@@ -357,7 +358,7 @@ def carry_out(study: Study, folder: Path, machine: Machine, unusual: Sequence[st
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     store = StudyStore.create(folder, study)
-    with driving(store):
+    with driving(store, wait=wait):
         store.sweep(machine)
         store.consent.accept(unusual)
         from activelearn.workflow import run_study  # fireworks takes 0.5 s to import

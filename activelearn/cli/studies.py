@@ -14,6 +14,7 @@ from activelearn.cli import (
     MachineOption,
     SlotsOption,
     UnusualOption,
+    WaitOption,
     app,
     carry_out,
     machine_of,
@@ -69,12 +70,13 @@ def glass(
     slots: SlotsOption = None,
     only_check: CheckOption = False,
     accept_unusual: UnusualOption = False,
+    wait: WaitOption = False,
 ) -> None:
     """Make glasses by melt-quench with one or more potentials; the same command goes on after an interruption."""
     chosen = _potentials(potentials, names)
     made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas)
     study = Study(name=_name(made, chosen), random_seed=random_seed, potentials=chosen, glass=made)
-    _run(study, None, folder, machine, slots, only_check=only_check, accept=accept_unusual)
+    _run(study, None, folder, machine, slots, only_check=only_check, accept=accept_unusual, wait=wait)
 
 
 @app.command()
@@ -99,6 +101,7 @@ def benchmark(
     slots: SlotsOption = None,
     only_check: CheckOption = False,
     accept_unusual: UnusualOption = False,
+    wait: WaitOption = False,
 ) -> None:
     """Put potentials side by side: crystals, glasses of a series, and the experiment where a number is cited."""
     numbers = [number for path in cited or [] for number in load_numbers(path)]
@@ -114,7 +117,7 @@ def benchmark(
         asked = load_benchmark(measured)
         whole = Study(name=name, random_seed=random_seed, potentials=chosen, glass=made, benchmark=asked)
         whole = with_cited(whole, numbers)
-    _run(whole, study, folder, machine, slots, only_check=only_check, accept=accept_unusual)
+    _run(whole, study, folder, machine, slots, only_check=only_check, accept=accept_unusual, wait=wait)
 
 
 def _potentials(options: Sequence[str] | None, arguments: Sequence[str] | None) -> tuple[Potential, ...]:
@@ -190,6 +193,7 @@ def _run(
     *,
     only_check: bool,
     accept: bool,
+    wait: bool,
 ) -> None:
     place, profile = (folder or Path("runs") / study.name).absolute(), machine_of(machine, slots)
     with told_with_lines(file, machine):
@@ -198,4 +202,4 @@ def _run(
         if not only_check:
             want_accepted(found.unusual, place, accept=accept)
     if not only_check:
-        raise typer.Exit(carry_out(study, place, profile, found.unusual))
+        raise typer.Exit(carry_out(study, place, profile, found.unusual, wait=wait))
