@@ -215,12 +215,15 @@ def opened_for_driving(
         yield store
 
 
-def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Callable[[str], object] = log.info) -> None:
-    """Take a changed campaign over, if the user accepts it, and say what that means; refuse what cannot change."""
+def changed(store: Store, campaign: Campaign) -> list[str]:
+    """Return what of a campaign differs from what its folder was begun with, a line each.
+
+    Raises
+    ------
+    ConfigError
+        Some of it cannot change.
+    """
     changes = difference(store.latest_campaign(), campaign)
-    if not changes:
-        return
-    listed = "\n".join(f"  {line}" for line in changes)
     free = tuple(f"label.reference.{key}:" for key in campaign.label.reference.movable)
     fixed = [line for line in changes if line.startswith(FIXED) and not line.startswith(free)]
     if fixed and store.opened_iterations():
@@ -228,6 +231,15 @@ def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Calla
             f"{store.folder}: was begun with another campaign, and these are fixed for all its iterations - wanted "
             "them unchanged - start anew with another --folder:\n" + "\n".join(f"  {line}" for line in fixed)
         )
+    return changes
+
+
+def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Callable[[str], object] = log.info) -> None:
+    """Take a changed campaign over, if the user accepts it, and say what that means; refuse what cannot change."""
+    changes = changed(store, campaign)
+    if not changes:
+        return
+    listed = "\n".join(f"  {line}" for line in changes)
     if not accept:
         raise ConfigError(
             f"{store.folder}: was begun with another campaign - wanted the same, or --accept-changes, with which they "

@@ -179,3 +179,9 @@ def test_a_series_named_over_a_preset_takes_the_place_of_its_own(tmp_path):
     )
     found = load_glass(tmp_path / "g.yaml")
     assert (found.series.name, found.series.title, len(found.compositions)) == ("na3ps4o", "Na3PS4-xOx", 1)
+
+
+def test_what_is_wrong_with_a_study_names_the_command_of_studies(tmp_path):
+    (tmp_path / "s.yaml").write_text("{name: s, potentials: [emt, emt], benchmark: crystals}")
+    with pytest.raises(ConfigError, match=r"names, .* - mend it and run: activelearn benchmark --check --study$"):
+        load_study(tmp_path / "s.yaml")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
+from activelearn import capacity, geometry, inherited, initial, loop, packing, pressures, starts, study
 from activelearn.check import doubts
 from activelearn.check.programs import Checked, folder_problems, model_problems, place_problems, program_problems
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, DeePMDModels, Machine, Packed, Potential
+from activelearn.engines.frozen import unknown_to_calculator
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
 from activelearn.store import Folder, Store
@@ -42,19 +43,31 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += model_problems(campaign, here=here)
     problems += program_problems(campaign, machine) if here else []
     inheritance: list[str] = []
+    changes: list[str] = []
     offer = inherited.NOTHING
     if wrong := folder_problems(folder, machine) or _names(Store(folder)):
         problems += wrong  # and what is in the folder, if anything, is not looked at
     else:
         problems += place_problems(campaign, folder, machine) if here else []
         problems += _room(campaign, folder)
+        wrong, changes = _changes(campaign, folder)
+        problems += wrong
         wrong, inheritance, offer = inherits(campaign, folder)
         problems += wrong
     problems += _stages(campaign, offer)
     after = _study(campaign, machine, here=here)
     problems += after.problems
     facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
-    return Checked(list(dict.fromkeys(problems)), facts, unusual)
+    return Checked(list(dict.fromkeys(problems)), facts, unusual, changes)
+
+
+def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
+    """Return what cannot change of a campaign that was begun, and what has changed."""
+    store = Store(folder)
+    try:
+        return [], loop.changed(store, campaign) if store.is_begun() else []
+    except ConfigError as error:
+        return list(error.problems), []
 
 
 def inherits(campaign: Campaign, folder: Path) -> tuple[list[str], list[str], inherited.Offer]:
@@ -163,6 +176,10 @@ def _names(place: Folder) -> list[str]:
 def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
     from ase.data import atomic_numbers
 
+    reference = campaign.label.reference
+    if strangers := unknown_to_calculator(reference, {kind for frame in crystals for kind in frame.symbols}):
+        what = f"{reference.name} does not know {', '.join(strangers)}"
+        return [f"label.reference.calculator: {what} - wanted all elements of the systems - choose another"]
     unknown = [kind for kind in campaign.type_map if not atomic_numbers.get(kind)]
     problems = [f"type_map: {kind} is no element - wanted chemical symbols such as Na - mend it" for kind in unknown]
     return problems + [

@@ -157,6 +157,8 @@ def check(
     with told_with_lines(campaign, machine):
         found = refuse_problems(chosen, profile, where, launchpad)
     say_found(found, campaign, machine)
+    for line in found.changes:
+        print(f"changed, if accepted from the next iteration on: {line}")
     from activelearn.store import Consent, Store
 
     if plan:
@@ -169,6 +171,7 @@ def check(
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]
     options = [word for name, value in asked if value is not None for word in (name, str(value))]
+    options += ["--accept-changes"] * bool(found.changes)
     options += ["--accept-unusual"] * bool(Consent(where).not_accepted(found.unusual))
     print(" ".join(["ok: activelearn", verb, typed(campaign), *map(shlex.quote, options)]))
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from activelearn import geometry
-from activelearn.config import Potential
+from activelearn.config import Potential, Reference
 from activelearn.frames import FloatArray, Frames
 
 _TYPE_MAP: Final = b"model_attr/tmap"
@@ -121,7 +121,17 @@ def unknown_to(potential: Potential, elements: Iterable[str]) -> list[str]:
     asked = set(elements)
     known = [set(model.type_map) for model in models_of(potential)]
     known += [set(potential.lammps.elements)] if potential.lammps is not None else []
-    return sorted(set().union(*(asked - each for each in known)))
+    lacking = set(unknown_to_calculator(potential.ase, asked)) if potential.ase is not None else set()
+    return sorted(lacking.union(*(asked - each for each in known)))
+
+
+def unknown_to_calculator(reference: Reference, elements: Iterable[str]) -> list[str]:
+    """Return which of some elements a calculator does not know; of ASE's EMT they are known without asking it."""
+    if reference.calculator != "ase.calculators.emt:EMT":
+        return []
+    from ase.calculators.emt import parameters
+
+    return sorted(set(elements) - set(parameters))
 
 
 def crowding(potential: Potential, parts: Iterable[Frames]) -> dict[str, Any]:
