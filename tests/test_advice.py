@@ -86,7 +86,7 @@ def test_every_command_that_a_message_names_is_there_with_its_options():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x: y - wanted z - see: activelearn staus runs/a", ["no command: activelearn staus runs/a"]),
+        ("x: y - wanted z - see: activelearn reports runs/a", ["no command: activelearn reports runs/a"]),
         ("give `activelearn export runs/a --folder b` again", ["activelearn export has no --folder"]),
         ("wait for it with --waiting, or stop", ["no command has --waiting"]),
         ("see: activelearn labels list {} --verify; or -l", []),
