@@ -225,14 +225,15 @@ def opened_for_driving(
         yield store
 
 
-def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Callable[[str], object] = log.info) -> None:
-    """Take a changed campaign over, if the user accepts it, and say what that means; refuse what cannot change."""
-    store.follow(campaign)
-    campaign = store.as_begun(campaign)
-    changes = difference(store.latest_campaign(), campaign)
-    if not changes:
-        return
-    listed = "\n".join(f"  {line}" for line in changes)
+def changed(store: Store, campaign: Campaign) -> list[str]:
+    """Return what of a campaign differs from what its folder was begun with, a line each.
+
+    Raises
+    ------
+    ConfigError
+        Some of it cannot change.
+    """
+    changes = difference(store.latest_campaign(), store.as_begun(campaign))
     free = tuple(f"label.reference.{key}:" for key in campaign.label.reference.movable)
     fixed = [line for line in changes if line.startswith(FIXED) and not line.startswith(free)]
     if fixed and store.opened_iterations():
@@ -240,6 +241,17 @@ def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Calla
             f"{store.folder}: was begun with another campaign, and these are fixed for all its iterations - wanted "
             "them unchanged - start anew with another --folder:\n" + "\n".join(f"  {line}" for line in fixed)
         )
+    return changes
+
+
+def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Callable[[str], object] = log.info) -> None:
+    """Take a changed campaign over, if the user accepts it, and say what that means; refuse what cannot change."""
+    store.follow(campaign)
+    campaign = store.as_begun(campaign)
+    changes = changed(store, campaign)
+    if not changes:
+        return
+    listed = "\n".join(f"  {line}" for line in changes)
     if not accept:
         raise ConfigError(
             f"{store.folder}: was begun with another campaign - wanted the same, or --accept-changes, with which they "

@@ -300,8 +300,8 @@ class _Work:
         if n_failures >= most:
             raise TaskFailed(
                 f"{name} task {task.id} failed {n_failures} times on infrastructure; everything else is safe in "
-                f"{self.store.folder} - mend the cause and give the same command again "
-                f"({self.store.consent.next_step()}). The last time:\n{error}"
+                f"{self.store.folder} - mend the cause and give the same command again"
+                f"{consent_needed(self.station, self.store)}. The last time:\n{error}"
             ) from error
         with self.lock:
             self.queue.append(task)
@@ -325,6 +325,11 @@ def refuse(station: Station, store: Folder, iteration: int, task: Task, n_failur
     meta = {"refused": f"infrastructure failed {n_failures} times", "started": 0.0, "finished": 0.0}
     store.publish_product(station.name, iteration, task.id, {}, meta)
     return True
+
+
+def consent_needed(station: Station, store: Folder) -> str:
+    """Return, in brackets, with which consent a station's failing tasks are given up; empty if with none."""
+    return f" ({store.consent.next_step()})" if station.is_refusable else ""
 
 
 class _Heartbeats:

@@ -13,12 +13,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from campaigns import machine_file, tiny
+from typer.testing import CliRunner
 
 from activelearn.check import check, check_study, doubts
 from activelearn.check import programs as check_module
 from activelearn.check.programs import engine_problems
+from activelearn.cli import app
 from activelearn.config import Machine, Study, load_campaign, parse_campaign
 from activelearn.engines.references import ase
+from activelearn.errors import ConfigError
+from activelearn.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = Machine(min_free_disk_GB=0.0)
@@ -416,3 +421,60 @@ def test_a_study_without_glasses_says_what_it_will_not_measure():
     facts = check_study(study, Machine(), here=False).facts
     assert facts[-2].startswith("measured: parity; ")
     assert facts[-1].startswith("note: not measured, for no glass is made (glass, or --series): density, rdf")
+
+
+@pytest.mark.parametrize("more", ["", "--benchmark structure", "--benchmark off.yaml"])
+def test_a_benchmark_that_would_measure_nothing_is_refused_with_what_to_add(tmp_path, monkeypatch, more):
+    """It ended well, with an empty table."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "off.yaml").write_text("{preset: crystals, crystals: null, density: false, rdf: null}")
+    done = CliRunner().invoke(app, ["benchmark", "sevennet_0", *more.split(), "--check"])
+    with pytest.raises(
+        ConfigError, match=r"nothing would be measured: .* add --series .*na3ps4o.* --benchmark crystals"
+    ):
+        raise done.exception
+    for enough in ("--benchmark crystals", "--series na2o_sio2"):
+        assert CliRunner().invoke(app, ["benchmark", "sevennet_0", *enough.split(), "--check"]).exit_code == 0
+
+
+def test_a_campaign_that_would_measure_nothing_is_refused_too(data, tmp_path):
+    data["benchmark"] = {"rdf": None}
+    (line,) = problems(data, tmp_path)
+    assert line.startswith("benchmark: nothing would be measured: density, ")
+
+
+# --- a folder that was begun ------------------------------------------------------------------------------------------
+
+
+def test_check_says_what_run_would_say_of_a_changed_campaign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    machine_file(tmp_path / "m.yaml")
+
+    def checked(**changes):
+        tiny(tmp_path / "c.yaml", **changes)
+        return CliRunner().invoke(app, ["check", "c.yaml", "--folder", "c", "--machine", "m.yaml"])
+
+    store = Store.create(tmp_path / "c", load_campaign(tiny(tmp_path / "c.yaml")))
+    assert "--accept-changes" not in checked().output
+    done = checked(select__f_lo=0.12)
+    assert "changed, if accepted from the next iteration on: select.f_lo: 0.1 -> 0.12" in done.output
+    assert done.output.splitlines()[-1].endswith(" --accept-changes")
+    assert checked(train__descriptor__rcut=4.2).exit_code == 0, "nothing has been sealed to it yet"
+    (store.folder / "iter-000").mkdir()
+    (store.folder / "iter-000" / "sel.json").write_text("[200]")
+    store.open_iteration(0, store.latest_campaign())
+    with pytest.raises(ConfigError, match=r"these are fixed .*\n  train.descriptor.rcut: 4.0 -> 4.2"):
+        raise checked(train__descriptor__rcut=4.2).exception
+
+
+# --- elements ---------------------------------------------------------------------------------------------------------
+
+
+def test_emt_is_known_to_lack_elements_without_being_asked(data, tmp_path):
+    data["initial"]["systems"] = [{"seed": "Na_bcc"}]
+    data["type_map"] = ["Na"]
+    lines = problems(data, tmp_path)
+    assert "label.reference.calculator: ase.calculators.emt:EMT does not know Na - wanted all elements" in lines[0]
+    done = CliRunner().invoke(app, ["glass", "emt", "--series", "na2o_sio2", "--check"])
+    with pytest.raises(ConfigError, match=r"potential EMT .toy.: does not know Na, Si of series na2o_sio2"):
+        raise done.exception

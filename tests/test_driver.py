@@ -240,7 +240,10 @@ def test_the_plan_of_a_campaign_that_drives_itself_counts_both_trainings(tmp_pat
     campaign = driven(tmp_path, "self")
     found = check(campaign, MACHINE, tmp_path / "c")
     assert found.problems == []
-    assert any("initial: 6 structures and 6 trajectories moved by a model trained on those, 24 labels" in f for f in found.facts)
+    assert any(
+        "initial: 6 structures and 6 trajectories moved by a model trained on those, 24 labels" in f
+        for f in found.facts
+    )
     bill = cost.estimate(campaign, MACHINE, None)
     assert [(i.station, i.n_tasks) for i in bill.initial] == [
         ("initial", 6),
@@ -248,7 +251,9 @@ def test_the_plan_of_a_campaign_that_drives_itself_counts_both_trainings(tmp_pat
         ("train", 2),
         ("train again", 2),
     ]
-    assert "MD of initial data: 18 calls of the reference for 18 frames (1 each), and 66 of the driver" in cost.lines(bill)
+    assert "MD of initial data: 18 calls of the reference for 18 frames (1 each), and 66 of the driver" in cost.lines(
+        bill
+    )
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------

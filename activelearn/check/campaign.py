@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
+from activelearn import capacity, geometry, inherited, initial, loop, packing, pressures, starts, study
 from activelearn.check import doubts, trials
 from activelearn.check.glass import choice, series_of
 from activelearn.check.programs import Checked, folder_problems, model_problems, place_problems, program_problems
@@ -45,12 +45,15 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += program_problems(campaign, machine) if here else []
     problems += _unknown_to_reference(campaign, crystals)
     inheritance: list[str] = []
+    changes: list[str] = []
     offer = inherited.NOTHING
     if wrong := folder_problems(folder, machine) or _names(Store(folder)):
         problems += wrong  # and what is in the folder, if anything, is not looked at
     else:
         problems += place_problems(campaign, folder, machine) if here else []
         problems += _room(campaign, folder)
+        wrong, changes = _changes(campaign, folder)
+        problems += wrong
         wrong, inheritance, offer = inherits(campaign, folder)
         problems += wrong
     problems += _stages(campaign, offer)
@@ -59,7 +62,16 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += trials.problems_of_stages(campaign, machine) if here and not problems else []
     inheritance += [] if here else trials.not_tried(campaign)
     facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
-    return Checked(list(dict.fromkeys(problems)), facts, unusual)
+    return Checked(list(dict.fromkeys(problems)), facts, unusual, changes)
+
+
+def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
+    """Return what cannot change of a campaign that was begun, and what has changed."""
+    store = Store(folder)
+    try:
+        return [], loop.changed(store, campaign) if store.is_begun() else []
+    except ConfigError as error:
+        return list(error.problems), []
 
 
 def inherits(campaign: Campaign, folder: Path) -> tuple[list[str], list[str], inherited.Offer]:
@@ -189,8 +201,8 @@ def _unknown_to_reference(campaign: Campaign, crystals: list[Frames]) -> list[st
     lacking = sorted({kind for frame in crystals for kind in frame.symbols} - known) if known is not None else []
     if not lacking:
         return []
-    here = f"label.reference: {what.name} has no {', '.join(lacking)}"
-    return [f"{here} - wanted a reference for every element of the systems - choose another"]
+    here = f"label.reference.calculator: {what.name} does not know {', '.join(lacking)}"
+    return [f"{here} - wanted all elements of the systems - choose another"]
 
 
 def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:

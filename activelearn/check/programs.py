@@ -40,11 +40,14 @@ class Checked:
         What will be done: counts that a person wants to see before anything runs.
     unusual
         One line each for what is possible and hardly meant; it can run if the user accepts it.
+    changes
+        One line each for what differs from the campaign that the folder was begun with; so are these.
     """
 
     problems: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
     unusual: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
 
 def program_problems(campaign: Campaign, machine: Machine) -> list[str]:

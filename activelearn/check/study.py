@@ -20,7 +20,7 @@ from activelearn.check.programs import (
     reference_problems,
 )
 from activelearn.check.trials import problems_of_potential
-from activelearn.config import CitedPoint, Machine, Potential, Study, property_of
+from activelearn.config import CitedPoint, Machine, Potential, Study, preset_names, property_of
 from activelearn.config.files import is_file
 from activelearn.engines import frozen
 from activelearn.engines.interpreters import has_module
@@ -128,7 +128,13 @@ def _benchmark(study: Study) -> tuple[list[str], list[str]]:
     problems += _cutoffs(study)
     named = [name for name, value in asked if name != "dynamics" and value]
     lacking = [n for n in named if study.glass is None and (n == "maps" or property_of(n).needs_glass)]
-    measured = ", ".join(name for name in named if name not in lacking) or "nothing"
+    measured = ", ".join(name for name in named if name not in lacking)
+    if not measured:
+        problems.append(
+            f"benchmark: nothing would be measured: {', '.join(named) or 'all of it is switched off'} - wanted glasses "
+            f"to measure, or what needs none - add --series {' or '.join(preset_names('series'))} (in a YAML: glass), "
+            "or take --benchmark crystals"
+        )
     facts = [f"measured: {measured}; {len(study.cited)} cited numbers beside"]
     if lacking:
         facts.append(f"note: not measured, for no glass is made (glass, or --series): {', '.join(lacking)}")

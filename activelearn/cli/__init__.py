@@ -71,6 +71,7 @@ UnusualOption = Annotated[
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Programs that a YAML from elsewhere names may be run. Recorded, once for each.")
 ]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait while another run holds the folder.")]
 SlotsOption = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; overrides the machine profile.")]
 
 
@@ -126,7 +127,7 @@ def run(
     folder: FolderOption = None,
     machine: MachineOption = "local",
     slots: SlotsOption = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait while another run holds the folder.")] = False,
+    wait: WaitOption = False,
     accept_changes: AcceptOption = False,
     refuse: RefuseOption = None,
     accept_unusual: UnusualOption = False,
@@ -189,6 +190,8 @@ def check(
             )
     say_found(found, campaign, machine)
     wants_trust = say_programs(named, where)
+    for line in found.changes:
+        print(f"changed, if accepted from the next iteration on: {line}")
     from activelearn.store import Consent, Store
 
     if plan:
@@ -201,6 +204,7 @@ def check(
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]
     options = [word for name, value in asked if value is not None for word in (name, str(value))]
+    options += ["--accept-changes"] * bool(found.changes)
     options += ["--accept-unusual"] * bool(Consent(where).not_accepted(found.unusual)) + ["--trust"] * wants_trust
     print(" ".join(["ok: activelearn", verb, typed(campaign), *map(shlex.quote, options)]))
 
@@ -423,7 +427,13 @@ def refuse_problems_of_study(
 
 
 def carry_out(
-    study: Study, folder: Path, machine: Machine, unusual: Sequence[str], points: Sequence[CitedPoint] = ()
+    study: Study,
+    folder: Path,
+    machine: Machine,
+    unusual: Sequence[str],
+    points: Sequence[CitedPoint] = (),
+    *,
+    wait: bool = False,
 ) -> int:
     """Carry out a study in its folder, or go on with it; return the exit code: 3 if something of it was lost."""
     from activelearn.check.trial import try_study
@@ -434,7 +444,7 @@ def carry_out(
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     store = StudyStore.create(folder, study)
-    with driving(store):
+    with driving(store, wait=wait):
         store.sweep(machine)
         store.consent.accept(unusual)
         from activelearn.workflow import run_study  # fireworks takes 0.5 s to import

@@ -18,6 +18,7 @@ from activelearn.cli import (
     RefuseOption,
     TrustOption,
     UnusualOption,
+    WaitOption,
     app,
     consented,
     inputs,
@@ -44,6 +45,7 @@ def submit(
     refuse: RefuseOption = None,
     accept_unusual: UnusualOption = False,
     trust: TrustOption = False,
+    wait: WaitOption = False,
     move: Annotated[bool, typer.Option("--move", help="Leave another LaunchPad it was submitted to.")] = False,
 ) -> None:
     """Add a campaign to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest. Again: it goes on."""
@@ -61,7 +63,7 @@ def submit(
 
     pad = connect(launchpad)
     store = Store.create(place, chosen)
-    with driving(store):
+    with driving(store, wait=wait):
         accept_changed(store, chosen, accept=accept_changes, say=say)
         consented(store, refuse, unusual)
         said = add(store, profile, pad, move=move)

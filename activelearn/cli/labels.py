@@ -169,6 +169,7 @@ def summary(ledger: Ledger) -> list[dict[str, Any]]:
             refused.setdefault(id(row), Counter())[entry.refused] += 1
         else:
             energies.setdefault(id(row), []).append(entry.energy / entry.n_atoms)
+            row["without_virial"] += not entry.has_virial
     for row in rows.values():
         row["refused"] = dict(sorted(refused.get(id(row), Counter()).items()))
         if found := energies.get(id(row)):
@@ -184,6 +185,7 @@ def _row(known: Mapping[str, Any], reference: str, composition: str) -> dict[str
         "name": exchange.name_of(known[reference]) if reference in known else "unknown",
         "composition": composition,
         "labels": 0,
+        "without_virial": 0,
         "refused": {},
         "energy_per_atom_eV": None,
     }
@@ -202,7 +204,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             (row["reference"] or "unknown")[:12],
             row["name"],
             row["composition"],
-            str(row["labels"]),
+            f"{row['labels']}" + (f" ({row['without_virial']} without a virial)" if row["without_virial"] else ""),
             f"{span[0]:.4f} to {span[1]:.4f}" if span else "",
             "; ".join(f"{n} {reason}" for reason, n in row["refused"].items()),
         )

@@ -16,6 +16,7 @@ from activelearn.cli import (
     SlotsOption,
     TrustOption,
     UnusualOption,
+    WaitOption,
     app,
     carry_out,
     machine_of,
@@ -80,6 +81,7 @@ def glass(
     only_check: CheckOption = False,
     accept_unusual: UnusualOption = False,
     trust: TrustOption = False,
+    wait: WaitOption = False,
 ) -> None:
     """Make glasses by melt-quench with one or more potentials; the same command goes on after an interruption."""
     chosen, named = _potentials(potentials, names)
@@ -88,7 +90,9 @@ def glass(
     made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas)
     _say_series(made, series)
     study = Study(name=_name(made, chosen), random_seed=random_seed, potentials=chosen, glass=made)
-    _run(study, named, None, folder, machine, slots, only_check=only_check, accept=accept_unusual, trust=trust)
+    _run(
+        study, named, None, folder, machine, slots, only_check=only_check, accept=accept_unusual, trust=trust, wait=wait
+    )
 
 
 @app.command()
@@ -114,6 +118,7 @@ def benchmark(
     only_check: CheckOption = False,
     accept_unusual: UnusualOption = False,
     trust: TrustOption = False,
+    wait: WaitOption = False,
 ) -> None:
     """Put potentials side by side: crystals, glasses of a series, and the experiment where a number is cited."""
     from activelearn.check.trust import read_noted
@@ -144,6 +149,7 @@ def benchmark(
         only_check=only_check,
         accept=accept_unusual,
         trust=trust,
+        wait=wait,
         points=points,
     )
 
@@ -253,6 +259,7 @@ def _run(
     only_check: bool,
     accept: bool,
     trust: bool,
+    wait: bool,
     points: Sequence[CitedPoint] = (),
 ) -> None:
     profile, more = machine_of(machine, slots)
@@ -264,4 +271,4 @@ def _run(
         if not only_check:
             want_accepted(found.unusual, place, accept=accept)
     if not only_check:
-        raise typer.Exit(carry_out(study, place, profile, found.unusual, points))
+        raise typer.Exit(carry_out(study, place, profile, found.unusual, points, wait=wait))

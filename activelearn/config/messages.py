@@ -30,6 +30,12 @@ _OF_OTHERS: Final = {
 _WANTED: Final = {
     "tuple_type": "a list", "model_type": "a mapping", "dict_type": "a mapping", "int_parsing_size": "a smaller number",
 }  # fmt: skip
+#: What to do then, by the kind of the file; parts of a study are read by `glass` and `benchmark` alike.
+_NEXT: Final = {
+    "Campaign": " and run: activelearn check",
+    "Machine": " and run: activelearn check",
+    "Study": " and run: activelearn benchmark --check --study",
+}
 
 
 def nearest(word: str, among: list[str]) -> str:
@@ -110,7 +116,7 @@ def _problem(model: type[Section], at: Location, items: list[ErrorDetails], wher
     if item["type"] == "missing":
         return f"{where}: {location}: missing - wanted {_wanted(model, at)} - add it"
     if item["type"] == "value_error":
-        return f"{where}: {location}: {item['ctx']['error']} - mend it and run: activelearn check"
+        return f"{where}: {location}: {item['ctx']['error']} - mend it{_NEXT.get(model.__name__, '')}"
     wanted = " or ".join(dict.fromkeys(_said(one) for one in items))
     is_unquoted = item["type"] == "string_type" and isinstance(item["input"], (int, float))
     do = "put it in quotes if it is a text" if is_unquoted else "mend it"

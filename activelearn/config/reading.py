@@ -198,13 +198,16 @@ def load_glass(name_or_path: str | Path, **over: Any) -> Glass:  # noqa: ANN401 
     path = find("glass", name_or_path).absolute()
     data = resolved("glass", read_yaml(path), path)
     if isinstance(data, Mapping):
-        own, other = data.get("series"), over.get("series")
-        if other is not None and isinstance(own, Mapping) and own.get("name") != other["name"]:
-            data = {key: value for key, value in data.items() if key != "x"}  # x of another series
-        data = resolved("glass", {**data, **over}, path)
+        own, data = data.get("series"), resolved("glass", {**data, **over}, path)
+        if "x" not in over and _name_in(own) not in {None, _name_in(data.get("series"))}:
+            data = {key: value for key, value in data.items() if key != "x"}  # it was of the other series
         if over.keys() & {"n_atoms", "n_units"}:
             data = {key: value for key, value in data.items() if key not in {"n_atoms", "n_units"} or key in over}
     return validated(Glass, data, str(path))
+
+
+def _name_in(series: Any) -> Any:  # noqa: ANN401 - raw YAML
+    return series.get("name") if isinstance(series, Mapping) else None
 
 
 # --- studies ----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from activelearn import trees
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, typed
 from activelearn.exchange import physics, same
 from activelearn.exchange.extxyz import parsed_keys
 from activelearn.exchange.files import format_of, read
@@ -361,7 +361,7 @@ def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_fo
     if not parts:
         raise ConfigError(
             f"{ledger.folder}: no accepted label of {name_of(identity)} has its structure - wanted at least one - see: "
-            "activelearn labels list",
+            f"activelearn labels list {typed(ledger.folder)}",
             *ledger.damage(),
         )
     with disk_errors(to):

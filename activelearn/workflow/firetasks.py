@@ -18,7 +18,7 @@ from activelearn.loop import Phase, StudyPhase
 from activelearn.records import Task
 from activelearn.store import Folder, Store, StudyStore, disk_errors
 from activelearn.store.submission import Submissions
-from activelearn.tasks import Attempts, PhaseName, Station, carry_out, frozen_plan, gather, refuse, turn
+from activelearn.tasks import Attempts, PhaseName, Station, carry_out, consent_needed, frozen_plan, gather, refuse, turn
 from activelearn.workflow.launchpads import EmbeddedLaunchPad, database_id
 from activelearn.workflow.queues import queue_keys
 
@@ -132,14 +132,14 @@ class Gather(_StationTask):
         hopeless = [task for task in pending if len(failures.get(task.id, [])) >= machine.max_attempts]
         failed = [task for task in hopeless if not refuse(station, store, phase.iteration, task, machine.max_attempts)]
         if failed or self.get("detours", 0) >= MAX_DETOURS:
-            raise TaskFailed(_why_stopped(store, station.name, phase.iteration, failed or pending, failures))
+            raise TaskFailed(_why_stopped(store, station, phase.iteration, failed or pending, failures))
 
 
 def _why_stopped(
-    store: Folder, station: str, iteration: int, tasks: list[Task], failures: dict[str, list[dict[str, Any]]]
+    store: Folder, station: Station, iteration: int, tasks: list[Task], failures: dict[str, list[dict[str, Any]]]
 ) -> str:
     """Return what keeps a station from ending: the commonest cause, where, and the log."""
-    head = f"{len(tasks)} tasks of {station} in iteration {iteration} could not be done, such as {tasks[0].id}"
+    head = f"{len(tasks)} tasks of {station.name} in iteration {iteration} could not be done, such as {tasks[0].id}"
     tail = f"everything else is safe in {store.folder} - mend the cause and submit again"
     records = [record for task in tasks for record in failures.get(task.id, [])]
     if not records:
@@ -153,7 +153,7 @@ def _why_stopped(
     hosts = sorted({record.get("host", "?") for record in records})
     return (
         f"{head}; {len(records)} failures on {', '.join(hosts)}, {n} of them:\n  {cause}\n  log: {example['file']}\n"
-        f"{tail} ({store.consent.next_step()})"
+        f"{tail}{consent_needed(station, store)}"
     )
 
 
