@@ -154,9 +154,9 @@ def test_a_line_that_is_not_on_the_list_is_refused_in_one_line(line):
     ("lines", "what", "wanted"),
     [
         ("fix heat all langevn 300 300 0.1 1", "style langevn is not allowed", "such as langevin"),
-        ("fix heat all langevin ${temprature} 300 0.1 1", "there is no variable temprature", "such as temperature"),
+        ("fix heat all langevin ${tmperature} 300 0.1 1", "there is no variable tmperature", "such as temperature"),
         ("variable big equal 2\nvelocity all scale $(v_bigg*3)", "there is no variable bigg", "such as big"),
-        ("variable a equal v_presure", "there is no variable presure", "such as pressure"),
+        ("variable a equal v_prssure", "there is no variable prssure", "such as pressure"),
         ("computte x all pe", "the command computte is not allowed", "wanted compute, or another"),
         ("variable v loop 10", "variables of style loop are not allowed", "one of: atom, delete, equal"),
         ("velocity all scale ${b}\nvariable b equal 1", "b is defined further down", "such as b"),

@@ -176,10 +176,13 @@ def check(
     tries: Annotated[
         bool, typer.Option("--try", help="Start the reference and label a few small structures, as `run` will first.")
     ] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Find what is wrong with a campaign before anything runs, and show what it will do."""
     streams.is_all()
     chosen, profile, where, named = inputs(campaign, folder, machine, slots)
+    if tries or trust:
+        want_trusted(named, where, trust=trust)
     with told_with_lines(campaign, machine):
         found = refuse_problems(chosen, profile, where, launchpad)
         if tries:

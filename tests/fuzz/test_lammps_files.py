@@ -207,6 +207,7 @@ def fuzz_segments(segment, folder, n, seed):
         place = Path(shutil.copytree(clean, folder / "now"))
         file = str(rng.choice(["log.lammps", "frames.lammpstrj"]))
         what, is_another = damaged(rng, place / "part-000" / file, 41 if file.endswith("trj") else 1)
+        started = time.monotonic()
         try:
             found = read_again(place, start, folder)
         except EngineError:
@@ -222,6 +223,7 @@ def fuzz_segments(segment, folder, n, seed):
                     f"segment {i}: {file}: {what}: {found.ended}, {len(found.time_ps)} rows, {n_frames} frames"
                 )
             counts["another" if not is_whole else "shorter" if is_short else "the same"] += 1
+        assert time.monotonic() - started < LONGEST_S, (i, file, what)
         shutil.rmtree(place)
     print(f"{n} damaged segments:", dict(counts))
     print("\n".join(wrong))
