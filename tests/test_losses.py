@@ -259,7 +259,7 @@ def half_dead(tmp_path_factory):
     whole = {
         "name": "half-dead",
         "potentials": [SOFT, wild],
-        "glass": TINY_GLASS | {"n_atoms": 32, "relax": {"max_steps": 3}},
+        "glass": TINY_GLASS,
         "benchmark": off,
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(whole))

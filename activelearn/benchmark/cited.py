@@ -77,7 +77,15 @@ def _found(name: str, study: Study) -> tuple[Property[Any], re.Match[str], Obser
     return None
 
 
+def _may_be_measured(name: str, study: Study) -> bool:
+    """Return whether a property of another package, which says nothing of its results, may give one of this name."""
+    added = [one for one in _properties(study) if one.name not in PROPERTIES.built_in and not one.observables]
+    return bool(added) and _found(name, study) is None
+
+
 def _wrong(number: Cited, study: Study) -> str | None:
+    if _may_be_measured(number.property, study):
+        return None
     found = _found(number.property, study)
     if found is None:
         patterns = [pattern for one in _properties(study) for pattern in one.observables]
@@ -115,6 +123,8 @@ def _unused(number: Cited, study: Study, results: Sequence[Result] | None) -> st
 
 
 def _elsewhere(number: Cited, study: Study) -> str | None:
+    if _may_be_measured(number.property, study):
+        return None
     found = _found(number.property, study)
     asked = study.benchmark.asked if study.benchmark is not None else {}
     if found is None or found[0].name not in asked:
