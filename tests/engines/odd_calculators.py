@@ -96,3 +96,9 @@ class NoStress(EMT):
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, ["energy"], system_changes)
         self.results.pop("stress", None)
+
+
+class NoForces(EMT):
+    """An energy, and nothing else."""
+
+    implemented_properties = ("energy",)
