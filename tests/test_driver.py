@@ -61,6 +61,16 @@ def test_a_driver_is_a_preset_a_potential_of_the_users_or_a_calculator(tmp_path)
     assert read_back.initial.md.driver == lj
 
 
+def test_a_model_that_a_driver_names_is_taken_from_the_folder_of_the_yaml(tmp_path):
+    (tmp_path / "nep.pt").write_text("a model")
+    nep = {"calculator": "fast:NEP", "arguments": {"model": "nep.pt"}}
+    campaign = driven(tmp_path, nep)
+    assert campaign.initial.md.driver.arguments == {"model": str(tmp_path / "nep.pt")}
+    store = Store.create(tmp_path / "c", campaign)
+    (tmp_path / "nep.pt").unlink()
+    assert store.latest_campaign() == campaign, "status reads the folder without it"
+
+
 def written(path, campaign):
     path.write_text(campaign.to_yaml())
     return path
