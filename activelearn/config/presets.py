@@ -104,6 +104,14 @@ def _potential(data: dict[str, Any], where: Path) -> dict[str, Any]:
 def _calculator(given: dict[str, Any], where: Path) -> dict[str, Any]:
     """Return a reference with the preset of params/label/ that it names; a model that it names must be there."""
     named = given["arguments"] if isinstance(given.get("arguments"), Mapping) else {}
+    for key, value in named.items():
+        if isinstance(value, str) and Path(value).suffix in MODEL_SUFFIXES:
+            _sha256(str(absolute(value)), f"{where}: ase.arguments.{key}", "the file of a model")
+    return _with_label(given, where)
+
+
+def _with_label(given: dict[str, Any], where: Path) -> dict[str, Any]:
+    """Return a reference with the preset of params/label/ that it names."""
     if "preset" in given:
         name = str(given.pop("preset"))
         label = read_yaml(find("label", name, where))
@@ -111,16 +119,13 @@ def _calculator(given: dict[str, Any], where: Path) -> dict[str, Any]:
             what = f"{name} has no reference"
             raise ConfigError(f"{place(str(where), ('ase', 'preset'))}: {what} - wanted a YAML as in params/label/")
         given = merged(written(label["reference"], where), given)
-    for key, value in named.items():
-        if isinstance(value, str) and Path(value).suffix in MODEL_SUFFIXES:
-            _sha256(str(absolute(value)), f"{where}: ase.arguments.{key}", "the file of a model")
     return given
 
 
 def _driver(given: Any, where: Path) -> Any:  # noqa: ANN401 - raw YAML
     """Return the calculator that a preset of params/label/ or params/potential/, or a file like one, names."""
     if isinstance(given, Mapping):
-        return _calculator(dict(given), where)
+        return _with_label(dict(given), where)
     if not isinstance(given, str) or given == "self":
         return given
     near = where.parent / given
@@ -134,7 +139,7 @@ def _driver(given: Any, where: Path) -> Any:  # noqa: ANN401 - raw YAML
         )
     data, path = read_yaml(path), path.absolute()
     if isinstance(data, Mapping) and isinstance(data.get("reference"), Mapping):
-        return _calculator(written(dict(data["reference"]), path), path)
+        return _with_label(written(dict(data["reference"]), path), path)
     potential = validated(Potential, resolved("potential", data, path), str(path))
     return potential.statics().model_dump(mode="json", exclude_defaults=True)
 

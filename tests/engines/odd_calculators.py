@@ -101,6 +101,12 @@ class NoStress(EMT):
         self.results.pop("stress", None)
 
 
+class NoForces(EMT):
+    """An energy, and nothing else."""
+
+    implemented_properties = ("energy",)
+
+
 class Single(EMT):
     """A network in single precision: an energy of one number in an array, a full stress; it prints at each step."""
 
