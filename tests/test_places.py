@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from campaigns import cli, end_sessions, machine_file, tiny
+from campaigns import cli, command, end_sessions, environment, machine_file, tiny
 
 from activelearn.cli import main
 from activelearn.engines import process
@@ -209,3 +209,17 @@ def test_what_stands_on_a_read_only_disk_can_be_exported_to_another(made, tmp_pa
         assert (code, err) == (0, "")
         code, _, err = give("labels", "export", here / "c", "--to", "l.xyz", cwd=tmp_path)
         assert (code, err) == (0, "")
+
+
+def test_a_run_whose_output_nobody_reads_any_more_ends_as_it_would(made, tmp_path):
+    """A `tee` that ends: it ended with exit code 1, and not one word."""
+    here = Path(shutil.copytree(made, tmp_path / "here"))
+    Store(here / "c").settle()
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command(*COMMANDS["run"]), cwd=here, env=environment(), stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert done.returncode == WELL["run"]
+    assert done.stderr == b"standard output is closed: what is printed from now on is lost, and nothing else\n"
