@@ -26,8 +26,6 @@ _DISK: Final = {
     errno.EFBIG: "the file may not become so large - raise the limit (ulimit -f)",
     errno.EROFS: "the file system is read-only - mount it writable",
     errno.EACCES: "permission denied - make the folder writable",
-    errno.EPERM: "permission denied - make the folder writable",
-    errno.EIO: "the disk does not work (input/output error) - have it looked at",
     errno.ENOTDIR: "a file stands where a folder is wanted - move it away, or choose another place",
     errno.EEXIST: "a file stands where a folder is wanted - move it away, or choose another place",
 }

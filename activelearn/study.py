@@ -14,7 +14,7 @@ from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, StoreError, typed
 from activelearn.frames import pack
 from activelearn.records import Glasses, Scoreboard
-from activelearn.store import Store, StudyStore, read_npz
+from activelearn.store import Store, StudyStore, disk_errors, read_npz
 from activelearn.store.files import RESTORE, file_sha256, publish_json, publish_npz, read_object, sealed
 from activelearn.store.study import BENCHMARK, GLASS, ONCE
 from activelearn.tasks import Station
@@ -166,7 +166,7 @@ def write_report(store: StudyStore) -> list[Path]:
     board = scoreboard_of(store)
     if board is None:
         return []
-    tables = report.write_tables(board, store.folder / "tables")
-    return tables + report.write_figures(
-        board, read_npz(store.whole(benchmark.curves_file(store)))[0], store.folder / "figures"
-    )
+    arrays = read_npz(store.whole(benchmark.curves_file(store)))[0]
+    with disk_errors(store.folder):
+        tables = report.write_tables(board, store.folder / "tables")
+        return tables + report.write_figures(board, arrays, store.folder / "figures")

@@ -156,6 +156,21 @@ def test_a_system_that_is_added_after_a_move_is_the_only_new_one(tmp_path):
     assert [system.name for system in added] == ["second.vasp"]
 
 
+def test_two_crystals_may_change_names_with_each_other(tmp_path):
+    """Each is known by its content, though a file of the other's name is there."""
+    (tmp_path / "a.vasp").write_text(CRYSTAL)
+    (tmp_path / "b.vasp").write_text(OTHER)
+    yaml_file = tiny(tmp_path / "c.yaml", initial__systems=[{"seed": name} for name in ("a.vasp", "b.vasp")])
+    begun = load_campaign(yaml_file)
+    (tmp_path / "a.vasp").write_text(OTHER)
+    (tmp_path / "b.vasp").write_text(CRYSTAL)
+    yaml_file = tiny(tmp_path / "c.yaml", initial__systems=[{"seed": name} for name in ("b.vasp", "a.vasp")])
+    now = load_campaign(yaml_file)
+    assert as_begun(now, moves([begun], now)) == begun
+    sealed = moved(begun, moves([begun], now))
+    assert [starts.unit_cell(system).volume[0] ** (1 / 3) for system in sealed.systems] == pytest.approx([3.6, 3.7])
+
+
 def test_the_xyz_of_a_packing_may_move(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "cu.xyz").write_text("1\n\nCu 0 0 0\n")

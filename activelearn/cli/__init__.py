@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -288,6 +288,8 @@ def init(
             f"{to}: exists - wanted a new file, for nothing is overwritten - choose another name"
         ) from None
     except OSError as error:
+        with suppress(OSError):
+            to.unlink()  # what a full disk has left of it
         raise ConfigError(
             f"{to}: cannot be written ({error.strerror}) - wanted a writable place - choose another"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -180,6 +181,9 @@ def _write(found: list[Seed], folder: Path, file_format: Format) -> None:
             atoms.info = {name: getattr(seed, name) for name in ("id", "kind", "source", "confidence")}
             write(path, atoms, format=file_format.value, **more)
     except OSError as error:
+        for path in paths:  # what a full disk has left of them
+            with contextlib.suppress(OSError):
+                path.unlink()
         raise ConfigError(
             f"{folder}: cannot be written ({error.strerror or error}) - wanted a folder - choose another"
         ) from None

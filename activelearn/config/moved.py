@@ -82,14 +82,14 @@ def moves(begun: Iterable[Section], given: Section) -> dict[str, str]:
         The same document as it is read now.
     """
     given = at_hand(given)
+    known, found = dict(_sealed_files(given)), dict[str, str]()
     by_content: dict[str, list[str]] = {}
-    for path, sha256 in _sealed_files(given):
+    for path, sha256 in known.items():
         by_content.setdefault(sha256, []).append(path)
-    known, found = {path for paths in by_content.values() for path in paths}, dict[str, str]()
     for document in begun:
         files = dict(_sealed_files(document))
         for path, sha256 in files.items():
-            if path not in known and (same := by_content.get(sha256)):
+            if known.get(path) != sha256 and (same := by_content.get(sha256)):
                 found.setdefault(path, next((one for one in same if Path(one).name == Path(path).name), same[0]))
         for before, now in _side_by_side(document, given):
             if before not in files and now not in known and _is_same(before, now):

@@ -262,9 +262,13 @@ def _write(path: Path, text: str) -> None:
     """Write a file whole or not at all; nobody else may read the one that is for a password, at no time."""
     mode = _PRIVATE if path.name == "my_launchpad.yaml" else 0o666  # of which the umask takes
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(fresh, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
-        stream.write(text)
-    fresh.replace(path)
+    try:
+        with open(fresh, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
+            stream.write(text)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 # --- what to type -----------------------------------------------------------------------------------------------------
