@@ -230,7 +230,7 @@ def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Calla
             f"{store.folder}: was begun with another campaign, and these are fixed for all its iterations - wanted "
             "them unchanged - start anew with another --folder:\n" + "\n".join(f"  {line}" for line in fixed)
         )
-    if not accept:
+    if not accept and any(store.folder.glob("iter-*")):  # before, such as after a trial that failed, nothing is lost
         raise ConfigError(
             f"{store.folder}: was begun with another campaign - wanted the same, or --accept-changes, with which they "
             f"take effect from the next iteration on:\n{listed}"
