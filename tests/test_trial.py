@@ -137,7 +137,11 @@ def test_a_task_that_no_retry_mends_is_tried_once(tmp_path):
 
 
 def test_isolated_atoms_that_the_reference_cannot_take_are_refused_and_counted(tmp_path):
-    changes = yaml.safe_load(TINY.read_text())["initial"] | {"isolated": {"atoms": True}, "md": None, "copies": 2}
+    changes = yaml.safe_load(TINY.read_text())["initial"] | {
+        "isolated": {"atoms": True, "dimers": False},
+        "md": None,
+        "copies": 2,
+    }
     store = Store.create(tmp_path / "c", campaign_of("odd_calculators:Graph", initial=changes))
     (note,) = try_in(store, Machine())
     assert "not labelled: Cu1 (1 atoms)" in note
