@@ -8,12 +8,12 @@ import pytest
 import yaml
 from campaigns import TESTS, TINY, cli, end_sessions, environment, tiny
 
-from activelearn import loop, samples
-from activelearn.check.trial import try_campaign, try_in
-from activelearn.config import Machine, load_campaign, parse_campaign
+from activelearn import loop, samples, study
+from activelearn.check.trial import try_campaign, try_in, try_study
+from activelearn.config import Machine, Potential, Study, load_campaign, load_glass, parse_campaign
 from activelearn.engines import process
 from activelearn.errors import Unfit
-from activelearn.store import Store
+from activelearn.store import Store, StudyStore
 from activelearn.tasks import carry_out, gather
 
 ODD = str(TESTS / "engines")
@@ -122,6 +122,22 @@ def test_another_reference_is_tried_anew(tmp_path):
     store.accept(two)
     with pytest.raises(Unfit, match="KeyError"):
         try_in(store, Machine())
+
+
+def test_a_study_tries_its_potentials_and_remembers_it(tmp_path):
+    glass = load_glass("quick", n_atoms=128, x=[0.0])
+    physics = {"functional": "none", "includes_dispersion": False}
+    for calculator, is_right in (("ase.calculators.morse:MorsePotential", True), ("odd_calculators:Gpu", False)):
+        potential = Potential.model_validate({"name": "one", "ase": {"calculator": calculator, **physics}})
+        asked = Study(name="s", potentials=(potential,), glass=glass)
+        store = StudyStore.create(tmp_path / calculator.partition(":")[2], asked)
+        study.begin(store, asked, Machine())
+        if is_right:
+            try_study(store, asked, Machine())
+        else:
+            with pytest.raises(Unfit, match=r"^potential one: .* wanted the GPU"):
+                try_study(store, asked, Machine())
+        assert bool(list(store.folder.glob("tried-*.json"))) == is_right
 
 
 # --- retries ----------------------------------------------------------------------------------------------------------
