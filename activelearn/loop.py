@@ -252,7 +252,7 @@ def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Calla
     if not changes:
         return
     listed = "\n".join(f"  {line}" for line in changes)
-    if not accept:
+    if not accept and any(store.folder.glob("iter-*")):  # before, such as after a trial that failed, nothing is lost
         raise ConfigError(
             f"{store.folder}: was begun with another campaign - wanted the same, or --accept-changes, with which they "
             f"take effect from the next iteration on:\n{listed}"

@@ -48,7 +48,7 @@ def lattices(packings: Iterable[Packed], there: Iterable[Frames]) -> list[Sample
         densities = packing.number_densities(packed)
         if frozenset(densities) not in known:
             known.add(frozenset(densities))
-            found.append(Sample(lattice(sorted(densities), sum(densities.values()))))
+            found.append(Sample(lattice(densities, sum(densities.values())), is_made_up=True))
     return found
 
 

@@ -13,7 +13,7 @@ from fireworks import FWAction, FWorker
 from activelearn import loop
 from activelearn.config import Machine, Place, Queue, System, load_campaign
 from activelearn.engines import process
-from activelearn.errors import ConfigError, TaskFailed
+from activelearn.errors import ConfigError, TaskFailed, Unfit
 from activelearn.store import Store
 from activelearn.workflow import (
     Gather,
@@ -251,6 +251,31 @@ def test_past_its_bound_the_campaign_stops_and_names_the_commonest_cause_and_the
     log = next(line for line in said.splitlines() if "log: " in line).split("log: ")[1]
     assert "cannot open shared object file" in json.loads(open(log).read())["message"]  # noqa: SIM115
     assert "submit again" in said
+
+
+def test_what_no_retry_mends_stops_it_at_the_first_chunk(tmp_path, memory):
+    text = TINY.read_text().replace("ase.calculators.emt:EMT", "ase.calculators.emt:EMTT")
+    (tmp_path / "tiny.yaml").write_text(text)
+    store, launchpad = Store.create(tmp_path / "c", load_campaign(tmp_path / "tiny.yaml")), memory()
+    submit(store, MACHINE, launchpad)
+    chunk = RunChunk(
+        {"folder": str(store.folder), "iteration": 0, "part": "loop", "station": "initial", "chunk": 0, "detours": 0}
+    )
+    chunk.launchpad = launchpad
+    with pytest.raises(Unfit, match="has no attribute 'EMTT'"):
+        chunk.run_task({})
+    said = store.submissions.stop_message()
+    assert "has no attribute 'EMTT' - wanted a class of that module" in said
+    assert "\n" not in said
+    assert store.failures(0) == []
+
+
+def test_a_gather_asks_for_nothing_again_once_it_was_stopped(failing):
+    store, _, gather = failing
+    store.submissions.stop("label.reference: no such class")
+    with pytest.raises(TaskFailed, match=r"^label\.reference: no such class$"):
+        gather.run_task({})
+    assert store.submissions.stop_message() == "label.reference: no such class"
 
 
 def test_a_new_submission_takes_the_stop_away_and_runs_what_fizzled(failing):

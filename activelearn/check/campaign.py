@@ -69,7 +69,7 @@ def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
     """Return what cannot change of a campaign that was begun, and what has changed."""
     store = Store(folder)
     try:
-        return [], loop.changed(store, campaign) if store.is_begun() else []
+        return [], loop.changed(store, campaign) if any(folder.glob("iter-*")) else []
     except ConfigError as error:
         return list(error.problems), []
 

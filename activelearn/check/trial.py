@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from activelearn import inherited, initial, loop, samples, seeds, trees
 from activelearn.config import Campaign, Machine, Potential, Reference, Study
@@ -25,6 +25,9 @@ from activelearn.frames import Frames
 from activelearn.store import Folder, Store, StudyStore
 from activelearn.store.files import read_object, replace_json, sealed
 from activelearn.study import is_done, planned
+
+#: Structures of which a code that is started by a command should label one, the smallest first.
+_EXPENSIVE: Final = 3
 
 
 def try_campaign(campaign: Campaign, machine: Machine, folder: Path) -> list[str]:
@@ -78,7 +81,7 @@ def try_study(store: StudyStore, study: Study, machine: Machine) -> list[str]:
     if is_done(store, study):
         return []
     identities = read_object(store.whole(store.folder / "potentials.json"))
-    chosen = [sample for potential in study.potentials for sample in _samples_of(study, potential)]
+    chosen = [sample for one in study.potentials for sample in _samples_of(study, one.statics(machine.python))]
     passed, found = _Passed(store, [identities], chosen), Outcome()
     if passed:
         return []
@@ -121,7 +124,7 @@ def _identity(what: Reference, slot: Slot) -> dict[str, Any]:
 
 
 def _asked(campaign: Campaign, store: Store, what: Reference) -> tuple[list[Sample], bool]:
-    """Return the structures of a trial, and whether derivatives are compared; a code that is started gets one label."""
+    """Return the structures of a trial, and whether derivatives are compared: not of a code that is started."""
     offered: tuple[Frames, ...] = ()
     if not campaign.systems:
         is_joined = store.is_sealed("initial", 0)
@@ -129,7 +132,7 @@ def _asked(campaign: Campaign, store: Store, what: Reference) -> tuple[list[Samp
         offered = (inherited.joined(store) if is_joined else inherited.offered(campaign, ledger, None)).frames
     chosen = samples.of_campaign(campaign, offered)
     if what.command is not None:
-        return chosen[:1], False
+        return chosen[:_EXPENSIVE], False
     if (settings := campaign.initial.isolated) is not None:
         alone = {len(symbols): symbols for symbols in reversed(initial.isolated(campaign))}
         frames = [initial.isolated_frames(settings, alone[n])[-1] for n in sorted(alone)]
@@ -140,14 +143,13 @@ def _asked(campaign: Campaign, store: Store, what: Reference) -> tuple[list[Samp
 def _try_potential(potential: Potential, study: Study, machine: Machine, logs: Path) -> Outcome:
     """Try one potential on what the study asks of it."""
     what = potential.statics(machine.python)
-    chosen, slot = _samples_of(study, potential), Slot(machine.at("benchmark"), logs)
+    chosen, slot = _samples_of(study, what), Slot(machine.at("benchmark"), logs)
     if not chosen:
         return Outcome()
-    compares = potential.ase is not None and what.command is None
-    return tried(what, chosen, compares, slot, f"potential {potential.name}")
+    return tried(what, chosen, what.command is None, slot, f"potential {potential.name}")
 
 
-def _samples_of(study: Study, potential: Potential) -> list[Sample]:
+def _samples_of(study: Study, what: Reference) -> list[Sample]:
     """Return a lattice of each composition of glasses; and crystals, of which a potential may lack an element."""
     glass, asked = study.glass, study.benchmark
     compositions = [glass.packed(composition) for composition in glass.compositions] if glass is not None else []
@@ -155,8 +157,7 @@ def _samples_of(study: Study, potential: Potential) -> list[Sample]:
     cells = [Frames.from_ase([seeds.load_structure(name, Path.cwd())]).without_labels() for name in named]
     crystals = samples.smallest([Sample(cell, is_optional=True) for cell in cells])
     chosen = samples.lattices(compositions, []) + crystals
-    expensive = potential.ase is not None and potential.ase.command is not None
-    return chosen[:1] if expensive else chosen
+    return chosen if what.command is None else chosen[:_EXPENSIVE]
 
 
 @contextmanager

@@ -35,11 +35,14 @@ class Sample:
         The same as a supercell, for calculators that cannot take small cells.
     is_optional
         Whether a calculator that raises on it is good enough: an atom alone, which is refused and counted then.
+    is_made_up
+        Whether a refusal of it says nothing: elements on a lattice, whose SCF need not converge.
     """
 
     frame: Frames
     larger: Frames | None = None
     is_optional: bool = False
+    is_made_up: bool = False
 
 
 @dataclass
@@ -68,7 +71,7 @@ def tried(reference: Reference, samples: Sequence[Sample], compares: bool, slot:
     reference, samples
         What labels, and what is labelled.
     compares
-        Whether forces and stress are compared with the energy, once.
+        Whether forces and stress are compared with the energy, once; if not, one label is enough, as each is expensive.
     slot
         Where.
     where
@@ -79,6 +82,8 @@ def tried(reference: Reference, samples: Sequence[Sample], compares: bool, slot:
         trial.label(sample)
         if trial.is_over:
             return trial.outcome
+        if trial.first is not None and not compares:
+            break
     if trial.first is None and trial.failed:
         trial.say(f"labels none of the structures, such as {trial.failed[0]}", "a label of one of them")
     else:
@@ -109,7 +114,9 @@ class _Trial:
         if "unable" in found and sample.larger is not None:
             frame, found = sample.larger, self._ask(sample.larger)
         of = f"{frame.formula} ({frame.n_atoms} atoms)"
-        if "refused" in found or ("unable" in found and sample.is_optional):
+        if "refused" in found and sample.is_made_up:
+            self.outcome.notes.append(f"note: {self.where}: {self.reference.name}: {of}: {said(found['refused'])}")
+        elif "refused" in found or ("unable" in found and sample.is_optional):
             self.failed.append(f"{of}: {said(found.get('refused', found.get('unable', '')))}")
         elif "unable" in found:
             log = f"; traceback: {found['log']}" if "log" in found else ""

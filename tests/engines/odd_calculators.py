@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from ase.calculators.calculator import Calculator, SCFError, all_changes
@@ -170,6 +171,20 @@ class Raises(EMT):
 
     def __init__(self, kind="RuntimeError", text=""):
         raise getattr(builtins, kind)(text)
+
+
+class OnceOnly(EMT):
+    """Fails in the worker that made the note, and in no other."""
+
+    def __init__(self, note):
+        super().__init__()
+        self.is_first = not Path(note).exists()
+        Path(note).touch()
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        if self.is_first:
+            raise RuntimeError("internal state")
+        super().calculate(atoms, properties, system_changes)
 
 
 class Gpu(EMT):

@@ -14,7 +14,7 @@ from activelearn.engines import process
 from activelearn.engines import reference as engine
 from activelearn.engines.process import Slot
 from activelearn.engines.references import ase as ase_engine
-from activelearn.errors import ConfigError, EngineError
+from activelearn.errors import ConfigError, EngineError, Unfit
 from activelearn.frames import Frames
 
 HERE = str(Path(__file__).parent)
@@ -117,15 +117,91 @@ def test_a_physical_failure_is_a_label_with_its_reason(copper, slot, name, reaso
     [
         ("odd_calculators:Broken", "OSError: licence server not found"),
         ("odd_calculators:Dies", "the worker died with return code -9"),
-        ("odd_calculators:Absent", "AttributeError"),
-        ("no_such_package:X", "No module named 'no_such_package'"),
+        ("odd_calculators:Hopeless", "KeyError: 'Cu'"),
     ],
 )
-def test_everything_else_is_an_engine_error(copper, slot, calculator, sentence):
+def test_what_may_pass_or_be_of_the_structure_is_an_engine_error(copper, slot, calculator, sentence):
     broken = Reference(calculator=calculator, functional="none", includes_dispersion=False)
     with pytest.raises(EngineError, match=sentence):
         engine.label(broken, copper[0], slot)
     assert engine.label(EMT_REFERENCE, copper[0], slot).refused is None, "the slot goes on"
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        (odd("Absent"), "has no attribute 'Absent' - wanted a class of that module"),
+        (
+            odd("Raises", arguments={"kind": "ValueError", "text": "7net-9 is no model"}),
+            "ValueError: 7net-9 is no model",
+        ),
+        (odd("Gpu", arguments={"device": "cuda"}), "set another than arguments.device: cuda, such as cpu"),
+        (odd("NoStress"), "label.reference.stress: false"),
+    ],
+    ids=lambda what: what.calculator if isinstance(what, Reference) else "",
+)
+def test_what_no_retry_mends_is_no_engine_error_and_one_line(copper, slot, what, sentence):
+    for job in (lambda: engine.label(what, copper[0].without_labels(), slot), lambda: run_md(copper, slot, 1, what)):
+        with pytest.raises(Unfit, match=sentence) as raised:
+            job()
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("MemoryError", ""),
+        ("RuntimeError", "CUDA out of memory. Tried to allocate 20.00 MiB"),
+        ("ConnectionError", "Max retries exceeded"),
+        ("OSError", "[Errno 28] No space left on device"),
+        ("ImportError", "libtorch.so: cannot allocate memory in static TLS block"),
+    ],
+)
+def test_what_may_be_otherwise_the_next_time_is_retried(copper, slot, kind, text):
+    with pytest.raises(EngineError, match=kind):
+        engine.label(odd("Raises", arguments={"kind": kind, "text": text}), copper[0], slot)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_an_energy_in_an_array_of_one_number_is_that_number(copper, slot, shape):
+    single = odd("Single", arguments={"shape": shape}, precision="float32")
+    found = engine.label(single, copper[0], slot)
+    energy, forces, virial = in_process(copper[0])
+    assert found.energy == pytest.approx(energy, rel=1e-6)
+    assert found.forces == pytest.approx(forces, abs=1e-6)
+    assert found.virial == pytest.approx(virial, abs=1e-5)
+    frames, ended, *_ = run_md(copper, slot, 1, single)
+    assert (ended, len(frames)) == ("finished", 3)
+    assert relax(copper[0], slot, single, relax_cell=True, max_steps=3)[1] == "not relaxed in 3 steps"
+
+
+# --- one structure that a calculator cannot take ----------------------------------------------------------------------
+
+ALONE = Frames(("Cu",), 12.0 * np.eye(3)[None], [[[6.0, 6.0, 6.0]]])
+
+
+def test_a_structure_that_a_calculator_raises_on_is_refused_if_it_labels_another(copper, slot):
+    found = engine.label(odd("Graph"), ALONE, slot, witnesses=lambda: [copper[0]])
+    assert found.refused == "the reference raises ValueError: isolated atom in <object object at 0x>", "no address"
+    assert engine.label(odd("Graph"), copper[0], slot).refused is None
+
+
+def test_it_is_not_refused_if_no_structure_is_labelled(copper, slot):
+    for what, witnesses in ((odd("Hopeless"), [copper[1]]), (odd("Graph"), [ALONE]), (odd("Graph"), [])):
+        with pytest.raises(EngineError, match="Error"):
+            engine.label(what, ALONE, slot, witnesses=lambda found=witnesses: found)
+
+
+def test_it_is_not_refused_if_a_new_worker_labels_it(copper, slot, tmp_path):
+    """A worker that went wrong by itself: a GPU in a bad state, a library half unloaded."""
+    what = odd("OnceOnly", arguments={"note": str(tmp_path / "note")})
+    assert engine.label(what, copper[0], slot, witnesses=lambda: [copper[1]]).refused is None
+
+
+def test_trouble_of_the_machine_is_never_a_refusal(copper, slot):
+    for name in ("Broken", "Dies"):
+        with pytest.raises(EngineError):
+            engine.label(odd(name), ALONE, slot, witnesses=lambda: [copper[0]])
 
 
 def test_a_label_that_takes_too_long_is_an_engine_error(copper, tmp_path, slot):
@@ -363,10 +439,10 @@ def test_the_fingerprint_of_a_plain_reference_has_not_changed(slot, monkeypatch)
     )
 
 
-def test_weights_that_are_not_there_are_an_engine_error(slot, tmp_path):
-    with pytest.raises(EngineError, match="FileNotFoundError"):
+def test_weights_that_are_not_there_are_told_with_the_path(slot, tmp_path):
+    with pytest.raises(Unfit, match=r"FileNotFoundError.*check the path"):
         engine.fingerprint(odd("Settings", weights=str(tmp_path / "none")), slot)
-    with pytest.raises(EngineError, match="package no_such_package is not installed"):
+    with pytest.raises(Unfit, match="package no_such_package is not installed"):
         engine.fingerprint(odd("Settings", weights="no_such_package:w.pth"), slot)
 
 

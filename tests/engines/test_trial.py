@@ -101,8 +101,14 @@ def test_an_energy_that_is_not_smooth_is_not_compared(slot):
     assert found.notes[0].endswith("were not compared with the energy: its energy is not smooth")
 
 
-def test_what_costs_a_run_of_a_code_is_not_compared(slot):
-    assert trial(odd("Mistaken", stress=160.2), slot, compares=False).problems == []
+def test_what_costs_a_run_of_a_code_is_labelled_once_and_not_compared(slot):
+    assert trial(odd("Mistaken", stress=160.2), slot, COPPER, SODIUM, compares=False).problems == []
+
+
+def test_a_lattice_that_does_not_converge_is_worth_a_note(slot):
+    found = trial(odd("Unconverged"), slot, Sample(COPPER.frame, is_made_up=True))
+    assert found.problems == []
+    assert "SCFError" in found.notes[0]
 
 
 def test_without_a_stress_only_forces_are_compared(slot):
@@ -118,12 +124,10 @@ def test_without_a_stress_only_forces_are_compared(slot):
         (odd("Absent"), ["has no attribute 'Absent'", "check calculator: module:Class"]),
         (odd("factory"), ["odd_calculators:factory makes a str, which is no ASE calculator"]),
         (reference("os:getcwd"), ["os:getcwd makes a str, which is no ASE calculator"]),
-        (odd("Settings2"), ["has no attribute"]),
         (odd("Mistaken", no_such="argument"), ["TypeError", "check calculator and arguments"]),
         (odd("NoStress"), ["stress property not implemented", "label.reference.stress: false"]),
         (odd("Raises", kind="RuntimeError", text="Found no NVIDIA driver on your system"), ["choose its CPU"]),
         (odd("Raises", kind="FileNotFoundError", text="w.pth"), ["FileNotFoundError: w.pth", "check the path"]),
-        (odd("Raises", kind="ImportError", text="libx.so: no such file"), ["ImportError: libx.so"]),
         (odd("Mistaken", kind="few forces"), ["forces of shape (3, 3), not (4, 3)"]),
         (odd("Mistaken", kind="two energies"), ["an energy of shape (2,), not one number"]),
         (odd("NotFinite"), ["labels none of the structures", "non-finite energy, forces"]),

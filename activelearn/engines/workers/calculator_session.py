@@ -35,10 +35,17 @@ def load(request):
         made = make(**spec["arguments"])
         if not hasattr(made, "get_forces"):
             raise TypeError(f"{spec['calculator']} makes a {type(made).__name__}, which is no ASE calculator")
-        _calculators[key] = answering.with_dispersion(made, spec["d3"])
+        _calculators[key] = with_numbers(answering.with_dispersion(made, spec["d3"]))
         one_thread()
     answering.forget(_calculators[key])
     return _calculators[key]
+
+
+def with_numbers(calculator):
+    """Have a calculator give energies as numbers: ASE's optimizers cannot print an array of one."""
+    energy = calculator.get_potential_energy
+    calculator.get_potential_energy = lambda *args, **more: answering.number(energy(*args, **more))
+    return calculator
 
 
 def one_thread():

@@ -1,0 +1,189 @@
+"""The trial before the first job, once per campaign; and a check that runs nothing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from campaigns import TESTS, TINY, cli, end_sessions, environment, tiny
+
+from activelearn import loop, samples, study
+from activelearn.check.trial import try_campaign, try_in, try_study
+from activelearn.config import Machine, Potential, Study, load_campaign, load_glass, parse_campaign
+from activelearn.engines import process
+from activelearn.errors import Unfit
+from activelearn.store import Store, StudyStore
+from activelearn.tasks import carry_out, gather
+
+ODD = str(TESTS / "engines")
+
+
+@pytest.fixture(autouse=True)
+def odd(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", ODD)
+    process.allow_engines()
+    yield
+    end_sessions()
+
+
+def campaign_of(calculator="ase.calculators.emt:EMT", **changes):
+    data = yaml.safe_load(TINY.read_text()) | changes
+    data["label"]["reference"] |= {"calculator": calculator}
+    return parse_campaign(data, where="tiny")
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+def test_check_starts_nothing_that_the_campaign_names(tmp_path):
+    tool = tmp_path / "tool.sh"
+    tool.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    tool.chmod(0o755)
+    for reference in (
+        {"calculator": "ase.calculators.emt:EMT", "python": str(tool)},
+        {"engine": "gpaw", "command": str(tool), "gpaw": {}},
+    ):
+        physics = {"functional": "PBE", "includes_dispersion": False}
+        file = tiny(tmp_path / "tiny.yaml", label__reference=reference | physics)
+        done = cli("check", file, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert not (tmp_path / "ran").exists()
+
+
+def test_check_tells_the_elements_that_emt_lacks(tmp_path):
+    file = tmp_path / "tiny.yaml"
+    data = yaml.safe_load(TINY.read_text()) | {"type_map": ["Na", "P", "S"]}
+    data["initial"]["systems"] = [{"seed": "Na3PS4_P-421c"}]
+    file.write_text(yaml.safe_dump(data))
+    done = cli("check", file, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "label.reference: ase.calculators.emt:EMT has no Na, P, S - wanted" in done.stderr
+
+
+def test_check_with_try_tells_what_the_reference_cannot_do_and_leaves_its_log(tmp_path):
+    file = tiny(tmp_path / "tiny.yaml", label__reference__calculator="odd_calculators:Gpu")
+    env = environment(PYTHONPATH=ODD)
+    assert cli("check", file, cwd=tmp_path, env=env).returncode == 0
+    done = cli("check", file, "--try", cwd=tmp_path, env=env)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "Torch not compiled with CUDA enabled - wanted the GPU that it asks for" in line
+    log = Path(line.split("traceback: ")[1].split()[0])
+    assert "Traceback" in log.read_text()
+    log.unlink()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_check_with_try_says_that_it_works(tmp_path):
+    found = try_campaign(campaign_of(), Machine(), tmp_path / "c")
+    assert found == []
+    assert not (tmp_path / "c").exists()
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+def test_run_tries_first_and_prints_a_line_and_a_corrected_campaign_is_taken_as_it_is(tmp_path):
+    file, env = tmp_path / "tiny.yaml", environment(PYTHONPATH=ODD)
+    for name in ("Hopeless", "Gpu"):
+        tiny(file, label__reference__calculator=f"odd_calculators:{name}")
+        done = cli("run", file, "--folder", "c", cwd=tmp_path, env=env)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"error: label.reference: odd_calculators:{name}: ")
+        assert not list((tmp_path / "c").glob("iter-*"))
+
+
+def test_a_trial_that_passed_is_remembered(tmp_path):
+    store = Store.create(tmp_path / "c", campaign_of())
+    assert try_in(store, Machine()) == []
+    (note,) = store.folder.glob("tried-*.json")
+    end_sessions()
+    labels = store.logs() / "session-reference-0.log"
+    labels.unlink()
+    assert try_in(store, Machine()) == []
+    note.write_text(note.read_text()[:20])
+    assert try_in(store, Machine()) == [], "a damaged note is none"
+    assert json.loads(note.read_text())["passed"]
+
+
+def test_a_campaign_that_has_ended_is_not_tried(undisturbed, tmp_path):
+    shutil.copytree(undisturbed[0].folder, tmp_path / "c")
+    store = Store(tmp_path / "c")
+    assert try_in(store, Machine()) == []
+    assert not list(store.folder.glob("tried-*.json"))
+
+
+def test_another_reference_is_tried_anew(tmp_path):
+    one, two = (campaign_of(name) for name in ("ase.calculators.emt:EMT", "odd_calculators:Hopeless"))
+    store = Store.create(tmp_path / "c", one)
+    try_in(store, Machine())
+    store.accept(two)
+    with pytest.raises(Unfit, match="KeyError"):
+        try_in(store, Machine())
+
+
+def test_a_study_tries_its_potentials_and_remembers_it(tmp_path):
+    glass = load_glass("quick", n_atoms=128, x=[0.0])
+    physics = {"functional": "none", "includes_dispersion": False}
+    for calculator, is_right in (("ase.calculators.morse:MorsePotential", True), ("odd_calculators:Gpu", False)):
+        potential = Potential.model_validate({"name": "one", "ase": {"calculator": calculator, **physics}})
+        asked = Study(name="s", potentials=(potential,), glass=glass)
+        store = StudyStore.create(tmp_path / calculator.partition(":")[2], asked)
+        study.begin(store, asked, Machine())
+        if is_right:
+            try_study(store, asked, Machine())
+        else:
+            with pytest.raises(Unfit, match=r"^potential one: .* wanted the GPU"):
+                try_study(store, asked, Machine())
+        assert bool(list(store.folder.glob("tried-*.json"))) == is_right
+
+
+# --- retries ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_no_retry_mends_is_tried_once(tmp_path):
+    store = Store.create(tmp_path / "c", campaign_of("odd_calculators:Gpu"))
+    loop.next_phase(store).begin(Machine())
+    carry_out(loop.STATIONS["prepare"], store, 0, Machine())
+    with pytest.raises(Unfit, match="wanted the GPU"):
+        carry_out(loop.STATIONS["initial"], store, 0, Machine(slots=1))
+    assert store.failures(0) == []
+
+
+def test_isolated_atoms_that_the_reference_cannot_take_are_refused_and_counted(tmp_path):
+    changes = yaml.safe_load(TINY.read_text())["initial"] | {
+        "isolated": {"atoms": True, "dimers": False},
+        "md": None,
+        "copies": 2,
+    }
+    store = Store.create(tmp_path / "c", campaign_of("odd_calculators:Graph", initial=changes))
+    (note,) = try_in(store, Machine())
+    assert "not labelled: Cu1 (1 atoms)" in note
+    loop.next_phase(store).begin(Machine())
+    for name in ("prepare", "initial", "label"):
+        station = loop.STATIONS[name]
+        carry_out(station, store, 0, Machine(slots=1))
+        gather(station, store, 0, Machine(slots=1))
+    found = store.result("label", 0, loop.Labelling)
+    assert dict(found.refused) == {"the reference raises ValueError: isolated atom in <object object at 0x>": 1}
+    assert store.failures(0) == []
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_of_each_set_of_elements_is_its_smallest_structure():
+    found = [sample.frame for sample in samples.of_campaign(load_campaign("na3ps4o"))]
+    kinds = [frozenset(frame.symbols) for frame in found]
+    assert len(set(kinds)) == len(kinds)
+    assert set().union(*kinds) == {"Na", "P", "S", "O"}
+    assert max(frame.n_atoms for frame in found) < 60
+
+
+def test_a_lattice_stands_for_a_packing():
+    frame = samples.lattice(["O", "Na", "P"], 0.05)
+    assert (frame.n_atoms, set(frame.symbols)) == (8, {"Na", "O", "P"})
+    assert frame.n_atoms / frame.volume[0] == pytest.approx(0.05)
+    assert samples.lattice([f"{k}" for k in range(9)], 0.05).n_atoms == 27
