@@ -356,7 +356,7 @@ FAULTS = {
     "finetune-python": words("finetune", "runs/x", "--foundation", "m", "--python", "nosuch/python", "--to", "ft"),
     # the command line, signals and exit codes
     "stopped": stopped,
-    "no-command": words("runn", "quickstart"),
+    "no-command": words("statsu", "quickstart"),
     "no-option": words("run", "quickstart", "--slot", "2"),
     "option-value": words("run", "quickstart", "--slots", "0"),
 }  # fmt: skip

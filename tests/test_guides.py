@@ -116,9 +116,8 @@ NOT_YET = {"activelearn glass POTENTIAL --series na3ps4o": "128 atoms fit x = 0 
 
 def commands(guide):
     """Yield every command of a guide in its order: lines of blocks of bash, and code inside sentences."""
-    for block, inline in re.findall(
-        r"^ *```bash\n(.*?)^ *```|(?<!`)`([^`]+)`(?!`)", GUIDES[guide], re.DOTALL | re.MULTILINE
-    ):
+    code = re.compile(r"^ *```bash\n(.*?)^ *```|(?<!`)`([^`]+)`(?!`)", re.DOTALL | re.MULTILINE)
+    for block, inline in code.findall(GUIDES[guide]):
         if block:
             yield from lines(block)
         elif INLINE.fullmatch(inline) and len(inline.split()) > 1:
@@ -139,14 +138,13 @@ def lines(block):
 
 def ours(command):
     """Return the commands of activelearn in a command: inside a loop, after nohup, in a heredoc, or all of it."""
-    found = re.findall(rf"(?:(?<=^)|(?<=\s)|(?<=/))(?:activelearn )((?:{VERBS})\b[^;&>'\n]*)", command)
+    found = re.findall(rf"(?:^|(?<=[\s/]))activelearn ((?:{VERBS})\b[^;&>'\n]*)", command)
     bare = not found and re.fullmatch(rf"(?:{VERBS}) [^=]*", command)
     return [command] if bare else [one.strip() for one in found]
 
 
-def typed(command, guide):
-    """Return what is typed for a command: with and without each thing in brackets, and real names for those that stand
-    for one."""
+def typed(command):
+    """Return what is typed for a command: with and without each thing in brackets, and real names in their places."""
     completed = COMPLETED.get(command, command)
     for word, meant in MEANT.items():
         completed = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w/])", meant, completed)
@@ -195,15 +193,14 @@ def type_ours(words, monkeypatch):
     if how != "type":
         parse(words, monkeypatch)
     if how == "parse":
-        return None
+        return
     done = in_process(*(as_check(words) if how == "check" else [*words, "--check"] if how == "--check" else words))
-    if words[0] == "init":  # and edited
-        path = Path(words[1])
-        path.write_text(path.read_text().replace("name: quickstart", "name: my"))
     lacks = [name for name in PIP if re.search(rf"has no {name}\b.*pip install {name}\b", done.stderr)]
     assert "Traceback" not in done.stdout + done.stderr
     assert done.returncode in EXITS.get(words[0], {2} if lacks else {0}), f"{line}\n{done.stdout}{done.stderr}"
-    return done
+    if words[0] == "init":  # and edited
+        path = Path(words[1])
+        path.write_text(path.read_text().replace("name: quickstart", "name: my"))
 
 
 def type_in_a_shell(command, folder):
@@ -211,7 +208,6 @@ def type_in_a_shell(command, folder):
     env = environment(EDITOR="true")
     done = subprocess.run(["bash", "-ec", command], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return done
 
 
 # --- the folder in which they are typed -------------------------------------------------------------------------------
@@ -250,7 +246,7 @@ def test_every_command_of_a_guide_ends_as_it_says(guide, folder, monkeypatch):
     for command in dict.fromkeys(commands(guide)):
         if first := re.search(r"activelearn (?:init (\S+)|machine --init \w+ --to (\S+))", command):
             remove(folder / (first[1] or first[2]))
-        mine = [words for one in typed(command, guide) for words in ours(one)]
+        mine = [words for one in typed(command) for words in ours(one)]
         for words in mine:
             try:
                 type_ours(shlex.split(words.replace("$place", "cpu")), monkeypatch)
@@ -258,6 +254,14 @@ def test_every_command_of_a_guide_ends_as_it_says(guide, folder, monkeypatch):
                 assert command in NOT_YET
         if not mine and not any(command.startswith(beginning) for beginning in ELSEWHERE):
             type_in_a_shell(command, folder)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["status runs/nosuch", "status runs/quickstart --jsn", "glass emt --series nosuch", "qlaunch rapid"]
+)
+def test_a_wrong_command_would_be_seen(wrong, folder, monkeypatch):
+    with pytest.raises((AssertionError, SystemExit)):
+        type_ours(wrong.split(), monkeypatch)
 
 
 def remove(path):
