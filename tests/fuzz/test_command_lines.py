@@ -8,7 +8,6 @@ import collections
 import os
 import random
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from activelearn.cli import app
 from activelearn.writing import write_extxyz
 
 SEED = int(os.environ.get("ACTIVELEARN_FUZZ_LINES", "0"))
+#: CPU of one, with the programs that it starts, s; what waits for ever meets the time limit of the test.
 LONGEST_S = 10.0
 GROUP = typer.main.get_command(app)
 COMMANDS = {(name,): one for name, one in GROUP.commands.items() if not hasattr(one, "commands")} | {
@@ -106,12 +106,12 @@ def word(parameter, rng):
 
 def wrong_with(typed):
     """Return what became of a command line: the exit code, or what is wrong with it."""
-    begun = time.monotonic()
+    begun = sum(os.times()[:4])
     try:
         done = in_process(*typed)
     except BaseException as error:  # noqa: BLE001 - it is what is looked for
         return f"wrong: {type(error).__name__}: {str(error)[:300]}"
-    if (took_s := time.monotonic() - begun) > LONGEST_S:
+    if (took_s := sum(os.times()[:4]) - begun) > LONGEST_S:
         return f"wrong: {took_s:.0f} s"
     if done.returncode not in {0, 1, 2, 3}:
         return f"wrong: exit code {done.returncode}"
