@@ -7,6 +7,7 @@ The exit code of the command line is a property of the error, so that no other t
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,11 @@ def disk_reason(error: OSError) -> str | None:
     return _DISK.get(error.errno or 0)
 
 
+def one_line(problem: str) -> str:
+    """Return a sentence with the control characters of the names in it written out; indented lines may follow it."""
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]|\n(?!  )", lambda found: ascii(found[0])[1:-1], problem)
+
+
 class ActiveLearnError(Exception):
     """Base of all errors that a user may see as one sentence instead of a traceback."""
 
@@ -54,12 +60,15 @@ class ConfigError(ActiveLearnError):
     exit_code = 2
 
     def __init__(self, *problems: str) -> None:
-        self.problems = problems
-        super().__init__("\n".join(problems))
+        self.problems = tuple(map(one_line, problems))
+        super().__init__("\n".join(self.problems))
 
 
 class StoreError(ActiveLearnError):
     """The campaign folder cannot be used: held by another driver, damaged, or full."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(one_line(problem))
 
 
 class Damaged(StoreError):

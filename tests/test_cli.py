@@ -11,7 +11,7 @@ import time
 
 import pytest
 import yaml
-from campaigns import BIN, TINY, cli, command, dataset_summary, environment, machine_file, tiny, unpack_products
+from campaigns import BIN, TESTS, TINY, cli, command, dataset_summary, environment, machine_file, tiny, unpack_products
 from typer.testing import CliRunner
 
 import activelearn
@@ -60,6 +60,18 @@ def test_without_a_terminal_progress_is_plain_lines(ended):
         assert any(line.startswith(f"iteration {i}: ") for line in lines)
         assert any(re.match(rf"iteration {i}  train +\d/2", line) for line in lines)
     assert all("was cut short" in line for line in done.stderr.splitlines()), "its trainings of 60 steps are"
+
+
+README = (TESTS.parent / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("shown", re.findall(r"^iteration \d.*", README, re.MULTILINE))
+def test_the_readme_shows_what_a_run_prints(shown, ended):
+    """In form: whatever its numbers and stages are; "..." is any rest. This one never converges."""
+    shown = shown.replace("converged: ", "goes on: ").replace("; held-out P99", "; ... held-out P99")
+    form = re.sub(r"\d+(?:\\\.\d+)?", r"[\\d.]+", re.escape(shown)).replace(r"\.\.\.", ".*").replace("hot", r"\w+")
+    assert [line for line in ended[1].stdout.splitlines() if re.match(form, line)], ended[1].stdout
 
 
 @pytest.mark.engines

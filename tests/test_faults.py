@@ -11,12 +11,14 @@ import tarfile
 
 import numpy as np
 import pytest
+import typer.main
 import yaml
 from ase.build import bulk
 from ase.io import write
 from campaigns import TESTS, TINY, command, environment, in_process, machine_file, tiny
 from conftest import rattled_copper
 
+from activelearn.cli import app
 from activelearn.config import load_campaign
 from activelearn.store import Lease, Store
 
@@ -289,6 +291,7 @@ FAULTS = {
     "folder-is-a-file": written("", "check", TINY, "--folder", "taken", name="taken"),
     "folder-name": words("check", TINY, "--folder", "two\nlines"),
     "folder-long": words("check", TINY, "--folder", "n" * 300),
+    "name-of-two-lines": words("export", "two\nlines", "--to", "models"),
     "folder-empty": words("status", "."),
     "folder-missing": words("export", "nosuch", "--to", "models"),
     "folder-held": held,
@@ -328,6 +331,7 @@ FAULTS = {
     "launchpad-silent": written(SILENT, "doctor", "-l", "l.yaml", name="l.yaml"),
     "machine-init-taken": initialised,
     "machine-nothing": words("machine"),
+    "worker-without-command": words("rlaunch", "-l", "my_launchpad.yaml"),
     "machine-preset": words("check", TINY, "--machine", "slurmm"),
     "allocation-none": words("check", TINY, "--machine", "slurm_allocation"),
     "place-unknown": machine(places={"cpu": {}}, stations={"train": "gpu"}),
@@ -352,7 +356,7 @@ FAULTS = {
     "finetune-python": words("finetune", "runs/x", "--foundation", "m", "--python", "nosuch/python", "--to", "ft"),
     # the command line, signals and exit codes
     "stopped": stopped,
-    "no-command": words("runn", "quickstart"),
+    "no-command": words("statsu", "quickstart"),
     "no-option": words("run", "quickstart", "--slot", "2"),
     "option-value": words("run", "quickstart", "--slots", "0"),
 }  # fmt: skip
@@ -382,4 +386,6 @@ def test_every_fault_that_can_be_made_is_in_the_table_once():
     names = [row[0] for row in ROW.findall(PAGE)]
     assert sorted(names) == sorted(FAULTS)
     assert len(names) >= 60
+    known = typer.main.get_command(app).commands
+    assert set(re.findall(r"activelearn ([a-z]+)", " ".join(row[3] for row in ROW.findall(PAGE)))) <= set(known)
     assert len(re.findall(r"^\| `", PAGE, re.MULTILINE)) == len(names), "every row is read"

@@ -32,6 +32,8 @@ _SCRIPT: Final = fireworks.queue.queue_adapter.QueueAdapterBase.get_script_str
 PATIENCE_S: Final = 600.0
 #: What `--sleep 0` means here; to FireWorks it is no number, and its default of 60 s takes its place.
 _SHORT_S: Final = 0.2
+#: Words one of which FireWorks cannot do without; it goes on all the same, to an AttributeError.
+_COMMANDS: Final = {"singleshot", "rapidfire", "multi", "-h", "--help", "--version"}
 
 
 class PatientLaunchPad(SharedLaunchPad):
@@ -105,6 +107,8 @@ def _quoted(theirs: Callable[[Any, str], str]) -> Callable[[Any, str], str]:
 
 def _run(script: ModuleType, name: str, arguments: Sequence[str]) -> int:
     """Run the function of a script of FireWorks that has its name, cured."""
+    if not _COMMANDS & set(arguments):
+        raise ConfigError(f"{name}: no command - wanted rapidfire or singleshot - see: activelearn {name} --help")
     _cure(arguments)
     script.LaunchPad = PatientLaunchPad  # type: ignore[attr-defined]
     try:
