@@ -180,7 +180,8 @@ def study_report(store: StudyStore, points: Sequence[CitedPoint] = ()) -> bool:
     here = _short(store)
     if board is not None:
         print(*result_lines(board), f"scoreboard: {here}/tables/scoreboard.md;  figures: {here}/figures/", sep="\n")
-        print(*cited.said(store.study, cited.own_points(store.study, points), board.results), sep="\n")
+        for line in cited.said(store.study, cited.own_points(store.study, points), board.results):
+            print(line)
     elif glasses is not None:
         print(f"structures: {here}/glass/*.extxyz")
     lost = losses(board, glasses.glasses if glasses is not None else ())

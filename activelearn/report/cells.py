@@ -129,7 +129,7 @@ class Cell:
         if not self.results:
             return ""
         glasses = self.board.glasses if self.board is not None else ()
-        each = list(dict.fromkeys(counted(r, glasses) for r in self.results))
+        each = list(dict.fromkeys(counted(r, glasses) for r in sorted(self.results, key=lambda r: r.n_samples)))
         said = each[0] if len(each) == 1 else f"{each[0]} to {each[-1]}"
         if len(self.results) == 1:
             return f"{with_interval(self.results[0])} ({said})"
