@@ -42,13 +42,14 @@ PHYSICAL_ERRORS: Final = (
 )
 #: Random numbers of fixes (Marsaglia) want a seed up to 900,000,000.
 LARGEST_SEED: Final = 899_999_999
-#: Lowest height of a cell that a frame is believed to have, Å.
-LOWEST_A: Final = 0.1
+#: Lowest height and longest edge of a cell that a frame is believed to have, Å.
+LOWEST_A, LONGEST_A = 0.1, 1e5
 #: Of each frame of a dump, all but the step and the numbers.
 _HEADS: Final = re.compile(
     "ITEM: TIMESTEP\nITEM: NUMBER OF ATOMS\n[0-9]+\nITEM: BOX BOUNDS( xy xz yz)? pp pp pp\n"
     "ITEM: ATOMS id type x y z (f|v)x \\2y \\2z ?"
 )
+_DEVIATION: Final = ("step", "max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f")
 _THERMO: Final = ("step", "temp", "pe", "press", "vol")
 
 
@@ -394,11 +395,11 @@ def read_thermo(log: Path) -> dict[int, list[float]]:
 
 
 def read_deviation(path: Path) -> dict[int, float]:
-    """Return {step: max_devi_f in eV/Å} of a model_devi.out, whose first line names its columns."""
+    """Return {step: max_devi_f in eV/Å} of a model_devi.out; DeePMD-kit names its columns, but not after a restart."""
     lines = [line.split() for line in _whole_lines(path)]
-    if not lines or lines[0][:2] != ["#", "step"] or "max_devi_f" not in lines[0]:
+    columns = lines[0][1:] if lines and lines[0][:1] == ["#"] else list(_DEVIATION)
+    if columns[:1] != ["step"] or "max_devi_f" not in columns:
         return {}
-    columns = lines[0][1:]
     rows = _by_step(words for words in lines if len(words) == len(columns))
     return {step: row[columns.index("max_devi_f") - 1] for step, row in rows.items()}
 
@@ -440,7 +441,11 @@ def _is_box(cell: FloatArray) -> bool:
         return True
     lengths = np.diag(cell)
     with np.errstate(all="ignore"):
-        return bool((lengths > 0.0).all() and (np.linalg.norm(np.linalg.inv(cell), axis=0) < 1.0 / LOWEST_A).all())
+        return bool(
+            (lengths > 0.0).all()
+            and (np.abs(cell) < LONGEST_A).all()
+            and (np.linalg.norm(np.linalg.inv(cell), axis=0) < 1.0 / LOWEST_A).all()
+        )
 
 
 def _box(bounds: FloatArray) -> tuple[FloatArray, FloatArray]:
