@@ -168,3 +168,11 @@ def test_check_says_what_the_models_hold(models):
     )
     facts = check_study(study, Machine(), here=False).facts
     assert facts[0].endswith("1 DeePMD model, its path is not judged, sel Cu 48 within 4 Å, MD by LAMMPS")
+
+
+def test_a_potential_of_emt_says_which_elements_it_has():
+    emt = {"calculator": "ase.calculators.emt:EMT", "functional": "none", "includes_dispersion": False}
+    potential = Potential.model_validate({"name": "emt", "ase": emt})
+    assert frozen.unknown_to(potential, ["Cu", "Na"]) == ["Na"]
+    other = potential.model_copy(update={"ase": potential.ase.model_copy(update={"python": "/other/python"})})
+    assert frozen.unknown_to(other, ["Cu", "Na"]) == [], "another interpreter may have another EMT"
