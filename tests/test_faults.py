@@ -387,5 +387,5 @@ def test_every_fault_that_can_be_made_is_in_the_table_once():
     assert sorted(names) == sorted(FAULTS)
     assert len(names) >= 60
     known = typer.main.get_command(app).commands
-    assert set(re.findall(r"activelearn ([a-z]+)", " ".join(row[3] for row in ROW.findall(PAGE)))) <= set(known)
+    assert set(re.findall(r"activelearn ([a-z]+)", "\n".join(row[3] for row in ROW.findall(PAGE)))) <= set(known)
     assert len(re.findall(r"^\| `", PAGE, re.MULTILINE)) == len(names), "every row is read"
