@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from activelearn import capacity, geometry, inherited, initial, loop, packing, pressures, starts, study
+from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
 from activelearn.check import doubts, trials
 from activelearn.check.glass import choice, series_of
 from activelearn.check.programs import Checked, folder_problems, model_problems, place_problems, program_problems
@@ -67,9 +67,12 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
 
 def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
     """Return what cannot change of a campaign that was begun, and what has changed."""
-    store = Store(folder)
+    if not any(folder.glob("iter-*")):
+        return [], []
+    from activelearn import loop
+
     try:
-        return [], loop.changed(store, campaign) if any(folder.glob("iter-*")) else []
+        return [], loop.changed(Store(folder), campaign)
     except ConfigError as error:
         return list(error.problems), []
 

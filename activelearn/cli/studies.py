@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from activelearn import packing
 from activelearn.cli import (
     MachineOption,
     SlotsOption,
@@ -224,6 +223,8 @@ def _glass(preset: str | None, series: str | None, *, x: str | None, atoms: int 
 
 def _want_cells(glass: Glass, n_atoms: int) -> None:
     """Refuse a number of atoms that was given and does not suit a composition; that of a preset suits itself."""
+    from activelearn import packing
+
     sizes = {c.x: packing.smallest_size(c.units) for c in glass.compositions}
     found = {x: packing.nearest_size(n_atoms, size) for x, size in sizes.items()}
     wrong = [f"x = {x:g} ({n} atoms)" for x, n in found.items() if not packing.is_near(n, n_atoms)]
