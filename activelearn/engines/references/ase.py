@@ -14,7 +14,7 @@ from activelearn.engines.links import plain_lines
 from activelearn.engines.process import Session, Slot, session, worker_command
 
 #: Elements of ASE's effective medium theory; to import its parameters takes half a second of scipy.
-_OF_EMT: Final = frozenset("H C N O Al Ni Cu Pd Ag Pt Au".split())
+_OF_EMT: Final = frozenset(["H", "C", "N", "O", "Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"])
 
 
 def ask(
