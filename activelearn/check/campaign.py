@@ -112,11 +112,8 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     )
     found = check_study(study.planned(campaign, stand_in), machine, here=here)
     problems, made = [*found.problems], campaign.glass
-    packed = [packing.of_glass(made, composition) for composition in made.compositions] if made is not None else []
-    if made is not None and (
-        lacking := {element for one in packed for element in packing.number_densities(one)} - set(campaign.type_map)
-    ):
-        known = set(campaign.type_map)
+    known, units = set(campaign.type_map), [unit for one in made.compositions for unit in one.units] if made else []
+    if made is not None and (lacking := packing.elements_of(units) - known):
         next_ = choice([one.keys for one in series_of(known, made)], known)
         problems.append(f"glass.series: holds {', '.join(sorted(lacking))} - wanted elements of type_map - {next_}")
     return Checked(problems, [line for line in found.facts if not line.startswith("machine ")])
