@@ -103,22 +103,19 @@ def _names(file: Path) -> set[str] | None:
     if text is None or any(word in text for word in _HIDDEN):
         return None
     try:
-        found = set(_bound(ast.parse(text).body))
+        found = set(_bound(ast.parse(text)))
     except (SyntaxError, ValueError, RecursionError):
         return None
     return None if "*" in found else found
 
 
-def _bound(statements: Iterable[ast.stmt]) -> Iterator[str]:
-    for statement in statements:
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield statement.name
-            continue
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            yield from ((alias.asname or alias.name).split(".")[0] for alias in statement.names)
-            continue
-        for node in ast.walk(statement):  # if, try, with, assignments
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                yield node.id
-            elif isinstance(node, ast.stmt) and node is not statement:
-                yield from _bound([node])
+def _bound(module: ast.Module) -> Iterator[str]:
+    """Yield the names that are bound anywhere in a module: more than it has, and none less."""
+    for node in ast.walk(module):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.alias(name=name, asname=other):
+                yield (other or name).split(".")[0]
+            case ast.Name(id=name, ctx=ast.Store()):
+                yield name
