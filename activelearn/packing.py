@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -162,6 +162,11 @@ def atoms_of(counts: Mapping[str, int]) -> Counter[str]:
     for formula, n in counts.items():
         atoms.update({element: n * m for element, m in _composition(formula).items()})
     return atoms
+
+
+def elements_of(units: Iterable[str]) -> set[str]:
+    """Return the elements of formula units."""
+    return set(atoms_of(dict.fromkeys(units, 1)))
 
 
 def box_of(packed: Packed) -> float:

@@ -16,7 +16,8 @@ from activelearn.tasks import Station
 def systems_of(campaign: Campaign, store: Store, iteration: int) -> list[System]:
     """Return the systems that this iteration prepares: those that want it and that no earlier one has prepared."""
     wanted = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
-    return [s for s in wanted if iteration == 0 or not starts.is_prepared(store, s)]
+    there = starts.prepared_keys(store) if wanted and iteration > 0 else ()
+    return [system for system in wanted if system.key not in there]
 
 
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from activelearn import packing, starts
 from activelearn.config import Campaign, Packed
 from activelearn.engines.trial import Sample
+from activelearn.engines.trials import made_up
 from activelearn.frames import Frames
 
 
@@ -54,10 +56,6 @@ def lattices(packings: Iterable[Packed], there: Iterable[Frames]) -> list[Sample
 
 def lattice(elements: Collection[str], density: float) -> Frames:
     """Return elements in turn on a simple cubic lattice of at least eight sites, at a number density (1/Å3)."""
-    n = 2
-    while n**3 < len(elements):
-        n += 1
-    sites = np.stack(np.meshgrid(*[np.arange(n, dtype=np.float64)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    edge = float(np.cbrt(1.0 / density))
+    n = max(2, math.ceil(np.cbrt(len(elements))))
     kinds = [sorted(elements)[k % len(elements)] for k in range(n**3)]
-    return Frames(tuple(kinds), n * edge * np.eye(3)[None], (sites * edge)[None])
+    return made_up(kinds, n * float(np.cbrt(1.0 / density)))

@@ -157,9 +157,9 @@ def structures(campaign: Campaign, store: Store, system: System) -> Frames:
     raise StoreError(f"{store.folder}: system {system.name} was never prepared; please report this")
 
 
-def is_prepared(store: Store, system: System) -> bool:
-    """Return whether an earlier iteration has prepared a system."""
-    return any(key == system.key for _, key in _prepared(store))
+def prepared_keys(store: Store) -> set[str]:
+    """Return the keys of the systems that earlier iterations have prepared."""
+    return {key for _, key in _prepared(store)}
 
 
 def prepared_file(store: Store, iteration: int) -> Path:

@@ -10,7 +10,7 @@ from boards import NMR, UNTRUSTED, board_of
 
 from activelearn.benchmark.property import quoted, with_reference
 from activelearn.benchmark.replicas import stamped
-from activelearn.config import Cited, load_numbers, shipped_numbers
+from activelearn.config import Cited, load_points, shipped_numbers
 from activelearn.errors import ConfigError
 from activelearn.records import Quoted, Result, Scoreboard
 from activelearn.report import write_tables
@@ -61,7 +61,7 @@ def test_the_lines_of_a_run_tell_a_porous_glass_and_a_cooling_rate_from_others()
 
 
 def test_the_mae_is_the_mean_distance_from_experiment_where_it_is_cited():
-    cell = rows_of([density(0.0, 2.10, 2.0), density(1.0, 2.00, 2.3), density(2.0, 9.0)])[0].of("toy")
+    cell = rows_of([density(0.0, 2.10, 2.0), density(1.0, 2.00, 2.3), density(2.0, 9.0)])[0].of("toy", board())
     assert cell.mae == pytest.approx(0.2)
     assert len(cell.errors) == 2
     assert cell.range == (2.0, 9.0)
@@ -69,7 +69,7 @@ def test_the_mae_is_the_mean_distance_from_experiment_where_it_is_cited():
 
 def test_a_bound_is_no_value_and_not_in_the_mae():
     bound = density(0.0, 2.1, 2.5, reference_bound="above")
-    cell = rows_of([bound, density(1.0, 2.0, 2.5, reference_bound="below")])[0].of("toy")
+    cell = rows_of([bound, density(1.0, 2.0, 2.5, reference_bound="below")])[0].of("toy", board())
     assert cell.mae is None
     assert cell.bounds == ("above 2.5: missed by 0.4", "below 2.5: kept")
 
@@ -216,7 +216,7 @@ def test_a_simulation_is_quoted_but_never_a_reference():
 def test_the_csv_of_the_guide_is_read(tmp_path):
     text = re.search(r"```csv\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL).group(1)
     (tmp_path / "mine.csv").write_text(text, encoding="utf-8")
-    first, second = load_numbers(tmp_path / "mine.csv")
+    first, second = (point.number for point in load_points(tmp_path / "mine.csv"))
     assert (first.property, first.value, first.uncertainty, first.x, first.status) == (
         "density",
         2.12,
@@ -235,7 +235,7 @@ def test_bounds_pairs_comments_and_empty_cells_are_understood(tmp_path):
         "# digitised on a Sunday\nproperty,value,unit,source,series,x,bound,pair\n"
         "P1,60,%,NMR,na4p2s7o,0,above,\ncoordination_number,4,1,neutrons,na4p2s7o,0,,P-S\n"
     )
-    first, second = load_numbers(path)
+    first, second = (point.number for point in load_points(path))
     assert (first.bound, first.pair, first.uncertainty) == ("above", None, None)
     assert second.pair == ("P", "S")
 
@@ -255,13 +255,13 @@ def test_bounds_pairs_comments_and_empty_cells_are_understood(tmp_path):
 def test_a_mistake_in_a_csv_is_named_with_its_line(tmp_path, text, said):
     (tmp_path / "mine.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine\.csv:[12]: ") as refused:
-        load_numbers(tmp_path / "mine.csv")
+        load_points(tmp_path / "mine.csv")
     assert said in str(refused.value)
 
 
 def test_a_csv_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"mine\.csv.*wanted a CSV with columns property"):
-        load_numbers(tmp_path / "mine.csv")
+        load_points(tmp_path / "mine.csv")
 
 
 def test_the_stamp_of_strained_cells_and_crystals_says_what_their_potential_dropped():

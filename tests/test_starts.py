@@ -17,8 +17,8 @@ from activelearn.starts import (
     crystal,
     distorted,
     factors_for_atoms,
-    is_prepared,
     prepared_file,
+    prepared_keys,
     structures,
     supercell,
     unit_cell,
@@ -199,14 +199,14 @@ def test_with_relaxation_the_supercell_is_made_of_the_relaxed_cell(store, campai
     campaign = relaxing(campaign)
     with pytest.raises(StoreError, match="system Cu_Fm-3m was never prepared"):
         structures(campaign, store, system)
-    assert not is_prepared(store, system)
+    assert system.key not in prepared_keys(store)
     prepared(store, 0, [system], [Frames.from_ase([bulk("Cu", a=3.7, cubic=True)])])
-    assert is_prepared(store, system)
+    assert system.key in prepared_keys(store)
     found = structures(campaign, store, system)
     assert found.formula == "Cu48"
     assert np.diag(found.cell[0]) == pytest.approx([7.4, 7.4, 11.1])
     other = System(seed="Cu_Fm-3m", supercell=(2, 2, 2))
-    assert not is_prepared(store, other), "another supercell is another system, and prepared for itself"
+    assert other.key not in prepared_keys(store), "another supercell is another system, and prepared for itself"
 
 
 def test_packings_start_as_they_are(store, campaign):

@@ -159,7 +159,7 @@ def _again(point: CitedPoint, before: Sequence[CitedPoint]) -> str | None:
 
 
 def _elements(glass: Glass) -> set[str]:
-    return {e for c in glass.compositions for unit in c.units for e in packing.atoms_of({unit: 1})}
+    return packing.elements_of(unit for composition in glass.compositions for unit in composition.units)
 
 
 def _differs(key: str, wanted: object, there: Sequence[object]) -> str | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 
 from activelearn.benchmark.bonds import find_bonds
-from activelearn.benchmark.property import Context, Findings, Observable, Product, Property
+from activelearn.benchmark.property import ELEMENT, Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import NO_FRAMES, measured
 from activelearn.config import Series
 from activelearn.engines.process import Slot
@@ -100,7 +99,6 @@ def results(asked: bool, context: Context, tasks: Sequence[Task]) -> Findings:
     return findings
 
 
-_E: Final = "([A-Z][a-z]?)"
 PROPERTY = Property(
     "coordination",
     bool,
@@ -108,7 +106,7 @@ PROPERTY = Property(
     results,
     plan,
     observables={
-        rf"{_E}_coordination": Observable("1", high=100.0),
-        rf"{_E}_{_E}_share": Observable("%", high=100.0),
+        rf"{ELEMENT}_coordination": Observable("1", high=100.0),
+        rf"{ELEMENT}_{ELEMENT}_share": Observable("%", high=100.0),
     },
 )

@@ -30,7 +30,7 @@ from activelearn.benchmark.displacement import (
     window_rows,
     without_drift,
 )
-from activelearn.benchmark.property import Condition, Context, Findings, Observable, Product, Property
+from activelearn.benchmark.property import ELEMENT, Condition, Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import Replicas, by_condition, mean_and_error, over, replicas_of
 from activelearn.benchmark.straining import Failed, kept
 from activelearn.config import Diffusion, Dynamics, Potential, Roles, Segment
@@ -353,7 +353,6 @@ def _add_arrhenius(found: Findings, condition: Condition, points: Sequence[Point
     found.results.append(result.model_copy(update={"uncertainty": fit.error_eV, "n_samples": n_samples}))
 
 
-_E: Final = "([A-Z][a-z]?)"
 _OF: Final = ("x", "temperature_K")
 PROPERTY = Property(
     NAME,
@@ -362,9 +361,9 @@ PROPERTY = Property(
     results,
     plan,
     observables={
-        rf"D_{_E}(?:_bayesian)?": Observable("cm2/s", high=1.0, of=_OF),
-        rf"conductivity_{_E}": Observable("S/cm", high=1.0e3, of=_OF),
-        rf"activation_energy_{_E}": Observable("eV", high=20.0),
+        rf"D_{ELEMENT}(?:_bayesian)?": Observable("cm2/s", high=1.0, of=_OF),
+        rf"conductivity_{ELEMENT}": Observable("S/cm", high=1.0e3, of=_OF),
+        rf"activation_energy_{ELEMENT}": Observable("eV", high=20.0),
     },
     temperatures_K=lambda asked: asked.temperatures_K,
 )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn.benchmark.census import bond_cutoffs, census, unit_names
-from activelearn.benchmark.property import Condition, Context, Findings, Observable, Product, Property
+from activelearn.benchmark.property import ELEMENT, Condition, Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import NO_FRAMES, Replicas, mean_and_error, measured, over
 from activelearn.config import Glass, Network, Roles
 from activelearn.engines.process import Slot
@@ -210,7 +210,6 @@ def _crossings(line: Sequence[Replicas], a: str, b: str) -> Iterator[tuple[float
             yield x_1 + (x_2 - x_1) * d_1 / (d_1 - d_2), carried
 
 
-_E: Final = "([A-Z][a-z]?)"
 _SHARE: Final = Observable("%", high=100.0)
 PROPERTY = Property(
     "network",
@@ -219,15 +218,15 @@ PROPERTY = Property(
     results,
     plan,
     observables={
-        rf"{_E}[0-9]": _SHARE,
-        rf"{_E}1{_E}": _SHARE,
-        rf"{_E}(?:[23]c|2ES|2_corner|_other)": _SHARE,
-        rf"(?:B|NB|free_){_E}": _SHARE,
-        rf"{_E}_(?:in_chains|chains_of_three)": _SHARE,
-        rf"{_E}_chain_length": Observable("1"),
+        rf"{ELEMENT}[0-9]": _SHARE,
+        rf"{ELEMENT}1{ELEMENT}": _SHARE,
+        rf"{ELEMENT}(?:[23]c|2ES|2_corner|_other)": _SHARE,
+        rf"(?:B|NB|free_){ELEMENT}": _SHARE,
+        rf"{ELEMENT}_(?:in_chains|chains_of_three)": _SHARE,
+        rf"{ELEMENT}_chain_length": Observable("1"),
         "former_chains|three_bonded_anions": _SHARE,
-        rf"free_{_E}_in_chains|{_E}-{_E}_bonds": _SHARE,
+        rf"free_{ELEMENT}_in_chains|{ELEMENT}-{ELEMENT}_bonds": _SHARE,
         "charge_rule": Observable("1", low=-math.inf),
-        rf"crossing_N?B{_E}_N?B{_E}": Observable("1", of=()),
+        rf"crossing_N?B{ELEMENT}_N?B{ELEMENT}": Observable("1", of=()),
     },
 )

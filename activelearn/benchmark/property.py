@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,10 @@ class Context:
     def rng(self, name: str) -> np.random.Generator:
         """Return the random numbers of a task, by its id."""
         return self.store.rng(ONCE, BENCHMARK, name)
+
+
+#: An element in the name of a result, as the regular expressions of `Observable` find it.
+ELEMENT: Final = "([A-Z][a-z]?)"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from activelearn import capacity, geometry, inherited, initial, loop, packing, pressures, starts, study
+from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
 from activelearn.check import doubts, trials
 from activelearn.check.glass import choice, series_of
 from activelearn.check.programs import Checked, folder_problems, model_problems, place_problems, program_problems
@@ -67,9 +67,12 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
 
 def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
     """Return what cannot change of a campaign that was begun, and what has changed."""
-    store = Store(folder)
+    if not any(folder.glob("iter-*")):
+        return [], []
+    from activelearn import loop
+
     try:
-        return [], loop.changed(store, campaign) if any(folder.glob("iter-*")) else []
+        return [], loop.changed(Store(folder), campaign)
     except ConfigError as error:
         return list(error.problems), []
 
@@ -109,11 +112,8 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     )
     found = check_study(study.planned(campaign, stand_in), machine, here=here)
     problems, made = [*found.problems], campaign.glass
-    packed = [packing.of_glass(made, composition) for composition in made.compositions] if made is not None else []
-    if made is not None and (
-        lacking := {element for one in packed for element in packing.number_densities(one)} - set(campaign.type_map)
-    ):
-        known = set(campaign.type_map)
+    known, units = set(campaign.type_map), [unit for one in made.compositions for unit in one.units] if made else []
+    if made is not None and (lacking := packing.elements_of(units) - known):
         next_ = choice([one.keys for one in series_of(known, made)], known)
         problems.append(f"glass.series: holds {', '.join(sorted(lacking))} - wanted elements of type_map - {next_}")
     return Checked(problems, [line for line in found.facts if not line.startswith("machine ")])

@@ -116,11 +116,11 @@ def _wrong_averages(glass: Glass) -> Iterator[str]:
 
 def _strangers(study: Study, glass: Glass) -> Iterator[str]:
     """Yield the potentials that do not know an element of the series."""
-    elements = {element for composition in glass.compositions for element in _elements(composition)}
+    elements = packing.elements_of(unit for composition in glass.compositions for unit in composition.units)
     for potential in study.potentials:
         if unknown := frozen.unknown_to(potential, elements):
             known = frozen.elements_of(potential) or set()
-            own = [f"{c.x:g}" for c in glass.series.compositions if _elements(c) <= known]
+            own = [f"{c.x:g}" for c in glass.series.compositions if packing.elements_of(c.units) <= known]
             fitting = [f"--x {','.join(own)}"] * bool(own) + list(map(str, series_of(known, glass)))
             yield (
                 f"potential {potential.name}: does not know {', '.join(unknown)} of series "
@@ -157,7 +157,7 @@ def series_of(known: set[str] | None, glass: Glass) -> list[Fitting]:
     found = []
     for name in preset_names("series"):
         made = glass.model_copy(update={"series": load_series(name), "x": None, "pore": None})
-        of_known = [c for c in made.compositions if known is None or _elements(c) <= known]
+        of_known = [c for c in made.compositions if known is None or packing.elements_of(c.units) <= known]
         fit = tuple(f"{composition.x:g}" for composition in of_known if _fits(made, composition))
         if fit:
             found.append(Fitting(name, fit if len(fit) < len(made.compositions) else ()))
@@ -169,10 +169,6 @@ def choice(fitting: Sequence[str], known: set[str]) -> str:
     if fitting:
         return f"choose {' or '.join(fitting)}"
     return f"write a series of {', '.join(sorted(known))} (params/GLASSES.md)"
-
-
-def _elements(composition: Composition) -> set[str]:
-    return {element for unit in composition.units for element in packing.atoms_of({unit: 1})}
 
 
 def _fits(glass: Glass, composition: Composition) -> bool:

@@ -79,6 +79,8 @@ def read_noted(load: Callable[[], T], file: str | Path, section: str) -> tuple[T
     else:
         presets = shipped("params").resolve()
         doubts = [doubt_of(one) for one in files if not one.resolve().is_relative_to(presets)]
+    if files and not doubts:
+        return found, []  # presets alone
     doubt = next(filter(None, doubts), "")
     named = []
     for at, value in programs(found):

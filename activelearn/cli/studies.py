@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from activelearn import packing
 from activelearn.cli import (
     MachineOption,
     SlotsOption,
@@ -90,9 +89,7 @@ def glass(
     made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas)
     _say_series(made, series)
     study = Study(name=_name(made, chosen), random_seed=random_seed, potentials=chosen, glass=made)
-    _run(
-        study, named, None, folder, machine, slots, only_check=only_check, accept=accept_unusual, trust=trust, wait=wait
-    )
+    _run(study, named, _How(folder, machine, slots, only_check, accept_unusual, trust, wait))
 
 
 @app.command()
@@ -139,19 +136,7 @@ def benchmark(
         asked = load_benchmark(measured)
         whole = Study(name=name, random_seed=random_seed, potentials=chosen, glass=made, benchmark=asked)
         whole = with_cited(whole, numbers)
-    _run(
-        whole,
-        named,
-        study,
-        folder,
-        machine,
-        slots,
-        only_check=only_check,
-        accept=accept_unusual,
-        trust=trust,
-        wait=wait,
-        points=points,
-    )
+    _run(whole, named, _How(folder, machine, slots, only_check, accept_unusual, trust, wait), study, points)
 
 
 def _potentials(
@@ -224,6 +209,8 @@ def _glass(preset: str | None, series: str | None, *, x: str | None, atoms: int 
 
 def _want_cells(glass: Glass, n_atoms: int) -> None:
     """Refuse a number of atoms that was given and does not suit a composition; that of a preset suits itself."""
+    from activelearn import packing
+
     sizes = {c.x: packing.smallest_size(c.units) for c in glass.compositions}
     found = {x: packing.nearest_size(n_atoms, size) for x, size in sizes.items()}
     wrong = [f"x = {x:g} ({n} atoms)" for x, n in found.items() if not packing.is_near(n, n_atoms)]
@@ -248,27 +235,28 @@ def _name(glass: Glass, potentials: Sequence[Potential]) -> str:
     return as_name(glass.series.name, *(potential.slug for potential in potentials))
 
 
+class _How(NamedTuple):
+    """What `glass` and `benchmark` are told alike: where a study is carried out, and what of it is agreed to."""
+
+    folder: Path | None
+    machine: str
+    slots: int | None
+    only_check: bool
+    accept: bool
+    trust: bool
+    wait: bool
+
+
 def _run(
-    study: Study,
-    named: Sequence[Named],
-    file: Path | None,
-    folder: Path | None,
-    machine: str,
-    slots: int | None,
-    *,
-    only_check: bool,
-    accept: bool,
-    trust: bool,
-    wait: bool,
-    points: Sequence[CitedPoint] = (),
+    study: Study, named: Sequence[Named], how: _How, file: Path | None = None, points: Sequence[CitedPoint] = ()
 ) -> None:
-    profile, more = machine_of(machine, slots)
-    place = (folder or Path("runs") / study.name).absolute()
-    want_trusted([*named, *more], place, trust=trust)
-    with told_with_lines(file, machine):
+    profile, more = machine_of(how.machine, how.slots)
+    place = (how.folder or Path("runs") / study.name).absolute()
+    want_trusted([*named, *more], place, trust=how.trust)
+    with told_with_lines(file, how.machine):
         found = refuse_problems_of_study(study, profile, place, points)
-        say_found(found, file, machine)
-        if not only_check:
-            want_accepted(found.unusual, place, accept=accept)
-    if not only_check:
-        raise typer.Exit(carry_out(study, place, profile, found.unusual, points, wait=wait))
+        say_found(found, file, how.machine)
+        if not how.only_check:
+            want_accepted(found.unusual, place, accept=how.accept)
+    if not how.only_check:
+        raise typer.Exit(carry_out(study, place, profile, found.unusual, points, wait=how.wait))

@@ -20,7 +20,6 @@ from activelearn.config.benchmark import Rdf as Rdf
 from activelearn.config.benchmark import property_of as property_of
 from activelearn.config.campaign import Campaign as Campaign
 from activelearn.config.cited import CitedPoint as CitedPoint
-from activelearn.config.cited import load_numbers as load_numbers
 from activelearn.config.cited import load_points as load_points
 from activelearn.config.engine import REFERENCES as REFERENCES
 from activelearn.config.engine import ReferenceEngine as ReferenceEngine

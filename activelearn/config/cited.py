@@ -78,11 +78,6 @@ def load_points(path: Path) -> tuple[CitedPoint, ...]:
                  for i, cells in rows)  # fmt: skip
 
 
-def load_numbers(path: Path) -> tuple[Cited, ...]:
-    """Return the numbers of :func:`load_points`."""
-    return tuple(point.number for point in load_points(path))
-
-
 def _text(path: Path) -> str:
     """Return the text of a file, whatever a spreadsheet encoded it in."""
     wanted = f"wanted a CSV with columns {', '.join(name for name in _COLUMNS if name != 'kind')}"

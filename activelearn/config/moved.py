@@ -61,9 +61,7 @@ def moved(section: S, moves: Mapping[str, str]) -> S:
 
 def as_begun(given: S, moves: Mapping[str, str]) -> S:
     """Return a section as it was read now, with the paths by which its folder knows the files."""
-    names: dict[str, str] = {}
-    for before, now in moves.items():
-        names.setdefault(now, before)
+    names = {now: before for before, now in reversed([*moves.items()])}
     found: S = _changed(at_hand(given), lambda text: Moved(names[text], text) if text in names else text)
     return found
 
@@ -95,7 +93,8 @@ def moves(begun: Iterable[Section], given: Section) -> dict[str, str]:
             if before not in files and now not in known and _is_same(before, now):
                 found.setdefault(before, now)
         words = {as_word(path): as_word(now) for path, now in found.items()}
-        for line in _lines(document):
+        styles = [value for value in _within(document) if isinstance(value, LammpsStyle)]
+        for line in (line for style in styles for line in (style.pair_style, *style.pair_coeff)):
             if (there := " ".join(words.get(word, word) for word in line.split(" "))) != line:
                 found.setdefault(line, there)
     return found
@@ -125,34 +124,28 @@ def _side_by_side(before: Any, now: Any) -> Iterator[tuple[str, str]]:  # noqa: 
             yield from _side_by_side(one, other)
 
 
-def _sealed_files(value: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - a section, or what is in it
+def _sealed_files(document: Section) -> Iterator[tuple[str, str]]:
     """Yield path and sha256 of every file that has its checksum beside it."""
-    match value:
-        case System(seed=str(path), sha256=str(sha256)):
-            yield path, sha256
-        case Packed():
-            yield from ((path, value.sha256[unit]) for unit, path in value.geometry.items() if unit in value.sha256)
-        case DeePMDModels():
-            yield from zip(value.models, value.sha256, strict=False)
-        case LammpsStyle():
-            yield from value.files_sha256.items()
-        case _:
-            pass
-    for part in _parts(value):
-        yield from _sealed_files(part)
+    for value in _within(document):
+        match value:
+            case System(seed=str(path), sha256=str(sha256)):
+                yield path, sha256
+            case Packed():
+                yield from ((path, value.sha256[unit]) for unit, path in value.geometry.items() if unit in value.sha256)
+            case DeePMDModels():
+                yield from zip(value.models, value.sha256, strict=False)
+            case LammpsStyle():
+                yield from value.files_sha256.items()
+            case _:
+                pass
 
 
-def _lines(value: Any) -> Iterator[str]:  # noqa: ANN401 - a section, or what is in it
-    if isinstance(value, LammpsStyle):
-        yield from (value.pair_style, *value.pair_coeff)
-    for part in _parts(value):
-        yield from _lines(part)
-
-
-def _parts(value: Any) -> list[Any]:  # noqa: ANN401 - a section, or what is in it
-    if isinstance(value, BaseModel | dict):
-        return [*dict(value).values()]
-    return [*value] if isinstance(value, tuple | list) else []
+def _within(value: Any) -> Iterator[Any]:  # noqa: ANN401 - a section, or what is in it
+    """Yield a section and what is in it, however deep."""
+    yield value
+    parts = dict(value).values() if isinstance(value, BaseModel | dict) else value
+    for part in parts if isinstance(value, BaseModel | dict | tuple | list) else ():
+        yield from _within(part)
 
 
 def _changed(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - a section, or what is in it

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from importlib.machinery import EXTENSION_SUFFIXES, all_suffixes
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +34,11 @@ def has_module(module: str, python: str | None) -> bool:
     if any(line.startswith("import") for line in lines):
         return True
     folders = [*sites, *map(Path, lines), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
-    return any(_files(folder, module) for folder in folders)
+    return any(
+        path.exists()
+        for folder in folders
+        for path in (folder / module, folder / f"{module}.py", *folder.glob(f"{module}.*so"))
+    )
 
 
 def is_ours(python: str | None) -> bool:
@@ -60,15 +64,13 @@ def lacking(calculator: str) -> str | None:
         return f"no module {top}"
     if top in sys.stdlib_module_names:
         return f"{top} is a module of Python itself, which has no calculators"
-    file, folders = Path(spec.origin or ""), [Path(path) for path in spec.submodule_search_locations or ()]
     for part in inside:
-        places = [path for folder in folders for path in _files(folder, part)]
-        if not places:
+        folders = list(spec.submodule_search_locations or ())
+        found = PathFinder.find_spec(f"{spec.name}.{part}", folders)
+        if found is None:
             return None if _moves_its_modules(folders) else f"no module {module}"
-        package = next((path for path in places if path.is_dir()), None)
-        file = places[0] if package is None else package / "__init__.py"
-        folders = [] if package is None else [package]
-    names = _names(file)
+        spec = found
+    names = _names(Path(spec.origin or ""))
     if names is None or name in names:
         return None
     near = difflib.get_close_matches(name, sorted(names), 1)
@@ -82,16 +84,9 @@ def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
         return None
 
 
-def _files(folder: Path, name: str) -> list[Path]:
-    """Return the files or the folder of a module in a folder of modules."""
-    found = [folder / f"{name}{suffix}" for suffix in all_suffixes()]
-    extensions = [path for suffix in EXTENSION_SUFFIXES for path in folder.glob(f"{name}*{suffix}")]
-    return [path for path in (folder / name, *found, *extensions) if path.is_dir() or path.is_file()]
-
-
-def _moves_its_modules(folders: Iterable[Path]) -> bool:
+def _moves_its_modules(folders: Iterable[str]) -> bool:
     """Return whether a package may have modules elsewhere than in its folder."""
-    texts = [_text(folder / "__init__.py") for folder in folders]
+    texts = [_text(Path(folder) / "__init__.py") for folder in folders]
     return any(text is None or "__path__" in text for text in texts)
 
 
@@ -108,22 +103,19 @@ def _names(file: Path) -> set[str] | None:
     if text is None or any(word in text for word in _HIDDEN):
         return None
     try:
-        found = set(_bound(ast.parse(text).body))
+        found = set(_bound(ast.parse(text)))
     except (SyntaxError, ValueError, RecursionError):
         return None
     return None if "*" in found else found
 
 
-def _bound(statements: Iterable[ast.stmt]) -> Iterator[str]:
-    for statement in statements:
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield statement.name
-            continue
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            yield from ((alias.asname or alias.name).split(".")[0] for alias in statement.names)
-            continue
-        for node in ast.walk(statement):  # if, try, with, assignments
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                yield node.id
-            elif isinstance(node, ast.stmt) and node is not statement:
-                yield from _bound([node])
+def _bound(module: ast.Module) -> Iterator[str]:
+    """Yield the names that are bound anywhere in a module: more than it has, and none less."""
+    for node in ast.walk(module):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.alias(name=name, asname=other):
+                yield (other or name).split(".")[0]
+            case ast.Name(id=name, ctx=ast.Store()):
+                yield name

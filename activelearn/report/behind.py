@@ -119,7 +119,7 @@ def why_none(board: Scoreboard, measured_by: str | None, condition: Mapping[str,
 
 def losses(board: Scoreboard | None, glasses: Sequence[MadeGlass]) -> str | None:
     """Return what of a study was lost, in one line; None if all that was asked for was measured."""
-    said = [deaths(glasses)] if deaths(glasses) else []
+    said = [deaths(glasses)]
     if board is not None and board.missing:
         what = Counter(one.measured_by for one in board.missing)
         said.append("not measured: " + ", ".join(f"{name} ({n} times)" if n > 1 else name for name, n in what.items()))

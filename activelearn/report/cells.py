@@ -62,7 +62,7 @@ class Row:
         unit = "" if self.unit == "1" else f" {self.unit}"
         return "; ".join(f"{one}{unit}" for one in dict.fromkeys([*said, *bounds]))
 
-    def of(self, potential: str, board: Scoreboard | None = None) -> Cell:
+    def of(self, potential: str, board: Scoreboard) -> Cell:
         """Return what one potential has; `board` knows what stands behind it."""
         mine = tuple(r for r in self.results if r.condition.get("potential") == potential)
         return Cell(mine, self, potential, board)
@@ -80,7 +80,7 @@ class Cell:
     given: tuple[Result, ...]
     row: Row
     potential: str
-    board: Scoreboard | None
+    board: Scoreboard
 
     @property
     def results(self) -> tuple[Result, ...]:
@@ -128,8 +128,8 @@ class Cell:
         """The value with its interval and replicas, or the smallest and the largest and what they are over."""
         if not self.results:
             return ""
-        glasses = self.board.glasses if self.board is not None else ()
-        each = list(dict.fromkeys(counted(r, glasses) for r in sorted(self.results, key=lambda r: r.n_samples)))
+        by_replicas = sorted(self.results, key=lambda r: r.n_samples)
+        each = list(dict.fromkeys(counted(r, self.board.glasses) for r in by_replicas))
         said = each[0] if len(each) == 1 else f"{each[0]} to {each[-1]}"
         if len(self.results) == 1:
             return f"{with_interval(self.results[0])} ({said})"
@@ -145,8 +145,6 @@ class Cell:
 
     def _lacks(self) -> Iterator[tuple[dict[str, Any], str]]:
         yield from ((dict(r.condition), "not finite") for r in self.given if not math.isfinite(r.value))
-        if self.board is None:
-            return
         have = [{key: r.condition[key] for key in AXES if key in r.condition} for r in self.given]
         for place in _places(self.row, self.board):
             if place not in have:
@@ -156,9 +154,8 @@ class Cell:
 
     def _problem(self) -> str | None:
         """Return what the study says of a number of the series, or of a fit, that it could not give."""
-        problems = self.board.problems if self.board is not None else ()
         begin = f"{self.row.name} of "
-        mine = (p.partition(": ")[2] for p in problems if p.startswith(begin) and self.potential in p)
+        mine = (p.partition(": ")[2] for p in self.board.problems if p.startswith(begin) and self.potential in p)
         return next(mine, None) if not self.given else None
 
     @property
@@ -180,8 +177,8 @@ class Cell:
 
     @property
     def _n_finished(self) -> str:
-        glasses = self.board.glasses if self.board is not None else ()
-        mine = [g for g in glasses if is_of(g, {**_constant(self.row), "potential": self.potential}) and g.is_finished]
+        condition = {**_constant(self.row), "potential": self.potential}
+        mine = [glass for glass in self.board.glasses if is_of(glass, condition) and glass.is_finished]
         return f"{len(mine)} glass{'es' if len(mine) != 1 else ''}" if mine else "what was measured"
 
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -214,25 +214,25 @@ class Store(Folder):
         Damaged
             One is gone that others were built upon, or that has left data.
         """
-        found = (self._iteration_of(path) for path in self.folder.glob("iter-*/campaign.yaml"))
-        opened = sorted(k for k in found if k is not None)
-        for k in range(self._left_by(opened) + 1):
+        opened, left = set[int](), set[int]()
+        for place in self.folder.glob("iter-*"):  # all in one pass: it is asked for many times in each iteration
+            if (k := self._iteration_of(place / "campaign.yaml")) is None:
+                continue
+            if (place / "campaign.yaml").exists():
+                opened.add(k)
+            elif any(next(place.glob(name), None) for name in _OPENED):
+                left.add(k)
+        for path in (*self.folder.glob("dataset/*.npz"), *self.folder.glob("study-*/study.yaml")):
+            left |= {k for k in [self._iteration_of(path)] if k is not None}
+        for k in sorted(set(range(max(opened | left, default=-1) + 1)) - opened):
             path = self.iteration_folder(k) / "campaign.yaml"
-            if k not in opened and not path.is_file():  # it may have been opened meanwhile
+            if not path.is_file():  # it may have been opened meanwhile
                 raise gone(path)
-        return opened
-
-    def _left_by(self, opened: Sequence[int]) -> int:
-        """Return the last iteration of which there is anything that only an open one leaves; -1: there is none."""
-        known = {self.iteration_folder(k) for k in opened}
-        places = [path for path in self.folder.glob("iter-*") if path not in known]
-        left = [path / "-" for path in places if any(next(path.glob(name), None) for name in _OPENED)]
-        left += [*self.folder.glob("dataset/*.npz"), *self.folder.glob("study-*/study.yaml")]
-        return max([*opened, *(k for path in left if (k := self._iteration_of(path)) is not None)], default=-1)
+        return sorted(opened)
 
     def _iteration_of(self, path: Path) -> int | None:
         """Return the iteration that a file belongs to; None: to none."""
-        match = _OF_ITERATION.fullmatch(path.relative_to(self.folder).as_posix())
+        match = _OF_ITERATION.fullmatch(str(path).removeprefix(f"{self.folder}/"))
         return None if match is None else int(match[match.lastindex or 0])
 
     def open_iteration(self, iteration: int, campaign: Campaign) -> None:

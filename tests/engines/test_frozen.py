@@ -171,8 +171,11 @@ def test_check_says_what_the_models_hold(models):
 
 
 def test_a_potential_of_emt_says_which_elements_it_has():
+    from ase.calculators.emt import parameters
+
     emt = {"calculator": "ase.calculators.emt:EMT", "functional": "none", "includes_dispersion": False}
     potential = Potential.model_validate({"name": "emt", "ase": emt})
+    assert frozen.elements_of(potential) == parameters.keys()
     assert frozen.unknown_to(potential, ["Cu", "Na"]) == ["Na"]
     other = potential.model_copy(update={"ase": potential.ase.model_copy(update={"python": "/other/python"})})
     assert frozen.unknown_to(other, ["Cu", "Na"]) == [], "another interpreter may have another EMT"

@@ -23,7 +23,15 @@ EMT_REFERENCE = Reference(
 )
 
 
-def odd(name, **more):
+def odd(name, arguments=None, **more):
+    """One of the odd calculators; the worker is the same for all of them, for each takes seconds to begin."""
+    given = {"which": name, **(arguments or {})}
+    which = {"calculator": "odd_calculators:one_of", "arguments": given}
+    return Reference(functional="none", includes_dispersion=False, **which, **more)
+
+
+def alone(name, **more):
+    """The same as the YAML names it, in a worker of its own."""
     return Reference(calculator=f"odd_calculators:{name}", functional="none", includes_dispersion=False, **more)
 
 
@@ -130,12 +138,12 @@ def test_what_may_pass_or_be_of_the_structure_is_an_engine_error(copper, slot, c
 @pytest.mark.parametrize(
     ("what", "sentence"),
     [
-        (odd("Absent"), "has no attribute 'Absent' - wanted a class of that module"),
+        (alone("Absent"), "has no attribute 'Absent' - wanted a class of that module"),
         (
             odd("Raises", arguments={"kind": "ValueError", "text": "7net-9 is no model"}),
             "ValueError: 7net-9 is no model",
         ),
-        (odd("Gpu", arguments={"device": "cuda"}), "set another than arguments.device: cuda, such as cpu"),
+        (alone("Gpu", arguments={"device": "cuda"}), "set another than arguments.device: cuda, such as cpu"),
         (odd("NoStress"), "label.reference.stress: false"),
     ],
     ids=lambda what: what.calculator if isinstance(what, Reference) else "",
@@ -465,7 +473,7 @@ def test_an_upgrade_in_the_middle_of_an_iteration_is_refused(slot, monkeypatch):
 
 def test_a_calculator_without_stress_is_named_once_with_the_way_to_go_on(copper, slot):
     with pytest.raises(ConfigError, match=r"NoStress: .*stress.* - wanted .* label.reference.stress: false"):
-        engine.label(odd("NoStress"), copper[:1].without_labels(), slot)
+        engine.label(alone("NoStress"), copper[:1].without_labels(), slot)
 
 
 def test_labels_of_a_reference_that_says_so_have_no_virial(copper, slot):

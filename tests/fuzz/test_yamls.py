@@ -30,7 +30,7 @@ from activelearn.config import (
     load_glass,
     load_label,
     load_machine,
-    load_numbers,
+    load_points,
     load_potential,
     load_series,
     load_study,
@@ -70,7 +70,7 @@ READERS = {
     "potential": load_potential,
     "benchmark": load_benchmark,
 }
-READ_ONLY = {"seed": read_seed, "study": load_study, "cited": load_numbers}
+READ_ONLY = {"seed": read_seed, "study": load_study, "cited": load_points}
 #: As they are written after a key.
 NASTY = (
     "", "~", "true", "no", "on", "''", '"5"', "'300'", "-1", "0", "5", "1e3", "1e300", "1e400", ".nan", "-.inf", "[]",

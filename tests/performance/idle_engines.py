@@ -66,7 +66,7 @@ def _labels(frames):
     return -4.0 * m + rng.normal(0.0, 0.1, n), forces, rng.normal(0.0, 1.0, (n, 3, 3))
 
 
-def label(what, frame, slot, *, keep=None):
+def label(what, frame, slot, *, keep=None, witnesses=tuple):
     """Return random labels of one frame."""
     started = time.time()
     energy, forces, virial = _labels(frame)

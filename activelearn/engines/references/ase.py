@@ -13,6 +13,9 @@ from activelearn.engines.interpreters import has_module, is_ours, lacking
 from activelearn.engines.links import plain_lines
 from activelearn.engines.process import Session, Slot, session, worker_command
 
+#: Elements of ASE's effective medium theory; to import its parameters takes half a second of scipy.
+_OF_EMT: Final = frozenset(["H", "C", "N", "O", "Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"])
+
 
 def ask(
     reference: Reference,
@@ -58,11 +61,8 @@ def identity(reference: Reference, slot: Slot) -> dict[str, Any]:
 
 def elements_of(reference: Reference) -> frozenset[str] | None:
     """Return the elements that a calculator knows, if that can be told without it."""
-    if reference.calculator != "ase.calculators.emt:EMT" or not is_ours(reference.python):
-        return None
-    from ase.calculators.emt import parameters
-
-    return frozenset(parameters)
+    is_emt = reference.calculator == "ase.calculators.emt:EMT" and is_ours(reference.python)
+    return _OF_EMT if is_emt else None
 
 
 def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
