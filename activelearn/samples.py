@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-
-import numpy as np
+from collections.abc import Iterable, Sequence
 
 from activelearn import packing, starts
 from activelearn.config import Campaign, Packed
 from activelearn.engines.trial import Sample
 from activelearn.frames import Frames
+from activelearn.geometry import lattice
 
 
 def of_campaign(campaign: Campaign, offered: Iterable[Frames] = ()) -> list[Sample]:
@@ -50,14 +49,3 @@ def lattices(packings: Iterable[Packed], there: Iterable[Frames]) -> list[Sample
             known.add(frozenset(densities))
             found.append(Sample(lattice(densities, sum(densities.values())), is_made_up=True))
     return found
-
-
-def lattice(elements: Collection[str], density: float) -> Frames:
-    """Return elements in turn on a simple cubic lattice of at least eight sites, at a number density (1/Å3)."""
-    n = 2
-    while n**3 < len(elements):
-        n += 1
-    sites = np.stack(np.meshgrid(*[np.arange(n, dtype=np.float64)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    edge = float(np.cbrt(1.0 / density))
-    kinds = [sorted(elements)[k % len(elements)] for k in range(n**3)]
-    return Frames(tuple(kinds), n * edge * np.eye(3)[None], (sites * edge)[None])

@@ -20,7 +20,7 @@ from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.engines.reference import fingerprint
 from activelearn.engines.trial import Outcome, Sample, tried
-from activelearn.errors import ActiveLearnError, EngineError, Unfit
+from activelearn.errors import ActiveLearnError, EngineError, TaskFailed, Unfit
 from activelearn.frames import Frames
 from activelearn.store import Folder, Store, StudyStore
 from activelearn.store.files import read_object, replace_json, sealed
@@ -169,6 +169,8 @@ def _kept_if_it_fails() -> Iterator[Path]:
             yield logs
         except Unfit as error:
             raise Unfit(*(_with_kept_log(line, logs) for line in error.problems)) from None
+        except TaskFailed as error:
+            raise TaskFailed("\n".join(_with_kept_log(line, logs) for line in str(error).splitlines())) from None
         finally:
             process.close_sessions()
 
