@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from activelearn import loop
 from activelearn.check import check
+from activelearn.check.trial import try_in
 from activelearn.config import Campaign, Machine, load_campaign
 from activelearn.errors import ConfigError
 from activelearn.records import End
 from activelearn.store import Consent
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -60,4 +64,6 @@ def run(
     Consent(where).want_accepted(found.unusual, accept=accept_unusual)
     with loop.opened_for_driving(asked, where, profile, accept_changes=accept_changes, wait=wait) as store:
         store.consent.accept(found.unusual)
+        for line in try_in(store, profile):
+            log.warning("%s", line)
         return loop.run_campaign(store, profile)

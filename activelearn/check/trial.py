@@ -70,22 +70,29 @@ def try_in(store: Store, machine: Machine) -> list[str]:
     return [] if passed else passed.note(tried(what, chosen, compares, slot, "label.reference"))
 
 
-def try_study(store: StudyStore, study: Study, machine: Machine) -> list[str]:
+def try_study(store: StudyStore, study: Study, machine: Machine, *, n_own: int = 0) -> list[str]:
     """Try the potentials of a study that was begun in its folder, unless they have passed before.
+
+    Parameters
+    ----------
+    store, study, machine
+        The folder, what is asked for, and where.
+    n_own
+        So many of the first are of the campaign's own models, which have been run already.
 
     Raises
     ------
     Unfit
         One line each: what is wrong.
     """
-    if is_done(store, study):
+    if is_done(store, study) or not study.potentials[n_own:]:
         return []
     identities = read_object(store.whole(store.folder / "potentials.json"))
-    chosen = [sample for one in study.potentials for sample in _samples_of(study, one.statics(machine.python))]
+    chosen = [sample for one in study.potentials[n_own:] for sample in _samples_of(study, one.statics(machine.python))]
     passed, found = _Passed(store, [identities], chosen), Outcome()
     if passed:
         return []
-    for potential in store.study.potentials:
+    for potential in store.study.potentials[n_own:]:
         found.add(_try_potential(potential, study, machine, store.logs()))
     return passed.note(found)
 
