@@ -8,7 +8,7 @@ from pathlib import Path
 from activelearn import loop
 from activelearn.check import check
 from activelearn.check.trial import try_in
-from activelearn.config import Campaign, Machine, load_campaign
+from activelearn.config import Campaign, Machine, load_campaign, placed
 from activelearn.errors import ConfigError
 from activelearn.records import End
 from activelearn.store import Consent
@@ -60,7 +60,8 @@ def run(
     profile, where = machine or Machine(), Path(folder).expanduser().absolute()
     found = check(asked, profile, where)
     if found.problems:
-        raise ConfigError(*found.problems)
+        file = None if isinstance(campaign, Campaign) else campaign
+        raise ConfigError(*placed(found.problems, file, None))
     Consent(where).want_accepted(found.unusual, accept=accept_unusual)
     with loop.opened_for_driving(asked, where, profile, accept_changes=accept_changes, wait=wait) as store:
         store.consent.accept(found.unusual)

@@ -62,7 +62,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += trials.problems_of_stages(campaign, machine) if here and not problems else []
     inheritance += [] if here else trials.not_tried(campaign)
     facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
-    return Checked(list(dict.fromkeys(problems)), facts, unusual, changes)
+    return Checked(list(dict.fromkeys(problems)), facts, unusual, changes, offer)
 
 
 def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:

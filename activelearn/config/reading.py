@@ -44,8 +44,18 @@ def placed(lines: Iterable[str], file: str | Path | None, machine: str | None) -
         at = at[1:] if section == "machine" else at * (at[0] in {*Campaign.model_fields, *Study.model_fields})
         path = str(find(section, name)) if name is not None else ""
         where = place(path, at)
+        if dotted == "machine.slots" and name is not None and not _says_slots(path, rest):
+            found.append(f"{unusual}--slots{rest}")  # which overrides it
+            continue
         found.append(f"{unusual}{where}: {dotted}{rest}" if where != path else line)
     return found
+
+
+def _says_slots(machine: str, said: str) -> bool:
+    """Return whether the number of slots of a line stands in the machine profile."""
+    given = read_yaml(Path(machine))
+    slots = given.get("slots") if isinstance(given, Mapping) else None
+    return isinstance(slots, int) and re.match(rf": {slots:g}\b", said) is not None
 
 
 # --- campaigns --------------------------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
         raise FileNotFoundError(errno.ENOENT, "not there", str(path)) from error
     except (ValueError, RecursionError, IsADirectoryError) as error:
         raise Damaged(
-            f"{path}: damaged ({_told(error)}) - wanted the JSON that was written - while its iteration is open, remove "
+            f"{path}: damaged ({_told(error)}) - wanted it as it was written - while its iteration is open, remove "
             f"this file and give the same command again: it is made anew from the products; of a closed iteration "
             f"{RESTORE}"
         ) from error
