@@ -7,7 +7,7 @@ from pathlib import Path
 
 from activelearn import capacity, geometry, inherited, initial, loop, packing, pressures, starts, study
 from activelearn.check import doubts, trials
-from activelearn.check.glass import choice, series_of
+from activelearn.check.glass import choice, far_sizes, series_of
 from activelearn.check.programs import Checked, folder_problems, model_problems, place_problems, program_problems
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, DeePMDModels, Driver, Initial, Machine, Packed, Potential
@@ -31,6 +31,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
         --smoke`.
     """
     impossible, unusual = doubts.judged(campaign, machine)
+    unusual += far_sizes(campaign.glass)
     if impossible:
         return Checked(impossible, unusual=unusual)
     systems = [*_systems(campaign, "initial"), *_systems(campaign, "explore")]
@@ -107,7 +108,7 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
         functional=reference.functional,
         includes_dispersion=reference.labels_include_dispersion,
     )
-    found = check_study(study.planned(campaign, stand_in), machine, here=here)
+    found = check_study(study.planned(campaign, stand_in), machine, here=here, of_campaign=campaign.type_map)
     problems, made = [*found.problems], campaign.glass
     packed = [packing.of_glass(made, composition) for composition in made.compositions] if made is not None else []
     if made is not None and (

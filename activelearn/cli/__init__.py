@@ -163,9 +163,10 @@ def run(
         from activelearn.workflow import run_local  # fireworks takes 0.5 s to import
 
         say(f"campaign {chosen.name}: {chosen.description}\nfolder {where}")
+        from activelearn.check import resized
         from activelearn.check.trial import try_in
 
-        for line in try_in(store, profile):
+        for line in (*resized(chosen.glass), *try_in(store, profile)):
             say(line)
         with Watcher(store):
             end = run_local(store, profile)
