@@ -527,7 +527,7 @@ def test_what_is_wanted_is_said_in_the_words_of_yaml(tmp_path):
 
 def test_messages_name_the_file_as_it_is_typed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my.yaml").write_text(SMALL.replace("name:", "nome:"))
+    (tmp_path / "my.yaml").write_text(SMALL.replace("name:", "names:"))
     (tmp_path / "m.yaml").write_text("slots: none")
     for load, file in ((load_campaign, "my.yaml"), (load_machine, "m.yaml")):
         with pytest.raises(ConfigError, match=rf"(?m)^{file}:\d+: "):

@@ -99,7 +99,7 @@ def main() -> None:
 
 def _note(message: Warning | str, *_where: object, **_more: object) -> None:
     """Print what a library warns of in one line, once."""
-    line = f"note: {one_line(str(message).strip())}"
+    line = f"note: {one_line(' '.join(str(message).split()))}"
     if line not in _NOTED:
         _NOTED.add(line)
         print(line, file=sys.stderr)
