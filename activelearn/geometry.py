@@ -1,8 +1,8 @@
-"""Geometry guards and neighbour counts: what is still inside the exploration region, and what `sel` must hold."""
+"""Geometry guards, neighbour counts, a lattice: what is inside the exploration region, and what `sel` must hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -321,3 +321,14 @@ def first_outside_box(cell: FloatArray, guards: Guards) -> tuple[int, str] | Non
     if not low <= ratio[k] <= high:
         return k, f"volume {ratio[k]:.2f} of the start"
     return k, f"cell angles {angles[k].round(1).tolist()} deg"
+
+
+def lattice(elements: Collection[str], density: float) -> Frames:
+    """Return elements in turn on a simple cubic lattice of at least eight sites, at a number density (1/Å3)."""
+    n = 2
+    while n**3 < len(elements):
+        n += 1
+    sites = np.stack(np.meshgrid(*[np.arange(n, dtype=np.float64)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    edge = float(np.cbrt(1.0 / density))
+    kinds = [sorted(elements)[k % len(elements)] for k in range(n**3)]
+    return Frames(tuple(kinds), n * edge * np.eye(3)[None], (sites * edge)[None])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from activelearn import loop
 from activelearn.check import check
-from activelearn.config import Campaign, Machine, load_campaign
+from activelearn.check.trial import try_in
+from activelearn.config import Campaign, Machine, load_campaign, placed
 from activelearn.errors import ConfigError
 from activelearn.records import End
 from activelearn.store import Consent
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -56,8 +60,11 @@ def run(
     profile, where = machine or Machine(), Path(folder).expanduser().absolute()
     found = check(asked, profile, where)
     if found.problems:
-        raise ConfigError(*found.problems)
+        file = None if isinstance(campaign, Campaign) else campaign
+        raise ConfigError(*placed(found.problems, file, None))
     Consent(where).want_accepted(found.unusual, accept=accept_unusual)
     with loop.opened_for_driving(asked, where, profile, accept_changes=accept_changes, wait=wait) as store:
         store.consent.accept(found.unusual)
+        for line in try_in(store, profile):
+            log.warning("%s", line)
         return loop.run_campaign(store, profile)

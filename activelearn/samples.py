@@ -12,6 +12,7 @@ from activelearn.config import Campaign, Packed
 from activelearn.engines.trial import Sample
 from activelearn.engines.trials import made_up
 from activelearn.frames import Frames
+from activelearn.geometry import lattice
 
 
 def of_campaign(campaign: Campaign, offered: Iterable[Frames] = ()) -> list[Sample]:

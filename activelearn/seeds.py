@@ -172,7 +172,7 @@ class Seed(Section):
                 raise ConfigError(
                     f"seed {self.id}: sites.{i}: {site.element} at ({site.x}, {site.y}, {site.z}) has an orbit of "
                     f"{len(orbit)} atoms - wanted {site.multiplicity} (Wyckoff {site.wyckoff}) - compare x, y, z and "
-                    "hall_number with the source, then: activelearn check"
+                    "hall_number with the source, then give the same command again"
                 )
             symbols += [site.element] * len(orbit)
             positions.append(orbit)
@@ -192,7 +192,7 @@ class Seed(Section):
         ConfigError
             If the crystal cannot be rebuilt; see :meth:`to_atoms`.
         """
-        after = "compare with the source, then: activelearn check"
+        after = "compare with the source, then give the same command again"
         return [f"seed {self.id}: {line} - {after}" for line in self._departures(self.to_atoms())]
 
     def _departures(self, atoms: Atoms) -> Iterator[str]:
@@ -224,7 +224,7 @@ class Seed(Section):
             there = "nothing" if known is None else f"number {known.number}, Hall symbol {known.hall_symbol!r}"
             raise ConfigError(
                 f"seed {self.id}: space_group: number {group.number}, Hall symbol {group.hall_symbol!r} - wanted "
-                f"{there} of hall_number {group.hall_number} - mend one of the three, then: activelearn check"
+                f"{there} of hall_number {group.hall_number} - mend one of the three, then give the same command again"
             )
 
 
@@ -291,7 +291,7 @@ def load_structure(name_or_path: str, folder: Path) -> Atoms:
     if not is_file(path):
         raise ConfigError(
             f"structure {path.name}: neither a seed nor a file ({path}) - {_nearest_seeds(path.name)} - "
-            "pick a seed (all of them: activelearn seeds) or give the path of a file, then: activelearn check"
+            "pick a seed (all of them: activelearn seeds) or give the path of a file, then give the same command again"
         )
     if path.suffix not in {".yaml", ".yml"}:
         return _read_file(path)
@@ -481,12 +481,13 @@ def _read_file(path: Path) -> Atoms:
     except UnknownFileTypeError:
         raise ConfigError(
             f"{path}: ASE knows no such file by its name or its beginning - wanted a structure in a name that says "
-            "what it is, such as POSCAR, my.vasp, my.cif, my.extxyz, geometry.in - rename it, then: activelearn check"
+            "what it is, such as POSCAR, my.vasp, my.cif, my.extxyz, geometry.in - rename it, then give the same "
+            "command again"
         ) from None
     except Exception as error:
         raise ConfigError(
             f"{path}: ASE cannot read it ({type(error).__name__}: {error}) - wanted a structure such as CIF, POSCAR or "
-            "extxyz - convert it, then: activelearn check"
+            "extxyz - convert it, then give the same command again"
         ) from error
     atoms = found if isinstance(found, Atoms) else found[-1]
     _want_finite(atoms, path)
@@ -498,7 +499,7 @@ def _read_file(path: Path) -> Atoms:
         (_partly_occupied(atoms), "partly occupied sites", "an ordered model with every site full or empty"),
     ):
         if wrong:
-            raise ConfigError(f"{path}: {what} - wanted {wanted} - mend the file, then: activelearn check")
+            raise ConfigError(f"{path}: {what} - wanted {wanted} - mend the file, then give the same command again")
     return Atoms(atoms.get_chemical_symbols(), positions=atoms.get_positions(), cell=atoms.cell, pbc=True)
 
 
@@ -508,7 +509,7 @@ def _want_finite(atoms: Atoms, path: Path) -> None:
         if len(lost := np.flatnonzero(~np.isfinite(rows).all(axis=1))):
             raise ConfigError(
                 f"{path}: {what} {lost[0]} (from 0) is {rows[lost[0]].tolist()} Å, {len(lost)} of {len(rows)} are so - "
-                "wanted finite numbers - mend the file, then: activelearn check"
+                "wanted finite numbers - mend the file, then give the same command again"
             )
 
 

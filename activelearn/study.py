@@ -9,6 +9,7 @@ from typing import Any
 from activelearn import final_models, glass, report, select
 from activelearn.benchmark import station as benchmark
 from activelearn.config import Campaign, DeePMDModels, Machine, Potential, Study, with_cited
+from activelearn.config.files import is_file
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, StoreError, typed
@@ -111,7 +112,7 @@ def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | N
     Raises
     ------
     ConfigError
-        A potential is not the one that the study began with.
+        A potential, or the file of a crystal or a molecule, is not the one that the study began with.
     StoreError
         A frozen model is damaged: an engine might not notice.
     """
@@ -132,9 +133,25 @@ def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | N
             f"{store.folder}: {', '.join(changed)} is not what this study began with (see potentials.json) - wanted "
             "the same version and weights for all its numbers - install them again, or choose another --folder"
         )
+    _want_same_structures(store)
     parts = campaign.held_out(campaign.opened_iterations()[-1]) if campaign is not None else []
     if parts and not (store.folder / "held-out.npz").is_file():
         publish_npz(store.folder / "held-out.npz", pack(parts), {})
+
+
+def _want_same_structures(store: StudyStore) -> None:
+    """Seal the content of crystals and molecules that are files; refuse another one."""
+    found = {name: file_sha256(path) if is_file(path) else None for name, path in store.structures().items()}
+    if not found:
+        return
+    file = store.folder / "structures.json"
+    publish_json(file, sealed(found))
+    changed = [name for name, sha256 in read_object(store.whole(file)).items() if found.get(name) != sha256]
+    if changed:
+        raise ConfigError(
+            f"{store.folder}: {', '.join(changed)} is not what this study began with - wanted the same content for all "
+            "its numbers - bring the file back, or choose another --folder"
+        )
 
 
 def _want_whole_models(potential: Potential) -> None:

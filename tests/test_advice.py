@@ -22,7 +22,7 @@ OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]*|-[a-z]\b)")
 #: Options of programs of others, in messages that are about them.
 THEIRS = {
     *("--ntasks", "--exact", "--nodes", "--cpus-per-task", "--offline", "--upgrade", "--nlaunches", "--launch_dir"),
-    "--ema",
+    *("--ema", "--help"),
 }
 
 
@@ -79,7 +79,7 @@ def wrong(text):
 def test_every_command_that_a_message_names_is_there_with_its_options():
     modules = sorted(PACKAGE.rglob("*.py"))
     said = [(path, line, text) for path in modules for line, text in texts(path.read_text())]
-    assert sum("activelearn check" in text for *_, text in said) > 10, "messages are read"
+    assert sum("activelearn " in text for *_, text in said) > 20, "messages are read"
     assert [f"{path.name}:{line}: {what}" for path, line, text in said for what in wrong(text)] == []
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from campaigns import SMALL, cli, machine_file, tiny
 
+import activelearn
 from activelearn.check import check, check_study
 from activelearn.config import (
     Benchmark,
@@ -34,6 +35,7 @@ from activelearn.config import (
 from activelearn.config.section import Section
 from activelearn.engines.references.gpaw import GPAW
 from activelearn.engines.references.vasp import VASP
+from activelearn.errors import ConfigError
 from activelearn.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -253,10 +255,26 @@ def test_lines_of_check_have_the_line_of_their_key(tmp_path, monkeypatch):
         "explore.stages.0.n_walks: 5": "c.yaml:6: explore.stages.0.n_walks: 5",
         "unusual: explore.stages.0 (s): short": "unusual: c.yaml:5: explore.stages.0 (s): short",
         "explore.perturb.positions_A: 9": "params/explore/luo2024.yaml:",
-        "machine.slots: 0": "machine.slots: 0",
+        "machine.slots: 0": "--slots: 0",
         "packmol: no such program": "packmol: no such program",
         "glass x = 0: no": "glass x = 0: no",
     }
     found = placed(said, "c.yaml", "local")
     assert all(words in line for line, words in zip(found, said.values(), strict=True)), found
     assert [line for line in found[3:] if ".yaml" in line] == []
+
+
+def test_slots_of_the_command_line_are_not_told_with_the_line_of_a_profile(tmp_path):
+    file = tiny(tmp_path / "c.yaml")
+    profile = machine_file(tmp_path / "m.yaml", slots=3)
+    over = cli("check", file, "--machine", profile, "--slots", "5000", cwd=tmp_path)
+    assert "\nunusual: --slots: 5000 - usual is" in over.stdout
+    machine_file(profile, slots=5000)
+    assert f"\nunusual: {profile}:" in cli("check", file, "--machine", profile, cwd=tmp_path).stdout
+
+
+def test_a_run_from_python_tells_bounds_with_the_line_of_the_file(tmp_path):
+    file = tiny(tmp_path / "c.yaml", train__n_steps=2_000_000_000)
+    with pytest.raises(ConfigError, match=r"c\.yaml:\d+: train\.n_steps: 2e\+09 - wanted"):
+        activelearn.run(file, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

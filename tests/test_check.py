@@ -16,17 +16,19 @@ import yaml
 from campaigns import machine_file, tiny
 from typer.testing import CliRunner
 
-from activelearn.check import check, check_study, doubts
+from activelearn.check import check, check_study, doubts, resized
 from activelearn.check import programs as check_module
+from activelearn.check.glass import far_sizes
 from activelearn.check.programs import engine_problems
 from activelearn.cli import app
-from activelearn.config import Machine, Study, load_campaign, parse_campaign
+from activelearn.config import Machine, Study, load_campaign, load_glass, load_potential, parse_campaign
 from activelearn.engines.references import ase
 from activelearn.errors import ConfigError
 from activelearn.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = Machine(min_free_disk_GB=0.0)
+SALT = "Na3PS4_P-421c"
 
 
 @pytest.fixture
@@ -418,7 +420,7 @@ def test_a_study_without_glasses_says_what_it_will_not_measure():
     potential = {"name": "soft", "lammps": soft, "functional": "none", "includes_dispersion": False}
     asked = {"density": True, "rdf": {}, "network": None, "coordination": False, "free_volume": False, "parity": {}}
     study = Study.model_validate({"name": "s", "potentials": [potential], "benchmark": asked})
-    facts = check_study(study, Machine(), here=False).facts
+    facts = check_study(study, Machine(), here=False, of_campaign=["Ar"]).facts
     assert facts[-2].startswith("measured: parity; ")
     assert facts[-1].startswith("note: not measured, for no glass is made (glass, or --series): density, rdf")
 
@@ -435,6 +437,48 @@ def test_a_benchmark_that_would_measure_nothing_is_refused_with_what_to_add(tmp_
         raise done.exception
     for enough in ("--benchmark crystals", "--series na2o_sio2"):
         assert CliRunner().invoke(app, ["benchmark", "sevennet_0", *enough.split(), "--check"]).exit_code == 0
+
+
+def test_a_study_of_parity_without_frames_measures_nothing_and_is_refused():
+    potential = load_potential("emt")
+    asked = {"density": False, "rdf": None, "network": None, "coordination": False, "free_volume": False, "parity": {}}
+    found = check_study(Study(name="s", potentials=(potential,), benchmark=asked), Machine(), here=False)
+    assert [line.partition(" - ")[0] for line in found.problems] == [
+        "benchmark: nothing would be measured: no labelled frames (parity.frames)"
+    ]
+    asked = asked | {"crystals": {"seeds": ["Cu_Fm-3m"]}}
+    found = check_study(Study(name="s", potentials=(potential,), benchmark=asked), Machine(), here=False)
+    assert found.problems == []
+    assert "note: parity is not measured, for there are no labelled frames (benchmark.parity.frames)" in found.facts
+
+
+def test_crystals_of_elements_that_a_potential_lacks_are_told_and_refused_if_none_is_left(data, tmp_path):
+    potential, off = load_potential("emt"), {"density": False, "rdf": None, "network": None, "coordination": False}
+    off["free_volume"] = False
+    two, one = ({"crystals": {"seeds": names}} for names in (["Cu_Fm-3m", SALT], [SALT]))
+    left, none = (
+        check_study(Study(name="s", potentials=(potential,), benchmark=off | seeds), Machine(), here=False)
+        for seeds in (two, one)
+    )
+    of_salt = f"does not know all elements of these, left out: {SALT} (Na, P, S)"
+    assert f"note: potential {potential.name} {of_salt}" in left.facts
+    assert none.problems[0].startswith("benchmark: nothing would be measured: no crystal of known elements - ")
+    data["benchmark"] = off | two
+    facts = check(parse_campaign(data, where="x"), LOCAL, tmp_path / "campaign").facts
+    (line,) = [line for line in facts if "does not know" in line]
+    assert line.endswith(of_salt)
+
+
+def test_a_cell_of_glass_much_larger_than_asked_for_is_unusual_and_told_before_a_run(data, tmp_path):
+    glass = load_glass("quick", series="na3ps4o", n_atoms=100)
+    said = list(resized(glass))
+    assert "note: glass x = 0.15 has 800 atoms, the exact cell nearest to 100" in said
+    (first, *_) = [line for line in far_sizes(glass) if "x = 0.15" in line]
+    assert first.startswith("glass.n_atoms: x = 0.15 has 800 atoms, the exact cell nearest to 100 - usual is at most")
+    assert far_sizes(load_glass("quick", series="na3ps4o")) == [], "both are shipped: README's glass --series na3ps4o"
+    assert far_sizes(load_glass("quick", series="na3ps4o", n_units=10))[0].startswith(
+        "glass.n_units: x = 0.15 has 100 formula units, the exact cell nearest to 10 - "
+    )
 
 
 def test_a_campaign_that_would_measure_nothing_is_refused_too(data, tmp_path):

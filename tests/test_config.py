@@ -121,7 +121,7 @@ def test_defaults_are_those_of_the_papers():
         ({"stop__candidate_share": 1.5}, "stop.candidate_share: got 1.5 - wanted less than or equal to 1"),
         (
             {"select": {"f_lo": 0.35, "f_hi": 0.35}},
-            "select: f_lo = 0.35 eV/Å must be below f_hi = 0.35 eV/Å - mend it and run: activelearn check",
+            "select: f_lo = 0.35 eV/Å must be below f_hi = 0.35 eV/Å - mend it and run: activelearn check x.yaml",
         ),
         ({"select": {"f_lo": float("inf")}}, "select.f_lo: got inf - wanted a finite number"),
         (
@@ -523,3 +523,12 @@ def test_what_is_wanted_is_said_in_the_words_of_yaml(tmp_path):
     ):
         assert words in said
     assert said.endswith(f"{tmp_path / 'c.yaml'}: 16 more of the kind")
+
+
+def test_messages_name_the_file_as_it_is_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text(SMALL.replace("name:", "names:"))
+    (tmp_path / "m.yaml").write_text("slots: none")
+    for load, file in ((load_campaign, "my.yaml"), (load_machine, "m.yaml")):
+        with pytest.raises(ConfigError, match=rf"(?m)^{file}:\d+: "):
+            load(file)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from activelearn.check import check, cost
-from activelearn.config import Glass, Machine, Speeds, load_campaign, load_machine, load_series
+from activelearn.config import Glass, Machine, Speeds, load_campaign, load_machine, load_potential, load_series
 from activelearn.records import Seconds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,6 +78,19 @@ def test_counts_of_the_bill_are_those_of_the_campaign():
     ]
     assert [(i.station, i.n_tasks) for i in bill.final] == [("glass", 3)]
     assert {i.source for i in (*bill.initial, *bill.one_pass, *bill.final)} == {"not known"}, "no speeds were declared"
+
+
+def test_benchmarks_and_the_glasses_of_others_are_counted_without_a_time_and_in_no_sum():
+    campaign = load_campaign("quickstart")
+    asked = campaign.model_copy(update={"potentials": (load_potential("emt"),)})
+    bill = cost.estimate(asked, load_machine("local"), None)
+    found = {item.station: item.n_tasks for item in bill.apart}
+    n_crystals = len(campaign.benchmark.crystals.seeds)
+    assert found.pop("crystals") == 2 * n_crystals
+    assert found == {"glass of others": 3, "density": 6, "free_volume": 6, "rdf": 6, "network": 6, "coordination": 6}
+    said = cost.lines(bill)
+    assert any(line.split()[:2] == ["density", "6"] and "not known" in line for line in said)
+    assert any(line.startswith("at the most 8 passes: ") for line in said), "the rest has a sum all the same"
 
 
 def test_the_bill_of_glasses_has_their_pores():

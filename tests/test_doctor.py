@@ -111,6 +111,9 @@ def test_fireworks_that_no_worker_of_their_category_takes_are_told_with_what_sta
         "the workers seen so far: none)"
     )
     assert found.next.startswith("start one: activelearn rlaunch -l ")
+    assert found.next.endswith(
+        "(unless squeue shows that its job waits: without -r, qlaunch leaves nothing to be seen here)"
+    )
     assert f"-w {tmp_path / 'my_fworker_cpu.yaml'}" in found.next
 
 

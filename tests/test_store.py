@@ -150,7 +150,9 @@ def test_json_and_npz_come_back(tmp_path):
 
 def test_damaged_json_names_the_file_to_remove(tmp_path):
     (tmp_path / "plan.json").write_text('{"tasks": [')
-    with pytest.raises(StoreError, match=r"plan.json: damaged \(.*\) - wanted JSON - while its iteration is open"):
+    with pytest.raises(
+        StoreError, match=r"plan.json: damaged \(.*\) - wanted it as it was written - while its iteration is open"
+    ):
         read_json(tmp_path / "plan.json")
 
 

@@ -1,11 +1,13 @@
 """Standard streams that are closed, full, or of another encoding than UTF-8: each command in a process of its own."""
 
 import subprocess
+import sys
+import warnings
 
 import pytest
 from campaigns import command, environment
 
-from activelearn.cli import streams
+from activelearn.cli import main, streams
 
 #: A C locale without Python's own cures of it.
 PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -103,3 +105,14 @@ def test_signs_that_an_encoding_lacks_are_written_plainly():
     assert "5 Å ± 1 → █░ ☃".encode("ascii", "plain") == b"5 A +- 1 -> #. \\u2603"
     with pytest.raises(UnicodeDecodeError):
         b"\xff".decode("ascii", "plain")
+
+
+def test_a_warning_of_a_library_is_a_note_in_one_line_and_once(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["activelearn", "schema", "--machine"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit):
+            main()
+        warnings.warn("odd\n  file", stacklevel=1)
+        warnings.warn("odd file", RuntimeWarning, stacklevel=1)
+    assert capsys.readouterr().err == "note: odd file\n"

@@ -12,9 +12,9 @@ from campaigns import cli, end_sessions, machine_file
 from test_glass import direct
 
 from activelearn import loop, study
-from activelearn.config import Benchmark, Glass, Machine, load_series
+from activelearn.config import Benchmark, Glass, Machine, Potential, load_series
 from activelearn.engines import process
-from activelearn.errors import ConfigError, StoreError
+from activelearn.errors import ConfigError, StoreError, Unfit
 from activelearn.show import end_report
 from activelearn.store import Store, StudyStore
 from activelearn.workflow import build_workflow, run_local
@@ -92,6 +92,21 @@ class TestAfterACampaign:
         assert {"force_rmse", "energy_mae"} <= names
         assert not [problem for problem in board.problems if "parity" in problem]
         assert (place.folder / "tables" / "scoreboard.md").is_file()
+
+    def test_its_other_potentials_are_tried_before_its_first_job(self, followed, tmp_path, monkeypatch):
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "engines"))
+        shutil.copytree(followed[0].folder, tmp_path / "copy")
+        store = Store.open(tmp_path / "copy")
+        ase = {"calculator": "odd_calculators:Gpu", "functional": "none", "includes_dispersion": False}
+        other = Potential.model_validate({"name": "other", "ase": ase})
+        store.accept(store.latest_campaign().model_copy(update={"potentials": (other,)}))
+        process.allow_engines()
+        with pytest.raises(Unfit, match=r"^potential other: odd_calculators:Gpu: .* wanted the GPU"):
+            run_local(store, Machine(slots=1, min_free_disk_GB=0.0))
+        end_sessions()
+        place = loop.next_phase(store).store
+        assert place.is_begun()
+        assert not list(place.folder.glob("*/plan.json")), "no job of it began"
 
     def test_models_are_found_from_the_folder_wherever_it_is(self, followed, tmp_path):
         moved = tmp_path / "moved"

@@ -6,13 +6,24 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ase.build import bulk
 from campaigns import TESTS, TINY, cli, end_sessions, environment, tiny
 
 from activelearn import loop, samples, study
 from activelearn.check.trial import try_campaign, try_in, try_study
-from activelearn.config import Machine, Potential, Study, load_campaign, load_glass, parse_campaign
+from activelearn.config import (
+    Machine,
+    Potential,
+    Study,
+    load_campaign,
+    load_glass,
+    load_potential,
+    load_series,
+    parse_campaign,
+    shipped,
+)
 from activelearn.engines import process
-from activelearn.errors import Unfit
+from activelearn.errors import ConfigError, Unfit
 from activelearn.store import Store, StudyStore
 from activelearn.tasks import carry_out, gather
 
@@ -138,6 +149,29 @@ def test_a_study_tries_its_potentials_and_remembers_it(tmp_path):
             with pytest.raises(Unfit, match=r"^potential one: .* wanted the GPU"):
                 try_study(store, asked, Machine())
         assert bool(list(store.folder.glob("tried-*.json"))) == is_right
+
+
+def test_a_study_is_of_the_content_of_its_crystals_and_molecules(tmp_path):
+    files = [tmp_path / name for name in ("c.cif", "P2S5.xyz")]
+    bulk("Cu").write(files[0])
+    shutil.copyfile(shipped("params") / "units" / "P2S5.xyz", files[1])
+    series = load_series("na3ps4o").model_copy(update={"geometry": {"P2S5": str(files[1])}})
+    glass = load_glass("quick", n_atoms=128, x=[0.0]).model_copy(update={"series": series})
+    asked = Study(
+        name="s", potentials=(load_potential("emt"),), glass=glass, benchmark={"crystals": {"seeds": [str(files[0])]}}
+    )
+    store = StudyStore.create(tmp_path / "s", asked)
+    study.begin(store, asked, Machine())
+    for file in files:
+        before = file.read_bytes()
+        file.write_bytes(before.replace(b".", b".1"))
+        with pytest.raises(ConfigError, match=rf"{file} is not what this study began with - wanted the same content"):
+            study.begin(store, asked, Machine())
+        file.write_bytes(before)
+        study.begin(store, asked, Machine())
+    (store.folder / "structures.json").unlink()
+    study.begin(store, asked, Machine())
+    assert (store.folder / "structures.json").is_file(), "a folder of before is sealed to what is there"
 
 
 # --- retries ----------------------------------------------------------------------------------------------------------

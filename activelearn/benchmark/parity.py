@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -227,7 +227,8 @@ def _labelled(statics: Reference, frames: Sequence[Frames], slot: Slot) -> tuple
         label: FrameLabel | None = None
         if not unknown & set(frame.symbols):
             try:
-                label = reference.label(statics, frame.without_labels(), slot)
+                others = partial(_regular, frame)
+                label = reference.label(statics, frame.without_labels(), slot, witnesses=others)
             except EngineError:
                 unknown |= set(unknown_elements(statics, frame.symbols, slot))
                 if not unknown:
@@ -238,6 +239,10 @@ def _labelled(statics: Reference, frames: Sequence[Frames], slot: Slot) -> tuple
             lost.append(label.refused)
         labels.append(None if label is None or label.refused else label)
     return labels, lost
+
+
+def _regular(frame: Frames) -> list[Frames]:
+    return [reference.regular(frame)]
 
 
 def _side_by_side(pairs: Sequence[tuple[Frames, FrameLabel]], elements: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -6,7 +6,8 @@ Finds what is wrong with a campaign or a study in seconds; one line each, ``wher
 from __future__ import annotations
 
 from activelearn.check.campaign import check, inherits
+from activelearn.check.glass import resized
 from activelearn.check.programs import Checked, name_problems
 from activelearn.check.study import check_study
 
-__all__ = ["Checked", "check", "check_study", "inherits", "name_problems"]
+__all__ = ["Checked", "check", "check_study", "inherits", "name_problems", "resized"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
 from activelearn.check import doubts, trials
-from activelearn.check.glass import choice, series_of
+from activelearn.check.glass import choice, far_sizes, series_of
 from activelearn.check.programs import Checked, folder_problems, model_problems, place_problems, program_problems
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, DeePMDModels, Driver, Initial, Machine, Packed, Potential
@@ -31,6 +31,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
         --smoke`.
     """
     impossible, unusual = doubts.judged(campaign, machine)
+    unusual += far_sizes(campaign.glass)
     if impossible:
         return Checked(impossible, unusual=unusual)
     systems = [*_systems(campaign, "initial"), *_systems(campaign, "explore")]
@@ -62,7 +63,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += trials.problems_of_stages(campaign, machine) if here and not problems else []
     inheritance += [] if here else trials.not_tried(campaign)
     facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
-    return Checked(list(dict.fromkeys(problems)), facts, unusual, changes)
+    return Checked(list(dict.fromkeys(problems)), facts, unusual, changes, offer)
 
 
 def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
@@ -110,7 +111,7 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
         functional=reference.functional,
         includes_dispersion=reference.labels_include_dispersion,
     )
-    found = check_study(study.planned(campaign, stand_in), machine, here=here)
+    found = check_study(study.planned(campaign, stand_in), machine, here=here, of_campaign=campaign.type_map)
     problems, made = [*found.problems], campaign.glass
     known, units = set(campaign.type_map), [unit for one in made.compositions for unit in one.units] if made else []
     if made is not None and (lacking := packing.elements_of(units) - known):

@@ -9,14 +9,29 @@ measured with one network over to another, to within a factor of about two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
 
 from activelearn import capacity, initial, packing, starts
-from activelearn.config import Campaign, Glass, Initial, Machine, Packed, Reference, Stage, System
+from activelearn.benchmark.parity import CHUNK
+from activelearn.config import (
+    Campaign,
+    Crystals,
+    Diffusion,
+    Glass,
+    Initial,
+    Machine,
+    Packed,
+    Parity,
+    Reference,
+    Stage,
+    System,
+    property_of,
+)
 from activelearn.frames import Frames
+from activelearn.glass import is_porous
 from activelearn.inherited import NOTHING, Offer
 from activelearn.records import Iteration
 from activelearn.store import Store
@@ -105,6 +120,8 @@ class Bill:
         At the end, at the most; without models.
     calls
         For the MD of the initial data.
+    apart
+        Once: glasses of other potentials and what is measured, whose time is not known beforehand: in no sum.
     """
 
     initial: tuple[Item, ...]
@@ -115,6 +132,7 @@ class Bill:
     files: int
     megabytes: float
     calls: Calls
+    apart: tuple[Item, ...] = ()
 
 
 def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: Offer = NOTHING) -> Bill:
@@ -152,7 +170,8 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: O
     files = (campaign.stop.max_iterations + 1) * FILES_PER_ITERATION
     calls = Calls.of(campaign.initial)
     passes = campaign.stop.max_iterations
-    return Bill(tuple(first), one_pass, tuple(final), passes, machine.n_slots, files, megabytes, calls)
+    whole = tuple(first), one_pass, tuple(final)
+    return Bill(*whole, passes, machine.n_slots, files, megabytes, calls, tuple(_apart(campaign)))
 
 
 def network_Mflop(campaign: Campaign, labelled: Sequence[Frames] = ()) -> float:
@@ -255,6 +274,31 @@ def _glasses(glass: Glass, meter: _Meter) -> Item:
     return meter.dynamics("glass", len(glass.compositions) * len(rates) * glass.n_replicas, steps, rows, n_atoms)
 
 
+def _apart(campaign: Campaign) -> Iterator[Item]:
+    """Yield what is made with other potentials, and what is measured of all: a task of each as far as is planned."""
+    asked, made = campaign.benchmark, campaign.glass
+    n_potentials, n_glasses = 1 + len(campaign.potentials), 0
+    if made is not None:
+        n_each = len(made.cooling_rates_K_per_ps or (None,)) * made.n_replicas
+        n_porous = sum(made.pore is not None and is_porous(made.pore, c) for c in made.compositions)
+        n_glasses = n_each * (len(made.compositions) + n_porous)
+        if campaign.potentials:
+            yield Item(
+                "glass of others", len(campaign.potentials) * n_each * len(made.compositions), 0, None, "not known"
+            )
+    for name, settings in asked.asked.items() if asked is not None else ():
+        if property_of(name).needs_glass and made is None:
+            continue
+        n = n_glasses
+        if isinstance(settings, Crystals):
+            n = len(settings.seeds)
+        elif isinstance(settings, Parity):
+            n = ceil(settings.max_frames / CHUNK)
+        elif isinstance(settings, Diffusion):
+            n *= len(settings.temperatures_K)
+        yield Item(name, n_potentials * n, 0, None, "not known")
+
+
 def _n_packed(packed: Packed) -> int:
     return round(sum(packing.number_densities(packed).values()) * packing.box_of(packed) ** 3)
 
@@ -316,6 +360,9 @@ def lines(bill: Bill) -> list[str]:
         known = [item.seconds for item in items if item.seconds is not None]
         whole = None if whole is None or len(known) < len(items) else whole + n_times * sum(known)
     most = f"at the most {bill.max_passes} passes"
+    if bill.apart:
+        out.append("benchmarks and glasses of other potentials, once, in no total:")
+        out += [f"  {i.station:<22}{i.n_tasks:>8}{'':>10}{'not known':>12}" for i in bill.apart]
     if whole is None:
         out.append(f"{most}; the whole is not known - declare machine.speeds, or run on: it is measured then")
     else:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from activelearn import packing
-from activelearn.config import Composition, Glass, Pore, Segment, Study, load_series, preset_names
+from activelearn.config import Composition, Glass, Pore, Segment, Study, load_glass, load_series, preset_names
 from activelearn.engines import dynamics, frozen
 from activelearn.errors import ConfigError
 from activelearn.glass import crystal_of, is_porous, unit_of
+
+#: A cell may be so many times as large as asked for.
+_LARGEST_RATIO: Final = 2
 
 
 def check_glass(study: Study, glass: Glass) -> tuple[list[str], list[str]]:
@@ -25,6 +29,45 @@ def check_glass(study: Study, glass: Glass) -> tuple[list[str], list[str]]:
             problems += [f"glass x = {composition.x:g}: {line}" for line in error.problems]
     facts += [*_schedules(study, glass), _count(study, glass)]
     return facts, [*problems, *_wrong_averages(glass), *_strangers(study, glass)]
+
+
+def resized(glass: Glass | None) -> Iterator[str]:
+    """Yield a note on each composition whose cell is not of the size that was asked for: it is printed before a run."""
+    for composition, asked, found, what in _sizes(glass):
+        if found != asked:
+            yield f"note: glass x = {composition.x:g} has {found} {what}, the exact cell nearest to {asked}"
+
+
+def far_sizes(glass: Glass | None) -> list[str]:
+    """Return what is unusual: cells more than twice as large as asked for, unless both are shipped (quick, na3ps4o)."""
+    found = [one for one in _sizes(glass) if one[2] > _LARGEST_RATIO * one[1]]
+    if glass is None or not found or _is_shipped(glass):
+        return []
+    return [
+        f"glass.n_{what.split()[-1]}: x = {composition.x:g} has {n} {what}, the exact cell nearest to {asked} - usual "
+        f"is at most twice what is asked for - ask for {n}, or choose another x"
+        for composition, asked, n, what in found
+    ]
+
+
+def _sizes(glass: Glass | None) -> Iterator[tuple[Composition, int, int, str]]:
+    """Yield each composition that is packed, the size asked for, that of its cell, and of what."""
+    if glass is None:
+        return
+    for composition in glass.compositions:
+        with contextlib.suppress(ConfigError):  # it cannot be packed: that is said elsewhere
+            packed = packing.of_glass(glass, composition) if composition.crystal is None else None
+            if packed is not None and glass.n_atoms is not None and packed.n_atoms is not None:
+                yield composition, glass.n_atoms, packed.n_atoms, "atoms"
+            elif packed is not None and glass.n_units is not None and packed.n_units is not None:
+                yield composition, glass.n_units, packed.n_units, "formula units"
+
+
+def _is_shipped(glass: Glass) -> bool:
+    """Return whether series and size are those of presets, which suit each other as far as they can."""
+    shipped = [load_glass(name) for name in preset_names("glass")]
+    sizes = {(one.n_atoms, one.n_units) for one in shipped}
+    return glass.series.name in preset_names("series") and (glass.n_atoms, glass.n_units) in sizes
 
 
 def _start_words(glass: Glass, composition: Composition) -> str:

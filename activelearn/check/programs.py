@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from activelearn import trees
+from activelearn import inherited, trees
 from activelearn.config import D3, Campaign, Driver, Machine, Reference, engine_of
 from activelearn.config.paths import missing_models
 from activelearn.engines import packmol
@@ -42,12 +42,15 @@ class Checked:
         One line each for what is possible and hardly meant; it can run if the user accepts it.
     changes
         One line each for what differs from the campaign that the folder was begun with; so are these.
+    offer
+        Labels of the ledger that the campaign begins with.
     """
 
     problems: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
     unusual: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
+    offer: inherited.Offer = inherited.NOTHING
 
 
 def program_problems(campaign: Campaign, machine: Machine) -> list[str]:

@@ -10,7 +10,7 @@ from activelearn.benchmark import cited
 from activelearn.benchmark.census import bond_cutoffs
 from activelearn.benchmark.coordination import shell_cutoffs
 from activelearn.check.doubts import out_of_bounds
-from activelearn.check.glass import check_glass
+from activelearn.check.glass import check_glass, far_sizes
 from activelearn.check.programs import (
     Checked,
     dispersion_problems,
@@ -27,7 +27,14 @@ from activelearn.engines.interpreters import has_module
 from activelearn.errors import ConfigError
 
 
-def check_study(study: Study, machine: Machine, *, here: bool = True, points: Sequence[CitedPoint] = ()) -> Checked:
+def check_study(
+    study: Study,
+    machine: Machine,
+    *,
+    here: bool = True,
+    points: Sequence[CitedPoint] = (),
+    of_campaign: Sequence[str] = (),
+) -> Checked:
     """Return the problems and the plan of a study that is valid YAML already.
 
     Parameters
@@ -38,8 +45,11 @@ def check_study(study: Study, machine: Machine, *, here: bool = True, points: Se
         Engines run on this machine.
     points
         Cited numbers of the user's CSVs.
+    of_campaign
+        Elements of a campaign, if its models are the first potential; parity is measured on its held-out set then.
     """
     impossible, unusual = out_of_bounds(study, machine)
+    unusual += far_sizes(study.glass)
     if impossible:
         return Checked(impossible, unusual=unusual)
     wants_lammps = any(potential.ase is None for potential in study.potentials)
@@ -55,7 +65,7 @@ def check_study(study: Study, machine: Machine, *, here: bool = True, points: Se
         problems += packmol_problems(machine) if here else []
         said, wrong = check_glass(study, study.glass)
         facts, problems = facts + said, problems + wrong
-    more, wrong = _benchmark(study)
+    more, wrong = _benchmark(study, of_campaign)
     points = cited.own_points(study, points)
     problems = list(dict.fromkeys([*problems, *wrong, *cited.problems(study, points)]))
     more += cited.said(study, points)
@@ -109,16 +119,34 @@ def _cutoffs(study: Study) -> list[str]:
     return problems
 
 
-def _benchmark(study: Study) -> tuple[list[str], list[str]]:
+def _crystals(study: Study, of_campaign: Sequence[str]) -> tuple[list[str], int, list[str]]:
+    """Return notes on crystals that potentials do not know, how many relaxations are left, and what is wrong."""
+    asked, notes, n_left, problems = study.benchmark, [], 0, []
+    elements: dict[str, set[str]] = {}
+    for name in asked.crystals.seeds if asked is not None and asked.crystals is not None else ():
+        try:
+            elements[Path(name).stem] = set(seeds.load_structure(name, Path()).get_chemical_symbols())
+        except ConfigError as error:
+            problems += [f"benchmark.crystals.seeds: {line}" for line in error.problems]
+    for i, potential in enumerate(study.potentials):
+        known = set(of_campaign) if of_campaign and i == 0 else frozen.elements_of(potential)
+        unknown = {
+            name: one for name, kinds in elements.items() if known is not None and (one := sorted(kinds - known))
+        }
+        n_left += len(elements) - len(unknown)
+        if unknown:
+            said = ", ".join(f"{name} ({', '.join(kinds)})" for name, kinds in unknown.items())
+            notes.append(f"note: potential {potential.name} does not know all elements of these, left out: {said}")
+    return notes, n_left, problems
+
+
+def _benchmark(study: Study, of_campaign: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return facts and problems of what is measured."""
     asked, problems = study.benchmark, []
     if asked is None:
         return [], []
-    for name in asked.crystals.seeds if asked.crystals is not None else ():
-        try:
-            seeds.load_structure(name, Path())
-        except ConfigError as error:
-            problems += [f"benchmark.crystals.seeds: {line}" for line in error.problems]
+    left_out, n_crystals, wrong = _crystals(study, of_campaign)
+    problems += wrong
     frames = asked.parity.frames if asked.parity is not None else None
     if frames is not None and not (Path(frames).is_absolute() and is_file(Path(frames))):
         problems.append(f"benchmark.parity.frames: no file {frames} - wanted labelled frames (extxyz) - check the path")
@@ -128,8 +156,17 @@ def _benchmark(study: Study) -> tuple[list[str], list[str]]:
     problems += _cutoffs(study)
     named = [name for name, value in asked if name != "dynamics" and value]
     lacking = [n for n in named if study.glass is None and (n == "maps" or property_of(n).needs_glass)]
-    measured = ", ".join(name for name in named if name not in lacking)
-    if not measured:
+    of_nothing = ["parity"] if asked.parity is not None and frames is None and not of_campaign else []
+    of_nothing += ["crystals"] if asked.crystals is not None and not n_crystals and not wrong else []
+    measured = ", ".join(name for name in named if name not in (*lacking, *of_nothing))
+    if not measured and of_nothing:
+        why = {"parity": "no labelled frames (parity.frames)", "crystals": "no crystal of known elements"}
+        said = " and ".join(why[name] for name in of_nothing)
+        problems.append(
+            f"benchmark: nothing would be measured: {said} - wanted something to measure - name a file of "
+            "labelled frames, other crystals, or glasses (--series)"
+        )
+    elif not measured:
         problems.append(
             f"benchmark: nothing would be measured: {', '.join(named) or 'all of it is switched off'} - wanted glasses "
             f"to measure, or what needs none - add --series {' or '.join(preset_names('series'))} (in a YAML: glass), "
@@ -138,4 +175,7 @@ def _benchmark(study: Study) -> tuple[list[str], list[str]]:
     facts = [f"measured: {measured}; {len(study.cited)} cited numbers beside"]
     if lacking:
         facts.append(f"note: not measured, for no glass is made (glass, or --series): {', '.join(lacking)}")
+    if "parity" in of_nothing:
+        facts.append("note: parity is not measured, for there are no labelled frames (benchmark.parity.frames)")
+    facts += left_out
     return facts, problems

@@ -20,7 +20,7 @@ from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.engines.reference import fingerprint
 from activelearn.engines.trial import Outcome, Sample, tried
-from activelearn.errors import ActiveLearnError, EngineError, Unfit
+from activelearn.errors import ActiveLearnError, EngineError, TaskFailed, Unfit
 from activelearn.frames import Frames
 from activelearn.store import Folder, Store, StudyStore
 from activelearn.store.files import read_object, replace_json, sealed
@@ -70,22 +70,29 @@ def try_in(store: Store, machine: Machine) -> list[str]:
     return [] if passed else passed.note(tried(what, chosen, compares, slot, "label.reference"))
 
 
-def try_study(store: StudyStore, study: Study, machine: Machine) -> list[str]:
+def try_study(store: StudyStore, study: Study, machine: Machine, *, n_own: int = 0) -> list[str]:
     """Try the potentials of a study that was begun in its folder, unless they have passed before.
+
+    Parameters
+    ----------
+    store, study, machine
+        The folder, what is asked for, and where.
+    n_own
+        So many of the first are of the campaign's own models, which have been run already.
 
     Raises
     ------
     Unfit
         One line each: what is wrong.
     """
-    if is_done(store, study):
+    if is_done(store, study) or not study.potentials[n_own:]:
         return []
     identities = read_object(store.whole(store.folder / "potentials.json"))
-    chosen = [sample for one in study.potentials for sample in _samples_of(study, one.statics(machine.python))]
+    chosen = [sample for one in study.potentials[n_own:] for sample in _samples_of(study, one.statics(machine.python))]
     passed, found = _Passed(store, [identities], chosen), Outcome()
     if passed:
         return []
-    for potential in store.study.potentials:
+    for potential in store.study.potentials[n_own:]:
         found.add(_try_potential(potential, study, machine, store.logs()))
     return passed.note(found)
 
@@ -169,6 +176,8 @@ def _kept_if_it_fails() -> Iterator[Path]:
             yield logs
         except Unfit as error:
             raise Unfit(*(_with_kept_log(line, logs) for line in error.problems)) from None
+        except TaskFailed as error:
+            raise TaskFailed("\n".join(_with_kept_log(line, logs) for line in str(error).splitlines())) from None
         finally:
             process.close_sessions()
 

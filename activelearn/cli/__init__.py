@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -34,7 +35,7 @@ from activelearn.config.files import yaml_text
 from activelearn.config.presets import find
 from activelearn.config.section import as_name
 from activelearn.config.yaml12 import dump
-from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, StoreError, disk_reason, typed
+from activelearn.errors import ActiveLearnError, ConfigError, Interrupted, StoreError, disk_reason, one_line, typed
 
 if TYPE_CHECKING:
     from activelearn.check import Checked
@@ -50,6 +51,8 @@ app = typer.Typer(
 )
 #: The name in a campaign's YAML, without the comment behind it.
 _NAME = re.compile(r"^name:[^#\n]*?(?=[ \t]*(?:#|$))", re.MULTILINE)
+#: Notes on warnings of libraries that were printed.
+_NOTED: set[str] = set()
 CampaignArgument = Annotated[str, typer.Argument(help="A campaign's YAML, or the name of a preset such as quickstart.")]
 FolderOption = Annotated[Path | None, typer.Option(help="Campaign folder; default runs/<name>.")]
 MachineOption = Annotated[str, typer.Option(help="A machine profile's YAML, or the name of a preset.")]
@@ -78,6 +81,7 @@ SlotsOption = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; o
 def main() -> None:
     """Run the command line; every error of ours is one message and an exit code."""
     streams.prepare()
+    warnings.showwarning = _note
     try:
         _with_sentences()
     except Interrupted as error:
@@ -91,6 +95,14 @@ def main() -> None:
         sys.exit(130)
     finally:
         streams.flush()
+
+
+def _note(message: Warning | str, *_where: object, **_more: object) -> None:
+    """Print what a library warns of in one line, once."""
+    line = f"note: {one_line(' '.join(str(message).split()))}"
+    if line not in _NOTED:
+        _NOTED.add(line)
+        print(line, file=sys.stderr)
 
 
 def _with_sentences() -> None:
@@ -151,9 +163,10 @@ def run(
         from activelearn.workflow import run_local  # fireworks takes 0.5 s to import
 
         say(f"campaign {chosen.name}: {chosen.description}\nfolder {where}")
+        from activelearn.check import resized
         from activelearn.check.trial import try_in
 
-        for line in try_in(store, profile):
+        for line in (*resized(chosen.glass), *try_in(store, profile)):
             say(line)
         with Watcher(store):
             end = run_local(store, profile)
@@ -198,10 +211,10 @@ def check(
     from activelearn.store import Consent, Store
 
     if plan:
-        from activelearn.check import cost, inherits
+        from activelearn.check import cost
 
         store = Store(where)
-        offer = inherits(chosen, where)[2]
+        offer = found.offer
         bill = cost.estimate(store.as_begun(chosen), profile, store if store.campaign_files() else None, offer)
         print("\n" + "\n".join(cost.lines(bill)) + "\n")
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))

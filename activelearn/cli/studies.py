@@ -60,7 +60,9 @@ XOption = Annotated[str | None, typer.Option("--x", help="Only these composition
 AtomsOption = Annotated[int | None, typer.Option("--atoms", min=1, help="Atoms of a cell, instead of the preset's.")]
 ReplicasOption = Annotated[int | None, typer.Option("--replicas", min=1, help="Glasses of each composition.")]
 SeedOption = Annotated[int, typer.Option("--random-seed", min=0, help="Of packings and velocities.")]
-FolderOption = Annotated[Path | None, typer.Option(help="Study folder; default runs/<series>-<potential>.")]
+FolderOption = Annotated[
+    Path | None, typer.Option(help="Study folder; default: in runs/, named after series and potentials.")
+]
 CheckOption = Annotated[bool, typer.Option("--check", help="Show what would be done, and end.")]
 
 
@@ -102,7 +104,7 @@ def benchmark(
         str, typer.Option("--benchmark", help="What is measured: a preset of params/benchmark/ or a YAML.")
     ] = "structure",
     cited: Annotated[
-        list[Path] | None, typer.Option("--cited", help="CSV of your own digitised points (params/cited/README.md).")
+        list[Path] | None, typer.Option("--cited", help="CSV of your own digitised points (see params/cited).")
     ] = None,
     study: Annotated[Path | None, typer.Option("--study", help="All of it in one YAML instead of options.")] = None,
     x: XOption = None,

@@ -82,7 +82,7 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML
         It cannot be read, or is no YAML that says one thing only; see :mod:`activelearn.config.yaml12`.
     """
     if (noted := _NOTED.get()) is not None:
-        noted.append(path)
+        noted.append(path.absolute())
     return load(yaml_text(path), str(path))
 
 

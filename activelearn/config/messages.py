@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from activelearn.config.lines import place
 from activelearn.config.section import Section
 from activelearn.config.yaml12 import Location
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, typed
 
 T = TypeVar("T", bound=Section)
 #: So much of a wrong value is in a message, characters.
@@ -30,12 +30,8 @@ _OF_OTHERS: Final = {
 _WANTED: Final = {
     "tuple_type": "a list", "model_type": "a mapping", "dict_type": "a mapping", "int_parsing_size": "a smaller number",
 }  # fmt: skip
-#: What to do then, by the kind of the file; parts of a study are read by `glass` and `benchmark` alike.
-_NEXT: Final = {
-    "Campaign": " and run: activelearn check",
-    "Machine": " and run: activelearn check",
-    "Study": " and run: activelearn benchmark --check --study",
-}
+#: What to run then, by the kind of the file; parts of a study are read by `glass` and `benchmark` alike.
+_NEXT: Final = {"Campaign": "activelearn check", "Study": "activelearn benchmark --check --study"}
 
 
 def nearest(word: str, among: list[str]) -> str:
@@ -104,7 +100,7 @@ def _problem(model: type[Section], at: Location, items: list[ErrorDetails], wher
     """Return what is wrong at one place as ``where: what - wanted - next``; of a union each kind has an item."""
     item = items[0]
     location = ".".join(map(str, at)) or model.__name__.lower()
-    where = place(where, at[:-1] if item["type"] == "missing" else at, model.__name__.lower())
+    file, where = where, place(where, at[:-1] if item["type"] == "missing" else at, model.__name__.lower())
     if item["type"] == "extra_forbidden":
         owner = _model_at(model, at[:-1])
         keys = [*owner.model_fields, *owner.sections()]
@@ -116,7 +112,9 @@ def _problem(model: type[Section], at: Location, items: list[ErrorDetails], wher
     if item["type"] == "missing":
         return f"{where}: {location}: missing - wanted {_wanted(model, at)} - add it"
     if item["type"] == "value_error":
-        return f"{where}: {location}: {item['ctx']['error']} - mend it{_NEXT.get(model.__name__, '')}"
+        command = _NEXT.get(model.__name__)
+        after = f" and run: {command} {typed(file)}" if command is not None else ""
+        return f"{where}: {location}: {item['ctx']['error']} - mend it{after}"
     wanted = " or ".join(dict.fromkeys(_said(one) for one in items))
     is_unquoted = item["type"] == "string_type" and isinstance(item["input"], (int, float))
     do = "put it in quotes if it is a text" if is_unquoted else "mend it"

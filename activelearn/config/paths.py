@@ -40,7 +40,8 @@ class Written(str):
 
 def written(data: Any, file: Path) -> Any:  # noqa: ANN401 - raw YAML
     """Return raw YAML whose strings know the file that they stand in, after those that they know already."""
-    return _changed(data, lambda text: Written(text, (*getattr(text, "files", ()), file)))
+    place = file.absolute()
+    return _changed(data, lambda text: Written(text, (*getattr(text, "files", ()), place)))
 
 
 def _changed(data: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - raw YAML

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -56,6 +56,12 @@ class LammpsStyle(Section):
     def _check(self) -> LammpsStyle:
         lammps_lines.check_style(f"pair_style {self.pair_style}", *(f"pair_coeff {line}" for line in self.pair_coeff))
         return self
+
+
+class Statics(Reference):
+    """The ASE calculator of a potential."""
+
+    where: ClassVar[str] = "potential"
 
 
 class Potential(Section):
@@ -116,7 +122,7 @@ class Potential(Section):
         """The trust window of an ensemble, eV/Å; None where no force deviation can be judged."""
         return None if self.deepmd is None else self.deepmd.window
 
-    def statics(self, python: str | None = None) -> Reference:
+    def statics(self, python: str | None = None) -> Statics:
         """Return the ASE calculator that gives energies, forces and stress of this potential.
 
         Parameters
@@ -125,7 +131,7 @@ class Potential(Section):
             Interpreter with deepmd-kit and lammps, where it is not this one.
         """
         if self.ase is not None:
-            return self.ase
+            return Statics.model_construct(self.ase.model_fields_set, **dict(self.ase))
         shared: dict[str, Any] = {
             "functional": self.functional,
             "includes_dispersion": self.includes_dispersion,
@@ -134,7 +140,7 @@ class Potential(Section):
         }
         if self.deepmd is not None:
             model = {"model": self.deepmd.models[0]}
-            return Reference(calculator="deepmd.calculator:DP", arguments=model, package="deepmd-kit", **shared)
+            return Statics(calculator="deepmd.calculator:DP", arguments=model, package="deepmd-kit", **shared)
         assert self.lammps is not None  # one of the three
         arguments: dict[str, Any] = {
             "lmpcmds": [
@@ -144,6 +150,6 @@ class Potential(Section):
             "atom_types": {element: i for i, element in enumerate(self.lammps.elements, 1)},
             "keep_alive": True,
         }
-        return Reference(
+        return Statics(
             calculator="ase.calculators.lammpslib:LAMMPSlib", arguments=arguments, package="lammps", **shared
         )

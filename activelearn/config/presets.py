@@ -56,7 +56,7 @@ def resolved(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - ra
     if isinstance(given, str):
         near = where.parent / given
         path = near if is_file(near) else find(section, given, where)
-        return resolved(section, read_yaml(path), path.absolute())
+        return resolved(section, read_yaml(path), path)
     return with_preset(section, written(given, where), where)
 
 
@@ -79,7 +79,7 @@ def with_preset(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 -
 
 def _preset(section: str, name: str, where: Path) -> Any:  # noqa: ANN401 - raw YAML
     if section not in PRESET_SECTIONS:
-        path = find(section, name, where).absolute()
+        path = find(section, name, where)
         return written(resolved(section, read_yaml(path), path), where)
     template = preset_file(section, name)
     if template is None:

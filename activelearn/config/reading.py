@@ -44,8 +44,18 @@ def placed(lines: Iterable[str], file: str | Path | None, machine: str | None) -
         at = at[1:] if section == "machine" else at * (at[0] in {*Campaign.model_fields, *Study.model_fields})
         path = str(find(section, name)) if name is not None else ""
         where = place(path, at)
+        if dotted == "machine.slots" and name is not None and not _says_slots(path, rest):
+            found.append(f"{unusual}--slots{rest}")  # which overrides it
+            continue
         found.append(f"{unusual}{where}: {dotted}{rest}" if where != path else line)
     return found
+
+
+def _says_slots(machine: str, said: str) -> bool:
+    """Return whether the number of slots of a line stands in the machine profile."""
+    given = read_yaml(Path(machine))
+    slots = given.get("slots") if isinstance(given, Mapping) else None
+    return isinstance(slots, int) and re.match(rf": {slots:g}\b", said) is not None
 
 
 # --- campaigns --------------------------------------------------------------------------------------------------------
@@ -59,7 +69,7 @@ def load_campaign(name_or_path: str | Path) -> Campaign:
     ConfigError
         One line per problem, each ``where: what - wanted - next``.
     """
-    path = find_campaign(name_or_path)
+    path = Path(name_or_path) if is_file(Path(name_or_path)) else find_campaign(name_or_path)  # told as it is typed
     given = _with_presets(read_yaml(path), str(path))
     return _with_checksums(validated(Campaign, written(given, path), str(path)))
 
@@ -158,13 +168,13 @@ def load_label(name_or_path: str | Path) -> Label:
     data = read_yaml(path)
     if isinstance(data, Mapping) and "label" in data:
         return load_campaign(path).label
-    return validated(Label, written(with_preset("label", data, path), path.absolute()), str(path))
+    return validated(Label, written(with_preset("label", data, path), path), str(path))
 
 
 def load_machine(name_or_path: str | Path = "local") -> Machine:
     """Read a machine profile from a YAML path or a preset's name."""
     path = find("machine", name_or_path)
-    return validated(Machine, written(read_yaml(path), path.absolute()), str(path))
+    return validated(Machine, written(read_yaml(path), path), str(path))
 
 
 def load_potential(name_or_path: str | Path) -> Potential:
@@ -189,13 +199,13 @@ def load_benchmark(name_or_path: str | Path) -> Benchmark:
 
 
 def _load(model: type[T], section: str, name_or_path: str | Path) -> T:
-    path = find(section, name_or_path).absolute()
+    path = find(section, name_or_path)
     return validated(model, resolved(section, read_yaml(path), path), str(path))
 
 
 def load_glass(name_or_path: str | Path, **over: Any) -> Glass:  # noqa: ANN401 - keys of a Glass
     """Read a melt-quench from a YAML path or a preset of params/glass/, single keys overridden."""
-    path = find("glass", name_or_path).absolute()
+    path = find("glass", name_or_path)
     data = resolved("glass", read_yaml(path), path)
     if isinstance(data, Mapping):
         own, data = data.get("series"), resolved("glass", {**data, **over}, path)

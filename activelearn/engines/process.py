@@ -235,7 +235,7 @@ class _Program:
         env = {**os.environ, **near, **ONE_THREAD, **(self.slot.environment if self.slot else {}), **self.env}
         if shutil.which(words[0], path=env.get("PATH")) is None:
             raise EngineError(
-                f"{words[0]}: no such program - wanted it on the PATH - see: activelearn check", command=words
+                f"{words[0]}: no such program - wanted it on the PATH - correct its name, or install it", command=words
             )
         with self.log.open("ab") as stream:
             try:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,10 @@ from activelearn.engines.process import Slot, tail_of
 from activelearn.engines.unfit import complaint, said
 from activelearn.errors import ConfigError, EngineError, Unfit
 from activelearn.frames import FloatArray, FrameLabel, Frames, make_origin
+from activelearn.geometry import lattice
 
+#: Of that lattice, 1/Å3: neighbours are 3.5 Å apart, wider than any bond.
+_LATTICE_DENSITY: Final = 0.0233
 #: References whose identity was found to be the sealed one, by slot.
 _identical: Final[set[tuple[str, ...]]] = set()
 
@@ -117,6 +121,39 @@ def ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: An
     return engine_of(reference.engine).ask(at_hand(reference), job, slot, structure=structure(start), **request)
 
 
+def carried_out(reference: Reference, start: Frames, slot: Slot, job: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """Return the answer to a job that moves atoms.
+
+    If the calculator raises on it, and alike in a new worker that labels the start of it or a lattice of its elements,
+    the structure is at fault: what it raises is how the job ended then, as a physical failure is.
+
+    Parameters
+    ----------
+    reference, start, slot
+        What moves the atoms, one frame, and where.
+    job
+        Asks for it; keyword arguments go into the request.
+
+    Raises
+    ------
+    Unfit, EngineError
+        See :func:`want_answer`.
+    """
+    answer = job()
+    if "unable" in answer:
+        first, answer = answer, job(fresh=True)
+        if "unable" in answer and _alike(answer["unable"]) == _alike(first["unable"]):
+            others = (start.without_labels(), regular(start))
+            if any("energy" in ask(reference, "label", slot, other) for other in others):
+                answer = job(known=answer["unable"])
+    return want_answer(reference, answer)
+
+
+def regular(frame: Frames) -> Frames:
+    """Return a lattice of the elements of a frame, which a calculator that knows them should be able to label."""
+    return lattice(set(frame.symbols), _LATTICE_DENSITY)
+
+
 def want_answer(reference: Reference, answer: dict[str, Any]) -> dict[str, Any]:
     """Return an answer that is one.
 
@@ -135,7 +172,7 @@ def want_answer(reference: Reference, answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    return want_answer(reference, ask(reference, job, slot, start, **request))
+    return carried_out(reference, start, slot, partial(ask, reference, job, slot, start, **request))
 
 
 def label(

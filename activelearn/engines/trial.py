@@ -14,7 +14,7 @@ from activelearn.engines import derivatives
 from activelearn.engines.process import Slot
 from activelearn.engines.reference import ask, to_label
 from activelearn.engines.unfit import complaint, said
-from activelearn.errors import EngineError, Unfit
+from activelearn.errors import EngineError, TaskFailed, Unfit, one_line
 from activelearn.frames import FrameLabel, Frames
 
 #: A label that takes longer (s) is not asked for ten times more, to compare forces and stress with the energy.
@@ -47,20 +47,24 @@ class Sample:
 
 @dataclass
 class Outcome:
-    """What a trial found: lines on what is wrong, and on what is worth to be known."""
+    """What a trial found: lines on what is wrong, on what infrastructure kept from us, and on what is worth knowing."""
 
     problems: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, other: Outcome) -> None:
         """Add what another trial found."""
         self.problems += other.problems
+        self.faults += other.faults
         self.notes += other.notes
 
     def want_none(self) -> None:
-        """Raise Unfit with the problems, if there are any."""
+        """Raise Unfit with the problems, if there are any; TaskFailed if infrastructure alone is at fault."""
         if self.problems:
-            raise Unfit(*self.problems)
+            raise Unfit(*self.problems, *self.faults)
+        if self.faults:
+            raise TaskFailed("\n".join(self.faults))
 
 
 def tried(reference: Reference, samples: Sequence[Sample], compares: bool, slot: Slot, where: str) -> Outcome:
@@ -137,13 +141,24 @@ class _Trial:
             except EngineError as error:
                 what = str(error).splitlines()[0]
                 if is_last or "no answer within" in what or "took more than" in what:
-                    wanted = f"a label of {frame.formula} ({frame.n_atoms} atoms)"
-                    of_session = self.slot.logs / f"session-reference-{self.slot.index}.log"
-                    log = of_session if error.folder is None else error.folder / "worker.log"
-                    self.say(what, wanted, f"look into its log: {log}")
-                    self.is_over = True
+                    self._blame(what, error, frame)
                     break
         return {}
+
+    def _blame(self, what: str, error: EngineError, frame: Frames) -> None:
+        """Note that there is no answer, and why; the trial is over."""
+        of_session = self.slot.logs / f"session-reference-{self.slot.index}.log"
+        log = of_session if error.folder is None else error.folder / "worker.log"
+        wanted, step = f"a label of {frame.formula} ({frame.n_atoms} atoms)", f"look into its log: {log}"
+        if "no such program" in what:
+            self.say(what, wanted, step)
+        else:
+            more = ", or raise label_timeout_s of the machine profile" if "no answer within" in what else ""
+            again = "mend the cause, and give the same command again"
+            what = what.partition(" - ")[0]
+            line = f"{self.where}: {self.reference.name}: {what} - wanted {wanted} - {step}{more}; {again}"
+            self.outcome.faults.append(one_line(line))
+        self.is_over = True
 
     def compare(self, frame: Frames, label: FrameLabel) -> None:
         """Compare forces and stress with the energy, unless that is too expensive."""

@@ -26,8 +26,18 @@ def complaint(reference: Reference, answer: Mapping[str, Any], where: str | None
     where = where or reference.where
     if "lacks" in answer:
         what = f"{where}: {reference.name}: {said(answer['lacks'])}"
+        if not reference.stress and "stress" in what.lower():
+            return (
+                f"{what} - wanted a stress, for a cell is to be relaxed (and {where}.stress: false) - choose a "
+                "calculator that has one, or set initial.relax.cell: false"
+            )
         if not reference.stress:
             return f"{what} - wanted energy and forces - choose a calculator that has them"
+        if reference.where != Reference.where:
+            return (
+                f"{what} - wanted energy, forces and stress, for glasses and benchmarks - choose a potential that has "
+                "them"
+            )
         return (
             f"{what} - wanted energy, forces and stress - choose a calculator that has them; if it is the stress alone "
             "that it lacks, set label.reference.stress: false (its labels have no virial then)"

@@ -168,12 +168,12 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
         found = json.loads(path.read_bytes())
         seal = found.pop(_SEAL, None) if isinstance(found, dict) else None
         if seal is not None and seal != _seal_of(found):
-            raise ValueError("its checksum is another one")
+            raise ValueError("its checksum does not match")
     except NotADirectoryError as error:  # a file stands where its folder was
         raise FileNotFoundError(errno.ENOENT, "not there", str(path)) from error
     except (ValueError, RecursionError, IsADirectoryError) as error:
         raise Damaged(
-            f"{path}: damaged ({_told(error)}) - wanted JSON - while its iteration is open, remove "
+            f"{path}: damaged ({_told(error)}) - wanted it as it was written - while its iteration is open, remove "
             f"this file and give the same command again: it is made anew from the products; of a closed iteration "
             f"{RESTORE}"
         ) from error
@@ -245,7 +245,7 @@ def read_yaml(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise damaged(path, str(error)) from error
     if hashlib.sha256(text.encode()).hexdigest() != first.removeprefix(_CHECKSUM):
-        raise damaged(path, "its checksum is another one", "it as it was resolved")
+        raise damaged(path, "its checksum does not match", "it as it was resolved")
     return text
 
 

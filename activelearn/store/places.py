@@ -40,7 +40,7 @@ class Places:
                 self._moves = {}
             except Damaged as error:
                 raise Damaged(
-                    f"{self._file}: damaged - wanted what activelearn writes there - remove it and give the command "
+                    f"{self._file}: damaged - wanted the JSON that was written there - remove it and give the command "
                     "that began the folder again: it is written anew from the YAML"
                 ) from error
         return self._moves

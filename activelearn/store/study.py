@@ -4,6 +4,7 @@
 
     format.json, uuid, place.json  see :mod:`activelearn.store.version`, :mod:`activelearn.store.identity`
     study.yaml                   the resolved study
+    potentials.json  structures.json  who the potentials are; checksums of crystals and molecules that are files
     moved.json                   see :mod:`activelearn.store.places`
     glass/plan.json, <glass>.npz, result.json, <glass>.extxyz
     benchmark/plan.json, <task>.npz, result.json, curves.npz
@@ -106,6 +107,15 @@ class StudyStore(Folder):
             self._study = _with_absolute_models(now, self.folder)
         return self._study
 
+    def structures(self) -> dict[str, Path]:
+        """Return where the files of crystals and molecules are now, by the paths that the study was sealed with."""
+        study = self._sealed_study()
+        named = [*study.benchmark.crystals.seeds] if study.benchmark is not None and study.benchmark.crystals else []
+        if study.glass is not None:
+            named += [one.crystal for one in study.glass.compositions if one.crystal is not None]
+            named += study.glass.series.geometry.values()
+        return {name: Path(self.places.now(name)) for name in named if Path(name).is_absolute()}
+
     def _sealed_study(self) -> Study:
         text = read_yaml(self.whole(self.study_file))
         return validated(Study, as_written(text, str(self.study_file)), str(self.study_file))
@@ -134,7 +144,7 @@ class StudyStore(Folder):
 
     def beside(self, iteration: int) -> list[str]:  # noqa: ARG002 - a study has no iterations
         """Return which published files stand in no station's folder."""
-        return [self.study_file.name, "potentials.json", "held-out.npz"]
+        return [self.study_file.name, "potentials.json", "structures.json", "held-out.npz"]
 
     def results_of(self, path: Path) -> Iterable[Path]:  # noqa: ARG002 - all of them
         """Return the sealed results."""

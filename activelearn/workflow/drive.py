@@ -14,6 +14,7 @@ from fireworks import FWorker
 from fireworks.core.rocket_launcher import launch_rocket
 
 from activelearn import loop, trees
+from activelearn.check.trial import try_study
 from activelearn.config import Machine
 from activelearn.ending import ended
 from activelearn.engines.process import check_stop, is_stopping
@@ -24,6 +25,7 @@ from activelearn.store import Store
 from activelearn.workflow.firetasks import add_once, enter
 from activelearn.workflow.launchpads import EmbeddedLaunchPad
 
+log = logging.getLogger(__name__)
 _QUIET: Final = "CRITICAL"
 
 
@@ -40,6 +42,9 @@ def run_local(store: Store, machine: Machine) -> End:
         while (phase := loop.next_phase(store)) is not None:
             check_stop()
             enter(phase, machine)
+            if isinstance(phase, StudyPhase):
+                for line in try_study(phase.store, phase.asked, machine, n_own=1):
+                    log.warning("%s", line)
             _run_through(phase, machine)
     return ended(store)
 

@@ -179,6 +179,15 @@ def test_refused_labels_are_named_and_leave_no_number(slot, tmp_path):
     assert found.problems == ["parity of toy (EMT): 2 frames without: SCFError: no convergence in 60 steps"]
 
 
+def test_a_frame_that_the_potential_raises_on_is_lost_with_its_reason(slot, tmp_path):
+    alone = Frames(["Cu"], 12.0 * np.eye(3)[None], np.zeros((1, 1, 3)), energy=[0.0], forces=np.zeros((1, 1, 3)))
+    graph = UNCONVERGED.model_copy(update={"calculator": "odd_calculators:Graph"})
+    found = measured(tmp_path, slot, with_reference(study_of(parity={}), graph), [alone, rattled(2, 1)])
+    why = "the reference raises ValueError: isolated atom in <object object at 0x>"
+    assert found.problems == [f"parity of toy (EMT): 1 frames without: {why}"]
+    assert number(found, "force_mae").n_samples == 2
+
+
 def test_without_frames_the_scoreboard_says_so(slot, tmp_path):
     found = measured(tmp_path, slot, study_of(parity={}))
     assert found.results == []

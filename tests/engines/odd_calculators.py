@@ -153,8 +153,15 @@ class Mistaken(EMT):
 class Graph(EMT):
     """A graph network that cannot make a graph of an atom without neighbours, and says where that object is."""
 
+    def __init__(self, reach=5.0, tired_after=None):
+        super().__init__()
+        self.reach, self.tired_after, self.n_calls = reach, tired_after, 0
+
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        if len(np.unique(neighbor_list("i", atoms, 5.0))) < len(atoms):
+        self.n_calls += 1
+        if self.tired_after is not None and self.n_calls > self.tired_after:
+            raise RuntimeError(f"after {self.tired_after} structures")
+        if len(np.unique(neighbor_list("i", atoms, self.reach))) < len(atoms):
             raise ValueError(f"isolated atom in {object()}")
         super().calculate(atoms, properties, system_changes)
 

@@ -337,6 +337,13 @@ def test_numbers_that_are_none_and_an_scf_without_end_are_the_physics(odd, run, 
     failed(found, 0, 0)
 
 
+def test_what_a_calculator_raises_again_in_a_new_worker_is_the_physics(odd, run, tmp_path):
+    found = run(leg(), what=potential("odd_calculators:Graph", {"tired_after": 30}))
+    assert found.ended == "RuntimeError: after 30 structures at 0.116 ps"
+    assert found.end is None
+    assert len(found.time_ps) > 1, "what came before is kept"
+
+
 def test_a_fault_is_an_error_and_leaves_the_segment_unfinished(odd, run, tmp_path):
     with pytest.raises(EngineError, match="licence server not found"):
         run(leg(ps=0.4), what=potential("odd_calculators:Broken"))

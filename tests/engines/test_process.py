@@ -86,7 +86,10 @@ def test_a_time_out_kills_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("no-such-program", "no-such-program: no such program - wanted it on the PATH - see: activelearn check"),
+        (
+            "no-such-program",
+            "no-such-program: no such program - wanted it on the PATH - correct its name, or install it",
+        ),
         ("moved", "moved: cannot be started"),
     ],
 )

@@ -9,7 +9,7 @@ from ase import Atoms, units
 from ase.calculators.emt import EMT
 from pydantic import ValidationError
 
-from activelearn.config import Machine, Reference, ReferenceMD
+from activelearn.config import Machine, Potential, Reference, ReferenceMD
 from activelearn.engines import process
 from activelearn.engines import reference as engine
 from activelearn.engines.process import Slot
@@ -212,6 +212,34 @@ def test_trouble_of_the_machine_is_never_a_refusal(copper, slot):
             engine.label(odd(name), ALONE, slot, witnesses=lambda: [copper[0]])
 
 
+def test_what_a_calculator_raises_in_a_job_is_how_it_ended_if_it_labels_the_elements_otherwise(copper, slot):
+    ended = "ValueError: isolated atom in <object object at 0x>"
+    assert relax(ALONE, slot, odd("Graph"))[:2] == (None, ended)
+    assert run_md(ALONE, slot, 1, odd("Graph"))[:2] == (None, ended)
+    tired = odd("Graph", arguments={"tired_after": 5})
+    assert relax(copper[1], slot, tired, relax_cell=True)[:2] == (None, "RuntimeError: after 5 structures")
+    frames, end, *_ = run_md(copper, slot, 1, tired)
+    assert end == "RuntimeError: after 5 structures (after step 3)"
+    assert frames.origin["step"].tolist() == [0, 3], "the frames before it are kept"
+
+
+def test_a_potential_without_stress_is_told_without_a_setting_that_it_lacks(copper, slot):
+    ase = {"calculator": "odd_calculators:NoStress", "functional": "none", "includes_dispersion": False}
+    what = Potential.model_validate({"name": "odd", "ase": ase}).statics()
+    with pytest.raises(
+        ConfigError, match=r"^potential: odd_calculators:NoStress: .* - choose a potential that has them$"
+    ):
+        relax(copper[0], slot, what, relax_cell=True)
+
+
+def test_it_is_an_engine_error_if_it_labels_nothing_or_a_new_worker_does_it(copper, slot, tmp_path):
+    for calculator in ("Hopeless", "Broken", "Dies"):
+        with pytest.raises(EngineError):
+            relax(copper[0], slot, odd(calculator))
+    once = odd("OnceOnly", arguments={"note": str(tmp_path / "note")})
+    assert relax(copper[0], slot, once)[1] == "relaxed"
+
+
 def test_a_label_that_takes_too_long_is_an_engine_error(copper, tmp_path, slot):
     hasty = Slot(Machine(label_timeout_s=0.5), tmp_path / "logs", index=1)
     engine.label(EMT_REFERENCE, copper[0], slot)
@@ -224,9 +252,9 @@ def test_a_label_that_takes_too_long_is_an_engine_error(copper, tmp_path, slot):
 MD = ReferenceMD(n_steps=7, every=3, timestep_fs=4.0, friction_per_ps=10.0)
 
 
-def run_md(copper, slot, random_seed, reference=EMT_REFERENCE, **more):
+def run_md(start, slot, random_seed, reference=EMT_REFERENCE, **more):
     return engine.molecular_dynamics(
-        reference, copper[:1].without_labels(), MD, temperature_K=400.0, random_seed=random_seed, slot=slot, **more
+        reference, start[:1].without_labels(), MD, temperature_K=400.0, random_seed=random_seed, slot=slot, **more
     )
 
 

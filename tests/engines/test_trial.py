@@ -13,6 +13,7 @@ from activelearn.config import Machine, Reference
 from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.engines.trial import Sample, tried
+from activelearn.errors import TaskFailed
 from activelearn.frames import Frames
 
 COPPER = Sample(Frames.from_ase([bulk("Cu", cubic=True)]))
@@ -135,7 +136,6 @@ def test_without_a_stress_only_forces_are_compared(slot):
         (odd("Unconverged"), ["labels none of the structures", "SCFError: no convergence"]),
         (odd("Hopeless"), ["KeyError: 'Cu' on Cu4 (4 atoms)"]),
         (odd("Ends"), ["SystemExit: bad input"]),
-        (odd("Dies"), ["the worker died with return code -9", "look into its log"]),
     ],
     ids=lambda what: what.arguments.get("which", what.calculator) if isinstance(what, Reference) else "",
 )
@@ -156,10 +156,23 @@ def test_a_gpu_that_is_not_here_is_told_with_the_setting(slot):
     assert "Traceback" in log.read_text()
 
 
-def test_a_time_out_is_told_and_not_tried_twice(slot, tmp_path):
-    hasty = Slot(Machine(label_timeout_s=3.0), tmp_path, index=1)
-    (line,) = trial(odd("Slow"), hasty).problems
-    assert "no answer within 3 s" in line
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("Dies", "the worker died with return code -9 - wanted a label of Cu4 (4 atoms) - look into its log: "),
+        ("Slow", "no answer within 2 s - wanted a label of Cu4 (4 atoms) - look into its log: "),
+        ("Broken", "licence server not found - wanted a label of Cu4 (4 atoms) - look into its log: "),
+    ],
+)
+def test_what_infrastructure_kept_from_the_trial_is_no_bad_input(slot, tmp_path, name, sentence):
+    found = trial(odd(name), Slot(Machine(label_timeout_s=2.0), tmp_path, index=1) if name == "Slow" else slot)
+    with pytest.raises(TaskFailed) as refused:
+        found.want_none()
+    line = str(refused.value)
+    assert sentence in line
+    assert ("raise label_timeout_s" in line) == (name == "Slow")
+    assert line.endswith("mend the cause, and give the same command again")
+    assert refused.value.exit_code == 1
 
 
 def test_an_element_that_it_lacks_is_told_with_the_structure(slot):

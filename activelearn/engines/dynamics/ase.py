@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from activelearn.engines.dynamics import FINISHED, FS_PER_PS, State, Stretch, st
 from activelearn.engines.dynamics.lammps_input import COLDEST_TARGET, Run
 from activelearn.engines.lammps import lower_triangular
 from activelearn.engines.process import Slot
-from activelearn.engines.reference import structure, want_answer
+from activelearn.engines.reference import carried_out, structure
 from activelearn.engines.references import ase
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
@@ -40,14 +41,14 @@ def run_segment(
     saved = _read(checkpoint)
     if saved is None or not str(saved["ended"]):
         folder.mkdir(parents=True, exist_ok=True)
-        answer = want_answer(potential.statics(), _ask(run, start, checkpoint, slot))
+        answer = carried_out(potential.statics(), start.frame, slot, partial(_ask, run, start, checkpoint, slot))
         saved = _read(checkpoint)
         if saved is None or str(saved["ended"]) != answer.get("ended"):
             raise EngineError(f"no checkpoint of a segment that ended: {answer.get('refused', answer)}", folder=folder)
     return _stretch(run, start.frame.symbols, saved)
 
 
-def _ask(run: Run, start: State, checkpoint: Path, slot: Slot) -> dict[str, Any]:
+def _ask(run: Run, start: State, checkpoint: Path, slot: Slot, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
     """Have the worker run the segment, or go on with it."""
     s, d = run.segment, run.dynamics
     cell, positions = lower_triangular(start.frame.cell[0], start.frame.positions[0])
@@ -74,6 +75,7 @@ def _ask(run: Run, start: State, checkpoint: Path, slot: Slot) -> dict[str, Any]
         max_temperature_factor=d.max_temperature_factor,
         coldest_target_K=COLDEST_TARGET,
         checkpoint=str(checkpoint),
+        **more,
     )
 
 

@@ -115,7 +115,7 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
     is_here = shutil.which(command[0], path=slot.environment.get("PATH")) is not None
     if not (is_here or slot.launcher):  # custodian's own message would drown it
         raise EngineError(
-            f"{command[0]}: no such program - wanted it on the PATH - see: activelearn check", command=command
+            f"{command[0]}: no such program - wanted it on the PATH - correct its name, or install it", command=command
         )
     elements = set(request["structure"]["symbols"])
     message = {

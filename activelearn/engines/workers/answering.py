@@ -9,9 +9,10 @@ physical failure (no convergence, non-finite numbers) comes back as {"refused": 
 is asked of it (forces, a stress) as {"lacks": text}. Of any other exception the answer says whether a second attempt
 may help: {"unfit": text}, the calculator cannot be had here (not imported, not constructed, no GPU); {"unable": text},
 it was constructed and raised on this structure; {"error": text}, what may pass (memory, network, disk), which the
-caller treats as infrastructure. The traceback goes to standard error. With "stress": false in the request the virial is
-null. A label may come with "keep": if the driver is killed while it is computed it is finished all the same, and kept
-for the next driver (see activelearn/store/begun.py).
+caller treats as infrastructure. The traceback goes to standard error. An {"unable": text} that came before and stands
+as "known" in the request is an end of the job, as a physical failure is. With "stress": false in the request the
+virial is null. A label may come with "keep": if the driver is killed while it is computed it is finished all the same,
+and kept for the next driver (see activelearn/store/begun.py).
 """
 
 import hashlib
@@ -49,6 +50,8 @@ PASSING = re.compile(
     re.IGNORECASE,
 )
 _GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+#: What differs between two processes in the message of an exception.
+ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 #: Seconds between two signs of life of a worker without a driver, for drivers on other hosts.
 BEAT_S = 5.0
@@ -167,9 +170,9 @@ def md(atoms, request):
                 dynamics.run(request["every"])
             frames.append({"step": step, "positions": atoms.positions.tolist(), **properties(atoms, request)})
     except Exception as error:
-        if not frames or not is_physical(error):
+        if not frames or not is_end(error, request):
             raise
-        return {"frames": frames, "ended": f"{type(error).__name__}: {error} (after step {frames[-1]['step']})"}
+        return {"frames": frames, "ended": f"{told(error)} (after step {frames[-1]['step']})"}
     return {"frames": frames, "ended": "finished"}
 
 
@@ -189,7 +192,10 @@ def dynamics(atoms, request):
     """Run a segment with our calculator."""
     import calculator_dynamics  # type: ignore[import-not-found]  # a neighbour, by path
 
-    return calculator_dynamics.run(atoms, request, forget, is_physical)
+    def end_of(error):
+        return told(error) if is_end(error, request) else None
+
+    return calculator_dynamics.run(atoms, request, forget, end_of)
 
 
 JOBS = {"label": label, "md": md, "relax": relax, "dynamics": dynamics}
@@ -199,6 +205,16 @@ def is_physical(error):
     """Say whether the structure, and not the machine, is at fault (GPAW has convergence errors of its own)."""
     known = (SCFError, CalculationFailed, FloatingPointError, np.linalg.LinAlgError)
     return isinstance(error, known) or any("ConvergenceError" in kind.__name__ for kind in type(error).__mro__)
+
+
+def told(error):
+    """Return an exception in words that are the same in every process."""
+    return ADDRESS.sub("0x", f"{type(error).__name__}: {error}")
+
+
+def is_end(error, request):
+    """Say whether an exception ends the job: a physical failure, or what is known to come again in any worker."""
+    return is_physical(error) or ("known" in request and told(error) == request["known"])
 
 
 def may_pass(error):
@@ -212,9 +228,9 @@ def may_pass(error):
     return False
 
 
-def kind_of(error, is_loaded):
+def kind_of(error, is_loaded, request):
     """Return which answer an exception is: see the head of this file."""
-    if is_physical(error):
+    if is_end(error, request):
         return "refused"
     if isinstance(error, PropertyNotImplementedError):
         return "lacks"
@@ -247,8 +263,8 @@ def answer(request, load, describe=None):
             is_loaded = True
             out = JOBS[request["job"]](atoms, request)
     except (Exception, SystemExit) as error:
-        kind = kind_of(error, is_loaded)
-        out = {kind: str(error) if kind == "lacks" else f"{type(error).__name__}: {error}"}
+        kind = kind_of(error, is_loaded, request)
+        out = {kind: str(error) if kind == "lacks" else told(error)}
         if kind in FAILURES - {"lacks"}:
             traceback.print_exc()
     return {**out, "started": started, "finished": time.time()}

@@ -212,15 +212,15 @@ def numbers_of(part):
     return {name: value for name, value in vars(part).items() if isinstance(value, float | np.ndarray)}
 
 
-def run(atoms, request, forget, is_physical):
+def run(atoms, request, forget, end_of):
     """Run a segment, or go on with it, to its end; everything it leaves is in the checkpoint.
 
     Parameters
     ----------
     atoms, request, forget
         As of :class:`SegmentRun`.
-    is_physical
-        Says of an exception whether the structure is at fault: that is an end, any other exception is raised.
+    end_of
+        Returns of an exception in words how the segment has ended, None if that is no end: then it is raised.
     """
     segment = SegmentRun(atoms, request, forget)
     try:
@@ -235,8 +235,8 @@ def run(atoms, request, forget, is_physical):
                 segment.save()
                 saved = time.monotonic()
     except Exception as error:
-        if not is_physical(error):
+        if (words := end_of(error)) is None:
             raise
-        ended = f"{type(error).__name__}: {error} at {segment.time_ps:g} ps"
+        ended = f"{words} at {segment.time_ps:g} ps"
     segment.save(ended or "finished")
     return {"ended": ended or "finished", "resumed": segment.resumed}

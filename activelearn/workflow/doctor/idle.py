@@ -51,7 +51,8 @@ def idle_categories(picture: Picture, flows: Iterable[Flow], file: Path) -> Iter
             "idle",
             f"{counted(len(since), 'READY Firework')} of category {category} {have} waited for "
             f"{duration(picture.age(min(since)))}, and {nobody} (categories of the workers seen so far: {seen})",
-            f"start one: {worker_line(file, category)}",
+            f"start one: {worker_line(file, category)} (unless squeue shows that its job waits: without -r, qlaunch "
+            "leaves nothing to be seen here)",
         )
 
 
