@@ -6,15 +6,27 @@ from pathlib import Path
 
 import pytest
 import yaml
-from campaigns import end_sessions
+from campaigns import TINY, end_sessions, in_process, tiny
 from test_config import COLD, refusal, small
 
 from activelearn.check import check, check_study
-from activelearn.config import Machine, Potential, Stage, Study, lammps_lines, load_potential, parse_campaign
+from activelearn.config import (
+    Machine,
+    Potential,
+    Stage,
+    Study,
+    lammps_lines,
+    load_campaign,
+    load_glass,
+    load_potential,
+    parse_campaign,
+)
+from activelearn.config.section import SEALED
 from activelearn.engines import deepmd, trials
 from activelearn.engines.process import Slot
 from activelearn.engines.trials import made_up, try_stage
 from activelearn.errors import ConfigError, EngineError
+from activelearn.store import Store, StudyStore
 
 LOCAL = Machine(min_free_disk_GB=0.0)
 
@@ -418,3 +430,47 @@ def test_a_path_in_a_pair_style_is_a_file_with_a_checksum(word, tmp_path):
     file.write_text(yaml.safe_dump({"name": "x", "functional": "none", "includes_dispersion": False, "lammps": style}))
     with pytest.raises(ConfigError, match="no such file - wanted the file that the style reads - check the path"):
         load_potential(str(file))
+
+
+# --- folders that were begun before -----------------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_whatever_its_lines_were_allowed_to_say_and_a_changed_campaign_goes_on_in_it(tmp_path):
+    (warm,) = yaml.safe_load(TINY.read_text())["explore"]["stages"]
+    old, new = (tmp_path / f"{name}.yaml" for name in ("old", "new"))
+    tiny(old, explore__stages=[warm | {"lammps": "dump mine all custom 10 mine.traj id"}])
+    tiny(new, explore__stages=[warm])
+    data = yaml.safe_load(old.read_text())
+    sealed = parse_campaign(data, where="old", is_sealed=True)
+    store = Store.create(tmp_path / "c", sealed)
+    assert in_process("status", store.folder).returncode == 0
+    assert Store(store.folder).latest_campaign() == sealed
+    refused = in_process("run", old, "--folder", store.folder)
+    assert refused.returncode == 2
+    assert re.search(r"old\.yaml:\d+: explore\.stages\.0\.lammps: line 1 'dump mine .* is not allowed", refused.stderr)
+    assert in_process("check", new, "--folder", store.folder).returncode == 0
+    store.accept(load_campaign(new))
+    assert Store(store.folder).latest_campaign().explore.stages[0].lammps == ""
+
+
+def test_so_are_pairs_of_elements_that_it_names_twice():
+    twice = {"P-S": 1.5, "S-P": 1.6}
+    data = load_campaign("na3ps4o").model_dump(mode="json")
+    data["select"]["guards"]["min_distances_A"] = twice
+    data["initial"]["isolated"] = {"dimers": list(twice)}
+    with pytest.raises(ConfigError) as refused:
+        parse_campaign(data, where="x")
+    assert len(refused.value.problems) == 2
+    found = parse_campaign(data, where="x", is_sealed=True)
+    assert found.select.guards.min_distances_A == twice
+
+
+def test_so_is_a_study_whose_pair_style_is_refused_by_now(tmp_path):
+    style = {"pair_style": "mliap unified x.pt 0", "pair_coeff": ["* * Cu"], "elements": ["Cu"]}
+    physics = {"functional": "none", "includes_dispersion": False}
+    asked = {"glass": load_glass("quick").model_dump(mode="json")}
+    data = {"name": "s", "potentials": [{"name": "one", "lammps": style, **physics}], **asked}
+    with pytest.raises(ValueError, match="runs Python"):
+        Study.model_validate(data)
+    store = StudyStore.create(tmp_path / "s", Study.model_validate(data, context=SEALED))
+    assert StudyStore(store.folder).study.potentials[0].lammps.pair_style == style["pair_style"]

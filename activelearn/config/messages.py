@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from activelearn.config.lines import place
-from activelearn.config.section import Section
+from activelearn.config.section import SEALED, Section
 from activelearn.config.yaml12 import Location
 from activelearn.errors import ConfigError
 
@@ -44,8 +44,24 @@ def nearest(word: str, among: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(sorted(among)) or 'none there'}"
 
 
-def validated(model: type[T], data: Any, where: str, *, are_texts: bool = False) -> T:  # noqa: ANN401 - raw YAML
-    """Return `data` as a frozen model; `are_texts`: its numbers are written as texts, as in a CSV.
+def validated(
+    model: type[T],
+    data: Any,  # noqa: ANN401 - raw YAML
+    where: str,
+    *,
+    are_texts: bool = False,
+    is_sealed: bool = False,
+) -> T:
+    """Return `data` as a frozen model.
+
+    Parameters
+    ----------
+    model, data, where
+        What it is to be, as it was read, and the file.
+    are_texts
+        Its numbers are written as texts, as in a CSV.
+    is_sealed
+        It stands in a folder already (see :data:`activelearn.config.section.SEALED`).
 
     Raises
     ------
@@ -53,7 +69,7 @@ def validated(model: type[T], data: Any, where: str, *, are_texts: bool = False)
         One line per problem.
     """
     try:
-        made = model.model_validate(data)
+        made = model.model_validate(data, context=SEALED if is_sealed else None)
     except ValidationError as error:
         found = error.errors()
         # A list whose items are all wrong is also reported as too short: the items say it better.
