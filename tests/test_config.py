@@ -523,3 +523,9 @@ def test_what_is_wanted_is_said_in_the_words_of_yaml(tmp_path):
     ):
         assert words in said
     assert said.endswith(f"{tmp_path / 'c.yaml'}: 16 more of the kind")
+
+
+@pytest.mark.parametrize("name", ["my_calc.Mine", "./my_calc.py:Mine", "emt"])
+def test_how_a_calculator_is_named_is_told_in_words(name):
+    wanted = "wanted module:Class, such as ase.calculators.emt:EMT - mend it"
+    assert f"label.reference.calculator: got '{name}' - {wanted}" in refusal(label__reference__calculator=name)

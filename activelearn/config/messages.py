@@ -30,6 +30,8 @@ _OF_OTHERS: Final = {
 _WANTED: Final = {
     "tuple_type": "a list", "model_type": "a mapping", "dict_type": "a mapping", "int_parsing_size": "a smaller number",
 }  # fmt: skip
+#: What a text should look like, in words, by the pattern that it has to fit.
+_PATTERNS: Final = {r"'^[\w.]+:\w+$'": "module:Class, such as ase.calculators.emt:EMT"}
 #: What to do then, by the kind of the file; parts of a study are read by `glass` and `benchmark` alike.
 _NEXT: Final = {
     "Campaign": " and run: activelearn check",
@@ -142,6 +144,8 @@ def _problem(model: type[Section], at: Location, items: list[ErrorDetails], wher
 def _said(item: ErrorDetails) -> str:
     """Return what pydantic says that it wanted."""
     said = re.sub("(, (unable|got)| after validation,) .*", "", item["msg"].removeprefix("Input should be "))
+    if (pattern := said.removeprefix("String should match pattern ")) in _PATTERNS:
+        return _PATTERNS[pattern]
     said = said.replace("String should match pattern", "a text that fits").replace("should have at", "of at")
     said = said.replace("Tuple of", "a list of").replace("String of", "a text of")
     return _WANTED.get(item["type"], said[:1].lower() + said[1:])

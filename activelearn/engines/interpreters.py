@@ -34,7 +34,7 @@ def has_module(module: str, python: str | None) -> bool:
     if any(line.startswith("import") for line in lines):
         return True
     folders = [*sites, *map(Path, lines), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
-    return any(_files(folder, module) for folder in folders)
+    return any(modules_in(folder, module) for folder in folders)
 
 
 def is_ours(python: str | None) -> bool:
@@ -62,7 +62,7 @@ def lacking(calculator: str) -> str | None:
         return f"{top} is a module of Python itself, which has no calculators"
     file, folders = Path(spec.origin or ""), [Path(path) for path in spec.submodule_search_locations or ()]
     for part in inside:
-        places = [path for folder in folders for path in _files(folder, part)]
+        places = [path for folder in folders for path in modules_in(folder, part)]
         if not places:
             return None if _moves_its_modules(folders) else f"no module {module}"
         package = next((path for path in places if path.is_dir()), None)
@@ -82,7 +82,7 @@ def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
         return None
 
 
-def _files(folder: Path, name: str) -> list[Path]:
+def modules_in(folder: Path, name: str) -> list[Path]:
     """Return the files or the folder of a module in a folder of modules."""
     found = [folder / f"{name}{suffix}" for suffix in all_suffixes()]
     extensions = [path for suffix in EXTENSION_SUFFIXES for path in folder.glob(f"{name}*{suffix}")]

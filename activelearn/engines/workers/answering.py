@@ -105,10 +105,21 @@ def properties(atoms, request):
     )
     virial = None
     if request.get("stress", True) and atoms.pbc.all():
-        virial = (-atoms.get_stress(voigt=False) * atoms.get_volume()).tolist()
+        virial = (-stress_of(atoms) * atoms.get_volume()).tolist()
     if not all(np.isfinite(value).all() for value in (energy, forces, virial or 0.0)):
         raise CalculationFailed("non-finite energy, forces or stress")
     return {"energy": energy, "forces": forces.tolist(), "virial": virial}
+
+
+def stress_of(atoms):
+    """Return the (3, 3) stress of the calculator on `atoms`, eV/Å3."""
+    try:
+        return atoms.get_stress(voigt=False)
+    except (AssertionError, AttributeError):  # of ASE, which wants an array of six or of 3 x 3, and does not say so
+        shape = np.shape(atoms.calc.results.get("stress"))
+        if isinstance(atoms.calc.results.get("stress"), np.ndarray) and shape in {(6,), (3, 3)}:
+            raise
+        raise ValueError(f"a stress of shape {shape}, not an array of (6,) or (3, 3)") from None
 
 
 def label(atoms, request):
@@ -248,7 +259,8 @@ def answer(request, load, describe=None):
             out = JOBS[request["job"]](atoms, request)
     except (Exception, SystemExit) as error:
         kind = kind_of(error, is_loaded)
-        out = {kind: str(error) if kind == "lacks" else f"{type(error).__name__}: {error}"}
+        named = f"{type(error).__name__}: {error}".removesuffix(": ")
+        out = {kind: str(error) if kind == "lacks" else named}
         if kind in FAILURES - {"lacks"}:
             traceback.print_exc()
     return {**out, "started": started, "finished": time.time()}
