@@ -23,6 +23,7 @@ from activelearn.config import (
 )
 from activelearn.config.section import SEALED
 from activelearn.engines import deepmd, trials
+from activelearn.engines.lammps import read_dump
 from activelearn.engines.process import Slot
 from activelearn.engines.trials import made_up, try_stage
 from activelearn.errors import ConfigError, EngineError
@@ -145,6 +146,12 @@ BOOKKEEPING = [
     *("fix a all dt/reset 1 NULL NULL 0.1", "fix a all adapt 1 pair zero x 1 1 v_every", "fix a all set 1 1 type 2"),
     *("fix a all box/relax iso 0", "fix a all neb 1.0", "neigh_modify exclude type 1 1", "neigh_modify include x"),
     *("neigh_modify delay 0 exclude group a b", "suffix omp", "package omp 4", "fix a all nve &", "# and so on &"),
+    *(
+        "fix model_forces all viscous 1",
+        "variable every index 3",
+        "variable temperature delete",
+        "neigh_modify once yes",
+    ),
     *("fix", "fix a all", "variable x", "variable x-y equal 1", "compute a all", "frobnicate 1 2"),
     *("fix a all nve 'x", "fix a all ave/time 1 1 1 v_x", "velocity all create ${T} 1", "velocity all create $", "$("),
     *(
@@ -169,6 +176,8 @@ def test_a_line_that_is_not_on_the_list_is_refused_in_one_line(line):
         ("fix heat all langevin ${tmperature} 300 0.1 1", "there is no variable tmperature", "such as temperature"),
         ("variable big equal 2\nvelocity all scale $(v_bigg*3)", "there is no variable bigg", "such as big"),
         ("variable a equal v_prssure", "there is no variable prssure", "such as pressure"),
+        ("FIX heat all langevin 300 300 0.1 1", "the command FIX is not allowed", "wanted fix, or another"),
+        ("fix heat all Langevin 300 300 0.1 1", "style Langevin is not allowed", "such as langevin"),
         ("computte x all pe", "the command computte is not allowed", "wanted compute, or another"),
         ("variable v loop 10", "variables of style loop are not allowed", "one of: atom, delete, equal"),
         ("velocity all scale ${b}\nvariable b equal 1", "b is defined further down", "such as b"),
@@ -291,6 +300,8 @@ def test_lammps_takes_what_is_allowed(lines, tmp_path):
         ("fix m all nve\nfix a all addforce c_none[1] 0 0", "Expected floating point parameter instead of", "fix a"),
         ("fix m all nve\nvariable f atom foo(x)\nfix a all addforce v_f 0 0", "Invalid", ""),
         ("fix m all qtb temp 300\nfix n all nve", "is part of the QTB package which is not enabled", "fix m all qtb"),
+        ("fix m all nve\nfix n all nvt temp 3 3 1", "One or more atoms are time integrated more than once", ""),
+        ("fix m all langevin 3 3 1 7", "No fixes with time integration, atoms won't move", ""),
         ("fix m all npt temp 3 3 1 iso 0 0 1 drag", "Illegal fix npt drag command: missing argument(s)", "fix m"),
     ],
 )  # fmt: skip
@@ -299,6 +310,13 @@ def test_what_lammps_says_of_a_line_is_returned(lines, said, line, tmp_path):
     assert said in found.said
     assert "src/" not in found.said
     assert found.line.startswith(line)
+
+
+def test_the_forces_that_are_kept_are_those_of_the_model_and_of_no_thermostat(tmp_path):
+    assert tried("fix m all nve\nfix h all langevin 300 300 0.1 7\nfix p all addforce 1 0 0", tmp_path) is None
+    rows = read_dump(tmp_path / "walk.lammpstrj", 8)[3]
+    assert rows.shape[1:] == (8, 3)
+    assert not rows.any(), "of pair_style zero"
 
 
 def test_a_lammps_of_the_site_is_tried_by_its_command(tmp_path):
@@ -369,7 +387,8 @@ ARGON = {"pair_style": "lj/cut 6.0", "pair_coeff": ["* * 0.0103 3.4"], "elements
 
 def said_of(folder, **changes):
     potential = Potential(name="argon", lammps=ARGON | changes, functional="none", includes_dispersion=True)
-    return check_study(Study(name="s", potentials=(potential,), benchmark={}), LOCAL).problems
+    asked = Study(name="s", potentials=(potential,), benchmark={"crystals": {"seeds": ["Cu_Fm-3m"]}})
+    return [line for line in check_study(asked, LOCAL).problems if line.startswith("potential")]
 
 
 @pytest.mark.parametrize(
