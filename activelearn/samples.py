@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Sequence
-
-import numpy as np
+from collections.abc import Iterable, Sequence
 
 from activelearn import packing, starts
 from activelearn.config import Campaign, Packed
 from activelearn.engines.trial import Sample
-from activelearn.engines.trials import made_up
 from activelearn.frames import Frames
 from activelearn.geometry import lattice
 
@@ -53,10 +49,3 @@ def lattices(packings: Iterable[Packed], there: Iterable[Frames]) -> list[Sample
             known.add(frozenset(densities))
             found.append(Sample(lattice(densities, sum(densities.values())), is_made_up=True))
     return found
-
-
-def lattice(elements: Collection[str], density: float) -> Frames:
-    """Return elements in turn on a simple cubic lattice of at least eight sites, at a number density (1/Å3)."""
-    n = max(2, math.ceil(np.cbrt(len(elements))))
-    kinds = [sorted(elements)[k % len(elements)] for k in range(n**3)]
-    return made_up(kinds, n * float(np.cbrt(1.0 / density)))

@@ -532,3 +532,9 @@ def test_messages_name_the_file_as_it_is_typed(tmp_path, monkeypatch):
     for load, file in ((load_campaign, "my.yaml"), (load_machine, "m.yaml")):
         with pytest.raises(ConfigError, match=rf"(?m)^{file}:\d+: "):
             load(file)
+
+
+@pytest.mark.parametrize("name", ["my_calc.Mine", "./my_calc.py:Mine", "emt"])
+def test_how_a_calculator_is_named_is_told_in_words(name):
+    wanted = "wanted module:Class, such as ase.calculators.emt:EMT - mend it"
+    assert f"label.reference.calculator: got '{name}' - {wanted}" in refusal(label__reference__calculator=name)

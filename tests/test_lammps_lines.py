@@ -6,15 +6,28 @@ from pathlib import Path
 
 import pytest
 import yaml
-from campaigns import end_sessions
+from campaigns import TINY, end_sessions, in_process, tiny
 from test_config import COLD, refusal, small
 
 from activelearn.check import check, check_study
-from activelearn.config import Machine, Potential, Stage, Study, lammps_lines, load_potential, parse_campaign
+from activelearn.config import (
+    Machine,
+    Potential,
+    Stage,
+    Study,
+    lammps_lines,
+    load_campaign,
+    load_glass,
+    load_potential,
+    parse_campaign,
+)
+from activelearn.config.section import SEALED
 from activelearn.engines import deepmd, trials
+from activelearn.engines.lammps import read_dump
 from activelearn.engines.process import Slot
 from activelearn.engines.trials import made_up, try_stage
 from activelearn.errors import ConfigError, EngineError
+from activelearn.store import Store, StudyStore
 
 LOCAL = Machine(min_free_disk_GB=0.0)
 
@@ -133,6 +146,12 @@ BOOKKEEPING = [
     *("fix a all dt/reset 1 NULL NULL 0.1", "fix a all adapt 1 pair zero x 1 1 v_every", "fix a all set 1 1 type 2"),
     *("fix a all box/relax iso 0", "fix a all neb 1.0", "neigh_modify exclude type 1 1", "neigh_modify include x"),
     *("neigh_modify delay 0 exclude group a b", "suffix omp", "package omp 4", "fix a all nve &", "# and so on &"),
+    *(
+        "fix model_forces all viscous 1",
+        "variable every index 3",
+        "variable temperature delete",
+        "neigh_modify once yes",
+    ),
     *("fix", "fix a all", "variable x", "variable x-y equal 1", "compute a all", "frobnicate 1 2"),
     *("fix a all nve 'x", "fix a all ave/time 1 1 1 v_x", "velocity all create ${T} 1", "velocity all create $", "$("),
     *(
@@ -157,6 +176,8 @@ def test_a_line_that_is_not_on_the_list_is_refused_in_one_line(line):
         ("fix heat all langevin ${tmperature} 300 0.1 1", "there is no variable tmperature", "such as temperature"),
         ("variable big equal 2\nvelocity all scale $(v_bigg*3)", "there is no variable bigg", "such as big"),
         ("variable a equal v_prssure", "there is no variable prssure", "such as pressure"),
+        ("FIX heat all langevin 300 300 0.1 1", "the command FIX is not allowed", "wanted fix, or another"),
+        ("fix heat all Langevin 300 300 0.1 1", "style Langevin is not allowed", "such as langevin"),
         ("computte x all pe", "the command computte is not allowed", "wanted compute, or another"),
         ("variable v loop 10", "variables of style loop are not allowed", "one of: atom, delete, equal"),
         ("velocity all scale ${b}\nvariable b equal 1", "b is defined further down", "such as b"),
@@ -279,6 +300,8 @@ def test_lammps_takes_what_is_allowed(lines, tmp_path):
         ("fix m all nve\nfix a all addforce c_none[1] 0 0", "Expected floating point parameter instead of", "fix a"),
         ("fix m all nve\nvariable f atom foo(x)\nfix a all addforce v_f 0 0", "Invalid", ""),
         ("fix m all qtb temp 300\nfix n all nve", "is part of the QTB package which is not enabled", "fix m all qtb"),
+        ("fix m all nve\nfix n all nvt temp 3 3 1", "One or more atoms are time integrated more than once", ""),
+        ("fix m all langevin 3 3 1 7", "No fixes with time integration, atoms won't move", ""),
         ("fix m all npt temp 3 3 1 iso 0 0 1 drag", "Illegal fix npt drag command: missing argument(s)", "fix m"),
     ],
 )  # fmt: skip
@@ -287,6 +310,13 @@ def test_what_lammps_says_of_a_line_is_returned(lines, said, line, tmp_path):
     assert said in found.said
     assert "src/" not in found.said
     assert found.line.startswith(line)
+
+
+def test_the_forces_that_are_kept_are_those_of_the_model_and_of_no_thermostat(tmp_path):
+    assert tried("fix m all nve\nfix h all langevin 300 300 0.1 7\nfix p all addforce 1 0 0", tmp_path) is None
+    rows = read_dump(tmp_path / "walk.lammpstrj", 8)[3]
+    assert rows.shape[1:] == (8, 3)
+    assert not rows.any(), "of pair_style zero"
 
 
 def test_a_lammps_of_the_site_is_tried_by_its_command(tmp_path):
@@ -357,7 +387,8 @@ ARGON = {"pair_style": "lj/cut 6.0", "pair_coeff": ["* * 0.0103 3.4"], "elements
 
 def said_of(folder, **changes):
     potential = Potential(name="argon", lammps=ARGON | changes, functional="none", includes_dispersion=True)
-    return check_study(Study(name="s", potentials=(potential,), benchmark={}), LOCAL).problems
+    asked = Study(name="s", potentials=(potential,), benchmark={"crystals": {"seeds": ["Cu_Fm-3m"]}})
+    return [line for line in check_study(asked, LOCAL).problems if line.startswith("potential")]
 
 
 @pytest.mark.parametrize(
@@ -418,3 +449,47 @@ def test_a_path_in_a_pair_style_is_a_file_with_a_checksum(word, tmp_path):
     file.write_text(yaml.safe_dump({"name": "x", "functional": "none", "includes_dispersion": False, "lammps": style}))
     with pytest.raises(ConfigError, match="no such file - wanted the file that the style reads - check the path"):
         load_potential(str(file))
+
+
+# --- folders that were begun before -----------------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_whatever_its_lines_were_allowed_to_say_and_a_changed_campaign_goes_on_in_it(tmp_path):
+    (warm,) = yaml.safe_load(TINY.read_text())["explore"]["stages"]
+    old, new = (tmp_path / f"{name}.yaml" for name in ("old", "new"))
+    tiny(old, explore__stages=[warm | {"lammps": "dump mine all custom 10 mine.traj id"}])
+    tiny(new, explore__stages=[warm])
+    data = yaml.safe_load(old.read_text())
+    sealed = parse_campaign(data, where="old", is_sealed=True)
+    store = Store.create(tmp_path / "c", sealed)
+    assert in_process("status", store.folder).returncode == 0
+    assert Store(store.folder).latest_campaign() == sealed
+    refused = in_process("run", old, "--folder", store.folder)
+    assert refused.returncode == 2
+    assert re.search(r"old\.yaml:\d+: explore\.stages\.0\.lammps: line 1 'dump mine .* is not allowed", refused.stderr)
+    assert in_process("check", new, "--folder", store.folder).returncode == 0
+    store.accept(load_campaign(new))
+    assert Store(store.folder).latest_campaign().explore.stages[0].lammps == ""
+
+
+def test_so_are_pairs_of_elements_that_it_names_twice():
+    twice = {"P-S": 1.5, "S-P": 1.6}
+    data = load_campaign("na3ps4o").model_dump(mode="json")
+    data["select"]["guards"]["min_distances_A"] = twice
+    data["initial"]["isolated"] = {"dimers": list(twice)}
+    with pytest.raises(ConfigError) as refused:
+        parse_campaign(data, where="x")
+    assert len(refused.value.problems) == 2
+    found = parse_campaign(data, where="x", is_sealed=True)
+    assert found.select.guards.min_distances_A == twice
+
+
+def test_so_is_a_study_whose_pair_style_is_refused_by_now(tmp_path):
+    style = {"pair_style": "mliap unified x.pt 0", "pair_coeff": ["* * Cu"], "elements": ["Cu"]}
+    physics = {"functional": "none", "includes_dispersion": False}
+    asked = {"glass": load_glass("quick").model_dump(mode="json")}
+    data = {"name": "s", "potentials": [{"name": "one", "lammps": style, **physics}], **asked}
+    with pytest.raises(ValueError, match="runs Python"):
+        Study.model_validate(data)
+    store = StudyStore.create(tmp_path / "s", Study.model_validate(data, context=SEALED))
+    assert StudyStore(store.folder).study.potentials[0].lammps.pair_style == style["pair_style"]

@@ -69,7 +69,7 @@ def test_check_tells_the_elements_that_emt_lacks(tmp_path):
     file.write_text(yaml.safe_dump(data))
     done = cli("check", file, cwd=tmp_path)
     assert done.returncode == 2
-    assert "label.reference: ase.calculators.emt:EMT has no Na, P, S - wanted" in done.stderr
+    assert "label.reference.calculator: ase.calculators.emt:EMT does not know Na, P, S - wanted" in done.stderr
 
 
 def test_check_with_try_tells_what_the_reference_cannot_do_and_leaves_its_log(tmp_path):
@@ -90,6 +90,23 @@ def test_check_with_try_says_that_it_works(tmp_path):
     found = try_campaign(campaign_of(), Machine(), tmp_path / "c")
     assert found == []
     assert not (tmp_path / "c").exists()
+
+
+def test_labels_that_the_campaign_would_refuse_are_told_before_they_are_paid(tmp_path):
+    data = campaign_of("odd_calculators:Mistaken").model_dump(mode="json")
+    data["label"]["reference"]["arguments"] = {"kind": "net force"}
+    with pytest.raises(Unfit, match=r"labels none .* Cu4 .*: net force above 0.05 eV/Å per atom - wanted"):
+        try_campaign(parse_campaign(data, where="tiny"), Machine(), tmp_path / "c")
+
+
+def test_a_calculator_in_this_folder_is_found_where_pythonpath_names_the_folder(tmp_path):
+    (tmp_path / "my_calc.py").write_text("from ase.calculators.emt import EMT as Mine\n")
+    file = tiny(tmp_path / "tiny.yaml", label__reference__calculator="my_calc:Mine")
+    done = cli("check", file, cwd=tmp_path, env=environment(PYTHONPATH=ODD))
+    assert done.returncode == 2
+    assert f"my_calc.py is in this folder, so: export PYTHONPATH={tmp_path}" in done.stderr
+    done = cli("check", file, "--try", cwd=tmp_path, env=environment(PYTHONPATH="."))
+    assert done.returncode == 0, done.stderr
 
 
 # --- run --------------------------------------------------------------------------------------------------------------

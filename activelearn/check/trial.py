@@ -11,10 +11,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn import inherited, initial, loop, samples, seeds, trees
+from activelearn import inherited, initial, label, loop, samples, seeds, trees
 from activelearn.config import Campaign, Machine, Potential, Reference, Study
 from activelearn.engines import process
 from activelearn.engines.process import Slot
@@ -42,7 +43,7 @@ def try_campaign(campaign: Campaign, machine: Machine, folder: Path) -> list[str
     found = Outcome()
     with _kept_if_it_fails() as logs:
         _identity(what, Slot(at, logs))
-        found.add(tried(what, *_asked(campaign, Store(folder), what), Slot(at, logs), "label.reference"))
+        found.add(_try_reference(campaign, *_asked(campaign, Store(folder), what), Slot(at, logs)))
         for potential in campaign.potentials:
             study = planned(campaign, potential)
             found.add(_try_potential(potential, study, machine, logs))
@@ -67,7 +68,7 @@ def try_in(store: Store, machine: Machine) -> list[str]:
     identity = store.fingerprint(opened[-1]) if opened else _identity(what, slot)
     chosen, compares = _asked(campaign, store, what)
     passed = _Passed(store, [identity["sha256"], what.python], chosen)
-    return [] if passed else passed.note(tried(what, chosen, compares, slot, "label.reference"))
+    return [] if passed else passed.note(_try_reference(campaign, chosen, compares, slot))
 
 
 def try_study(store: StudyStore, study: Study, machine: Machine, *, n_own: int = 0) -> list[str]:
@@ -145,6 +146,12 @@ def _asked(campaign: Campaign, store: Store, what: Reference) -> tuple[list[Samp
         frames = [initial.isolated_frames(settings, alone[n])[-1] for n in sorted(alone)]
         chosen += [Sample(frame, is_optional=True) for frame in frames]
     return chosen, True
+
+
+def _try_reference(campaign: Campaign, chosen: Sequence[Sample], compares: bool, slot: Slot) -> Outcome:
+    """Try the reference of a campaign; a label that it would refuse is none."""
+    refusal = partial(label.refusal, settings=campaign.label)
+    return tried(campaign.label.reference, chosen, compares, slot, "label.reference", refusal)
 
 
 def _try_potential(potential: Potential, study: Study, machine: Machine, logs: Path) -> Outcome:

@@ -108,6 +108,7 @@ def _note(message: Warning | str, *_where: object, **_more: object) -> None:
 def _with_sentences() -> None:
     """Do what was asked; say in a sentence what a file system refuses: a name too long, a folder in place of a file."""
     try:
+        _fix_python_path()
         app()
     except OSError as error:
         if error.filename is None:
@@ -121,6 +122,12 @@ def _with_sentences() -> None:
             f"{error.filename}: too long a name - wanted at most 255 bytes from / to / and 4095 in all, with what is "
             "written below it - choose a shorter one"
         ) from None
+
+
+def _fix_python_path() -> None:
+    """Make the folders of PYTHONPATH absolute, for workers start in others and import the same modules."""
+    if given := os.environ.get("PYTHONPATH"):
+        os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in given.split(os.pathsep))
 
 
 def _of_no_file(error: OSError) -> ActiveLearnError:

@@ -14,6 +14,7 @@ from pydantic import (
     PositiveInt,
     SerializerFunctionWrapHandler,
     Tag,
+    ValidationInfo,
     model_serializer,
     model_validator,
 )
@@ -22,7 +23,16 @@ from activelearn.config.bounds import of
 from activelearn.config.labelling import Driver
 from activelearn.config.packing import Packed
 from activelearn.config.paths import StructurePath
-from activelearn.config.section import ForceLeft, Fraction, Pair, Section, Temperature, want_different, want_pairs_once
+from activelearn.config.section import (
+    ForceLeft,
+    Fraction,
+    Pair,
+    Section,
+    Temperature,
+    is_sealed,
+    want_different,
+    want_pairs_once,
+)
 
 Repetitions = Annotated[PositiveInt, of("number of repetitions")]
 
@@ -93,9 +103,10 @@ class Isolated(Section):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> Isolated:
+    def _check(self, info: ValidationInfo) -> Isolated:
         want_different("isolated.distances", self.distances)
-        want_pairs_once("isolated.dimers", self.dimers if isinstance(self.dimers, tuple) else ())
+        if isinstance(self.dimers, tuple) and not is_sealed(info):
+            want_pairs_once("isolated.dimers", self.dimers)
         return self
 
 

@@ -62,7 +62,7 @@ _RUNS_PYTHON: Final = frozenset({"mliappy", "python", "unified"})
 #: Functions of a formula that look at files or run Python.
 _REFUSED_FUNCTIONS: Final = re.compile(r"\b(is_file|next|py_\w+)\s*\(")
 #: Names of the fixes of a walk.
-_OURS: Final = frozenset({"dynamics", "strain"})
+_OURS: Final = frozenset({"dynamics", "model_forces", "strain"})
 _NUMBER: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _FORMAT: Final = re.compile(r"%[-+ 0#]*\d{0,3}(\.\d{0,3})?l?[dfgeEG]")
 _WORD: Final = re.compile(r""""([^"]*)"(?=\s|$)|'([^']*)'(?=\s|$)|(\S+)""")
@@ -247,7 +247,7 @@ def _check_words(command: Command) -> None:
     name, *arguments = command.words
     if name not in COMMANDS:
         wanted = f"one of: {', '.join(COMMANDS)}"
-        if near := difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.75):
+        if near := difflib.get_close_matches(name.lower(), COMMANDS, n=1, cutoff=0.75):
             wanted = f"{near[0]}, or another that may stand here"
         keys = "what is run, evaluated and written is set by the stage's other keys (n_steps, every, timestep_fs ...)"
         raise command.wrong(f"the command {name} is not allowed in a stage", wanted, keys)
@@ -263,8 +263,8 @@ def _check_words(command: Command) -> None:
         _check_variable(command)
     if file := _FILE_KEYWORDS.intersection(command.words[4:] if name == "fix" else ()):
         raise command.wrong(f"{min(file)} is not allowed", "no file: a walk keeps its frames only", "leave it out")
-    if hidden := {"exclude", "include"}.intersection(arguments if name == "neigh_modify" else ()):
-        wanted = "all atoms in the neighbour lists, or forces and deviations are not those of the models"
+    if hidden := {"exclude", "include", "once"}.intersection(arguments if name == "neigh_modify" else ()):
+        wanted = "all neighbours, at any time, or forces and deviations are not those of the models"
         raise command.wrong(f"{min(hidden)} is not allowed", wanted, "leave it out")
 
 
@@ -275,7 +275,7 @@ def _want_style(command: Command, allowed: frozenset[str]) -> None:
     if command.style not in allowed:
         said = f"the {name} style {command.words[3]} is not allowed in a stage, or there is none of that name"
         what = "that reads and writes no file and keeps the atoms"
-        near = difflib.get_close_matches(command.style, sorted(allowed), n=3, cutoff=0.6)
+        near = difflib.get_close_matches(command.style.lower(), sorted(allowed), n=3, cutoff=0.6)
         wanted = f"a style {what}" + (f", such as {', '.join(near)}" if near else "")
         raise command.wrong(said, wanted)
 
@@ -283,7 +283,9 @@ def _want_style(command: Command, allowed: frozenset[str]) -> None:
 def _check_variable(command: Command) -> None:
     if len(command.words) < 3 or not re.fullmatch(r"\w+", command.words[1]):
         raise command.wrong("not a variable", "variable name style value", "complete it")
-    _, _, style, *values = command.words
+    _, name, style, *values = command.words
+    if name in GIVEN:  # LAMMPS would pass over it in silence
+        raise command.wrong(f"the variable {name} is the stage's own", "another name", "rename your variable")
     if style not in VARIABLES:
         raise command.wrong(f"variables of style {style} are not allowed in a stage", f"one of: {', '.join(VARIABLES)}")
     strange = next((value for value in values if not _NUMBER.fullmatch(value)), None)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from activelearn.config.lines import place
-from activelearn.config.section import Section
+from activelearn.config.section import SEALED, Section
 from activelearn.config.yaml12 import Location
 from activelearn.errors import ConfigError, typed
 
@@ -30,6 +30,8 @@ _OF_OTHERS: Final = {
 _WANTED: Final = {
     "tuple_type": "a list", "model_type": "a mapping", "dict_type": "a mapping", "int_parsing_size": "a smaller number",
 }  # fmt: skip
+#: What a text should look like, in words, by the pattern that it has to fit.
+_PATTERNS: Final = {r"'^[\w.]+:\w+$'": "module:Class, such as ase.calculators.emt:EMT"}
 #: What to run then, by the kind of the file; parts of a study are read by `glass` and `benchmark` alike.
 _NEXT: Final = {"Campaign": "activelearn check", "Study": "activelearn benchmark --check --study"}
 
@@ -40,8 +42,24 @@ def nearest(word: str, among: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(sorted(among)) or 'none there'}"
 
 
-def validated(model: type[T], data: Any, where: str, *, are_texts: bool = False) -> T:  # noqa: ANN401 - raw YAML
-    """Return `data` as a frozen model; `are_texts`: its numbers are written as texts, as in a CSV.
+def validated(
+    model: type[T],
+    data: Any,  # noqa: ANN401 - raw YAML
+    where: str,
+    *,
+    are_texts: bool = False,
+    is_sealed: bool = False,
+) -> T:
+    """Return `data` as a frozen model.
+
+    Parameters
+    ----------
+    model, data, where
+        What it is to be, as it was read, and the file.
+    are_texts
+        Its numbers are written as texts, as in a CSV.
+    is_sealed
+        It stands in a folder already (see :data:`activelearn.config.section.SEALED`).
 
     Raises
     ------
@@ -49,7 +67,7 @@ def validated(model: type[T], data: Any, where: str, *, are_texts: bool = False)
         One line per problem.
     """
     try:
-        made = model.model_validate(data)
+        made = model.model_validate(data, context=SEALED if is_sealed else None)
     except ValidationError as error:
         found = error.errors()
         # A list whose items are all wrong is also reported as too short: the items say it better.
@@ -124,6 +142,8 @@ def _problem(model: type[Section], at: Location, items: list[ErrorDetails], wher
 def _said(item: ErrorDetails) -> str:
     """Return what pydantic says that it wanted."""
     said = re.sub("(, (unable|got)| after validation,) .*", "", item["msg"].removeprefix("Input should be "))
+    if (pattern := said.removeprefix("String should match pattern ")) in _PATTERNS:
+        return _PATTERNS[pattern]
     said = said.replace("String should match pattern", "a text that fits").replace("should have at", "of at")
     said = said.replace("Tuple of", "a list of").replace("String of", "a text of")
     return _WANTED.get(item["type"], said[:1].lower() + said[1:])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, ValidationInfo, model_validator
 
 from activelearn.config import lammps_lines
 from activelearn.config.bounds import of
 from activelearn.config.labelling import D3, Reference
 from activelearn.config.program import Program, runs_in_lammps
-from activelearn.config.section import Element, ForceDeviation, Section
+from activelearn.config.section import Element, ForceDeviation, Section, is_sealed
 
 Title = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ()._+-]*$", max_length=60)]
 #: One LAMMPS line: what would start a second command, or put anything anywhere, is refused.
@@ -53,8 +53,10 @@ class LammpsStyle(Section):
     files_sha256: dict[str, str] = Field(default={}, description="Of files named above; filled in when read.")
 
     @model_validator(mode="after")
-    def _check(self) -> LammpsStyle:
-        lammps_lines.check_style(f"pair_style {self.pair_style}", *(f"pair_coeff {line}" for line in self.pair_coeff))
+    def _check(self, info: ValidationInfo) -> LammpsStyle:
+        if not is_sealed(info):
+            lines = [f"pair_coeff {line}" for line in self.pair_coeff]
+            lammps_lines.check_style(f"pair_style {self.pair_style}", *lines)
         return self
 
 

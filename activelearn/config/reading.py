@@ -90,9 +90,9 @@ def find_campaign(name_or_path: str | Path) -> Path:
     )
 
 
-def parse_campaign(data: Any, *, where: str) -> Campaign:  # noqa: ANN401 - raw YAML
-    """Validate raw YAML into a Campaign; see :func:`load_campaign`. Its paths stay as they are."""
-    return validated(Campaign, _with_presets(data, where), where)
+def parse_campaign(data: Any, *, where: str, is_sealed: bool = False) -> Campaign:  # noqa: ANN401 - raw YAML
+    """Validate raw YAML (or a sealed one) into a Campaign; see :func:`load_campaign`. Its paths stay as they are."""
+    return validated(Campaign, _with_presets(data, where), where, is_sealed=is_sealed)
 
 
 def _with_presets(data: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 - raw YAML

@@ -6,9 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationInfo
 
 from activelearn.config.bounds import of
 from activelearn.config.yaml12 import dump
@@ -24,6 +24,9 @@ Share = Annotated[Fraction, of("share")]
 ForceLeft = Annotated[PositiveFloat, of("force left by a relaxation")]
 ForceDeviation = Annotated[PositiveFloat, of("force deviation")]
 NumberOfLabels = Annotated[PositiveInt, of("number of labels")]
+
+#: Context in which documents of a folder are read: a rule for what people write that came later is not for them.
+SEALED: Final = {"is_sealed": True}
 
 
 class Section(BaseModel):
@@ -48,6 +51,11 @@ class Document(Section):
     def sha256(self) -> str:
         """Its checksum, as it is resolved; of a campaign the machine is no part."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def is_sealed(info: ValidationInfo) -> bool:
+    """Return whether what is validated stands in a folder already, and is not what somebody writes now."""
+    return bool((info.context or {}).get("is_sealed"))
 
 
 def want_pairs_once(name: str, pairs: Iterable[str]) -> None:

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    model_validator,
+)
 
 from activelearn.config.bounds import of
-from activelearn.config.section import ForceDeviation, Fraction, NumberOfLabels, Pair, Section, Share, want_pairs_once
+from activelearn.config.section import (
+    ForceDeviation,
+    Fraction,
+    NumberOfLabels,
+    Pair,
+    Section,
+    Share,
+    is_sealed,
+    want_pairs_once,
+)
 
 QuietShare = Annotated[Fraction, of("share that is called quiet")]
 #: Between neighbouring femtoseconds of MD and thermally independent frames (see :mod:`activelearn.descriptor`).
@@ -31,11 +48,12 @@ class Guards(Section):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> Guards:
+    def _check(self, info: ValidationInfo) -> Guards:
         low, high = self.volume_ratio
         if not low < 1.0 < high:
             raise ValueError(f"volume_ratio = [{low:g}, {high:g}] must enclose 1, the start of a walk")
-        want_pairs_once("min_distances_A", self.min_distances_A)
+        if not is_sealed(info):
+            want_pairs_once("min_distances_A", self.min_distances_A)
         return self
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from itertools import product
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from activelearn.config import lammps_lines
 from activelearn.config.bounds import of
 from activelearn.config.exploring import Perturb, System
-from activelearn.config.section import Name, Section, Share, Temperature, want_different
+from activelearn.config.section import Name, Section, Share, Temperature, is_sealed, want_different
 
 Mode = Literal["isotropic", "uniaxial-x", "uniaxial-y", "uniaxial-z", "shear-xy", "shear-xz", "shear-yz"]
 Strain = float
@@ -86,12 +94,15 @@ class Stage(Section):
 
     @field_validator("lammps")
     @classmethod
-    def _check_lammps(cls, text: str) -> str:
-        lammps_lines.check_lines(text)
+    def _check_lammps(cls, text: str, info: ValidationInfo) -> str:
+        if not is_sealed(info):
+            lammps_lines.check_lines(text)
         return text
 
     @model_validator(mode="after")
-    def _check_integrator(self) -> Stage:
+    def _check_integrator(self, info: ValidationInfo) -> Stage:
+        if is_sealed(info):
+            return self
         styles = [command.style for command in lammps_lines.commands(self.lammps) if command.words[0] == "fix"]
         theirs = [style for style in styles if style in lammps_lines.INTEGRATORS]
         if theirs and self.ensemble != "custom":

@@ -43,10 +43,13 @@ _OF_STRESS: Final = {
     "bar": 1.0e4 * units.EV_PER_A3_IN_GPA,
     "Hartree/Bohr3": _BOHR_A**3 / _HARTREE_EV,
     "Ry/Bohr3": 2.0 * _BOHR_A**3 / _HARTREE_EV,
+    "eV/Bohr3, or energy and stress in atomic units": _BOHR_A**3,
 }
 _OF_FORCES: Final = {
     "Hartree/Bohr": _BOHR_A / _HARTREE_EV,
     "Ry/Bohr": 2.0 * _BOHR_A / _HARTREE_EV,
+    "eV/Bohr, or energy and forces in atomic units": _BOHR_A,
+    "eV/nm": 10.0,
     "kcal/mol/Å": 23.0605,
     "kJ/mol/Å": 96.4853,
     "kJ/mol/nm": 964.853,
@@ -125,11 +128,12 @@ def _along(start: Frames, found: FrameLabel, strain: FloatArray, label: Labeller
 
 
 def _along_forces(start: Frames, found: FrameLabel, label: Labeller) -> tuple[float, float]:
-    """Return the derivative of the energy along the forces, eV/Å: as these give it, and by differences."""
-    largest = float(np.abs(found.forces).max())
-    if largest == 0.0:
-        return 0.0, 0.0
-    way = found.forces / largest
+    """Return the derivative of the energy along the forces, eV/Å: as these give it, and by differences.
+
+    Forces of zero are compared along displacements that the cell does not have by symmetry.
+    """
+    way = found.forces if found.forces.any() else np.random.default_rng(1).normal(size=found.forces.shape)
+    way = way / float(np.abs(way).max())
 
     def energy(step: float) -> float:
         moved = Frames(start.symbols, start.cell, start.positions + step * way[None], start.pbc)
@@ -166,6 +170,10 @@ def _judge(
     what: str, given: FloatArray, numerical: FloatArray, names: dict[str, float], wrong: list[str], notes: list[str]
 ) -> None:
     """Add what is to be said of one kind of derivative."""
+    are = "are" if what == "forces" else "is"
+    if ((numerical == 0.0) & (given != 0.0)).any():
+        wrong.append(f"its {what} {are} not zero where its energy does not change")
+        return
     clear = np.maximum(np.abs(given), np.abs(numerical)) > _SMALL * np.abs(numerical).max()
     pairs = [(float(a), float(b)) for a, b in zip(given[clear], numerical[clear], strict=True) if a != b]
     if all(_is_near(a, b, NOTED) for a, b in pairs):
@@ -173,7 +181,7 @@ def _judge(
     factors = sorted(a / b if b else np.inf for a, b in pairs)
     low, high = (f"{float(f'{factor:.2g}') + 0.0:g}" for factor in (factors[0], factors[-1]))  # 160, and never -0
     times = low if low == high else f"{low} to {high}"
-    line = f"its {what} {'are' if what == 'forces' else 'is'} {times} times the derivative of its energy"
+    line = f"its {what} {are} {times} times the derivative of its energy"
     if all(_is_near(a, b, WRONG) for a, b in pairs):
         notes.append(line)
     else:

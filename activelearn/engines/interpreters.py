@@ -9,7 +9,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Final
 
@@ -34,11 +33,7 @@ def has_module(module: str, python: str | None) -> bool:
     if any(line.startswith("import") for line in lines):
         return True
     folders = [*sites, *map(Path, lines), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
-    return any(
-        path.exists()
-        for folder in folders
-        for path in (folder / module, folder / f"{module}.py", *folder.glob(f"{module}.*so"))
-    )
+    return any(modules_in(folder, module) for folder in folders)
 
 
 def is_ours(python: str | None) -> bool:
@@ -65,9 +60,8 @@ def lacking(calculator: str) -> str | None:
     if top in sys.stdlib_module_names:
         return f"{top} is a module of Python itself, which has no calculators"
     for part in inside:
-        folders = list(spec.submodule_search_locations or ())
-        found = PathFinder.find_spec(f"{spec.name}.{part}", folders)
-        if found is None:
+        places = [path for folder in folders for path in modules_in(folder, part)]
+        if not places:
             return None if _moves_its_modules(folders) else f"no module {module}"
         spec = found
     names = _names(Path(spec.origin or ""))
@@ -84,7 +78,14 @@ def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
         return None
 
 
-def _moves_its_modules(folders: Iterable[str]) -> bool:
+def modules_in(folder: Path, name: str) -> list[Path]:
+    """Return the files or the folder of a module in a folder of modules."""
+    found = [folder / f"{name}{suffix}" for suffix in all_suffixes()]
+    extensions = [path for suffix in EXTENSION_SUFFIXES for path in folder.glob(f"{name}*{suffix}")]
+    return [path for path in (folder / name, *found, *extensions) if path.is_dir() or path.is_file()]
+
+
+def _moves_its_modules(folders: Iterable[Path]) -> bool:
     """Return whether a package may have modules elsewhere than in its folder."""
     texts = [_text(Path(folder) / "__init__.py") for folder in folders]
     return any(text is None or "__path__" in text for text in texts)

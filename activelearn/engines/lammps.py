@@ -40,6 +40,8 @@ PHYSICAL_ERRORS: Final = (
     "Neighbor list overflow",
     "Cannot create neighbor list",
 )
+#: The fix that keeps the forces of the model, where others of a stage's own may change those of the atoms.
+OF_MODEL: Final = "model_forces"
 #: Random numbers of fixes (Marsaglia) want a seed up to 900,000,000.
 LARGEST_SEED: Final = 899_999_999
 #: Lowest height and longest edge of a cell that a frame is believed to have, Å.
@@ -195,6 +197,11 @@ def walk_input(stage: Stage, drive: Drive, *, models: Sequence[str], type_map: S
 def input_of(stage: Stage, drive: Drive, pair: Sequence[str], run: str) -> str:
     """Return the input of a walk with any potential, and any command that runs it."""
     lines = [*_variables(stage, drive), *_dynamics(stage, drive), *stage.lammps.splitlines()]
+    forces, named = "fx fy fz", ""
+    if stage.lammps.strip():  # of the potential: those of the atoms have what thermostats and pulls of the lines add
+        lines.insert(0, f"fix {OF_MODEL} all store/force")
+        forces = " ".join(f"f_{OF_MODEL}[{k}]" for k in (1, 2, 3))
+        named = " colname 6 fx colname 7 fy colname 8 fz"
     middle = "\n".join(lines)
     potential = "\n".join(pair)
     return f"""# one walk of stage {stage.name}
@@ -211,8 +218,8 @@ timestep        {stage.timestep_fs / 1000.0:g}
 thermo          {stage.every}
 thermo_style    custom step temp pe press vol
 thermo_modify   flush yes
-dump            walk all custom {stage.every} walk.lammpstrj id type x y z fx fy fz
-dump_modify     walk sort id format float %.17g flush yes
+dump            walk all custom {stage.every} walk.lammpstrj id type x y z {forces}
+dump_modify     walk sort id format float %.17g flush yes{named}
 {run}
 """
 

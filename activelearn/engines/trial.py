@@ -5,7 +5,7 @@ What is wrong is said in one line. The worker is the one that will label, so not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -67,7 +67,14 @@ class Outcome:
             raise TaskFailed("\n".join(self.faults))
 
 
-def tried(reference: Reference, samples: Sequence[Sample], compares: bool, slot: Slot, where: str) -> Outcome:
+def tried(
+    reference: Reference,
+    samples: Sequence[Sample],
+    compares: bool,
+    slot: Slot,
+    where: str,
+    refusal: Callable[[FrameLabel], str | None] = lambda _: None,
+) -> Outcome:
     """Try a reference on a few structures.
 
     Parameters
@@ -80,8 +87,10 @@ def tried(reference: Reference, samples: Sequence[Sample], compares: bool, slot:
         Where.
     where
         How the lines begin: the key of the reference.
+    refusal
+        Why a label would be refused by the campaign; None: it would not.
     """
-    trial = _Trial(reference, slot, where)
+    trial = _Trial(reference, slot, where, refusal)
     for sample in samples:
         trial.label(sample)
         if trial.is_over:
@@ -100,8 +109,10 @@ def tried(reference: Reference, samples: Sequence[Sample], compares: bool, slot:
 class _Trial:
     """A trial under way."""
 
-    def __init__(self, reference: Reference, slot: Slot, where: str) -> None:
-        self.reference, self.slot, self.where = reference, slot, where
+    def __init__(
+        self, reference: Reference, slot: Slot, where: str, refusal: Callable[[FrameLabel], str | None]
+    ) -> None:
+        self.reference, self.slot, self.where, self.refusal = reference, slot, where, refusal
         self.outcome = Outcome()
         self.is_over = False
         self.failed: list[str] = []
@@ -130,8 +141,12 @@ class _Trial:
         elif "lacks" in found or "unfit" in found:
             self.outcome.problems.append(complaint(self.reference, found, self.where))
             self.is_over = True
-        elif "energy" in found and self.first is None:
-            self.first = frame, to_label(found, frame.n_atoms)
+        elif "energy" in found:
+            label = to_label(found, frame.n_atoms)
+            if (refused := self.refusal(label)) is not None and not sample.is_made_up:
+                self.failed.append(f"{of}: {refused}")
+            else:
+                self.first = self.first or (frame, label)
 
     def _ask(self, frame: Frames) -> dict[str, Any]:
         """Return the answer to a label; infrastructure that fails twice ends the trial."""

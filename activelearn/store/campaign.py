@@ -509,4 +509,5 @@ class Store(Folder):
 @lru_cache(maxsize=8)
 def _parsed(text: str) -> Campaign:
     """Return a resolved campaign; each Firework asks for it anew, and it is the same all along."""
-    return parse_campaign(as_written(text, "a campaign of the folder"), where="a campaign of the folder")
+    where = "a campaign of the folder"
+    return parse_campaign(as_written(text, where), where=where, is_sealed=True)

@@ -118,7 +118,7 @@ class StudyStore(Folder):
 
     def _sealed_study(self) -> Study:
         text = read_yaml(self.whole(self.study_file))
-        return validated(Study, as_written(text, str(self.study_file)), str(self.study_file))
+        return validated(Study, as_written(text, str(self.study_file)), str(self.study_file), is_sealed=True)
 
     @property
     def identity(self) -> Identity:

@@ -3,6 +3,7 @@
 import builtins
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -146,6 +147,12 @@ class Mistaken(EMT):
             found["free_energy"] = found["energy"] = found["energy"] + noise
         elif self.kind == "few forces":
             found["forces"] = found["forces"][:-1]
+        elif self.kind == "stress of atoms":
+            found["stress"] = np.repeat(found["stress"][None], len(atoms), axis=0)
+        elif self.kind == "net force":
+            found["forces"] = found["forces"] + 0.2
+        elif self.kind == "stale":
+            found["free_energy"] = found["energy"] = -1.0
         elif self.kind == "two energies":
             found["free_energy"] = found["energy"] = np.array([1.0, 2.0])
 
@@ -210,6 +217,14 @@ class MinimumImage(EMT):
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         if min(atoms.cell.lengths()) < 6.0:
             raise ValueError("cell smaller than twice the cutoff")
+        super().calculate(atoms, properties, system_changes)
+
+
+class Reads(EMT):
+    """Starts a code that reads what it finds on standard input, as mpirun does."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        subprocess.run(["cat"], stdout=subprocess.DEVNULL, check=True)
         super().calculate(atoms, properties, system_changes)
 
 

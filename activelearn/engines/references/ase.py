@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from pathlib import Path
 from typing import Any, Final
 
 from activelearn.config import Machine, Reference, ReferenceEngine
 from activelearn.config.files import expanded, is_file
 from activelearn.engines.deepmd import library_environment
-from activelearn.engines.interpreters import has_module, is_ours, lacking
+from activelearn.engines.interpreters import has_module, is_ours, lacking, modules_in
 from activelearn.engines.links import plain_lines
 from activelearn.engines.process import Session, Slot, session, worker_command
 
@@ -70,10 +71,10 @@ def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
     calculator = reference.calculator or ""
     module = calculator.split(":")[0].split(".")[0]
     if not has_module(module, reference.python):
-        problems.append(
-            f"{where}.calculator: {here} has no {module} - wanted {calculator} - pip install "
-            f"{reference.package or module}"
-        )
+        mend, own = f"pip install {reference.package or module}", modules_in(Path.cwd(), module)
+        if own:
+            mend = f"{own[0].name} is in this folder, so: export PYTHONPATH={shlex.quote(str(Path.cwd()))}"
+        problems.append(f"{where}.calculator: {here} has no {module} - wanted {calculator} - {mend}")
     elif is_ours(reference.python) and (what := lacking(calculator)) is not None:
         problems.append(
             f"{where}.calculator: {calculator}: {what} - wanted module:Class of an ASE calculator - correct the name"

@@ -108,10 +108,21 @@ def properties(atoms, request):
     )
     virial = None
     if request.get("stress", True) and atoms.pbc.all():
-        virial = (-atoms.get_stress(voigt=False) * atoms.get_volume()).tolist()
+        virial = (-stress_of(atoms) * atoms.get_volume()).tolist()
     if not all(np.isfinite(value).all() for value in (energy, forces, virial or 0.0)):
         raise CalculationFailed("non-finite energy, forces or stress")
     return {"energy": energy, "forces": forces.tolist(), "virial": virial}
+
+
+def stress_of(atoms):
+    """Return the (3, 3) stress of the calculator on `atoms`, eV/Å3."""
+    try:
+        return atoms.get_stress(voigt=False)
+    except (AssertionError, AttributeError):  # of ASE, which wants an array of six or of 3 x 3, and does not say so
+        shape = np.shape(atoms.calc.results.get("stress"))
+        if isinstance(atoms.calc.results.get("stress"), np.ndarray) and shape in {(6,), (3, 3)}:
+            raise
+        raise ValueError(f"a stress of shape {shape}, not an array of (6,) or (3, 3)") from None
 
 
 def label(atoms, request):
@@ -209,7 +220,7 @@ def is_physical(error):
 
 def told(error):
     """Return an exception in words that are the same in every process."""
-    return ADDRESS.sub("0x", f"{type(error).__name__}: {error}")
+    return ADDRESS.sub("0x", f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def is_end(error, request):

@@ -1,7 +1,7 @@
 """A session that labels structures with any ASE calculator, in any interpreter that has numpy and ase.
 
 Started by path; never imports activelearn. One JSON object per line on standard input, one per line on standard
-output (see answering.py); whatever a calculator prints goes to standard error.
+output (see answering.py); whatever a calculator prints goes to standard error, and it finds nothing to read.
 """
 
 import contextlib
@@ -95,13 +95,13 @@ def without_paths(value):
     return value
 
 
-def watch_driver(parent):
+def watch_driver(parent, driver):
     """End this process when the driver is gone (kill -9), also in the middle of a job, unless that is to be kept.
 
-    Under a launcher such as srun the parent lives on; but then nobody holds the other end of standard input any more.
+    Under a launcher such as srun the parent lives on; but then nobody holds the other end of its requests any more.
     """
     requests = select.poll()
-    requests.register(0, 0)  # nothing but a hang-up, which is always reported
+    requests.register(driver, 0)  # nothing but a hang-up, which is always reported
     while os.getppid() == parent and not requests.poll(1000):
         pass
     for begun in _begun:  # the main thread keeps it, which takes its note away
@@ -112,13 +112,14 @@ def watch_driver(parent):
 def main():
     """Answer requests until standard input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends us
-    threading.Thread(target=watch_driver, args=(os.getppid(),), daemon=True).start()
-    out = os.fdopen(os.dup(1), "w")
+    requests, out = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a code that a calculator starts, such as mpirun, would swallow them
     os.dup2(2, 1)
+    threading.Thread(target=watch_driver, args=(os.getppid(), requests.fileno()), daemon=True).start()
     out.write(json.dumps({"ready": True}) + "\n")
     out.flush()
     found = {}
-    for line in sys.stdin:
+    for line in requests:
         request = json.loads(line)
         with contextlib.suppress(OSError):  # a full disk is the driver's to report
             _begun[:] = []
