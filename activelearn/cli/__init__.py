@@ -188,9 +188,7 @@ def check(
         if tries:
             from activelearn.check.trial import try_campaign
 
-            found = replace(
-                found, facts=[*found.facts, *try_campaign(chosen, profile, where), "tried: the reference works"]
-            )
+            found = replace(found, facts=[*found.facts, *try_campaign(chosen, profile, where)])
     say_found(found, campaign, machine)
     wants_trust = say_programs(named, where)
     for line in found.changes:
