@@ -31,7 +31,7 @@ ALONE |= {"train__prefactors": {"force": [1000.0, 50.0], "virial": [0.02, 1.0]},
 def emt():
     """The identity of the campaigns' reference."""
     process.allow_engines()
-    yield _fingerprint("emt")
+    yield _fingerprint("emt", trust=False)
     end_sessions()
 
 
