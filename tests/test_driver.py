@@ -368,9 +368,9 @@ def test_kills_in_md_and_in_labels_cost_one_label_of_each_slot_and_change_no_bit
     moments = (("initial", 0, 1), ("label", 0, 3), ("train", 0, 0))
     store = Store(killed_at(moments, campaign, tmp_path, env).folder)
     assert dataset_summary(store, 0) == dataset_summary(undisturbed, 0)
-    times = calculations(calls)
-    assert times.keys() == calculations(logged).keys()
-    assert sum(times.values()) - len(times) <= 2
+    times, wanted = calculations(calls), calculations(logged)  # those of the trial are none of the data
+    assert wanted.keys() <= times.keys()
+    assert sum(times[structure] for structure in wanted) - len(wanted) <= 2
 
 
 @pytest.mark.engines
