@@ -78,6 +78,8 @@ SlotsOption = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; o
 def main() -> None:
     """Run the command line; every error of ours is one message and an exit code."""
     streams.prepare()
+    if "--help" in sys.argv[1:]:
+        streams.is_all()
     try:
         _with_sentences()
     except Interrupted as error:
