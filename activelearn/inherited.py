@@ -303,8 +303,7 @@ def _evenly(entries: Sequence[Entry]) -> list[Entry]:
 
 def ledger_of(campaign: Campaign, folder: Path) -> Ledger:
     """Return the ledger of a campaign in a folder, existing or not, refreshed."""
-    shared = campaign.label.ledger
-    ledger = Ledger(Path(shared).expanduser() if shared else folder / "labels")
+    ledger = Ledger(Store(folder).ledger_of(campaign))
     ledger.refresh()
     return ledger
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from activelearn import packing, starts
-from activelearn.config import Campaign, Packed
+from activelearn.config import Campaign, Packed, System
 from activelearn.engines.trial import Sample
 from activelearn.frames import Frames
 from activelearn.geometry import lattice
 
 
-def of_campaign(campaign: Campaign, offered: Iterable[Frames] = ()) -> list[Sample]:
+def of_campaign(
+    campaign: Campaign, offered: Iterable[Frames] = (), systems: Sequence[System] | None = None
+) -> list[Sample]:
     """Return the samples of a campaign, the smallest first.
 
     Parameters
@@ -20,14 +22,17 @@ def of_campaign(campaign: Campaign, offered: Iterable[Frames] = ()) -> list[Samp
         Whose systems; a packing that no crystal has the elements of is stood for by a lattice.
     offered
         Labelled structures that it begins with, if it has no systems.
+    systems
+        Of these only; None: of all.
     """
     found: list[Sample] = []
-    for system in campaign.systems:
+    systems = campaign.systems if systems is None else systems
+    for system in systems:
         if system.packed is None:
             cell = starts.unit_cell(system)
             found.append(Sample(cell, starts.supercell(system, cell, campaign.min_height_A)))
     found += [Sample(frame.without_labels()) for frame in offered]
-    packed = [system.packed for system in campaign.systems if system.packed is not None]
+    packed = [system.packed for system in systems if system.packed is not None]
     return smallest(found) + lattices(packed, [sample.frame for sample in found])
 
 

@@ -193,6 +193,19 @@ def test_a_shared_ledger_may_move_with_the_campaign(tmp_path, has_labels):
     assert store.ledger_of(store.campaign(0)) == yaml_file.parent / "ledger"
 
 
+def test_a_shared_ledger_that_moved_along_is_found_before_anything_is_run(tmp_path):
+    here = home(tmp_path, label__ledger="ledger")
+    (here / "ledger").mkdir()
+    _, folder = all_moved(here)
+    there = folder.parent / "ledger"
+    assert Store(folder).ledger.folder == there
+    shutil.copytree(folder.parent, here)
+    assert Store(folder).ledger.folder == here / "ledger", "where it was named is a ledger: that one counts"
+    shutil.rmtree(here)
+    there.rmdir()
+    assert Store(folder).ledger.folder == here / "ledger", "neither is there: it is missed where it was named"
+
+
 def test_another_ledger_is_another_campaign(tmp_path):
     here = home(tmp_path, label__ledger="ledger")
     (here / "ledger").mkdir()

@@ -47,9 +47,9 @@ def test_a_name_that_is_no_unicode_is_printed_as_it_can_be(tmp_path):
     assert b"\\udce4ufe: no campaign here" in err
 
 
-def test_a_listing_that_nobody_reads_on_ends_as_cat_does(tmp_path):
-    code, out, err = shell("set -o pipefail; activelearn schema | head -1", tmp_path)
-    assert (code, out, err) == (141, b"{\n", b"")
+@pytest.mark.parametrize(("line", "read"), [("schema | head -1", b"{\n"), ("run --help | true", b"")])
+def test_a_listing_that_nobody_reads_on_ends_as_cat_does(tmp_path, line, read):
+    assert shell(f"set -o pipefail; activelearn {line}", tmp_path) == (141, read, b"")
 
 
 @pytest.mark.parametrize("closed", [">&- 2>&-", "<&- >&- 2>&-"])

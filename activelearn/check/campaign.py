@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
+from activelearn import capacity, geometry, inherited, initial, loop, packing, pressures, starts, study
 from activelearn.check import doubts, trials
 from activelearn.check.glass import choice, far_sizes, series_of
-from activelearn.check.programs import Checked, folder_problems, model_problems, place_problems, program_problems
+from activelearn.check.programs import (
+    Checked,
+    asked,
+    folder_problems,
+    model_problems,
+    place_problems,
+    program_problems,
+)
 from activelearn.check.study import check_study
-from activelearn.config import Campaign, DeePMDModels, Driver, Initial, Machine, Packed, Potential
+from activelearn.config import Campaign, DeePMDModels, Driver, Initial, Machine, Packed, Potential, Reference
 from activelearn.engines.references.ase import elements_of
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
@@ -44,7 +51,8 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += [*doubts.short_walks(campaign), *_outside(campaign, crystals)]
     problems += model_problems(campaign, here=here)
     problems += program_problems(campaign, machine) if here else []
-    problems += _unknown_to_reference(campaign, crystals)
+    for what in asked(campaign):
+        problems += _unknown(what, crystals)
     inheritance: list[str] = []
     changes: list[str] = []
     offer = inherited.NOTHING
@@ -61,9 +69,21 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     after = _study(campaign, machine, here=here)
     problems += after.problems
     problems += trials.problems_of_stages(campaign, machine) if here and not problems else []
-    inheritance += [] if here else trials.not_tried(campaign)
+    inheritance += [] if here else [*trials.not_tried(campaign), *_driven_by_itself(campaign, machine)]
     facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
     return Checked(list(dict.fromkeys(problems)), facts, unusual, changes, offer)
+
+
+def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
+    """Return a note if models drive MD at a place of a cluster where `machine --smoke` does not look for deepmd-kit."""
+    if campaign.initial.md is None or campaign.initial.md.driver != "self":
+        return []
+    place = machine.place_name(initial.STATION.name)
+    if any(machine.place_name(station.name) == place for station in loop.STATIONS.values() if station.runs_models):
+        return []
+    wanted = f"wants deepmd-kit at place {place}, where `activelearn machine --smoke` does not look for it"
+    mend = "install it there, or give the station to a place that has it"
+    return [f"note: initial.md.driver: self: station {initial.STATION.name} {wanted}: {mend}"]
 
 
 def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
@@ -195,14 +215,13 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
     ]
 
 
-def _unknown_to_reference(campaign: Campaign, crystals: list[Frames]) -> list[str]:
-    """Return which elements of the crystals the reference lacks, if that is known without asking it."""
-    what = campaign.label.reference
+def _unknown(what: Reference, crystals: list[Frames]) -> list[str]:
+    """Return which elements of the crystals a reference or a driver lacks, if that is known without asking it."""
     known = elements_of(what)
     lacking = sorted({kind for frame in crystals for kind in frame.symbols} - known) if known is not None else []
     if not lacking:
         return []
-    here = f"label.reference.calculator: {what.name} does not know {', '.join(lacking)}"
+    here = f"{what.where}.calculator: {what.name} does not know {', '.join(lacking)}"
     return [f"{here} - wanted all elements of the systems - choose another"]
 
 

@@ -58,15 +58,24 @@ def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
     problems = engine_problems(machine)
     if any(system.packed is not None for system in campaign.systems):
         problems += packmol_problems(machine)
-    problems += reference_problems(campaign.label.reference, machine)
-    if campaign.initial.md is not None and isinstance(driver := campaign.initial.md.driver, Driver):
-        problems += reference_problems(driver, machine, driver.where)
+    for what in asked(campaign):
+        problems += reference_problems(what, machine, what.where)
     return problems
 
 
+def asked(campaign: Campaign) -> list[Reference]:
+    """Return what labels, and what moves the atoms of the initial data if that is not the reference."""
+    driver = None if campaign.initial.md is None else campaign.initial.md.driver
+    return [campaign.label.reference, *([driver] if isinstance(driver, Driver) else [])]
+
+
 def model_problems(campaign: Campaign, *, here: bool) -> list[str]:
-    """Return which files of models the reference names and lacks; `here`: it labels on this machine."""
-    return [*missing_models(campaign.label.reference.arguments, "label.reference.arguments", here=here)]
+    """Return which files of models the reference and the driver name and lack; `here`: they run on this machine."""
+    return [
+        line
+        for what in asked(campaign)
+        for line in missing_models(what.arguments, f"{what.where}.arguments", here=here)
+    ]
 
 
 def engine_problems(machine: Machine) -> list[str]:

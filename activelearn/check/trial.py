@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from activelearn import inherited, initial, label, loop, samples, seeds, trees
-from activelearn.config import Campaign, Machine, Potential, Reference, Study
+from activelearn.config import Campaign, Driver, Machine, Potential, Reference, Study
 from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.engines.reference import fingerprint
@@ -32,7 +32,7 @@ _EXPENSIVE: Final = 3
 
 
 def try_campaign(campaign: Campaign, machine: Machine, folder: Path) -> list[str]:
-    """Try the reference and the potentials of a campaign that may not have begun; return what is worth to be known.
+    """Try reference, driver and potentials of a campaign that may not have begun; return what is worth knowing.
 
     Raises
     ------
@@ -44,15 +44,20 @@ def try_campaign(campaign: Campaign, machine: Machine, folder: Path) -> list[str
     with _kept_if_it_fails() as logs:
         _identity(what, Slot(at, logs))
         found.add(_try_reference(campaign, *_asked(campaign, Store(folder), what), Slot(at, logs)))
+        if (driver := _driver(campaign)) is not None:
+            slot = Slot(machine.at(initial.STATION.name), logs)
+            _identity(driver, slot)
+            found.add(tried(driver, *_moved(campaign, driver), slot, driver.where))
+        who = "the reference works" if driver is None else "the reference and the driver work"
         for potential in campaign.potentials:
             study = planned(campaign, potential)
             found.add(_try_potential(potential, study, machine, logs))
         found.want_none()
-    return found.notes
+    return [*found.notes, f"tried: {who}"]
 
 
 def try_in(store: Store, machine: Machine) -> list[str]:
-    """Try the reference of a campaign in its folder, unless it has passed before or labels nothing any more.
+    """Try reference and driver of a campaign in its folder, but for what has passed before or has no more to do.
 
     Raises
     ------
@@ -68,7 +73,36 @@ def try_in(store: Store, machine: Machine) -> list[str]:
     identity = store.fingerprint(opened[-1]) if opened else _identity(what, slot)
     chosen, compares = _asked(campaign, store, what)
     passed = _Passed(store, [identity["sha256"], what.python], chosen)
-    return [] if passed else passed.note(_try_reference(campaign, chosen, compares, slot))
+    notes = [] if passed else passed.note(_try_reference(campaign, chosen, compares, slot))
+    return notes + _try_driver(store, phase, campaign, machine)
+
+
+def _try_driver(store: Store, phase: loop.Phase, campaign: Campaign, machine: Machine) -> list[str]:
+    """Try what is to move the atoms of the initial data, unless it has passed before or there are none to move."""
+    name, i = initial.STATION.name, phase.iteration
+    driver = _driver(campaign)
+    if driver is None or initial.STATION not in phase.stations or store.is_sealed(name, i):
+        return []
+    if not initial.new_systems(campaign, store, i):
+        return []
+    slot = Slot(machine.at(name), store.logs())
+    is_begun = (store.iteration_folder(i) / driver.identity_file).is_file()
+    identity = store.fingerprint(i, driver.identity_file) if is_begun else _identity(driver, slot)
+    chosen, compares = _moved(campaign, driver)
+    passed = _Passed(store, [identity["sha256"], driver.python, driver.where], chosen)
+    return [] if passed else passed.note(tried(driver, chosen, compares, slot, driver.where))
+
+
+def _driver(campaign: Campaign) -> Driver | None:
+    """Return what moves the atoms of the initial data, if it is there before the campaign has models."""
+    md = campaign.initial.md
+    return md.driver if md is not None and isinstance(md.driver, Driver) else None
+
+
+def _moved(campaign: Campaign, driver: Driver) -> tuple[list[Sample], bool]:
+    """Return the structures of the trial of a driver, and whether derivatives are compared."""
+    chosen = samples.of_campaign(campaign, systems=campaign.initial.systems)
+    return (chosen, True) if driver.command is None else (chosen[:_EXPENSIVE], False)
 
 
 def try_study(store: StudyStore, study: Study, machine: Machine, *, n_own: int = 0) -> list[str]:
@@ -127,7 +161,7 @@ def _identity(what: Reference, slot: Slot) -> dict[str, Any]:
         said = str(error).splitlines()[0]
         mend = f"try: {what.command}" if what.command is not None else f"look into its log: {slot.logs}"
         raise Unfit(
-            f"label.reference: {what.name}: {said} - wanted it to start and to tell its version - {mend}"
+            f"{what.where}: {what.name}: {said} - wanted it to start and to tell its version - {mend}"
         ) from error
 
 

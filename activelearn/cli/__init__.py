@@ -82,6 +82,8 @@ def main() -> None:
     """Run the command line; every error of ours is one message and an exit code."""
     streams.prepare()
     warnings.showwarning = _note
+    if "--help" in sys.argv[1:]:
+        streams.is_all()
     try:
         _with_sentences()
     except Interrupted as error:
@@ -208,9 +210,7 @@ def check(
         if tries:
             from activelearn.check.trial import try_campaign
 
-            found = replace(
-                found, facts=[*found.facts, *try_campaign(chosen, profile, where), "tried: the reference works"]
-            )
+            found = replace(found, facts=[*found.facts, *try_campaign(chosen, profile, where)])
     say_found(found, campaign, machine)
     wants_trust = say_programs(named, where)
     for line in found.changes:

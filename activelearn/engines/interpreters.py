@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES, all_suffixes
 from pathlib import Path
 from typing import Final
 
@@ -59,12 +60,15 @@ def lacking(calculator: str) -> str | None:
         return f"no module {top}"
     if top in sys.stdlib_module_names:
         return f"{top} is a module of Python itself, which has no calculators"
+    file, folders = Path(spec.origin or ""), [Path(path) for path in spec.submodule_search_locations or ()]
     for part in inside:
         places = [path for folder in folders for path in modules_in(folder, part)]
         if not places:
             return None if _moves_its_modules(folders) else f"no module {module}"
-        spec = found
-    names = _names(Path(spec.origin or ""))
+        package = next((path for path in places if path.is_dir()), None)
+        file = places[0] if package is None else package / "__init__.py"
+        folders = [] if package is None else [package]
+    names = _names(file)
     if names is None or name in names:
         return None
     near = difflib.get_close_matches(name, sorted(names), 1)

@@ -501,9 +501,11 @@ class Store(Folder):
         self.ledger.compact(self.uuid[:8])
 
     def ledger_of(self, campaign: Campaign) -> Path:
-        """Return the ledger that a campaign names, or the one of this folder."""
+        """Return the ledger that a campaign names (it may have moved with the folder), or the one of this folder."""
         shared = campaign.label.ledger
-        return Path(here(shared)).expanduser().absolute() if shared else self.folder / "labels"
+        if not shared:
+            return self.folder / "labels"
+        return self.identity.beside(Path(here(shared)).expanduser().absolute())
 
 
 @lru_cache(maxsize=8)

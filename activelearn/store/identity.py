@@ -90,6 +90,14 @@ class Identity:
         replace_json(self._place, here)
         return None if known is None else f"it was copied from {known.get('path')}"
 
+    def beside(self, path: Path) -> Path:
+        """Return where a folder is that stood beside this one, if it is gone from there and has moved along with it."""
+        before = (self._known() or {}).get("path")
+        if not isinstance(before, str) or path.exists():
+            return path
+        found = Path(os.path.normpath(self._folder.resolve() / os.path.relpath(path, before)))
+        return found if found.is_dir() else path
+
     def _known(self) -> dict[str, Any] | None:
         """Return where the folder was; None: an earlier version did not note it, or the note is damaged."""
         try:
