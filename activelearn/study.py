@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from activelearn import final_models, glass, report, select
+from activelearn.benchmark import cited
 from activelearn.benchmark import station as benchmark
 from activelearn.config import Campaign, DeePMDModels, Machine, Potential, Study, with_cited
 from activelearn.engines import reference
@@ -156,9 +157,10 @@ def glasses_of(store: StudyStore) -> Glasses | None:
 def scoreboard_of(store: StudyStore) -> Scoreboard | None:
     """Return the scoreboard of a study with the glasses behind it, if it is sealed."""
     board, glasses = store.find_result(BENCHMARK, ONCE, Scoreboard), glasses_of(store)
-    if board is None or glasses is None:
-        return board
-    return board.model_copy(update={"glasses": glasses.glasses})
+    if board is None:
+        return None
+    made = glasses.glasses if glasses is not None else ()
+    return board.model_copy(update={"glasses": made, "unmet": cited.unmet(store.study, board.results)})
 
 
 def write_report(store: StudyStore) -> list[Path]:
