@@ -194,15 +194,17 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
     ]
 
 
-def _unknown_to_reference(campaign: Campaign, crystals: list[Frames]) -> list[str]:
-    """Return which elements of the crystals the reference lacks, if that is known without asking it."""
-    what = campaign.label.reference
-    known = elements_of(what)
-    lacking = sorted({kind for frame in crystals for kind in frame.symbols} - known) if known is not None else []
-    if not lacking:
-        return []
-    here = f"label.reference.calculator: {what.name} does not know {', '.join(lacking)}"
-    return [f"{here} - wanted all elements of the systems - choose another"]
+def _unknown_to_reference(campaign: Campaign, crystals: list[Frames]) -> Iterator[str]:
+    """Yield which elements of the crystals the reference or the driver lacks, if that is known without asking it."""
+    driver = campaign.initial.md.driver if campaign.initial.md is not None else None
+    asked = [("label.reference", campaign.label.reference)]
+    asked += [(driver.where, driver)] if isinstance(driver, Driver) else []
+    for where, what in asked:
+        known = elements_of(what)
+        lacking = sorted({kind for frame in crystals for kind in frame.symbols} - known) if known is not None else []
+        if lacking:
+            here = f"{where}.calculator: {what.name} does not know {', '.join(lacking)}"
+            yield f"{here} - wanted all elements of the systems - choose another"
 
 
 def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
