@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from activelearn.engines import reference
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, StoreError, typed
 from activelearn.frames import pack
-from activelearn.records import Glasses, Scoreboard
+from activelearn.records import Experiment, Glasses, Scoreboard
 from activelearn.store import Store, StudyStore, disk_errors, read_npz
 from activelearn.store.files import RESTORE, file_sha256, publish_json, publish_npz, read_object, sealed
 from activelearn.store.study import BENCHMARK, GLASS, ONCE
@@ -160,7 +161,10 @@ def scoreboard_of(store: StudyStore) -> Scoreboard | None:
     if board is None:
         return None
     made = glasses.glasses if glasses is not None else ()
-    return board.model_copy(update={"glasses": made, "unmet": cited.unmet(store.study, board.results)})
+    unmet: tuple[Experiment, ...] = ()
+    with suppress(ConfigError):  # such as a package that is gone: what was measured is there all the same
+        unmet = cited.unmet(store.study, board.results)
+    return board.model_copy(update={"glasses": made, "unmet": unmet})
 
 
 def write_report(store: StudyStore) -> list[Path]:

@@ -55,6 +55,13 @@ def test_a_number_without_a_temperature_is_refused_where_a_study_has_several():
     )
 
 
+def test_a_temperature_of_what_has_none_and_an_x_that_is_nearly_one_are_told_as_they_are():
+    assert cited.said(study(), [one(temperature_K=298.0)])[1].endswith(
+        "temperature_K = 298: its results have no temperature_K - leave the cell empty"
+    )
+    assert cited.said(study(), [one(x=0.1500001)])[1].endswith("x = 0.1500001: the study has 0, 0.15")
+
+
 def test_experiments_of_what_was_asked_for_and_not_measured_are_known_the_users_own_first():
     own = one(value=2.12).number
     asked = study().model_copy(update={"cited": (own, *shipped_numbers())})

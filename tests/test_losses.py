@@ -10,6 +10,7 @@ from campaigns import cli, machine_file
 from test_glass import direct
 from test_study import SOFT, TINY_GLASS
 
+import activelearn
 from activelearn.records import Curve, Experiment, MadeGlass, Missing, Result, Scoreboard
 from activelearn.report import write_figures, write_tables
 from activelearn.report.behind import counted, deaths, error_of, interval, losses, with_interval
@@ -303,6 +304,11 @@ class TestAPotentialWhoseGlassesDie:
         assert done.returncode == 3, done.stdout + done.stderr
         assert "[died in melt: " in done.stdout
         assert "finished with losses: 1 of 2 glasses died in melt: " in done.stdout
+
+    def test_python_is_told_of_the_losses_too(self, half_dead):
+        study = activelearn.open(half_dead[0] / "s")
+        assert f"finished with losses: {study.losses}" in half_dead[1].stdout
+        assert study.losses.startswith("1 of 2 glasses died in melt: ")
 
     def test_its_column_says_why_it_is_empty(self, half_dead):
         text = (half_dead[0] / "s" / "tables" / "scoreboard.md").read_text()

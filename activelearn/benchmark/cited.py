@@ -198,10 +198,10 @@ def _elements(glass: Glass) -> set[str]:
 
 def _differs(key: str, wanted: object, there: Sequence[object]) -> str | None:
     def said(one: object) -> str:
-        return "none" if one is None else f"{one:g}" if isinstance(one, float) else str(one)
+        return "none" if one is None else f"{one:.10g}" if isinstance(one, float) else str(one)
 
     if wanted in there:
         return None
     if list(there) == [None]:
-        return f"{key} = {said(wanted)}: its results are of none - leave the cell empty"
+        return f"{key} = {said(wanted)}: its results have no {key} - leave the cell empty"
     return f"{key} = {said(wanted)}: the study has {', '.join(map(said, there))}"
