@@ -287,7 +287,7 @@ def _never_cut(dense: MadeGlass) -> MadeGlass:
     """Return the porous glass that was planned of a dense one that died."""
     name = made_id(dense.id, is_porous=True)
     return dense.model_copy(
-        update={"id": name, "is_porous": True, "ended": f"dense glass, {dense.ended}", "seconds": 0.0}
+        update={"id": name, "is_porous": True, "ended": f"{dense.ended}, before the pore was cut", "seconds": 0.0}
     )
 
 

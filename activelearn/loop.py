@@ -254,8 +254,8 @@ def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Calla
     listed = "\n".join(f"  {line}" for line in changes)
     if not accept and any(store.folder.glob("iter-*")):  # before, such as after a trial that failed, nothing is lost
         raise ConfigError(
-            f"{store.folder}: was begun with another campaign - wanted the same, or --accept-changes, with which they "
-            f"take effect from the next iteration on:\n{listed}"
+            f"{store.folder}: was begun with another campaign - wanted the same, or --accept-changes, with which the "
+            f"changes take effect from the next iteration on:\n{listed}"
         )
     capacity.want_room(campaign, store)
     store.accept(campaign)

@@ -513,6 +513,14 @@ class Quoted(Record):
     source: str
 
 
+class Experiment(Quoted):
+    """A cited experiment that stands beside no result, for what it is of was not measured or died."""
+
+    uncertainty: float | None = None
+    bound: Literal["above", "below"] | None = None
+    measured_by: str = Field(description="The property of the benchmark.")
+
+
 class Scoreboard(Record):
     """Everything that a study has measured: what tables and figures are made of."""
 
@@ -529,4 +537,7 @@ class Scoreboard(Record):
     missing: tuple[Missing, ...] = Field(default=(), description="Measurements that failed, by their condition.")
     glasses: tuple[MadeGlass, ...] = Field(
         default=(), description="All that were planned; put in where a board is read, from their own record."
+    )
+    unmet: tuple[Experiment, ...] = Field(
+        default=(), description="Experiments of what was asked for beside no result; put in where a board is read."
     )

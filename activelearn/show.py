@@ -179,10 +179,11 @@ def study_report(store: StudyStore, points: Sequence[CitedPoint] = ()) -> bool:
         print(f"glass {glass.id}: {glass.formula}, {glass.n_atoms} atoms, {density}  [{glass.stamp}]")
     here = _short(store)
     if board is not None:
-        print(*result_lines(board), f"scoreboard: {here}/tables/scoreboard.md;  figures: {here}/figures/", sep="\n")
+        figures = f";  figures: {here}/figures/" if board.results or board.curves else ""
+        print(*result_lines(board), f"scoreboard: {here}/tables/scoreboard.md{figures}", sep="\n")
         for line in cited.said(store.study, cited.own_points(store.study, points), board.results):
             print(line)
-    elif glasses is not None:
+    elif glasses is not None and any(glass.is_finished for glass in glasses.glasses):
         print(f"structures: {here}/glass/*.extxyz")
     lost = losses(board, glasses.glasses if glasses is not None else ())
     if lost is not None:

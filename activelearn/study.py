@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from activelearn import final_models, glass, report, select
+from activelearn.benchmark import cited
 from activelearn.benchmark import station as benchmark
 from activelearn.config import Campaign, DeePMDModels, Machine, Potential, Study, with_cited
 from activelearn.config.files import is_file
@@ -14,7 +16,7 @@ from activelearn.engines import reference
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, StoreError, typed
 from activelearn.frames import pack
-from activelearn.records import Glasses, Scoreboard
+from activelearn.records import Experiment, Glasses, Scoreboard
 from activelearn.store import Store, StudyStore, disk_errors, read_npz
 from activelearn.store.files import RESTORE, file_sha256, publish_json, publish_npz, read_object, sealed
 from activelearn.store.study import BENCHMARK, GLASS, ONCE
@@ -173,9 +175,13 @@ def glasses_of(store: StudyStore) -> Glasses | None:
 def scoreboard_of(store: StudyStore) -> Scoreboard | None:
     """Return the scoreboard of a study with the glasses behind it, if it is sealed."""
     board, glasses = store.find_result(BENCHMARK, ONCE, Scoreboard), glasses_of(store)
-    if board is None or glasses is None:
-        return board
-    return board.model_copy(update={"glasses": glasses.glasses})
+    if board is None:
+        return None
+    made = glasses.glasses if glasses is not None else ()
+    unmet: tuple[Experiment, ...] = ()
+    with suppress(ConfigError):  # such as a package that is gone: what was measured is there all the same
+        unmet = cited.unmet(store.study, board.results)
+    return board.model_copy(update={"glasses": made, "unmet": unmet})
 
 
 def write_report(store: StudyStore) -> list[Path]:

@@ -18,6 +18,7 @@ from activelearn.engines import deepmd
 from activelearn.errors import ActiveLearnError, ConfigError, typed
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Curve, End, Ensemble, Errors, Iteration, MadeGlass
+from activelearn.report.behind import losses
 from activelearn.store import Store, StudyStore, read_npz
 from activelearn.store.glass_product import GlassPath, all_glasses_of, path_of
 
@@ -288,6 +289,11 @@ class StudyView:
         """What could not be measured, and why."""
         board = study.scoreboard_of(self._store)
         return () if board is None else board.problems
+
+    @property
+    def losses(self) -> str | None:
+        """Which glasses died and what was not measured, as the command says at its end; None if nothing was lost."""
+        return losses(study.scoreboard_of(self._store), self.glasses)
 
     def path(self, glass: MadeGlass | str) -> GlassPath:
         """Return how a glass was made: its frames, segments and thermo rows.

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "activelearn"
 #: A command in a message: up to where the sentence, the code or the brackets around it end.
 COMMAND = re.compile(r"\bactivelearn ((?:[a-z]+\b)(?:(?! - |[;:`)\n]|, |activelearn ).)*)")
 #: What follows the name of the package in a sentence.
-PROSE = {"itself", "into", "is", "began", "in", "has"}
+PROSE = {"itself", "into", "is", "began", "in", "has", "writes"}
 OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]*|-[a-z]\b)")
 #: Options of programs of others, in messages that are about them.
 THEIRS = {

@@ -43,6 +43,37 @@ def one(**given):
     return CitedPoint("mine.csv:2", Cited.model_validate({**point, "status": "user", **given}))
 
 
+def test_a_number_without_a_temperature_is_refused_where_a_study_has_several():
+    point = one(property="conductivity_Na", value=1e-4, unit="S/cm")
+    several = study(diffusion={"temperatures_K": [300.0, 500.0]})
+    wanted = "conductivity_Na is of one temperature of 300, 500 K - wanted the column temperature_K - add it"
+    assert list(cited.problems(several, [point])) == [f"mine.csv:2: {wanted}"]
+    assert list(cited.problems(study(diffusion={"temperatures_K": [300.0]}), [point])) == []
+    assert (
+        list(cited.problems(several, [one(property="conductivity_Na", value=1e-4, unit="S/cm", temperature_K=300)]))
+        == []
+    )
+
+
+def test_a_temperature_of_what_has_none_and_an_x_that_is_nearly_one_are_told_as_they_are():
+    assert cited.said(study(), [one(temperature_K=298.0)])[1].endswith(
+        "temperature_K = 298: its results have no temperature_K - leave the cell empty"
+    )
+    assert cited.said(study(), [one(x=0.1500001)])[1].endswith("x = 0.1500001: the study has 0, 0.15")
+
+
+def test_experiments_of_what_was_asked_for_and_not_measured_are_known_the_users_own_first():
+    own = one(value=2.12).number
+    asked = study().model_copy(update={"cited": (own, *shipped_numbers())})
+    unmet = {(e.name, e.condition.get("x"), e.condition.get("crystal")): e for e in cited.unmet(asked, [])}
+    assert unmet["density", 0.0, None].value == 2.12
+    assert unmet["crystal_volume_A3", None, "Na3PS4_P-421c"].measured_by == "crystals"
+    assert not [e for e in unmet.values() if e.name.startswith("conductivity")], "it is not asked for"
+    measured = Result(name="density", value=2.0, unit="g/cm3", uncertainty=None, n_samples=1,
+                      condition={"potential": "EMT (toy)", "x": 0.0})  # fmt: skip
+    assert "density" not in {e.name for e in cited.unmet(asked, [measured])}
+
+
 # --- what is read -----------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +240,8 @@ def test_every_shipped_number_is_of_a_property_that_is_measured_in_its_unit():
 )
 def test_check_says_it_on_the_screen(tmp_path, row, code, said):
     (tmp_path / "mine.csv").write_text(f"{HEAD}{row}\n")
-    done = cli("benchmark", "emt", "--series", "na3ps4o", "--x", "0", "--cited", "mine.csv", "--check", cwd=tmp_path)
+    done = cli(
+        "benchmark", "sevennet_0", "--series", "na3ps4o", "--x", "0", "--cited", "mine.csv", "--check", cwd=tmp_path
+    )
     assert done.returncode == code, done.stderr
     assert said in done.stdout + done.stderr

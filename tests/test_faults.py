@@ -4,7 +4,9 @@ A row is the source: its id finds what makes the fault in FAULTS, ``<...>`` in i
 """
 
 import contextlib
+import os
 import re
+import resource
 import shutil
 import subprocess
 import tarfile
@@ -17,10 +19,13 @@ from ase.build import bulk
 from ase.io import write
 from campaigns import TESTS, TINY, command, environment, in_process, machine_file, tiny
 from conftest import rattled_copper
+from test_glass import direct
+from test_study import SOFT, TINY_GLASS
 
 from activelearn.cli import app
 from activelearn.config import load_campaign
 from activelearn.store import Lease, Store
+from activelearn.store.files import publish_json
 
 PAGE = (TESTS.parent / "docs" / "faults.md").read_text(encoding="utf-8")
 #: id, fault, message, next, exit code
@@ -83,6 +88,38 @@ def potential(**keys):
     return made
 
 
+def style(*words, **more):
+    """Return what types a look at glasses of a pair style of LAMMPS: the line, then what each element pair has."""
+    lines = {"pair_style": words[0], "pair_coeff": [*words[1:]] or ["* *"], "elements": ["Na", "P", "S"]}
+    return potential(lammps=lines, functional="none", includes_dispersion=False, **more)
+
+
+def lines(text):
+    """Return what types `check` of a campaign whose stage has lines for LAMMPS."""
+    return campaign(explore__stages=[{**WARM, "lammps": text}])
+
+
+def tried(calculator, **arguments):
+    """Return what tries a calculator of tests/engines/odd_calculators.py."""
+
+    def made(here):
+        patch = UNDONE.enter_context(pytest.MonkeyPatch.context())
+        patch.syspath_prepend(TESTS / "engines")
+        patch.setenv("PYTHONPATH", str(TESTS / "engines"))
+        reference = {**EMT, "calculator": f"odd_calculators:{calculator}", "arguments": arguments}
+        return (*campaign(label__reference=reference)(here), "--try")
+
+    return made
+
+
+def from_elsewhere(here):
+    """A campaign of others, in a folder that is not below the working folder."""
+    tiny(here / "theirs.yaml", label__reference={**EMT, "calculator": "their_package:Calc"})
+    (here / "mine").mkdir()
+    os.chdir(here / "mine")
+    return ("run", "../theirs.yaml")
+
+
 def words(*typed):
     """Return what types these words."""
     return lambda _: typed
@@ -126,6 +163,57 @@ def held(here):
     finished(here)
     UNDONE.enter_context(Lease(here / "runs" / "copper"))
     return ("run", "runs/copper/campaign/000.yaml", "--folder", "runs/copper", "--accept-unusual")
+
+
+def other_crystal(here):
+    """A campaign whose crystal is another one since it was begun."""
+    write(here / "my.vasp", bulk("Cu", cubic=True))
+    file = tiny(here / "my.yaml", initial__systems=[{"seed": "my.vasp", "supercell": [2, 2, 2]}])
+    store = Store.create(here / "runs" / "copper", load_campaign(file))
+    publish_json(store.iteration_folder(0) / "sel.json", [100])
+    store.open_iteration(0, load_campaign(file))
+    write(here / "my.vasp", bulk("Cu", a=3.7, cubic=True))
+    return ("run", "my.yaml", "--folder", "runs/copper", "--accept-unusual")
+
+
+def full_disk(here):
+    """An export where no file may have a byte."""
+    typed = finished(here, None, "export", "runs/copper", "--to", "models")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    UNDONE.callback(resource.setrlimit, resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    return typed
+
+
+def full_output(here):
+    """A listing whose output is on a full disk: CompletedProcess."""
+    typed = command("seeds")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(typed, cwd=here, env=environment(), stdout=full, stderr=-1, text=True)
+    return subprocess.CompletedProcess(typed, done.returncode, "", done.stderr)
+
+
+def nowhere(here):
+    """A working directory that is gone."""
+    (here / "gone").mkdir()
+    os.chdir(here / "gone")
+    (here / "gone").rmdir()
+    return ("status", "runs/copper")
+
+
+def dying(here):
+    """A glass of atoms that repel each other in steps that are far too long."""
+    wild = {**SOFT, "name": "wild", "timestep_fs": 10.0, "lammps": {**SOFT["lammps"], "pair_coeff": ["* * 5.0 3.5"]}}
+    for name, data in (("wild", wild), ("tiny", TINY_GLASS)):
+        (here / f"{name}.yaml").write_text(yaml.safe_dump(data))
+    machine_file(here / "machine.yaml", lammps=direct().lammps)
+    return ("glass", "wild.yaml", "--glass", "tiny.yaml", "--machine", "machine.yaml", "--accept-unusual")
+
+
+def declared(here):
+    """Labels of another code in the ledger that a campaign begins with."""
+    assert in_process(*importing(lambda _: None)(here)).returncode == 0
+    return campaign(label={"ledger": "ledger", "reference": EMT}, initial__from_ledger=True)(here)
 
 
 def begun(here):
@@ -203,14 +291,21 @@ def nan(atoms):
     atoms.positions[3] = np.nan
 
 
-def cited(text):
+def cited(text, *more):
     def made(here):
         (here / "mine.csv").write_text(text)
-        return ("benchmark", "emt", "--cited", "mine.csv", "--check")
+        glasses = ("--series", "na3ps4o", "--x", "0")
+        return ("benchmark", "sevennet_0", *glasses, "--cited", "mine.csv", "--check", *more)
 
     return made
 
 
+def point(line):
+    return cited(f"property,value,unit,source,series,x\n{line}\n")
+
+
+#: Copper and sodium, which EMT does not know.
+SODIUM = [{"seed": "Cu_Fm-3m", "supercell": [2, 2, 2]}, {"seed": "Na_bcc", "n_atoms": 54}]
 WARM = {"name": "warm", "temperatures_K": [200], "n_walks": 4, "n_steps": 20, "every": 2}
 
 #: What makes each fault: a function of an empty folder that returns the words to type there.
@@ -245,6 +340,8 @@ FAULTS = {
     "structure-no-cell": crystal(lambda atoms: atoms.set_cell(np.zeros((3, 3)))),
     "structure-not-periodic": crystal(lambda atoms: atoms.set_pbc((True, True, False))),
     "cell-too-low": campaign(initial__systems=[{"seed": "Cu_Fm-3m", "supercell": [1, 1, 1]}]),
+    "structure-poscar": structure("copper, by hand\n", "POSCAR"),
+    "guards-twice": campaign(select__guards={"min_distances_A": {"Ag-Cu": 1.0, "Cu-Ag": 2.0}}, type_map=["Ag", "Cu"]),
     "guards-exclude": campaign(select__guards={"min_distances_A": {"Cu-Cu": 3.0}}),
     "guard-of-no-element": campaign(select__guards={"min_distances_A": {"Cu-Qq": 2.0}}),
     "packing-parts": campaign(
@@ -256,6 +353,21 @@ FAULTS = {
     # what labels
     "no-calculator": campaign(label__reference={**EMT, "calculator": "nomodule.here:Calc"}),
     "calculator-form": campaign(label__reference={**EMT, "calculator": "nomodule"}),
+    "no-module": campaign(label__reference={**EMT, "calculator": "ase.calculators.emtt:EMT"}),
+    "no-class": campaign(label__reference={**EMT, "calculator": "ase.calculators.emt:Emt"}),
+    "no-model": campaign(label__reference={**EMT, "arguments": {"model_path": "nosuch.model"}}),
+    "reference-lacks": campaign(type_map=["Cu", "Na"], initial__systems=SODIUM),
+    "driver-lacks": campaign(type_map=["Cu", "Na"], initial__systems=SODIUM, initial__md__driver="emt",
+                             label__reference={**EMT, "calculator": "ase.calculators.lj:LennardJones"}),
+    "no-driver": campaign(initial__md__driver="emtt"),
+    "try-no-calculator": tried("factory"),
+    "try-arguments": tried("Mistaken", no_such="argument"),
+    "try-no-stress": tried("NoStress"),
+    "try-no-gpu": tried("Gpu", device="cuda:0"),
+    "try-raises": tried("Hopeless"),
+    "try-stress-unit": tried("Mistaken", stress=160.2),
+    "try-stress-sign": tried("Mistaken", stress=-1.0),
+    "from-elsewhere": from_elsewhere,
     "no-weights": campaign(label__reference={**EMT, "weights": "nosuch.pt"}),
     "label-preset": campaign(label={"preset": "sevennet_00"}),
     "dispersion-twice": campaign(label__reference={**EMT, "includes_dispersion": True, "d3": {"method": "PBE"}}),
@@ -268,7 +380,14 @@ FAULTS = {
     ),
     # LAMMPS
     "no-lammps": machine(lammps="no_such_lmp -q"),
-    "lammps-line": campaign(explore__stages=[{**WARM, "lammps": "run 100"}]),
+    "lammps-line": lines("run 100"),
+    "lammps-program": lines("shell ls"),
+    "lammps-command": lines("velocty all create 300 1"),
+    "lammps-style": lines("fix heat all langevinn 300 300 0.1 1"),
+    "lammps-file": lines("fix mean all ave/time 1 1 1 c_thermo_temp file mean.txt"),
+    "lammps-variable": lines("fix heat all langevin ${temperature_K} 300 0.1 1"),
+    "lammps-name": lines("fix dynamics all nve"),
+    "lammps-refuses": lines("fix heat all langevin 300 300 0.1"),
     "stage-name-twice": campaign(explore__stages=2 * [WARM]),
     "stage-without-systems": campaign(explore__stages=[{**WARM, "systems": []}]),
     "stage-too-short": campaign(explore__stages=[{**WARM, "every": 50}]),
@@ -295,6 +414,10 @@ FAULTS = {
     "folder-empty": words("status", "."),
     "folder-missing": words("export", "nosuch", "--to", "models"),
     "folder-held": held,
+    "other-crystal": other_crystal,
+    "disk-full": full_disk,
+    "output-full": full_output,
+    "nowhere": nowhere,
     "changed-campaign": damaged(None, "run", TINY, "--folder", "runs/copper", "--accept-unusual"),
     "not-converged": damaged(None, "run", "runs/copper/campaign/000.yaml", "--folder", "runs/copper",
                              "--accept-unusual"),
@@ -308,6 +431,7 @@ FAULTS = {
     "init-unwritable": words("init", "nosuch/my.yaml"),
     # ledger and imports
     "no-ledger": words("labels", "list", "nosuch"),
+    "ledger-other-reference": declared,
     "import-no-file": importing(lambda here: None, name="nosuch.extxyz"),
     "import-unnamed": importing(lambda here: None, declare=None),
     "import-both": importing(lambda here: None, "--reference", "emt"),
@@ -341,18 +465,31 @@ FAULTS = {
     "potential-lacks": potential(
         lammps={"pair_style": "lj/cut 6.0", "pair_coeff": ["* * 0.05 2.3"], "elements": ["Na", "P"]},
         functional="none", includes_dispersion=False),
+    "pair-style": style("lj/cutt 6.0", "* * 0.05 2.3"),
+    "pair-coeff": style("lj/cut 6.0", "* * 0.05"),
+    "pair-file": style("eam/alloy", "* * nosuch.eam.alloy Na P S"),
+    "pair-python": style("python 5.0", "* * zero"),
     "potential-two-kinds": potential(ase={"preset": "emt"}, lammps={"pair_style": "zero 5", "pair_coeff": ["* *"],
                                                                     "elements": ["Cu"]}),
     "potential-no-model": potential(deepmd={"models": ["a.pb"]}, functional="PBE", includes_dispersion=False),
     "glass-x": words("glass", "sevennet_0", "--series", "na3ps4o", "--x", "0.7", "--check"),
     "glass-x-text": words("glass", "sevennet_0", "--series", "na3ps4o", "--x", "none", "--check"),
     "glass-series": words("glass", "sevennet_0", "--series", "na3ps4", "--check"),
+    "no-series": words("glass", "sevennet_0", "--check"),
+    "atoms-not-all": words("glass", "sevennet_0", "--series", "na3ps4o", "--atoms", "128", "--check"),
+    "losses": dying,
+    "benchmark-nothing": words("benchmark", "sevennet_0", "--check"),
     "glass-atoms": words("glass", "sevennet_0", "--series", "na3ps4o", "--x", "0.15", "--atoms", "100", "--check"),
     "study-nothing": study(benchmark=None),
     "study-options": words("benchmark", "emt", "--study", "study.yaml"),
     "parity-frames": study(benchmark={"parity": {"frames": "nosuch.extxyz"}}),
     "cited-columns": cited("a,b\n1,2\n"),
     "cited-missing": words("benchmark", "emt", "--cited", "nosuch.csv", "--check"),
+    "cited-property": point("densty,2.0,g/cm3,mine,na3ps4o,0"),
+    "cited-unit": point("density,2000,kg/m3,mine,na3ps4o,0"),
+    "cited-number": point('density,"2,000.5",g/cm3,mine,na3ps4o,0'),
+    "cited-cells": point("density,2,12,g/cm3,mine,na3ps4o,0"),
+    "cited-unused": point("density,2.0,g/cm3,mine,na3ps4o,0.77"),
     "finetune-python": words("finetune", "runs/x", "--foundation", "m", "--python", "nosuch/python", "--to", "ft"),
     # the command line, signals and exit codes
     "stopped": stopped,

@@ -410,7 +410,7 @@ def test_a_pair_style_is_tried_before_a_study(changes, said, tmp_path):
     for line in found:
         assert line.startswith("potential argon: LAMMPS says: ")
         assert said in line
-        assert line.endswith("for these elements - mend lammps (docs.lammps.org)")
+        assert line.endswith("for these elements - correct the section lammps (docs.lammps.org)")
 
 
 def test_elements_that_are_not_in_the_file_of_a_potential(tmp_path):

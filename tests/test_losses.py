@@ -10,7 +10,8 @@ from campaigns import cli, machine_file
 from test_glass import direct
 from test_study import SOFT, TINY_GLASS
 
-from activelearn.records import Curve, MadeGlass, Missing, Result, Scoreboard
+import activelearn
+from activelearn.records import Curve, Experiment, MadeGlass, Missing, Result, Scoreboard
 from activelearn.report import write_figures, write_tables
 from activelearn.report.behind import counted, deaths, error_of, interval, losses, with_interval
 from activelearn.report.scoreboard import rows_of
@@ -122,7 +123,7 @@ def test_losses_are_glasses_that_died_and_measurements_that_failed():
     lost = [Missing(measured_by=name, condition={}, why="w") for name in ("elastic", "elastic", "rdf")]
     assert losses(board(missing=tuple(lost)), []) == "not measured: elastic (2 times), rdf"
     other = [*TWO_OF_THREE, made(replica=3, ended="melt: non-finite after 0 ps")]
-    assert deaths(other) == f"2 of 4 glasses died in {DEATH} (and 1 in other ways)"
+    assert deaths(other) == f"2 of 4 glasses died, 1 of them in {DEATH}"
 
 
 # --- numbers that cannot be -------------------------------------------------------------------------------------------
@@ -221,6 +222,31 @@ def test_the_column_of_the_experiment_has_the_number_its_uncertainty_and_unit(tm
     assert rows_of([one])[0].experiment == "2.05 ± 0.02 g/cm3"
 
 
+def test_an_experiment_stands_in_its_row_also_where_every_glass_died(tmp_path):
+    def cited(name, value, unit="g/cm3", **more):
+        return Experiment(name=name, value=value, unit=unit, source="me", measured_by="density", **more)
+
+    dense = result(2.1, x=1.0, reference_value=2.21, reference_source="me")
+    unmet = (cited("density", 2.05, uncertainty=0.02, condition={"x": 0.0}),
+             cited("P1", 60.0, "%", bound="above", condition={"x": 0.0}),
+             cited("D_Na", 1e-9, "cm2/s", condition={"x": 0.0, "temperature_K": 300.0}))  # fmt: skip
+    given = board(dense, glasses=(*ALL_DEAD, made(x=1.0), made(x=1.0, replica=1), made(ended=DEATH)), unmet=unmet)
+    assert cells(given, "density", tmp_path) == [
+        "2.05 ± 0.02 to 2.21 g/cm3 [1]",
+        f"**MAE 0.11** (n = 1); 2.1 ± 0.01 (n = 2 of 2); none at x = 0.0: 1 of 1 glass died in {DEATH}",
+        f"none: 3 of 3 glasses died in {DEATH}",
+    ]
+    assert cells(given, "P1", tmp_path)[0] == "above 60 % [1]"
+    assert cells(given, "D_Na (300 K)", tmp_path)[0] == "1.00e-09 cm2/s [1]"
+
+
+def test_a_crystal_that_no_potential_could_relax_did_not_die_in_a_melt(tmp_path):
+    lost = [Missing(measured_by="crystals", condition={"potential": name, "crystal": "Na2S_Fm-3m"}, why="exploded")
+            for name in ("toy", "wild")]  # fmt: skip
+    given = board(glasses=ALL_DEAD, asked=("crystals",), missing=tuple(lost))
+    assert cells(given, "crystals", tmp_path)[1:] == ["none: exploded"] * 2
+
+
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +304,11 @@ class TestAPotentialWhoseGlassesDie:
         assert done.returncode == 3, done.stdout + done.stderr
         assert "[died in melt: " in done.stdout
         assert "finished with losses: 1 of 2 glasses died in melt: " in done.stdout
+
+    def test_python_is_told_of_the_losses_too(self, half_dead):
+        study = activelearn.open(half_dead[0] / "s")
+        assert f"finished with losses: {study.losses}" in half_dead[1].stdout
+        assert study.losses.startswith("1 of 2 glasses died in melt: ")
 
     def test_its_column_says_why_it_is_empty(self, half_dead):
         text = (half_dead[0] / "s" / "tables" / "scoreboard.md").read_text()

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from activelearn import packing
-from activelearn.benchmark.property import Observable, Property, is_of
+from activelearn.benchmark.property import Observable, Property, condition_of, is_of
 from activelearn.benchmark.rdf import pairs_of
 from activelearn.config import Cited, CitedPoint, Crystals, Glass, Study, property_of, shipped_numbers
 from activelearn.config.benchmark import PROPERTIES
 from activelearn.config.messages import nearest
-from activelearn.records import Result
+from activelearn.records import Experiment, Result
 
 #: What a number of another unit is multiplied by.
 _FACTORS: Final = {
@@ -58,6 +58,30 @@ def said(study: Study, points: Sequence[CitedPoint], results: Sequence[Result] |
     n = len(experiments)
     will = "are" if results is not None else "will be"
     return [f"cited: {n - len(unused)} of {n} points {will} used", *unused]
+
+
+def unmet(study: Study, results: Sequence[Result]) -> tuple[Experiment, ...]:
+    """Return the experiments of what a study asks for that stand beside no result: it failed, or all glasses died."""
+    series = study.glass.series.name if study.glass is not None else None
+    lacking: dict[str, Experiment] = {}
+    for number in study.cited:
+        found = _found(number.property, study)
+        if number.kind != "experiment" or found is None or _elsewhere(number, study) is not None:
+            continue
+        condition = condition_of(number)
+        if not any(is_of(number, result, series) for result in results):
+            one = Experiment(
+                name=number.property,
+                value=number.value,
+                unit=number.unit,
+                condition=condition,
+                source=number.source,
+                uncertainty=number.uncertainty,
+                bound=number.bound,
+                measured_by=found[0].name,
+            )
+            lacking.setdefault(f"{number.property} {condition}", one)  # the first one counts, as beside a result
+    return tuple(lacking.values())
 
 
 # --- of no study ------------------------------------------------------------------------------------------------------
@@ -106,7 +130,18 @@ def _wrong(number: Cited, study: Study) -> str | None:
         return f"{number.property} is of a series - wanted the column series - add its name"
     if "x" in observable.of and number.x is None:
         return f"{number.property} is of one composition - wanted the column x - add it"
+    if number.temperature_K is None and len(there := _temperatures(*found[::2], study)) > 1:
+        said = ", ".join(f"{one:g}" for one in there)
+        return f"{number.property} is of one temperature of {said} K - wanted the column temperature_K - add it"
     return None
+
+
+def _temperatures(one: Property[Any], observable: Observable, study: Study) -> Sequence[float]:
+    """Return the temperatures at which a study measures a property; of others none."""
+    asked = study.benchmark.asked if study.benchmark is not None else {}
+    if one.temperatures_K is None or one.name not in asked or "temperature_K" not in observable.of:
+        return ()
+    return one.temperatures_K(asked[one.name])
 
 
 # --- of another study -------------------------------------------------------------------------------------------------
@@ -142,8 +177,7 @@ def _elsewhere(number: Cited, study: Study) -> str | None:
     if wrong is None:
         wrong = _differs("x", number.x, [c.x for c in glass.compositions] if "x" in observable.of else [None])
     if wrong is None and number.temperature_K is not None:
-        there = one.temperatures_K(settings) if one.temperatures_K and "temperature_K" in observable.of else [None]
-        wrong = _differs("temperature_K", number.temperature_K, there)
+        wrong = _differs("temperature_K", number.temperature_K, _temperatures(one, observable, study) or [None])
     if wrong is None and (number.pair is not None or "pair" in observable.of):
         pairs = ["-".join(pair) for pair in pairs_of(sorted(_elements(glass)), glass.series)]
         wrong = _differs("pair", "-".join(number.pair or ()) or None, pairs if "pair" in observable.of else [None])
@@ -164,10 +198,10 @@ def _elements(glass: Glass) -> set[str]:
 
 def _differs(key: str, wanted: object, there: Sequence[object]) -> str | None:
     def said(one: object) -> str:
-        return "none" if one is None else f"{one:g}" if isinstance(one, float) else str(one)
+        return "none" if one is None else f"{one:.10g}" if isinstance(one, float) else str(one)
 
     if wanted in there:
         return None
     if list(there) == [None]:
-        return f"{key} = {said(wanted)}: its results are of none - leave the cell empty"
+        return f"{key} = {said(wanted)}: its results have no {key} - leave the cell empty"
     return f"{key} = {said(wanted)}: the study has {', '.join(map(said, there))}"

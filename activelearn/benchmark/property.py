@@ -211,6 +211,12 @@ def with_reference(result: Result, cited: Iterable[Cited], series: str | None) -
     return result
 
 
+def condition_of(number: Cited) -> Condition:
+    """Return what a cited number is of, as results have it."""
+    plain = number.model_dump(include={"x", "crystal", "temperature_K"}, exclude_none=True)
+    return plain | ({"pair": "-".join(number.pair)} if number.pair else {})
+
+
 def quoted(cited: Iterable[Cited]) -> tuple[Quoted, ...]:
     """Return what other simulations found."""
     return tuple(
@@ -218,8 +224,7 @@ def quoted(cited: Iterable[Cited]) -> tuple[Quoted, ...]:
             name=number.property,
             value=number.value,
             unit=number.unit,
-            condition=number.model_dump(include={"x", "crystal", "temperature_K"}, exclude_none=True)
-            | ({"pair": "-".join(number.pair)} if number.pair else {}),
+            condition=condition_of(number),
             source=number.source,
         )
         for number in cited

@@ -38,7 +38,7 @@ def problems_of_potential(potential: Potential, machine: Machine) -> list[str]:
     if isinstance(trial, Trial):
         of = f" (at: {trial.line})" if trial.line.startswith("pair_") else ""
         wanted = "wanted pair_style and pair_coeff that LAMMPS takes for these elements"
-        return [f"{where}: LAMMPS says: {trial.said}{of} - {wanted} - mend lammps (docs.lammps.org)"]
+        return [f"{where}: LAMMPS says: {trial.said}{of} - {wanted} - correct the section lammps (docs.lammps.org)"]
     return [trial] if trial is not None else []
 
 

@@ -84,7 +84,10 @@ def glass(
     trust: TrustOption = False,
     wait: WaitOption = False,
 ) -> None:
-    """Make glasses by melt-quench with one or more potentials; the same command goes on after an interruption."""
+    """Make glasses by melt-quench with one or more potentials; the same command goes on after an interruption.
+
+    Exit codes: 0 all that was asked for was made, 3 some glasses died, 2 bad input, 1 a fault, 130/143 interrupted.
+    """
     chosen, named = _potentials(potentials, names)
     if series is None and preset is None:
         raise ConfigError(_no_series(chosen, atoms))
@@ -119,7 +122,10 @@ def benchmark(
     trust: TrustOption = False,
     wait: WaitOption = False,
 ) -> None:
-    """Put potentials side by side: crystals, glasses of a series, and the experiment where a number is cited."""
+    """Put potentials side by side: crystals, glasses of a series, and the experiment where a number is cited.
+
+    Exit codes: 0 all that was asked for was measured, 3 with losses, 2 bad input, 1 a fault, 130/143 interrupted.
+    """
     from activelearn.check.trust import read_noted
 
     points = [point for path in cited or [] for point in load_points(path)]

@@ -90,14 +90,14 @@ def is_of(glass: MadeGlass, condition: Mapping[str, Any]) -> bool:
 
 
 def deaths(glasses: Sequence[MadeGlass]) -> str | None:
-    """Return how many of some glasses died and of what: ``2 of 3 glasses died in melt: lost atoms after 1.2 ps``."""
+    """Return how many glasses died, and of what most did: ``2 of 3 glasses died in melt: lost atoms after 1.2 ps``."""
     lost = [glass for glass in glasses if not glass.is_finished]
     if not lost:
         return None
     reasons = Counter(glass.ended for glass in lost)
-    first, *others = reasons
-    more = f" (and {sum(reasons[one] for one in others)} in other ways)" if others else ""
-    return f"{len(lost)} of {len(glasses)} glass{'es' if len(glasses) > 1 else ''} died in {first}{more}"
+    (first, n), *others = reasons.most_common()
+    some = f", {n} of them" if others else ""
+    return f"{len(lost)} of {len(glasses)} glass{'es' if len(glasses) > 1 else ''} died{some} in {first}"
 
 
 def why_none(board: Scoreboard, measured_by: str | None, condition: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from activelearn.records import Result, Scoreboard
+from activelearn.records import Experiment, Result, Scoreboard
 from activelearn.report.behind import averaged, counted, is_of, number, value_of, why_none, with_interval
 from activelearn.report.stamps import marks, stamp_of, worst
 
@@ -30,6 +30,8 @@ class Row:
         Of all potentials.
     measured_by
         The property of the benchmark; None: not known.
+    unmet
+        Cited numbers that stand beside none of the results.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Row:
     condition: str
     results: tuple[Result, ...]
     measured_by: str | None = None
+    unmet: tuple[Experiment, ...] = ()
 
     @property
     def label(self) -> str:
@@ -46,19 +49,24 @@ class Row:
     @property
     def sources(self) -> tuple[str, ...]:
         """Where the cited numbers are printed, each once."""
-        return tuple(dict.fromkeys(r.reference_source for r in self.results if r.reference_source))
+        beside = [r.reference_source for r in self.results if r.reference_source]
+        return tuple(dict.fromkeys([*beside, *(one.source for one in self.unmet)]))
 
     @property
     def experiment(self) -> str:
         """The cited numbers with their uncertainties and unit, over many compositions the smallest to the largest."""
-        cited = {tuple(r.condition.get(key) for key in AXES): r for r in self.results if r.reference_value is not None}
-        values = sorted(
-            (r for r in cited.values() if r.reference_bound is None), key=lambda r: r.reference_value or 0.0
-        )
-        said = [_cited(values[0])] if values else []
-        if len(values) > 1 and _cited(values[-1]) != said[0]:
-            said = [f"{said[0]} to {_cited(values[-1])}"]
-        bounds = [f"{r.reference_bound} {_cited(r)}" for r in cited.values() if r.reference_bound is not None]
+        beside = [
+            (r.condition, r.reference_bound, r.reference_value, r.reference_uncertainty)
+            for r in self.results
+            if r.reference_value is not None
+        ]
+        unmet = [(one.condition, one.bound, one.value, one.uncertainty) for one in self.unmet]
+        cited = {tuple(one[0].get(key) for key in AXES): one[1:] for one in [*beside, *unmet]}
+        values = [
+            _cited(value, error) for bound, value, error in sorted(cited.values(), key=_by_value) if bound is None
+        ]
+        said = [f"{values[0]} to {values[-1]}" if values[-1] != values[0] else values[0]] if values else []
+        bounds = [f"{bound} {_cited(value, error)}" for bound, value, error in cited.values() if bound is not None]
         unit = "" if self.unit == "1" else f" {self.unit}"
         return "; ".join(f"{one}{unit}" for one in dict.fromkeys([*said, *bounds]))
 
@@ -68,9 +76,12 @@ class Row:
         return Cell(mine, self, potential, board)
 
 
-def _cited(result: Result) -> str:
-    error = f" ± {result.reference_uncertainty:.2g}" if result.reference_uncertainty else ""
-    return f"{number(result.reference_value or 0.0)}{error}"
+def _by_value(cited: tuple[str | None, float, float | None]) -> float:
+    return cited[1]
+
+
+def _cited(value: float, error: float | None) -> str:
+    return f"{number(value)} ± {error:.2g}" if error else number(value)
 
 
 @dataclass(frozen=True)
@@ -190,8 +201,11 @@ def _constant(row: Row) -> dict[str, Any]:
 
 
 def _places(row: Row, board: Scoreboard) -> list[dict[str, Any]]:
-    """Return the compositions (or crystals) of a row: of its results, and of the glasses that died."""
-    places: list[dict[str, Any]] = [{k: r.condition[k] for k in AXES if k in r.condition} for r in row.results]
+    """Return the compositions (or crystals) of a row: of its results and cited numbers, of what failed and who died."""
+    conditions = [one.condition for one in row.results] + [one.condition for one in row.unmet]
+    if not row.results:
+        conditions += [one.condition for one in board.missing if one.measured_by == row.measured_by]
+    places: list[dict[str, Any]] = [{k: one[k] for k in AXES if k in one} for one in conditions]
     if not places or "x" in places[0]:
         places += [{"x": g.x} for g in board.glasses if not g.is_finished and is_of(g, _constant(row))]
     found: list[dict[str, Any]] = []

@@ -12,11 +12,12 @@ import csv
 import itertools
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn.records import NOT_JUDGED, MadeGlass, Quoted, Result, Scoreboard
+from activelearn.records import NOT_JUDGED, Experiment, MadeGlass, Quoted, Result, Scoreboard
 from activelearn.report.behind import deaths, error_of, interval, n_planned, number
 from activelearn.report.cells import AXES, Cell, Row
 from activelearn.report.stamps import by_potential, legend, stamp_of
@@ -42,20 +43,38 @@ def rows_of(results: Sequence[Result]) -> list[Row]:
     groups: dict[tuple[str, str, str], list[Result]] = {}
     varying = _varying(results)
     for result in results:
-        condition = ", ".join(
-            _SAID.get(key, f"{key} {{}}").format(result.condition[key])
-            for key in sorted(result.condition, key=_order)
-            if (result.name, key) in varying
-        )
+        condition = _said(result.condition, {key for name, key in varying if name == result.name})
         groups.setdefault((result.name, result.unit, condition), []).append(result)
     return [Row(*key, tuple(group), group[0].measured_by) for key, group in groups.items()]
 
 
 def _all_rows(board: Scoreboard) -> list[Row]:
-    """Return the rows of the results, and one for each property that was asked for and has none."""
+    """Return the rows of the results, of cited numbers beside none, and one for each property asked for without any."""
     rows = rows_of(board.results)
     known = {row.measured_by for row in rows}
+    for one in board.unmet:
+        k = next((k for k, row in enumerate(rows) if _is_in(one, row)), None)
+        row = rows.pop(k) if k is not None else Row(one.name, one.unit, _said(one.condition), (), one.measured_by)
+        rows.insert(k if k is not None else len(rows), replace(row, unmet=(*row.unmet, one)))
+    known |= {row.name for row in rows}
     return rows + [Row(name, "", "", (), name) for name in board.asked if name not in known]
+
+
+def _is_in(one: Experiment, row: Row) -> bool:
+    """Return whether a cited number belongs in a row: of other compositions (or crystals) of the same thing."""
+    first = row.results[0].condition if row.results else row.unmet[0].condition
+    same = all(first.get(key) == value for key, value in one.condition.items() if key not in AXES)
+    axes = {key for key in AXES if key in first} == {key for key in AXES if key in one.condition}
+    return (row.name, row.unit) == (one.name, one.unit) and same and axes and "porous" not in first
+
+
+def _said(condition: Mapping[str, Any], keys: Container[str] | None = None) -> str:
+    """Return a condition in words, without compositions and crystals."""
+    return ", ".join(
+        _SAID.get(key, f"{key} {{}}").format(condition[key])
+        for key in sorted(condition, key=_order)
+        if (key not in AXES if keys is None else key in keys)
+    )
 
 
 def _varying(results: Sequence[Result]) -> set[tuple[str, str]]:

@@ -119,7 +119,7 @@ def _lines(sheet: Sheet, axes: Axes, mine: Sequence[Result], looks: dict[str, Lo
 
 def _side_by_side(sheet: Sheet, axes: Axes, mine: Sequence[Result], looks: dict[str, Look]) -> None:
     x = float(mine[0].condition[_X])
-    groups = groups_of(mine, lambda r: f"x = {x:g}" + (", porous" if "porous" in r.condition else ""))
+    groups = groups_of(mine, lambda r: f"x = {x:g}" + ("\nporous" if "porous" in r.condition else ""))
     draw_bars(sheet, axes, groups, looks)
     print_values(axes, [g[name] for name in looks for g in groups.values() if name in g])
     mark_experiment(sheet, axes, [g.values() for g in groups.values()])
