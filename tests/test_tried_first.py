@@ -69,7 +69,7 @@ def test_check_tells_the_elements_that_emt_lacks(tmp_path):
     file.write_text(yaml.safe_dump(data))
     done = cli("check", file, cwd=tmp_path)
     assert done.returncode == 2
-    assert "label.reference: ase.calculators.emt:EMT has no Na, P, S - wanted" in done.stderr
+    assert "label.reference.calculator: ase.calculators.emt:EMT does not know Na, P, S - wanted" in done.stderr
 
 
 def test_check_with_try_tells_what_the_reference_cannot_do_and_leaves_its_log(tmp_path):
