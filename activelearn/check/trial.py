@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -51,8 +51,15 @@ def try_campaign(campaign: Campaign, machine: Machine, folder: Path) -> list[str
     return found.notes
 
 
-def try_in(store: Store, machine: Machine) -> list[str]:
+def try_in(store: Store, machine: Machine, say: Callable[[str], None] = lambda _: None) -> list[str]:
     """Try the reference of a campaign in its folder, unless it has passed before or labels nothing any more.
+
+    Parameters
+    ----------
+    store, machine
+        The folder, and where it labels.
+    say
+        Is told that a trial begins, which loads a model, and may label for minutes.
 
     Raises
     ------
@@ -68,11 +75,23 @@ def try_in(store: Store, machine: Machine) -> list[str]:
     identity = store.fingerprint(opened[-1]) if opened else _identity(what, slot)
     chosen, compares = _asked(campaign, store, what)
     passed = _Passed(store, [identity["sha256"], what.python], chosen)
-    return [] if passed else passed.note(_try_reference(campaign, chosen, compares, slot))
+    if passed:
+        return []
+    say(f"trying label.reference on small structures first: {what.name}")
+    return passed.note(_try_reference(campaign, chosen, compares, slot))
 
 
-def try_study(store: StudyStore, study: Study, machine: Machine) -> list[str]:
+def try_study(
+    store: StudyStore, study: Study, machine: Machine, say: Callable[[str], None] = lambda _: None
+) -> list[str]:
     """Try the potentials of a study that was begun in its folder, unless they have passed before.
+
+    Parameters
+    ----------
+    store, study, machine
+        The folder, what is asked for, and where it runs.
+    say
+        Is told that a trial begins.
 
     Raises
     ------
@@ -86,6 +105,8 @@ def try_study(store: StudyStore, study: Study, machine: Machine) -> list[str]:
     passed, found = _Passed(store, [identities], chosen), Outcome()
     if passed:
         return []
+    if chosen:
+        say(f"trying on small structures first: {', '.join(one.name for one in store.study.potentials)}")
     for potential in store.study.potentials:
         found.add(_try_potential(potential, study, machine, store.logs()))
     return passed.note(found)
@@ -101,7 +122,7 @@ class _Passed:
 
     def __bool__(self) -> bool:
         try:
-            return bool(read_object(self.path, passed=bool)["passed"])
+            return read_object(self.path).get("passed") is True
         except (FileNotFoundError, ActiveLearnError):
             return False
 

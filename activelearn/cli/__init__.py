@@ -160,7 +160,7 @@ def run(
         say(f"campaign {chosen.name}: {chosen.description}\nfolder {where}")
         from activelearn.check.trial import try_in
 
-        for line in try_in(store, profile):
+        for line in try_in(store, profile, say):
             say(line)
         with Watcher(store):
             end = run_local(store, profile)
@@ -464,7 +464,7 @@ def carry_out(
         say(f"study {study.name}\nfolder {folder}")
         phase = StudyPhase.of(store, study)
         phase.begin(machine)
-        for line in try_study(store, study, machine):
+        for line in try_study(store, study, machine, say):
             say(line)
         with Watcher(store):
             run_study(phase, machine)
