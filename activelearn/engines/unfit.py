@@ -26,6 +26,10 @@ def complaint(reference: Reference, answer: Mapping[str, Any], where: str | None
     where = where or reference.where
     if "lacks" in answer:
         what = f"{where}: {reference.name}: {said(answer['lacks'])}"
+        if not reference.stress and "stress" in answer["lacks"]:
+            return (
+                f"{what} - wanted one where cells relax - relax none (cell: false), with label.reference.stress: false"
+            )
         if not reference.stress:
             return f"{what} - wanted energy and forces - choose a calculator that has them"
         return (
