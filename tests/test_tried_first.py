@@ -125,12 +125,15 @@ def test_run_tries_first_and_prints_a_line_and_a_corrected_campaign_is_taken_as_
 
 def test_a_trial_that_passed_is_remembered(tmp_path):
     store = Store.create(tmp_path / "c", campaign_of())
-    assert try_in(store, Machine()) == []
+    said = []
+    assert try_in(store, Machine(), said.append) == []
+    assert said == ["trying label.reference on small structures first: ase.calculators.emt:EMT"]
     (note,) = store.folder.glob("tried-*.json")
     end_sessions()
     labels = store.logs() / "session-reference-0.log"
     labels.unlink()
-    assert try_in(store, Machine()) == []
+    assert try_in(store, Machine(), said.append) == []
+    assert len(said) == 1
     note.write_text(note.read_text()[:20])
     assert try_in(store, Machine()) == [], "a damaged note is none"
     assert json.loads(note.read_text())["passed"]
@@ -161,7 +164,10 @@ def test_a_study_tries_its_potentials_and_remembers_it(tmp_path):
         store = StudyStore.create(tmp_path / calculator.partition(":")[2], asked)
         study.begin(store, asked, Machine())
         if is_right:
-            try_study(store, asked, Machine())
+            said = []
+            for _ in range(2):
+                try_study(store, asked, Machine(), said.append)
+            assert said == ["trying on small structures first: one"]
         else:
             with pytest.raises(Unfit, match=r"^potential one: .* wanted the GPU"):
                 try_study(store, asked, Machine())

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,8 +56,15 @@ def try_campaign(campaign: Campaign, machine: Machine, folder: Path) -> list[str
     return [*found.notes, f"tried: {who}"]
 
 
-def try_in(store: Store, machine: Machine) -> list[str]:
+def try_in(store: Store, machine: Machine, say: Callable[[str], None] = lambda _: None) -> list[str]:
     """Try reference and driver of a campaign in its folder, but for what has passed before or has no more to do.
+
+    Parameters
+    ----------
+    store, machine
+        The folder, and where it labels.
+    say
+        Is told that a trial begins, which loads a model, and may label for minutes.
 
     Raises
     ------
@@ -73,7 +80,10 @@ def try_in(store: Store, machine: Machine) -> list[str]:
     identity = store.fingerprint(opened[-1]) if opened else _identity(what, slot)
     chosen, compares = _asked(campaign, store, what)
     passed = _Passed(store, [identity["sha256"], what.python], chosen)
-    notes = [] if passed else passed.note(_try_reference(campaign, chosen, compares, slot))
+    notes = []
+    if not passed:
+        say(f"trying {what.where} on small structures first: {what.name}")
+        notes = passed.note(_try_reference(campaign, chosen, compares, slot))
     return notes + _try_driver(store, phase, campaign, machine)
 
 
@@ -105,13 +115,22 @@ def _moved(campaign: Campaign, driver: Driver) -> tuple[list[Sample], bool]:
     return (chosen, True) if driver.command is None else (chosen[:_EXPENSIVE], False)
 
 
-def try_study(store: StudyStore, study: Study, machine: Machine, *, n_own: int = 0) -> list[str]:
+def try_study(
+    store: StudyStore,
+    study: Study,
+    machine: Machine,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    n_own: int = 0,
+) -> list[str]:
     """Try the potentials of a study that was begun in its folder, unless they have passed before.
 
     Parameters
     ----------
     store, study, machine
-        The folder, what is asked for, and where.
+        The folder, what is asked for, and where it runs.
+    say
+        Is told that a trial begins.
     n_own
         So many of the first are of the campaign's own models, which have been run already.
 
@@ -120,13 +139,16 @@ def try_study(store: StudyStore, study: Study, machine: Machine, *, n_own: int =
     Unfit
         One line each: what is wrong.
     """
-    if is_done(store, study) or not study.potentials[n_own:]:
+    new = study.potentials[n_own:]
+    if is_done(store, study) or not new:
         return []
     identities = read_object(store.whole(store.folder / "potentials.json"))
-    chosen = [sample for one in study.potentials[n_own:] for sample in _samples_of(study, one.statics(machine.python))]
+    chosen = [sample for one in new for sample in _samples_of(study, one.statics(machine.python))]
     passed, found = _Passed(store, [identities], chosen), Outcome()
     if passed:
         return []
+    if chosen:
+        say(f"trying on small structures first: {', '.join(one.name for one in new)}")
     for potential in store.study.potentials[n_own:]:
         found.add(_try_potential(potential, study, machine, store.logs()))
     return passed.note(found)
@@ -142,7 +164,7 @@ class _Passed:
 
     def __bool__(self) -> bool:
         try:
-            return bool(read_object(self.path, passed=bool)["passed"])
+            return read_object(self.path).get("passed") is True
         except (FileNotFoundError, ActiveLearnError):
             return False
 

@@ -175,7 +175,7 @@ def run(
         from activelearn.check import resized
         from activelearn.check.trial import try_in
 
-        for line in (*resized(chosen.glass), *try_in(store, profile)):
+        for line in (*resized(chosen.glass), *try_in(store, profile, say)):
             say(line)
         with Watcher(store):
             end = run_local(store, profile)
@@ -477,7 +477,7 @@ def carry_out(
         say(f"study {study.name}\nfolder {folder}")
         phase = StudyPhase.of(store, study)
         phase.begin(machine)
-        for line in try_study(store, study, machine):
+        for line in try_study(store, study, machine, say):
             say(line)
         with Watcher(store):
             run_study(phase, machine)
