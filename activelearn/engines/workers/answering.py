@@ -96,6 +96,8 @@ def number(energy):
 
 def properties(atoms, request):
     """Return energy (force-consistent), forces and virial (None: there is none) of the calculator on `atoms`."""
+    if not np.isfinite(atoms.positions).all():  # such atoms have no neighbours, and no forces
+        raise CalculationFailed("non-finite positions")
     forces = np.asarray(atoms.get_forces(), dtype=np.float64)
     if forces.shape != (len(atoms), 3):
         raise ValueError(f"forces of shape {forces.shape}, not {(len(atoms), 3)}")
@@ -114,6 +116,10 @@ def properties(atoms, request):
 def label(atoms, request):
     """Label one structure."""
     return properties(atoms, request)
+
+
+#: Coordinates (Å) that no atom of a cell comes to in MD; of much larger ones nothing is left but round-off.
+FARTHEST_A = 1.0e4
 
 
 class RestingNoise:
@@ -165,6 +171,8 @@ def md(atoms, request):
         for step in range(0, request["n_steps"] + 1, request["every"]):
             if step:
                 dynamics.run(request["every"])
+            if np.abs(atoms.positions).max() > FARTHEST_A:
+                raise CalculationFailed(f"the atoms flew apart, farther than {FARTHEST_A:g} Å")
             frames.append({"step": step, "positions": atoms.positions.tolist(), **properties(atoms, request)})
     except Exception as error:
         if not frames or not is_physical(error):
