@@ -96,8 +96,6 @@ def number(energy):
 
 def properties(atoms, request):
     """Return energy (force-consistent), forces and virial (None: there is none) of the calculator on `atoms`."""
-    if not np.isfinite(atoms.positions).all():  # such atoms have no neighbours, and no forces
-        raise CalculationFailed("non-finite positions")
     forces = np.asarray(atoms.get_forces(), dtype=np.float64)
     if forces.shape != (len(atoms), 3):
         raise ValueError(f"forces of shape {forces.shape}, not {(len(atoms), 3)}")
@@ -108,7 +106,8 @@ def properties(atoms, request):
     virial = None
     if request.get("stress", True) and atoms.pbc.all():
         virial = (-atoms.get_stress(voigt=False) * atoms.get_volume()).tolist()
-    if not all(np.isfinite(value).all() for value in (energy, forces, virial or 0.0)):
+    # Atoms at NaN have no neighbours, and finite forces of zero.
+    if not all(np.isfinite(value).all() for value in (atoms.positions, energy, forces, virial or 0.0)):
         raise CalculationFailed("non-finite energy, forces or stress")
     return {"energy": energy, "forces": forces.tolist(), "virial": virial}
 
