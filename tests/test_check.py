@@ -499,12 +499,13 @@ def test_check_says_what_run_would_say_of_a_changed_campaign(tmp_path, monkeypat
         return CliRunner().invoke(app, ["check", "c.yaml", "--folder", "c", "--machine", "m.yaml"])
 
     store = Store.create(tmp_path / "c", load_campaign(tiny(tmp_path / "c.yaml")))
+    assert "--accept-changes" not in checked(select__f_lo=0.12).output, "nothing has begun"
+    (store.folder / "iter-000").mkdir()
     assert "--accept-changes" not in checked().output
     done = checked(select__f_lo=0.12)
     assert "changed, if accepted from the next iteration on: select.f_lo: 0.1 -> 0.12" in done.output
     assert done.output.splitlines()[-1].endswith(" --accept-changes")
     assert checked(train__descriptor__rcut=4.2).exit_code == 0, "nothing has been sealed to it yet"
-    (store.folder / "iter-000").mkdir()
     (store.folder / "iter-000" / "sel.json").write_text("[200]")
     store.open_iteration(0, store.latest_campaign())
     with pytest.raises(ConfigError, match=r"these are fixed .*\n  train.descriptor.rcut: 4.0 -> 4.2"):

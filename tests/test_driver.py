@@ -234,6 +234,19 @@ def test_where_the_driver_fails_at_once_the_start_is_labelled(tmp_path, logged, 
 
 
 @pytest.mark.engines
+@pytest.mark.parametrize("every", [1, 5])
+def test_md_that_explodes_ends_at_its_last_frame_and_is_a_failure(tmp_path, slot, copper, every):
+    """Without a check the atoms are nowhere (NaN) after a few steps, without neighbours, with finite forces of zero."""
+    arguments = {"epsilon": 1.0e4, "r0": 3.2, "rho0": 30.0, "rcut1": 1.3, "rcut2": 1.6}
+    md = ReferenceMD(n_steps=5, every=every, timestep_fs=4.0)
+    told = {"temperature_K": 300.0, "random_seed": 1, "slot": slot}
+    frames, ended, *_ = reference.molecular_dynamics(Driver(**MORSE | {"arguments": arguments}), copper[:1], md, **told)
+    assert list(frames.origin["step"]) == [0]
+    assert ended.startswith("CalculationFailed: ")
+    assert ended.endswith("(after step 0)")
+
+
+@pytest.mark.engines
 def test_another_driver_than_the_sealed_one_moves_nothing(tmp_path, slot):
     one, other = Driver(**MORSE), Driver(**{**MORSE, "arguments": {"r0": 2.7}})
     sealed = reference.fingerprint(one, slot)["sha256"]

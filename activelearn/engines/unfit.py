@@ -26,11 +26,9 @@ def complaint(reference: Reference, answer: Mapping[str, Any], where: str | None
     where = where or reference.where
     if "lacks" in answer:
         what = f"{where}: {reference.name}: {said(answer['lacks'])}"
-        if not reference.stress and "stress" in what.lower():
-            return (
-                f"{what} - wanted a stress, for a cell is to be relaxed (and {where}.stress: false) - choose a "
-                "calculator that has one, or set initial.relax.cell: false"
-            )
+        if not reference.stress and "stress" in answer["lacks"]:
+            wanted = "wanted its stress, for a cell to relax, and label.reference.stress: false says that it has none"
+            return f"{what} - {wanted} - set cell: false (initial.relax, initial.relax_packed)"
         if not reference.stress:
             return f"{what} - wanted energy and forces - choose a calculator that has them"
         if reference.where != Reference.where:

@@ -109,7 +109,8 @@ def properties(atoms, request):
     virial = None
     if request.get("stress", True) and atoms.pbc.all():
         virial = (-stress_of(atoms) * atoms.get_volume()).tolist()
-    if not all(np.isfinite(value).all() for value in (energy, forces, virial or 0.0)):
+    # Atoms at NaN have no neighbours, and finite forces of zero.
+    if not all(np.isfinite(value).all() for value in (atoms.positions, energy, forces, virial or 0.0)):
         raise CalculationFailed("non-finite energy, forces or stress")
     return {"energy": energy, "forces": forces.tolist(), "virial": virial}
 
@@ -128,6 +129,10 @@ def stress_of(atoms):
 def label(atoms, request):
     """Label one structure."""
     return properties(atoms, request)
+
+
+#: Coordinates (Å) that no atom of a cell comes to in MD; of much larger ones nothing is left but round-off.
+FARTHEST_A = 1.0e4
 
 
 class RestingNoise:
@@ -179,6 +184,8 @@ def md(atoms, request):
         for step in range(0, request["n_steps"] + 1, request["every"]):
             if step:
                 dynamics.run(request["every"])
+            if np.abs(atoms.positions).max() > FARTHEST_A:
+                raise CalculationFailed(f"the atoms flew apart, farther than {FARTHEST_A:g} Å")
             frames.append({"step": step, "positions": atoms.positions.tolist(), **properties(atoms, request)})
     except Exception as error:
         if not frames or not is_end(error, request):
