@@ -56,6 +56,6 @@ def lattices(packings: Iterable[Packed], there: Iterable[Frames]) -> list[Sample
 
 def lattice(elements: Collection[str], density: float) -> Frames:
     """Return elements in turn on a simple cubic lattice of at least eight sites, at a number density (1/Å3)."""
-    n = max(2, math.ceil(np.cbrt(len(elements))))
+    n = max(2, math.ceil(len(elements) ** (1 / 3) - 1e-9))
     kinds = [sorted(elements)[k % len(elements)] for k in range(n**3)]
     return made_up(kinds, n * float(np.cbrt(1.0 / density)))
