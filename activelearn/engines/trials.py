@@ -19,7 +19,7 @@ import numpy as np
 
 from activelearn.config import Potential, Stage
 from activelearn.engines import deepmd, lammps
-from activelearn.engines.dynamics.lammps_input import pair_lines
+from activelearn.engines.dynamics.lammps_input import head_lines, pair_lines
 from activelearn.engines.links import with_plain_names
 from activelearn.engines.process import Slot, run_command, tail_of
 from activelearn.errors import EngineError
@@ -106,12 +106,7 @@ def try_potential(potential: Potential, slot: Slot) -> Trial | None:
     elements = potential.lammps.elements
     lammps.write_data(slot.logs / "conf.lmp", made_up(16 * elements), elements)
     lines = [
-        "units           metal",
-        "boundary        p p p",
-        "atom_style      atomic",
-        "box             tilt large",
-        "read_data       conf.lmp",
-        "neighbor        1.0 bin",
+        *head_lines("read_data       conf.lmp"),
         *pair_lines(with_plain_names(potential, slot.logs), elements, 1),
         "run             0",
     ]

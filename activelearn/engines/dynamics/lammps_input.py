@@ -42,6 +42,18 @@ def elements_of(potential: Potential, symbols: Sequence[str]) -> list[str]:
     return list(potential.lammps.elements)
 
 
+def head_lines(begin: str) -> list[str]:
+    """Return the lines that every input begins with; `begin` is the one that reads the atoms."""
+    return [
+        "units           metal",
+        "boundary        p p p",
+        "atom_style      atomic",
+        "box             tilt large",
+        begin,
+        "neighbor        1.0 bin",
+    ]
+
+
 def pair_lines(potential: Potential, elements: Sequence[str], out_freq: int) -> list[str]:
     """Return the lines that declare a potential.
 
@@ -148,12 +160,7 @@ def segment_input(run: Run, data: str, restart: str | None = None, begun: int = 
     else:
         begin, still = f"read_restart    {restart}", []
     lines = [
-        "units           metal",
-        "boundary        p p p",
-        "atom_style      atomic",
-        "box             tilt large",
-        begin,
-        "neighbor        1.0 bin",
+        *head_lines(begin),
         *pair_lines(run.potential, run.elements, steps.deviation_every),
         *still,
         f"timestep        {run.timestep_ps:.10g}",
