@@ -138,7 +138,7 @@ def test_a_property_of_a_glass_is_a_number_or_a_stated_problem(name, kind, slot,
     board, _ = board_of(tmp_path, asked, [product_of(kind)], slot, x=1.0 if kind == "without the former" else 0.0)
     if kind == "blown up":
         assert (board.results, board.curves) == ((), ())
-        assert board.problems == ("glass toy-EMT-x0-0: quench: non-finite; nothing is measured of it",)
+        assert board.problems == ("glass toy-EMT-x0-0: died in quench: non-finite; nothing is measured of it",)
         return
     assert all(np.isfinite(result.value) for result in board.results)
     for porous in (False, True) if kind == "porous" else (False,):
@@ -156,7 +156,7 @@ def test_a_lost_replica_is_named_and_the_others_are_averaged(slot, tmp_path):
     (density,) = [result for result in board.results if result.name == "density"]
     assert density.value == pytest.approx(DENSE.density.mean())
     assert density.n_samples == 1
-    assert board.problems == ("glass toy-EMT-x0-1: quench: non-finite; nothing is measured of it",)
+    assert board.problems == ("glass toy-EMT-x0-1: died in quench: non-finite; nothing is measured of it",)
 
 
 def test_the_density_of_a_porous_glass_is_that_of_its_own_atoms_and_rows(slot, tmp_path):
