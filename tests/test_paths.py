@@ -187,7 +187,7 @@ class TestInAFolderOfAnAwkwardName:
         assert done.returncode == 0, done.stdout + done.stderr
         for name in ("DP", "EAM"):
             assert re.search(rf"glass {name}-x0-r0: Cu32, 32 atoms, +\d\.\d\d g/cm3", done.stdout), done.stdout
-            assert re.search(rf"^{name}: .*force_mae", done.stdout, re.MULTILINE)
+            assert re.search(rf"^{name} \(.*force_mae", done.stdout, re.MULTILINE), done.stdout
 
 
 @pytest.mark.engines

@@ -424,6 +424,7 @@ def test_a_campaign_is_run_from_python_under_its_lease(tmp_path, monkeypatch):
     assert al.run(campaign, folder) == al.run(campaign, folder, Machine(name="here")) == end
     assert not (folder / "lease.json").exists()
     changed = campaign.model_copy(update={"stop": campaign.stop.model_copy(update={"max_iterations": 99})})
+    (folder / "iter-000").mkdir()
     with pytest.raises(ConfigError, match="--accept-changes"):
         al.run(changed, folder)
     assert al.run(changed, folder, accept_changes=True) == end

@@ -12,8 +12,8 @@ from activelearn.config.paths import MODEL_SUFFIXES
 from activelearn.config.section import Section
 from activelearn.config.yaml12 import Location
 
-#: Pair styles of LAMMPS that run Python, or load models as Python and TensorFlow do.
-_RUNNING_STYLE: Final = re.compile(r"(?<!\S)(python|mliap\S*|grace\S*|kim)(?!\S)")
+#: Pair styles of LAMMPS that load models as Python and TensorFlow do; those that run Python are refused.
+_RUNNING_STYLE: Final = re.compile(r"(?<!\S)(mliap\S*|grace\S*|kim)(?!\S)")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def loads_a_file(argument: str) -> bool:
 
 
 def runs_in_lammps(line: str) -> bool:
-    """Return whether a line of a pair style runs Python or loads a model; tables of numbers are no programs."""
+    """Return whether a line of a pair style loads a model; tables of numbers are no programs."""
     words = (word.strip("'\"") for word in line.split())
     return _RUNNING_STYLE.search(line) is not None or any(Path(word).suffix in MODEL_SUFFIXES for word in words)
 
