@@ -116,8 +116,9 @@ def test_a_folder_that_the_node_does_not_see_is_said(tmp_path):
     assert "is another folder on this node" in problem
 
 
-def test_the_command_prints_a_table_and_says_what_is_wrong(tmp_path):
+def test_the_command_prints_a_table_and_says_what_is_wrong(tmp_path, monkeypatch):
     """Without -l it looks at every place from here, in the order in which a campaign comes to them."""
+    monkeypatch.chdir(tmp_path)
     places = {"gpu": {"lammps": "false", "slots": 1}, "cpu": {"slots": 1, "gpus": [0]}}
     machine = machine_file(tmp_path / "machine.yaml", places=places, stations=CPU)
     done = CliRunner().invoke(app, ["machine", "--smoke", "--machine", str(machine), "--folder", str(tmp_path)])
