@@ -15,7 +15,7 @@ STUDY = {
     "name": "copper",
     "potentials": [{"name": "EMT", "ase": EMT}],
     "glass": {"series": COPPER, "n_atoms": 32, "n_replicas": 1, "dynamics": DYNAMICS, "segments": SEGMENTS},
-    "benchmark": {"network": None, "coordination": False},
+    "benchmark": {"network": None, "coordination": False, "free_volume": False},
 }
 #: Package -> its module, and what it adds.
 PACKAGES = {
