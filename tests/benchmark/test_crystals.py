@@ -11,7 +11,7 @@ from activelearn import seeds
 from activelearn.benchmark import crystals
 from activelearn.benchmark.elements import unknown_elements
 from activelearn.config import load_benchmark
-from activelearn.errors import EngineError
+from activelearn.errors import Unfit
 from activelearn.frames import Frames, make_origin
 from activelearn.store import StudyStore
 
@@ -93,13 +93,14 @@ def test_an_element_that_a_potential_does_not_know_is_a_problem(slot, tmp_path):
 
 
 def test_a_machine_that_fails_on_everything_is_no_unknown_element(slot, tmp_path):
-    """No such module: infrastructure, which is tried again, and not a verdict on the crystal."""
+    """No such module: what no retry mends, and not a verdict on the crystal."""
     broken = EMT_REFERENCE.model_copy(update={"calculator": "no_such_module:Nothing"})
-    assert unknown_elements(broken, ["Cu"], slot) == ()
+    with pytest.raises(Unfit, match="no_such_module"):
+        unknown_elements(broken, ["Cu"], slot)
     assert unknown_elements(EMT_REFERENCE, ["Cu", "Na", "O"], slot) == ("Na",)
     study = with_reference(study_of(crystals={"seeds": ["Na2S_Fm-3m"]}), broken)
     store = StudyStore.create(tmp_path, study)
-    with pytest.raises(EngineError, match="no_such_module"):
+    with pytest.raises(Unfit, match="no_such_module"):
         run_one(crystals.PROPERTY, planned(crystals.PROPERTY, study, store)[0], store, slot)
 
 

@@ -172,7 +172,8 @@ class HardLife:
         self.n_runs += 1
         chunks = dict.fromkeys(("initial", "explore", "label", "train", "final"), 1 + k % 3)
         machine = machine_file(self.here / f"machine-{k}.yaml", slots=1 + k % 2, chunks=chunks)
-        env = environment(LOGGED_EMT=str(self.log), LOGGED_EMT_SLEEP="0.1")
+        logged = {"LOGGED_EMT": str(self.log), "LOGGED_EMT_AFTER_TRIAL_IN": str(self.store.folder)}
+        env = environment(**logged, LOGGED_EMT_SLEEP="0.1")
         return start(self.campaign, self.store.folder, "--machine", machine, env=env)
 
     def n_done(self, station: str, iteration: int) -> int:

@@ -174,11 +174,12 @@ def test_a_campaign_whose_driver_is_killed_alone_and_restarted_at_once_computes_
     campaign = tiny(tmp_path / "tiny.yaml", label__reference=LOGGED, initial__md=None, initial__copies=4)
     store, log = Store(tmp_path / "c"), tmp_path / "log"
     arguments = (campaign, store.folder, "--machine", machine_file(tmp_path / "m.yaml", slots=2))
-    first = start(*arguments, env=environment(LOGGED_EMT=str(log), LOGGED_EMT_SLEEP="3.0"))
+    logged = {"LOGGED_EMT": str(log), "LOGGED_EMT_AFTER_TRIAL_IN": str(store.folder)}
+    first = start(*arguments, env=environment(**logged, LOGGED_EMT_SLEEP="3.0"))
     wait_until(lambda: sum(calculations(log).values()) >= 4, first, what="labels")
     first.kill()
     first.wait()
-    second = start(*arguments, env=environment(LOGGED_EMT=str(log), LOGGED_EMT_SLEEP="0.1"))
+    second = start(*arguments, env=environment(**logged, LOGGED_EMT_SLEEP="0.1"))
     wait_until(lambda: store.sealed("label", 0).is_file(), second, what="all labels")
     os.killpg(second.pid, signal.SIGINT)
     assert second.wait(20) == 130

@@ -214,7 +214,7 @@ class UnderFire(HardLife):
     def environment(self) -> dict[str, str]:
         path = os.pathsep.join([str(TESTS), str(HERE / "clock")])
         more = {"LOGGED_EMT": str(self.log), "LOGGED_EMT_SLEEP": str(LABEL_S), "CHAOS_CLOCK": str(self.clock)}
-        return environment(PYTHONPATH=path, **more)
+        return environment(PYTHONPATH=path, LOGGED_EMT_AFTER_TRIAL_IN=str(self.store.folder), **more)
 
     def machine(self, **settings) -> Path:
         """Write the machine profile of the next driver or worker: other slots and chunks each time."""
