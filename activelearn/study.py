@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -127,10 +128,7 @@ def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | N
         potential.name: reference.fingerprint(potential.statics(machine.python), slot)
         for potential in store.study.potentials
     }
-    file = store.folder / "potentials.json"
-    publish_json(file, sealed(found))
-    changed = [name for name, identity in read_object(store.whole(file)).items() if found.get(name) != identity]
-    if changed:
+    if changed := _changed(store, "potentials.json", found):
         raise ConfigError(
             f"{store.folder}: {', '.join(changed)} is not what this study began with (see potentials.json) - wanted "
             "the same version and weights for all its numbers - install them again, or choose another --folder"
@@ -141,15 +139,19 @@ def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | N
         publish_npz(store.folder / "held-out.npz", pack(parts), {})
 
 
+def _changed(store: StudyStore, file: str, found: Mapping[str, Any]) -> list[str]:
+    """Seal what a study begins with under a name of its folder, and return what of it is another now."""
+    publish_json(store.folder / file, sealed(dict(found)))
+    begun = read_object(store.whole(store.folder / file))
+    return [name for name, identity in begun.items() if found.get(name) != identity]
+
+
 def _want_same_structures(store: StudyStore) -> None:
     """Seal the content of crystals and molecules that are files; refuse another one."""
     found = {name: file_sha256(path) if is_file(path) else None for name, path in store.structures().items()}
     if not found:
         return
-    file = store.folder / "structures.json"
-    publish_json(file, sealed(found))
-    changed = [name for name, sha256 in read_object(store.whole(file)).items() if found.get(name) != sha256]
-    if changed:
+    if changed := _changed(store, "structures.json", found):
         raise ConfigError(
             f"{store.folder}: {', '.join(changed)} is not what this study began with - wanted the same content for all "
             "its numbers - bring the file back, or choose another --folder"
