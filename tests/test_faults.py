@@ -125,6 +125,21 @@ def words(*typed):
     return lambda _: typed
 
 
+def in_allocation(*programs):
+    """Return what types `check` with a machine that wants srun where the PATH has these programs alone."""
+
+    def made(here):
+        for name in programs:
+            (here / name).write_text("#!/bin/sh\n")
+            (here / name).chmod(0o755)
+        patch = UNDONE.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("PATH", str(here))
+        patch.delenv("SLURM_JOB_ID", raising=False)
+        return ("check", TINY, "--machine", "slurm_allocation")
+
+    return made
+
+
 def finished(here, damage=None, *typed):
     """Unpack a finished campaign, damage it, and look at it."""
     folder = here / "runs" / "copper"
@@ -457,7 +472,8 @@ FAULTS = {
     "machine-nothing": words("machine"),
     "worker-without-command": words("rlaunch", "-l", "my_launchpad.yaml"),
     "machine-preset": words("check", TINY, "--machine", "slurmm"),
-    "allocation-none": words("check", TINY, "--machine", "slurm_allocation"),
+    "allocation-none": in_allocation("srun"),
+    "allocation-no-srun": in_allocation(),
     "place-unknown": machine(places={"cpu": {}}, stations={"train": "gpu"}),
     # glasses, benchmarks, potentials
     "no-potential": words("benchmark", "--series", "na3ps4o"),
