@@ -12,17 +12,18 @@ from typing import Final
 import numpy as np
 
 from activelearn import geometry, packing, starts
-from activelearn.config import Campaign, System
+from activelearn.config import Campaign, Room, Shell, System, trainer_of
 from activelearn.errors import ConfigError
 from activelearn.frames import FloatArray, Frames
+from activelearn.geometry import Capacity
 from activelearn.store import Store
 
 #: Share of the cutoff.
 _WELL_WITHIN: Final = 0.95
 
 
-def of_campaign(campaign: Campaign, labelled: Sequence[Frames] = ()) -> tuple[int, ...]:
-    """Return `sel`, the campaign's own or that of the densest cell the guards allow.
+def of_campaign(campaign: Campaign, labelled: Sequence[Frames] = ()) -> Room:
+    """Return `sel` of each shell, the campaign's own or that of the densest cell the guards allow; () of no limit.
 
     Parameters
     ----------
@@ -32,23 +33,30 @@ def of_campaign(campaign: Campaign, labelled: Sequence[Frames] = ()) -> tuple[in
         The densest structures of the labels that it begins with; they count if it has no initial systems (of a campaign
         that has some, labels that `sel` does not hold are passed over).
     """
-    descriptor = campaign.train.descriptor
-    if descriptor.sel is not None:
-        return descriptor.sel
+    trainer = trainer_of(campaign.train)
+    if not trainer.limits_neighbours(campaign.train):
+        return ()
+    shells = trainer.shells(campaign.train)
+    if all(shell.sel is not None for shell in shells):
+        return tuple(shell.sel for shell in shells if shell.sel is not None)
     structures = [starts.unit_cell(s) for s in campaign.systems if s.packed is None]
     structures += labelled if not campaign.initial.systems else []
     densities = [packing.number_densities(s.packed) for s in campaign.systems if s.packed is not None]
-    return geometry.neighbour_capacity(
-        structures,
-        rcut=descriptor.rcut,
-        volume_ratio=campaign.select.guards.volume_ratio[0] * _start_ratio(campaign),
-        type_map=campaign.type_map,
-        densities=densities,
+    return tuple(
+        shell.sel
+        or geometry.neighbour_capacity(
+            structures,
+            rcut=shell.rcut,
+            volume_ratio=campaign.select.guards.volume_ratio[0] * _start_ratio(campaign),
+            type_map=geometry.kinds_of(shell, campaign.type_map),
+            densities=densities,
+        )
+        for shell in shells
     )
 
 
-def sealed(campaign: Campaign, store: Store) -> tuple[int, ...] | None:
-    """Return the `sel` that a campaign has fixed, by element; None if it has not begun, or has other elements.
+def sealed(campaign: Campaign, store: Store) -> Room | None:
+    """Return the `sel` that a campaign has fixed, by shell; None if it has not begun, or has other elements.
 
     That these cannot be changed is said where changes are accepted.
     """
@@ -56,18 +64,19 @@ def sealed(campaign: Campaign, store: Store) -> tuple[int, ...] | None:
     return store.sel() if has_begun else None
 
 
+def of_models(campaign: Campaign, store: Store) -> tuple[Capacity, ...]:
+    """Return how many neighbours the models of a campaign hold."""
+    return geometry.capacities(campaign.train, campaign.type_map, store.sel())
+
+
 def has_room(frame: Frames, campaign: Campaign, store: Store) -> bool:
     """Return whether the models hold the neighbours of one frame; training would drop them in silence."""
-    return _holds(store.sel(), frame, campaign.train.descriptor.rcut, campaign)
+    return all(capacity.holds(frame) for capacity in of_models(campaign, store))
 
 
 def is_hopeless(frame: Frames, campaign: Campaign, store: Store) -> bool:
     """Return whether one frame has too many neighbours well within the cutoff: no short dynamics brings it back."""
-    return not _holds(store.sel(), frame, _WELL_WITHIN * campaign.train.descriptor.rcut, campaign)
-
-
-def _holds(sel: Sequence[int], frame: Frames, rcut: float, campaign: Campaign) -> bool:
-    return not bool((geometry.most_neighbours(frame, rcut, campaign.type_map) > np.array(sel)).any())
+    return not all(capacity.holds(frame, within=_WELL_WITHIN) for capacity in of_models(campaign, store))
 
 
 def _start_ratio(campaign: Campaign) -> float:
@@ -76,8 +85,8 @@ def _start_ratio(campaign: Campaign) -> float:
     return float(min(1.0, *scales) ** 3)
 
 
-def needed(campaign: Campaign, system: System, *, compressed: bool = False) -> FloatArray:
-    """Return (n_elements,) the number of neighbours that the densest start of a system needs room for.
+def needed(campaign: Campaign, system: System, capacity: Capacity, *, compressed: bool = False) -> FloatArray:
+    """Return (n_kinds,) the number of neighbours that the densest start of a system needs room for.
 
     They are counted in the unit cell: every atom of a supercell has as many.
 
@@ -87,15 +96,17 @@ def needed(campaign: Campaign, system: System, *, compressed: bool = False) -> F
         Cutoff, scales and guards.
     system
         A crystal (a tenth is added for thermal motion) or a packing (three standard deviations).
+    capacity
+        What they are counted by, and within which cutoff.
     compressed
         As far as the guards allow, instead of as it starts.
     """
     structures = [] if system.packed is not None else [starts.unit_cell(system)]
     most, _ = geometry.most_when_densest(
         structures,
-        rcut=campaign.train.descriptor.rcut,
+        rcut=capacity.rcut,
         volume_ratio=_start_ratio(campaign) * (campaign.select.guards.volume_ratio[0] if compressed else 1.0),
-        type_map=campaign.type_map,
+        type_map=capacity.kinds,
         densities=[packing.number_densities(system.packed)] if system.packed is not None else [],
     )
     return most * (geometry.THERMAL if system.packed is None else 1.0)
@@ -118,13 +129,15 @@ def problems(campaign: Campaign, store: Store) -> list[str]:
     if sel is None:
         return []
     fixed = f"{store.folder / 'iter-000' / 'sel.json'} fixes it for the whole campaign"
-    without = " and without train.descriptor.sel" if campaign.train.descriptor.sel is not None else ""
+    shells = trainer_of(campaign.train).shells(campaign.train)
+    without = "".join(f" and without {shell.where}" for shell in shells if shell.sel is not None)
     return [
-        f"systems: {system.name} has more neighbours within {campaign.train.descriptor.rcut:g} Å than sel holds "
+        f"systems: {system.name} has more neighbours within {capacity.rcut:g} Å than sel holds "
         f"({lacks}), and {fixed} - wanted systems that the models can learn, for the labels of this one would be "
         f"refused - leave it out, or {anew(campaign, store)}{without}"
         for system in added_systems(campaign, store)
-        if (lacks := geometry.without_room(needed(campaign, system), campaign.type_map, sel))
+        for capacity in geometry.capacities(campaign.train, campaign.type_map, sel)
+        if (lacks := capacity.lacks(needed(campaign, system, capacity)))
     ]
 
 
@@ -149,19 +162,22 @@ def want_room(campaign: Campaign, store: Store) -> None:
         raise ConfigError(*found)
 
 
-def limits(campaign: Campaign, systems: Sequence[System], sel: Sequence[int]) -> Iterator[str]:
+def limits(campaign: Campaign, systems: Sequence[System], sel: Room) -> Iterator[str]:
     """Yield the systems that `sel` does not hold as far as the guards let walks compress them, or not at all."""
     for system in systems:
-        compressed = geometry.without_room(needed(campaign, system, compressed=True), campaign.type_map, sel)
-        if not compressed:
-            continue
-        if lacks := geometry.without_room(needed(campaign, system), campaign.type_map, sel):
-            yield f"note: sel does not hold {system.name} ({lacks}): its labels are refused and its walks end at once"
-        else:
-            yield (
-                f"note: sel does not hold {system.name} at the densest that select.guards allow ({compressed}): walks "
-                "that are compressed so far are out of the region there"
-            )
+        for capacity in geometry.capacities(campaign.train, campaign.type_map, sel):
+            compressed = capacity.lacks(needed(campaign, system, capacity, compressed=True))
+            if not compressed:
+                continue
+            if lacks := capacity.lacks(needed(campaign, system, capacity)):
+                yield (
+                    f"note: sel does not hold {system.name} ({lacks}): its labels are refused and its walks end at once"
+                )
+            else:
+                yield (
+                    f"note: sel does not hold {system.name} at the densest that select.guards allow ({compressed}): "
+                    "walks that are compressed so far are out of the region there"
+                )
 
 
 def too_small(campaign: Campaign, system: System) -> str | None:
@@ -170,25 +186,29 @@ def too_small(campaign: Campaign, system: System) -> str | None:
     Of a crystal the published structure is looked at, and that at its smallest scale; of a packing the mean, which is
     all that is known for certain.
     """
-    d = campaign.train.descriptor
-    if d.sel is None:
+    shells = trainer_of(campaign.train).shells(campaign.train)
+    return next((said for shell in shells if (said := _too_small(campaign, system, shell)) is not None), None)
+
+
+def _too_small(campaign: Campaign, system: System, shell: Shell) -> str | None:
+    if shell.sel is None:
         return None
+    kinds = geometry.kinds_of(shell, campaign.type_map)
     for ratio in (1.0, _start_ratio(campaign)):
         if system.packed is None:
             cell = starts.unit_cell(system)
-            most, _ = geometry.most_when_densest([cell], rcut=d.rcut, volume_ratio=ratio, type_map=campaign.type_map)
+            most, _ = geometry.most_when_densest([cell], rcut=shell.rcut, volume_ratio=ratio, type_map=kinds)
         else:
-            density = packing.number_densities(system.packed)
-            sphere = 4.0 / 3.0 * np.pi * d.rcut**3 / ratio
-            most = sphere * np.array([density.get(kind, 0.0) for kind in campaign.type_map])
-        if lacks := geometry.without_room(most, campaign.type_map, d.sel):
+            sphere = 4.0 / 3.0 * np.pi * shell.rcut**3 / ratio
+            most = sphere * geometry.densities_of(packing.number_densities(system.packed), kinds)
+        if lacks := geometry.without_room(most, kinds, shell.sel):
             is_packed = system.packed is not None
             name = system.name if is_packed else starts.crystal(system, campaign.min_height_A).formula
             scaled = f" at the scale {np.cbrt(ratio):g}" if ratio < 1.0 else ""
             n = np.ceil(most - 1.0e-9).astype(int).tolist()
             return (
-                f"train.descriptor.sel: {list(d.sel)} is too small for {name}, which has {n} neighbours within "
-                f"{d.rcut:g} Å{scaled} ({lacks}) - wanted room for compressed cells too - leave sel out: "
+                f"{shell.where}: {list(shell.sel)} is too small for {name}, which has {n} neighbours within "
+                f"{shell.rcut:g} Å{scaled} ({lacks}) - wanted room for compressed cells too - leave sel out: "
                 "it is found then"
             )
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from activelearn import capacity, geometry, initial, learning, prepare, select
-from activelearn.config import Campaign
+from activelearn.config import Campaign, trainer_of
 from activelearn.errors import StoreError
 from activelearn.final_models import without_choice
 from activelearn.records import End, Iteration, Selection
@@ -43,7 +43,7 @@ def verdict(store: Store) -> End | None:
     if selection.learnt_nothing and not has_learnt and is_same_training and not is_asked_anew:
         return _end(store, records, selection, _unlearnt(last, selection, settings))
     if (rescues := _rescues_in_a_row(store, records, settings)) > settings.select.rescue.max_in_a_row:
-        return _end(store, records, selection, _hopeless(selection, rescues, again))
+        return _end(store, records, selection, _hopeless(selection, rescues, settings, again))
     is_last = {stage.name for stage in settings.explore.stages} == set(selection.stages)
     if selection.is_bounded and is_last and not is_asked_anew:
         return _end(store, records, selection, _stage_bound(selection, store.campaign(last.index), again))
@@ -153,18 +153,18 @@ def _inaccurate(selection: Selection, settings: Campaign, again: str) -> str:
     found = select.over(selection.judged, selection.n_pooled, settings.stop)
     return (
         f"not converged: the held-out P99 of the force error is above {bound}, and exploration finds nothing to label "
-        f"({found}) - train longer (train.n_steps, train.warm_n_steps), take a larger net (train.fitting) or lower "
+        f"({found}) - train longer (train.n_steps, train.warm_n_steps), {trainer_of(settings.train).larger} or lower "
         f"select.f_lo{again}"
     )
 
 
-def _hopeless(selection: Selection, n: int, again: str) -> str:
+def _hopeless(selection: Selection, n: int, settings: Campaign, again: str) -> str:
     c = selection.counts
     return (
         f"{n} passes in a row failed almost everywhere (last: {c.failed} failed and {c.out_of_region} out of region of "
         f"{c.walked} frames) and rescuing did not help - change one of: explore.stages (colder, shorter walks), "
         "initial.copies and initial.md (more data at these temperatures), train.n_steps (longer), "
-        f"train.descriptor.rcut_smth (smaller) -{again.removeprefix(',')}"
+        f"{trainer_of(settings.train).smoother} -{again.removeprefix(',')}"
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from activelearn import descriptor, geometry, select, starts
-from activelearn.config import Campaign, Condition, Stage, Stop
+from activelearn import capacity, descriptor, geometry, select, starts
+from activelearn.config import Campaign, Condition, Stage, Stop, trainer_of
 from activelearn.engines import lammps, links
 from activelearn.engines.lammps import Drive
 from activelearn.engines.process import Slot
@@ -180,9 +180,10 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     cell = lammps.write_data(folder / "conf.lmp", start, campaign.type_map)
     drive = drive_of(campaign, stage, select.cell_of(task)[1], cell, int(rng.integers(1, 2**31 - 1)))
     models = links.link_models([store.model(model) for model in task.inputs], folder)
-    what = lammps.walk_input(stage, drive, models=models, type_map=campaign.type_map)
+    pair = trainer_of(campaign.train).pair(models, campaign.type_map, stage.every)
+    what = lammps.walk_input(stage, drive, pair)
     walk, started, finished = lammps.timed_walk(folder, what, start.symbols, slot)
-    limits = Limits(select.window_of(campaign, store, iteration), store.sel())
+    limits = Limits(select.window_of(campaign, store, iteration), capacity.of_models(campaign, store))
     arrays, meta = reduce_walk(campaign, task, walk, frames_of(stage, task, start, walk), limits, rng)
     meta |= {"started": started, "finished": finished, "iteration": iteration}
     store.publish_product("explore", iteration, task.id, arrays, meta)
@@ -214,12 +215,12 @@ class Limits:
     ----------
     window
         f_lo and f_hi, eV/Å.
-    sel
-        Most neighbours by type that the models hold.
+    capacities
+        Most neighbours that the models hold.
     """
 
     window: tuple[float, float]
-    sel: tuple[int, ...]
+    capacities: tuple[geometry.Capacity, ...] = ()
 
 
 def reduce_walk(
@@ -243,7 +244,7 @@ def reduce_walk(
         How it ended, and how far it came (:func:`select.reach.measure`).
     """
     stage = campaign.stage(task.parameters["stage"])
-    outside = _outside(campaign, frames, limits.sel)
+    outside = _outside(campaign, frames, limits.capacities)
     kind = select.classify_walk(
         walk.max_devi_f,
         n_planned=stage.n_frames,
@@ -281,15 +282,14 @@ def _first_bad_step(stage: Stage, walk: lammps.WalkOutput, outside: tuple[int, s
     return 0 if len(walk.step) == 0 else int(walk.step[-1]) + stage.every
 
 
-def _outside(campaign: Campaign, frames: Frames, sel: tuple[int, ...]) -> tuple[int, str] | None:
-    """Return the first frame past a geometry guard or past `sel`, and why."""
+def _outside(campaign: Campaign, frames: Frames, held: Sequence[geometry.Capacity]) -> tuple[int, str] | None:
+    """Return the first frame past a geometry guard or past what the models hold, and why."""
     if len(frames) == 0:
         return None
     outside = geometry.first_outside(frames, campaign.select.guards)
-    inside = frames[: outside[0]] if outside is not None else frames
-    full = geometry.first_overflow(inside, campaign.train.descriptor.rcut, campaign.type_map, sel)
-    if full is not None:
-        return full[0], f"{full[1].tolist()} neighbours within the cutoff, sel holds {list(sel)}"
+    for one in held:
+        inside = frames[: outside[0]] if outside is not None else frames
+        outside = one.first_overflow(inside) or outside
     return outside
 
 

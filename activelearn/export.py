@@ -6,8 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from activelearn import final_models, learning, select, starts, trees
-from activelearn.config import Campaign
+from activelearn import capacity, final_models, learning, select, starts, trees
+from activelearn.config import Campaign, trainer_of
 from activelearn.ending import ended, verdict
 from activelearn.engines import lammps
 from activelearn.errors import ConfigError, typed
@@ -28,8 +28,7 @@ atom_style      atomic
 box             tilt large
 read_data       start.lmp
 neighbor        1.0 bin
-pair_style      deepmd {models} out_file model_devi.out out_freq 20
-pair_coeff      * * {types}
+{pair}
 velocity        all create {temperature:g} 12345 dist gaussian mom yes
 fix             dynamics all nvt temp {temperature:g} {temperature:g} 0.1
 timestep        {timestep:g}
@@ -48,11 +47,11 @@ from ase import units
 from ase.io import read
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
-from deepmd.calculator import DP
+from {module} import {name}
 
 here = Path(__file__).parent
 atoms = read(here / "start.extxyz")
-atoms.calc = DP(model=str(here / "{model}"))
+atoms.calc = {name}({arguments})
 print(f"energy {{atoms.get_potential_energy():.6f}} eV, largest force {{abs(atoms.get_forces()).max():.4f}} eV/Å")
 print("stress (eV/Å^3, ASE's sign):", atoms.get_stress())
 
@@ -111,12 +110,13 @@ def export(store: Store, to: Path) -> list[Path]:
 def _write_all(store: Store, folder: Path, final: FinalChoice, iterations: list[Iteration]) -> None:
     last, ensemble = iterations[-1].index, final.ensemble
     campaign = store.campaign(last)
+    names: dict[int, str] = {}
     for member in ensemble.members:
-        shutil.copyfile(store.model(member.model), folder / f"frozen-{member.index}.pb")
-        if member.compressed is not None:
-            shutil.copyfile(store.model(member.compressed), folder / f"compressed-{member.index}.pb")
-    kind = "compressed" if ensemble.members[0].compressed is not None else "frozen"
-    write_examples(store, campaign, folder, [f"{kind}-{member.index}.pb" for member in ensemble.members])
+        for kind, model in ((trainer_of(campaign.train).kind, member.model), ("compressed", member.compressed)):
+            if model is not None:
+                names[member.index] = f"{kind}-{member.index}{Path(model).suffix}"  # the faster form, if there is one
+                shutil.copyfile(store.model(model), folder / names[member.index])
+    write_examples(store, campaign, folder, [*names.values()])
     training, held_out = store.dataset(last), store.held_out(last)
     (folder / "dataset").mkdir()
     for name, parts in (("training", training), ("held-out", held_out)):
@@ -165,18 +165,32 @@ def write_examples(store: Store, campaign: Campaign, folder: Path, models: list[
     write_extxyz([start], folder / "start.extxyz")
     stage, (_, f_hi) = campaign.explore.stages[-1], select.last_window(campaign, store)
     temperature, types = stage.conditions[0].temperature_K, " ".join(campaign.type_map)
+    trainer = trainer_of(campaign.train)
+    pair = "\n".join(trainer.pair(models, campaign.type_map, 20))
     values = {"temperature": temperature, "timestep": stage.timestep_fs / 1000.0, "types": types, "f_hi": f_hi}
-    (folder / "in.lammps").write_text(_IN_LAMMPS.format(models=" ".join(models), **values), encoding="utf-8")
-    text = _ASE_EXAMPLE.format(model=models[0], timestep=stage.timestep_fs, temperature=temperature)
+    (folder / "in.lammps").write_text(_IN_LAMMPS.format(pair=pair, **values), encoding="utf-8")
+    said = trainer.calculator(Path(models[0]))
+    module, _, name = said["calculator"].partition(":")
+    arguments = ", ".join(
+        f"{key}=str(here / {value!r})" if value == models[0] else f"{key}={value!r}"
+        for key, value in said["arguments"].items()
+    )
+    text = _ASE_EXAMPLE.format(
+        module=module, name=name, arguments=arguments, timestep=stage.timestep_fs, temperature=temperature
+    )
     (folder / "ase_example.py").write_text(text, encoding="utf-8")
 
 
-def _cutoff_line(store: Store, campaign: Campaign) -> str:
-    sel = ", ".join(f"{kind} {n}" for kind, n in zip(campaign.type_map, store.sel(), strict=True))
-    return (
-        f"- cutoff: {campaign.train.descriptor.rcut:g} Å; neighbours of an atom within it that the models hold (sel): "
-        f"{sel}; of more, the farthest are dropped in silence, and the deviation does not show it"
-    )
+def _cutoff_lines(store: Store, campaign: Campaign) -> list[str]:
+    held = capacity.of_models(campaign, store)
+    if not held:
+        return [f"- cutoff: {campaign.cutoff_A:g} Å"]
+    return [
+        f"- cutoff: {one.rcut:g} Å; neighbours of an atom within it that the models hold (sel): "
+        + ", ".join(f"{kind} {n}" for kind, n in zip(one.kinds, one.sel, strict=True))
+        + "; of more, the farthest are dropped in silence, and the deviation does not show it"
+        for one in held
+    ]
 
 
 def _held_out_errors(ensemble: Ensemble) -> list[str]:
@@ -244,7 +258,7 @@ def model_card(store: Store, final: FinalChoice, iterations: list[Iteration]) ->
         f"- state: {end.message}",
         f"- elements (order of types): {' '.join(campaign.type_map)}",
         f"- trust window: {window} (max force deviation of {len(ensemble.members)} members)",
-        _cutoff_line(store, campaign),
+        *_cutoff_lines(store, campaign),
         f"- labels: {'the same bits for the same input' if deterministic else 'not bit-reproducible'} (declared)",
         f"- reference: {engine}, dispersion {dispersion}, weights sha256 {reference['weights_sha256']}",
         *_drivers(iterations),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn.config import Guards
+from activelearn.config import Guards, Room, Shell, Train, trainer_of
 from activelearn.errors import ConfigError
 from activelearn.frames import FloatArray, Frames
 
@@ -77,13 +78,26 @@ def cell_angles(cell: FloatArray) -> FloatArray:
     return np.asarray(np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0))))
 
 
+#: In place of the elements where all together are counted.
+ANY: Final = ("all elements",)
+
+
+def _kinds(frame: Frames, type_map: Sequence[str]) -> NDArray[np.int64]:
+    """Return (n_atoms,) the place of each atom's element in `type_map`."""
+    if tuple(type_map) == ANY:
+        return np.zeros(frame.n_atoms, dtype=np.int64)
+    return np.array([list(type_map).index(symbol) for symbol in frame.symbols], dtype=np.int64)
+
+
 def neighbour_counts(frame: Frames, rcut: float, type_map: Sequence[str]) -> NDArray[np.int64]:
-    """Return (n_atoms, n_elements) how many neighbours of each element of `type_map` an atom has within `rcut` (Å)."""
+    """Return (n_atoms, n_elements) how many neighbours of each element of `type_map` an atom has within `rcut` (Å).
+
+    With :data:`ANY` in place of elements, (n_atoms, 1) of all together.
+    """
     from matscipy.neighbours import neighbour_list
 
     i, j = neighbour_list("ij", cell=frame.cell[0], positions=frame.positions[0], pbc=frame.pbc, cutoff=rcut)
-    kind = np.array([list(type_map).index(symbol) for symbol in frame.symbols])
-    n_kinds = len(type_map)
+    kind, n_kinds = _kinds(frame, type_map), len(type_map)
     counts: NDArray[np.int64] = np.bincount(i * n_kinds + kind[j], minlength=frame.n_atoms * n_kinds)
     return counts.reshape(frame.n_atoms, n_kinds)
 
@@ -153,8 +167,7 @@ def _first_without_room(frame: Frames, cutoff: float, type_map: Sequence[str], s
     from matscipy.neighbours import neighbour_list
 
     i, j, d = neighbour_list("ijd", cell=frame.cell[0], positions=frame.positions[0], pbc=frame.pbc, cutoff=cutoff)
-    n_kinds = len(type_map)
-    kind = np.array([list(type_map).index(symbol) for symbol in frame.symbols])
+    kind, n_kinds = _kinds(frame, type_map), len(type_map)
     group = i * n_kinds + kind[j]
     n_of_group = np.bincount(group, minlength=frame.n_atoms * n_kinds)
     room = np.tile(np.array(sel), frame.n_atoms)
@@ -180,6 +193,13 @@ def _farthest_before(frames: Frames, rcut: float) -> FloatArray:
     back = np.linalg.norm(np.linalg.solve(frames.cell, frames.cell[:1]), ord=2, axis=(1, 2))
     farthest: FloatArray = back * rcut + two_farthest.sum(axis=1)
     return farthest
+
+
+def densities_of(density: Mapping[str, float], type_map: Sequence[str]) -> FloatArray:
+    """Return (n_elements,) number densities (1/Å^3) in the order of `type_map`; with :data:`ANY`, of all together."""
+    if tuple(type_map) == ANY:
+        return np.array([sum(density.values())])
+    return np.array([density.get(kind, 0.0) for kind in type_map])
 
 
 def most_when_densest(
@@ -209,7 +229,7 @@ def most_when_densest(
     most, in_all = np.zeros(len(type_map)), 0.0
     for frame in structures:
         unknown = sorted(set(frame.symbols) - set(type_map))
-        if unknown:
+        if unknown and tuple(type_map) != ANY:
             raise ConfigError(
                 f"type_map: lacks {', '.join(unknown)} of {frame.formula} - wanted all elements - add them"
             )
@@ -217,7 +237,7 @@ def most_when_densest(
         most, in_all = np.maximum(most, here), max(in_all, here_in_all)
     sphere = 4.0 / 3.0 * np.pi * rcut**3 / min(1.0, volume_ratio)
     for density in densities:
-        mean = sphere * np.array([density.get(kind, 0.0) for kind in type_map])
+        mean = sphere * densities_of(density, type_map)
         most = np.maximum(most, mean + 3.0 * np.sqrt(mean))
         in_all = max(in_all, float(mean.sum() + 3.0 * np.sqrt(mean.sum())))
     return most, in_all
@@ -267,8 +287,54 @@ def neighbour_capacity(
     )
     present = {symbol for frame in structures for symbol in frame.symbols}
     present |= {kind for density in densities for kind, n in density.items() if n > 0.0}
+    present |= {*ANY}
     most = np.where([kind in present for kind in type_map], most, in_all)
     return tuple(int(4 * np.ceil(THERMAL * max(n, 1) / 4)) for n in most)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How many neighbours within a cutoff a model holds; of more it drops the farthest, in silence.
+
+    Parameters
+    ----------
+    rcut
+        Cutoff, Å.
+    kinds
+        Elements, or :data:`ANY`.
+    sel
+        (n_kinds,) most neighbours.
+    """
+
+    rcut: float
+    kinds: tuple[str, ...]
+    sel: tuple[int, ...]
+
+    def holds(self, frame: Frames, *, within: float = 1.0) -> bool:
+        """Return whether one frame has no more neighbours, within this share of the cutoff."""
+        return not bool((most_neighbours(frame, within * self.rcut, self.kinds) > np.array(self.sel)).any())
+
+    def lacks(self, most: NDArray[Any]) -> str:
+        """Return of what there are more than `most` (n_kinds,) neighbours; see :func:`without_room`."""
+        return without_room(most, self.kinds, self.sel)
+
+    def first_overflow(self, frames: Frames) -> tuple[int, str] | None:
+        """Return the first frame of a walk with more neighbours, and what it has; see :func:`first_overflow`."""
+        full = first_overflow(frames, self.rcut, self.kinds, self.sel)
+        if full is None:
+            return None
+        return full[0], f"{full[1].tolist()} neighbours within the cutoff, sel holds {list(self.sel)}"
+
+
+def kinds_of(shell: Shell, type_map: Sequence[str]) -> tuple[str, ...]:
+    """Return what the neighbours of a shell are counted by."""
+    return tuple(type_map) if shell.counts_elements else ANY
+
+
+def capacities(train: Train, type_map: Sequence[str], sel: Room) -> tuple[Capacity, ...]:
+    """Return what the models of a campaign hold, by the `sel` that it has fixed; none hold any number."""
+    shells = trainer_of(train).shells(train) if sel else ()
+    return tuple(Capacity(shell.rcut, kinds_of(shell, type_map), most) for shell, most in zip(shells, sel, strict=True))
 
 
 #: The entry (row, column) of the displacement gradient that a shear drives.

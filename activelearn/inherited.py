@@ -107,12 +107,13 @@ def from_ledger(campaign: Campaign, store: Store, iteration: int, own: Sequence[
     references = wanted_references(campaign, store.ledger, store.fingerprint(iteration)["sha256"])
     known = store.ledger.references()
     found = Inherited(identities={sha: known[sha] for sha in references if sha in known})
+    held = geometry.capacities(campaign.train, campaign.type_map, store.sel())
     seen = {part.structure_key(k, "") for part in own for k in range(len(part))}
     for reference in references:
         for part in store.ledger.structures(reference):
             rows = []
             for k in range(len(part)):
-                reason = _unfit(part[k], campaign, store.sel(), seen)
+                reason = _unfit(part[k], campaign, held, seen)
                 if reason is None:
                     rows.append(k)
                     seen.add(part.structure_key(k, ""))
@@ -173,15 +174,14 @@ def _possible(campaign: Campaign, ledger: Ledger) -> list[str]:
     return [sha for sha, identity in ledger.references().items() if may_be(campaign.label.reference, identity)]
 
 
-def _unfit(frame: Frames, campaign: Campaign, sel: Sequence[int], seen: set[str]) -> str | None:
+def _unfit(frame: Frames, campaign: Campaign, held: Sequence[geometry.Capacity], seen: set[str]) -> str | None:
     """Return why a label of the ledger does not join, or None."""
     unknown = sorted(set(frame.symbols) - set(campaign.type_map))
     if unknown:
         return f"elements not in type_map: {', '.join(unknown)}"
     if frame.structure_key(0, "") in seen:
         return "the structure is there already"
-    most = geometry.most_neighbours(frame, campaign.train.descriptor.rcut, campaign.type_map)
-    return geometry.NO_ROOM if bool((most > np.array(sel)).any()) else None
+    return None if all(capacity.holds(frame) for capacity in held) else geometry.NO_ROOM
 
 
 def families(parts: Sequence[Frames]) -> Mapping[str, str]:

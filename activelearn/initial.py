@@ -10,7 +10,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 from activelearn import capacity, geometry, inherited, starts
-from activelearn.config import Campaign, Driver, Isolated, Machine
+from activelearn.config import Campaign, Driver, Isolated, Machine, trainer_of
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
 from activelearn.errors import typed
@@ -35,7 +35,7 @@ def lacking(campaign: Campaign, offer: inherited.Offer) -> list[str]:
     if from_data and not any(starts.is_fit(frame, campaign.min_height_A) for frame in offer.frames):
         least = f"{campaign.min_height_A:g} Å (initial.min_height_A, else the cutoff)"
         wanted = f"wanted cells with every perpendicular height at least {least}"
-        mend = "name explore.systems and leave out start: dataset, or lower train.descriptor.rcut"
+        mend = "name explore.systems and leave out start: dataset, or lower the cutoff of the models"
         return [f"{there} none is a start for walks - {wanted} - {mend}"]
     return []
 
@@ -80,12 +80,8 @@ def driver_of(campaign: Campaign, store: Store, iteration: int, machine: Machine
     if not waiting_systems(campaign, store, iteration):
         return None
     first = store.result("train", iteration - 1, Ensemble).members[0]
-    return Driver(
-        calculator="deepmd.calculator:DP",
-        arguments={"model": str(store.model(first.model))},
-        package="deepmd-kit",
-        python=machine.python,
-    )
+    trainer = trainer_of(store.campaign(iteration - 1).train)
+    return Driver(**trainer.calculator(store.model(first.model)), python=machine.python)
 
 
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:

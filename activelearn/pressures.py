@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from activelearn.config import Campaign
+from activelearn.config import Campaign, trainer_of
 
 #: Properties that strain or relax cells.
 _STRAINING = ("crystals", "bulk_modulus", "elastic")
@@ -51,6 +51,6 @@ def _said(campaign: Campaign, what: str, is_all: bool) -> list[str]:
             f"{what}, and pressures are wanted for {', '.join(needed)}: of these frames the models learn them from "
             "energies of different cells alone; have labels with a stress (VASP: ISIF = 2 or 3), or keep to nvt"
         )
-    if is_all and any(campaign.train.prefactors.virial):
-        found.append(f"{what}: train.prefactors.virial = {list(campaign.train.prefactors.virial)} weighs nothing")
+    if is_all and (weighed := trainer_of(campaign.train).weight_of_virials(campaign.train)) is not None:
+        found.append(f"{what}: {weighed} weighs nothing")
     return found or [f"{what}: the training fits no virial on them"]

@@ -271,6 +271,7 @@ class Member(Record):
     random_seed: int
     model: str = Field(description="Frozen model, relative to the campaign folder.")
     sha256: str
+    weights: str | None = Field(default=None, description="What a warm start begins from, if not the model.")
     n_steps: int
     attempts: int = Field(default=1, description="Trainings it took: all but the last diverged.")
     learning_rate_factor: float = Field(default=1.0, description="On the start of the learning rate, after divergence.")
@@ -291,6 +292,11 @@ class Member(Record):
         default=None, description="RMS of the reference forces of the training frames, eV/Å, if none is held out."
     )
 
+    @property
+    def start(self) -> str:
+        """What the next warm start begins from."""
+        return self.weights or self.model
+
 
 class Ensemble(Record):
     """The models that one iteration hands on."""
@@ -299,6 +305,7 @@ class Ensemble(Record):
     trained_in: int = Field(description="Iteration in which they were trained (an empty training passes them on).")
     type_map: tuple[str, ...]
     members: tuple[Member, ...]
+    versions: dict[str, str] = Field(default={}, description="Of the packages that they were trained with.")
     of_loop: tuple[Member, ...] = Field(
         default=(),
         description="Beside final models that were trained anew: those of the loop, ready to be exported.",

@@ -11,7 +11,7 @@ from typing import Any
 from activelearn import final_models, glass, report, select
 from activelearn.benchmark import cited
 from activelearn.benchmark import station as benchmark
-from activelearn.config import Campaign, DeePMDModels, Machine, Potential, Study, with_cited
+from activelearn.config import Campaign, Machine, Potential, Study, trainer_of, with_cited
 from activelearn.config.files import is_file
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
@@ -61,10 +61,8 @@ def potential_of(store: Store, *, models: Path | None = None) -> Potential:
     where = models if models is not None else store.folder
     return Potential(
         name=campaign.name,
-        deepmd=DeePMDModels(
-            models=tuple(str(where / file) for file in files),
-            sha256=tuple(sums),
-            window=select.last_window(campaign, store),
+        **trainer_of(campaign.train).potential(
+            [str(where / file) for file in files], sums, select.last_window(campaign, store)
         ),
         functional=campaign.label.reference.functional,
         includes_dispersion=campaign.label.reference.labels_include_dispersion,

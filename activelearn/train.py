@@ -1,4 +1,6 @@
-"""Train: an ensemble of DeePMD models that differ in the random seed only; and the final models of a campaign.
+"""Train: an ensemble of models that differ in the random seed only; and the final models of a campaign.
+
+What trains them is a trainer (:class:`activelearn.config.Trainer`), the same steps whichever it is.
 
 A warm start (``train.warm_start``) takes the weights of the same member of the last ensemble and nothing else: Adam's
 moments and the step count begin anew, the learning rate falls again from ``learning_rate.warm_start`` over
@@ -18,7 +20,9 @@ import hashlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,15 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn import final_models, geometry, learning, prediction, trees
-from activelearn.config import Campaign
-from activelearn.engines import checkpoints, deepmd
+from activelearn.config import Campaign, TrainingData, TrainingRun, trainer_of
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
+from activelearn.frames import Frames
 from activelearn.records import Ensemble, Labelling, Member, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import unique_suffix
 from activelearn.tasks import Station
-from activelearn.writing import write_deepmd
 
 log = logging.getLogger(__name__)
 #: A diverged member is trained anew from fresh weights with this factor on the start of the learning rate ...
@@ -44,8 +47,6 @@ SLOWER: Final = 0.3
 MAX_ATTEMPTS: Final = 4
 
 Curve = NDArray[np.float64]
-#: Where the loss bound stands beside the training data.
-_BOUND: Final = "largest_loss.json"
 _writing: Final = threading.Lock()
 
 
@@ -80,7 +81,7 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
 def _same_networks(campaign: Campaign, store: Store, last: Ensemble) -> bool:
     """Return whether the last weights fit the networks of `campaign` (an accepted change may have enlarged them)."""
     before, now = store.campaign(last.trained_in).train, campaign.train
-    return (before.descriptor, before.fitting, before.precision) == (now.descriptor, now.fitting, now.precision)
+    return before.trainer == now.trainer and trainer_of(now).same_networks(before, now)
 
 
 def _want_data(store: Store) -> None:
@@ -103,7 +104,7 @@ def _member_tasks(
     tasks = []
     for index in range(campaign.train.n_members):
         rng = store.rng(iteration, "train", f"member-{index}")
-        start = last.members[index].model if last is not None and index < len(last.members) else None
+        start = last.members[index].start if last is not None and index < len(last.members) else None
         parameters: dict[str, Any] = {
             "index": index,
             "n_steps": n_steps,
@@ -116,31 +117,26 @@ def _member_tasks(
     return tasks
 
 
-def _setting(campaign: Campaign, store: Store, run: deepmd.TrainingRun, systems: Sequence[Path]) -> dict[str, Any]:
-    paths = [str(path) for path in systems]
-    return deepmd.training_input(campaign.train, run, type_map=campaign.type_map, sel=store.sel(), systems=paths)
-
-
-def attempts(campaign: Campaign, task: Task) -> Iterator[deepmd.TrainingRun]:
+def attempts(campaign: Campaign, task: Task, start: Path | None = None) -> Iterator[TrainingRun]:
     """Yield the trainings of one member: the planned one, and what is tried each time one has diverged.
 
     That is a cold start of full length, with random seeds derived from the planned ones and a lower learning rate.
     """
     p = task.parameters
-    yield deepmd.TrainingRun(p["n_steps"], tuple(p["random_seeds"]), p["warm"])
+    yield TrainingRun(p["n_steps"], tuple(p["random_seeds"]), start)
     for k in range(1, MAX_ATTEMPTS):
         rng = np.random.default_rng([*p["random_seeds"], k])
         seeds = tuple(rng.integers(1, 2**31 - 1, size=len(p["random_seeds"])).tolist())
         n_steps = max(p["n_steps"], campaign.train.n_steps)
-        yield deepmd.TrainingRun(n_steps, seeds, learning_rate_factor=SLOWER**k)
+        yield TrainingRun(n_steps, seeds, learning_rate_factor=SLOWER**k)
 
 
-def training_data(campaign: Campaign, store: Store, station: str, up_to: int, slot: Slot) -> tuple[list[Path], float]:
-    """Return the data set as deepmd/npy systems, and the loss beyond which a training on it has diverged.
+def training_data(campaign: Campaign, store: Store, station: str, up_to: int, slot: Slot) -> TrainingData:
+    """Return the data set as the trainer reads it.
 
     Written once for all members (at paper size it is hundreds of MB), in scratch: first come, first to publish. Its
-    name is the checksum of the data and of the settings that they and the bound are made with, for scratch that is
-    kept may be older than a campaign that was set back.
+    name is the checksum of the data and of the settings that it is made with, for scratch that is kept may be older
+    than a campaign that was set back.
     """
     folder = store.shared_scratch(slot.machine, station, up_to) / _data_name(campaign, store, up_to)
     with _writing:
@@ -149,18 +145,16 @@ def training_data(campaign: Campaign, store: Store, station: str, up_to: int, sl
             work = store.scratch(slot.machine, f"data-{up_to:03d}")
             made = work / folder.name
             made.mkdir()
-            systems = write_deepmd(parts, made, campaign.type_map)
-            deepmd.write_element_weights(systems, campaign.train, campaign.type_map)
-            (made / _BOUND).write_text(json.dumps(deepmd.loss_bound(campaign.train, parts)))
+            trainer_of(campaign.train).write_data(made, parts, campaign.train, campaign.type_map)
             trees.rename(made, folder)  # unless another process was first
             store.drop_scratch(work, slot.machine)
-    return sorted(path for path in folder.iterdir() if path.is_dir()), float(json.loads((folder / _BOUND).read_text()))
+    return TrainingData(folder, campaign.type_map, store.sel())
 
 
 def _data_name(campaign: Campaign, store: Store, up_to: int) -> str:
     sha256 = store.result("label", up_to, Labelling).dataset_sha256
     train = campaign.train
-    content = [sha256, campaign.type_map, train.element_weights or {}, train.prefactors.force[0]]
+    content = [sha256, campaign.type_map, train.trainer, trainer_of(train).data_key(train)]
     return f"data-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
@@ -178,96 +172,108 @@ def _tries(campaign: Campaign, store: Store, station: str, task: Task) -> Path:
     return _checkpoints(store) / f"{up_to:03d}-{station}-{task.id}-{digest[:12]}"
 
 
-Trial = tuple[int, deepmd.TrainingRun, Path, str | None]
+#: Number of the attempt, what is trained, and where.
+Trial = tuple[int, TrainingRun, Path]
 
 
-def _anew(campaign: Campaign, task: Task, folder: Path) -> Iterator[Trial]:
-    """Yield what is tried, in turn: number, training, folder and the checkpoint in it to go on from (none)."""
-    for attempt, training in enumerate(attempts(campaign, task), 1):
+def _anew(campaign: Campaign, task: Task, start: Path | None, folder: Path) -> Iterator[Trial]:
+    """Yield what is tried, in turn."""
+    for attempt, training in enumerate(attempts(campaign, task, start), 1):
         place = folder / f"attempt-{attempt}"
         place.mkdir()
-        yield attempt, training, place, None
+        yield attempt, training, place
 
 
-def _resumed(campaign: Campaign, task: Task, tries: Path, slot: Slot) -> Iterator[Trial]:
+def _resumed(campaign: Campaign, task: Task, start: Path | None, tries: Path, slot: Slot) -> Iterator[Trial]:
     """Yield the same from where a killed training has left off; what it has left goes when it is taken over."""
     trees.make(tries.parent)
-    left = checkpoints.left_by(tries, slot) or checkpoints.Left(attempt=1)
+    trainer = trainer_of(campaign.train)
+    begun = {path: int(path.name.removeprefix("attempt-")) for path in tries.glob("*/attempt-*")}
+    last = max(begun.values(), default=1)  # those before it have diverged
+    left = [path for path, attempt in begun.items() if attempt == last]
     folder = tries / unique_suffix()
-    for attempt, training in enumerate(attempts(campaign, task), 1):
-        if attempt < left.attempt:
+    for attempt, training in enumerate(attempts(campaign, task, start), 1):
+        if attempt < last:
             continue
         place = trees.make(folder) / f"attempt-{attempt}"
         place.mkdir()
-        average = deepmd.averaged_steps(campaign.train, training.n_steps)
-        restart = left.take_over(place, slot, average) if attempt == left.attempt else None
+        restart = None
+        if attempt == last and left:
+            restart = trainer.take_over(left, place, campaign.train, training, slot)
         for old in tries.iterdir():
             if old != folder:
                 trees.remove(old, tries)
         if restart is not None:
             log.warning("train %s goes on from %s (remove %s to start it anew)", task.id, restart, tries)
-        yield attempt, replace(training, checkpoints=True), place, restart
+        yield attempt, replace(training, checkpoints=True, restart=restart), place
 
 
 def _trained(
     campaign: Campaign, store: Store, station: str, task: Task, folder: Path, slot: Slot
 ) -> tuple[Member, dict[str, Curve], dict[str, Any]]:
-    """Train, freeze, test and publish one model; return it as a member, its learning curve, and the curve's columns."""
-    held_out = store.held_out(task.parameters["up_to"])
-    systems, bound = training_data(campaign, store, station, task.parameters["up_to"], slot)
-    trials = _anew(campaign, task, folder)
+    """Train, test and publish one model; return it as a member, its learning curve, and the curve's columns."""
+    trainer, held_out = trainer_of(campaign.train), store.held_out(task.parameters["up_to"])
+    data = training_data(campaign, store, station, task.parameters["up_to"], slot)
+    start = store.model(task.inputs[0]) if task.parameters["warm"] else None
+    trials = _anew(campaign, task, start, folder)
     if slot.machine.checkpoints:
-        trials = _resumed(campaign, task, _tries(campaign, store, station, task), slot)
-    for attempt, training, place, restart in trials:
-        setting = _setting(campaign, store, training, systems)
-        start = store.model(task.inputs[0]) if training.warm else None
-        average = checkpoints.kept(place, deepmd.averaged_steps(campaign.train, training.n_steps))
-        weights = deepmd.Weights(start, restart, average)
-        frozen = deepmd.train_member(place, setting, slot, largest_loss=bound, weights=weights)
-        predicted = deepmd.evaluate(place, frozen, held_out, slot) if frozen is not None else []
-        if frozen is not None and all(np.isfinite(part.forces).all() for part in predicted if part.forces is not None):
+        trials = _resumed(campaign, task, start, _tries(campaign, store, station, task), slot)
+    for attempt, training, place in trials:
+        trained = trainer.train(place, campaign.train, training, data, slot)
+        predicted = trainer.evaluate(place, trained.model, held_out, slot) if trained is not None else []
+        if trained is not None and _is_finite(predicted):
             break
-        rate = setting["learning_rate"]["start_lr"]
-        log.warning("train %s diverged from learning rate %.3g (%d of %d)", task.id, rate, attempt, MAX_ATTEMPTS)
+        factor = training.learning_rate_factor
+        log.warning("train %s diverged at %.3g of its learning rate (%d of %d)", task.id, factor, attempt, MAX_ATTEMPTS)
     else:
-        raise _diverged(task)
-    columns, curve = deepmd.learning_curve(place / deepmd.CURVE)
-    model, sha256 = store.publish_model(frozen)
+        raise _diverged(campaign, task)
+    model, sha256 = store.publish_model(trained.model)
     member = Member(
         index=task.parameters["index"],
         random_seed=training.random_seeds[2],
         model=model,
         sha256=sha256,
+        weights=None if trained.weights is None else store.publish_model(trained.weights)[0],
         n_steps=training.n_steps,
         attempts=attempt,
         learning_rate_factor=training.learning_rate_factor,
-        resumed_from=checkpoints.resumed_from(place),
+        resumed_from=trained.resumed_from,
         held_out=prediction.errors(predicted, held_out),
         by_composition=prediction.errors_by_composition(predicted, held_out),
     )
-    meta: dict[str, Any] = {"learning_curve_columns": columns}
-    if average:
-        meta["averaged_steps"] = average
+    meta = {"learning_curve_columns": trained.columns, "versions": trainer.versions(slot), **trained.notes}
     if member.resumed_from:
         meta["resumed_from"] = list(member.resumed_from)
-    return member, {"learning_curve": curve}, meta
+    return member, {"learning_curve": trained.curve}, meta
 
 
-def _diverged(task: Task) -> ConfigError:
+def _is_finite(predicted: Sequence[Frames]) -> bool:
+    return all(np.isfinite(part.forces).all() for part in predicted if part.forces is not None)
+
+
+def _diverged(campaign: Campaign, task: Task) -> ConfigError:
     """Return the error of a member that diverged at every learning rate: to try again would do the same again."""
     return ConfigError(
         f"train.learning_rate.start: {task.id} diverged {MAX_ATTEMPTS} times, the last time from "
-        f"{SLOWER ** (MAX_ATTEMPTS - 1):g} of it - wanted a training whose loss stays finite and below "
-        f"{deepmd.DIVERGED:g} times that of no force at all - lower it, choose float64, lower label.max_force if a "
-        "label is absurd, and start anew with another --folder (with label.ledger no label is paid for twice)"
+        f"{SLOWER ** (MAX_ATTEMPTS - 1):g} of it - wanted {trainer_of(campaign.train).stays} - lower it, choose "
+        "float64, lower label.max_force if a label is absurd, and start anew with another --folder (with label.ledger "
+        "no label is paid for twice)"
     )
+
+
+@contextmanager
+def stopwatch() -> Iterator[dict[str, float]]:
+    """Yield a dict that holds ``started`` and ``finished`` (Unix times) when the block is left."""
+    span = {"started": time.time()}
+    yield span
+    span["finished"] = time.time()
 
 
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     """Train, freeze and test one member; publish its model and then the product that names it."""
     campaign = store.campaign(iteration)
     folder = store.scratch(slot.machine, f"{iteration:03d}", "train", task.id)
-    with deepmd.stopwatch() as span:
+    with stopwatch() as span:
         member, arrays, meta = _trained(campaign, store, "train", task, folder, slot)
     meta |= {"member": member.model_dump(mode="json"), **span}
     store.publish_product("train", iteration, task.id, arrays, meta)
@@ -281,6 +287,15 @@ def _members(store: Store, station: str, iteration: int, kind: str = "train") ->
     return learning.with_curves(members, tasks, store, station, iteration) if kind == "train" else members
 
 
+def _versions(store: Store, iteration: int) -> dict[str, str]:
+    """Return the versions that the members of an iteration were trained with; of several, all."""
+    found: dict[str, set[str]] = {}
+    for task in store.plan("train", iteration).tasks:
+        for name, version in store.read_meta("train", iteration, task.id).get("versions", {}).items():
+            found.setdefault(name, set()).add(version)
+    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+
+
 def gather(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
     """Seal the ensemble that the next iteration explores with."""
     trees.remove(_checkpoints(store), store.folder)
@@ -288,7 +303,13 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
     if not members:
         last = store.result("train", iteration - 1, Ensemble)
         return last.model_copy(update={"iteration": iteration})
-    ensemble = Ensemble(iteration=iteration, trained_in=iteration, type_map=campaign.type_map, members=members)
+    ensemble = Ensemble(
+        iteration=iteration,
+        trained_in=iteration,
+        type_map=campaign.type_map,
+        members=members,
+        versions=_versions(store, iteration),
+    )
     for line in learning.problems_of(ensemble):
         log.warning("%s", line)
     return ensemble
@@ -310,7 +331,7 @@ def plan_final(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     anew: list[Task] = []
     if campaign.final.n_steps is not None:
         anew = _member_tasks(campaign, store, iteration, n_steps=campaign.final.n_steps, last=None)
-    if not campaign.final.compress:
+    if not _compresses(campaign):
         return anew
     name = "of-loop" if is_anew else "member"
     return anew + [
@@ -319,18 +340,22 @@ def plan_final(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     ]
 
 
+def _compresses(campaign: Campaign) -> bool:
+    return campaign.final.compress and trainer_of(campaign.train).compresses(campaign.train)
+
+
 def run_final(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     """Train anew (if planned) and compress; publish the models and then the product that names them."""
     campaign = store.campaign(iteration)
     folder = store.scratch(slot.machine, "final", task.id)
     arrays: dict[str, Curve] = {}
     meta: dict[str, Any] = {}
-    with deepmd.stopwatch() as span:
+    with stopwatch() as span:
         if task.kind == "train":
             member, arrays, meta = _trained(campaign, store, "final", task, folder, slot)
         else:
             member = store.result("train", iteration, Ensemble).members[task.parameters["index"]]
-        if campaign.final.compress:
+        if _compresses(campaign):
             compressed, sha256 = store.publish_model(_compressed(campaign, store, iteration, member, folder, slot))
             member = member.model_copy(update={"compressed": compressed, "compressed_sha256": sha256})
     meta |= {"member": member.model_dump(mode="json"), **span}
@@ -339,10 +364,11 @@ def run_final(task: Task, store: Store, iteration: int, slot: Slot) -> None:
 
 
 def _compressed(campaign: Campaign, store: Store, iteration: int, member: Member, folder: Path, slot: Slot) -> Path:
-    """Compress a member; the shortest distance in the data sets the range of the table."""
-    systems, _ = training_data(campaign, store, "final", iteration, slot)
-    setting = _setting(campaign, store, deepmd.TrainingRun(1, (1, 1, 1)), systems)
-    return deepmd.compress(folder, store.model(member.model), setting, slot)
+    """Return the faster form of a member; the data set the range of its tables."""
+    data = training_data(campaign, store, "final", iteration, slot)
+    made = trainer_of(campaign.train).compress(folder, store.model(member.model), campaign.train, data, slot)
+    assert made is not None  # planned for trainers that compress
+    return made
 
 
 def gather_final(_: Campaign, store: Store, iteration: int) -> Ensemble:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from activelearn import ending, final_models, status, study
 from activelearn.benchmark import station as benchmark
-from activelearn.config import Campaign, Study
-from activelearn.engines import deepmd
+from activelearn.config import Campaign, Study, trainer_of
+from activelearn.engines.trainers import calculator_of
 from activelearn.errors import ActiveLearnError, ConfigError, typed
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Curve, End, Ensemble, Errors, Iteration, MadeGlass
@@ -174,7 +174,8 @@ class CampaignView:
         models = self.models(iteration)
         if not 0 <= index < len(models):
             raise ConfigError(f"calculator {index} - wanted 0 to {len(models) - 1}, for that is the ensemble")
-        return deepmd.calculator(models[index])
+        trainer = trainer_of(self._store.campaign(self.ensemble(iteration).trained_in).train)
+        return calculator_of(trainer, models[index])
 
     def counts(self) -> list[Row]:
         """Return one row for each cell of the exploration matrix and each pass: its conditions, counts and shares."""

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from activelearn import initial, prediction, show, status, train, trees
-from activelearn.config import Descriptor, LearningRate, Machine, Prefactors
+from activelearn.config import Machine
+from activelearn.engines.trainers.deepmd.settings import Descriptor, LearningRate, Prefactors
 from activelearn.engines import deepmd, process
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError, EngineError

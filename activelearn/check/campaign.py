@@ -17,7 +17,7 @@ from activelearn.check.programs import (
     program_problems,
 )
 from activelearn.check.study import check_study
-from activelearn.config import Campaign, DeePMDModels, Driver, Initial, Machine, Packed, Potential, Reference
+from activelearn.config import Campaign, Driver, Initial, Machine, Packed, Potential, Reference, trainer_of
 from activelearn.engines.references.ase import elements_of
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
@@ -124,10 +124,10 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     if not study.asks_for_study(campaign):
         return Checked()
     reference, select = campaign.label.reference, campaign.select
-    models = tuple(f"../models/{i}.pb" for i in range(campaign.train.n_members))
+    models = [f"../models/{i}" for i in range(campaign.train.n_members)]
     stand_in = Potential(
         name=campaign.name,
-        deepmd=DeePMDModels(models=models, window=(select.f_lo, select.f_hi)),
+        **trainer_of(campaign.train).potential(models, (), (select.f_lo, select.f_hi)),
         functional=reference.functional,
         includes_dispersion=reference.labels_include_dispersion,
     )
@@ -309,6 +309,9 @@ def _facts(
     window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"
     facts.append(f"window: {window}, at most {campaign.select.max_frames} labels an iteration")
     sel = capacity.sealed(campaign, Store(folder)) or capacity.of_campaign(campaign, offer.densest)
-    said = f"sel {dict(zip(campaign.type_map, sel, strict=True))} within {campaign.train.descriptor.rcut:g} Å"
-    facts.append(f"ensemble: {campaign.train.n_members} members, {said}")
+    held = [
+        f"sel {dict(zip(one.kinds, one.sel, strict=True))} within {one.rcut:g} Å"
+        for one in geometry.capacities(campaign.train, campaign.type_map, sel)
+    ]
+    facts.append(", ".join([f"ensemble: {campaign.train.n_members} members", *held]))
     return [*facts, *capacity.limits(campaign, campaign.systems, sel), str(machine)]

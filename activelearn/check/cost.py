@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import ceil
 
 from activelearn import capacity, initial, packing, starts
@@ -29,6 +28,7 @@ from activelearn.config import (
     Stage,
     System,
     property_of,
+    trainer_of,
 )
 from activelearn.frames import Frames
 from activelearn.glass import is_porous
@@ -174,8 +174,8 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: O
     return Bill(*whole, passes, machine.n_slots, files, megabytes, calls, tuple(_apart(campaign)))
 
 
-def network_Mflop(campaign: Campaign, labelled: Sequence[Frames] = ()) -> float:
-    """Return the multiply-adds (millions) of one forward evaluation of one atom; see the module's docstring.
+def network_Mflop(campaign: Campaign, labelled: Sequence[Frames] = ()) -> float | None:
+    """Return the multiply-adds (millions) of one forward evaluation of one atom, or None if they are not known.
 
     Parameters
     ----------
@@ -184,11 +184,7 @@ def network_Mflop(campaign: Campaign, labelled: Sequence[Frames] = ()) -> float:
     labelled
         The densest structures of the labels that it begins with.
     """
-    d, fitting = campaign.train.descriptor, campaign.train.fitting
-    n_neighbours = sum(capacity.of_campaign(campaign, labelled)) / 2.0  # `sel` holds the densest cell
-    embedding = sum(a * b for a, b in pairwise((1, *d.neuron)))
-    widths = (d.neuron[-1] * d.axis_neuron, *fitting, 1)
-    return (n_neighbours * (embedding + 4 * d.neuron[-1]) + sum(a * b for a, b in pairwise(widths))) / 1e6
+    return trainer_of(campaign.train).Mflop(campaign.train, capacity.of_campaign(campaign, labelled))
 
 
 class _Meter:
@@ -235,11 +231,10 @@ class _Meter:
         return self._item(station, n_tasks, n_frames, None if each_s is None else each_s * evaluations)
 
     def training(self, station: str, n_steps: int) -> Item:
-        train, batch = self.campaign.train, self.campaign.train.batch_size
-        frames = ceil(float(batch.partition(":")[2] or 32) / self.n_atoms) if isinstance(batch, str) else batch
-        atoms = frames * self.n_atoms
+        train = self.campaign.train
+        atoms = trainer_of(train).batch_frames(train, self.n_atoms) * self.n_atoms
         speed, declared = self.machine.speeds.train_Mflop_per_s, None
-        if speed is not None:
+        if speed is not None and self.Mflop is not None:
             declared = TRAINING_START_S + n_steps * (GRADIENT_STEP_S + atoms * self.Mflop / speed)
         return self._item(station, train.n_members, 0, declared)
 
@@ -257,7 +252,9 @@ class _Meter:
         """Seconds of MD in LAMMPS with the deviation of the ensemble at every row."""
         speed = self.machine.speeds.md_Mflop_per_s
         evaluations = n_steps + n_rows * (self.campaign.train.n_members - 1)
-        return None if speed is None else evaluations * (EVALUATION_S + n_atoms * self.Mflop / speed)
+        if speed is None or self.Mflop is None:
+            return None
+        return evaluations * (EVALUATION_S + n_atoms * self.Mflop / speed)
 
 
 def _glasses(glass: Glass, meter: _Meter) -> Item:

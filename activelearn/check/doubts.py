@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from activelearn import starts
-from activelearn.config import Campaign, Machine, System, Train, bounds
+from activelearn.config import Campaign, Machine, System, bounds, trainer_of
 from activelearn.config.section import Document
 from activelearn.frames import Frames
 from activelearn.select import reach
@@ -23,16 +23,15 @@ MOST_PAIRS: Final = 10_000_000
 def judged(campaign: Campaign, machine: Machine) -> tuple[list[str], list[str]]:
     """Return what cannot be, and what is unusual; nothing is built for it, whatever the numbers are."""
     problems, unusual = out_of_bounds(campaign, machine)
-    unusual += [*_stages(campaign), *_strange_guards(campaign), *_rising_rates(campaign.train)]
+    trainer = trainer_of(campaign.train)
+    unusual += [*_stages(campaign), *_strange_guards(campaign), *trainer.unusual(campaign.train)]
     md = campaign.initial.md
     if md is not None and md.every > md.n_steps:
         unusual.append(
             f"initial.md.every: {md.every} of n_steps = {md.n_steps} steps - usual is a smaller one: nothing but the "
             "starts is kept"
         )
-    if not any(campaign.train.prefactors.force):
-        unusual.append("train.prefactors.force: 0 to 0 - usual is learning from forces")
-    return [*problems, *_empty(campaign), *_networks(campaign.train), *_too_many(campaign)], unusual
+    return [*problems, *_empty(campaign), *trainer.impossible(campaign.train), *_too_many(campaign)], unusual
 
 
 def out_of_bounds(given: Document, machine: Machine) -> tuple[list[str], list[str]]:
@@ -68,7 +67,7 @@ def too_large(campaign: Campaign, system: System) -> str | None:
 def too_dense(campaign: Campaign, frame: Frames) -> str | None:
     """Return why the neighbours of a crystal are not counted, or None: pairs are estimated from density and cutoff."""
     guards = campaign.select.guards
-    reach_A = max(campaign.train.descriptor.rcut, *guards.min_distances_A.values(), 0.0)
+    reach_A = max(campaign.cutoff_A, *guards.min_distances_A.values(), 0.0)
     scale = min(1.0, *campaign.initial.scales, *campaign.explore.start_scales)
     volume = float(abs(np.linalg.det(frame.cell[0]))) * scale**3 * guards.volume_ratio[0]
     n_each = frame.n_atoms * 4.0 / 3.0 * np.pi * reach_A**3 / volume
@@ -76,7 +75,7 @@ def too_dense(campaign: Campaign, frame: Frames) -> str | None:
     if n_each <= most:
         return None
     return (
-        f"train.descriptor.rcut: about {n_each:.2g} neighbours of each atom of {frame.formula} within {reach_A:g} Å, "
+        f"train: about {n_each:.2g} neighbours of each atom of {frame.formula} within {reach_A:g} Å, "
         f"at the densest that scales and select.guards allow - wanted at most {most:.2g} - lower rcut or the number "
         "of atoms, raise volume_ratio, or mend the cell"
     )
@@ -93,21 +92,6 @@ def _empty(campaign: Campaign) -> Iterator[str]:
     for i, stage in enumerate(campaign.explore.stages):
         if stage.systems == ():
             yield f"explore.stages.{i}.systems: is empty - wanted numbers of systems - leave it out for all of them"
-
-
-def _networks(train: Train) -> Iterator[str]:
-    """Yield what no network could be, and a training that would learn nothing, or never begin."""
-    descriptor, factors = train.descriptor, train.prefactors
-    for where, layers in (("descriptor.neuron", descriptor.neuron), ("fitting", train.fitting)):
-        if not layers:
-            yield f"train.{where}: is empty - wanted a layer or more - leave it out, or give widths such as [25, 50]"
-    if descriptor.neuron and descriptor.axis_neuron > descriptor.neuron[-1]:
-        yield (
-            f"train.descriptor.axis_neuron: {descriptor.axis_neuron} - wanted at most the width of the last layer of "
-            f"neuron, {descriptor.neuron[-1]} - lower it"
-        )
-    if not any((*factors.energy, *factors.force, *factors.virial)):
-        yield "train.prefactors: are all 0 - wanted one above 0, or nothing is learnt - leave them out"
 
 
 def _too_many(campaign: Campaign) -> Iterator[str]:
@@ -146,21 +130,6 @@ def _strange_guards(campaign: Campaign) -> Iterator[str]:
             yield (
                 f"select.guards.min_distances_A.{pair}: guards {', '.join(strangers)} - usual are elements of "
                 f"type_map, {list(campaign.type_map)}"
-            )
-
-
-def _rising_rates(train: Train) -> Iterator[str]:
-    rate = train.learning_rate
-    ends = [("start", rate.start, "stop", rate.stop)]
-    if train.warm_start:
-        first = ("start", rate.start) if rate.warm_start is None else ("warm_start", rate.warm_start)
-        last = ("stop", rate.stop) if rate.warm_stop is None else ("warm_stop", rate.warm_stop)
-        ends.append((*first, *last))
-    for begin, start, end, stop in dict.fromkeys(ends):
-        if stop > start:
-            yield (
-                f"train.learning_rate: {end} = {stop:g} is above {begin} = {start:g} - usual is a fall: the rate never "
-                f"rises, so it would stay at {start:g}"
             )
 
 

@@ -82,7 +82,12 @@ from activelearn.config.selecting import Stop as Stop
 from activelearn.config.stages import Condition as Condition
 from activelearn.config.stages import Stage as Stage
 from activelearn.config.study import Study as Study
-from activelearn.config.training import Descriptor as Descriptor
-from activelearn.config.training import LearningRate as LearningRate
-from activelearn.config.training import Prefactors as Prefactors
+from activelearn.config.trainer import TRAINERS as TRAINERS
+from activelearn.config.trainer import Room as Room
+from activelearn.config.trainer import Shell as Shell
+from activelearn.config.trainer import Trained as Trained
+from activelearn.config.trainer import Trainer as Trainer
+from activelearn.config.trainer import TrainingData as TrainingData
+from activelearn.config.trainer import TrainingRun as TrainingRun
+from activelearn.config.trainer import trainer_of as trainer_of
 from activelearn.config.training import Train as Train

@@ -14,7 +14,8 @@ from activelearn.config.potential import Potential
 from activelearn.config.section import Document, Element, Name
 from activelearn.config.selecting import Select, Stop
 from activelearn.config.stages import Explore, Stage
-from activelearn.config.training import FinalModels, Train
+from activelearn.config.trainer import trainer_of
+from activelearn.config.training import AnyTrain, FinalModels, default_train
 
 
 class Campaign(Document):
@@ -28,7 +29,7 @@ class Campaign(Document):
     explore: Explore
     select: Select = Select()
     label: Label
-    train: Train = Train()
+    train: AnyTrain = Field(default_factory=default_train)
     stop: Stop = Stop()
     final: FinalModels = FinalModels()
     glass: Glass | None = Field(default=None, description="Melt-quench with the final models; null: none.")
@@ -52,15 +53,8 @@ class Campaign(Document):
     def _check(self) -> Campaign:
         if len(set(self.type_map)) < len(self.type_map):
             raise ValueError(f"type_map names an element twice: {list(self.type_map)}")
-        sel = self.train.descriptor.sel
-        if sel is not None and len(sel) != len(self.type_map):
-            raise ValueError(f"train.descriptor.sel has {len(sel)} numbers for {len(self.type_map)} elements")
-        unknown = set(self.train.element_weights or ()) - set(self.type_map)
-        if unknown:
-            raise ValueError(
-                f"train.element_weights names {', '.join(sorted(unknown))} - wanted elements of type_map, "
-                f"{list(self.type_map)}"
-            )
+        for line in trainer_of(self.train).contradictions(self.train, self.type_map):
+            raise ValueError(line)
         relax = self.initial.relax
         if not self.label.reference.stress and relax is not None and relax.cell:
             raise ValueError(
@@ -83,7 +77,12 @@ class Campaign(Document):
     @property
     def min_height_A(self) -> float:
         """Smallest perpendicular height of a cell, Å."""
-        return self.initial.min_height_A or self.train.descriptor.rcut
+        return self.initial.min_height_A or self.cutoff_A
+
+    @property
+    def cutoff_A(self) -> float:
+        """The longest cutoff of the models, Å."""
+        return max(shell.rcut for shell in trainer_of(self.train).shells(self.train))
 
     @property
     def systems(self) -> list[System]:

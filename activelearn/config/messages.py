@@ -121,7 +121,8 @@ def _problem(model: type[Section], at: Location, items: list[ErrorDetails], wher
     file, where = where, place(where, at[:-1] if item["type"] == "missing" else at, model.__name__.lower())
     if item["type"] == "extra_forbidden":
         owner = _model_at(model, at[:-1])
-        keys = [*owner.model_fields, *owner.sections()]
+        alternatives = [key for kind in owner.alternatives() for key in kind.model_fields]
+        keys = list(dict.fromkeys([*owner.model_fields, *owner.sections(), *alternatives]))
         key = str(at[-1])
         ours = _OF_OTHERS.get(key)
         hint = nearest(ours if ours is not None and ours in keys else key, keys)
@@ -157,6 +158,8 @@ def _shown(value: Any) -> str:  # noqa: ANN401 - raw YAML
 def _model_at(model: type[Section], location: tuple[Any, ...]) -> type[Section]:
     """Follow a location of pydantic's through nested models (list indices and union tags are passed over)."""
     for part in location:
+        others = [kind for kind in model.alternatives() if part in kind.model_fields]
+        model = others[0] if others else model
         if isinstance(part, str) and part in model.model_fields:
             model = _inner_model(model.model_fields[part].annotation) or model
         elif isinstance(part, str):

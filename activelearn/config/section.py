@@ -39,6 +39,11 @@ class Section(BaseModel):
         """Return the sections that it may have beside its fields, by key."""
         return {}
 
+    @classmethod
+    def alternatives(cls) -> list[type[Section]]:
+        """Return the sections that may stand in its place, each with fields of its own."""
+        return []
+
 
 class Document(Section):
     """A section that is sealed by itself, resolved."""

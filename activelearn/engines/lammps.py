@@ -181,16 +181,20 @@ class WalkInput:
         return self.n_steps - self.n_steps % self.every
 
 
-def walk_input(stage: Stage, drive: Drive, *, models: Sequence[str], type_map: Sequence[str]) -> WalkInput:
-    """Return the LAMMPS input of one walk; see :func:`write_data` for its ``conf.lmp``."""
+def walk_input(stage: Stage, drive: Drive, pair: Sequence[str]) -> WalkInput:
+    """Return the LAMMPS input of one walk; see :func:`write_data` for its ``conf.lmp``.
+
+    Parameters
+    ----------
+    stage, drive
+        What drives it.
+    pair
+        The lines that declare the ensemble (:meth:`activelearn.config.Trainer.pair`).
+    """
     n_steps = stage.n_steps if drive.last_step is None else min(drive.last_step, stage.n_steps)
     run = f"run             {n_steps}"
     if n_steps < stage.n_steps:  # ramps and strains stay those of the whole walk
         run += f" start 0 stop {stage.n_steps}"
-    pair = [
-        f"pair_style      deepmd {' '.join(models)} out_file model_devi.out out_freq {stage.every}",
-        f"pair_coeff      * * {' '.join(type_map)}",
-    ]
     return WalkInput(input_of(stage, drive, pair, run), stage.every, n_steps)
 
 

@@ -31,7 +31,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn.config import Campaign, Machine, here, parse_campaign
+from activelearn.config import Campaign, Machine, Room, here, parse_campaign
 from activelearn.config.yaml12 import as_written
 from activelearn.errors import Damaged
 from activelearn.frames import Frames, dataset_sha256
@@ -254,15 +254,19 @@ class Store(Folder):
         """Return the file of the frames that are to be labelled in an iteration, in the order of the data set."""
         return self.iteration_folder(iteration) / "chosen.npz"
 
-    def sel(self) -> tuple[int, ...]:
-        """Return the neighbour capacities by type that the campaign fixed when it began."""
+    def sel(self) -> Room:
+        """Return the neighbour capacities by type that the campaign fixed when it began, of each shell of its models.
+
+        The file of one shell holds its list, that of several a list of lists.
+        """
         path = self.iteration_folder(0) / "sel.json"
         if not path.exists():
             raise gone(path)
         found = read_json(self.whole(path))
-        if not isinstance(found, list) or not all(type(n) is int for n in found):
+        lists = found if isinstance(found, list) and all(isinstance(one, list) for one in found) else [found]
+        if not all(isinstance(one, list) and all(type(n) is int for n in one) for one in lists):
             raise damaged(path, f"it is {str(found)[:40]}", "a list of whole numbers")
-        return tuple(found)
+        return tuple(tuple(one) for one in lists)
 
     def fingerprint(self, iteration: int, name: str = "reference.json") -> dict[str, Any]:
         """Return the identity of the reference that labels in an iteration; its ``sha256`` goes into every key.
@@ -401,7 +405,7 @@ class Store(Folder):
         """Return the names of all models that an iteration has handed on, or that were made final after it."""
         found = [self.find_result(station, iteration, Ensemble) for station in ("train", "final")]
         members = [m for one in found if one is not None for m in (*one.members, *one.of_loop)]
-        return [name for m in members for name in (m.model, m.compressed) if name is not None]
+        return [name for m in members for name in (m.model, m.compressed, m.weights) if name is not None]
 
     def model(self, name: str) -> Path:
         """Return a published model; its name is its checksum, and it is read whole once per process.

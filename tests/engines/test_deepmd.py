@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import yaml
 
-from activelearn.config import Descriptor, LearningRate, Prefactors, Train, load_campaign
+from activelearn.config import load_campaign
+from activelearn.engines.trainers.deepmd.settings import DeePMDTrain, Descriptor, LearningRate, Prefactors
 from activelearn.config.reading import find_campaign
 from activelearn.engines import deepmd
 from activelearn.engines.deepmd import TrainingRun, learning_curve, library_environment, training_input
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "deepmd"
 
-TRAIN = Train(
+TRAIN = DeePMDTrain(
     descriptor=Descriptor(rcut=5.5, rcut_smth=0.7, neuron=(4, 8), axis_neuron=3, type_one_side=True),
     fitting=(20, 30),
     precision="float32",
@@ -184,7 +185,7 @@ def test_a_learning_curve_is_read_once_and_half_a_row_when_it_is_whole(worker, t
 
 
 def test_the_bound_of_the_loss_is_a_hundred_times_that_of_no_force_at_all(copper):
-    paper = Train(prefactors=Prefactors(force=(1000.0, 1.0)))
+    paper = DeePMDTrain(prefactors=Prefactors(force=(1000.0, 1.0)))
     parts = [copper[:1], copper[1:]]
     no_force = np.sqrt(1000.0 * (copper.forces**2).mean())
     assert deepmd.loss_bound(paper, parts) == pytest.approx(100.0 * no_force)

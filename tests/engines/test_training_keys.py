@@ -13,7 +13,8 @@ from ase.calculators.emt import EMT
 from campaigns import end_sessions
 from pydantic import ValidationError
 
-from activelearn.config import Campaign, Descriptor, LearningRate, Machine, Prefactors, Train
+from activelearn.config import Campaign, Machine
+from activelearn.engines.trainers.deepmd.settings import DeePMDTrain, Descriptor, LearningRate, Prefactors
 from activelearn.engines import checkpoints, deepmd, process
 from activelearn.engines.deepmd import TrainingRun, Weights, averaged_steps
 from activelearn.engines.process import Slot
@@ -22,7 +23,7 @@ from activelearn.frames import Frames
 from activelearn.writing import write_deepmd
 
 ELEMENTS = ("Cu", "Au")
-SMALL = Train(
+SMALL = DeePMDTrain(
     descriptor=Descriptor(rcut=3.5, rcut_smth=0.5, neuron=(4, 8), axis_neuron=2),
     fitting=(8, 8),
     batch_size=4,

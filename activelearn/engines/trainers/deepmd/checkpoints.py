@@ -12,12 +12,12 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from activelearn.engines.deepmd import CURVE, run_job
+from activelearn.engines.deepmd import run_job
 from activelearn.engines.process import Slot
+from activelearn.engines.trainers.deepmd.inputs import CURVE
 
 log = logging.getLogger(__name__)
 #: What dp train writes for one checkpoint: model.ckpt-<step> and one of these; the index is copied last.
@@ -25,38 +25,50 @@ _PARTS: Final = (".data-00000-of-00001", ".meta", ".index")
 _RESUMED: Final = "resumed.json"
 
 
-@dataclass(frozen=True)
-class Left:
-    """What a killed training has left.
+def take_over(left: Sequence[Path], folder: Path, slot: Slot, average: Sequence[int] = ()) -> str | None:
+    """Copy the newest whole checkpoint of killed tries to `folder`; return its name for ``dp train --restart``.
+
+    Those before it that the model will be the mean of (at the steps `average`) come along if they are whole.
 
     Parameters
     ----------
-    attempt
-        The last one that was begun: those before it have diverged.
-    checkpoint
-        Prefix of the newest whole checkpoint of it, or None: it starts anew.
+    left
+        Folders of the tries.
+    folder
+        Of the training that goes on; its step is noted there.
+    slot
+        Where TensorFlow reads them.
+    average
+        From :func:`activelearn.engines.trainers.deepmd.inputs.averaged_steps`.
+
+    Raises
+    ------
+    EngineError
+        The session that reads the checkpoints died; nothing is known about them then.
     """
+    checkpoint = _newest(left, slot)
+    if checkpoint is None:
+        return None
+    step, old = _step(checkpoint), checkpoint.parent
+    (folder / _RESUMED).write_text(json.dumps([*resumed_from(old), step]))
+    if (old / CURVE).is_file():
+        (folder / CURVE).write_text(_curve_before(step, (old / CURVE).read_text()))
+    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{checkpoint.name}"\n')  # freeze reads it
+    earlier = [old / f"model.ckpt-{k}" for k in average if k < step]
+    for one in [checkpoint, *(path for path in earlier if _is_whole(path, slot))]:
+        for part in _PARTS:
+            shutil.copyfile(f"{one}{part}", folder / f"{one.name}{part}")
+    return checkpoint.name
 
-    attempt: int
-    checkpoint: Path | None = None
 
-    def take_over(self, folder: Path, slot: Slot, average: Sequence[int] = ()) -> str | None:
-        """Copy the checkpoint to `folder` and note its step there; return its name for ``dp train --restart``.
-
-        Those before it that the model will be the mean of (at the steps `average`) come along if they are whole.
-        """
-        if self.checkpoint is None:
-            return None
-        step, old = _step(self.checkpoint), self.checkpoint.parent
-        (folder / _RESUMED).write_text(json.dumps([*resumed_from(old), step]))
-        if (old / CURVE).is_file():
-            (folder / CURVE).write_text(_curve_before(step, (old / CURVE).read_text()))
-        (folder / "checkpoint").write_text(f'model_checkpoint_path: "{self.checkpoint.name}"\n')  # freeze reads it
-        earlier = [old / f"model.ckpt-{k}" for k in average if k < step]
-        for checkpoint in [self.checkpoint, *(path for path in earlier if _is_whole(path, slot))]:
-            for part in _PARTS:
-                shutil.copyfile(f"{checkpoint}{part}", folder / f"{checkpoint.name}{part}")
-        return self.checkpoint.name
+def _newest(left: Sequence[Path], slot: Slot) -> Path | None:
+    """Return the newest whole checkpoint of some folders."""
+    indices = [path for folder in left for path in folder.glob("model.ckpt-*.index")]
+    for checkpoint in sorted((path.with_suffix("") for path in indices), key=_step, reverse=True):
+        if _is_whole(checkpoint, slot):
+            return checkpoint
+        log.warning("%s is damaged and passed over", checkpoint)
+    return None
 
 
 def kept(folder: Path, average: Sequence[int]) -> list[int]:
@@ -69,26 +81,6 @@ def kept(folder: Path, average: Sequence[int]) -> list[int]:
     if len(found) < len(average):
         log.warning("%s: the model is the mean of %d checkpoints, not of %d", folder, len(found), len(average))
     return found
-
-
-def left_by(tries: Path, slot: Slot) -> Left | None:
-    """Return what earlier tries of a training have left in ``tries/*/attempt-<k>``, or None.
-
-    Raises
-    ------
-    EngineError
-        The session that reads the checkpoints died; nothing is known about them then.
-    """
-    attempts = {path: int(path.name.removeprefix("attempt-")) for path in tries.glob("*/attempt-*")}
-    if not attempts:
-        return None
-    last = max(attempts.values())
-    indices = [path for folder, k in attempts.items() if k == last for path in folder.glob("model.ckpt-*.index")]
-    for checkpoint in sorted((path.with_suffix("") for path in indices), key=_step, reverse=True):
-        if _is_whole(checkpoint, slot):
-            return Left(last, checkpoint)
-        log.warning("%s is damaged and passed over", checkpoint)
-    return Left(last)
 
 
 def resumed_from(folder: Path) -> tuple[int, ...]:

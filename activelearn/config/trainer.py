@@ -1,0 +1,306 @@
+"""What a trainer is: ours and those of other packages are found in one table, each by the name in `train.trainer`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+
+from activelearn.config.machine import Machine
+from activelearn.config.training import Train
+from activelearn.plugins import Group
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from activelearn.engines.process import Slot
+    from activelearn.frames import Frames
+
+S = TypeVar("S", bound=Train)
+#: Of a campaign that names no trainer.
+DEFAULT: Final = "deepmd"
+
+
+@dataclass(frozen=True)
+class Shell:
+    """The neighbours that a model looks at within one cutoff.
+
+    Parameters
+    ----------
+    rcut
+        Cutoff, Å.
+    where
+        The key that sets `sel`: ``train.descriptor.sel``.
+    sel
+        Most neighbours that the user wants room for: (n_elements,) of each element, or (1,) of all together; None: from
+        the densest cell that the guards allow.
+    counts_elements
+        Whether each element has room of its own; else all together have.
+    """
+
+    rcut: float
+    where: str
+    sel: tuple[int, ...] | None = None
+    counts_elements: bool = True
+
+
+#: Most neighbours of each shell, in their order: of each element, or of all together.
+Room = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What all members of an ensemble learn from.
+
+    Parameters
+    ----------
+    folder
+        What :meth:`Trainer.write_data` wrote.
+    type_map
+        Order of the elements.
+    sel
+        Most neighbours of each shell.
+    """
+
+    folder: Path
+    type_map: tuple[str, ...]
+    sel: Room
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What differs between the trainings of one campaign.
+
+    Parameters
+    ----------
+    n_steps
+        Gradient steps.
+    random_seeds
+        Three: of the descriptor, of the fitting net, of the batches.
+    start_from
+        What the weights come from: an earlier model, or what its training kept for that; None: random ones.
+    learning_rate_factor
+        On the start of the learning rate: below 1 after a divergence.
+    checkpoints
+        Whether it is to go on after a kill.
+    restart
+        Checkpoint in the folder of the training to go on from; then `start_from` sets the learning rate alone.
+    """
+
+    n_steps: int
+    random_seeds: tuple[int, ...]
+    start_from: Path | None = None
+    learning_rate_factor: float = 1.0
+    checkpoints: bool = False
+    restart: str | None = None
+
+    @property
+    def warm(self) -> bool:
+        """Whether the weights come from an earlier model."""
+        return self.start_from is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training has left.
+
+    Parameters
+    ----------
+    model
+        The file that MD and :meth:`Trainer.evaluate` read.
+    columns, curve
+        Learning curve: names of the columns, ``step`` first, and (n_rows, n_columns) of numbers (eV, Å).
+    weights
+        What the next warm start begins from, if not the model.
+    resumed_from
+        Steps from which it went on after a kill.
+    notes
+        More for its record, JSON-able.
+    """
+
+    model: Path
+    columns: list[str]
+    curve: NDArray[np.float64]
+    weights: Path | None = None
+    resumed_from: tuple[int, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Trainer(ABC, Generic[S]):
+    """All there is to know of a way to train an ensemble, and of the models it makes.
+
+    Attempts after a divergence, warm starts, held-out errors and early verdicts are those of :mod:`activelearn.train`,
+    the same for every trainer.
+    """
+
+    #: The section ``train`` of a campaign that names this trainer.
+    settings: ClassVar[type[Train]]
+    #: Keys of it that are fixed for all iterations of a campaign, as prefixes of dotted keys below ``train.``.
+    fixed: ClassVar[tuple[str, ...]] = ()
+    #: What makes the net larger, for advice.
+    larger: ClassVar[str] = "take a larger net"
+    #: What makes models less prone to holes, for advice.
+    smoother: ClassVar[str] = "the cutoff"
+    #: What a training must be, for the advice after it has diverged at every learning rate.
+    stays: ClassVar[str] = "a training whose loss stays finite"
+    #: What the models are, for messages.
+    kind: ClassVar[str] = "model"
+    #: Whether the lines of :meth:`pair` write the force deviation to ``model_devi.out`` of LAMMPS in DeePMD-kit's
+    #: format; else it is evaluated afterwards on the frames of a walk.
+    writes_deviation: ClassVar[bool] = True
+
+    # --- the settings -------------------------------------------------------------------------------------------------
+
+    def contradictions(self, train: S, type_map: Sequence[str]) -> list[str]:
+        """Return what of the settings does not fit the elements, a line each; said when the YAML is read."""
+        return []
+
+    def impossible(self, train: S) -> list[str]:
+        """Return what of the settings cannot be, a line each: ``train.KEY: what - wanted - next``."""
+        return []
+
+    def unusual(self, train: S) -> list[str]:
+        """Return what is possible and hardly meant, a line each: ``train.KEY: what - usual is``."""
+        return []
+
+    def problems(self, train: S, machine: Machine) -> list[str]:
+        """Return what it lacks on this machine, a line each."""
+        return []
+
+    @abstractmethod
+    def shells(self, train: S) -> tuple[Shell, ...]:
+        """Return the neighbours that its models look at, the longest cutoff first; at least one."""
+
+    def limits_neighbours(self, train: S) -> bool:
+        """Return whether its models drop neighbours beyond a fixed number (`sel`)."""
+        return True
+
+    def Mflop(self, train: S, sel: Room) -> float | None:
+        """Return the multiply-adds (millions) of one forward evaluation of one atom, or None if they are not known."""
+        return None
+
+    def weight_of_virials(self, train: S) -> str | None:
+        """Return the setting that weighs virials in the loss, as ``KEY = VALUE``; None where they are not learnt."""
+        return None
+
+    def batch_frames(self, train: S, n_atoms: float) -> int:
+        """Return how many frames of so many atoms one gradient step evaluates."""
+        return 1
+
+    def same_networks(self, before: S, now: S) -> bool:
+        """Return whether weights trained with the settings `before` fit those of `now`."""
+        return before == now
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def write_data(self, folder: Path, parts: Sequence[Frames], train: S, type_map: Sequence[str]) -> None:
+        """Write the labelled frames as its program reads them, once for all members."""
+
+    def data_key(self, train: S) -> Any:  # noqa: ANN401 - JSON
+        """Return what of the settings :meth:`write_data` depends on, JSON-able."""
+        return None
+
+    @abstractmethod
+    def train(self, folder: Path, train: S, run: TrainingRun, data: TrainingData, slot: Slot) -> Trained | None:
+        """Train one member in `folder`; return None if the training diverged.
+
+        Raises
+        ------
+        EngineError
+            The program crashed or took too long.
+        """
+
+    def take_over(
+        self,
+        left: Sequence[Path],
+        folder: Path,
+        train: S,
+        run: TrainingRun,
+        slot: Slot,
+    ) -> str | None:
+        """Copy the newest whole checkpoint of killed tries of a training to `folder`; return its name.
+
+        None: there is none, or it keeps none; the training begins at zero.
+        """
+        return None
+
+    def compress(
+        self,
+        folder: Path,
+        model: Path,
+        train: S,
+        data: TrainingData,
+        slot: Slot,
+    ) -> Path | None:
+        """Return the faster form of a model, written to `folder`; None: it has none."""
+        return None
+
+    def compresses(self, train: S) -> bool:
+        """Return whether models of these settings have a faster form."""
+        return False
+
+    # --- the models ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def evaluate(self, folder: Path, model: Path, parts: Sequence[Frames], slot: Slot) -> list[Frames]:
+        """Return frames with the energy (eV), forces (eV/Å) and virial (eV) that a model predicts."""
+
+    @abstractmethod
+    def pair(self, models: Sequence[str], type_map: Sequence[str], every: int) -> list[str]:
+        """Return the lines of LAMMPS that declare an ensemble: the first model drives.
+
+        Parameters
+        ----------
+        models
+            Names of the files, as LAMMPS finds them.
+        type_map
+            Elements, in the order of the atom types.
+        every
+            Steps between two force deviations; 0: none is wanted, the first model alone drives.
+        """
+
+    @abstractmethod
+    def calculator(self, model: Path) -> dict[str, Any]:
+        """Return a model as an ASE calculator: ``calculator`` (module:Class), ``arguments`` and ``package``."""
+
+    @abstractmethod
+    def potential(self, models: Sequence[str], sha256: Sequence[str], window: tuple[float, float]) -> dict[str, Any]:
+        """Return an ensemble as the part of a potential (glasses, benchmarks) that says what it is."""
+
+    def versions(self, slot: Slot) -> dict[str, str]:
+        """Return the versions of the packages that the models depend on, of the interpreter that trains."""
+        return {}
+
+
+TRAINERS: Final = Group(
+    "activelearn.trainers",
+    {"deepmd": "activelearn.engines.trainers.deepmd:TRAINER"},
+    "activelearn.config.trainer:Trainer",
+)
+
+
+def trainer_of(train: Train) -> Trainer[Any]:
+    """Return the trainer that a section `train` names.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or the package that adds it is broken.
+    """
+    found: Trainer[Any] = TRAINERS.find(train.trainer)
+    return found
+
+
+def all_trainers() -> Iterator[tuple[str, Trainer[Any]]]:
+    """Yield name and trainer of all that can be imported; broken packages are told to who asks for them."""
+    from activelearn.errors import ConfigError
+
+    for name in TRAINERS.names():
+        try:
+            yield name, TRAINERS.find(name)
+        except ConfigError:
+            continue

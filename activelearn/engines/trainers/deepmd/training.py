@@ -1,0 +1,158 @@
+"""Programs of DeePMD-kit: train, freeze, compress, and the evaluation of a model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from activelearn import trees
+from activelearn.engines.deepmd import answer, run_job
+from activelearn.engines.process import Slot, tail_of
+from activelearn.engines.trainers.deepmd.inputs import AVERAGE, CURVE
+from activelearn.errors import EngineError
+from activelearn.frames import Frames, npz_bytes, pack, unpack
+
+
+def _dp(arguments: Sequence[str], folder: Path, slot: Slot, *, largest_loss: float | None = None) -> bool:
+    """Run ``dp ARGUMENTS``; return False if it was a training that diverged (only with `largest_loss`)."""
+    log = f"dp-{arguments[0]}.log"
+    job: dict[str, Any] = {"job": "dp", "arguments": list(arguments)}
+    if largest_loss is not None:
+        job["watch"] = {"file": CURVE, "largest": largest_loss}
+    found = answer(job, folder, log, slot, timeout_s=slot.machine.train_timeout_s)
+    if found["diverged"]:
+        return False
+    if found["return_code"] != 0:
+        tail = tail_of(folder / log)
+        if largest_loss is not None and any("NaN detected at batch" in line for line in tail):
+            return False  # DeePMD ends by itself, before the row is written
+        raise EngineError(
+            f"dp {arguments[0]} ended with return code {found['return_code']}",
+            command=["dp", *arguments],
+            folder=folder,
+            tail=tail,
+        )
+    return True
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which weights a training begins from (none: random ones), and which of it make the model.
+
+    Parameters
+    ----------
+    start_from
+        Frozen model whose weights are the start.
+    restart
+        Checkpoint in the folder to go on from; then `start_from` does not count.
+    average
+        Steps whose checkpoints the model is the mean of; none: the last alone.
+    """
+
+    start_from: Path | None = None
+    restart: str | None = None
+    average: Sequence[int] = ()
+
+
+def train_member(
+    folder: Path,
+    setting: Mapping[str, Any],
+    slot: Slot,
+    *,
+    largest_loss: float,
+    weights: Weights = Weights(),
+) -> Path | None:
+    """Train and freeze one member in `folder`; return the frozen model, or None if the training diverged.
+
+    Parameters
+    ----------
+    folder
+        Scratch folder.
+    setting
+        From :func:`activelearn.engines.trainers.deepmd.inputs.training_input`.
+    slot
+        Where.
+    largest_loss
+        The training is ended as soon as its loss is above it; from
+        :func:`activelearn.engines.trainers.deepmd.inputs.loss_bound`.
+    weights
+        What it begins from, and what of it is frozen.
+
+    Raises
+    ------
+    EngineError
+        The training crashed or took too long, or a checkpoint of the mean is missing or damaged.
+    """
+    (folder / "input.json").write_text(json.dumps(setting, indent=1))
+    arguments = ["train", "input.json", "--skip-neighbor-stat"]
+    if weights.restart is not None:
+        arguments += ["--restart", weights.restart]
+    elif weights.start_from is not None:
+        arguments += ["--init-frz-model", str(weights.start_from)]
+    if not _dp(arguments, folder, slot, largest_loss=largest_loss):
+        return None
+    if weights.average:
+        _average([f"model.ckpt-{step}" for step in weights.average], folder, slot)
+    _dp(["freeze", *(["-c", AVERAGE] if weights.average else []), "-o", "frozen.pb"], folder, slot)
+    return folder / "frozen.pb"
+
+
+def _average(checkpoints: Sequence[str], folder: Path, slot: Slot) -> None:
+    """Write the mean of checkpoints of `folder` as the one of a folder in it."""
+    trees.make(folder / AVERAGE)
+    job = {"job": "average", "checkpoints": list(checkpoints), "output": AVERAGE}
+    _want_done(job, folder, slot, f"the mean of the checkpoints {checkpoints[0]} to {checkpoints[-1]}")
+
+
+def _want_done(job: Mapping[str, Any], folder: Path, slot: Slot, what: str) -> None:
+    """Run a job that cannot fail but for the machine's sake."""
+    log = f"{job['job']}.log"
+    code = run_job(job, folder, log, slot, timeout_s=slot.machine.label_timeout_s)
+    if code != 0:
+        raise EngineError(f"{what} ended with return code {code}", folder=folder, tail=tail_of(folder / log))
+
+
+def learning_curve(path: Path) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """Return the names of the columns of an lcurve.out and its rows (n_rows, n_columns), in DeePMD's units (eV, Å)."""
+    lines = path.read_text().splitlines()
+    names = lines[0].lstrip("# ").split()
+    return names, np.array([[float(word) for word in line.split()] for line in lines if not line.startswith("#")])
+
+
+def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot) -> Path:
+    """Tabulate the embedding net of a frozen model (Lu et al., J. Chem. Theory Comput. 18, 5559 (2022)).
+
+    Parameters
+    ----------
+    folder
+        Scratch folder.
+    model
+        Frozen model.
+    setting
+        The ``input.json`` of its training, its systems reachable: the shortest distance in the data sets the table.
+    slot
+        Where.
+    """
+    (folder / "input.json").write_text(json.dumps(setting, indent=1))
+    shutil.copyfile(model, folder / "frozen.pb")
+    arguments = ["compress", "-i", "frozen.pb", "-o", "compressed.pb", "-t", "input.json"]
+    _dp(arguments, folder, slot)
+    return folder / "compressed.pb"
+
+
+def evaluate(folder: Path, model: Path, parts: Sequence[Frames], slot: Slot) -> list[Frames]:
+    """Return `parts` with the labels that `model` predicts."""
+    if not parts:
+        return []
+    arrays = pack([part.without_labels() for part in parts])
+    (folder / "evaluate-in.npz").write_bytes(npz_bytes(arrays))
+    job = {"job": "evaluate", "model": str(model), "input": "evaluate-in.npz", "output": "evaluate-out.npz"}
+    _want_done(job, folder, slot, f"evaluation of {model.name}")
+    with np.load(folder / "evaluate-out.npz") as out:
+        return unpack({**arrays, **out, **{f"has_{name}": np.ones(len(parts), dtype=bool) for name in out}})
