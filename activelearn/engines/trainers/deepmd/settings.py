@@ -85,6 +85,11 @@ class DeePMDTrain(Train):
     """An ensemble of DeePMD-kit."""
 
     trainer: Literal["deepmd"] = "deepmd"
+    backend: Literal["tensorflow", "pytorch"] = Field(
+        default="tensorflow",
+        description="What computes; the fastest on a CPU is tensorflow. pytorch: with an interpreter of its own, "
+        "machine.python.",
+    )
     descriptor: Descriptor = Descriptor()
     fitting: tuple[Annotated[PositiveInt, of("width of a layer")], ...] = (240, 240, 240)
     precision: Literal["float32", "float64"] = "float64"
