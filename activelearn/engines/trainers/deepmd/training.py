@@ -27,7 +27,12 @@ SAME_FORCES: Final = 1e-4
 
 
 def _dp(
-    arguments: Sequence[str], folder: Path, slot: Slot, backend: Backend, *, largest_loss: float | None = None
+    arguments: Sequence[str],
+    folder: Path,
+    slot: Slot,
+    backend: Backend = BACKENDS[DEFAULT],
+    *,
+    largest_loss: float | None = None,
 ) -> bool:
     """Run ``dp ARGUMENTS``; return False if it was a training that diverged (only with `largest_loss`)."""
     log = f"dp-{arguments[0]}.log"
@@ -80,22 +85,6 @@ class Weights:
         return ["--init-frz-model" if is_model else "--init-model", str(self.start_from)]
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a training has made.
-
-    Parameters
-    ----------
-    model
-        The frozen model.
-    weights
-        Checkpoint that a warm start begins from, where it cannot from the model.
-    """
-
-    model: Path
-    weights: Path | None = None
-
-
 def train_member(
     folder: Path,
     setting: Mapping[str, Any],
@@ -104,8 +93,8 @@ def train_member(
     largest_loss: float,
     weights: Weights = Weights(),
     backend: Backend = BACKENDS[DEFAULT],
-) -> Made | None:
-    """Train and freeze one member in `folder`; return what it has made, or None if the training diverged.
+) -> Path | None:
+    """Train and freeze one member in `folder`; return the frozen model, or None if the training diverged.
 
     Parameters
     ----------
@@ -138,21 +127,17 @@ def train_member(
     of_mean = ["-c", AVERAGE] if weights.average else []
     _dp(["freeze", *of_mean, "-o", f"frozen{backend.suffixes[0]}"], folder, slot, backend)
     model = next(path for suffix in backend.suffixes if (path := folder / f"frozen{suffix}").is_file())
-    if not backend.checkpoint_runs:
-        return Made(model)
-    last = folder / AVERAGE / "model.ckpt" if weights.average else folder / f"model.ckpt-{_last_step(setting)}"
-    checkpoint = last.with_name(f"{last.name}{backend.checkpoint[-1]}")
-    want_same_forces(folder, [checkpoint, model], Path(_systems(setting)[0]), slot, backend)
-    return Made(model, None if model.suffix in backend.with_weights else checkpoint)
+    if backend.checkpoint_runs:
+        checkpoint = trained_checkpoint(folder, setting, weights, backend)
+        system = Path(setting["training"]["training_data"]["systems"][0])
+        want_same_forces(folder, [checkpoint, model], system, slot, backend)
+    return model
 
 
-def _last_step(setting: Mapping[str, Any]) -> int:
-    return int(setting["training"]["numb_steps"])
-
-
-def _systems(setting: Mapping[str, Any]) -> list[str]:
-    found: list[str] = setting["training"]["training_data"]["systems"]
-    return found
+def trained_checkpoint(folder: Path, setting: Mapping[str, Any], weights: Weights, backend: Backend) -> Path:
+    """Return the file of the checkpoint that the model of a training was frozen from (of several, the last)."""
+    name = f"{AVERAGE}/model.ckpt" if weights.average else f"model.ckpt-{setting['training']['numb_steps']}"
+    return folder / f"{name}{backend.checkpoint[-1]}"
 
 
 def want_same_forces(folder: Path, models: Sequence[Path], system: Path, slot: Slot, backend: Backend) -> None:
@@ -188,7 +173,7 @@ def want_same_forces(folder: Path, models: Sequence[Path], system: Path, slot: S
         )
 
 
-def _average(checkpoints: Sequence[str], folder: Path, slot: Slot, backend: Backend) -> None:
+def _average(checkpoints: Sequence[str], folder: Path, slot: Slot, backend: Backend = BACKENDS[DEFAULT]) -> None:
     """Write the mean of checkpoints of `folder` as the one of a folder in it."""
     trees.make(folder / AVERAGE)
     job = {"job": "average", "checkpoints": list(checkpoints), "output": AVERAGE}
