@@ -272,7 +272,7 @@ class Trainer(ABC, Generic[S]):
     def potential(self, models: Sequence[str], sha256: Sequence[str], window: tuple[float, float]) -> dict[str, Any]:
         """Return an ensemble as the part of a potential (glasses, benchmarks) that says what it is."""
 
-    def versions(self, slot: AnySlot) -> dict[str, str]:
+    def versions(self, train: S, slot: AnySlot) -> dict[str, str]:
         """Return the versions of the packages that the models depend on, of the interpreter that trains."""
         return {}
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from activelearn.config.bounds import of
 from activelearn.config.section import BatchRule, Element, Section, Share
 from activelearn.config.training import Train
+from activelearn.engines.backends import BACKENDS, UNFIT
 
 Rate = Annotated[PositiveFloat, of("learning rate")]
 Prefactor = Annotated[NonNegativeFloat, of("prefactor of the loss")]
@@ -81,10 +82,23 @@ class Prefactors(Section):
     virial: tuple[Prefactor, Prefactor] = (0.0, 0.0)
 
 
+def _of_an_ensemble(backend: object) -> object:
+    """Refuse what DeePMD-kit has and an ensemble cannot be driven with, and say why."""
+    why = UNFIT.get(backend) if isinstance(backend, str) else None
+    if why is not None:
+        raise ValueError(f"{backend}: {why} - wanted {' or '.join(BACKENDS)}")
+    return backend
+
+
 class DeePMDTrain(Train):
     """An ensemble of DeePMD-kit."""
 
     trainer: Literal["deepmd"] = "deepmd"
+    backend: Annotated[Literal["tensorflow", "pytorch"], BeforeValidator(_of_an_ensemble)] = Field(
+        default="tensorflow",
+        description="What computes; the fastest on a CPU is tensorflow. pytorch: with an interpreter of its own, "
+        "machine.python.",
+    )
     descriptor: Descriptor = Descriptor()
     fitting: tuple[Annotated[PositiveInt, of("width of a layer")], ...] = (240, 240, 240)
     precision: Literal["float32", "float64"] = "float64"
