@@ -187,8 +187,8 @@ def test_dpa4_drops_no_neighbour_and_has_no_room_to_be_found():
         (model(ATTENTION), False),
         (model({**ATTENTION, "tebd_input_mode": "strip"}), True),
         (model({**ATTENTION, "tebd_input_mode": "strip", "attn_layer": 2}), False),
-        (model(hybrid(PAIRS, ATTENTION)), False),
-        (model(**TABLE), False),
+        (model(hybrid(PAIRS, {**ATTENTION, "tebd_input_mode": "strip"})), False),
+        (model(**TABLE), True),
         (dpa4(), False),
         (model(DPA3), False),
     ],
@@ -360,8 +360,8 @@ IMPOSSIBLE = [
     (total(model(), model(), weights=[1.0]), "train.model.weights: 1 for 2 models - wanted one for each"),
     (total(model(), weights="max"), "train.model.weights: got 'max' - wanted sum, mean or a list of numbers"),
     (
-        total({"type": "pairtab", "tab_file": "/a.txt", "rcut": 3.0, "sel": 9}, model()),
-        "train.model.models.0.type: pairtab - wanted it after a model that learns",
+        total(model(), {"type": "pairtab", "tab_file": "/a.txt", "rcut": 3.0, "sel": 9}),
+        "train.model.models.1.type: pairtab does not train on TensorFlow (DeePMD-kit 3.2 ends before the first step)",
     ),
     (total(model(), shared_dict={"d": PAIRS}), "train.model.shared_dict: its parts are not looked into"),
     (model({**PAIRS, "rcut": 0.6}), "train.model.descriptor.rcut: 0.6 Å"),
@@ -490,7 +490,8 @@ RIGHT = [
     (model(DPA3), "pytorch"),
     (dpa4(), "pytorch"),
     (model(**TABLE), "tensorflow"),
-    (total(model(), {"type": "pairtab", "tab_file": "/t.txt", "rcut": 3.0, "sel": 20}), "tensorflow"),
+    (model({**ATTENTION, "tebd_input_mode": "strip"}), "tensorflow"),
+    (total(model(), model(RADIAL)), "tensorflow"),
 ]
 
 

@@ -46,8 +46,8 @@ def told(message):
 
 
 def backends_of(doc):
-    """Return the backends that a piece of DeePMD-kit's own documentation names, or None if it names none."""
-    found = _BACKENDS.search(doc or "")
+    """Return the backends that DeePMD-kit's own documentation of something begins with, or None: all have it."""
+    found = _BACKENDS.match(doc or "")  # further on it is about one of its values
     return found.group(1).split(", ") if found else None
 
 

@@ -13,9 +13,14 @@ _PAIRS: Final = {"se_e2_a", "se_e2_r", "se_e3"}
 
 def is_possible(block: Block, backend: str) -> bool:
     """Return whether every descriptor of a model can be tabulated."""
-    if kind(block, "standard") != "standard" or "use_srtab" in block or "type_embedding" in block:
+    if kind(block, "standard") != "standard" or "type_embedding" in block:
         return False
-    return all(_is_possible(section, backend) for _, section in descriptors(block))
+    if "use_srtab" in block and backend != "tensorflow":
+        return False
+    parts = [section for _, section in descriptors(block)]
+    if backend == "tensorflow" and len(parts) > 1 and any(kind(one) not in _PAIRS for one in parts):
+        return False  # in a hybrid it finds the layers of se_atten by their names alone, and none
+    return all(_is_possible(one, backend) for one in parts)
 
 
 def _is_possible(section: Block, backend: str) -> bool:

@@ -27,6 +27,8 @@ _TYPES: Final = {
     "list": "a list", "None": "null", "NoneType": "null", "list[int]": "a list of whole numbers",
     "list[float]": "a list of numbers", "list[str]": "a list of texts", "list[bool]": "a list of true and false",
 }  # fmt: skip
+#: What dargs say of backends that is not so: tables of pairs train on PyTorch, and not on TensorFlow (rules.py).
+_MISTAKEN: Final = {("backend", "pairtab")}
 _IMPORT_S: Final = 120.0
 
 
@@ -75,7 +77,7 @@ def problems(block: Block, given: Block, backend: str, python: str) -> list[str]
         Interpreter with deepmd-kit.
     """
     (found,) = findings([(block, backend)], python)
-    return [sentence(one, given, backend) for one in found]
+    return [sentence(one, given, backend) for one in found if (one["what"], one.get("value")) not in _MISTAKEN]
 
 
 def sentence(found: Mapping[str, Any], given: Block, backend: str) -> str:

@@ -67,7 +67,7 @@ def impossible(block: Block, backend: str) -> Iterator[str]:
     for at, model in models(block):
         yield from _short_range(model, at)
     yield from _dpa4_alone(block)
-    yield from _sums(block)
+    yield from _sums(block, backend)
     yield from (str(one) for one in _outliers(block) if not one.is_possible)
 
 
@@ -213,7 +213,7 @@ def _short_range(model: Block, at: At) -> Iterator[str]:
         )
 
 
-def _sums(block: Block) -> Iterator[str]:
+def _sums(block: Block, backend: str) -> Iterator[str]:
     """Yield what is wrong with a sum of models."""
     if kind(block) != "linear_ener":
         return
@@ -222,7 +222,13 @@ def _sums(block: Block) -> Iterator[str]:
         yield f"train.model.weights: {len(weights)} for {len(parts)} models - wanted one for each - mend it"
     elif isinstance(weights, str) and weights not in {"sum", "mean"}:
         yield f"train.model.weights: got {weights!r} - wanted sum, mean or a list of numbers - mend it"
-    if kind(parts[0]) == "pairtab":
+    pairs = next((i for i, one in enumerate(parts) if kind(one) == "pairtab"), None)
+    if backend == "tensorflow" and pairs is not None:
+        yield (
+            f"train.model.models.{pairs}.type: pairtab does not train on TensorFlow (DeePMD-kit 3.2 ends before the "
+            "first step) - wanted another backend, or use_srtab - train.backend: pytorch"
+        )
+    elif pairs == 0:
         yield (
             "train.model.models.0.type: pairtab - wanted it after a model that learns, from which DeePMD-kit takes "
             "the elements - change their order"
