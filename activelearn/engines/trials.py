@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from activelearn.config import Potential, Stage
-from activelearn.engines import deepmd, lammps
+from activelearn.engines import backends, deepmd, lammps
 from activelearn.engines.dynamics.lammps_input import head_lines, pair_lines
 from activelearn.engines.links import with_plain_names
 from activelearn.engines.process import Slot, run_command, tail_of
@@ -126,7 +126,8 @@ def _tried(text: str, slot: Slot) -> Trial | None:
     folder, machine = slot.logs, slot.machine
     (folder / "in.lammps").write_text(text)
     start = shlex.split(machine.lammps) if machine.lammps else [machine.python or sys.executable, "-c", _LMP]
-    env = {} if machine.lammps else deepmd.library_environment(machine.python, slot)
+    backend = backends.of_lines(text.splitlines())
+    env = {} if machine.lammps else deepmd.library_environment(machine.python, slot, backend)
     command = [*start, "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
     code = run_command(command, folder, log=folder / "lammps.out", timeout_s=PATIENCE_S, env=env, slot=slot).return_code
     if code != 0 and machine.lammps is None and not (folder / "log.lammps").is_file():

@@ -244,8 +244,8 @@ def test_a_table_is_found_from_the_folder_of_the_yaml(tmp_path, data):
     lost = load_campaign(file)
     assert TRAINER.problems(lost.train, Machine()) == [
         (
-            "train.model.use_srtab: no file tables/zbl.txt - wanted a table of pair energies, by a path from the folder of "
-            "the YAML (with its suffix) or an absolute one - check the path"
+            "train.model.use_srtab: no file tables/zbl.txt - wanted a table of pair energies, by a path from the "
+            "folder of the YAML (with its suffix) or an absolute one - check the path"
         )
     ]
     (tmp_path / "tables").mkdir()
@@ -343,8 +343,8 @@ IMPOSSIBLE = [
     (
         model({"type": "dpa4"}),
         (
-            "train.model.descriptor.type: dpa4 in a model that is not of its type trains, and cannot be frozen afterwards "
-            "- wanted train.model.type: dpa4 - set it, with fitting_net.type: dpa4_ener"
+            "train.model.descriptor.type: dpa4 in a model that is not of its type trains, and cannot be frozen "
+            "afterwards - wanted train.model.type: dpa4 - set it, with fitting_net.type: dpa4_ener"
         ),
     ),
     (
@@ -448,10 +448,7 @@ OF_DARGS = [
     (
         model(DPA3),
         "tensorflow",
-        (
-            "train.model.descriptor.type: dpa3 is not on TensorFlow - wanted one of PyTorch, PyTorch Exportable, JAX - "
-            "train.backend: pytorch"
-        ),
+        ("train.model.descriptor.type: dpa3 is not on TensorFlow - wanted PyTorch - train.backend: pytorch"),
     ),
     (
         model(hybrid(PAIRS, DPA2)),
@@ -461,12 +458,12 @@ OF_DARGS = [
     (
         model(pair_exclude_types=[[0, 0]]),
         "tensorflow",
-        "train.model.pair_exclude_types: is not on TensorFlow - wanted one of PyTorch, PyTorch Exportable, JAX - train",
+        "train.model.pair_exclude_types: is not on TensorFlow - wanted PyTorch - train",
     ),
     (
         model({**PAIRS, "type": "se_a_tpe"}),
         "pytorch",
-        "train.model.descriptor.type: se_a_tpe is not on PyTorch - wanted one of TensorFlow - train.backend: te",
+        "train.model.descriptor.type: se_a_tpe is not on PyTorch - wanted TensorFlow - train.backend: tensorflow",
     ),
     (
         model({**PAIRS, "activation_function": "tanhh"}),

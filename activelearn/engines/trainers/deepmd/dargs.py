@@ -15,13 +15,8 @@ from activelearn.engines.process import run_command, worker_command
 from activelearn.engines.trainers.deepmd.blocks import Block, dotted
 from activelearn.errors import EngineError
 
-#: The backends that train here, by their names in DeePMD-kit's manual.
-BACKENDS: Final = {
-    "tensorflow": "TensorFlow",
-    "pytorch": "PyTorch",
-    "pytorch-exportable": "PyTorch Exportable",
-    "jax": "JAX",
-}
+#: What the backends of :mod:`activelearn.engines.backends` are called in DeePMD-kit's manual.
+_THEIRS: Final = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
 _TYPES: Final = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "dict": "a mapping",
     "list": "a list", "None": "null", "NoneType": "null", "list[int]": "a list of whole numbers",
@@ -53,7 +48,7 @@ def findings(blocks: Sequence[tuple[Block, str]], python: str) -> list[list[Mapp
 @lru_cache
 def _asked(blocks: str, python: str) -> Any:  # noqa: ANN401 - JSON
     with trees.temporary() as folder:
-        question = [{"model": model, "backend": BACKENDS[backend]} for model, backend in json.loads(blocks)]
+        question = [{"model": model, "backend": _THEIRS[backend]} for model, backend in json.loads(blocks)]
         (folder / "blocks.json").write_text(json.dumps(question))
         command = [*worker_command("model_block.py", python), "blocks.json", "answers.json"]
         done = run_command(command, folder, log=folder / "log", timeout_s=_IMPORT_S)
@@ -105,12 +100,12 @@ def sentence(found: Mapping[str, Any], given: Block, backend: str) -> str:
 
 
 def _elsewhere(where: str, found: Mapping[str, Any], backend: str) -> str:
-    ours = [name for name, theirs in BACKENDS.items() if theirs in found["backends"]]
+    ours = [name for name, theirs in _THEIRS.items() if theirs in found["backends"]]
     what = where if found["value"] is None else f"{where}: {found['value']}"
     choose = f"train.backend: {ours[0]}" if ours else "remove it"
-    wanted = f"wanted one of {', '.join(BACKENDS[name] for name in ours)}" if ours else "wanted a model without it"
+    wanted = f"wanted {' or '.join(_THEIRS[name] for name in ours)}" if ours else "wanted a model without it"
     joint = " is" if found["value"] is not None else ": is"
-    return f"{what}{joint} not on {BACKENDS[backend]} - {wanted} - {choose}"
+    return f"{what}{joint} not on {_THEIRS[backend]} - {wanted} - {choose}"
 
 
 def _at(block: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - JSON

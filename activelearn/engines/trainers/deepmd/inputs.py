@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from activelearn.config.trainer import Room, TrainingRun
+from activelearn.engines.backends import BACKENDS
 from activelearn.engines.trainers.deepmd import blocks
 from activelearn.engines.trainers.deepmd.settings import WSD_DECAY, DeePMDTrain, LearningRate, Prefactors
 from activelearn.frames import Frames
@@ -103,7 +104,8 @@ def write_element_weights(systems: Sequence[Path], train: DeePMDTrain, type_map:
     Parameters
     ----------
     systems
-        Folders of deepmd/npy; each gets an ``atom_pref.npy`` beside its forces, shape (n_frames, n_atoms).
+        Folders of deepmd/npy; each gets an ``atom_pref.npy`` beside its forces, shape (n_frames, n_atoms), or what the
+        backend wants.
     train
         The section of the campaign.
     type_map
@@ -115,6 +117,7 @@ def write_element_weights(systems: Sequence[Path], train: DeePMDTrain, type_map:
         return
     for system in systems:
         of_atoms = beyond[np.loadtxt(system / "type.raw", dtype=int, ndmin=1)]
+        of_atoms = np.repeat(of_atoms, BACKENDS[train.backend].atom_weights)
         for energies in system.glob("set.*/energy.npy"):
             n_frames = len(np.load(energies))
             np.save(energies.with_name("atom_pref.npy"), np.tile(of_atoms, (n_frames, 1)))

@@ -56,7 +56,6 @@ def impossible(block: Block, backend: str) -> Iterator[str]:
         yield from _widths(section, at)
         yield from _without_data(section, at)
         yield from _inner(section, at)
-        yield from _of_backend(section, at, backend)
     for at, section in fitting_nets(block):
         yield from _widths(section, at)
         yield from _without_data(section, at)
@@ -176,15 +175,6 @@ def _smoothing(sphere: Sphere) -> Iterator[str]:
     if smooth is not None and smooth >= sphere.rcut:
         where = dotted((*sphere.at, sphere.keys.rcut_smth or ""))
         yield f"{where}: {smooth:g} Å - wanted less than the cutoff, {sphere.rcut:g} Å - lower it"
-
-
-def _of_backend(section: Block, at: At, backend: str) -> Iterator[str]:
-    """Yield what dargs say is there and is not."""
-    if backend == "jax" and kind(section) == "se_e2_a" and not section.get("type_one_side", False):
-        yield (
-            f"{dotted((*at, 'type_one_side'))}: false does not train on JAX (DeePMD-kit 3.2 ends before the first "
-            "step) - wanted true - set it, or choose another train.backend"
-        )
 
 
 def _dpa4_alone(block: Block) -> Iterator[str]:

@@ -132,6 +132,11 @@ class DeePMDTrain(Train):
     """An ensemble of DeePMD-kit."""
 
     trainer: Literal["deepmd"] = "deepmd"
+    backend: Literal["tensorflow", "pytorch"] = Field(
+        default="tensorflow",
+        description="What computes; the fastest on a CPU is tensorflow. pytorch: with an interpreter of its own, "
+        "machine.python.",
+    )
     model: ModelBlock | None = Field(
         default=None,
         description="Any model of DeePMD-kit, as `model` of its input.json has it; null: se_e2_a, as the next three "

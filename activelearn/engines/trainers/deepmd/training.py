@@ -7,34 +7,50 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from activelearn import trees
+from activelearn.engines import backends
+from activelearn.engines.backends import BACKENDS, DEFAULT, Backend
 from activelearn.engines.deepmd import answer, run_job
 from activelearn.engines.process import Slot, tail_of
 from activelearn.engines.trainers.deepmd.inputs import AVERAGE, CURVE
 from activelearn.errors import EngineError
 from activelearn.frames import Frames, npz_bytes, pack, unpack
 
+#: What dp train says when it ends by itself because the loss, or a gradient, is no number any more.
+_DIVERGED: Final = ("NaN detected at batch", "Non-finite gradient norm")
+#: A model is that which it was made from if no force differs by more than this share of the largest (or of 1 eV/Å).
+SAME_FORCES: Final = 1e-4
 
-def _dp(arguments: Sequence[str], folder: Path, slot: Slot, *, largest_loss: float | None = None) -> bool:
+
+def _dp(
+    arguments: Sequence[str],
+    folder: Path,
+    slot: Slot,
+    backend: Backend = BACKENDS[DEFAULT],
+    *,
+    largest_loss: float | None = None,
+) -> bool:
     """Run ``dp ARGUMENTS``; return False if it was a training that diverged (only with `largest_loss`)."""
     log = f"dp-{arguments[0]}.log"
-    job: dict[str, Any] = {"job": "dp", "arguments": list(arguments)}
+    command = [backend.flag, *arguments]
+    job: dict[str, Any] = {"job": "dp", "arguments": command}
     if largest_loss is not None:
         job["watch"] = {"file": CURVE, "largest": largest_loss}
-    found = answer(job, folder, log, slot, timeout_s=slot.machine.train_timeout_s)
+    found = answer(job, folder, log, slot, timeout_s=slot.machine.train_timeout_s, backend=backend)
     if found["diverged"]:
         return False
     if found["return_code"] != 0:
         tail = tail_of(folder / log)
-        if largest_loss is not None and any("NaN detected at batch" in line for line in tail):
-            return False  # DeePMD ends by itself, before the row is written
+        said = "\n".join(tail_of(folder / log, 200))
+        if largest_loss is not None and any(sign in said for sign in _DIVERGED):
+            return False
         raise EngineError(
             f"dp {arguments[0]} ended with return code {found['return_code']}",
-            command=["dp", *arguments],
+            command=["dp", *command],
             folder=folder,
             tail=tail,
         )
@@ -48,7 +64,7 @@ class Weights:
     Parameters
     ----------
     start_from
-        Frozen model whose weights are the start.
+        Frozen model, or checkpoint, whose weights are the start.
     restart
         Checkpoint in the folder to go on from; then `start_from` does not count.
     average
@@ -59,6 +75,15 @@ class Weights:
     restart: str | None = None
     average: Sequence[int] = ()
 
+    def arguments(self, backend: Backend) -> list[str]:
+        """Return what ``dp train`` is told of them."""
+        if self.restart is not None:
+            return ["--restart", self.restart]
+        if self.start_from is None:
+            return []
+        is_model = self.start_from.suffix in backend.with_weights
+        return ["--init-frz-model" if is_model else "--init-model", str(self.start_from)]
+
 
 def train_member(
     folder: Path,
@@ -67,6 +92,7 @@ def train_member(
     *,
     largest_loss: float,
     weights: Weights = Weights(),
+    backend: Backend = BACKENDS[DEFAULT],
 ) -> Path | None:
     """Train and freeze one member in `folder`; return the frozen model, or None if the training diverged.
 
@@ -83,37 +109,82 @@ def train_member(
         :func:`activelearn.engines.trainers.deepmd.inputs.loss_bound`.
     weights
         What it begins from, and what of it is frozen.
+    backend
+        What computes.
 
     Raises
     ------
     EngineError
-        The training crashed or took too long, or a checkpoint of the mean is missing or damaged.
+        The training crashed or took too long, a checkpoint of the mean is missing or damaged, or the frozen model is
+        not the one that was trained.
     """
     (folder / "input.json").write_text(json.dumps(setting, indent=1))
-    arguments = ["train", "input.json", "--skip-neighbor-stat"]
-    if weights.restart is not None:
-        arguments += ["--restart", weights.restart]
-    elif weights.start_from is not None:
-        arguments += ["--init-frz-model", str(weights.start_from)]
-    if not _dp(arguments, folder, slot, largest_loss=largest_loss):
+    arguments = ["train", "input.json", "--skip-neighbor-stat", *weights.arguments(backend)]
+    if not _dp(arguments, folder, slot, backend, largest_loss=largest_loss):
         return None
     if weights.average:
-        _average([f"model.ckpt-{step}" for step in weights.average], folder, slot)
-    _dp(["freeze", *(["-c", AVERAGE] if weights.average else []), "-o", "frozen.pb"], folder, slot)
-    return folder / "frozen.pb"
+        _average([f"model.ckpt-{step}" for step in weights.average], folder, slot, backend)
+    of_mean = ["-c", AVERAGE] if weights.average else []
+    _dp(["freeze", *of_mean, "-o", f"frozen{backend.suffixes[0]}"], folder, slot, backend)
+    model = next(path for suffix in backend.suffixes if (path := folder / f"frozen{suffix}").is_file())
+    if backend.checkpoint_runs:
+        checkpoint = trained_checkpoint(folder, setting, weights, backend)
+        system = Path(setting["training"]["training_data"]["systems"][0])
+        want_same_forces(folder, [checkpoint, model], system, slot, backend)
+    return model
 
 
-def _average(checkpoints: Sequence[str], folder: Path, slot: Slot) -> None:
+def trained_checkpoint(folder: Path, setting: Mapping[str, Any], weights: Weights, backend: Backend) -> Path:
+    """Return the file of the checkpoint that the model of a training was frozen from (of several, the last)."""
+    name = f"{AVERAGE}/model.ckpt" if weights.average else f"model.ckpt-{setting['training']['numb_steps']}"
+    return folder / f"{name}{backend.checkpoint[-1]}"
+
+
+def want_same_forces(folder: Path, models: Sequence[Path], system: Path, slot: Slot, backend: Backend) -> None:
+    """Refuse a model that does not give the forces of what it was made from, or that gives none (NaN).
+
+    A conversion between formats may lose them in silence (measured: ``.dp`` of DeePMD-kit 3.2.0 has no forces at all).
+
+    Parameters
+    ----------
+    folder
+        Scratch folder.
+    models
+        What it was made from, and the model.
+    system
+        Folder of deepmd/npy, the first frame of which is asked for.
+    slot, backend
+        Where, and by what.
+
+    Raises
+    ------
+    EngineError
+        They differ by more than :data:`SAME_FORCES`, or are not finite.
+    """
+    job = {"job": "compare", "models": [str(model) for model in models], "system": str(system), "output": "forces.npy"}
+    _want_done(job, folder, slot, backend, f"comparison of {models[0].name} and {models[1].name}")
+    before, after = np.load(folder / "forces.npy")
+    largest = float(np.abs(after - before).max())
+    if not largest <= SAME_FORCES * max(1.0, float(np.abs(before).max())):  # nan is not <= anything
+        raise EngineError(
+            f"{models[1].name}: a force differs by {largest:.3g} eV/Å from that of {models[0].name}, which it was made "
+            "from - wanted the same model in another form - this version of deepmd-kit cannot make it: try another",
+            folder=folder,
+        )
+
+
+def _average(checkpoints: Sequence[str], folder: Path, slot: Slot, backend: Backend = BACKENDS[DEFAULT]) -> None:
     """Write the mean of checkpoints of `folder` as the one of a folder in it."""
     trees.make(folder / AVERAGE)
     job = {"job": "average", "checkpoints": list(checkpoints), "output": AVERAGE}
-    _want_done(job, folder, slot, f"the mean of the checkpoints {checkpoints[0]} to {checkpoints[-1]}")
+    _want_done(job, folder, slot, backend, f"the mean of the checkpoints {checkpoints[0]} to {checkpoints[-1]}")
+    (folder / AVERAGE / "checkpoint").write_text(backend.pointer.format("model.ckpt"))
 
 
-def _want_done(job: Mapping[str, Any], folder: Path, slot: Slot, what: str) -> None:
+def _want_done(job: Mapping[str, Any], folder: Path, slot: Slot, backend: Backend, what: str) -> None:
     """Run a job that cannot fail but for the machine's sake."""
     log = f"{job['job']}.log"
-    code = run_job(job, folder, log, slot, timeout_s=slot.machine.label_timeout_s)
+    code = run_job(job, folder, log, slot, timeout_s=slot.machine.label_timeout_s, backend=backend)
     if code != 0:
         raise EngineError(f"{what} ended with return code {code}", folder=folder, tail=tail_of(folder / log))
 
@@ -139,11 +210,12 @@ def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot) 
     slot
         Where.
     """
+    backend = backends.of_model(model)
     (folder / "input.json").write_text(json.dumps(setting, indent=1))
-    shutil.copyfile(model, folder / "frozen.pb")
-    arguments = ["compress", "-i", "frozen.pb", "-o", "compressed.pb", "-t", "input.json"]
-    _dp(arguments, folder, slot)
-    return folder / "compressed.pb"
+    plain, compressed = (folder / f"{name}{model.suffix}" for name in ("frozen", "compressed"))
+    shutil.copyfile(model, plain)
+    _dp(["compress", "-i", plain.name, "-o", compressed.name, "-t", "input.json"], folder, slot, backend)
+    return compressed
 
 
 def evaluate(folder: Path, model: Path, parts: Sequence[Frames], slot: Slot) -> list[Frames]:
@@ -153,6 +225,6 @@ def evaluate(folder: Path, model: Path, parts: Sequence[Frames], slot: Slot) -> 
     arrays = pack([part.without_labels() for part in parts])
     (folder / "evaluate-in.npz").write_bytes(npz_bytes(arrays))
     job = {"job": "evaluate", "model": str(model), "input": "evaluate-in.npz", "output": "evaluate-out.npz"}
-    _want_done(job, folder, slot, f"evaluation of {model.name}")
+    _want_done(job, folder, slot, backends.of_model(model), f"evaluation of {model.name}")
     with np.load(folder / "evaluate-out.npz") as out:
         return unpack({**arrays, **out, **{f"has_{name}": np.ones(len(parts), dtype=bool) for name in out}})

