@@ -15,6 +15,7 @@ from activelearn.config import Machine, TrainingRun, load_campaign, parse_campai
 from activelearn.config.reading import difference
 from activelearn.engines.trainers.deepmd import TRAINER, dargs, inputs
 from activelearn.engines.trainers.deepmd.blocks import filled, shells
+from activelearn.engines.trainers.deepmd.rules import impossible
 from activelearn.engines.trainers.deepmd.settings import DeePMDTrain
 from activelearn.errors import ConfigError
 
@@ -292,7 +293,7 @@ UNREADABLE = [
     ),
     (total(), "models", "got [] - wanted a list of models"),
     (total({"type": "pairtab", "tab_file": "a.txt", "rcut": 3.0, "sel": 9}), "models", "none of them learns anything"),
-    (total(dpa4()), "models.0.type", "dpa4: it stands alone - wanted inner_potential, pairtab or standard"),
+    (total(dpa4()), "models.0.type", "dpa4: it stands alone - wanted pairtab or standard"),
     (model(use_srtab=3), "use_srtab", "got 3 - wanted the path of a table"),
     (model({**PAIRS, 3: 4}), "descriptor", "the key 3 is no text - wanted keys of DeePMD-kit"),
 ]
@@ -363,6 +364,10 @@ IMPOSSIBLE = [
         total(model(), {"type": "pairtab", "tab_file": "/a.txt", "rcut": 3.0, "sel": 9}),
         "train.model.models.1.type: pairtab does not train on TensorFlow (DeePMD-kit 3.2 ends before the first step)",
     ),
+    (
+        model(bridging_method="ZBL"),
+        "train.model.bridging_method: ZBL trains with DPA-4 alone - wanted train.model.type",
+    ),
     (total(model(), shared_dict={"d": PAIRS}), "train.model.shared_dict: its parts are not looked into"),
     (model({**PAIRS, "rcut": 0.6}), "train.model.descriptor.rcut: 0.6 Å"),
 ]
@@ -387,6 +392,33 @@ def test_what_does_not_fit_the_elements_is_refused(block, said, data):
     with pytest.raises(ConfigError, match=said):
         campaign(data, block)
     assert campaign(data, model(type_map=["Cu"])).train.model["type_map"] == ["Cu"]
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        (
+            model(**TABLE),
+            "train.model.descriptor.type: se_e2_a in a sum, or with a table of pairs, does not train on PyTo",
+        ),
+        (total(model(ATTENTION), model(PAIRS)), "train.model.models.1.descriptor.type: se_e2_a in a sum"),
+        (model(RADIAL), "train.model.descriptor.type_one_side: false is trained as if it were true on PyTorch"),
+        (model(hybrid(PAIRS, RADIAL)), "train.model.descriptor.list.1.type_one_side: false"),
+    ],
+)
+def test_what_pytorch_makes_another_thing_of_is_refused_there_alone(block, said):
+    (found,) = TRAINER.impossible(train(block, backend="pytorch"))
+    assert found.startswith(said)
+    assert found.count(" - ") == 2
+    assert not [*impossible(block, "tensorflow")]
+
+
+def test_tables_of_pairs_train_on_pytorch_beside_embedded_types():
+    pairs = {"type": "pairtab", "tab_file": "/a.txt", "rcut": 3.0, "sel": 9}
+    for block in (total(model(ATTENTION), pairs), model(ATTENTION, **TABLE), model(hybrid(PAIRS, ATTENTION), **TABLE)):
+        assert TRAINER.impossible(train(block, backend="pytorch")) == []
+    (found,) = TRAINER.impossible(train(total(pairs, model(ATTENTION)), backend="pytorch"))
+    assert found.startswith("train.model.models.0.type: pairtab - wanted it after a model that learns")
 
 
 def test_se_a_tpe_wants_one_element(data):

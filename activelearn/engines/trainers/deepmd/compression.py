@@ -18,20 +18,20 @@ def is_possible(block: Block, backend: str) -> bool:
     if "use_srtab" in block and backend != "tensorflow":
         return False
     parts = [section for _, section in descriptors(block)]
-    if backend == "tensorflow" and len(parts) > 1 and any(kind(one) not in _PAIRS for one in parts):
-        return False  # in a hybrid it finds the layers of se_atten by their names alone, and none
-    return all(_is_possible(one, backend) for one in parts)
+    if len(parts) > 1 and any(kind(one) not in _PAIRS for one in parts):
+        return False  # on TensorFlow it finds the layers of se_atten in a hybrid by their names alone, and none
+    return all(_is_possible(one) for one in parts)
 
 
-def _is_possible(section: Block, backend: str) -> bool:
+def _is_possible(section: Block) -> bool:
     name = kind(section)
     if section.get("resnet_dt", False) or str(section.get("activation_function", "tanh")).lower() not in _TABULATED:
         return False
     if name in _PAIRS:
-        return backend in {"tensorflow", "pytorch"}
+        return True
     if name in {"se_atten", "se_atten_v2"}:  # attention cannot be tabulated, nor types that enter with the distances
         is_strip = name == "se_atten_v2" or _strips(section)
-        return backend in {"tensorflow", "pytorch"} and section.get("attn_layer", 2) == 0 and is_strip
+        return section.get("attn_layer", 2) == 0 and is_strip
     return False
 
 

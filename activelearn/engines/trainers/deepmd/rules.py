@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from activelearn.config import bounds
 from activelearn.engines.trainers.deepmd.blocks import (
+    KINDS,
     TABLES,
     At,
     Block,
@@ -65,6 +66,7 @@ def impossible(block: Block, backend: str) -> Iterator[str]:
         yield from _smoothing(sphere)
     for at, model in models(block):
         yield from _short_range(model, at)
+        yield from _on_pytorch(block, model, at) if backend == "pytorch" else ()
     yield from _dpa4_alone(block)
     yield from _sums(block, backend)
     yield from (str(one) for one in _outliers(block) if not one.is_possible)
@@ -125,6 +127,11 @@ def _ours(block: Block) -> Iterator[str]:
 
 def _refused(block: Block) -> Iterator[str]:
     for at, model in dict([((), block), *models(block)]).items():
+        if str(model.get("bridging_method", "none")).lower() != "none" and kind(model) != "dpa4":
+            yield (
+                f"{dotted((*at, 'bridging_method'))}: {model['bridging_method']} trains with DPA-4 alone - wanted "
+                "train.model.type: dpa4, or use_srtab - leave it out"
+            )
         for key, why in _REFUSED.items():
             if model.get(key):
                 yield f"{dotted((*at, key))}: {why} - wanted a model without it - leave it out"
@@ -201,6 +208,24 @@ def _short_range(model: Block, at: At) -> Iterator[str]:
             f"{dotted((*at, 'sw_rmin'))}: {model['sw_rmin']:g} Å - wanted less than sw_rmax, {model['sw_rmax']:g} Å - "
             "lower it"
         )
+
+
+def _on_pytorch(block: Block, model: Block, at: At) -> Iterator[str]:
+    """Yield what dargs say is on PyTorch and is not, or is another thing there."""
+    kinds = [(where, kind(section), section) for where, section in descriptors(model)]
+    by_element = {name for name, keys in KINDS.items() if keys[0].by_element}
+    if kinds and {name for _, name, _ in kinds} <= by_element and ("use_srtab" in model or block is not model):
+        yield (
+            f"{dotted((*at, *kinds[0][0], 'type'))}: {kinds[0][1]} in a sum, or with a table of pairs, does not train "
+            "on PyTorch, where types must be embedded - wanted a descriptor such as se_atten - choose one, or "
+            "train.backend: tensorflow"
+        )
+    for where, name, section in kinds:
+        if name == "se_e2_r" and not section.get("type_one_side", False):
+            yield (
+                f"{dotted((*at, *where, 'type_one_side'))}: false is trained as if it were true on PyTorch (DeePMD-kit "
+                "3.2) - wanted what it will be - set it to true"
+            )
 
 
 def _sums(block: Block, backend: str) -> Iterator[str]:

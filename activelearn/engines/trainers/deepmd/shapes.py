@@ -12,12 +12,12 @@ from activelearn.engines.trainers.deepmd.blocks import KINDS, TABLES, At, Block,
 
 #: Kinds of models that are taken, and where: alone or as a part of a sum.
 _ALONE: Final = {"standard", "dpa4", "linear_ener"}
-_IN_A_SUM: Final = {"standard", "pairtab", "inner_potential"}
+_IN_A_SUM: Final = {"standard", "pairtab"}
 #: Why others are not.
 _NO_MODELS: Final = {
     "frozen": "it learns nothing, and hides how many neighbours it holds",
     "pairtab": "it learns nothing by itself: it is for the models of linear_ener",
-    "inner_potential": "it learns nothing by itself: it is for the models of linear_ener",
+    "inner_potential": "it is for DPA-4 alone, which has it by bridging_method",
     "pairwise_dprc": "it is for QM/MM, of which a campaign has no data",
     "linear_ener": "a sum stands alone",
     "dpa4": "it stands alone",
@@ -84,7 +84,7 @@ def _model(block: Block, at: At, taken: set[str]) -> Iterator[Misshapen]:
         yield from _sum(block, at)
     elif name == "pairtab":
         yield from _cutoff(block, at, Keys(rcut_smth=None, default_A=None))
-    elif name != "inner_potential":
+    else:
         wrong = [*_mapping(block, at, "descriptor", "a descriptor of DeePMD-kit")]
         yield from wrong or _descriptor(block["descriptor"], (*at, "descriptor"), name)
         for key in ("fitting_net", "type_embedding"):
