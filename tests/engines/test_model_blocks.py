@@ -177,6 +177,15 @@ def test_dpa4_drops_no_neighbour_and_has_no_room_to_be_found():
     assert all(TRAINER.limits_neighbours(train(one)) for one in (model(), model(DPA2), model(DPA3), model(ATTENTION)))
 
 
+@pytest.mark.parametrize(("block", "outer"), [(model(DPA2), 41), (model(DPA3), 40)])
+def test_longer_cutoffs_have_room_for_what_shorter_ones_have(block, outer):
+    """DPA-2 ends with an AssertionError unless they have more."""
+    descriptor = made(train(block), sel=((28,), (40,)))["model"]["descriptor"]
+    found = descriptor["repflow"] if "repflow" in descriptor else {**descriptor["repinit"], **descriptor["repformer"]}
+    first = found["e_sel"] if "e_sel" in found else descriptor["repinit"]["nsel"]
+    assert (first, found.get("a_sel", found.get("nsel"))) == (outer, 40)
+
+
 @pytest.mark.parametrize(
     ("block", "on_tensorflow"),
     [
@@ -349,8 +358,8 @@ IMPOSSIBLE = [
         ),
     ),
     (
-        model({**DPA2, "repformer": {**DPA2["repformer"], "rcut": 5.5}}),
-        "train.model.descriptor.repformer.rcut: 5.5 Å - wanted at most repinit.rcut, 5 Å - lower it",
+        model({**DPA2, "repformer": {**DPA2["repformer"], "rcut": 5.0}}),
+        "train.model.descriptor.repformer.rcut: 5 Å - wanted less than repinit.rcut, 5 Å - lower it",
     ),
     (
         model({**DPA3, "repflow": {**DPA3["repflow"], "a_rcut": 5.5}}),

@@ -239,8 +239,10 @@ def filled(block: Block, type_map: Sequence[str], sel: Room, random_seeds: Seque
         model["type_map"] = kinds
     for one, room in zip(spheres(made), sel or [()] * len(spheres(made)), strict=True):
         _make_room(one, room)
-    for i, (_, section) in enumerate(descriptors(made)):
+    for i, (at, section) in enumerate(descriptors(made)):
         _seed(section, random_seeds[0], i)
+        if sel:
+            _widen(section, [one for one in spheres(made) if one.at[: len(at)] == at])
     for i, (_, section) in enumerate(fitting_nets(made)):
         _seed(section, random_seeds[1], i)
     for i, (_, model) in enumerate(models(made), 1):
@@ -258,6 +260,16 @@ def _make_room(sphere: Sphere, room: Sequence[int]) -> None:
         section[key] = list(room) if sphere.keys.by_element else room[0]
     elif sphere.sel is None:
         section.pop(key, None)  # "auto" would ask for statistics that we skip
+
+
+def _widen(descriptor: Block, nested: Sequence[Sphere]) -> None:
+    """Make room within longer cutoffs for as many as within shorter ones; DPA-2 wants more, even if there are none."""
+    least = 0
+    for one in reversed(nested):
+        if len(nested) > 1 and one.keys.sel is not None and not one.keys.by_element:
+            assert isinstance(one.section, dict)
+            one.section[one.keys.sel] = max(one.section[one.keys.sel], least)
+            least = one.section[one.keys.sel] + (kind(descriptor) == "dpa2")
 
 
 def _seed(section: Block, random_seed: int, i: int) -> None:

@@ -42,7 +42,7 @@ _WITHOUT_DATA: Final = {
     "add_chg_spin_ebd": "charges and multiplicities",
 }
 _ENERGIES: Final = {"ener", "dpa4_ener", "sezm_ener"}
-#: Pairs of numbers whose first may not be above the second, by kind of descriptor.
+#: Cutoffs of which the first is the inner one, by kind of descriptor; of DPA-2 they may not be the same either.
 _INNER: Final = {
     "dpa2": ((("repformer",), "rcut"), (("repinit",), "rcut")),
     "dpa3": ((("repflow",), "a_rcut"), (("repflow",), "e_rcut")),
@@ -170,9 +170,10 @@ def _inner(section: Block, at: At) -> Iterator[str]:
     """Yield an inner cutoff that is beyond the outer one."""
     for (inside, key), (of, outer) in [_INNER[kind(section)]] if kind(section) in _INNER else []:
         inner_A, outer_A = section[inside[0]][key], section[of[0]][outer]
-        if inner_A > outer_A:
+        if inner_A > outer_A or (inner_A == outer_A and kind(section) == "dpa2"):
+            wanted = "less than" if kind(section) == "dpa2" else "at most"
             yield (
-                f"{dotted((*at, *inside, key))}: {inner_A:g} Å - wanted at most {'.'.join((*of, outer))}, "
+                f"{dotted((*at, *inside, key))}: {inner_A:g} Å - wanted {wanted} {'.'.join((*of, outer))}, "
                 f"{outer_A:g} Å - lower it"
             )
 
