@@ -1,9 +1,8 @@
 """DPA models by DeePMD-kit's PyTorch backend: trained, frozen and run as any other, in LAMMPS too."""
 
-import os
-
 import numpy as np
 import pytest
+from backends import TORCH_PYTHON, needs_dpa
 from campaigns import end_sessions
 from ensembles import Ensemble
 
@@ -12,12 +11,7 @@ from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import TRAINER
 
-TORCH_PYTHON = os.environ.get("ACTIVELEARN_TORCH_PYTHON")
-pytestmark = [
-    pytest.mark.engines,
-    pytest.mark.needs_dpa,
-    pytest.mark.skipif(TORCH_PYTHON is None, reason="ACTIVELEARN_TORCH_PYTHON names no interpreter with PyTorch"),
-]
+pytestmark = [pytest.mark.engines, *needs_dpa]
 FIT = {"neuron": [8, 8]}
 DPA1 = {
     "type": "dpa1", "rcut": 3.5, "rcut_smth": 0.5, "neuron": [4, 8], "axis_neuron": 2, "attn": 8, "attn_layer": 1,

@@ -97,7 +97,7 @@ def mean_of(values):
     *others, last = values
     wide = last.astype(np.float64)
     shift = sum((one - wide for one in others), np.zeros_like(wide))
-    return (wide + shift / len(values)).astype(last.dtype)
+    return np.asarray(wide + shift / len(values)).astype(last.dtype)
 
 
 def checkpoint_of_tensorflow(request):
@@ -220,11 +220,11 @@ class LearningCurve:
 
     def __init__(self, path, largest):
         self.path, self.largest = path, largest
-        self.n_read = 0
+        self.n_read, self.column = 0, 1
         self.look_at = 0.0
 
     def has_diverged(self):
-        """Return whether the loss (second column) of a new row is not finite or above the largest allowed."""
+        """Return whether the loss (rmse_trn) of a new row is not finite or above the largest allowed."""
         self.look_at = time.monotonic() + LOOK_EVERY_S
         try:
             with open(self.path, "rb") as stream:
@@ -234,7 +234,13 @@ class LearningCurve:
             return False
         lines = text[: text.rfind(b"\n") + 1]
         self.n_read += len(lines)
-        losses = [float(line.split()[1]) for line in lines.splitlines() if not line.startswith(b"#")]
+        losses = []
+        for line in lines.splitlines():
+            words = line.lstrip(b"#").split()
+            if not line.startswith(b"#"):
+                losses.append(float(words[self.column]))
+            elif b"rmse_trn" in words:
+                self.column = words.index(b"rmse_trn")
         return any(not loss <= self.largest for loss in losses)  # nan is not <= anything
 
 

@@ -22,6 +22,7 @@ from activelearn.config.bounds import of
 from activelearn.config.paths import absolute
 from activelearn.config.section import BatchRule, Element, Section, Share
 from activelearn.config.training import Train
+from activelearn.engines.backends import BACKENDS, UNFIT
 from activelearn.engines.trainers.deepmd.blocks import TABLES
 from activelearn.engines.trainers.deepmd.shapes import misshapen
 
@@ -96,6 +97,14 @@ class Prefactors(Section):
     virial: tuple[Prefactor, Prefactor] = (0.0, 0.0)
 
 
+def _of_an_ensemble(backend: object) -> object:
+    """Refuse what DeePMD-kit has and an ensemble cannot be driven with, and say why."""
+    why = UNFIT.get(backend) if isinstance(backend, str) else None
+    if why is not None:
+        raise ValueError(f"{backend}: {why} - wanted {' or '.join(BACKENDS)}")
+    return backend
+
+
 def _plain(value: Any, key: object = None) -> Any:  # noqa: ANN401 - raw YAML
     """Return raw YAML as JSON has it: lists and plain texts, and the absolute path of a table that is there."""
     if isinstance(value, Mapping):
@@ -132,7 +141,7 @@ class DeePMDTrain(Train):
     """An ensemble of DeePMD-kit."""
 
     trainer: Literal["deepmd"] = "deepmd"
-    backend: Literal["tensorflow", "pytorch"] = Field(
+    backend: Annotated[Literal["tensorflow", "pytorch"], BeforeValidator(_of_an_ensemble)] = Field(
         default="tensorflow",
         description="What computes; the fastest on a CPU is tensorflow. pytorch: with an interpreter of its own, "
         "machine.python.",
