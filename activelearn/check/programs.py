@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from activelearn import inherited, trees
-from activelearn.config import D3, Campaign, Driver, Machine, Reference, engine_of
+from activelearn.config import D3, Campaign, Driver, Machine, Reference, engine_of, trainer_of
 from activelearn.config.paths import missing_models
 from activelearn.engines import packmol
 from activelearn.engines.interpreters import has_module
@@ -55,7 +55,7 @@ class Checked:
 
 def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
     """Return what a campaign wants and this machine has not."""
-    problems = engine_problems(machine)
+    problems = [*engine_problems(machine), *trainer_of(campaign.train).problems(campaign.train, machine)]
     if any(system.packed is not None for system in campaign.systems):
         problems += packmol_problems(machine)
     for what in asked(campaign):
