@@ -123,9 +123,9 @@ class DeePMD(Trainer[DeePMDTrain]):
         average = inputs.averaged_steps(train, run.n_steps)
         return checkpoints.take_over(left, folder, slot, average, BACKENDS[train.backend])
 
-    def compresses(self, train: DeePMDTrain) -> bool:  # noqa: ARG002 - of the contract
+    def compresses(self, train: DeePMDTrain) -> bool:
         """Return whether `dp compress` takes the descriptor."""
-        return True
+        return BACKENDS[train.backend].compresses
 
     def compress(self, folder: Path, model: Path, train: DeePMDTrain, data: TrainingData, slot: Slot) -> Path:
         """Tabulate the embedding net; the shortest distance in the data sets the range of the table."""
@@ -181,6 +181,11 @@ def _networks(train: DeePMDTrain) -> Iterator[str]:
         yield (
             f"train.descriptor.axis_neuron: {descriptor.axis_neuron} - wanted at most the width of the last layer of "
             f"neuron, {descriptor.neuron[-1]} - lower it"
+        )
+    if not descriptor.type_one_side and not BACKENDS[train.backend].two_sides:
+        yield (
+            f"train.descriptor.type_one_side: false - wanted true: {train.backend} of DeePMD-kit 3.2 trains the other "
+            "and cannot freeze it - set it, or train.backend: pytorch"
         )
     if not any((*factors.energy, *factors.force, *factors.virial)):
         yield "train.prefactors: are all 0 - wanted one above 0, or nothing is learnt - leave them out"

@@ -90,14 +90,17 @@ def _of_an_ensemble(backend: object) -> object:
     return backend
 
 
+BackendName = Annotated[Literal["tensorflow", "pytorch", "pytorch-exportable"], BeforeValidator(_of_an_ensemble)]
+
+
 class DeePMDTrain(Train):
     """An ensemble of DeePMD-kit."""
 
     trainer: Literal["deepmd"] = "deepmd"
-    backend: Annotated[Literal["tensorflow", "pytorch"], BeforeValidator(_of_an_ensemble)] = Field(
+    backend: BackendName = Field(
         default="tensorflow",
-        description="What computes; the fastest on a CPU is tensorflow. pytorch: with an interpreter of its own, "
-        "machine.python.",
+        description="What computes; the smallest and fastest on a CPU is tensorflow. The others want an interpreter of "
+        "their own, machine.python.",
     )
     descriptor: Descriptor = Descriptor()
     fitting: tuple[Annotated[PositiveInt, of("width of a layer")], ...] = (240, 240, 240)
