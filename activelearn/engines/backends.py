@@ -126,7 +126,7 @@ DEFAULT: Final = "tensorflow"
 #: What else DeePMD-kit 3.2.0 has, and why it is not in the table (measured: docs/backends.md).
 UNFIT: Final = {
     "jax": "two models in one LAMMPS end it with a signal on a CPU, so there is no force deviation",
-    "tensorflow2": "a gradient step of a tiny net takes 8 s",
+    "tensorflow2": "twenty gradient steps of a tiny net take half a minute of CPU time",
     "paddle": "its library is not in the wheel of deepmd-kit that has LAMMPS",
 }
 #: LAMMPS without a deep potential: any interpreter that has it, whatever DeePMD-kit computes with there.
