@@ -92,10 +92,11 @@ def bench(request, tmp_path_factory):
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def test_each_suffix_is_that_of_one_backend_and_each_backend_can_be_chosen():
+def test_each_suffix_is_run_by_one_session_and_each_backend_can_be_chosen():
     suffixes = [suffix for one in BACKENDS.values() for suffix in one.suffixes]
-    assert len(suffixes) == len(set(suffixes))
-    assert all(backends.of_model(f"a/model-0{suffix}").suffixes.count(suffix) == 1 for suffix in suffixes)
+    for suffix in suffixes:
+        sessions = {one.session for one in BACKENDS.values() if suffix in one.suffixes}
+        assert sessions == {backends.of_model(f"a/model-0{suffix}").session}
     assert set(BACKENDS) == set(get_args(DeePMDTrain.model_fields["backend"].annotation))
     assert "backend" in TRAINER.fixed, "a campaign keeps the one that it was begun with"
 
@@ -105,8 +106,9 @@ def test_the_worker_knows_what_each_backend_does():
     spec = importlib.util.spec_from_file_location("deepmd_session", path)
     worker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(worker)
-    assert set(worker.MODULES) == set(worker.OWN_JOBS) == {*BACKENDS, backends.PLAIN.name}
-    assert all(worker.OWN_JOBS[name].keys() == {"checkpoint", "average"} for name in BACKENDS)
+    sessions = {one.session for one in BACKENDS.values()}
+    assert set(worker.MODULES) == set(worker.OWN_JOBS) == {*sessions, backends.PLAIN.session}
+    assert all(worker.OWN_JOBS[name].keys() == {"checkpoint", "average"} for name in sessions)
 
 
 @pytest.mark.parametrize(
@@ -128,14 +130,25 @@ def test_lammps_runs_in_the_session_of_its_models(line, name):
     ("name", "why"),
     [
         ("jax", "jax: two models in one LAMMPS end it with a signal"),
-        ("pytorch-exportable", "pytorch-exportable: "),
-        ("keras", "Input should be 'tensorflow' or 'pytorch'"),
+        ("tensorflow2", "tensorflow2: "),
+        ("paddle", "paddle: "),
+        ("keras", "Input should be 'tensorflow', 'pytorch' or 'pytorch-exportable'"),
     ],
 )
 def test_a_backend_that_cannot_run_an_ensemble_is_refused_with_the_reason(name, why):
     with pytest.raises(ValidationError) as refused:
         DeePMDTrain(backend=name)
     assert why in str(refused.value)
+
+
+def test_a_net_that_a_backend_cannot_freeze_is_refused_before_it_is_trained():
+    train = DeePMDTrain(backend="pytorch-exportable")
+    (line,) = TRAINER.impossible(train)
+    assert line.startswith("train.descriptor.type_one_side: false - wanted true: pytorch-exportable of DeePMD-kit 3.2")
+    one_sided = train.descriptor.model_copy(update={"type_one_side": True})
+    assert TRAINER.impossible(train.model_copy(update={"descriptor": one_sided})) == []
+    assert not TRAINER.compresses(train)
+    assert TRAINER.compresses(DeePMDTrain(backend="pytorch"))
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -259,7 +272,7 @@ def test_a_killed_training_goes_on_from_the_newest_whole_checkpoint(bench, tmp_p
     cut.write_bytes(cut.read_bytes()[:-100])
     flipped = left / f"model.ckpt-44{end}"
     content = bytearray(flipped.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) // 5] ^= 1  # of the numbers, not of what lies between them
     flipped.write_bytes(content)
     (left / "lcurve.out").write_text("".join((bench.folder / "lcurve.out").open().readlines()[:-3]) + " 49  1.0")
 

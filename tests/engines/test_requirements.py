@@ -126,8 +126,11 @@ def test_the_trainer_says_it_at_check_in_a_moment(tmp_path, monkeypatch):
     python = environment(tmp_path / "whole", torch="2.11.0")
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     dpa4 = {"type": "dpa4", "descriptor": {"type": "dpa4", "rcut": 4.5}, "fitting_net": {"type": "dpa4_ener"}}
-    train = DeePMDTrain.model_construct(backend="pytorch", model=dpa4)
-    assert "no g++" in trainer_of(DeePMDTrain()).problems(train, Machine(python=str(python)))[0]
+    for train in (
+        DeePMDTrain.model_construct(backend="pytorch", model=dpa4),
+        DeePMDTrain(backend="pytorch-exportable"),
+    ):
+        assert "no g++" in trainer_of(train).problems(train, Machine(python=str(python)))[0]
 
 
 def test_models_of_pytorch_want_it_in_a_study_too(tmp_path):
@@ -149,8 +152,8 @@ def test_models_of_pytorch_want_it_in_a_study_too(tmp_path):
     ("versions", "wanted"),
     [
         ({"tensorflow-cpu": "2.21.0", "torch": "2.13.0"}, ("tensorflow",)),
-        ({"tensorflow-cpu": "2.21.0", "torch": "2.11.0"}, ("tensorflow", "pytorch")),
-        ({"torch": "2.11.0+cu130"}, ("pytorch",)),
+        ({"tensorflow-cpu": "2.21.0", "torch": "2.11.0"}, ("tensorflow", "pytorch", "pytorch-exportable")),
+        ({"torch": "2.11.0+cu130"}, ("pytorch", "pytorch-exportable")),
         ({"torch": "2.13.0"}, ()),
         ({}, ()),
     ],
