@@ -18,7 +18,7 @@ from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import TRAINER
 from activelearn.export import export
 from activelearn.frames import Frames
-from activelearn.select import force_deviation
+from activelearn.select.window import force_deviation
 from activelearn.store import Store
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(1800)]
