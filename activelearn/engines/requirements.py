@@ -17,7 +17,7 @@ from activelearn.config import Machine
 from activelearn.engines.backends import BACKENDS, Backend
 from activelearn.engines.interpreters import folders_of, has_module, root_of, version_of
 
-#: What the sessions of a backend compute with, and the key of DeePMD-kit's own settings that says what it was compiled with.
+#: What the sessions of a backend compute with, and the key in DeePMD-kit's settings of what it was compiled with.
 _LIBRARY: Final = {"tensorflow": "tensorflow", "pytorch": "torch"}
 _COMPILED: Final = {"pytorch": "pt_version"}
 #: The runtime of CUDA that DeePMD-kit 3.2's part for PyTorch is linked with, on a CPU, too; torch brings another one.

@@ -225,7 +225,7 @@ def _networks(train: DeePMDTrain) -> Iterator[str]:
             f"train.descriptor.axis_neuron: {descriptor.axis_neuron} - wanted at most the width of the last layer of "
             f"neuron, {descriptor.neuron[-1]} - lower it"
         )
-    if not descriptor.type_one_side and not BACKENDS[train.backend].two_sides:
+    if train.model is None and not descriptor.type_one_side and not BACKENDS[train.backend].two_sides:
         yield (
             f"train.descriptor.type_one_side: false - wanted true: {train.backend} of DeePMD-kit 3.2 trains the other "
             "and cannot freeze it - set it, or train.backend: pytorch"
