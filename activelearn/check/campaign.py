@@ -18,6 +18,7 @@ from activelearn.check.programs import (
 )
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, Driver, Initial, Machine, Packed, Potential, Reference, trainer_of
+from activelearn.config.section import SEALED
 from activelearn.engines.references.ase import elements_of
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
@@ -126,11 +127,14 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
         return Checked()
     reference, select = campaign.label.reference, campaign.select
     models = [f"../models/{i}" for i in range(campaign.train.n_members)]
-    stand_in = Potential(
-        name=campaign.name,
-        **trainer_of(campaign.train).potential(models, (), (select.f_lo, select.f_hi)),
-        functional=reference.functional,
-        includes_dispersion=reference.labels_include_dispersion,
+    stand_in = Potential.model_validate(
+        {
+            "name": campaign.name,
+            **trainer_of(campaign.train).potential(models, (), (select.f_lo, select.f_hi)),
+            "functional": reference.functional,
+            "includes_dispersion": reference.labels_include_dispersion,
+        },
+        context=SEALED,  # of models that have no form yet
     )
     found = check_study(study.planned(campaign, stand_in), machine, here=here, of_campaign=campaign.type_map)
     problems, made = [*found.problems], campaign.glass
