@@ -17,7 +17,7 @@ from campaigns import end_sessions
 from pydantic import ValidationError
 
 from activelearn.config import TrainingData, TrainingRun
-from activelearn.engines import backends, deepmd, process
+from activelearn.engines import backends, deepmd, frozen, process
 from activelearn.engines.backends import BACKENDS
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import TRAINER, checkpoints, training
@@ -320,3 +320,12 @@ def test_a_model_that_has_lost_its_forces_in_silence_is_refused(backend, tmp_pat
     with pytest.raises(EngineError, match="a force differs by nan"):
         training.want_same_forces(tmp_path, [bench.trained.model, lost], system, bench.slot, bench.backend)
     end_sessions()
+
+
+@pytest.mark.engines
+def test_a_model_and_its_compressed_form_say_what_they_were_trained_with(bench, tmp_path):
+    wanted = frozen.Frozen(ELEMENTS, 3.5, (20, 20))
+    assert frozen.read(bench.trained.model) == wanted
+    if TRAINER.compresses(bench.train):
+        made = TRAINER.compress(tmp_path, bench.trained.model, bench.train, bench.data, bench.slot)
+        assert frozen.read(made) == wanted
