@@ -60,7 +60,7 @@ def problems(
 def notes(backend: Backend, machine: Machine) -> list[str]:
     """Return which interpreter has a backend that is not the default's, and what it or `lmp` would lack there.
 
-    Of engines on other nodes this is all that is said: a named interpreter is on a disk that is seen from here, or it is
+    Of engines on other nodes this is all that is said: a named interpreter is on a disk that is seen here, or is
     not looked at.
     """
     library = _LIBRARY[backend.session]
