@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from activelearn import capacity, geometry, inherited, initial, loop, packing, pressures, starts, study
-from activelearn.check import doubts, trials
+from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
+from activelearn.check import doubts, smoke, trials
 from activelearn.check.glass import choice, far_sizes, series_of
 from activelearn.check.programs import (
     Checked,
@@ -75,15 +75,17 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
 
 
 def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return a note if models drive MD at a place of a cluster where `machine --smoke` does not look for deepmd-kit."""
-    if campaign.initial.md is None or campaign.initial.md.driver != "self":
-        return []
-    place = machine.place_name(initial.STATION.name)
-    if any(machine.place_name(station.name) == place for station in loop.STATIONS.values() if station.runs_models):
-        return []
-    wanted = f"wants deepmd-kit at place {place}, where `activelearn machine --smoke` does not look for it"
-    mend = "install it there, or give the station to a place that has it"
-    return [f"note: initial.md.driver: self: station {initial.STATION.name} {wanted}: {mend}"]
+    """Return a note for each place of a cluster where deepmd-kit is wanted for nothing but MD of the first models."""
+    models = {machine.place_name(name) for name in smoke.DEEPMD_STATIONS}
+    at: dict[str | None, list[str]] = {}
+    for name in smoke.driving_stations(campaign):
+        if (place := machine.place_name(name)) not in models:
+            at.setdefault(place, []).append(name)
+    look = "activelearn machine --smoke --campaign YAML"
+    return [
+        f"note: initial.md.driver: self wants deepmd-kit at place {place}, too ({', '.join(names)}): look with {look}"
+        for place, names in at.items()
+    ]
 
 
 def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
@@ -254,7 +256,7 @@ def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
                 f"stop.min_frames = {stop.min_frames} and stop.min_walks = {stop.min_walks}, else no pass by "
                 "itself is called quiet - raise n_walks or n_steps, or lower the two"
             )
-    is_first_still = settings.md is None or settings.md.driver == "self"
+    is_first_still = settings.md is None or settings.drives_itself
     if settings.systems and is_first_still and settings.n_still < 2 and not offer.n:
         yield "initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies"
 

@@ -155,7 +155,7 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: O
         *_initial(campaign, meter, n_initial),
         meter.training("train", campaign.train.n_steps),
     ]
-    if campaign.initial.md is not None and campaign.initial.md.driver == "self":
+    if campaign.initial.drives_itself:
         first.append(meter.training("train again", warm or campaign.train.n_steps))
     one_pass = (
         *map(meter.walks, campaign.explore.stages),

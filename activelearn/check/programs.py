@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from activelearn import inherited, trees
+from activelearn import inherited, initial, trees
 from activelearn.config import D3, Campaign, Driver, Machine, Reference, engine_of
 from activelearn.config.paths import missing_models
 from activelearn.engines import packmol
@@ -55,7 +55,7 @@ class Checked:
 
 def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
     """Return what a campaign wants and this machine has not."""
-    problems = engine_problems(machine)
+    problems = engine_problems(machine) or _driving_problems(campaign, machine)
     if any(system.packed is not None for system in campaign.systems):
         problems += packmol_problems(machine)
     for what in asked(campaign):
@@ -99,6 +99,17 @@ def engine_problems(machine: Machine) -> list[str]:
     if importlib.util.find_spec("mongomock") is None:
         problems.append(f"mongomock: not installed - wanted for the embedded LaunchPad of `run` - {install}")
     return problems
+
+
+def _driving_problems(campaign: Campaign, machine: Machine) -> list[str]:
+    """Return whether the first models are to move atoms at a place whose own interpreter has no deepmd-kit."""
+    station = initial.STATION.name
+    python = machine.at(station).python
+    if not campaign.initial.drives_itself or has_module("deepmd", python):
+        return []
+    what = f"place {machine.place_name(station)}, python: {python} has no deepmd"
+    mend = "install deepmd-kit[cpu,lmp]==3.2.0 there, or give the station to a place that has it"
+    return [f"machine.{what} - wanted it at station {station}, for initial.md.driver: self - {mend}"]
 
 
 def launcher_problems(machine: Machine) -> list[str]:
