@@ -53,7 +53,7 @@ _writing: Final = threading.Lock()
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """One task per member, or none if there is too little to learn: then the last ensemble is passed on."""
     if iteration == 0:
-        _want_data(store)
+        _want_data(campaign, store)
         return _member_tasks(campaign, store, iteration, n_steps=campaign.train.n_steps, last=None)
     last = store.result("train", iteration - 1, Ensemble)
     selection = store.find_result("select", iteration, Selection)  # None: initial data of added systems were made
@@ -84,14 +84,15 @@ def _same_networks(campaign: Campaign, store: Store, last: Ensemble) -> bool:
     return before.trainer == now.trainer and trainer_of(now).same_networks(before, now)
 
 
-def _want_data(store: Store) -> None:
+def _want_data(campaign: Campaign, store: Store) -> None:
     """Refuse to train on nothing: the engine would say so in its own way, three times."""
     labelling = store.result("label", 0, Labelling)
     if labelling.dataset_frames == 0:
         reasons = ", ".join(f"{n} {reason}" for reason, n in labelling.refused.items()) or "the reference MD failed"
         too_full = labelling.refused.get(geometry.NO_ROOM, 0) > sum(labelling.refused.values()) / 2
         mend = "mend initial, the reference or label.max_force and max_net_force"
-        mend = "leave train.descriptor.sel out, or raise it" if too_full else mend
+        keys = " and ".join(shell.where for shell in trainer_of(campaign.train).shells(campaign.train))
+        mend = f"leave {keys} out, or raise it" if too_full else mend
         raise ConfigError(
             f"label: no initial frame is fit for training ({reasons}) - wanted at least one - {mend}, and start anew "
             f"with another --folder (with label.ledger: {store.folder / 'labels'} no label is paid for twice)"

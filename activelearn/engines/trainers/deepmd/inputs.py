@@ -13,6 +13,7 @@ import numpy as np
 
 from activelearn.config.trainer import Room, TrainingRun
 from activelearn.engines.backends import BACKENDS
+from activelearn.engines.trainers.deepmd import blocks
 from activelearn.engines.trainers.deepmd.settings import WSD_DECAY, DeePMDTrain, LearningRate, Prefactors
 from activelearn.frames import Frames
 
@@ -47,7 +48,7 @@ def training_input(
     """
     display = _rows_every(run.n_steps)
     return {
-        "model": {"type_map": list(type_map), **_networks(train, sel, run.random_seeds)},
+        "model": blocks.filled(train.block, type_map, sel, run.random_seeds),
         "learning_rate": _learning_rate(train.learning_rate, run),
         "loss": _loss(train.prefactors, [train.label_weight(element) for element in type_map]),
         "training": {
@@ -153,30 +154,6 @@ def _saving(train: DeePMDTrain, run: TrainingRun) -> dict[str, int]:
     rows = _averaging_rows(run.n_steps)
     every = display * (min(rows, ROWS_PER_CHECKPOINT) if run.checkpoints else rows)
     return {"save_freq": every, "max_ckpt_keep": (run.n_steps - steps[0]) // every + 2}  # and one after the last row
-
-
-def _networks(train: DeePMDTrain, sel: Room, random_seeds: Sequence[int]) -> dict[str, Any]:
-    d = train.descriptor
-    return {
-        "descriptor": {
-            "type": "se_e2_a",
-            "sel": list(sel[0]),
-            "rcut": d.rcut,
-            "rcut_smth": d.rcut_smth,
-            "neuron": list(d.neuron),
-            "axis_neuron": d.axis_neuron,
-            "type_one_side": d.type_one_side,
-            "resnet_dt": False,
-            "precision": train.precision,
-            "seed": random_seeds[0],
-        },
-        "fitting_net": {
-            "neuron": list(train.fitting),
-            "resnet_dt": True,
-            "precision": train.precision,
-            "seed": random_seeds[1],
-        },
-    }
 
 
 def loss_bound(train: DeePMDTrain, parts: Sequence[Frames]) -> float:

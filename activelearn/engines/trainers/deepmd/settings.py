@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
 from activelearn.config.bounds import of
+from activelearn.config.paths import absolute
 from activelearn.config.section import BatchRule, Element, Section, Share
 from activelearn.config.training import Train
 from activelearn.engines.backends import BACKENDS, UNFIT
+from activelearn.engines.trainers.deepmd.blocks import TABLES
+from activelearn.engines.trainers.deepmd.shapes import misshapen
 
 Rate = Annotated[PositiveFloat, of("learning rate")]
 Prefactor = Annotated[NonNegativeFloat, of("prefactor of the loss")]
@@ -91,6 +106,36 @@ def _of_an_ensemble(backend: object) -> object:
 
 
 BackendName = Annotated[Literal["tensorflow", "pytorch", "pytorch-exportable"], BeforeValidator(_of_an_ensemble)]
+def _plain(value: Any, key: object = None) -> Any:  # noqa: ANN401 - raw YAML
+    """Return raw YAML as JSON has it: lists and plain texts, and the absolute path of a table that is there."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item, name) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return str(absolute(value) if key in TABLES else value)
+    return value
+
+
+def _as_block(given: Any) -> Any:  # noqa: ANN401 - raw YAML
+    """Return a model block that can be read, or raise what is wrong with it, each thing at its key."""
+    if not isinstance(given, Mapping):
+        return given
+    block = _plain(given)
+    wrong = [*misshapen(block)]
+    if wrong:
+        raise ValidationError.from_exception_data("model", [_detail(one.at, one.value, one.said) for one in wrong])
+    return block
+
+
+def _detail(at: tuple[str | int, ...], value: Any, said: str) -> InitErrorDetails:  # noqa: ANN401 - raw YAML
+    text = f"{at[-1]} is {said}" if said.startswith("missing") else said
+    return {"type": "value_error", "loc": at, "input": value, "ctx": {"error": ValueError(text)}}
+
+
+ModelBlock = Annotated[dict[str, Any], BeforeValidator(_as_block)]
+#: The short form of a model block.
+_SHORT: Final = ("descriptor", "fitting", "precision")
 
 
 class DeePMDTrain(Train):
@@ -101,6 +146,11 @@ class DeePMDTrain(Train):
         default="tensorflow",
         description="What computes; the smallest and fastest on a CPU is tensorflow. The others want an interpreter of "
         "their own, machine.python.",
+    )
+    model: ModelBlock | None = Field(
+        default=None,
+        description="Any model of DeePMD-kit, as `model` of its input.json has it; null: se_e2_a, as the next three "
+        "say. Without seeds; sel left out or auto: from the densest cell that the guards allow.",
     )
     descriptor: Descriptor = Descriptor()
     fitting: tuple[Annotated[PositiveInt, of("width of a layer")], ...] = (240, 240, 240)
@@ -119,6 +169,48 @@ class DeePMDTrain(Train):
         le=20,
         description="The model is the mean of the last so many checkpoints, n_steps/25 apart; null: the last.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_form(cls, given: Any) -> Any:  # noqa: ANN401 - raw YAML
+        """Refuse the short form beside a model block; null in place of what a preset has there is none."""
+        if not isinstance(given, Mapping) or given.get("model") is None:
+            return given
+        beside = [name for name in _SHORT if given.get(name) is not None]
+        if beside:
+            raise ValueError(
+                f"model says all of the networks, and {', '.join(beside)} say{'s' * (len(beside) == 1)} them once more "
+                f"- wanted one of the two - leave {'them' if len(beside) > 1 else 'it'} out (of a preset: "
+                f"{beside[0]}: null)"
+            )
+        return {name: value for name, value in given.items() if name not in _SHORT}
+
+    @model_serializer(mode="wrap")
+    def _of_one_form(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return it without the short form if that does not count."""
+        made: dict[str, Any] = handler(self)
+        return {name: value for name, value in made.items() if self.model is None or name not in _SHORT}
+
+    @property
+    def block(self) -> dict[str, Any]:
+        """The model block, of the short form too, without what the campaign and the members say."""
+        if self.model is not None:
+            return self.model
+        d = self.descriptor
+        return {
+            "descriptor": {
+                "type": "se_e2_a",
+                "sel": "auto" if d.sel is None else list(d.sel),
+                "rcut": d.rcut,
+                "rcut_smth": d.rcut_smth,
+                "neuron": list(d.neuron),
+                "axis_neuron": d.axis_neuron,
+                "type_one_side": d.type_one_side,
+                "resnet_dt": False,
+                "precision": self.precision,
+            },
+            "fitting_net": {"neuron": list(self.fitting), "resnet_dt": True, "precision": self.precision},
+        }
 
     def label_weight(self, element: str) -> float:
         """Return how many times the squared force error of an element counts in the loss."""

@@ -1,0 +1,120 @@
+"""What DeePMD-kit itself says of a model block before anything is trained, in our words."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from activelearn import trees
+from activelearn.config.messages import nearest
+from activelearn.engines.interpreters import has_module
+from activelearn.engines.process import run_command, worker_command
+from activelearn.engines.trainers.deepmd.blocks import Block, dotted
+from activelearn.errors import EngineError
+
+#: What the backends of :mod:`activelearn.engines.backends` are called in DeePMD-kit's manual.
+_THEIRS: Final = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
+_TYPES: Final = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "dict": "a mapping",
+    "list": "a list", "None": "null", "NoneType": "null", "list[int]": "a list of whole numbers",
+    "list[float]": "a list of numbers", "list[str]": "a list of texts", "list[bool]": "a list of true and false",
+}  # fmt: skip
+#: What dargs say of backends that is not so: tables of pairs train on PyTorch, and not on TensorFlow (rules.py).
+_MISTAKEN: Final = {("backend", "pairtab")}
+_IMPORT_S: Final = 120.0
+
+
+def interpreter(python: str | None) -> str | None:
+    """Return the interpreter that is asked: this one if it has deepmd-kit, else `python` if that has; None: neither."""
+    return next((one for one in (sys.executable, python) if one is not None and has_module("deepmd", one)), None)
+
+
+def findings(blocks: Sequence[tuple[Block, str]], python: str) -> list[list[Mapping[str, Any]]]:
+    """Return what dargs find wrong, for each block as DeePMD-kit will read it and its backend (our name).
+
+    What a finding is stands in ``workers/model_block.py``. No answer is kept but those of this process.
+
+    Raises
+    ------
+    EngineError
+        The interpreter does not run, or its deepmd-kit cannot be imported.
+    """
+    return [list(one) for one in _asked(json.dumps(blocks), python)]
+
+
+@lru_cache
+def _asked(blocks: str, python: str) -> Any:  # noqa: ANN401 - JSON
+    with trees.temporary() as folder:
+        question = [{"model": model, "backend": _THEIRS[backend]} for model, backend in json.loads(blocks)]
+        (folder / "blocks.json").write_text(json.dumps(question))
+        command = [*worker_command("model_block.py", python), "blocks.json", "answers.json"]
+        done = run_command(command, folder, log=folder / "log", timeout_s=_IMPORT_S)
+        if done.return_code != 0:
+            raise EngineError("deepmd-kit's dargs cannot be asked", command=command[:1], tail=done.tail)
+        return json.loads((folder / "answers.json").read_text())
+
+
+def problems(block: Block, given: Block, backend: str, python: str) -> list[str]:
+    """Return what DeePMD-kit would refuse of a block, or the backend has not, a line each.
+
+    Parameters
+    ----------
+    block
+        As DeePMD-kit will read it.
+    given
+        As the user wrote it, for the values that are told.
+    backend
+        That trains (our name).
+    python
+        Interpreter with deepmd-kit.
+    """
+    (found,) = findings([(block, backend)], python)
+    return [sentence(one, given, backend) for one in found if (one["what"], one.get("value")) not in _MISTAKEN]
+
+
+def sentence(found: Mapping[str, Any], given: Block, backend: str) -> str:
+    """Return one finding as ``where: what - wanted - next``."""
+    where, value = dotted(tuple(found["at"])), _at(given, found["at"])
+    match found["what"]:
+        case "unknown":
+            near = f"did you mean {found['near']!r}?" if found["near"] else "see its manual for those that it has"
+            return f"{where}: unknown to DeePMD-kit - {near} - rename or remove it"
+        case "missing":
+            return f"{where}: missing - wanted by DeePMD-kit - add it"
+        case "choice":
+            near = f"did you mean {found['near']!r}?" if found["near"] else "wanted one of DeePMD-kit's manual"
+            return f"{where}: {found['value']} is no kind that DeePMD-kit has here - {near} - mend it"
+        case "kind":
+            wanted = " or ".join(_TYPES.get(name.strip(), name.strip()) for name in found["wanted"])
+            return f"{where}: got {value!r} - wanted {wanted} - mend it"
+        case "value":
+            return f"{where}: got {value!r} - wanted what DeePMD-kit takes ({found['text'].rstrip('.')}) - mend it"
+        case "backend":
+            return _elsewhere(where, found, backend)
+        case "activation" | "precision":
+            return f"{where}: got {value!r} - {nearest(str(value).lower(), found['wanted'])} - mend it"
+    return f"{where}: DeePMD-kit refuses it ({found['said']}) - wanted what its manual has - mend it"
+
+
+def _elsewhere(where: str, found: Mapping[str, Any], backend: str) -> str:
+    ours = [name for name, theirs in _THEIRS.items() if theirs in found["backends"]]
+    what = where if found["value"] is None else f"{where}: {found['value']}"
+    choose = f"train.backend: {ours[0]}" if ours else "remove it"
+    wanted = f"wanted {' or '.join(_THEIRS[name] for name in ours)}" if ours else "wanted a model without it"
+    joint = " is" if found["value"] is not None else ": is"
+    return f"{what}{joint} not on {_THEIRS[backend]} - {wanted} - {choose}"
+
+
+def _at(block: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
+    """Return what stands at a path as dargs tell it, or None."""
+    for key in path:
+        if isinstance(block, Mapping):
+            block = block.get(key)
+        elif isinstance(block, Sequence) and key.isdigit() and int(key) < len(block):
+            block = block[int(key)]
+        else:
+            return None
+    return block
