@@ -280,8 +280,15 @@ class Member(Record):
     )
     held_out: Errors | None = None
     by_composition: dict[str, Errors] = Field(default={}, description="Held-out errors by formula of the cell.")
-    compressed: str | None = None
+    compressed: str | None = Field(default=None, description="Its faster form, which moves atoms.")
     compressed_sha256: str | None = None
+    compressed_force_difference: float | None = Field(
+        default=None, description="Largest difference of a force component between the two forms, eV/Å."
+    )
+    compressed_holds_from_A: tuple[float, float] | None = Field(
+        default=None, description="Shortest distance of the training data, and the one below which the table ends."
+    )
+    not_compressed: str | None = Field(default=None, description="Why the faster form that was made is not used.")
     force_fall: float | None = Field(
         default=None, description="Force error early in the training by that at its end: see activelearn.learning."
     )
@@ -297,6 +304,16 @@ class Member(Record):
         """What the next warm start begins from."""
         return self.weights or self.model
 
+    @property
+    def driver(self) -> str:
+        """The file that moves atoms: of the faster form, if there is one."""
+        return self.compressed or self.model
+
+    @property
+    def driver_sha256(self) -> str:
+        """Its checksum."""
+        return self.compressed_sha256 or self.sha256
+
 
 class Ensemble(Record):
     """The models that one iteration hands on."""
@@ -310,6 +327,11 @@ class Ensemble(Record):
         default=(),
         description="Beside final models that were trained anew: those of the loop, ready to be exported.",
     )
+
+    @property
+    def drivers(self) -> tuple[str, ...]:
+        """The files that move atoms, wherever the ensemble drives MD: of the faster form, if there is one."""
+        return tuple(member.driver for member in self.members)
 
     @property
     def held_out(self) -> Errors | None:

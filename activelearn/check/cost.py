@@ -22,11 +22,9 @@ from activelearn.config import (
     Glass,
     Initial,
     Machine,
-    Packed,
     Parity,
     Reference,
     Stage,
-    System,
     property_of,
     trainer_of,
 )
@@ -192,7 +190,7 @@ class _Meter:
 
     def __init__(self, campaign: Campaign, machine: Machine, records: list[Iteration], offer: Offer) -> None:
         self.campaign, self.machine, self.records = campaign, machine, records
-        sizes = [_n_atoms(campaign, system) for system in campaign.systems]
+        sizes = [starts.n_atoms(campaign, system) for system in campaign.systems]
         sizes = sizes or [frame.n_atoms for frame in offer.frames]
         self.n_atoms = sum(sizes) / len(sizes)
         self.Mflop = network_Mflop(campaign, offer.densest)
@@ -264,7 +262,7 @@ def _glasses(glass: Glass, meter: _Meter) -> Item:
     if glass.pore is not None:  # some of the compositions go on, hollow
         n_porous = sum(glass.pore.x is None or c.x in glass.pore.x for c in glass.compositions)
         ps += sum(segment.duration_ps for segment in glass.pore.segments) * n_porous / len(glass.compositions)
-    n_atoms = _n_packed(packing.of_glass(glass, glass.compositions[0]))
+    n_atoms = packing.n_atoms(packing.of_glass(glass, glass.compositions[0]))
     integration = glass.dynamics
     every_ps = integration.deviation_every_ps or integration.thermo_every_ps
     steps, rows = ps * 1000.0 / integration.timestep_fs, ps / every_ps
@@ -294,16 +292,6 @@ def _apart(campaign: Campaign) -> Iterator[Item]:
         elif isinstance(settings, Diffusion):
             n *= len(settings.temperatures_K)
         yield Item(name, n_potentials * n, 0, None, "not known")
-
-
-def _n_packed(packed: Packed) -> int:
-    return round(sum(packing.number_densities(packed).values()) * packing.box_of(packed) ** 3)
-
-
-def _n_atoms(campaign: Campaign, system: System) -> int:
-    if system.packed is not None:
-        return _n_packed(system.packed)
-    return starts.crystal(system, campaign.min_height_A).n_atoms
 
 
 def _preparation(campaign: Campaign, meter: _Meter) -> list[Item]:

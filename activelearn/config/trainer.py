@@ -103,6 +103,23 @@ class TrainingRun:
         return self.start_from is not None
 
 
+@dataclass(frozen=True)
+class Faster:
+    """What the faster form of a model saves and costs, from the size of its network alone.
+
+    Parameters
+    ----------
+    Mflop
+        What one evaluation of one atom takes in MD, in the multiply-adds (millions) of :meth:`Trainer.Mflop` that take
+        as long.
+    seconds
+        CPU time of making it, for one member.
+    """
+
+    Mflop: float
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     """What a training has left.
@@ -242,6 +259,18 @@ class Trainer(ABC, Generic[S]):
     def compresses(self, train: S) -> bool:
         """Return whether models of these settings have a faster form."""
         return False
+
+    def faster(self, train: S, sel: Room) -> Faster | None:
+        """Return what that form saves and costs; None: it has none, or that is not known (``auto`` is never, then)."""
+        return None
+
+    def holds_from_A(self, folder: Path) -> tuple[float, float] | None:
+        """Return the distances (Å) from which on that form holds, as :meth:`compress` has told them in `folder`.
+
+        The first is the shortest of the training data, to which it is exact; below the second it says nothing of the
+        model any more. None: it holds all that the model does, or is not known.
+        """
+        return None
 
     # --- the models ---------------------------------------------------------------------------------------------------
 
