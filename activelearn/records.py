@@ -349,6 +349,21 @@ class Ensemble(Record):
         return None if self.held_out is None else self.held_out.force_p99
 
     @property
+    def compression(self) -> tuple[str, ...]:
+        """One line if members move atoms in their faster form, and one for each that was to and does not."""
+        fast = [m for m in self.members if m.compressed is not None]
+        found = []
+        if fast:
+            differences = [m.compressed_force_difference for m in fast if m.compressed_force_difference is not None]
+            how = f": forces within {max(differences):.1g} eV/Å of those of the plain ones" if differences else ""
+            if ranges := [m.compressed_holds_from_A for m in fast if m.compressed_holds_from_A is not None]:
+                exact, least = (max(distances) for distances in zip(*ranges, strict=True))
+                how += f"; made for distances from {exact:.2f} Å on, tables down to {least:.2f} Å"
+            found.append(f"{len(fast)} of {len(self.members)} models are compressed{how}")
+        refused = [m for m in self.members if m.not_compressed is not None]
+        return (*found, *(f"member {m.index} is not compressed: {m.not_compressed}" for m in refused))
+
+    @property
     def resumed(self) -> tuple[str, ...]:
         """One line for each member whose training was killed and went on from a checkpoint."""
         return tuple(

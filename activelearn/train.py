@@ -99,7 +99,13 @@ def _want_data(store: Store) -> None:
 
 
 def _member_tasks(
-    campaign: Campaign, store: Store, iteration: int, *, n_steps: int, last: Ensemble | None, compress: bool | None = None
+    campaign: Campaign,
+    store: Store,
+    iteration: int,
+    *,
+    n_steps: int,
+    last: Ensemble | None,
+    compress: bool | None = None,
 ) -> list[Task]:
     """Return one training for each member; null `compress`: its faster form is made if that pays in the next pass."""
     if compress is None:
@@ -258,7 +264,7 @@ def _trained(
     )
     if task.parameters.get("compress", station == "final" and _compresses(campaign)):  # not in plans of old folders
         begun = time.monotonic()
-        member = compression.compressed(campaign, store, member, data, task.parameters["up_to"], place, slot)
+        member = compression.compressed(member, store, task.parameters["up_to"], data, place, slot)
         notes["compress_s"] = round(time.monotonic() - begun, 1)
     meta = {"learning_curve_columns": trained.columns, "versions": trainer.versions(slot), **notes}
     if member.resumed_from:
@@ -376,7 +382,7 @@ def run_final(task: Task, store: Store, iteration: int, slot: Slot) -> None:
         else:
             member = store.result("train", iteration, Ensemble).members[task.parameters["index"]]
             data = training_data(campaign, store, "final", iteration, slot)
-            member = compression.compressed(campaign, store, member, data, iteration, folder, slot)
+            member = compression.compressed(member, store, iteration, data, folder, slot)
     meta |= {"member": member.model_dump(mode="json"), **span}
     store.publish_product("final", iteration, task.id, arrays, meta)
     store.drop_scratch(folder, slot.machine)

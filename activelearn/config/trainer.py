@@ -105,19 +105,27 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class Faster:
-    """What the faster form of a model saves and costs, from the size of its network alone.
+    """What the faster form of one model saves and costs, from the size of its network alone.
+
+    All times are CPU times of one core: the one on which they were measured, whichever it is.
 
     Parameters
     ----------
-    Mflop
-        What one evaluation of one atom takes in MD, in the multiply-adds (millions) of :meth:`Trainer.Mflop` that take
-        as long.
-    seconds
-        CPU time of making it, for one member.
+    saved_us
+        Saved of one evaluation of one atom in MD, µs.
+    making_s
+        Of making it, once.
+    loading_s
+        More at the start of each walk, s.
+    file_MB, memory_MB
+        Size of its file; and more memory in a walk.
     """
 
-    Mflop: float
-    seconds: float
+    saved_us: float
+    making_s: float
+    loading_s: float = 0.0
+    file_MB: float = 0.0
+    memory_MB: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

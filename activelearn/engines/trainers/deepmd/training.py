@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from activelearn.engines.process import Slot, tail_of
 from activelearn.engines.trainers.deepmd.inputs import AVERAGE, CURVE
 from activelearn.errors import EngineError
 from activelearn.frames import Frames, npz_bytes, pack, unpack
+
+#: So many times as far as the training data reach the tables of a compressed model, in 1/r (``--extrapolate``).
+REACH: Final = 5
 
 
 def _dp(arguments: Sequence[str], folder: Path, slot: Slot, *, largest_loss: float | None = None) -> bool:
@@ -141,9 +145,37 @@ def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot) 
     """
     (folder / "input.json").write_text(json.dumps(setting, indent=1))
     shutil.copyfile(model, folder / "frozen.pb")
-    arguments = ["compress", "-i", "frozen.pb", "-o", "compressed.pb", "-t", "input.json"]
+    arguments = ["compress", "-i", "frozen.pb", "-o", "compressed.pb", "-t", "input.json", "-e", str(REACH)]
     _dp(arguments, folder, slot)
     return folder / "compressed.pb"
+
+
+def holds_from_A(folder: Path) -> tuple[float, float] | None:
+    """Return the distances, Å, from which on the tables of a compressed model hold; None if its log does not tell.
+
+    The fine table begins at the shortest distance r of the training data, and the coarse one ends at :data:`REACH`
+    times its upper bound. Bounds are those of (s - mean) / deviation of each element, s = w(r)/r with the switch w (1
+    below ``rcut_smth``, 0 at ``rcut``): at the cutoff (lower) and at r (upper, rounded up). That the table ends at 1/s
+    is exact where w is 1; elsewhere it reaches nearer.
+
+    Parameters
+    ----------
+    folder
+        Where :func:`compress` ran.
+    """
+    log = folder / "dp-compress.log"
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    shortest = re.search(r"minimal neighbor distance: ([\d.]+)", text)
+    bounds = [re.search(rf"with {which} boundary: \[([^]]*)\]", text) for which in ("lower", "upper")]
+    descriptor = json.loads((folder / "input.json").read_text())["model"]["descriptor"]
+    if shortest is None or bounds[0] is None or bounds[1] is None or "rcut_smth" not in descriptor:
+        return None
+    r = float(shortest[1])
+    x = np.clip((r - descriptor["rcut_smth"]) / (descriptor["rcut"] - descriptor["rcut_smth"]), 0.0, 1.0)
+    switch = 1.0 + x**3 * (-6.0 * x**2 + 15.0 * x - 10.0)
+    lower, upper = (np.array(found[1].split(), dtype=float) for found in bounds if found is not None)
+    end = r / switch * (upper - lower) / (REACH * np.ceil(upper) - lower)
+    return r, float(end.max())
 
 
 def evaluate(folder: Path, model: Path, parts: Sequence[Frames], slot: Slot) -> list[Frames]:
