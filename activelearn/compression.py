@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 #: Multiply-adds (millions) of a plain network in LAMMPS that take a µs on the core whose times `Faster` has.
 MFLOP_PER_US: Final = 3.3e-3
 #: No network was found to take less than this share of its time when compressed.
-LEAST_SHARE: Final = 0.37
+LEAST_SHARE: Final = 0.25
+#: What is saved must be so many times what it costs: the estimate is off by up to this factor for small networks.
+MARGIN: Final = 2.0
 #: The two forms are the same model if no force component differs by more than this share of select.f_lo: the standard
 #: deviation over the members then moves by less than that share, and no frame changes its class for it.
 MOST_DIFFERENT: Final = 0.01
@@ -53,8 +55,8 @@ class Savings:
 
     @property
     def is_gain(self) -> bool:
-        """Whether more is saved than it costs."""
-        return self.saved > self.cost
+        """Whether so much is saved that it is worth it."""
+        return self.saved > MARGIN * self.cost
 
     def __str__(self) -> str:
         """Return them in words."""

@@ -8,7 +8,7 @@ import pytest
 from campaigns import SMALL, end_sessions
 from conftest import rattled_copper
 
-from activelearn import capacity, compression, explore, train
+from activelearn import capacity, compression, explore, initial, train
 from activelearn.check import check, cost
 from activelearn.config import Faster, Machine, Speeds, TrainingData, load_campaign, load_machine
 from activelearn.engines import process
@@ -57,7 +57,8 @@ def test_it_is_decided_anew_as_stages_are_added(monkeypatch):
     campaign = load_campaign("quickstart")
     sel, stages = capacity.of_campaign(campaign), campaign.explore.stages
     work = [compression.evaluated_atoms(campaign, stage) for stage in stages]
-    monkeypatch.setattr(TRAINER, "faster", lambda *_: Faster(1.0, work[0] / 1e6 / campaign.train.n_members))
+    worth_s = work[0] / 1e6 / compression.MARGIN
+    monkeypatch.setattr(TRAINER, "faster", lambda *_: Faster(1.0, worth_s / campaign.train.n_members))
     assert not compression.is_worth_it(campaign, sel, stages[:1])
     assert compression.is_worth_it(campaign, sel, stages[:2])
     assert f"explores with compressed models from stage {stages[1].name} on" in compression.said(campaign, sel)
@@ -119,6 +120,19 @@ def test_the_faster_form_drives_wherever_there_is_one(store, campaign):
         "1 of 2 models are compressed: forces within 1e-09 eV/Å of those of the plain ones; made for distances from "
         "2.00 Å on, tables down to 0.40 Å"
     )
+
+
+def test_the_faster_form_of_the_first_models_moves_the_atoms_of_initial_data(tmp_path, campaign):
+    initial_data = campaign.initial.model_copy(update={"md": campaign.initial.md.model_copy(update={"driver": "self"})})
+    driven = campaign.model_copy(update={"initial": initial_data})
+    store = Store.create(tmp_path / "campaign", driven)
+    store.open_iteration(0, driven)
+    (tmp_path / "fast.pb").write_text("fast")
+    name, sha256 = store.publish_model(tmp_path / "fast.pb")
+    members = (member(0, compressed=name, compressed_sha256=sha256), member(1))
+    store.seal("train", 0, Ensemble(iteration=0, trained_in=0, type_map=("Cu",), members=members))
+    driver = initial.driver_of(driven, store, 1, Machine(**SMALL))
+    assert driver.arguments == {"model": str(store.folder / name)}
 
 
 def test_final_models_are_compressed_where_that_was_not_done_in_the_loop(store, campaign):

@@ -121,10 +121,11 @@ class DeePMD(Trainer[DeePMDTrain]):
         return training.compress(folder, model, _setting(train, TrainingRun(1, (1, 1, 1)), data), slot)
 
     def faster(self, train: DeePMDTrain, sel: Room) -> Faster:
-        """Return what `dp compress` saves and costs: the embedding net of every place of `sel` becomes a table.
+        """Return what `dp compress` saves and costs: the embedding net at every place of `sel` becomes a table.
 
-        Fitted to CPU times of deepmd-kit 3.2.0 (TensorFlow, four members, a deviation every 20 steps, 16 to 512 atoms)
-        on one core of 2026; a small network is no slower than its table.
+        Fitted to CPU times of deepmd-kit 3.2.0 (TensorFlow, four members, 16 to 512 atoms) on one core of 2026, saved
+        of an evaluation of 128 atoms (measured): paper with a `sel` of 332 in all 49 ms (59), of 116 17 ms (17.5);
+        standard 0.7 ms (0.4), quick 0.03 ms (0.03). A small network is no slower than its table.
         """
         d = train.descriptor
         embedding = sum(a * b for a, b in pairwise((1, *d.neuron)))
