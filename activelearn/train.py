@@ -61,12 +61,12 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     now, before = (store.result("label", i, Labelling).dataset_frames for i in (iteration, last.trained_in))
     new = now - before  # since that ensemble was trained
     if selection is not None and selection.learnt_nothing:  # it stopped here: only other settings are tried anew
-        is_changed = new > 0 or store.campaign(last.trained_in).train != campaign.train
+        is_changed = new > 0 or not store.campaign(last.trained_in).train.trains_like(campaign.train)
         n_steps = campaign.train.n_steps
         return _member_tasks(campaign, store, iteration, n_steps=n_steps, last=None) if is_changed else []
     # The shares are low enough and the errors are not: what little there is is learnt, and other settings are tried.
     is_inaccurate = selection is not None and selection.is_inaccurate
-    has_other_settings = is_inaccurate and store.campaign(last.trained_in).train != campaign.train
+    has_other_settings = is_inaccurate and not store.campaign(last.trained_in).train.trains_like(campaign.train)
     if (new == 0 and not has_other_settings) or (selection is not None and selection.is_converged):
         return []
     if new < campaign.train.min_new_frames and selection is not None and not is_rescue and not is_inaccurate:

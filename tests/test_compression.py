@@ -97,6 +97,13 @@ def test_check_says_what_it_explores_with(tmp_path):
     assert [line for line in facts if line.startswith("explores with compressed models")]
 
 
+def test_another_wish_is_no_other_training(campaign):
+    never = campaign.train.model_copy(update={"compress": "never"})
+    longer = never.model_copy(update={"n_steps": never.n_steps + 1})
+    assert campaign.train.trains_like(never)
+    assert not campaign.train.trains_like(longer)
+
+
 # --- what drives ------------------------------------------------------------------------------------------------------
 
 

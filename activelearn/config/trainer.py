@@ -215,7 +215,7 @@ class Trainer(ABC, Generic[S]):
 
     def same_networks(self, before: S, now: S) -> bool:
         """Return whether weights trained with the settings `before` fit those of `now`."""
-        return before == now
+        return before.trains_like(now)
 
     # --- training -----------------------------------------------------------------------------------------------------
 
