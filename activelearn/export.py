@@ -274,7 +274,8 @@ def model_card(store: Store, final: FinalChoice, iterations: list[Iteration]) ->
     lines += ["", "## Held-out errors (whole trajectories, never trained on)", ""]
     lines += _held_out_errors(ensemble)
     lines += ["", *said] if (said := _learnt(final)) else []
-    lines += ["", *(f"- {line}" for line in ensemble.resumed)] if ensemble.resumed else []
+    made = [*ensemble.compression, *ensemble.resumed]
+    lines += ["", *(f"- {line}" for line in made)] if made else []
     lines += ["", "## Iterations", "", "| iteration | verdict | data set |", "|---|---|---|"]
     for record in iterations:
         why = record.selection.why if record.selection is not None else "initial data"

@@ -77,7 +77,7 @@ def driver_of(campaign: Campaign, store: Store, iteration: int, machine: Machine
         return None
     first = store.result("train", iteration - 1, Ensemble).members[0]
     trainer = trainer_of(store.campaign(iteration - 1).train)
-    return Driver(**trainer.calculator(store.model(first.model)), python=machine.python)
+    return Driver(**trainer.calculator(store.model(first.driver)), python=machine.python)
 
 
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:

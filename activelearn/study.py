@@ -56,8 +56,8 @@ def potential_of(store: Store, *, models: Path | None = None) -> Potential:
             f"{typed(store.folder)}"
         )
     ensemble, campaign = final_models.chosen(store, last).ensemble, store.campaign(last)
-    files = [member.compressed or member.model for member in ensemble.members]
-    sums = [member.compressed_sha256 or member.sha256 for member in ensemble.members]
+    files = ensemble.drivers
+    sums = [member.driver_sha256 for member in ensemble.members]
     where = models if models is not None else store.folder
     return Potential(
         name=campaign.name,

@@ -135,7 +135,8 @@ class CampaignView:
         iteration
             As for :meth:`ensemble`.
         compressed
-            The tabulated models, which are faster: final models have them, unless ``final.compress`` is false.
+            The tabulated models, which are faster: final models have them unless ``final.compress`` is false, and those
+            of the loop where it explores with them (``train.compress``).
 
         Raises
         ------
@@ -149,7 +150,7 @@ class CampaignView:
         if (missing := names.count(None)) > 0:
             raise ConfigError(
                 f"{self.folder}: {missing} of {len(names)} models are not compressed - wanted final models with "
-                "final.compress: true - use compressed=False"
+                "final.compress: true, or train.compress: always - use compressed=False"
             )
         return [self._store.model(name) for name in names if name is not None]
 

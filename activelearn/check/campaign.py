@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from activelearn import capacity, geometry, inherited, initial, packing, pressures, starts, study
+from activelearn import capacity, compression, geometry, inherited, initial, packing, pressures, starts, study
 from activelearn.check import doubts, smoke, trials
 from activelearn.check.glass import choice, far_sizes, series_of
 from activelearn.check.programs import (
@@ -285,6 +285,12 @@ def _copies(initial_data: Initial) -> str:
     return " and ".join(parts)
 
 
+def _atoms_of(offer: inherited.Offer) -> float | None:
+    """Return the mean number of atoms of the frames that a campaign without systems starts from."""
+    sizes = [frame.n_atoms for frame in offer.frames if frame.n_atoms > 2]
+    return sum(sizes) / len(sizes) if sizes else None
+
+
 def _facts(
     campaign: Campaign, machine: Machine, crystals: list[Frames], folder: Path, offer: inherited.Offer
 ) -> list[str]:
@@ -317,4 +323,6 @@ def _facts(
         for one in geometry.capacities(campaign.train, campaign.type_map, sel)
     ]
     facts.append(", ".join([f"ensemble: {campaign.train.n_members} members", *held]))
+    if explores := compression.said(campaign, sel, _atoms_of(offer)):
+        facts.append(explores)
     return [*facts, *capacity.limits(campaign, campaign.systems, sel), str(machine)]

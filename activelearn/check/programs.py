@@ -13,13 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-<<<<<<< HEAD
 from activelearn import inherited, initial, trees
-from activelearn.config import D3, Campaign, Driver, Machine, Reference, engine_of
-=======
-from activelearn import inherited, trees
 from activelearn.config import D3, Campaign, Driver, Machine, Reference, engine_of, trainer_of
->>>>>>> dpa
 from activelearn.config.paths import missing_models
 from activelearn.engines import packmol
 from activelearn.engines.interpreters import has_module
@@ -60,11 +55,8 @@ class Checked:
 
 def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
     """Return what a campaign wants and this machine has not."""
-<<<<<<< HEAD
     problems = engine_problems(machine) or _driving_problems(campaign, machine)
-=======
-    problems = [*engine_problems(machine), *trainer_of(campaign.train).problems(campaign.train, machine)]
->>>>>>> dpa
+    problems += trainer_of(campaign.train).problems(campaign.train, machine)
     if any(system.packed is not None for system in campaign.systems):
         problems += packmol_problems(machine)
     for what in asked(campaign):

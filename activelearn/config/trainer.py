@@ -104,6 +104,28 @@ class TrainingRun:
         return self.start_from is not None
 
 
+@dataclass(frozen=True)
+class Faster:
+    """What the faster form of one model saves and costs, from the size of its network alone.
+
+    All times are CPU times of one core: the one on which they were measured, whichever it is.
+
+    Parameters
+    ----------
+    saved_us
+        Saved of one evaluation of one atom in MD, µs.
+    making_s
+        Of making it, once, s.
+    file_MB, memory_MB
+        Size of its file; and more memory in a walk.
+    """
+
+    saved_us: float
+    making_s: float
+    file_MB: float = 0.0
+    memory_MB: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     """What a training has left.
@@ -197,7 +219,7 @@ class Trainer(ABC, Generic[S]):
 
     def same_networks(self, before: S, now: S) -> bool:
         """Return whether weights trained with the settings `before` fit those of `now`."""
-        return before == now
+        return before.trains_like(now)
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -247,6 +269,18 @@ class Trainer(ABC, Generic[S]):
     def compresses(self, train: S) -> bool:
         """Return whether models of these settings have a faster form."""
         return False
+
+    def faster(self, train: S, sel: Room) -> Faster | None:
+        """Return what that form saves and costs; None: it has none, or that is not known (``auto`` is never, then)."""
+        return None
+
+    def holds_from_A(self, folder: Path) -> tuple[float, float] | None:
+        """Return the distances (Å) from which on that form holds, as :meth:`compress` has told them in `folder`.
+
+        The first is the shortest of the training data, to which it is exact; below the second it says nothing of the
+        model any more. None: it holds all that the model does, or is not known.
+        """
+        return None
 
     # --- the models ---------------------------------------------------------------------------------------------------
 

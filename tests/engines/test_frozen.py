@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
+from ase.neighborlist import neighbor_list
 
 from activelearn.check import check_study
 from activelearn.check.glass import check_glass
 from activelearn.config import Machine, Potential, Study, load_glass
 from activelearn.engines import frozen
 from activelearn.engines.frozen import Frozen
+from activelearn.engines.trainers.deepmd import TRAINER
 from activelearn.frames import Frames
 from activelearn.records import Ensemble
 
@@ -44,6 +47,23 @@ def test_a_frozen_model_and_a_compressed_one_say_what_they_were_trained_with(mod
     wanted = Frozen(store.latest_campaign().type_map, store.latest_campaign().train.descriptor.rcut, store.sel()[0])
     assert [frozen.read(model), frozen.read(compressed)] == [wanted, wanted]
     assert frozen.models_of(potential(model, compressed)) == [wanted], "those that are alike once"
+
+
+@engines
+def test_a_compressed_model_says_down_to_which_distance_it_is_the_model_itself(models, slot, tmp_path):
+    store, model, compressed = models
+    assert frozen.tabulated(model) is None
+    found = frozen.tabulated(compressed)
+    assert found.end_A < found.fine_A <= found.shortest_A
+    parts = store.dataset(max(store.opened_iterations()))
+    pairs = np.concatenate([neighbor_list("d", atoms, 3.0) for part in parts for atoms in part.to_ase()])
+    assert found.shortest_A == pytest.approx(pairs.min(), abs=1e-6)
+    distances = np.array([found.shortest_A, found.fine_A, 1.0, 1.02 * found.end_A, 0.5 * found.end_A])
+    dimers = Frames.from_ase([Atoms("Cu2", [[0, 0, 0], [0, 0, d]], cell=[20, 20, 20], pbc=True) for d in distances])
+    (one,), (other,) = (TRAINER.evaluate(tmp_path, file, [dimers], slot) for file in (model, compressed))
+    off = np.abs(one.forces - other.forces).max(axis=(1, 2))
+    print(found, off, np.abs(one.forces).max(axis=(1, 2)))
+    assert off[:-1].max() < 1e-6 < off[-1]
 
 
 @engines

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from activelearn.config import Machine, Train
-from activelearn.config.trainer import Room, Shell, Trained, Trainer, TrainingData, TrainingRun
+from activelearn.config.trainer import Faster, Room, Shell, Trained, Trainer, TrainingData, TrainingRun
 from activelearn.engines import deepmd
 from activelearn.engines.backends import BACKENDS
 from activelearn.engines.process import Slot
@@ -154,6 +154,14 @@ class DeePMD(Trainer[DeePMDTrain]):
     def compress(self, folder: Path, model: Path, train: DeePMDTrain, data: TrainingData, slot: Slot) -> Path:
         """Tabulate the embedding net; the shortest distance in the data sets the range of the table."""
         return training.compress(folder, model, _setting(train, TrainingRun(1, (1, 1, 1)), data), slot)
+
+    def faster(self, train: DeePMDTrain, sel: Room) -> Faster | None:
+        """Return what `dp compress` saves and costs; not known of anything but se_e2_a alone."""
+        return compression.faster(train.block, sel)
+
+    def holds_from_A(self, folder: Path) -> tuple[float, float] | None:
+        """Return the shortest distance of the training data, and where the coarse table ends, from dp's own output."""
+        return training.holds_from_A(folder)
 
     # --- the models ---------------------------------------------------------------------------------------------------
 

@@ -106,6 +106,8 @@ def _of_an_ensemble(backend: object) -> object:
 
 
 BackendName = Annotated[Literal["tensorflow", "pytorch", "pytorch-exportable"], BeforeValidator(_of_an_ensemble)]
+
+
 def _plain(value: Any, key: object = None) -> Any:  # noqa: ANN401 - raw YAML
     """Return raw YAML as JSON has it: lists and plain texts, and the absolute path of a table that is there."""
     if isinstance(value, Mapping):
