@@ -127,7 +127,7 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     models = [f"../models/{i}" for i in range(campaign.train.n_members)]
     stand_in = Potential(
         name=campaign.name,
-        **trainer_of(campaign.train).potential(models, (), (select.f_lo, select.f_hi)),
+        **trainer_of(campaign.train).potential(models, (), campaign.type_map, (select.f_lo, select.f_hi)),
         functional=reference.functional,
         includes_dispersion=reference.labels_include_dispersion,
     )

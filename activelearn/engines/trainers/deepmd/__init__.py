@@ -9,8 +9,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from activelearn.config import Train
+from activelearn.config import Machine, Train
 from activelearn.config.trainer import Room, Shell, Trained, Trainer, TrainingData, TrainingRun
+from activelearn.engines.interpreters import lacking_deepmd
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import checkpoints, inputs, training
 from activelearn.engines.trainers.deepmd.settings import DeePMDTrain
@@ -27,6 +28,7 @@ class DeePMD(Trainer[DeePMDTrain]):
 
     settings: ClassVar[type[Train]] = DeePMDTrain
     fixed: ClassVar[tuple[str, ...]] = ("descriptor.",)
+    learning_rate: ClassVar[str | None] = "train.learning_rate.start"
     larger: ClassVar[str] = "take a larger net (train.fitting)"
     smoother: ClassVar[str] = "train.descriptor.rcut_smth (smaller)"
     stays: ClassVar[str] = (
@@ -50,6 +52,10 @@ class DeePMD(Trainer[DeePMDTrain]):
         if not any(train.prefactors.force):
             found.append("train.prefactors.force: 0 to 0 - usual is learning from forces")
         return found
+
+    def problems(self, train: DeePMDTrain, machine: Machine) -> list[str]:  # noqa: ARG002 - of the contract
+        """Return whether deepmd-kit is missing."""
+        return lacking_deepmd(machine)
 
     def shells(self, train: DeePMDTrain) -> tuple[Shell, ...]:
         """Return the one of the descriptor."""
@@ -137,7 +143,13 @@ class DeePMD(Trainer[DeePMDTrain]):
         arguments = {"model": str(model)}
         return {"calculator": "deepmd.calculator:DP", "arguments": arguments, "package": "deepmd-kit"}
 
-    def potential(self, models: Sequence[str], sha256: Sequence[str], window: tuple[float, float]) -> dict[str, Any]:
+    def potential(
+        self,
+        models: Sequence[str],
+        sha256: Sequence[str],
+        type_map: Sequence[str],  # noqa: ARG002 - the models know their elements
+        window: tuple[float, float],
+    ) -> dict[str, Any]:
         """Return the models as a potential of kind ``deepmd``."""
         return {"deepmd": {"models": tuple(models), "sha256": tuple(sha256), "window": window}}
 
