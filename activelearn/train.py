@@ -241,7 +241,8 @@ def _trained(
         held_out=prediction.errors(predicted, held_out),
         by_composition=prediction.errors_by_composition(predicted, held_out),
     )
-    meta = {"learning_curve_columns": trained.columns, "versions": trainer.versions(slot), **trained.notes}
+    versions = trainer.versions(campaign.train, slot)
+    meta = {"learning_curve_columns": trained.columns, "versions": versions, **trained.notes}
     if member.resumed_from:
         meta["resumed_from"] = list(member.resumed_from)
     return member, {"learning_curve": trained.curve}, meta

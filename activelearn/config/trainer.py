@@ -148,6 +148,8 @@ class Trainer(ABC, Generic[S]):
     larger: ClassVar[str] = "take a larger net"
     #: What makes models less prone to holes, for advice.
     smoother: ClassVar[str] = "the cutoff"
+    #: Comments for an exported LAMMPS input: what its programs print that means nothing.
+    notes: ClassVar[tuple[str, ...]] = ()
     #: What a training must be, for the advice after it has diverged at every learning rate.
     stays: ClassVar[str] = "a training whose loss stays finite"
     #: What the models are, for messages.
@@ -294,7 +296,7 @@ class Trainer(ABC, Generic[S]):
             Trust window (f_lo, f_hi), eV/Å.
         """
 
-    def versions(self, slot: Slot) -> dict[str, str]:
+    def versions(self, train: S, slot: Slot) -> dict[str, str]:
         """Return the versions of the packages that the models depend on, of the interpreter that trains."""
         return {}
 

@@ -31,6 +31,11 @@ class DeePMD(Trainer[DeePMDTrain]):
     learning_rate: ClassVar[str | None] = "train.learning_rate.start"
     larger: ClassVar[str] = "take a larger net (train.fitting)"
     smoother: ClassVar[str] = "train.descriptor.rcut_smth (smaller)"
+    notes: ClassVar[tuple[str, ...]] = (
+        "# The 30 lines before LAMMPS begins are notes of DeePMD-kit and TensorFlow: they look for CUDA (libcudart),",
+        "# which a machine without a GPU does without. `lmp -in in.lammps 2> notes.txt` puts them aside; errors of",
+        "# LAMMPS still show.",
+    )
     stays: ClassVar[str] = (
         f"a training whose loss stays finite and below {inputs.DIVERGED:g} times that of no force at all"
     )
@@ -153,7 +158,7 @@ class DeePMD(Trainer[DeePMDTrain]):
         """Return the models as a potential of kind ``deepmd``."""
         return {"deepmd": {"models": tuple(models), "sha256": tuple(sha256), "window": window}}
 
-    def versions(self, slot: Slot) -> dict[str, str]:  # noqa: ARG002 - of the contract
+    def versions(self, train: DeePMDTrain, slot: Slot) -> dict[str, str]:  # noqa: ARG002 - of the contract
         """Return the versions of DeePMD-kit and of what it computes with."""
         return installed("deepmd-kit", "tensorflow-cpu", "lammps")
 
