@@ -38,8 +38,10 @@ run             100
 
 #: Of an ensemble whose LAMMPS style writes its deviation, and of one whose style does not.
 _DEVIATION = {
-    True: "# The deviation of the members goes to model_devi.out: frames above {f_hi:g} eV/A are beyond what was learnt.",
-    False: "# One member drives. Frames where their forces deviate by {f_hi:g} eV/A are beyond what was learnt.",
+    True: (
+        "# The deviation of the members goes to model_devi.out: frames above {f_hi:g} eV/A are outside what was learnt."
+    ),
+    False: "# One member drives; frames where the members deviate by {f_hi:g} eV/A are outside what was learnt.",
 }
 
 _ASE_EXAMPLE = '''"""The force field in ASE: energy, forces, stress and ten steps. Run: python ase_example.py"""

@@ -75,13 +75,14 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
 
 
 def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return a note if models drive MD at a place of a cluster where `machine --smoke` does not look for deepmd-kit."""
+    """Return a note if models drive MD at a place where `machine --smoke` does not look for what runs them."""
     if campaign.initial.md is None or campaign.initial.md.driver != "self":
         return []
     place = machine.place_name(initial.STATION.name)
     if any(machine.place_name(station.name) == place for station in loop.STATIONS.values() if station.runs_models):
         return []
-    wanted = f"wants deepmd-kit at place {place}, where `activelearn machine --smoke` does not look for it"
+    package = trainer_of(campaign.train).calculator(Path("model"))["package"]
+    wanted = f"wants {package} at place {place}, where `activelearn machine --smoke` does not look for it"
     mend = "install it there, or give the station to a place that has it"
     return [f"note: initial.md.driver: self: station {initial.STATION.name} {wanted}: {mend}"]
 
