@@ -315,7 +315,7 @@ class Capacity:
         return not bool((most_neighbours(frame, within * self.rcut, self.kinds) > np.array(self.sel)).any())
 
     def lacks(self, most: NDArray[Any]) -> str:
-        """Return of what there are more than `most` (n_kinds,) neighbours; see :func:`without_room`."""
+        """Return of what there are more than fit, of `most` (n_kinds,) neighbours, counts; see :func:`without_room`."""
         return without_room(most, self.kinds, self.sel)
 
     def first_overflow(self, frames: Frames) -> tuple[int, str] | None:

@@ -346,7 +346,8 @@ def walk_of(deviation, *, cells=None, ended="finished", every=5):
 def reduced(campaign, deviation, *, sel=(100,), **more):
     start, walk = walk_of(deviation, **more)
     frames = explore.frames_of(campaign.stage("cold"), TASK, start, walk)
-    limits = Limits((campaign.select.f_lo, campaign.select.f_hi), sel)
+    held = (geometry.Capacity(campaign.cutoff_A, tuple(campaign.type_map), tuple(sel)),)
+    limits = Limits((campaign.select.f_lo, campaign.select.f_hi), held)
     return explore.reduce_walk(campaign, TASK, walk, frames, limits, np.random.default_rng(1))
 
 

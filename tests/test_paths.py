@@ -32,11 +32,13 @@ from typer.testing import CliRunner
 from activelearn.check import name_problems
 from activelearn.check.programs import engine_problems
 from activelearn.cli import app, main
-from activelearn.config import Machine, Reference, load_campaign, load_potential
-from activelearn.engines import checkpoints, process, reference
-from activelearn.engines.deepmd import TrainingRun, Weights, train_member, training_input
+from activelearn.config import Machine, Reference, TrainingRun, load_campaign, load_potential
+from activelearn.engines import process, reference
 from activelearn.engines.links import link_models, plain_line, with_plain_names
 from activelearn.engines.process import Slot
+from activelearn.engines.trainers.deepmd import checkpoints
+from activelearn.engines.trainers.deepmd.inputs import training_input
+from activelearn.engines.trainers.deepmd.training import Weights, train_member
 from activelearn.errors import ConfigError, typed
 from activelearn.frames import Frames
 from activelearn.store import Store
@@ -196,13 +198,12 @@ def test_a_checkpoint_is_found_where_tensorflow_would_read_a_pattern(slot, tmp_p
     folder.mkdir(parents=True)
     (system,) = write_deepmd([rattled_copper(4, repeat=(2, 2, 2))], tmp_path / "data [v2] *", ["Cu"])
     run = TrainingRun(n_steps=20, random_seeds=(1, 2, 3), checkpoints=True)
-    setting = training_input(load_campaign(TINY).train, run, type_map=["Cu"], sel=[40], systems=[str(system)])
+    setting = training_input(load_campaign(TINY).train, run, type_map=["Cu"], sel=((40,),), systems=[str(system)])
     assert train_member(folder, setting, slot, largest_loss=1e9) == folder / "frozen.pb"
-    left = checkpoints.left_by(tmp_path / "runs [v2] *", slot)
-    assert left.checkpoint is not None
     other = tmp_path / "runs ?" / "attempt-1"
     other.mkdir(parents=True)
-    restart = left.take_over(other, slot)
+    restart = checkpoints.take_over([folder], other, slot)
+    assert restart is not None
     assert train_member(other, setting, slot, largest_loss=1e9, weights=Weights(restart=restart)) is not None
 
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from activelearn import initial, prediction, show, status, train, trees
-from activelearn.config import Machine
-from activelearn.engines.trainers.deepmd.settings import Descriptor, LearningRate, Prefactors
-from activelearn.engines import deepmd, process
+from activelearn.config import Machine, TrainingRun
+from activelearn.engines import process
 from activelearn.engines.process import Slot
+from activelearn.engines.trainers.deepmd import inputs, training
+from activelearn.engines.trainers.deepmd.settings import Descriptor, LearningRate, Prefactors
 from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import Frames
 from activelearn.records import Ensemble, Errors, Iteration, Labelling, Member, Selection, Task
@@ -289,8 +290,9 @@ def test_members_share_their_data_and_data_that_scratch_has_kept_from_before_is_
     again = Store.open(store.folder)
     again.seal_frames(again.dataset_file(0), [rattled_copper(3)])
     again.seal("label", 0, store.result("label", 0, Labelling).model_copy(update={"dataset_sha256": "1"}))
-    (system,), _ = train.training_data(campaign, again, "train", 0, slot)
-    assert system not in first[0]
+    other = train.training_data(campaign, again, "train", 0, slot)
+    assert other.folder != first.folder
+    (system,) = (path for path in other.folder.iterdir() if path.is_dir())
     assert len(np.load(system / "set.000" / "energy.npy")) == 3
 
 
@@ -302,8 +304,9 @@ def test_data_with_weights_of_elements_are_other_data(tmp_path, campaign):
     def written(**changes):
         settings = campaign.train.model_copy(update=changes)
         changed = campaign.model_copy(update={"train": settings, "type_map": ("Cu", "Au")})
-        (system,), bound = train.training_data(changed, store, "train", 0, slot)
-        return system, bound
+        folder = train.training_data(changed, store, "train", 0, slot).folder
+        (system,) = (path for path in folder.iterdir() if path.is_dir())
+        return system, float((folder / "largest_loss.json").read_text())
 
     plain, bound = written()
     assert written(element_weights={}) == (plain, bound)
@@ -330,14 +333,14 @@ def test_a_diverged_training_is_ended_early(tmp_path, campaign, keeping):
     settings = campaign.train.model_copy(update={"learning_rate": LearningRate(start=1e6)})
     parts = [rattled_copper(6)]
     systems = [str(path) for path in write_deepmd(parts, tmp_path / "data", ["Cu"])]
-    run = deepmd.TrainingRun(n_steps=1_000_000, random_seeds=(1, 2, 3))
-    setting = deepmd.training_input(settings, run, type_map=["Cu"], sel=[90], systems=systems)
+    run = TrainingRun(n_steps=1_000_000, random_seeds=(1, 2, 3))
+    setting = inputs.training_input(settings, run, type_map=["Cu"], sel=((90,),), systems=systems)
     setting["training"]["disp_freq"] = 50
-    bound = deepmd.loss_bound(settings, parts)
+    bound = inputs.loss_bound(settings, parts)
     began = time.monotonic()
-    assert deepmd.train_member(tmp_path, setting, keeping, largest_loss=bound) is None
+    assert training.train_member(tmp_path, setting, keeping, largest_loss=bound) is None
     assert time.monotonic() - began < 60.0
-    _, curve = deepmd.learning_curve(tmp_path / "lcurve.out")
+    _, curve = training.learning_curve(tmp_path / "lcurve.out")
     assert curve[:, 1].max() > bound
 
 

@@ -10,8 +10,8 @@ from campaigns import tiny
 from conftest import rattled_copper
 
 from activelearn import exchange, prediction, pressures
-from activelearn.config import Campaign, load_campaign
-from activelearn.engines import deepmd
+from activelearn.config import Campaign, TrainingRun, load_campaign
+from activelearn.engines.trainers.deepmd import inputs, training
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames, make_origin, npz_bytes, pack, unpack
 from activelearn.store.files import publish_npz
@@ -107,17 +107,17 @@ def test_deepmd_leaves_them_out_of_the_loss(tmp_path, slot):
     parts[0].virial[:2] = np.nan
     campaign = load_campaign(tiny(tmp_path / "c.yaml", train__prefactors={"force": [1.0, 1.0], "virial": [1.0, 1.0]}))
     systems = [str(path) for path in write_deepmd(parts, tmp_path / "d", ["Cu"])]
-    setting = deepmd.training_input(
-        campaign.train, deepmd.TrainingRun(20, (1, 2, 3)), type_map=["Cu"], sel=[60], systems=systems
+    setting = inputs.training_input(
+        campaign.train, TrainingRun(20, (1, 2, 3)), type_map=["Cu"], sel=((60,),), systems=systems
     )
-    bound = deepmd.loss_bound(campaign.train, parts)
-    assert deepmd.train_member(tmp_path, setting, slot, largest_loss=bound) is not None
-    names, curve = deepmd.learning_curve(tmp_path / deepmd.CURVE)
+    bound = inputs.loss_bound(campaign.train, parts)
+    assert training.train_member(tmp_path, setting, slot, largest_loss=bound) is not None
+    names, curve = training.learning_curve(tmp_path / inputs.CURVE)
     virials = curve[:, names.index("rmse_v_trn")]
     assert np.isnan(virials).any(), "rows of batches without"
     assert np.isfinite(virials).any(), "rows of batches with"
     assert np.isfinite(curve[:, names.index("rmse_trn")]).all()
-    (found,) = deepmd.evaluate(tmp_path, tmp_path / "frozen.pb", [parts[0].without_labels()], slot)
+    (found,) = training.evaluate(tmp_path, tmp_path / "frozen.pb", [parts[0].without_labels()], slot)
     assert found.has_virial.all()
 
 

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from activelearn.engines.process import Slot
     from activelearn.frames import Frames
 
 S = TypeVar("S", bound=Train)
+#: A slot (:class:`activelearn.engines.process.Slot`): the contract stands below the engines.
+AnySlot = Any
 #: Of a campaign that names no trainer.
 DEFAULT: Final = "deepmd"
 
@@ -217,7 +218,7 @@ class Trainer(ABC, Generic[S]):
         return None
 
     @abstractmethod
-    def train(self, folder: Path, train: S, run: TrainingRun, data: TrainingData, slot: Slot) -> Trained | None:
+    def train(self, folder: Path, train: S, run: TrainingRun, data: TrainingData, slot: AnySlot) -> Trained | None:
         """Train one member in `folder`; return None if the training diverged.
 
         Raises
@@ -232,7 +233,7 @@ class Trainer(ABC, Generic[S]):
         folder: Path,
         train: S,
         run: TrainingRun,
-        slot: Slot,
+        slot: AnySlot,
     ) -> str | None:
         """Copy the newest whole checkpoint of killed tries of a training to `folder`; return its name.
 
@@ -246,7 +247,7 @@ class Trainer(ABC, Generic[S]):
         model: Path,
         train: S,
         data: TrainingData,
-        slot: Slot,
+        slot: AnySlot,
     ) -> Path | None:
         """Return the faster form of a model, written to `folder`; None: it has none."""
         return None
@@ -258,7 +259,7 @@ class Trainer(ABC, Generic[S]):
     # --- the models ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def evaluate(self, folder: Path, model: Path, parts: Sequence[Frames], slot: Slot) -> list[Frames]:
+    def evaluate(self, folder: Path, model: Path, parts: Sequence[Frames], slot: AnySlot) -> list[Frames]:
         """Return frames with the energy (eV), forces (eV/Å) and virial (eV) that a model predicts."""
 
     @abstractmethod
@@ -296,7 +297,7 @@ class Trainer(ABC, Generic[S]):
             Trust window (f_lo, f_hi), eV/Å.
         """
 
-    def versions(self, train: S, slot: Slot) -> dict[str, str]:
+    def versions(self, train: S, slot: AnySlot) -> dict[str, str]:
         """Return the versions of the packages that the models depend on, of the interpreter that trains."""
         return {}
 

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import yaml
 
-from activelearn.config import load_campaign
-from activelearn.engines.trainers.deepmd.settings import DeePMDTrain, Descriptor, LearningRate, Prefactors
+from activelearn.config import TrainingRun, load_campaign
 from activelearn.config.reading import find_campaign
 from activelearn.engines import deepmd
-from activelearn.engines.deepmd import TrainingRun, learning_curve, library_environment, training_input
+from activelearn.engines.deepmd import library_environment
+from activelearn.engines.trainers.deepmd import inputs
+from activelearn.engines.trainers.deepmd.inputs import training_input
+from activelearn.engines.trainers.deepmd.settings import DeePMDTrain, Descriptor, LearningRate, Prefactors
+from activelearn.engines.trainers.deepmd.training import learning_curve
+from activelearn.train import stopwatch
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "deepmd"
 
@@ -28,7 +32,7 @@ RUN = TrainingRun(n_steps=1000, random_seeds=(11, 22, 33))
 
 
 def made(train=TRAIN, run=RUN):
-    return training_input(train, run, type_map=("Na", "P"), sel=(8, 12), systems=["/d/000", "/d/001"])
+    return training_input(train, run, type_map=("Na", "P"), sel=((8, 12),), systems=["/d/000", "/d/001"])
 
 
 def test_the_model_is_that_of_the_campaign():
@@ -188,13 +192,13 @@ def test_the_bound_of_the_loss_is_a_hundred_times_that_of_no_force_at_all(copper
     paper = DeePMDTrain(prefactors=Prefactors(force=(1000.0, 1.0)))
     parts = [copper[:1], copper[1:]]
     no_force = np.sqrt(1000.0 * (copper.forces**2).mean())
-    assert deepmd.loss_bound(paper, parts) == pytest.approx(100.0 * no_force)
+    assert inputs.loss_bound(paper, parts) == pytest.approx(100.0 * no_force)
     at_rest = replace(copper, forces=np.zeros_like(copper.forces))
-    assert deepmd.loss_bound(paper, [at_rest]) == pytest.approx(100.0 * np.sqrt(1000.0) * 0.1), "a perfect crystal"
+    assert inputs.loss_bound(paper, [at_rest]) == pytest.approx(100.0 * np.sqrt(1000.0) * 0.1), "a perfect crystal"
 
 
 def test_a_stopwatch():
-    with deepmd.stopwatch() as span:
+    with stopwatch() as span:
         assert set(span) == {"started"}
     assert span["started"] <= span["finished"]
 

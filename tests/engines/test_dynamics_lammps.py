@@ -25,6 +25,7 @@ from activelearn.engines.dynamics import State, Stretch, run_segment, steps_of, 
 from activelearn.engines.dynamics.lammps import restart_step
 from activelearn.engines.dynamics.lammps_input import Run, pair_lines, segment_input
 from activelearn.engines.process import Slot
+from activelearn.engines.trainers.deepmd import training
 from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import Frames
 
@@ -545,7 +546,7 @@ def test_an_ensemble_of_deepmd_gives_its_deviation_on_every_row_and_goes_on_afte
     assert len(found.max_devi_f) == 16
     assert (found.max_devi_f > 1e-3).all()
     assert found.frames.origin["max_devi_f"].tolist() == found.max_devi_f[[3, 6, 9, 12, 15]].tolist()
-    (told,) = deepmd.evaluate(tmp_path, Path(models[0]), [frame], session)
+    (told,) = training.evaluate(tmp_path, Path(models[0]), [frame], session)
     assert found.potential_energy[0] == pytest.approx(told.energy[0], abs=1e-5), "the first drives"
 
     (tmp_path / "a" / "ended.json").unlink()

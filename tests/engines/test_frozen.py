@@ -41,7 +41,7 @@ def potential(*files):
 @engines
 def test_a_frozen_model_and_a_compressed_one_say_what_they_were_trained_with(models):
     store, model, compressed = models
-    wanted = Frozen(store.latest_campaign().type_map, store.latest_campaign().train.descriptor.rcut, store.sel())
+    wanted = Frozen(store.latest_campaign().type_map, store.latest_campaign().train.descriptor.rcut, store.sel()[0])
     assert [frozen.read(model), frozen.read(compressed)] == [wanted, wanted]
     assert frozen.models_of(potential(model, compressed)) == [wanted], "those that are alike once"
 
@@ -137,7 +137,7 @@ def test_frames_that_are_not_finite_or_not_of_its_elements_are_not_counted():
 def test_a_potential_is_judged_by_its_models(models):
     dp = potential(models[2])
     fits, full = copper(3.6), copper(2.8, 2.7, 3.6)  # at 2.8 Å 54 neighbours, at 2.7 Å 54
-    assert models[0].sel() == (48,)
+    assert models[0].sel() == ((48,),)
     assert frozen.crowding(dp, [fits]) == {"n_overflow": 0, "overflow_share": 0.0, "overflow": ""}
     found = frozen.crowding(dp, [fits, full])
     assert found == {"n_overflow": 2, "overflow_share": 0.5, "overflow": "Cu 54 of 48"}

@@ -29,6 +29,7 @@ from activelearn.engines.lammps import (
     write_data,
 )
 from activelearn.engines.process import Slot
+from activelearn.engines.trainers.deepmd import TRAINER
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
 
@@ -108,7 +109,8 @@ def test_the_data_file_keeps_every_digit(tmp_path):
 def text_of(temperature=300.0, pressure=None, **stage):
     settings = {"name": "s", "temperatures_K": (300.0,), "n_steps": 100, "every": 5, "timestep_fs": 2.0, **stage}
     drive = Drive(Condition(temperature, pressure_bar=pressure), velocity_seed=77)
-    return walk_input(Stage(**settings), drive, models=["/m/0.pb", "/m/1.pb"], type_map=["Na", "P"]).text
+    stage = Stage(**settings)
+    return walk_input(stage, drive, TRAINER.pair(["/m/0.pb", "/m/1.pb"], ["Na", "P"], stage.every)).text
 
 
 def lines_of(text):
@@ -308,5 +310,5 @@ def test_a_walk_is_run_and_read(recorded, name, ended):
 def test_the_recorded_inputs_are_what_we_write_today():
     stage = Stage(name="walk", temperatures_K=(300.0,), n_steps=12, every=2, timestep_fs=2.0)
     drive = Drive(Condition(300.0), velocity_seed=4711)
-    text = walk_input(stage, drive, models=[f"m{i}.pb" for i in range(4)], type_map=["Cu"])
+    text = walk_input(stage, drive, TRAINER.pair([f"m{i}.pb" for i in range(4)], ["Cu"], stage.every))
     assert text.text == (DATA / "healthy" / "in.lammps").read_text()

@@ -15,6 +15,7 @@ from activelearn.config import Condition, Guards, Machine, Stage, System, load_c
 from activelearn.engines import deepmd, lammps, process
 from activelearn.engines.lammps import Drive
 from activelearn.engines.process import Slot
+from activelearn.engines.trainers.deepmd import TRAINER
 from activelearn.explore import Limits
 from activelearn.frames import Frames
 from activelearn.geometry import deformed
@@ -40,7 +41,7 @@ def walk(slot, tmp_path):
     """Return a function that runs an input without a model: (whole output, the cell that LAMMPS started with)."""
 
     def run(stage, start, drive, type_map, *, fake_deviation=False):
-        text = lammps.walk_input(stage, drive, models=["none.pb"], type_map=type_map).text
+        text = lammps.walk_input(stage, drive, TRAINER.pair(["none.pb"], type_map, stage.every)).text
         text = re.sub(r"pair_style .*", "pair_style zero 6.0", text)
         (tmp_path / "in.lammps").write_text(re.sub(r"pair_coeff .*", "pair_coeff * *", text))
         job = {"job": "lammps", "input": "in.lammps"}
@@ -141,7 +142,7 @@ def reduced(stage, start, drive, tmp_path, volume_ratio):
     task = Task(id="w", kind="walk", parameters=parameters)
     frames = explore.frames_of(stage, task, start, found)
     rng = np.random.default_rng(1)
-    return explore.reduce_walk(campaign, task, found, frames, Limits((0.1, 0.2), (1000,)), rng)
+    return explore.reduce_walk(campaign, task, found, frames, Limits((0.1, 0.2)), rng)
 
 
 @pytest.mark.parametrize("k", range(8))

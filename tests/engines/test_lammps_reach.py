@@ -15,6 +15,7 @@ from activelearn.config import Machine, Perturb, Stage
 from activelearn.engines import deepmd, lammps, process
 from activelearn.engines.lammps import Drive
 from activelearn.engines.process import Slot
+from activelearn.engines.trainers.deepmd import TRAINER
 from activelearn.frames import Frames
 from activelearn.geometry import deformed
 from activelearn.records import Task
@@ -49,7 +50,7 @@ def walked(slot, tmp_path):
         if condition.mode is not None:
             final = deformed(cell, condition.mode, condition.strain, np.array([0.0, 1.0]))[-1]
         drive = Drive(condition, 77, final_cell=final)
-        text = lammps.walk_input(stage, drive, models=["none.pb"], type_map=["Cu"]).text
+        text = lammps.walk_input(stage, drive, TRAINER.pair(["none.pb"], ["Cu"], stage.every)).text
         text = re.sub(r"pair_style .*", "pair_style lj/cut 5.0", text)
         (tmp_path / "in.lammps").write_text(re.sub(r"pair_coeff .*", "pair_coeff * * 0.2047 2.331", text))
         job = {"job": "lammps", "input": "in.lammps"}

@@ -13,11 +13,13 @@ from ase.calculators.emt import EMT
 from campaigns import end_sessions
 from pydantic import ValidationError
 
-from activelearn.config import Campaign, Machine
-from activelearn.engines.trainers.deepmd.settings import DeePMDTrain, Descriptor, LearningRate, Prefactors
-from activelearn.engines import checkpoints, deepmd, process
-from activelearn.engines.deepmd import TrainingRun, Weights, averaged_steps
+from activelearn.config import Campaign, Machine, TrainingRun
+from activelearn.engines import process
 from activelearn.engines.process import Slot
+from activelearn.engines.trainers.deepmd import checkpoints, inputs, training
+from activelearn.engines.trainers.deepmd.inputs import averaged_steps
+from activelearn.engines.trainers.deepmd.settings import DeePMDTrain, Descriptor, LearningRate, Prefactors
+from activelearn.engines.trainers.deepmd.training import Weights
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
 from activelearn.writing import write_deepmd
@@ -35,7 +37,7 @@ MEAN_OF = (42, 44, 46, 48, 50)
 
 
 def changed(**changes):
-    return Train.model_validate({**SMALL.model_dump(), **changes})
+    return DeePMDTrain.model_validate({**SMALL.model_dump(), **changes})
 
 
 def rate(shape, **more):
@@ -73,9 +75,9 @@ def set_up(train, folder, run=RUN):
     """Return the input of a training on four frames in `folder`."""
     folder.mkdir(parents=True)
     systems = write_deepmd([copper_gold()], folder / "data", ELEMENTS)
-    deepmd.write_element_weights(systems, train, ELEMENTS)
+    inputs.write_element_weights(systems, train, ELEMENTS)
     paths = [str(path) for path in systems]
-    return deepmd.training_input(train, run, type_map=ELEMENTS, sel=(20, 20), systems=paths)
+    return inputs.training_input(train, run, type_map=ELEMENTS, sel=((20, 20),), systems=paths)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +85,8 @@ def weighted(tmp_path_factory, keeping):
     """A training with a cosine, gold weighted and the mean of five checkpoints: (folder, input, frozen model)."""
     folder = tmp_path_factory.mktemp("weighted") / "attempt-1"
     setting = set_up(KEYS, folder, replace(RUN, checkpoints=True))
-    frozen = deepmd.train_member(folder, setting, keeping, largest_loss=1e9, weights=Weights(average=MEAN_OF))
-    assert deepmd._dp(["freeze", "-o", "last.pb"], folder, keeping)
+    frozen = training.train_member(folder, setting, keeping, largest_loss=1e9, weights=Weights(average=MEAN_OF))
+    assert training._dp(["freeze", "-o", "last.pb"], folder, keeping)
     return folder, setting, frozen
 
 
@@ -93,7 +95,7 @@ def weighted(tmp_path_factory, keeping):
 
 @pytest.mark.engines
 def test_deepmd_lets_the_learning_rate_fall_along_a_cosine(weighted):
-    _, curve = deepmd.learning_curve(weighted[0] / "lcurve.out")
+    _, curve = training.learning_curve(weighted[0] / "lcurve.out")
     step, found = curve[:, 0], curve[:, -1]
     assert step.tolist() == list(range(51))
     assert found == pytest.approx(1e-3 + 0.5 * 9e-3 * (1 + np.cos(np.pi * step / 50)), rel=0.051), "two digits"
@@ -106,8 +108,8 @@ def test_deepmd_warms_up_stays_and_decays(tmp_path, keeping, decay_type):
     """A fifth of the steps up, two fifths down."""
     train = changed(learning_rate=rate("wsd", warmup_ratio=0.2, decay_phase_ratio=0.4, decay_type=decay_type))
     setting = set_up(train, tmp_path / "run")
-    assert deepmd.train_member(tmp_path / "run", setting, keeping, largest_loss=1e9) is not None
-    _, curve = deepmd.learning_curve(tmp_path / "run" / "lcurve.out")
+    assert training.train_member(tmp_path / "run", setting, keeping, largest_loss=1e9) is not None
+    _, curve = training.learning_curve(tmp_path / "run" / "lcurve.out")
     step, found = curve[:, 0], curve[:, -1]
     wanted = np.interp(step, [0, 10, 50], [0, 1e-2, 1e-2])
     down = (step[step > 30] - 30) / 20
@@ -117,7 +119,7 @@ def test_deepmd_warms_up_stays_and_decays(tmp_path, keeping, decay_type):
 
 
 def made(run=RUN, **changes):
-    return deepmd.training_input(changed(**changes), run, type_map=ELEMENTS, sel=(20, 20), systems=["data"])
+    return inputs.training_input(changed(**changes), run, type_map=ELEMENTS, sel=((20, 20),), systems=["data"])
 
 
 def test_an_exponential_has_a_hundred_steps_and_the_others_have_none():
@@ -215,14 +217,14 @@ def test_the_loss_that_deepmd_reports_is_the_weighted_one(weighted, keeping):
     """At the last row, of the last weights on all four frames; the energy's part as DeePMD defines it."""
     folder, setting, _ = weighted
     truth = copper_gold()
-    (found,) = deepmd.evaluate(folder, folder / "last.pb", [truth], keeping)
+    (found,) = training.evaluate(folder, folder / "last.pb", [truth], keeping)
     loss, fallen = setting["loss"], 0.1
     force = 1.0 + (1000.0 - 1.0) * fallen
     energy = loss["limit_pref_e"] + (loss["start_pref_e"] - loss["limit_pref_e"]) * fallen
     weights = np.array([4.0, 1.0, 4.0, 1.0])[:, None]
     wanted = force * (weights * (found.forces - truth.forces) ** 2).mean()
     wanted += energy * ((found.energy - truth.energy) ** 2).mean() / 4
-    names, curve = deepmd.learning_curve(folder / "lcurve.out")
+    names, curve = training.learning_curve(folder / "lcurve.out")
     assert names == ["step", "rmse_trn", "rmse_e_trn", "rmse_f_trn", "rmse_pf_trn", "lr"]
     assert curve[-1, 1] == pytest.approx(np.sqrt(wanted), rel=0.006), "the column has three digits"
     plain = np.sqrt(force * ((found.forces - truth.forces) ** 2).mean())
@@ -231,7 +233,7 @@ def test_the_loss_that_deepmd_reports_is_the_weighted_one(weighted, keeping):
 
 def test_the_bound_of_the_loss_has_the_weights_too(copper):
     plain, heavy = SMALL, changed(element_weights={"Cu": 9.0})
-    assert deepmd.loss_bound(heavy, [copper]) == pytest.approx(3.0 * deepmd.loss_bound(plain, [copper]))
+    assert inputs.loss_bound(heavy, [copper]) == pytest.approx(3.0 * inputs.loss_bound(plain, [copper]))
 
 
 def test_an_element_that_the_models_do_not_know_is_refused(campaign):
@@ -297,15 +299,15 @@ def test_the_model_is_the_mean_of_its_checkpoints_always_the_same(weighted, keep
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) > 20
     written = {path.name: path.read_bytes() for path in (folder / "average").iterdir()}
-    deepmd._average([f"model.ckpt-{step}" for step in MEAN_OF], folder, keeping)
+    training._average([f"model.ckpt-{step}" for step in MEAN_OF], folder, keeping)
     assert {path.name: path.read_bytes() for path in (folder / "average").iterdir()} == written
-    deepmd._average(["model.ckpt-50"] * 3, folder, keeping)
+    training._average(["model.ckpt-50"] * 3, folder, keeping)
     same = (folder / "average" / "model.ckpt.data-00000-of-00001").read_bytes()
     assert same == (folder / "model.ckpt-50.data-00000-of-00001").read_bytes(), (
         "the mean of one is that one, to the bit"
     )
-    (mean,) = deepmd.evaluate(folder, frozen, [copper_gold()], keeping)
-    (last,) = deepmd.evaluate(folder, folder / "last.pb", [copper_gold()], keeping)
+    (mean,) = training.evaluate(folder, frozen, [copper_gold()], keeping)
+    (last,) = training.evaluate(folder, folder / "last.pb", [copper_gold()], keeping)
     assert 1e-6 < np.abs(mean.forces - last.forces).max() < 0.5, "the frozen model is not that of the last checkpoint"
 
 
@@ -321,14 +323,14 @@ def test_a_resumed_training_has_the_mean_of_what_a_kill_has_left(weighted, tmp_p
     half.write_bytes(half.read_bytes()[:-100])
     place = tmp_path / "place"
     place.mkdir()
-    restart = checkpoints.left_by(tries, keeping).take_over(place, keeping, MEAN_OF)
+    restart = checkpoints.take_over([*tries.glob("*/attempt-1")], place, keeping, MEAN_OF)
     assert restart == "model.ckpt-46"
     average = checkpoints.kept(place, MEAN_OF)
     assert average == [42, 46, 48, 50]
     assert checkpoints.resumed_from(place) == (46,)
     assert "the model is the mean of 4 checkpoints, not of 5" in caplog.text
     weights = Weights(restart=restart, average=average)
-    assert deepmd.train_member(place, setting, keeping, largest_loss=1e9, weights=weights) == place / "frozen.pb"
+    assert training.train_member(place, setting, keeping, largest_loss=1e9, weights=weights) == place / "frozen.pb"
     assert (place / "average" / "model.ckpt.index").is_file()
 
 
@@ -344,4 +346,4 @@ def test_after_a_second_kill_the_later_restart_counts(tmp_path):
 @pytest.mark.engines
 def test_a_mean_of_a_checkpoint_that_is_not_there_is_an_error(weighted, keeping):
     with pytest.raises(EngineError, match=r"the mean of the checkpoints model\.ckpt-50 to model\.ckpt-51 ended"):
-        deepmd._average(["model.ckpt-50", "model.ckpt-51"], weighted[0], keeping)
+        training._average(["model.ckpt-50", "model.ckpt-51"], weighted[0], keeping)

@@ -36,7 +36,8 @@ import pytest
 
 from activelearn import descriptor, explore, initial, label, loop, prediction, prepare, select, train
 from activelearn.config import Campaign, Machine, Select, parse_campaign
-from activelearn.engines import deepmd, process
+from activelearn.engines import process
+from activelearn.engines.trainers.deepmd import inputs
 from activelearn.frames import Frames
 from activelearn.records import Task
 from activelearn.select.picking import Pool, pick
@@ -202,16 +203,16 @@ def trained(task: Task, store: Store, folder: Path, slot: process.Slot):
     campaign, held_out = store.campaign(1), store.held_out(1)
     parts = [*store.dataset(0), pool_frames(store)[np.array(task.parameters["picks"], dtype=np.intp)]]
     systems = [str(path) for path in write_deepmd(parts, folder / "data", campaign.type_map)]
-    bound = deepmd.loss_bound(campaign.train, parts)
+    bound = inputs.loss_bound(campaign.train, parts)
     for attempt, training in enumerate(train.attempts(campaign, task), 1):
         place = folder / f"attempt-{attempt}"
         place.mkdir()
-        setting = deepmd.training_input(
+        setting = inputs.training_input(
             campaign.train, training, type_map=campaign.type_map, sel=store.sel(), systems=systems
         )
-        frozen = deepmd.train_member(place, setting, slot, largest_loss=bound)
+        frozen = training.train_member(place, setting, slot, largest_loss=bound)
         if frozen is not None:
-            return prediction.errors(deepmd.evaluate(place, frozen, held_out, slot), held_out), attempt
+            return prediction.errors(training.evaluate(place, frozen, held_out, slot), held_out), attempt
     raise AssertionError(f"{task.id} diverged at every learning rate")
 
 

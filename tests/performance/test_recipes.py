@@ -17,10 +17,12 @@ import ase.io
 import numpy as np
 import pytest
 
-from activelearn.config import Machine, Train
+from activelearn.config import Machine, TrainingRun
 from activelearn.config.files import preset_file, read_yaml
-from activelearn.engines import deepmd, process
+from activelearn.engines import process
 from activelearn.engines.process import Slot
+from activelearn.engines.trainers.deepmd import inputs, training
+from activelearn.engines.trainers.deepmd.settings import DeePMDTrain
 from activelearn.frames import Frames
 from activelearn.prediction import errors
 from activelearn.writing import write_deepmd
@@ -55,7 +57,7 @@ def settings(recipe):
     """Return the network of `evening` with the keys of a recipe."""
     plain = read_yaml(preset_file("train", "quick")) | {"batch_size": 1, "n_steps": 2000, "fitting": (80, 80)}
     descriptor = plain["descriptor"] | {"neuron": (16, 32)} | recipe.get("descriptor", {})
-    return Train.model_validate(plain | recipe | {"descriptor": descriptor})
+    return DeePMDTrain.model_validate(plain | recipe | {"descriptor": descriptor})
 
 
 def cpu_of_children():
@@ -76,18 +78,18 @@ def cpu_of_children():
 
 
 def trained(folder, train, data, seed, slot):
-    """Train one member; return its frozen model and the CPU seconds that it took."""
+    """DeePMDTrain one member; return its frozen model and the CPU seconds that it took."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    run = deepmd.TrainingRun(train.n_steps, tuple(rng.integers(1, 2**31 - 1, size=3).tolist()))
+    run = TrainingRun(train.n_steps, tuple(rng.integers(1, 2**31 - 1, size=3).tolist()))
     systems = write_deepmd(data, folder / "data", ELEMENTS)
-    deepmd.write_element_weights(systems, train, ELEMENTS)
+    inputs.write_element_weights(systems, train, ELEMENTS)
     names = [str(path) for path in systems]
-    setting = deepmd.training_input(train, run, type_map=ELEMENTS, sel=SEL, systems=names)
+    setting = inputs.training_input(train, run, type_map=ELEMENTS, sel=(SEL,), systems=names)
     begin = cpu_of_children()
-    weights = deepmd.Weights(average=deepmd.averaged_steps(train, train.n_steps))
-    bound = deepmd.loss_bound(train, data)
-    model = deepmd.train_member(folder, setting, slot, largest_loss=bound, weights=weights)
+    weights = training.Weights(average=inputs.averaged_steps(train, train.n_steps))
+    bound = inputs.loss_bound(train, data)
+    model = training.train_member(folder, setting, slot, largest_loss=bound, weights=weights)
     assert model is not None, "diverged"
     return model, cpu_of_children() - begin
 
@@ -96,7 +98,7 @@ def measured(folder, recipe, data, held_out, seed, slot):
     """Train an ensemble of four; return CPU seconds a member, its errors, and the largest deviation of each frame."""
     train = settings(recipe)
     models, seconds = zip(*(trained(folder / str(k), train, data, [seed, k], slot) for k in range(4)), strict=True)
-    found = [deepmd.evaluate(folder / str(k), model, [held_out], slot)[0] for k, model in enumerate(models)]
+    found = [training.evaluate(folder / str(k), model, [held_out], slot)[0] for k, model in enumerate(models)]
     forces = np.stack([frames.forces for frames in found])
     deviation = np.sqrt(((forces - forces.mean(0)) ** 2).mean(0).sum(-1))  # as LAMMPS has it: (frames, atoms)
     of_members = [errors([frames], [held_out]) for frames in found]

