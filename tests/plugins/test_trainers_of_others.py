@@ -105,11 +105,12 @@ class TestACampaign:
         subprocess.run(["cp", "-a", folder, tmp_path / "moved here"], check=True)
         data = yaml.safe_load(campaign.read_text())
         (tmp_path / "c.yaml").write_text(yaml.safe_dump({**data, "glass": GLASS, "benchmark": BENCHMARK}))
-        words = (tmp_path / "c.yaml", "--machine", machine, "--folder", tmp_path / "moved here")
-        checked = cli("check", *words, cwd=tmp_path, env=installed)
+        words = (tmp_path / "c.yaml", "--machine", machine, "--folder")
+        checked = cli("check", *words, tmp_path / "new", cwd=tmp_path, env=installed)
         assert checked.returncode == 0, checked.stdout + checked.stderr
         assert "potential pairs: none, MD by LAMMPS" in checked.stdout
-        done = cli("run", *words, "--accept-changes", cwd=tmp_path, env=installed, timeout=600)
+        again = (*words, tmp_path / "moved here", "--accept-changes")
+        done = cli("run", *again, cwd=tmp_path, env=installed, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
         (place,) = Store.open(tmp_path / "moved here").folder.glob("study-*")
         assert "../models/" in (place / "study.yaml").read_text(), "so that it may move"
