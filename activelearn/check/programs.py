@@ -55,8 +55,8 @@ class Checked:
 
 def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
     """Return what a campaign wants and this machine has not."""
-    problems = engine_problems(machine, wants_deepmd=False)
-    problems += trainer_of(campaign.train).problems(campaign.train, machine)
+    problems = trainer_of(campaign.train).problems(campaign.train, machine)
+    problems += engine_problems(machine, wants_deepmd=False)
     if any(system.packed is not None for system in campaign.systems):
         problems += packmol_problems(machine)
     for what in asked(campaign):
