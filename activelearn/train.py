@@ -280,11 +280,14 @@ def _is_finite(predicted: Sequence[Frames]) -> bool:
 
 def _diverged(campaign: Campaign, task: Task) -> ConfigError:
     """Return the error of a member that diverged at every learning rate: to try again would do the same again."""
+    trainer, mend = trainer_of(campaign.train), "mend the settings"
+    where, times = "train", f"{MAX_ATTEMPTS} times"
+    if trainer.learning_rate is not None:
+        where, mend = trainer.learning_rate, "lower it, choose float64"
+        times += f", the last time from {SLOWER ** (MAX_ATTEMPTS - 1):g} of it"
     return ConfigError(
-        f"train.learning_rate.start: {task.id} diverged {MAX_ATTEMPTS} times, the last time from "
-        f"{SLOWER ** (MAX_ATTEMPTS - 1):g} of it - wanted {trainer_of(campaign.train).stays} - lower it, choose "
-        "float64, lower label.max_force if a label is absurd, and start anew with another --folder (with label.ledger "
-        "no label is paid for twice)"
+        f"{where}: {task.id} diverged {times} - wanted {trainer.stays} - {mend}, lower label.max_force if a label is "
+        "absurd, and start anew with another --folder (with label.ledger no label is paid for twice)"
     )
 
 

@@ -157,8 +157,8 @@ class CampaignView:
     def calculator(self, index: int = 0, iteration: int | None = None) -> Calculator:
         """Return one model as an ASE calculator: energy (eV), forces (eV/Å), stress (eV/Å^3).
 
-        It is DeePMD-kit's: atoms that are periodic in one direction count as periodic in all three, so that a slab
-        wants more room above it than the cutoff (``findings/deepmd-calculator-slab.sh``).
+        It is that of the trainer. In DeePMD-kit's, atoms that are periodic in one direction count as periodic in all
+        three, so that a slab wants more room above it than the cutoff (``findings/deepmd-calculator-slab.sh``).
 
         Parameters
         ----------
@@ -170,7 +170,7 @@ class CampaignView:
         Raises
         ------
         ConfigError
-            There is no such member, or no deepmd-kit in this interpreter.
+            There is no such member, or the package of the calculator is not in this interpreter.
         """
         models = self.models(iteration)
         if not 0 <= index < len(models):

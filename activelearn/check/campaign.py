@@ -76,15 +76,16 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
 
 
 def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return a note for each place of a cluster where deepmd-kit is wanted for nothing but MD of the first models."""
+    """Return a note for each place of a cluster where the first models move atoms and nothing else wants them."""
     models = {machine.place_name(name) for name in smoke.DEEPMD_STATIONS}
+    package = trainer_of(campaign.train).calculator(Path("model"))["package"]
     at: dict[str | None, list[str]] = {}
     for name in smoke.driving_stations(campaign):
         if (place := machine.place_name(name)) not in models:
             at.setdefault(place, []).append(name)
     look = "activelearn machine --smoke --campaign YAML"
     return [
-        f"note: initial.md.driver: self wants deepmd-kit at place {place}, too ({', '.join(names)}): look with {look}"
+        f"note: initial.md.driver: self wants {package} at place {place}, too ({', '.join(names)}): look with {look}"
         for place, names in at.items()
     ]
 
@@ -130,7 +131,7 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     models = [f"../models/{i}" for i in range(campaign.train.n_members)]
     stand_in = Potential(
         name=campaign.name,
-        **trainer_of(campaign.train).potential(models, (), (select.f_lo, select.f_hi)),
+        **trainer_of(campaign.train).potential(models, (), campaign.type_map, (select.f_lo, select.f_hi)),
         functional=reference.functional,
         includes_dispersion=reference.labels_include_dispersion,
     )

@@ -13,6 +13,8 @@ from importlib.machinery import EXTENSION_SUFFIXES, all_suffixes
 from pathlib import Path
 from typing import Final
 
+from activelearn.config import Machine
+
 #: Files of paths that stand in nearly every virtual environment and add nothing to import.
 _NO_PATHS: Final = {"distutils-precedence.pth", "_virtualenv.pth"}
 #: Words in a module that may give it names which its text does not show.
@@ -35,6 +37,14 @@ def has_module(module: str, python: str | None) -> bool:
         return True
     folders = [*sites, *map(Path, lines), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
     return any(modules_in(folder, module) for folder in folders)
+
+
+def lacking_deepmd(machine: Machine) -> list[str]:
+    """Return a line if the interpreter of the engines has no deepmd-kit."""
+    if has_module("deepmd", machine.python):
+        return []
+    where = f"machine.python: {machine.python or 'this interpreter'}"
+    return [f"{where} has no deepmd - wanted deepmd-kit[cpu,lmp]==3.2.0 - pip install 'activelearn[local]'"]
 
 
 def is_ours(python: str | None) -> bool:

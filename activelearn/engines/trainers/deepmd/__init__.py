@@ -12,6 +12,7 @@ from activelearn.config import Machine, Train
 from activelearn.config.trainer import Faster, Room, Shell, Trained, Trainer, TrainingData, TrainingRun
 from activelearn.engines import deepmd
 from activelearn.engines.backends import BACKENDS
+from activelearn.engines.interpreters import lacking_deepmd
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import blocks, checkpoints, compression, dargs, inputs, rules, training
 from activelearn.engines.trainers.deepmd.settings import DeePMDTrain
@@ -28,8 +29,14 @@ class DeePMD(Trainer[DeePMDTrain]):
 
     settings: ClassVar[type[Train]] = DeePMDTrain
     fixed: ClassVar[tuple[str, ...]] = ("backend", "descriptor.", "model.")
+    learning_rate: ClassVar[str | None] = "train.learning_rate.start"
     larger: ClassVar[str] = "take a larger net (train.fitting, or fitting_net of train.model)"
     smoother: ClassVar[str] = "rcut_smth of the descriptor (smaller)"
+    export_notes: ClassVar[tuple[str, ...]] = (
+        "# The 30 lines before LAMMPS begins are notes of DeePMD-kit and TensorFlow: they look for CUDA (libcudart),",
+        "# which a machine without a GPU does without. `lmp -in in.lammps 2> notes.txt` puts them aside; errors of",
+        "# LAMMPS still show.",
+    )
     stays: ClassVar[str] = (
         f"a training whose loss stays finite and below {inputs.DIVERGED:g} times that of no force at all"
     )
@@ -48,13 +55,14 @@ class DeePMD(Trainer[DeePMDTrain]):
         return found if found or train.model is None or asked is None else _of_dargs(train, asked)
 
     def problems(self, train: DeePMDTrain, machine: Machine) -> list[str]:
-        """Return the files that a model block names and that are not there, and what is wrong with a block.
+        """Return whether deepmd-kit is missing, the files that a block names and lacks, and what is wrong with it.
 
         The latter only if the interpreter that trains alone can say it; see :meth:`impossible`.
         """
+        found = lacking_deepmd(machine)
         if train.model is None:
-            return []
-        found = [*rules.missing_tables(train.model)]
+            return found
+        found += rules.missing_tables(train.model)
         asked = dargs.interpreter(machine.python)
         return found if dargs.interpreter(None) is not None or asked is None else [*found, *_of_dargs(train, asked)]
 
@@ -179,7 +187,13 @@ class DeePMD(Trainer[DeePMDTrain]):
         arguments = {"model": str(model)}
         return {"calculator": "deepmd.calculator:DP", "arguments": arguments, "package": "deepmd-kit"}
 
-    def potential(self, models: Sequence[str], sha256: Sequence[str], window: tuple[float, float]) -> dict[str, Any]:
+    def potential(
+        self,
+        models: Sequence[str],
+        sha256: Sequence[str],
+        type_map: Sequence[str],  # noqa: ARG002 - the models know their elements
+        window: tuple[float, float],
+    ) -> dict[str, Any]:
         """Return the models as a potential of kind ``deepmd``."""
         return {"deepmd": {"models": tuple(models), "sha256": tuple(sha256), "window": window}}
 
@@ -228,7 +242,7 @@ def _networks(train: DeePMDTrain) -> Iterator[str]:
             f"train.descriptor.axis_neuron: {descriptor.axis_neuron} - wanted at most the width of the last layer of "
             f"neuron, {descriptor.neuron[-1]} - lower it"
         )
-    if not descriptor.type_one_side and not BACKENDS[train.backend].two_sides:
+    if train.model is None and not descriptor.type_one_side and not BACKENDS[train.backend].two_sides:
         yield (
             f"train.descriptor.type_one_side: false - wanted true: {train.backend} of DeePMD-kit 3.2 trains the other "
             "and cannot freeze it - set it, or train.backend: pytorch"
