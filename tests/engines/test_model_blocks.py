@@ -10,14 +10,17 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from activelearn import capacity, geometry
 from activelearn.check import check
 from activelearn.config import Machine, TrainingRun, load_campaign, parse_campaign, trainer_of
+from activelearn.config.moved import moved
 from activelearn.config.reading import difference
 from activelearn.engines.trainers.deepmd import TRAINER, dargs, inputs
 from activelearn.engines.trainers.deepmd.blocks import filled, shells
 from activelearn.engines.trainers.deepmd.rules import impossible
 from activelearn.engines.trainers.deepmd.settings import DeePMDTrain
 from activelearn.errors import ConfigError
+from activelearn.store import Store
 
 needs_deepmd = pytest.mark.skipif(
     importlib.util.find_spec("deepmd") is None, reason="pip install 'deepmd-kit[cpu,lmp]==3.2.0'"
@@ -177,6 +180,30 @@ def test_dpa4_drops_no_neighbour_and_has_no_room_to_be_found():
     assert all(TRAINER.limits_neighbours(train(one)) for one in (model(), model(DPA2), model(DPA3), model(ATTENTION)))
 
 
+def test_a_campaign_has_room_within_each_cutoff_from_its_densest_cell(data):
+    found = campaign(data, model(hybrid(RADIAL, PAIRS, {**ATTENTION, "sel": 77})))
+    alone = capacity.of_campaign(campaign(data, model()))
+    outer, together, inner = capacity.of_campaign(found)
+    assert (outer,) == alone
+    assert together == (77,)
+    assert inner[0] < outer[0]
+    assert found.cutoff_A == 5.0
+    held = geometry.capacities(found.train, found.type_map, (outer, together, inner))
+    assert [(one.rcut, one.kinds) for one in held] == [(5.0, ("Cu",)), (5.0, geometry.ANY), (4.0, ("Cu",))]
+
+
+def test_a_campaign_of_dpa4_has_no_room_to_seal_and_refuses_no_frame_for_it(data, tmp_path):
+    found = campaign(data, dpa4({"rcut": 4.5}), backend="pytorch")
+    assert capacity.of_campaign(found) == ()
+    assert found.cutoff_A == 4.5
+    store = Store.create(tmp_path / "c", found)
+    store.open_iteration(0, found)
+    (store.iteration_folder(0) / "sel.json").write_text("[]")
+    assert store.sel() == ()
+    assert capacity.of_models(found, store) == ()
+    assert capacity.problems(found, store) == []
+
+
 @pytest.mark.parametrize(("block", "outer"), [(model(DPA2), 41), (model(DPA3), 40)])
 def test_longer_cutoffs_have_room_for_what_shorter_ones_have(block, outer):
     """DPA-2 ends with an AssertionError unless they have more."""
@@ -261,8 +288,14 @@ def test_a_table_is_found_from_the_folder_of_the_yaml(tmp_path, data):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "zbl.txt").write_text("0.1 1.0\n")
     found = load_campaign(file)
-    assert found.train.model["use_srtab"] == str(tmp_path / "tables" / "zbl.txt")
+    table = str(tmp_path / "tables" / "zbl.txt")
+    assert found.train.model["use_srtab"] == table
     assert TRAINER.problems(found.train, Machine()) == []
+    (tmp_path / "tables").rename(tmp_path / "moved")
+    now = moved(found, {table: str(tmp_path / "moved" / "zbl.txt")})
+    assert now == found, "it keeps the name that it was begun with"
+    assert TRAINER.problems(now.train, Machine()) == []
+    assert made(now.train)["model"]["use_srtab"] == str(tmp_path / "moved" / "zbl.txt")
 
 
 UNREADABLE = [

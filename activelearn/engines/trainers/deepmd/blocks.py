@@ -5,7 +5,6 @@ Kinds of descriptors and their keys are those of DeePMD-kit 3.2 (Zeng et al., J.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from activelearn.config.moved import here
 from activelearn.config.trainer import Room, Shell
 
 Block = Mapping[str, Any]
@@ -238,7 +238,7 @@ def filled(block: Block, type_map: Sequence[str], sel: Room, random_seeds: Seque
     random_seeds
         Of the first descriptor and of the first fitting net; those of others are derived from them.
     """
-    made: dict[str, Any] = json.loads(json.dumps(block))  # a copy whose parts are no more one than they look
+    made: dict[str, Any] = _copy(block)
     kinds = list(type_map)
     for _, model in [((), made), *models(made)]:
         assert isinstance(model, dict)
@@ -255,6 +255,15 @@ def filled(block: Block, type_map: Sequence[str], sel: Room, random_seeds: Seque
         if "type_embedding" in model:
             _seed(model["type_embedding"], random_seeds[0], -i)
     return {"type_map": made.pop("type_map"), **made}
+
+
+def _copy(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return a copy of which no part stands twice, with the paths by which tables are opened now."""
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(item) for item in value]
+    return here(value) if isinstance(value, str) else value
 
 
 def _make_room(sphere: Sphere, room: Sequence[int]) -> None:

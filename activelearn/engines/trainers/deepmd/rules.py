@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from activelearn.config import bounds
+from activelearn.config.moved import here
 from activelearn.engines.trainers.deepmd.blocks import (
     KINDS,
     TABLES,
@@ -107,7 +108,9 @@ def tables(block: Block) -> Iterator[tuple[At, str]]:
 def missing_tables(block: Block) -> Iterator[str]:
     """Yield the files that a block names and that are not there, a line each."""
     for at, value in tables(block):
-        if not Path(value).is_absolute() or not Path(value).is_file():  # of a YAML, it is absolute if it is there
+        if (
+            not Path(here(value)).is_absolute() or not Path(here(value)).is_file()
+        ):  # of a YAML, it is absolute if it is there
             yield (
                 f"{dotted(at)}: no file {value} - wanted a table of pair energies, by a path from the folder of the "
                 "YAML (with its suffix) or an absolute one - check the path"
