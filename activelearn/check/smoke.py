@@ -24,7 +24,9 @@ from activelearn import trees
 from activelearn.config import Campaign, Machine
 from activelearn.config.machine import n_cpus
 from activelearn.engines import lammps
+from activelearn.engines.backends import BACKENDS
 from activelearn.engines.process import Slot, close_sessions, run_command, tail_of
+from activelearn.engines.requirements import trains_by
 from activelearn.errors import ActiveLearnError, EngineError
 from activelearn.loop import FIRST, STATIONS
 from activelearn.versions import installed
@@ -36,7 +38,7 @@ DEEPMD_STATIONS: Final = frozenset(station.name for station in STATIONS.values()
 #: How long one question to the engines may take, s; a cold network disk wants minutes for TensorFlow's import.
 PATIENCE_S: Final = 300.0
 _OURS: Final = ("activelearn", "fireworks")
-_THEIRS: Final = ("deepmd-kit", "lammps", "ase", "tensorflow", "tensorflow-cpu")
+_THEIRS: Final = ("deepmd-kit", "lammps", "ase", "tensorflow", "tensorflow-cpu", "torch", "nvidia-cuda-runtime-cu12")
 _ASK: Final = """
 import importlib.metadata, json, os, socket, sys
 found = {}
@@ -64,6 +66,8 @@ class Probe:
         Of packages; those of the engines' interpreter count before the worker's own.
     lammps
         Version of the LAMMPS that started with DeePMD's pair style; empty: it did not, or no station here wants it.
+    trains_by
+        Backends of DeePMD-kit that the engines' interpreter has; empty, too, if no station here wants one.
     gpus
         Lines of ``nvidia-smi -L``.
     cuda_visible_devices
@@ -87,6 +91,7 @@ class Probe:
     python: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     lammps: str = ""
+    trains_by: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
     cuda_visible_devices: tuple[str | None, ...] = ()
     n_slots: int = 0
@@ -104,7 +109,8 @@ class Probe:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Probe:
         """Return what :meth:`to_dict` wrote."""
-        tuples = {key: tuple(data[key]) for key in ("gpus", "cuda_visible_devices", "problems")}
+        names = ("trains_by", "gpus", "cuda_visible_devices", "problems")
+        tuples = {key: tuple(data[key]) for key in names if key in data}
         return cls(**{**data, **tuples})
 
 
@@ -152,6 +158,7 @@ def probe(
         if asked:
             found |= _look(problems, lambda: _list_gpus(slots[0]))
         if asked and DEEPMD_STATIONS & set(stations):
+            found["trains_by"] = trains_by(here.python, asked["versions"])
             found |= _look(problems, lambda: _start_lammps(slots[0], asked["versions"]))
         elif asked and (moving := [name for name in driving if name in stations]):
             what_for = f"{moving[-1]} (initial.md.driver: self)"
@@ -247,8 +254,13 @@ def _contradictions(seen: Probe, machine: Machine, *, needs_deepmd: bool) -> Ite
             f"the profile gives out CUDA device {max(machine.gpus)}, and nvidia-smi shows {len(seen.gpus)} - wanted "
             "devices 0 to n - 1 of the job - mend gres of the queue, or gpus of the place"
         )
-    elif machine.gpus and needs_deepmd and "tensorflow-cpu" in seen.versions:
+    elif machine.gpus and needs_deepmd and "tensorflow-cpu" in seen.versions and "pytorch" not in seen.trains_by:
         yield "deepmd-kit computes with tensorflow-cpu - wanted GPUs used - pip install 'deepmd-kit[gpu,cu12,lmp]'"
+    if needs_deepmd and "deepmd-kit" in seen.versions and not seen.trains_by:
+        torch = f"torch {seen.versions['torch']}, another than it was compiled with" if "torch" in seen.versions else ""
+        what = f"no TensorFlow and {torch or 'no torch'}"
+        wanted = "; or ".join(f"{name}: {one.wanted}" for name, one in BACKENDS.items())
+        yield f"deepmd-kit computes with nothing here ({what}) - wanted one of its backends - {wanted}"
     if seen.n_slots > seen.n_cores and not machine.launcher:
         yield (
             f"{seen.n_slots} slots on {seen.n_cores} cores - wanted a core each - raise cpus_per_task of the queue, or "

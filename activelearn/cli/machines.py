@@ -116,8 +116,9 @@ def _row(seen: Probe) -> Iterable[str]:
     yield seen.place
     yield seen.host
     yield f"{seen.n_slots}/{seen.n_cores}"
+    by = f"\nby {', '.join(seen.trains_by)}" if seen.trains_by else ""
     yield "\n".join(f"{name} {version}" for name, version in seen.versions.items())
-    yield seen.lammps or "-"
+    yield (seen.lammps or "-") + by
     yield "\n".join(seen.gpus) or "none"
     visible = ["unset" if one is None else one or "hidden" for one in seen.cuda_visible_devices]
     yield visible[0] if len(set(visible)) == 1 else " ".join(visible)

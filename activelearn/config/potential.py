@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from pathlib import PurePath
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Field, PositiveFloat, ValidationInfo, model_validator
 
@@ -20,16 +21,45 @@ Title = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ()._+-]*$", max_le
 Line = Annotated[str, Field(pattern=r"^[^\n\r&;$`]+$")]
 #: The path of a model, as it stands in a LAMMPS input: no line of its own in it.
 ModelPath = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
+#: How models end that LAMMPS runs, one and an ensemble: DeePMD-kit chooses what computes by it.
+DEEPMD_SUFFIXES: Final = (".pb", ".pth", ".pt2")
+#: Other forms of DeePMD-kit 3.2, and why they drive nothing (measured: docs/backends.md).
+NOT_DRIVEN: Final = {
+    ".dp": "its forces are all NaN, in silence: that form has no derivatives",
+    ".pt": "a checkpoint, which LAMMPS does not read",
+    ".savedmodel": "two of them end LAMMPS with a signal on a CPU, and one alone has no force deviation",
+    **dict.fromkeys((".pte", ".jax", ".hlo"), "LAMMPS does not read that form"),
+}
 
 
 class DeePMDModels(Section):
     """One frozen DeePMD model, or an ensemble of which the first drives and all give the force deviation."""
 
-    models: Annotated[tuple[ModelPath, ...], Program()] = Field(min_length=1, description="Frozen models (.pb).")
+    models: Annotated[tuple[ModelPath, ...], Program()] = Field(
+        min_length=1, description="Frozen models (.pb, .pth, .pt2), all of one form."
+    )
     sha256: tuple[str, ...] = Field(default=(), description="Of the models; filled in when a potential is read.")
     window: tuple[ForceDeviation, ForceDeviation] | None = Field(
         default=None, description="Trust window (f_lo, f_hi) of an ensemble (eV/Å); null: deviations are not judged."
     )
+
+    @model_validator(mode="after")
+    def _is_driven(self, info: ValidationInfo) -> DeePMDModels:
+        if is_sealed(info):
+            return self
+        found = list(dict.fromkeys(PurePath(model).suffix for model in self.models))
+        if len(found) > 1:
+            raise ValueError(
+                f"models end in {' and '.join(found)} - wanted all of one form: a session of LAMMPS has the libraries "
+                "of one backend - dp convert-backend makes one of another; compare their forces"
+            )
+        if found[0] not in DEEPMD_SUFFIXES:
+            why = NOT_DRIVEN.get(found[0], "DeePMD-kit knows a form by its suffix, and not this one")
+            raise ValueError(
+                f"{self.models[0]}: {why} - wanted {', '.join(DEEPMD_SUFFIXES[:-1])} or {DEEPMD_SUFFIXES[-1]} - "
+                "dp freeze makes them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> DeePMDModels:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Final
 
 from activelearn.config import Machine, Train
 from activelearn.config.trainer import Faster, Room, Shell, Trained, Trainer, TrainingData, TrainingRun
-from activelearn.engines import deepmd
-from activelearn.engines.backends import BACKENDS
+from activelearn.engines import deepmd, requirements
+from activelearn.engines.backends import BACKENDS, DEFAULT
 from activelearn.engines.interpreters import lacking_deepmd
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import blocks, checkpoints, compression, dargs, inputs, rules, training
@@ -55,11 +55,15 @@ class DeePMD(Trainer[DeePMDTrain]):
         return found if found or train.model is None or asked is None else _of_dargs(train, asked)
 
     def problems(self, train: DeePMDTrain, machine: Machine) -> list[str]:
-        """Return whether deepmd-kit is missing, the files that a block names and lacks, and what is wrong with it.
+        """Return what the interpreter that trains lacks, the files that a model block lacks, and what is wrong in one.
 
-        The latter only if the interpreter that trains alone can say it; see :meth:`impossible`.
+        The last only if the interpreter that trains alone can say it; see :meth:`impossible`.
         """
-        found = lacking_deepmd(machine)
+        wanted = BACKENDS[train.backend]
+        where = f"train.backend: {train.backend}"
+        compiles = wanted.suffixes == (".pt2",) or (train.backend == "pytorch" and blocks.is_compiled(train.block))
+        found = lacking_deepmd(machine) if train.backend == DEFAULT else []
+        found = found or requirements.problems(wanted, machine, where=where, compiles=compiles)
         if train.model is None:
             return found
         found += rules.missing_tables(train.model)
@@ -67,10 +71,11 @@ class DeePMD(Trainer[DeePMDTrain]):
         return found if dargs.interpreter(None) is not None or asked is None else [*found, *_of_dargs(train, asked)]
 
     def notes(self, train: DeePMDTrain, machine: Machine) -> list[str]:
-        """Return whether nobody here could look at a model block."""
+        """Return which interpreter trains if it must be one of its own, and whether nobody can check a model block."""
+        found = requirements.notes(BACKENDS[train.backend], machine)
         if train.model is None or dargs.interpreter(machine.python) is not None:
-            return []
-        return ["train.model is not checked here: no deepmd-kit in this interpreter, nor in machine.python"]
+            return found
+        return [*found, "train.model is not checked here: no deepmd-kit in this interpreter, nor in machine.python"]
 
     def unusual(self, train: DeePMDTrain) -> list[str]:
         """Return rates that rise, a training without forces, and odd numbers of a model block."""

@@ -204,6 +204,11 @@ def limits_neighbours(block: Block) -> bool:
     return any(one.keys.is_limit for one in spheres(block))
 
 
+def is_compiled(block: Block) -> bool:
+    """Return whether `dp freeze` compiles a model, with g++ (PyTorch: DPA-4, whatever suffix is asked for)."""
+    return any(kind(one, "dpa4").startswith("dpa4") for _, one in descriptors(block))
+
+
 def Mflop(block: Block, sel: Room) -> float | None:
     """Return the multiply-adds (millions) of one forward evaluation of an atom; None of anything but se_e2_a alone."""
     (_, d), *others = descriptors(block)
