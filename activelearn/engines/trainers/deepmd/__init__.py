@@ -187,6 +187,10 @@ class DeePMD(Trainer[DeePMDTrain]):
         deviation = f" out_file model_devi.out out_freq {every}" if every else ""
         return [f"pair_style      deepmd {' '.join(models)}{deviation}", f"pair_coeff      * * {' '.join(type_map)}"]
 
+    def suffix(self, train: DeePMDTrain) -> str:
+        """Return that of the backend."""
+        return BACKENDS[train.backend].suffixes[0]
+
     def calculator(self, model: Path) -> dict[str, Any]:
         """Return DeePMD-kit's own ASE calculator."""
         arguments = {"model": str(model)}
