@@ -43,7 +43,7 @@ def lammps_input(request):
     try:
         program.file(request["input"])
     finally:
-        program.finalize()  # of MPI, too: it has a file of 1 MB in memory (/dev/shm) that nobody else would remove
+        program.finalize()  # close() leaves 1 MB of shared memory behind, for ever: MPI's
 
 
 def evaluate(request):
@@ -248,6 +248,13 @@ class LearningCurve:
         return any(not loss <= self.largest for loss in losses)  # nan is not <= anything
 
 
+def drop_shared_memory(child):
+    """Remove what MPI of a child that crashed or was killed has left in memory."""
+    for path in glob.glob(f"/dev/shm/mpich_shm_{child:x}_*"):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
 def run_job(request, parent, jobs):
     """Fork, wait for the child, and return how it ended; give up when the driver is gone."""
     started = time.time()
@@ -268,18 +275,10 @@ def run_job(request, parent, jobs):
                 os.kill(child, signal.SIGKILL)
         if done:
             code = os.waitstatus_to_exitcode(status)
-            if code < 0:
-                remove_shared_memory(child)
+            drop_shared_memory(child)
             return {"return_code": code, "diverged": diverged, "started": started, "finished": time.time()}
         if requests.poll(20) or os.getppid() != parent:
             os._exit(1)
-
-
-def remove_shared_memory(child):
-    """Remove what MPICH has in memory (/dev/shm) for a child that was killed; one that ends removes it itself."""
-    for path in glob.glob(f"/dev/shm/mpich_shm_{child:x}_*"):
-        with contextlib.suppress(OSError):
-            os.unlink(path)
 
 
 class NoTensorFlow:
