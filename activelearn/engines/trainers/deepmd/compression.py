@@ -10,7 +10,7 @@ from activelearn.engines.trainers.deepmd.blocks import Block, descriptors, fitti
 
 #: Activation functions that can be tabulated.
 _TABULATED: Final = {"tanh", "gelu", "gelu_tf", "relu", "relu6", "softplus", "sigmoid"}
-_PAIRS: Final = {"se_e2_a", "se_e2_r", "se_e3"}
+_PAIRS: Final = {"se_e2_a", "se_e2_r", "se_e3", "se_a_ebd_v2"}
 
 
 def is_possible(block: Block, backend: str) -> bool:
