@@ -250,7 +250,7 @@ def test_the_next_stage_does_not_join_a_quiet_pass_of_models_that_learnt_nothing
     for learnt_nothing, expected in ((True, ["cold"]), (False, ["cold", "warm"])):
         last = quiet.model_copy(update={"is_converged": False, "learnt_nothing": learnt_nothing})
         monkeypatch.setattr(explore, "selections_before", lambda *_, last=last: [last])
-        assert [stage.name for stage in explore.stages_of(campaign, store, 2)] == expected
+        assert [stage.name for stage in passes.stages_of(campaign, store, 2)] == expected
 
 
 def test_a_bound_of_passes_does_not_end_a_pass_of_models_that_learnt_nothing(once, monkeypatch):

@@ -18,6 +18,7 @@ from activelearn.check.programs import (
 )
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, Driver, Initial, Machine, Packed, Potential, Reference, trainer_of
+from activelearn.config.trainer import DEFAULT
 from activelearn.engines.references.ase import elements_of
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
@@ -323,7 +324,8 @@ def _facts(
         f"sel {dict(zip(one.kinds, one.sel, strict=True))} within {one.rcut:g} Å"
         for one in geometry.capacities(campaign.train, campaign.type_map, sel)
     ]
-    facts.append(", ".join([f"ensemble: {campaign.train.n_members} members", *held]))
+    by = "" if campaign.train.trainer == DEFAULT else f" by {campaign.train.trainer}"
+    facts.append(", ".join([f"ensemble: {campaign.train.n_members} members{by}", *held]))
     if explores := compression.said(campaign, sel, _atoms_of(offer)):
         facts.append(explores)
     return [*facts, *capacity.limits(campaign, campaign.systems, sel), str(machine)]

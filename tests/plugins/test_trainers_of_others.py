@@ -108,6 +108,7 @@ class TestACampaign:
         words = (tmp_path / "c.yaml", "--machine", machine, "--folder")
         checked = cli("check", *words, tmp_path / "new", cwd=tmp_path, env=installed)
         assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert "ensemble: 4 members by pairs\n" in checked.stdout
         assert "potential pairs: none, MD by LAMMPS" in checked.stdout
         again = (*words, tmp_path / "moved here", "--accept-changes")
         done = cli("run", *again, cwd=tmp_path, env=installed, timeout=600)
