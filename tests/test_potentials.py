@@ -153,7 +153,7 @@ def test_a_mistake_is_refused_in_one_sentence(written, given, said):
 
 
 def test_models_end_as_the_backends_that_run_them_say():
-    assert tuple(suffix for one in BACKENDS.values() for suffix in one.suffixes) == DEEPMD_SUFFIXES
+    assert tuple(dict.fromkeys(suffix for one in BACKENDS.values() for suffix in one.suffixes)) == DEEPMD_SUFFIXES
     assert not set(NOT_DRIVEN) & set(DEEPMD_SUFFIXES)
 
 

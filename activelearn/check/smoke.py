@@ -259,7 +259,7 @@ def _contradictions(seen: Probe, machine: Machine, *, needs_deepmd: bool) -> Ite
     if needs_deepmd and "deepmd-kit" in seen.versions and not seen.trains_by:
         torch = f"torch {seen.versions['torch']}, another than it was compiled with" if "torch" in seen.versions else ""
         what = f"no TensorFlow and {torch or 'no torch'}"
-        wanted = "; or ".join(f"{name}: {one.wanted}" for name, one in BACKENDS.items())
+        wanted = "; or ".join({one.wanted: one.name for one in BACKENDS.values()})
         yield f"deepmd-kit computes with nothing here ({what}) - wanted one of its backends - {wanted}"
     if seen.n_slots > seen.n_cores and not machine.launcher:
         yield (

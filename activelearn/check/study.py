@@ -118,7 +118,7 @@ def _potential(potential: Potential, machine: Machine) -> list[str]:
         return [
             f"{where}: {machine.python} has no ase - wanted it for energies and relaxations - pip install ase, into it"
         ]
-    if files:
+    if files and not files[0].startswith(".."):  # there, and not those of a campaign that has not made them
         form = f"{where}: models {Path(files[0]).suffix}"
         lacks = requirements.problems(backends.of_model(files[0]), machine, where=form, stations=_STATIONS)
         if lacks:

@@ -51,14 +51,12 @@ class DeePMDModels(Section):
         if len(found) > 1:
             raise ValueError(
                 f"models end in {' and '.join(found)} - wanted all of one form: a session of LAMMPS has the libraries "
-                "of one backend - dp convert-backend makes one of another; compare their forces"
+                "of one backend"
             )
         if found[0] not in DEEPMD_SUFFIXES:
             why = NOT_DRIVEN.get(found[0], "DeePMD-kit knows a form by its suffix, and not this one")
-            raise ValueError(
-                f"{self.models[0]}: {why} - wanted {', '.join(DEEPMD_SUFFIXES[:-1])} or {DEEPMD_SUFFIXES[-1]} - "
-                "dp freeze makes them"
-            )
+            wanted = f"{', '.join(DEEPMD_SUFFIXES[:-1])} or {DEEPMD_SUFFIXES[-1]}"
+            raise ValueError(f"{self.models[0]}: {why} - wanted {wanted}, as dp freeze makes them")
         return self
 
     @model_validator(mode="after")

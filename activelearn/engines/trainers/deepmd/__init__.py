@@ -61,7 +61,7 @@ class DeePMD(Trainer[DeePMDTrain]):
         """
         wanted = BACKENDS[train.backend]
         where = f"train.backend: {train.backend}"
-        compiles = wanted.suffixes == (".pt2",) or (train.backend == "pytorch" and blocks.is_compiled(train.block))
+        compiles = wanted.suffixes[0] == ".pt2" or (wanted.session == "pytorch" and blocks.is_compiled(train.block))
         found = lacking_deepmd(machine) if train.backend == DEFAULT else []
         found = found or requirements.problems(wanted, machine, where=where, compiles=compiles)
         if train.model is None:

@@ -16,7 +16,9 @@ from activelearn.engines.trainers.deepmd.blocks import Block, dotted
 from activelearn.errors import EngineError
 
 #: What the backends of :mod:`activelearn.engines.backends` are called in DeePMD-kit's manual.
-_THEIRS: Final = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
+_THEIRS: Final = {
+    "tensorflow": "TensorFlow", "pytorch": "PyTorch", "pytorch-exportable": "PyTorch Exportable",
+}  # fmt: skip
 _TYPES: Final = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "dict": "a mapping",
     "list": "a list", "None": "null", "NoneType": "null", "list[int]": "a list of whole numbers",
@@ -101,6 +103,8 @@ def sentence(found: Mapping[str, Any], given: Block, backend: str) -> str:
 
 def _elsewhere(where: str, found: Mapping[str, Any], backend: str) -> str:
     ours = [name for name, theirs in _THEIRS.items() if theirs in found["backends"]]
+    if "pytorch" in ours:  # which compiles nothing
+        ours = [name for name in ours if name != "pytorch-exportable"]
     what = where if found["value"] is None else f"{where}: {found['value']}"
     choose = f"train.backend: {ours[0]}" if ours else "remove it"
     wanted = f"wanted {' or '.join(_THEIRS[name] for name in ours)}" if ours else "wanted a model without it"
