@@ -58,12 +58,19 @@ def problems(
 
 
 def notes(backend: Backend, machine: Machine) -> list[str]:
-    """Return which interpreter has a backend that is not the default's, and what `lmp` would lack there."""
+    """Return which interpreter has a backend that is not the default's, and what it or `lmp` would lack there.
+
+    Of engines on other nodes this is all that is said: a named interpreter is on a disk that is seen here, or is
+    not looked at.
+    """
     library = _LIBRARY[backend.session]
-    if library == "tensorflow":
-        return []
     found = []
     for here in [machine.at(station) for station in _OF_CAMPAIGN]:
+        if lacks := [*_of_library(backend, here, f"train.backend: {backend.name}")] if _is_seen(here) else []:
+            found += lacks
+            continue
+        if library == "tensorflow" or root_of(here.python) is None:
+            continue
         versions = [f"{name} {version_of(name, here.python) or '(not seen)'}" for name in ("deepmd-kit", library)]
         found.append(f"{_named(here)} trains and runs the models: {', '.join(versions)}; others keep this interpreter")
         if machine.lammps is None and _lacks_cudart(here):
@@ -117,6 +124,10 @@ def _of_library(backend: Backend, machine: Machine, where: str) -> Iterator[str]
             f"machine.lammps: {machine.lammps} ends before it begins with models of PyTorch, for {_named(machine)} has "
             f"no {_CUDART} - wanted it on a CPU, too - {_INSTALL_CUDART}, into it; or leave machine.lammps out"
         )
+
+
+def _is_seen(machine: Machine) -> bool:
+    return machine.python is not None and root_of(machine.python) is not None
 
 
 def _fits(there: str, compiled: str) -> bool:

@@ -113,7 +113,15 @@ def test_tensorflow_is_looked_for_as_well(tmp_path):
     python = environment(tmp_path, torch="2.11.0")
     (line,) = lacks(python, TENSORFLOW)
     assert line.endswith("has no tensorflow - wanted pip install 'deepmd-kit[cpu,lmp]==3.2.0' - " + TENSORFLOW.wanted)
-    assert requirements.notes(TENSORFLOW, Machine(python=str(python))) == []
+    assert requirements.notes(TENSORFLOW, Machine(python=str(python)))[0].endswith(TENSORFLOW.wanted)
+    assert requirements.notes(TENSORFLOW, Machine()) == []
+
+
+def test_with_engines_elsewhere_a_named_interpreter_is_looked_at_all_the_same(tmp_path):
+    bad = environment(tmp_path, torch="2.13.0")
+    (note,) = requirements.notes(PYTORCH, Machine(python=str(bad)))
+    assert note == lacks(bad)[0]
+    assert requirements.notes(PYTORCH, Machine(python="/on/another/disk/python")) == []
 
 
 def test_the_trainer_says_it_at_check_in_a_moment(tmp_path, monkeypatch):

@@ -1,0 +1,43 @@
+"""What interpreters lack that the engines of a campaign run in, as far as their disk is seen from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from activelearn.config import Machine, load_machine, trainer_of
+from activelearn.errors import ActiveLearnError
+from activelearn.store import Store
+from activelearn.workflow.doctor.picture import Flow
+from activelearn.workflow.doctor.words import Finding
+
+#: Stations that train or run models.
+_STATIONS = ("train", "explore")
+
+
+def engine_findings(flows: Iterable[Flow]) -> Iterator[Finding]:
+    """Yield what keeps the models of a campaign from being trained or run where the machine profile says.
+
+    Only interpreters that it names count: where none is named it is the workers' own, which may be another than ours.
+    """
+    seen: set[Path] = set()
+    for flow in flows:
+        if flow.folder is None or flow.folder in seen:
+            continue
+        seen.add(flow.folder)
+        for line in _lacking(flow.folder):
+            what, _, do = line.rpartition(" - ")
+            yield Finding("engines", f"{flow.name}: {what}", do, workflow=flow.number)
+
+
+def _lacking(folder: Path) -> list[str]:
+    try:
+        machine = load_machine(folder / "machine.yaml")
+        train = Store(folder).latest_campaign().train
+        return trainer_of(train).problems(train, machine) if _names_all(machine) else []
+    except (ActiveLearnError, OSError, LookupError, ValueError):  # what ails a folder is told by its own command
+        return []
+
+
+def _names_all(machine: Machine) -> bool:
+    return all(machine.at(station).python is not None for station in _STATIONS)
