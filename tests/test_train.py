@@ -132,6 +132,7 @@ def labelling(store, iteration, frames, refused=None):
         dataset_sha256="0", labels_computed=0, labels_adopted=0, labels_reused=0,
     )  # fmt: skip
     store.seal("label", iteration, record)
+    publish_json(store.iteration_folder(0) / "sel.json", [60])
 
 
 def passed(store, *, is_converged=False, is_rescue=False, is_inaccurate=False):
@@ -414,7 +415,7 @@ def killed_in_the_middle(store, slot, victim):
         if newest != first:
             break
         time.sleep(0.01)
-    key = ("deepmd", "", *slot.key)  # sessions of other slots may live on, too
+    key = ("deepmd", "tensorflow", "", *slot.key)  # sessions of other slots may live on, too
     worker = process._sessions[key]._process.pid
     (child,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
     os.kill({"session": worker, "dp": int(child)}[victim], signal.SIGKILL)

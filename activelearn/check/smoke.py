@@ -15,20 +15,20 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from activelearn import trees
-from activelearn.config import Machine
+from activelearn.config import Campaign, Machine
 from activelearn.config.machine import n_cpus
 from activelearn.engines import lammps
 from activelearn.engines.backends import BACKENDS
 from activelearn.engines.process import Slot, close_sessions, run_command, tail_of
 from activelearn.engines.requirements import trains_by
 from activelearn.errors import ActiveLearnError, EngineError
-from activelearn.loop import STATIONS
+from activelearn.loop import FIRST, STATIONS
 from activelearn.versions import installed
 
 #: A clock that is so far off has claims and heartbeats of living workers taken for dead ones, s.
@@ -114,7 +114,17 @@ class Probe:
         return cls(**{**data, **tuples})
 
 
-def probe(machine: Machine, place: str, folder: Path, *, token: str | None = None) -> Probe:
+def driving_stations(campaign: Campaign | None) -> tuple[str, ...]:
+    """Return the stations that want deepmd-kit because the first models of a campaign move atoms (driver self).
+
+    The first station of an iteration asks who moves them, before the second has them moved.
+    """
+    return tuple(station.name for station in FIRST[:2]) if campaign and campaign.initial.drives_itself else ()
+
+
+def probe(
+    machine: Machine, place: str, folder: Path, *, token: str | None = None, driving: Collection[str] = ()
+) -> Probe:
     """Look at a place, from the node that this process runs on.
 
     Parameters
@@ -127,6 +137,8 @@ def probe(machine: Machine, place: str, folder: Path, *, token: str | None = Non
         On the disk that all nodes share.
     token
         Name of a file that stands in `folder` if it is the one that is meant.
+    driving
+        Stations that want deepmd-kit beside those that run models: :func:`driving_stations`.
     """
     began = time.monotonic()
     stations = machine.stations_by_place()[place]
@@ -148,6 +160,9 @@ def probe(machine: Machine, place: str, folder: Path, *, token: str | None = Non
         if asked and DEEPMD_STATIONS & set(stations):
             found["trains_by"] = trains_by(here.python, asked["versions"])
             found |= _look(problems, lambda: _start_lammps(slots[0], asked["versions"]))
+        elif asked and (moving := [name for name in driving if name in stations]):
+            what_for = f"{moving[-1]} (initial.md.driver: self)"
+            _look(problems, lambda: _want_deepmd(slots[0], asked["versions"], what_for))
         close_sessions()
     seen = Probe(place, **found, time=time.time(), seconds=time.monotonic() - began)
     problems += _contradictions(seen, here, needs_deepmd=bool(DEEPMD_STATIONS & set(stations)))
@@ -203,14 +218,18 @@ def _list_gpus(slot: Slot) -> dict[str, Any]:
     return {"gpus": tuple(line.split(" (UUID")[0] for line in lines if line.startswith("GPU "))}
 
 
-def _start_lammps(slot: Slot, versions: dict[str, str]) -> dict[str, Any]:
-    """Return the version of LAMMPS, started as for a walk, if it knows DeePMD's pair style."""
+def _want_deepmd(slot: Slot, versions: dict[str, str], what_for: str) -> dict[str, Any]:
+    """Refuse an interpreter without deepmd-kit."""
     if "deepmd-kit" not in versions:
         python = slot.machine.python or sys.executable
-        wanted = "wanted it for train, explore and glass"
-        raise EngineError(
-            f"{python} has no deepmd-kit - {wanted} - pip install 'deepmd-kit[cpu,lmp]' or [gpu,cu12,lmp]"
-        )
+        install = "pip install 'deepmd-kit[cpu,lmp]' or [gpu,cu12,lmp]"
+        raise EngineError(f"{python} has no deepmd-kit - wanted it for {what_for} - {install}")
+    return {}
+
+
+def _start_lammps(slot: Slot, versions: dict[str, str]) -> dict[str, Any]:
+    """Return the version of LAMMPS, started as for a walk, if it knows DeePMD's pair style."""
+    _want_deepmd(slot, versions, "train, explore and glass")
     code = lammps.run_input(slot.logs, _INPUT, slot)
     log = slot.logs / "log.lammps"
     said = log.read_text(errors="replace") if log.is_file() else ""

@@ -57,14 +57,20 @@ def check_study(
     if impossible:
         return Checked(impossible, unusual=unusual)
     wants_lammps = any(potential.ase is None for potential in study.potentials)
-    problems = [] if not here else engine_problems(machine) if wants_lammps else launcher_problems(machine)
+    problems: list[str] = []
+    if here and wants_lammps:
+        wants_deepmd = any(potential.deepmd is not None for potential in study.potentials)
+        problems += engine_problems(machine, wants_deepmd=wants_deepmd)
+    elif here:
+        problems += launcher_problems(machine)
     facts = []
     for potential in study.potentials:
         problems += _potential(potential, machine) if here else []
         facts.append(f"potential {potential.name}: {potential.physics}, {_driver(potential)}")
     if here and not problems:
-        for potential in study.potentials:
-            problems += problems_of_potential(potential, machine) if potential.lammps is not None else []
+        for i, potential in enumerate(study.potentials):
+            is_to_come = bool(of_campaign) and i == 0 and not potential.files
+            problems += problems_of_potential(potential, machine) if potential.lammps and not is_to_come else []
     if study.glass is not None:
         problems += packmol_problems(machine) if here else []
         said, wrong = check_glass(study, study.glass)

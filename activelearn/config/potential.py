@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Final
 
@@ -10,6 +11,7 @@ from pydantic import Field, PositiveFloat, ValidationInfo, model_validator
 
 from activelearn.config import lammps_lines
 from activelearn.config.bounds import of
+from activelearn.config.files import as_word
 from activelearn.config.labelling import D3, Reference
 from activelearn.config.program import Program, runs_in_lammps
 from activelearn.config.section import Element, ForceDeviation, Section, is_sealed
@@ -151,6 +153,33 @@ class Potential(Section):
     def window(self) -> tuple[float, float] | None:
         """The trust window of an ensemble, eV/Å; None where no force deviation can be judged."""
         return None if self.deepmd is None else self.deepmd.window
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files of its models, or that its lines for LAMMPS name, with their sha256 where that is known."""
+        if self.deepmd is not None:
+            return dict(zip(self.deepmd.models, self.deepmd.sha256, strict=False))
+        return {} if self.lammps is None else self.lammps.files_sha256
+
+    def with_files(self, change: Callable[[str], str]) -> Potential:
+        """Return it with other paths of the files of its models, or of those that its lines for LAMMPS name."""
+        if self.deepmd is not None:
+            models = tuple(change(model) for model in self.deepmd.models)
+            return self.model_copy(update={"deepmd": self.deepmd.model_copy(update={"models": models})})
+        if self.lammps is None or not self.files:
+            return self
+        files = {path: change(path) for path in self.files}
+        words = {as_word(path): as_word(now) for path, now in files.items()}
+
+        def renamed(line: str) -> str:
+            return " ".join(words.get(word, word) for word in line.split(" "))
+
+        changed = {
+            "pair_style": renamed(self.lammps.pair_style),
+            "pair_coeff": tuple(renamed(line) for line in self.lammps.pair_coeff),
+            "files_sha256": {files[path]: sha256 for path, sha256 in self.files.items()},
+        }
+        return self.model_copy(update={"lammps": self.lammps.model_copy(update=changed)})
 
     def statics(self, python: str | None = None) -> Statics:
         """Return the ASE calculator that gives energies, forces and stress of this potential.

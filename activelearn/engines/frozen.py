@@ -9,6 +9,11 @@ pickle, which is taken apart and never carried out.
 A model takes the nearest neighbours of each element that it has room for (`sel`) and drops the others in silence: its
 forces jump where an atom comes or goes, and all members of an ensemble agree on them, as they are cut alike. No force
 deviation shows it, so frames must be counted.
+
+A compressed model has its embedding net as tables of s(r), which is 1/r near an atom and falls to 0 at the cutoff, less
+its mean and over its standard deviation: fine up to the shortest distance in the data, coarse up to five times as far,
+and constant beyond. Measured (two networks, a pair of atoms pushed together): forces are those of the model itself to
+1e-8 eV/Å or better (float32: 1e-4) down to the end of the table, and wrong by eV/Å, in silence, at half that distance.
 """
 
 from __future__ import annotations

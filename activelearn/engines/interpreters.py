@@ -14,6 +14,8 @@ from importlib.machinery import EXTENSION_SUFFIXES, all_suffixes
 from pathlib import Path
 from typing import Final
 
+from activelearn.config import Machine
+
 #: Files of paths that stand in nearly every virtual environment and add nothing to import.
 _NO_PATHS: Final = {"distutils-precedence.pth", "_virtualenv.pth"}
 #: Words in a module that may give it names which its text does not show.
@@ -35,6 +37,17 @@ def has_module(module: str, python: str | None) -> bool:
         return True
     folders = [*sites, *map(Path, lines), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
     return any(modules_in(folder, module) for folder in folders)
+
+
+#: What is installed where deepmd-kit is missing, and nothing but TensorFlow is asked for.
+_INSTALL: Final = "deepmd-kit[cpu,lmp]==3.2.0 - pip install 'activelearn[local]'"
+
+
+def lacking_deepmd(machine: Machine, wanted: str = _INSTALL) -> list[str]:
+    """Return a line if the interpreter of the engines has no deepmd-kit."""
+    if has_module("deepmd", machine.python):
+        return []
+    return [f"machine.python: {machine.python or 'this interpreter'} has no deepmd - wanted {wanted}"]
 
 
 def root_of(python: str | None) -> Path | None:

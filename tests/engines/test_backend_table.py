@@ -344,15 +344,6 @@ def test_a_model_that_has_lost_its_forces_in_silence_is_refused(backend, tmp_pat
     end_sessions()
 
 
-@pytest.mark.engines
-def test_a_model_and_its_compressed_form_say_what_they_were_trained_with(bench, tmp_path):
-    wanted = frozen.Frozen(ELEMENTS, 3.5, (20, 20))
-    assert frozen.read(bench.trained.model) == wanted
-    if TRAINER.compresses(bench.train):
-        made = TRAINER.compress(tmp_path, bench.trained.model, bench.train, bench.data, bench.slot)
-        assert frozen.read(made) == wanted
-
-
 # --- models that are compiled -----------------------------------------------------------------------------------------
 
 
@@ -399,3 +390,12 @@ def test_compiled_models_drive_a_walk_with_their_deviation_and_a_warm_start_begi
     assert walk.max_devi_f.max() > 1e-3
     assert third == pytest.approx(first, abs=1e-8)
     end_sessions()
+
+
+@pytest.mark.engines
+def test_a_model_and_its_compressed_form_say_what_they_were_trained_with(bench, tmp_path):
+    wanted = frozen.Frozen(ELEMENTS, 3.5, (20, 20))
+    assert frozen.read(bench.trained.model) == wanted
+    if TRAINER.compresses(bench.train):
+        made = TRAINER.compress(tmp_path, bench.trained.model, bench.train, bench.data, bench.slot)
+        assert frozen.read(made) == wanted
