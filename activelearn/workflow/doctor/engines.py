@@ -19,8 +19,8 @@ _STATIONS = ("train", "explore")
 def engine_findings(flows: Iterable[Flow]) -> Iterator[Finding]:
     """Yield what keeps the models of a campaign from being trained or run where the machine profile says.
 
-    Only interpreters that it names, on a disk that is seen here, count: where none is named it is the workers' own, which
-    may be another than ours.
+    Only interpreters that it names, on a disk that is seen here, count: where none is named it is the workers' own, and
+    that may be another than ours.
     """
     seen: set[Path] = set()
     for flow in flows:
