@@ -252,7 +252,7 @@ def member_task(**parameters):
 
 def test_what_is_tried_after_a_divergence_is_fresh_slower_and_determined_by_the_task(campaign):
     """Warm for 600 steps from an old model; the campaign's cold trainings have 300 steps."""
-    planned, *anew = train.attempts(campaign, member_task())
+    planned, *anew = train.attempts(campaign, member_task(), Path("models/last.pb"))
     assert (planned.n_steps, planned.random_seeds, planned.warm) == (600, (11, 22, 33), True)
     assert planned.learning_rate_factor == 1.0
     assert [run.learning_rate_factor for run in anew] == pytest.approx([0.3, 0.09, 0.027])
@@ -260,7 +260,7 @@ def test_what_is_tried_after_a_divergence_is_fresh_slower_and_determined_by_the_
     assert {run.n_steps for run in anew} == {600}
     assert {run.n_steps for run in [*train.attempts(campaign, member_task(n_steps=20))][1:]} == {300}, "in full"
     assert len({run.random_seeds for run in [planned, *anew]}) == 4
-    assert [*train.attempts(campaign, member_task())] == [planned, *anew]
+    assert [*train.attempts(campaign, member_task(), Path("models/last.pb"))] == [planned, *anew]
     other = [*train.attempts(campaign, member_task(random_seeds=[11, 22, 34]))]
     assert not {run.random_seeds for run in other} & {run.random_seeds for run in anew}
 
@@ -351,7 +351,7 @@ def test_a_member_that_diverges_again_and_again_stops_the_campaign_with_what_to_
     store = trainable(tmp_path, campaign, learning_rate=LearningRate(start=1e12), precision="float32")
     with pytest.raises(ConfigError, match=r"^train.learning_rate.start: member-0 diverged 4 times.* - lower it"):
         train.run(member_task(n_steps=300, warm=False), store, 0, keeping)
-    assert "train member-0 diverged from learning rate 2.7e+10 (4 of 4)" in caplog.text
+    assert "train member-0 diverged at 0.027 of its learning rate (4 of 4)" in caplog.text
     assert not store.product("train", 0, "member-0").exists()
     logs = [path.read_text() for path in store.folder.glob("scratch/*/attempt-*/dp-train.log")]
     assert ["NaN detected" in text for text in logs] == [True] * 4

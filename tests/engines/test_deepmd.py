@@ -65,9 +65,9 @@ def test_loss_and_learning_rate():
         "start_pref_v": 0.5, "limit_pref_v": 0.6,
     }  # fmt: skip
     assert (found["learning_rate"]["start_lr"], found["learning_rate"]["stop_lr"]) == (3e-3, 1e-6)
-    assert made(run=replace(RUN, warm=True))["learning_rate"]["start_lr"] == 5e-4
+    assert made(run=replace(RUN, start_from=Path("last.pb")))["learning_rate"]["start_lr"] == 5e-4
     cold = TRAIN.model_copy(update={"learning_rate": LearningRate(start=3e-3)})
-    assert made(cold, replace(RUN, warm=True))["learning_rate"]["start_lr"] == 3e-3
+    assert made(cold, replace(RUN, start_from=Path("last.pb")))["learning_rate"]["start_lr"] == 3e-3
 
 
 def test_after_a_divergence_the_learning_rate_starts_lower_and_never_below_its_end():

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,7 +149,7 @@ def test_a_learning_rate_that_cannot_be_is_refused(wrong, said):
 
 
 def test_a_warm_start_may_have_an_end_of_its_own():
-    warm = replace(RUN, warm=True)
+    warm = replace(RUN, start_from=Path("last.pb"))
 
     def ends(run, **more):
         found = made(run, learning_rate=rate("cosine", **more))["learning_rate"]
