@@ -249,7 +249,7 @@ def test_the_next_stage_does_not_join_a_quiet_pass_of_models_that_learnt_nothing
     assert quiet.is_converged
     for learnt_nothing, expected in ((True, ["cold"]), (False, ["cold", "warm"])):
         last = quiet.model_copy(update={"is_converged": False, "learnt_nothing": learnt_nothing})
-        monkeypatch.setattr(explore, "selections_before", lambda *_, last=last: [last])
+        monkeypatch.setattr("activelearn.passes.selections_before", lambda *_, last=last: [last])
         assert [stage.name for stage in explore.stages_of(campaign, store, 2)] == expected
 
 
