@@ -139,7 +139,7 @@ class DeePMD(Trainer[DeePMDTrain]):
             saved_us=sum(sel[0]) * each_us,
             making_s=2.2 + 0.25 * width,
             file_MB=net_MB + 0.9 * width,
-            memory_MB=5.0 * width,
+            memory_MB=6.0 * width,
         )
 
     def holds_from_A(self, folder: Path) -> tuple[float, float] | None:
