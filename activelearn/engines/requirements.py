@@ -105,6 +105,8 @@ def _of_library(backend: Backend, machine: Machine, where: str) -> Iterator[str]
     """Yield that an interpreter has not the library, or another version than that which DeePMD-kit wants."""
     library, python = _LIBRARY[backend.session], machine.python
     own = f"wanted {backend.wanted}" if backend.session == "tensorflow" else "wanted an interpreter of its own for it"
+    if backend.session == "tensorflow" and not has_module("deepmd", python):
+        return  # told with the engines, and with the same remedy
     if not has_module(library, python):
         yield f"{where}: {_named(machine)} has no {library} - {own} - {_install(backend)}"
         return

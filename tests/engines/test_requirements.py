@@ -115,6 +115,10 @@ def test_tensorflow_is_looked_for_as_well(tmp_path):
     assert line.endswith("has no tensorflow - wanted pip install 'deepmd-kit[cpu,lmp]==3.2.0' - " + TENSORFLOW.wanted)
     assert requirements.notes(TENSORFLOW, Machine(python=str(python)))[0].endswith(TENSORFLOW.wanted)
     assert requirements.notes(TENSORFLOW, Machine()) == []
+    (tmp_path / "lib" / "python3.11" / "site-packages" / "deepmd" / "lib" / "run_config.ini").unlink()
+    for folder in ("deepmd/lib", "deepmd"):
+        (tmp_path / "lib" / "python3.11" / "site-packages" / folder).rmdir()
+    assert lacks(python, TENSORFLOW) == [], "without deepmd-kit, which is told once"
 
 
 def test_with_engines_elsewhere_a_named_interpreter_is_looked_at_all_the_same(tmp_path):
