@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from activelearn import capacity, descriptor, geometry, passes, select, starts
+from activelearn import capacity, descriptor, geometry, select, starts
 from activelearn.config import Campaign, Condition, Stage, Stop, Trainer, trainer_of
 from activelearn.engines import lammps, links
 from activelearn.engines.lammps import Drive
 from activelearn.engines.process import Slot
 from activelearn.errors import StoreError
 from activelearn.frames import FloatArray, Frames, make_origin
+from activelearn.passes import selections_before, stages_of
 from activelearn.records import Counts, Ensemble, Explored, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import file_sha256
@@ -27,7 +28,7 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """One task per walk: stage x cell of its matrix x replica; a pass deals out all starts."""
     ensemble = store.result("train", iteration - 1, Ensemble)
     tasks = []
-    for stage in passes.stages_of(campaign, store, iteration):
+    for stage in stages_of(campaign, store, iteration):
         starts_of_stage = _starts(campaign, stage)
         walk_of_stage = 0
         for condition, n_walks in zip(stage.conditions, walks_of(campaign, store, iteration, stage), strict=True):
@@ -60,7 +61,7 @@ def walks_of(campaign: Campaign, store: Store, iteration: int, stage: Stage) -> 
         return n_walks
     stop = campaign.stop
     least = max(len(_starts(campaign, stage)), stop.min_walks, -(-stop.min_frames // stage.n_frames))
-    quiet = cells_below_bounds(passes.selections_before(store, iteration, campaign.explore.quiet_passes), campaign)
+    quiet = cells_below_bounds(selections_before(store, iteration, campaign.explore.quiet_passes), campaign)
     for i, condition in enumerate(stage.conditions):
         spare = sum(n_walks) - least
         if (stage.name, *condition) in quiet and spare > 0:
@@ -298,7 +299,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Explored:
     """Seal the list of walks; selection reads their products by it."""
     tasks = store.plan("explore", iteration).tasks
     products = {task.id: file_sha256(store.product("explore", iteration, task.id)) for task in tasks}
-    stages = tuple(stage.name for stage in passes.stages_of(campaign, store, iteration))
+    stages = tuple(stage.name for stage in stages_of(campaign, store, iteration))
     return Explored(iteration=iteration, stages=stages, products=products)
 
 

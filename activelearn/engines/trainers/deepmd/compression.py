@@ -65,5 +65,5 @@ def faster(block: Block, sel: Room) -> Faster | None:
         saved_us=sum(sel[0]) * each_us,
         making_s=2.2 + 0.25 * width,
         file_MB=net_MB + 0.9 * width,
-        memory_MB=5.0 * width,
+        memory_MB=6.0 * width,
     )
