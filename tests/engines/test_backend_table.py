@@ -1,6 +1,7 @@
 """Every backend of DeePMD-kit trains, goes on after a kill, freezes and evaluates; four atoms of copper and gold."""
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -399,3 +400,30 @@ def test_a_model_and_its_compressed_form_say_what_they_were_trained_with(bench, 
     if TRAINER.compresses(bench.train):
         made = TRAINER.compress(tmp_path, bench.trained.model, bench.train, bench.data, bench.slot)
         assert frozen.read(made) == wanted
+
+
+#: What `dp compress` of DeePMD-kit 3.2.0 says of one pair of elements, by backend; PyTorch of s, x, y and z.
+SAID = {
+    "tensorflow": "lower boundary: [-0.20515858 -0.20740163]\n[2026] DEEPMD INFO training data with upper boundary: "
+    "[3.77146548 3.76922244]\n[2026-11-30 09:28:29,098] DEEPMD INFO    built lr\n",
+    "pytorch": "lower boundary: [[-0.20515858 -0. -0. -0. ]\n [-0.20740163 -0. -0. -0. ]]\n[2026] DEEPMD INFO training data "
+    "with upper boundary: [[3.77146548 3. 3. 3. ]\n [3.76922244 3. 3. 3. ]]\n",
+}
+
+
+@pytest.mark.parametrize("backend", SAID)
+def test_where_the_tables_end_is_read_as_each_backend_says_it(tmp_path, backend):
+    """Within the smoothing, where s(r) is not 1/r: s is 20.2 / 3.97 times that of the shortest distance there."""
+    log = "training data with minimal neighbor distance: 2.395042\ntraining data with " + SAID[backend]
+    (tmp_path / "dp-compress.log").write_text(log)
+    (tmp_path / "input.json").write_text(json.dumps({"model": {"descriptor": {"rcut": 3.0, "rcut_smth": 0.5}}}))
+    shortest, end = TRAINER.holds_from_A(tmp_path)
+
+    def s(r):
+        u = (r - 0.5) / 2.5
+        return (u**3 * (-6 * u**2 + 15 * u - 10) + 1) / r
+
+    assert shortest == 2.395042
+    assert s(end) / s(shortest) == pytest.approx((5 * 4 + 0.2074) / (3.7692 + 0.2074), rel=0.002)
+    (tmp_path / "dp-compress.log").write_text(log[:-60])
+    assert TRAINER.holds_from_A(tmp_path) is None, "cut off"

@@ -230,8 +230,7 @@ def holds_from_A(folder: Path) -> tuple[float, float] | None:
 
     The fine table begins at the shortest distance r of the training data, and the coarse one ends at :data:`REACH`
     times its upper bound. Bounds are those of (s - mean) / deviation of each element, s = w(r)/r with the switch w (1
-    below ``rcut_smth``, 0 at ``rcut``): at the cutoff (lower) and at r (upper, rounded up). That the table ends at 1/s
-    is exact where w is 1; elsewhere it reaches nearer.
+    below ``rcut_smth``, 0 at ``rcut``): at the cutoff (lower) and at r (upper, rounded up).
 
     Parameters
     ----------
@@ -243,16 +242,30 @@ def holds_from_A(folder: Path) -> tuple[float, float] | None:
         return None
     text = log.read_text(errors="replace")
     shortest = re.search(r"minimal neighbor distance: ([\d.]+)", text)
-    bounds = [re.search(rf"with {which} boundary: \[([^]]*)\]", text) for which in ("lower", "upper")]
+    lower, upper = (_bounds(text, which) for which in ("lower", "upper"))
     descriptor = json.loads((folder / "input.json").read_text())["model"]["descriptor"]
-    if shortest is None or bounds[0] is None or bounds[1] is None or "rcut_smth" not in descriptor:
+    if shortest is None or lower is None or upper is None or "rcut_smth" not in descriptor:
         return None
     r = float(shortest[1])
-    x = np.clip((r - descriptor["rcut_smth"]) / (descriptor["rcut"] - descriptor["rcut_smth"]), 0.0, 1.0)
-    switch = 1.0 + x**3 * (-6.0 * x**2 + 15.0 * x - 10.0)
-    lower, upper = (np.array(found[1].split(), dtype=float) for found in bounds if found is not None)
-    end = r / switch * (upper - lower) / (REACH * np.ceil(upper) - lower)
-    return r, float(end.max())
+    distances = np.linspace(1e-3, descriptor["rcut"], 100_001)
+    x = np.clip((distances - descriptor["rcut_smth"]) / (descriptor["rcut"] - descriptor["rcut_smth"]), 0.0, 1.0)
+    of_distance = (1.0 + x**3 * (-6.0 * x**2 + 15.0 * x - 10.0)) / distances  # falls all the way
+    last = REACH * np.ceil(upper.max(axis=1))
+    at_end = np.interp(r, distances, of_distance) * (last - lower[:, 0]) / (upper[:, 0] - lower[:, 0])
+    return r, float(np.interp(at_end.min(), of_distance[::-1], distances[::-1]))
+
+
+def _bounds(text: str, which: str) -> np.ndarray[Any, Any] | None:
+    """Return what a log says of a bound, (n_elements, n_columns): TensorFlow of s alone, PyTorch of s, x, y and z."""
+    found = re.search(rf"with {which} boundary: (\[.*?\])(?=\n(?! )|$)", text.strip(), re.DOTALL)
+    if found is None:
+        return None
+    rows = re.findall(r"\[([^\[\]]*)\]", found[1])
+    try:
+        numbers = [[float(word) for word in row.split()] for row in rows]
+        return np.array(numbers if found[1].startswith("[[") else np.transpose(numbers))
+    except ValueError:  # cut off, or of another version
+        return None
 
 
 def evaluate(folder: Path, model: Path, parts: Sequence[Frames], slot: Slot) -> list[Frames]:
