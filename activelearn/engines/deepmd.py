@@ -112,10 +112,10 @@ def answer(
     python = slot.machine.python
 
     def make() -> Session:
-        log = slot.logs / f"session-deepmd-{backend.name}-{slot.index}.log"
+        log = slot.logs / f"session-deepmd-{backend.session}-{slot.index}.log"
         env = {**backend.environment, **library_environment(python, slot, backend)}
-        command = [*worker_command("deepmd_session.py", python), backend.name, backend.wanted]
+        command = [*worker_command("deepmd_session.py", python), backend.session, backend.wanted]
         return Session(command, log=log, env=env, slot=slot)
 
-    worker = session(("deepmd", backend.name, python or "", *slot.key), make)
+    worker = session(("deepmd", backend.session, python or "", *slot.key), make)
     return worker.request({**job, "folder": str(folder), "log": log}, timeout_s=timeout_s)

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -16,14 +17,16 @@ from backends import EACH, PYTHONS, TORCH_PYTHON, machine_of, needs_torch
 from campaigns import end_sessions
 from pydantic import ValidationError
 
-from activelearn.config import TrainingData, TrainingRun
-from activelearn.engines import backends, deepmd, process
+from activelearn.config import Dynamics, Machine, Potential, Segment, Stage, TrainingData, TrainingRun
+from activelearn.engines import backends, deepmd, lammps, process
 from activelearn.engines.backends import BACKENDS
+from activelearn.engines.dynamics import State, run_segment, thermal_velocities
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import TRAINER, checkpoints, training
-from activelearn.engines.trainers.deepmd.settings import DeePMDTrain
+from activelearn.engines.trainers.deepmd.settings import DeePMDTrain, LearningRate
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
+from activelearn.select.window import force_deviation
 
 ELEMENTS = ("Cu", "Au")
 #: The last rows of 50: every second one, each step has a row.
@@ -76,6 +79,11 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         return TRAINER.train(folder, train or self.train, run, self.data, self.slot)
 
+    @cached_property
+    def other(self):
+        """The model of other seeds."""
+        return self.training(self.place / "other", run=replace(RUN, random_seeds=(4, 5, 6))).model
+
     def forces(self, model):
         (found,) = TRAINER.evaluate(self.place, model, [copper_gold()], self.slot)
         return found.forces
@@ -92,10 +100,11 @@ def bench(request, tmp_path_factory):
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def test_each_suffix_is_that_of_one_backend_and_each_backend_can_be_chosen():
+def test_each_suffix_is_run_by_one_session_and_each_backend_can_be_chosen():
     suffixes = [suffix for one in BACKENDS.values() for suffix in one.suffixes]
-    assert len(suffixes) == len(set(suffixes))
-    assert all(backends.of_model(f"a/model-0{suffix}").suffixes.count(suffix) == 1 for suffix in suffixes)
+    for suffix in suffixes:
+        sessions = {one.session for one in BACKENDS.values() if suffix in one.suffixes}
+        assert sessions == {backends.of_model(f"a/model-0{suffix}").session}
     assert set(BACKENDS) == set(get_args(DeePMDTrain.model_fields["backend"].annotation))
     assert "backend" in TRAINER.fixed, "a campaign keeps the one that it was begun with"
 
@@ -105,8 +114,9 @@ def test_the_worker_knows_what_each_backend_does():
     spec = importlib.util.spec_from_file_location("deepmd_session", path)
     worker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(worker)
-    assert set(worker.MODULES) == set(worker.OWN_JOBS) == {*BACKENDS, backends.PLAIN.name}
-    assert all(worker.OWN_JOBS[name].keys() == {"checkpoint", "average"} for name in BACKENDS)
+    sessions = {one.session for one in BACKENDS.values()}
+    assert set(worker.MODULES) == set(worker.OWN_JOBS) == {*sessions, backends.PLAIN.session}
+    assert all(worker.OWN_JOBS[name].keys() == {"checkpoint", "average"} for name in sessions)
 
 
 @pytest.mark.parametrize(
@@ -128,14 +138,25 @@ def test_lammps_runs_in_the_session_of_its_models(line, name):
     ("name", "why"),
     [
         ("jax", "jax: two models in one LAMMPS end it with a signal"),
-        ("pytorch-exportable", "pytorch-exportable: "),
-        ("keras", "Input should be 'tensorflow' or 'pytorch'"),
+        ("tensorflow2", "tensorflow2: "),
+        ("paddle", "paddle: "),
+        ("keras", "Input should be 'tensorflow', 'pytorch' or 'pytorch-exportable'"),
     ],
 )
 def test_a_backend_that_cannot_run_an_ensemble_is_refused_with_the_reason(name, why):
     with pytest.raises(ValidationError) as refused:
         DeePMDTrain(backend=name)
     assert why in str(refused.value)
+
+
+def test_a_net_that_a_backend_cannot_freeze_is_refused_before_it_is_trained():
+    train = DeePMDTrain(backend="pytorch-exportable")
+    (line,) = TRAINER.impossible(train)
+    assert line.startswith("train.descriptor.type_one_side: false - wanted true: pytorch-exportable of DeePMD-kit 3.2")
+    one_sided = train.descriptor.model_copy(update={"type_one_side": True})
+    assert TRAINER.impossible(train.model_copy(update={"descriptor": one_sided})) == []
+    assert not TRAINER.compresses(train)
+    assert TRAINER.compresses(DeePMDTrain(backend="pytorch"))
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -161,10 +182,9 @@ def test_the_frozen_model_is_the_one_that_was_trained(bench):
 @pytest.mark.engines
 def test_the_same_seeds_give_the_same_model_to_the_bit_and_others_another(bench):
     again = bench.training(bench.place / "again")
-    other = bench.training(bench.place / "other", run=replace(RUN, random_seeds=(4, 5, 6)))
     assert (bench.forces(again.model) == bench.forces(bench.trained.model)).all()
     assert (again.curve == bench.trained.curve).all()
-    assert np.abs(bench.forces(other.model) - bench.forces(bench.trained.model)).max() > 1e-3
+    assert np.abs(bench.forces(bench.other) - bench.forces(bench.trained.model)).max() > 1e-3
 
 
 @pytest.mark.engines
@@ -200,6 +220,22 @@ def test_the_versions_are_those_of_the_interpreter_that_trains(bench):
     assert found["deepmd-kit"] == "3.2.0"
     assert {"lammps", "torch" if bench.name == "pytorch" else "tensorflow-cpu"} < found.keys()
     assert deepmd.versions(sys.executable, ["pytest", "no-such-package"]).keys() == {"pytest"}
+
+
+@pytest.mark.engines
+def test_a_segment_of_a_glass_is_driven_by_the_first_and_judged_by_both(bench, tmp_path):
+    models = [str(bench.trained.model), str(bench.other)]
+    what = Potential(name="DP", deepmd={"models": models}, functional="none", includes_dispersion=False)
+    frame = copper_gold(1).without_labels()
+    start = State(frame, thermal_velocities(frame, 100.0, np.random.default_rng(1)))
+    segment = Segment(name="leg", ensemble="npt-iso", temperature_K=100.0, ps=0.01)
+    dynamics = Dynamics(timestep_fs=1.0, thermo_every_ps=0.002, restart_every_ps=0.008)
+    found = run_segment(what, segment, start, dynamics, tmp_path / "leg", bench.slot)
+    assert found.ended == "finished"
+    assert len(found.max_devi_f) == 6
+    assert (found.max_devi_f > 1e-3).all()
+    (told,) = TRAINER.evaluate(tmp_path, bench.trained.model, [frame], bench.slot)
+    assert found.potential_energy[0] == pytest.approx(told.energy[0], abs=1e-5)
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
@@ -259,7 +295,7 @@ def test_a_killed_training_goes_on_from_the_newest_whole_checkpoint(bench, tmp_p
     cut.write_bytes(cut.read_bytes()[:-100])
     flipped = left / f"model.ckpt-44{end}"
     content = bytearray(flipped.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) // 5] ^= 1  # of the numbers, not of what lies between them
     flipped.write_bytes(content)
     (left / "lcurve.out").write_text("".join((bench.folder / "lcurve.out").open().readlines()[:-3]) + " 49  1.0")
 
@@ -284,12 +320,11 @@ def test_a_killed_training_goes_on_from_the_newest_whole_checkpoint(bench, tmp_p
 
 @pytest.mark.engines
 def test_a_model_with_other_forces_than_it_was_made_from_is_refused(bench, tmp_path):
-    other = bench.training(tmp_path / "other", run=replace(RUN, random_seeds=(4, 5, 6)))
     system = next(path for path in bench.data.folder.iterdir() if path.is_dir())
     same = [bench.trained.model, bench.trained.model]
     training.want_same_forces(tmp_path, same, system, bench.slot, bench.backend)
     with pytest.raises(EngineError, match=r"a force differs by .* which it was made from - wanted the same"):
-        training.want_same_forces(tmp_path, [bench.trained.model, other.model], system, bench.slot, bench.backend)
+        training.want_same_forces(tmp_path, [bench.trained.model, bench.other], system, bench.slot, bench.backend)
 
 
 @pytest.mark.engines
@@ -306,4 +341,52 @@ def test_a_model_that_has_lost_its_forces_in_silence_is_refused(backend, tmp_pat
     system = next(path for path in bench.data.folder.iterdir() if path.is_dir())
     with pytest.raises(EngineError, match="a force differs by nan"):
         training.want_same_forces(tmp_path, [bench.trained.model, lost], system, bench.slot, bench.backend)
+    end_sessions()
+
+
+# --- models that are compiled -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.engines
+@pytest.mark.needs_torch
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(TORCH_PYTHON is None, reason=needs_torch[1].kwargs["reason"])
+def test_compiled_models_drive_a_walk_with_their_deviation_and_a_warm_start_begins_from_the_kept_checkpoint(tmp_path):
+    """``pytorch-exportable``: g++ compiles each model when it is frozen, 25 to 120 CPU-s."""
+    process.allow_engines()
+    slot = Slot(Machine(name="test", python=TORCH_PYTHON), tmp_path / "logs")
+    descriptor = {"rcut": 3.5, "rcut_smth": 0.5, "neuron": [4, 8], "axis_neuron": 2, "type_one_side": True}
+    train = settings("pytorch-exportable", descriptor=descriptor)
+    TRAINER.write_data(tmp_path / "data", [copper_gold()], train, ELEMENTS)
+    data = TrainingData(tmp_path / "data", ELEMENTS, ((20, 20),))
+
+    def trained(name, run, settings=train):
+        (tmp_path / name).mkdir()
+        return TRAINER.train(tmp_path / name, settings, run, data, slot)
+
+    one = trained("one", RUN)
+    assert one.model.suffix == ".pt2"
+    assert one.weights == tmp_path / "one" / "model.ckpt-50.pt"
+    still = train.model_copy(update={"learning_rate": LearningRate(start=1e-12, stop=1e-12)})
+    same = trained("warm", TrainingRun(n_steps=2, random_seeds=(7, 8, 9), start_from=one.weights), still)
+    other = trained("other", replace(RUN, random_seeds=(4, 5, 6)))
+
+    (tmp_path / "walk").mkdir()
+    start = copper_gold(1).without_labels()
+    cell = lammps.write_data(tmp_path / "walk" / "conf.lmp", start, ELEMENTS)
+    assert cell[0, 0] < 2 * 3.5, "a small cell: neighbours are images"
+    pair = TRAINER.pair([str(one.model), str(other.model)], ELEMENTS, 2)
+    stage = Stage(name="walk", ensemble="nvt", temperatures_K=(100,), n_walks=1, n_steps=20, every=2, timestep_fs=2.0)
+    what = lammps.walk_input(stage, lammps.Drive(stage.conditions[0], velocity_seed=1), pair)
+    walk = lammps.run_walk(tmp_path / "walk", what, start.symbols, slot)
+    assert walk.ended == "finished"
+    frames = Frames(start.symbols, walk.cell, walk.positions)
+    first, second, third = (
+        TRAINER.evaluate(tmp_path, made.model, [frames], slot)[0].forces for made in (one, other, same)
+    )
+    assert first == pytest.approx(walk.forces, abs=1e-6)
+    assert force_deviation(np.array([first, second])) == pytest.approx(walk.max_devi_f, abs=1e-6)
+    assert walk.max_devi_f.max() > 1e-3
+    assert third == pytest.approx(first, abs=1e-8)
     end_sessions()

@@ -444,7 +444,7 @@ def test_what_does_not_fit_the_elements_is_refused(block, said, data):
             "train.model.descriptor.type: se_e2_a in a sum, or with a table of pairs, does not train on PyTo",
         ),
         (total(model(ATTENTION), model(PAIRS)), "train.model.models.1.descriptor.type: se_e2_a in a sum"),
-        (model(RADIAL), "train.model.descriptor.type_one_side: false is trained as if it were true on PyTorch"),
+        (model(RADIAL), "train.model.descriptor.type_one_side: false is trained as if it were true by pytorch"),
         (model(hybrid(PAIRS, RADIAL)), "train.model.descriptor.list.1.type_one_side: false"),
     ],
 )
@@ -453,6 +453,14 @@ def test_what_pytorch_makes_another_thing_of_is_refused_there_alone(block, said)
     assert found.startswith(said)
     assert found.count(" - ") == 2
     assert not [*impossible(block, "tensorflow")]
+
+
+@pytest.mark.parametrize("descriptor", [PAIRS, RADIAL])
+def test_pytorch_exportable_wants_nets_of_one_element(descriptor):
+    (found,) = TRAINER.impossible(train(model(descriptor), backend="pytorch-exportable"))
+    assert found.startswith("train.model.descriptor.type_one_side: false does not end in a model by pytorch-exportable")
+    assert TRAINER.impossible(train(model({**descriptor, "type_one_side": True}), backend="pytorch-exportable")) == []
+    assert not TRAINER.compresses(train(model({**descriptor, "type_one_side": True}), backend="pytorch-exportable"))
 
 
 def test_tables_of_pairs_train_on_pytorch_beside_embedded_types():
@@ -522,7 +530,10 @@ OF_DARGS = [
     (
         model(DPA3),
         "tensorflow",
-        ("train.model.descriptor.type: dpa3 is not on TensorFlow - wanted PyTorch - train.backend: pytorch"),
+        (
+            "train.model.descriptor.type: dpa3 is not on TensorFlow - wanted PyTorch or PyTorch Exportable - "
+            "train.backend: pytorch"
+        ),
     ),
     (
         model(hybrid(PAIRS, DPA2)),
@@ -532,7 +543,7 @@ OF_DARGS = [
     (
         model(pair_exclude_types=[[0, 0]]),
         "tensorflow",
-        "train.model.pair_exclude_types: is not on TensorFlow - wanted PyTorch - train",
+        "train.model.pair_exclude_types: is not on TensorFlow - wanted PyTorch or PyTorch Exportable - train",
     ),
     (
         model({**PAIRS, "type": "se_a_tpe"}),

@@ -105,6 +105,9 @@ def _of_an_ensemble(backend: object) -> object:
     return backend
 
 
+BackendName = Annotated[Literal["tensorflow", "pytorch", "pytorch-exportable"], BeforeValidator(_of_an_ensemble)]
+
+
 def _plain(value: Any, key: object = None) -> Any:  # noqa: ANN401 - raw YAML
     """Return raw YAML as JSON has it: lists and plain texts, and the absolute path of a table that is there."""
     if isinstance(value, Mapping):
@@ -141,10 +144,10 @@ class DeePMDTrain(Train):
     """An ensemble of DeePMD-kit."""
 
     trainer: Literal["deepmd"] = "deepmd"
-    backend: Annotated[Literal["tensorflow", "pytorch"], BeforeValidator(_of_an_ensemble)] = Field(
+    backend: BackendName = Field(
         default="tensorflow",
-        description="What computes; the fastest on a CPU is tensorflow. pytorch: with an interpreter of its own, "
-        "machine.python.",
+        description="What computes; the smallest and fastest on a CPU is tensorflow. The others want an interpreter of "
+        "their own, machine.python.",
     )
     model: ModelBlock | None = Field(
         default=None,
