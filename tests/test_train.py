@@ -414,7 +414,7 @@ def killed_in_the_middle(store, slot, victim):
         if newest != first:
             break
         time.sleep(0.01)
-    key = ("deepmd", "", *slot.key)  # sessions of other slots may live on, too
+    key = ("deepmd", "tensorflow", "", *slot.key)  # sessions of other slots may live on, too
     worker = process._sessions[key]._process.pid
     (child,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
     os.kill({"session": worker, "dp": int(child)}[victim], signal.SIGKILL)
