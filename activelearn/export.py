@@ -9,7 +9,7 @@ from pathlib import Path
 from activelearn import capacity, final_models, learning, select, starts, trees
 from activelearn.config import Campaign, trainer_of
 from activelearn.ending import ended, verdict
-from activelearn.engines import lammps
+from activelearn.engines import backends, lammps
 from activelearn.errors import ConfigError, typed
 from activelearn.final_models import FinalChoice
 from activelearn.frames import Frames
@@ -24,7 +24,7 @@ _IN_LAMMPS = """# Molecular dynamics with the exported force field; run it in th
 # The deviation of the members goes to model_devi.out: frames above {f_hi:g} eV/A are outside what was learnt.
 units           metal
 boundary        p p p
-atom_style      atomic
+{atoms}
 box             tilt large
 read_data       start.lmp
 neighbor        1.0 bin
@@ -167,7 +167,13 @@ def write_examples(store: Store, campaign: Campaign, folder: Path, models: list[
     temperature, types = stage.conditions[0].temperature_K, " ".join(campaign.type_map)
     trainer = trainer_of(campaign.train)
     pair = "\n".join(trainer.pair(models, campaign.type_map, 20))
-    values = {"temperature": temperature, "timestep": stage.timestep_fs / 1000.0, "types": types, "f_hi": f_hi}
+    values = {
+        "atoms": backends.atom_style([pair]),
+        "temperature": temperature,
+        "timestep": stage.timestep_fs / 1000.0,
+        "types": types,
+        "f_hi": f_hi,
+    }
     (folder / "in.lammps").write_text(_IN_LAMMPS.format(pair=pair, **values), encoding="utf-8")
     said = trainer.calculator(Path(models[0]))
     module, _, name = said["calculator"].partition(":")

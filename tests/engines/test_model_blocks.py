@@ -15,6 +15,7 @@ from activelearn.check import check
 from activelearn.config import Machine, TrainingRun, load_campaign, parse_campaign, trainer_of
 from activelearn.config.moved import moved
 from activelearn.config.reading import difference
+from activelearn.engines import backends
 from activelearn.engines.trainers.deepmd import TRAINER, dargs, inputs
 from activelearn.engines.trainers.deepmd.blocks import filled, shells
 from activelearn.engines.trainers.deepmd.rules import impossible
@@ -232,6 +233,13 @@ def test_longer_cutoffs_have_room_for_what_shorter_ones_have(block, outer):
 )
 def test_models_are_compressed_if_every_descriptor_can_be(block, on_tensorflow):
     assert TRAINER.compresses(train(block)) == on_tensorflow
+
+
+def test_lammps_keeps_a_map_of_atoms_for_compiled_models_alone():
+    """DPA-4 ends LAMMPS without it; inputs of other models stay as they were."""
+    for models, wanted in ((["a.pt2", "b.pt2"], 2), (["a.pth", "b.pth"], 1), (["a.pb"], 1)):
+        lines = backends.atom_style(TRAINER.pair(models, ["Cu"], 10)).splitlines()
+        assert lines == ["atom_style      atomic", "atom_modify     map yes"][:wanted]
 
 
 def test_other_networks_are_others():
