@@ -39,7 +39,7 @@ def verdict(store: Store) -> End | None:
     if _is_stuck(selection) and not is_changed:
         return _end(store, records, selection, f"{selection.why} - change explore.stages{again}")
     has_learnt = last.ensemble.trained_in == last.index
-    is_same_training = store.campaign(last.index).train == settings.train
+    is_same_training = store.campaign(last.index).train.trains_like(settings.train)
     if selection.learnt_nothing and not has_learnt and is_same_training and not is_asked_anew:
         return _end(store, records, selection, _unlearnt(last, selection, settings))
     if (rescues := _rescues_in_a_row(store, records, settings)) > settings.select.rescue.max_in_a_row:

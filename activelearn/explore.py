@@ -2,61 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from activelearn import capacity, descriptor, geometry, select, starts
-from activelearn.config import Campaign, Condition, Stage, Stop, trainer_of
+from activelearn.config import Campaign, Condition, Stage, Stop, Trainer, trainer_of
 from activelearn.engines import lammps, links
 from activelearn.engines.lammps import Drive
 from activelearn.engines.process import Slot
 from activelearn.errors import StoreError
 from activelearn.frames import FloatArray, Frames, make_origin
+from activelearn.passes import selections_before, stages_of
 from activelearn.records import Counts, Ensemble, Explored, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import file_sha256
 from activelearn.tasks import Station
 
 
-def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
-    """Return the stages of this pass: the first one, and then what the last selection asked for.
-
-    Stages are cumulative: a pass over the last stage walks the earlier ones too, with the same ensemble, so that
-    convergence is a statement on the whole region. A stage that was added to the campaign joins when those before it
-    are quiet or have had all their passes.
-    """
-    before = selections_before(store, iteration, 1)
-    stages = campaign.explore.stages
-    if not before:
-        return [stages[0]]
-    last = before[0]
-    known = [i for i, stage in enumerate(stages) if stage.name in last.next_stages]
-    n = max(known, default=0) + 1  # all were renamed by an accepted change: begin anew
-    walked = {stage.name for stage in stages[:n]}
-    is_through = last.is_bounded or (walked == set(last.quiet_stages) and not last.learnt_nothing)
-    if walked == set(last.stages) and is_through:
-        n += 1
-    return list(stages[:n])
-
-
-def selections_before(store: Store, iteration: int, n: int) -> list[Selection]:
-    """Return the last `n` selections before an iteration, latest first (passes that only add data have none)."""
-    found: list[Selection] = []
-    for i in range(iteration - 1, 0, -1):
-        if len(found) == n:
-            break
-        if (selection := store.find_result("select", i, Selection)) is not None:
-            found.append(selection)
-    return found
-
-
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """One task per walk: stage x cell of its matrix x replica; a pass deals out all starts."""
     ensemble = store.result("train", iteration - 1, Ensemble)
-    models = tuple(member.model for member in ensemble.members)
     tasks = []
     for stage in stages_of(campaign, store, iteration):
         starts_of_stage = _starts(campaign, stage)
@@ -69,7 +39,7 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
                 parameters = {"stage": stage.name, **condition._asdict(), **start}
                 origin = "data" if system is None else f"s{system}"
                 name = f"{stage.name}-{condition}-{origin}-{walk:03d}"
-                tasks.append(Task(id=name, kind="walk", parameters=parameters, inputs=models))
+                tasks.append(Task(id=name, kind="walk", parameters=parameters, inputs=ensemble.drivers))
     return tasks
 
 
@@ -179,15 +149,47 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     folder = store.scratch(slot.machine, f"{iteration:03d}", task.id)
     cell = lammps.write_data(folder / "conf.lmp", start, campaign.type_map)
     drive = drive_of(campaign, stage, select.cell_of(task)[1], cell, int(rng.integers(1, 2**31 - 1)))
-    models = links.link_models([store.model(model) for model in task.inputs], folder)
-    pair = trainer_of(campaign.train).pair(models, campaign.type_map, stage.every)
-    what = lammps.walk_input(stage, drive, pair)
+    models, trainer = [store.model(model) for model in task.inputs], trainer_of(campaign.train)
+    pair = trainer.pair(links.link_models(models, folder), campaign.type_map, stage.every)
+    what = lammps.walk_input(stage, drive, pair, has_deviation=trainer.writes_deviation)
     walk, started, finished = lammps.timed_walk(folder, what, start.symbols, slot)
+    if not trainer.writes_deviation:
+        walk, finished = with_deviation(walk, start, trainer, models, folder, slot), time.time()
     limits = Limits(select.window_of(campaign, store, iteration), capacity.of_models(campaign, store))
     arrays, meta = reduce_walk(campaign, task, walk, frames_of(stage, task, start, walk), limits, rng)
     meta |= {"started": started, "finished": finished, "iteration": iteration}
     store.publish_product("explore", iteration, task.id, arrays, meta)
     store.drop_scratch(folder, slot.machine)
+
+
+def with_deviation(
+    walk: lammps.WalkOutput, start: Frames, trainer: Trainer[Any], models: Sequence[Path], folder: Path, slot: Slot
+) -> lammps.WalkOutput:
+    """Return a walk with the force deviation of the ensemble, evaluated by each model on all of its frames.
+
+    It is cut before the first frame whose deviation is not finite, as a walk is whose deviation LAMMPS writes.
+
+    Parameters
+    ----------
+    walk, start
+        As LAMMPS wrote it, and the frame that it began at.
+    trainer, models
+        What evaluates, and the ensemble.
+    folder, slot
+        Where.
+    """
+    if len(walk.step) == 0:
+        return walk
+    frames, forces = Frames(start.symbols, walk.cell, walk.positions, start.pbc), []
+    for k, model in enumerate(models):
+        place = folder / f"evaluated-{k}"
+        place.mkdir()
+        (predicted,) = trainer.evaluate(place, model, [frames], slot)
+        forces.append(predicted.label("forces"))
+    with np.errstate(invalid="ignore"):  # of infinite forces
+        max_devi_f = select.force_deviation(np.array(forces))
+    whole, is_finite = replace(walk, max_devi_f=max_devi_f), np.isfinite(max_devi_f)
+    return whole if is_finite.all() else whole.until(int(np.argmin(is_finite)), "non-finite")
 
 
 def frames_of(stage: Stage, task: Task, start: Frames, walk: lammps.WalkOutput) -> Frames:

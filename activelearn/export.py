@@ -19,10 +19,7 @@ from activelearn.store.files import disk_errors, file_sha256
 from activelearn.writing import write_deepmd, write_extxyz
 
 _IN_LAMMPS = """# Molecular dynamics with the exported force field; run it in this folder with:  lmp -in in.lammps
-# The 30 lines before LAMMPS begins are notes of DeePMD-kit and TensorFlow: they look for CUDA (libcudart), which
-# a machine without a GPU does without. `lmp -in in.lammps 2> notes.txt` puts them aside; errors of LAMMPS still show.
-# The deviation of the members goes to model_devi.out: frames above {f_hi:g} eV/A are outside what was learnt.
-units           metal
+{notes}units           metal
 boundary        p p p
 {atoms}
 box             tilt large
@@ -38,6 +35,14 @@ dump            walk all custom 20 walk.lammpstrj id type element x y z
 dump_modify     walk sort id element {types}
 run             100
 """
+
+#: Of an ensemble whose LAMMPS style writes its deviation, and of one whose style does not.
+_DEVIATION = {
+    True: (
+        "# The deviation of the members goes to model_devi.out: frames above {f_hi:g} eV/A are outside what was learnt."
+    ),
+    False: "# One member drives; frames where the members deviate by {f_hi:g} eV/A are outside what was learnt.",
+}
 
 _ASE_EXAMPLE = '''"""The force field in ASE: energy, forces, stress and ten steps. Run: python ase_example.py"""
 
@@ -167,14 +172,15 @@ def write_examples(store: Store, campaign: Campaign, folder: Path, models: list[
     temperature, types = stage.conditions[0].temperature_K, " ".join(campaign.type_map)
     trainer = trainer_of(campaign.train)
     pair = "\n".join(trainer.pair(models, campaign.type_map, 20))
+    notes = [*trainer.export_notes, _DEVIATION[trainer.writes_deviation].format(f_hi=f_hi)]
     values = {
         "atoms": backends.atom_style([pair]),
         "temperature": temperature,
         "timestep": stage.timestep_fs / 1000.0,
         "types": types,
-        "f_hi": f_hi,
     }
-    (folder / "in.lammps").write_text(_IN_LAMMPS.format(pair=pair, **values), encoding="utf-8")
+    text = _IN_LAMMPS.format(pair=pair, notes="".join(f"{line}\n" for line in notes), **values)
+    (folder / "in.lammps").write_text(text, encoding="utf-8")
     said = trainer.calculator(Path(models[0]))
     module, _, name = said["calculator"].partition(":")
     arguments = ", ".join(
@@ -280,7 +286,8 @@ def model_card(store: Store, final: FinalChoice, iterations: list[Iteration]) ->
     lines += ["", "## Held-out errors (whole trajectories, never trained on)", ""]
     lines += _held_out_errors(ensemble)
     lines += ["", *said] if (said := _learnt(final)) else []
-    lines += ["", *(f"- {line}" for line in ensemble.resumed)] if ensemble.resumed else []
+    made = [*ensemble.compression, *ensemble.resumed]
+    lines += ["", *(f"- {line}" for line in made)] if made else []
     lines += ["", "## Iterations", "", "| iteration | verdict | data set |", "|---|---|---|"]
     for record in iterations:
         why = record.selection.why if record.selection is not None else "initial data"

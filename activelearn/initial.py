@@ -57,17 +57,13 @@ def new_isolated(campaign: Campaign, store: Store, iteration: int) -> list[tuple
 
 def waiting_systems(campaign: Campaign, store: Store, iteration: int) -> list[int]:
     """Return which systems the models of the iteration before are to move (driver self): those that were new in it."""
-    if iteration == 0 or not _is_self_driven(campaign):
+    if iteration == 0 or not campaign.initial.drives_itself:
         return []
     before = store.campaign(iteration - 1)
-    if not _is_self_driven(before):
+    if not before.initial.drives_itself:
         return []
     keys = {before.initial.systems[i].key for i in new_systems(before, store, iteration - 1)}
     return [i for i, system in enumerate(campaign.initial.systems) if system.key in keys]
-
-
-def _is_self_driven(campaign: Campaign) -> bool:
-    return campaign.initial.md is not None and campaign.initial.md.driver == "self"
 
 
 def driver_of(campaign: Campaign, store: Store, iteration: int, machine: Machine) -> Driver | None:
@@ -81,7 +77,7 @@ def driver_of(campaign: Campaign, store: Store, iteration: int, machine: Machine
         return None
     first = store.result("train", iteration - 1, Ensemble).members[0]
     trainer = trainer_of(store.campaign(iteration - 1).train)
-    return Driver(**trainer.calculator(store.model(first.model)), python=machine.python)
+    return Driver(**trainer.calculator(store.model(first.driver)), python=machine.python)
 
 
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
@@ -93,7 +89,7 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     tasks = []
     new, waiting = new_systems(campaign, store, iteration), waiting_systems(campaign, store, iteration)
     for system, scale, temperature_K in campaign.initial.cells:
-        is_later = temperature_K is not None and _is_self_driven(campaign)
+        is_later = temperature_K is not None and campaign.initial.drives_itself
         if system not in (waiting if is_later else new):
             continue
         warmth = "static" if temperature_K is None else f"{temperature_K:g}K"

@@ -156,7 +156,7 @@ def problems_of(ensemble: Ensemble, *, steps: str = "train.n_steps") -> list[str
         found = (
             f"{_named(lost)} of iteration {ensemble.trained_in} learnt nothing: {whose} force RMSE {where} is "
             f"{_range(shares, '.2f')} of the RMS of the forces, {rms:.3g} eV/Å, where 1 is to predict no force - "
-            f"raise {steps} ({n_steps}), or mend train.learning_rate"
+            f"raise {steps} ({n_steps}), or mend its other settings (train)"
         )
         return [found]
     if not is_cut_short(ensemble):

@@ -120,9 +120,10 @@ class CampaignPhase(Phase):
         at = self.store.iteration_folder(self.iteration) / Driver.identity_file
         if initial.STATION not in self.stations or at.is_file():
             return
-        driver = initial.driver_of(campaign, self.store, self.iteration, machine)
+        there = machine.at(initial.STATION.name)  # whose interpreter is to move them: not every place has deepmd-kit
+        driver = initial.driver_of(campaign, self.store, self.iteration, there)
         if driver is not None:
-            publish_json(at, sealed(reference.fingerprint(driver, Slot(machine, self.store.logs()))))
+            publish_json(at, sealed(reference.fingerprint(driver, Slot(there, self.store.logs()))))
 
     def close(self) -> None:
         """Write the record of an iteration."""

@@ -176,6 +176,11 @@ def box_of(packed: Packed) -> float:
     return float(np.cbrt(mass * AMU_PER_A3_IN_G_PER_CM3 / packed.density_g_cm3))
 
 
+def n_atoms(packed: Packed) -> int:
+    """Return how many atoms a packing has."""
+    return atoms_of(counts_of(packed)).total()
+
+
 def number_densities(packed: Packed) -> dict[str, float]:
     """Return the number density by element, 1/Å^3."""
     volume = box_of(packed) ** 3

@@ -280,8 +280,15 @@ class Member(Record):
     )
     held_out: Errors | None = None
     by_composition: dict[str, Errors] = Field(default={}, description="Held-out errors by formula of the cell.")
-    compressed: str | None = None
+    compressed: str | None = Field(default=None, description="Its faster form, which moves atoms.")
     compressed_sha256: str | None = None
+    compressed_force_difference: float | None = Field(
+        default=None, description="Largest difference of a force component between the two forms, eV/Å."
+    )
+    compressed_holds_from_A: tuple[float, float] | None = Field(
+        default=None, description="Shortest distance of the training data, and the one below which the table ends."
+    )
+    not_compressed: str | None = Field(default=None, description="Why the faster form that was made is not used.")
     force_fall: float | None = Field(
         default=None, description="Force error early in the training by that at its end: see activelearn.learning."
     )
@@ -296,6 +303,16 @@ class Member(Record):
     def start(self) -> str:
         """What the next warm start begins from."""
         return self.weights or self.model
+
+    @property
+    def driver(self) -> str:
+        """The file that moves atoms: of the faster form, if there is one."""
+        return self.compressed or self.model
+
+    @property
+    def driver_sha256(self) -> str:
+        """Its checksum."""
+        return self.compressed_sha256 or self.sha256
 
 
 class Ensemble(Record):
@@ -312,6 +329,11 @@ class Ensemble(Record):
     )
 
     @property
+    def drivers(self) -> tuple[str, ...]:
+        """The files that move atoms, wherever the ensemble drives MD: of the faster form, if there is one."""
+        return tuple(member.driver for member in self.members)
+
+    @property
     def held_out(self) -> Errors | None:
         """Held-out errors, averaged over the members that have any."""
         return Errors.mean([member.held_out for member in self.members if member.held_out is not None])
@@ -325,6 +347,21 @@ class Ensemble(Record):
     def force_p99(self) -> float | None:
         """Held-out 99th percentile of the force error |dF| of an atom, averaged over the members, eV/Å."""
         return None if self.held_out is None else self.held_out.force_p99
+
+    @property
+    def compression(self) -> tuple[str, ...]:
+        """One line if members move atoms in their faster form, and one for each that was to and does not."""
+        fast = [m for m in self.members if m.compressed is not None]
+        found = []
+        if fast:
+            differences = [m.compressed_force_difference for m in fast if m.compressed_force_difference is not None]
+            how = f": forces within {max(differences):.1g} eV/Å of those of the plain ones" if differences else ""
+            if ranges := [m.compressed_holds_from_A for m in fast if m.compressed_holds_from_A is not None]:
+                exact, least = (max(distances) for distances in zip(*ranges, strict=True))
+                how += f"; made for distances from {exact:.2f} Å on, tables down to {least:.2f} Å"
+            found.append(f"{len(fast)} of {len(self.members)} models are compressed{how}")
+        refused = [m for m in self.members if m.not_compressed is not None]
+        return (*found, *(f"member {m.index} is not compressed: {m.not_compressed}" for m in refused))
 
     @property
     def resumed(self) -> tuple[str, ...]:

@@ -127,6 +127,8 @@ def iteration_line(record: Iteration) -> str:
     rmse = record.ensemble.force_rmse
     if rmse is not None:
         parts.append(f"held-out force RMSE {rmse:.3f} eV/Å")
+    if any(member.compressed is not None for member in record.ensemble.members):
+        parts.append("compressed models")
     if record.ensemble.trained_in == record.index:
         parts += learning.in_short(record.ensemble)
     seconds = "  ".join(f"{name} {s.wall:.0f} s" for name, s in record.seconds.items() if s.wall >= 0.5)
@@ -304,6 +306,7 @@ def _notes(row: dict[str, Any]) -> list[str]:
         *(f"start {line}" for line in row["not_relaxed"]),
         *(f"initial trajectory {name}: {ended}" for name, ended in row["initial_failed"].items()),
         *(f"{n} refused: {reason}" for reason, n in row["refused"].items()),
+        *row["compression"],
         *row["resumed"],
         *row["problems"],
     ]

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from activelearn import seeds
+from activelearn import packing, seeds
 from activelearn.config import Campaign, Perturb, System, here
 from activelearn.errors import ConfigError, StoreError
 from activelearn.frames import FloatArray, Frames
@@ -32,6 +32,13 @@ def crystal(system: System, min_height_A: float) -> Frames:
         The seed is unknown, or a perpendicular height of the supercell is below `min_height_A` (Å).
     """
     return supercell(system, unit_cell(system), min_height_A)
+
+
+def n_atoms(campaign: Campaign, system: System) -> int:
+    """Return how many atoms the cell of a system has."""
+    if system.packed is not None:
+        return packing.n_atoms(system.packed)
+    return crystal(system, campaign.min_height_A).n_atoms
 
 
 def unit_cell(system: System) -> Frames:

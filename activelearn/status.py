@@ -140,6 +140,7 @@ def _iteration(record: Iteration) -> dict[str, Any]:
         },
         "trained_in": ensemble.trained_in,
         "problems": learning.problems_of(ensemble) if ensemble.trained_in == record.index else [],
+        "compression": list(ensemble.compression) if ensemble.trained_in == record.index else [],
         "resumed": list(ensemble.resumed) if ensemble.trained_in == record.index else [],
         "seconds": {
             name: {

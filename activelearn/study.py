@@ -56,17 +56,16 @@ def potential_of(store: Store, *, models: Path | None = None) -> Potential:
             f"{typed(store.folder)}"
         )
     ensemble, campaign = final_models.chosen(store, last).ensemble, store.campaign(last)
-    files = [member.compressed or member.model for member in ensemble.members]
-    sums = [member.compressed_sha256 or member.sha256 for member in ensemble.members]
+    files = ensemble.drivers
+    sums = [member.driver_sha256 for member in ensemble.members]
     where = models if models is not None else store.folder
-    return Potential(
+    found = Potential(
         name=campaign.name,
-        **trainer_of(campaign.train).potential(
-            [str(where / file) for file in files], sums, select.last_window(campaign, store)
-        ),
+        **trainer_of(campaign.train).potential(files, sums, campaign.type_map, select.last_window(campaign, store)),
         functional=campaign.label.reference.functional,
         includes_dispersion=campaign.label.reference.labels_include_dispersion,
     )
+    return found.with_files(lambda file: str(where / file))
 
 
 def of_campaign(store: Store, campaign: Campaign) -> Study | None:
@@ -157,12 +156,10 @@ def _want_same_structures(store: StudyStore) -> None:
 
 
 def _want_whole_models(potential: Potential) -> None:
-    if potential.deepmd is None:
-        return
-    for model, sha256 in zip(potential.deepmd.models, potential.deepmd.sha256, strict=True):
-        if not Path(model).is_file() or file_sha256(Path(model)) != sha256:
+    for file, sha256 in potential.files.items():
+        if not Path(file).is_file() or file_sha256(Path(file)) != sha256:
             raise StoreError(
-                f"{model}: damaged or gone - wanted the model of {potential.name} with the sha256 {sha256[:16]}... "
+                f"{file}: damaged or gone - wanted the model of {potential.name} with the sha256 {sha256[:16]}... "
                 f"that this study began with - {RESTORE}"
             )
 

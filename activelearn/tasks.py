@@ -84,7 +84,7 @@ class Station:
     is_refusable
         Whether tasks that infrastructure keeps killing may be refused, with the user's recorded consent.
     runs_models
-        Whether tasks run the models: their engines are deepmd-kit and LAMMPS.
+        Whether tasks run the models: their engines are what trains them and LAMMPS.
     """
 
     name: str

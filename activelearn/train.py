@@ -30,7 +30,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn import final_models, geometry, learning, prediction, trees
+from activelearn import compression, final_models, geometry, learning, passes, prediction, trees
 from activelearn.config import Campaign, TrainingData, TrainingRun, trainer_of
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
@@ -61,12 +61,12 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     now, before = (store.result("label", i, Labelling).dataset_frames for i in (iteration, last.trained_in))
     new = now - before  # since that ensemble was trained
     if selection is not None and selection.learnt_nothing:  # it stopped here: only other settings are tried anew
-        is_changed = new > 0 or store.campaign(last.trained_in).train != campaign.train
+        is_changed = new > 0 or not store.campaign(last.trained_in).train.trains_like(campaign.train)
         n_steps = campaign.train.n_steps
         return _member_tasks(campaign, store, iteration, n_steps=n_steps, last=None) if is_changed else []
     # The shares are low enough and the errors are not: what little there is is learnt, and other settings are tried.
     is_inaccurate = selection is not None and selection.is_inaccurate
-    has_other_settings = is_inaccurate and store.campaign(last.trained_in).train != campaign.train
+    has_other_settings = is_inaccurate and not store.campaign(last.trained_in).train.trains_like(campaign.train)
     if (new == 0 and not has_other_settings) or (selection is not None and selection.is_converged):
         return []
     if new < campaign.train.min_new_frames and selection is not None and not is_rescue and not is_inaccurate:
@@ -100,8 +100,17 @@ def _want_data(campaign: Campaign, store: Store) -> None:
 
 
 def _member_tasks(
-    campaign: Campaign, store: Store, iteration: int, *, n_steps: int, last: Ensemble | None
+    campaign: Campaign,
+    store: Store,
+    iteration: int,
+    *,
+    n_steps: int,
+    last: Ensemble | None,
+    compress: bool | None = None,
 ) -> list[Task]:
+    """Return one training for each member; null `compress`: its faster form is made if that pays in the next pass."""
+    if compress is None:
+        compress = _pays(campaign, store, iteration)
     tasks = []
     for index in range(campaign.train.n_members):
         rng = store.rng(iteration, "train", f"member-{index}")
@@ -112,10 +121,21 @@ def _member_tasks(
             "random_seeds": rng.integers(1, 2**31 - 1, size=3).tolist(),
             "warm": start is not None,
             "up_to": iteration,
+            "compress": compress,
         }
         inputs = () if start is None else (start,)
         tasks.append(Task(id=f"member-{index}", kind="train", parameters=parameters, inputs=inputs))
     return tasks
+
+
+def _pays(campaign: Campaign, store: Store, iteration: int) -> bool:
+    """Return whether the pass after an iteration walks with compressed models."""
+    n_atoms = None
+    if campaign.train.compress == "auto" and not campaign.systems:
+        sizes = [(len(part), part.n_atoms) for part in store.dataset(iteration) if part.n_atoms > 2]
+        n_atoms = sum(n * size for n, size in sizes) / max(1, sum(n for n, _ in sizes))
+    stages = passes.stages_of(campaign, store, iteration + 1)
+    return compression.is_worth_it(campaign, store.sel(), stages, n_atoms)
 
 
 def attempts(campaign: Campaign, task: Task, start: Path | None = None) -> Iterator[TrainingRun]:
@@ -228,6 +248,7 @@ def _trained(
         log.warning("train %s diverged at %.3g of its learning rate (%d of %d)", task.id, factor, attempt, MAX_ATTEMPTS)
     else:
         raise _diverged(campaign, task)
+    notes = dict(trained.notes)
     model, sha256 = store.publish_model(trained.model)
     member = Member(
         index=task.parameters["index"],
@@ -242,8 +263,12 @@ def _trained(
         held_out=prediction.errors(predicted, held_out),
         by_composition=prediction.errors_by_composition(predicted, held_out),
     )
+    if task.parameters.get("compress", station == "final" and _compresses(campaign)):  # not in plans of old folders
+        begun = time.monotonic()
+        member = compression.compressed(member, store, task.parameters["up_to"], data, place, slot)
+        notes["compress_s"] = round(time.monotonic() - begun, 1)
     versions = trainer.versions(campaign.train, slot)
-    meta = {"learning_curve_columns": trained.columns, "versions": versions, **trained.notes}
+    meta = {"learning_curve_columns": trained.columns, "versions": versions, **notes}
     if member.resumed_from:
         meta["resumed_from"] = list(member.resumed_from)
     return member, {"learning_curve": trained.curve}, meta
@@ -255,11 +280,14 @@ def _is_finite(predicted: Sequence[Frames]) -> bool:
 
 def _diverged(campaign: Campaign, task: Task) -> ConfigError:
     """Return the error of a member that diverged at every learning rate: to try again would do the same again."""
+    trainer, mend = trainer_of(campaign.train), "mend the settings"
+    where, times = "train", f"{MAX_ATTEMPTS} times"
+    if trainer.learning_rate is not None:
+        where, mend = trainer.learning_rate, "lower it, choose float64"
+        times += f", the last time from {SLOWER ** (MAX_ATTEMPTS - 1):g} of it"
     return ConfigError(
-        f"train.learning_rate.start: {task.id} diverged {MAX_ATTEMPTS} times, the last time from "
-        f"{SLOWER ** (MAX_ATTEMPTS - 1):g} of it - wanted {trainer_of(campaign.train).stays} - lower it, choose "
-        "float64, lower label.max_force if a label is absurd, and start anew with another --folder (with label.ledger "
-        "no label is paid for twice)"
+        f"{where}: {task.id} diverged {times} - wanted {trainer.stays} - {mend}, lower label.max_force if a label is "
+        "absurd, and start anew with another --folder (with label.ledger no label is paid for twice)"
     )
 
 
@@ -324,21 +352,22 @@ STATION = Station("train", plan, run, gather, runs_models=True)
 
 
 def plan_final(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
-    """One task per member: a longer training if the campaign wants one, and compression.
+    """One task per member: a longer training if the campaign wants one, and compression unless that is done.
 
     Models trained anew may turn out to be worse than those of the loop, which are compressed beside them then.
     """
-    last = store.result("train", iteration, Ensemble)
-    is_anew = campaign.final.n_steps is not None
+    last, steps = store.result("train", iteration, Ensemble), campaign.final.n_steps
+    is_compressed = _compresses(campaign)
     anew: list[Task] = []
-    if campaign.final.n_steps is not None:
-        anew = _member_tasks(campaign, store, iteration, n_steps=campaign.final.n_steps, last=None)
-    if not _compresses(campaign):
+    if steps is not None:
+        anew = _member_tasks(campaign, store, iteration, n_steps=steps, last=None, compress=is_compressed)
+    if not is_compressed:
         return anew
-    name = "of-loop" if is_anew else "member"
+    name = "member" if steps is None else "of-loop"
     return anew + [
         Task(id=f"{name}-{m.index}", kind="compress", parameters={"index": m.index}, inputs=(m.model,))
         for m in last.members
+        if m.compressed is None and m.not_compressed is None
     ]
 
 
@@ -357,27 +386,19 @@ def run_final(task: Task, store: Store, iteration: int, slot: Slot) -> None:
             member, arrays, meta = _trained(campaign, store, "final", task, folder, slot)
         else:
             member = store.result("train", iteration, Ensemble).members[task.parameters["index"]]
-        if _compresses(campaign):
-            compressed, sha256 = store.publish_model(_compressed(campaign, store, iteration, member, folder, slot))
-            member = member.model_copy(update={"compressed": compressed, "compressed_sha256": sha256})
+            data = training_data(campaign, store, "final", iteration, slot)
+            member = compression.compressed(member, store, iteration, data, folder, slot)
     meta |= {"member": member.model_dump(mode="json"), **span}
     store.publish_product("final", iteration, task.id, arrays, meta)
     store.drop_scratch(folder, slot.machine)
-
-
-def _compressed(campaign: Campaign, store: Store, iteration: int, member: Member, folder: Path, slot: Slot) -> Path:
-    """Return the faster form of a member; the data set the range of its tables."""
-    data = training_data(campaign, store, "final", iteration, slot)
-    made = trainer_of(campaign.train).compress(folder, store.model(member.model), campaign.train, data, slot)
-    assert made is not None  # planned for trainers that compress
-    return made
 
 
 def gather_final(_: Campaign, store: Store, iteration: int) -> Ensemble:
     """Seal the models that are exported: those trained anew with those of the loop, or the latter alone."""
     trees.remove(_checkpoints(store), store.folder)
     last = store.result("train", iteration, Ensemble)
-    of_loop = _members(store, "final", iteration, "compress") or last.members
+    compressed = {member.index: member for member in _members(store, "final", iteration, "compress")}
+    of_loop = tuple(compressed.get(member.index, member) for member in last.members)
     anew = _members(store, "final", iteration)
     ready = last.model_copy(update={"iteration": iteration, "members": of_loop})
     if not anew:

@@ -135,7 +135,8 @@ class CampaignView:
         iteration
             As for :meth:`ensemble`.
         compressed
-            The tabulated models, which are faster: final models have them, unless ``final.compress`` is false.
+            The tabulated models, which are faster: final models have them unless ``final.compress`` is false, and those
+            of the loop where it explores with them (``train.compress``).
 
         Raises
         ------
@@ -149,15 +150,15 @@ class CampaignView:
         if (missing := names.count(None)) > 0:
             raise ConfigError(
                 f"{self.folder}: {missing} of {len(names)} models are not compressed - wanted final models with "
-                "final.compress: true - use compressed=False"
+                "final.compress: true, or train.compress: always - use compressed=False"
             )
         return [self._store.model(name) for name in names if name is not None]
 
     def calculator(self, index: int = 0, iteration: int | None = None) -> Calculator:
         """Return one model as an ASE calculator: energy (eV), forces (eV/Å), stress (eV/Å^3).
 
-        It is DeePMD-kit's: atoms that are periodic in one direction count as periodic in all three, so that a slab
-        wants more room above it than the cutoff (``findings/deepmd-calculator-slab.sh``).
+        It is that of the trainer. In DeePMD-kit's, atoms that are periodic in one direction count as periodic in all
+        three, so that a slab wants more room above it than the cutoff (``findings/deepmd-calculator-slab.sh``).
 
         Parameters
         ----------
@@ -169,7 +170,7 @@ class CampaignView:
         Raises
         ------
         ConfigError
-            There is no such member, or no deepmd-kit in this interpreter.
+            There is no such member, or the package of the calculator is not in this interpreter.
         """
         models = self.models(iteration)
         if not 0 <= index < len(models):

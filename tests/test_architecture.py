@@ -34,7 +34,7 @@ FLOORS = (
     {"engines", "store"},
     {"packing"},
     {"starts", "inherited", "learning"},
-    {"tasks", "capacity", "final_models", "samples"},
+    {"tasks", "capacity", "compression", "final_models", "passes", "samples"},
     {"prepare", "initial", "explore", "select", "label", "train"},
     {"study", "ending"},
     {"loop"},

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from campaigns import SMALL, TINY, cli
 from doctored import Killed, Note, add, age, die, notes, states, work
+from environments import environment
 from fireworks import Firework, FWAction, FWorker, Workflow, fw_config
 from typer.testing import CliRunner
 
@@ -576,6 +577,19 @@ def test_fireworks_in_no_workflow_are_removed(launchpad, folder, ids, monkeypatc
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_interpreter_that_lacks_what_trains_is_told(launchpad, tmp_path):
+    python = environment(tmp_path / "venv", torch="2.11.0")
+    store = Store.create(tmp_path / "c", load_campaign(TINY))
+    submit(store, Machine(**SMALL, python=str(python)), launchpad)
+    (found,) = look(launchpad)
+    assert (found.kind, found.repairable) == ("engines", False)
+    assert f": train.backend: tensorflow: {python} has no tensorflow - wanted " in found.what
+    assert found.next == "pip install 'deepmd-kit[cpu,lmp]==3.2.0'"
+    for there in (None, str(tmp_path / "elsewhere" / "python")):
+        submit(store, Machine(**SMALL, python=there), launchpad)
+        assert look(launchpad) == [], "the workers' own, or on a disk that is not seen here"
 
 
 def test_a_folder_that_is_gone_is_told(launchpad, folder, ids):

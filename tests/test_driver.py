@@ -1,5 +1,9 @@
 """Initial MD by a driver: what it is, what it costs, what of it is kept, and that a kill changes nothing."""
 
+import os
+import re
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ from lives import LOGGED, calculations, kill_group, n_done, start, wait_until
 from activelearn import export, initial, label, loop, prepare
 from activelearn.check import check, cost
 from activelearn.check.trial import try_campaign, try_in
-from activelearn.config import Driver, Machine, ReferenceMD, System, load_campaign
+from activelearn.config import Campaign, Driver, Machine, ReferenceMD, System, load_campaign
 from activelearn.ending import has_new_data
 from activelearn.engines import process, reference
 from activelearn.errors import ConfigError, Unfit
@@ -21,6 +25,7 @@ from activelearn.store import Store
 from activelearn.tasks import carry_out, gather
 
 ENGINES = Path(__file__).parent / "engines"
+PARAMS = Path(__file__).parent.parent / "params"
 MACHINE = Machine(slots=1, **SMALL)
 #: Copper, near enough: another lattice constant, other frequencies.
 MORSE = {
@@ -112,6 +117,32 @@ def test_check_tells_the_elements_and_the_model_that_a_driver_lacks(tmp_path):
     assert problem.startswith("initial.md.driver.arguments.model: no file models/nep.pt - wanted the file of a model")
 
 
+def test_check_wants_deepmd_where_the_first_models_move_atoms(tmp_path):
+    """The place's interpreter may be another than that of the models: its folders say what it has."""
+    (tmp_path / "venv" / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
+    (tmp_path / "venv" / "pyvenv.cfg").write_text("include-system-site-packages = false\n")
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    machine = Machine(places={"gpu": {}, "cpu": {"python": str(python)}}, stations={"initial": "cpu"}, **SMALL)
+    assert check(driven(tmp_path, MORSE), machine, tmp_path / "c").problems == []
+    (problem,) = check(driven(tmp_path, "self"), machine, tmp_path / "c").problems
+    assert problem.startswith(
+        f"machine.place cpu, python: {python} has no deepmd - wanted it at station initial, for in"
+    )
+
+
+def test_the_schema_knows_the_names_that_a_driver_may_have(tmp_path):
+    found = Campaign.model_json_schema()["$defs"]["ReferenceMD"]["properties"]["driver"]["anyOf"]
+    (names,) = [one["enum"] for one in found if "enum" in one]
+    presets = {path.stem for folder in ("label", "potential") for path in (PARAMS / folder).glob("*.yaml")}
+    assert set(names) == {"self", *presets}
+    assert {"$ref": "#/$defs/Driver"} in found
+    assert {"type": "null"} in found
+    (file,) = [one["pattern"] for one in found if "pattern" in one]
+    assert re.search(file, "my/nep.yaml")
+
+
 @pytest.mark.engines
 def test_a_driver_that_cannot_move_a_system_is_found_by_a_trial(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ENGINES))
@@ -143,11 +174,17 @@ def test_run_tries_a_driver_while_it_has_atoms_to_move(tmp_path, monkeypatch):
 def test_check_says_that_a_campaign_that_drives_itself_wants_deepmd_where_its_initial_data_are_made(tmp_path):
     places = {"cpu": {}, "gpu": {}}
     models = dict.fromkeys(("explore", "train", "final", "glass", "benchmark"), "gpu")
-    for driver, stations, n in (("self", models, 1), (MORSE, models, 0), ("self", models | {"initial": "gpu"}, 0)):
-        machine = Machine(places=places, stations=stations, **SMALL)
+    for driver, more, at in (
+        ("self", {}, ["prepare, initial"]),
+        (MORSE, {}, []),
+        ("self", {"initial": "gpu"}, ["prepare"]),
+        ("self", {"initial": "gpu", "prepare": "gpu"}, []),
+    ):
+        machine = Machine(places=places, stations=models | more, **SMALL)
         found = check(driven(tmp_path, driver), machine, tmp_path / "c", here=False)
-        notes = [line for line in found.facts if "wants deepmd-kit at place cpu" in line]
-        assert len(notes) == n, found
+        told = [line for line in found.facts if "wants deepmd-kit at place cpu" in line]
+        look = "look with activelearn machine --smoke --campaign YAML"
+        assert [line.partition("too ")[2] for line in told] == [f"({names}): {look}" for names in at], found
 
 
 # --- what it costs ----------------------------------------------------------------------------------------------------
@@ -271,24 +308,66 @@ def test_a_driver_needs_no_stress_but_forces(tmp_path, slot, copper, monkeypatch
 # --- driver: self -----------------------------------------------------------------------------------------------------
 
 
+#: The relaxation of the crystal, with the cell: two steps at the least.
+SELF = {
+    "initial__md__driver": "self",
+    "initial__relax": {"fmax": 0.01, "max_steps": 20},
+    "label__reference": LOGGED,
+    "train__n_steps": 20,
+}
+
+
 @pytest.fixture(scope="module")
-def self_driven(tmp_path_factory):
-    """The two iterations of initial data, up to the labels of the second."""
+def self_driven_calls(tmp_path_factory):
+    """The two iterations of initial data, up to the labels of the second, and what the reference computed at each."""
     folder = tmp_path_factory.mktemp("self")
-    campaign = load_campaign(tiny(folder / "tiny.yaml", initial__md__driver="self", train__n_steps=20))
+    campaign = load_campaign(tiny(folder / "tiny.yaml", **SELF))
     store = Store.create(folder / "c", campaign)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOGGED_EMT", str(folder / "calls.txt"))
+        patch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+        calls = carried_out(store, loop.FIRST)
+        loop.next_phase(store).close()
+        shutil.copytree(store.folder, folder / "after-0")
+        calls |= carried_out(store, loop.FIRST[:-1])
+    return store, calls
+
+
+def carried_out(store, stations):
+    """Carry out stations of what comes next; return how many calculations the reference logged at each."""
+    step, calls, log = loop.next_phase(store), {}, Path(os.environ["LOGGED_EMT"])
+    assert step.stations == loop.FIRST
     process.allow_engines()
-    for stations in (loop.FIRST, loop.FIRST[:-1]):
-        step = loop.next_phase(store)
-        assert step.stations == loop.FIRST
-        step.begin(MACHINE)
-        for station in stations:
-            carry_out(station, store, step.iteration, MACHINE)
-            gather(station, store, step.iteration, MACHINE)
-        if stations == loop.FIRST:
-            step.close()
+    end_sessions()  # of references that log elsewhere
+    step.begin(MACHINE)
+    for station in stations:
+        before = sum(calculations(log).values())
+        carry_out(station, store, step.iteration, MACHINE)
+        gather(station, store, step.iteration, MACHINE)
+        calls[step.iteration, station.name] = sum(calculations(log).values()) - before
     end_sessions()
-    return store
+    return calls
+
+
+@pytest.fixture(scope="module")
+def self_driven(self_driven_calls):
+    return self_driven_calls[0]
+
+
+@pytest.mark.engines
+def test_a_campaign_that_drives_itself_calls_the_reference_for_relaxations_and_for_each_frame_once(self_driven_calls):
+    store, calls = self_driven_calls
+    moved = store.result("initial", 1, InitialData)
+    assert calls.pop((0, "prepare")) > 1, "relaxations are counted apart"
+    assert calls == {
+        (0, "initial"): 0,
+        (0, "label"): 6,
+        (0, "train"): 0,
+        (1, "prepare"): 0,
+        (1, "initial"): 0,
+        (1, "label"): moved.md_frames,
+    }
+    assert moved.md_calls == 66, "those of the first model"
 
 
 @pytest.mark.engines
@@ -304,6 +383,20 @@ def test_the_first_models_drive_the_md_of_the_copies_that_come_after(self_driven
     assert labelling.labels_computed == moved.md_frames
     assert labelling.dataset_frames > still.labelling.dataset_frames
     assert not has_new_data(self_driven, 2)
+
+
+@pytest.mark.engines
+def test_the_first_models_are_asked_who_they_are_by_the_interpreter_that_moves_the_atoms(tmp_path, self_driven):
+    """On a cluster the one of the profile may have no deepmd-kit, or not be there at all."""
+    shutil.copytree(self_driven.folder.with_name("after-0"), tmp_path / "c")
+    cpu = {"python": sys.executable}
+    machine = Machine(python="/no/such/python", places={"gpu": {}, "cpu": cpu}, stations={"initial": "cpu"}, **SMALL)
+    step = loop.next_phase(Store(tmp_path / "c"))
+    process.allow_engines()
+    step.begin(machine)
+    end_sessions()
+    asked, sealed = (store.fingerprint(1, Driver.identity_file) for store in (step.store, self_driven))
+    assert asked == sealed
 
 
 def test_run_and_status_say_what_drove_and_what_it_was_asked(undisturbed):
@@ -384,6 +477,17 @@ def test_kills_in_md_and_in_labels_cost_one_label_of_each_slot_and_change_no_bit
     times, wanted = calculations(calls), calculations(logged)  # those of the trial are none of the data
     assert wanted.keys() <= times.keys()
     assert sum(times[structure] for structure in wanted) - len(wanted) <= 2
+
+
+@pytest.mark.engines
+def test_a_kill_while_the_first_models_move_atoms_changes_no_bit_of_what_is_labelled(tmp_path, logged, self_driven):
+    shutil.copytree(self_driven.folder.with_name("after-0"), tmp_path / "c")
+    killed = killed_at((("initial", 1, 2),), tiny(tmp_path / "tiny.yaml", **SELF), tmp_path)
+    assert 2 <= n_done(killed, "initial", 1) < 6
+    store = Store(killed.folder)
+    store.sweep(MACHINE)
+    carried_out(store, loop.FIRST[:-1])
+    assert dataset_summary(store, 1) == dataset_summary(self_driven, 1)
 
 
 @pytest.mark.engines

@@ -12,6 +12,7 @@ from activelearn.engines.lammps import WalkOutput
 from activelearn.errors import StoreError
 from activelearn.explore import Limits
 from activelearn.frames import Frames, make_origin
+from activelearn.passes import stages_of
 from activelearn.records import CellCounts, Counts, Ensemble, Labelling, Member, Selection, Task
 from activelearn.select import FrameClass
 
@@ -63,7 +64,7 @@ def test_stages_are_cumulative_and_every_cell_is_walked(store, campaign):
 
 def test_stages_that_were_renamed_begin_anew(store, campaign):
     selection(store, ("gone",))
-    assert [stage.name for stage in explore.stages_of(campaign, store, 2)] == ["cold"]
+    assert [stage.name for stage in stages_of(campaign, store, 2)] == ["cold"]
 
 
 STAGES = [
@@ -77,7 +78,7 @@ def staged(campaign, n, **changes):
 
 
 def names(campaign, store, iteration):
-    return [stage.name for stage in explore.stages_of(campaign, store, iteration)]
+    return [stage.name for stage in stages_of(campaign, store, iteration)]
 
 
 QUIET = {"stages": ("cold", "warm"), "quiet_stages": ("cold", "warm")}

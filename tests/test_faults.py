@@ -19,6 +19,7 @@ from ase.build import bulk
 from ase.io import write
 from campaigns import TESTS, TINY, command, environment, in_process, machine_file, tiny
 from conftest import rattled_copper
+from environments import environment as made_environment
 from test_glass import direct
 from test_study import SOFT, TINY_GLASS
 
@@ -88,6 +89,17 @@ def potential(**keys):
     return made
 
 
+def modelled(*files):
+    """Return what types a look at glasses of models in such files."""
+
+    def made(here):
+        for name in files:
+            (here / name).write_text(name)
+        return potential(deepmd={"models": [*files]}, functional="PBE", includes_dispersion=False)(here)
+
+    return made
+
+
 def style(*words, **more):
     """Return what types a look at glasses of a pair style of LAMMPS: the line, then what each element pair has."""
     lines = {"pair_style": words[0], "pair_coeff": [*words[1:]] or ["* *"], "elements": ["Na", "P", "S"]}
@@ -108,6 +120,27 @@ def tried(calculator, **arguments):
         patch.setenv("PYTHONPATH", str(TESTS / "engines"))
         reference = {**EMT, "calculator": f"odd_calculators:{calculator}", "arguments": arguments}
         return (*campaign(label__reference=reference)(here), "--try")
+
+    return made
+
+
+def on_torch(compiled=False, cudart="libcudart.so.12", lammps=False, **versions):
+    """Return what types `check` of a campaign on PyTorch, in an environment that has such distributions by name."""
+
+    def made(here):
+        patch = UNDONE.enter_context(pytest.MonkeyPatch.context())
+        patch.delenv("LD_LIBRARY_PATH", raising=False)
+        python = made_environment(here / "venv", cudart=cudart, **versions)
+        block = {"type": "dpa4", "descriptor": {"type": "dpa4"}, "fitting_net": {"type": "dpa4_ener"}}
+        no_short_form = dict.fromkeys(("train__descriptor", "train__fitting", "train__precision"))
+        if compiled:
+            patch.setenv("PATH", str(here))
+            patch.delenv("CXX", raising=False)
+        tiny(
+            here / "my.yaml", train__backend="pytorch", **({"train__model": block, **no_short_form} if compiled else {})
+        )
+        settings = {"python": str(python), **({"lammps": str(python.parent / "lmp")} if lammps else {})}
+        return ("check", "my.yaml", "--machine", machine_file(here / "machine.yaml", **settings))
 
     return made
 
@@ -410,6 +443,11 @@ FAULTS = {
     "stages-none": campaign(explore__stages=[]),
     # training
     "no-deepmd": machine(python="/no/such/python"),
+    "backend-jax": campaign(train__backend="jax"),
+    "no-torch": on_torch(),
+    "torch-release": on_torch(torch="2.13.0"),
+    "torch-lmp": on_torch(torch="2.11.0", cudart="libcudart.so.13", lammps=True),
+    "no-compiler": on_torch(torch="2.11.0", compiled=True),
     "sel-short": campaign(train__descriptor__sel=[4]),
     "axis-neuron": campaign(train__descriptor__axis_neuron=20),
     "one-member": campaign(train__n_members=1),
@@ -487,6 +525,8 @@ FAULTS = {
     "pair-python": style("python 5.0", "* * zero"),
     "potential-two-kinds": potential(ase={"preset": "emt"}, lammps={"pair_style": "zero 5", "pair_coeff": ["* *"],
                                                                     "elements": ["Cu"]}),
+    "potential-dp": modelled("a.dp"),
+    "potential-mixed": modelled("a.pb", "b.pth"),
     "potential-no-model": potential(deepmd={"models": ["a.pb"]}, functional="PBE", includes_dispersion=False),
     "glass-x": words("glass", "sevennet_0", "--series", "na3ps4o", "--x", "0.7", "--check"),
     "glass-x-text": words("glass", "sevennet_0", "--series", "na3ps4o", "--x", "none", "--check"),

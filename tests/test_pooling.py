@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_select import counts, fabricate, gathered, seal_ensemble
 
-from activelearn import ending, explore, learning
+from activelearn import ending, learning
+from activelearn import passes as which
 from activelearn.config import Guards, Perturb, Stop
 from activelearn.records import CellCounts, Counts, Selection
 from activelearn.select.pooling import pooled
@@ -249,8 +250,8 @@ def test_the_next_stage_does_not_join_a_quiet_pass_of_models_that_learnt_nothing
     assert quiet.is_converged
     for learnt_nothing, expected in ((True, ["cold"]), (False, ["cold", "warm"])):
         last = quiet.model_copy(update={"is_converged": False, "learnt_nothing": learnt_nothing})
-        monkeypatch.setattr(explore, "selections_before", lambda *_, last=last: [last])
-        assert [stage.name for stage in explore.stages_of(campaign, store, 2)] == expected
+        monkeypatch.setattr(which, "selections_before", lambda *_, last=last: [last])
+        assert [stage.name for stage in which.stages_of(campaign, store, 2)] == expected
 
 
 def test_a_bound_of_passes_does_not_end_a_pass_of_models_that_learnt_nothing(once, monkeypatch):

@@ -7,6 +7,9 @@ import yaml
 from pydantic import ValidationError
 
 from activelearn.config import D3, Potential, load_potential, preset_names
+from activelearn.config.potential import DEEPMD_SUFFIXES, NOT_DRIVEN
+from activelearn.config.section import SEALED
+from activelearn.engines.backends import BACKENDS
 from activelearn.errors import ConfigError
 
 CALCULATOR = {"calculator": "ase.calculators.emt:EMT", "functional": "PBE", "includes_dispersion": False}
@@ -19,7 +22,7 @@ SHIPPED_WEIGHTS = {"SevenNet-0", "SevenNet-0 + D3", "SevenNet-l3i5", "CHGNet", "
 def written(tmp_path):
     """Write a potential, and the files it names, into a folder; return the YAML's path."""
 
-    def write(files=("a.pb", "b.pb"), **data):
+    def write(files=("a.pb", "b.pb", "a.pth", "a.dp", "a.pte", "a.frozen"), **data):
         for name in files:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(f"content of {name}")
@@ -134,6 +137,10 @@ def test_a_pair_style_has_statics_by_the_same_lines():
         ({"deepmd": {"models": ["a.pb"], "window": [0.1, 0.3]}, **PHYSICS}, "wanted an ensemble of two or more"),
         ({"deepmd": {"models": ["a.pb", "b.pb"], "window": [0.3, 0.1]}, **PHYSICS}, "wanted f_lo below f_hi"),
         ({"deepmd": {"models": ["a.pb", "b.pb", "a.pb"]}, **PHYSICS}, "models names one twice"),
+        ({"deepmd": {"models": ["a.pb", "a.pth"]}, **PHYSICS}, "models end in .pb and .pth - wanted all of one form"),
+        ({"deepmd": {"models": ["a.dp"]}, **PHYSICS}, "a.dp: its forces are all NaN, in silence"),
+        ({"deepmd": {"models": ["a.pte"]}, **PHYSICS}, "a.pte: LAMMPS does not read that form - wanted .pb, "),
+        ({"deepmd": {"models": ["a.frozen"]}, **PHYSICS}, "a.frozen: DeePMD-kit knows a form by its suffix, and"),
         # what is none
         ({"ase": {"preset": "gpaw_pbe"}}, "ase.engine gpaw - wanted an ASE calculator"),
         ({"ase": CALCULATOR, "models": ["a.pb"]}, "models: unknown key"),
@@ -143,6 +150,16 @@ def test_a_pair_style_has_statics_by_the_same_lines():
 )  # fmt: skip
 def test_a_mistake_is_refused_in_one_sentence(written, given, said):
     assert said in refusal(written(**given))
+
+
+def test_models_end_as_the_backends_that_run_them_say():
+    assert tuple(dict.fromkeys(suffix for one in BACKENDS.values() for suffix in one.suffixes)) == DEEPMD_SUFFIXES
+    assert not set(NOT_DRIVEN) & set(DEEPMD_SUFFIXES)
+
+
+def test_a_potential_that_a_folder_has_is_read_whatever_it_is():
+    given = {"name": "old", "deepmd": {"models": ["model.frozen"]}, **PHYSICS}
+    assert Potential.model_validate(given, context=SEALED).deepmd.models == ("model.frozen",)
 
 
 def test_a_preset_of_a_calculator_that_is_not_there_is_named(written):

@@ -1,19 +1,20 @@
 """`activelearn machine --smoke`: what is there, and in a sentence what is wrong, here and through a LaunchPad."""
 
 import dataclasses
+import subprocess
 import sys
 import time
 
 import pytest
-from campaigns import machine_file
+from campaigns import machine_file, tiny
 from fireworks import FWorker
 from fireworks.core.rocket_launcher import launch_rocket
 from typer.testing import CliRunner
 
 from activelearn.check import smoke
-from activelearn.check.smoke import Probe, probe
+from activelearn.check.smoke import Probe, driving_stations, probe
 from activelearn.cli import app
-from activelearn.config import Machine, load_machine
+from activelearn.config import Machine, load_campaign, load_machine
 from activelearn.engines import process
 from activelearn.errors import ConfigError, EngineError
 from activelearn.workflow import EmbeddedLaunchPad
@@ -73,6 +74,32 @@ def test_a_place_that_only_labels_is_not_asked_for_lammps(tmp_path):
     seen = probe(two_places(), "cpu", tmp_path)
     assert (seen.problems, seen.lammps) == ((), "")
     assert Probe.from_dict(seen.to_dict()) == seen
+
+
+def test_a_place_where_the_first_models_move_atoms_is_asked_for_deepmd(tmp_path):
+    """Nothing else of the campaign matters, and LAMMPS is not started: nothing here runs walks."""
+    site = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(site)], check=True)
+    bare = two_places({"python": str(site / "bin" / "python")})
+    campaign = load_campaign(tiny(tmp_path / "tiny.yaml", initial__md__driver="self"))
+    driving = driving_stations(campaign)
+    assert (driving_stations(None), driving_stations(load_campaign("quickstart"))) == ((), ())
+    assert probe(bare, "cpu", tmp_path).problems == ()
+    (problem,) = probe(bare, "cpu", tmp_path, driving=driving).problems
+    assert "has no deepmd-kit - wanted it for initial (initial.md.driver: self)" in problem
+    seen = probe(two_places(), "cpu", tmp_path, driving=driving)
+    assert (seen.problems, seen.lammps) == ((), "")
+
+
+def test_the_command_looks_for_what_a_campaign_wants(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    places = {"gpu": {"lammps": "false", "slots": 1}, "cpu": {"slots": 1, "python": str(tmp_path / "venv/bin/python")}}
+    machine = machine_file(tmp_path / "machine.yaml", places=places, stations=CPU)
+    campaign = tiny(tmp_path / "tiny.yaml", initial__md__driver="self")
+    words = ["machine", "--smoke", "--machine", str(machine), "--folder", str(tmp_path), "--trust"]
+    for more, n in ((), 0), (("--campaign", str(campaign)), 1):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert str(done.exception).count("wanted it for initial (initial.md.driver: self)") == n
 
 
 def test_slots_take_turns_on_the_gpus_that_the_node_has(tmp_path, nvidia_smi):
@@ -153,7 +180,10 @@ def test_each_place_gets_one_job_with_its_category_and_queue(launchpad, tmp_path
 
 
 def test_what_a_worker_saw_comes_back(launchpad, tmp_path, monkeypatch):
-    with sent(two_places(), launchpad, tmp_path, tmp_path / "my_launchpad.yaml") as jobs:
+    told = {"driving": ["prepare", "initial"]}
+    with sent(two_places(), launchpad, tmp_path, tmp_path / "my_launchpad.yaml", **told) as jobs:
+        asked = [one["spec"]["_tasks"][0]["driving"] for one in launchpad.fireworks.find({})]
+        assert asked == [["prepare", "initial"]] * 2
         del jobs.fireworks["gpu"]
         work(launchpad, "cpu")
         found = jobs.wait(60.0)

@@ -132,6 +132,7 @@ def labelling(store, iteration, frames, refused=None):
         dataset_sha256="0", labels_computed=0, labels_adopted=0, labels_reused=0,
     )  # fmt: skip
     store.seal("label", iteration, record)
+    publish_json(store.iteration_folder(0) / "sel.json", [60])
 
 
 def passed(store, *, is_converged=False, is_rescue=False, is_inaccurate=False):

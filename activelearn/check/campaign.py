@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from activelearn import capacity, geometry, inherited, initial, loop, packing, pressures, starts, study
-from activelearn.check import doubts, trials
+from activelearn import capacity, compression, geometry, inherited, initial, packing, pressures, starts, study
+from activelearn.check import doubts, smoke, trials
 from activelearn.check.glass import choice, far_sizes, series_of
 from activelearn.check.programs import (
     Checked,
@@ -18,6 +18,7 @@ from activelearn.check.programs import (
 )
 from activelearn.check.study import check_study
 from activelearn.config import Campaign, Driver, Initial, Machine, Packed, Potential, Reference, trainer_of
+from activelearn.config.trainer import DEFAULT
 from activelearn.engines.references.ase import elements_of
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
@@ -76,15 +77,18 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
 
 
 def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return a note if models drive MD at a place of a cluster where `machine --smoke` does not look for deepmd-kit."""
-    if campaign.initial.md is None or campaign.initial.md.driver != "self":
-        return []
-    place = machine.place_name(initial.STATION.name)
-    if any(machine.place_name(station.name) == place for station in loop.STATIONS.values() if station.runs_models):
-        return []
-    wanted = f"wants deepmd-kit at place {place}, where `activelearn machine --smoke` does not look for it"
-    mend = "install it there, or give the station to a place that has it"
-    return [f"note: initial.md.driver: self: station {initial.STATION.name} {wanted}: {mend}"]
+    """Return a note for each place of a cluster where the first models move atoms and nothing else wants them."""
+    models = {machine.place_name(name) for name in smoke.DEEPMD_STATIONS}
+    package = trainer_of(campaign.train).calculator(Path("model"))["package"]
+    at: dict[str | None, list[str]] = {}
+    for name in smoke.driving_stations(campaign):
+        if (place := machine.place_name(name)) not in models:
+            at.setdefault(place, []).append(name)
+    look = "activelearn machine --smoke --campaign YAML"
+    return [
+        f"note: initial.md.driver: self wants {package} at place {place}, too ({', '.join(names)}): look with {look}"
+        for place, names in at.items()
+    ]
 
 
 def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
@@ -124,11 +128,11 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     """Check what follows the final models, with models that are not there yet."""
     if not study.asks_for_study(campaign):
         return Checked()
-    reference, select = campaign.label.reference, campaign.select
-    models = [f"../models/{i}" for i in range(campaign.train.n_members)]
+    reference, select, trainer = campaign.label.reference, campaign.select, trainer_of(campaign.train)
+    models = [f"../models/{i}{trainer.suffix(campaign.train)}" for i in range(campaign.train.n_members)]
     stand_in = Potential(
         name=campaign.name,
-        **trainer_of(campaign.train).potential(models, (), (select.f_lo, select.f_hi)),
+        **trainer.potential(models, (), campaign.type_map, (select.f_lo, select.f_hi)),
         functional=reference.functional,
         includes_dispersion=reference.labels_include_dispersion,
     )
@@ -255,7 +259,7 @@ def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
                 f"stop.min_frames = {stop.min_frames} and stop.min_walks = {stop.min_walks}, else no pass by "
                 "itself is called quiet - raise n_walks or n_steps, or lower the two"
             )
-    is_first_still = settings.md is None or settings.md.driver == "self"
+    is_first_still = settings.md is None or settings.drives_itself
     if settings.systems and is_first_still and settings.n_still < 2 and not offer.n:
         yield "initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies"
 
@@ -281,6 +285,12 @@ def _copies(initial_data: Initial) -> str:
         mover = md.driver.name if isinstance(md.driver, Driver) else "a model trained on those" if md.driver else ""
         parts.append(f"{initial_data.n_moved} trajectories{f' moved by {mover}' if mover else ''}")
     return " and ".join(parts)
+
+
+def _atoms_of(offer: inherited.Offer) -> float | None:
+    """Return the mean number of atoms of the frames that a campaign without systems starts from."""
+    sizes = [frame.n_atoms for frame in offer.frames if frame.n_atoms > 2]
+    return sum(sizes) / len(sizes) if sizes else None
 
 
 def _facts(
@@ -314,5 +324,8 @@ def _facts(
         f"sel {dict(zip(one.kinds, one.sel, strict=True))} within {one.rcut:g} Å"
         for one in geometry.capacities(campaign.train, campaign.type_map, sel)
     ]
-    facts.append(", ".join([f"ensemble: {campaign.train.n_members} members", *held]))
+    by = "" if campaign.train.trainer == DEFAULT else f" by {campaign.train.trainer}"
+    facts.append(", ".join([f"ensemble: {campaign.train.n_members} members{by}", *held]))
+    if explores := compression.said(campaign, sel, _atoms_of(offer)):
+        facts.append(explores)
     return [*facts, *capacity.limits(campaign, campaign.systems, sel), str(machine)]

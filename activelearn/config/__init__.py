@@ -83,6 +83,7 @@ from activelearn.config.stages import Condition as Condition
 from activelearn.config.stages import Stage as Stage
 from activelearn.config.study import Study as Study
 from activelearn.config.trainer import TRAINERS as TRAINERS
+from activelearn.config.trainer import Faster as Faster
 from activelearn.config.trainer import Room as Room
 from activelearn.config.trainer import Shell as Shell
 from activelearn.config.trainer import Trained as Trained

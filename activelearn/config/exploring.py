@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from activelearn.config.bounds import of
+from activelearn.config.files import preset_names
 from activelearn.config.labelling import Driver
 from activelearn.config.packing import Packed
 from activelearn.config.paths import StructurePath
@@ -130,6 +131,15 @@ _DRIVER = Annotated[Driver, Tag("driver")]
 _SELF = Annotated[Literal["self"], Tag("self")]
 
 
+def _with_names(schema: dict[str, Any]) -> None:
+    """Have the schema know what a YAML may name: it is in the place of a name when a campaign is validated."""
+    names = ["self", *sorted({*preset_names("label"), *preset_names("potential")})]
+    file = {"type": "string", "pattern": r"\.ya?ml$", "description": "A file like a preset of them."}
+    calculator, null = schema["anyOf"]
+    mapping = next(one for one in calculator["oneOf"] if "$ref" in one)
+    schema["anyOf"] = [mapping, {"type": "string", "enum": names}, file, null]
+
+
 class ReferenceMD(Section):
     """Short molecular dynamics with the reference itself, or with a driver; every kept frame is labelled."""
 
@@ -144,6 +154,7 @@ class ReferenceMD(Section):
     )
     driver: Annotated[_DRIVER | _SELF, Discriminator(_kind_of_driver)] | None = Field(
         default=None,
+        json_schema_extra=_with_names,
         description="Moves the atoms, and the reference labels the kept frames only: a preset of params/label/ or "
         "params/potential/, a YAML like one, or an ASE calculator as in label.reference; self: a model trained on the "
         "perturbed copies; null: the reference itself, every step of it.",
@@ -208,9 +219,14 @@ class Initial(Section):
     def cells(self) -> list[tuple[int, float, float | None]]:
         """(system, scale, MD temperature) of every family of copies; None: they are labelled as they are."""
         temperatures: tuple[float | None, ...] = () if self.md is None else self.md.temperatures_K
-        if self.md is None or self.md.driver == "self":
+        if self.md is None or self.drives_itself:
             temperatures = (None, *temperatures)
         return [(i, s, t) for i in range(len(self.systems)) for s in self.scales for t in temperatures]
+
+    @property
+    def drives_itself(self) -> bool:
+        """Whether the first models move the atoms (driver self)."""
+        return self.md is not None and self.md.driver == "self"
 
     @property
     def n_moved(self) -> int:

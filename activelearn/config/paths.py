@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 from activelearn.config.files import expanded, is_file, is_there, shipped
 
 #: How the files of models end; an argument that ends so and is no file is a mistake.
-MODEL_SUFFIXES: Final = {".model", ".pt", ".pth", ".pt2", ".pb", ".ckpt", ".tar", ".jit"}
+MODEL_SUFFIXES: Final = {".model", ".pt", ".pt2", ".pth", ".pb", ".dp", ".ckpt", ".tar", ".jit"}
 #: An argument whose value is a path to a model, whatever its suffix, and how a path begins.
 _MODEL_KEY: Final = re.compile(r"model|checkpoint|ckpt|weight|potential|param", re.IGNORECASE)
 _PATH: Final = re.compile(r"~?/|\.\.?/")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Field, PositiveFloat, ValidationInfo, model_validator
 
 from activelearn.config import lammps_lines
 from activelearn.config.bounds import of
+from activelearn.config.files import as_word
 from activelearn.config.labelling import D3, Reference
 from activelearn.config.program import Program, runs_in_lammps
 from activelearn.config.section import Element, ForceDeviation, Section, is_sealed
@@ -18,16 +21,43 @@ Title = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ()._+-]*$", max_le
 Line = Annotated[str, Field(pattern=r"^[^\n\r&;$`]+$")]
 #: The path of a model, as it stands in a LAMMPS input: no line of its own in it.
 ModelPath = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
+#: How models end that LAMMPS runs, one and an ensemble: DeePMD-kit chooses what computes by it.
+DEEPMD_SUFFIXES: Final = (".pb", ".pth", ".pt2")
+#: Other forms of DeePMD-kit 3.2, and why they drive nothing (measured: docs/backends.md).
+NOT_DRIVEN: Final = {
+    ".dp": "its forces are all NaN, in silence: that form has no derivatives",
+    ".pt": "a checkpoint, which LAMMPS does not read",
+    ".savedmodel": "two of them end LAMMPS with a signal on a CPU, and one alone has no force deviation",
+    **dict.fromkeys((".pte", ".jax", ".hlo"), "LAMMPS does not read that form"),
+}
 
 
 class DeePMDModels(Section):
     """One frozen DeePMD model, or an ensemble of which the first drives and all give the force deviation."""
 
-    models: Annotated[tuple[ModelPath, ...], Program()] = Field(min_length=1, description="Frozen models (.pb).")
+    models: Annotated[tuple[ModelPath, ...], Program()] = Field(
+        min_length=1, description="Frozen models (.pb, .pth, .pt2), all of one form."
+    )
     sha256: tuple[str, ...] = Field(default=(), description="Of the models; filled in when a potential is read.")
     window: tuple[ForceDeviation, ForceDeviation] | None = Field(
         default=None, description="Trust window (f_lo, f_hi) of an ensemble (eV/Å); null: deviations are not judged."
     )
+
+    @model_validator(mode="after")
+    def _is_driven(self, info: ValidationInfo) -> DeePMDModels:
+        if is_sealed(info):
+            return self
+        found = list(dict.fromkeys(PurePath(model).suffix for model in self.models))
+        if len(found) > 1:
+            raise ValueError(
+                f"models end in {' and '.join(found)} - wanted all of one form: a session of LAMMPS has the libraries "
+                "of one backend"
+            )
+        if found[0] not in DEEPMD_SUFFIXES:
+            why = NOT_DRIVEN.get(found[0], "DeePMD-kit knows a form by its suffix, and not this one")
+            wanted = f"{', '.join(DEEPMD_SUFFIXES[:-1])} or {DEEPMD_SUFFIXES[-1]}"
+            raise ValueError(f"{self.models[0]}: {why} - wanted {wanted}, as dp freeze makes them")
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> DeePMDModels:
@@ -123,6 +153,33 @@ class Potential(Section):
     def window(self) -> tuple[float, float] | None:
         """The trust window of an ensemble, eV/Å; None where no force deviation can be judged."""
         return None if self.deepmd is None else self.deepmd.window
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files of its models, or that its lines for LAMMPS name, with their sha256 where that is known."""
+        if self.deepmd is not None:
+            return dict(zip(self.deepmd.models, self.deepmd.sha256, strict=False))
+        return {} if self.lammps is None else self.lammps.files_sha256
+
+    def with_files(self, change: Callable[[str], str]) -> Potential:
+        """Return it with other paths of the files of its models, or of those that its lines for LAMMPS name."""
+        if self.deepmd is not None:
+            models = tuple(change(model) for model in self.deepmd.models)
+            return self.model_copy(update={"deepmd": self.deepmd.model_copy(update={"models": models})})
+        if self.lammps is None or not self.files:
+            return self
+        files = {path: change(path) for path in self.files}
+        words = {as_word(path): as_word(now) for path, now in files.items()}
+
+        def renamed(line: str) -> str:
+            return " ".join(words.get(word, word) for word in line.split(" "))
+
+        changed = {
+            "pair_style": renamed(self.lammps.pair_style),
+            "pair_coeff": tuple(renamed(line) for line in self.lammps.pair_coeff),
+            "files_sha256": {files[path]: sha256 for path, sha256 in self.files.items()},
+        }
+        return self.model_copy(update={"lammps": self.lammps.model_copy(update=changed)})
 
     def statics(self, python: str | None = None) -> Statics:
         """Return the ASE calculator that gives energies, forces and stress of this potential.

@@ -94,7 +94,7 @@ def _potential(data: dict[str, Any], where: Path) -> dict[str, Any]:
         data["ase"] = _calculator(dict(data["ase"]), where)
     if isinstance(data.get("deepmd"), Mapping) and isinstance(data["deepmd"].get("models"), list):
         models = [str(absolute(model)) for model in data["deepmd"]["models"]]
-        sums = [_sha256(model, f"{where}: deepmd.models", "a frozen model (.pb)") for model in models]
+        sums = [_sha256(model, f"{where}: deepmd.models", "a frozen model (.pb, .pth, .pt2)") for model in models]
         data["deepmd"] = {**data["deepmd"], "models": models, "sha256": sums}
     if isinstance(data.get("lammps"), Mapping):
         data["lammps"] = _style(dict(data["lammps"]), where)

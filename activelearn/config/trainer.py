@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
+from activelearn.config.foreign import guard
 from activelearn.config.machine import Machine
 from activelearn.config.training import Train
 from activelearn.plugins import Group
@@ -104,6 +105,28 @@ class TrainingRun:
         return self.start_from is not None
 
 
+@dataclass(frozen=True)
+class Faster:
+    """What the faster form of one model saves and costs, from the size of its network alone.
+
+    All times are CPU times of one core: the one on which they were measured, whichever it is.
+
+    Parameters
+    ----------
+    saved_us
+        Saved of one evaluation of one atom in MD, µs.
+    making_s
+        Of making it, once, s.
+    file_MB, memory_MB
+        Size of its file; and more memory in a walk.
+    """
+
+    saved_us: float
+    making_s: float
+    file_MB: float = 0.0
+    memory_MB: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     """What a training has left.
@@ -113,7 +136,8 @@ class Trained:
     model
         The file that MD and :meth:`Trainer.evaluate` read.
     columns, curve
-        Learning curve: names of the columns, ``step`` first, and (n_rows, n_columns) of numbers (eV, Å).
+        Learning curve: names of the columns, ``step`` first, and (n_rows, n_columns) of numbers (eV, Å), maybe no row.
+        By the column ``rmse_f_trn`` (eV/Å) trainings are told that learnt nothing, or were cut short.
     weights
         What the next warm start begins from, if not the model.
     resumed_from
@@ -141,10 +165,14 @@ class Trainer(ABC, Generic[S]):
     settings: ClassVar[type[Train]]
     #: Keys of it that are fixed for all iterations of a campaign, as prefixes of dotted keys below ``train.``.
     fixed: ClassVar[tuple[str, ...]] = ()
+    #: Key of the start of the learning rate, which is lowered after a divergence, for advice; None: it has none.
+    learning_rate: ClassVar[str | None] = None
     #: What makes the net larger, for advice.
     larger: ClassVar[str] = "take a larger net"
     #: What makes models less prone to holes, for advice.
     smoother: ClassVar[str] = "the cutoff"
+    #: Comments for an exported LAMMPS input: what its programs print that means nothing.
+    export_notes: ClassVar[tuple[str, ...]] = ()
     #: What a training must be, for the advice after it has diverged at every learning rate.
     stays: ClassVar[str] = "a training whose loss stays finite"
     #: What the models are, for messages.
@@ -152,6 +180,12 @@ class Trainer(ABC, Generic[S]):
     #: Whether the lines of :meth:`pair` write the force deviation to ``model_devi.out`` of LAMMPS in DeePMD-kit's
     #: format; else it is evaluated afterwards on the frames of a walk.
     writes_deviation: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **more: Any) -> None:  # noqa: ANN401 - of its metaclass
+        """Have what a trainer of another package raises, or answers wrongly, told in a sentence."""
+        super().__init_subclass__(**more)
+        if not cls.__module__.startswith("activelearn."):
+            guard(cls)
 
     # --- the settings -------------------------------------------------------------------------------------------------
 
@@ -197,7 +231,7 @@ class Trainer(ABC, Generic[S]):
 
     def same_networks(self, before: S, now: S) -> bool:
         """Return whether weights trained with the settings `before` fit those of `now`."""
-        return before == now
+        return before.trains_like(now)
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -248,6 +282,18 @@ class Trainer(ABC, Generic[S]):
         """Return whether models of these settings have a faster form."""
         return False
 
+    def faster(self, train: S, sel: Room) -> Faster | None:
+        """Return what that form saves and costs; None: it has none, or that is not known (``auto`` is never, then)."""
+        return None
+
+    def holds_from_A(self, folder: Path) -> tuple[float, float] | None:
+        """Return the distances (Å) from which on that form holds, as :meth:`compress` has told them in `folder`.
+
+        The first is the shortest of the training data, to which it is exact; below the second it says nothing of the
+        model any more. None: it holds all that the model does, or is not known.
+        """
+        return None
+
     # --- the models ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -268,13 +314,30 @@ class Trainer(ABC, Generic[S]):
             Steps between two force deviations; 0: none is wanted, the first model alone drives.
         """
 
+    def suffix(self, train: S) -> str:
+        """Return how the names of its models end, such as ``.pb``."""
+        return ""
+
     @abstractmethod
     def calculator(self, model: Path) -> dict[str, Any]:
         """Return a model as an ASE calculator: ``calculator`` (module:Class), ``arguments`` and ``package``."""
 
     @abstractmethod
-    def potential(self, models: Sequence[str], sha256: Sequence[str], window: tuple[float, float]) -> dict[str, Any]:
-        """Return an ensemble as the part of a potential (glasses, benchmarks) that says what it is."""
+    def potential(
+        self, models: Sequence[str], sha256: Sequence[str], type_map: Sequence[str], window: tuple[float, float]
+    ) -> dict[str, Any]:
+        """Return an ensemble as the part of a potential (glasses, benchmarks) that says what it is.
+
+        Parameters
+        ----------
+        models, sha256
+            Names of the files, of which a line for LAMMPS is made as they stand, and their checksums; those of the
+            files that lines name belong into ``files_sha256``. Before there are any models, no checksums.
+        type_map
+            Elements, in the order of the atom types.
+        window
+            Trust window (f_lo, f_hi), eV/Å.
+        """
 
     def versions(self, train: S, slot: AnySlot) -> dict[str, str]:
         """Return the versions of the packages that the models depend on, of the interpreter that trains."""

@@ -41,6 +41,10 @@ class Train(Section):
         """Return how many times the squared force error of an element counts in the loss."""
         return 1.0
 
+    def trains_like(self, other: Train) -> bool:
+        """Return whether a training with these settings is that with `other`: what drives walks has no say in it."""
+        return self.model_copy(update={"compress": other.compress}) == other
+
     @classmethod
     def kinds(cls) -> dict[str, type[Train]]:
         """Return the sections of all trainers that are there, by name."""

@@ -1,18 +1,30 @@
-"""What a frozen DeePMD model (TensorFlow, ``.pb``) says of itself: elements, cutoff, how many neighbours it holds.
+"""What a frozen DeePMD model says of itself: elements, cutoffs, how many neighbours it holds.
 
-They stand in the graph as constants, in compressed models too, and are read from the file: no TensorFlow is needed (it
-takes 6 s to import, and may be on other nodes). The file is a protobuf message (``GraphDef``: field 1 is a node; of a
-node, 1 is its name and 5 its attributes; of a tensor, 1 is its type, 4 its bytes, 5 to 8 and 10 its values).
+It is read from the file, of compressed models too: neither TensorFlow nor torch is needed (they take 6 s to import, and
+may be on other nodes). A ``.pb`` is a protobuf message (``GraphDef``: field 1 is a node; of a node, 1 is its name and 5
+its attributes; of a tensor, 1 is its type, 4 its bytes, 5 to 8 and 10 its values) with constants. A ``.pth`` and a
+``.pt2`` are zip files, in which the section ``model`` of the training's ``input.json`` is one text: of the former in a
+pickle, which is taken apart and never carried out.
 
 A model takes the nearest neighbours of each element that it has room for (`sel`) and drops the others in silence: its
 forces jump where an atom comes or goes, and all members of an ensemble agree on them, as they are cut alike. No force
 deviation shows it, so frames must be counted.
+
+A compressed model has its embedding net as tables of s(r), which is 1/r near an atom and falls to 0 at the cutoff, less
+its mean and over its standard deviation: fine up to the shortest distance in the data, coarse up to five times as far,
+and constant beyond. Measured (two networks, a pair of atoms pushed together): forces are those of the model itself to
+1e-8 eV/Å or better (float32: 1e-4) down to the end of the table, and wrong by eV/Å, in silence, at half that distance.
 """
 
 from __future__ import annotations
 
+import json
+import pickletools
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +34,7 @@ import numpy as np
 from activelearn import geometry
 from activelearn.config import Potential
 from activelearn.engines.references import ase
+from activelearn.engines.trainers.deepmd import blocks
 from activelearn.frames import FloatArray, Frames
 
 _TYPE_MAP: Final = b"model_attr/tmap"
@@ -31,6 +44,15 @@ _SEL: Final = b"descrpt_attr/sel"
 _DTYPES: Final = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}
 #: A cell with so many times the neighbours that fit has collapsed.
 _COLLAPSED: Final = 20
+#: How a zip file begins; the entries of a ``.pt2``; the bytes that an entry that is read has at most.
+_ZIP: Final = b"PK\x03\x04"
+_SCRIPT: Final = "model/extra/model_def_script.json"
+_METADATA: Final = "model/extra/metadata.json"
+_LARGEST_ENTRY: Final = 2**27
+_UNREADABLE: Final = (
+    AssertionError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, OverflowError, RecursionError,
+    RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
 
@@ -45,13 +67,21 @@ class Frozen:
     rcut
         Cutoff, Å; 0 if it says none.
     sel
-        Most neighbours by element of `type_map`; of a descriptor that counts all elements together (se_atten), one
-        number; empty if it says none.
+        Most neighbours by element of `type_map`; of a descriptor that counts all elements together (DPA-1), one
+        number; empty if it says none, or drops none (DPA-4).
+    others
+        Its other cutoffs with the neighbours that it holds within them (hybrid, DPA-2, DPA-3).
     """
 
     type_map: tuple[str, ...]
     rcut: float = 0.0
     sel: tuple[int, ...] = ()
+    others: tuple[Frozen, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is counted: the elements, or all together."""
+        return ("all elements",) if len(self.sel) == 1 < len(self.type_map) else self.type_map
 
     def overflow(self, frames: Frames) -> tuple[int, str]:
         """Return in how many frames an atom has more neighbours than the model holds, and by how many in the first.
@@ -60,9 +90,6 @@ class Frozen:
         """
         if not self.sel or not set(frames.symbols) <= set(self.type_map):
             return 0, ""
-        kinds, symbols = self.type_map, frames.symbols
-        if len(self.sel) == 1 < len(kinds):
-            kinds, symbols = ("all elements",), ("all elements",) * frames.n_atoms
         n, first = 0, ""
         for k in range(len(frames)):  # kept frames are far apart: looking at each costs no more than following them
             positions, cell = frames.positions[k : k + 1], frames.cell[k : k + 1]
@@ -70,10 +97,18 @@ class Frozen:
                 continue
             if not any(frames.pbc):  # a molecule may have no cell at all
                 cell = np.eye(3)[None] * (np.ptp(positions, axis=1).max() + 2.0 * self.rcut)
-            most = self._most(Frames(symbols, cell, positions, frames.pbc), kinds)
-            if (most > self.sel).any():
-                n, first = n + 1, first or geometry.without_room(most, kinds, self.sel)
+            frame = Frames(frames.symbols, cell, positions, frames.pbc)
+            words = next(filter(None, (one._beyond(frame) for one in (self, *self.others))), "")
+            if words:
+                n, first = n + 1, first or words
         return n, first
+
+    def _beyond(self, frame: Frames) -> str:
+        """Return by how many neighbours an atom has too many within this cutoff, as words; empty of none."""
+        if len(self.sel) == 1 < len(self.type_map):
+            frame = replace(frame, symbols=self.kinds * frame.n_atoms)
+        most = self._most(frame, self.kinds)
+        return geometry.without_room(most, self.kinds, self.sel) if (most > self.sel).any() else ""
 
     def _most(self, frame: Frames, kinds: tuple[str, ...]) -> FloatArray:
         """Return the most neighbours by element: of a cell that has collapsed, too many to count, the mean."""
@@ -85,7 +120,7 @@ class Frozen:
 
 
 def read(path: Path) -> Frozen | None:
-    """Return what a frozen model says, or None if it is no graph of DeePMD-kit on TensorFlow (another format)."""
+    """Return what a frozen model says, or None if it is none of DeePMD-kit's that can be read (another format)."""
     try:
         about = path.stat()
     except OSError:
@@ -95,19 +130,77 @@ def read(path: Path) -> Frozen | None:
 
 @lru_cache(maxsize=32)
 def _read(path: Path, size: int, modified_ns: int) -> Frozen | None:  # noqa: ARG001 - they are part of the key
-    wanted = (_TYPE_MAP, _RCUT, _SEL)
     try:
-        nodes = _fields(memoryview(path.read_bytes()))
-        found = {name: _value(node) for name, node in _named(nodes) if name in wanted}
-        if _TYPE_MAP not in found:
-            return None
-        type_map = tuple(found[_TYPE_MAP][0].decode().split())
-        sel = tuple(int(n) for n in found.get(_SEL, ()))
-        rcut = float(found[_RCUT][0]) if _RCUT in found else 0.0
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):  # no file, no graph, no DeePMD
+        with path.open("rb") as file:
+            begin = file.read(len(_ZIP))
+        return _of_zip(path) if begin == _ZIP else _of_graph(path)
+    except _UNREADABLE:  # no file, cut off, or none of DeePMD-kit's
         return None
+
+
+def _of_graph(path: Path) -> Frozen | None:
+    """Return what the constants of a graph of TensorFlow say."""
+    wanted = (_TYPE_MAP, _RCUT, _SEL)
+    nodes = _fields(memoryview(path.read_bytes()))
+    found = {name: _value(node) for name, node in _named(nodes) if name in wanted}
+    if _TYPE_MAP not in found:
+        return None
+    type_map = tuple(found[_TYPE_MAP][0].decode().split())
+    sel = tuple(int(n) for n in found.get(_SEL, ()))
+    return _known(type_map, float(found[_RCUT][0]) if _RCUT in found else 0.0, sel)
+
+
+def _known(type_map: tuple[str, ...], rcut: float, sel: tuple[int, ...]) -> Frozen:
+    """Return a model without a `sel` that cannot be understood."""
     is_known = rcut > 0.0 and (len(sel) == len(type_map) or len(sel) == 1)
     return Frozen(type_map, rcut, sel if is_known else ())
+
+
+# --- PyTorch ----------------------------------------------------------------------------------------------------------
+
+
+def _of_zip(path: Path) -> Frozen | None:
+    """Return what the model block in a ``.pth`` or ``.pt2`` says, if there is one."""
+    with zipfile.ZipFile(path) as archive:
+        script = next((text for text in _texts(archive) if '"type_map"' in text), None)
+        metadata = json.loads(_entry(archive, _METADATA)) if _METADATA in archive.namelist() else {}
+    if script is None:
+        return None
+    block = json.loads(script)
+    type_map = tuple(map(str, block["type_map"]))
+    # What is frozen as a graph of neighbours (.pt2 of DPA-1 and DPA-4) drops none of them.
+    cuts = metadata.get("lower_input_kind", "nlist") == "nlist"
+    shells = list(dict.fromkeys(_shell(type_map, one, cuts=cuts) for one in blocks.spheres(block)))
+    if not any(one.sel for one in shells):
+        return Frozen(type_map, max((one.rcut for one in shells), default=0.0))
+    first, *others = (one for one in shells if one.sel)
+    return replace(first, others=tuple(others))
+
+
+def _shell(type_map: tuple[str, ...], sphere: blocks.Sphere, *, cuts: bool) -> Frozen:
+    is_limit = cuts and sphere.keys.is_limit
+    return _known(type_map, sphere.rcut, tuple(map(int, sphere.sel or ())) if is_limit else ())
+
+
+def _texts(archive: zipfile.ZipFile) -> Iterator[str]:
+    """Yield the texts that may be the model block."""
+    names = archive.namelist()
+    if _SCRIPT in names:
+        yield _entry(archive, _SCRIPT).decode()
+    for name in names:
+        if name.count("/") == 1 and name.endswith("/data.pkl"):
+            for _, argument, _ in pickletools.genops(_entry(archive, name)):
+                if isinstance(argument, str) and argument.startswith("{"):
+                    yield argument
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > _LARGEST_ENTRY:
+        raise ValueError(f"{name}: larger than a model block ever is")
+    return archive.read(name)
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
 
 
 def models_of(potential: Potential) -> list[Frozen]:

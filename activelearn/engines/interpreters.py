@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -12,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from importlib.machinery import EXTENSION_SUFFIXES, all_suffixes
 from pathlib import Path
 from typing import Final
+
+from activelearn.config import Machine
 
 #: Files of paths that stand in nearly every virtual environment and add nothing to import.
 _NO_PATHS: Final = {"distutils-precedence.pth", "_virtualenv.pth"}
@@ -23,11 +26,10 @@ def has_module(module: str, python: str | None) -> bool:
     """Return whether an interpreter (null: this one) has a package; True as well where its folders cannot tell."""
     if is_ours(python):
         return _spec(module) is not None
-    found = shutil.which(os.path.expanduser(python or ""))  # noqa: PTH111 - a word of a command
-    if found is None:
+    root = root_of(python)
+    if root is None:
         return False
-    root = Path(found).absolute().parent.parent
-    settings, sites = root / "pyvenv.cfg", [*root.glob("lib*/python*/site-packages")]
+    settings, sites = root / "pyvenv.cfg", folders_of(python)
     if not settings.is_file() or not sites or "system-site-packages = true" in settings.read_text(errors="replace"):
         return True
     lines = [line for site in sites for file in site.glob("*.pth") for line in _path_lines(file)]
@@ -35,6 +37,38 @@ def has_module(module: str, python: str | None) -> bool:
         return True
     folders = [*sites, *map(Path, lines), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
     return any(modules_in(folder, module) for folder in folders)
+
+
+#: What is installed where deepmd-kit is missing, and nothing but TensorFlow is asked for.
+_INSTALL: Final = "deepmd-kit[cpu,lmp]==3.2.0 - pip install 'activelearn[local]'"
+
+
+def lacking_deepmd(machine: Machine, wanted: str = _INSTALL) -> list[str]:
+    """Return a line if the interpreter of the engines has no deepmd-kit."""
+    if has_module("deepmd", machine.python):
+        return []
+    return [f"machine.python: {machine.python or 'this interpreter'} has no deepmd - wanted {wanted}"]
+
+
+def root_of(python: str | None) -> Path | None:
+    """Return the folder that an interpreter (null: this one) stands in with its packages, or None if there is none."""
+    found = shutil.which(os.path.expanduser(python or sys.executable))  # noqa: PTH111 - a word of a command
+    return None if found is None else Path(found).absolute().parent.parent
+
+
+def folders_of(python: str | None) -> list[Path]:
+    """Return the folders that an interpreter (null: this one) has its packages in, as far as they can be seen."""
+    if is_ours(python):
+        return [Path(folder) for folder in sys.path if folder]
+    root = root_of(python)
+    return [] if root is None else [*root.glob("lib*/python*/site-packages")]
+
+
+def version_of(distribution: str, python: str | None) -> str | None:
+    """Return the version of a distribution that an interpreter (null: this one) has; None if none is seen."""
+    folders = [str(folder) for folder in folders_of(python)]
+    found = importlib.metadata.Distribution.discover(name=distribution, path=folders)
+    return next((one.version for one in found), None)
 
 
 def is_ours(python: str | None) -> bool:

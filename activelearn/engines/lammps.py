@@ -1,4 +1,4 @@
-"""LAMMPS with DeePMD: writes the input of a walk, runs it, and reads what happened.
+"""LAMMPS: writes the input of a walk, runs it, and reads what happened.
 
 Signatures of failure (measured): lost atoms end with return code 1 and rows that are good before; a walk far too hot
 ends with return code 0; after a NaN row, rows follow that look normal. So a walk is cut at its first non-finite or
@@ -12,7 +12,7 @@ import re
 import shlex
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +64,7 @@ class WalkOutput:
     step
         (n,) LAMMPS steps.
     max_devi_f
-        (n,) force deviation of the ensemble, eV/Å.
+        (n,) force deviation of the ensemble, eV/Å; NaN where LAMMPS was not to write it.
     temperature_K, potential_energy, pressure_bar
         (n,) thermodynamic output (K, eV, bar in LAMMPS' sign: positive in compression).
     cell, positions
@@ -87,6 +87,15 @@ class WalkOutput:
     forces: FloatArray
     ended: str
     log_tail: tuple[str, ...] = ()
+
+    def until(self, n: int, ended: str) -> WalkOutput:
+        """Return the first n rows, and why it ended there."""
+        rows = {field.name: getattr(self, field.name)[:n] for field in fields(self) if field.name not in _OF_THE_END}
+        return WalkOutput(**rows, ended=ended, log_tail=self.log_tail)
+
+
+#: What of a walk is no array of rows.
+_OF_THE_END: Final = frozenset({"ended", "log_tail"})
 
 
 def lower_triangular(cell: FloatArray, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -169,11 +178,14 @@ class WalkInput:
         Steps between the rows that are written.
     n_steps
         Steps that it runs.
+    has_deviation
+        Whether ``model_devi.out`` is written.
     """
 
     text: str
     every: int
     n_steps: int
+    has_deviation: bool = True
 
     @property
     def last_row(self) -> int:
@@ -181,7 +193,7 @@ class WalkInput:
         return self.n_steps - self.n_steps % self.every
 
 
-def walk_input(stage: Stage, drive: Drive, pair: Sequence[str]) -> WalkInput:
+def walk_input(stage: Stage, drive: Drive, pair: Sequence[str], *, has_deviation: bool = True) -> WalkInput:
     """Return the LAMMPS input of one walk; see :func:`write_data` for its ``conf.lmp``.
 
     Parameters
@@ -190,12 +202,14 @@ def walk_input(stage: Stage, drive: Drive, pair: Sequence[str]) -> WalkInput:
         What drives it.
     pair
         The lines that declare the ensemble (:meth:`activelearn.config.Trainer.pair`).
+    has_deviation
+        Whether they write the force deviation to ``model_devi.out``.
     """
     n_steps = stage.n_steps if drive.last_step is None else min(drive.last_step, stage.n_steps)
     run = f"run             {n_steps}"
     if n_steps < stage.n_steps:  # ramps and strains stay those of the whole walk
         run += f" start 0 stop {stage.n_steps}"
-    return WalkInput(input_of(stage, drive, pair, run), stage.every, n_steps)
+    return WalkInput(input_of(stage, drive, pair, run), stage.every, n_steps, has_deviation)
 
 
 def input_of(stage: Stage, drive: Drive, pair: Sequence[str], run: str) -> str:
@@ -281,7 +295,9 @@ def run_walk(folder: Path, what: WalkInput, symbols: Sequence[str], slot: Slot) 
         LAMMPS crashed, took too long, or stopped with an error that is not the physics'.
     """
     code = run_input(folder, what.text, slot)
-    return read_walk(folder, return_code=code, n_steps=what.last_row, n_atoms=len(symbols))
+    return read_walk(
+        folder, return_code=code, n_steps=what.last_row, n_atoms=len(symbols), has_deviation=what.has_deviation
+    )
 
 
 def run_input(folder: Path, text: str, slot: Slot) -> int:
@@ -297,11 +313,12 @@ def run_input(folder: Path, text: str, slot: Slot) -> int:
     return run_command(command, folder, log=log, timeout_s=machine.walk_timeout_s, slot=slot).return_code
 
 
-def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> WalkOutput:
+def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int, has_deviation: bool = True) -> WalkOutput:
     """Read ``log.lammps``, ``model_devi.out`` and ``walk.lammpstrj`` up to the first row that is not whole.
 
-    `n_steps` is the last step that is written. A walk that LAMMPS calls finished and whose rows end before it, with
-    nothing that is not finite, was cut off by the machine (a full disk), not by the physics.
+    `n_steps` is the last step that is written; without `has_deviation` there is no ``model_devi.out``. A walk that
+    LAMMPS calls finished and whose rows end before it, with nothing that is not finite, was cut off by the machine (a
+    full disk), not by the physics.
 
     Raises
     ------
@@ -311,7 +328,7 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> 
     tail = log_tail(folder)
     reason = why_ended(return_code, tail, folder)
     thermo = read_thermo(folder / "log.lammps")
-    deviation = read_deviation(folder / "model_devi.out")
+    deviation = read_deviation(folder / "model_devi.out") if has_deviation else dict.fromkeys(thermo, np.nan)
     steps, cell, positions, forces = read_dump(folder / "walk.lammpstrj", n_atoms)
     good: list[int] = []
     is_finite = True
@@ -319,7 +336,7 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int) -> 
     for i, (step, due) in enumerate(zip(steps, expected, strict=False)):
         if step != due or not np.isclose(np.linalg.det(cell[i]), thermo[due][3], rtol=1e-5, equal_nan=True):
             break  # one of the three lacks it, or the log tells of another cell
-        row = [*thermo[int(step)], deviation[int(step)]]
+        row = [*thermo[int(step)], *([deviation[int(step)]] if has_deviation else [])]
         is_finite = bool(np.isfinite(row).all() and all(np.isfinite(a[i]).all() for a in (positions, cell, forces)))
         if not is_finite:
             break

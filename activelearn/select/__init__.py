@@ -21,3 +21,4 @@ from activelearn.select.verdict import over as over
 from activelearn.select.verdict import p99 as p99
 from activelearn.select.window import FrameClass as FrameClass
 from activelearn.select.window import classify_walk as classify_walk
+from activelearn.select.window import force_deviation as force_deviation

@@ -13,7 +13,7 @@
     iter-000/<station>/plan.json, <task>.npz, result.json
     iter-000/iteration.json      the record of the iteration
     dataset/iter-000.npz, held-out-000.npz
-    labels/*.seg   models/*.pb   claims/   failures/   sessions/   lease.json   scratch/
+    labels/*.seg   models/      claims/   failures/   sessions/   lease.json   scratch/
     submitted.json stopped.json  of a campaign on a LaunchPad (see :mod:`activelearn.store.submission`)
     consent*.json refused/       what the user allowed to be given up, and what was
     checkpoints/                 of trainings at work, with machine.checkpoints

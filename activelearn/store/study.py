@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from activelearn import trees
-from activelearn.config import Machine, Potential, Study, at_hand
+from activelearn.config import Machine, Study, at_hand
 from activelearn.config.messages import validated
 from activelearn.config.yaml12 import as_written
 from activelearn.errors import ConfigError
@@ -163,10 +163,9 @@ class StudyStore(Folder):
 
 
 def _with_absolute_models(study: Study, folder: Path) -> Study:
-    def absolute(potential: Potential) -> Potential:
-        if potential.deepmd is None:
-            return potential
-        models = tuple(os.path.normpath(folder / model) for model in potential.deepmd.models)
-        return potential.model_copy(update={"deepmd": potential.deepmd.model_copy(update={"models": models})})
+    """Return a study with absolute paths of the models of its campaign, which it names from its folder."""
 
-    return study.model_copy(update={"potentials": tuple(absolute(potential) for potential in study.potentials)})
+    def absolute(file: str) -> str:
+        return os.path.normpath(folder / file)
+
+    return study.model_copy(update={"potentials": tuple(one.with_files(absolute) for one in study.potentials)})

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -29,12 +29,13 @@ _ENDED: Final = ("COMPLETED", "FIZZLED", "DEFUSED")
 class Smoke(FireTaskBase):  # type: ignore[misc]
     """Look at a place from the node that a worker runs on."""
 
-    required_params: Final = ["machine", "place", "folder", "token"]
+    required_params: Final = ["machine", "place", "folder", "token", "driving"]
 
     def run_task(self, fw_spec: dict[str, Any]) -> FWAction:  # noqa: ARG002 - all is in the parameters
         """Return what was found as the stored data of the launch."""
         machine = Machine.model_validate(self["machine"])
-        seen = smoke.probe(machine, self["place"], Path(self["folder"]), token=self["token"])
+        where = self["place"], Path(self["folder"])
+        seen = smoke.probe(machine, *where, token=self["token"], driving=self["driving"])
         return FWAction(stored_data={"probe": seen.to_dict()})
 
 
@@ -147,7 +148,9 @@ def _with_clock(seen: Probe) -> Probe:
 
 
 @contextlib.contextmanager
-def sent(machine: Machine, launchpad: LaunchPad, folder: Path, file: Path) -> Iterator[Sent]:
+def sent(
+    machine: Machine, launchpad: LaunchPad, folder: Path, file: Path, *, driving: Collection[str] = ()
+) -> Iterator[Sent]:
     """Send one job to each place; they are withdrawn at the end, and what they said is kept if one did not report.
 
     Parameters
@@ -160,6 +163,8 @@ def sent(machine: Machine, launchpad: LaunchPad, folder: Path, file: Path) -> It
         Absolute, on the disk that all nodes share: the jobs work in a folder of their own in it.
     file
         my_launchpad.yaml.
+    driving
+        Stations that want deepmd-kit beside those that run models.
     """
     want_no_variable(folder)
     token = secrets.token_hex(8)
@@ -168,7 +173,8 @@ def sent(machine: Machine, launchpad: LaunchPad, folder: Path, file: Path) -> It
     jobs = Sent(launchpad, machine, file)
     try:
         for place in machine.stations_by_place():
-            firework = _firework(machine, place, ours, token)
+            asked = {"place": place, "folder": str(ours), "token": token, "driving": list(driving)}
+            firework = _firework(machine, asked)
             ids = launchpad.add_wf(Workflow([firework], name=firework.name, metadata={"activelearn": "smoke"}))
             jobs.fireworks[place] = next(iter(ids.values()))
         yield jobs
@@ -179,10 +185,10 @@ def sent(machine: Machine, launchpad: LaunchPad, folder: Path, file: Path) -> It
             trees.remove(ours, folder)
 
 
-def _firework(machine: Machine, place: str, folder: Path, token: str) -> Firework:
-    spec: dict[str, Any] = {"_launch_dir": str(folder)}
+def _firework(machine: Machine, asked: dict[str, Any]) -> Firework:
+    place = asked["place"]
+    spec: dict[str, Any] = {"_launch_dir": asked["folder"]}
     if machine.places:
         where = machine.places[place]
         spec |= {"_category": where.category or place, "_queueadapter": queue_keys(where.queue)}
-    parameters = {"machine": machine.model_dump(mode="json"), "place": place, "folder": str(folder), "token": token}
-    return Firework(Smoke(parameters), spec=spec, name=f"smoke {place}")
+    return Firework(Smoke({"machine": machine.model_dump(mode="json"), **asked}), spec=spec, name=f"smoke {place}")

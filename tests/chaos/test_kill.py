@@ -13,13 +13,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from campaigns import BIN, SMALL, TINY, cli, dataset_summary, end_sessions, machine_file, tiny, unpack_products
+from campaigns import (
+    BIN,
+    SMALL,
+    TINY,
+    cli,
+    dataset_summary,
+    end_sessions,
+    machine_file,
+    run_plain,
+    tiny,
+    unpack_products,
+)
 from lives import HardLife, alive_in, assert_tidy, keys_in_segments, start, wait_for_the_end_of, wait_until
 
 from activelearn import explore, label, loop
 from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
 from activelearn.errors import EngineError
+from activelearn.records import Ensemble
 from activelearn.store import Claim, Lease, Store, read_npz
 from activelearn.store.journal import CLOSED
 from activelearn.tasks import carry_out, gather
@@ -92,6 +104,25 @@ def test_kills_at_any_moment(undisturbed, tmp_path, random_seed):
     assert life.begin().wait(300) == 3, (tmp_path / "output.txt").read_text()
     assert n_kills >= 5
     life.assert_nothing_lost(undisturbed[0], n_kills)
+
+
+def test_a_kill_between_training_and_compression_changes_nothing(tmp_path):
+    """Walks are driven by compressed models, so the data set hangs on their last digits, too."""
+    few = {"train__compress": "always", "stop__max_iterations": 1}
+    undisturbed, _ = run_plain(
+        tmp_path / "undisturbed", tiny(tmp_path / "always.yaml", **few), Machine(slots=2, **SMALL)
+    )
+    members = undisturbed.result("train", 0, Ensemble).members
+    walk = undisturbed.plan("explore", 1).tasks[0]
+    assert walk.inputs == tuple(member.compressed for member in members)
+    end_sessions()
+    life = HardLife(tmp_path, **few)
+    running = life.begin()
+    begun = life.store.folder / "scratch"
+    wait_until(lambda: any(begun.glob("000-train-*/attempt-1/compress-1")), running, what="compression")
+    assert life.kill(running) == "train"
+    assert life.begin().wait(300) == 3, (tmp_path / "output.txt").read_text()
+    life.assert_nothing_lost(undisturbed, 1)
 
 
 # --- signals, two drivers ---------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_the_preset_paper_is_the_training_of_the_paper(tmp_path):
         train,
         TrainingRun(train.n_steps, (1, 11, 21)),
         type_map=["Na", "P", "S", "O"],
-        sel=(40, 16, 52, 4),
+        sel=((40, 16, 52, 4),),
         systems=["DATA/train"],
     )
     assert train.n_members == 4

@@ -1,5 +1,8 @@
 """What frozen models say of themselves, read without TensorFlow, and frames with more neighbours than they hold."""
 
+import json
+import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +105,95 @@ def test_a_constant_without_its_tensor_says_nothing(tmp_path):
 
 def test_a_sel_that_cannot_be_understood_is_none(tmp_path):
     assert graph(tmp_path / "a.pb", b"Na P S", 6.0, [80, 20]) == Frozen(("Na", "P", "S"), 6.0, ())
+
+
+# --- PyTorch ----------------------------------------------------------------------------------------------------------
+
+SE_A = {"type": "se_e2_a", "rcut": 4.5, "rcut_smth": 0.5, "sel": [60, 50]}
+DPA2 = {"type": "dpa2", "repinit": {"rcut": 4.5, "nsel": 60}, "repformer": {"rcut": 4.0, "nsel": 24}}
+CU_AU = ("Cu", "Au")
+
+
+class Opens:
+    """Makes a file when its pickle is carried out, as any pickle might."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+def torch_file(path, descriptor, *more, entry="frozen/data.pkl", **block):
+    """Write a zip as TorchScript does: a pickle in which the model block is one text."""
+    script = json.dumps({"type_map": ["Cu", "Au"], "descriptor": descriptor, "fitting_net": {}, **block})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(entry, pickle.dumps({"a": "{no JSON", "model_def_script": script, "more": more}, protocol=2))
+        archive.writestr("frozen/constants.pkl", b"")
+    return path
+
+
+def exported(path, descriptor, kind, **block):
+    """Write a zip as the exporter of PyTorch does: the model block is an entry."""
+    with zipfile.ZipFile(path, "w") as archive:
+        script = {"type_map": ["Cu", "Au"], "descriptor": descriptor, "fitting_net": {}, **block}
+        archive.writestr("model/extra/model_def_script.json", json.dumps(script))
+        archive.writestr("model/extra/metadata.json", json.dumps({"lower_input_kind": kind}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "wanted"),
+    [
+        (SE_A, Frozen(CU_AU, 4.5, (60, 50))),
+        ({"type": "se_atten", "rcut": 5.0, "sel": 70}, Frozen(CU_AU, 5.0, (70,))),
+        ({"type": "dpa1", "rcut": 5.0, "sel": [40, 30]}, Frozen(CU_AU, 5.0, (70,))),
+        (DPA2, Frozen(CU_AU, 4.5, (60,), (Frozen(CU_AU, 4.0, (24,)),))),
+        (
+            {"type": "hybrid", "list": [SE_A, SE_A, {"type": "se_e2_r", "rcut": 6.0, "sel": [80, 70]}]},
+            Frozen(CU_AU, 6.0, (80, 70), (Frozen(CU_AU, 4.5, (60, 50)),)),
+        ),
+        ({"type": "dpa4", "rcut": 4.5, "sel": 60}, Frozen(CU_AU, 4.5)),
+        ({**SE_A, "sel": [60]}, Frozen(CU_AU, 4.5, (60,))),
+        ({**SE_A, "sel": [60, 50, 40]}, Frozen(CU_AU, 4.5)),
+    ],
+    ids=["se_e2_a", "dpa1", "dpa1-by-element", "dpa2", "hybrid", "dpa4", "one-number", "too-many"],
+)
+def test_a_model_of_pytorch_says_it_in_its_model_block(tmp_path, descriptor, wanted):
+    assert frozen.read(torch_file(tmp_path / "a.pth", descriptor)) == wanted
+
+
+def test_a_pickle_is_taken_apart_and_never_carried_out(tmp_path):
+    made = tmp_path / "made"
+    assert frozen.read(torch_file(tmp_path / "a.pth", SE_A, Opens(made))) == Frozen(CU_AU, 4.5, (60, 50))
+    assert not made.exists()
+
+
+def test_an_exported_model_cuts_as_it_was_exported(tmp_path):
+    dpa1 = {"type": "se_atten", "rcut": 5.0, "sel": 70}
+    assert frozen.read(exported(tmp_path / "a.pt2", SE_A, "nlist")) == Frozen(CU_AU, 4.5, (60, 50))
+    assert frozen.read(exported(tmp_path / "b.pt2", dpa1, "graph")) == Frozen(CU_AU, 5.0), "a graph has all neighbours"
+    dpa4 = {"rcut": 4.5, "sel": 60}
+    assert frozen.read(exported(tmp_path / "c.pt2", dpa4, "edge_vec", type="dpa4")) == Frozen(CU_AU, 4.5)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "no-block", "other", "bad-json", "unknown"])
+def test_half_a_model_of_pytorch_says_nothing(tmp_path, spoil):
+    path = torch_file(tmp_path / "a.pth", {"type": "se_x"} if spoil == "unknown" else SE_A)
+    if spoil == "cut":
+        path.write_bytes(path.read_bytes()[:200])
+    if spoil in ("no-block", "other", "bad-json"):
+        text = {"no-block": "text", "other": '{"type_map": 3}', "bad-json": '{"type_map": '}[spoil]
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("frozen/data.pkl", pickle.dumps([text]))
+    assert frozen.read(path) is None
+
+
+def test_neighbours_are_counted_within_each_cutoff(tmp_path):
+    found = frozen.read(torch_file(tmp_path / "a.pth", DPA2))
+    assert found.overflow(copper(3.61, 4.2)) == (0, ""), "18 within 4 Å, 42 within 4.5"
+    assert found.overflow(copper(3.1)) == (1, "all elements 42 of 24")
+    assert frozen.crowding(potential(tmp_path / "a.pth"), [copper(3.1, 3.61)])["overflow_share"] == 0.5
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------

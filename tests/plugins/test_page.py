@@ -15,7 +15,7 @@ from ase.calculators.lj import LennardJones
 from campaigns import cli, environment, machine_file, tiny
 from test_study import COPPER, DYNAMICS, SEGMENTS
 
-from activelearn.config import ReferenceEngine
+from activelearn.config import ReferenceEngine, Train, Trainer
 
 pytest.importorskip("pip", reason="a virtual environment without pip")
 
@@ -47,7 +47,8 @@ def installed(tmp_path_factory):
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     for name, text in re.findall(r"^```\w+\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
         (source / name).write_text(text, encoding="utf-8")
-    assert sorted(path.name for path in source.iterdir()) == ["my_nearest.py", "my_pairs.py", "pyproject.toml"]
+    modules = ["my_nearest.py", "my_pairs.py", "my_trainer.py"]
+    assert sorted(path.name for path in source.iterdir()) == [*modules, "pyproject.toml"]
     offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", target]
     subprocess.run([sys.executable, "-m", "pip", "install", *offline, source], check=True)
     env = environment()
@@ -110,3 +111,10 @@ def test_the_schema_has_the_settings_of_both(installed, tmp_path):
 
 def test_the_page_says_every_field_of_an_engine():
     assert [name for name in ReferenceEngine.__dataclass_fields__ if f"`{name}" not in PAGE] == []
+
+
+def test_the_page_says_every_answer_of_a_trainer_and_every_key_that_all_have():
+    answers = [name for name in vars(Trainer) if not name.startswith("_")]
+    assert {"settings", "pair"} <= {*answers, *Trainer.__annotations__}
+    asked = {*answers, *Trainer.__annotations__, *Train.model_fields} - {"trainer"}
+    assert [name for name in sorted(asked) if f"`{name}`" not in PAGE] == []

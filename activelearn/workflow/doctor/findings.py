@@ -19,6 +19,7 @@ from activelearn.errors import ActiveLearnError
 from activelearn.store import Store
 from activelearn.store.submission import Submission, Submissions
 from activelearn.units import duration
+from activelearn.workflow.doctor.engines import engine_findings
 from activelearn.workflow.doctor.idle import idle_categories
 from activelearn.workflow.doctor.picture import (
     OURS,
@@ -87,6 +88,7 @@ def examine(
         *_forgotten(picture),
     ]
     ailing = {one.workflow for one in found}
+    found += engine_findings(flow for flow in picture.flows if flow.folder is not None and flow.folder.is_dir())
     found += idle_categories(picture, (flow for flow in picture.flows if flow.number not in ailing), file)
     return [
         replace(one, what=without_credentials(one.what, launchpad), next=without_credentials(one.next, launchpad))

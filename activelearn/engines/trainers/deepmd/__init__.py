@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from activelearn.config import Machine, Train
-from activelearn.config.trainer import Room, Shell, Trained, Trainer, TrainingData, TrainingRun
-from activelearn.engines import deepmd
-from activelearn.engines.backends import BACKENDS
+from activelearn.config.trainer import Faster, Room, Shell, Trained, Trainer, TrainingData, TrainingRun
+from activelearn.engines import deepmd, requirements
+from activelearn.engines.backends import BACKENDS, DEFAULT
+from activelearn.engines.interpreters import lacking_deepmd
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import blocks, checkpoints, compression, dargs, inputs, rules, training
 from activelearn.engines.trainers.deepmd.settings import DeePMDTrain
@@ -28,8 +29,14 @@ class DeePMD(Trainer[DeePMDTrain]):
 
     settings: ClassVar[type[Train]] = DeePMDTrain
     fixed: ClassVar[tuple[str, ...]] = ("backend", "descriptor.", "model.")
+    learning_rate: ClassVar[str | None] = "train.learning_rate.start"
     larger: ClassVar[str] = "take a larger net (train.fitting, or fitting_net of train.model)"
     smoother: ClassVar[str] = "rcut_smth of the descriptor (smaller)"
+    export_notes: ClassVar[tuple[str, ...]] = (
+        "# The 30 lines before LAMMPS begins are notes of DeePMD-kit and TensorFlow: they look for CUDA (libcudart),",
+        "# which a machine without a GPU does without. `lmp -in in.lammps 2> notes.txt` puts them aside; errors of",
+        "# LAMMPS still show.",
+    )
     stays: ClassVar[str] = (
         f"a training whose loss stays finite and below {inputs.DIVERGED:g} times that of no force at all"
     )
@@ -48,21 +55,27 @@ class DeePMD(Trainer[DeePMDTrain]):
         return found if found or train.model is None or asked is None else _of_dargs(train, asked)
 
     def problems(self, train: DeePMDTrain, machine: Machine) -> list[str]:
-        """Return the files that a model block names and that are not there, and what is wrong with a block.
+        """Return what the interpreter that trains lacks, the files that a model block lacks, and what is wrong in one.
 
-        The latter only if the interpreter that trains alone can say it; see :meth:`impossible`.
+        The last only if the interpreter that trains alone can say it; see :meth:`impossible`.
         """
+        wanted = BACKENDS[train.backend]
+        where = f"train.backend: {train.backend}"
+        compiles = wanted.suffixes[0] == ".pt2" or (wanted.session == "pytorch" and blocks.is_compiled(train.block))
+        found = lacking_deepmd(machine) if train.backend == DEFAULT else []
+        found = found or requirements.problems(wanted, machine, where=where, compiles=compiles)
         if train.model is None:
-            return []
-        found = [*rules.missing_tables(train.model)]
+            return found
+        found += rules.missing_tables(train.model)
         asked = dargs.interpreter(machine.python)
         return found if dargs.interpreter(None) is not None or asked is None else [*found, *_of_dargs(train, asked)]
 
     def notes(self, train: DeePMDTrain, machine: Machine) -> list[str]:
-        """Return whether nobody here could look at a model block."""
+        """Return which interpreter trains if it must be one of its own, and whether nobody can check a model block."""
+        found = requirements.notes(BACKENDS[train.backend], machine)
         if train.model is None or dargs.interpreter(machine.python) is not None:
-            return []
-        return ["train.model is not checked here: no deepmd-kit in this interpreter, nor in machine.python"]
+            return found
+        return [*found, "train.model is not checked here: no deepmd-kit in this interpreter, nor in machine.python"]
 
     def unusual(self, train: DeePMDTrain) -> list[str]:
         """Return rates that rise, a training without forces, and odd numbers of a model block."""
@@ -155,6 +168,14 @@ class DeePMD(Trainer[DeePMDTrain]):
         """Tabulate the embedding net; the shortest distance in the data sets the range of the table."""
         return training.compress(folder, model, _setting(train, TrainingRun(1, (1, 1, 1)), data), slot)
 
+    def faster(self, train: DeePMDTrain, sel: Room) -> Faster | None:
+        """Return what `dp compress` saves and costs; not known of anything but se_e2_a alone."""
+        return compression.faster(train.block, sel)
+
+    def holds_from_A(self, folder: Path) -> tuple[float, float] | None:
+        """Return the shortest distance of the training data, and where the coarse table ends, from dp's own output."""
+        return training.holds_from_A(folder)
+
     # --- the models ---------------------------------------------------------------------------------------------------
 
     def evaluate(self, folder: Path, model: Path, parts: Sequence[Frames], slot: Slot) -> list[Frames]:
@@ -166,12 +187,22 @@ class DeePMD(Trainer[DeePMDTrain]):
         deviation = f" out_file model_devi.out out_freq {every}" if every else ""
         return [f"pair_style      deepmd {' '.join(models)}{deviation}", f"pair_coeff      * * {' '.join(type_map)}"]
 
+    def suffix(self, train: DeePMDTrain) -> str:
+        """Return that of the backend."""
+        return BACKENDS[train.backend].suffixes[0]
+
     def calculator(self, model: Path) -> dict[str, Any]:
         """Return DeePMD-kit's own ASE calculator."""
         arguments = {"model": str(model)}
         return {"calculator": "deepmd.calculator:DP", "arguments": arguments, "package": "deepmd-kit"}
 
-    def potential(self, models: Sequence[str], sha256: Sequence[str], window: tuple[float, float]) -> dict[str, Any]:
+    def potential(
+        self,
+        models: Sequence[str],
+        sha256: Sequence[str],
+        type_map: Sequence[str],  # noqa: ARG002 - the models know their elements
+        window: tuple[float, float],
+    ) -> dict[str, Any]:
         """Return the models as a potential of kind ``deepmd``."""
         return {"deepmd": {"models": tuple(models), "sha256": tuple(sha256), "window": window}}
 

@@ -204,18 +204,29 @@ def limits_neighbours(block: Block) -> bool:
     return any(one.keys.is_limit for one in spheres(block))
 
 
+def is_compiled(block: Block) -> bool:
+    """Return whether `dp freeze` compiles a model, with g++ (PyTorch: DPA-4, whatever suffix is asked for)."""
+    return any(kind(one, "dpa4").startswith("dpa4") for _, one in descriptors(block))
+
+
 def Mflop(block: Block, sel: Room) -> float | None:
     """Return the multiply-adds (millions) of one forward evaluation of an atom; None of anything but se_e2_a alone."""
     (_, d), *others = descriptors(block)
     if others or kind(d) != "se_e2_a" or kind(block, "standard") != "standard":
         return None
     embedding = tuple(d.get("neuron", (10, 20, 40)))
-    fitting = block.get("fitting_net", {})
     n_neighbours = sum(sel[0]) / 2.0  # `sel` holds the densest cell
     per_neighbour = sum(a * b for a, b in pairwise((1, *embedding))) + 4 * embedding[-1]
+    return float(n_neighbours * per_neighbour + fitting_products(block)) / 1e6
+
+
+def fitting_products(block: Block) -> int:
+    """Return the multiply-adds of one forward evaluation of the fitting net behind a se_e2_a."""
+    (_, d), *_ = descriptors(block)
+    fitting, last = block.get("fitting_net", {}), tuple(d.get("neuron", (10, 20, 40)))[-1]
     axis = d.get("axis_neuron", d.get("n_axis_neuron", 4))
-    widths = (embedding[-1] * axis, *fitting.get("neuron", fitting.get("n_neuron", (120, 120, 120))), 1)
-    return float(n_neighbours * per_neighbour + sum(a * b for a, b in pairwise(widths))) / 1e6
+    widths = (last * axis, *fitting.get("neuron", fitting.get("n_neuron", (120, 120, 120))), 1)
+    return sum(a * b for a, b in pairwise(widths))
 
 
 def filled(block: Block, type_map: Sequence[str], sel: Room, random_seeds: Sequence[int]) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def sentence(found: Mapping[str, Any], given: Block, backend: str) -> str:
 
 def _elsewhere(where: str, found: Mapping[str, Any], backend: str) -> str:
     ours = [name for name, theirs in _THEIRS.items() if theirs in found["backends"]]
+    if "pytorch" in ours:  # which compiles nothing
+        ours = [name for name in ours if name != "pytorch-exportable"]
     what = where if found["value"] is None else f"{where}: {found['value']}"
     choose = f"train.backend: {ours[0]}" if ours else "remove it"
     wanted = f"wanted {' or '.join(_THEIRS[name] for name in ours)}" if ours else "wanted a model without it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ from activelearn.frames import Frames, npz_bytes, pack, unpack
 _DIVERGED: Final = ("NaN detected at batch", "Non-finite gradient norm")
 #: A model is that which it was made from if no force differs by more than this share of the largest (or of 1 eV/Å).
 SAME_FORCES: Final = 1e-4
+#: So many times as far as the training data reach the tables of a compressed model, in 1/r (``--extrapolate``).
+REACH: Final = 5
+#: Width of an interval of the fine table, in units of its argument (``--step``). Forces are those of the network to
+#: 4e-9 eV/Å or better (1e-12 at DeePMD-kit's default of 0.01), for a sixth of the memory that walks take more.
+STEP: Final = 0.05
 
 
 def _dp(
@@ -214,8 +220,39 @@ def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot) 
     (folder / "input.json").write_text(json.dumps(setting, indent=1))
     plain, compressed = (folder / f"{name}{model.suffix}" for name in ("frozen", "compressed"))
     shutil.copyfile(model, plain)
-    _dp(["compress", "-i", plain.name, "-o", compressed.name, "-t", "input.json"], folder, slot, backend)
+    arguments = ["compress", "-i", plain.name, "-o", compressed.name, "-t", "input.json"]
+    _dp([*arguments, "-s", str(STEP), "-e", str(REACH)], folder, slot, backend)
     return compressed
+
+
+def holds_from_A(folder: Path) -> tuple[float, float] | None:
+    """Return the distances, Å, from which on the tables of a compressed model hold; None if its log does not tell.
+
+    The fine table begins at the shortest distance r of the training data, and the coarse one ends at :data:`REACH`
+    times its upper bound. Bounds are those of (s - mean) / deviation of each element, s = w(r)/r with the switch w (1
+    below ``rcut_smth``, 0 at ``rcut``): at the cutoff (lower) and at r (upper, rounded up). That the table ends at 1/s
+    is exact where w is 1; elsewhere it reaches nearer.
+
+    Parameters
+    ----------
+    folder
+        Where :func:`compress` ran.
+    """
+    log = folder / "dp-compress.log"
+    if not log.is_file():
+        return None
+    text = log.read_text(errors="replace")
+    shortest = re.search(r"minimal neighbor distance: ([\d.]+)", text)
+    bounds = [re.search(rf"with {which} boundary: \[([^]]*)\]", text) for which in ("lower", "upper")]
+    descriptor = json.loads((folder / "input.json").read_text())["model"]["descriptor"]
+    if shortest is None or bounds[0] is None or bounds[1] is None or "rcut_smth" not in descriptor:
+        return None
+    r = float(shortest[1])
+    x = np.clip((r - descriptor["rcut_smth"]) / (descriptor["rcut"] - descriptor["rcut_smth"]), 0.0, 1.0)
+    switch = 1.0 + x**3 * (-6.0 * x**2 + 15.0 * x - 10.0)
+    lower, upper = (np.array(found[1].split(), dtype=float) for found in bounds if found is not None)
+    end = r / switch * (upper - lower) / (REACH * np.ceil(upper) - lower)
+    return r, float(end.max())
 
 
 def evaluate(folder: Path, model: Path, parts: Sequence[Frames], slot: Slot) -> list[Frames]:

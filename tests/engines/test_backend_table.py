@@ -18,7 +18,7 @@ from campaigns import end_sessions
 from pydantic import ValidationError
 
 from activelearn.config import Dynamics, Machine, Potential, Segment, Stage, TrainingData, TrainingRun
-from activelearn.engines import backends, deepmd, lammps, process
+from activelearn.engines import backends, deepmd, frozen, lammps, process
 from activelearn.engines.backends import BACKENDS
 from activelearn.engines.dynamics import State, run_segment, thermal_velocities
 from activelearn.engines.process import Slot
@@ -390,3 +390,12 @@ def test_compiled_models_drive_a_walk_with_their_deviation_and_a_warm_start_begi
     assert walk.max_devi_f.max() > 1e-3
     assert third == pytest.approx(first, abs=1e-8)
     end_sessions()
+
+
+@pytest.mark.engines
+def test_a_model_and_its_compressed_form_say_what_they_were_trained_with(bench, tmp_path):
+    wanted = frozen.Frozen(ELEMENTS, 3.5, (20, 20))
+    assert frozen.read(bench.trained.model) == wanted
+    if TRAINER.compresses(bench.train):
+        made = TRAINER.compress(tmp_path, bench.trained.model, bench.train, bench.data, bench.slot)
+        assert frozen.read(made) == wanted

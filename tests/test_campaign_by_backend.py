@@ -136,11 +136,10 @@ KILLS = (
 )
 
 
-@pytest.mark.parametrize(
-    "converged",
-    [pytest.param("pytorch", marks=needs_torch), pytest.param("dpa", marks=needs_dpa)],
-    indirect=True,
-)
+KILLED = [pytest.param("pytorch", marks=needs_torch), pytest.param("dpa", marks=needs_dpa)]
+
+
+@pytest.mark.parametrize("converged", KILLED, indirect=True)
 def test_ten_kills_change_no_bit_of_the_data_set_nor_of_the_models(converged, tmp_path):
     """Kill -9 of the whole group, slots changed each time, one thread. TensorFlow: chaos/test_kill.py."""
     backend, undisturbed, _ = converged
