@@ -9,7 +9,7 @@ from pathlib import Path
 from activelearn import capacity, final_models, learning, select, starts, trees
 from activelearn.config import Campaign, trainer_of
 from activelearn.ending import ended, verdict
-from activelearn.engines import lammps
+from activelearn.engines import backends, lammps
 from activelearn.errors import ConfigError, typed
 from activelearn.final_models import FinalChoice
 from activelearn.frames import Frames
@@ -21,7 +21,7 @@ from activelearn.writing import write_deepmd, write_extxyz
 _IN_LAMMPS = """# Molecular dynamics with the exported force field; run it in this folder with:  lmp -in in.lammps
 {notes}units           metal
 boundary        p p p
-atom_style      atomic
+{atoms}
 box             tilt large
 read_data       start.lmp
 neighbor        1.0 bin
@@ -173,7 +173,12 @@ def write_examples(store: Store, campaign: Campaign, folder: Path, models: list[
     trainer = trainer_of(campaign.train)
     pair = "\n".join(trainer.pair(models, campaign.type_map, 20))
     notes = [*trainer.export_notes, _DEVIATION[trainer.writes_deviation].format(f_hi=f_hi)]
-    values = {"temperature": temperature, "timestep": stage.timestep_fs / 1000.0, "types": types}
+    values = {
+        "atoms": backends.atom_style([pair]),
+        "temperature": temperature,
+        "timestep": stage.timestep_fs / 1000.0,
+        "types": types,
+    }
     text = _IN_LAMMPS.format(pair=pair, notes="".join(f"{line}\n" for line in notes), **values)
     (folder / "in.lammps").write_text(text, encoding="utf-8")
     said = trainer.calculator(Path(models[0]))

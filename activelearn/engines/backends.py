@@ -161,3 +161,13 @@ def of_lines(lines: Iterable[str]) -> Backend:
             first = words.index("deepmd") + 1
             return of_model(words[first]) if first < len(words) else BACKENDS[DEFAULT]
     return PLAIN
+
+
+def atom_style(pair: Iterable[str]) -> str:
+    """Return the lines that say what atoms are, by those that declare the potential.
+
+    Compiled models that pass messages (DPA-4) look for the atom that an image is of, and end LAMMPS without a map.
+    """
+    lines = "atom_style      atomic"
+    is_compiled = any(word.endswith(".pt2") for line in pair for word in line.split())
+    return f"{lines}\natom_modify     map yes" if is_compiled else lines

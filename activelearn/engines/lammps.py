@@ -225,7 +225,7 @@ def input_of(stage: Stage, drive: Drive, pair: Sequence[str], run: str) -> str:
     return f"""# one walk of stage {stage.name}
 units           metal
 boundary        p p p
-atom_style      atomic
+{backends.atom_style(pair)}
 box             tilt large
 read_data       conf.lmp
 neighbor        1.0 bin

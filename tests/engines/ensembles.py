@@ -20,7 +20,7 @@ ELEMENTS = ("Cu", "Au")
 #: Enough for every cutoff here.
 ROOM = {True: (24, 24), False: (48,)}
 INPUT = """units metal
-atom_style atomic
+{atoms}
 read_data start.data
 neighbor 1.0 bin
 {pair}
@@ -106,7 +106,7 @@ class Ensemble:
         place = self.place(name)
         write_data(place / "start.data", self.truth[0], ELEMENTS)
         pair = TRAINER.pair([str(model) for model in self.models], ELEMENTS, 1)
-        (place / "in.lammps").write_text(INPUT.format(pair="\n".join(pair)))
+        (place / "in.lammps").write_text(INPUT.format(pair="\n".join(pair), atoms=backends.atom_style(pair)))
         job = {"job": "lammps", "input": "in.lammps"}
         backend = backends.of_model(self.models[0])
         code = deepmd.run_job(job, place, "lammps.out", self.slot, timeout_s=300.0, backend=backend)

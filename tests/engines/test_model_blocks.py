@@ -15,6 +15,7 @@ from activelearn.check import check
 from activelearn.config import Machine, TrainingRun, load_campaign, parse_campaign, trainer_of
 from activelearn.config.moved import moved
 from activelearn.config.reading import difference
+from activelearn.engines import backends
 from activelearn.engines.trainers.deepmd import TRAINER, dargs, inputs
 from activelearn.engines.trainers.deepmd.blocks import filled, shells
 from activelearn.engines.trainers.deepmd.rules import impossible
@@ -234,6 +235,13 @@ def test_models_are_compressed_if_every_descriptor_can_be(block, on_tensorflow):
     assert TRAINER.compresses(train(block)) == on_tensorflow
 
 
+def test_lammps_keeps_a_map_of_atoms_for_compiled_models_alone():
+    """DPA-4 ends LAMMPS without it; inputs of other models stay as they were."""
+    for models, wanted in ((["a.pt2", "b.pt2"], 2), (["a.pth", "b.pth"], 1), (["a.pb"], 1)):
+        lines = backends.atom_style(TRAINER.pair(models, ["Cu"], 10)).splitlines()
+        assert lines == ["atom_style      atomic", "atom_modify     map yes"][:wanted]
+
+
 def test_other_networks_are_others():
     before = train(model())
     assert TRAINER.same_networks(before, train(model(), n_steps=77))
@@ -444,7 +452,7 @@ def test_what_does_not_fit_the_elements_is_refused(block, said, data):
             "train.model.descriptor.type: se_e2_a in a sum, or with a table of pairs, does not train on PyTo",
         ),
         (total(model(ATTENTION), model(PAIRS)), "train.model.models.1.descriptor.type: se_e2_a in a sum"),
-        (model(RADIAL), "train.model.descriptor.type_one_side: false is trained as if it were true on PyTorch"),
+        (model(RADIAL), "train.model.descriptor.type_one_side: false is trained as if it were true by pytorch"),
         (model(hybrid(PAIRS, RADIAL)), "train.model.descriptor.list.1.type_one_side: false"),
     ],
 )
@@ -453,6 +461,14 @@ def test_what_pytorch_makes_another_thing_of_is_refused_there_alone(block, said)
     assert found.startswith(said)
     assert found.count(" - ") == 2
     assert not [*impossible(block, "tensorflow")]
+
+
+@pytest.mark.parametrize("descriptor", [PAIRS, RADIAL])
+def test_pytorch_exportable_wants_nets_of_one_element(descriptor):
+    (found,) = TRAINER.impossible(train(model(descriptor), backend="pytorch-exportable"))
+    assert found.startswith("train.model.descriptor.type_one_side: false does not end in a model by pytorch-exportable")
+    assert TRAINER.impossible(train(model({**descriptor, "type_one_side": True}), backend="pytorch-exportable")) == []
+    assert not TRAINER.compresses(train(model({**descriptor, "type_one_side": True}), backend="pytorch-exportable"))
 
 
 def test_tables_of_pairs_train_on_pytorch_beside_embedded_types():
@@ -522,7 +538,10 @@ OF_DARGS = [
     (
         model(DPA3),
         "tensorflow",
-        ("train.model.descriptor.type: dpa3 is not on TensorFlow - wanted PyTorch - train.backend: pytorch"),
+        (
+            "train.model.descriptor.type: dpa3 is not on TensorFlow - wanted PyTorch or PyTorch Exportable - "
+            "train.backend: pytorch"
+        ),
     ),
     (
         model(hybrid(PAIRS, DPA2)),
@@ -532,7 +551,7 @@ OF_DARGS = [
     (
         model(pair_exclude_types=[[0, 0]]),
         "tensorflow",
-        "train.model.pair_exclude_types: is not on TensorFlow - wanted PyTorch - train",
+        "train.model.pair_exclude_types: is not on TensorFlow - wanted PyTorch or PyTorch Exportable - train",
     ),
     (
         model({**PAIRS, "type": "se_a_tpe"}),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearn.config import D3, Dynamics, Potential, Segment
+from activelearn.engines.backends import atom_style
 from activelearn.engines.dynamics import Steps, timestep_of
 from activelearn.errors import ConfigError
 from activelearn.frames import make_origin
@@ -42,12 +43,12 @@ def elements_of(potential: Potential, symbols: Sequence[str]) -> list[str]:
     return list(potential.lammps.elements)
 
 
-def head_lines(begin: str) -> list[str]:
-    """Return the lines that every input begins with; `begin` is the one that reads the atoms."""
+def head_lines(begin: str, pair: Sequence[str] = ()) -> list[str]:
+    """Return the lines that every input begins with; `begin` is the one that reads the atoms, `pair` what follows."""
     return [
         "units           metal",
         "boundary        p p p",
-        "atom_style      atomic",
+        *atom_style(pair).splitlines(),
         "box             tilt large",
         begin,
         "neighbor        1.0 bin",
@@ -159,9 +160,10 @@ def segment_input(run: Run, data: str, restart: str | None = None, begun: int = 
         begin, still = f"read_data       {data}", ["velocity        all zero linear"]
     else:
         begin, still = f"read_restart    {restart}", []
+    pair = pair_lines(run.potential, run.elements, steps.deviation_every)
     lines = [
-        *head_lines(begin),
-        *pair_lines(run.potential, run.elements, steps.deviation_every),
+        *head_lines(begin, pair),
+        *pair,
         *still,
         f"timestep        {run.timestep_ps:.10g}",
         _thermostat(run, begun),

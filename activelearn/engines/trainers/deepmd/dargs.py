@@ -16,9 +16,7 @@ from activelearn.engines.trainers.deepmd.blocks import Block, dotted
 from activelearn.errors import EngineError
 
 #: What the backends of :mod:`activelearn.engines.backends` are called in DeePMD-kit's manual.
-_THEIRS: Final = {
-    "tensorflow": "TensorFlow", "pytorch": "PyTorch", "pytorch-exportable": "PyTorch Exportable",
-}  # fmt: skip
+_THEIRS: Final = {"tensorflow": "TensorFlow", "pytorch": "PyTorch", "pytorch-exportable": "PyTorch Exportable"}
 _TYPES: Final = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "dict": "a mapping",
     "list": "a list", "None": "null", "NoneType": "null", "list[int]": "a list of whole numbers",

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from activelearn.config import bounds
 from activelearn.config.moved import here
+from activelearn.engines.backends import BACKENDS
 from activelearn.engines.trainers.deepmd.blocks import (
     KINDS,
     TABLES,
@@ -67,7 +68,8 @@ def impossible(block: Block, backend: str) -> Iterator[str]:
         yield from _smoothing(sphere)
     for at, model in models(block):
         yield from _short_range(model, at)
-        yield from _on_pytorch(block, model, at) if backend == "pytorch" else ()
+        yield from _on_pytorch(block, model, at) if backend != "tensorflow" else ()
+        yield from _one_side(model, at, backend)
     yield from _dpa4_alone(block)
     yield from _sums(block, backend)
     yield from (str(one) for one in _outliers(block) if not one.is_possible)
@@ -224,11 +226,20 @@ def _on_pytorch(block: Block, model: Block, at: At) -> Iterator[str]:
             "on PyTorch, where types must be embedded - wanted a descriptor such as se_atten - choose one, or "
             "train.backend: tensorflow"
         )
-    for where, name, section in kinds:
-        if name == "se_e2_r" and not section.get("type_one_side", False):
+
+
+def _one_side(model: Block, at: At, backend: str) -> Iterator[str]:
+    """Yield nets of pairs of elements that a backend trains as nets of one element, or cannot freeze."""
+    for where, section in descriptors(model):
+        name = kind(section)
+        is_other = name == "se_e2_r" and backend == "pytorch"
+        if section.get("type_one_side", False) or not (is_other or name in {"se_e2_a", "se_e2_r"}):
+            continue
+        if is_other or not BACKENDS[backend].two_sides:
+            why = "is trained as if it were true" if is_other else "does not end in a model"
             yield (
-                f"{dotted((*at, *where, 'type_one_side'))}: false is trained as if it were true on PyTorch (DeePMD-kit "
-                "3.2) - wanted what it will be - set it to true"
+                f"{dotted((*at, *where, 'type_one_side'))}: false {why} by {backend} of DeePMD-kit 3.2 - wanted true - "
+                "set it"
             )
 
 
