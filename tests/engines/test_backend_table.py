@@ -406,8 +406,8 @@ def test_a_model_and_its_compressed_form_say_what_they_were_trained_with(bench, 
 SAID = {
     "tensorflow": "lower boundary: [-0.20515858 -0.20740163]\n[2026] DEEPMD INFO training data with upper boundary: "
     "[3.77146548 3.76922244]\n[2026-11-30 09:28:29,098] DEEPMD INFO    built lr\n",
-    "pytorch": "lower boundary: [[-0.20515858 -0. -0. -0. ]\n [-0.20740163 -0. -0. -0. ]]\n[2026] DEEPMD INFO training data "
-    "with upper boundary: [[3.77146548 3. 3. 3. ]\n [3.76922244 3. 3. 3. ]]\n",
+    "pytorch": "lower boundary: [[-0.20515858 -0. -0. -0. ]\n [-0.20740163 -0. -0. -0. ]]\n[2026] DEEPMD INFO "
+    "training data with upper boundary: [[3.77146548 3. 3. 3. ]\n [3.76922244 3. 3. 3. ]]\n",
 }
 
 

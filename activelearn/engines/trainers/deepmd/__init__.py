@@ -169,7 +169,10 @@ class DeePMD(Trainer[DeePMDTrain]):
         return training.compress(folder, model, _setting(train, TrainingRun(1, (1, 1, 1)), data), slot)
 
     def faster(self, train: DeePMDTrain, sel: Room) -> Faster | None:
-        """Return what `dp compress` saves and costs; not known of anything but se_e2_a alone."""
+        """Return what `dp compress` saves and costs with TensorFlow; not known of anything but se_e2_a alone.
+
+        PyTorch saves 2.5 (paper) to 6 times (tiny) as much (docs/backends.md), so that there it is the least.
+        """
         return compression.faster(train.block, sel)
 
     def holds_from_A(self, folder: Path) -> tuple[float, float] | None:
