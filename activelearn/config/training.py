@@ -10,12 +10,13 @@ from pydantic import (
     GetJsonSchemaHandler,
     PositiveInt,
     SerializeAsAny,
+    ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticKnownError
+from pydantic_core import CoreSchema, InitErrorDetails
 
 from activelearn.config.bounds import of
 from activelearn.config.section import NumberOfLabels, Section
@@ -75,7 +76,9 @@ def _of_its_trainer(given: Any, _: ValidatorFunctionWrapHandler, info: Validatio
     if not isinstance(name, str) or name not in TRAINERS:
         *names, last = map(repr, TRAINERS.names())
         there = f"{', '.join(names)} or {last}" if names else last
-        raise PydanticKnownError("literal_error", {"expected": f"trainer: {there} (or the package that adds it)"})
+        expected = {"expected": f"{there} (or the package that adds it)"}
+        wrong: InitErrorDetails = {"type": "literal_error", "loc": ("trainer",), "input": name, "ctx": expected}
+        raise ValidationError.from_exception_data("train", [wrong])
     made: Train = TRAINERS.find(name).settings.model_validate(given, context=info.context)
     return made
 
