@@ -538,10 +538,7 @@ OF_DARGS = [
     (
         model(DPA3),
         "tensorflow",
-        (
-            "train.model.descriptor.type: dpa3 is not on TensorFlow - wanted PyTorch or PyTorch Exportable - "
-            "train.backend: pytorch"
-        ),
+        ("train.model.descriptor.type: dpa3 is not on TensorFlow - wanted PyTorch - train.backend: pytorch"),
     ),
     (
         model(hybrid(PAIRS, DPA2)),
@@ -551,7 +548,7 @@ OF_DARGS = [
     (
         model(pair_exclude_types=[[0, 0]]),
         "tensorflow",
-        "train.model.pair_exclude_types: is not on TensorFlow - wanted PyTorch or PyTorch Exportable - train",
+        "train.model.pair_exclude_types: is not on TensorFlow - wanted PyTorch - train",
     ),
     (
         model({**PAIRS, "type": "se_a_tpe"}),
