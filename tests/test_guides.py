@@ -100,6 +100,7 @@ LONG = {
 ELSEWHERE = {
     "python3 -m venv": "installs: CI does, in the words of the README",
     ".venv/bin/pip install": "the same",
+    "torch-venv/bin/pip install": "installs 6 GB: the step torch of CI does",
     ".venv/bin/pytest": "these tests",
     "squeue": "Slurm",
     "sbatch": "Slurm",
