@@ -56,12 +56,17 @@ def of_campaign(campaign: Campaign, labelled: Sequence[Frames] = ()) -> Room:
 
 
 def sealed(campaign: Campaign, store: Store) -> Room | None:
-    """Return the `sel` that a campaign has fixed, by shell; None if it has not begun, or has other elements.
+    """Return the `sel` that a campaign has fixed, by shell; None if it has not begun, or has other elements or shells.
 
     That these cannot be changed is said where changes are accepted.
     """
-    has_begun = 0 in store.opened_iterations() and store.campaign(0).type_map == campaign.type_map
-    return store.sel() if has_begun else None
+    begun = store.campaign(0) if 0 in store.opened_iterations() else None
+    is_same = begun is not None and begun.type_map == campaign.type_map and _form(begun) == _form(campaign)
+    return store.sel() if is_same else None
+
+
+def _form(campaign: Campaign) -> list[bool]:
+    return [shell.counts_elements for shell in trainer_of(campaign.train).shells(campaign.train)]
 
 
 def of_models(campaign: Campaign, store: Store) -> tuple[Capacity, ...]:

@@ -102,6 +102,8 @@ def Mflop(campaign: Campaign, sel: Room) -> float | None:
     None if they are not known, or there is no such form.
     """
     trainer, train = trainer_of(campaign.train), campaign.train
+    if not trainer.compresses(train):
+        return None
     plain, faster = trainer.Mflop(train, sel), trainer.faster(train, sel)
     return None if plain is None or faster is None else max(LEAST_SHARE * plain, plain - faster.saved_us * MFLOP_PER_US)
 
@@ -112,7 +114,8 @@ def evaluated_atoms(campaign: Campaign, stage: Stage, n_atoms: float | None = No
     Systems count alike, for starts are dealt out in turn.
     """
     of_stage = [campaign.explored_systems[i] for i in stage.systems or ()] or campaign.explored_systems
-    sizes: list[float] = [starts.n_atoms(campaign, system) for system in of_stage]
+    is_of_data = stage.start == "dataset" and n_atoms is not None
+    sizes: list[float] = [] if is_of_data else [starts.n_atoms(campaign, system) for system in of_stage]
     sizes = sizes or [n_atoms or 0.0]
     evaluations = stage.n_steps + stage.n_frames * (campaign.train.n_members - 1)
     return stage.n_walks * len(stage.conditions) * evaluations * sum(sizes) / len(sizes)
@@ -162,6 +165,11 @@ def compressed(member: Member, store: Store, up_to: int, data: TrainingData, fol
         Scratch folder.
     slot
         Where.
+
+    Raises
+    ------
+    EngineError
+        The machine failed, twice; a model that its program refuses goes on as it is.
     """
     for attempt in range(1, MAX_ATTEMPTS + 1):
         place = folder / f"compress-{attempt}"
@@ -171,8 +179,9 @@ def compressed(member: Member, store: Store, up_to: int, data: TrainingData, fol
         except EngineError as error:
             check_stop()
             log.warning("compressing member %d failed (%d of %d): %s", member.index, attempt, MAX_ATTEMPTS, error)
-            why = str(error).splitlines()[0]
-    return _plain(member, why)
+            if attempt == MAX_ATTEMPTS:
+                raise  # a time-out, a signal, a dead session: the machine's fault, and the task is tried again
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _compared(member: Member, store: Store, up_to: int, data: TrainingData, folder: Path, slot: Slot) -> Member:
@@ -187,7 +196,7 @@ def _compared(member: Member, store: Store, up_to: int, data: TrainingData, fold
     trainer, plain = trainer_of(campaign.train), store.model(member.model)
     made = trainer.compress(folder, plain, campaign.train, data, slot)
     if made is None:
-        return _plain(member, "its trainer made no faster form")
+        return _plain(member, "its program refuses it: see the log")
     frames = probes(store, up_to)
     difference = largest_difference(*(trainer.evaluate(folder, model, frames, slot) for model in (plain, made)))
     if not difference <= MOST_DIFFERENT * campaign.select.f_lo:  # nan is not <= anything
@@ -195,7 +204,7 @@ def _compared(member: Member, store: Store, up_to: int, data: TrainingData, fold
         return _plain(member, f"{what}, wanted at most {MOST_DIFFERENT:g} of select.f_lo")
     holds_from_A = trainer.holds_from_A(folder)
     least_A = float(geometry.shortest_allowed(campaign.select.guards.model_dump_json(), campaign.type_map).min())
-    if holds_from_A is not None and 0.0 < least_A < holds_from_A[1]:
+    if holds_from_A is not None and least_A < holds_from_A[1]:
         return _plain(member, f"its table ends at {holds_from_A[1]:.2f} Å, and select.guards allow {least_A:.2f} Å")
     name, sha256 = store.publish_model(made)
     found: dict[str, Any] = {

@@ -172,7 +172,7 @@ def write_examples(store: Store, campaign: Campaign, folder: Path, models: list[
     temperature, types = stage.conditions[0].temperature_K, " ".join(campaign.type_map)
     trainer = trainer_of(campaign.train)
     pair = "\n".join(trainer.pair(models, campaign.type_map, 20))
-    notes = [*trainer.export_notes, _DEVIATION[trainer.writes_deviation].format(f_hi=f_hi)]
+    notes = [*trainer.export_notes(campaign.train), _DEVIATION[trainer.writes_deviation].format(f_hi=f_hi)]
     values = {
         "atoms": backends.atom_style([pair]),
         "temperature": temperature,

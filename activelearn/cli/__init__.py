@@ -290,7 +290,8 @@ def export(
     for line in final_models.chosen(store, store.opened_iterations()[-1]).said:
         print(line)
     print(f"{len(files)} files in {to}; run it:  cd {typed(to)} && lmp -in in.lammps")
-    if trainer_of(store.latest_campaign().train).export_notes:
+    train = store.latest_campaign().train
+    if any("libcudart" in line for line in trainer_of(train).export_notes(train)):
         print("(notes on libcudart and threads come first; without a GPU they mean nothing: 2> notes.txt)")
 
 

@@ -26,7 +26,9 @@ def guard(trainer: type) -> None:
         Its settings are no section of a campaign.
     """
     for name, method in [*vars(trainer).items()]:
-        if name in _JUDGES and callable(method):
+        if name in _JUDGES and isinstance(method, staticmethod):
+            setattr(trainer, name, _judged(trainer, name, lambda _, *args, _of=method, **more: _of(*args, **more)))
+        elif name in _JUDGES and callable(method):
             setattr(trainer, name, _judged(trainer, name, method))
     is_whole = not any(getattr(getattr(trainer, name, None), "__isabstractmethod__", False) for name in dir(trainer))
     if is_whole and not _is_train(getattr(trainer, "settings", None)):
@@ -131,7 +133,7 @@ def _calculator(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 
 _FLAG: Final = _is(bool, "True or False")
 _MAYBE_TEXT: Final = _is((str, type(None)), "a text or None")
 _JUDGES: Final[dict[str, Judge]] = {
-    **dict.fromkeys(("contradictions", "impossible", "unusual", "problems"), _lines),
+    **dict.fromkeys(("contradictions", "impossible", "unusual", "problems", "notes"), _lines),
     **dict.fromkeys(("limits_neighbours", "same_networks", "compresses"), _FLAG),
     **dict.fromkeys(("weight_of_virials", "take_over"), _MAYBE_TEXT),
     "Mflop": _is((int, float, type(None)), "a number or None"),

@@ -171,8 +171,6 @@ class Trainer(ABC, Generic[S]):
     larger: ClassVar[str] = "take a larger net"
     #: What makes models less prone to holes, for advice.
     smoother: ClassVar[str] = "the cutoff"
-    #: Comments for an exported LAMMPS input: what its programs print that means nothing.
-    export_notes: ClassVar[tuple[str, ...]] = ()
     #: What a training must be, for the advice after it has diverged at every learning rate.
     stays: ClassVar[str] = "a training whose loss stays finite"
     #: What the models are, for messages.
@@ -313,6 +311,10 @@ class Trainer(ABC, Generic[S]):
         every
             Steps between two force deviations; 0: none is wanted, the first model alone drives.
         """
+
+    def export_notes(self, train: S) -> tuple[str, ...]:
+        """Return comments for an exported LAMMPS input: what its programs print that means nothing."""
+        return ()
 
     def suffix(self, train: S) -> str:
         """Return how the names of its models end, such as ``.pb``."""

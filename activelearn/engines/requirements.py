@@ -15,7 +15,7 @@ from typing import Final
 
 from activelearn.config import Machine
 from activelearn.engines.backends import BACKENDS, Backend
-from activelearn.engines.interpreters import folders_of, has_module, root_of, version_of
+from activelearn.engines.interpreters import folders_of, has_module, lacking_deepmd, root_of, version_of
 
 #: What the sessions of a backend compute with, and the key in DeePMD-kit's settings of what it was compiled with.
 _LIBRARY: Final = {"tensorflow": "tensorflow", "pytorch": "torch"}
@@ -66,7 +66,8 @@ def notes(backend: Backend, machine: Machine) -> list[str]:
     library = _LIBRARY[backend.session]
     found = []
     for here in [machine.at(station) for station in _OF_CAMPAIGN]:
-        if lacks := [*_of_library(backend, here, f"train.backend: {backend.name}")] if _is_seen(here) else []:
+        missing = lacking_deepmd(here) if library == "tensorflow" else []
+        if lacks := [*missing, *_of_library(backend, here, f"train.backend: {backend.name}")] if _is_seen(here) else []:
             found += lacks
             continue
         if library == "tensorflow" or root_of(here.python) is None:
@@ -109,6 +110,9 @@ def _of_library(backend: Backend, machine: Machine, where: str) -> Iterator[str]
         return  # told with the engines, and with the same remedy
     if not has_module(library, python):
         yield f"{where}: {_named(machine)} has no {library} - {own} - {_install(backend)}"
+        return
+    if not has_module("deepmd", python):
+        yield f"{where}: {_named(machine)} has no deepmd - {own} - {_install(backend)}"
         return
     if backend.session not in _COMPILED:
         return
@@ -168,4 +172,4 @@ def _must_have_compiler(machine: Machine) -> bool:
 
 
 def _compiler() -> str | None:
-    return shutil.which(os.environ.get("CXX", "g++").split()[0] or "g++")
+    return shutil.which((os.environ.get("CXX", "").split() or ["g++"])[0])

@@ -105,9 +105,10 @@ def try_potential(potential: Potential, slot: Slot) -> Trial | None:
     assert potential.lammps is not None
     elements = potential.lammps.elements
     lammps.write_data(slot.logs / "conf.lmp", made_up(16 * elements), elements)
+    pair = pair_lines(with_plain_names(potential, slot.logs), elements, 1)
     lines = [
-        *head_lines("read_data       conf.lmp"),
-        *pair_lines(with_plain_names(potential, slot.logs), elements, 1),
+        *head_lines("read_data       conf.lmp", pair),
+        *pair,
         "run             0",
     ]
     return _tried("\n".join([*lines, ""]), slot)

@@ -323,9 +323,9 @@ def test_a_killed_training_goes_on_from_the_newest_whole_checkpoint(bench, tmp_p
 def test_a_model_with_other_forces_than_it_was_made_from_is_refused(bench, tmp_path):
     system = next(path for path in bench.data.folder.iterdir() if path.is_dir())
     same = [bench.trained.model, bench.trained.model]
-    training.want_same_forces(tmp_path, same, system, bench.slot, bench.backend)
+    assert training.has_same_forces(tmp_path, same, system, bench.slot, bench.backend)
     with pytest.raises(EngineError, match=r"a force differs by .* which it was made from - wanted the same"):
-        training.want_same_forces(tmp_path, [bench.trained.model, bench.other], system, bench.slot, bench.backend)
+        training.has_same_forces(tmp_path, [bench.trained.model, bench.other], system, bench.slot, bench.backend)
 
 
 @pytest.mark.engines
@@ -341,7 +341,7 @@ def test_a_model_that_has_lost_its_forces_in_silence_is_refused(backend, tmp_pat
     assert training._dp(arguments, bench.folder, bench.slot, bench.backend)
     system = next(path for path in bench.data.folder.iterdir() if path.is_dir())
     with pytest.raises(EngineError, match="a force differs by nan"):
-        training.want_same_forces(tmp_path, [bench.trained.model, lost], system, bench.slot, bench.backend)
+        training.has_same_forces(tmp_path, [bench.trained.model, lost], system, bench.slot, bench.backend)
     end_sessions()
 
 

@@ -22,6 +22,18 @@ from activelearn.writing import write_deepmd
 
 #: Where the loss bound stands beside the training data.
 _BOUND: Final = "largest_loss.json"
+#: Comments of an exported LAMMPS input, by what the sessions of a backend import.
+_NOTES: Final = {
+    "tensorflow": (
+        "# The 30 lines before LAMMPS begins are notes of DeePMD-kit and TensorFlow: they look for CUDA (libcudart),",
+        "# which a machine without a GPU does without. `lmp -in in.lammps 2> notes.txt` puts them aside; errors of",
+        "# LAMMPS still show.",
+    ),
+    "pytorch": (
+        "# The lmp is that of the environment with DeePMD-kit[torch,lmp] and nvidia-cuda-runtime-cu12: without the",
+        "# latter it ends after its banner with code 245, without a GPU, too.",
+    ),
+}
 
 
 class DeePMD(Trainer[DeePMDTrain]):
@@ -32,11 +44,6 @@ class DeePMD(Trainer[DeePMDTrain]):
     learning_rate: ClassVar[str | None] = "train.learning_rate.start"
     larger: ClassVar[str] = "take a larger net (train.fitting, or fitting_net of train.model)"
     smoother: ClassVar[str] = "rcut_smth of the descriptor (smaller)"
-    export_notes: ClassVar[tuple[str, ...]] = (
-        "# The 30 lines before LAMMPS begins are notes of DeePMD-kit and TensorFlow: they look for CUDA (libcudart),",
-        "# which a machine without a GPU does without. `lmp -in in.lammps 2> notes.txt` puts them aside; errors of",
-        "# LAMMPS still show.",
-    )
     stays: ClassVar[str] = (
         f"a training whose loss stays finite and below {inputs.DIVERGED:g} times that of no force at all"
     )
@@ -62,7 +69,8 @@ class DeePMD(Trainer[DeePMDTrain]):
         wanted = BACKENDS[train.backend]
         where = f"train.backend: {train.backend}"
         compiles = wanted.suffixes[0] == ".pt2" or (wanted.session == "pytorch" and blocks.is_compiled(train.block))
-        found = lacking_deepmd(machine) if train.backend == DEFAULT else []
+        places = [machine.at(station) for station in ("train", "explore")] if train.backend == DEFAULT else []
+        found = list(dict.fromkeys(line for place in places for line in lacking_deepmd(place)))
         found = found or requirements.problems(wanted, machine, where=where, compiles=compiles)
         if train.model is None:
             return found
@@ -164,7 +172,7 @@ class DeePMD(Trainer[DeePMDTrain]):
         """Return whether `dp compress` takes every descriptor of the model."""
         return BACKENDS[train.backend].compresses and compression.is_possible(train.block, train.backend)
 
-    def compress(self, folder: Path, model: Path, train: DeePMDTrain, data: TrainingData, slot: Slot) -> Path:
+    def compress(self, folder: Path, model: Path, train: DeePMDTrain, data: TrainingData, slot: Slot) -> Path | None:
         """Tabulate the embedding net; the shortest distance in the data sets the range of the table."""
         return training.compress(folder, model, _setting(train, TrainingRun(1, (1, 1, 1)), data), slot)
 
@@ -189,6 +197,10 @@ class DeePMD(Trainer[DeePMDTrain]):
         """Return the pair style with the deviation of the ensemble."""
         deviation = f" out_file model_devi.out out_freq {every}" if every else ""
         return [f"pair_style      deepmd {' '.join(models)}{deviation}", f"pair_coeff      * * {' '.join(type_map)}"]
+
+    def export_notes(self, train: DeePMDTrain) -> tuple[str, ...]:
+        """Return that TensorFlow's notes mean nothing, or whose `lmp` runs models of PyTorch."""
+        return _NOTES[BACKENDS[train.backend].session]
 
     def suffix(self, train: DeePMDTrain) -> str:
         """Return that of the backend."""

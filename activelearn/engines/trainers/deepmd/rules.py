@@ -84,7 +84,7 @@ def contradictions(block: Block, type_map: Sequence[str]) -> Iterator[str]:
     """Yield what does not fit the elements, a line each."""
     for at, model in [((), block), *models(block)]:
         given = model.get("type_map")
-        if given is not None and list(given) != list(type_map):
+        if given is not None and (not isinstance(given, list | tuple) or list(given) != list(type_map)):
             yield (
                 f"{dotted((*at, 'type_map'))} is {given}, and the campaign's is {list(type_map)} - wanted one - "
                 "leave that of the model out"
@@ -146,7 +146,7 @@ def _widths(section: Block, at: At) -> Iterator[str]:
     """Yield layers that are none; a width of 0 is chosen by dpa4_ener itself."""
     name = next((name for name in ("neuron", "n_neuron") if name in section), "neuron")
     layers = section.get(name, [1])
-    least = 0 if section.get("type") in {"dpa4_ener", "sezm_ener"} else 1
+    least = 0 if str(section.get("type")) in {"dpa4_ener", "sezm_ener"} else 1
     where = dotted((*at, name))
     if not isinstance(layers, list | tuple) or not all(isinstance(n, int) for n in layers):
         yield f"{where}: got {layers!r} - wanted a list of whole numbers - mend it"

@@ -17,6 +17,7 @@ from activelearn.engines import backends
 from activelearn.engines.backends import BACKENDS, DEFAULT, Backend
 from activelearn.engines.deepmd import answer, run_job
 from activelearn.engines.process import Slot, tail_of
+from activelearn.engines.trainers.deepmd.blocks import kind
 from activelearn.engines.trainers.deepmd.inputs import AVERAGE, CURVE
 from activelearn.errors import EngineError
 from activelearn.frames import Frames, npz_bytes, pack, unpack
@@ -39,8 +40,12 @@ def _dp(
     backend: Backend = BACKENDS[DEFAULT],
     *,
     largest_loss: float | None = None,
+    may_refuse: bool = False,
 ) -> bool:
-    """Run ``dp ARGUMENTS``; return False if it was a training that diverged (only with `largest_loss`)."""
+    """Run ``dp ARGUMENTS``; return False if it was a training that diverged (only with `largest_loss`).
+
+    With `may_refuse`, too, if it ended with an error of its own: neither a signal nor a time-out.
+    """
     log = f"dp-{arguments[0]}.log"
     command = [backend.flag, *arguments]
     job: dict[str, Any] = {"job": "dp", "arguments": command}
@@ -51,6 +56,8 @@ def _dp(
         return False
     if found["return_code"] != 0:
         tail = tail_of(folder / log)
+        if may_refuse and found["return_code"] > 0:
+            return False
         said = "\n".join(tail_of(folder / log, 200))
         if largest_loss is not None and any(sign in said for sign in _DIVERGED):
             return False
@@ -136,7 +143,8 @@ def train_member(
     if backend.checkpoint_runs:
         checkpoint = trained_checkpoint(folder, setting, weights, backend)
         system = Path(setting["training"]["training_data"]["systems"][0])
-        want_same_forces(folder, [checkpoint, model], system, slot, backend)
+        if not has_same_forces(folder, [checkpoint, model], system, slot, backend):
+            return None
     return model
 
 
@@ -146,10 +154,11 @@ def trained_checkpoint(folder: Path, setting: Mapping[str, Any], weights: Weight
     return folder / f"{name}{backend.checkpoint[-1]}"
 
 
-def want_same_forces(folder: Path, models: Sequence[Path], system: Path, slot: Slot, backend: Backend) -> None:
-    """Refuse a model that does not give the forces of what it was made from, or that gives none (NaN).
+def has_same_forces(folder: Path, models: Sequence[Path], system: Path, slot: Slot, backend: Backend) -> bool:
+    """Return whether a model gives the forces of what it was made from; False: that has none (NaN) itself.
 
-    A conversion between formats may lose them in silence (measured: ``.dp`` of DeePMD-kit 3.2.0 has no forces at all).
+    Such a training has diverged after the last row of its learning curve. A conversion between
+    formats may lose forces in silence (measured: a ``.dp`` of DeePMD-kit 3.2.0 has none at all).
 
     Parameters
     ----------
@@ -170,6 +179,8 @@ def want_same_forces(folder: Path, models: Sequence[Path], system: Path, slot: S
     job = {"job": "compare", "models": [str(model) for model in models], "system": str(system), "output": "forces.npy"}
     _want_done(job, folder, slot, backend, f"comparison of {models[0].name} and {models[1].name}")
     before, after = np.load(folder / "forces.npy")
+    if not np.isfinite(before).all():
+        return False
     largest = float(np.abs(after - before).max())
     if not largest <= SAME_FORCES * max(1.0, float(np.abs(before).max())):  # nan is not <= anything
         raise EngineError(
@@ -177,6 +188,7 @@ def want_same_forces(folder: Path, models: Sequence[Path], system: Path, slot: S
             "from - wanted the same model in another form - this version of deepmd-kit cannot make it: try another",
             folder=folder,
         )
+    return True
 
 
 def _average(checkpoints: Sequence[str], folder: Path, slot: Slot, backend: Backend = BACKENDS[DEFAULT]) -> None:
@@ -202,8 +214,10 @@ def learning_curve(path: Path) -> tuple[list[str], np.ndarray[Any, Any]]:
     return names, np.array([[float(word) for word in line.split()] for line in lines if not line.startswith("#")])
 
 
-def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot) -> Path:
+def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot) -> Path | None:
     """Tabulate the embedding net of a frozen model (Lu et al., J. Chem. Theory Comput. 18, 5559 (2022)).
+
+    None: `dp compress` refuses the model.
 
     Parameters
     ----------
@@ -221,8 +235,8 @@ def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot) 
     plain, compressed = (folder / f"{name}{model.suffix}" for name in ("frozen", "compressed"))
     shutil.copyfile(model, plain)
     arguments = ["compress", "-i", plain.name, "-o", compressed.name, "-t", "input.json"]
-    _dp([*arguments, "-s", str(STEP), "-e", str(REACH)], folder, slot, backend)
-    return compressed
+    is_made = _dp([*arguments, "-s", str(STEP), "-e", str(REACH)], folder, slot, backend, may_refuse=True)
+    return compressed if is_made else None
 
 
 def holds_from_A(folder: Path) -> tuple[float, float] | None:
@@ -244,14 +258,17 @@ def holds_from_A(folder: Path) -> tuple[float, float] | None:
     shortest = re.search(r"minimal neighbor distance: ([\d.]+)", text)
     lower, upper = (_bounds(text, which) for which in ("lower", "upper"))
     descriptor = json.loads((folder / "input.json").read_text())["model"]["descriptor"]
-    if shortest is None or lower is None or upper is None or "rcut_smth" not in descriptor:
+    if shortest is None or lower is None or upper is None or "list" in descriptor:
         return None
-    r = float(shortest[1])
-    distances = np.linspace(1e-3, descriptor["rcut"], 100_001)
-    x = np.clip((distances - descriptor["rcut_smth"]) / (descriptor["rcut"] - descriptor["rcut_smth"]), 0.0, 1.0)
+    r, rcut, smooth = float(shortest[1]), descriptor.get("rcut", 6.0), descriptor.get("rcut_smth", 0.5)
+    distances = np.linspace(1e-3, rcut, 100_001)
+    x = np.clip((distances - smooth) / (rcut - smooth), 0.0, 1.0)
     of_distance = (1.0 + x**3 * (-6.0 * x**2 + 15.0 * x - 10.0)) / distances  # falls all the way
     last = REACH * np.ceil(upper.max(axis=1))
-    at_end = np.interp(r, distances, of_distance) * (last - lower[:, 0]) / (upper[:, 0] - lower[:, 0])
+    times = (last - lower[:, 0]) / (upper[:, 0] - lower[:, 0])
+    if kind(descriptor) == "se_e3":  # its tables are of products of two s, from -upper to upper
+        times = np.sqrt(last / upper.max(axis=1))
+    at_end = np.interp(r, distances, of_distance) * times
     return r, float(np.interp(at_end.min(), of_distance[::-1], distances[::-1]))
 
 
