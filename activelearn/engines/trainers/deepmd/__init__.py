@@ -43,7 +43,7 @@ class DeePMD(Trainer[DeePMDTrain]):
     fixed: ClassVar[tuple[str, ...]] = ("backend", "descriptor.", "model.")
     learning_rate: ClassVar[str | None] = "train.learning_rate.start"
     larger: ClassVar[str] = "take a larger net (train.fitting, or fitting_net of train.model)"
-    smoother: ClassVar[str] = "rcut_smth of the descriptor (smaller)"
+    smoother: ClassVar[str] = "train.descriptor.rcut_smth, or that of train.model (smaller)"
     stays: ClassVar[str] = (
         f"a training whose loss stays finite and below {inputs.DIVERGED:g} times that of no force at all"
     )
