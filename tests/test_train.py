@@ -1,6 +1,8 @@
 """Train and initial: errors with known answers, when a training is planned, and which trajectories are held out."""
 
+import hashlib
 import io
+import json
 import os
 import re
 import signal
@@ -487,6 +489,21 @@ def test_with_every_checkpoint_damaged_the_training_starts_anew(tmp_path, campai
     assert "resumed_from" not in meta
     assert (member.resumed_from, member.attempts) == ((), 2), "the first attempt had diverged before the kill"
     assert arrays["learning_curve"][0, 0] == 0
+
+
+def test_checkpoints_of_before_there_were_other_trainers_are_still_found(tmp_path, campaign):
+    """They were kept under the checksum of a section without these keys; and compression has no say in a training."""
+    store = trainable(tmp_path, campaign)
+    task, settings = member_task(), store.campaign(0)
+    here = train._tries(settings, store, "train", task)
+    later = {"trainer", "backend", "model", "compress"}
+    before = {k: v for k, v in settings.train.model_dump(mode="json").items() if k not in later}
+    content = [task.model_dump(mode="json"), before, store.result("label", 0, Labelling).dataset_sha256]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert here.name.endswith(digest[:12])
+    for change, is_same in (({"compress": "always"}, True), ({"backend": "pytorch"}, False)):
+        changed = settings.model_copy(update={"train": settings.train.model_copy(update=change)})
+        assert (train._tries(changed, store, "train", task) == here) is is_same
 
 
 def test_checkpoints_of_other_data_or_settings_are_not_taken(tmp_path, campaign):

@@ -427,3 +427,17 @@ def test_where_the_tables_end_is_read_as_each_backend_says_it(tmp_path, backend)
     assert s(end) / s(shortest) == pytest.approx((5 * 4 + 0.2074) / (3.7692 + 0.2074), rel=0.002)
     (tmp_path / "dp-compress.log").write_text(log[:-60])
     assert TRAINER.holds_from_A(tmp_path) is None, "cut off"
+
+
+def test_a_block_that_leaves_its_cutoffs_out_has_those_of_deepmd_and_a_hybrid_is_not_known(tmp_path):
+    log = "training data with minimal neighbor distance: 2.395042\ntraining data with " + SAID["tensorflow"]
+    (tmp_path / "dp-compress.log").write_text(log)
+
+    def end_of(**descriptor):
+        (tmp_path / "input.json").write_text(json.dumps({"model": {"descriptor": descriptor}}))
+        return TRAINER.holds_from_A(tmp_path)
+
+    assert end_of(type="se_e2_a") == end_of(type="se_e2_a", rcut=6.0, rcut_smth=0.5)
+    assert end_of(type="hybrid", list=[]) is None
+    (shortest, pairs), (_, triples) = end_of(type="se_e2_a"), end_of(type="se_e3")
+    assert pairs < triples < shortest, "tables of products of two end where one has grown by the root of it"

@@ -201,3 +201,26 @@ def test_versions_of_this_interpreter_and_of_another_are_read_from_disk(tmp_path
     assert interpreters.version_of("no-such-thing", str(python)) is None
     assert interpreters.version_of("torch", "/no/such/python") is None
     assert interpreters.version_of("numpy", None) is not None
+
+
+def test_an_interpreter_with_torch_and_without_deepmd_is_told(tmp_path):
+    python = environment(tmp_path, torch="2.11.0")
+    (tmp_path / "lib" / "python3.11" / "site-packages" / "deepmd").rename(tmp_path / "elsewhere")
+    (line,) = lacks(python)
+    assert line == f"{WHERE}: {python} has no deepmd - wanted an interpreter of its own for it - {INSTALL}"
+
+
+def test_of_the_default_backend_the_places_that_train_and_explore_are_looked_at(tmp_path):
+    """A profile whose own interpreter has nothing is well where the places have all, and the other way round."""
+    whole, bare = environment(tmp_path / "whole", tensorflow="2.21.0"), environment(tmp_path / "bare")
+    (tmp_path / "bare" / "lib" / "python3.11" / "site-packages" / "deepmd").rename(tmp_path / "elsewhere")
+    stations = {"train": "gpu", "explore": "gpu"}
+    for own, theirs, n in ((bare, whole, 0), (whole, bare, 1)):
+        machine = Machine(python=str(own), places={"gpu": {"python": str(theirs)}, "cpu": {}}, stations=stations)
+        found = trainer_of(DeePMDTrain()).problems(DeePMDTrain(), machine)
+        assert len(found) == n, found
+
+
+def test_an_empty_name_of_a_compiler_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "")
+    lacks(environment(tmp_path, torch="2.11.0"), compiles=True)
