@@ -25,6 +25,7 @@ from activelearn.config import Campaign, Machine
 from activelearn.config.machine import n_cpus
 from activelearn.engines import lammps
 from activelearn.engines.backends import BACKENDS
+from activelearn.engines.deepmd import FIND_VERSIONS
 from activelearn.engines.process import Slot, close_sessions, run_command, tail_of
 from activelearn.engines.requirements import trains_by
 from activelearn.errors import ActiveLearnError, EngineError
@@ -39,16 +40,6 @@ DEEPMD_STATIONS: Final = frozenset(station.name for station in STATIONS.values()
 PATIENCE_S: Final = 300.0
 _OURS: Final = ("activelearn", "fireworks")
 _THEIRS: Final = ("deepmd-kit", "lammps", "ase", "tensorflow", "tensorflow-cpu", "torch", "nvidia-cuda-runtime-cu12")
-_ASK: Final = """
-import importlib.metadata, json, os, socket, sys
-found = {}
-for name in sys.argv[1:]:
-    try:
-        found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        pass
-print(json.dumps({"host": socket.gethostname(), "python": sys.executable, "versions": found}))
-"""
 _INPUT: Final = "units metal\ninfo styles pair out log\n"
 
 
@@ -193,7 +184,7 @@ def _look_at_folder(folder: Path, token: str | None) -> dict[str, Any]:
 
 def _ask_engines(slot: Slot) -> dict[str, Any]:
     """Return host, interpreter and versions of the engines."""
-    command = [slot.machine.python or sys.executable, "-c", _ASK, *_THEIRS]
+    command = [slot.machine.python or sys.executable, "-c", FIND_VERSIONS, *_THEIRS]
     log = slot.logs / "versions"
     done = run_command(command, slot.logs, log=log, timeout_s=PATIENCE_S, slot=slot)
     answers = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("{")]

@@ -30,15 +30,16 @@ for place in sys.argv[1:]:
         found += map(os.path.normpath, sorted(glob.glob(os.path.join(glob.escape(root), inside))))
 print(json.dumps(found))
 """
-_FIND_VERSIONS: Final = """
-import importlib.metadata, json, sys
+#: Prints which interpreter it is, where, and the versions of the packages that its arguments name.
+FIND_VERSIONS: Final = """
+import importlib.metadata, json, socket, sys
 found = {}
 for name in sys.argv[1:]:
     try:
         found[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         pass
-print(json.dumps(found))
+print(json.dumps({"host": socket.gethostname(), "python": sys.executable, "versions": found}))
 """
 
 
@@ -67,7 +68,7 @@ def versions(python: str | None, packages: Sequence[str]) -> dict[str, str]:
     """Return the versions of those packages that an interpreter (null: this one) has."""
     if is_ours(python):
         return installed(*packages)
-    return dict(_asked(python, _FIND_VERSIONS, tuple(packages)))
+    return dict(_asked(python, FIND_VERSIONS, tuple(packages))["versions"])
 
 
 @lru_cache

@@ -30,13 +30,13 @@ run 0
 """
 
 
-def copper_gold(n_frames=4) -> Frames:
-    """Cells of eight atoms, gold and copper in turn, with EMT's labels."""
+def copper_gold(n_frames=4, repeat=(1, 1, 1)):
+    """Gold and copper in turn, which is neither the order of the alphabet nor that of `ELEMENTS`; EMT's labels."""
     rng = np.random.default_rng(0)
     images = []
     for _ in range(n_frames):
-        atoms = bulk("Cu", cubic=True, a=3.8) * (2, 1, 1)
-        atoms.symbols = "AuCuAuCu" * 2
+        atoms = bulk("Cu", cubic=True, a=3.8) * repeat
+        atoms.symbols = "AuCuAuCu" * int(np.prod(repeat))
         atoms.positions += rng.uniform(-0.15, 0.15, atoms.positions.shape)
         atoms.calc = EMT()
         atoms.get_forces()
@@ -52,7 +52,7 @@ class Ensemble:
         rate = {"start": 1e-2, "stop": 1e-3}
         settings = {"model": block, "batch_size": 4, "learning_rate": rate, **more}
         self.train = DeePMDTrain.model_validate(settings)
-        self.slot, self.folder, self.truth = slot, folder, copper_gold()
+        self.slot, self.folder, self.truth = slot, folder, copper_gold(repeat=(2, 1, 1))
         self.data = TrainingData(folder / "data", ELEMENTS, self.room)
         self.data.folder.mkdir()
         TRAINER.write_data(self.data.folder, [self.truth], self.train, ELEMENTS)

@@ -12,10 +12,9 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
 from backends import EACH, PYTHONS, TORCH_PYTHON, machine_of, needs_torch
 from campaigns import end_sessions
+from ensembles import copper_gold
 from pydantic import ValidationError
 
 from activelearn.config import Dynamics, Machine, Potential, Segment, Stage, TrainingData, TrainingRun
@@ -44,21 +43,6 @@ def settings(backend, **changes):
         "learning_rate": {"start": 1e-2, "stop": 1e-3},
     }
     return DeePMDTrain.model_validate({**plain, **changes})
-
-
-def copper_gold(n_frames=4):
-    """Gold and copper in turn, with EMT's labels."""
-    rng = np.random.default_rng(0)
-    images = []
-    for _ in range(n_frames):
-        atoms = bulk("Cu", cubic=True, a=3.8)
-        atoms.symbols = "AuCuAuCu"
-        atoms.positions += rng.uniform(-0.15, 0.15, atoms.positions.shape)
-        atoms.calc = EMT()
-        atoms.get_forces()
-        atoms.get_stress()
-        images.append(atoms)
-    return Frames.from_ase(images)
 
 
 class Bench:

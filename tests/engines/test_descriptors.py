@@ -78,7 +78,7 @@ def test_what_deepmd_tabulates_gives_the_same_forces(tmp_path, slot):
 
 def test_a_frame_with_more_neighbours_than_any_cutoff_holds_is_refused():
     """Twelve of all kinds within 3 Å."""
-    frame, train = copper_gold(1), DeePMDTrain.model_validate({"model": HYBRID})
+    frame, train = copper_gold(1, (2, 1, 1)), DeePMDTrain.model_validate({"model": HYBRID})
     counted, together = geometry.capacities(train, ELEMENTS, ((12, 12), (12,)))
     assert (counted.rcut, counted.kinds) == (3.5, ELEMENTS)
     assert (together.rcut, together.kinds) == (3.0, geometry.ANY)

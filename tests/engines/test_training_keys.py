@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
 from campaigns import end_sessions
+from ensembles import copper_gold
 from pydantic import ValidationError
 
 from activelearn.config import Campaign, Machine, TrainingRun
@@ -22,7 +21,6 @@ from activelearn.engines.trainers.deepmd.inputs import averaged_steps
 from activelearn.engines.trainers.deepmd.settings import DeePMDTrain, Descriptor, LearningRate, Prefactors
 from activelearn.engines.trainers.deepmd.training import Weights
 from activelearn.errors import EngineError
-from activelearn.frames import Frames
 from activelearn.writing import write_deepmd
 
 ELEMENTS = ("Cu", "Au")
@@ -46,21 +44,6 @@ def rate(shape, **more):
 
 
 KEYS = changed(learning_rate=rate("cosine"), element_weights={"Au": 4.0}, average_checkpoints=5)
-
-
-def copper_gold(n_frames=4):
-    """Gold and copper in turn, which is neither the order of the alphabet nor that of `ELEMENTS`; EMT's labels."""
-    rng = np.random.default_rng(0)
-    images = []
-    for _ in range(n_frames):
-        atoms = bulk("Cu", cubic=True, a=3.8)
-        atoms.symbols = "AuCuAuCu"
-        atoms.positions += rng.uniform(-0.15, 0.15, atoms.positions.shape)
-        atoms.calc = EMT()
-        atoms.get_forces()
-        atoms.get_stress()
-        images.append(atoms)
-    return Frames.from_ase(images)
 
 
 @pytest.fixture(scope="module")
