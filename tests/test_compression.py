@@ -14,6 +14,7 @@ from activelearn.config import Faster, Machine, Speeds, TrainingData, load_campa
 from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import TRAINER, training
+from activelearn.errors import EngineError
 from activelearn.records import Ensemble, Member
 from activelearn.store import Store
 
@@ -212,16 +213,25 @@ def test_forces_are_those_of_the_network_down_to_the_end_of_the_table_and_wrong_
 
 @pytest.mark.engines
 def test_a_model_that_cannot_be_compressed_goes_on_as_it_is(trained, tmp_path, caplog):
-    """`dp compress` finds no data: it fails twice, and the training is not repeated for it."""
+    """`dp compress` finds no data; the training is not repeated for it."""
     store, slot, data = trained
     (tmp_path / "empty").mkdir()
     nothing = TrainingData(tmp_path / "empty", data.type_map, data.sel)
     found = compression.compressed(plain_member(store), store, 2, nothing, tmp_path, slot)
     assert found.compressed is None
     assert found.driver == found.model
-    assert "dp compress ended with return code 1" in found.not_compressed
-    assert caplog.text.count("compressing member 0 failed") == compression.MAX_ATTEMPTS
+    assert found.not_compressed == "its program refuses it: see the log"
+    assert "dp compress ended with return code 1" in caplog.text
     assert "the plain model is used, which is slower" in caplog.text
+
+
+@pytest.mark.engines
+def test_a_fault_of_the_machine_says_nothing_of_the_model(trained, tmp_path):
+    """A time-out, twice, is no reason to walk with the plain model: the task is tried again."""
+    store, slot, data = trained
+    hasty = replace(slot, machine=slot.machine.model_copy(update={"train_timeout_s": 1e-3}))
+    with pytest.raises(EngineError):
+        compression.compressed(plain_member(store), store, 2, data, tmp_path, hasty)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, 0.002])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,11 @@ from activelearn.engines.trainers.deepmd.inputs import AVERAGE, CURVE
 from activelearn.errors import EngineError
 from activelearn.frames import Frames, npz_bytes, pack, unpack
 
+_log = logging.getLogger(__name__)
 #: What dp train says when it ends by itself because the loss, or a gradient, is no number any more.
 _DIVERGED: Final = ("NaN detected at batch", "Non-finite gradient norm")
+#: What says that the disk, and not the model, is at fault.
+_DISK: Final = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Input/output error")
 #: A model is that which it was made from if no force differs by more than this share of the largest (or of 1 eV/Å).
 SAME_FORCES: Final = 1e-4
 #: So many times as far as the training data reach the tables of a compressed model, in 1/r (``--extrapolate``).
@@ -56,9 +60,10 @@ def _dp(
         return False
     if found["return_code"] != 0:
         tail = tail_of(folder / log)
-        if may_refuse and found["return_code"] > 0:
-            return False
         said = "\n".join(tail_of(folder / log, 200))
+        if may_refuse and found["return_code"] > 0 and not any(sign in said for sign in _DISK):
+            _log.warning("dp %s ended with return code %d: %s", arguments[0], found["return_code"], "".join(tail[-1:]))
+            return False
         if largest_loss is not None and any(sign in said for sign in _DIVERGED):
             return False
         raise EngineError(
