@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from activelearn import trees
 from activelearn.config import Machine
+from activelearn.config.yaml12 import dump
 from activelearn.errors import ConfigError, Damaged, FolderHeld, StoreError
 from activelearn.frames import FrameLabel, dataset_sha256
 from activelearn.records import Explored, Task
@@ -30,6 +31,7 @@ from activelearn.store.files import (
     publish,
     publish_json,
     publish_npz,
+    publish_yaml,
     read_json,
     read_npz,
     unique_suffix,
@@ -211,6 +213,23 @@ def test_a_kill_while_a_campaign_is_created_is_mended(tmp_path, campaign, monkey
             Store.create(tmp_path, campaign)
     assert len(Store.create(tmp_path, campaign).uuid) == 32
     assert Store.open(tmp_path).latest_campaign() == campaign
+
+
+def test_a_campaign_that_another_version_wrote_without_the_keys_of_this_one_is_the_same(tmp_path, campaign):
+    """Its iterations are sealed with the keys of the version that opens them; the file of before stays as it was."""
+    store = Store.create(tmp_path / "c", campaign)
+    (file,) = store.campaign_files()
+    before = campaign.model_dump(mode="json")
+    for key in ("trainer", "backend", "model", "compress"):
+        del before["train"][key]
+    file.unlink()
+    publish_yaml(file, dump(before))
+    store.open_iteration(0, Store.open(store.folder).latest_campaign())
+    assert Store.open(store.folder).latest_campaign() == campaign
+    other = campaign.model_copy(update={"random_seed": campaign.random_seed + 1})
+    store.open_iteration(1, other)
+    with pytest.raises(StoreError, match=r"campaign/001\.yaml: gone"):
+        Store.open(store.folder).latest_campaign()
 
 
 def test_an_accepted_change_is_for_iterations_to_come(store, campaign):

@@ -170,7 +170,9 @@ class Store(Folder):
         files, opened = self.campaign_files(), self.opened_iterations()
         if opened:
             last = read_yaml(self.iteration_folder(opened[-1]) / "campaign.yaml")
-            if not any(read_yaml(file) == last for file in reversed(files)):
+            known = [read_yaml(file) for file in reversed(files)]
+            # Written out by another version, the same campaign has other keys: then what they mean is compared.
+            if last not in known and _parsed(last) not in map(_parsed, known):
                 raise gone(self.folder / "campaign" / f"{len(files):03d}.yaml")
         return self.places.of_sealed(_parsed(read_yaml(files[-1])))
 
