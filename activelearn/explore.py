@@ -17,7 +17,7 @@ from activelearn.engines.lammps import Drive
 from activelearn.engines.process import Slot
 from activelearn.errors import StoreError
 from activelearn.frames import FloatArray, Frames, make_origin
-from activelearn.passes import selections_before, stages_of
+from activelearn.passes import selections_before, stages_of, walked_stages
 from activelearn.records import Counts, Ensemble, Explored, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import file_sha256
@@ -25,10 +25,10 @@ from activelearn.tasks import Station
 
 
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
-    """One task per walk: stage x cell of its matrix x replica; a pass deals out all starts."""
+    """One task per walk: stage that is walked x cell of its matrix x replica; a pass deals out all starts."""
     ensemble = store.result("train", iteration - 1, Ensemble)
     tasks = []
-    for stage in stages_of(campaign, store, iteration):
+    for stage in walked_stages(campaign, store, iteration):
         starts_of_stage = _starts(campaign, stage)
         walk_of_stage = 0
         for condition, n_walks in zip(stage.conditions, walks_of(campaign, store, iteration, stage), strict=True):
@@ -83,7 +83,7 @@ def cells_below_bounds(passes: Sequence[Selection], campaign: Campaign) -> set[t
             return set()  # quiet for a reason that says nothing of the cell
         return {
             (cell.stage, *(getattr(cell, name) for name in Condition._fields))
-            for cell in selection.cells
+            for cell in selection.known_cells
             if cell.stage not in selection.unexplored_stages and _is_below_bounds(cell.counts, campaign.stop)
         }
 
@@ -296,7 +296,7 @@ def _outside(campaign: Campaign, frames: Frames, held: Sequence[geometry.Capacit
 
 
 def gather(campaign: Campaign, store: Store, iteration: int) -> Explored:
-    """Seal the list of walks; selection reads their products by it."""
+    """Seal the list of walks and the stages they are judged with; selection reads their products by it."""
     tasks = store.plan("explore", iteration).tasks
     products = {task.id: file_sha256(store.product("explore", iteration, task.id)) for task in tasks}
     stages = tuple(stage.name for stage in stages_of(campaign, store, iteration))

@@ -1,18 +1,24 @@
-"""Which stages a pass walks: the first one, and then what the last selection asked for."""
+"""Which stages a pass is about, and which of them it walks.
+
+Stages join one after the other, each when those before it are quiet. Nothing is trained in between, so a stage that is
+quiet rests until there is another ensemble: the pass of the next stage walks that stage alone, and is judged together
+with the passes before it (:mod:`activelearn.select.pooling`). What was found in a quiet pass waits for the next
+training.
+"""
 
 from __future__ import annotations
 
 from activelearn.config import Campaign, Stage
-from activelearn.records import Selection
+from activelearn.records import Ensemble, Selection
 from activelearn.store import Store
 
 
 def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
-    """Return the stages of this pass: the first one, and then what the last selection asked for.
+    """Return the stages that this pass is judged on: the first one, and then what the last selection asked for.
 
-    Stages are cumulative: a pass over the last stage walks the earlier ones too, with the same ensemble, so that
-    convergence is a statement on the whole region. A stage that was added to the campaign joins when those before it
-    are quiet or have had all their passes.
+    Stages are cumulative: each new ensemble walks the earlier ones too, so that convergence is a statement of one
+    ensemble on the whole region. A stage that was added to the campaign joins when those before it are quiet or have
+    had all their passes.
     """
     before = selections_before(store, iteration, 1)
     stages = campaign.explore.stages
@@ -26,6 +32,20 @@ def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
     if walked == set(last.stages) and is_through:
         n += 1
     return list(stages[:n])
+
+
+def walked_stages(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
+    """Return the stages that this pass walks: all it is judged on but those that its ensemble was found quiet in.
+
+    A changed campaign is walked as a whole: it may ask for more than what was quiet before.
+    """
+    stages, before = stages_of(campaign, store, iteration), selections_before(store, iteration, 1)
+    if not before or before[0].learnt_nothing or not before[0].quiet_stages:
+        return stages
+    last, ensemble = before[0], store.result("train", iteration - 1, Ensemble)
+    if ensemble.trained_in >= last.iteration or store.campaign(last.iteration) != campaign:
+        return stages
+    return [stage for stage in stages if stage.name not in last.quiet_stages] or stages
 
 
 def selections_before(store: Store, iteration: int, n: int) -> list[Selection]:

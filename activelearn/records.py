@@ -161,7 +161,7 @@ class Explored(Record):
     """The walks of one pass, sealed."""
 
     iteration: int
-    stages: tuple[str, ...]
+    stages: tuple[str, ...] = Field(description="The stages that the pass is judged on.")
     products: dict[str, str] = Field(description="sha256 of the product of every walk, in plan order.")
 
 
@@ -171,8 +171,10 @@ class Selection(Record):
     iteration: int
     f_lo: float
     f_hi: float
-    stages: tuple[str, ...] = Field(description="The stages explored in this pass.")
-    cells: tuple[CellCounts, ...]
+    stages: tuple[str, ...] = Field(
+        description="The stages that the pass is judged on: those walked, and those that this ensemble was quiet in."
+    )
+    cells: tuple[CellCounts, ...] = Field(description="What was walked in this pass.")
     walks: tuple[WalkRecord, ...]
     chosen: int = Field(description="Candidates chosen to be labelled.")
     mined: int = Field(default=0, description="Of them, the last sane frames of walks that failed.")
@@ -208,6 +210,17 @@ class Selection(Record):
     def counts(self) -> Counts:
         """The whole pass."""
         return Counts.total(cell.counts for cell in self.cells)
+
+    @property
+    def known_cells(self) -> tuple[CellCounts, ...]:
+        """Its own cells, and those of the stages that rested as they were when they were walked."""
+        walked = {cell.stage for cell in self.cells}
+        return self.cells + tuple(cell for cell in self.pooled if cell.stage not in walked)
+
+    @property
+    def lets_next_join(self) -> bool:
+        """Whether all its stages are quiet, so that the next one is walked before anything is trained."""
+        return set(self.quiet_stages) == set(self.stages) and len(self.next_stages) > len(self.stages)
 
     @property
     def judged(self) -> Counts:

@@ -116,7 +116,7 @@ def _iteration(record: Iteration) -> dict[str, Any]:
         "verdict": selection.why if selection is not None else "initial data",
         "window": [selection.f_lo, selection.f_hi] if selection is not None else None,
         "counts": counts,
-        "cells": [cell.model_dump() for cell in selection.cells] if selection is not None else [],
+        "cells": [cell.model_dump() for cell in selection.known_cells] if selection is not None else [],
         "labelled": labelling.labelled,
         "refused": labelling.refused,
         "not_relaxed": [

@@ -130,16 +130,84 @@ def test_a_bound_is_no_other_question(once, change):
     assert walk_pass(store, changed, 2, 2).n_pooled == 2
 
 
-def test_a_pass_that_let_the_next_stage_join_is_not_added(store, campaign):
-    """It was let through because it was quiet: with it the shares of the passes after it would be too low."""
-    campaign = campaign.model_copy(update={"stop": campaign.stop.model_copy(update={"min_walks": 4})})
-    first = walk_pass(store, campaign, 1, 0)
-    assert first.next_stages == ("cold", "warm")
+# --- quiet stages rest until there is another ensemble ---------------------------------------------------------------
+
+
+def walked(store, campaign, iteration):
+    return [stage.name for stage in which.walked_stages(campaign, store, iteration)]
+
+
+@pytest.fixture
+def joined(tmp_path, campaign):
+    """A campaign whose first stage was quiet (3 of 369), so that the second one joins: (Store, Campaign)."""
+    bounds = campaign.stop.model_copy(update={"min_frames": 300, "min_walks": 8})
+    campaign = campaign.model_copy(update={"stop": bounds})
+    store = Store.create(tmp_path / "joined", campaign)
+    store.open_iteration(0, campaign)
+    first = walk_pass(store, campaign, 1, 3)
+    assert (first.lets_next_join, first.next_stages, first.chosen) == (True, ("cold", "warm"), 3)
     seal_ensemble(store, 1, trained_in=0)
-    second = walk_pass(store, campaign, 2, 9, stages=("cold", "warm"), n_walks=18)
-    assert (second.n_pooled, second.is_converged) == (1, False)
+    return store, campaign
+
+
+def walk_warm(store, campaign, iteration, n_candidates):
+    """Walk a pass of the second stage alone, judged with the first."""
+    if iteration not in store.opened_iterations():
+        store.open_iteration(iteration, campaign)
+    walks = [("warm", [0.1] * 40 + [0.2 if k < n_candidates else 0.1], None) for k in range(9)]
+    fabricate(store, campaign, walks, stages=("cold", "warm"), iteration=iteration)
+    found = gathered(store, campaign, iteration)[0]
+    store.seal("select", iteration, found)
+    return found
+
+
+def test_the_next_stage_is_walked_alone_and_judged_with_the_quiet_one(joined):
+    """DP-GEN asks for both at once and needs a pass less; walked together the quiet stage would be walked twice."""
+    store, campaign = joined
+    assert walked(store, campaign, 2) == ["warm"]
+    found = walk_warm(store, campaign, 2, 2)
+    assert [cell.stage for cell in found.cells] == ["warm"]
+    assert (found.stages, found.quiet_stages) == (("cold", "warm"), ("cold", "warm"))
+    assert (found.n_pooled, found.is_converged) == (2, True)
+    assert found.judged == Counts(walked=738, accurate=733, candidate=5, walks=18)
+    assert {(cell.stage, cell.counts.candidate) for cell in found.known_cells} == {("cold", 3), ("warm", 2)}
+
+
+def test_only_what_is_not_quiet_is_walked_again_by_the_same_ensemble(joined):
+    store, campaign = joined
+    found = walk_warm(store, campaign, 2, 6)
+    assert (found.quiet_stages, found.is_rescue, found.chosen) == (("cold",), False, 6)
     seal_ensemble(store, 2, trained_in=0)
-    assert walk_pass(store, campaign, 3, 2, stages=("cold", "warm"), n_walks=18).n_pooled == 2
+    assert walked(store, campaign, 3) == ["warm"]
+    again = walk_warm(store, campaign, 3, 1)
+    assert (again.n_pooled, again.is_converged) == (3, True)
+    assert again.judged == Counts(walked=3 * 369, accurate=3 * 369 - 10, candidate=10, walks=27)
+
+
+def test_a_new_ensemble_walks_all_stages(joined):
+    store, campaign = joined
+    walk_warm(store, campaign, 2, 9)
+    seal_ensemble(store, 2)
+    assert walked(store, campaign, 3) == ["cold", "warm"]
+    assert walk_pass(store, campaign, 3, 0, stages=("cold", "warm"), n_walks=18).n_pooled == 1
+
+
+def test_a_changed_campaign_is_walked_as_a_whole(joined):
+    store, campaign = joined
+    strict = campaign.model_copy(update={"stop": campaign.stop.model_copy(update={"candidate_share": 0.005})})
+    assert walked(store, strict, 2) == ["cold", "warm"]
+    found = walk_pass(store, strict, 2, 0, stages=("cold", "warm"), n_walks=18)
+    assert (found.n_pooled, found.judged.candidate) == (2, 3), "what was found before is not forgotten"
+
+
+def test_a_stage_that_a_moved_window_makes_loud_does_not_rest(joined):
+    """3 candidates of 369 by the window of before; by that of today every frame is one."""
+    store, campaign = joined
+    moved = campaign.model_copy(update={"select": campaign.select.model_copy(update={"f_lo": 0.05})})
+    found = walk_warm(store, moved, 2, 0)
+    assert (found.quiet_stages, found.judged.candidate) == ((), 738)
+    seal_ensemble(store, 2, trained_in=0)
+    assert walked(store, moved, 3) == ["cold", "warm"]
 
 
 def test_frames_and_walks_of_pooled_passes_count_together_and_refused_walks_of_the_last_alone(once):

@@ -137,11 +137,13 @@ def labelling(store, iteration, frames, refused=None):
     publish_json(store.iteration_folder(0) / "sel.json", [60])
 
 
-def passed(store, *, is_converged=False, is_rescue=False, is_inaccurate=False):
+def passed(store, **verdict):
+    settings = {
+        "is_rescue": False, "quiet_stages": (), "next_stages": ("cold",), "is_converged": False, **verdict
+    }  # fmt: skip
     found = Selection(
-        iteration=1, f_lo=0.1, f_hi=0.2, stages=("cold",), cells=(), walks=(), chosen=0, rescued=0,
-        is_rescue=is_rescue, passed_over={}, quiet_stages=(), next_stages=("cold",), is_converged=is_converged, why="",
-        is_inaccurate=is_inaccurate,
+        iteration=1, f_lo=0.1, f_hi=0.2, stages=("cold",), cells=(), walks=(), chosen=0, rescued=0, passed_over={},
+        why="", **settings,
     )  # fmt: skip
     store.seal("select", 1, found)
     members = tuple(Member(index=k, random_seed=1, model=f"m/{k}.pb", sha256="0", n_steps=1) for k in range(4))
@@ -174,6 +176,8 @@ def test_nothing_to_train_on_is_refused_with_the_reasons(store, campaign):
         (5, {"is_converged": True}, 0, None),
         (5, {"is_rescue": True}, 4, 900),
         (0, {"is_rescue": True}, 0, None),
+        (5, {"quiet_stages": ("cold",), "next_stages": ("cold", "warm")}, 0, None),  # learnt with what warm finds
+        (5, {"next_stages": ("cold", "warm"), "is_bounded": True}, 4, 600),  # not quiet, and has had all its passes
     ],
 )
 def test_when_a_training_is_planned(store, campaign, new, verdict, n_tasks, n_steps):

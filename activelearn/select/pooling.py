@@ -1,15 +1,16 @@
 """Passes of one and the same ensemble are one sample: they are judged together.
 
-An ensemble explores more than once where a pass gave fewer new frames than a training wants (``train.min_new_frames``).
+An ensemble explores more than once where a pass gave fewer new frames than a training wants (``train.min_new_frames``),
+and where the next stage joins a quiet one.
 Each such pass is a fresh draw from the same distribution. Judged by the last draw alone, an ensemble whose share lies
 just above the bound would converge as soon as one draw fell below it: 6 candidates of 369 frames, then 2 of 369, are
 8 of 738, which is 1.08 % and not 0.54 %. A candidate found and labelled but not yet learnt counts against the
 ensemble, for it is still one that the ensemble does not know.
 
-Added are passes over the same stages, from the same starts within the same guards. So a pass that was quiet and let the
-next stage join is not added to those after it: it was let through because it was quiet, and would bias the share
-downwards. A pass that was classified by another window (a calibrated one moves a little with every label) is counted
-anew by the window of the last.
+Added are, stage by stage, passes from the same starts within the same guards. A stage that is quiet is not walked again
+by the same ensemble (:mod:`activelearn.passes`), so it is judged by the passes that it took to become so, and a stage
+that joins late by its own. A pass that was classified by another window (a calibrated one moves a little with every
+label) is counted anew by the window of the last.
 
 Frames are added, each counted once. Of four passes of 369 independent frames with a true share of 1.5 %, one falls
 below 1 % with a probability of 58 % if each is judged alone, and of 27 % if they are added up; at 1.2 % it is 83 and
@@ -44,15 +45,19 @@ def passes_before(
         f_lo and f_hi that it was classified by, and by which all are counted, eV/Å.
     """
     explored_with = store.result("train", iteration - 1, Ensemble).trained_in
+    asked = {name: _question(campaign, name) for name in stages}
     found = []
     for i in range(iteration - 1, explored_with, -1):
         if (earlier := store.find_result("select", i, Selection)) is None:
             continue  # a pass that only added data
-        if earlier.stages != tuple(stages) or _question(store.campaign(i), stages) != _question(campaign, stages):
+        then = store.campaign(i)
+        asked = {name: it for name, it in asked.items() if name in earlier.stages and _question(then, name) == it}
+        if not asked:
             break
         if earlier.unexplored_stages:
             continue  # it says nothing
-        found.append(earlier.cells if (earlier.f_lo, earlier.f_hi) == window else _recounted(store, i, window))
+        cells = earlier.cells if (earlier.f_lo, earlier.f_hi) == window else _recounted(store, i, window)
+        found.append(tuple(cell for cell in cells if cell.stage in asked))
     return found
 
 
@@ -75,10 +80,9 @@ def cell_of(task: Task) -> tuple[str, Condition]:
     return str(p["stage"]), Condition(**{name: p[name] for name in Condition._fields if name in p})
 
 
-def _question(campaign: Campaign, stages: Sequence[str]) -> tuple[object, ...]:
-    """Return all that says where the walks of these stages come from and where they may go."""
-    bounds = {"max_passes": None, "out_of_region_share": None}
-    asked = [campaign.stage(name).model_copy(update=bounds) for name in stages]
+def _question(campaign: Campaign, stage: str) -> tuple[object, ...]:
+    """Return all that says where the walks of a stage come from and where they may go."""
+    asked = campaign.stage(stage).model_copy(update={"max_passes": None, "out_of_region_share": None})
     explore = campaign.explore
     return asked, campaign.explored_systems, explore.start_scales, explore.perturb, campaign.select.guards
 

@@ -112,8 +112,10 @@ def _found(
     any_number = campaign.model_copy(
         update={"stop": campaign.stop.model_copy(update={"min_frames": 1, "min_walks": 1})}
     )
-    alone = judge(cells, stages, n_passes, any_number, unexplored=nowhere)
-    is_quiet = any(len(one.quiet) + len(nowhere) == len(stages) for one in (judged, alone))  # rescue moves no atoms
+    walked = tuple(name for name in stages if any(cell.stage == name for cell in cells))
+    alone = judge(cells, walked, n_passes, any_number, unexplored=nowhere)
+    # A rescue moves no atoms of a stage that went nowhere.
+    is_quiet = len(nowhere) in (len(stages) - len(judged.quiet), len(walked) - len(alone.quiet))
     unlearnt = learning.in_short(ensemble)[0] if is_quiet and learning.learnt_nothing(ensemble) else ""
     if unlearnt:
         judged = replace(judged, is_converged=False, is_bounded=False, is_advancing=False, is_inaccurate=False)
