@@ -42,7 +42,7 @@ class Toy:
         self.name, self.n_tasks, self.script, self.seconds = name, n_tasks, script or {}, seconds
         self.runs, self.slots, self.at_once, self.most_at_once = [], set(), 0, 0
         self.lock = threading.Lock()
-        self.station = replace(STATIONS[name], plan=self.plan, run=self.run, gather=self.gather)
+        self.station = replace(STATIONS[name], plan=self.plan, run=self.run, gather=self.gather, batching=None)
 
     def plan(self, campaign, store, iteration):
         return [Task(id=f"t{k}", kind="toy", parameters={"k": k}) for k in range(self.n_tasks)]
