@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from activelearn import capacity, descriptor, geometry, select, starts
 from activelearn.config import Campaign, Condition, Stage, Stop, Trainer, trainer_of
-from activelearn.engines import lammps, links
+from activelearn.engines import lammps, links, walks
 from activelearn.engines.lammps import Drive
 from activelearn.engines.process import Slot
-from activelearn.errors import StoreError
+from activelearn.errors import EngineError, StoreError
 from activelearn.frames import FloatArray, Frames, make_origin
 from activelearn.passes import selections_before, stages_of, walked_stages
 from activelearn.records import Counts, Ensemble, Explored, Selection, Task
 from activelearn.store import Store
 from activelearn.store.files import file_sha256
-from activelearn.tasks import Station
+from activelearn.tasks import Batching, Station
+
+#: Steps of the walks of one LAMMPS process together, unless one alone has more. Loading the models costs as much as
+#: some 500 of them; and a kill takes the process, however many of its walks were at their ends.
+MOST_STEPS: Final = 2000
 
 
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
@@ -140,26 +145,89 @@ def drive_of(campaign: Campaign, stage: Stage, condition: Condition, cell: Float
     return Drive(condition, velocity_seed, final_cell=cells[-1], last_step=last_step)
 
 
+def batches_of(tasks: Sequence[Task], store: Store, iteration: int, n_slots: int) -> list[tuple[Task, ...]]:
+    """Return pending walks by the LAMMPS process that they share: neighbours in the plan, for each slot as many steps.
+
+    Long walks have one each, for their models are loaded in no time beside that. What a walk is does not hang on it.
+    """
+    campaign = store.campaign(iteration)
+    trainer, stages = trainer_of(campaign.train), [campaign.stage(task.parameters["stage"]) for task in tasks]
+    n_steps = np.array([stage.n_steps for stage in stages])
+    n_batches = n_slots * math.ceil(n_steps.sum() / (n_slots * MOST_STEPS))
+    share = (np.cumsum(n_steps) - n_steps) * n_batches // max(1, n_steps.sum())
+    batches: dict[tuple[Any, ...], list[Task]] = {}
+    for i, (task, stage) in enumerate(zip(tasks, stages, strict=True)):
+        pair = trainer.pair(task.inputs, campaign.type_map, stage.every)
+        is_shared = trainer.writes_deviation and walks.may_share(stage, pair)
+        batches.setdefault((int(share[i]), *pair) if is_shared else (task.id,), []).append(task)
+    return [tuple(batch) for batch in batches.values()]
+
+
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     """Run one walk and publish its deviations, its classes and the frames that selection may want."""
+    run_batch([task], store, iteration, slot)
+
+
+def run_batch(tasks: Sequence[Task], store: Store, iteration: int, slot: Slot) -> None:
+    """Run walks of :func:`batches_of` in order and publish each of them, as :func:`run` does with one."""
     campaign = store.campaign(iteration)
-    stage = campaign.stage(task.parameters["stage"])
-    rng = store.rng(iteration, "explore", task.id)
-    start = start_of(campaign, store, iteration, task, rng)
-    folder = store.scratch(slot.machine, f"{iteration:03d}", task.id)
-    cell = lammps.write_data(folder / "conf.lmp", start, campaign.type_map)
-    drive = drive_of(campaign, stage, select.cell_of(task)[1], cell, int(rng.integers(1, 2**31 - 1)))
-    models, trainer = [store.model(model) for model in task.inputs], trainer_of(campaign.train)
-    pair = trainer.pair(links.link_models(models, folder), campaign.type_map, stage.every)
-    what = lammps.walk_input(stage, drive, pair, has_deviation=trainer.writes_deviation)
-    walk, started, finished = lammps.timed_walk(folder, what, start.symbols, slot)
-    if not trainer.writes_deviation:
-        walk, finished = with_deviation(walk, start, trainer, models, folder, slot), time.time()
+    trainer = trainer_of(campaign.train)
+    begun = [_Begun.of(task, store, campaign, iteration, slot) for task in tasks]
+    first = begun[0]
+    pair = trainer.pair(first.models, campaign.type_map, first.walk.stage.every)
     limits = Limits(select.window_of(campaign, store, iteration), capacity.of_models(campaign, store))
-    arrays, meta = reduce_walk(campaign, task, walk, frames_of(stage, task, start, walk), limits, rng)
-    meta |= {"started": started, "finished": finished, "iteration": iteration}
-    store.publish_product("explore", iteration, task.id, arrays, meta)
-    store.drop_scratch(folder, slot.machine)
+    if trainer.writes_deviation and walks.may_share(first.walk.stage, pair):
+        outputs = walks.run_walks([one.walk for one in begun], pair, len(campaign.type_map), slot)
+    else:
+        outputs = (_alone(one, pair, store, trainer, slot) for one in begun)
+    left = list(begun)
+    try:
+        for walk, started, finished in outputs:
+            one = left[0]
+            frames = frames_of(one.walk.stage, one.task, one.start, walk)
+            arrays, meta = reduce_walk(campaign, one.task, walk, frames, limits, one.rng)
+            meta |= {"started": started, "finished": finished, "iteration": iteration}
+            store.publish_product("explore", iteration, one.task.id, arrays, meta)
+            store.drop_scratch(one.walk.folder, slot.machine)
+            left.pop(0)
+    except EngineError:
+        for one in left[1:]:  # but not that of the walk that failed: its logs say why
+            store.drop_scratch(one.walk.folder, slot.machine)
+        raise
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A walk whose input is written: its task, its start, its models by their names, and its random numbers."""
+
+    task: Task
+    start: Frames
+    walk: walks.Walk
+    models: list[str]
+    rng: np.random.Generator
+
+    @classmethod
+    def of(cls, task: Task, store: Store, campaign: Campaign, iteration: int, slot: Slot) -> _Begun:
+        stage, rng = campaign.stage(task.parameters["stage"]), store.rng(iteration, "explore", task.id)
+        start = start_of(campaign, store, iteration, task, rng)
+        folder = store.scratch(slot.machine, f"{iteration:03d}", task.id)
+        cell = lammps.write_data(folder / "conf.lmp", start, campaign.type_map)
+        drive = drive_of(campaign, stage, select.cell_of(task)[1], cell, int(rng.integers(1, 2**31 - 1)))
+        models = links.link_models([store.model(model) for model in task.inputs], folder)
+        return cls(task, start, walks.Walk(folder, stage, drive, cell, start.n_atoms), models, rng)
+
+
+def _alone(
+    one: _Begun, pair: Sequence[str], store: Store, trainer: Trainer[Any], slot: Slot
+) -> tuple[lammps.WalkOutput, float, float]:
+    """Run one walk that shares no process; return it with the times at which its engines started and finished."""
+    stage, folder = one.walk.stage, one.walk.folder
+    what = lammps.walk_input(stage, one.walk.drive, pair, has_deviation=trainer.writes_deviation)
+    walk, started, finished = lammps.timed_walk(folder, what, one.start.symbols, slot)
+    if not trainer.writes_deviation:
+        models = [store.model(model) for model in one.task.inputs]
+        walk, finished = with_deviation(walk, one.start, trainer, models, folder, slot), time.time()
+    return walk, started, finished
 
 
 def with_deviation(
@@ -303,4 +371,6 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Explored:
     return Explored(iteration=iteration, stages=stages, products=products)
 
 
-STATION = Station("explore", plan, run, gather, is_refusable=True, runs_models=True)
+STATION = Station(
+    "explore", plan, run, gather, is_refusable=True, runs_models=True, batching=Batching(batches_of, run_batch)
+)

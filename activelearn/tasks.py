@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,6 +62,25 @@ class Attempts:
 
 
 @dataclass(frozen=True)
+class Batching:
+    """How tasks are carried out several at a time, because what each begins with costs more than the task itself.
+
+    It decides nothing: a task gives the same product in any batch.
+
+    Parameters
+    ----------
+    divide
+        ``(pending tasks, store, iteration, n_slots) -> batches``, with every task in one of them.
+    run
+        ``(tasks, store, iteration, slot)``: carries out a batch in order and publishes each product. An error is that
+        of the first task whose product is not there.
+    """
+
+    divide: Callable[[Sequence[Task], Any, int, int], list[tuple[Task, ...]]]
+    run: Callable[[Sequence[Task], Any, int, Slot], None]
+
+
+@dataclass(frozen=True)
 class Station:
     """One verb of the loop, of glass production or of benchmarks.
 
@@ -85,6 +104,8 @@ class Station:
         Whether tasks that infrastructure keeps killing may be refused, with the user's recorded consent.
     runs_models
         Whether tasks run the models: their engines are what trains them and LAMMPS.
+    batching
+        How several tasks are carried out at a time. None: each by itself.
     """
 
     name: str
@@ -95,6 +116,7 @@ class Station:
     published: Published = "file"
     is_refusable: bool = False
     runs_models: bool = False
+    batching: Batching | None = None
 
 
 @contextmanager
@@ -177,8 +199,8 @@ def _work_off(work: _Work, plan: Plan, tasks: tuple[Task, ...]) -> None:
         check_stop()
         done = work.done
         work.claimed_by_others = 0
-        work.queue.extend(pending)
-        n_slots = min(machine.n_slots, len(pending))
+        work.fill(pending)
+        n_slots = min(machine.n_slots, len(work.queue))
         with ThreadPoolExecutor(n_slots, thread_name_prefix=station.name) as pool:
             logs = store.logs()
             slots = [Slot(machine, logs, index) for index in range(n_slots)]
@@ -238,7 +260,7 @@ class _Work:
     iteration: int
     machine: Machine
     attempts: Attempts
-    queue: deque[Task] = field(default_factory=deque)
+    queue: deque[tuple[Task, ...]] = field(default_factory=deque)
     left: set[str] = field(default_factory=set)  # to others
     in_a_row: int = 0
     done: int = 0
@@ -256,39 +278,70 @@ class _Work:
             if is_here or len(failures) >= self.machine.max_attempts:
                 self.left.add(task)
 
+    def fill(self, pending: Sequence[Task]) -> None:
+        """Put pending tasks into the queue, in the batches that the station wants."""
+        batching = self.station.batching
+        if batching is None:
+            self.queue.extend((task,) for task in pending)
+        else:
+            self.queue.extend(batching.divide(pending, self.store, self.iteration, self.machine.n_slots))
+
     def serve(self, slot: Slot) -> None:
-        """Take tasks until the queue is empty; the first error stops all slots after their present task."""
+        """Take batches until the queue is empty; the first error stops all slots after their present one."""
         while True:
             with self.lock:
                 if self.failure is not None or is_stopping() or not self.queue:
                     break
-                task = self.queue.popleft()
+                tasks = self.queue.popleft()
             try:
-                self._attempt(task, slot)
+                self._attempt(tasks, slot)
             except BaseException as error:
                 with self.lock:
                     self.failure = self.failure or error
                 raise
         check_stop()
 
-    def _attempt(self, task: Task, slot: Slot) -> None:
-        claim = self.store.claim(self.station.name, self.iteration, task)
-        if not claim.acquire():
-            self.claimed_by_others += 1
-            return
-        with _held(claim):
-            if self.store.is_published(self.station.name, self.iteration, task, by=self.station.published):
+    def _attempt(self, tasks: Sequence[Task], slot: Slot) -> None:
+        with contextlib.ExitStack() as claims:
+            mine = [task for task in tasks if self._is_claimed(task, claims)]
+            if not mine:
                 return
             try:
                 with disk_errors(self.store.folder):  # an engine's input that cannot be written, too
-                    self.run(task, self.store, self.iteration, slot)
+                    if self.station.batching is None:
+                        self.run(mine[0], self.store, self.iteration, slot)
+                    else:
+                        self.station.batching.run(mine, self.store, self.iteration, slot)
                 with self.lock:
-                    self.done, self.in_a_row = self.done + 1, 0
+                    self.done, self.in_a_row = self.done + len(mine), 0
             except EngineError as error:
-                self._retry(task, error)
+                self._divide_blame(mine, error)
+
+    def _is_claimed(self, task: Task, claims: contextlib.ExitStack) -> bool:
+        """Claim a task for as long as `claims` is held; return whether it is ours to carry out."""
+        claim = self.store.claim(self.station.name, self.iteration, task)
+        if not claim.acquire():
+            self.claimed_by_others += 1
+            return False
+        claims.enter_context(_held(claim))
+        return not self._is_published(task)
+
+    def _is_published(self, task: Task) -> bool:
+        return self.store.is_published(self.station.name, self.iteration, task, by=self.station.published)
+
+    def _divide_blame(self, tasks: Sequence[Task], error: EngineError) -> None:
+        """Count a failure for the task it is of, the first that is not published; those after it are merely pending."""
+        check_stop()
+        left = [task for task in tasks if not self._is_published(task)]
+        with self.lock:
+            if len(left) < len(tasks):
+                self.done, self.in_a_row = self.done + len(tasks) - len(left), 0
+            if left[1:]:
+                self.queue.append(tuple(left[1:]))
+        if left:
+            self._retry(left[0], error)
 
     def _retry(self, task: Task, error: EngineError) -> None:
-        check_stop()
         name, most = self.station.name, self.machine.max_attempts
         n_failures = self.store.record_failure(name, self.iteration, task, self.attempts.run_id, str(error))
         log.warning("%s %s failed (attempt %d of %d): %s", name, task.id, n_failures, most, error)
@@ -304,7 +357,7 @@ class _Work:
                 f"{consent_needed(self.station, self.store)}. The last time:\n{error}"
             ) from error
         with self.lock:
-            self.queue.append(task)
+            self.queue.append((task,))
 
     def _leave(self, task: Task, error: EngineError) -> None:
         with self.lock:

@@ -15,6 +15,7 @@ from activelearn.frames import Frames, make_origin
 from activelearn.passes import stages_of
 from activelearn.records import CellCounts, Counts, Ensemble, Labelling, Member, Selection, Task
 from activelearn.select import FrameClass
+from activelearn.store import Store
 
 
 def ensemble(store, iteration=0):
@@ -128,6 +129,65 @@ def test_walks_know_their_cell_of_the_matrix_and_are_named_by_it(store, campaign
     pressed = staged(campaign, 1, ensemble="npt-tri", pressures_bar=(0.0, 5e4), ramps_K=((2000.0, 10.0),))
     ids = [task.id for task in explore.plan(pressed, store, 1)]
     assert ids[::4] == [f"cold-{heat}K-{p}bar-s0-000" for heat in ("100", "2000-10") for p in ("0", "50000")]
+
+
+# --- walks that share a process ---------------------------------------------------------------------------------------
+
+
+def batched(campaign, folder, n_slots, *stages, train=None):
+    """Return the stages and numbers of the walks of each batch, such as ``a012``."""
+    explored = campaign.explore.model_copy(update={"stages": tuple(stages)})
+    changed = campaign.model_copy(update={"explore": explored, "train": train or campaign.train})
+    store = Store.create(folder, changed)
+    store.open_iteration(0, changed)
+    tasks = [
+        Task(id=f"{stage.name}{k:x}", kind="walk", parameters={"stage": stage.name}, inputs=("0.pb", "1.pb"))
+        for stage in stages
+        for k in range(stage.n_walks)
+    ]
+    batches = explore.batches_of(tasks, store, 0, n_slots)
+    assert sorted(task.id for batch in batches for task in batch) == [task.id for task in tasks]
+    return [
+        "".join(sorted({task.id[0] for task in batch})) + "".join(task.id[1:] for task in batch) for batch in batches
+    ]
+
+
+def walks_of(name, n_walks, n_steps, every=5, **more):
+    return Stage(name=name, temperatures_K=(300.0,), n_walks=n_walks, n_steps=n_steps, every=every, **more)
+
+
+@pytest.mark.parametrize(
+    ("n_slots", "batches"),
+    [
+        (1, ["a012345678"]),
+        (2, ["a01234", "a5678"]),
+        (3, ["a012", "a345", "a678"]),
+        (8, ["a01", "a2", "a3", "a4", "a5", "a6", "a7", "a8"]),
+        (64, [f"a{k}" for k in range(9)]),
+    ],
+)
+def test_each_slot_walks_as_many_steps_in_one_process(campaign, tmp_path, n_slots, batches):
+    assert batched(campaign, tmp_path / "c", n_slots, walks_of("a", 9, 200)) == batches
+
+
+def test_a_process_is_left_after_so_many_steps_and_a_long_walk_has_one_of_its_own(campaign, tmp_path):
+    found = batched(campaign, tmp_path / "short", 1, walks_of("a", 16, 400))
+    assert [len(batch) - 1 for batch in found] == [4, 4, 4, 4], "2,000 steps at the most, evenly"
+    assert batched(campaign, tmp_path / "long", 1, walks_of("a", 3, 2000)) == ["a0", "a1", "a2"]
+
+
+def test_walks_that_write_at_the_same_steps_share_a_process(campaign, tmp_path):
+    stages = (
+        walks_of("a", 2, 100),
+        walks_of("b", 2, 100, ensemble="npt-iso", pressures_bar=(0.0,)),
+        walks_of("c", 2, 100, 10),
+    )
+    assert batched(campaign, tmp_path / "c", 1, *stages) == ["ab0101", "c01"]
+
+
+def test_lines_of_the_users_own_and_other_models_have_a_process_for_each_walk(campaign, tmp_path):
+    own = walks_of("a", 2, 100, lammps="fix extra all momentum 10 linear 1 1 1")
+    assert batched(campaign, tmp_path / "c", 1, own, walks_of("b", 2, 100)) == ["a0", "a1", "b01"]
 
 
 # --- cells that are quiet ---------------------------------------------------------------------------------------------

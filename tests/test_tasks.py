@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from activelearn.records import End, Explored, Plan, Task
 from activelearn.store import Claim, Lease
 from activelearn.store.files import HOST
 from activelearn.store.locks import process_started
-from activelearn.tasks import BAD_NODE, Attempts, carry_out, frozen_plan, gather, turn
+from activelearn.tasks import BAD_NODE, Attempts, Batching, carry_out, frozen_plan, gather, turn
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ class Toy:
         self.name, self.n_tasks, self.script, self.seconds = name, n_tasks, script or {}, seconds
         self.runs, self.slots, self.at_once, self.most_at_once = [], set(), 0, 0
         self.lock = threading.Lock()
-        self.station = replace(STATIONS[name], plan=self.plan, run=self.run, gather=self.gather)
+        self.station = replace(STATIONS[name], plan=self.plan, run=self.run, gather=self.gather, batching=None)
 
     def plan(self, campaign, store, iteration):
         return [Task(id=f"t{k}", kind="toy", parameters={"k": k}) for k in range(self.n_tasks)]
@@ -67,6 +68,23 @@ class Toy:
     def gather(self, campaign, store, iteration):
         products = {task.id: "x" for task in store.plan(self.name, iteration).tasks}
         return Explored(iteration=iteration, stages=(), products=products)
+
+
+class Batched(Toy):
+    """A toy that carries out its tasks by threes; `batches` are those that were begun, by the numbers of tasks."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.batches = []
+        self.station = replace(self.station, batching=Batching(self.divide, self.run_batch))
+
+    def divide(self, tasks, store, iteration, n_slots):
+        return [tuple(tasks[k : k + 3]) for k in range(0, len(tasks), 3)]
+
+    def run_batch(self, tasks, store, iteration, slot):
+        self.batches.append("".join(task.id[1:] for task in tasks))
+        for task in tasks:
+            self.run(task, store, iteration, slot)
 
 
 def fails(error):
@@ -256,6 +274,64 @@ def test_a_signal_that_another_thread_was_given_stops_the_run_at_once(store):
         carry_out(toy.station, store, 1, Machine(slots=1))
     assert caught == [signal.SIGTERM]
     assert time.monotonic() - begun < 10.0
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def test_tasks_are_carried_out_in_the_batches_of_their_station(store):
+    toy = Batched(n_tasks=7, seconds=0.01)
+    carry_out(toy.station, store, 1, Machine(slots=8))
+    assert sorted(toy.batches) == ["012", "345", "6"]
+    assert len(toy.runs) == len(published(store, toy)) == 7
+    assert len(toy.slots) <= 3, "no slot without a batch"
+    assert list((store.folder / "claims").iterdir()) == []
+
+
+def test_in_a_batch_the_first_task_that_is_not_published_has_failed_and_those_after_it_have_not(store):
+    toy = Batched(n_tasks=4, script={"t1": 2 * [fails(EngineError("node lost"))]})
+    carry_out(toy.station, store, 1, Machine(slots=1, max_attempts=3))
+    assert toy.batches == ["012", "3", "2", "1", "1"], "the rest goes on, and what failed is tried again by itself"
+    assert [failure["task"] for failure in store.failures(1)] == ["t1", "t1"]
+    assert published(store, toy) == ["t0", "t1", "t2", "t3"]
+
+
+def test_what_was_published_before_an_error_counts_as_done_by_this_node(store):
+    toy = Batched(n_tasks=9, script={f"t{k}": [fails(EngineError("x"))] for k in (1, 4, 7)})
+    carry_out(toy.station, store, 1, Machine(slots=1), attempts=elsewhere())
+    assert published(store, toy) == ["t0", "t2", "t3", "t5", "t6", "t8"], "three failures, but not in a row"
+
+
+def test_of_a_batch_only_what_nobody_else_has_is_carried_out(store, monkeypatch):
+    monkeypatch.setattr(tasks_module, "_WAIT_FOR_OTHERS_S", 0.05)
+    toy = Batched(n_tasks=3)
+    claim = store.claim("explore", 1, frozen_plan(toy.station, store, 1, Machine()).tasks[1])
+    assert claim.acquire()
+    theirs = [partial(store.publish_product, "explore", 1, "t1", {}, {}), claim.release]
+    toy.script["t2"] = [lambda: [deed() for deed in theirs]]
+    carry_out(toy.station, store, 1, Machine(slots=1))
+    assert toy.batches == ["02"]
+    assert published(store, toy) == ["t0", "t1", "t2"]
+
+
+def test_every_task_of_a_batch_is_claimed_until_its_end(store):
+    seen = []
+    toy = Batched(n_tasks=3)
+    toy.script["t2"] = [lambda: seen.extend((store.folder / "claims").glob("*.json"))]
+    carry_out(toy.station, store, 1, Machine(slots=1))
+    assert len(seen) == 3
+
+
+def test_a_stop_leaves_the_rest_of_a_batch_pending(store):
+    def deed():
+        process.stop_engines()
+        raise EngineError("killed")
+
+    toy = Batched(n_tasks=6, script={"t1": [deed]})
+    with pytest.raises(Interrupted):
+        carry_out(toy.station, store, 1, Machine(slots=1))
+    assert store.failures(1) == []
+    assert published(store, toy) == ["t0"]
 
 
 # --- claims and gathering ---------------------------------------------------------------------------------------------

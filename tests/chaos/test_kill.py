@@ -57,11 +57,12 @@ def back_to(store: Store, folder: Path, iteration: int, station: str) -> Store:
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
 
-#: Where the five kills fall: station, iteration, tasks published before, and how long after that at the most (s).
+#: Where the five kills fall: station, iteration, tasks published before, and how long after that at the most (s). That
+#: of explore falls when one process has come to its second walk.
 KILLS = (
     ("initial", 0, 2, 0.5),
     ("train", 0, 0, 8.0),
-    ("explore", 1, 1, 0.5),
+    ("explore", 1, 0, 0.05),
     ("label", 1, 2, 0.2),
     ("final", 2, 0, 6.0),
 )
@@ -75,6 +76,8 @@ def test_five_kills_cost_nothing_but_time(undisturbed, tmp_path):
     for station, iteration, n_before, longest_s in KILLS:
         running = life.begin()
         wait_until(partial(planned_and_done, life, station, iteration, n_before), running, what=station)
+        if station == "explore":
+            wait_until(partial(second_walk_begun, life, iteration), running, what="a process that goes on")
         time.sleep(float(rng.uniform(0.0, longest_s)))
         assert running.poll() is None, (tmp_path / "output.txt").read_text()
         struck.add(life.kill(running))
@@ -85,6 +88,12 @@ def test_five_kills_cost_nothing_but_time(undisturbed, tmp_path):
 
 def planned_and_done(life: HardLife, station: str, iteration: int, n_before: int) -> bool:
     return life.n_done(station, iteration) >= n_before
+
+
+def second_walk_begun(life: HardLife, iteration: int) -> bool:
+    """Return whether a process of LAMMPS is at a walk that it did not begin with."""
+    logs = (life.store.folder / "scratch").glob(f"{iteration:03d}-warm-*/log.lammps")
+    return any(not log.with_name("in.lammps").exists() for log in logs)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from activelearn.engines import deepmd, lammps, reference
+from activelearn.engines import deepmd, lammps, reference, walks
 from activelearn.frames import FrameLabel, Frames, make_origin
 
 #: Share of frames that are candidates or worse, and of walks that break.
@@ -125,6 +125,14 @@ def timed_walk(folder, what, symbols, slot):
     return walk, started, time.time()
 
 
+def run_walks(together, pair, n_types, slot):
+    """Return walks as :func:`timed_walk` does, one after the other."""
+    return [
+        timed_walk(one.folder, lammps.walk_input(one.stage, one.drive, pair), ("H",) * one.n_atoms, slot)
+        for one in together
+    ]
+
+
 def _read_data(path: Path, n_atoms):
     head, atoms = path.read_text().split("Atoms  # atomic")
     lines = head.splitlines()
@@ -168,7 +176,7 @@ def install(monkeypatch):
     spent[0] = 0.0
     for module, functions in (
         (reference, (fingerprint, label, molecular_dynamics, relax)),
-        (lammps, (timed_walk,)),
+        (walks, (run_walks,)),
         (deepmd, (train_member, evaluate, compress)),
     ):
         for function in functions:

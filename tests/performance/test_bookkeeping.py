@@ -37,6 +37,7 @@ def idle_station(name, run):
         plan=lambda *_: tasks,
         run=run,
         gather=lambda *_: Explored(iteration=0, stages=(), products={}),
+        batching=None,
     )
 
 

@@ -78,11 +78,11 @@ run             ${{NSTEPS}} upto
 """  # noqa: W291 - as it is written
 
 
-def dpgen_input(models, seed):
+def dpgen_input(models, seed, n_steps=N_STEPS, every=EVERY):
     """Return DP-GEN's input of the walk."""
     return DPGEN.format(
-        n_steps=N_STEPS,
-        every=EVERY,
+        n_steps=n_steps,
+        every=every,
         temperature_K=TEMPERATURE_K,
         models=" ".join(models),
         seed=seed,
@@ -206,11 +206,11 @@ def ours(campaign, models, start, folder, slot):
     store.publish_product("explore", 0, "walk", arrays, meta)
 
 
-def theirs(command, environment, models, start, folder, campaign):
+def theirs(command, environment, models, start, folder, campaign, *, n_steps=N_STEPS, every=EVERY):
     """One walk as DP-GEN's task of model_devi runs it."""
     folder.mkdir()
     lammps.write_data(folder / "conf.lmp", start, campaign.type_map)
-    (folder / "input.lammps").write_text(dpgen_input([str(model) for model in models], 4711))
+    (folder / "input.lammps").write_text(dpgen_input([str(model) for model in models], 4711, n_steps, every))
     with (folder / "model_devi.log").open("w") as log:
         subprocess.run(
             [command, "-i", "input.lammps", "-v", "restart", "0"],
@@ -220,7 +220,7 @@ def theirs(command, environment, models, start, folder, campaign):
             stderr=log,
             check=True,
         )
-    assert len(lammps.read_deviation(folder / "model_devi.out")) == N_STEPS // EVERY + 1
+    assert len(lammps.read_deviation(folder / "model_devi.out")) == n_steps // every + 1
 
 
 def test_a_walk_costs_no_more_than_dpgens(campaign, models, slot, tmp_path):
