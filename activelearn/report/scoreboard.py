@@ -17,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn.records import NOT_JUDGED, Experiment, MadeGlass, Quoted, Result, Scoreboard
+from activelearn.records import Experiment, MadeGlass, Quoted, Result, Scoreboard
 from activelearn.report.behind import deaths, error_of, interval, n_planned, number
 from activelearn.report.cells import AXES, Cell, Row
 from activelearn.report.stamps import by_potential, legend, stamp_of
+from activelearn.stamping import NOT_JUDGED
 
 NO_CITED_VALUE: Final = "no cited value"
 #: Conditions as columns, in this order; others follow.
@@ -248,6 +249,7 @@ _GLASS: Final = (
     "porous",
     "ended",
     "outside the window",
+    "melt",
     "density (g/cm3)",
 )
 
@@ -266,14 +268,15 @@ def _head(board: Scoreboard) -> str:
 
 def _glass(glass: MadeGlass) -> list[str]:
     """Return one line on a glass, also on one that died."""
-    judged = glass.stamp if glass.is_finished else NOT_JUDGED
+    judged = glass.trust if glass.is_finished else NOT_JUDGED
     if not glass.is_finished and glass.outside_share is not None and glass.n_judged:
         judged = f"{100 * glass.outside_share:.1f} % of frames until then"
     rate = "as written" if glass.cooling_rate_K_per_ps is None else f"{glass.cooling_rate_K_per_ps:g}"
     ended = "finished" if glass.is_finished else glass.stamp
     density = "none: it died" if glass.density_g_cm3 is None or not glass.is_finished else number(glass.density_g_cm3)
     porous = "yes" if glass.is_porous else "no"
-    return [glass.id, glass.potential, f"{glass.x:g}", rate, str(glass.replica), porous, ended, judged, density]
+    melt, x = glass.melted, f"{glass.x:g}"
+    return [glass.id, glass.potential, x, rate, str(glass.replica), porous, ended, judged, melt, density]
 
 
 def _section(title: str, rows: Sequence[Row], board: Scoreboard, sources: Sequence[str]) -> list[str]:
