@@ -7,7 +7,6 @@ them (a fast ion, anions that turn about their former) melts nothing. The bounds
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from activelearn.config import Glass
 from activelearn.frames import FloatArray, Frames
@@ -42,7 +41,7 @@ def melt_of(path: GlassPath, glass: Glass) -> Melt:
     except CannotFollow as reason:
         return Melt(formers=formers, is_melted=None, why=f"{names}: {reason}")
     msd_A2, overlap = float((moved_A**2).mean()), float((moved_A <= TOLERANCE_A).mean())
-    times = _times_ps(path)[rows]
+    times = path.times_ps[rows]
     return Melt(
         formers=formers,
         is_melted=has_melted(msd_A2, overlap),
@@ -73,10 +72,3 @@ def displacements(frames: Frames, formers: tuple[str, ...]) -> FloatArray:
     positions = without_drift(unwrap(frames).positions, frames.masses)
     is_former = np.isin(frames.symbols, formers or tuple(set(frames.symbols)))
     return np.asarray(np.linalg.norm(positions[-1] - positions[0], axis=1)[is_former])
-
-
-def _times_ps(path: GlassPath) -> NDArray[np.float64]:
-    """Return (n_frames,) times of the frames since the start of the whole path, ps."""
-    rows = path.thermo
-    ends = np.array([rows.time_ps[rows.segment == i].max(initial=0.0) for i in range(len(path.segments))])
-    return np.asarray(path.frame_time_ps + (np.cumsum(ends) - ends)[path.frame_segment])

@@ -47,7 +47,7 @@ FORCES = np.array([[1.0, 0, 0], [-1.0, 0, 0]])
     ],
 )
 def test_what_is_fit_for_training(settings, label, reason):
-    assert station.refusal(label, settings) == reason
+    assert reference.refusal(label, settings) == reason
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn import inherited, initial, label, loop, samples, seeds, trees
+from activelearn import inherited, initial, loop, samples, seeds, trees
 from activelearn.config import Campaign, Driver, Machine, Potential, Reference, Study
 from activelearn.engines import process
 from activelearn.engines.process import Slot
@@ -206,7 +206,7 @@ def _asked(campaign: Campaign, store: Store, what: Reference) -> tuple[list[Samp
 
 def _try_reference(campaign: Campaign, chosen: Sequence[Sample], compares: bool, slot: Slot) -> Outcome:
     """Try the reference of a campaign; a label that it would refuse is none."""
-    refusal = partial(label.refusal, settings=campaign.label)
+    refusal = partial(reference.refusal, settings=campaign.label)
     return tried(campaign.label.reference, chosen, compares, slot, "label.reference", refusal)
 
 

@@ -167,6 +167,13 @@ class GlassPath:
         """(n_frames,) name of the segment of each frame."""
         return np.array(self.segments)[self.frame_segment]
 
+    @property
+    def times_ps(self) -> FloatArray:
+        """(n_frames,) times of the frames since the start of the path, ps."""
+        rows = self.thermo
+        ends = np.array([rows.time_ps[rows.segment == i].max(initial=0.0) for i in range(len(self.segments))])
+        return np.asarray(self.frame_time_ps + (np.cumsum(ends) - ends)[self.frame_segment])
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays of the archive."""
         out: dict[str, NDArray[Any]] = {}
