@@ -180,11 +180,8 @@ def labelled(
             refused[geometry.NO_ROOM] += 1
             continue
         label = store.ledger.find(key)
-        reason = (
-            "refused by consent after infrastructure failures"
-            if label is None
-            else reference.refusal(label, campaign.label)
-        )
+        by_consent = "refused by consent after infrastructure failures"
+        reason = by_consent if label is None else reference.refusal(label, campaign.label)
         if key in seen:
             reason = "duplicate structure"
         if reason is None and not is_walked and not capacity.has_room(part[k], campaign, store):

@@ -92,7 +92,7 @@ def planned(campaign: Campaign, potential: Potential) -> Study:
 
 
 def _with_reference(asked: Benchmark | None, label: Label) -> Benchmark | None:
-    """Return what is measured with the reference of a campaign where it names none; its ledger is of training frames."""
+    """Return what is measured, with the reference of a campaign where it names none (and without its ledger)."""
     if asked is None or asked.force_error is None or asked.force_error.label is not None:
         return asked
     measured = asked.force_error.model_copy(update={"label": label.model_copy(update={"ledger": None})})
@@ -172,8 +172,8 @@ def _want_same_reference(store: StudyStore, slot: Slot) -> None:
     what = asked.label.reference
     if changed := _changed(store, "reference.json", {what.name: reference.fingerprint(what, slot)}):
         raise ConfigError(
-            f"{store.folder}: {', '.join(changed)} is not the reference that this study began with (see reference.json) "
-            "- wanted the same version and weights for all its labels - install them again, or choose another --folder"
+            f"{store.folder}: {', '.join(changed)} is not what this study began with (see reference.json) - wanted the "
+            "same version and weights for all its labels - install them again, or choose another --folder"
         )
 
 

@@ -8,6 +8,7 @@ from campaigns import dataset_summary
 
 from activelearn import geometry
 from activelearn import label as station
+from activelearn.engines import reference
 from activelearn.frames import FrameLabel, make_origin
 from activelearn.records import InitialData
 from activelearn.store.files import publish_json

@@ -1,7 +1,7 @@
 """The true error of the forces along the path of every glass: frames of it, labelled by the reference.
 
-The deviation of an ensemble says where its members disagree, not how far all of them are from the reference: of the same
-frames both are told, side by side. Each frame is a task of its own, so a kill costs one label.
+The deviation of an ensemble says where its members disagree, not how far all of them are from the reference: of the
+same frames both are told, side by side. Each frame is a task of its own, so a kill costs one label.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def spread(path: GlassPath, n_frames: int) -> list[int]:
     """Return which kept frames are nearest to so many times spread evenly over the whole path, each once."""
     times_ps = path.times_ps
     wanted = np.linspace(times_ps[0], times_ps[-1], n_frames)
-    return np.unique(np.abs(times_ps[:, None] - wanted).argmin(axis=0)).tolist()
+    return [int(row) for row in np.unique(np.abs(times_ps[:, None] - wanted).argmin(axis=0))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ def run(task: Task, asked: ForceError, context: Context, slot: Slot) -> Product:
     """
     settings, row = _label(asked), task.parameters["row"]
     frame = context.path_of(task).frames[row : row + 1]
-    forces = []
+    forces: list[FloatArray] = []
     for who, calculator in (
         ("the reference", settings.reference),
         ("the potential", context.potential_of(task).statics(slot.machine.python)),
@@ -141,9 +141,8 @@ def results(asked: ForceError, context: Context, tasks: Sequence[Task]) -> Findi
         paths = [_along(glass, context, [t for t in tasks if t.parameters["glass"] == glass.id]) for glass in glasses]
         for glass, (found, n_asked, lost) in zip(glasses, paths, strict=True):
             for why in dict.fromkeys(lost):
-                findings.lacks(
-                    NAME, f"{NAME} of {glass.id}", condition, f"{lost.count(why)} of {n_asked} frames: {why}"
-                )
+                said = f"{lost.count(why)} of {n_asked} frames without: {why}"
+                findings.lacks(NAME, f"{NAME} of {glass.id}", condition, said)
             if found is not None:
                 replicas.glasses.append(glass)
         made = [found for found, _, _ in paths if found is not None]

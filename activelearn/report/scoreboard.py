@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from activelearn.records import Experiment, MadeGlass, Quoted, Result, Scoreboard
-from activelearn.report.behind import deaths, error_of, interval, n_planned, number
+from activelearn.report.behind import deaths, error_of, interval, is_of, n_planned, number
 from activelearn.report.cells import AXES, Cell, Row
 from activelearn.report.stamps import by_potential, legend, stamp_of
 from activelearn.stamping import NOT_JUDGED
 
 NO_CITED_VALUE: Final = "no cited value"
+#: In the condition of a number of one glass alone: it stands with the glasses, not in a row of its own.
+_REPLICA: Final = "replica"
 #: Conditions as columns, in this order; others follow.
 _CONDITIONS: Final = ("x", "crystal", "temperature_K", "pair", "within", "cooling_rate_K_per_ps", "porous")
 #: Of a row's label: how a condition is said.
@@ -103,7 +105,8 @@ def write_tables(board: Scoreboard, folder: Path) -> list[Path]:
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = _all_rows(board)
+    of_conditions = tuple(result for result in board.results if _REPLICA not in result.condition)
+    rows = _all_rows(board.model_copy(update={"results": of_conditions}))
     paths = [folder / name for name in ("scoreboard.md", "scoreboard.csv", "scoreboard.json", "results.csv")]
     paths[0].write_text(markdown(board, rows), encoding="utf-8")
     _write_csv(paths[1], _scores(board, rows))
@@ -116,7 +119,7 @@ def write_tables(board: Scoreboard, folder: Path) -> list[Path]:
         "scores": _scores(board, rows),
         "other simulations": [one.model_dump() for one in board.quoted],
         "problems": list(board.problems),
-        "glasses": [dict(zip(_GLASS, cells, strict=True)) for cells in map(_glass, board.glasses)],
+        "glasses": _glasses(board),
     }
     text = json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
     paths[2].write_text(text + "\n", encoding="utf-8")
@@ -225,7 +228,8 @@ def markdown(board: Scoreboard, rows: Sequence[Row]) -> str:
     parts += _section("Pairs of elements, no cited value", pairs, board, sources)
     parts += ["\n\n".join([_READING, *legend(board.results)])]
     if board.glasses:
-        parts += ["## Glasses", _table(_GLASS, [_glass(glass) for glass in board.glasses])]
+        glasses = _glasses(board)
+        parts += ["## Glasses", _table([*glasses[0]], [[*glass.values()] for glass in glasses])]
     if sources:
         parts += ["## Sources", "\n".join(f"{i}. {source}" for i, source in enumerate(sources, 1))]
     if board.quoted:
@@ -252,6 +256,8 @@ _GLASS: Final = (
     "melt",
     "density (g/cm3)",
 )
+#: A column more where the forces on frames of the paths were held against a reference.
+_FORCE_ERROR: Final = "true force error (eV/Å)"
 
 
 def _head(board: Scoreboard) -> str:
@@ -264,6 +270,26 @@ def _head(board: Scoreboard) -> str:
         of_each = (board.physics.get(name, "not known"), board.versions.get(name, "not known"))
         lines.append([name, *of_each, made if glasses else "none asked for", stamps.get(name, "no path")])
     return _table(["potential", "physics", "version", "glasses made", "stamp"], lines)
+
+
+def _glasses(board: Scoreboard) -> list[dict[str, str]]:
+    """Return what is said of each glass, by column: also of those that died."""
+    found = [dict(zip(_GLASS, _glass(glass), strict=True)) for glass in board.glasses]
+    mine = [r for r in board.results if r.measured_by == "force_error" and _REPLICA in r.condition]
+    for glass, line in zip(board.glasses, found, strict=True) if mine else ():
+        line[_FORCE_ERROR] = _force_error([r for r in mine if is_of(glass, r.condition)])
+    return found
+
+
+def _force_error(results: Sequence[Result]) -> str:
+    """Return the true error along one path in words, beside the force deviation."""
+    if not results:
+        return "none"
+    of = {result.name.removeprefix("force_error_"): number(result.value) for result in results}
+    beside = [f"largest of a frame {of['per_deviation']} x its deviation"] if "per_deviation" in of else []
+    beside += filter(None, [(results[0].note or "").partition("; ")[2]])
+    said = f"RMSE {of['rmse']}, P99 {of['p99']}, largest {of['max']} ({results[0].n_samples} frames)"
+    return "; ".join([said, *beside])
 
 
 def _glass(glass: MadeGlass) -> list[str]:
