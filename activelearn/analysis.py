@@ -35,8 +35,6 @@ from activelearn.benchmark.displacement import (
     conductivity,
     diffusion_coefficient,
     mean_square_displacement,
-    unwrap,
-    without_drift,
 )
 from activelearn.benchmark.elastic import moduli as elastic_moduli
 from activelearn.benchmark.elastic import stiffness
@@ -45,6 +43,7 @@ from activelearn.benchmark.free_volume import ionic_radii
 from activelearn.benchmark.rdf import first_shell, number_within, pair_distribution
 from activelearn.benchmark.replicas import mean_and_error
 from activelearn.select.window import force_deviation
+from activelearn.trajectory import unwrap, without_drift
 
 __all__ = [
     "arrhenius",

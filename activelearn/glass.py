@@ -21,7 +21,9 @@ from activelearn.engines.dynamics import FINISHED, State, Stretch
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames, formula_of
-from activelearn.records import Glasses, MadeGlass, Task, is_trusted
+from activelearn.melting import melt_of
+from activelearn.records import Glasses, MadeGlass, Melt, Task
+from activelearn.stamping import is_trusted
 from activelearn.store import StudyStore
 from activelearn.store.files import publish, publish_npz, read_npz
 from activelearn.store.glass_product import (
@@ -160,7 +162,8 @@ def _path(segments: Sequence[Segment], stretches: Sequence[Stretch], potential: 
     }
     columns["max_devi_f"] = np.concatenate([stretch.max_devi_f_of_rows for stretch in stretches])
     velocities = [stretch.velocities for stretch in stretches if len(stretch.frames) and stretch.velocities is not None]
-    n_judged, share = dynamics.judged(np.concatenate([s.max_devi_f for s in stretches]), potential.window)
+    deviations = np.concatenate([stretch.max_devi_f for stretch in stretches])
+    n_judged, outside_share, above_f_lo_share = dynamics.judged(deviations, potential.window)
     return GlassPath(
         segments=tuple(segment.name for segment in segments),
         analysed=tuple(i for i, segment in enumerate(segments) if segment.is_analysed),
@@ -173,7 +176,8 @@ def _path(segments: Sequence[Segment], stretches: Sequence[Stretch], potential: 
         end=last.end.frame if last.end is not None else None,
         end_velocities=last.end.velocities if last.end is not None else None,
         n_judged=n_judged,
-        outside_share=share,
+        outside_share=outside_share,
+        above_f_lo_share=above_f_lo_share,
         **frozen.crowding(potential, kept),
         resumed=sum(stretch.resumed for stretch in stretches),
         seconds=sum(stretch.finished - stretch.started for stretch in stretches),
@@ -237,15 +241,18 @@ def gather(study: Study, store: StudyStore, iteration: int) -> Glasses:
     made = []
     for task in store.plan(GLASS, iteration).tasks:
         product = read_glass(store, task.id)
-        made.append(_record(study, store, task, product.dense))
+        melt = melt_of(product.dense, study.melt_quench)
+        made.append(_record(study, store, task, product.dense, melt))
         if product.judged_porous is not None:
-            made.append(_record(study, store, task, product.judged_porous, is_porous=True))
+            made.append(_record(study, store, task, product.judged_porous, melt, is_porous=True))
         elif _wants_pore(study.melt_quench, task):
             made.append(_never_cut(made[-1]))
     return Glasses(glasses=tuple(made))
 
 
-def _record(study: Study, store: StudyStore, task: Task, path: GlassPath, *, is_porous: bool = False) -> MadeGlass:
+def _record(
+    study: Study, store: StudyStore, task: Task, path: GlassPath, melt: Melt, *, is_porous: bool = False
+) -> MadeGlass:
     glass, end = study.melt_quench, path.end
     composition = next(c for c in glass.compositions if c.x == task.parameters["x"])
     atoms = packing.atoms_of(packing.counts_of(packing.of_glass(glass, composition)))
@@ -263,10 +270,12 @@ def _record(study: Study, store: StudyStore, task: Task, path: GlassPath, *, is_
         density_g_cm3=float(end.density[0]) if end is not None else None,
         n_judged=path.n_judged,
         outside_share=path.outside_share,
+        above_f_lo_share=path.above_f_lo_share,
         n_overflow=path.n_overflow,
         overflow_share=path.overflow_share,
         overflow=path.overflow,
         is_trusted=is_trusted(path.outside_share, path.n_overflow, glass.max_outside_share) and path.is_finished,
+        melt=melt,
         resumed=path.resumed,
         structure=f"{GLASS}/{name}.extxyz" if end is not None else "",
         seconds=path.seconds,
@@ -297,7 +306,7 @@ def _extxyz(frame: Frames, made: MadeGlass) -> bytes:
     from ase.io import write
 
     atoms = frame.to_ase()[0]
-    names = ("id", "potential", "x", "replica", "cooling_rate_K_per_ps", "density_g_cm3", "stamp")
+    names = ("id", "potential", "x", "replica", "cooling_rate_K_per_ps", "density_g_cm3", "stamp", "melted")
     atoms.info = {name: value for name in names if (value := getattr(made, name)) is not None}
     stream = io.StringIO()
     write(stream, atoms, format="extxyz")

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from activelearn import capacity, geometry, inherited, pressures, samples, select
 from activelearn.config import Campaign
-from activelearn.config import Label as LabelSettings
 from activelearn.engines import reference
 from activelearn.engines.jobs import clear
 from activelearn.engines.process import Slot, check_stop
@@ -158,30 +157,6 @@ def _taken_up(one: Begun, n_atoms: int, slot: Slot) -> FrameLabel | None:
         one.dismiss()
 
 
-def refusal(label: FrameLabel, settings: LabelSettings) -> str | None:
-    """Return why a label is not fit for training, or None.
-
-    Parameters
-    ----------
-    label
-        From the ledger.
-    settings
-        Holds the caps (eV/Å).
-    """
-    if label.refused is not None:
-        return label.refused
-    is_whole = np.isfinite(label.virial).all() or np.isnan(label.virial).all()  # or there is none
-    if not (np.isfinite(label.energy) and np.isfinite(label.forces).all() and is_whole):
-        return "not finite"
-    largest = float(np.linalg.norm(label.forces, axis=1).max())
-    if largest > settings.max_force:
-        return f"force above {settings.max_force:g} eV/Å"
-    net = float(np.linalg.norm(label.forces.sum(axis=0))) / len(label.forces)
-    if net > settings.max_net_force:
-        return f"net force above {settings.max_net_force:g} eV/Å per atom"
-    return None
-
-
 def labelled(
     part: Frames, keys: Sequence[str | None], store: Store, campaign: Campaign, *, is_walked: bool = False
 ) -> tuple[Frames, Counter[str]]:
@@ -205,7 +180,8 @@ def labelled(
             refused[geometry.NO_ROOM] += 1
             continue
         label = store.ledger.find(key)
-        reason = "refused by consent after infrastructure failures" if label is None else refusal(label, campaign.label)
+        by_consent = "refused by consent after infrastructure failures"
+        reason = by_consent if label is None else reference.refusal(label, campaign.label)
         if key in seen:
             reason = "duplicate structure"
         if reason is None and not is_walked and not capacity.has_room(part[k], campaign, store):

@@ -7,9 +7,11 @@ read nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from activelearn import stamping
 
 
 class Record(BaseModel):
@@ -425,36 +427,23 @@ class End(Record):
     message: str
 
 
-#: How the stamps of glasses begin whose path left what the potential knows; and the stamp of those that none judged.
-UNTRUSTED: Final = "UNTRUSTED"
-#: How the stamps of numbers begin that no stable solid has, such as a negative modulus.
-UNSTABLE: Final = "UNSTABLE"
-NOT_JUDGED: Final = "not judged"
-#: What stands in the stamps of those in which neighbours were dropped.
-CROWDED: Final = "more neighbours than sel holds"
+class Melt(Record):
+    """How far the network formers of a glass moved in its melt; :mod:`activelearn.stamping` has the bounds."""
 
+    formers: tuple[str, ...] = Field(description="Elements; (): the glass has none, so all atoms.")
+    is_melted: bool | None = Field(description="None: not known, see `why`.")
+    ps: float | None = Field(default=None, description="From the first frame kept of the melt to the last.")
+    msd_A2: float | None = Field(default=None, description="Mean square displacement over that time, Å^2.")
+    overlap: float | None = Field(default=None, description="Share of them within 1 Å of where they were.")
+    why: str = Field(default="", description="Why nothing is known.")
 
-def crowded(overflow: str, share: float) -> str:
-    """Return what a stamp says of frames in which neighbours were dropped: by how many, and in which share of them."""
-    return f"{CROWDED}: {overflow} in {100 * share:.1f} % of frames"
-
-
-def is_trusted(outside_share: float | None, n_overflow: int, max_outside_share: float) -> bool | None:
-    """Return whether the path of a glass, or a run that began with it, can be trusted; None if nobody judged it.
-
-    Parameters
-    ----------
-    outside_share
-        Share of its rows outside the trust window; one whose force deviation is not finite counts among them (see
-        :func:`activelearn.engines.dynamics.judged`). None: there was no ensemble, or no window.
-    n_overflow
-        Frames in which neighbours were dropped.
-    max_outside_share
-        The largest share that is put up with.
-    """
-    if outside_share is None:
-        return False if n_overflow else None
-    return outside_share <= max_outside_share and n_overflow == 0
+    @property
+    def said(self) -> str:
+        """Whether it melted, in words."""
+        if self.msd_A2 is None or self.overlap is None:
+            return f"not known whether it melted: {self.why}"
+        found = stamping.moved(self.formers, self.msd_A2, self.overlap)
+        return found if self.is_melted else f"{stamping.NOT_MELTED}: {found}"
 
 
 class MadeGlass(Record):
@@ -472,6 +461,7 @@ class MadeGlass(Record):
     density_g_cm3: float | None = Field(default=None, description="Of the final structure.")
     n_judged: int = Field(default=0, description="Frames with a force deviation; 0 without an ensemble and its window.")
     outside_share: float | None = Field(default=None, description="Of them, those at or above f_hi.")
+    above_f_lo_share: float | None = Field(default=None, description="At or above f_lo; None: of an older glass, too.")
     n_overflow: int = Field(default=0, description="Kept frames with more neighbours than the models hold.")
     overflow_share: float | None = Field(
         default=None, description="Of the kept frames; None: the potential has no sel."
@@ -480,6 +470,7 @@ class MadeGlass(Record):
     is_trusted: bool | None = Field(
         default=None, description="None: not judged, for there is no ensemble (and no neighbour was dropped)."
     )
+    melt: Melt | None = Field(default=None, description="Whether it melted; None: made by an older version.")
     resumed: int = Field(default=0, description="How often a segment went on from a restart file.")
     structure: str = Field(default="", description="extxyz of the final structure, relative to the study folder.")
     seconds: float = 0.0
@@ -490,16 +481,27 @@ class MadeGlass(Record):
         return self.ended == "finished"
 
     @property
+    def melted(self) -> str:
+        """Whether it melted, in words, also where that is not known."""
+        return self.melt.said if self.melt is not None else "not known whether it melted: made by an older version"
+
+    @property
+    def trust(self) -> str:
+        """Whether its path can be trusted, in words."""
+        if self.is_trusted is None:
+            return stamping.NOT_JUDGED
+        said = [stamping.crowded(self.overflow, self.overflow_share or 0.0)] if self.n_overflow else []
+        if self.outside_share is not None or not said:
+            said.insert(0, stamping.outside(self.outside_share or 0.0, self.above_f_lo_share))
+        return ("" if self.is_trusted else f"{stamping.UNTRUSTED}: ") + "; ".join(said)
+
+    @property
     def stamp(self) -> str:
         """What stands beside its numbers in every table and figure; of one that died: where, and of what."""
         if not self.is_finished:
             return f"died in {self.ended}"
-        if self.is_trusted is None:
-            return NOT_JUDGED
-        said = [crowded(self.overflow, self.overflow_share or 0.0)] if self.n_overflow else []
-        if self.outside_share is not None or not said:
-            said.insert(0, f"{100 * (self.outside_share or 0.0):.1f} % of frames outside the window")
-        return ("" if self.is_trusted else f"{UNTRUSTED}: ") + "; ".join(said)
+        is_as_it_was = self.melt is not None and self.melt.is_melted is False
+        return f"{self.melted}; {self.trust}" if is_as_it_was else self.trust
 
 
 class Glasses(Record):
@@ -535,7 +537,7 @@ class Result(Record):
         default=None, description="Only a bound is known: experiment lies above (or below) the reference value."
     )
     reference_source: str | None = None
-    stamp: str | None = Field(default=None, description="UNTRUSTED ..., not judged ...: see MadeGlass.stamp.")
+    stamp: str | None = Field(default=None, description="NOT MELTED ..., UNTRUSTED ...: see MadeGlass.stamp.")
     note: str | None = Field(default=None, description="Such as 'not converged: MSD grows as t^0.4'.")
     measured_by: str | None = Field(default=None, description="The property of the benchmark; None: of an old study.")
 

@@ -178,7 +178,8 @@ def study_report(store: StudyStore, points: Sequence[CitedPoint] = ()) -> bool:
     for glass in glasses.glasses if glasses is not None else ():
         is_there = glass.is_finished and glass.density_g_cm3 is not None
         density = f"{glass.density_g_cm3:.2f} g/cm3" if is_there else "no density"
-        print(f"glass {glass.id}: {glass.formula}, {glass.n_atoms} atoms, {density}  [{glass.stamp}]")
+        melted = "" if not glass.is_finished or glass.melted in glass.stamp else f"; {glass.melted}"
+        print(f"glass {glass.id}: {glass.formula}, {glass.n_atoms} atoms, {density}  [{glass.stamp}]{melted}")
     here = _short(store)
     if board is not None:
         figures = f";  figures: {here}/figures/" if board.results or board.curves else ""

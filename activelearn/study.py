@@ -11,7 +11,7 @@ from typing import Any
 from activelearn import final_models, glass, report, select
 from activelearn.benchmark import cited
 from activelearn.benchmark import station as benchmark
-from activelearn.config import Campaign, Machine, Potential, Study, trainer_of, with_cited
+from activelearn.config import Benchmark, Campaign, Label, Machine, Potential, Study, trainer_of, with_cited
 from activelearn.config.files import is_file
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
@@ -86,9 +86,17 @@ def planned(campaign: Campaign, potential: Potential) -> Study:
         random_seed=campaign.random_seed,
         potentials=(potential, *campaign.potentials),
         glass=campaign.glass,
-        benchmark=campaign.benchmark,
+        benchmark=_with_reference(campaign.benchmark, campaign.label),
     )
     return with_cited(study)
+
+
+def _with_reference(asked: Benchmark | None, label: Label) -> Benchmark | None:
+    """Return what is measured, with the reference of a campaign where it names none (and without its ledger)."""
+    if asked is None or asked.force_error is None or asked.force_error.label is not None:
+        return asked
+    measured = asked.force_error.model_copy(update={"label": label.model_copy(update={"ledger": None})})
+    return asked.model_copy(update={"force_error": measured})
 
 
 def store_of(store: Store, iteration: int, study: Study) -> StudyStore:
@@ -131,6 +139,7 @@ def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | N
             "the same version and weights for all its numbers - install them again, or choose another --folder"
         )
     _want_same_structures(store)
+    _want_same_reference(store, slot)
     parts = campaign.held_out(campaign.opened_iterations()[-1]) if campaign is not None else []
     if parts and not (store.folder / "held-out.npz").is_file():
         publish_npz(store.folder / "held-out.npz", pack(parts), {})
@@ -152,6 +161,19 @@ def _want_same_structures(store: StudyStore) -> None:
         raise ConfigError(
             f"{store.folder}: {', '.join(changed)} is not what this study began with - wanted the same content for all "
             "its numbers - bring the file back, or choose another --folder"
+        )
+
+
+def _want_same_reference(store: StudyStore, slot: Slot) -> None:
+    """Seal who labels frames of the paths of glasses; refuse another one."""
+    asked = store.study.benchmark.force_error if store.study.benchmark is not None else None
+    if asked is None or asked.label is None:
+        return
+    what = asked.label.reference
+    if changed := _changed(store, "reference.json", {what.name: reference.fingerprint(what, slot)}):
+        raise ConfigError(
+            f"{store.folder}: {', '.join(changed)} is not what this study began with (see reference.json) - wanted the "
+            "same version and weights for all its labels - install them again, or choose another --folder"
         )
 
 

@@ -28,11 +28,11 @@ IMPORT_SECONDS = 0.3
 
 #: From the ground up; a room may import the floors below it.
 FLOORS = (
-    {"units", "errors", "trees", "plugins", "versions", "fixed_point"},
+    {"units", "errors", "trees", "plugins", "versions", "fixed_point", "stamping"},
     {"frames", "records", "config"},
-    {"seeds", "geometry", "descriptor", "prediction", "pressures", "writing"},
+    {"seeds", "geometry", "descriptor", "prediction", "pressures", "writing", "trajectory"},
     {"engines", "store"},
-    {"packing"},
+    {"packing", "melting"},
     {"starts", "inherited", "learning"},
     {"tasks", "capacity", "compression", "final_models", "passes", "samples"},
     {"prepare", "initial", "explore", "select", "label", "train"},
@@ -45,12 +45,14 @@ FLOORS = (
 GROUND = FLOORS[0] | FLOORS[1]
 LOOP = 8
 #: Rooms beside the stairs.
-GLASS_AND_BENCHMARK = GROUND | {"prediction", "seeds", "geometry", "packing", "starts", "engines", "store", "tasks"}
+GLASS_AND_BENCHMARK = GROUND | {
+    *("prediction", "seeds", "geometry", "trajectory", "packing", "melting", "starts", "engines", "store", "tasks")
+}
 ANNEXES = {
     "glass": GLASS_AND_BENCHMARK,
     "benchmark": GLASS_AND_BENCHMARK,
-    "report": {"units", "errors", "records", "store", "frames"},
-    "analysis": {"benchmark", "select"},
+    "report": {"units", "errors", "stamping", "records", "store", "frames"},
+    "analysis": {"benchmark", "select", "trajectory"},
 }
 #: They import what they inspect, but never the edge.
 INSPECTORS = {"check", "running", "exchange", "export", "finetune"}

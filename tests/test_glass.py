@@ -341,7 +341,10 @@ def test_final_structures_and_thermo_are_there_for_other_programs(made):
         atoms = read(store.folder / one.structure)
         assert atoms.get_chemical_formula(mode="all") != ""
         assert (atoms.info["potential"], atoms.info["x"], atoms.info["replica"]) == (one.potential, 0.5, one.replica)
-        assert atoms.info["stamp"] == "not judged"
+        assert atoms.info["stamp"] == one.stamp
+        assert atoms.info["melted"] == one.melted
+        assert one.stamp.endswith("not judged")
+        assert " moved " in one.melted, "of a porous one, in the melt of the dense one"
         assert len(atoms) == one.n_atoms
         assert atoms.positions == pytest.approx(path_of(store, one).end.positions[0], abs=1e-6)
         mass_per_volume = atoms.get_masses().sum() / atoms.get_volume() * 1.66053906660
@@ -521,13 +524,13 @@ def test_a_pore_of_14_A_keeps_the_stoichiometry_and_takes_as_little_as_it_can(x)
 
 def test_the_share_is_of_all_rows_and_f_hi_itself_is_outside():
     deviation = np.array([0.1, 0.2, 0.35, 0.4, 0.3])
-    assert judged(deviation, (0.15, 0.35)) == (5, pytest.approx(0.4))
-    assert judged(deviation, None) == (0, None)
+    assert judged(deviation, (0.2, 0.35)) == (5, pytest.approx(0.4), pytest.approx(0.8))
+    assert judged(deviation, None) == (0, None, None)
 
 
 def test_a_deviation_that_is_not_finite_is_outside_unless_no_row_has_one():
-    assert judged(np.array([0.1, np.nan, np.inf, 0.2]), (0.15, 0.35)) == (4, 0.5)
-    assert judged(np.full(5, np.nan), (0.15, 0.35)) == (0, None)
+    assert judged(np.array([0.1, np.nan, np.inf, 0.2]), (0.15, 0.35)) == (4, 0.5, 0.75)
+    assert judged(np.full(5, np.nan), (0.15, 0.35)) == (0, None, None)
 
 
 def path(share, n=200, overflow=None):

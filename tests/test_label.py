@@ -8,6 +8,7 @@ from campaigns import dataset_summary
 
 from activelearn import geometry
 from activelearn import label as station
+from activelearn.engines import reference
 from activelearn.frames import FrameLabel, make_origin
 from activelearn.records import InitialData
 from activelearn.store.files import publish_json
@@ -47,7 +48,7 @@ FORCES = np.array([[1.0, 0, 0], [-1.0, 0, 0]])
     ],
 )
 def test_what_is_fit_for_training(settings, label, reason):
-    assert station.refusal(label, settings) == reason
+    assert reference.refusal(label, settings) == reason
 
 
 @pytest.fixture

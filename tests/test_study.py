@@ -32,7 +32,13 @@ SEGMENTS = [
 ]
 DYNAMICS = {"timestep_fs": 1.0, "thermo_every_ps": 0.005}
 GLASS = {"series": COPPER, "n_atoms": 32, "n_replicas": 2, "dynamics": DYNAMICS, "segments": SEGMENTS}
-MEASURED = {"parity": {"max_frames": 3}, "network": None, "coordination": False, "free_volume": False}
+MEASURED = {
+    "parity": {"max_frames": 3},
+    "force_error": {"n_frames": 2},
+    "network": None,
+    "coordination": False,
+    "free_volume": False,
+}
 #: Soft spheres, so that any packing is a liquid: the machinery without the minutes.
 SOFT = {
     "name": "Soft (LJ)",
@@ -92,6 +98,17 @@ class TestAfterACampaign:
         assert {"force_rmse", "energy_mae"} <= names
         assert not [problem for problem in board.problems if "parity" in problem]
         assert (place.folder / "tables" / "scoreboard.md").is_file()
+
+    def test_its_scoreboard_has_the_true_error_of_each_glass_by_the_reference_of_the_campaign(self, followed):
+        place = StudyStore.open(followed[0].folder / "study-002")
+        board = study.scoreboard_of(place)
+        of_each = [r for r in board.results if r.name == "force_error_rmse" and "replica" in r.condition]
+        assert [r.n_samples for r in of_each] == [2, 2]
+        assert all(0.0 < r.value < 5.0 for r in of_each)
+        assert all("against ase.calculators.emt:EMT; at or above f_hi " in r.note for r in of_each)
+        ratios = [r for r in board.results if r.name == "force_error_per_deviation"]
+        assert [r.condition.get("replica") for r in ratios] == [0, 1, None], "beside the deviation, and their mean"
+        assert json.loads((place.folder / "reference.json").read_text()).keys() >= {"ase.calculators.emt:EMT"}
 
     def test_its_other_potentials_are_tried_before_its_first_job(self, followed, tmp_path, monkeypatch):
         monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "engines"))

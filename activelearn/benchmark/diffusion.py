@@ -25,10 +25,8 @@ from activelearn.benchmark.displacement import (
     diffusion_coefficient,
     doubts,
     mean_square_displacement,
-    unwrap,
     want_kinisi,
     window_rows,
-    without_drift,
 )
 from activelearn.benchmark.property import ELEMENT, Condition, Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import Replicas, by_condition, mean_and_error, over, replicas_of
@@ -38,6 +36,7 @@ from activelearn.engines import dynamics, frozen
 from activelearn.engines.process import Slot
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Result, Task
+from activelearn.trajectory import CannotFollow, unwrap, without_drift
 
 NAME: Final = "diffusion"
 
@@ -142,10 +141,11 @@ def run(task: Task, asked: Diffusion, context: Context, slot: Slot) -> Product:
         if n_points < LEAST_POINTS:
             raise Failed(f"{n_frames} frames: {n_points} of them in the window, wanted {LEAST_POINTS}")
         arrays, meta = analysed(asked, context, stretch, random_seed=int(rng.integers(2**31)))
-    except Failed as failed:
+    except (Failed, CannotFollow) as failed:
         return {}, {"ended": str(failed)}
-    n_judged, share = dynamics.judged(stretch.max_devi_f, potential.window)
-    judged = {"n_judged": n_judged, "outside_share": share, **frozen.crowding(potential, [stretch.frames])}
+    n_judged, outside_share, above_f_lo_share = dynamics.judged(stretch.max_devi_f, potential.window)
+    judged = {"n_judged": n_judged, "outside_share": outside_share, "above_f_lo_share": above_f_lo_share}
+    judged |= frozen.crowding(potential, [stretch.frames])
     return arrays, {"ended": dynamics.FINISHED, **meta, **judged}
 
 
@@ -163,7 +163,7 @@ def analysed(asked: Diffusion, context: Context, stretch: dynamics.Stretch, *, r
 
     Raises
     ------
-    Failed
+    CannotFollow
         The atoms cannot be followed from frame to frame; see :func:`unwrap`.
     """
     roles, symbols = context.glass.series.roles, np.array(stretch.frames.symbols)

@@ -14,15 +14,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn.benchmark.straining import Failed
 from activelearn.errors import ConfigError
-from activelearn.frames import FloatArray, Frames
+from activelearn.frames import FloatArray
 from activelearn.units import BOLTZMANN_EV_PER_K, S_PER_CM_K
 
 #: 1 Å^2/ps in cm^2/s.
 A2_PER_PS_IN_CM2_PER_S: Final = 1.0e-4
-#: A step longer than this share of the cell could as well have been one the other way round.
-AMBIGUOUS_STEP: Final = 0.4
 #: Exponents of the MSD's growth that count as diffusion: MSD ~ t^1.
 DIFFUSIVE: Final = (0.8, 1.2)
 #: A mean square displacement below this is rattling in a cage, Å^2.
@@ -32,89 +29,6 @@ LEAST_POINTS: Final = 3
 #: Intervals that kinisi is given: their covariance is dense, and neighbours tell it nothing new.
 _BAYESIAN_INTERVALS: Final = 50
 _COLUMNS_AT_ONCE: Final = 512
-
-
-@dataclass(frozen=True, eq=False)
-class Unwrapped:
-    """A trajectory whose atoms are followed across the boundaries.
-
-    Parameters
-    ----------
-    positions
-        (n_frames, n_atoms, 3) Å, in the mean cell.
-    cell
-        (3, 3) mean cell, Å, by the lattice vectors of the first frame.
-    n_ambiguous
-        Steps of single atoms from one frame to the next that are longer than 0.4 of the cell along an axis: their
-        direction is a guess, and more frames are wanted.
-    """
-
-    positions: FloatArray
-    cell: FloatArray
-    n_ambiguous: int
-
-
-def unwrap(frames: Frames) -> Unwrapped:
-    """Follow atoms across the boundaries of a cell that may move (NPT).
-
-    Steps between frames are taken as minimum images in fractional coordinates, summed up, and multiplied by the mean
-    cell: so a cell that breathes carries no atom along. Where the lattice is described by other vectors from some frame
-    on (LAMMPS flips a cell that tilts too far), all frames are taken in those of the first.
-
-    Parameters
-    ----------
-    frames
-        Consecutive frames, Å, wrapped or not; cells may be triclinic.
-
-    Raises
-    ------
-    Failed
-        From one frame to the next the cell changes by more than can be told from another choice of lattice vectors.
-    """
-    cells = _in_first_vectors(frames.cell)
-    fractional = frames.positions @ np.linalg.inv(cells)  # not Frames.fractional: MSDs keep their last bits
-    steps = np.diff(fractional, axis=0)
-    steps -= np.round(steps)
-    n_ambiguous = int(np.count_nonzero(np.abs(steps).max(axis=2, initial=0.0) > AMBIGUOUS_STEP))
-    fractional[1:] = fractional[:1] + np.cumsum(steps, axis=0)
-    cell = cells.mean(axis=0)
-    return Unwrapped(fractional @ cell, cell, n_ambiguous)
-
-
-def _in_first_vectors(cell: FloatArray) -> FloatArray:
-    """Return the cells (n_frames, 3, 3), Å, of one lattice by the vectors that follow from those of the first frame.
-
-    From one frame to the next, new vectors are whole numbers of the old ones (as rows: new = M old, |det M| = 1), but
-    for the strain of a step; without a flip M is one.
-    """
-    change = cell[1:] @ np.linalg.inv(cell[:-1])
-    whole = np.rint(change)
-    is_clear = (np.abs(change - whole) <= AMBIGUOUS_STEP).all(axis=(1, 2)) & np.isclose(abs(np.linalg.det(whole)), 1.0)
-    if not is_clear.all():
-        k = int(np.argmin(is_clear))
-        before, after = cell[k : k + 2].round(2).tolist()
-        raise Failed(
-            f"frames {k} and {k + 1}: the cell changes from {before} to {after} Å, too much to follow its atoms, "
-            "wants more n_frames"
-        )
-    carried = cell.copy()
-    for k in reversed(np.flatnonzero((whole != np.eye(3)).any(axis=(1, 2))).tolist()):
-        carried[k + 1 :] = np.rint(np.linalg.inv(whole[k])) @ carried[k + 1 :]
-    return carried
-
-
-def without_drift(unwrapped: FloatArray, masses: FloatArray) -> FloatArray:
-    """Return positions relative to the centre of mass of all atoms, which stays where it was in the first frame.
-
-    Parameters
-    ----------
-    unwrapped
-        (n_frames, n_atoms, 3) Å, of all atoms.
-    masses
-        (n_atoms,) in any unit.
-    """
-    centre = np.einsum("tai,a->ti", unwrapped, masses) / masses.sum()
-    return np.asarray(unwrapped - (centre - centre[0])[:, None, :])
 
 
 def mean_square_displacement(unwrapped: FloatArray, *, single_origin: bool = False) -> FloatArray:

@@ -12,18 +12,8 @@ from numpy.typing import ArrayLike
 
 from activelearn.benchmark.property import Arrays, Condition, Context, Findings
 from activelearn.frames import FloatArray
-from activelearn.records import (
-    CROWDED,
-    NOT_JUDGED,
-    UNSTABLE,
-    UNTRUSTED,
-    Curve,
-    MadeGlass,
-    Result,
-    Task,
-    crowded,
-    is_trusted,
-)
+from activelearn.records import Curve, MadeGlass, Result, Task
+from activelearn.stamping import CROWDED, NOT_JUDGED, UNSTABLE, UNTRUSTED, crowded, is_trusted, joined
 
 #: Why nothing can be averaged over: no segment of the path is analysed (that of a pore may be without).
 NO_FRAMES: Final = "no analysed frames"
@@ -75,11 +65,14 @@ class Replicas:
 
     @property
     def stamp(self) -> str | None:
-        """The worst of the glasses and of what was run with them: the largest share of frames to be doubted."""
+        """The worst of the glasses and of what was run with them: which moved least, and most frames to be doubted."""
         glasses = [*self.glasses, *self.runs]
         judged = [glass for glass in glasses if glass.is_trusted is not None]
         worst = max(judged, key=_doubt) if judged else next(iter(glasses), None)
-        return stamped(None if worst is None else worst.stamp, self.metas)
+        crystals = [glass.melt for glass in self.glasses if glass.melt is not None and glass.melt.is_melted is False]
+        least = min(crystals, key=lambda melt: (-(melt.overlap or 0.0), melt.msd_A2 or 0.0), default=None)
+        trust = stamped(None if worst is None else worst.trust, self.metas)
+        return joined([None if least is None else least.said, trust])
 
     def result(
         self,
@@ -111,7 +104,7 @@ class Replicas:
             uncertainty=None if error is None else float(error),
             n_samples=len(values),
             condition={**self.condition, **more},
-            stamp=self.stamp if unstable is None else "; ".join(filter(None, (f"{UNSTABLE}: {unstable}", self.stamp))),
+            stamp=self.stamp if unstable is None else joined([f"{UNSTABLE}: {unstable}", self.stamp]),
             note=note,
         )
 
@@ -208,6 +201,7 @@ def _judged(glass: MadeGlass, meta: Mapping[str, Any], max_outside_share: float)
     """Return a glass with what is said of a run that began with it."""
     nothing = {"n_overflow": 0, "overflow_share": None, "overflow": ""}
     seen = {name: meta.get(name, otherwise) for name, otherwise in nothing.items()}
+    seen |= {"above_f_lo_share": meta.get("above_f_lo_share")}
     seen |= {name: meta[name] for name in ("n_judged", "outside_share")}
     trusted = is_trusted(meta["outside_share"], seen["n_overflow"], max_outside_share)
     return glass.model_copy(update={**seen, "is_trusted": trusted})
@@ -223,7 +217,7 @@ def stamped(stamp: str | None, metas: Iterable[Mapping[str, Any]]) -> str | None
     Parameters
     ----------
     stamp
-        Of the glasses they are made from, if any.
+        Whether the glasses that they are made from can be trusted, if any.
     metas
         Of their tasks, each with what :func:`activelearn.engines.frozen.crowding` found.
     """
@@ -233,4 +227,4 @@ def stamped(stamp: str | None, metas: Iterable[Mapping[str, Any]]) -> str | None
     worst = max(full, key=lambda meta: float(meta["overflow_share"]))
     said = crowded(str(worst["overflow"]), float(worst["overflow_share"]))
     before = "" if stamp is None or stamp == NOT_JUDGED else stamp.removeprefix(f"{UNTRUSTED}: ")
-    return f"{UNTRUSTED}: {'; '.join(filter(None, (before, said)))}"
+    return f"{UNTRUSTED}: {joined([before, said])}"

@@ -19,6 +19,7 @@ from activelearn.config import (
     Campaign,
     Crystals,
     Diffusion,
+    ForceError,
     Glass,
     Initial,
     Machine,
@@ -169,7 +170,7 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: O
     calls = Calls.of(campaign.initial)
     passes = campaign.stop.max_iterations
     whole = tuple(first), one_pass, tuple(final)
-    return Bill(*whole, passes, machine.n_slots, files, megabytes, calls, tuple(_apart(campaign)))
+    return Bill(*whole, passes, machine.n_slots, files, megabytes, calls, tuple(_apart(campaign, meter)))
 
 
 def network_Mflop(campaign: Campaign, labelled: Sequence[Frames] = ()) -> float | None:
@@ -205,13 +206,13 @@ class _Meter:
         is_fast = is_faster or campaign.final.compress
         self.final_Mflop = fast_Mflop if is_fast and fast_Mflop is not None else self.Mflop
 
-    def _measured(self, station: str) -> float | None:
+    def measured(self, station: str) -> float | None:
         seconds = [record.seconds[station] for record in self.records if station in record.seconds]
         n_tasks = sum(s.n_tasks for s in seconds)
         return sum(s.engine_total for s in seconds) / n_tasks if n_tasks else None
 
     def _item(self, station: str, n_tasks: int, n_frames: int, declared: float | None) -> Item:
-        measured = self._measured(station.partition(" ")[0])
+        measured = self.measured(station.partition(" ")[0])
         per_task, source = (measured, "measured") if measured is not None else (declared, "declared")
         if per_task is None:
             return Item(station, n_tasks, n_frames, None, "not known")
@@ -281,7 +282,7 @@ def _glasses(glass: Glass, meter: _Meter) -> Item:
     return meter.dynamics("glass", len(glass.compositions) * len(rates) * glass.n_replicas, steps, rows, n_atoms)
 
 
-def _apart(campaign: Campaign) -> Iterator[Item]:
+def _apart(campaign: Campaign, meter: _Meter) -> Iterator[Item]:
     """Yield what is made with other potentials, and what is measured of all: a task of each as far as is planned."""
     asked, made = campaign.benchmark, campaign.glass
     n_potentials, n_glasses = 1 + len(campaign.potentials), 0
@@ -303,7 +304,22 @@ def _apart(campaign: Campaign) -> Iterator[Item]:
             n = ceil(settings.max_frames / CHUNK)
         elif isinstance(settings, Diffusion):
             n *= len(settings.temperatures_K)
+        if isinstance(settings, ForceError) and made is not None:
+            yield _labels_of_glasses(settings, made, n_potentials * n_glasses, campaign, meter)
+            continue
         yield Item(name, n_potentials * n, 0, None, "not known")
+
+
+def _labels_of_glasses(asked: ForceError, glass: Glass, n_glasses: int, campaign: Campaign, meter: _Meter) -> Item:
+    """Return the labels of frames of paths, each of as many atoms as a glass has (taken as linear in the atoms)."""
+    n, what = n_glasses * asked.n_frames, (asked.label or campaign.label).reference
+    n_atoms = packing.n_atoms(packing.of_glass(glass, glass.compositions[0]))
+    is_own = what == campaign.label.reference
+    measured = meter.measured("label") if is_own else None
+    each_s, source = (measured, "measured") if measured is not None else (meter.call_s(what), "declared")
+    if each_s is None:
+        return Item("force_error", n, n, None, "not known")
+    return Item("force_error", n, n, n * each_s * n_atoms / meter.n_atoms, source)
 
 
 def _preparation(campaign: Campaign, meter: _Meter) -> list[Item]:
@@ -359,7 +375,7 @@ def lines(bill: Bill) -> list[str]:
     most = f"at the most {bill.max_passes} passes"
     if bill.apart:
         out.append("benchmarks and glasses of other potentials, once, in no total:")
-        out += [f"  {i.station:<22}{i.n_tasks:>8}{'':>10}{'not known':>12}" for i in bill.apart]
+        out += [f"  {i.station:<22}{i.n_tasks:>8}{i.n_frames or '':>10}{_duration(i.seconds):>12}" for i in bill.apart]
     if whole is None:
         out.append(f"{most}; the whole is not known - declare machine.speeds, or run on: it is measured then")
     else:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from activelearn import seeds
-from activelearn.benchmark import cited
+from activelearn.benchmark import cited, force_error
 from activelearn.benchmark.census import bond_cutoffs
 from activelearn.benchmark.coordination import shell_cutoffs
 from activelearn.check.doubts import out_of_bounds
@@ -21,7 +21,7 @@ from activelearn.check.programs import (
     reference_problems,
 )
 from activelearn.check.trials import problems_of_potential
-from activelearn.config import CitedPoint, Machine, Potential, Study, preset_names, property_of
+from activelearn.config import CitedPoint, Machine, Potential, Reference, Study, preset_names, property_of
 from activelearn.config.files import is_file
 from activelearn.engines import backends, frozen, requirements
 from activelearn.engines.interpreters import has_module
@@ -75,7 +75,7 @@ def check_study(
         problems += packmol_problems(machine) if here else []
         said, wrong = check_glass(study, study.glass)
         facts, problems = facts + said, problems + wrong
-    more, wrong = _benchmark(study, of_campaign)
+    more, wrong = _benchmark(study, of_campaign, machine if here else None)
     points = cited.own_points(study, points)
     problems = list(dict.fromkeys([*problems, *wrong, *cited.problems(study, points)]))
     more += cited.said(study, points)
@@ -163,8 +163,12 @@ def _crystals(study: Study, of_campaign: Sequence[str]) -> tuple[list[str], int,
     return notes, n_left, problems
 
 
-def _benchmark(study: Study, of_campaign: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return facts and problems of what is measured."""
+def _reference(reference: Reference, machine: Machine | None, where: str) -> list[str]:
+    return reference_problems(reference, machine, where) if machine is not None else []
+
+
+def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None) -> tuple[list[str], list[str]]:
+    """Return facts and problems of what is measured; the reference is looked for where a machine is given."""
     asked, problems = study.benchmark, []
     if asked is None:
         return [], []
@@ -177,6 +181,10 @@ def _benchmark(study: Study, of_campaign: Sequence[str]) -> tuple[list[str], lis
     if diffusion is not None and diffusion.bayesian and not has_module("kinisi", None):
         problems.append("benchmark.diffusion.bayesian: no kinisi here - wanted its estimate - pip install kinisi")
     problems += _cutoffs(study)
+    if asked.force_error is not None and study.glass is not None:
+        label = asked.force_error.label
+        where = "benchmark.force_error.label.reference"
+        problems += [force_error.NO_REFERENCE] if label is None else _reference(label.reference, machine, where)
     named = [name for name, value in asked if name != "dynamics" and value]
     lacking = [n for n in named if study.glass is None and (n == "maps" or property_of(n).needs_glass)]
     of_nothing = ["parity"] if asked.parity is not None and frames is None and not of_campaign else []

@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn import inherited, initial, label, loop, samples, seeds, trees
+from activelearn import inherited, initial, loop, samples, seeds, trees
 from activelearn.config import Campaign, Driver, Machine, Potential, Reference, Study
 from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.engines.reference import fingerprint
+from activelearn.engines.reference import refusal as refusal_of
 from activelearn.engines.trial import Outcome, Sample, tried
 from activelearn.errors import ActiveLearnError, EngineError, TaskFailed, Unfit
 from activelearn.frames import Frames
@@ -206,7 +207,7 @@ def _asked(campaign: Campaign, store: Store, what: Reference) -> tuple[list[Samp
 
 def _try_reference(campaign: Campaign, chosen: Sequence[Sample], compares: bool, slot: Slot) -> Outcome:
     """Try the reference of a campaign; a label that it would refuse is none."""
-    refusal = partial(label.refusal, settings=campaign.label)
+    refusal = partial(refusal_of, settings=campaign.label)
     return tried(campaign.label.reference, chosen, compares, slot, "label.reference", refusal)
 
 

@@ -14,6 +14,7 @@ from activelearn.config.benchmark import Cited as Cited
 from activelearn.config.benchmark import Crystals as Crystals
 from activelearn.config.benchmark import Diffusion as Diffusion
 from activelearn.config.benchmark import Elastic as Elastic
+from activelearn.config.benchmark import ForceError as ForceError
 from activelearn.config.benchmark import Network as Network
 from activelearn.config.benchmark import Parity as Parity
 from activelearn.config.benchmark import Rdf as Rdf

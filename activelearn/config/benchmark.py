@@ -26,6 +26,7 @@ from pydantic_core import CoreSchema
 
 from activelearn.config.bounds import of
 from activelearn.config.glass import Dynamics
+from activelearn.config.labelling import Label
 from activelearn.config.paths import FilePath, StructurePath
 from activelearn.config.section import Element, ForceLeft, Name, Section, Share, Temperature
 from activelearn.errors import ConfigError
@@ -38,6 +39,7 @@ PROPERTIES: Final = Group(
         name: f"activelearn.benchmark.{name}:PROPERTY"
         for name in (
             "parity",
+            "force_error",
             "crystals",
             "density",
             "free_volume",
@@ -167,12 +169,24 @@ class Parity(Section):
     max_frames: Annotated[PositiveInt, of("number of frames kept")] = 500
 
 
+class ForceError(Section):
+    """True error of the forces along the path of every glass, beside the deviation of its ensemble."""
+
+    n_frames: Annotated[PositiveInt, of("number of frames kept")] = Field(
+        default=20, description="Frames of each path that are labelled, evenly spread in time over all of it."
+    )
+    label: Label | None = Field(
+        default=None, description="What labels them, as in `label` of a campaign; null: the reference of the campaign."
+    )
+
+
 class Benchmark(Section):
     """What is measured; null: not. Properties of other packages stand here by their name, too."""
 
     model_config = ConfigDict(extra="allow")
 
     parity: Parity | None = None
+    force_error: ForceError | None = None
     crystals: Crystals | None = None
     density: bool = True
     rdf: Rdf | None = Rdf()

@@ -104,6 +104,10 @@ class Segment(Section):
         default=20, ge=1, description="Frames kept for the analyses, evenly spaced, the last included."
     )
     is_analysed: bool = Field(default=False, description="Density, g(r), network ... are averages over its frames.")
+    is_melt: bool = Field(
+        default=False,
+        description="The melt, which must forget what it began with; none marked: the hold at the highest temperature.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Segment:
@@ -224,6 +228,8 @@ class Glass(Section):
             )
         if not any(segment.is_analysed for segment in self.segments):
             raise ValueError("no segment with is_analysed: true - wanted one, such as the last at 300 K")
+        if self.pore is not None and any(segment.is_melt for segment in self.pore.segments):
+            raise ValueError("pore.segments with is_melt: true - wanted it in the segments that make the dense glass")
         want_different("cooling_rates_K_per_ps", self.cooling_rates_K_per_ps)
         if self.cooling_rates_K_per_ps and not any(s.is_quench for s in self.segments):
             raise ValueError("cooling_rates_K_per_ps wants a falling ramp with rate_K_per_ps to put them in")
@@ -233,6 +239,19 @@ class Glass(Section):
     def compositions(self) -> tuple[Composition, ...]:
         """The compositions that are made."""
         return tuple(c for c in self.series.compositions if self.x is None or c.x in self.x)
+
+    @property
+    def melt(self) -> tuple[int, ...]:
+        """Indices of the segments that are the melt, the first to the last; none: it is not known.
+
+        They are those that are marked, or those that are held at the highest temperature before something colder.
+        """
+        hottest = max(max(s.temperature_K, s.end_K) for s in self.segments)
+        cools = [any(later.end_K < hottest for later in self.segments[i:]) for i in range(len(self.segments))]
+        marked = [i for i, segment in enumerate(self.segments) if segment.is_melt]
+        held = [i for i, s in enumerate(self.segments) if s.temperature_K == s.end_K == hottest and cools[i]]
+        found = marked or held
+        return tuple(range(found[0], found[-1] + 1)) if found else ()
 
     def packed(self, composition: Composition) -> Packed:
         """Return what Packmol packs of a composition."""

@@ -74,6 +74,8 @@ def with_preset(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 -
         data["series"] = resolved("series", data["series"], where)
     if section == "initial" and isinstance(data.get("md"), Mapping) and "driver" in data["md"]:
         data["md"] = {**data["md"], "driver": _driver(data["md"]["driver"], where)}
+    if section == "benchmark" and isinstance(data.get("force_error"), Mapping) and data["force_error"].get("label"):
+        data["force_error"] = {**data["force_error"], "label": resolved("label", data["force_error"]["label"], where)}
     return _potential(data, where) if section == "potential" else data
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from activelearn.config import Reference, ReferenceMD, at_hand, engine_of
+from activelearn.config import Label, Reference, ReferenceMD, at_hand, engine_of
 from activelearn.config.paths import missing_models
 from activelearn.engines.process import Slot, tail_of
 from activelearn.engines.unfit import complaint, said
@@ -250,6 +250,30 @@ def to_label(answer: Mapping[str, Any], n_atoms: int) -> FrameLabel:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(f"not the label of {n_atoms} atoms ({type(error).__name__}: {error})") from error
+
+
+def refusal(label: FrameLabel, settings: Label) -> str | None:
+    """Return why a label is not fit for training, or None.
+
+    Parameters
+    ----------
+    label
+        From the ledger.
+    settings
+        Holds the caps (eV/Å).
+    """
+    if label.refused is not None:
+        return label.refused
+    is_whole = np.isfinite(label.virial).all() or np.isnan(label.virial).all()  # or there is none
+    if not (np.isfinite(label.energy) and np.isfinite(label.forces).all() and is_whole):
+        return "not finite"
+    largest = float(np.linalg.norm(label.forces, axis=1).max())
+    if largest > settings.max_force:
+        return f"force above {settings.max_force:g} eV/Å"
+    net = float(np.linalg.norm(label.forces.sum(axis=0))) / len(label.forces)
+    if net > settings.max_net_force:
+        return f"net force above {settings.max_net_force:g} eV/Å per atom"
+    return None
 
 
 def _virial(answer: Mapping[str, Any]) -> FloatArray:

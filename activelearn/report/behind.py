@@ -85,6 +85,7 @@ def is_of(glass: MadeGlass, condition: Mapping[str, Any]) -> bool:
         condition.get("potential", glass.potential) == glass.potential
         and condition.get("x", glass.x) == glass.x
         and condition.get("cooling_rate_K_per_ps", glass.cooling_rate_K_per_ps) == glass.cooling_rate_K_per_ps
+        and condition.get("replica", glass.replica) == glass.replica
         and ("porous" in condition) == glass.is_porous
     )
 

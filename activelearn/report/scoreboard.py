@@ -17,12 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn.records import NOT_JUDGED, Experiment, MadeGlass, Quoted, Result, Scoreboard
-from activelearn.report.behind import deaths, error_of, interval, n_planned, number
+from activelearn.records import Experiment, MadeGlass, Quoted, Result, Scoreboard
+from activelearn.report.behind import deaths, error_of, interval, is_of, n_planned, number
 from activelearn.report.cells import AXES, Cell, Row
 from activelearn.report.stamps import by_potential, legend, stamp_of
+from activelearn.stamping import NOT_JUDGED
 
 NO_CITED_VALUE: Final = "no cited value"
+#: In the condition of a number of one glass alone: it stands with the glasses, not in a row of its own.
+_REPLICA: Final = "replica"
 #: Conditions as columns, in this order; others follow.
 _CONDITIONS: Final = ("x", "crystal", "temperature_K", "pair", "within", "cooling_rate_K_per_ps", "porous")
 #: Of a row's label: how a condition is said.
@@ -102,7 +105,8 @@ def write_tables(board: Scoreboard, folder: Path) -> list[Path]:
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = _all_rows(board)
+    of_conditions = tuple(result for result in board.results if _REPLICA not in result.condition)
+    rows = _all_rows(board.model_copy(update={"results": of_conditions}))
     paths = [folder / name for name in ("scoreboard.md", "scoreboard.csv", "scoreboard.json", "results.csv")]
     paths[0].write_text(markdown(board, rows), encoding="utf-8")
     _write_csv(paths[1], _scores(board, rows))
@@ -115,7 +119,7 @@ def write_tables(board: Scoreboard, folder: Path) -> list[Path]:
         "scores": _scores(board, rows),
         "other simulations": [one.model_dump() for one in board.quoted],
         "problems": list(board.problems),
-        "glasses": [dict(zip(_GLASS, cells, strict=True)) for cells in map(_glass, board.glasses)],
+        "glasses": _glasses(board),
     }
     text = json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
     paths[2].write_text(text + "\n", encoding="utf-8")
@@ -224,7 +228,8 @@ def markdown(board: Scoreboard, rows: Sequence[Row]) -> str:
     parts += _section("Pairs of elements, no cited value", pairs, board, sources)
     parts += ["\n\n".join([_READING, *legend(board.results)])]
     if board.glasses:
-        parts += ["## Glasses", _table(_GLASS, [_glass(glass) for glass in board.glasses])]
+        glasses = _glasses(board)
+        parts += ["## Glasses", _table([*glasses[0]], [[*glass.values()] for glass in glasses])]
     if sources:
         parts += ["## Sources", "\n".join(f"{i}. {source}" for i, source in enumerate(sources, 1))]
     if board.quoted:
@@ -248,8 +253,11 @@ _GLASS: Final = (
     "porous",
     "ended",
     "outside the window",
+    "melt",
     "density (g/cm3)",
 )
+#: A column more where the forces on frames of the paths were held against a reference.
+_FORCE_ERROR: Final = "true force error (eV/Å)"
 
 
 def _head(board: Scoreboard) -> str:
@@ -264,16 +272,37 @@ def _head(board: Scoreboard) -> str:
     return _table(["potential", "physics", "version", "glasses made", "stamp"], lines)
 
 
+def _glasses(board: Scoreboard) -> list[dict[str, str]]:
+    """Return what is said of each glass, by column: also of those that died."""
+    found = [dict(zip(_GLASS, _glass(glass), strict=True)) for glass in board.glasses]
+    mine = [r for r in board.results if r.measured_by == "force_error" and _REPLICA in r.condition]
+    for glass, line in zip(board.glasses, found, strict=True) if mine else ():
+        line[_FORCE_ERROR] = _force_error([r for r in mine if is_of(glass, r.condition)])
+    return found
+
+
+def _force_error(results: Sequence[Result]) -> str:
+    """Return the true error along one path in words, beside the force deviation."""
+    if not results:
+        return "none"
+    of = {result.name.removeprefix("force_error_"): number(result.value) for result in results}
+    beside = [f"largest of a frame {of['per_deviation']} x its deviation"] if "per_deviation" in of else []
+    beside += filter(None, [(results[0].note or "").partition("; ")[2]])
+    said = f"RMSE {of['rmse']}, P99 {of['p99']}, largest {of['max']} ({results[0].n_samples} frames)"
+    return "; ".join([said, *beside])
+
+
 def _glass(glass: MadeGlass) -> list[str]:
     """Return one line on a glass, also on one that died."""
-    judged = glass.stamp if glass.is_finished else NOT_JUDGED
+    judged = glass.trust if glass.is_finished else NOT_JUDGED
     if not glass.is_finished and glass.outside_share is not None and glass.n_judged:
         judged = f"{100 * glass.outside_share:.1f} % of frames until then"
     rate = "as written" if glass.cooling_rate_K_per_ps is None else f"{glass.cooling_rate_K_per_ps:g}"
     ended = "finished" if glass.is_finished else glass.stamp
     density = "none: it died" if glass.density_g_cm3 is None or not glass.is_finished else number(glass.density_g_cm3)
     porous = "yes" if glass.is_porous else "no"
-    return [glass.id, glass.potential, f"{glass.x:g}", rate, str(glass.replica), porous, ended, judged, density]
+    melt, x = glass.melted, f"{glass.x:g}"
+    return [glass.id, glass.potential, x, rate, str(glass.replica), porous, ended, judged, melt, density]
 
 
 def _section(title: str, rows: Sequence[Row], board: Scoreboard, sources: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Stamps: which numbers must not stand bare, and how a table or figure says so.
 
-UNTRUSTED: the path left the window of its potential. UNSTABLE: no stable solid has the number. A caveat is what the
-note of a result says against its number.
+UNTRUSTED: the path left the window of its potential. NOT MELTED: the melt is where it began. UNSTABLE: no stable solid
+has the number. A caveat is what the note of a result says against its number.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from activelearn.records import UNSTABLE, UNTRUSTED, Curve, Result
+from activelearn.records import Curve, Result
+from activelearn.stamping import NOT_MELTED, UNSTABLE, UNTRUSTED, joined
 
 CAVEAT: Final = "caveat"
+_TRUST: Final = "trust"
 #: Signs of a doubt in a table.
-MARKS: Final = {UNTRUSTED: "†", UNSTABLE: "‡", CAVEAT: "§"}
+MARKS: Final = {UNTRUSTED: "†", NOT_MELTED: "¶", UNSTABLE: "‡", CAVEAT: "§"}
 #: What the note of a number has in it that is none to rely on.
 _CAVEATS: Final = ("not converged", "not finished in the steps allowed", "not relaxed", "at constant volume")
+#: The kinds of doubt that stand in a stamp, in their order there, and how far each goes; of the last all that follows.
+_EXTENTS: Final = {UNSTABLE: "[^;]*", NOT_MELTED: "[^;]*", UNTRUSTED: ".*"}
+#: Of these a table says the worst of a potential once: their text has shares.
+_OF_GLASSES: Final = (UNTRUSTED, NOT_MELTED)
 #: How the note of a fit begins: it goes on with what was left out.
 _FITTED: Final = "from "
 
@@ -32,8 +38,8 @@ def stamp_of(shown: Result | Curve) -> str | None:
 
 
 def is_doubted(shown: Result | Curve) -> bool:
-    """Return whether a number or line is hollow or dashed in a figure: UNTRUSTED or UNSTABLE."""
-    return bool(doubts(shown).keys() & {UNTRUSTED, UNSTABLE})
+    """Return whether a number or line is hollow or dashed in a figure: UNTRUSTED, NOT MELTED or UNSTABLE."""
+    return bool(doubts(shown).keys() & _EXTENTS.keys())
 
 
 def is_unstable(shown: Result | Curve) -> bool:
@@ -43,10 +49,7 @@ def is_unstable(shown: Result | Curve) -> bool:
 
 def doubts(shown: Result | Curve) -> dict[str, str]:
     """Return what is to be doubted, in words, by kind (the keys of MARKS)."""
-    found = {}
-    for kind, extent in ((UNTRUSTED, ".*"), (UNSTABLE, "[^;]*")):
-        if said := re.search(f"{kind}: {extent}", stamp_of(shown) or ""):
-            found[kind] = said.group()
+    found = {kind: text for kind, text in _parts(stamp_of(shown) or "").items() if kind in _EXTENTS}
     note = (shown.note if isinstance(shown, Result) else None) or ""
     caveats = [caveat for caveat in _CAVEATS if caveat in note and not note.startswith(_FITTED)]
     return found | ({CAVEAT: ", ".join(caveats)} if caveats else {})
@@ -59,13 +62,27 @@ def marks(shown: Iterable[Result]) -> str:
 
 
 def worst(stamps: Iterable[str | None]) -> str | None:
-    """Return the stamp that weighs most: UNSTABLE, UNTRUSTED before any other, then the larger share, then any."""
-    return max((stamp for stamp in stamps if stamp is not None), key=_weight, default=None)
+    """Return of every kind of doubt what weighs most, together: the larger share; UNTRUSTED before any other trust."""
+    found: dict[str, list[str]] = {UNSTABLE: [], NOT_MELTED: [], _TRUST: []}
+    for stamp in stamps:
+        for kind, text in _parts(stamp or "").items():
+            found[kind if kind in found else _TRUST].append(text)
+    return joined(max(texts, key=_weight) for texts in found.values() if texts)
 
 
-def _weight(stamp: str) -> tuple[bool, bool, bool, float]:
-    shares = [float(share) for share in re.findall(r"([0-9.]+) %", stamp)]
-    return UNSTABLE in stamp, UNTRUSTED in stamp, bool(shares), max(shares, default=0.0)
+def _weight(text: str) -> tuple[bool, bool, float]:
+    shares = [float(share) for share in re.findall(r"([0-9.]+) %(?! at or above f_lo)", text)]
+    return UNTRUSTED in text, bool(shares), max(shares, default=0.0)
+
+
+def _parts(stamp: str) -> dict[str, str]:
+    """Return the parts of a stamp by the kind of doubt; what is left, such as a share that is put up with, as trust."""
+    found: dict[str, str] = {}
+    for kind, extent in _EXTENTS.items():
+        if said := re.search(f"{kind}: {extent}", stamp):
+            found[kind] = said.group()
+            stamp = stamp.replace(said.group(), "").strip("; ")
+    return found | ({_TRUST: stamp} if stamp else {})
 
 
 def by_potential(shown: Iterable[Result | Curve]) -> dict[str, str]:
@@ -83,7 +100,7 @@ def legend(results: Sequence[Result]) -> list[str]:
     found: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         for kind, text in doubts(result).items():
-            key = (kind, str(result.condition.get("potential", "")), "" if kind == UNTRUSTED else text)
+            key = (kind, str(result.condition.get("potential", "")), "" if kind in _OF_GLASSES else text)
             found.setdefault(key, []).append(result)
     order = list(MARKS)
     lines = []

@@ -13,9 +13,9 @@ Arrays of the dense path; those of the porous one are the same with ``pore/`` be
     final/symbols, cell ...    the last configuration, one frame; absent unless the path was finished
     final_velocities           (n_atoms, 3) Å/ps, of the same
 
-Meta: ``ended, segments, analysed, n_judged, outside_share, n_overflow, overflow_share, overflow, resumed, seconds,
-started, finished`` of the dense path, see :class:`GlassPath`; ``pore`` the same of the porous one. With a pore
-``finished`` is the time at which the pore was.
+Meta: ``ended, segments, analysed, n_judged, outside_share, above_f_lo_share, n_overflow, overflow_share, overflow,
+resumed, seconds, started, finished`` of the dense path, see :class:`GlassPath`; ``pore`` the same of the porous one.
+With a pore ``finished`` is the time at which the pore was.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ Arrays = Mapping[str, NDArray[Any]]
 IntArray = NDArray[np.int64]
 _PORE: Final = "pore"
 _META: Final = ("ended", "n_judged", "outside_share", "resumed", "seconds", "started", "finished")
-#: Of potentials that say how many neighbours they hold; not in products of commit 3afdc58 and before.
-_LATER: Final = ("n_overflow", "overflow_share", "overflow")
+#: What products of commit 3afdc58 and before have not, by the name that says whether it is known: of potentials that
+#: say how many neighbours they hold; of those that have a window.
+_LATER: Final = {
+    "overflow_share": ("n_overflow", "overflow_share", "overflow"),
+    "above_f_lo_share": ("above_f_lo_share",),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +107,9 @@ class GlassPath:
         The last configuration, one frame, not wrapped; None unless the path was finished.
     end_velocities
         (n_atoms, 3) Å/ps, of `end`.
-    n_judged, outside_share
-        Rows with a force deviation, and the share of them outside the trust window (None: nobody judged).
+    n_judged, outside_share, above_f_lo_share
+        Rows with a force deviation, and the shares of them outside the trust window and at or above its f_lo (None:
+        nobody judged; the latter also of older products).
     n_overflow, overflow_share, overflow
         Kept frames in which an atom has more neighbours than the models hold, their share (None: not known), and by how
         many in the first of them: ``S 61 of 56``.
@@ -128,6 +133,7 @@ class GlassPath:
     end_velocities: FloatArray | None = None
     n_judged: int = 0
     outside_share: float | None = None
+    above_f_lo_share: float | None = None
     n_overflow: int = 0
     overflow_share: float | None = None
     overflow: str = ""
@@ -161,6 +167,13 @@ class GlassPath:
         """(n_frames,) name of the segment of each frame."""
         return np.array(self.segments)[self.frame_segment]
 
+    @property
+    def times_ps(self) -> FloatArray:
+        """(n_frames,) times of the frames since the start of the path, ps."""
+        rows = self.thermo
+        ends = np.array([rows.time_ps[rows.segment == i].max(initial=0.0) for i in range(len(self.segments))])
+        return np.asarray(self.frame_time_ps + (np.cumsum(ends) - ends)[self.frame_segment])
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays of the archive."""
         out: dict[str, NDArray[Any]] = {}
@@ -175,8 +188,8 @@ class GlassPath:
 
     def meta(self) -> dict[str, Any]:
         """Return the meta of the archive."""
-        known = _META if self.overflow_share is None else (*_META, *_LATER)
-        values = {name: getattr(self, name) for name in known}
+        later = [name for key, names in _LATER.items() if getattr(self, key) is not None for name in names]
+        values = {name: getattr(self, name) for name in (*_META, *later)}
         return {**values, "segments": list(self.segments), "analysed": list(self.analysed)}
 
     @classmethod
@@ -194,7 +207,7 @@ class GlassPath:
             end=Frames.from_arrays(arrays, "final/") if is_finished else None,
             end_velocities=arrays["final_velocities"] if is_finished else None,
             **{name: meta[name] for name in _META},
-            **{name: meta[name] for name in _LATER if name in meta},
+            **{name: meta[name] for names in _LATER.values() for name in names if name in meta},
         )
 
 
@@ -228,6 +241,7 @@ class GlassProduct:
             self.porous,
             n_judged=worse.n_judged,
             outside_share=worse.outside_share,
+            above_f_lo_share=worse.above_f_lo_share,
             n_overflow=fuller.n_overflow,
             overflow_share=fuller.overflow_share,
             overflow=fuller.overflow,

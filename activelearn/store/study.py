@@ -5,6 +5,7 @@
     format.json, uuid, place.json  see :mod:`activelearn.store.version`, :mod:`activelearn.store.identity`
     study.yaml                   the resolved study
     potentials.json  structures.json  who the potentials are; checksums of crystals and molecules that are files
+    reference.json               who labels frames of the paths of glasses (benchmark.force_error)
     moved.json                   see :mod:`activelearn.store.places`
     glass/plan.json, <glass>.npz, result.json, <glass>.extxyz
     benchmark/plan.json, <task>.npz, result.json, curves.npz
@@ -144,7 +145,7 @@ class StudyStore(Folder):
 
     def beside(self, iteration: int) -> list[str]:  # noqa: ARG002 - a study has no iterations
         """Return which published files stand in no station's folder."""
-        return [self.study_file.name, "potentials.json", "structures.json", "held-out.npz"]
+        return [self.study_file.name, "potentials.json", "structures.json", "reference.json", "held-out.npz"]
 
     def results_of(self, path: Path) -> Iterable[Path]:  # noqa: ARG002 - all of them
         """Return the sealed results."""

@@ -22,12 +22,9 @@ from activelearn.benchmark.displacement import (
     doubts,
     growth_exponent,
     mean_square_displacement,
-    unwrap,
     window_rows,
-    without_drift,
 )
 from activelearn.benchmark.replicas import mean_and_error
-from activelearn.benchmark.straining import Failed
 from activelearn.config import Dynamics, Machine, Potential, Segment
 from activelearn.engines import deepmd, process
 from activelearn.engines.dynamics import State, run_segment, steps_of, thermal_velocities
@@ -35,6 +32,7 @@ from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
 from activelearn.store.study import BENCHMARK, ONCE
+from activelearn.trajectory import CannotFollow, unwrap, without_drift
 
 WINDOW = (0.50, 0.95)
 TRICLINIC = np.array([[14.0, 0.0, 0.0], [4.0, 12.0, 0.0], [-3.0, 2.5, 13.0]])
@@ -119,7 +117,7 @@ def test_a_cell_that_changes_beyond_any_explanation_is_refused(whole):
     frames = Frames(("Na",) * 30, np.tile(TRICLINIC, (10, 1, 1)), random_walk(0.1, n_frames=10, n_atoms=30))
     cells = frames.cell.copy()
     cells[4:] = np.array(whole) @ TRICLINIC + 0.01 * np.eye(3)
-    with pytest.raises(Failed, match=r"frames 3 and 4: the cell changes from .* too much to follow its atoms"):
+    with pytest.raises(CannotFollow, match=r"frames 3 and 4: the cell changes from .* too much to follow its atoms"):
         unwrap(replace(frames, cell=cells))
 
 

@@ -35,6 +35,9 @@ LJ = {
     "functional": "none",
     "includes_dispersion": False,
 }
+#: What labels: nearly the same.
+SPHERES = {"calculator": "ase.calculators.lj:LennardJones", "functional": "none", "includes_dispersion": False}
+SPHERES |= {"arguments": {"sigma": 3.4, "epsilon": 0.011}}
 DYNAMICS = {"timestep_fs": 4.0, "thermo_every_ps": 0.04}
 OFF = {"density": False, "rdf": None, "network": None, "coordination": False, "free_volume": False}
 SHORT = {"equilibrate_ps": 0.08, "average_ps": 0.08, "strains": [-0.01, 0.0, 0.01], "max_steps": 10}
@@ -47,6 +50,10 @@ ASKED = {
     "coordination": ({"coordination": True}, {"Na_coordination"}),
     "bulk_modulus": ({"bulk_modulus": SHORT}, {"bulk_modulus"}),
     "bulk_modulus at 20 K": ({"bulk_modulus": SHORT | {"temperature_K": 20.0}}, {"bulk_modulus"}),
+    "force_error": (
+        {"force_error": {"n_frames": 2, "label": {"reference": SPHERES}}},
+        {"force_error_rmse", "force_error_max"},
+    ),
     "elastic": ({"elastic": {"max_steps": 10}}, {"C11", "C44", "youngs_modulus"}),
     "diffusion and maps": (
         {"diffusion": {"ps": 0.8, "equilibrate_ps": 0.08, "n_frames": 20, "temperatures_K": [100.0, 150.0]}},

@@ -164,7 +164,7 @@ def thermal_velocities(frame: Frames, temperature_K: float, rng: np.random.Gener
     return np.asarray(v * np.sqrt(wanted / kinetic)) if kinetic > 0.0 else v
 
 
-def judged(max_devi_f: FloatArray, window: tuple[float, float] | None) -> tuple[int, float | None]:
+def judged(max_devi_f: FloatArray, window: tuple[float, float] | None) -> tuple[int, float | None, float | None]:
     """Judge a run by the force deviation of its ensemble: the one rule behind every stamp.
 
     Parameters
@@ -176,14 +176,15 @@ def judged(max_devi_f: FloatArray, window: tuple[float, float] | None) -> tuple[
 
     Returns
     -------
-    n_judged, outside_share
-        How many were judged, and the share of them at or above f_hi. A deviation that is not finite counts as
-        outside where others are finite: the models have lost the atoms. (0, None) without a window or an ensemble.
+    n_judged, outside_share, above_f_lo_share
+        How many were judged, and the shares of them at or above f_hi and f_lo. A deviation that is not finite counts as
+        outside where others are finite: the models have lost the atoms. (0, None, None) without a window or an
+        ensemble.
     """
     if window is None or not np.isfinite(max_devi_f).any():
-        return 0, None
-    is_outside = ~(max_devi_f < window[1])
-    return len(max_devi_f), float(is_outside.mean())
+        return 0, None, None
+    above_f_lo, outside = (float((~(max_devi_f < bound)).mean()) for bound in window)
+    return len(max_devi_f), outside, above_f_lo
 
 
 def run_segment(

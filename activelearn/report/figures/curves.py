@@ -99,7 +99,7 @@ def split(curves: Sequence[Curve], key: str | None) -> list[tuple[Any, list[Curv
 
 
 def draw(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look, *, is_said: bool = False) -> None:
-    """Draw one curve with a band of its standard error; of an UNTRUSTED path it is dashed, and named so unless said."""
+    """Draw one curve with a band of its standard error; of a doubted glass it is dashed, and named so unless said."""
     x, y, error = arrays[f"{curve.key}/x"], arrays[f"{curve.key}/y"], arrays.get(f"{curve.key}/error")
     style, face = ("--", "white") if is_doubted(curve) else (look.style, look.colour)
     few = len(x) <= 12

@@ -96,7 +96,7 @@ def tick_compositions(axes: Axes, values: Sequence[float]) -> None:
 
 
 def draw_line(sheet: Sheet, axes: Axes, results: Sequence[Result], key: str, look: Look) -> None:
-    """Draw results against a condition: error bars are standard errors, hollow markers are UNTRUSTED."""
+    """Draw results against a condition: error bars are standard errors, hollow markers are UNTRUSTED or NOT MELTED."""
     ordered = sorted(results, key=lambda r: float(r.condition[key]))
     x = np.array([float(r.condition[key]) for r in ordered])
     y = np.array([r.value for r in ordered])

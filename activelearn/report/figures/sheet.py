@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from activelearn.records import UNSTABLE, UNTRUSTED, Curve, Result, Scoreboard
+from activelearn.records import Curve, Result, Scoreboard
 from activelearn.report.behind import deaths, is_of
 from activelearn.report.figures.words import plain, word
 from activelearn.report.stamps import CAVEAT, by_potential, doubts, is_unstable, worst
+from activelearn.stamping import NOT_MELTED, UNSTABLE, UNTRUSTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -192,8 +193,8 @@ class Sheet:
         if unjudged:
             lines.append((f"Not judged (no ensemble): {', '.join(unjudged)}.", GREY))
         for name, stamp in stamps.items():
-            if UNTRUSTED in stamp or UNSTABLE in stamp:
-                share = "the largest share; " if UNTRUSTED in stamp else ""
+            if any(kind in stamp for kind in (UNSTABLE, NOT_MELTED, UNTRUSTED)):
+                share = "the largest share; " if UNTRUSTED in stamp or NOT_MELTED in stamp else ""
                 of = f"{self._unstable(name)}; " if UNSTABLE in stamp else ""
                 lines.append((f"{name}: {stamp} ({of}{share}hollow or dashed).", RED))
             elif name not in unjudged:
@@ -264,7 +265,7 @@ def ends(values: Sequence[Any]) -> list[Any]:
 
 
 def suffix(curves: Iterable[Curve]) -> str:
-    """Return what a line's name ends in if it is doubted: `` (UNTRUSTED)``."""
+    """Return what a line's name ends in if it is doubted: `` (UNTRUSTED)``, `` (NOT MELTED, UNTRUSTED)``."""
     stamp = worst(curve.stamp for curve in curves) or ""
-    said = [kind for kind in (UNSTABLE, UNTRUSTED) if kind in stamp]
+    said = [kind for kind in (UNSTABLE, NOT_MELTED, UNTRUSTED) if kind in stamp]
     return f" ({', '.join(said)})" if said else ""

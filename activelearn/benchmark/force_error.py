@@ -1,0 +1,196 @@
+"""The true error of the forces along the path of every glass: frames of it, labelled by the reference.
+
+The deviation of an ensemble says where its members disagree, not how far all of them are from the reference: of the
+same frames both are told, side by side. Each frame is a task of its own, so a kill costs one label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearn.benchmark.property import Context, Findings, Observable, Product, Property
+from activelearn.benchmark.replicas import Replicas, by_condition
+from activelearn.config import ForceError, Label
+from activelearn.engines import reference
+from activelearn.engines.process import Slot
+from activelearn.errors import ConfigError
+from activelearn.frames import FloatArray, Frames
+from activelearn.prediction import force_percentiles, mae_and_rmse
+from activelearn.records import MadeGlass, Result, Task
+from activelearn.store.glass_product import GlassPath, path_of
+
+NAME: Final = "force_error"
+#: Names of the results and their units, in the order of :attr:`AlongPath.numbers`.
+_RESULTS: Final = {f"{NAME}_{what}": "eV/Å" for what in ("rmse", "p99", "max")}
+_PER_DEVIATION: Final = f"{NAME}_per_deviation"
+
+
+def spread(path: GlassPath, n_frames: int) -> list[int]:
+    """Return which kept frames are nearest to so many times spread evenly over the whole path, each once."""
+    times_ps = path.times_ps
+    wanted = np.linspace(times_ps[0], times_ps[-1], n_frames)
+    return [int(row) for row in np.unique(np.abs(times_ps[:, None] - wanted).argmin(axis=0))]
+
+
+@dataclass(frozen=True, eq=False)
+class AlongPath:
+    """True error and force deviation of frames of one path.
+
+    Parameters
+    ----------
+    error
+        (n_frames, n_atoms, 3) forces of the potential less those of the reference, eV/Å.
+    max_devi_f
+        (n_frames,) force deviation of the ensemble, eV/Å; NaN where there is none.
+    """
+
+    error: FloatArray
+    max_devi_f: FloatArray
+
+    @property
+    def largest(self) -> FloatArray:
+        """(n_frames,) largest error |dF| of an atom, eV/Å: what `max_devi_f` stands for."""
+        return np.asarray(np.linalg.norm(self.error, axis=2).max(axis=1))
+
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """RMSE over components, 99th percentile and largest of |dF| of an atom, eV/Å."""
+        return (
+            mae_and_rmse(self.error)[1],
+            force_percentiles(self.error.reshape(-1, 3))[1],
+            float(self.largest.max()),
+        )
+
+    @property
+    def per_deviation(self) -> float | None:
+        """Median over frames of their largest error over their force deviation; None without an ensemble."""
+        is_known = np.isfinite(self.max_devi_f) & (self.max_devi_f > 0.0)
+        return float(np.median(self.largest[is_known] / self.max_devi_f[is_known])) if is_known.any() else None
+
+    def beyond(self, bound: float) -> str:
+        """Return in how many frames error and deviation are at or above a bound (eV/Å), in words."""
+        n_error, n_devi = (int((~(values < bound)).sum()) for values in (self.largest, self.max_devi_f))
+        return f"at or above f_hi {n_error} of {len(self.error)} frames by their error, {n_devi} by the deviation"
+
+
+# --- the property -----------------------------------------------------------------------------------------------------
+
+
+def plan(asked: ForceError, context: Context) -> list[Task]:
+    """One task per frame of each glass."""
+    _label(asked)
+    return [
+        Task(id=f"{NAME}-{glass.id}-{k:03d}", kind=NAME, parameters={"glass": glass.id, "row": row})
+        for glass in context.glasses
+        for k, row in enumerate(spread(path_of(context.store, glass), asked.n_frames))
+    ]
+
+
+def _label(asked: ForceError) -> Label:
+    if asked.label is None:
+        raise ConfigError(NO_REFERENCE)
+    return asked.label
+
+
+NO_REFERENCE: Final = (
+    f"benchmark.{NAME}.label: none, and no campaign whose reference it could be - wanted what labels the frames - name "
+    "a preset of params/label/, such as label: sevennet_0"
+)
+
+
+def run(task: Task, asked: ForceError, context: Context, slot: Slot) -> Product:
+    """Have the reference and the potential label one frame.
+
+    Returns
+    -------
+    arrays
+        ``error`` (n_atoms, 3) eV/Å, the potential less the reference.
+    meta
+        ``max_devi_f`` eV/Å or None, and ``ended``: why there is no label that is fit, after a physical failure.
+    """
+    settings, row = _label(asked), task.parameters["row"]
+    frame = context.path_of(task).frames[row : row + 1]
+    forces: list[FloatArray] = []
+    for who, calculator in (
+        ("the reference", settings.reference),
+        ("the potential", context.potential_of(task).statics(slot.machine.python)),
+    ):
+        found = reference.label(calculator, frame.without_labels(), slot, witnesses=lambda: _regular(frame))
+        why = reference.refusal(found, settings) if not forces else found.refused
+        if why is not None:
+            return {}, {"ended": f"{who}: {why}"}
+        forces.append(found.forces)
+    devi = float(frame.origin["max_devi_f"][0])
+    return {"error": forces[1] - forces[0]}, {"max_devi_f": devi if np.isfinite(devi) else None}
+
+
+def _regular(frame: Frames) -> list[Frames]:
+    return [reference.regular(frame)]
+
+
+def results(asked: ForceError, context: Context, tasks: Sequence[Task]) -> Findings:
+    """Return the errors of every glass, and their means over replicas."""
+    findings, by = Findings(), f"against {_label(asked).reference.name}"
+    for condition, glasses in by_condition(context.glasses):
+        replicas = Replicas(condition)
+        paths = [_along(glass, context, [t for t in tasks if t.parameters["glass"] == glass.id]) for glass in glasses]
+        for glass, (found, n_asked, lost) in zip(glasses, paths, strict=True):
+            for why in dict.fromkeys(lost):
+                said = f"{lost.count(why)} of {n_asked} frames without: {why}"
+                findings.lacks(NAME, f"{NAME} of {glass.id}", condition, said)
+            if found is not None:
+                replicas.glasses.append(glass)
+        made = [found for found, _, _ in paths if found is not None]
+        if made:
+            window = context.study.potential(str(condition["potential"])).window
+            findings.results += _of_each(replicas, made, by, window)
+            findings.results += _means(replicas, made, by)
+    return findings
+
+
+def _along(glass: MadeGlass, context: Context, tasks: Sequence[Task]) -> tuple[AlongPath | None, int, list[str]]:
+    """Return what was found of one glass, how many frames were asked for, and why there is none of those lost."""
+    products = [context.product(task) for task in tasks]
+    lost = [str(meta["ended"]) for _, meta in products if "ended" in meta]
+    errors = [arrays["error"] for arrays, meta in products if "ended" not in meta]
+    devi = [meta["max_devi_f"] for _, meta in products if "ended" not in meta]
+    found = AlongPath(np.array(errors), np.array(devi, dtype=np.float64)) if errors else None
+    return found, len(tasks), lost
+
+
+def _of_each(
+    replicas: Replicas, made: Sequence[AlongPath], by: str, window: tuple[float, float] | None
+) -> list[Result]:
+    found = []
+    for glass, one in zip(replicas.glasses, made, strict=True):
+        note = by if window is None else f"{by}; {one.beyond(window[1])}"
+        mine = Replicas({**replicas.condition, "replica": glass.replica}, [glass])
+        values = dict(zip(_RESULTS, one.numbers, strict=True))
+        said = [mine.result(name, _RESULTS[name], [value], note) for name, value in values.items()]
+        if one.per_deviation is not None:
+            said.append(mine.result(_PER_DEVIATION, "1", [one.per_deviation], note))
+        found += [result.model_copy(update={"n_samples": len(one.error), "uncertainty": None}) for result in said]
+    return found
+
+
+def _means(replicas: Replicas, made: Sequence[AlongPath], by: str) -> list[Result]:
+    rows: NDArray[np.float64] = np.array([one.numbers for one in made])
+    note = f"{by}; mean over glasses of {min(len(one.error) for one in made)} frames or more"
+    found = [replicas.result(name, unit, rows[:, k].tolist(), note) for k, (name, unit) in enumerate(_RESULTS.items())]
+    ratios = [one.per_deviation for one in made if one.per_deviation is not None]
+    return found + ([replicas.result(_PER_DEVIATION, "1", ratios, note)] if ratios else [])
+
+
+PROPERTY = Property(
+    NAME,
+    ForceError,
+    run,
+    results,
+    plan,
+    observables={f"{NAME}_(?:rmse|p99|max)": Observable("eV/Å"), _PER_DEVIATION: Observable("1")},
+)
