@@ -322,4 +322,4 @@ def _thermo_csv(path: GlassPath) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-STATION: Final = Station(GLASS, plan, run, gather, phase="study", runs_models=True)
+STATION: Final = Station(GLASS, plan, run, gather, phase="study", runs_models=True, asks_reference=True)

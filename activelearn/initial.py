@@ -261,4 +261,4 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
     )
 
 
-STATION = Station("initial", plan, run, gather)
+STATION = Station("initial", plan, run, gather, asks_reference=True)

@@ -295,4 +295,4 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     )
 
 
-STATION = Station("label", plan, run, gather, published="ledger", is_refusable=True)
+STATION = Station("label", plan, run, gather, published="ledger", is_refusable=True, asks_reference=True)

@@ -87,4 +87,4 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Prepared:
     return Prepared(iteration=iteration, systems=tuple(done))
 
 
-STATION = Station("prepare", plan, run, gather)
+STATION = Station("prepare", plan, run, gather, asks_reference=True)

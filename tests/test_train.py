@@ -422,7 +422,7 @@ def killed_in_the_middle(store, slot, victim):
             break
         time.sleep(0.01)
     key = ("deepmd", "tensorflow", "", *slot.key)  # sessions of other slots may live on, too
-    worker = process._sessions[key]._process.pid
+    worker = process._sessions[key].pid
     (child,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
     os.kill({"session": worker, "dp": int(child)}[victim], signal.SIGKILL)
     thread.join(120.0)

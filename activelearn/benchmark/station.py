@@ -81,4 +81,4 @@ def curves_file(store: StudyStore) -> Path:
     return store.station_folder(BENCHMARK, ONCE) / "curves.npz"
 
 
-STATION: Final = Station(BENCHMARK, plan, run, gather, phase="study", runs_models=True)
+STATION: Final = Station(BENCHMARK, plan, run, gather, phase="study", runs_models=True, asks_reference=True)

@@ -1,4 +1,4 @@
-"""The session of DeePMD-kit and LAMMPS: for each slot and backend one process, that has imported both and forks.
+"""The session of DeePMD-kit and LAMMPS: for each node and backend one process, that has imported both and forks.
 
 What the jobs are: ``workers/deepmd_session.py``. DeePMD-kit: Zeng et al., J. Chem. Phys. 159, 054801 (2023).
 """
@@ -96,7 +96,7 @@ def run_job(
     timeout_s: float,
     backend: Backend = BACKENDS[DEFAULT],
 ) -> int:
-    """Run one job of the session of a slot and backend in `folder`; return its return code (negative: a signal)."""
+    """Run one job of the session of a node and backend in `folder`; return its return code (negative: a signal)."""
     return int(answer(job, folder, log, slot, timeout_s=timeout_s, backend=backend)["return_code"])
 
 
@@ -110,13 +110,14 @@ def answer(
     backend: Backend = BACKENDS[DEFAULT],
 ) -> dict[str, Any]:
     """Return the answer to one job of the session; of a training with a bound on its loss it has ``diverged``."""
-    python = slot.machine.python
+    python, host = slot.machine.python, slot.host
 
     def make() -> Session:
-        log = slot.logs / f"session-deepmd-{backend.session}-{slot.index}.log"
-        env = {**backend.environment, **library_environment(python, slot, backend)}
+        log = host.logs / f"session-deepmd-{backend.session}-{host.index}.log"
+        env = {**backend.environment, **library_environment(python, host, backend)}
         command = [*worker_command("deepmd_session.py", python), backend.session, backend.wanted]
-        return Session(command, log=log, env=env, slot=slot)
+        return Session(command, log=log, env=env, slot=host, ends_jobs=True)
 
-    worker = session(("deepmd", backend.session, python or "", *slot.key), make)
-    return worker.request({**job, "folder": str(folder), "log": log}, timeout_s=timeout_s)
+    worker = session(("deepmd", backend.session, python or "", *host.key), make)
+    message = {**job, "folder": str(folder), "log": log, "environment": slot.own}
+    return worker.request(message, timeout_s=timeout_s)

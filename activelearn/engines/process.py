@@ -14,9 +14,7 @@ its own, is asked before it is killed, and is asked by the kernel should the dri
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import select
 import shlex
 import shutil
 import signal
@@ -25,12 +23,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from activelearn.config import Machine
+from activelearn.engines.answers import Answers
 from activelearn.errors import EngineError, Interrupted
 
 #: One thread per worker process, for every threading library that an engine may use.
@@ -49,6 +48,8 @@ SHARED_GPU: Final[dict[str, str]] = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_P
 _POLL_S: Final = 0.1
 #: Time for a worker to notice, on the other side of a launcher, that there is nobody to answer.
 _HANG_UP_S: Final = 1.0
+#: Time for a worker to tell that a job of its has been killed.
+_REAP_S: Final = 10.0
 #: What setpriv returns, as shells do, when it could not become the program.
 _NOT_EXECUTED: Final = (126, 127)
 _halt = threading.Event()
@@ -86,8 +87,20 @@ class Slot:
         gpus = self.machine.gpus
         n_gpus = 1 if gpus is None else len(gpus)  # what is visible may be one
         shared = SHARED_GPU if 0 < n_gpus < self.machine.n_slots else {}
-        chosen = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": str(gpus[self.index % n_gpus]) if gpus else ""}
-        return {**shared, **self.machine.environment, **chosen}
+        return {**shared, **self.machine.environment, **self.own}
+
+    @property
+    def own(self) -> dict[str, str]:
+        """Those variables in which it differs from its neighbours."""
+        gpus = self.machine.gpus
+        if gpus is None:
+            return {}
+        return {"CUDA_VISIBLE_DEVICES": str(gpus[self.index % len(gpus)]) if gpus else ""}
+
+    @property
+    def host(self) -> Slot:
+        """The slot that keeps a session which all slots of a node share: the first, with a launcher each its own."""
+        return self if self.launcher else replace(self, index=0)
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -148,6 +161,13 @@ class _Engine:
         self.is_launched = slot is not None and bool(slot.launcher)
         self._grace_s = _grace_s(slot)
 
+    @cached_property
+    def answers(self) -> Answers:
+        """What it answers, if it is a worker."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        return Answers(self.process.stdin, self.process.stdout)
+
     def stop(self) -> None:
         """End it without waiting, also in a signal handler."""
         with contextlib.suppress(OSError):
@@ -172,10 +192,9 @@ class _Engine:
         if process.poll() is None:
             process.kill()
             process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        if process.stdin is not None:  # its standard output is closed by who reads it
+            with contextlib.suppress(OSError):
+                process.stdin.close()
         _living.discard(self)
 
 
@@ -333,6 +352,9 @@ def _run(program: _Program, timeout_s: float) -> Finished:
 class Session:
     """A persistent worker process that answers JSON lines; it pays for its imports once.
 
+    Several threads may ask it; whether it does several jobs at a time is the worker's affair (see
+    :class:`activelearn.engines.answers.Answers` for the lines).
+
     Parameters
     ----------
     command
@@ -345,6 +367,9 @@ class Session:
         Time for its imports, s.
     slot
         Whose launcher starts it; None: it runs right here, with our variables.
+    ends_jobs
+        Whether the worker sends a job a signal if it is asked to (``{"end": id, "signal": number}``), so that it need
+        not end itself when a job is past its time.
     """
 
     def __init__(
@@ -355,12 +380,14 @@ class Session:
         env: Mapping[str, str] | None = None,
         start_timeout_s: float = 600.0,
         slot: Slot | None = None,
+        ends_jobs: bool = False,
     ) -> None:
         self.command, self.log, self.slot = list(command), log, slot
         self._env = dict(env or {})
         self._start_timeout_s = start_timeout_s
+        self._ends_jobs = ends_jobs
         self._engine: _Engine | None = None
-        self._buffer = b""
+        self._lock = threading.RLock()
 
     def request(self, message: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         """Send one request and wait for its answer; the worker is started if it is not there.
@@ -372,92 +399,80 @@ class Session:
         Interrupted
             The run is to stop.
         """
-        check_stop()
-        if self._engine is None or self._engine.process.poll() is not None:
-            self._restart()
-        answer = self._exchange(message, timeout_s)
+        engine = self._started()
+        with engine.answers.asked(message) as number:
+            answer = self._answer(engine, number, timeout_s)
         if "error" in answer:
             raise EngineError(str(answer["error"]), command=self.command, tail=answer.get("tail", tail_of(self.log)))
         return answer
 
     @property
-    def _process(self) -> subprocess.Popen[Any]:
-        """The worker that runs, or its launcher."""
-        if self._engine is None:
-            raise EngineError("the worker has ended", command=self.command)
-        return self._engine.process
+    def pid(self) -> int | None:
+        """The process of the worker, or of its launcher; None: there is none."""
+        return None if self._engine is None else self._engine.process.pid
 
     def close(self, *, asking: bool = False) -> None:
         """End the worker; `asking` grants it the machine's grace."""
-        if self._engine is not None:
-            self._engine.end(asking=asking)
-            self._engine = None
+        with self._lock:
+            if self._engine is not None:
+                self._drop(self._engine, asking=asking)
 
-    def _restart(self) -> None:
-        self.close()
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._buffer = b""
-        _vacate(self.slot)
-        self._engine = _Program(self.command, self.log.parent, self.log, self._env, self.slot).serve()
-        answer = self._read(self._start_timeout_s)
-        if "error" in answer:
-            self.close()
-            raise EngineError(str(answer["error"]), command=self.command, tail=tail_of(self.log))
+    def _drop(self, engine: _Engine, *, asking: bool = False) -> None:
+        """End a worker, which may have been replaced by now."""
+        with self._lock:
+            if self._engine is engine:
+                self._engine = None
+        engine.end(asking=asking)
 
-    def _exchange(self, message: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        process = self._process
-        assert process.stdin is not None
-        try:
-            process.stdin.write(json.dumps(message).encode() + b"\n")
-            process.stdin.flush()
-        except OSError:
-            self._raise_death()
-        return self._read(timeout_s)
-
-    def _read(self, timeout_s: float) -> dict[str, Any]:
-        process = self._process
-        assert process.stdout is not None
-        descriptor = process.stdout.fileno()
-        deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
-            if _halt.is_set():
+    def _started(self) -> _Engine:
+        """Return the worker, a new one if there is none that lives; all that come meanwhile wait for it."""
+        with self._lock:
+            check_stop()
+            if self._engine is None or self._engine.process.poll() is not None:
                 self.close()
-                check_stop()
-            if time.monotonic() > deadline:
-                self.close(asking=True)
-                check_stop()
-                raise EngineError(
-                    f"no answer within {_overdue(timeout_s, self.slot)}",
-                    command=self.command,
-                    tail=tail_of(self.log),
-                )
-            if select.select([descriptor], [], [], _POLL_S)[0]:
-                piece = os.read(descriptor, 1 << 20)
-                if not piece:
-                    self._raise_death()
-                self._buffer += piece
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        try:
-            answer: dict[str, Any] = dict(json.loads(line))
-        except (ValueError, TypeError) as error:
-            self.close()
-            said = line[:200].decode(errors="replace")
-            raise EngineError(
-                f"not an answer: {said!r} - wanted JSON only on the standard output of the worker (a wrapper or a "
-                "start-up file that prints?)",
-                command=self.command,
-                tail=tail_of(self.log),
-            ) from error
-        return answer
+                self.log.parent.mkdir(parents=True, exist_ok=True)
+                _vacate(self.slot)
+                program = _Program(self.command, self.log.parent, self.log, self._env, self.slot)
+                self._engine = engine = program.serve()
+                answer = self._answer(engine, 0, self._start_timeout_s)
+                if "error" in answer:
+                    self.close()
+                    raise self._error(str(answer["error"]))
+            return self._engine
 
-    def _raise_death(self) -> None:
-        process = self._process
+    def _answer(self, engine: _Engine, number: int, timeout_s: float) -> dict[str, Any]:
+        try:
+            answer = engine.answers.wait(number, timeout_s, _halt)
+        except TimeoutError:
+            if number == 0 or not self._ends_jobs or not self._has_ended(engine, number):
+                self._drop(engine, asking=True)
+            check_stop()
+            raise self._error(f"no answer within {_overdue(timeout_s, self.slot)}") from None
+        if answer is not None:
+            return answer
+        process, said = engine.process, engine.answers.nonsense
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5.0)
+            process.wait(0.0 if _halt.is_set() or said is not None else 5.0)
         code = process.returncode
-        self.close()
+        self._drop(engine)
         check_stop()
-        raise EngineError(f"the worker died with return code {code}", command=self.command, tail=tail_of(self.log))
+        if said is None:
+            raise self._error(f"the worker died with return code {code}")
+        raise self._error(
+            f"not an answer: {said!r} - wanted JSON only on the standard output of the worker (a wrapper or a start-up "
+            "file that prints?)"
+        )
+
+    def _has_ended(self, engine: _Engine, number: int) -> bool:
+        """Have the worker end one of its jobs, which is asked before it is killed; return whether that was done."""
+        for word, patience_s in ((signal.SIGTERM, _grace_s(self.slot)), (signal.SIGKILL, _REAP_S)):
+            engine.answers.send({"end": number, "signal": int(word)})
+            with contextlib.suppress(TimeoutError):
+                return engine.answers.wait(number, patience_s, _halt) is not None
+        return False
+
+    def _error(self, what: str) -> EngineError:
+        return EngineError(what, command=self.command, tail=tail_of(self.log))
 
 
 def session(key: tuple[str, ...], make: Callable[[], Session]) -> Session:
@@ -482,12 +497,11 @@ def _vacate(slot: Slot | None) -> None:
         one.close()
 
 
-def close_sessions() -> None:
-    """End all sessions of this process."""
+def close_sessions(role: str | None = None) -> None:
+    """End all sessions of this process, or those whose key begins with a role."""
     with _lock:
-        for one in _sessions.values():
-            one.close()
-        _sessions.clear()
+        for key in [key for key in _sessions if role in {None, key[0]}]:
+            _sessions.pop(key).close()
 
 
 def worker_command(script: str, python: str | None) -> list[str]:

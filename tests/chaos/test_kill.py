@@ -415,8 +415,7 @@ def test_a_reference_that_dies_is_tried_again(undisturbed, tmp_path, monkeypatch
         if not killed:
             killed.append(slot.index)
             for session in process._sessions.values():
-                session._process.kill()
-                session._process.wait()
+                os.kill(session.pid, signal.SIGKILL)
             raise EngineError("the worker died with return code -9")
         return original(reference, frame, slot, **keep)
 

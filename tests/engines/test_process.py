@@ -129,7 +129,7 @@ def test_a_stop_ends_a_command_and_refuses_the_next(tmp_path):
 
 WORKER = """
 import json, os, sys, time
-print(json.dumps({"ready": True}), flush=True)
+print(json.dumps({"id": 0, "ready": True}), flush=True)
 n = 0
 for line in sys.stdin:
     request = json.loads(line)
@@ -147,19 +147,19 @@ for line in sys.stdin:
         print("module loaded: intel", flush=True)
         continue
     if job == "error":
-        print(json.dumps({"error": "OSError: boom"}), flush=True)
+        print(json.dumps({"id": request["id"], "error": "OSError: boom"}), flush=True)
         continue
     if job == "slowly":
-        text = json.dumps({"n": n})
+        text = json.dumps({"id": request["id"], "n": n})
         for character in text + "\\n":
             sys.stdout.write(character)
             sys.stdout.flush()
             time.sleep(0.01)
         continue
     if job == "large":
-        print(json.dumps({"data": "x" * 3_000_000}), flush=True)
+        print(json.dumps({"id": request["id"], "data": "x" * 3_000_000}), flush=True)
         continue
-    print(json.dumps({"n": n, "pid": os.getpid(), "echo": request.get("text")}), flush=True)
+    print(json.dumps({"id": request["id"], "n": n, "pid": os.getpid(), "echo": request.get("text")}), flush=True)
 """
 
 
@@ -238,7 +238,7 @@ def test_a_worker_that_cannot_start_says_why(tmp_path):
         Session([sys.executable, str(tmp_path / "w.py")], log=tmp_path / "log").request({}, timeout_s=30)
     assert "the worker died with return code 1" in str(caught.value)
     assert "No module named 'nonsense_module'" in caught.value.tail[-1]
-    (tmp_path / "w.py").write_text("import json; print(json.dumps({'error': 'cannot import deepmd-kit'}))\n")
+    (tmp_path / "w.py").write_text("import json; print(json.dumps({'id': 0, 'error': 'cannot import deepmd-kit'}))\n")
     with pytest.raises(EngineError, match="cannot import deepmd-kit"):
         Session([sys.executable, str(tmp_path / "w.py")], log=tmp_path / "log").request({}, timeout_s=30)
 
@@ -291,7 +291,7 @@ def test_a_killed_driver_leaves_no_orphan(tmp_path, launcher):
         one = {{"symbols": ["Cu"], "positions": [[0, 0, 0]], "cell": cell, "pbc": [True] * 3}}
         request = {{"job": "label", "arguments": {{}}, "structure": one}}
         worker.request({{**request, "calculator": "ase.calculators.emt:EMT"}}, timeout_s=60)
-        print(worker._process.pid, flush=True)  # of the worker or its launcher, which ends after it
+        print(worker.pid, flush=True)  # of the worker or its launcher, which ends after it
         worker.request({{**request, "calculator": sys.argv[1]}}, timeout_s=60)
         threading.Event().wait()
     """
@@ -319,9 +319,9 @@ def test_worker_commands():
 #: A worker of one request, and a command as well: the last line of its output are the variables that it was asked for.
 SHOW = """
     import json, os, sys
-    print(json.dumps({"ready": True}), flush=True)
+    print(json.dumps({"id": 0, "ready": True}), flush=True)
     sys.stdin.readline()
-    print(json.dumps({name: os.environ.get(name) for name in sys.argv[1:]}), flush=True)
+    print(json.dumps({**{name: os.environ.get(name) for name in sys.argv[1:]}, "id": 1}), flush=True)
 """
 #: A stand-in for srun: what it starts is no child of the caller's session, and outlives a launcher that is killed.
 LAUNCHER = """
@@ -344,7 +344,7 @@ def seen(tmp_path, slot, *names, env=None):
     worker = Session(command, log=tmp_path / "log", env=env, slot=slot)
     found = worker.request({}, timeout_s=30)
     worker.close()
-    assert found == json.loads(done.tail[-1])
+    assert {**found, "id": 1} == json.loads(done.tail[-1])
     return found
 
 

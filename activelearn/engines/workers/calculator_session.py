@@ -116,7 +116,7 @@ def main():
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a code that a calculator starts, such as mpirun, would swallow them
     os.dup2(2, 1)
     threading.Thread(target=watch_driver, args=(os.getppid(), requests.fileno()), daemon=True).start()
-    out.write(json.dumps({"ready": True}) + "\n")
+    out.write(json.dumps({"id": 0, "ready": True}) + "\n")
     out.flush()
     found = {}
     for line in requests:
@@ -128,7 +128,7 @@ def main():
         if answering.FAILURES & found.keys():
             _calculators.clear()  # what failed may be half made; the next request finds a new one
         try:
-            out.write(json.dumps(found) + "\n")
+            out.write(json.dumps({**found, "id": request["id"]}) + "\n")
             out.flush()
         except BrokenPipeError:
             break

@@ -4,16 +4,18 @@ Started by path in the interpreter that has deepmd-kit, with the name of the bac
 for LAMMPS alone) and how to get it; never imports activelearn. Importing takes ~10 CPU-s, a fork takes milliseconds: a
 short training costs 5 s instead of 20, a walk with four models 1 s instead of 12. Every child starts from the same
 pristine state (no session of TensorFlow exists before the fork, CUDA is not started, there is one thread), so a job
-gives the same bits whatever ran before it, and a crash takes only the child.
+gives the same bits whatever ran before it or runs beside it, and a crash takes only the child.
 
-One JSON object per line in, one per line out: {"job": "dp" | "lammps" | "evaluate" | "checkpoint" | "average" |
-"compare", "folder": ..., "log": ..., ...} -> {"return_code": n} (negative: killed by that signal). A request with
-"watch": {"file": ..., "largest": ...} is a training; it is ended as soon as a row of that learning curve runs away, and
-its answer has "diverged": true.
+One JSON object per line in, one per line out: {"id": ..., "job": "dp" | "lammps" | "evaluate" | "checkpoint" |
+"average" | "compare", "folder": ..., "log": ..., "environment": {...}, ...} -> {"id": ..., "return_code": n} (negative:
+killed by that signal), when the job ends; others are begun meanwhile. The variables are those of one job, such as
+CUDA_VISIBLE_DEVICES. A request with "watch": {"file": ..., "largest": ...} is a training; it is ended as soon as a row
+of that learning curve runs away, and its answer has "diverged": true. {"end": id, "signal": n} sends a job a signal.
 """
 
 import contextlib
 import ctypes
+import gc
 import glob
 import importlib
 import json
@@ -200,8 +202,10 @@ def run_child(request, worker, jobs):
         os._exit(1)
     code = 1
     try:
+        os.environ.update(request["environment"])  # CUDA, which reads it when it is started, has not been
         os.chdir(request["folder"])
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what is there are requests to the worker
         os.dup2(log, 1)
         os.dup2(log, 2)
         jobs[request["job"]](request)
@@ -255,30 +259,101 @@ def drop_shared_memory(child):
             os.unlink(path)
 
 
-def run_job(request, parent, jobs):
-    """Fork, wait for the child, and return how it ended; give up when the driver is gone."""
-    started = time.time()
-    watch = request.get("watch")
-    curve = LearningCurve(os.path.join(request["folder"], watch["file"]), watch["largest"]) if watch else None
-    worker = os.getpid()
-    child = os.fork()
-    if child == 0:
-        run_child(request, worker, jobs)
-    diverged = False
+class Job:
+    """A job under way, in a child."""
+
+    def __init__(self, request, jobs):
+        watch, worker = request.get("watch"), os.getpid()
+        self.id, self.started, self.has_diverged = request["id"], time.time(), False
+        self.curve = watch and LearningCurve(os.path.join(request["folder"], watch["file"]), watch["largest"])
+        self.child = os.fork()
+        if self.child == 0:
+            run_child(request, worker, jobs)
+
+    def send(self, number):
+        """Send the child a signal."""
+        os.kill(self.child, number)  # it is ours until it has been waited for
+
+    def kill(self):
+        """Kill the child, and wait for that."""
+        self.send(signal.SIGKILL)
+        os.waitpid(self.child, 0)
+        drop_shared_memory(self.child)
+
+    def answer(self):
+        """Return how the child has ended, or None; a training that runs away is killed."""
+        done, status = os.waitpid(self.child, os.WNOHANG)
+        if self.curve and not self.has_diverged and (done or time.monotonic() > self.curve.look_at):
+            self.has_diverged = self.curve.has_diverged()
+            if self.has_diverged and not done:
+                self.send(signal.SIGKILL)
+        if not done:
+            return None
+        drop_shared_memory(self.child)
+        code, times = os.waitstatus_to_exitcode(status), {"started": self.started, "finished": time.time()}
+        return {"id": self.id, "return_code": code, "diverged": self.has_diverged, **times}
+
+
+class Jobs:
+    """The jobs that are under way.
+
+    Parameters
+    ----------
+    known
+        What can be asked for.
+    out
+        Where the answers go.
+    """
+
+    def __init__(self, known, out):
+        self.known, self.out = known, out
+        self.running: dict[int, Job] = {}
+
+    def take(self, request):
+        """Begin a job, or end one."""
+        if "end" in request:
+            if request["end"] in self.running:
+                self.running[request["end"]].send(request["signal"])
+            return
+        try:
+            self.running[request["id"]] = Job(request, self.known)
+        except OSError as error:  # no memory for a fork
+            self.say({"id": request["id"], "error": f"a job cannot be started ({error})"})
+
+    def tell(self):
+        """Say which have ended, and how."""
+        for job in list(self.running.values()):
+            answer = job.answer()
+            if answer is not None:
+                del self.running[job.id]
+                self.say(answer)
+
+    def kill(self):
+        """End all."""
+        for job in self.running.values():
+            job.kill()
+
+    def say(self, answer):
+        """Write one line."""
+        self.out.write(json.dumps(answer) + "\n")
+        self.out.flush()
+
+
+def serve(jobs, parent):
+    """Carry out what is asked for, any number of jobs at a time, until the driver is gone."""
+    text = b""
     requests = select.poll()
-    requests.register(0, 0)  # nothing but a hang-up: the driver is gone, while a parent such as srun's may live on
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if curve and not diverged and (done or time.monotonic() > curve.look_at) and curve.has_diverged():
-            diverged = True
-            if not done:
-                os.kill(child, signal.SIGKILL)
-        if done:
-            code = os.waitstatus_to_exitcode(status)
-            drop_shared_memory(child)
-            return {"return_code": code, "diverged": diverged, "started": started, "finished": time.time()}
-        if requests.poll(20) or os.getppid() != parent:
-            os._exit(1)
+    requests.register(0, select.POLLIN)  # and a hang-up: the driver is gone, while a parent such as srun's may live on
+    while os.getppid() == parent:
+        if requests.poll(20 if jobs.running else 1000):
+            piece = os.read(0, 1 << 20)
+            if not piece:
+                break
+            *lines, text = (text + piece).split(b"\n")
+            for line in lines:
+                jobs.take(json.loads(line))
+        jobs.tell()
+    jobs.kill()
 
 
 class NoTensorFlow:
@@ -310,7 +385,6 @@ def main():
     """Answer requests until standard input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends us
     backend, wanted = sys.argv[1:3]
-    jobs = {**JOBS, **OWN_JOBS[backend]}
     parent = os.getppid()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -321,11 +395,11 @@ def main():
         traceback.print_exc()
         what = "lammps" if backend == "none" else f"deepmd-kit with {backend}, and lammps"
         ready = {"error": f"cannot import {what} ({error}) - {wanted}"}
-    out.write(json.dumps(ready) + "\n")
-    out.flush()
-    for line in sys.stdin:
-        out.write(json.dumps(run_job(json.loads(line), parent, jobs)) + "\n")
-        out.flush()
+    gc.freeze()  # or the collector of each child would write to, and so copy, all that was imported
+    gc.freeze()  # or the collector of each child would write to, and so copy, all that was imported
+    jobs = Jobs({**JOBS, **OWN_JOBS[backend]}, out)
+    jobs.say({"id": 0, **ready})
+    serve(jobs, parent)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""Lines of JSON to a worker and back: several threads ask it, and each waits for its own answer."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from queue import Empty, SimpleQueue
+from typing import IO, Any, Final
+
+_POLL_S: Final = 0.1
+
+
+class Answers:
+    """Who waits for which answer of a worker that runs.
+
+    Each request has a number (``id``), which its answer bears; the first line, that the worker is ready, bears 0.
+
+    Parameters
+    ----------
+    requests, answers
+        Standard input and output of the worker; the output is read by a thread of its own, which closes it.
+    """
+
+    def __init__(self, requests: IO[bytes], answers: IO[bytes]) -> None:
+        self._requests, self._answers = requests, answers
+        self._waiting: dict[int, SimpleQueue[dict[str, Any] | None]] = {0: SimpleQueue()}
+        self._numbers = itertools.count(1)
+        self._lock, self._sending = threading.Lock(), threading.Lock()
+        self._have_ended = False
+        #: What it said that was no answer, after which nothing is read.
+        self.nonsense: str | None = None
+        threading.Thread(target=self._read, name="answers", daemon=True).start()
+
+    @contextlib.contextmanager
+    def asked(self, message: Mapping[str, Any]) -> Iterator[int]:
+        """Send a request; yield the number of its answer, which is waited for in the block."""
+        number = next(self._numbers)
+        with self._lock:
+            self._waiting[number] = SimpleQueue()
+            if self._have_ended:
+                self._waiting[number].put(None)
+        try:
+            self.send({**message, "id": number})
+            yield number
+        finally:
+            with self._lock:
+                del self._waiting[number]
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Write one line. That the worker is dead is found by who waits for an answer."""
+        line = json.dumps(message).encode() + b"\n"
+        try:
+            with self._sending:
+                self._requests.write(line)
+                self._requests.flush()
+        except (OSError, ValueError):  # ValueError: it was closed meanwhile
+            self._end()
+
+    def wait(self, number: int, timeout_s: float, stop: threading.Event) -> dict[str, Any] | None:
+        """Return an answer, or None if there will be none: the worker has died, or the run is to `stop`.
+
+        Raises
+        ------
+        TimeoutError
+            It did not come in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not stop.is_set():
+            with contextlib.suppress(Empty):
+                return self._waiting[number].get(timeout=_POLL_S)
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        return None
+
+    def _read(self) -> None:
+        """Hand each answer to who waits for it, until the worker closes its output."""
+        with self._answers:
+            for line in self._answers:
+                try:
+                    answer = dict(json.loads(line))
+                    number = answer.pop("id")
+                except (ValueError, TypeError, KeyError):
+                    self.nonsense = line[:200].decode(errors="replace").rstrip("\n")
+                    break
+                with self._lock:
+                    if number in self._waiting:  # nobody waits for what comes too late
+                        self._waiting[number].put(answer)
+        self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._have_ended = True
+            for one in self._waiting.values():
+                one.put(None)
