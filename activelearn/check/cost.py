@@ -1,10 +1,10 @@
 """Cost: what a campaign will do and take, before anything runs.
 
 Counts are exact where the campaign fixes them (initial data, walks and frames of a pass) and bounds where it does not
-(labels, passes). Seconds come from what this campaign folder has measured, else from the speeds that the machine
-profile declares, else they are not known, and said to be so. Operations of a DeePMD network are counted as
-multiply-adds of the embedding net per neighbour and of the fitting net per atom, forward; they carry a speed that was
-measured with one network over to another, to within a factor of about two.
+(labels, passes). Seconds come from the speeds that the machine profile declares, scaled to the pace of this machine
+(:mod:`activelearn.check.pace`); where this campaign folder has measured a station, they are scaled to that instead.
+What nobody declared or measured is not known, and said to be so. Operations of a DeePMD network are counted as
+multiply-adds of the embedding net per neighbour and of the fitting net per atom, forward.
 """
 
 from __future__ import annotations
@@ -36,9 +36,17 @@ from activelearn.records import Iteration
 from activelearn.store import Store
 from activelearn.units import duration
 
-#: What a slot spends whatever the size of the network (measured, s): on a gradient step, on an evaluation in LAMMPS, on
-#: the start of a training and of a walk.
-GRADIENT_STEP_S, EVALUATION_S, TRAINING_START_S, WALK_START_S = 0.006, 0.002, 5.0, 1.0
+#: What a slot spends whatever the size of the network, s (measured on the core of the profile `local`): on a gradient
+#: step, on an evaluation in LAMMPS and on a row of its output, with the deviation; on graph, freezing and test of a
+#: training; on the models of a walk.
+GRADIENT_STEP_S, EVALUATION_S, ROW_S, TRAINING_START_S, WALK_START_S = 0.0008, 0.00025, 0.0025, 2.7, 0.78
+#: Walks that share one process of LAMMPS, and with it `WALK_START_S`.
+WALKS_PER_PROCESS = 1
+#: A network of ten times the operations takes 10**0.75 times as long (those of quick, evening and the paper, trained
+#: and in MD): small ones leave a core idle. A declared speed is that of a network of 1 Mflop an atom.
+GROWTH = 0.75
+#: What `machine.speeds.start_s` calls the sessions that train models and run them.
+TRAINER = "trainer"
 #: Files that an iteration leaves when it is closed (records, packed products, data set), besides its models.
 FILES_PER_ITERATION = 15
 
@@ -134,7 +142,9 @@ class Bill:
     apart: tuple[Item, ...] = ()
 
 
-def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: Offer = NOTHING) -> Bill:
+def estimate(
+    campaign: Campaign, machine: Machine, store: Store | None, offer: Offer = NOTHING, *, slower: float = 1.0
+) -> Bill:
     """Return the bill of a campaign.
 
     Parameters
@@ -145,8 +155,10 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: O
         The campaign folder if it has been begun: its measured times are used.
     offer
         What its ledger offers.
+    slower
+        How many times as long this machine takes as the one whose speeds are declared (:mod:`activelearn.check.pace`).
     """
-    meter = _Meter(campaign, machine, store.iterations() if store is not None else [], offer)
+    meter = _Meter(campaign, machine, store.iterations() if store is not None else [], offer, slower)
     n_initial = _n_initial_labels(campaign)
     warm = campaign.train.warm_n_steps if campaign.train.warm_start else None
     first = [
@@ -161,7 +173,7 @@ def estimate(campaign: Campaign, machine: Machine, store: Store | None, offer: O
         meter.labels("label", campaign.select.max_frames),
         meter.training("train", warm or campaign.train.n_steps),
     )
-    final = [] if campaign.final.n_steps is None else [meter.training("final", campaign.final.n_steps)]
+    final = meter.final_models()
     final += [] if campaign.glass is None else [_glasses(campaign.glass, meter)]
     n_labels = offer.n + n_initial + campaign.stop.max_iterations * campaign.select.max_frames
     # Positions, labels and ledger: about 4 float64 vectors per atom in the data set, in chosen.npz and in the ledger.
@@ -187,36 +199,74 @@ def network_Mflop(campaign: Campaign, labelled: Sequence[Frames] = ()) -> float 
 
 
 class _Meter:
-    """Seconds per task, measured or declared."""
+    """Seconds per task, declared, and scaled to what was measured."""
 
-    def __init__(self, campaign: Campaign, machine: Machine, records: list[Iteration], offer: Offer) -> None:
-        self.campaign, self.machine, self.records = campaign, machine, records
+    def __init__(
+        self, campaign: Campaign, machine: Machine, records: list[Iteration], offer: Offer, slower: float
+    ) -> None:
+        self.campaign, self.machine, self.records, self.slower = campaign, machine, records, slower
+        self.started: set[str] = set()
         sizes = [starts.n_atoms(campaign, system) for system in campaign.systems]
         sizes = sizes or [frame.n_atoms for frame in offer.frames]
         self.n_atoms = sum(sizes) / len(sizes)
         self.sel = capacity.of_campaign(campaign, offer.densest)
         self.Mflop = network_Mflop(campaign, offer.densest)
         stages = campaign.explore.stages
-        faster = trainer_of(campaign.train).faster(campaign.train, self.sel)
-        is_faster = compression.is_worth_it(campaign, self.sel, stages, self.n_atoms)
-        self.faster = faster if is_faster else None
+        self.faster = trainer_of(campaign.train).faster(campaign.train, self.sel)
+        self.is_faster = compression.is_worth_it(campaign, self.sel, stages, self.n_atoms)
         #: Multiply-adds that take as long as an evaluation in MD, in the loop and of the final models.
         fast_Mflop = compression.Mflop(campaign, self.sel)
-        self.walked_Mflop = fast_Mflop if is_faster and fast_Mflop is not None else self.Mflop
-        is_fast = is_faster or campaign.final.compress
+        self.walked_Mflop = fast_Mflop if self.is_faster and fast_Mflop is not None else self.Mflop
+        is_fast = self.is_faster or campaign.final.compress
         self.final_Mflop = fast_Mflop if is_fast and fast_Mflop is not None else self.Mflop
 
-    def measured(self, station: str) -> float | None:
+    def _item(self, station: str, n_tasks: int, n_frames: int, each_s: float | None, once_s: float = 0.0) -> Item:
+        """Return an item of tasks that are declared to take `each_s`, and the sessions that they start `once_s`."""
+        name = station.partition(" ")[0]
+        declared = None if each_s is None else each_s * n_tasks + once_s
+        ratio, per_task = self._measured_over_declared(name), self.measured_per_task(name)
+        if declared is not None and ratio is not None:
+            return Item(station, n_tasks, n_frames, declared * ratio, "measured")
+        if per_task is not None:
+            return Item(station, n_tasks, n_frames, per_task * n_tasks, "measured")
+        if declared is not None:
+            return Item(station, n_tasks, n_frames, declared * self.slower, "declared")
+        return Item(station, n_tasks, n_frames, None, "not known")
+
+    def measured_per_task(self, station: str) -> float | None:
         seconds = [record.seconds[station] for record in self.records if station in record.seconds]
         n_tasks = sum(s.n_tasks for s in seconds)
         return sum(s.engine_total for s in seconds) / n_tasks if n_tasks else None
 
-    def _item(self, station: str, n_tasks: int, n_frames: int, declared: float | None) -> Item:
-        measured = self.measured(station.partition(" ")[0])
-        per_task, source = (measured, "measured") if measured is not None else (declared, "declared")
-        if per_task is None:
-            return Item(station, n_tasks, n_frames, None, "not known")
-        return Item(station, n_tasks, n_frames, per_task * n_tasks, source)
+    def _measured_over_declared(self, station: str) -> float | None:
+        """Return how many times as long a station took as is declared of what it did; None where that is not known."""
+        found = [(self._declared_of(record, station), record) for record in self.records]
+        known = [(declared, record.seconds[station].engine_total) for declared, record in found if declared]
+        return sum(measured for _, measured in known) / sum(declared for declared, _ in known) if known else None
+
+    def _declared_of(self, record: Iteration, station: str) -> float | None:
+        """Return the declared seconds of trainings or walks of one iteration, which differ; None of anything else."""
+        n_tasks = record.seconds[station].n_tasks if station in record.seconds else 0
+        if station == "train" and n_tasks:
+            each = self._training_s(record.ensemble.members[0].n_steps)
+            return None if each is None else each * n_tasks + self._sessions_s(TRAINER, n_tasks) * (record.index == 0)
+        if station == "explore" and n_tasks and record.selection is not None:
+            stages = {stage.name: stage for stage in self.campaign.explore.stages}
+            each_of = [self._walk_s(stages[walk.stage]) for walk in record.selection.walks if walk.stage in stages]
+            known = [each for each in each_of if each is not None]
+            return sum(known) * n_tasks / len(known) if known else None
+        return None
+
+    def _sessions_s(self, engine: str, n_tasks: int) -> float:
+        """Return the seconds that it takes to start an engine on the slots that tasks are given to."""
+        return self.machine.speeds.start_s.get(engine, 0.0) * min(self.machine.n_slots, n_tasks)
+
+    def _first_sessions_s(self, engine: str, n_tasks: int) -> float:
+        """Return the same for the first item that uses an engine; those that follow find it started."""
+        if engine in self.started:
+            return 0.0
+        self.started.add(engine)
+        return self._sessions_s(engine, n_tasks)
 
     @property
     def label_s(self) -> float | None:
@@ -230,29 +280,45 @@ class _Meter:
         return None if per_atom is None else per_atom * self.n_atoms
 
     def labels(self, station: str, n: int) -> Item:
-        return self._item(station, n, n, self.label_s)
+        return self.reference_work(station, n, n, 1.0)
 
     def reference_work(
         self, station: str, n_tasks: int, n_frames: int, evaluations: float, by: Reference | None = None
     ) -> Item:
         """Tasks of so many evaluations of the reference (or of a driver) each."""
-        each_s = self.call_s(by or self.campaign.label.reference)
-        return self._item(station, n_tasks, n_frames, None if each_s is None else each_s * evaluations)
+        reference = by or self.campaign.label.reference
+        each_s = self.call_s(reference)
+        once_s = self._first_sessions_s(reference.calculator or reference.engine, n_tasks)
+        return self._item(station, n_tasks, n_frames, None if each_s is None else each_s * evaluations, once_s)
 
     def training(self, station: str, n_steps: int) -> Item:
-        train = self.campaign.train
+        n = self.campaign.train.n_members
+        return self._item(station, n, 0, self._training_s(n_steps), self._first_sessions_s(TRAINER, n))
+
+    def _training_s(self, n_steps: int) -> float | None:
+        train, speed = self.campaign.train, self.machine.speeds.train_Mflop_per_s
+        if speed is None or self.Mflop is None:
+            return None
         atoms = trainer_of(train).batch_frames(train, self.n_atoms) * self.n_atoms
-        speed, declared = self.machine.speeds.train_Mflop_per_s, None
-        if speed is not None and self.Mflop is not None:
-            declared = TRAINING_START_S + n_steps * (GRADIENT_STEP_S + atoms * self.Mflop / speed)
-            declared += self.faster.making_s if self.faster is not None else 0.0
-        return self._item(station, train.n_members, 0, declared)
+        each = TRAINING_START_S + n_steps * (GRADIENT_STEP_S + atoms * float(self.Mflop**GROWTH) / speed)
+        return each + (self.faster.making_s if self.is_faster and self.faster is not None else 0.0)
+
+    def final_models(self) -> list[Item]:
+        """Those that are trained anew, and the compression of what the loop has not compressed."""
+        campaign, train = self.campaign, self.campaign.train
+        made = [] if campaign.final.n_steps is None else [self.training("final", campaign.final.n_steps)]
+        if campaign.final.compress and not self.is_faster and self.faster is not None:
+            declared = None if self.machine.speeds.train_Mflop_per_s is None else self.faster.making_s
+            made.append(self._item("final compression", train.n_members, 0, declared))
+        return made
 
     def walks(self, stage: Stage) -> Item:
         n_walks = stage.n_walks * len(stage.conditions)
+        return self._item(f"explore {stage.name}", n_walks, n_walks * stage.n_frames, self._walk_s(stage))
+
+    def _walk_s(self, stage: Stage) -> float | None:
         moving_s = self._dynamics_s(stage.n_steps, stage.n_frames, self.n_atoms, self.walked_Mflop)
-        declared = None if moving_s is None else WALK_START_S + moving_s
-        return self._item(f"explore {stage.name}", n_walks, n_walks * stage.n_frames, declared)
+        return None if moving_s is None else WALK_START_S / WALKS_PER_PROCESS + moving_s
 
     def dynamics(self, station: str, n_tasks: int, n_steps: float, n_rows: float, n_atoms: int) -> Item:
         """Tasks of MD in LAMMPS, the deviation at every row: of the first ensemble (initial data) or the final one."""
@@ -265,7 +331,7 @@ class _Meter:
         evaluations = n_steps + n_rows * (self.campaign.train.n_members - 1)
         if speed is None or Mflop is None:
             return None
-        return evaluations * (EVALUATION_S + n_atoms * Mflop / speed)
+        return evaluations * (EVALUATION_S + n_atoms * float(Mflop**GROWTH) / speed) + n_rows * ROW_S
 
 
 def _glasses(glass: Glass, meter: _Meter) -> Item:
@@ -315,7 +381,7 @@ def _labels_of_glasses(asked: ForceError, glass: Glass, n_glasses: int, campaign
     n, what = n_glasses * asked.n_frames, (asked.label or campaign.label).reference
     n_atoms = packing.n_atoms(packing.of_glass(glass, glass.compositions[0]))
     is_own = what == campaign.label.reference
-    measured = meter.measured("label") if is_own else None
+    measured = meter.measured_per_task("label") if is_own else None
     each_s, source = (measured, "measured") if measured is not None else (meter.call_s(what), "declared")
     if each_s is None:
         return Item("force_error", n, n, None, "not known")
@@ -365,13 +431,14 @@ def lines(bill: Bill) -> list[str]:
     ):
         if not items:
             continue
-        out.append(f"{title}:")
+        known = [item.seconds for item in items if item.seconds is not None]
+        total = sum(known) if len(known) == len(items) else None
+        out.append(f"{title}: {_of_slots(total, bill.n_slots)}")
         out += [
             f"  {i.station:<22}{i.n_tasks:>8}{i.n_frames or '':>10}{_duration(i.seconds):>12}  {i.source}"
             for i in items
         ]
-        known = [item.seconds for item in items if item.seconds is not None]
-        whole = None if whole is None or len(known) < len(items) else whole + n_times * sum(known)
+        whole = None if whole is None or total is None else whole + n_times * total
     most = f"at the most {bill.max_passes} passes"
     if bill.apart:
         out.append("benchmarks and glasses of other potentials, once, in no total:")
@@ -379,11 +446,18 @@ def lines(bill: Bill) -> list[str]:
     if whole is None:
         out.append(f"{most}; the whole is not known - declare machine.speeds, or run on: it is measured then")
     else:
-        out.append(f"{most}: {_duration(whole)} of one slot, {_duration(whole / bill.n_slots)} on {bill.n_slots} slots")
+        out.append(f"{most}: {_of_slots(whole, bill.n_slots)}")
     if bill.calls.kept:
         out.append(str(bill.calls))
     out.append(f"at the most {bill.files} files and {bill.megabytes:.0f} MB, models apart")
     return out
+
+
+def _of_slots(seconds: float | None, n_slots: int) -> str:
+    """Return a sum in words; with a last task that is alone on its slot the slots take a little longer."""
+    if seconds is None:
+        return "not known"
+    return f"{_duration(seconds)} of one slot, {_duration(seconds / n_slots)} on {n_slots} slots"
 
 
 def _duration(seconds: float | None) -> str:

@@ -218,12 +218,13 @@ def check(
     from activelearn.store import Consent, Store
 
     if plan:
-        from activelearn.check import cost
+        from activelearn.check import cost, pace
 
         store = Store(where)
-        offer = found.offer
-        bill = cost.estimate(store.as_begun(chosen), profile, store if store.campaign_files() else None, offer)
-        print("\n" + "\n".join(cost.lines(bill)) + "\n")
+        begun = store if store.campaign_files() else None
+        slower = pace.slower(profile)
+        bill = cost.estimate(store.as_begun(chosen), profile, begun, found.offer, slower=slower)
+        print("\n" + "\n".join([*cost.lines(bill), *pace.said(profile, slower)]) + "\n")
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]
     options = [word for name, value in asked if value is not None for word in (name, str(value))]

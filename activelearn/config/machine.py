@@ -41,11 +41,21 @@ class Speeds(Section):
     label_s_per_atom: dict[str, Annotated[PositiveFloat, of("time of a label")]] = Field(
         default={}, description="Seconds of a label per atom, by calculator (module:Class) or engine (vasp, gpaw)."
     )
+    start_s: dict[str, Annotated[PositiveFloat, of("time of a start")]] = Field(
+        default={}, description="Seconds until an engine is ready on a slot: by calculator, engine, or `trainer`."
+    )
     md_Mflop_per_s: Annotated[PositiveFloat, of("speed of a network")] | None = Field(
-        default=None, description="DeePMD in LAMMPS: network operations per second, as `cost` counts them."
+        default=None,
+        description="DeePMD in LAMMPS, a network of 1 Mflop an atom: operations per second, as `check --plan` counts "
+        "them.",
     )
     train_Mflop_per_s: Annotated[PositiveFloat, of("speed of a network")] | None = Field(
         default=None, description="The same of dp train."
+    )
+    pace_s: Annotated[PositiveFloat, of("time of a start")] | None = Field(
+        default=None,
+        description="What the arithmetic of `check --plan` takes on this slot, s: declared times are scaled by what it "
+        "takes on the machine that asks. null: they stay as they are.",
     )
 
 
