@@ -173,9 +173,7 @@ class Selection(Record):
     iteration: int
     f_lo: float
     f_hi: float
-    stages: tuple[str, ...] = Field(
-        description="The stages that the pass is judged on: those walked, and those that this ensemble was quiet in."
-    )
+    stages: tuple[str, ...] = Field(description="It is judged on these: those walked, and those quiet before by it.")
     cells: tuple[CellCounts, ...] = Field(description="What was walked in this pass.")
     walks: tuple[WalkRecord, ...]
     chosen: int = Field(description="Candidates chosen to be labelled.")
