@@ -52,9 +52,9 @@ STRETCH = np.array([[1.2, 0.0, 0.0], [0.1, 1.0, 0.0], [0.0, -0.2, 0.9]])
 KINDS = {
     "nvt": (stage_of(), Condition(300.0), copper((2, 1, 1), 1, 0.03), None),
     "ramp": (stage_of(n_steps=14), Condition(600.0, 10.0), copper((2, 2, 2), 2), None),
-    "hot": (stage_of(), Condition(1500.0), copper((1, 1, 1), 3, 0.05), None),
+    "hot": (stage_of(), Condition(1500.0), copper((2, 1, 1), 3, 0.05), None),
     "iso": (stage_of(ensemble="npt-iso", **NPT), PRESSED, copper((2, 2, 1), 4, -0.04), None),
-    "aniso": (stage_of(ensemble="npt-aniso", **NPT), PRESSED, copper((1, 2, 1), 5), None),
+    "aniso": (stage_of(ensemble="npt-aniso", **NPT), PRESSED, copper((1, 1, 1), 5), None),
     "tri": (stage_of(ensemble="npt-tri", timestep_fs=1.0, **NPT), PRESSED, copper((2, 1, 2), 6, 0.02), None),
     "strained": (stage_of(), Condition(300.0, mode="shear-yz", strain=0.2), copper((2, 1, 1), 7, 0.02), STRETCH),
     "broken": (stage_of(), Condition(300.0), twins(), None),
