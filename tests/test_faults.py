@@ -540,7 +540,9 @@ FAULTS = {
     "study-options": words("benchmark", "emt", "--study", "study.yaml"),
     "parity-frames": study(benchmark={"parity": {"frames": "nosuch.extxyz"}}),
     "force-error-label": study(
-        potentials=["sevennet_0"], glass={"preset": "quick", "series": "na3ps4o", "x": [0.0]}, benchmark={"force_error": {}}
+        potentials=["sevennet_0"],
+        glass={"preset": "quick", "series": "na3ps4o", "x": [0.0]},
+        benchmark={"force_error": {}},
     ),
     "cited-columns": cited("a,b\n1,2\n"),
     "cited-missing": words("benchmark", "emt", "--cited", "nosuch.csv", "--check"),
