@@ -539,6 +539,11 @@ FAULTS = {
     "study-nothing": study(benchmark=None),
     "study-options": words("benchmark", "emt", "--study", "study.yaml"),
     "parity-frames": study(benchmark={"parity": {"frames": "nosuch.extxyz"}}),
+    "force-error-label": study(
+        potentials=["sevennet_0"],
+        glass={"preset": "quick", "series": "na3ps4o", "x": [0.0]},
+        benchmark={"force_error": {}},
+    ),
     "cited-columns": cited("a,b\n1,2\n"),
     "cited-missing": words("benchmark", "emt", "--cited", "nosuch.csv", "--check"),
     "cited-property": point("densty,2.0,g/cm3,mine,na3ps4o,0"),
