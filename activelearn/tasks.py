@@ -87,7 +87,7 @@ class Station:
         Whether tasks run the models: their engines are what trains them and LAMMPS.
     asks_reference
         Whether tasks ask the reference, or another calculator. A station that does not begins by closing their
-        sessions: a network stays in memory otherwise (0.4 GB for each slot with SevenNet) while models are trained.
+        sessions: a network stays in memory otherwise (0.4 GB with SevenNet) while models are trained.
     """
 
     name: str
