@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -243,10 +244,14 @@ class Host:
         """Load a calculator and fork the worker of a slot; return what keeps it from that, if anything does."""
         before = belongings()
         found = {} if self.in_the_way else answering.answer({**request, "job": "load"}, load)
-        self.in_the_way |= belongings() - before
+        self.in_the_way |= begun_since(before)
         if self.in_the_way or answering.FAILURES & found.keys():
             _calculators.clear()
-            return {"alone": sorted(self.in_the_way)} if self.in_the_way else found
+            if not self.in_the_way:
+                return found
+            alone = sorted(self.in_the_way)
+            print("loaded in each slot, for a fork would lose or share", *alone, file=sys.stderr, flush=True)
+            return {"alone": alone}
         self.children[slot] = Child([one.socket for one in self.children.values()])
         return {}
 
@@ -269,10 +274,18 @@ class Host:
             self.out.flush()
 
 
-def belongings():
-    """Return what this process has that a fork would share or lose: threads, open files, children."""
+def begun_since(before):
+    """Return what this process has got that it had not before, after a second at most for threads that are ending."""
     if "tqdm" in sys.modules and (monitor := sys.modules["tqdm"].tqdm.monitor) is not None:
         monitor.exit()  # the thread that watches over a progress bar, such as one that was shown while loading
+    deadline = time.monotonic() + 1.0
+    while (found := belongings() - before) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def belongings():
+    """Return what this process has that a fork would share or lose: threads, open files, children."""
     found = {f"thread {number}" for number in os.listdir("/proc/self/task")}
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # the listing itself
