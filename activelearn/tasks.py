@@ -108,7 +108,7 @@ class Station:
         How several tasks are carried out at a time. None: each by itself.
     asks_reference
         Whether tasks ask the reference, or another calculator. A station that does not begins by closing their
-        sessions: a network stays in memory otherwise (0.4 GB for each slot with SevenNet) while models are trained.
+        sessions: a network stays in memory otherwise (0.4 GB with SevenNet) while models are trained.
     """
 
     name: str

@@ -522,3 +522,28 @@ def test_what_a_station_is_stands_in_it():
     }
     models = {"explore", "train", "final", "glass", "benchmark"}
     assert {name for name, s in STATIONS.items() if s.runs_models} == models
+    asking = {"prepare", "initial", "label", "glass", "benchmark"}
+    assert {name for name, s in STATIONS.items() if s.asks_reference} == asking
+
+
+@pytest.mark.parametrize(("name", "stays"), [("initial", True), ("explore", False)])
+def test_a_station_that_asks_no_reference_begins_by_closing_its_sessions(store, name, stays):
+    """Those of the models stay, for to import TensorFlow anew in each iteration costs more than they hold."""
+    answer = "print(json.dumps({'id': json.loads(line)['id']}), flush=True)"
+    code = f"import json, sys\nprint(json.dumps({{'id': 0}}), flush=True)\nfor line in sys.stdin: {answer}"
+    log = store.folder / "log"
+    sessions = [
+        process.session((role, name), lambda: process.Session([sys.executable, "-c", code], log=log))
+        for role in ("reference", "deepmd")
+    ]
+    try:
+        for one in sessions:
+            one.request({}, timeout_s=60.0)
+        toy = Toy(name, n_tasks=1)
+        toy.station = replace(toy.station, run=lambda *_: (toy.run(*_), pids.extend(one.pid for one in sessions)))
+        pids = []
+        carry_out(toy.station, store, 1, Machine(slots=1))
+        assert [pid is not None for pid in pids] == [stays, True]
+    finally:
+        process.close_sessions("reference")
+        sessions[1].close()

@@ -136,7 +136,7 @@ class Machine(Section):
     )
     lammps: Annotated[Command | None, Program()] = Field(
         default=None,
-        description="Command of LAMMPS, such as 'mpirun -n 4 lmp'; null: the one of deepmd-kit, started once per slot.",
+        description="Command of LAMMPS, such as 'mpirun -n 4 lmp'; null: the one of deepmd-kit, started once per node.",
     )
     max_attempts: Annotated[PositiveInt, of("number of tries")] = Field(
         default=3, description="Tries of a task that infrastructure killed."

@@ -69,7 +69,7 @@ class Slot:
     logs
         Folder of the logs of its sessions.
     index
-        0 ... n_slots - 1; sessions are kept per slot.
+        0 ... n_slots - 1.
     """
 
     machine: Machine

@@ -392,8 +392,8 @@ _FAULTS = (
     Fault("driver SIGKILL", kill_driver, EVERYWHERE),
     Fault("driver SIGTERM", terminate_driver, EVERYWHERE),
     Fault("node lost", lose_node, EVERYWHERE),
-    Fault("worker SIGKILL", with_signal(signal_worker, signal.SIGKILL), EVERYWHERE, costs=1),
-    Fault("worker SIGTERM", with_signal(signal_worker, signal.SIGTERM), EVERYWHERE, costs=1),
+    Fault("worker SIGKILL", with_signal(signal_worker, signal.SIGKILL), EVERYWHERE),
+    Fault("worker SIGTERM", with_signal(signal_worker, signal.SIGTERM), EVERYWHERE),
     Fault("dp or lmp SIGKILL", with_signal(signal_engine, signal.SIGKILL), ENGINES, costs=0),
     Fault("dp or lmp SIGTERM", with_signal(signal_engine, signal.SIGTERM), ENGINES, costs=0),
     Fault("disk full", fill_disk, EVERYWHERE),
@@ -407,7 +407,7 @@ _FAULTS = (
     Fault("heartbeats off by a day", leave_heartbeats, EVERYWHERE, at_rest=True, costs=0),
     Fault("two workers", race_workers, EVERYWHERE, at_rest=True, costs=1),
     Fault("two drivers", race_drivers, EVERYWHERE, at_rest=True, costs=0),
-    Fault("engine hangs", hang, ("initial", "explore", "label"), at_rest=True, costs=1),
+    Fault("engine hangs", hang, ("initial", "explore", "label"), at_rest=True),
     Fault("lmp missing", lose_lmp, ("explore", "label"), at_rest=True, costs=0),
 )
 #: All kinds, by name.

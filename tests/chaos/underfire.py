@@ -289,7 +289,7 @@ class UnderFire(HardLife):
 
     def engines(self) -> list[int]:
         """Return the dp and lmp that are at work: what the workers have forked."""
-        return [child for worker in self.workers() for child in children(worker)]
+        return [child for worker in self.workers(b"deepmd_session.py") for child in children(worker)]
 
     def when(self) -> str:
         """Return where the campaign stands, in words."""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -243,3 +244,28 @@ def factory():
 def one_of(which, **arguments):
     """Return any of these, so that a test file asks one worker for all of them."""
     return globals()[which](**arguments)
+
+
+class Counted(EMT):
+    """Notes who makes it and who computes with it."""
+
+    def __init__(self, note):
+        super().__init__()
+        self.note = Path(note)
+        self.tell("made")
+
+    def tell(self, what):
+        with self.note.open("a") as stream:
+            stream.write(f"{what} {os.getpid()}\n")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        self.tell("at")
+        super().calculate(atoms, properties, system_changes)
+
+
+class CountedWithAThread(Counted):
+    """Begins a thread when it is made, as CUDA does."""
+
+    def __init__(self, note):
+        super().__init__(note)
+        threading.Thread(target=threading.Event().wait, daemon=True).start()

@@ -1,6 +1,7 @@
 """The reference through its real worker: EMT to the bit, refusals apart from errors, a fingerprint without paths."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,44 @@ def test_a_label_that_takes_too_long_is_an_engine_error(copper, tmp_path, slot):
     engine.label(EMT_REFERENCE, copper[0], slot)
     with pytest.raises(EngineError, match=r"no answer within 0.5 s"):
         engine.label(odd("Slow"), copper[0], hasty)
+
+
+# --- slots of a node --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Counted", "CountedWithAThread"])
+def test_slots_share_what_was_loaded_unless_a_fork_would_lose_a_part_of_it(copper, slot, tmp_path, name):
+    """Each computes in a process of its own, with the bits of one alone."""
+    counted = alone(name, arguments={"note": str(tmp_path / "note")})
+    slots = [Slot(Machine(name="test", slots=2), slot.logs, index) for index in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda at: engine.label(counted, copper[0], at), slots))
+    for one in found:
+        energy, forces, virial = in_process(copper[0])
+        assert one.energy == energy
+        assert np.array_equal(one.forces, forces)
+        assert np.array_equal(one.virial, virial)
+    told = [line.split() for line in (tmp_path / "note").read_text().splitlines()]
+    made, at = ([pid for word, pid in told if word == which] for which in ("made", "at"))
+    assert len(set(at)) == 2
+    if name == "CountedWithAThread":
+        assert set(at) < set(made), "each has loaded it, beside the one in which it was found out"
+    else:
+        assert len(made) == 1
+        assert made[0] not in at
+
+
+def test_a_worker_that_dies_leaves_its_neighbours_alone(copper, slot):
+    slots = [Slot(Machine(name="test", slots=2), slot.logs, index) for index in range(2)]
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(engine.label, odd("Slow"), copper[0], slots[1])
+        assert engine.label(EMT_REFERENCE, copper[0], slots[0]).refused is None
+        with pytest.raises(EngineError, match="the worker died with return code -9"):
+            engine.label(odd("Dies"), copper[0], slots[0])
+        assert engine.label(odd("Single", arguments={"shape": ()}), copper[0], slots[0]).refused is None
+        process.close_sessions("reference")
+        with pytest.raises(EngineError, match="the worker died with return code -9"):
+            slow.result()
 
 
 # --- molecular dynamics -----------------------------------------------------------------------------------------------

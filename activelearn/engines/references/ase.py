@@ -1,9 +1,10 @@
-"""Any ASE calculator, in a session of its own interpreter, one per slot."""
+"""Any ASE calculator, in a session of its own interpreter: one for all slots of a node, or one per slot."""
 
 from __future__ import annotations
 
 import importlib.util
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from activelearn.engines.interpreters import has_module, is_ours, lacking, modul
 from activelearn.engines.links import plain_lines
 from activelearn.engines.process import Session, Slot, session, worker_command
 
+#: Sessions of a node whose calculators turned out to be such that a process can load but not share them.
+_unshared: Final[set[tuple[str, ...]]] = set()
 #: Elements of ASE's effective medium theory; to import its parameters takes half a second of scipy.
 _OF_EMT: Final = frozenset(["H", "C", "N", "O", "Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"])
 
@@ -32,16 +35,7 @@ def ask(
 
     With `fresh` a new worker gives it. Beside a failure stands the ``log`` with its traceback.
     """
-    is_lammps = reference.package == "lammps"
-    key = ("reference", reference.python or "", reference.calculator or "", *slot.key)
-
-    def make() -> Session:
-        log = slot.logs / f"session-reference-{slot.index}.log"
-        # LAMMPS as a library finds MPI and its plugins only where these variables stand when Python starts.
-        backend = backends.of_lines(reference.arguments.get("lmpcmds", ()))
-        env = library_environment(reference.python, slot, backend) if is_lammps else {}
-        return Session(worker_command("calculator_session.py", reference.python), log=log, env=env, slot=slot)
-
+    limit_s, is_lammps = timeout_s or slot.machine.label_timeout_s, reference.package == "lammps"
     message = {
         "job": job,
         "calculator": reference.calculator,
@@ -50,11 +44,40 @@ def ask(
         "d3": reference.d3 and reference.d3.model_dump(),
         **request,
     }
-    worker = session(key, make)
-    if fresh:
-        worker.close()
-    answer = worker.request(message, timeout_s=timeout_s or slot.machine.label_timeout_s)
+    message |= {"slot": slot.index, "fresh": fresh}
+    worker, answer = _asked(reference, slot, message, limit_s)
+    if "alone" in answer:  # in a session of its own, from now on
+        _unshared.add(_key(reference, slot.host))
+        worker, answer = _asked(reference, slot, message, limit_s)
     return {**answer, "log": str(worker.log)} if {"unfit", "unable"} & answer.keys() else answer
+
+
+def _asked(
+    reference: Reference, slot: Slot, message: Mapping[str, Any], limit_s: float
+) -> tuple[Session, dict[str, Any]]:
+    """Ask the session of the node, which loads a calculator once, or that of the slot if it cannot be shared."""
+    is_shared = slot.machine.n_slots > 1 and not slot.launcher and not slot.machine.gpus
+    is_shared = is_shared and _key(reference, slot.host) not in _unshared
+    worker = _session(reference, slot.host, "shared") if is_shared else _session(reference, slot)
+    if message["fresh"] and not is_shared:
+        worker.close()
+    return worker, worker.request(message, timeout_s=limit_s)
+
+
+def _key(reference: Reference, slot: Slot) -> tuple[str, ...]:
+    return ("reference", reference.python or "", reference.calculator or "", *slot.key)
+
+
+def _session(reference: Reference, slot: Slot, *words: str) -> Session:
+    def make() -> Session:
+        log = slot.logs / f"session-reference-{slot.index}.log"
+        # LAMMPS as a library finds MPI and its plugins only where these variables stand when Python starts.
+        backend = backends.of_lines(reference.arguments.get("lmpcmds", ()))
+        env = library_environment(reference.python, slot, backend) if reference.package == "lammps" else {}
+        command = [*worker_command("calculator_session.py", reference.python), *words]
+        return Session(command, log=log, env=env, slot=slot, ends_jobs=bool(words))
+
+    return session((*_key(reference, slot), *words), make)
 
 
 def identity(reference: Reference, slot: Slot) -> dict[str, Any]:

@@ -275,6 +275,9 @@ def answer(request, load, describe=None):
     try:
         if request["job"] == "describe":
             out = describe(request)
+        elif request["job"] == "load":
+            load(request)
+            out = {}
         else:
             atoms = to_atoms(request["structure"])
             atoms.calc = load(request)

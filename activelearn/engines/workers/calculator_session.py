@@ -2,9 +2,14 @@
 
 Started by path; never imports activelearn. One JSON object per line on standard input, one per line on standard
 output (see answering.py); whatever a calculator prints goes to standard error, and it finds nothing to read.
+
+One for all slots of a node loads a calculator once and forks a worker for each slot, before the first calculation, so
+that it gives the bits of a process of its own. A calculator that has begun threads, files, or processes by then cannot
+be forked (CUDA is such a case): the answer is {"alone": [what is in the way]}, and each slot is to have its own.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import importlib
 import importlib.metadata
@@ -13,13 +18,16 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import answering  # type: ignore[import-not-found]  # a neighbour, by path
 
+PR_SET_PDEATHSIG = 1
 _calculators: dict[str, Any] = {}
 _begun: list[Any] = []  # the label that is under way, or whose answer the driver may not have published
 
@@ -109,16 +117,9 @@ def watch_driver(parent, driver):
     os._exit(1)
 
 
-def main():
-    """Answer requests until standard input closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends us
-    requests, out = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a code that a calculator starts, such as mpirun, would swallow them
-    os.dup2(2, 1)
+def work(requests, out):
+    """Answer requests, one after the other, until there are none any more."""
     threading.Thread(target=watch_driver, args=(os.getppid(), requests.fileno()), daemon=True).start()
-    out.write(json.dumps({"id": 0, "ready": True}) + "\n")
-    out.flush()
-    found = {}
     for line in requests:
         request = json.loads(line)
         with contextlib.suppress(OSError):  # a full disk is the driver's to report
@@ -134,6 +135,177 @@ def main():
             break
     for begun in _begun:  # its note stands: no driver has published it
         begun.keep(found)
+
+
+class Child:
+    """The worker of a slot: a fork with the calculator as it was loaded, before its first calculation."""
+
+    def __init__(self, others):
+        ours, theirs = socket.socketpair()
+        self.id, self.text, self.socket, host = None, b"", ours, os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            for one in (ours, *others):  # or those would not hang up when the host is gone
+                one.close()
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() == host:
+                work(theirs.makefile("r"), theirs.makefile("w"))
+            os._exit(0)
+        theirs.close()
+
+    def ask(self, request):
+        """Hand a request on."""
+        self.id = request["id"]
+        with contextlib.suppress(OSError):  # that it is dead is found when it is read from
+            self.socket.sendall(json.dumps(request).encode() + b"\n")
+
+    def read(self):
+        """Return the lines that have come, and whether there may be more."""
+        try:
+            piece = self.socket.recv(1 << 20)
+        except ConnectionResetError:
+            piece = b""
+        *lines, self.text = (self.text + piece).split(b"\n")
+        return lines, bool(piece)
+
+    def reap(self):
+        """Wait for its end; return its code."""
+        self.socket.close()
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+class Host:
+    """Loads each calculator once, and has a child of itself in each slot.
+
+    Parameters
+    ----------
+    requests
+        File descriptor of the requests; each says its ``slot``.
+    out
+        Where the answers go.
+    """
+
+    def __init__(self, requests, out):
+        self.requests, self.out, self.text = requests, out, b""
+        self.in_the_way: set[str] = set()  # of a fork: what a calculator has begun
+        self.children: dict[int, Child] = {}  # by slot
+
+    def serve(self):
+        """Hand requests to the children, and their answers back, until the driver is gone."""
+        parent, is_open = os.getppid(), True
+        while is_open and os.getppid() == parent:
+            ready = self.ready()
+            if self.in_the_way and not ready and all(one.id is None for one in self.children.values()):
+                break  # all slots have been told
+            for slot, child in list(self.children.items()):
+                if child.socket.fileno() in ready:
+                    self.relay(slot, child)
+            if self.requests in ready:
+                piece = os.read(self.requests, 1 << 20)
+                *lines, self.text = (self.text + piece).split(b"\n")
+                for line in lines:
+                    self.take(json.loads(line))
+                is_open = bool(piece)
+        for child in self.children.values():
+            child.socket.close()
+        for child in self.children.values():  # a label that is to be kept is finished
+            os.waitpid(child.pid, 0)
+
+    def ready(self):
+        """Wait a second at most; return the file descriptors that something can be read from."""
+        poll = select.poll()
+        for descriptor in (self.requests, *(one.socket.fileno() for one in self.children.values())):
+            poll.register(descriptor, select.POLLIN)
+        return {descriptor for descriptor, _ in poll.poll(1000)}
+
+    def take(self, request):
+        """Have a request carried out, or a job ended."""
+        if "end" in request:
+            for child in self.children.values():
+                if child.id == request["end"]:
+                    os.kill(child.pid, request["signal"])  # its end is seen as any other
+            return
+        slot, number = request["slot"], {"id": request["id"]}
+        if request.pop("fresh") and slot in self.children:
+            child = self.children.pop(slot)
+            os.kill(child.pid, signal.SIGKILL)
+            child.reap()
+        if request["job"] == "describe":
+            self.say({**answering.answer(request, load, describe), **number})
+            return
+        if slot not in self.children:
+            failed = self.begin(slot, request)
+            if failed:
+                self.say({**failed, **number})
+                return
+        self.children[slot].ask(request)
+
+    def begin(self, slot, request):
+        """Load a calculator and fork the worker of a slot; return what keeps it from that, if anything does."""
+        before = belongings()
+        found = {} if self.in_the_way else answering.answer({**request, "job": "load"}, load)
+        self.in_the_way |= begun_since(before)
+        if self.in_the_way or answering.FAILURES & found.keys():
+            _calculators.clear()
+            if not self.in_the_way:
+                return found
+            alone = sorted(self.in_the_way)
+            print("loaded in each slot, for a fork would lose or share", *alone, file=sys.stderr, flush=True)
+            return {"alone": alone}
+        self.children[slot] = Child([one.socket for one in self.children.values()])
+        return {}
+
+    def relay(self, slot, child):
+        """Hand on what a child has said; a death is an error of the job that it was at."""
+        lines, is_open = child.read()
+        for line in lines:
+            child.id = None
+            self.say(json.loads(line))
+        if not is_open:
+            del self.children[slot]
+            code = child.reap()
+            if child.id is not None:
+                self.say({"id": child.id, "error": f"the worker died with return code {code}"})
+
+    def say(self, answer):
+        """Write one line; that the driver is gone is found when it is read from."""
+        with contextlib.suppress(BrokenPipeError):
+            self.out.write(json.dumps(answer) + "\n")
+            self.out.flush()
+
+
+def begun_since(before):
+    """Return what this process has got that it had not before, after a second at most for threads that are ending."""
+    if "tqdm" in sys.modules and (monitor := sys.modules["tqdm"].tqdm.monitor) is not None:
+        monitor.exit()  # the thread that watches over a progress bar, such as one that was shown while loading
+    deadline = time.monotonic() + 1.0
+    while (found := belongings() - before) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def belongings():
+    """Return what this process has that a fork would share or lose: threads, open files, children."""
+    found = {f"thread {number}" for number in os.listdir("/proc/self/task")}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing itself
+            found.add(f"file {number} {os.readlink(f'/proc/self/fd/{number}')}")
+    pid = os.getpid()
+    return found | {f"process {one}" for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def main():
+    """Answer requests until standard input closes: one at a time, or ("shared") one in each slot."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends us
+    requests, out = os.dup(0), os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a code that a calculator starts, such as mpirun, would swallow them
+    os.dup2(2, 1)
+    out.write(json.dumps({"id": 0, "ready": True}) + "\n")
+    out.flush()
+    if "shared" in sys.argv[1:]:
+        Host(requests, out).serve()
+    else:
+        work(os.fdopen(requests), out)
 
 
 if __name__ == "__main__":
