@@ -1,9 +1,9 @@
 """What `check --plan` says beforehand beside what a campaign then took, station by station, in seconds of one slot.
 
 ``python tests/performance/plan_beside_record.py FOLDER`` reads the record of a campaign folder (``status --json``)
-and bills what was done as `check --plan` would bill it on this machine now. ``--write FILE`` keeps the record for
-``test_scripts.py``, which compares it with the bill of the profile `local` as it is declared: record it on a machine
-that does nothing else. ``--slots`` were those of the run.
+and bills what was done as `check --plan` would bill it on this machine now. ``--write FILE`` keeps the record, as those
+in ``tests/data/plan``, which ``tests/test_scripts.py`` compares with the bill of the profile `local` as it is declared:
+record it on a machine that does nothing else. ``--slots`` were those of the run.
 """
 
 from __future__ import annotations

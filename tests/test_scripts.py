@@ -1,4 +1,4 @@
-"""The scripts of this folder measure and reckon what they say; these tests run by default, for none takes long."""
+"""The scripts of tests/performance measure and reckon what they say."""
 
 import json
 import os
@@ -7,21 +7,22 @@ import sys
 import time
 from pathlib import Path
 
-import asynchrony
 import pytest
-from plan_beside_record import billed, record_of
 
 from activelearn import capacity
 from activelearn.check import cost, pace
 from activelearn.config import Machine, Speeds, TrainingRun, load_campaign, load_machine
 from activelearn.engines.trainers.deepmd import inputs
 
-HERE, DATA = Path(__file__).resolve().parent, Path(__file__).resolve().parents[1] / "data" / "plan"
-sys.path.append(str(HERE / "race"))
+HERE = Path(__file__).resolve().parent
+RACE, DATA = HERE / "performance" / "race", HERE / "data" / "plan"
+sys.path += [str(HERE / "performance"), str(RACE)]
+import asynchrony  # noqa: E402
 import dpgen_files  # noqa: E402
 import meter  # noqa: E402
 import sides  # noqa: E402
 import table  # noqa: E402
+from plan_beside_record import billed, record_of  # noqa: E402
 
 BURN = "import time\nwhile time.process_time() < 0.5: pass\n"
 #: Ends at once and leaves a daemon behind, which then works.
@@ -30,7 +31,7 @@ DAEMON = f"import os\nif os.fork(): os._exit(3)\nos.setsid()\nif os.fork(): os._
 
 @pytest.fixture
 def race():
-    return load_campaign(HERE / "race" / "quick.yaml")
+    return load_campaign(RACE / "quick.yaml")
 
 
 # --- the race ---------------------------------------------------------------------------------------------------------
