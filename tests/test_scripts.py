@@ -67,9 +67,10 @@ def test_a_command_is_ended_when_it_has_done_enough_and_what_it_left_with_it(tmp
 
 
 def test_cpu_between_two_moments_is_interpolated():
-    found = meter.Measured(0, 100.0, 104.0, 8.0, 1.0, [(102.0, 2.0, 1.0), (104.0, 8.0, 1.0)])
+    found = meter.Measured(0, 100.0, 104.0, 8.0, [(102.0, 2.0, 1.0), (104.0, 8.0, 3.0)])
     assert found.cpu_at(101.0) == pytest.approx(1.0)
     assert found.cpu_between(101.0, 103.0) == pytest.approx(4.0)
+    assert (found.peak_until(103.0), found.peak_MB) == (1.0, 3.0)
 
 
 def test_dpgen_trains_and_walks_as_we_do(race, tmp_path):
@@ -107,7 +108,7 @@ def test_passes_and_phases_of_dpgen_are_read_from_its_log():
     assert not found.is_below(0.01, 0.01)
     assert time.localtime(at).tm_sec == 30
     began = at - 30.1
-    clock = meter.Measured(0, began, at + 60, 30.0, 1.0, [(began + k, float(k), 1.0) for k in range(1, 91)])
+    clock = meter.Measured(0, began, at + 60, 30.0, [(began + k, float(k), 1.0) for k in range(1, 91)])
     phases = list(sides._dpgens_phases(LOG, clock, at))
     assert [(one.name, one.iteration) for one in phases] == [("train", 0), ("explore", 0), ("explore", 0)]
     assert [one.wall_s for one in phases] == pytest.approx([10.0, 20.0, 0.1])
