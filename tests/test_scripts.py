@@ -214,6 +214,6 @@ def test_the_pace_of_this_machine_is_taken_where_the_profile_has_one():
     assert 0.005 < took < 5.0
     at = Machine(name="mine", slots=1, speeds=Speeds(pace_s=took))
     assert 0.2 < pace.slower(at) < 5.0
-    assert "times those of profile mine" in pace.said(at, 1.5)[0]
+    assert "scaled by 1.5" in pace.said(at, 1.5)[0]
     without = Machine(name="mine", slots=1)
     assert (pace.slower(without), pace.said(without, 1.0)) == (1.0, [])
