@@ -76,7 +76,7 @@ def test_counts_of_the_bill_are_those_of_the_campaign():
         ("label", 80, 80),
         ("train", 4, 0),
     ]
-    assert [(i.station, i.n_tasks) for i in bill.final] == [("glass", 3)]
+    assert [(i.station, i.n_tasks) for i in bill.final] == [("final compression", 4), ("glass", 3)]
     assert {i.source for i in (*bill.initial, *bill.one_pass, *bill.final)} == {"not known"}, "no speeds were declared"
 
 
@@ -120,15 +120,19 @@ def test_a_larger_network_costs_more_and_a_faster_machine_less():
 
 
 def test_what_a_folder_has_measured_wins(undisturbed, machine):
+    """Trainings of other lengths are told apart: what is declared of them is scaled to what all of them took."""
     store, _ = undisturbed
     campaign = store.campaign(0)
-    bill = cost.estimate(campaign, load_machine(), store)
-    trained = [r.seconds["train"] for r in store.iterations() if r.seconds["train"].n_tasks]
-    per_task = sum(s.engine_total for s in trained) / sum(s.n_tasks for s in trained)
-    item = next(item for item in bill.initial if item.station == "train")
-    assert item.source == "measured"
-    assert item.seconds == pytest.approx(per_task * campaign.train.n_members)
-    assert isinstance(trained[0], Seconds)
+    bill, declared = (cost.estimate(campaign, load_machine(), of) for of in (store, None))
+    trained = [(r.index, r.seconds["train"]) for r in store.iterations() if r.seconds["train"].n_tasks]
+    assert len(trained) > 1
+    took = sum(s.engine_total for _, s in trained)
+    items = [next(item for item in of.initial if item.station == "train") for of in (bill, declared)]
+    later = [of.one_pass[-1] for of in (bill, declared)]
+    assert items[0].source == later[0].source == "measured"
+    assert items[0].seconds + (len(trained) - 1) * later[0].seconds == pytest.approx(took)
+    assert items[0].seconds / later[0].seconds == pytest.approx(items[1].seconds / later[1].seconds)
+    assert isinstance(trained[0][1], Seconds)
 
 
 @pytest.mark.parametrize(

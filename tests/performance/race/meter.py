@@ -38,18 +38,24 @@ class Measured:
         Unix times.
     cpu_s
         User and system time of the command and all its descendants.
-    peak_MB
-        Largest sum of proportional set sizes.
     series
-        Rows of Unix time, CPU s since the start, MB.
+        Rows of Unix time, CPU s since the start, sum of proportional set sizes in MB.
     """
 
     exit_code: int
     began: float
     ended: float
     cpu_s: float
-    peak_MB: float
     series: list[tuple[float, float, float]]
+
+    @property
+    def peak_MB(self) -> float:
+        """Largest sum of proportional set sizes, MB."""
+        return self.peak_until(self.series[-1][0])
+
+    def peak_until(self, moment: float) -> float:
+        """Return the same up to a Unix time."""
+        return max((MB for at, _, MB in self.series if at <= moment), default=0.0)
 
     @property
     def wall_s(self) -> float:
@@ -115,8 +121,7 @@ def measure(
             main.terminate()
         _end_left_overs(living, since=ended or stopped, is_asked=ended is not None and stopped is not None)
         time.sleep(EVERY_S)
-    peak_MB = max(MB for _, _, MB in series)
-    return Measured(main.returncode, began, ended, _ended_s() - spent_before, peak_MB, series)
+    return Measured(main.returncode, began, ended, _ended_s() - spent_before, series)
 
 
 def _end_left_overs(living: Mapping[int, float], *, since: float | None, is_asked: bool) -> None:

@@ -58,10 +58,10 @@ class Run:
         Whether its last pass was below the bounds.
     wall_s, cpu_s
         From the initial data to the classes of that pass.
-    whole_cpu_s
-        To the end of the command.
     peak_MB
-        Largest sum of proportional set sizes.
+        Largest sum of proportional set sizes until then.
+    whole_cpu_s
+        CPU to the end of the command.
     passes, phases
         In order.
     labels
@@ -151,7 +151,7 @@ def run_ours(side: str, command: Path, campaign: Path, initial: Path, folder: Pa
         wall_s=end - measured.began,
         cpu_s=measured.cpu_at(end),
         whole_cpu_s=measured.cpu_s,
-        peak_MB=measured.peak_MB,
+        peak_MB=measured.peak_until(end),
         passes=tuple(_our_pass(record["selection"]) for record in records[1:]),
         phases=tuple(_our_phases(folder, measured, end)),
         labels=sum(record["labelling"]["labels_computed"] for record in records[1:]),
@@ -204,7 +204,7 @@ def run_dpgen(side: str, dpgen: Path, folder: Path, bounds: tuple[float, float],
         wall_s=end - measured.began,
         cpu_s=measured.cpu_at(end),
         whole_cpu_s=measured.cpu_s,
-        peak_MB=max(MB for at, _, MB in measured.series if at <= end),
+        peak_MB=measured.peak_until(end),
         passes=tuple(
             Pass(n, one.frames, one.candidates, one.failed)
             for n, (_, one) in zip(n_walks, passes.values(), strict=True)
