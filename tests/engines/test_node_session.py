@@ -199,12 +199,13 @@ def test_a_killed_driver_leaves_none_of_them(tmp_path, node, launcher):
         threading.Event().wait()
     """
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(driver)], start_new_session=True)
-    logs = [tmp_path / str(index) / "log.lammps" for index in range(2)]
-    wait_until(lambda: all(log.is_file() and "Step" in log.read_text() for log in logs))
-    pids = processes_below(tmp_path)
-    assert len(pids) >= 2
-    parent.kill()
-    parent.wait()
+    try:
+        wait_until(lambda: all(processes_below(tmp_path / str(index)) for index in range(2)))
+        pids = processes_below(tmp_path)
+    finally:
+        parent.kill()
+        parent.wait()
+    assert len(pids) >= 3, "two jobs, and the session or sessions that they are forks of"
     wait_until(lambda: not any(map(is_alive, pids)), 30.0)
 
 
