@@ -96,8 +96,9 @@ def write_all(campaign: Campaign, sel: Room, place: Place) -> None:
     reference = campaign.label.reference
     asked = {"calculator": reference.calculator, "arguments": reference.arguments, "type_map": list(campaign.type_map)}
     _write_json(folder / "calculator.json", asked)
-    variables = {**ONE_THREAD, **place.libraries, "PATH": f"{place.bin}:$PATH"}
-    (folder / "environment.sh").write_text("".join(f'export {name}="{value}"\n' for name, value in variables.items()))
+    for name, libraries in (("environment.sh", {}), ("lammps.sh", place.libraries)):  # those of LAMMPS for it alone
+        variables = {**ONE_THREAD, **libraries, "PATH": f"{place.bin}:$PATH"}
+        (folder / name).write_text("".join(f'export {key}="{value}"\n' for key, value in variables.items()))
     _write_json(folder / "machine.json", machine(place))
     systems = sorted(path.name for path in (place.start / "data").iterdir())
     _write_json(folder / "param.json", param(campaign, sel, place, systems))
@@ -191,19 +192,24 @@ def ensemble(stage: Stage) -> str:
 def machine(place: Place) -> dict[str, Any]:
     """Return ``machine.json``: each phase is one group of tasks, `n_slots` of them side by side."""
     here = {"batch_type": "Shell", "context_type": "LazyLocalContext", "local_root": "./", "remote_root": "./"}
-    resources = {
-        "number_node": 1,
-        "cpu_per_node": 1,
-        "gpu_per_node": 0,
-        "queue_name": "",
-        "group_size": 1000,
-        "para_deg": place.n_slots,
-        "source_list": [str(place.folder / "environment.sh")],
-    }
     python, labeller = place.bin / "python", Path(__file__).with_name("dpgen_label.py")
     words = shlex.join([str(python), str(labeller), str(place.folder / "calculator.json")])
-    commands = {"train": "dp", "model_devi": place.lmp, "fp": f"test -s out.hdf5 || {words}"}
-    phases = {name: {"command": command, "machine": here, "resources": resources} for name, command in commands.items()}
+    phases = {}
+    for name, command, environment in (
+        ("train", "dp", "environment.sh"),
+        ("model_devi", place.lmp, "lammps.sh"),
+        ("fp", f"test -s out.hdf5 || {words}", "environment.sh"),
+    ):
+        resources = {
+            "number_node": 1,
+            "cpu_per_node": 1,
+            "gpu_per_node": 0,
+            "queue_name": "",
+            "group_size": 1000,
+            "para_deg": place.n_slots,
+            "source_list": [str(place.folder / environment)],
+        }
+        phases[name] = {"command": command, "machine": here, "resources": resources}
     return {"api_version": "1.0", "deepmd_version": DEEPMD_VERSION, **phases}
 
 
