@@ -37,15 +37,27 @@ def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
 def walked_stages(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
     """Return the stages that this pass walks: all it is judged on but those that its ensemble was found quiet in.
 
-    A changed campaign is walked as a whole: it may ask for more than what was quiet before.
+    Where what is asked of a pass has changed all are walked: what was quiet may be so no more.
     """
     stages, before = stages_of(campaign, store, iteration), selections_before(store, iteration, 1)
     if not before or before[0].learnt_nothing or not before[0].quiet_stages:
         return stages
     last, ensemble = before[0], store.result("train", iteration - 1, Ensemble)
-    if ensemble.trained_in >= last.iteration or store.campaign(last.iteration) != campaign:
+    if ensemble.trained_in >= last.iteration or _asked(store.campaign(last.iteration)) != _asked(campaign):
         return stages
     return [stage for stage in stages if stage.name not in last.quiet_stages] or stages
+
+
+def _asked(campaign: Campaign) -> tuple[object, ...]:
+    """Return what a pass is judged by."""
+    stop = campaign.stop.model_copy(update={"max_iterations": 1})
+    return campaign.explored_systems, campaign.explore, campaign.select, stop
+
+
+def lets_next_join(selection: Selection) -> bool:
+    """Return whether all stages of a pass are quiet, so that the next one is walked before anything is trained."""
+    is_quiet = set(selection.quiet_stages) == set(selection.stages)
+    return is_quiet and len(selection.next_stages) > len(selection.stages)
 
 
 def selections_before(store: Store, iteration: int, n: int) -> list[Selection]:

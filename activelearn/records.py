@@ -173,7 +173,7 @@ class Selection(Record):
     iteration: int
     f_lo: float
     f_hi: float
-    stages: tuple[str, ...] = Field(description="It is judged on these: those walked, and those quiet before by it.")
+    stages: tuple[str, ...] = Field(description="What it is judged on: walked, or quiet before by this ensemble.")
     cells: tuple[CellCounts, ...] = Field(description="What was walked in this pass.")
     walks: tuple[WalkRecord, ...]
     chosen: int = Field(description="Candidates chosen to be labelled.")
@@ -213,14 +213,9 @@ class Selection(Record):
 
     @property
     def known_cells(self) -> tuple[CellCounts, ...]:
-        """Its own cells, and those of the stages that rested as they were when they were walked."""
+        """Its own cells, and the pooled ones of the stages that rested."""
         walked = {cell.stage for cell in self.cells}
         return self.cells + tuple(cell for cell in self.pooled if cell.stage not in walked)
-
-    @property
-    def lets_next_join(self) -> bool:
-        """Whether all its stages are quiet, so that the next one is walked before anything is trained."""
-        return set(self.quiet_stages) == set(self.stages) and len(self.next_stages) > len(self.stages)
 
     @property
     def judged(self) -> Counts:

@@ -69,8 +69,9 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     has_other_settings = is_inaccurate and not store.campaign(last.trained_in).train.trains_like(campaign.train)
     if (new == 0 and not has_other_settings) or (selection is not None and selection.is_converged):
         return []
-    if selection is not None and selection.lets_next_join:  # what it found waits for what the next stage finds
-        return []
+    has_another = iteration < campaign.stop.max_iterations
+    if selection is not None and has_another and passes.lets_next_join(selection):
+        return []  # what it found waits for what the next stage finds
     if new < campaign.train.min_new_frames and selection is not None and not is_rescue and not is_inaccurate:
         return []
     warm = last if campaign.train.warm_start and _same_networks(campaign, store, last) else None

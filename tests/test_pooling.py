@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_select import counts, fabricate, gathered, seal_ensemble
 
-from activelearn import ending, learning
+from activelearn import ending, explore, learning
 from activelearn import passes as which
 from activelearn.config import Guards, Perturb, Stop
 from activelearn.records import CellCounts, Counts, Selection
@@ -145,19 +145,20 @@ def joined(tmp_path, campaign):
     store = Store.create(tmp_path / "joined", campaign)
     store.open_iteration(0, campaign)
     first = walk_pass(store, campaign, 1, 3)
-    assert (first.lets_next_join, first.next_stages, first.chosen) == (True, ("cold", "warm"), 3)
+    assert (which.lets_next_join(first), first.next_stages, first.chosen) == (True, ("cold", "warm"), 3)
     seal_ensemble(store, 1, trained_in=0)
     return store, campaign
 
 
-def walk_warm(store, campaign, iteration, n_candidates):
+def walk_warm(store, campaign, iteration, n_candidates, *, seal=True):
     """Walk a pass of the second stage alone, judged with the first."""
     if iteration not in store.opened_iterations():
         store.open_iteration(iteration, campaign)
     walks = [("warm", [0.1] * 40 + [0.2 if k < n_candidates else 0.1], None) for k in range(9)]
     fabricate(store, campaign, walks, stages=("cold", "warm"), iteration=iteration)
     found = gathered(store, campaign, iteration)[0]
-    store.seal("select", iteration, found)
+    if seal:
+        store.seal("select", iteration, found)
     return found
 
 
@@ -192,12 +193,43 @@ def test_a_new_ensemble_walks_all_stages(joined):
     assert walk_pass(store, campaign, 3, 0, stages=("cold", "warm"), n_walks=18).n_pooled == 1
 
 
+def test_a_quiet_stage_is_not_forgotten_for_one_that_went_nowhere(joined):
+    """B went nowhere beside a quiet A: A rests, and is judged by what was found of it."""
+    store, campaign = joined
+    found = walk_warm(store, campaign, 2, 0, seal=False)
+    store.seal("select", 2, found.model_copy(update={"unexplored_stages": ("warm",), "quiet_stages": ("cold",)}))
+    seal_ensemble(store, 2, trained_in=0)
+    assert walked(store, campaign, 3) == ["warm"]
+    again = walk_warm(store, campaign, 3, 2)
+    assert {(cell.stage, cell.counts.walks, cell.counts.candidate) for cell in again.known_cells} == {
+        ("cold", 9, 3), ("warm", 9, 2)
+    }  # fmt: skip
+    assert again.is_converged
+
+
+def test_a_cell_that_rested_is_walked_in_full_by_the_next_ensemble(joined):
+    """One quiet pass is one, however long its stage rested."""
+    store, campaign = joined
+    walk_warm(store, campaign, 2, 9)
+    seal_ensemble(store, 2)
+    cold = campaign.explore.stages[0]
+    assert explore.walks_of(campaign, store, 3, cold) == [cold.n_walks] * len(cold.conditions)
+
+
 def test_a_changed_campaign_is_walked_as_a_whole(joined):
     store, campaign = joined
     strict = campaign.model_copy(update={"stop": campaign.stop.model_copy(update={"candidate_share": 0.005})})
     assert walked(store, strict, 2) == ["cold", "warm"]
     found = walk_pass(store, strict, 2, 0, stages=("cold", "warm"), n_walks=18)
     assert (found.n_pooled, found.judged.candidate) == (2, 3), "what was found before is not forgotten"
+
+
+@pytest.mark.parametrize("change", [{"description": "told anew"}, {"stop": {"max_iterations": 99}}])
+def test_what_does_not_bear_on_a_verdict_wakes_no_stage(joined, change):
+    store, campaign = joined
+    if "stop" in change:
+        change = {"stop": campaign.stop.model_copy(update=change["stop"])}
+    assert walked(store, campaign.model_copy(update=change), 2) == ["warm"]
 
 
 def test_a_stage_that_a_moved_window_makes_loud_does_not_rest(joined):

@@ -168,6 +168,9 @@ def test_nothing_to_train_on_is_refused_with_the_reasons(store, campaign):
         train.plan(campaign, store, 0)
 
 
+JOINED = {"quiet_stages": ("cold",), "next_stages": ("cold", "warm")}
+
+
 @pytest.mark.parametrize(
     ("new", "verdict", "n_tasks", "n_steps"),
     [
@@ -176,7 +179,7 @@ def test_nothing_to_train_on_is_refused_with_the_reasons(store, campaign):
         (5, {"is_converged": True}, 0, None),
         (5, {"is_rescue": True}, 4, 900),
         (0, {"is_rescue": True}, 0, None),
-        (5, {"quiet_stages": ("cold",), "next_stages": ("cold", "warm")}, 0, None),  # learnt with what warm finds
+        (5, JOINED, 0, None),  # learnt with what warm finds
         (5, {"next_stages": ("cold", "warm"), "is_bounded": True}, 4, 600),  # not quiet, and has had all its passes
     ],
 )
@@ -188,6 +191,15 @@ def test_when_a_training_is_planned(store, campaign, new, verdict, n_tasks, n_st
     assert len(tasks) == n_tasks
     assert {task.parameters["n_steps"] for task in tasks} == ({n_steps} if n_tasks else set())
     assert [task.inputs for task in tasks] == [(f"m/{k}.pb",) for k in range(n_tasks)], "warm: each from its own"
+
+
+def test_what_a_quiet_pass_found_is_learnt_if_no_other_pass_may_follow(store, campaign):
+    """Labels were paid for it; without a final training the models would never see them."""
+    last = campaign.model_copy(update={"stop": campaign.stop.model_copy(update={"max_iterations": 1})})
+    labelling(store, 0, 10)
+    labelling(store, 1, 15)
+    passed(store, **JOINED)
+    assert len(train.plan(last, store, 1)) == 4
 
 
 def test_few_new_frames_wait_unless_it_is_a_rescue(store, campaign):

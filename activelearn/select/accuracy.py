@@ -145,6 +145,12 @@ def accuracy_of(records: Sequence[Iteration], settings: Select) -> Accuracy | No
     return None
 
 
+def _went_nowhere(selection: Selection) -> bool:
+    """Return whether none of the stages that a pass walked was explored: it is not pooled."""
+    nowhere = set(selection.unexplored_stages)
+    return bool(nowhere) and {cell.stage for cell in selection.cells} <= nowhere
+
+
 def accuracy_after(records: Sequence[Iteration], last: Selection, settings: Select) -> Accuracy:
     """Return what is known of the ensemble that a pass explored with.
 
@@ -158,8 +164,7 @@ def accuracy_after(records: Sequence[Iteration], last: Selection, settings: Sele
         By which it was selected.
     """
     passes = [(record, record.selection) for record in records if record.selection is not None]
-    # A pass that went nowhere is not pooled.
-    judged = [(record, found) for record, found in passes if found is last or not found.unexplored_stages]
+    judged = [(record, found) for record, found in passes if found is last or not _went_nowhere(found)]
     explored_with = {record.index: record.ensemble for record in records}.get(records[-1].index - 1)
     p99_now = explored_with.force_p99 if explored_with is not None else None
     errors = [

@@ -54,10 +54,10 @@ def passes_before(
         asked = {name: it for name, it in asked.items() if name in earlier.stages and _question(then, name) == it}
         if not asked:
             break
-        if earlier.unexplored_stages:
-            continue  # it says nothing
+        says = asked.keys() - set(earlier.unexplored_stages)
         cells = earlier.cells if (earlier.f_lo, earlier.f_hi) == window else _recounted(store, i, window)
-        found.append(tuple(cell for cell in cells if cell.stage in asked))
+        if told := tuple(cell for cell in cells if cell.stage in says):
+            found.append(told)
     return found
 
 
