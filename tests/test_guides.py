@@ -108,6 +108,7 @@ ELSEWHERE = {
     "tests/cluster/slurm_up.sh": "installs Slurm where it is not: tests/cluster uses it",
     "tests/cluster/slurm_down.sh": "the same",
     "pytest -m": "measures time: that its files are there is a test below",
+    ".venv/bin/python tests/performance/": "measures time: tests/test_scripts.py runs their parts",
 }
 #: What ends otherwise than with 0: by the beginning of what is typed.
 EXITS = {"doctor": {0, 1}}
