@@ -84,13 +84,24 @@ def may_be(reference: Reference, identity: Mapping[str, Any]) -> bool:
     return all(told.get(key) == known.get(key, {} if key == "d3" else None) for key in {"stress", "d3", *known})
 
 
-def want_identity(reference: Reference, slot: Slot, sha256: str) -> None:
-    """Refuse to label with another reference than the one that an iteration is sealed to (asked once per slot).
+def want_identity(reference: Reference, slot: Slot, sha256: str, record: str = "") -> None:
+    """Refuse to label with another reference than the one that an iteration, or a study, began with.
+
+    It is asked once per slot.
+
+    Parameters
+    ----------
+    reference, slot
+        What labels, and where.
+    sha256
+        The fingerprint that was sealed.
+    record
+        The file of the folder that has it; empty: that of the iteration.
 
     Raises
     ------
     ConfigError
-        The package or the weights were changed in the middle of an iteration.
+        The package or the weights were changed since.
     """
     asked = (reference.model_dump_json(), slot.machine.name, str(slot.index), sha256)
     if asked in _identical:
@@ -99,8 +110,9 @@ def want_identity(reference: Reference, slot: Slot, sha256: str) -> None:
     if found["sha256"] != sha256:
         raise ConfigError(
             f"{reference.where}: {reference.name} is now {found['version']} (weights sha256 "
-            f"{found['weights_sha256']}), which is not what this iteration is sealed to - wanted the same version, "
-            f"weights and arguments throughout - install the version of iter-*/{reference.identity_file} and run again"
+            f"{found['weights_sha256']}), which is not what this {'study' if record else 'iteration'} is sealed to - "
+            f"wanted the same version, weights and arguments throughout - install the version of "
+            f"{record or f'iter-*/{reference.identity_file}'} and run again"
         )
     _identical.add(asked)
 

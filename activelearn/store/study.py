@@ -18,14 +18,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from activelearn import trees
 from activelearn.config import Machine, Study, at_hand
 from activelearn.config.messages import validated
 from activelearn.config.yaml12 import as_written
 from activelearn.errors import ConfigError
-from activelearn.store.files import disk_errors, gone, read_yaml
+from activelearn.store.files import disk_errors, gone, read_object, read_yaml
 from activelearn.store.folder import Folder
 from activelearn.store.identity import Identity
 from activelearn.store.places import Places
@@ -117,6 +117,15 @@ class StudyStore(Folder):
             named += study.glass.series.geometry.values()
         return {name: Path(self.places.now(name)) for name in named if Path(name).is_absolute()}
 
+    def reference(self, name: str) -> dict[str, Any]:
+        """Return the identity of who labels frames of the paths of glasses, as the study began with it."""
+        return dict(read_object(self.whole(self.reference_file))[name])
+
+    @property
+    def reference_file(self) -> Path:
+        """Where that identity stands."""
+        return self.folder / "reference.json"
+
     def _sealed_study(self) -> Study:
         text = read_yaml(self.whole(self.study_file))
         return validated(Study, as_written(text, str(self.study_file)), str(self.study_file), is_sealed=True)
@@ -145,7 +154,7 @@ class StudyStore(Folder):
 
     def beside(self, iteration: int) -> list[str]:  # noqa: ARG002 - a study has no iterations
         """Return which published files stand in no station's folder."""
-        return [self.study_file.name, "potentials.json", "structures.json", "reference.json", "held-out.npz"]
+        return [self.study_file.name, "potentials.json", "structures.json", self.reference_file.name, "held-out.npz"]
 
     def results_of(self, path: Path) -> Iterable[Path]:  # noqa: ARG002 - all of them
         """Return the sealed results."""
