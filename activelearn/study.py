@@ -139,7 +139,7 @@ def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | N
             "the same version and weights for all its numbers - install them again, or choose another --folder"
         )
     _want_same_structures(store)
-    _want_same_reference(store, slot)
+    _want_same_reference(store, machine, campaign)
     parts = campaign.held_out(campaign.opened_iterations()[-1]) if campaign is not None else []
     if parts and not (store.folder / "held-out.npz").is_file():
         publish_npz(store.folder / "held-out.npz", pack(parts), {})
@@ -164,17 +164,37 @@ def _want_same_structures(store: StudyStore) -> None:
         )
 
 
-def _want_same_reference(store: StudyStore, slot: Slot) -> None:
-    """Seal who labels frames of the paths of glasses; refuse another one."""
-    asked = store.study.benchmark.force_error if store.study.benchmark is not None else None
-    if asked is None or asked.label is None:
+def _want_same_reference(store: StudyStore, machine: Machine, campaign: Store | None) -> None:
+    """Seal who labels frames of the paths of glasses; refuse another one.
+
+    A campaign's own is that which labelled for its last iteration: another version of it measures something else.
+    """
+    label = store.study.true_label
+    if label is None:
         return
-    what = asked.label.reference
-    if changed := _changed(store, "reference.json", {what.name: reference.fingerprint(what, slot)}):
+    what, is_new = label.reference, not store.reference_file.is_file()
+    found = reference.fingerprint(what, Slot(machine.at(BENCHMARK), store.logs()))
+    if campaign is not None and is_new and _lends_its_reference(campaign.latest_campaign()):
+        last = campaign.opened_iterations()[-1]
+        began = campaign.fingerprint(last)
+        if found["sha256"] != began["sha256"]:
+            now, then = (f"{one['version']} (weights sha256 {one['weights_sha256']})" for one in (found, began))
+            raise ConfigError(
+                f"{campaign.folder}: benchmark.force_error: {what.name} is now {now}, and the labels of iteration "
+                f"{last} are of {then} - wanted the one that the models learnt from - install that version again, or "
+                "name what is to label the frames in benchmark.force_error.label"
+            )
+    if changed := _changed(store, store.reference_file.name, {what.name: found}):
         raise ConfigError(
             f"{store.folder}: {', '.join(changed)} is not what this study began with (see reference.json) - wanted the "
             "same version and weights for all its labels - install them again, or choose another --folder"
         )
+
+
+def _lends_its_reference(campaign: Campaign) -> bool:
+    """Return whether a campaign's own reference labels frames of the paths of its glasses."""
+    asked = campaign.benchmark.force_error if campaign.benchmark is not None else None
+    return asked is not None and asked.label is None
 
 
 def _want_whole_models(potential: Potential) -> None:

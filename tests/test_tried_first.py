@@ -174,6 +174,30 @@ def test_a_study_tries_its_potentials_and_remembers_it(tmp_path):
         assert bool(list(store.folder.glob("tried-*.json"))) == is_right
 
 
+def test_a_study_tries_what_labels_frames_of_its_glasses_before_they_are_made(tmp_path):
+    """EMT knows no Na: it was asked for the first time when all glasses had been made."""
+    physics = {"functional": "none", "includes_dispersion": False}
+    morse = {"name": "one", "ase": {"calculator": "ase.calculators.morse:MorsePotential", **physics}}
+    data = {"name": "s", "potentials": [morse], "glass": load_glass("quick", n_atoms=128, x=[0.0]).model_dump()}
+    for calculator, is_right in (("ase.calculators.morse:MorsePotential", True), ("ase.calculators.emt:EMT", False)):
+        label = {"reference": {"calculator": calculator, **physics}}
+        asked = Study.model_validate(data | {"benchmark": {"force_error": {"label": label}}})
+        store = StudyStore.create(tmp_path / calculator.partition(":")[2], asked)
+        study.begin(store, asked, Machine())
+        said = []
+        if is_right:
+            for _ in range(2):
+                try_study(store, asked, Machine(), said.append)
+            assert said == [f"trying on small structures first: one, {calculator}"]
+            assert try_study(store, asked, Machine(), said.append, n_own=1, own=asked.true_label.reference) == []
+            assert len(said) == 1, "the campaign's own has labelled already"
+        else:
+            wrong = r"^benchmark.force_error.label.reference: ase.calculators.emt:EMT: raises .* on "
+            for given in ({}, {"n_own": 1}):
+                with pytest.raises(Unfit, match=wrong):
+                    try_study(store, asked, Machine(), **given)
+
+
 def test_a_study_is_of_the_content_of_its_crystals_and_molecules(tmp_path):
     files = [tmp_path / name for name in ("c.cif", "P2S5.xyz")]
     bulk("Cu").write(files[0])

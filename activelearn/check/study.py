@@ -164,7 +164,7 @@ def _crystals(study: Study, of_campaign: Sequence[str]) -> tuple[list[str], int,
 
 
 def _reference(reference: Reference, machine: Machine | None, where: str) -> list[str]:
-    return reference_problems(reference, machine, where) if machine is not None else []
+    return reference_problems(reference, machine.at("benchmark"), where) if machine is not None else []
 
 
 def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None) -> tuple[list[str], list[str]]:

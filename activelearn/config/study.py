@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from activelearn.config.benchmark import Benchmark, Cited
 from activelearn.config.glass import Glass
+from activelearn.config.labelling import Label
 from activelearn.config.potential import Potential
 from activelearn.config.section import Document, Name
 
@@ -35,6 +36,12 @@ class Study(Document):
         if self.glass is None:
             raise ValueError(f"study {self.name} makes no glasses")
         return self.glass
+
+    @property
+    def true_label(self) -> Label | None:
+        """What labels frames of the paths of its glasses; None: nothing does, or there are no glasses."""
+        asked = self.benchmark.force_error if self.benchmark is not None and self.glass is not None else None
+        return asked.label if asked is not None else None
 
     def potential(self, name: str) -> Potential:
         """Return the potential of this name."""
