@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from activelearn import final_models, glass, report, select
-from activelearn.benchmark import cited
+from activelearn.benchmark import cited, force_error
 from activelearn.benchmark import station as benchmark
-from activelearn.config import Benchmark, Campaign, Label, Machine, Potential, Study, trainer_of, with_cited
+from activelearn.config import (
+    UNUSED_OF_LABEL,
+    Benchmark,
+    Campaign,
+    Label,
+    Machine,
+    Potential,
+    Study,
+    trainer_of,
+    with_cited,
+)
 from activelearn.config.files import is_file
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
@@ -92,10 +102,12 @@ def planned(campaign: Campaign, potential: Potential) -> Study:
 
 
 def _with_reference(asked: Benchmark | None, label: Label) -> Benchmark | None:
-    """Return what is measured, with the reference of a campaign where it names none (and without its ledger)."""
+    """Return what is measured, with the reference of a campaign where it names none (and without what is not used)."""
     if asked is None or asked.force_error is None or asked.force_error.label is not None:
         return asked
-    measured = asked.force_error.model_copy(update={"label": label.model_copy(update={"ledger": None})})
+    measured = asked.force_error.model_copy(
+        update={"label": label.model_copy(update={key: Label.model_fields[key].default for key in UNUSED_OF_LABEL})}
+    )
     return asked.model_copy(update={"force_error": measured})
 
 
@@ -173,8 +185,10 @@ def _want_same_reference(store: StudyStore, machine: Machine, campaign: Store | 
     if label is None:
         return
     what, is_new = label.reference, not store.reference_file.is_file()
-    found = reference.fingerprint(what, Slot(machine.at(BENCHMARK), store.logs()))
-    if campaign is not None and is_new and _lends_its_reference(campaign.latest_campaign()):
+    is_lent = campaign is not None and _lends_its_reference(campaign.latest_campaign())
+    where = None if is_lent else force_error.REFERENCE
+    found = reference.fingerprint(what, Slot(machine.at(BENCHMARK), store.logs()), where)
+    if campaign is not None and is_lent and is_new:
         last = campaign.opened_iterations()[-1]
         began = campaign.fingerprint(last)
         if found["sha256"] != began["sha256"]:

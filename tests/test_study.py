@@ -105,7 +105,7 @@ class TestAfterACampaign:
         of_each = [r for r in board.results if r.name == "force_error_rmse" and "replica" in r.condition]
         assert [r.n_samples for r in of_each] == [2, 2]
         assert all(0.0 < r.value < 5.0 for r in of_each)
-        (emt,) = json.loads((place.folder / "reference.json").read_text()).values()
+        emt = json.loads((place.folder / "reference.json").read_text())["ase.calculators.emt:EMT"]
         by = f"against ase.calculators.emt:EMT {emt['version']} ({emt['functional']}); at or above f_hi "
         assert all(r.note.startswith(by) for r in of_each)
         ratios = [r for r in board.results if r.name == "force_error_per_deviation"]

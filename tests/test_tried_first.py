@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from ase.build import bulk
 from campaigns import TESTS, TINY, cli, end_sessions, environment, tiny
 
 from activelearn import loop, samples, study
+from activelearn.check.study import check_study
 from activelearn.check.trial import try_campaign, try_in, try_study
 from activelearn.config import (
     Machine,
@@ -196,6 +198,31 @@ def test_a_study_tries_what_labels_frames_of_its_glasses_before_they_are_made(tm
             for given in ({}, {"n_own": 1}):
                 with pytest.raises(Unfit, match=wrong):
                     try_study(store, asked, Machine(), **given)
+
+
+def test_a_study_goes_on_with_another_interpreter_for_what_labels_frames_of_its_glasses(tmp_path):
+    """All glasses were made again in another folder; a number that it computes by is another study."""
+    physics = {"functional": "none", "includes_dispersion": False}
+    morse = {"name": "one", "ase": {"calculator": "ase.calculators.morse:MorsePotential", **physics}}
+    data = {"name": "s", "potentials": [morse], "glass": load_glass("quick", n_atoms=128, x=[0.0]).model_dump()}
+
+    def asking(reference=(), **label):
+        what = {"calculator": "ase.calculators.lj:LennardJones", **physics, **dict(reference)}
+        return Study.model_validate(data | {"benchmark": {"force_error": {"label": {"reference": what, **label}}}})
+
+    store = StudyStore.create(tmp_path / "s", asking())
+    again = asking({"python": sys.executable}, max_energy_spread=2.0)
+    assert store.is_of(again)
+    study.begin(store, again, Machine())
+    assert StudyStore.open(store.folder).study.true_label.reference.python == sys.executable, "a worker knows it, too"
+    text = store.study_file.read_bytes()
+    study.begin(store, asking(), Machine())
+    assert StudyStore.open(store.folder).study.true_label == asking().true_label, "the last one counts"
+    assert store.study_file.read_bytes() == text
+    for other in (asking({"arguments": {"sigma": 2.0}}), asking(max_force=9.0)):
+        assert not store.is_of(other)
+    (line,) = [line for line in check_study(again, Machine(), here=False).problems if "max_energy_spread" in line]
+    assert line.startswith("benchmark.force_error.label.max_energy_spread: is not used here - wanted ")
 
 
 def test_a_study_is_of_the_content_of_its_crystals_and_molecules(tmp_path):

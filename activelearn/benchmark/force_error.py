@@ -28,6 +28,8 @@ from activelearn.records import MadeGlass, Result, Task
 from activelearn.store.glass_product import GlassPath, path_of
 
 NAME: Final = "force_error"
+#: The key of what labels the frames.
+REFERENCE: Final = f"benchmark.{NAME}.label.reference"
 #: Names of the results and their units, in the order of :attr:`AlongPath.numbers`.
 _RESULTS: Final = {f"{NAME}_{what}": "eV/Å" for what in ("rmse", "p99", "max")}
 _PER_DEVIATION: Final = f"{NAME}_per_deviation"

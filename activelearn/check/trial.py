@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from activelearn import inherited, initial, loop, samples, seeds, trees
+from activelearn.benchmark.force_error import REFERENCE
 from activelearn.config import Campaign, Driver, Glass, Label, Machine, Potential, Reference, Study
 from activelearn.engines import process
 from activelearn.engines.process import Slot
@@ -54,7 +55,7 @@ def try_campaign(campaign: Campaign, machine: Machine, folder: Path) -> list[str
             study = planned(campaign, potential)
             found.add(_try_potential(potential, study, machine, logs))
         if (label := _other_label(campaign)) is not None:
-            _identity(label.reference, Slot(machine.at("benchmark"), logs))
+            _identity(label.reference, Slot(machine.at("benchmark"), logs), REFERENCE)
             found.add(_try_label(label, _lattices_of(campaign.glass), machine, logs))
         found.want_none()
     return [*found.notes, f"tried: {who}"]
@@ -182,8 +183,7 @@ def _try_label(label: Label, lattices: Sequence[Sample], machine: Machine, logs:
     """Try who labels frames of the paths of glasses: it would be asked for the first time when all glasses are made."""
     what, slot = label.reference, Slot(machine.at("benchmark"), logs)
     chosen = lattices if what.command is None else lattices[:_EXPENSIVE]
-    where = "benchmark.force_error.label.reference"
-    return tried(what, chosen, what.command is None, slot, where, partial(refusal_of, settings=label))
+    return tried(what, chosen, what.command is None, slot, REFERENCE, partial(refusal_of, settings=label))
 
 
 class _Passed:
@@ -207,15 +207,15 @@ class _Passed:
         return found.notes
 
 
-def _identity(what: Reference, slot: Slot) -> dict[str, Any]:
+def _identity(what: Reference, slot: Slot, where: str | None = None) -> dict[str, Any]:
     """Return the identity of a reference; raise Unfit, in a line, if it cannot even be asked for that."""
     try:
-        return fingerprint(what, slot)
+        return fingerprint(what, slot, where)
     except EngineError as error:
         said = str(error).splitlines()[0]
         mend = f"try: {what.command}" if what.command is not None else f"look into its log: {slot.logs}"
         raise Unfit(
-            f"{what.where}: {what.name}: {said} - wanted it to start and to tell its version - {mend}"
+            f"{where or what.where}: {what.name}: {said} - wanted it to start and to tell its version - {mend}"
         ) from error
 
 

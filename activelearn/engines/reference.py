@@ -29,8 +29,15 @@ _LATTICE_DENSITY: Final = 0.0233
 _identical: Final[set[tuple[str, ...]]] = set()
 
 
-def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
+def fingerprint(reference: Reference, slot: Slot, where: str | None = None) -> dict[str, Any]:
     """Return the identity of the reference's labels: engine, version, weights, settings, precision; never a path.
+
+    Parameters
+    ----------
+    reference, slot
+        What labels, and where it runs.
+    where
+        The key that messages name; None: that of a campaign.
 
     Returns
     -------
@@ -44,7 +51,7 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
     ConfigError
         The file of a model that it names is not there.
     """
-    found = want_answer(reference, engine_of(reference.engine).identity(at_hand(reference), slot))
+    found = want_answer(reference, engine_of(reference.engine).identity(at_hand(reference), slot), where)
     if missing := [*missing_models(found["arguments"], f"{reference.name}: arguments")]:
         raise ConfigError(*missing)  # its name is no checksum: the file, once it is there, would be another reference
     identity = _settings(reference) | {
@@ -166,7 +173,7 @@ def regular(frame: Frames) -> Frames:
     return lattice(set(frame.symbols), _LATTICE_DENSITY)
 
 
-def want_answer(reference: Reference, answer: dict[str, Any]) -> dict[str, Any]:
+def want_answer(reference: Reference, answer: dict[str, Any], where: str | None = None) -> dict[str, Any]:
     """Return an answer that is one.
 
     Raises
@@ -177,7 +184,7 @@ def want_answer(reference: Reference, answer: dict[str, Any]) -> dict[str, Any]:
         It raised on this structure.
     """
     if "lacks" in answer or "unfit" in answer:
-        raise Unfit(complaint(reference, answer))
+        raise Unfit(complaint(reference, answer, where))
     if "unable" in answer:
         raise EngineError(str(answer["unable"]), tail=tail_of(Path(answer.get("log", ""))))
     return answer
