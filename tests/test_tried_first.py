@@ -200,6 +200,18 @@ def test_a_study_tries_what_labels_frames_of_its_glasses_before_they_are_made(tm
                     try_study(store, asked, Machine(), **given)
 
 
+def test_check_with_try_tries_what_labels_frames_of_glasses(tmp_path):
+    emt = {"calculator": "ase.calculators.emt:EMT", "functional": "mine", "includes_dispersion": False}
+    asked = {
+        "glass": load_glass("quick", n_atoms=128, x=[0.0]).model_dump(mode="json"),
+        "benchmark": {"force_error": {"label": {"reference": emt}}},
+    }
+    with pytest.raises(Unfit, match=r"^benchmark.force_error.label.reference: ase.calculators.emt:EMT: raises .* on "):
+        try_campaign(campaign_of(**asked), Machine(), tmp_path / "c")
+    asked["benchmark"]["force_error"] = {}
+    assert try_campaign(campaign_of(**asked), Machine(), tmp_path / "c") == ["tried: the reference works"]
+
+
 def test_a_study_goes_on_with_another_interpreter_for_what_labels_frames_of_its_glasses(tmp_path):
     """All glasses were made again in another folder; a number that it computes by is another study."""
     physics = {"functional": "none", "includes_dispersion": False}

@@ -1,5 +1,6 @@
 """The true error of forces along a path: frames spread over it, errors that are known, refusals counted, a kill."""
 
+import csv
 from dataclasses import replace
 
 import numpy as np
@@ -147,10 +148,11 @@ def test_tables_say_the_true_error_of_every_glass_beside_its_deviation(slot, tmp
     assert head.endswith("| true force error (eV/Å) |")
     largest = f"{number(board, 'force_error_max', replica=1).value:.4g}"
     line = next(line for line in text.splitlines() if line.startswith("| toy-EMT-x0-1 |"))
-    assert f"largest {largest} (2 frames); largest of a frame " in line
-    assert "x its deviation |" in line
+    assert f"largest {largest} (2 frames); the largest of a frame " in line
+    assert "x its deviation (median) |" in line
     assert text.count("| force_error_rmse |") == 1, "replicas stand with the glasses"
-    assert (tmp_path / "results.csv").read_text().count("force_error_rmse") == 3
+    rows = [row for row in csv.DictReader((tmp_path / "results.csv").open()) if row["name"] == "force_error_rmse"]
+    assert [(row["n"], row["n planned"]) for row in rows] == [("2", ""), ("2", ""), ("2", "2")], "frames, then replicas"
 
 
 def test_labels_that_are_no_good_are_counted_with_their_reason_and_the_others_measured(slot, tmp_path):
