@@ -15,8 +15,9 @@ Structure: :func:`pair_distribution`, :func:`first_shell`, :func:`number_within`
 :func:`chain_sizes`, :func:`coordination`, :func:`network` (units P^n, bridging anions, chains, defects),
 :func:`free_volume` with :func:`ionic_radii`. Roles of elements are an :class:`activelearn.config.Roles`.
 
-Transport: :func:`unwrap`, :func:`without_drift`, :func:`mean_square_displacement`, :func:`diffusion_coefficient`,
-:func:`conductivity`, :func:`arrhenius`.
+Transport: :func:`unwrap` (:class:`CannotFollow`: the cell changes too much between frames),
+:func:`without_drift`, :func:`mean_square_displacement`, :func:`diffusion_coefficient`, :func:`conductivity`,
+:func:`arrhenius`.
 
 Elasticity: :func:`bulk_modulus` (of pressures), :func:`stiffness` (of stresses), :func:`elastic_moduli` (of a
 stiffness).
@@ -43,9 +44,10 @@ from activelearn.benchmark.free_volume import ionic_radii
 from activelearn.benchmark.rdf import first_shell, number_within, pair_distribution
 from activelearn.benchmark.replicas import mean_and_error
 from activelearn.select.window import force_deviation
-from activelearn.trajectory import unwrap, without_drift
+from activelearn.trajectory import CannotFollow, unwrap, without_drift
 
 __all__ = [
+    "CannotFollow",
     "arrhenius",
     "bulk_modulus",
     "chain_sizes",

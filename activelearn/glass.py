@@ -282,9 +282,16 @@ def _record(
     )
     folder = store.station_folder(GLASS, ONCE)
     if end is not None:
-        publish(folder / f"{name}.extxyz", _extxyz(end, made))
+        _publish_anew(folder / f"{name}.extxyz", _extxyz(end, made))
     publish(folder / f"{name}-thermo.csv", _thermo_csv(path))
     return made
+
+
+def _publish_anew(path: Path, content: bytes) -> None:
+    """Publish a file that is derived of products; one that an older version left lacks stamps of this one."""
+    if not publish(path, content) and path.read_bytes() != content:
+        path.unlink()
+        publish(path, content)
 
 
 def _wants_pore(glass: Glass, task: Task) -> bool:

@@ -1,7 +1,8 @@
 """Did it melt: how far the network formers of a glass moved in the melt that it was quenched from.
 
-A "melt" in which they stay where they were is a hot crystal, or the packing, and so is the glass: whatever moves beside
-them (a fast ion, anions that turn about their former) melts nothing. The bounds stand in :mod:`activelearn.stamping`.
+A "melt" in which they stay where they were is a hot crystal, or the packing, and so is the glass; or it was too short
+to tell. Whatever moves beside them (a fast ion, anions that turn about their former) melts nothing. The bounds stand in
+:mod:`activelearn.stamping`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def displacements(frames: Frames, formers: tuple[str, ...]) -> FloatArray:
     """Return (n_formers,) distances of the formers from where they were in the first frame, in the last, Å.
 
     The drift of the centre of mass of all atoms is removed. Atoms are followed across the boundaries by minimum images
-    from frame to frame: one that goes farther than half a cell in between comes out nearer than it is, never farther.
+    from frame to frame: one that goes farther than half a cell in between comes out elsewhere, nearer or farther.
 
     Parameters
     ----------

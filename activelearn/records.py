@@ -435,7 +435,7 @@ class Melt(Record):
         """Whether it melted, in words."""
         if self.msd_A2 is None or self.overlap is None:
             return f"not known whether it melted: {self.why}"
-        found = stamping.moved(self.formers, self.msd_A2, self.overlap)
+        found = stamping.moved(self.formers, self.msd_A2, self.overlap, self.ps)
         return found if self.is_melted else f"{stamping.NOT_MELTED}: {found}"
 
 

@@ -12,7 +12,7 @@ from typing import Final
 #: How the stamps of glasses begin whose path left what the potential knows; and the stamp of those that none judged.
 UNTRUSTED: Final = "UNTRUSTED"
 NOT_JUDGED: Final = "not judged"
-#: How the stamps of glasses begin whose melt is where it began: what was quenched is the crystal, or the packing.
+#: How the stamps of glasses begin whose melt has not left where it began: a crystal, the packing, or too short a melt.
 NOT_MELTED: Final = "NOT MELTED"
 #: How the stamps of numbers begin that no stable solid has, such as a negative modulus.
 UNSTABLE: Final = "UNSTABLE"
@@ -28,6 +28,13 @@ MAX_OVERLAP: Final = 0.5
 #: atoms vibrate by 0.15 of their distance d rms; at two moments they are then sqrt(2) 0.15 d apart, 1.3 Å for the P of
 #: PS4 units (d = 6 Å) and 0.7 Å for the Si of a silicate. 2 Å rms is beyond all of them.
 MIN_MSD_A2: Final = 4.0
+
+
+#: What stands beside the first of these stamps in a legend.
+MELT_WANTS: Final = (
+    f"a melt wants {math.sqrt(MIN_MSD_A2):g} Å rms or more and fewer than {100 * MAX_OVERLAP:g} % there: melt longer, "
+    "or hotter"
+)
 
 
 def crowded(overflow: str, share: float) -> str:
@@ -72,10 +79,11 @@ def has_melted(msd_A2: float, overlap: float) -> bool:
     return msd_A2 >= MIN_MSD_A2 and overlap < MAX_OVERLAP
 
 
-def moved(formers: Sequence[str], msd_A2: float, overlap: float) -> str:
-    """Return how far the network formers of a melt moved, in words; no formers: all atoms."""
+def moved(formers: Sequence[str], msd_A2: float, overlap: float, ps: float | None) -> str:
+    """Return how far the network formers of a melt moved, in how long, in words; no formers: all atoms."""
     which, stayed = "/".join(formers) or "all atoms", f"{100 * overlap:.0f} % are within {TOLERANCE_A:g} Å"
-    return f"{which} moved {math.sqrt(msd_A2):.2f} Å rms in the melt, {stayed} of where they were"
+    melt = "the melt" if ps is None else f"{ps:.3g} ps of melt"
+    return f"{which} moved {math.sqrt(msd_A2):.2f} Å rms in {melt}, {stayed} of where they were"
 
 
 def joined(parts: Iterable[str | None]) -> str | None:

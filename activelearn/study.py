@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from activelearn import final_models, glass, report, select
-from activelearn.benchmark import cited
+from activelearn.benchmark import cited, force_error
 from activelearn.benchmark import station as benchmark
-from activelearn.config import Benchmark, Campaign, Label, Machine, Potential, Study, trainer_of, with_cited
+from activelearn.config import (
+    UNUSED_OF_LABEL,
+    Benchmark,
+    Campaign,
+    Label,
+    Machine,
+    Potential,
+    Study,
+    trainer_of,
+    with_cited,
+)
 from activelearn.config.files import is_file
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
@@ -92,10 +102,12 @@ def planned(campaign: Campaign, potential: Potential) -> Study:
 
 
 def _with_reference(asked: Benchmark | None, label: Label) -> Benchmark | None:
-    """Return what is measured, with the reference of a campaign where it names none (and without its ledger)."""
+    """Return what is measured, with the reference of a campaign where it names none (and without what is not used)."""
     if asked is None or asked.force_error is None or asked.force_error.label is not None:
         return asked
-    measured = asked.force_error.model_copy(update={"label": label.model_copy(update={"ledger": None})})
+    measured = asked.force_error.model_copy(
+        update={"label": label.model_copy(update={key: Label.model_fields[key].default for key in UNUSED_OF_LABEL})}
+    )
     return asked.model_copy(update={"force_error": measured})
 
 
@@ -139,7 +151,7 @@ def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | N
             "the same version and weights for all its numbers - install them again, or choose another --folder"
         )
     _want_same_structures(store)
-    _want_same_reference(store, slot)
+    _want_same_reference(store, machine, campaign)
     parts = campaign.held_out(campaign.opened_iterations()[-1]) if campaign is not None else []
     if parts and not (store.folder / "held-out.npz").is_file():
         publish_npz(store.folder / "held-out.npz", pack(parts), {})
@@ -164,17 +176,39 @@ def _want_same_structures(store: StudyStore) -> None:
         )
 
 
-def _want_same_reference(store: StudyStore, slot: Slot) -> None:
-    """Seal who labels frames of the paths of glasses; refuse another one."""
-    asked = store.study.benchmark.force_error if store.study.benchmark is not None else None
-    if asked is None or asked.label is None:
+def _want_same_reference(store: StudyStore, machine: Machine, campaign: Store | None) -> None:
+    """Seal who labels frames of the paths of glasses; refuse another one.
+
+    A campaign's own is that which labelled for its last iteration: another version of it measures something else.
+    """
+    label = store.study.true_label
+    if label is None:
         return
-    what = asked.label.reference
-    if changed := _changed(store, "reference.json", {what.name: reference.fingerprint(what, slot)}):
+    what, is_new = label.reference, not store.reference_file.is_file()
+    is_lent = campaign is not None and _lends_its_reference(campaign.latest_campaign())
+    where = None if is_lent else force_error.REFERENCE
+    found = reference.fingerprint(what, Slot(machine.at(BENCHMARK), store.logs()), where)
+    if campaign is not None and is_lent and is_new:
+        last = campaign.opened_iterations()[-1]
+        began = campaign.fingerprint(last)
+        if found["sha256"] != began["sha256"]:
+            now, then = (f"{one['version']} (weights sha256 {one['weights_sha256']})" for one in (found, began))
+            raise ConfigError(
+                f"{campaign.folder}: benchmark.force_error: {what.name} is now {now}, and the labels of iteration "
+                f"{last} are of {then} - wanted the one that the models learnt from - install that version again, or "
+                "name what is to label the frames in benchmark.force_error.label"
+            )
+    if changed := _changed(store, store.reference_file.name, {what.name: found}):
         raise ConfigError(
             f"{store.folder}: {', '.join(changed)} is not what this study began with (see reference.json) - wanted the "
             "same version and weights for all its labels - install them again, or choose another --folder"
         )
+
+
+def _lends_its_reference(campaign: Campaign) -> bool:
+    """Return whether a campaign's own reference labels frames of the paths of its glasses."""
+    asked = campaign.benchmark.force_error if campaign.benchmark is not None else None
+    return asked is not None and asked.label is None
 
 
 def _want_whole_models(potential: Potential) -> None:

@@ -7,13 +7,14 @@ from typing import Final
 
 import numpy as np
 
+from activelearn.errors import ActiveLearnError
 from activelearn.frames import FloatArray, Frames
 
 #: A step longer than this share of the cell could as well have been one the other way round.
 AMBIGUOUS_STEP: Final = 0.4
 
 
-class CannotFollow(Exception):
+class CannotFollow(ActiveLearnError):
     """A trajectory whose atoms cannot be told apart from their images; the message says where and why."""
 
 

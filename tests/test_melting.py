@@ -12,9 +12,9 @@ from boards import board_of
 from pydantic import ValidationError
 from test_glass import DYNAMICS, carried_out, engines, lj, sealed, study_of, worker  # noqa: F401 - a fixture
 
-from activelearn import analysis
+from activelearn import analysis, glass
 from activelearn.benchmark.replicas import Replicas
-from activelearn.config import Glass, load_glass
+from activelearn.config import Glass, Machine, load_glass
 from activelearn.frames import Frames
 from activelearn.melting import displacements, melt_of
 from activelearn.records import MadeGlass, Melt
@@ -22,7 +22,10 @@ from activelearn.report import write_figures, write_tables
 from activelearn.report.figures.sheet import suffix
 from activelearn.report.stamps import doubts, is_doubted, legend, marks, worst
 from activelearn.show import study_report
+from activelearn.store import StudyStore
 from activelearn.store.glass_product import GlassPath, Thermo, path_of
+from activelearn.store.study import GLASS, ONCE
+from activelearn.tasks import gather
 
 BOX_A = 12.0
 #: A crystal of PS4 units and sodium in that box: 8 P, 32 S, 24 Na.
@@ -98,7 +101,9 @@ def test_a_crystal_that_vibrates_has_not_melted():
     assert found.msd_A2 == pytest.approx(6 * 0.25**2, rel=0.5), "two moments of a vibration"
     assert found.ps == pytest.approx(0.9)
     rms = np.sqrt(found.msd_A2)
-    assert found.said == f"NOT MELTED: P moved {rms:.2f} Å rms in the melt, 100 % are within 1 Å of where they were"
+    assert (
+        found.said == f"NOT MELTED: P moved {rms:.2f} Å rms in 0.9 ps of melt, 100 % are within 1 Å of where they were"
+    )
 
 
 def test_formers_that_diffuse_are_followed_across_the_boundaries():
@@ -251,7 +256,13 @@ def test_a_run_below_melting_is_stamped_and_its_structure_agrees(tmp_path, capsy
     beyond = found.g[0, 0][found.r > 3.1]
     assert bool(beyond.max() < 5.0 * beyond.min()) is is_melted, "shells of a lattice, or of a liquid"
     assert ("NOT MELTED" in one.stamp) is not is_melted
-    assert read(store.folder / one.structure).info["stamp"] == one.stamp
+    structure = store.folder / one.structure
+    assert read(structure).info["stamp"] == one.stamp
+    written = structure.read_bytes()
+    structure.write_bytes(written.replace(b"moved", b"stood"))  # an older version was killed while it gathered
+    store.sealed(GLASS, ONCE).unlink()
+    gather(glass.STATION, StudyStore.open(store.folder), ONCE, Machine())
+    assert structure.read_bytes() == written
     study_report(store)
     said = capsys.readouterr().out
     assert one.melted in said
@@ -260,7 +271,7 @@ def test_a_run_below_melting_is_stamped_and_its_structure_agrees(tmp_path, capsy
 
 # --- who says so ------------------------------------------------------------------------------------------------------
 
-STILL = "NOT MELTED: P moved 0.40 Å rms in the melt, 97 % are within 1 Å of where they were"
+STILL = "NOT MELTED: P moved 0.40 Å rms in 1.8 ps of melt, 97 % are within 1 Å of where they were"
 STILLER = STILL.replace("0.40", "0.20").replace("97 %", "100 %")
 UNTRUSTED = "UNTRUSTED: 6.0 % of frames outside the window, 31.0 % at or above f_lo"
 
@@ -295,7 +306,7 @@ def test_a_glass_says_both_whether_it_melted_and_whether_it_is_trusted():
     assert made(melt=still(), outside_share=0.06).stamp == f"{STILL}; {UNTRUSTED}"
     assert made(melt=still()).stamp == f"{STILL}; not judged"
     assert made(melt=LIQUID, outside_share=0.06).stamp == UNTRUSTED
-    assert made(melt=LIQUID).melted == "P moved 3.00 Å rms in the melt, 5 % are within 1 Å of where they were"
+    assert made(melt=LIQUID).melted == "P moved 3.00 Å rms in 1.8 ps of melt, 5 % are within 1 Å of where they were"
     assert made(outside_share=0.06).stamp == UNTRUSTED, "one of an older version: nothing is known of its melt"
     assert made().melted == "not known whether it melted: made by an older version"
     unknown = Melt(formers=("P",), is_melted=None, why="one frame")
@@ -332,7 +343,8 @@ def test_doubts_are_told_apart_and_the_worst_of_each_is_kept():
     crystal_only = replicas.curve("rdf", "P-S", ("r (Å)", "g(r)")).model_copy(update={"stamp": STILL})
     assert is_doubted(crystal_only)
     assert suffix([crystal_only]) == " (NOT MELTED)"
-    assert legend([one])[1] == f"¶ {STILL} (mine at x = 0; the largest share)."
+    wanted = "a melt wants 2 Å rms or more and fewer than 50 % there: melt longer, or hotter"
+    assert legend([one])[1] == f"¶ {STILL} (mine at x = 0; the largest share; {wanted})."
 
 
 def test_not_melted_stands_in_every_table_and_figure(tmp_path, monkeypatch):

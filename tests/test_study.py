@@ -105,10 +105,23 @@ class TestAfterACampaign:
         of_each = [r for r in board.results if r.name == "force_error_rmse" and "replica" in r.condition]
         assert [r.n_samples for r in of_each] == [2, 2]
         assert all(0.0 < r.value < 5.0 for r in of_each)
-        assert all("against ase.calculators.emt:EMT; at or above f_hi " in r.note for r in of_each)
+        emt = json.loads((place.folder / "reference.json").read_text())["ase.calculators.emt:EMT"]
+        by = f"against ase.calculators.emt:EMT {emt['version']} ({emt['functional']}); at or above f_hi "
+        assert all(r.note.startswith(by) for r in of_each)
         ratios = [r for r in board.results if r.name == "force_error_per_deviation"]
         assert [r.condition.get("replica") for r in ratios] == [0, 1, None], "beside the deviation, and their mean"
-        assert json.loads((place.folder / "reference.json").read_text()).keys() >= {"ase.calculators.emt:EMT"}
+
+    def test_another_version_of_its_reference_than_that_of_its_labels_is_refused(self, followed, tmp_path, monkeypatch):
+        store = followed[0]
+        asked = study.of_campaign(store, store.latest_campaign())
+        asked = asked.model_copy(update={"potentials": StudyStore.open(store.folder / "study-002").study.potentials})
+        began = store.fingerprint(2)
+        monkeypatch.setattr(store, "fingerprint", lambda _: began | {"version": "0.1", "sha256": "of before"})
+        process.allow_engines()
+        with pytest.raises(ConfigError, match=r"EMT is now .* and the labels of iteration 2 are of 0.1 \(weights"):
+            study.begin(StudyStore(tmp_path / "s"), asked, Machine(), store)
+        assert not (tmp_path / "s" / "reference.json").exists()
+        end_sessions()
 
     def test_its_other_potentials_are_tried_before_its_first_job(self, followed, tmp_path, monkeypatch):
         monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "engines"))

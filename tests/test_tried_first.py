@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from ase.build import bulk
 from campaigns import TESTS, TINY, cli, end_sessions, environment, tiny
 
 from activelearn import loop, samples, study
+from activelearn.check.study import check_study
 from activelearn.check.trial import try_campaign, try_in, try_study
 from activelearn.config import (
     Machine,
@@ -172,6 +174,67 @@ def test_a_study_tries_its_potentials_and_remembers_it(tmp_path):
             with pytest.raises(Unfit, match=r"^potential one: .* wanted the GPU"):
                 try_study(store, asked, Machine())
         assert bool(list(store.folder.glob("tried-*.json"))) == is_right
+
+
+def test_a_study_tries_what_labels_frames_of_its_glasses_before_they_are_made(tmp_path):
+    """EMT knows no Na: it was asked for the first time when all glasses had been made."""
+    physics = {"functional": "none", "includes_dispersion": False}
+    morse = {"name": "one", "ase": {"calculator": "ase.calculators.morse:MorsePotential", **physics}}
+    data = {"name": "s", "potentials": [morse], "glass": load_glass("quick", n_atoms=128, x=[0.0]).model_dump()}
+    for calculator, is_right in (("ase.calculators.morse:MorsePotential", True), ("ase.calculators.emt:EMT", False)):
+        label = {"reference": {"calculator": calculator, **physics}}
+        asked = Study.model_validate(data | {"benchmark": {"force_error": {"label": label}}})
+        store = StudyStore.create(tmp_path / calculator.partition(":")[2], asked)
+        study.begin(store, asked, Machine())
+        said = []
+        if is_right:
+            for _ in range(2):
+                try_study(store, asked, Machine(), said.append)
+            assert said == [f"trying on small structures first: one, {calculator}"]
+            assert try_study(store, asked, Machine(), said.append, n_own=1, own=asked.true_label.reference) == []
+            assert len(said) == 1, "the campaign's own has labelled already"
+        else:
+            wrong = r"^benchmark.force_error.label.reference: ase.calculators.emt:EMT: raises .* on "
+            for given in ({}, {"n_own": 1}):
+                with pytest.raises(Unfit, match=wrong):
+                    try_study(store, asked, Machine(), **given)
+
+
+def test_check_with_try_tries_what_labels_frames_of_glasses(tmp_path):
+    emt = {"calculator": "ase.calculators.emt:EMT", "functional": "mine", "includes_dispersion": False}
+    asked = {
+        "glass": load_glass("quick", n_atoms=128, x=[0.0]).model_dump(mode="json"),
+        "benchmark": {"force_error": {"label": {"reference": emt}}},
+    }
+    with pytest.raises(Unfit, match=r"^benchmark.force_error.label.reference: ase.calculators.emt:EMT: raises .* on "):
+        try_campaign(campaign_of(**asked), Machine(), tmp_path / "c")
+    asked["benchmark"]["force_error"] = {}
+    assert try_campaign(campaign_of(**asked), Machine(), tmp_path / "c") == ["tried: the reference works"]
+
+
+def test_a_study_goes_on_with_another_interpreter_for_what_labels_frames_of_its_glasses(tmp_path):
+    """All glasses were made again in another folder; a number that it computes by is another study."""
+    physics = {"functional": "none", "includes_dispersion": False}
+    morse = {"name": "one", "ase": {"calculator": "ase.calculators.morse:MorsePotential", **physics}}
+    data = {"name": "s", "potentials": [morse], "glass": load_glass("quick", n_atoms=128, x=[0.0]).model_dump()}
+
+    def asking(reference=(), **label):
+        what = {"calculator": "ase.calculators.lj:LennardJones", **physics, **dict(reference)}
+        return Study.model_validate(data | {"benchmark": {"force_error": {"label": {"reference": what, **label}}}})
+
+    store = StudyStore.create(tmp_path / "s", asking())
+    again = asking({"python": sys.executable}, max_energy_spread=2.0)
+    assert store.is_of(again)
+    study.begin(store, again, Machine())
+    assert StudyStore.open(store.folder).study.true_label.reference.python == sys.executable, "a worker knows it, too"
+    text = store.study_file.read_bytes()
+    study.begin(store, asking(), Machine())
+    assert StudyStore.open(store.folder).study.true_label == asking().true_label, "the last one counts"
+    assert store.study_file.read_bytes() == text
+    for other in (asking({"arguments": {"sigma": 2.0}}), asking(max_force=9.0)):
+        assert not store.is_of(other)
+    (line,) = [line for line in check_study(again, Machine(), here=False).problems if "max_energy_spread" in line]
+    assert line.startswith("benchmark.force_error.label.max_energy_spread: is not used here - wanted ")
 
 
 def test_a_study_is_of_the_content_of_its_crystals_and_molecules(tmp_path):

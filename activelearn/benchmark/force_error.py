@@ -6,25 +6,30 @@ same frames both are told, side by side. Each frame is a task of its own, so a k
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from activelearn.benchmark.elements import unknown_elements
 from activelearn.benchmark.property import Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import Replicas, by_condition
-from activelearn.config import ForceError, Label
+from activelearn.config import ForceError, Label, Reference
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import FloatArray, Frames
 from activelearn.prediction import force_percentiles, mae_and_rmse
 from activelearn.records import MadeGlass, Result, Task
 from activelearn.store.glass_product import GlassPath, path_of
 
 NAME: Final = "force_error"
+#: The key of what labels the frames.
+REFERENCE: Final = f"benchmark.{NAME}.label.reference"
 #: Names of the results and their units, in the order of :attr:`AlongPath.numbers`.
 _RESULTS: Final = {f"{NAME}_{what}": "eV/Å" for what in ("rmse", "p99", "max")}
 _PER_DEVIATION: Final = f"{NAME}_per_deviation"
@@ -46,7 +51,7 @@ class AlongPath:
     error
         (n_frames, n_atoms, 3) forces of the potential less those of the reference, eV/Å.
     max_devi_f
-        (n_frames,) force deviation of the ensemble, eV/Å; NaN where there is none.
+        (n_frames,) force deviation of the ensemble, eV/Å; NaN where none was evaluated, inf where it was not finite.
     """
 
     error: FloatArray
@@ -73,9 +78,14 @@ class AlongPath:
         return float(np.median(self.largest[is_known] / self.max_devi_f[is_known])) if is_known.any() else None
 
     def beyond(self, bound: float) -> str:
-        """Return in how many frames error and deviation are at or above a bound (eV/Å), in words."""
-        n_error, n_devi = (int((~(values < bound)).sum()) for values in (self.largest, self.max_devi_f))
-        return f"at or above f_hi {n_error} of {len(self.error)} frames by their error, {n_devi} by the deviation"
+        """Return in how many frames error and deviation are at or above a bound (eV/Å), in words.
+
+        Frames may be kept more often than the deviation is evaluated: those without one say nothing of it.
+        """
+        known = self.max_devi_f[~np.isnan(self.max_devi_f)]
+        by_error, by_devi = int((self.largest >= bound).sum()), int((known >= bound).sum())
+        beside = f"{by_devi} of {len(known)} by the deviation, where there is one" if len(known) else "no deviation"
+        return f"at or above f_hi {by_error} of {len(self.error)} frames by their error, {beside}"
 
 
 # --- the property -----------------------------------------------------------------------------------------------------
@@ -104,29 +114,38 @@ NO_REFERENCE: Final = (
 
 
 def run(task: Task, asked: ForceError, context: Context, slot: Slot) -> Product:
-    """Have the reference and the potential label one frame.
+    """Have the potential and the reference label one frame.
 
     Returns
     -------
     arrays
         ``error`` (n_atoms, 3) eV/Å, the potential less the reference.
     meta
-        ``max_devi_f`` eV/Å or None, and ``ended``: why there is no label that is fit, after a physical failure.
+        ``max_devi_f`` eV/Å, inf if it was not finite, None if none was evaluated; ``ended``: why there is no label that
+        is fit, after a physical failure.
     """
     settings, row = _label(asked), task.parameters["row"]
     frame = context.path_of(task).frames[row : row + 1]
-    forces: list[FloatArray] = []
-    for who, calculator in (
-        ("the reference", settings.reference),
-        ("the potential", context.potential_of(task).statics(slot.machine.python)),
-    ):
-        found = reference.label(calculator, frame.without_labels(), slot, witnesses=lambda: _regular(frame))
-        why = reference.refusal(found, settings) if not forces else found.refused
-        if why is not None:
-            return {}, {"ended": f"{who}: {why}"}
-        forces.append(found.forces)
+    bare, witnesses = frame.without_labels(), partial(_regular, frame)
+    # The potential first: it costs next to nothing, and a label that was paid is lost if something fails after it.
+    potential = context.potential_of(task).statics(slot.machine.python)
+    mine = reference.label(potential, bare, slot, witnesses=witnesses)
+    if mine.refused is not None:
+        return {}, {"ended": f"the potential: {mine.refused}"}
+    what = settings.reference
+    reference.want_identity(what, slot, context.store.reference(what.name)["sha256"], record="reference.json")
+    try:
+        true = reference.label(what, bare, slot, witnesses=witnesses)
+    except EngineError as error:
+        # A calculator that is silent would be silent for an hour on every element, too.
+        unknown = () if "no answer within" in str(error) else unknown_elements(what, frame.symbols, slot)
+        if not unknown:
+            raise
+        return {}, {"ended": f"the reference does not know {', '.join(unknown)}"}
+    if (why := reference.refusal(true, settings)) is not None:
+        return {}, {"ended": f"the reference: {why}"}
     devi = float(frame.origin["max_devi_f"][0])
-    return {"error": forces[1] - forces[0]}, {"max_devi_f": devi if np.isfinite(devi) else None}
+    return {"error": mine.forces - true.forces}, {"max_devi_f": None if np.isnan(devi) else devi}
 
 
 def _regular(frame: Frames) -> list[Frames]:
@@ -135,40 +154,55 @@ def _regular(frame: Frames) -> list[Frames]:
 
 def results(asked: ForceError, context: Context, tasks: Sequence[Task]) -> Findings:
     """Return the errors of every glass, and their means over replicas."""
-    findings, by = Findings(), f"against {_label(asked).reference.name}"
+    findings, by = Findings(), f"against {_said(_label(asked).reference, context)}"
     for condition, glasses in by_condition(context.glasses):
-        replicas = Replicas(condition)
-        paths = [_along(glass, context, [t for t in tasks if t.parameters["glass"] == glass.id]) for glass in glasses]
-        for glass, (found, n_asked, lost) in zip(glasses, paths, strict=True):
-            for why in dict.fromkeys(lost):
-                said = f"{lost.count(why)} of {n_asked} frames without: {why}"
-                findings.lacks(NAME, f"{NAME} of {glass.id}", condition, said)
+        made: list[_Measured] = []
+        for glass in glasses:
+            found, lost = _along(glass, context, [t for t in tasks if t.parameters["glass"] == glass.id])
             if found is not None:
-                replicas.glasses.append(glass)
-        made = [found for found, _, _ in paths if found is not None]
+                made.append(_Measured(glass, found, lost))
+            else:
+                findings.lacks(NAME, f"{NAME} of {glass.id}", condition, lost)
         if made:
+            replicas = Replicas(condition, [one.glass for one in made])
             window = context.study.potential(str(condition["potential"])).window
             findings.results += _of_each(replicas, made, by, window)
             findings.results += _means(replicas, made, by)
     return findings
 
 
-def _along(glass: MadeGlass, context: Context, tasks: Sequence[Task]) -> tuple[AlongPath | None, int, list[str]]:
-    """Return what was found of one glass, how many frames were asked for, and why there is none of those lost."""
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What was found of one glass, and in words what is missing of it."""
+
+    glass: MadeGlass
+    along: AlongPath
+    lost: str
+
+
+def _said(what: Reference, context: Context) -> str:
+    """Return who labelled, in words: name, version and functional."""
+    version = context.store.reference(what.name)["version"]
+    return f"{what.name} {version} ({what.functional}{', with dispersion' if what.labels_include_dispersion else ''})"
+
+
+def _along(glass: MadeGlass, context: Context, tasks: Sequence[Task]) -> tuple[AlongPath | None, str]:
+    """Return what was found of one glass, and in words which frames have no error and why; empty: all have one."""
     products = [context.product(task) for task in tasks]
-    lost = [str(meta["ended"]) for _, meta in products if "ended" in meta]
+    ended = Counter(str(meta["ended"]) for _, meta in products if "ended" in meta)
     errors = [arrays["error"] for arrays, meta in products if "ended" not in meta]
     devi = [meta["max_devi_f"] for _, meta in products if "ended" not in meta]
     found = AlongPath(np.array(errors), np.array(devi, dtype=np.float64)) if errors else None
-    return found, len(tasks), lost
+    return found, ", ".join(f"{n} of {len(tasks)} frames without: {why}" for why, n in ended.items())
 
 
 def _of_each(
-    replicas: Replicas, made: Sequence[AlongPath], by: str, window: tuple[float, float] | None
+    replicas: Replicas, made: Sequence[_Measured], by: str, window: tuple[float, float] | None
 ) -> list[Result]:
     found = []
-    for glass, one in zip(replicas.glasses, made, strict=True):
-        note = by if window is None else f"{by}; {one.beyond(window[1])}"
+    for measured in made:
+        glass, one = measured.glass, measured.along
+        note = "; ".join(filter(None, [by, one.beyond(window[1]) if window is not None else "", measured.lost]))
         mine = Replicas({**replicas.condition, "replica": glass.replica}, [glass])
         values = dict(zip(_RESULTS, one.numbers, strict=True))
         said = [mine.result(name, _RESULTS[name], [value], note) for name, value in values.items()]
@@ -178,11 +212,11 @@ def _of_each(
     return found
 
 
-def _means(replicas: Replicas, made: Sequence[AlongPath], by: str) -> list[Result]:
-    rows: NDArray[np.float64] = np.array([one.numbers for one in made])
-    note = f"{by}; mean over glasses of {min(len(one.error) for one in made)} frames or more"
+def _means(replicas: Replicas, made: Sequence[_Measured], by: str) -> list[Result]:
+    rows: NDArray[np.float64] = np.array([one.along.numbers for one in made])
+    note = f"{by}; mean over glasses of {min(len(one.along.error) for one in made)} frames or more"
     found = [replicas.result(name, unit, rows[:, k].tolist(), note) for k, (name, unit) in enumerate(_RESULTS.items())]
-    ratios = [one.per_deviation for one in made if one.per_deviation is not None]
+    ratios = [ratio for one in made if (ratio := one.along.per_deviation) is not None]
     return found + ([replicas.result(_PER_DEVIATION, "1", ratios, note)] if ratios else [])
 
 

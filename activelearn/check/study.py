@@ -21,7 +21,7 @@ from activelearn.check.programs import (
     reference_problems,
 )
 from activelearn.check.trials import problems_of_potential
-from activelearn.config import CitedPoint, Machine, Potential, Reference, Study, preset_names, property_of
+from activelearn.config import UNUSED_OF_LABEL, CitedPoint, Label, Machine, Potential, Study, preset_names, property_of
 from activelearn.config.files import is_file
 from activelearn.engines import backends, frozen, requirements
 from activelearn.engines.interpreters import has_module
@@ -163,8 +163,19 @@ def _crystals(study: Study, of_campaign: Sequence[str]) -> tuple[list[str], int,
     return notes, n_left, problems
 
 
-def _reference(reference: Reference, machine: Machine | None, where: str) -> list[str]:
-    return reference_problems(reference, machine, where) if machine is not None else []
+def _label(label: Label | None, machine: Machine | None) -> list[str]:
+    """Return what is wrong with what labels frames of glasses; it is looked for where a machine is given."""
+    if label is None:
+        return [force_error.NO_REFERENCE]
+    given = (name for name in UNUSED_OF_LABEL if getattr(label, name) != Label.model_fields[name].default)
+    problems = [
+        f"benchmark.force_error.label.{name}: is not used here - wanted reference, max_force and max_net_force alone - "
+        "leave it out"
+        for name in given
+    ]
+    if machine is not None:
+        problems += reference_problems(label.reference, machine.at("benchmark"), force_error.REFERENCE)
+    return problems
 
 
 def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None) -> tuple[list[str], list[str]]:
@@ -182,9 +193,7 @@ def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None
         problems.append("benchmark.diffusion.bayesian: no kinisi here - wanted its estimate - pip install kinisi")
     problems += _cutoffs(study)
     if asked.force_error is not None and study.glass is not None:
-        label = asked.force_error.label
-        where = "benchmark.force_error.label.reference"
-        problems += [force_error.NO_REFERENCE] if label is None else _reference(label.reference, machine, where)
+        problems += _label(asked.force_error.label, machine)
     named = [name for name, value in asked if name != "dynamics" and value]
     lacking = [n for n in named if study.glass is None and (n == "maps" or property_of(n).needs_glass)]
     of_nothing = ["parity"] if asked.parity is not None and frames is None and not of_campaign else []

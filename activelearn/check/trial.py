@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from activelearn import inherited, initial, loop, samples, seeds, trees
-from activelearn.config import Campaign, Driver, Machine, Potential, Reference, Study
+from activelearn.benchmark.force_error import REFERENCE
+from activelearn.config import Campaign, Driver, Glass, Label, Machine, Potential, Reference, Study
 from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.engines.reference import fingerprint
@@ -53,6 +54,9 @@ def try_campaign(campaign: Campaign, machine: Machine, folder: Path) -> list[str
         for potential in campaign.potentials:
             study = planned(campaign, potential)
             found.add(_try_potential(potential, study, machine, logs))
+        if (label := _other_label(campaign)) is not None:
+            _identity(label.reference, Slot(machine.at("benchmark"), logs), REFERENCE)
+            found.add(_try_label(label, _lattices_of(campaign.glass), machine, logs))
         found.want_none()
     return [*found.notes, f"tried: {who}"]
 
@@ -123,8 +127,9 @@ def try_study(
     say: Callable[[str], None] = lambda _: None,
     *,
     n_own: int = 0,
+    own: Reference | None = None,
 ) -> list[str]:
-    """Try the potentials of a study that was begun in its folder, unless they have passed before.
+    """Try potentials of a study that was begun, and who labels frames of its glasses, unless they passed before.
 
     Parameters
     ----------
@@ -134,25 +139,51 @@ def try_study(
         Is told that a trial begins.
     n_own
         So many of the first are of the campaign's own models, which have been run already.
+    own
+        The campaign's own reference, which has labelled already.
 
     Raises
     ------
     Unfit
         One line each: what is wrong.
     """
-    new = study.potentials[n_own:]
-    if is_done(store, study) or not new:
+    new, label = store.study.potentials[n_own:], store.study.true_label
+    label = None if label is not None and label.reference == own else label
+    if is_done(store, study) or not (new or label):
         return []
-    identities = read_object(store.whole(store.folder / "potentials.json"))
+    identities: list[object] = [read_object(store.whole(store.folder / "potentials.json"))]
     chosen = [sample for one in new for sample in _samples_of(study, one.statics(machine.python))]
-    passed, found = _Passed(store, [identities], chosen), Outcome()
+    lattices, names = _lattices_of(study.glass), [one.name for one in new] if chosen else []
+    if label is not None:
+        identities += [store.reference(label.reference.name)["sha256"], label.reference.python]
+        chosen, names = chosen + lattices, [*names, label.reference.name]
+    passed, found = _Passed(store, identities, chosen), Outcome()
     if passed:
         return []
-    if chosen:
-        say(f"trying on small structures first: {', '.join(one.name for one in new)}")
-    for potential in store.study.potentials[n_own:]:
+    if names:
+        say(f"trying on small structures first: {', '.join(names)}")
+    for potential in new:
         found.add(_try_potential(potential, study, machine, store.logs()))
+    if label is not None:
+        found.add(_try_label(label, lattices, machine, store.logs()))
     return passed.note(found)
+
+
+def _other_label(campaign: Campaign) -> Label | None:
+    """Return what labels frames of the paths of a campaign's glasses, if that is not its own reference."""
+    asked = campaign.benchmark.force_error if campaign.benchmark is not None and campaign.glass is not None else None
+    return (
+        None
+        if asked is None or asked.label is None or asked.label.reference == campaign.label.reference
+        else asked.label
+    )
+
+
+def _try_label(label: Label, lattices: Sequence[Sample], machine: Machine, logs: Path) -> Outcome:
+    """Try who labels frames of the paths of glasses: it would be asked for the first time when all glasses are made."""
+    what, slot = label.reference, Slot(machine.at("benchmark"), logs)
+    chosen = lattices if what.command is None else lattices[:_EXPENSIVE]
+    return tried(what, chosen, what.command is None, slot, REFERENCE, partial(refusal_of, settings=label))
 
 
 class _Passed:
@@ -176,15 +207,15 @@ class _Passed:
         return found.notes
 
 
-def _identity(what: Reference, slot: Slot) -> dict[str, Any]:
+def _identity(what: Reference, slot: Slot, where: str | None = None) -> dict[str, Any]:
     """Return the identity of a reference; raise Unfit, in a line, if it cannot even be asked for that."""
     try:
-        return fingerprint(what, slot)
+        return fingerprint(what, slot, where)
     except EngineError as error:
         said = str(error).splitlines()[0]
         mend = f"try: {what.command}" if what.command is not None else f"look into its log: {slot.logs}"
         raise Unfit(
-            f"{what.where}: {what.name}: {said} - wanted it to start and to tell its version - {mend}"
+            f"{where or what.where}: {what.name}: {said} - wanted it to start and to tell its version - {mend}"
         ) from error
 
 
@@ -222,13 +253,17 @@ def _try_potential(potential: Potential, study: Study, machine: Machine, logs: P
 
 def _samples_of(study: Study, what: Reference) -> list[Sample]:
     """Return a lattice of each composition of glasses; and crystals, of which a potential may lack an element."""
-    glass, asked = study.glass, study.benchmark
-    compositions = [glass.packed(composition) for composition in glass.compositions] if glass is not None else []
+    asked = study.benchmark
     named = asked.crystals.seeds if asked is not None and asked.crystals is not None else ()
     cells = [Frames.from_ase([seeds.load_structure(name, Path.cwd())]).without_labels() for name in named]
     crystals = samples.smallest([Sample(cell, is_optional=True) for cell in cells])
-    chosen = samples.lattices(compositions, []) + crystals
+    chosen = _lattices_of(study.glass) + crystals
     return chosen if what.command is None else chosen[:_EXPENSIVE]
+
+
+def _lattices_of(glass: Glass | None) -> list[Sample]:
+    """Return a lattice of each set of elements of glasses."""
+    return samples.lattices([glass.packed(one) for one in glass.compositions] if glass is not None else [], [])
 
 
 @contextmanager

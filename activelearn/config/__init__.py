@@ -8,6 +8,7 @@ and sealed with the campaign. Below this module nobody sees a dict.
 from __future__ import annotations
 
 from activelearn.config import bounds as bounds
+from activelearn.config.benchmark import UNUSED_OF_LABEL as UNUSED_OF_LABEL
 from activelearn.config.benchmark import Benchmark as Benchmark
 from activelearn.config.benchmark import BulkModulus as BulkModulus
 from activelearn.config.benchmark import Cited as Cited

@@ -169,6 +169,10 @@ class Parity(Section):
     max_frames: Annotated[PositiveInt, of("number of frames kept")] = 500
 
 
+#: Keys of a campaign's `label` that have no meaning for frames of glasses.
+UNUSED_OF_LABEL: Final = ("ledger", "max_energy_spread")
+
+
 class ForceError(Section):
     """True error of the forces along the path of every glass, beside the deviation of its ensemble."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, NonNegativeInt, model_validator
 
-from activelearn.config.benchmark import Benchmark, Cited
+from activelearn.config.benchmark import UNUSED_OF_LABEL, Benchmark, Cited
 from activelearn.config.glass import Glass
+from activelearn.config.labelling import Label
 from activelearn.config.potential import Potential
 from activelearn.config.section import Document, Name
 
@@ -35,6 +38,31 @@ class Study(Document):
         if self.glass is None:
             raise ValueError(f"study {self.name} makes no glasses")
         return self.glass
+
+    @property
+    def true_label(self) -> Label | None:
+        """What labels frames of the paths of its glasses; None: nothing does, or there are no glasses."""
+        asked = self.benchmark.force_error if self.benchmark is not None and self.glass is not None else None
+        return asked.label if asked is not None else None
+
+    def computed(self) -> dict[str, Any]:
+        """Return it as JSON, without what changes no number: where and how its reference runs, and what it never uses.
+
+        With another interpreter for the reference it is the same study: no glass is made again.
+        """
+        found = self.model_dump(mode="json")
+        label = self.benchmark.force_error.label if self.benchmark is not None and self.benchmark.force_error else None
+        if label is not None:
+            settings = found["benchmark"]["force_error"]["label"]
+            for name in UNUSED_OF_LABEL:
+                settings.pop(name)
+            for key in label.reference.movable:
+                *sections, last = key.split(".")
+                within = settings["reference"]
+                for section in sections:
+                    within = within.get(section) or {}
+                within.pop(last, None)
+        return found
 
     def potential(self, name: str) -> Potential:
         """Return the potential of this name."""

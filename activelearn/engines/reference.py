@@ -29,8 +29,15 @@ _LATTICE_DENSITY: Final = 0.0233
 _identical: Final[set[tuple[str, ...]]] = set()
 
 
-def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
+def fingerprint(reference: Reference, slot: Slot, where: str | None = None) -> dict[str, Any]:
     """Return the identity of the reference's labels: engine, version, weights, settings, precision; never a path.
+
+    Parameters
+    ----------
+    reference, slot
+        What labels, and where it runs.
+    where
+        The key that messages name; None: that of a campaign.
 
     Returns
     -------
@@ -44,7 +51,7 @@ def fingerprint(reference: Reference, slot: Slot) -> dict[str, Any]:
     ConfigError
         The file of a model that it names is not there.
     """
-    found = want_answer(reference, engine_of(reference.engine).identity(at_hand(reference), slot))
+    found = want_answer(reference, engine_of(reference.engine).identity(at_hand(reference), slot), where)
     if missing := [*missing_models(found["arguments"], f"{reference.name}: arguments")]:
         raise ConfigError(*missing)  # its name is no checksum: the file, once it is there, would be another reference
     identity = _settings(reference) | {
@@ -84,13 +91,24 @@ def may_be(reference: Reference, identity: Mapping[str, Any]) -> bool:
     return all(told.get(key) == known.get(key, {} if key == "d3" else None) for key in {"stress", "d3", *known})
 
 
-def want_identity(reference: Reference, slot: Slot, sha256: str) -> None:
-    """Refuse to label with another reference than the one that an iteration is sealed to (asked once per slot).
+def want_identity(reference: Reference, slot: Slot, sha256: str, record: str = "") -> None:
+    """Refuse to label with another reference than the one that an iteration, or a study, began with.
+
+    It is asked once per slot.
+
+    Parameters
+    ----------
+    reference, slot
+        What labels, and where.
+    sha256
+        The fingerprint that was sealed.
+    record
+        The file of the folder that has it; empty: that of the iteration.
 
     Raises
     ------
     ConfigError
-        The package or the weights were changed in the middle of an iteration.
+        The package or the weights were changed since.
     """
     asked = (reference.model_dump_json(), slot.machine.name, str(slot.index), sha256)
     if asked in _identical:
@@ -99,8 +117,9 @@ def want_identity(reference: Reference, slot: Slot, sha256: str) -> None:
     if found["sha256"] != sha256:
         raise ConfigError(
             f"{reference.where}: {reference.name} is now {found['version']} (weights sha256 "
-            f"{found['weights_sha256']}), which is not what this iteration is sealed to - wanted the same version, "
-            f"weights and arguments throughout - install the version of iter-*/{reference.identity_file} and run again"
+            f"{found['weights_sha256']}), which is not what this {'study' if record else 'iteration'} is sealed to - "
+            f"wanted the same version, weights and arguments throughout - install the version of "
+            f"{record or f'iter-*/{reference.identity_file}'} and run again"
         )
     _identical.add(asked)
 
@@ -154,7 +173,7 @@ def regular(frame: Frames) -> Frames:
     return lattice(set(frame.symbols), _LATTICE_DENSITY)
 
 
-def want_answer(reference: Reference, answer: dict[str, Any]) -> dict[str, Any]:
+def want_answer(reference: Reference, answer: dict[str, Any], where: str | None = None) -> dict[str, Any]:
     """Return an answer that is one.
 
     Raises
@@ -165,7 +184,7 @@ def want_answer(reference: Reference, answer: dict[str, Any]) -> dict[str, Any]:
         It raised on this structure.
     """
     if "lacks" in answer or "unfit" in answer:
-        raise Unfit(complaint(reference, answer))
+        raise Unfit(complaint(reference, answer, where))
     if "unable" in answer:
         raise EngineError(str(answer["unable"]), tail=tail_of(Path(answer.get("log", ""))))
     return answer

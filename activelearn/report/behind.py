@@ -71,7 +71,7 @@ def counted(result: Result, glasses: Iterable[MadeGlass]) -> str:
 
 def n_planned(result: Result, glasses: Iterable[MadeGlass]) -> int | None:
     """Return the replicas that were planned of what a number is of; of a series the most of a composition."""
-    if "crystal" in result.condition:
+    if "crystal" in result.condition or "replica" in result.condition:  # its samples are frames, not replicas
         return None
     found = Counter(glass.x for glass in glasses if is_of(glass, result.condition))
     if "x" not in result.condition and result.measured_by == "parity":

@@ -286,7 +286,7 @@ def _force_error(results: Sequence[Result]) -> str:
     if not results:
         return "none"
     of = {result.name.removeprefix("force_error_"): number(result.value) for result in results}
-    beside = [f"largest of a frame {of['per_deviation']} x its deviation"] if "per_deviation" in of else []
+    beside = [f"the largest of a frame {of['per_deviation']} x its deviation (median)"] if "per_deviation" in of else []
     beside += filter(None, [(results[0].note or "").partition("; ")[2]])
     said = f"RMSE {of['rmse']}, P99 {of['p99']}, largest {of['max']} ({results[0].n_samples} frames)"
     return "; ".join([said, *beside])

@@ -1,7 +1,7 @@
 """Stamps: which numbers must not stand bare, and how a table or figure says so.
 
-UNTRUSTED: the path left the window of its potential. NOT MELTED: the melt is where it began. UNSTABLE: no stable solid
-has the number. A caveat is what the note of a result says against its number.
+UNTRUSTED: the path left the window of its potential. NOT MELTED: the melt has not left where it began. UNSTABLE: no
+stable solid has the number. A caveat is what the note of a result says against its number.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from activelearn.records import Curve, Result
-from activelearn.stamping import NOT_MELTED, UNSTABLE, UNTRUSTED, joined
+from activelearn.stamping import MELT_WANTS, NOT_MELTED, UNSTABLE, UNTRUSTED, joined
 
 CAVEAT: Final = "caveat"
 _TRUST: Final = "trust"
@@ -109,6 +109,6 @@ def legend(results: Sequence[Result]) -> list[str]:
         names = f": {', '.join(dict.fromkeys(one.name for one in mine))}" if text else ""
         xs = sorted({float(one.condition["x"]) for one in mine if "x" in one.condition})
         where = f" at x = {', '.join(f'{x:g}' for x in xs)}" if xs else ""
-        more = "" if text else "; the largest share"
+        more = "" if text else "; the largest share" + (f"; {MELT_WANTS}" if kind == NOT_MELTED else "")
         lines.append(f"{MARKS[kind]} {said} ({potential}{names}{where}{more}).")
     return lines

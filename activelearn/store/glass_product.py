@@ -36,8 +36,8 @@ Arrays = Mapping[str, NDArray[Any]]
 IntArray = NDArray[np.int64]
 _PORE: Final = "pore"
 _META: Final = ("ended", "n_judged", "outside_share", "resumed", "seconds", "started", "finished")
-#: What products of commit 3afdc58 and before have not, by the name that says whether it is known: of potentials that
-#: say how many neighbours they hold; of those that have a window.
+#: What older products have not, by the name that says whether it is known: of potentials that say how many neighbours
+#: they hold (up to commit 3afdc58); of those that have a window (up to 885217c).
 _LATER: Final = {
     "overflow_share": ("n_overflow", "overflow_share", "overflow"),
     "above_f_lo_share": ("above_f_lo_share",),

@@ -4,6 +4,7 @@
 
     format.json, uuid, place.json  see :mod:`activelearn.store.version`, :mod:`activelearn.store.identity`
     study.yaml                   the resolved study
+    label.json                   how benchmark.force_error.label runs now, if that has changed since
     potentials.json  structures.json  who the potentials are; checksums of crystals and molecules that are files
     reference.json               who labels frames of the paths of glasses (benchmark.force_error)
     moved.json                   see :mod:`activelearn.store.places`
@@ -18,14 +19,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from activelearn import trees
-from activelearn.config import Machine, Study, at_hand
+from activelearn.config import Label, Machine, Study, at_hand
 from activelearn.config.messages import validated
 from activelearn.config.yaml12 import as_written
 from activelearn.errors import ConfigError
-from activelearn.store.files import disk_errors, gone, read_yaml
+from activelearn.store.files import disk_errors, gone, read_object, read_yaml, replace_json, sealed
 from activelearn.store.folder import Folder
 from activelearn.store.identity import Identity
 from activelearn.store.places import Places
@@ -88,11 +89,18 @@ class StudyStore(Folder):
     def is_of(self, study: Study) -> bool:
         """Return whether this folder holds that study."""
         begun = self._sealed_study()
-        return begun.sha256 == self.places.of_given(study, [begun]).sha256
+        return begun.computed() == self.places.of_given(study, [begun]).computed()
 
     def follow(self, study: Study) -> None:
-        """Take files of the study that have moved from where they are now (call it only with the lease held)."""
+        """Take files that have moved from where they are now, and run the reference as it is run now.
+
+        Call it only with the lease held.
+        """
         if self.places.note(study, [self._sealed_study()]):
+            self._study = None
+        label = at_hand(study).true_label
+        if label is not None and label != self.study.true_label:
+            replace_json(self._label_file, sealed(label.model_dump(mode="json")))
             self._study = None
 
     @property
@@ -105,8 +113,20 @@ class StudyStore(Folder):
         """The resolved study, with absolute paths, by which its files are opened now."""
         if self._study is None:
             now = at_hand(self.places.of_sealed(self._sealed_study()))
-            self._study = _with_absolute_models(now, self.folder)
+            self._study = self._as_run_now(_with_absolute_models(now, self.folder))
         return self._study
+
+    @property
+    def _label_file(self) -> Path:
+        return self.folder / "label.json"
+
+    def _as_run_now(self, study: Study) -> Study:
+        """Return the study with the interpreter and the command by which its reference runs now."""
+        if study.benchmark is None or study.benchmark.force_error is None or not self._label_file.is_file():
+            return study
+        label = validated(Label, read_object(self._label_file), str(self._label_file), is_sealed=True)
+        asked = study.benchmark.force_error.model_copy(update={"label": label})
+        return study.model_copy(update={"benchmark": study.benchmark.model_copy(update={"force_error": asked})})
 
     def structures(self) -> dict[str, Path]:
         """Return where the files of crystals and molecules are now, by the paths that the study was sealed with."""
@@ -116,6 +136,15 @@ class StudyStore(Folder):
             named += [one.crystal for one in study.glass.compositions if one.crystal is not None]
             named += study.glass.series.geometry.values()
         return {name: Path(self.places.now(name)) for name in named if Path(name).is_absolute()}
+
+    def reference(self, name: str) -> dict[str, Any]:
+        """Return the identity of who labels frames of the paths of glasses, as the study began with it."""
+        return dict(read_object(self.whole(self.reference_file))[name])
+
+    @property
+    def reference_file(self) -> Path:
+        """Where that identity stands."""
+        return self.folder / "reference.json"
 
     def _sealed_study(self) -> Study:
         text = read_yaml(self.whole(self.study_file))
@@ -145,7 +174,7 @@ class StudyStore(Folder):
 
     def beside(self, iteration: int) -> list[str]:  # noqa: ARG002 - a study has no iterations
         """Return which published files stand in no station's folder."""
-        return [self.study_file.name, "potentials.json", "structures.json", "reference.json", "held-out.npz"]
+        return [self.study_file.name, "potentials.json", "structures.json", self.reference_file.name, "held-out.npz"]
 
     def results_of(self, path: Path) -> Iterable[Path]:  # noqa: ARG002 - all of them
         """Return the sealed results."""

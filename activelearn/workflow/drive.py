@@ -43,7 +43,8 @@ def run_local(store: Store, machine: Machine) -> End:
             check_stop()
             enter(phase, machine)
             if isinstance(phase, StudyPhase):
-                for line in try_study(phase.store, phase.asked, machine, n_own=1):
+                own = store.latest_campaign().label.reference
+                for line in try_study(phase.store, phase.asked, machine, n_own=1, own=own):
                     log.warning("%s", line)
             _run_through(phase, machine)
     return ended(store)

@@ -5,9 +5,11 @@ import numpy as np
 from activelearn.benchmark.property import Context
 from activelearn.benchmark.station import asked_of
 from activelearn.config import Study
+from activelearn.engines.reference import fingerprint
 from activelearn.frames import Frames
 from activelearn.records import Glasses, MadeGlass
 from activelearn.store import StudyStore
+from activelearn.store.files import publish_json, sealed
 from activelearn.store.glass_product import GlassPath, GlassProduct, Thermo, made_id, publish_glass
 from activelearn.store.study import BENCHMARK, GLASS, ONCE
 
@@ -100,6 +102,13 @@ def run_one(prop, task, store, slot=None):
     return prop.run(task, asked, Context(store.study, store), slot)
 
 
+def sealed_reference(study, store, slot):
+    """Seal who labels frames of the paths, if anybody is asked to, as a study begins."""
+    if study.benchmark.force_error is not None and study.benchmark.force_error.label is not None:
+        what = study.benchmark.force_error.label.reference
+        publish_json(store.reference_file, sealed({what.name: fingerprint(what, slot)}))
+
+
 def results_of(prop, study, store, tasks):
     """Return what was found, as the station gathers it."""
     (asked,) = [asked for one, asked in asked_of(study) if one is prop]
@@ -108,6 +117,7 @@ def results_of(prop, study, store, tasks):
 
 def findings_of(prop, study, store, slot=None):
     """Plan, run and gather one property."""
+    sealed_reference(study, store, slot)
     tasks = planned(prop, study, store)
     for task in tasks:
         store.publish_product(BENCHMARK, ONCE, task.id, *run_one(prop, task, store, slot))

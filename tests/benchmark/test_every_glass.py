@@ -14,7 +14,7 @@ import pytest
 from ase.build import bulk
 from ase.neighborlist import neighbor_list
 from carried import one_worker
-from made_glasses import SEGMENTS, SERIES, folder_of_products, glass_path, thermo_of
+from made_glasses import SEGMENTS, SERIES, folder_of_products, glass_path, sealed_reference, thermo_of
 
 from activelearn.benchmark import station
 from activelearn.benchmark.free_volume import free_share, ionic_radii
@@ -122,6 +122,7 @@ def board_of(folder, asked, products, slot, *, x=0.0):
     study = study_of(asked)
     store = folder_of_products(folder / "study", study, products, x=x)
     publish_json(store.folder / "potentials.json", {})
+    sealed_reference(study, store, slot)
     for task in frozen_plan(station.STATION, store, ONCE, slot.machine).tasks:
         station.run(task, store, ONCE, slot)
     return station.gather(study, store, ONCE), store

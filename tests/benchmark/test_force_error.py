@@ -1,12 +1,23 @@
 """The true error of forces along a path: frames spread over it, errors that are known, refusals counted, a kill."""
 
+import csv
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 from carried import UNCONVERGED, alloy, one_worker, with_reference
-from made_glasses import findings_of, glass_path, number, planned, results_of, run_one, study_folder, study_of
+from made_glasses import (
+    findings_of,
+    glass_path,
+    number,
+    planned,
+    results_of,
+    run_one,
+    sealed_reference,
+    study_folder,
+    study_of,
+)
 
 from activelearn.benchmark import force_error, station
 from activelearn.benchmark.force_error import AlongPath, spread
@@ -18,7 +29,7 @@ from activelearn.errors import ConfigError
 from activelearn.frames import Frames
 from activelearn.records import Glasses
 from activelearn.report import write_tables
-from activelearn.store.files import publish_json
+from activelearn.store.files import publish_json, read_object, replace_json
 from activelearn.store.study import BENCHMARK, GLASS, ONCE
 from activelearn.study import planned as study_of_campaign
 from activelearn.tasks import frozen_plan
@@ -75,7 +86,14 @@ def test_errors_and_deviations_are_told_side_by_side():
     assert found.numbers[0] == pytest.approx(np.sqrt((0.25 + 0.04 + 0.01) / 36))
     assert found.numbers[2] == pytest.approx(0.5)
     assert found.per_deviation == pytest.approx((2.0 + 0.5) / 2)
-    assert found.beyond(0.35) == "at or above f_hi 1 of 3 frames by their error, 2 by the deviation"
+    assert (
+        found.beyond(0.35)
+        == "at or above f_hi 1 of 3 frames by their error, 1 of 2 by the deviation, where there is one"
+    )
+    broken = AlongPath(error, np.array([np.inf, 0.4, np.nan]))
+    assert broken.beyond(0.35).endswith("by their error, 2 of 2 by the deviation, where there is one"), "not finite"
+    assert broken.per_deviation == pytest.approx(0.5)
+    assert AlongPath(error, np.full(3, np.nan)).beyond(0.35).endswith("1 of 3 frames by their error, no deviation")
     assert AlongPath(error, np.full(3, np.nan)).per_deviation is None
 
 
@@ -115,6 +133,7 @@ def test_tables_say_the_true_error_of_every_glass_beside_its_deviation(slot, tmp
     study = study_of(force_error={"n_frames": 2, "label": label(SPHERES)}, rdf=None, network=None, coordination=False)
     store = study_folder(tmp_path / "study", study, [path_frames(), path_frames(6, 5)])
     publish_json(store.folder / "potentials.json", {})
+    sealed_reference(study, store, slot)
     tasks = frozen_plan(station.STATION, store, ONCE, slot.machine).tasks
     assert [t.id for t in tasks if t.kind == "force_error"] == [
         f"force_error-toy-EMT-x0-{r}-00{k}" for r in (0, 1) for k in (0, 1)
@@ -129,10 +148,11 @@ def test_tables_say_the_true_error_of_every_glass_beside_its_deviation(slot, tmp
     assert head.endswith("| true force error (eV/Å) |")
     largest = f"{number(board, 'force_error_max', replica=1).value:.4g}"
     line = next(line for line in text.splitlines() if line.startswith("| toy-EMT-x0-1 |"))
-    assert f"largest {largest} (2 frames); largest of a frame " in line
-    assert "x its deviation |" in line
+    assert f"largest {largest} (2 frames); the largest of a frame " in line
+    assert "x its deviation (median) |" in line
     assert text.count("| force_error_rmse |") == 1, "replicas stand with the glasses"
-    assert (tmp_path / "results.csv").read_text().count("force_error_rmse") == 3
+    rows = [row for row in csv.DictReader((tmp_path / "results.csv").open()) if row["name"] == "force_error_rmse"]
+    assert [(row["n"], row["n planned"]) for row in rows] == [("2", ""), ("2", ""), ("2", "2")], "frames, then replicas"
 
 
 def test_labels_that_are_no_good_are_counted_with_their_reason_and_the_others_measured(slot, tmp_path):
@@ -141,21 +161,48 @@ def test_labels_that_are_no_good_are_counted_with_their_reason_and_the_others_me
     study = study_of(force_error={"n_frames": 6, "label": label(max_force=8.0)})
     store = study_folder(tmp_path / "study", study, [frames])
     found = findings_of(force_error.PROPERTY, study, store, slot)
-    said = "force_error of toy-EMT-x0-0: 1 of 6 frames without: the reference: force above 8 eV/Å"
-    assert found.problems == [said]
-    assert [one.measured_by for one in found.missing] == ["force_error"]
-    assert number(found, "force_error_rmse", replica=0).n_samples == 5
+    assert (found.problems, found.missing) == ([], []), "all numbers are there"
+    of_one = number(found, "force_error_rmse", replica=0)
+    assert of_one.n_samples == 5
+    assert of_one.note.endswith("; 1 of 6 frames without: the reference: force above 8 eV/Å")
     broken = with_reference(study, UNCONVERGED)
     store = study_folder(tmp_path / "broken", broken, [path_frames()])
     found = findings_of(force_error.PROPERTY, broken, store, slot)
     assert found.results == []
     assert "frames without: the potential: " in found.problems[0]
+    assert [one.measured_by for one in found.missing] == ["force_error"]
+
+
+def test_a_deviation_that_was_not_finite_is_none_that_was_not_evaluated(slot, tmp_path):
+    frames = path_frames(3)
+    frames.origin["max_devi_f"] = [np.nan, np.inf, 0.2]
+    study = study_of(force_error={"n_frames": 3, "label": label()})
+    store = study_folder(tmp_path / "study", study, [frames])
+    sealed_reference(study, store, slot)
+    found = [run_one(force_error.PROPERTY, t, store, slot)[1] for t in planned(force_error.PROPERTY, study, store)]
+    assert [meta["max_devi_f"] for meta in found] == [None, np.inf, pytest.approx(0.2)]
+
+
+def test_what_the_reference_does_not_know_is_said_and_another_version_refused(slot, tmp_path):
+    study = study_of(force_error={"n_frames": 2, "label": label(EMT_ITSELF)})
+    spheres = study.benchmark.force_error.label.reference.model_validate(SPHERES)
+    study = with_reference(study, spheres)
+    frames = replace(path_frames(2), symbols=("Cu", "Cu", "Cu", "Ag", "Ag", "Fe"))  # EMT knows no iron
+    store = study_folder(tmp_path / "study", study, [frames])
+    found = findings_of(force_error.PROPERTY, study, store, slot)
+    assert found.problems == ["force_error of toy-EMT-x0-0: 2 of 2 frames without: the reference does not know Fe"]
+    sealed = read_object(store.reference_file)
+    replace_json(store.reference_file, {name: one | {"sha256": "of before"} for name, one in sealed.items()})
+    (task, _) = planned(force_error.PROPERTY, study, store)
+    with pytest.raises(ConfigError, match=r"which is not what this study is sealed to .* of reference.json and run"):
+        run_one(force_error.PROPERTY, task, store, slot)
 
 
 def test_after_a_kill_only_the_frames_without_a_product_are_labelled(slot, tmp_path):
     study = study_of(force_error={"n_frames": 3, "label": label(SPHERES)})
     store, whole = (study_folder(tmp_path / name, study, [path_frames()]) for name in ("killed", "whole"))
     wanted = findings_of(force_error.PROPERTY, study, whole, slot)
+    sealed_reference(study, store, slot)
     tasks = planned(force_error.PROPERTY, study, store)
     store.publish_product(BENCHMARK, ONCE, tasks[1].id, *run_one(force_error.PROPERTY, tasks[1], store, slot))
     left = [task for task in reversed(tasks) if not store.is_published(BENCHMARK, ONCE, task)]
