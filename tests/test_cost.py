@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from activelearn import explore
 from activelearn.check import check, cost
 from activelearn.config import Glass, Machine, Speeds, load_campaign, load_machine, load_potential, load_series
 from activelearn.records import Seconds
@@ -117,6 +118,24 @@ def test_a_larger_network_costs_more_and_a_faster_machine_less():
     slow, fast = (Machine(speeds=Speeds(train_Mflop_per_s=v)) for v in (100.0, 1000.0))
     seconds = [cost.estimate(paper, m, None).one_pass[-1].seconds for m in (slow, fast)]
     assert 9.0 < seconds[0] / seconds[1] < 10.0
+
+
+def test_short_walks_share_what_it_takes_to_load_the_models_as_they_share_processes():
+    """As many processes as :func:`activelearn.explore.processes_of` makes of the pass, whichever stage they are of."""
+    campaign = load_campaign("quickstart")
+    stages = campaign.explore.stages
+    walked = [stage for stage in stages for _ in range(stage.n_walks * len(stage.conditions))]
+    models = [f"{k}.pb" for k in range(campaign.train.n_members)]
+    seconds = []
+    for n_slots in (1, 4, 1000):
+        machine = Machine(slots=n_slots, speeds=Speeds(md_Mflop_per_s=1000.0))
+        bill = cost.estimate(campaign, machine, None)
+        explored = [item.seconds for item in bill.one_pass if item.station.startswith("explore ")]
+        n_processes = len(set(explore.processes_of(campaign, [(stage, models) for stage in walked], n_slots)))
+        seconds.append((n_processes, sum(explored)))
+    assert seconds[0][0] < seconds[1][0] < seconds[2][0] == len(walked)
+    for n_processes, whole in seconds[:2]:
+        assert seconds[2][1] - whole == pytest.approx((len(walked) - n_processes) * cost.WALK_START_S)
 
 
 def test_what_a_folder_has_measured_wins(undisturbed, machine):

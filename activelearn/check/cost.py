@@ -9,11 +9,12 @@ multiply-adds of the embedding net per neighbour and of the fitting net per atom
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from activelearn import capacity, compression, initial, packing, starts
+from activelearn import capacity, compression, explore, initial, packing, starts
 from activelearn.benchmark.parity import CHUNK
 from activelearn.config import (
     Campaign,
@@ -38,10 +39,8 @@ from activelearn.units import duration
 
 #: What a slot spends whatever the size of the network, s (measured on the core of the profile `local`): on a gradient
 #: step, on an evaluation in LAMMPS and on a row of its output, with the deviation; on graph, freezing and test of a
-#: training; on the models of a walk.
+#: training; on the models of a process of LAMMPS, which short walks share (:func:`activelearn.explore.processes_of`).
 GRADIENT_STEP_S, EVALUATION_S, ROW_S, TRAINING_START_S, WALK_START_S = 0.0008, 0.00025, 0.0025, 2.7, 0.78
-#: Walks that share one process of LAMMPS, and with it `WALK_START_S`.
-WALKS_PER_PROCESS = 1
 #: A network of ten times the operations takes 10**0.75 times as long (those of quick, evening and the paper, trained
 #: and in MD): small ones leave a core idle. A declared speed is that of a network of 1 Mflop an atom.
 GROWTH = 0.75
@@ -169,7 +168,7 @@ def estimate(
     if campaign.initial.drives_itself:
         first.append(meter.training("train again", warm or campaign.train.n_steps))
     one_pass = (
-        *map(meter.walks, campaign.explore.stages),
+        *meter.walks(campaign.explore.stages),
         meter.labels("label", campaign.select.max_frames),
         meter.training("train", warm or campaign.train.n_steps),
     )
@@ -252,13 +251,14 @@ class _Meter:
             return None if each is None else each * n_tasks + self._sessions_s(TRAINER, n_tasks) * (record.index == 0)
         if station == "explore" and n_tasks and record.selection is not None:
             stages = {stage.name: stage for stage in self.campaign.explore.stages}
-            each_of = [self._walk_s(stages[walk.stage]) for walk in record.selection.walks if walk.stage in stages]
-            known = [each for each in each_of if each is not None]
-            return sum(known) * n_tasks / len(known) if known else None
+            walked = [stages[walk.stage] for walk in record.selection.walks if walk.stage in stages]
+            known = [moving_s for stage in walked if (moving_s := self._walk_s(stage)) is not None]
+            each_s = (sum(known) + sum(self._loading_s(walked).values())) / len(known) if known else None
+            return None if each_s is None else each_s * n_tasks
         return None
 
     def _sessions_s(self, engine: str, n_tasks: int) -> float:
-        """Return the seconds that it takes to start an engine on the slots that tasks are given to."""
+        """Return the seconds that slots spend until an engine is ready: it is started once, and all of them wait."""
         return self.machine.speeds.start_s.get(engine, 0.0) * min(self.machine.n_slots, n_tasks)
 
     def _first_sessions_s(self, engine: str, n_tasks: int) -> float:
@@ -312,13 +312,33 @@ class _Meter:
             made.append(self._item("final compression", train.n_members, 0, declared))
         return made
 
-    def walks(self, stage: Stage) -> Item:
-        n_walks = stage.n_walks * len(stage.conditions)
-        return self._item(f"explore {stage.name}", n_walks, n_walks * stage.n_frames, self._walk_s(stage))
+    def walks(self, stages: Sequence[Stage]) -> Iterator[Item]:
+        """Yield the stages of one pass."""
+        n_walks = [stage.n_walks * len(stage.conditions) for stage in stages]
+        loading_s = self._loading_s([stage for stage, n in zip(stages, n_walks, strict=True) for _ in range(n)])
+        for stage, n in zip(stages, n_walks, strict=True):
+            name, once_s = f"explore {stage.name}", loading_s[stage.name]
+            yield self._item(name, n, n * stage.n_frames, self._walk_s(stage), once_s)
 
     def _walk_s(self, stage: Stage) -> float | None:
-        moving_s = self._dynamics_s(stage.n_steps, stage.n_frames, self.n_atoms, self.walked_Mflop)
-        return None if moving_s is None else WALK_START_S / WALKS_PER_PROCESS + moving_s
+        return self._dynamics_s(stage.n_steps, stage.n_frames, self.n_atoms, self.walked_Mflop)
+
+    def _loading_s(self, walked: Sequence[Stage]) -> dict[str, float]:
+        """Return the seconds of each stage in which its walks load models; the walks of one process share them.
+
+        Parameters
+        ----------
+        walked
+            The stage of each walk, in the order of the plan.
+        """
+        trainer, train = trainer_of(self.campaign.train), self.campaign.train
+        models = [f"{i}{trainer.suffix(train)}" for i in range(train.n_members)]
+        n_slots = self.machine.at(explore.STATION.name).n_slots
+        processes = explore.processes_of(self.campaign, [(stage, models) for stage in walked], n_slots)
+        n_walks, found = Counter(processes), dict.fromkeys((stage.name for stage in walked), 0.0)
+        for stage, process in zip(walked, processes, strict=True):
+            found[stage.name] += WALK_START_S / n_walks[process]
+        return found
 
     def dynamics(self, station: str, n_tasks: int, n_steps: float, n_rows: float, n_atoms: int) -> Item:
         """Tasks of MD in LAMMPS, the deviation at every row: of the first ensemble (initial data) or the final one."""
