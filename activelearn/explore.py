@@ -88,7 +88,7 @@ def cells_below_bounds(passes: Sequence[Selection], campaign: Campaign) -> set[t
             return set()  # quiet for a reason that says nothing of the cell
         return {
             (cell.stage, *(getattr(cell, name) for name in Condition._fields))
-            for cell in selection.known_cells
+            for cell in (*selection.cells, *selection.rested)
             if cell.stage not in selection.unexplored_stages and _is_below_bounds(cell.counts, campaign.stop)
         }
 

@@ -212,10 +212,10 @@ class Selection(Record):
         return Counts.total(cell.counts for cell in self.cells)
 
     @property
-    def known_cells(self) -> tuple[CellCounts, ...]:
-        """Its own cells, and those of the stages that rested as they were when they were walked."""
+    def rested(self) -> tuple[CellCounts, ...]:
+        """The cells of the stages that rested, as they were when they were walked."""
         walked = {cell.stage for cell in self.cells}
-        return self.cells + tuple(cell for cell in self.pooled if cell.stage not in walked)
+        return tuple(cell for cell in self.pooled if cell.stage not in walked)
 
     @property
     def lets_next_join(self) -> bool:
