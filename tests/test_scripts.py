@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -272,6 +273,11 @@ def test_the_pace_of_this_machine_is_taken_where_the_profile_has_one():
     assert 0.005 < took < 5.0
     at = Machine(name="mine", slots=1, speeds=Speeds(pace_s=took))
     assert 0.2 < pace.slower(at) < 5.0
-    assert "scaled by 1.5" in pace.said(at, 1.5)[0]
+    here, declared = f"{1.5 * took:.3g} on this machine, now", f"{took:.3g} in profile mine"
+    assert f"scaled by 1.5: machine.speeds.pace_s is {here}, and {declared}" in pace.said(at, 1.5)[0]
     without = Machine(name="mine", slots=1)
-    assert (pace.slower(without), pace.said(without, 1.0)) == (1.0, [])
+    (line,) = pace.said(without, pace.slower(without))
+    found = re.fullmatch(
+        r"declared seconds are as in profile mine.*machine\.speeds\.pace_s is (\S+) on this machine", line
+    )
+    assert took / 5.0 < float(found.group(1)) < 5.0 * took, "what is to be declared"
