@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -146,21 +146,39 @@ def drive_of(campaign: Campaign, stage: Stage, condition: Condition, cell: Float
 
 
 def batches_of(tasks: Sequence[Task], store: Store, iteration: int, n_slots: int) -> list[tuple[Task, ...]]:
-    """Return pending walks by the LAMMPS process that they share: neighbours in the plan, for each slot as many steps.
+    """Return pending walks by the LAMMPS process that they share (:func:`processes_of`)."""
+    campaign = store.campaign(iteration)
+    found = [(campaign.stage(task.parameters["stage"]), task.inputs) for task in tasks]
+    batches: dict[Hashable, list[Task]] = {}
+    for task, process in zip(tasks, processes_of(campaign, found, n_slots), strict=True):
+        batches.setdefault(process, []).append(task)
+    return [tuple(batch) for batch in batches.values()]
+
+
+def processes_of(campaign: Campaign, pending: Sequence[tuple[Stage, Sequence[str]]], n_slots: int) -> list[Hashable]:
+    """Return the LAMMPS process of each pending walk: of neighbours in the plan the same, for each slot as many steps.
 
     Long walks have one each, for their models are loaded in no time beside that. What a walk is does not hang on it.
+
+    Parameters
+    ----------
+    campaign
+        Its trainer and elements.
+    pending
+        The stage of each walk, and the names of its models.
+    n_slots
+        Tasks side by side.
     """
-    campaign = store.campaign(iteration)
-    trainer, stages = trainer_of(campaign.train), [campaign.stage(task.parameters["stage"]) for task in tasks]
-    n_steps = np.array([stage.n_steps for stage in stages])
+    trainer = trainer_of(campaign.train)
+    n_steps = np.array([stage.n_steps for stage, _ in pending])
     n_batches = n_slots * math.ceil(n_steps.sum() / (n_slots * MOST_STEPS))
     share = (np.cumsum(n_steps) - n_steps) * n_batches // max(1, n_steps.sum())
-    batches: dict[tuple[Any, ...], list[Task]] = {}
-    for i, (task, stage) in enumerate(zip(tasks, stages, strict=True)):
-        pair = trainer.pair(task.inputs, campaign.type_map, stage.every)
+    processes: list[Hashable] = []
+    for i, (stage, models) in enumerate(pending):
+        pair = trainer.pair(models, campaign.type_map, stage.every)
         is_shared = trainer.writes_deviation and walks.may_share(stage, pair)
-        batches.setdefault((int(share[i]), *pair) if is_shared else (task.id,), []).append(task)
-    return [tuple(batch) for batch in batches.values()]
+        processes.append((int(share[i]), *pair) if is_shared else i)
+    return processes
 
 
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:

@@ -212,10 +212,10 @@ class Selection(Record):
         return Counts.total(cell.counts for cell in self.cells)
 
     @property
-    def known_cells(self) -> tuple[CellCounts, ...]:
-        """Its own cells, and the pooled ones of the stages that rested."""
+    def rested(self) -> tuple[CellCounts, ...]:
+        """The pooled cells of the stages that rested."""
         walked = {cell.stage for cell in self.cells}
-        return self.cells + tuple(cell for cell in self.pooled if cell.stage not in walked)
+        return tuple(cell for cell in self.pooled if cell.stage not in walked)
 
     @property
     def judged(self) -> Counts:

@@ -314,23 +314,28 @@ def _notes(row: dict[str, Any]) -> list[str]:
 
 
 def matrix_table(console: Console, iterations: list[dict[str, Any]]) -> None:
-    """Print the coverage matrix of the last pass: stage x temperature x pressure or strain, in 80 columns."""
-    passes = [row for row in iterations if row["cells"]]
-    if not passes:
+    """Print the coverage matrix of the last pass: stage x temperature x pressure or strain, in 80 columns.
+
+    Stages that rested are in it, too, with the frames that they are judged on.
+    """
+    last = next((row for row in reversed(iterations) if row["cells"]), None)
+    if last is None:
         return
     numbers = ("walks", "frames", "accur.", "cand.", "failed", "out")
-    table = _table(f"coverage, iteration {passes[-1]['index']}", {"stage": 16, "condition": None}, numbers)
+    table = _table(f"coverage, iteration {last['index']}", {"stage": 16, "condition": None}, numbers)
     table.add_column("along", no_wrap=True)
-    for cell in passes[-1]["cells"]:
+    for cell, is_walked in [*((c, True) for c in last["cells"]), *((c, False) for c in last["rested"])]:
         counts = Counts.model_validate(cell["counts"])
         shares = [f"{100 * counts.share(kind):.1f}%" for kind in _CLASSES]
         shown = shares if counts.in_region else ["-", "-", "-"]
         condition = str(Condition(**{name: cell[name] for name in Condition._fields}))
         along = "".join(_worst(Counts.model_validate(part)) for part in cell["along"])
-        row = [str(counts.walks), str(counts.walked), *shown, str(counts.out_of_region)]
+        row = [str(counts.walks) if is_walked else "rests", str(counts.walked), *shown, str(counts.out_of_region)]
         table.add_row(cell["stage"], condition, *row, along)
     console.print(table)
     console.print("along: fifths of a ramp or strain, mostly a accurate, c candidate, f failed, o out of region")
+    if last["rested"]:
+        console.print("rests: not walked in this pass; its frames are those of passes before, by the same models")
 
 
 def _worst(counts: Counts) -> str:

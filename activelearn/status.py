@@ -7,7 +7,7 @@ from typing import Any
 
 from activelearn import final_models, learning, loop, select, study
 from activelearn.ending import verdict
-from activelearn.records import End, Errors, InitialData, Iteration
+from activelearn.records import End, Errors, InitialData, Iteration, Selection
 from activelearn.store import Folder, Store, StudyStore
 
 
@@ -97,26 +97,10 @@ def study_as_dict(store: StudyStore) -> dict[str, Any]:
 
 def _iteration(record: Iteration) -> dict[str, Any]:
     selection, labelling, ensemble = record.selection, record.labelling, record.ensemble
-    counts = None
-    if selection is not None:
-        counts = {
-            **selection.counts.model_dump(),
-            "candidate_share": selection.counts.share("candidate"),
-            "failed_share": selection.counts.share("failed"),
-            "chosen": selection.chosen,
-            "mined": selection.mined,
-            "audited": selection.audited,
-            "rescued": selection.rescued,
-            "passed_over": selection.passed_over,
-        }
     held_out = ensemble.held_out
     return {
         "index": record.index,
-        "stages": list(selection.stages) if selection is not None else [],
-        "verdict": selection.why if selection is not None else "initial data",
-        "window": [selection.f_lo, selection.f_hi] if selection is not None else None,
-        "counts": counts,
-        "cells": [cell.model_dump() for cell in selection.known_cells] if selection is not None else [],
+        **_found_by(selection),
         "labelled": labelling.labelled,
         "refused": labelling.refused,
         "not_relaxed": [
@@ -154,6 +138,31 @@ def _iteration(record: Iteration) -> dict[str, Any]:
         },
         "infrastructure_failures": record.infrastructure_failures,
         "dataset": {"frames": labelling.dataset_frames, "sha256": labelling.dataset_sha256},
+    }
+
+
+def _found_by(selection: Selection | None) -> dict[str, Any]:
+    """Return what a pass found: its cells add up to its counts, and stages that rested have cells of their own."""
+    if selection is None:
+        verdict = "initial data"
+        return {"stages": [], "verdict": verdict, "window": None, "counts": None, "cells": [], "rested": []}
+    counts = selection.counts
+    return {
+        "stages": list(selection.stages),
+        "verdict": selection.why,
+        "window": [selection.f_lo, selection.f_hi],
+        "counts": {
+            **counts.model_dump(),
+            "candidate_share": counts.share("candidate"),
+            "failed_share": counts.share("failed"),
+            "chosen": selection.chosen,
+            "mined": selection.mined,
+            "audited": selection.audited,
+            "rescued": selection.rescued,
+            "passed_over": selection.passed_over,
+        },
+        "cells": [cell.model_dump() for cell in selection.cells],
+        "rested": [cell.model_dump() for cell in selection.rested],
     }
 
 

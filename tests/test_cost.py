@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 import yaml
 
+from activelearn import explore
 from activelearn.check import check, cost
-from activelearn.config import Glass, Machine, Speeds, load_campaign, load_machine, load_potential, load_series
+from activelearn.config import (
+    ForceError,
+    Glass,
+    Machine,
+    Speeds,
+    load_campaign,
+    load_machine,
+    load_potential,
+    load_series,
+)
 from activelearn.records import Seconds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,6 +129,24 @@ def test_a_larger_network_costs_more_and_a_faster_machine_less():
     assert 9.0 < seconds[0] / seconds[1] < 10.0
 
 
+def test_short_walks_share_what_it_takes_to_load_the_models_as_they_share_processes():
+    """As many processes as :func:`activelearn.explore.processes_of` makes of the pass, whichever stage they are of."""
+    campaign = load_campaign("quickstart")
+    stages = campaign.explore.stages
+    walked = [stage for stage in stages for _ in range(stage.n_walks * len(stage.conditions))]
+    models = [f"{k}.pb" for k in range(campaign.train.n_members)]
+    seconds = []
+    for n_slots in (1, 4, 1000):
+        machine = Machine(slots=n_slots, speeds=Speeds(md_Mflop_per_s=1000.0))
+        bill = cost.estimate(campaign, machine, None)
+        explored = [item.seconds for item in bill.one_pass if item.station.startswith("explore ")]
+        n_processes = len(set(explore.processes_of(campaign, [(stage, models) for stage in walked], n_slots)))
+        seconds.append((n_processes, sum(explored)))
+    assert seconds[0][0] < seconds[1][0] < seconds[2][0] == len(walked)
+    for n_processes, whole in seconds[:2]:
+        assert seconds[2][1] - whole == pytest.approx((len(walked) - n_processes) * cost.WALK_START_S)
+
+
 def test_what_a_folder_has_measured_wins(undisturbed, machine):
     """Trainings of other lengths are told apart: what is declared of them is scaled to what all of them took."""
     store, _ = undisturbed
@@ -133,6 +161,45 @@ def test_what_a_folder_has_measured_wins(undisturbed, machine):
     assert items[0].seconds + (len(trained) - 1) * later[0].seconds == pytest.approx(took)
     assert items[0].seconds / later[0].seconds == pytest.approx(items[1].seconds / later[1].seconds)
     assert isinstance(trained[0][1], Seconds)
+
+
+def test_the_final_training_is_scaled_as_the_trainings_that_were_measured_and_its_compression_too(undisturbed):
+    store, _ = undisturbed
+    campaign = store.campaign(0)
+    longest = campaign.final.model_copy(update={"n_steps": 50_000, "compress": True})
+    campaign = campaign.model_copy(update={"final": longest})
+    found, declared = (
+        {item.station: item for item in (*of.initial, *of.final)}
+        for of in (cost.estimate(campaign, load_machine(), begun, slower=2.0) for begun in (store, None))
+    )
+    ratio = found["train"].seconds / declared["train"].seconds
+    for station in ("final", "final compression"):
+        assert found[station].source == "measured"
+        assert found[station].seconds == pytest.approx(ratio * declared[station].seconds), station
+    silent = cost.estimate(campaign, Machine(), store)
+    assert {item.source for item in silent.final if item.station.startswith("final")} == {"not known"}, "other steps"
+
+
+def test_labels_of_glasses_are_scaled_as_all_that_is_declared_and_a_dft_engine_is_named():
+    campaign = load_campaign("quickstart")
+    asked = campaign.benchmark.model_copy(update={"force_error": ForceError()})
+    one, two = (
+        cost.estimate(campaign.model_copy(update={"benchmark": asked}), load_machine(), None, slower=slower)
+        for slower in (1.0, 2.0)
+    )
+    seconds = [next(i.seconds for i in bill.apart if i.station == "force_error") for bill in (one, two)]
+    assert seconds[1] == pytest.approx(2.0 * seconds[0])
+    assert not any("linear in the atoms" in line for line in cost.lines(one))
+    by_vasp = Machine(speeds=Speeds(label_s_per_atom={"vasp": 10.0}))
+    dft = load_campaign("na3ps4o")
+    bill = cost.estimate(dft.model_copy(update={"benchmark": asked, "glass": campaign.glass}), by_vasp, None)
+    assert any("linear in the atoms of a label; vasp takes longer" in line for line in cost.lines(bill))
+
+
+def test_what_declared_seconds_were_scaled_by_is_said_where_there_are_any():
+    campaign = load_campaign("quickstart")
+    assert cost.estimate(campaign, load_machine(), None).is_declared
+    assert not cost.estimate(campaign, Machine(), None).is_declared
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Passes of one ensemble are one sample; what holds a pass back is named; held-out errors may be demanded."""
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_select import counts, fabricate, gathered, seal_ensemble
 
-from activelearn import ending, explore, learning
+from activelearn import ending, explore, learning, show, status
 from activelearn import passes as which
 from activelearn.config import Guards, Perturb, Stop
 from activelearn.records import CellCounts, Counts, Selection
@@ -171,7 +173,25 @@ def test_the_next_stage_is_walked_alone_and_judged_with_the_quiet_one(joined):
     assert (found.stages, found.quiet_stages) == (("cold", "warm"), ("cold", "warm"))
     assert (found.n_pooled, found.is_converged) == (2, True)
     assert found.judged == Counts(walked=738, accurate=733, candidate=5, walks=18)
-    assert {(cell.stage, cell.counts.candidate) for cell in found.known_cells} == {("cold", 3), ("warm", 2)}
+    assert {(cell.stage, cell.counts.candidate) for cell in found.cells + found.rested} == {("cold", 3), ("warm", 2)}
+
+
+def test_status_tells_what_was_walked_from_what_rested(joined):
+    """The cells of a pass add up to its counts; the frames of a stage that rests are shown, and not counted again."""
+    store, campaign = joined
+    found = walk_warm(store, campaign, 2, 2)
+    row = status._found_by(found)
+    assert [cell["stage"] for cell in row["cells"]] == ["warm"]
+    assert [(cell["stage"], cell["counts"]["walks"]) for cell in row["rested"]] == [("cold", 9)]
+    assert sum(cell["counts"]["walked"] for cell in row["cells"]) == row["counts"]["walked"]
+    console = show.console_of(80, file=io.StringIO())
+    show.matrix_table(console, [{"index": 2, **row}])
+    lines = console.file.getvalue().splitlines()
+    warm, cold = ([line.split() for line in lines if line.startswith(name)] for name in ("warm", "cold"))
+    assert "9" in warm[0]
+    assert "rests" not in warm[0]
+    assert "rests" in cold[0]
+    assert any(line.startswith("rests: not walked in this pass") for line in lines)
 
 
 def test_only_what_is_not_quiet_is_walked_again_by_the_same_ensemble(joined):
@@ -201,7 +221,7 @@ def test_a_quiet_stage_is_not_forgotten_for_one_that_went_nowhere(joined):
     seal_ensemble(store, 2, trained_in=0)
     assert walked(store, campaign, 3) == ["warm"]
     again = walk_warm(store, campaign, 3, 2)
-    assert {(cell.stage, cell.counts.walks, cell.counts.candidate) for cell in again.known_cells} == {
+    assert {(cell.stage, cell.counts.walks, cell.counts.candidate) for cell in (*again.cells, *again.rested)} == {
         ("cold", 9, 3), ("warm", 9, 2)
     }  # fmt: skip
     assert again.is_converged

@@ -1,15 +1,20 @@
 """The scripts of tests/performance measure and reckon what they say."""
 
+import fcntl
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
+from ase.io import write
 
-from activelearn import capacity
+from activelearn import capacity, explore
 from activelearn.check import cost, pace
 from activelearn.config import Machine, Speeds, TrainingRun, load_campaign, load_machine
 from activelearn.engines.trainers.deepmd import inputs
@@ -18,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 RACE, DATA = HERE / "performance" / "race", HERE / "data" / "plan"
 sys.path += [str(HERE / "performance"), str(RACE)]
 import asynchrony  # noqa: E402
+import begun  # noqa: E402
 import dpgen_files  # noqa: E402
 import meter  # noqa: E402
 import sides  # noqa: E402
@@ -64,6 +70,58 @@ def test_a_command_is_ended_when_it_has_done_enough_and_what_it_left_with_it(tmp
     assert wall_s < 60.0
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_what_is_interrupted_leaves_no_daemon_behind(tmp_path):
+    """The race goes on in another folder while a daemon of DP-GEN would still work."""
+    daemon = "open('part', 'w').write(str(os.getpid())); os.rename('part', 'pid')"
+    code = f"import os, time\nif not os.fork():\n os.setsid()\n if not os.fork(): {daemon}\ntime.sleep(300)"
+
+    def interrupt():
+        if (tmp_path / "pid").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(FileNotFoundError):  # no figures
+        measured(tmp_path, code, until=interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_results_of_one_race_are_not_taken_for_those_of_another(tmp_path):
+    asked = {"campaign": "a", "slots": 2, "baseline": None}
+    begun.want_the_same(tmp_path, asked)
+    (tmp_path / "initial").mkdir()
+    begun.want_the_same(tmp_path, asked | {"baseline": "x"})
+    begun.want_the_same(tmp_path, asked)
+    for change in ({"baseline": "y"}, {"slots": 4}, {"campaign": "b"}):
+        ((name, value),) = change.items()
+        with pytest.raises(SystemExit, match=f"was begun with {name} .*, and {value} is asked for"):
+            begun.want_the_same(tmp_path, asked | change)
+    (tmp_path / "race.json").unlink()
+    with pytest.raises(SystemExit, match=r"race\.json: gone"):
+        begun.want_the_same(tmp_path, asked)
+
+
+def test_a_labeller_whose_sibling_dies_labels_its_own_frame(tmp_path):
+    task = tmp_path / "task.000000"
+    task.mkdir()
+    write(task / "conf.poscar", bulk("Cu", cubic=True), format="vasp")
+    asked = {"calculator": "ase.calculators.emt:EMT", "arguments": {}, "type_map": ["Cu"]}
+    (tmp_path / "calculator.json").write_text(json.dumps(asked))
+    with (task / "lock").open("w") as lock:  # as of a sibling that is at it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        words = [sys.executable, str(RACE / "dpgen_label.py"), str(tmp_path / "calculator.json")]
+        labeller = subprocess.Popen(words, cwd=task)
+        before, deadline = (task / "lock").stat().st_mtime_ns, time.monotonic() + 60.0
+        while (task / "lock").stat().st_mtime_ns == before and time.monotonic() < deadline:  # opened: it has tried
+            time.sleep(0.1)
+        time.sleep(1.0)
+        assert not (task / "out.hdf5").exists()
+    try:
+        assert labeller.wait(60.0) == 0
+    finally:
+        labeller.kill()
+    assert (task / "out.hdf5").is_file()
 
 
 def test_cpu_between_two_moments_is_interpolated():
@@ -175,8 +233,9 @@ def test_spans_of_a_finished_campaign_are_all_there(undisturbed):
 
 
 @pytest.mark.parametrize("recorded", sorted(DATA.glob("*.json")), ids=lambda path: path.stem)
-def test_the_bill_is_within_a_quarter_of_what_was_recorded(recorded):
+def test_the_bill_is_within_a_quarter_of_what_was_recorded(recorded, monkeypatch):
     found = json.loads(recorded.read_text())
+    monkeypatch.setattr(explore, "MOST_STEPS", found["most_steps"])  # walks shared processes as they did then
     file, record = HERE.parent / found["campaign"], found["stations"]
     campaign = load_campaign(file if file.exists() else found["campaign"])
     bill = billed(campaign, load_machine("local").model_copy(update={"slots": found["slots"]}), 1.0, record)
@@ -214,6 +273,11 @@ def test_the_pace_of_this_machine_is_taken_where_the_profile_has_one():
     assert 0.005 < took < 5.0
     at = Machine(name="mine", slots=1, speeds=Speeds(pace_s=took))
     assert 0.2 < pace.slower(at) < 5.0
-    assert "scaled by 1.5" in pace.said(at, 1.5)[0]
+    here, declared = f"{1.5 * took:.3g} on this machine, now", f"{took:.3g} in profile mine"
+    assert f"scaled by 1.5: machine.speeds.pace_s is {here}, and {declared}" in pace.said(at, 1.5)[0]
     without = Machine(name="mine", slots=1)
-    assert (pace.slower(without), pace.said(without, 1.0)) == (1.0, [])
+    (line,) = pace.said(without, pace.slower(without))
+    found = re.fullmatch(
+        r"declared seconds are as in profile mine.*machine\.speeds\.pace_s is (\S+) on this machine", line
+    )
+    assert took / 5.0 < float(found.group(1)) < 5.0 * took, "what is to be declared"

@@ -9,11 +9,12 @@ multiply-adds of the embedding net per neighbour and of the fitting net per atom
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from activelearn import capacity, compression, initial, packing, starts
+from activelearn import capacity, compression, explore, initial, packing, starts
 from activelearn.benchmark.parity import CHUNK
 from activelearn.config import (
     Campaign,
@@ -38,15 +39,15 @@ from activelearn.units import duration
 
 #: What a slot spends whatever the size of the network, s (measured on the core of the profile `local`): on a gradient
 #: step, on an evaluation in LAMMPS and on a row of its output, with the deviation; on graph, freezing and test of a
-#: training; on the models of a walk.
+#: training; on the models of a process of LAMMPS, which short walks share (:func:`activelearn.explore.processes_of`).
 GRADIENT_STEP_S, EVALUATION_S, ROW_S, TRAINING_START_S, WALK_START_S = 0.0008, 0.00025, 0.0025, 2.7, 0.78
-#: Walks that share one process of LAMMPS, and with it `WALK_START_S`.
-WALKS_PER_PROCESS = 1
 #: A network of ten times the operations takes 10**0.75 times as long (those of quick, evening and the paper, trained
 #: and in MD): small ones leave a core idle. A declared speed is that of a network of 1 Mflop an atom.
 GROWTH = 0.75
 #: What `machine.speeds.start_s` calls the sessions that train models and run them.
 TRAINER = "trainer"
+#: Engines whose labels take longer than in proportion to the atoms.
+DFT = ("gpaw", "vasp")
 #: Files that an iteration leaves when it is closed (records, packed products, data set), besides its models.
 FILES_PER_ITERATION = 15
 
@@ -129,6 +130,8 @@ class Bill:
         For the MD of the initial data.
     apart
         Once: glasses of other potentials and what is measured, whose time is not known beforehand: in no sum.
+    dft
+        The engine that labels frames of glasses, if it takes longer than in proportion to the atoms.
     """
 
     initial: tuple[Item, ...]
@@ -140,6 +143,13 @@ class Bill:
     megabytes: float
     calls: Calls
     apart: tuple[Item, ...] = ()
+    dft: str | None = None
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether any of its seconds are declared ones."""
+        items = (*self.initial, *self.one_pass, *self.final, *self.apart)
+        return any(item.source == "declared" and item.seconds for item in items)
 
 
 def estimate(
@@ -169,7 +179,7 @@ def estimate(
     if campaign.initial.drives_itself:
         first.append(meter.training("train again", warm or campaign.train.n_steps))
     one_pass = (
-        *map(meter.walks, campaign.explore.stages),
+        *meter.walks(campaign.explore.stages),
         meter.labels("label", campaign.select.max_frames),
         meter.training("train", warm or campaign.train.n_steps),
     )
@@ -181,8 +191,9 @@ def estimate(
     files = (campaign.stop.max_iterations + 1) * FILES_PER_ITERATION
     calls = Calls.of(campaign.initial)
     passes = campaign.stop.max_iterations
-    whole = tuple(first), one_pass, tuple(final)
-    return Bill(*whole, passes, machine.n_slots, files, megabytes, calls, tuple(_apart(campaign, meter)))
+    whole, apart = (tuple(first), one_pass, tuple(final)), tuple(_apart(campaign, meter))
+    labelled = any(item.station == "force_error" and item.seconds is not None for item in apart)
+    return Bill(*whole, passes, machine.n_slots, files, megabytes, calls, apart, _dft(campaign) if labelled else None)
 
 
 def network_Mflop(campaign: Campaign, labelled: Sequence[Frames] = ()) -> float | None:
@@ -220,14 +231,26 @@ class _Meter:
         is_fast = self.is_faster or campaign.final.compress
         self.final_Mflop = fast_Mflop if is_fast and fast_Mflop is not None else self.Mflop
 
-    def _item(self, station: str, n_tasks: int, n_frames: int, each_s: float | None, once_s: float = 0.0) -> Item:
-        """Return an item of tasks that are declared to take `each_s`, and the sessions that they start `once_s`."""
-        name = station.partition(" ")[0]
+    def _item(
+        self,
+        station: str,
+        n_tasks: int,
+        n_frames: int,
+        each_s: float | None,
+        once_s: float = 0.0,
+        *,
+        like: str | None = None,
+    ) -> Item:
+        """Return an item of tasks that are declared to take `each_s`, and `once_s` together.
+
+        With `like` it takes as many times what is declared as that station did; else it is measured itself.
+        """
+        name = like or station.partition(" ")[0]
         declared = None if each_s is None else each_s * n_tasks + once_s
         ratio, per_task = self._measured_over_declared(name), self.measured_per_task(name)
         if declared is not None and ratio is not None:
             return Item(station, n_tasks, n_frames, declared * ratio, "measured")
-        if per_task is not None:
+        if per_task is not None and like is None:
             return Item(station, n_tasks, n_frames, per_task * n_tasks, "measured")
         if declared is not None:
             return Item(station, n_tasks, n_frames, declared * self.slower, "declared")
@@ -252,13 +275,14 @@ class _Meter:
             return None if each is None else each * n_tasks + self._sessions_s(TRAINER, n_tasks) * (record.index == 0)
         if station == "explore" and n_tasks and record.selection is not None:
             stages = {stage.name: stage for stage in self.campaign.explore.stages}
-            each_of = [self._walk_s(stages[walk.stage]) for walk in record.selection.walks if walk.stage in stages]
-            known = [each for each in each_of if each is not None]
-            return sum(known) * n_tasks / len(known) if known else None
+            walked = [stages[walk.stage] for walk in record.selection.walks if walk.stage in stages]
+            known = [moving_s for stage in walked if (moving_s := self._walk_s(stage)) is not None]
+            each_s = (sum(known) + sum(self._loading_s(walked).values())) / len(known) if known else None
+            return None if each_s is None else each_s * n_tasks
         return None
 
     def _sessions_s(self, engine: str, n_tasks: int) -> float:
-        """Return the seconds that it takes to start an engine on the slots that tasks are given to."""
+        """Return the seconds that slots spend until an engine is ready: it is started once, and all of them wait."""
         return self.machine.speeds.start_s.get(engine, 0.0) * min(self.machine.n_slots, n_tasks)
 
     def _first_sessions_s(self, engine: str, n_tasks: int) -> float:
@@ -291,9 +315,9 @@ class _Meter:
         once_s = self._first_sessions_s(reference.calculator or reference.engine, n_tasks)
         return self._item(station, n_tasks, n_frames, None if each_s is None else each_s * evaluations, once_s)
 
-    def training(self, station: str, n_steps: int) -> Item:
+    def training(self, station: str, n_steps: int, *, like: str | None = None) -> Item:
         n = self.campaign.train.n_members
-        return self._item(station, n, 0, self._training_s(n_steps), self._first_sessions_s(TRAINER, n))
+        return self._item(station, n, 0, self._training_s(n_steps), self._first_sessions_s(TRAINER, n), like=like)
 
     def _training_s(self, n_steps: int) -> float | None:
         train, speed = self.campaign.train, self.machine.speeds.train_Mflop_per_s
@@ -306,19 +330,41 @@ class _Meter:
     def final_models(self) -> list[Item]:
         """Those that are trained anew, and the compression of what the loop has not compressed."""
         campaign, train = self.campaign, self.campaign.train
-        made = [] if campaign.final.n_steps is None else [self.training("final", campaign.final.n_steps)]
+        made = []
+        if campaign.final.n_steps is not None:
+            made.append(self.training("final", campaign.final.n_steps, like="train"))
         if campaign.final.compress and not self.is_faster and self.faster is not None:
             declared = None if self.machine.speeds.train_Mflop_per_s is None else self.faster.making_s
-            made.append(self._item("final compression", train.n_members, 0, declared))
+            made.append(self._item("final compression", train.n_members, 0, declared, like="train"))
         return made
 
-    def walks(self, stage: Stage) -> Item:
-        n_walks = stage.n_walks * len(stage.conditions)
-        return self._item(f"explore {stage.name}", n_walks, n_walks * stage.n_frames, self._walk_s(stage))
+    def walks(self, stages: Sequence[Stage]) -> Iterator[Item]:
+        """Yield the stages of one pass."""
+        n_walks = [stage.n_walks * len(stage.conditions) for stage in stages]
+        loading_s = self._loading_s([stage for stage, n in zip(stages, n_walks, strict=True) for _ in range(n)])
+        for stage, n in zip(stages, n_walks, strict=True):
+            name, once_s = f"explore {stage.name}", loading_s[stage.name]
+            yield self._item(name, n, n * stage.n_frames, self._walk_s(stage), once_s)
 
     def _walk_s(self, stage: Stage) -> float | None:
-        moving_s = self._dynamics_s(stage.n_steps, stage.n_frames, self.n_atoms, self.walked_Mflop)
-        return None if moving_s is None else WALK_START_S / WALKS_PER_PROCESS + moving_s
+        return self._dynamics_s(stage.n_steps, stage.n_frames, self.n_atoms, self.walked_Mflop)
+
+    def _loading_s(self, walked: Sequence[Stage]) -> dict[str, float]:
+        """Return the seconds of each stage in which its walks load models; the walks of one process share them.
+
+        Parameters
+        ----------
+        walked
+            The stage of each walk, in the order of the plan.
+        """
+        trainer, train = trainer_of(self.campaign.train), self.campaign.train
+        models = [f"{i}{trainer.suffix(train)}" for i in range(train.n_members)]
+        n_slots = self.machine.at(explore.STATION.name).n_slots
+        processes = explore.processes_of(self.campaign, [(stage, models) for stage in walked], n_slots)
+        n_walks, found = Counter(processes), dict.fromkeys((stage.name for stage in walked), 0.0)
+        for stage, process in zip(walked, processes, strict=True):
+            found[stage.name] += WALK_START_S / n_walks[process]
+        return found
 
     def dynamics(self, station: str, n_tasks: int, n_steps: float, n_rows: float, n_atoms: int) -> Item:
         """Tasks of MD in LAMMPS, the deviation at every row: of the first ensemble (initial data) or the final one."""
@@ -377,15 +423,24 @@ def _apart(campaign: Campaign, meter: _Meter) -> Iterator[Item]:
 
 
 def _labels_of_glasses(asked: ForceError, glass: Glass, n_glasses: int, campaign: Campaign, meter: _Meter) -> Item:
-    """Return the labels of frames of paths, each of as many atoms as a glass has (taken as linear in the atoms)."""
+    """Return the labels of frames of paths, each of as many atoms as a glass has; a label is linear in its atoms."""
     n, what = n_glasses * asked.n_frames, (asked.label or campaign.label).reference
     n_atoms = packing.n_atoms(packing.of_glass(glass, glass.compositions[0]))
     is_own = what == campaign.label.reference
     measured = meter.measured_per_task("label") if is_own else None
-    each_s, source = (measured, "measured") if measured is not None else (meter.call_s(what), "declared")
-    if each_s is None:
-        return Item("force_error", n, n, None, "not known")
-    return Item("force_error", n, n, n * each_s * n_atoms / meter.n_atoms, source)
+    declared, n_mean = meter.call_s(what), n * n_atoms / meter.n_atoms  # labels of cells of mean size
+    if measured is not None:
+        return Item("force_error", n, n, n_mean * measured, "measured")
+    if declared is not None:
+        return Item("force_error", n, n, n_mean * declared * meter.slower, "declared")
+    return Item("force_error", n, n, None, "not known")
+
+
+def _dft(campaign: Campaign) -> str | None:
+    """Return the engine that labels frames of glasses if it is one of DFT, which is not linear in the atoms."""
+    asked = campaign.benchmark.asked.get("force_error") if campaign.benchmark is not None else None
+    engine = ((asked.label if isinstance(asked, ForceError) else None) or campaign.label).reference.engine
+    return engine if engine in DFT else None
 
 
 def _preparation(campaign: Campaign, meter: _Meter) -> list[Item]:
@@ -443,6 +498,8 @@ def lines(bill: Bill) -> list[str]:
     if bill.apart:
         out.append("benchmarks and glasses of other potentials, once, in no total:")
         out += [f"  {i.station:<22}{i.n_tasks:>8}{i.n_frames or '':>10}{_duration(i.seconds):>12}" for i in bill.apart]
+    if bill.dft is not None:
+        out.append(f"force_error: taken as linear in the atoms of a label; {bill.dft} takes longer for large cells")
     if whole is None:
         out.append(f"{most}; the whole is not known - declare machine.speeds, or run on: it is measured then")
     else:

@@ -1,9 +1,9 @@
 """Pace: how fast the cores of this machine are beside the one whose speeds a machine profile declares.
 
-A second of arithmetic that networks are made of (products, tanh, values picked by an index), on as many cores as the
-machine has slots, for cores that share a cache or a clock are slower together. CPU time is taken: what else runs here
-counts only by as much as it makes the engines slower, too. SevenNet took 1.68 to 1.78 times as long as the arithmetic
-when both were 2.5 times as slow as on the idle machine.
+Some arithmetic that networks are made of (products, tanh, values picked by an index; 0.07 s, three times), on as many
+cores as the machine has slots, for cores that share a cache or a clock are slower together. CPU time is taken: what
+else runs here counts only by as much as it makes the engines slower, too. SevenNet took 1.68 to 1.78 times as long as
+the arithmetic when both were 2.5 times as slow as on the idle machine.
 """
 
 from __future__ import annotations
@@ -31,10 +31,17 @@ def slower(machine: Machine) -> float:
 
 
 def said(machine: Machine, found: float) -> list[str]:
-    """Return in a line what declared seconds were scaled by, if they were."""
-    if machine.speeds.pace_s is None or machine.places:
+    """Return in a line what declared seconds were scaled by; without a pace to compare with, what this machine has."""
+    declared, ours = machine.speeds.pace_s, "machine.speeds.pace_s"
+    if machine.places:
         return []
-    return [f"declared seconds are scaled by {found:.2g}: this machine, now, beside that of profile {machine.name}"]
+    if declared is None:
+        here_s = seconds(machine.n_slots)
+        return [
+            f"declared seconds are as in profile {machine.name}, not scaled: {ours} is {here_s:.3g} on this machine"
+        ]
+    pair = f"{found * declared:.3g} on this machine, now, and {declared:.3g} in profile {machine.name}"
+    return [f"declared seconds are scaled by {found:.2g}: {ours} is {pair}"]
 
 
 def seconds(n_slots: int) -> float:

@@ -224,7 +224,8 @@ def check(
         begun = store if store.campaign_files() else None
         slower = pace.slower(profile)
         bill = cost.estimate(store.as_begun(chosen), profile, begun, found.offer, slower=slower)
-        print("\n" + "\n".join([*cost.lines(bill), *pace.said(profile, slower)]) + "\n")
+        scaled = pace.said(profile, slower) if bill.is_declared else []
+        print("\n" + "\n".join([*cost.lines(bill), *scaled]) + "\n")
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]
     options = [word for name, value in asked if value is not None for word in (name, str(value))]

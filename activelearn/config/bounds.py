@@ -197,6 +197,7 @@ _ROWS: Final = (
     Quantity("free disk", "GB", (0, 1.0e6), (0, 1.0e4), _HERE, {"MB": 1.0e-3, "bytes": 1.0e-9}),
     Quantity("time of a label", "s/atom", (1.0e-9, 1.0e7), (1.0e-6, 1.0e5), _HERE),
     Quantity("time of a start", "s", (1.0e-6, 1.0e6), (1.0e-3, 1.0e4), _HERE, {"ms": 1.0e-3}),
+    Quantity("pace", "s", (1.0e-6, 1.0e4), (1.0e-3, 10.0), _HERE, {"ms": 1.0e-3}),
     Quantity("speed of a network", "Mflop/s", (1.0e-3, 1.0e12), (1, 1.0e9), _HERE, {"flop/s": 1.0e-6}),
 )
 #: Every quantity, by name.

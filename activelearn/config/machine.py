@@ -42,7 +42,8 @@ class Speeds(Section):
         default={}, description="Seconds of a label per atom, by calculator (module:Class) or engine (vasp, gpaw)."
     )
     start_s: dict[str, Annotated[PositiveFloat, of("time of a start")]] = Field(
-        default={}, description="Seconds until an engine is ready on a slot: by calculator, engine, or `trainer`."
+        default={},
+        description="Seconds until an engine is ready, once per node: by calculator, engine, or `trainer`.",
     )
     md_Mflop_per_s: Annotated[PositiveFloat, of("speed of a network")] | None = Field(
         default=None,
@@ -52,10 +53,10 @@ class Speeds(Section):
     train_Mflop_per_s: Annotated[PositiveFloat, of("speed of a network")] | None = Field(
         default=None, description="The same of dp train."
     )
-    pace_s: Annotated[PositiveFloat, of("time of a start")] | None = Field(
+    pace_s: Annotated[PositiveFloat, of("pace")] | None = Field(
         default=None,
-        description="What the arithmetic of `check --plan` takes on this slot, s: declared times are scaled by what it "
-        "takes on the machine that asks. null: they stay as they are.",
+        description="CPU s that the arithmetic of `check --plan` takes on this slot, as that prints it: declared times "
+        "are scaled by what it takes on the machine that asks. null: they stay as they are.",
     )
 
 

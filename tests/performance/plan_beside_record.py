@@ -3,7 +3,8 @@
 ``python tests/performance/plan_beside_record.py FOLDER`` reads the record of a campaign folder (``status --json``)
 and bills what was done as `check --plan` would bill it on this machine now. ``--write FILE`` keeps the record, as those
 in ``tests/data/plan``, which ``tests/test_scripts.py`` compares with the bill of the profile `local` as it is declared:
-record it on a machine that does nothing else. ``--slots`` were those of the run.
+record it on a machine that does nothing else. ``--slots`` were those of the run, ``most_steps`` the steps of the walks
+that shared a process (1: each had its own).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from activelearn import explore
 from activelearn.check import cost, pace
 from activelearn.config import Campaign, Machine, load_machine
 from activelearn.status import as_dict
@@ -78,7 +80,8 @@ def main() -> None:
             s = entry["engine_total"]
             print(f"| {name} | {entry['tasks']} | {found[name]:.1f} | {s:.1f} | {found[name] / s:.2f} |")
     if given.write is not None:
-        content = {"campaign": store.campaign(0).name, "slots": given.slots, "stations": record}
+        asked = {"campaign": store.campaign(0).name, "slots": given.slots, "most_steps": explore.MOST_STEPS}
+        content = asked | {"stations": record}
         given.write.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -8,14 +8,17 @@ below FOLDER; what is there is not made again, so the same command goes on after
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import begun
 import dpgen_files
 import numpy as np
 import sides
@@ -42,6 +45,14 @@ class Race:
     n_slots: int
     baseline: str | None
     sides: tuple[str, ...]
+
+    @property
+    def asked(self) -> dict[str, str | int | None]:
+        """What results depend on; rounds and sides may be added."""
+        commit = None if self.baseline is None else f"{self.baseline}^{{commit}}"
+        git = ["git", "-C", str(ROOT), "rev-parse", "--verify", str(commit)]
+        baseline = commit and subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
+        return {"campaign": load_campaign(self.campaign).sha256, "slots": self.n_slots, "baseline": baseline}
 
     @property
     def dpgen(self) -> Path:
@@ -116,15 +127,19 @@ def are_the_same(one: Path, other: Path) -> bool:
 
 
 def run_side(race: Race, side: str, k: int) -> sides.Run:
-    """Run one side once unless it has been; what an interruption has left of it is removed."""
+    """Run one side once unless it has been.
+
+    After an interruption it begins in a new folder: jobs of DP-GEN that a ``kill -9`` has left may write to the old.
+    """
     name = side.replace(", ", "-").replace("'s ", "-").replace(" ", "-")
-    result, folder = race.folder / "results" / f"{name}-{k}.json", race.folder / "runs" / f"{name}-{k}"
+    result = race.folder / "results" / f"{name}-{k}.json"
     if result.exists():
         return sides.Run.read(result)
+    tries = (race.folder / "runs" / f"{name}-{k}-try-{n}" for n in itertools.count())
+    folder = next(path for path in tries if not path.exists())
     print(f"round {k}: {side}", flush=True)
     result.parent.mkdir(exist_ok=True)
     folder.parent.mkdir(exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
     if side in (table.WHEEL, table.BARE):
         run = run_dpgen(race, side, folder)
     else:
@@ -182,8 +197,9 @@ def asked() -> Race:
 def main() -> None:
     """Carry out what is not yet there, round by round, and print the table."""
     race = asked()
-    load_campaign(race.campaign)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and what was started is ended
     race.folder.mkdir(parents=True, exist_ok=True)
+    begun.want_the_same(race.folder, race.asked)
     make_venv(race.dpgen, ROOT / "constraints.txt", *PINS)
     export_start(make_initial(race, "ours"), race.folder / "start")
     if race.baseline is not None:

@@ -48,8 +48,9 @@ def main():
     found = calculator(asked)
     for task in [*sorted(here.parent.glob("task.*")), here]:
         label(task, found, asked["type_map"])
-    while not (here / WRITTEN).exists():  # a sibling job is at it
+    while not (here / WRITTEN).exists():  # a sibling job is at it; its lock ends with it, should it die
         time.sleep(0.1)
+        label(here, found, asked["type_map"])
 
 
 main()

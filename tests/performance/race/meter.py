@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-#: prctl(2): PR_SET_CHILD_SUBREAPER.
-SUBREAPER = 36
+#: prctl(2): PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG.
+SUBREAPER, PDEATHSIG = 36, 1
 EVERY_S = 0.5
 #: Descendants may end by themselves for so long after the command has.
 PATIENCE_S = 20.0
@@ -99,14 +99,36 @@ def measure(
         Variables besides those of this process.
     until
         Asked twice a second; once it says yes, the command is ended (SIGTERM), and then what it has left.
+
+    An exception, as by Ctrl-C, ends all of it at once; a kill of this process ends the command, but not its daemons.
     """
-    if ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, 1, 0, 0, 0) != 0:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     spent_before, began = _ended_s(), time.time()
     with log.open("ab") as stream:
         main = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **(environment or {})}, stdout=stream, stderr=stream
+            command,
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            stdout=stream,
+            stderr=stream,
+            preexec_fn=lambda: libc.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0),  # noqa: PLW1509 - there is one thread
         )
+    try:
+        series, ended = _watched(main, spent_before, until)
+    finally:
+        while living := _below(os.getpid()):  # none unless it was interrupted
+            _signal(living, signal.SIGKILL)
+            _reap(main.pid)
+            time.sleep(0.01)
+    return Measured(main.returncode, began, ended, _ended_s() - spent_before, series)
+
+
+def _watched(
+    main: subprocess.Popen[bytes], spent_before: float, until: Callable[[], bool]
+) -> tuple[list[tuple[float, float, float]], float]:
+    """Watch a command until it and all its descendants have ended; return the series, and when it ended itself."""
     series: list[tuple[float, float, float]] = []
     ended = stopped = None
     while True:
@@ -115,13 +137,12 @@ def measure(
         living = _below(os.getpid())
         series.append((time.time(), _ended_s() - spent_before + sum(living.values()), sum(map(_pss_MB, living))))
         if ended is not None and not living:
-            break
+            return series, ended
         if ended is None and stopped is None and until():
             stopped = time.time()
             main.terminate()
         _end_left_overs(living, since=ended or stopped, is_asked=ended is not None and stopped is not None)
         time.sleep(EVERY_S)
-    return Measured(main.returncode, began, ended, _ended_s() - spent_before, series)
 
 
 def _end_left_overs(living: Mapping[int, float], *, since: float | None, is_asked: bool) -> None:
