@@ -1,6 +1,9 @@
 """The reference through its real worker: EMT to the bit, refusals apart from errors, a fingerprint without paths."""
 
 import json
+import os
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -533,6 +536,28 @@ def test_an_upgrade_in_the_middle_of_an_iteration_is_refused(slot, monkeypatch):
     monkeypatch.setattr(engine, "_identical", set())
     with pytest.raises(ConfigError, match=r"is now 9.9 .* which is not what this iteration is sealed to"):
         engine.want_identity(emt, slot, sealed)
+
+
+def test_weights_that_are_replaced_while_no_worker_lives_are_found_by_the_next_one(slot, tmp_path):
+    weights = tmp_path / "w.pth"
+    weights.write_text("one")
+    which = odd("Settings", weights=str(weights))
+    sealed = engine.fingerprint(which, slot)["sha256"]
+    engine.want_identity(which, slot, sealed)
+    weights.write_text("other")
+    engine.want_identity(which, slot, sealed)  # asked once: the worker that lives has loaded the first
+    process.close_sessions("reference")  # as the exploration of the next iteration does
+    with pytest.raises(ConfigError, match="is not what this iteration is sealed to"):
+        engine.want_identity(which, slot, sealed)
+    weights.write_text("one")
+    engine.want_identity(which, slot, sealed)
+    weights.write_text("other")
+    (pid,) = process.lives("reference", slot)[1:]
+    os.kill(pid, signal.SIGKILL)
+    while process.lives("reference", slot)[1:]:
+        time.sleep(0.02)
+    with pytest.raises(ConfigError, match="is not what this iteration is sealed to"):
+        engine.want_identity(which, slot, sealed)
 
 
 # --- without a stress -------------------------------------------------------------------------------------------------
