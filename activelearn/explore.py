@@ -24,8 +24,8 @@ from activelearn.store import Store
 from activelearn.store.files import file_sha256
 from activelearn.tasks import Batching, Station
 
-#: Steps of the walks of one LAMMPS process together, unless one alone has more. Loading the models costs as much as
-#: some 500 of them; and a kill takes the process, however many of its walks were at their ends.
+#: Most steps of the walks of one LAMMPS process together, unless one alone has more. Loading the models costs as much
+#: as some 500 of them; and kill -9 takes the process, however many of its walks were at their ends.
 MOST_STEPS: Final = 2000
 
 
@@ -174,10 +174,18 @@ def processes_of(campaign: Campaign, pending: Sequence[tuple[Stage, Sequence[str
     n_batches = n_slots * math.ceil(n_steps.sum() / (n_slots * MOST_STEPS))
     share = (np.cumsum(n_steps) - n_steps) * n_batches // max(1, n_steps.sum())
     processes: list[Hashable] = []
+    begun: dict[Hashable, tuple[int, int]] = {}
     for i, (stage, models) in enumerate(pending):
         pair = trainer.pair(models, campaign.type_map, stage.every)
-        is_shared = trainer.writes_deviation and walks.may_share(stage, pair)
-        processes.append((int(share[i]), *pair) if is_shared else i)
+        if not (trainer.writes_deviation and walks.may_share(stage, pair)):
+            processes.append(i)
+            continue
+        neighbours = (int(share[i]), *pair)
+        part, steps = begun.get(neighbours, (0, 0))
+        if steps and steps + stage.n_steps > MOST_STEPS:
+            part, steps = part + 1, 0
+        begun[neighbours] = part, steps + stage.n_steps
+        processes.append((part, *neighbours))
     return processes
 
 
@@ -190,16 +198,17 @@ def run_batch(tasks: Sequence[Task], store: Store, iteration: int, slot: Slot) -
     """Run walks of :func:`batches_of` in order and publish each of them, as :func:`run` does with one."""
     campaign = store.campaign(iteration)
     trainer = trainer_of(campaign.train)
-    begun = [_Begun.of(task, store, campaign, iteration, slot) for task in tasks]
-    first = begun[0]
-    pair = trainer.pair(first.models, campaign.type_map, first.walk.stage.every)
-    limits = Limits(select.window_of(campaign, store, iteration), capacity.of_models(campaign, store))
-    if trainer.writes_deviation and walks.may_share(first.walk.stage, pair):
-        outputs = walks.run_walks([one.walk for one in begun], pair, len(campaign.type_map), slot)
-    else:
-        outputs = (_alone(one, pair, store, trainer, slot) for one in begun)
-    left = list(begun)
+    left: list[_Begun] = []
     try:
+        for task in tasks:
+            left.append(_Begun.of(task, store, campaign, iteration, slot))  # noqa: PERF401 - those before one that fails
+        first = left[0]
+        pair = trainer.pair(first.models, campaign.type_map, first.walk.stage.every)
+        limits = Limits(select.window_of(campaign, store, iteration), capacity.of_models(campaign, store))
+        if trainer.writes_deviation and walks.may_share(first.walk.stage, pair):
+            outputs = walks.run_walks([one.walk for one in left], pair, len(campaign.type_map), slot)
+        else:
+            outputs = (_alone(one, pair, store, trainer, slot) for one in tuple(left))
         for walk, started, finished in outputs:
             one = left[0]
             frames = frames_of(one.walk.stage, one.task, one.start, walk)
@@ -208,8 +217,9 @@ def run_batch(tasks: Sequence[Task], store: Store, iteration: int, slot: Slot) -
             store.publish_product("explore", iteration, one.task.id, arrays, meta)
             store.drop_scratch(one.walk.folder, slot.machine)
             left.pop(0)
-    except EngineError:
-        for one in left[1:]:  # but not that of the walk that failed: its logs say why
+    except BaseException as error:  # a full disk, too
+        has_failed = isinstance(error, EngineError)
+        for one in left[has_failed:]:  # but not that of a walk that failed: its logs say why
             store.drop_scratch(one.walk.folder, slot.machine)
         raise
 
@@ -229,9 +239,13 @@ class _Begun:
         stage, rng = campaign.stage(task.parameters["stage"]), store.rng(iteration, "explore", task.id)
         start = start_of(campaign, store, iteration, task, rng)
         folder = store.scratch(slot.machine, f"{iteration:03d}", task.id)
-        cell = lammps.write_data(folder / "conf.lmp", start, campaign.type_map)
-        drive = drive_of(campaign, stage, select.cell_of(task)[1], cell, int(rng.integers(1, 2**31 - 1)))
-        models = links.link_models([store.model(model) for model in task.inputs], folder)
+        try:
+            cell = lammps.write_data(folder / "conf.lmp", start, campaign.type_map)
+            drive = drive_of(campaign, stage, select.cell_of(task)[1], cell, int(rng.integers(1, 2**31 - 1)))
+            models = links.link_models([store.model(model) for model in task.inputs], folder)
+        except BaseException:
+            store.drop_scratch(folder, slot.machine)
+            raise
         return cls(task, start, walks.Walk(folder, stage, drive, cell, start.n_atoms), models, rng)
 
 

@@ -116,18 +116,21 @@ def _computed(one: Begun, frame: Frames, store: Store, iteration: int, slot: Slo
     """Have the reference label a frame; the worker keeps the label if it is not we who publish it."""
     campaign = store.campaign(iteration)
     what = campaign.label.reference
-    reference.want_identity(what, slot, store.fingerprint(iteration)["sha256"])
+    sealed = store.fingerprint(iteration)["sha256"]
+    reference.want_identity(what, slot, sealed)
     try:
-        return reference.label(
+        found = reference.label(
             what,
             frame,
             slot,
             keep=one.request(slot.machine.label_timeout_s),
             witnesses=lambda: [sample.frame for sample in samples.of_campaign(campaign)],
         )
+        reference.want_identity(what, slot, sealed)  # a new worker may have given it
     except BaseException:
         one.leave()
         raise
+    return found
 
 
 def _taken_up(one: Begun, n_atoms: int, slot: Slot) -> FrameLabel | None:

@@ -31,7 +31,8 @@ from activelearn.store.locks import HEARTBEAT_S
 log = logging.getLogger(__name__)
 #: Identity of this process in the count of attempts: a new run starts to count anew.
 RUN_ID: Final = f"{os.getpid()}-{time.time():.6f}"
-#: So many infrastructure failures in a row and no success: the node is at fault, not the tasks.
+#: So many infrastructure failures in a row and no success: the node is at fault, not the tasks. Those of all slots at
+#: once count as one, for slots share the sessions of their engines.
 BAD_NODE: Final = 3
 _WAIT_FOR_OTHERS_S: Final = 1.0
 #: So often the main thread wakes up, where Python runs the handlers of signals.
@@ -181,7 +182,7 @@ def carry_out(
     TaskFailed
         A task failed on infrastructure too often.
     Interrupted
-        The run is to stop; what was finished is published.
+        The run is to stop; what was finished is published, of walks that share a process, too.
     """
     if store.is_sealed(station.name, iteration):
         return
@@ -206,7 +207,7 @@ def _work_off(work: _Work, plan: Plan, tasks: tuple[Task, ...]) -> None:
         done = work.done
         work.claimed_by_others = 0
         work.fill(pending)
-        n_slots = min(machine.n_slots, len(work.queue))
+        n_slots = work.n_slots = min(machine.n_slots, len(work.queue))
         with ThreadPoolExecutor(n_slots, thread_name_prefix=station.name) as pool:
             logs = store.logs()
             slots = [Slot(machine, logs, index) for index in range(n_slots)]
@@ -268,6 +269,7 @@ class _Work:
     attempts: Attempts
     queue: deque[tuple[Task, ...]] = field(default_factory=deque)
     left: set[str] = field(default_factory=set)  # to others
+    n_slots: int = 1  # that take batches from it
     in_a_row: int = 0
     done: int = 0
     claimed_by_others: int = 0
@@ -287,10 +289,11 @@ class _Work:
     def fill(self, pending: Sequence[Task]) -> None:
         """Put pending tasks into the queue, in the batches that the station wants."""
         batching = self.station.batching
-        if batching is None:
-            self.queue.extend((task,) for task in pending)
-        else:
-            self.queue.extend(batching.divide(pending, self.store, self.iteration, self.machine.n_slots))
+        batches: list[tuple[Task, ...]] = [(task,) for task in pending]
+        if batching is not None:
+            batches = batching.divide(pending, self.store, self.iteration, self.machine.n_slots)
+        with self.lock:
+            self.queue.extend(batches)
 
     def serve(self, slot: Slot) -> None:
         """Take batches until the queue is empty; the first error stops all slots after their present one."""
@@ -342,8 +345,8 @@ class _Work:
         with self.lock:
             if len(left) < len(tasks):
                 self.done, self.in_a_row = self.done + len(tasks) - len(left), 0
-            if left[1:]:
-                self.queue.append(tuple(left[1:]))
+        if left[1:]:
+            self.fill(left[1:])
         if left:
             self._retry(left[0], error)
 
@@ -369,7 +372,7 @@ class _Work:
         with self.lock:
             self.left.add(task.id)
             self.in_a_row += 1
-            is_bad = self.in_a_row >= BAD_NODE
+            is_bad = self.in_a_row >= BAD_NODE + self.n_slots - 1
         if is_bad:
             raise TaskFailed(
                 f"{self.in_a_row} tasks of {self.station.name} in a row failed on {HOST}, so the rest is left to other "

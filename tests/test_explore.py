@@ -174,6 +174,7 @@ def test_a_process_is_left_after_so_many_steps_and_a_long_walk_has_one_of_its_ow
     found = batched(campaign, tmp_path / "short", 1, walks_of("a", 16, 400))
     assert [len(batch) - 1 for batch in found] == [4, 4, 4, 4], "2,000 steps at the most, evenly"
     assert batched(campaign, tmp_path / "long", 1, walks_of("a", 3, 2000)) == ["a0", "a1", "a2"]
+    assert batched(campaign, tmp_path / "no two", 1, walks_of("a", 4, 1500)) == ["a0", "a1", "a2", "a3"]
 
 
 def test_walks_that_write_at_the_same_steps_share_a_process(campaign, tmp_path):

@@ -441,6 +441,18 @@ def test_a_node_where_everything_fails_is_left_soon(store):
     assert len(toy.runs) == BAD_NODE
 
 
+def test_a_session_that_takes_the_tasks_of_all_slots_along_does_not_condemn_a_node(store):
+    together = threading.Barrier(6)
+
+    def died():
+        together.wait(20.0)
+        raise EngineError("the worker died with return code -9")
+
+    toy = Toy(n_tasks=9, script={f"t{k}": [died] for k in range(6)})
+    carry_out(toy.station, store, 1, Machine(slots=6), attempts=elsewhere())
+    assert published(store, toy) == ["t6", "t7", "t8"]
+
+
 def test_failures_between_successes_do_not_condemn_a_node(store):
     toy = Toy(n_tasks=8, script={f"t{k}": [fails(EngineError("x"))] for k in range(0, 8, 2)})
     carry_out(toy.station, store, 1, Machine(slots=1), attempts=elsewhere())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import select
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -50,15 +51,30 @@ class Answers:
             with self._lock:
                 del self._waiting[number]
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Write one line. That the worker is dead is found by who waits for an answer."""
+    def send(self, message: Mapping[str, Any], *, patience_s: float | None = None) -> bool:
+        """Write one line. That the worker is dead is found by who waits for an answer.
+
+        A worker that does not read, for it is loading, may have as many requests before it as its pipe holds. With
+        `patience_s`, which is meant for short lines, this is not waited for any longer; return whether it was written.
+        """
         line = json.dumps(message).encode() + b"\n"
+        if not self._sending.acquire(timeout=-1 if patience_s is None else patience_s):
+            return False
         try:
-            with self._sending:
-                self._requests.write(line)
-                self._requests.flush()
+            if patience_s is not None and not self._has_room(patience_s):
+                return False
+            self._requests.write(line)
+            self._requests.flush()
         except (OSError, ValueError):  # ValueError: it was closed meanwhile
             self._end()
+        finally:
+            self._sending.release()
+        return True
+
+    def _has_room(self, patience_s: float) -> bool:
+        poll = select.poll()
+        poll.register(self._requests, select.POLLOUT)
+        return bool(poll.poll(1000.0 * patience_s))
 
     def wait(self, number: int, timeout_s: float, stop: threading.Event) -> dict[str, Any] | None:
         """Return an answer, or None if there will be none: the worker has died, or the run is to `stop`.
@@ -80,6 +96,8 @@ class Answers:
         """Hand each answer to who waits for it, until the worker closes its output."""
         with self._answers:
             for line in self._answers:
+                if not line.endswith(b"\n"):  # it was killed in the middle of it
+                    break
                 try:
                     answer = dict(json.loads(line))
                     number = answer.pop("id")

@@ -14,6 +14,7 @@ its own, is asked before it is killed, and is asked by the kernel should the dri
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import shlex
 import shutil
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -48,13 +50,14 @@ SHARED_GPU: Final[dict[str, str]] = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_P
 _POLL_S: Final = 0.1
 #: Time for a worker to notice, on the other side of a launcher, that there is nobody to answer.
 _HANG_UP_S: Final = 1.0
-#: Time for a worker to tell that a job of its has been killed.
+#: Time for a worker to tell that one of its jobs has been killed.
 _REAP_S: Final = 10.0
 #: What setpriv returns, as shells do, when it could not become the program.
 _NOT_EXECUTED: Final = (126, 127)
 _halt = threading.Event()
 _living: set[_Engine] = set()
 _sessions: dict[tuple[str, ...], Session] = {}
+_closings: Final[Counter[str | None]] = Counter()  # how often sessions were closed, by role
 _lock = threading.Lock()
 
 
@@ -388,6 +391,7 @@ class Session:
         self._ends_jobs = ends_jobs
         self._engine: _Engine | None = None
         self._lock = threading.RLock()
+        self._failures: list[EngineError] = []  # of starts
 
     def request(self, message: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         """Send one request and wait for its answer; the worker is started if it is not there.
@@ -408,8 +412,9 @@ class Session:
 
     @property
     def pid(self) -> int | None:
-        """The process of the worker, or of its launcher; None: there is none."""
-        return None if self._engine is None else self._engine.process.pid
+        """The process of the worker, or of its launcher; None: there is none that lives."""
+        engine = self._engine
+        return None if engine is None or engine.process.poll() is not None else engine.process.pid
 
     def close(self, *, asking: bool = False) -> None:
         """End the worker; `asking` grants it the machine's grace."""
@@ -425,20 +430,33 @@ class Session:
         engine.end(asking=asking)
 
     def _started(self) -> _Engine:
-        """Return the worker, a new one if there is none that lives; all that come meanwhile wait for it."""
+        """Return the worker, a new one if there is none that lives; all that come meanwhile wait for it.
+
+        They share its error, too: one after the other, each would wait for as long as a start may take.
+        """
+        n_failures = len(self._failures)
         with self._lock:
             check_stop()
+            if len(self._failures) > n_failures:
+                raise copy.copy(self._failures[-1])
             if self._engine is None or self._engine.process.poll() is not None:
                 self.close()
-                self.log.parent.mkdir(parents=True, exist_ok=True)
-                _vacate(self.slot)
-                program = _Program(self.command, self.log.parent, self.log, self._env, self.slot)
-                self._engine = engine = program.serve()
-                answer = self._answer(engine, 0, self._start_timeout_s)
-                if "error" in answer:
-                    self.close()
-                    raise self._error(str(answer["error"]))
+                try:
+                    self._engine = self._start()
+                except EngineError as error:
+                    self._failures.append(error)
+                    raise
             return self._engine
+
+    def _start(self) -> _Engine:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        _vacate(self.slot)
+        engine = _Program(self.command, self.log.parent, self.log, self._env, self.slot).serve()
+        answer = self._answer(engine, 0, self._start_timeout_s)
+        if "error" in answer:
+            self._drop(engine)
+            raise self._error(str(answer["error"]))
+        return engine
 
     def _answer(self, engine: _Engine, number: int, timeout_s: float) -> dict[str, Any]:
         try:
@@ -466,7 +484,8 @@ class Session:
     def _has_ended(self, engine: _Engine, number: int) -> bool:
         """Have the worker end one of its jobs, which is asked before it is killed; return whether that was done."""
         for word, patience_s in ((signal.SIGTERM, _grace_s(self.slot)), (signal.SIGKILL, _REAP_S)):
-            engine.answers.send({"end": number, "signal": int(word)})
+            if not engine.answers.send({"end": number, "signal": int(word)}, patience_s=patience_s):
+                return False
             with contextlib.suppress(TimeoutError):
                 return engine.answers.wait(number, patience_s, _halt) is not None
         return False
@@ -500,8 +519,20 @@ def _vacate(slot: Slot | None) -> None:
 def close_sessions(role: str | None = None) -> None:
     """End all sessions of this process, or those whose key begins with a role."""
     with _lock:
-        for key in [key for key in _sessions if role in {None, key[0]}]:
-            _sessions.pop(key).close()
+        _closings[role] += 1
+        closing = [_sessions.pop(key) for key in [*_sessions] if role in {None, key[0]}]
+    for one in closing:  # not with the lock: who starts a session takes its lock first, and then this one
+        one.close()
+
+
+def lives(role: str, slot: Slot) -> tuple[int, ...]:
+    """Return what is another once the sessions of a role were closed, or a worker of the slot is another."""
+    with _lock:
+        n_closings = _closings[None] + _closings[role]
+        sessions = [one for key, one in _sessions.items() if key[0] == role]
+    indices = {slot.index, slot.host.index}
+    pids = [one.pid for one in sessions if one.slot is not None and one.slot.index in indices]
+    return (n_closings, *(pid for pid in pids if pid is not None))
 
 
 def worker_command(script: str, python: str | None) -> list[str]:

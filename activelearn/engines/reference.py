@@ -17,6 +17,7 @@ import numpy as np
 
 from activelearn.config import Label, Reference, ReferenceMD, at_hand, engine_of
 from activelearn.config.paths import missing_models
+from activelearn.engines import process
 from activelearn.engines.process import Slot, tail_of
 from activelearn.engines.unfit import complaint, said
 from activelearn.errors import ConfigError, EngineError, Unfit
@@ -25,8 +26,8 @@ from activelearn.geometry import lattice
 
 #: Of that lattice, 1/Å3: neighbours are 3.5 Å apart, wider than any bond.
 _LATTICE_DENSITY: Final = 0.0233
-#: References whose identity was found to be the sealed one, by slot.
-_identical: Final[set[tuple[str, ...]]] = set()
+#: References whose identity was found to be the sealed one, by slot and the lives of its workers.
+_identical: Final[set[tuple[Any, ...]]] = set()
 
 
 def fingerprint(reference: Reference, slot: Slot, where: str | None = None) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def may_be(reference: Reference, identity: Mapping[str, Any]) -> bool:
 def want_identity(reference: Reference, slot: Slot, sha256: str, record: str = "") -> None:
     """Refuse to label with another reference than the one that an iteration, or a study, began with.
 
-    It is asked once per slot.
+    It is asked once for each life of the slot's worker: a new one may have loaded what was installed meanwhile.
 
     Parameters
     ----------
@@ -110,8 +111,8 @@ def want_identity(reference: Reference, slot: Slot, sha256: str, record: str = "
     ConfigError
         The package or the weights were changed since.
     """
-    asked = (reference.model_dump_json(), slot.machine.name, str(slot.index), sha256)
-    if asked in _identical:
+    asked = (reference.model_dump_json(), slot.machine.name, slot.index, sha256)
+    if (*asked, process.lives("reference", slot)) in _identical:
         return
     found = fingerprint(reference, slot)
     if found["sha256"] != sha256:
@@ -121,7 +122,7 @@ def want_identity(reference: Reference, slot: Slot, sha256: str, record: str = "
             f"wanted the same version, weights and arguments throughout - install the version of "
             f"{record or f'iter-*/{reference.identity_file}'} and run again"
         )
-    _identical.add(asked)
+    _identical.add((*asked, process.lives("reference", slot)))
 
 
 def structure(frame: Frames, index: int = 0) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from activelearn.config import Stage
 from activelearn.engines import backends, lammps
 from activelearn.engines.lammps import Drive, WalkOutput
 from activelearn.engines.process import Slot
-from activelearn.errors import EngineError
+from activelearn.errors import EngineError, Interrupted
 from activelearn.frames import FloatArray
 
 
@@ -88,6 +88,8 @@ def run_walks(
     ------
     EngineError
         See :func:`activelearn.engines.lammps.run_walk`; of the first walk that was not yielded.
+    Interrupted
+        The run is to stop; walks that were at their ends have been yielded.
     """
     left = list(walks)
     while left:
@@ -100,11 +102,12 @@ def _process(
     walks: Sequence[Walk], pair: Sequence[str], n_types: int, slot: Slot
 ) -> Iterator[tuple[WalkOutput, float, float]]:
     """Run walks in one process, in the folder of the first; yield those that it came to the end of."""
-    folder, failure, code = walks[0].folder, None, 0
+    folder, code = walks[0].folder, 0
+    failure: EngineError | Interrupted | None = None
     started = time.time()
     try:
         code = lammps.run_input(folder, input_of(walks, pair, n_types), slot, n_walks=len(walks))
-    except EngineError as error:  # it took too long, or its session died: the walks before it are whole
+    except (EngineError, Interrupted) as error:  # a time-out, a dead session, a stop: the walks before it are whole
         failure = error
     finished = time.time()
     n_begun = len(walks) if failure is None and code == 0 else max(1, sum(walk.log.is_file() for walk in walks))
@@ -113,11 +116,23 @@ def _process(
     times = [started, *_ends(begun, started, finished)]
     for i, walk in enumerate(begun):
         is_last = i == n_begun - 1
-        if failure is not None and is_last:
-            raise failure
         code_of_it = code if is_last else 0
-        found = lammps.read_walk(walk.folder, return_code=code_of_it, n_steps=walk.last_row, n_atoms=walk.n_atoms)
+        try:
+            if failure is not None and is_last:
+                raise _failure_of(walk, failure, len(walks))
+            found = lammps.read_walk(walk.folder, return_code=code_of_it, n_steps=walk.last_row, n_atoms=walk.n_atoms)
+        except EngineError:  # whoever looks for the cause runs this walk alone, to the same bits
+            (walk.folder / "in.lammps").write_text(input_of([walk], pair, n_types), encoding="utf-8")
+            raise
         yield found, times[i], times[i + 1]
+
+
+def _failure_of(walk: Walk, error: EngineError | Interrupted, n_walks: int) -> EngineError | Interrupted:
+    """Return the error of a process as that of the walk that it was at, whose folder stays."""
+    if isinstance(error, Interrupted) or n_walks == 1:
+        return error
+    what = f"{str(error).splitlines()[0]} - {n_walks} walks in one process, with walk_timeout_s for each"
+    return EngineError(what, command=["lmp", "-in", "in.lammps"], folder=walk.folder, tail=error.tail)
 
 
 def _ends(walks: Sequence[Walk], started: float, finished: float) -> list[float]:

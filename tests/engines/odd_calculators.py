@@ -1,6 +1,7 @@
 """ASE calculators that do what engines do on bad days; found by the worker through PYTHONPATH."""
 
 import builtins
+import ctypes
 import os
 import signal
 import subprocess
@@ -261,6 +262,14 @@ class Counted(EMT):
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         self.tell("at")
         super().calculate(atoms, properties, system_changes)
+
+
+class HungWhileLoading(Counted):
+    """Hangs where no thread and no handler of a signal runs, as a library does that waits for a disk."""
+
+    def __init__(self, note):
+        super().__init__(note)
+        ctypes.PyDLL(None).sleep(600)
 
 
 class CountedWithAThread(Counted):

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,9 @@ for line in sys.stdin:
     if job == "error":
         print(json.dumps({"id": request["id"], "error": "OSError: boom"}), flush=True)
         continue
+    if job == "half":
+        print(json.dumps({"id": request["id"], "n": n})[:8], end="", flush=True)
+        os.kill(os.getpid(), 9)
     if job == "slowly":
         text = json.dumps({"id": request["id"], "n": n})
         for character in text + "\\n":
@@ -194,6 +198,11 @@ def test_a_worker_that_dies_is_an_engine_error_and_the_next_request_starts_anoth
     after = worker.request({"job": "x"}, timeout_s=30)
     assert after["n"] == 1
     assert after["pid"] != before
+
+
+def test_a_worker_that_is_killed_in_the_middle_of_its_answer_has_died(worker):
+    with pytest.raises(EngineError, match="the worker died with return code -9"):
+        worker.request({"job": "half"}, timeout_s=30)
 
 
 def test_a_worker_that_was_killed_between_two_requests_is_started_again(worker):
@@ -247,6 +256,38 @@ def test_a_worker_that_does_not_come_up_in_time(tmp_path):
     slow = Session(python("import time; time.sleep(60)"), log=tmp_path / "log", start_timeout_s=0.5)
     with pytest.raises(EngineError, match=r"no answer within 0.5 s"):
         slow.request({}, timeout_s=30)
+
+
+def test_a_start_that_fails_fails_once_for_all_that_wait_for_it(tmp_path):
+    hung = Session(["sh", "-c", "echo begun >> starts; exec sleep 60"], log=tmp_path / "log", start_timeout_s=1.0)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(hung.request, {}, timeout_s=30) for _ in range(4)]
+        for one in asked:
+            with pytest.raises(EngineError, match=r"no answer within 1 s"):
+                one.result()
+    assert (tmp_path / "starts").read_text() == "begun\n"
+    with pytest.raises(EngineError):
+        hung.request({}, timeout_s=30)
+    assert (tmp_path / "starts").read_text() == 2 * "begun\n", "who comes later tries again"
+
+
+def test_a_worker_that_does_not_read_any_more_is_ended_with_requests_of_others_in_its_pipe(tmp_path):
+    """More than the pipe holds: one of them is being written when the first is past its time."""
+    code = """
+        import json, sys, time
+        print(json.dumps({"id": 0, "ready": True}), flush=True)
+        time.sleep(600)
+    """
+    slot = Slot(Machine(grace_s=0.3), tmp_path)
+    loading = Session(python(code), log=tmp_path / "log", slot=slot, ends_jobs=True)
+    with ThreadPoolExecutor(10) as pool:
+        asked = [pool.submit(loading.request, {"text": 9000 * "x"}, timeout_s=1.0) for _ in range(10)]
+        try:
+            failures = [str(one.exception(timeout=30)).splitlines()[0] for one in asked]
+        finally:
+            process.stop_engines()  # or the pool would wait for ever
+    assert any("no answer within 1 s" in failure for failure in failures)
+    assert {failure[:8] for failure in failures} == {"no answe", "the work"}
 
 
 def test_a_stop_ends_a_running_request_and_its_process(worker):

@@ -1,6 +1,12 @@
 """The reference through its real worker: EMT to the bit, refusals apart from errors, a fingerprint without paths."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +23,7 @@ from activelearn.engines.process import Slot
 from activelearn.engines.references import ase as ase_engine
 from activelearn.errors import ConfigError, EngineError, Unfit
 from activelearn.frames import Frames
+from activelearn.store.locks import namespace, process_started
 
 HERE = str(Path(__file__).parent)
 EMT_REFERENCE = Reference(
@@ -271,6 +278,90 @@ def test_slots_share_what_was_loaded_unless_a_fork_would_lose_a_part_of_it(coppe
     else:
         assert len(made) == 1
         assert made[0] not in at
+
+
+def test_with_a_driver_that_is_killed_its_session_ends_while_it_loads(slot, tmp_path):
+    driver = f"""
+        from pathlib import Path
+        from activelearn.config import Machine, Reference
+        from activelearn.engines import reference
+        from activelearn.engines.process import Slot
+        from activelearn.frames import Frames
+        from ase.build import bulk
+        what = {{"calculator": "odd_calculators:HungWhileLoading", "arguments": {{"note": {str(tmp_path / "note")!r}}}}}
+        hung = Reference(functional="none", includes_dispersion=False, **what)
+        slot = Slot(Machine(name="test", slots=2), Path({str(tmp_path)!r}))
+        reference.label(hung, Frames.from_ase([bulk("Cu", cubic=True)]), slot)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(driver)])
+    try:
+        wait_until(lambda: (tmp_path / "note").is_file() and (tmp_path / "note").read_text().endswith("\n"), 60.0)
+    finally:
+        parent.kill()
+        parent.wait()
+    pid = int((tmp_path / "note").read_text().split()[1])
+    wait_until(lambda: not process_started(pid), 5.0)
+
+
+def wait_until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+WORKER = process.worker_command("calculator_session.py", None)[1]
+LABEL = {
+    "job": "label",
+    "calculator": "ase.calculators.emt:EMT",
+    "arguments": {},
+    "structure": {"symbols": ["Cu"], "positions": [[0, 0, 0]], "cell": (3.6 * np.eye(3)).tolist(), "pbc": [True] * 3},
+}
+
+
+def test_where_nothing_tells_what_a_calculator_has_begun_each_slot_loads_its_own(tmp_path):
+    """Such as a kernel without CONFIG_PROC_CHILDREN, a sandbox, or macOS."""
+    code = f"""
+        import os, runpy, sys
+        listed = os.listdir
+        def listdir(path="."):
+            if str(path).startswith("/proc"):
+                raise FileNotFoundError(path)
+            return listed(path)
+        os.listdir = listdir
+        sys.path.insert(0, {str(Path(WORKER).parent)!r})
+        sys.argv = ["calculator_session.py", "shared"]
+        runpy.run_path({WORKER!r}, run_name="__main__")
+    """
+    process.allow_engines()
+    worker = process.Session([sys.executable, "-c", textwrap.dedent(code)], log=tmp_path / "log")
+    try:
+        answer = worker.request({**LABEL, "slot": 0, "fresh": False}, timeout_s=60.0)
+    finally:
+        worker.close()
+    assert answer == {"alone": ["what cannot be told without /proc"]}
+
+
+def test_a_label_whose_answer_nobody_has_read_is_kept(tmp_path):
+    """The host of its worker closes the socket with the answer in it, which is no end of file for the worker."""
+    driver = {"pid": os.getpid(), "started": process_started(os.getpid()), "namespace": namespace()}
+    keep = {"note": f"{tmp_path}/begun/k.note", "path": f"{tmp_path}/begun/k.json", "token": "t", "limit_s": 60.0}
+    line = json.dumps({**LABEL, "id": 1, "keep": {**keep, "driver": driver}})
+    code = f"""
+        import select, socket, sys, threading
+        sys.path.insert(0, {str(Path(WORKER).parent)!r})
+        import calculator_session
+        ours, theirs = socket.socketpair()
+        ours.sendall({line!r}.encode() + b"\\n")
+        def leave():
+            select.select([ours], [], [])
+            ours.close()
+        threading.Thread(target=leave).start()
+        calculator_session.work(theirs.makefile("r"), theirs.makefile("w"))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "begun").iterdir()] == ["k.json"]
 
 
 def test_a_worker_that_dies_leaves_its_neighbours_alone(copper, slot):
@@ -533,6 +624,28 @@ def test_an_upgrade_in_the_middle_of_an_iteration_is_refused(slot, monkeypatch):
     monkeypatch.setattr(engine, "_identical", set())
     with pytest.raises(ConfigError, match=r"is now 9.9 .* which is not what this iteration is sealed to"):
         engine.want_identity(emt, slot, sealed)
+
+
+def test_weights_that_are_replaced_while_no_worker_lives_are_found_by_the_next_one(slot, tmp_path):
+    weights = tmp_path / "w.pth"
+    weights.write_text("one")
+    which = odd("Settings", weights=str(weights))
+    sealed = engine.fingerprint(which, slot)["sha256"]
+    engine.want_identity(which, slot, sealed)
+    weights.write_text("other")
+    engine.want_identity(which, slot, sealed)  # asked once: the worker that lives has loaded the first
+    process.close_sessions("reference")  # as the exploration of the next iteration does
+    with pytest.raises(ConfigError, match="is not what this iteration is sealed to"):
+        engine.want_identity(which, slot, sealed)
+    weights.write_text("one")
+    engine.want_identity(which, slot, sealed)
+    weights.write_text("other")
+    (pid,) = process.lives("reference", slot)[1:]
+    os.kill(pid, signal.SIGKILL)
+    while process.lives("reference", slot)[1:]:
+        time.sleep(0.02)
+    with pytest.raises(ConfigError, match="is not what this iteration is sealed to"):
+        engine.want_identity(which, slot, sealed)
 
 
 # --- without a stress -------------------------------------------------------------------------------------------------

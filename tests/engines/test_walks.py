@@ -1,6 +1,8 @@
 """Several walks in one LAMMPS process: each has the bits that it has alone, and none takes another along."""
 
 import json
+import threading
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +18,7 @@ from activelearn.engines import deepmd, lammps, links, process, walks
 from activelearn.engines.lammps import Drive
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import TRAINER
-from activelearn.errors import EngineError
+from activelearn.errors import EngineError, Interrupted
 from activelearn.frames import Frames
 from activelearn.records import Ensemble
 
@@ -174,6 +176,27 @@ def test_what_a_signal_ends_is_one_walk(make, slot, tmp_path):
         next(found)
     assert str(second) in str(caught.value)
     assert not together[2].log.exists()
+    assert (second / "in.lammps").read_text() == walks.input_of([long], pair, 1), "to be run alone, as the error says"
+
+
+@pytest.mark.engines
+def test_a_stop_yields_the_walks_that_were_at_their_ends(make, slot):
+    together, pair = make("together", ["nvt", "hot", "tri"])
+    long = replace(together[1], stage=together[1].stage.model_copy(update={"n_steps": 1_000_000}))
+
+    def stop():
+        while not (long.folder / "walk.lammpstrj").is_file():
+            time.sleep(0.02)
+        process.stop_engines()
+
+    threading.Thread(target=stop, daemon=True).start()
+    found = walks.run_walks([together[0], long, together[2]], pair, 1, slot)
+    try:
+        assert next(found)[0].ended == "finished"
+        with pytest.raises(Interrupted):
+            next(found)
+    finally:
+        process.allow_engines()
 
 
 # --- recorded walks ---------------------------------------------------------------------------------------------------
@@ -237,8 +260,12 @@ def test_an_error_that_is_not_the_physics_is_that_of_the_last_walk_that_began(re
 def test_walks_have_as_long_together_as_each_would_have_had(recorded):
     together, slot = recorded("healthy", "healthy", "healthy", code=0)
     (slot.logs / "lmp").write_text("#!/bin/sh\nexec sleep 600\n")
-    with pytest.raises(EngineError, match=r"took more than 0\.6 s"):
+    with pytest.raises(EngineError, match=r"took more than 0\.6 s.* 3 walks in one process") as caught:
         next(walks.run_walks(together, ["pair_style zero 5.0"], 1, slot))
+    assert caught.value.folder == together[0].folder
+    assert "walk-1" not in (together[0].folder / "in.lammps").read_text(), (
+        "the command that is told runs this one alone"
+    )
 
 
 def test_what_may_not_share_a_process():

@@ -15,6 +15,7 @@ from activelearn.engines.deepmd import library_environment
 from activelearn.engines.interpreters import has_module, is_ours, lacking, modules_in
 from activelearn.engines.links import plain_lines
 from activelearn.engines.process import Session, Slot, session, worker_command
+from activelearn.errors import EngineError
 
 #: Sessions of a node whose calculators turned out to be such that a process can load but not share them.
 _unshared: Final[set[tuple[str, ...]]] = set()
@@ -45,9 +46,16 @@ def ask(
         **request,
     }
     message |= {"slot": slot.index, "fresh": fresh}
-    worker, answer = _asked(reference, slot, message, limit_s)
+    key = _key(reference, slot.host)
+    was_shared = key not in _unshared
+    try:
+        worker, answer = _asked(reference, slot, message, limit_s)
+    except EngineError:
+        if not was_shared or key not in _unshared:
+            raise
+        answer = {"alone": []}  # another slot was told so, and the session has ended with our request on its way
     if "alone" in answer:  # in a session of its own, from now on
-        _unshared.add(_key(reference, slot.host))
+        _unshared.add(key)
         worker, answer = _asked(reference, slot, message, limit_s)
     return {**answer, "log": str(worker.log)} if {"unfit", "unable"} & answer.keys() else answer
 

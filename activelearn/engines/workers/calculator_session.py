@@ -22,6 +22,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -120,38 +121,68 @@ def watch_driver(parent, driver):
 def work(requests, out):
     """Answer requests, one after the other, until there are none any more."""
     threading.Thread(target=watch_driver, args=(os.getppid(), requests.fileno()), daemon=True).start()
-    for line in requests:
-        request = json.loads(line)
-        with contextlib.suppress(OSError):  # a full disk is the driver's to report
-            _begun[:] = []
-            _begun[:] = answering.begin(request)
-        found = answering.answer(request, load, describe)
-        if answering.FAILURES & found.keys():
-            _calculators.clear()  # what failed may be half made; the next request finds a new one
-        try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody reads any more, or has read the last
+        for line in requests:
+            request = json.loads(line)
+            with contextlib.suppress(OSError):  # a full disk is the driver's to report
+                _begun[:] = []
+                _begun[:] = answering.begin(request)
+            found = answering.answer(request, load, describe)
+            if answering.FAILURES & found.keys():
+                _calculators.clear()  # what failed may be half made; the next request finds a new one
             out.write(json.dumps({**found, "id": request["id"]}) + "\n")
             out.flush()
-        except BrokenPipeError:
-            break
     for begun in _begun:  # its note stands: no driver has published it
         begun.keep(found)
 
 
-class Child:
-    """The worker of a slot: a fork with the calculator as it was loaded, before its first calculation."""
+@contextlib.contextmanager
+def watched(driver):
+    """End this process if the driver goes in the block: a loading library may hang where no handler and thread runs."""
+    me = os.getpid()
+    watcher = os.fork()
+    if watcher == 0:
+        requests = select.poll()
+        requests.register(driver, 0)  # nothing but a hang-up
+        while os.getppid() == me and not requests.poll(1000):
+            pass
+        if os.getppid() == me:
+            os.kill(me, signal.SIGKILL)
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(watcher, signal.SIGKILL)
+        os.waitpid(watcher, 0)
 
-    def __init__(self, others):
-        ours, theirs = socket.socketpair()
-        self.id, self.text, self.socket, host = None, b"", ours, os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            for one in (ours, *others):  # or those would not hang up when the host is gone
+
+def fork(others):
+    """Return the worker of a slot: a fork with the calculator as it was loaded, before its first calculation.
+
+    It closes the sockets of `others`, which would not hang up otherwise when the host is gone.
+    """
+    ours, theirs = socket.socketpair()
+    host, pid = os.getpid(), os.fork()
+    if pid == 0:
+        try:
+            for one in (ours, *others):
                 one.close()
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == host:
                 work(theirs.makefile("r"), theirs.makefile("w"))
-            os._exit(0)
-        theirs.close()
+        except BaseException:  # it must not go on as the host that it is a copy of
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    theirs.close()
+    return Child(pid, ours)
+
+
+class Child:
+    """The worker of a slot as the host sees it: its process, our end of its socket, and the request that it is at."""
+
+    def __init__(self, pid, ours):
+        self.pid, self.socket, self.id, self.text = pid, ours, None, b""
 
     def ask(self, request):
         """Hand a request on."""
@@ -187,6 +218,7 @@ class Host:
 
     def __init__(self, requests, out):
         self.requests, self.out, self.text = requests, out, b""
+        self.before = belongings()  # now, for to describe a calculator may import it
         self.in_the_way: set[str] = set()  # of a fork: what a calculator has begun
         self.children: dict[int, Child] = {}  # by slot
 
@@ -231,7 +263,7 @@ class Host:
             os.kill(child.pid, signal.SIGKILL)
             child.reap()
         if request["job"] == "describe":
-            self.say({**answering.answer(request, load, describe), **number})
+            self.say({**self.carry_out(request), **number})
             return
         if slot not in self.children:
             failed = self.begin(slot, request)
@@ -242,9 +274,10 @@ class Host:
 
     def begin(self, slot, request):
         """Load a calculator and fork the worker of a slot; return what keeps it from that, if anything does."""
-        before = belongings()
-        found = {} if self.in_the_way else answering.answer({**request, "job": "load"}, load)
-        self.in_the_way |= begun_since(before)
+        if self.before is None:
+            self.in_the_way.add("what cannot be told without /proc")
+        found = {} if self.in_the_way else self.carry_out({**request, "job": "load"})
+        self.in_the_way |= self.begun()
         if self.in_the_way or answering.FAILURES & found.keys():
             _calculators.clear()
             if not self.in_the_way:
@@ -252,8 +285,26 @@ class Host:
             alone = sorted(self.in_the_way)
             print("loaded in each slot, for a fork would lose or share", *alone, file=sys.stderr, flush=True)
             return {"alone": alone}
-        self.children[slot] = Child([one.socket for one in self.children.values()])
+        self.children[slot] = fork([one.socket for one in self.children.values()])
         return {}
+
+    def carry_out(self, request):
+        """Answer a request ourselves; without a driver only for the sake of children, which may be at labels."""
+        with contextlib.nullcontext() if self.children else watched(self.requests):
+            return answering.answer(request, load, describe)
+
+    def begun(self):
+        """Return what calculators have begun, after a second at most for threads that are ending."""
+        if self.before is None:
+            return set()
+        if "tqdm" in sys.modules and (monitor := sys.modules["tqdm"].tqdm.monitor) is not None:
+            monitor.exit()  # the thread that watches over a progress bar, such as one that was shown while loading
+        ours = {f"process {one.pid}" for one in self.children.values()}
+        ours |= {opened(one.socket.fileno()) for one in self.children.values()}
+        deadline = time.monotonic() + 1.0
+        while (found := belongings() - self.before - ours) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return found
 
     def relay(self, slot, child):
         """Hand on what a child has said; a death is an error of the job that it was at."""
@@ -274,24 +325,27 @@ class Host:
             self.out.flush()
 
 
-def begun_since(before):
-    """Return what this process has got that it had not before, after a second at most for threads that are ending."""
-    if "tqdm" in sys.modules and (monitor := sys.modules["tqdm"].tqdm.monitor) is not None:
-        monitor.exit()  # the thread that watches over a progress bar, such as one that was shown while loading
-    deadline = time.monotonic() + 1.0
-    while (found := belongings() - before) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return found
+def opened(number):
+    """Return what a file descriptor is, in words."""
+    return f"file {number} {os.readlink(f'/proc/self/fd/{number}')}"
 
 
 def belongings():
-    """Return what this process has that a fork would share or lose: threads, open files, children."""
-    found = {f"thread {number}" for number in os.listdir("/proc/self/task")}
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the listing itself
-            found.add(f"file {number} {os.readlink(f'/proc/self/fd/{number}')}")
+    """Return what this process has that a fork would share or lose: threads, open files, children.
+
+    None: that cannot be told here, on macOS, in some sandboxes and under a kernel without CONFIG_PROC_CHILDREN.
+    """
     pid = os.getpid()
-    return found | {f"process {one}" for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    try:
+        found = {f"thread {number}" for number in os.listdir("/proc/self/task")}
+        found |= {f"process {one}" for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+        numbers = os.listdir("/proc/self/fd")
+    except OSError:
+        return None
+    for number in numbers:
+        with contextlib.suppress(FileNotFoundError):  # the listing itself
+            found.add(opened(number))
+    return found
 
 
 def main():
