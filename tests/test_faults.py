@@ -544,6 +544,11 @@ FAULTS = {
         glass={"preset": "quick", "series": "na3ps4o", "x": [0.0]},
         benchmark={"force_error": {}},
     ),
+    "force-error-unused": study(
+        potentials=["sevennet_0"],
+        glass={"preset": "quick", "series": "na3ps4o", "x": [0.0]},
+        benchmark={"force_error": {"label": {"preset": "sevennet_0", "max_energy_spread": 2.0}}},
+    ),
     "cited-columns": cited("a,b\n1,2\n"),
     "cited-missing": words("benchmark", "emt", "--cited", "nosuch.csv", "--check"),
     "cited-property": point("densty,2.0,g/cm3,mine,na3ps4o,0"),
