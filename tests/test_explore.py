@@ -7,8 +7,9 @@ import pytest
 from ase.build import bulk
 
 from activelearn import explore, geometry, select
-from activelearn.config import Condition, Stage, Stop
+from activelearn.config import Condition, Machine, Stage, Stop
 from activelearn.engines.lammps import WalkOutput
+from activelearn.engines.process import Slot
 from activelearn.errors import StoreError
 from activelearn.explore import Limits
 from activelearn.frames import Frames, make_origin
@@ -189,6 +190,16 @@ def test_walks_that_write_at_the_same_steps_share_a_process(campaign, tmp_path):
 def test_lines_of_the_users_own_and_other_models_have_a_process_for_each_walk(campaign, tmp_path):
     own = walks_of("a", 2, 100, lammps="fix extra all momentum 10 linear 1 1 1")
     assert batched(campaign, tmp_path / "c", 1, own, walks_of("b", 2, 100)) == ["a0", "a1", "b01"]
+
+
+def test_a_batch_that_cannot_be_written_leaves_nothing_in_scratch(campaign, store):
+    stage = campaign.explore.stages[0]
+    what = {"stage": stage.name, **stage.conditions[0]._asdict(), "system": 0, "scale": 1.0}
+    models = ((), ("models/gone.pb",))
+    tasks = [Task(id=f"t{k}", kind="walk", parameters=what, inputs=names) for k, names in enumerate(models)]
+    with pytest.raises(StoreError, match=r"gone\.pb"):
+        explore.run_batch(tasks, store, 1, Slot(Machine(), store.logs()))
+    assert [path for path in (store.folder / "scratch").iterdir() if path.is_dir()] == []
 
 
 # --- cells that are quiet ---------------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ KINDS = {
     "aniso": (stage_of(ensemble="npt-aniso", **NPT), PRESSED, copper((1, 1, 1), 5), None),
     "tri": (stage_of(ensemble="npt-tri", timestep_fs=1.0, **NPT), PRESSED, copper((2, 1, 2), 6, 0.02), None),
     "strained": (stage_of(), Condition(300.0, mode="shear-yz", strain=0.2), copper((2, 1, 1), 7, 0.02), STRETCH),
+    "sorted": (stage_of(n_steps=1200), Condition(900.0), copper((3, 1, 1), 10), None),
     "broken": (stage_of(), Condition(300.0), twins(), None),
     "lost": (stage_of(n_steps=400, timestep_fs=200.0), Condition(3000.0), copper((2, 1, 1), 8), None),
 }  # fmt: skip
@@ -115,7 +116,7 @@ def bare_lmp():
 @pytest.mark.engines
 def test_a_walk_has_the_same_bits_alone_first_or_later_in_a_process(make, slot):
     """What the design rests on: which walks share a process may hang on the machine, for nothing hangs on it."""
-    kinds = [kind for kind in KINDS if kind not in {"hot", "lost"}]
+    kinds = [kind for kind in KINDS if kind not in {"hot", "lost", "sorted"}]
     alone, pair = make("alone", kinds)
     for walk in alone:
         ((found, started, finished),) = walks.run_walks([walk], pair, 1, slot)
@@ -132,6 +133,18 @@ def test_a_walk_has_the_same_bits_alone_first_or_later_in_a_process(make, slot):
         spans = [span for _, *span in found]
         assert all(begin <= end for begin, end in spans)
         assert [end for _, end in spans[:-1]] == [begin for begin, _ in spans[1:]], "no second is counted twice"
+
+
+@pytest.mark.engines
+def test_walks_past_the_step_at_which_lammps_sorts_atoms_have_the_same_bits_together(make, slot):
+    """It sorts them every 1,000 steps, counted by a clock that each walk sets back."""
+    alone, pair = make("alone", ["sorted"])
+    ((found, *_),) = walks.run_walks(alone, pair, 1, slot)
+    assert found.step[-1] == 1200
+    together, pair = make("together", ["ramp", "sorted"])
+    long = replace(together[0], stage=together[0].stage.model_copy(update={"n_steps": 1100}))
+    assert [output.ended for output, *_ in walks.run_walks([long, together[1]], pair, 1, slot)] == ["finished"] * 2
+    assert written_by(together[1]) == written_by(alone[0])
 
 
 @pytest.mark.engines
