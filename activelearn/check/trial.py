@@ -172,11 +172,9 @@ def try_study(
 def _other_label(campaign: Campaign) -> Label | None:
     """Return what labels frames of the paths of a campaign's glasses, if that is not its own reference."""
     asked = campaign.benchmark.force_error if campaign.benchmark is not None and campaign.glass is not None else None
-    return (
-        None
-        if asked is None or asked.label is None or asked.label.reference == campaign.label.reference
-        else asked.label
-    )
+    if asked is None or asked.label is None or asked.label.reference == campaign.label.reference:
+        return None
+    return asked.label
 
 
 def _try_label(label: Label, lattices: Sequence[Sample], machine: Machine, logs: Path) -> Outcome:
