@@ -21,10 +21,13 @@ from ase.io import write
 from campaigns import TESTS, environment, in_process
 from conftest import rattled_copper
 
+from activelearn import study
 from activelearn.check import check
 from activelearn.cli import app
 from activelearn.config import Machine, load_benchmark, load_campaign, load_glass, load_potential, load_study
+from activelearn.records import Glasses, Melt
 from activelearn.seeds import load_seed
+from activelearn.store import StudyStore
 
 ROOT = TESTS.parent
 GUIDES = {
@@ -274,8 +277,14 @@ def remove(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def test_the_readme_shows_how_glasses_are_told_of(folder):
+def test_the_readme_shows_how_glasses_are_told_of(folder, monkeypatch):
     """In form: whatever its numbers are, but as many of them. Its other lines: tests/test_cli.py."""
+    found = study.glasses_of  # of a version that did not look whether they had melted
+    new = {"melt": Melt(formers=("P",), is_melted=False, ps=2, msd_A2=1, overlap=1), "above_f_lo_share": 0.1}
+    made = Glasses(
+        glasses=[one.model_copy(update=new) for one in found(StudyStore(folder / "runs/quickstart/study-002")).glasses]
+    )
+    monkeypatch.setattr(study, "glasses_of", lambda _: made)
     shown = re.findall(r"^(?:glass|scoreboard).*", GUIDES["README.md"], re.MULTILINE)
     assert len(shown) == 2
     printed = in_process("status", "runs/quickstart").stdout.splitlines()
