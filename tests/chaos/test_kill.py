@@ -196,7 +196,7 @@ def test_the_engines_end_with_a_driver_that_is_killed_alone(tmp_path):
     folder = tmp_path / "c"
     running = start(TINY, folder, "--machine", machine_file(tmp_path / "m.yaml", slots=2))
     wait_until(at_work_on_training(Store(folder)), running)
-    assert len(alive_in(running.pid)) > 1
+    wait_until(lambda: len(alive_in(running.pid)) > 2, running, what="the driver, its session and a training")
     running.kill()
     running.wait()
     wait_for_the_end_of(running.pid, timeout_s=15.0)
