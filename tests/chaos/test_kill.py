@@ -416,6 +416,7 @@ def test_a_reference_that_dies_is_tried_again(undisturbed, tmp_path, monkeypatch
             killed.append(slot.index)
             for session in process._sessions.values():
                 os.kill(session.pid, signal.SIGKILL)
+                session.close()  # as who waits for an answer does
             raise EngineError("the worker died with return code -9")
         return original(reference, frame, slot, **keep)
 
