@@ -83,13 +83,16 @@ def cells_below_bounds(passes: Sequence[Selection], campaign: Campaign) -> set[t
     if len(passes) < (campaign.explore.quiet_passes or 0) or not passes:
         return set()
 
+    stages = {stage.name: stage for stage in campaign.explore.stages}  # a stage of then may be gone
+
     def quiet(selection: Selection) -> set[tuple[Any, ...]]:
         if selection.learnt_nothing:
             return set()  # quiet for a reason that says nothing of the cell
+        explored = stages.keys() - set(selection.unexplored_stages)
         return {
             (cell.stage, *(getattr(cell, name) for name in Condition._fields))
             for cell in selection.cells
-            if cell.stage not in selection.unexplored_stages and _is_below_bounds(cell.counts, campaign.stop)
+            if cell.stage in explored and _is_below_bounds(cell.counts, stages[cell.stage].bounds(campaign.stop))
         }
 
     return set.intersection(*(quiet(selection) for selection in passes))

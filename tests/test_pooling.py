@@ -123,7 +123,7 @@ def test_earlier_passes_are_counted_by_the_window_of_the_last(once, f_lo, n_cand
     assert len(found.pooled) == 1
 
 
-@pytest.mark.parametrize("change", [{"max_passes": 9}, {"out_of_region_share": 0.5}])
+@pytest.mark.parametrize("change", [{"max_passes": 9}, {"candidate_share": 0.05}, {"out_of_region_share": 0.5}])
 def test_a_bound_is_no_other_question(once, change):
     store, campaign = once
     seal_ensemble(store, 1, trained_in=0)

@@ -16,10 +16,10 @@ from activelearn import descriptor, select
 from activelearn.config import Rescue, Select, Stop
 from activelearn.engines.lammps import read_deviation, read_dump
 from activelearn.frames import Frames, make_origin
-from activelearn.records import Counts, Ensemble, Errors, Explored, Member, Selection, Task
+from activelearn.records import CellCounts, Counts, Ensemble, Errors, Explored, Member, Selection, Task
 from activelearn.select import FrameClass, classify_walk, mined, worth_keeping
 from activelearn.select.anchors import anchors, array_name
-from activelearn.select.verdict import held_back_by, wants_rescue
+from activelearn.select.verdict import held_back_by, judge, wants_rescue
 from activelearn.select.window import classify, count, force_deviation, reclassified
 from activelearn.store.files import file_sha256, read_array
 
@@ -213,6 +213,21 @@ def counts(accurate=0, candidate=0, failed=0, out=0, walks=8):
 )
 def test_quiet(found, quiet, why):
     assert (held_back_by(found, Stop()) == []) is quiet, why
+
+
+def test_a_stage_may_have_bounds_of_its_own(campaign):
+    """A melt is quiet at 4 % if it says 5 %; a crystal beside it is judged by `stop`."""
+    found = counts(960, candidate=40)
+    stages = [{"name": name, "temperatures_K": [300], "n_steps": 100} for name in ("crystal", "melt")]
+    stages[1]["candidate_share"] = 0.05
+    campaign = campaign.model_copy(update={"explore": type(campaign.explore)(stages=stages)})
+    cells = [CellCounts(stage=name, temperature_K=300.0, counts=found) for name in ("crystal", "melt")]
+    judged = judge(cells, ("crystal", "melt"), 1, campaign)
+    assert (judged.quiet, judged.is_converged) == (("melt",), False)
+    assert judge(cells[1:], ("melt",), 1, campaign).quiet == ("melt",)
+    said = held_back_by(counts(940, candidate=60), campaign.stage("melt").bounds(campaign.stop))
+    assert said == ["6.0 % candidates (must be below 5 %)"]
+    assert campaign.stage("melt").bounds(campaign.stop).failed_share == campaign.stop.failed_share
 
 
 @pytest.mark.parametrize(

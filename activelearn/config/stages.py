@@ -19,6 +19,7 @@ from activelearn.config import lammps_lines
 from activelearn.config.bounds import of
 from activelearn.config.exploring import Perturb, System
 from activelearn.config.section import Name, Section, Share, Temperature, is_sealed, want_different
+from activelearn.config.selecting import QuietShare, Stop
 
 Mode = Literal["isotropic", "uniaxial-x", "uniaxial-y", "uniaxial-z", "shear-xy", "shear-xz", "shear-yz"]
 Strain = float
@@ -77,6 +78,9 @@ class Stage(Section):
         default="",
         description="LAMMPS lines of your own, put before `run`; with ensemble custom they bring the integrator. "
         "Variables: ${temperature} ${to_temperature} ${pressure} ${timestep} ${n_steps} ${every} ${seed}.",
+    )
+    candidate_share: QuietShare | None = Field(
+        default=None, description="Instead of stop.candidate_share; hot liquids are known less well than crystals."
     )
     out_of_region_share: Share | None = Field(
         default=None, description="Instead of stop.out_of_region_share; large deformations leave the region by design."
@@ -158,6 +162,11 @@ class Stage(Section):
     def n_frames(self) -> int:
         """Frames that one walk should evaluate (step 0 included)."""
         return self.n_steps // self.every + 1
+
+    def bounds(self, stop: Stop) -> Stop:
+        """Return `stop` with the bounds that the stage has of its own."""
+        own = {"candidate_share": self.candidate_share, "out_of_region_share": self.out_of_region_share}
+        return stop.model_copy(update={key: share for key, share in own.items() if share is not None})
 
 
 class Explore(Section):

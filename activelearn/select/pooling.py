@@ -82,7 +82,8 @@ def cell_of(task: Task) -> tuple[str, Condition]:
 
 def _question(campaign: Campaign, stage: str) -> tuple[object, ...]:
     """Return all that says where the walks of a stage come from and where they may go."""
-    asked = campaign.stage(stage).model_copy(update={"max_passes": None, "out_of_region_share": None})
+    bounds = {"max_passes": None, "candidate_share": None, "out_of_region_share": None}
+    asked = campaign.stage(stage).model_copy(update=bounds)
     explore = campaign.explore
     return asked, campaign.explored_systems, explore.start_scales, explore.perturb, campaign.select.guards
 

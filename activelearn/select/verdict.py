@@ -9,13 +9,12 @@ from activelearn.config import Campaign, Select, Stop
 from activelearn.records import CellCounts, Counts, Selection
 
 
-def held_back_by(counts: Counts, stop: Stop, out_of_region_share: float | None = None) -> list[str]:
+def held_back_by(counts: Counts, stop: Stop) -> list[str]:
     """Return what keeps counts from being quiet, each with its number and its bound; empty if they are quiet.
 
-    Quiet: candidates and failed frames are both below their bounds, over enough frames and walks. A stage may allow
-    another share of frames out of the region than `stop` does.
+    Quiet: candidates and failed frames are both below their bounds, over enough frames and walks, and no more frames
+    are out of the region than may be. A stage may have bounds of its own (:meth:`activelearn.config.Stage.bounds`).
     """
-    most_outside = stop.out_of_region_share if out_of_region_share is None else out_of_region_share
     found = []
     for kind, word, bound in (
         ("candidate", "candidates", stop.candidate_share),
@@ -23,9 +22,9 @@ def held_back_by(counts: Counts, stop: Stop, out_of_region_share: float | None =
     ):
         if counts.share(kind) >= bound:
             found.append(f"{percent(counts.share(kind), bound)} {word} (must be below {100 * bound:g} %)")
-    if counts.out_of_region > most_outside * counts.walked:
-        outside = percent(counts.out_of_region / counts.walked, most_outside)
-        found.append(f"{outside} out of the region (at most {100 * most_outside:g} %)")
+    if counts.out_of_region > stop.out_of_region_share * counts.walked:
+        outside = percent(counts.out_of_region / counts.walked, stop.out_of_region_share)
+        found.append(f"{outside} out of the region (at most {100 * stop.out_of_region_share:g} %)")
     if counts.in_region < stop.min_frames:
         found.append(f"{counts.in_region} frames (at least {stop.min_frames})")
     if counts.walks < stop.min_walks:
@@ -123,7 +122,7 @@ def _loud(cells: Sequence[CellCounts], stages: Sequence[str], campaign: Campaign
     found = {}
     for name in stages:
         counts = Counts.total(cell.counts for cell in cells if cell.stage == name)
-        reasons = held_back_by(counts, campaign.stop, campaign.stage(name).out_of_region_share)
+        reasons = held_back_by(counts, campaign.stage(name).bounds(campaign.stop))
         if reasons:
             found[name] = ", ".join(reasons)
     return found
