@@ -117,7 +117,8 @@ def start_of(campaign: Campaign, store: Store, iteration: int, task: Task, rng: 
 def _from_dataset(campaign: Campaign, store: Store, iteration: int, rng: np.random.Generator) -> Frames:
     """Return a frame of the data set as it stood when the iteration began, each equally likely.
 
-    Isolated atoms and dimers, and cells lower than the cutoff, are no starts.
+    Isolated atoms and dimers, and cells lower than the cutoff, are no starts; nor is a frame that had failed when it
+    was labelled, for it lies where a potential had led its atoms astray: no walk of a better one comes there.
     """
     counts = np.array([store.n_training_frames(i) for i in range(iteration)])
     for _ in range(1000):
@@ -126,10 +127,12 @@ def _from_dataset(campaign: Campaign, store: Store, iteration: int, rng: np.rand
         sizes = np.array([len(part) for part in parts])
         part = parts[int(rng.choice(len(parts), p=sizes / sizes.sum()))]
         frame = part[int(rng.integers(len(part)))].without_labels()
-        if starts.is_fit(frame, campaign.min_height_A):
+        has_failed = frame.origin["max_devi_f"][0] >= campaign.select.f_hi  # NaN, of initial data, has not
+        if starts.is_fit(frame, campaign.min_height_A) and not has_failed:
             return starts.right_handed(frame)
     raise StoreError(
-        f"{store.folder}: no frame of the data set is fit to start from (every cell lower than the cutoff)"
+        f"{store.folder}: no frame of the data set is fit to start from (every cell lower than the cutoff, or every "
+        "frame one that had failed)"
     )
 
 

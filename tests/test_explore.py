@@ -327,6 +327,15 @@ def test_no_walk_starts_from_isolated_atoms_dimers_or_low_cells(store, campaign)
     assert {frame.formula for frame in drawn(campaign, store, 1, 30)} == {"Cu32"}
 
 
+def test_no_walk_starts_from_a_frame_that_had_failed(store, campaign):
+    """Rescued frames teach what a hole is; begun there, walks would be loud for what no better model ever visits."""
+    f_hi = campaign.select.f_hi
+    rescued = replace(crystals(6), origin=make_origin(6, max_devi_f=[np.nan, 0.2, f_hi - 0.01, f_hi, 0.9, np.inf]))
+    data_set(store, [rescued])
+    lengths = {round(frame.cell[0, 0, 0], 3) for frame in drawn(campaign, store, 1, 60)}
+    assert lengths == {round(rescued.cell[k, 0, 0], 3) for k in range(3)}
+
+
 def test_a_data_set_without_a_frame_to_start_from_is_said_so(store, campaign):
     data_set(store, [crystals(3, repeat=(1, 1, 1))])
     with pytest.raises(StoreError, match="no frame of the data set is fit to start from"):
