@@ -78,12 +78,16 @@ def test_the_same_with_a_universal_potential_has_a_whole_bill(tmp_path):
 
 def test_counts_of_the_bill_are_those_of_the_campaign():
     bill = cost.estimate(load_campaign("quickstart"), Machine(), None)
-    assert [(i.station, i.n_tasks, i.n_frames) for i in bill.initial] == [("initial", 12, 192), ("train", 4, 0)]
+    assert [(i.station, i.n_tasks, i.n_frames) for i in bill.initial] == [
+        ("prepare", 4, 0),
+        ("initial", 24, 384),
+        ("train", 4, 0),
+    ]
     assert [(i.station, i.n_tasks, i.n_frames) for i in bill.one_pass] == [
-        ("explore crystal-nvt", 9, 369),
-        ("explore crystal-npt", 9, 369),
-        ("explore hot", 12, 492),
-        ("label", 80, 80),
+        ("explore crystal", 9, 369),
+        ("explore melt", 12, 492),
+        ("explore glass", 9, 279),
+        ("label", 100, 100),
         ("train", 4, 0),
     ]
     assert [(i.station, i.n_tasks) for i in bill.final] == [("final compression", 4), ("glass", 3)]
@@ -97,7 +101,8 @@ def test_benchmarks_and_the_glasses_of_others_are_counted_without_a_time_and_in_
     found = {item.station: item.n_tasks for item in bill.apart}
     n_crystals = len(campaign.benchmark.crystals.seeds)
     assert found.pop("crystals") == 2 * n_crystals
-    assert found == {"glass of others": 3, "density": 6, "free_volume": 6, "rdf": 6, "network": 6, "coordination": 6}
+    tables = dict.fromkeys(("density", "free_volume", "rdf", "network", "coordination"), 6)
+    assert found == {"glass of others": 3, "force_error": 6 * campaign.benchmark.force_error.n_frames} | tables
     said = cost.lines(bill)
     assert any(line.split()[:2] == ["density", "6"] and "not known" in line for line in said)
     assert any(line.startswith("at the most 8 passes: ") for line in said), "the rest has a sum all the same"
@@ -136,7 +141,7 @@ def test_short_walks_share_what_it_takes_to_load_the_models_as_they_share_proces
     walked = [stage for stage in stages for _ in range(stage.n_walks * len(stage.conditions))]
     models = [f"{k}.pb" for k in range(campaign.train.n_members)]
     seconds = []
-    for n_slots in (1, 4, 1000):
+    for n_slots in (1, 9, 1000):
         machine = Machine(slots=n_slots, speeds=Speeds(md_Mflop_per_s=1000.0))
         bill = cost.estimate(campaign, machine, None)
         explored = [item.seconds for item in bill.one_pass if item.station.startswith("explore ")]

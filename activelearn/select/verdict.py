@@ -235,6 +235,6 @@ def _headline(selection: Selection, campaign: Campaign, judged: Judged, unexplor
         bound = campaign.select.rescue.max_devi_f
         if selection.rescued == 0:
             return f"rescue: {found}; but no early failed frame was below {bound:g} eV/Å"
-        rescued = f"{selection.rescued} early failed frames below {bound:g} eV/Å are labelled"
-        return f"rescue: {found}; {rescued}, training is longer"
+        longer = ", training is longer" if campaign.select.rescue.train_factor > 1.0 else ""
+        return f"rescue: {found}; {selection.rescued} early failed frames below {bound:g} eV/Å are labelled{longer}"
     return f"goes on: {found}"
