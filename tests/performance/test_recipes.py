@@ -5,7 +5,7 @@ of them, ``ACTIVELEARN_RECIPE_SEEDS=3`` each with so many ensembles of four (30 
 
 The data (``recipes/``) are 270 frames of 24 to 48 atoms of Na3PS4, melt (1100 K) to crystal, 0.4 ps apart, and, held
 out, 33 frames of 96 atoms from other packings (300 to 1100 K), all labelled by SevenNet-0. Every recipe trains the
-network of the campaign `evening` (or a larger one where it says so) through the package's own keys of ``train``. CPU
+network of the campaign `quickstart` (or a larger one where it says so) through the package's own keys of ``train``. CPU
 seconds are those of the training processes, start of TensorFlow and all; on a busy machine they grow by a third.
 """
 
@@ -54,7 +54,7 @@ RECIPES = {
 
 
 def settings(recipe):
-    """Return the network of `evening` with the keys of a recipe."""
+    """Return the network of `quickstart` with the keys of a recipe."""
     plain = read_yaml(preset_file("train", "quick")) | {"batch_size": 1, "n_steps": 2000, "fitting": (80, 80)}
     descriptor = plain["descriptor"] | {"neuron": (16, 32)} | recipe.get("descriptor", {})
     return DeePMDTrain.model_validate(plain | recipe | {"descriptor": descriptor})
