@@ -38,7 +38,7 @@ def test_the_network_of_the_paper_walks_compressed(name):
     assert "MB more memory a slot" in said
 
 
-@pytest.mark.parametrize("name", ["quickstart", "copper_emt", "evening", "mini_na3ps4o"])
+@pytest.mark.parametrize("name", ["quickstart", "copper_emt", "mini_na3ps4o"])
 def test_small_networks_walk_as_they_are(name):
     is_compressed, said = planned(name)
     assert not is_compressed
