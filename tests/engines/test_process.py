@@ -287,7 +287,7 @@ def test_a_worker_that_does_not_read_any_more_is_ended_with_requests_of_others_i
         finally:
             process.stop_engines()  # or the pool would wait for ever
     assert any("no answer within 1 s" in failure for failure in failures)
-    assert {failure[:9] for failure in failures} == {"no answer", "the worke"}
+    assert {failure[:10] for failure in failures} == {"no answer ", "the worker"}
 
 
 def test_a_stop_ends_a_running_request_and_its_process(worker):
