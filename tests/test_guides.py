@@ -280,7 +280,7 @@ def remove(path):
 def test_the_readme_shows_how_glasses_are_told_of(folder, monkeypatch):
     """In form: whatever its numbers are, but as many of them. Its other lines: tests/test_cli.py."""
     found = study.glasses_of  # of a version that did not look whether they had melted
-    new = {"melt": Melt(formers=("P",), is_melted=False, ps=2, msd_A2=1, overlap=1), "above_f_lo_share": 0.1}
+    new = {"melt": Melt(formers=("P",), is_melted=True, ps=24.5, msd_A2=8, overlap=0), "above_f_lo_share": 0.1}
     made = Glasses(
         glasses=[one.model_copy(update=new) for one in found(StudyStore(folder / "runs/quickstart/study-002")).glasses]
     )
