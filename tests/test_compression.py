@@ -45,6 +45,13 @@ def test_small_networks_walk_as_they_are(name):
     assert said.startswith("explores with plain models: compressed ones would save")
 
 
+def test_evening_walks_as_it_is_by_its_own_wish():
+    is_compressed, said = planned("evening")
+    assert not is_compressed
+    assert "train.compress: never" in said
+    assert planned("evening", compress="auto")[1].startswith("explores with compressed models from stage hot on")
+
+
 @pytest.mark.parametrize(("wish", "is_compressed"), [("always", True), ("never", False)])
 def test_a_wish_comes_before_the_estimate(wish, is_compressed):
     for name in ("quickstart", "na3ps4o"):
