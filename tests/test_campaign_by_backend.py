@@ -159,7 +159,7 @@ def test_ten_kills_change_no_bit_of_the_data_set_nor_of_the_models(converged, tm
         return (store.folder / "campaign" / "uuid").exists() and n_done(store, station, iteration) >= n_before
 
     rng = np.random.default_rng(20261130)
-    kills = [*KILLS[:-1], ("explore", 2, 1, 2.0)] if backend != "pytorch" else KILLS  # converged by then
+    kills = [*KILLS[:-1], ("explore", 2, 1, 0.3)] if backend != "pytorch" else KILLS  # converged by then
     for k, (station, iteration, n_before, longest_s) in enumerate(kills):
         running = begin(k)
         wait_until(partial(is_there, station, iteration, n_before), running, timeout_s=900.0, what=station)
