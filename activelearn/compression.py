@@ -185,7 +185,7 @@ def compressed(member: Member, store: Store, up_to: int, data: TrainingData, fol
 
 
 def _compared(member: Member, store: Store, up_to: int, data: TrainingData, folder: Path, slot: Slot) -> Member:
-    """Make the faster form once, and publish it if it is the same model.
+    """Make the faster form, a finer one if its forces differ, and publish it if it is the same model.
 
     Raises
     ------
@@ -194,15 +194,21 @@ def _compared(member: Member, store: Store, up_to: int, data: TrainingData, fold
     """
     campaign = store.campaign(up_to)
     trainer, plain = trainer_of(campaign.train), store.model(member.model)
-    made = trainer.compress(folder, plain, campaign.train, data, slot)
-    if made is None:
-        return _plain(member, "its program refuses it: see the log")
     frames = probes(store, up_to)
-    difference = largest_difference(*(trainer.evaluate(folder, model, frames, slot) for model in (plain, made)))
-    if not difference <= MOST_DIFFERENT * campaign.select.f_lo:  # nan is not <= anything
+    of_plain = trainer.evaluate(folder, plain, frames, slot)
+    for finer in (False, True):
+        place = folder / ("finer" if finer else "first")
+        place.mkdir()
+        made = trainer.compress(place, plain, campaign.train, data, slot, finer=finer)
+        if made is None:
+            return _plain(member, "its program refuses it: see the log")
+        difference = largest_difference(of_plain, trainer.evaluate(place, made, frames, slot))
+        if difference <= MOST_DIFFERENT * campaign.select.f_lo:  # nan is not <= anything
+            break
+    else:
         what = f"its forces differ by {difference:.3g} eV/Å from those of the plain model"
         return _plain(member, f"{what}, wanted at most {MOST_DIFFERENT:g} of select.f_lo")
-    holds_from_A = trainer.holds_from_A(folder)
+    holds_from_A = trainer.holds_from_A(place)
     least_A = float(geometry.shortest_allowed(campaign.select.guards.model_dump_json(), campaign.type_map).min())
     if holds_from_A is not None and least_A < holds_from_A[1]:
         return _plain(member, f"its table ends at {holds_from_A[1]:.2f} Å, and select.guards allow {least_A:.2f} Å")

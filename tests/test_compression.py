@@ -254,7 +254,10 @@ def test_a_form_with_other_forces_is_not_used(store, campaign, tmp_path, monkeyp
         off = 0.0 if model.name.startswith(sha256[:16]) else wrong
         return [part.with_labels(part.energy, part.forces + off, part.virial) for part in parts]
 
-    def compress(folder, *_):
+    asked = []
+
+    def compress(folder, *_, finer):
+        asked.append(finer)
         (folder / "fast.pb").write_text("fast")
         return folder / "fast.pb"
 
@@ -265,6 +268,7 @@ def test_a_form_with_other_forces_is_not_used(store, campaign, tmp_path, monkeyp
     slot = Slot(Machine(**SMALL), tmp_path)
     found = compression.compressed(plain, store, 0, data, tmp_path, slot)
     assert found.compressed is None
+    assert asked == [False, True]
     assert f"its forces differ by {wrong:.3g} eV/Å from those of the plain model" in found.not_compressed
     assert "member 3 is not compressed" in caplog.text
     ensemble = Ensemble(iteration=0, trained_in=0, type_map=("Cu",), members=(found,))
@@ -277,7 +281,7 @@ def test_a_table_that_ends_inside_the_region_is_not_used(store, campaign, tmp_pa
     name, sha256 = store.publish_model(tmp_path / "plain.pb")
     store.seal_frames(store.dataset_file(0), [frames])
     monkeypatch.setattr(TRAINER, "evaluate", lambda folder, model, parts, slot: list(parts))
-    monkeypatch.setattr(TRAINER, "compress", lambda folder, model, *_: model)
+    monkeypatch.setattr(TRAINER, "compress", lambda folder, model, *_, **__: model)
     monkeypatch.setattr(TRAINER, "holds_from_A", lambda _: (2.3, 1.9))
     plain = Member(index=0, random_seed=1, model=name, sha256=sha256, n_steps=1)
     data = TrainingData(tmp_path, ("Cu",), ())

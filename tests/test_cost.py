@@ -134,6 +134,23 @@ def test_a_larger_network_costs_more_and_a_faster_machine_less():
     assert 9.0 < seconds[0] / seconds[1] < 10.0
 
 
+def test_walks_are_billed_by_the_atoms_of_the_systems_of_their_stage():
+    """Of the two systems of `evening`, 32 and 48 atoms; labels of a pass by those of its frames."""
+    evening, machine = load_campaign("evening"), load_machine("local")
+    found = []
+    for systems in ((0,), (1,), None):
+        stages = tuple(stage.model_copy(update={"systems": systems}) for stage in evening.explore.stages)
+        explore_ = evening.explore.model_copy(update={"stages": stages})
+        bill = cost.estimate(evening.model_copy(update={"explore": explore_}), machine, None)
+        found.append({item.station: item.seconds for item in bill.one_pass})
+    assert found[0].keys() == found[1].keys()
+    for station in ("explore melt", "label"):
+        crystal, packing, both = (one[station] for one in found)
+        assert crystal < both < packing
+        assert 1.2 < packing / crystal < 1.501
+    assert found[0]["train"] == found[1]["train"]
+
+
 def test_short_walks_share_what_it_takes_to_load_the_models_as_they_share_processes():
     """As many processes as :func:`activelearn.explore.processes_of` makes of the pass, whichever stage they are of."""
     campaign = load_campaign("quickstart")

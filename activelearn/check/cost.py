@@ -40,9 +40,10 @@ from activelearn.units import duration
 #: What a slot spends whatever the size of the network, s (measured on the core of the profile `local`): on a gradient
 #: step, on an evaluation in LAMMPS and on a row of its output, with the deviation; on graph, freezing and test of a
 #: training; on the models of a process of LAMMPS, which short walks share (:func:`activelearn.explore.processes_of`).
-GRADIENT_STEP_S, EVALUATION_S, ROW_S, TRAINING_START_S, WALK_START_S = 0.0008, 0.00025, 0.0025, 2.7, 0.78
-#: A network of ten times the operations takes 10**0.75 times as long (those of quick, evening and the paper, trained
-#: and in MD): small ones leave a core idle. A declared speed is that of a network of 1 Mflop an atom.
+GRADIENT_STEP_S, EVALUATION_S, ROW_S, TRAINING_START_S, WALK_START_S = 0.0044, 0.00025, 0.0025, 1.8, 1.4
+#: A network of ten times the operations takes 10**0.75 times as long in MD (those of quick, evening and the paper), for
+#: small ones leave a core idle; in training 10 times, beside what a step takes whatever the network. A declared speed
+#: is that of a network of 1 Mflop an atom.
 GROWTH = 0.75
 #: What `machine.speeds.start_s` calls the sessions that train models and run them.
 TRAINER = "trainer"
@@ -180,7 +181,7 @@ def estimate(
         first.append(meter.training("train again", warm or campaign.train.n_steps))
     one_pass = (
         *meter.walks(campaign.explore.stages),
-        meter.labels("label", campaign.select.max_frames),
+        meter.labels("label", campaign.select.max_frames, meter.chosen_n_atoms),
         meter.training("train", warm or campaign.train.n_steps),
     )
     final = meter.final_models()
@@ -216,10 +217,10 @@ class _Meter:
         self, campaign: Campaign, machine: Machine, records: list[Iteration], offer: Offer, slower: float
     ) -> None:
         self.campaign, self.machine, self.records, self.slower = campaign, machine, records, slower
+        self.offer = offer
         self.started: set[str] = set()
-        sizes = [starts.n_atoms(campaign, system) for system in campaign.systems]
-        sizes = sizes or [frame.n_atoms for frame in offer.frames]
-        self.n_atoms = sum(sizes) / len(sizes)
+        #: Atoms of a mean cell of the initial data, or else of the structures that walks begin at.
+        self.n_atoms = self._mean_n_atoms()
         self.sel = capacity.of_campaign(campaign, offer.densest)
         self.Mflop = network_Mflop(campaign, offer.densest)
         stages = campaign.explore.stages
@@ -230,6 +231,27 @@ class _Meter:
         self.walked_Mflop = fast_Mflop if self.is_faster and fast_Mflop is not None else self.Mflop
         is_fast = self.is_faster or campaign.final.compress
         self.final_Mflop = fast_Mflop if is_fast and fast_Mflop is not None else self.Mflop
+
+    def _mean_n_atoms(self) -> float:
+        systems = self.campaign.initial.systems or self.campaign.explored_systems
+        sizes = [starts.n_atoms(self.campaign, system) for system in systems for _ in range(system.n_packings)]
+        sizes = sizes or [frame.n_atoms for frame in self.offer.frames]
+        return sum(sizes) / len(sizes)
+
+    def walked_n_atoms(self, stage: Stage) -> float:
+        """Return the atoms of a mean walk of a stage, which takes its systems in turn."""
+        systems = self.campaign.explored_systems
+        taken = systems if stage.systems is None else [systems[k] for k in stage.systems]
+        if stage.start != "systems" or not taken:
+            return self.n_atoms
+        return sum(starts.n_atoms(self.campaign, system) for system in taken) / len(taken)
+
+    @property
+    def chosen_n_atoms(self) -> float:
+        """Atoms of a mean frame of one pass over all stages."""
+        n_frames = [s.n_walks * len(s.conditions) * s.n_frames for s in self.campaign.explore.stages]
+        sizes = [self.walked_n_atoms(stage) for stage in self.campaign.explore.stages]
+        return sum(n * size for n, size in zip(n_frames, sizes, strict=True)) / sum(n_frames)
 
     def _item(
         self,
@@ -292,19 +314,15 @@ class _Meter:
         self.started.add(engine)
         return self._sessions_s(engine, n_tasks)
 
-    @property
-    def label_s(self) -> float | None:
-        """Seconds of one label of a cell of mean size."""
-        return self.call_s(self.campaign.label.reference)
-
     def call_s(self, reference: Reference) -> float | None:
         """Seconds of one call of a reference or a driver on a cell of mean size."""
         speeds = self.machine.speeds.label_s_per_atom
         per_atom = speeds.get(reference.calculator or "") or speeds.get(reference.engine)
         return None if per_atom is None else per_atom * self.n_atoms
 
-    def labels(self, station: str, n: int) -> Item:
-        return self.reference_work(station, n, n, 1.0)
+    def labels(self, station: str, n: int, n_atoms: float | None = None) -> Item:
+        """Labels, each of a cell of mean size or of as many atoms, in which a label is linear."""
+        return self.reference_work(station, n, n, 1.0 if n_atoms is None else n_atoms / self.n_atoms)
 
     def reference_work(
         self, station: str, n_tasks: int, n_frames: int, evaluations: float, by: Reference | None = None
@@ -324,7 +342,7 @@ class _Meter:
         if speed is None or self.Mflop is None:
             return None
         atoms = trainer_of(train).batch_frames(train, self.n_atoms) * self.n_atoms
-        each = TRAINING_START_S + n_steps * (GRADIENT_STEP_S + atoms * float(self.Mflop**GROWTH) / speed)
+        each = TRAINING_START_S + n_steps * (GRADIENT_STEP_S + atoms * self.Mflop / speed)
         return each + (self.faster.making_s if self.is_faster and self.faster is not None else 0.0)
 
     def final_models(self) -> list[Item]:
@@ -347,7 +365,7 @@ class _Meter:
             yield self._item(name, n, n * stage.n_frames, self._walk_s(stage), once_s)
 
     def _walk_s(self, stage: Stage) -> float | None:
-        return self._dynamics_s(stage.n_steps, stage.n_frames, self.n_atoms, self.walked_Mflop)
+        return self._dynamics_s(stage.n_steps, stage.n_frames, self.walked_n_atoms(stage), self.walked_Mflop)
 
     def _loading_s(self, walked: Sequence[Stage]) -> dict[str, float]:
         """Return the seconds of each stage in which its walks load models; the walks of one process share them.

@@ -1,6 +1,6 @@
 """Pace: how fast the cores of this machine are beside the one whose speeds a machine profile declares.
 
-Some arithmetic that networks are made of (products, tanh, values picked by an index; 0.07 s, three times), on as many
+Some arithmetic that networks are made of (products, tanh, values picked by an index; 0.12 s, three times), on as many
 cores as the machine has slots, for cores that share a cache or a clock are slower together. CPU time is taken: what
 else runs here counts only by as much as it makes the engines slower, too. SevenNet took 1.68 to 1.78 times as long as
 the arithmetic when both were 2.5 times as slow as on the idle machine.
@@ -17,8 +17,9 @@ import numpy as np
 from activelearn.config import Machine
 from activelearn.config.machine import n_cpus
 
-#: float32 values of one array (256 kB: in the cache of a core), rounds of arithmetic, and how often they are timed.
-_N, _ROUNDS, _TIMES = 65_536, 1_500, 3
+#: float32 values of one array, rounds of arithmetic, and how often they are timed. All of it, the indices too (0.3 MB),
+#: stays in the cache of any core: four times as many values took 1.0 to 1.5 times as long from one run to the next.
+_N, _ROUNDS, _TIMES = 16_384, 6_000, 3
 
 
 def slower(machine: Machine) -> float:

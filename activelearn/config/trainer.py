@@ -272,8 +272,13 @@ class Trainer(ABC, Generic[S]):
         train: S,
         data: TrainingData,
         slot: AnySlot,
+        *,
+        finer: bool = False,
     ) -> Path | None:
-        """Return the faster form of a model, written to `folder`; None: it has none."""
+        """Return the faster form of a model, written to `folder`; None: it has none.
+
+        With `finer` it is the closest to the model that there is: asked for where the forces of the other differ.
+        """
         return None
 
     def compresses(self, train: S) -> bool:

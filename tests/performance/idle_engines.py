@@ -165,7 +165,7 @@ def evaluate(folder, model, parts, slot):
     ]
 
 
-def compress(folder, model, setting, slot):
+def compress(folder, model, setting, slot, step):
     """Leave a compressed model of some bytes."""
     (folder / "compressed.pb").write_bytes(uuid.uuid4().bytes * 64)
     return folder / "compressed.pb"

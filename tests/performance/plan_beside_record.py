@@ -51,8 +51,9 @@ def billed(campaign: Campaign, machine: Machine, slower: float, record: Record) 
         if name == "prepare":  # billed to its bound: a relaxation ends when the forces are small
             continue
         if name == "explore":
-            of_stage = {stage: (each[f"explore {stage}"], n) for stage, n in entry["walks"].items()}
-            out[name] = sum((item.seconds or 0.0) * n / item.n_tasks for item, n in of_stage.values())
+            of_stage = [(each.get(f"explore {stage}"), n) for stage, n in entry["walks"].items()]
+            if None not in (item for item, _ in of_stage):  # no stage has gone since
+                out[name] = sum((item.seconds or 0.0) * n / item.n_tasks for item, n in of_stage if item)
             continue
         station, _, which = name.partition(", ")
         items = first if which == "first" or station not in each else each
@@ -72,7 +73,7 @@ def main() -> None:
     store = Store.open(given.folder)
     record = record_of(as_dict(store))
     machine = load_machine("local").model_copy(update={"slots": given.slots})
-    found = billed(store.campaign(0), machine, slower := pace.slower(machine), record)
+    found = billed(store.latest_campaign(), machine, slower := pace.slower(machine), record)
     print(f"this machine takes {slower:.2f} times as long as that of profile local\n")
     print("| station | tasks | billed, s | recorded, s | ratio |\n|---|---|---|---|---|")
     for name, entry in record.items():
@@ -80,7 +81,7 @@ def main() -> None:
             s = entry["engine_total"]
             print(f"| {name} | {entry['tasks']} | {found[name]:.1f} | {s:.1f} | {found[name] / s:.2f} |")
     if given.write is not None:
-        asked = {"campaign": store.campaign(0).name, "slots": given.slots, "most_steps": explore.MOST_STEPS}
+        asked = {"campaign": store.latest_campaign().name, "slots": given.slots, "most_steps": explore.MOST_STEPS}
         content = asked | {"stations": record}
         given.write.write_text(json.dumps(content, indent=1) + "\n")
 

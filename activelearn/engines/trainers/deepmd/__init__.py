@@ -172,9 +172,12 @@ class DeePMD(Trainer[DeePMDTrain]):
         """Return whether `dp compress` takes every descriptor of the model."""
         return BACKENDS[train.backend].compresses and compression.is_possible(train.block, train.backend)
 
-    def compress(self, folder: Path, model: Path, train: DeePMDTrain, data: TrainingData, slot: Slot) -> Path | None:
+    def compress(
+        self, folder: Path, model: Path, train: DeePMDTrain, data: TrainingData, slot: Slot, *, finer: bool = False
+    ) -> Path | None:
         """Tabulate the embedding net; the shortest distance in the data sets the range of the table."""
-        return training.compress(folder, model, _setting(train, TrainingRun(1, (1, 1, 1)), data), slot)
+        setting = _setting(train, TrainingRun(1, (1, 1, 1)), data)
+        return training.compress(folder, model, setting, slot, training.FINER if finer else training.STEP)
 
     def faster(self, train: DeePMDTrain, sel: Room) -> Faster | None:
         """Return what `dp compress` saves and costs with TensorFlow; not known of anything but se_e2_a alone.
