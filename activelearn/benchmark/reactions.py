@@ -129,8 +129,8 @@ def plan(asked: Reactions, context: Context) -> list[Task]:
 
 def results(asked: Reactions, context: Context, tasks: Sequence[Task]) -> Findings:
     """Return the energy of every reaction with every potential."""
-    findings = Findings()
-    products = {(str(t.parameters["potential"]), str(t.parameters["crystal"])): context.product(t) for t in tasks}
+    findings, now = Findings(), context.store.places.now  # a frozen plan names files by the places of before
+    products = {(t.parameters["potential"], now(str(t.parameters["crystal"]))): context.product(t) for t in tasks}
     for potential in dict.fromkeys(potential for potential, _ in products):
         for name, reaction in asked.equations.items():
             condition: Condition = {"potential": potential, "reaction": name}

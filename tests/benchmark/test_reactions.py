@@ -1,21 +1,26 @@
 """Reactions: the energy of an alloy against a scan of its lattice constant, Hess' law, and what cannot react."""
 
+import shutil
+
 import pytest
+import yaml
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import write
 from carried import EMT_REFERENCE, one_worker, with_reference
-from made_glasses import findings_of, number, planned, study_of
+from made_glasses import findings_of, number, planned, results_of, run_one, study_of
 from scipy.optimize import minimize_scalar
 
 from activelearn.benchmark import cited, reactions
+from activelearn.benchmark.property import Context
 from activelearn.check import check_study
 from activelearn.config import CitedPoint, Machine, load_benchmark, load_label, load_potential
 from activelearn.config.benchmark import Cited
-from activelearn.config.reading import with_cited
+from activelearn.config.reading import load_study, with_cited
 from activelearn.records import Scoreboard
 from activelearn.report.scoreboard import markdown, rows_of
 from activelearn.store import StudyStore
+from activelearn.store.study import BENCHMARK, ONCE
 
 SALT = {"left": {"Na2S_Fm-3m": 1}, "right": {"Na2S_Pnma": 1}}
 
@@ -200,6 +205,27 @@ def test_files_of_reactions_are_taken_from_the_folder_of_their_yaml_and_sealed(t
     assert found.structures == (str(tmp_path / "copper.cif"),)
     study = study_of().model_copy(update={"benchmark": found})
     assert list(StudyStore.create(tmp_path / "s", study).structures()) == [str(tmp_path / "copper.cif")]
+
+
+def test_a_study_whose_crystals_move_after_they_were_planned_has_its_energies(metals, slot, tmp_path):
+    """The frozen plan names the places of before."""
+    home = tmp_path / "here"
+    home.mkdir()
+    for name, path in metals.items():
+        shutil.copy(path, home / f"{name}.cif")
+    files = {name: f"{name}.cif" for name in metals}
+    potential = {"name": "EMT", "ase": {"preset": "emt"}}
+    data = {"name": "s", "potentials": [potential], "benchmark": {"reactions": asked(files, {"alloy": ALLOY})}}
+    (home / "study.yaml").write_text(yaml.safe_dump(data))
+    begun = StudyStore.create(home / "run", load_study(home / "study.yaml"))
+    tasks = reactions.plan(begun.study.benchmark.reactions, Context(begun.study, begun))
+    there = home.rename(tmp_path / "there")
+    store = StudyStore(there / "run")
+    store.follow(load_study(there / "study.yaml"))
+    for task in tasks:
+        store.publish_product(BENCHMARK, ONCE, task.id, *run_one(reactions.PROPERTY, task, store, slot))
+    found = results_of(reactions.PROPERTY, store.study, store, tasks)
+    assert number(found, "reaction_energy").value < -0.03
 
 
 def test_a_cited_energy_stands_beside_its_reaction(metals, tmp_path):
