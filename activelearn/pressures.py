@@ -5,7 +5,7 @@ from __future__ import annotations
 from activelearn.config import Campaign, trainer_of
 
 #: Properties that strain or relax cells.
-_STRAINING = ("crystals", "bulk_modulus", "elastic")
+_STRAINING = ("crystals", "reactions", "bulk_modulus", "elastic")
 
 
 def needed_by(campaign: Campaign) -> list[str]:

@@ -198,7 +198,7 @@ def result_lines(board: Scoreboard) -> list[str]:
     """Return the numbers of a scoreboard, one line per potential and condition, zeros left out."""
     lines: dict[str, list[str]] = {}
     for result in board.results:
-        if result.condition.keys() - {"potential", "x", "cooling_rate_K_per_ps", "porous", "crystal"}:
+        if result.condition.keys() - {"potential", "x", "cooling_rate_K_per_ps", "porous", "crystal", "reaction"}:
             continue  # pairs and temperatures are for the tables
         row = lines.setdefault(f"{_measured(result)} ({counted(result, board.glasses)})", [])
         if value_of(result) != 0.0:
@@ -211,7 +211,7 @@ def result_lines(board: Scoreboard) -> list[str]:
 def _measured(result: Result) -> str:
     """Return what a number is of: potential, and crystal or glass; a porous glass is another one than the dense one."""
     c = result.condition
-    what = str(c["crystal"]) if "crystal" in c else f"x = {c['x']:g}" if "x" in c else ""
+    what = c.get("crystal") or c.get("reaction") or (f"x = {c['x']:g}" if "x" in c else "")
     rate = f" {c['cooling_rate_K_per_ps']:g} K/ps" if "cooling_rate_K_per_ps" in c else ""
     return f"{c.get('potential', '')} {what}{rate}{' porous' if 'porous' in c else ''}".strip()
 

@@ -13,6 +13,7 @@ from activelearn.config import (
     ForceError,
     Glass,
     Machine,
+    Reactions,
     Speeds,
     load_campaign,
     load_machine,
@@ -106,6 +107,14 @@ def test_benchmarks_and_the_glasses_of_others_are_counted_without_a_time_and_in_
     said = cost.lines(bill)
     assert any(line.split()[:2] == ["density", "6"] and "not known" in line for line in said)
     assert any(line.startswith("at the most 8 passes: ") for line in said), "the rest has a sum all the same"
+
+
+def test_a_reaction_is_as_many_relaxations_as_it_has_crystals():
+    campaign = load_campaign("quickstart")
+    asked = {"equations": {"cool": {"left": {"Na3PS4_I-43m": 1}, "right": {"Na3PS4_P-421c": 1}}}}
+    benchmark = campaign.benchmark.model_copy(update={"reactions": Reactions.model_validate(asked)})
+    bill = cost.estimate(campaign.model_copy(update={"benchmark": benchmark}), load_machine("local"), None)
+    assert next(item.n_tasks for item in bill.apart if item.station == "reactions") == 2
 
 
 def test_the_bill_of_glasses_has_their_pores():

@@ -9,7 +9,7 @@ from typing import Any, Final
 from activelearn import packing
 from activelearn.benchmark.property import Observable, Property, condition_of, is_of
 from activelearn.benchmark.rdf import pairs_of
-from activelearn.config import Cited, CitedPoint, Crystals, Glass, Study, property_of, shipped_numbers
+from activelearn.config import Cited, CitedPoint, Crystals, Glass, Reactions, Study, property_of, shipped_numbers
 from activelearn.config.benchmark import PROPERTIES
 from activelearn.config.messages import nearest
 from activelearn.records import Experiment, Result
@@ -126,7 +126,9 @@ def _wrong(number: Cited, study: Study) -> str | None:
         return f"{number.property} {number.value:g} {number.unit} - wanted {between} - check the value and its unit"
     if "crystal" in observable.of and number.crystal is None:
         return f"{number.property} is of a crystal - wanted the column crystal - add the name of its seed"
-    if "crystal" not in observable.of and number.series is None:
+    if "reaction" in observable.of and number.reaction is None:
+        return f"{number.property} is of a reaction - wanted the column reaction - add its name in the equations"
+    if {"crystal", "reaction"}.isdisjoint(observable.of) and number.series is None:
         return f"{number.property} is of a series - wanted the column series - add its name"
     if "x" in observable.of and number.x is None:
         return f"{number.property} is of one composition - wanted the column x - add it"
@@ -169,6 +171,8 @@ def _elsewhere(number: Cited, study: Study) -> str | None:
     settings: Any = asked[one.name]
     if isinstance(settings, Crystals):
         return _differs("crystal", number.crystal, settings.seeds)
+    if isinstance(settings, Reactions):
+        return _differs("reaction", number.reaction, [*settings.equations])
     if study.glass is None:
         return "this study makes no glasses"
     glass, wrong = study.glass, _differs("series", number.series, [study.glass.series.name])
@@ -186,7 +190,7 @@ def _elsewhere(number: Cited, study: Study) -> str | None:
 
 def _again(point: CitedPoint, before: Sequence[CitedPoint]) -> str | None:
     """Return which earlier number is of the same thing: the first one counts."""
-    same = ("property", "unit", "series", "x", "crystal", "temperature_K", "pair")
+    same = ("property", "unit", "series", "x", "crystal", "reaction", "temperature_K", "pair")
     key = point.number.model_dump(include=set(same))
     first = next((one for one in before if one.number.model_dump(include=set(same)) == key), None)
     return None if first is None else f"the same condition as {first.where}, which counts"

@@ -15,7 +15,7 @@ from activelearn.benchmark.elements import unknown_elements
 from activelearn.benchmark.property import Condition, Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import stamped
 from activelearn.benchmark.straining import pressure_GPa
-from activelearn.config import Crystals
+from activelearn.config import Crystals, Reactions
 from activelearn.engines import frozen, reference
 from activelearn.engines.process import Slot
 from activelearn.errors import EngineError
@@ -45,10 +45,15 @@ def lattice(cell: FloatArray) -> tuple[float, ...]:
 
 def plan(asked: Crystals, context: Context) -> list[Task]:
     """One task per potential and crystal."""
+    return relaxations(NAME, asked, context)
+
+
+def relaxations(name: str, asked: Crystals | Reactions, context: Context) -> list[Task]:
+    """Return one task per potential and crystal, for the property of a name."""
     return [
         Task(
-            id=f"{NAME}-{potential.slug}-{k:02d}-{Path(crystal).name}",
-            kind=NAME,
+            id=f"{name}-{potential.slug}-{k:02d}-{Path(crystal).name}",
+            kind=name,
             parameters={"potential": potential.name, "crystal": crystal},
         )
         for potential in context.study.potentials
@@ -56,7 +61,7 @@ def plan(asked: Crystals, context: Context) -> list[Task]:
     ]
 
 
-def run(task: Task, asked: Crystals, context: Context, slot: Slot) -> Product:
+def run(task: Task, asked: Crystals | Reactions, context: Context, slot: Slot) -> Product:
     """Relax one crystal with one potential."""
     potential, crystal = context.potential_of(task), context.store.places.now(str(task.parameters["crystal"]))
     statics = potential.statics(slot.machine.python)
@@ -82,11 +87,11 @@ def run(task: Task, asked: Crystals, context: Context, slot: Slot) -> Product:
         "factors": list(factors),
         "pressure_GPa": float(pressure_GPa(frame)[0]),
         **frozen.crowding(potential, [start, frame]),
-        **_facts(crystal, unit.symbols),
+        **facts(crystal, unit.symbols),
     }
 
 
-def _facts(crystal: str, symbols: Sequence[str]) -> dict[str, Any]:
+def facts(crystal: str, symbols: Sequence[str]) -> dict[str, Any]:
     """Return formula units in the unit cell, kind and source: of a seed from its file, else as far as can be known."""
     if crystal in seeds.seed_names():
         seed = seeds.load_seed(crystal)

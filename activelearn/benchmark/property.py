@@ -143,8 +143,8 @@ class Observable:
     low, high
         What can be, in that unit.
     of
-        The conditions that its results have, of ``x``, ``crystal``, ``temperature_K`` and ``pair``; none: they are of
-        the series as a whole.
+        The conditions that its results have, of ``x``, ``crystal``, ``reaction``, ``temperature_K`` and ``pair``;
+        none: they are of the series as a whole.
     """
 
     unit: str
@@ -213,7 +213,7 @@ def with_reference(result: Result, cited: Iterable[Cited], series: str | None) -
 
 def condition_of(number: Cited) -> Condition:
     """Return what a cited number is of, as results have it."""
-    plain = number.model_dump(include={"x", "crystal", "temperature_K"}, exclude_none=True)
+    plain = number.model_dump(include={"x", "crystal", "reaction", "temperature_K"}, exclude_none=True)
     return plain | ({"pair": "-".join(number.pair)} if number.pair else {})
 
 
@@ -233,15 +233,16 @@ def quoted(cited: Iterable[Cited]) -> tuple[Quoted, ...]:
 
 
 def is_of(number: Cited, result: Result, series: str | None) -> bool:
-    """Say whether a number is of this result: one without x and crystal is of a series as a whole (a crossing)."""
+    """Say whether a number is of this result: one of no x, crystal, reaction is of a whole series (a crossing)."""
     if number.property != result.name or number.unit != result.unit or result.condition.get("porous"):
         return False
-    if number.series != series if number.crystal is None else number.series not in {None, series}:
+    is_of_series = number.crystal is None and number.reaction is None
+    if number.series != series if is_of_series else number.series not in {None, series}:
         return False
-    if number.series is None and number.crystal is None:
+    if number.series is None and is_of_series:
         return False
     condition = result.condition
-    if condition.get("x") != number.x or condition.get("crystal") != number.crystal:
+    if any(condition.get(key) != getattr(number, key) for key in ("x", "crystal", "reaction")):
         return False
     pair = None if number.pair is None else "-".join(number.pair)
     wanted = {"temperature_K": number.temperature_K, "pair": pair}

@@ -25,6 +25,7 @@ from activelearn.config import (
     Initial,
     Machine,
     Parity,
+    Reactions,
     Reference,
     Stage,
     property_of,
@@ -428,7 +429,7 @@ def _apart(campaign: Campaign, meter: _Meter) -> Iterator[Item]:
         if property_of(name).needs_glass and made is None:
             continue
         n = n_glasses
-        if isinstance(settings, Crystals):
+        if isinstance(settings, Crystals | Reactions):
             n = len(settings.seeds)
         elif isinstance(settings, Parity):
             n = ceil(settings.max_frames / CHUNK)

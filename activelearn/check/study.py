@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Final
 
 from activelearn import seeds
-from activelearn.benchmark import cited, force_error
+from activelearn.benchmark import cited, force_error, reactions
 from activelearn.benchmark.census import bond_cutoffs
 from activelearn.benchmark.coordination import shell_cutoffs
 from activelearn.check.doubts import out_of_bounds
@@ -21,7 +21,17 @@ from activelearn.check.programs import (
     reference_problems,
 )
 from activelearn.check.trials import problems_of_potential
-from activelearn.config import UNUSED_OF_LABEL, CitedPoint, Label, Machine, Potential, Study, preset_names, property_of
+from activelearn.config import (
+    UNUSED_OF_LABEL,
+    Benchmark,
+    CitedPoint,
+    Label,
+    Machine,
+    Potential,
+    Study,
+    preset_names,
+    property_of,
+)
 from activelearn.config.files import is_file
 from activelearn.engines import backends, frozen, requirements
 from activelearn.engines.interpreters import has_module
@@ -142,25 +152,56 @@ def _cutoffs(study: Study) -> list[str]:
     return problems
 
 
-def _crystals(study: Study, of_campaign: Sequence[str]) -> tuple[list[str], int, list[str]]:
-    """Return notes on crystals that potentials do not know, how many relaxations are left, and what is wrong."""
-    asked, notes, n_left, problems = study.benchmark, [], 0, []
+def _crystals(study: Study, of_campaign: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
+    """Return notes on crystals that potentials do not know, what is measured of none with the reason, and problems."""
+    asked = study.benchmark
+    if asked is None:
+        return [], {}, []
+    elements, problems = _elements(asked)
+    notes, known = [], []
+    for i, potential in enumerate(study.potentials):
+        of_potential = set(of_campaign) if of_campaign and i == 0 else frozen.elements_of(potential)
+        unknown = {
+            name: one
+            for name, kinds in elements.items()
+            if of_potential is not None and (one := sorted(kinds - of_potential))
+        }
+        known.append(elements.keys() - unknown.keys())
+        if unknown:
+            said = ", ".join(f"{Path(name).stem} ({', '.join(kinds)})" for name, kinds in unknown.items())
+            notes.append(f"note: potential {potential.name} does not know all elements of these, left out: {said}")
+    return notes, {} if problems else _of_nothing(asked, known), problems
+
+
+def _elements(asked: Benchmark) -> tuple[dict[str, set[str]], list[str]]:
+    """Return the elements of the crystals that are relaxed, by seed or file, and what is wrong with what wants them."""
     elements: dict[str, set[str]] = {}
-    for name in asked.crystals.seeds if asked is not None and asked.crystals is not None else ():
+    problems: list[str] = []
+    for name in asked.crystals.seeds if asked.crystals is not None else ():
         try:
-            elements[Path(name).stem] = set(seeds.load_structure(name, Path()).get_chemical_symbols())
+            elements[name] = set(seeds.load_structure(name, Path()).get_chemical_symbols())
         except ConfigError as error:
             problems += [f"benchmark.crystals.seeds: {line}" for line in error.problems]
-    for i, potential in enumerate(study.potentials):
-        known = set(of_campaign) if of_campaign and i == 0 else frozen.elements_of(potential)
-        unknown = {
-            name: one for name, kinds in elements.items() if known is not None and (one := sorted(kinds - known))
-        }
-        n_left += len(elements) - len(unknown)
-        if unknown:
-            said = ", ".join(f"{name} ({', '.join(kinds)})" for name, kinds in unknown.items())
-            notes.append(f"note: potential {potential.name} does not know all elements of these, left out: {said}")
-    return notes, n_left, problems
+    if asked.reactions is not None:
+        try:
+            found = reactions.elements_of(asked.reactions)
+        except ConfigError as error:
+            return elements, [*problems, *error.problems]
+        elements |= {asked.reactions.structure(name): set(of_unit) for name, of_unit in found.items()}
+        problems += reactions.unbalanced(asked.reactions, found)
+    return elements, problems
+
+
+def _of_nothing(asked: Benchmark, known: Sequence[Set[str]]) -> dict[str, str]:
+    """Return what no potential can measure, with the reason; `known`: the crystals that each of them knows."""
+    found = {}
+    if asked.crystals is not None and not any(names.intersection(asked.crystals.seeds) for names in known):
+        found["crystals"] = "no crystal of known elements"
+    if asked.reactions is not None:
+        wanted = [{*map(asked.reactions.structure, (*e.left, *e.right))} for e in asked.reactions.equations.values()]
+        if not any(one <= names for one in wanted for names in known):
+            found["reactions"] = "no reaction of crystals of known elements"
+    return found
 
 
 def _label(label: Label | None, machine: Machine | None) -> list[str]:
@@ -183,7 +224,7 @@ def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None
     asked, problems = study.benchmark, []
     if asked is None:
         return [], []
-    left_out, n_crystals, wrong = _crystals(study, of_campaign)
+    left_out, of_no_crystal, wrong = _crystals(study, of_campaign)
     problems += wrong
     frames = asked.parity.frames if asked.parity is not None else None
     if frames is not None and not (Path(frames).is_absolute() and is_file(Path(frames))):
@@ -196,12 +237,13 @@ def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None
         problems += _label(asked.force_error.label, machine)
     named = [name for name, value in asked if name != "dynamics" and value]
     lacking = [n for n in named if study.glass is None and (n == "maps" or property_of(n).needs_glass)]
-    of_nothing = ["parity"] if asked.parity is not None and frames is None and not of_campaign else []
-    of_nothing += ["crystals"] if asked.crystals is not None and not n_crystals and not wrong else []
+    of_nothing = {}
+    if asked.parity is not None and frames is None and not of_campaign:
+        of_nothing["parity"] = "no labelled frames (parity.frames)"
+    of_nothing |= of_no_crystal
     measured = ", ".join(name for name in named if name not in (*lacking, *of_nothing))
     if not measured and of_nothing:
-        why = {"parity": "no labelled frames (parity.frames)", "crystals": "no crystal of known elements"}
-        said = " and ".join(why[name] for name in of_nothing)
+        said = " and ".join(of_nothing.values())
         problems.append(
             f"benchmark: nothing would be measured: {said} - wanted something to measure - name a file of "
             "labelled frames, other crystals, or glasses (--series)"

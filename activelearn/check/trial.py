@@ -252,7 +252,7 @@ def _try_potential(potential: Potential, study: Study, machine: Machine, logs: P
 def _samples_of(study: Study, what: Reference) -> list[Sample]:
     """Return a lattice of each composition of glasses; and crystals, of which a potential may lack an element."""
     asked = study.benchmark
-    named = asked.crystals.seeds if asked is not None and asked.crystals is not None else ()
+    named = asked.structures if asked is not None else ()
     cells = [Frames.from_ase([seeds.load_structure(name, Path.cwd())]).without_labels() for name in named]
     crystals = samples.smallest([Sample(cell, is_optional=True) for cell in cells])
     chosen = _lattices_of(study.glass) + crystals

@@ -19,6 +19,8 @@ from activelearn.config.benchmark import ForceError as ForceError
 from activelearn.config.benchmark import Network as Network
 from activelearn.config.benchmark import Parity as Parity
 from activelearn.config.benchmark import Rdf as Rdf
+from activelearn.config.benchmark import Reaction as Reaction
+from activelearn.config.benchmark import Reactions as Reactions
 from activelearn.config.benchmark import property_of as property_of
 from activelearn.config.campaign import Campaign as Campaign
 from activelearn.config.cited import CitedPoint as CitedPoint

@@ -32,6 +32,9 @@ from activelearn.config.section import Element, ForceLeft, Name, Section, Share,
 from activelearn.errors import ConfigError
 from activelearn.plugins import Group
 
+#: Formula units of a crystal in a reaction.
+Amount = Annotated[PositiveFloat, of("amount of a unit")]
+
 #: Every property, in the order of the tables; those of other packages come after them.
 PROPERTIES: Final = Group(
     "activelearn.properties",
@@ -41,6 +44,7 @@ PROPERTIES: Final = Group(
             "parity",
             "force_error",
             "crystals",
+            "reactions",
             "density",
             "free_volume",
             "rdf",
@@ -85,6 +89,39 @@ class Crystals(Section):
     min_height_A: Annotated[PositiveFloat, of("height of a cell")] = Field(
         default=6.0, description="Smallest perpendicular height of the cell (Å)."
     )
+
+
+class Reaction(Section):
+    """A balanced reaction: crystals by name, and how many formula units of each, such as ``P4S10: 0.25``."""
+
+    left: dict[str, Amount] = Field(min_length=1, description="What reacts: formula units of each crystal.")
+    right: dict[str, Amount] = Field(min_length=1, description="What it becomes.")
+
+
+class Reactions(Section):
+    """Energies of reactions from relaxed crystals: whether a potential can have the right sign, before any glass."""
+
+    equations: dict[Name, Reaction] = Field(min_length=1, description="By name, as it stands in the tables.")
+    crystals: dict[Name, StructurePath] = Field(
+        default={}, description="Names in the equations, of seeds or structure files; a seed is also known by its id."
+    )
+    fmax: ForceLeft = Field(
+        default=0.02, description="Largest force (and stress x volume per atom) that may be left (eV/Å)."
+    )
+    max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 500
+    min_height_A: Annotated[PositiveFloat, of("height of a cell")] = Field(
+        default=6.0, description="Smallest perpendicular height of the cell (Å)."
+    )
+
+    def structure(self, name: str) -> str:
+        """Return the seed or the file that an equation calls by a name."""
+        return self.crystals.get(name, name)
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """Seeds and files of all equations, each once."""
+        names = (name for one in self.equations.values() for name in (*one.left, *one.right))
+        return tuple(dict.fromkeys(map(self.structure, names)))
 
 
 class Rdf(Section):
@@ -192,6 +229,7 @@ class Benchmark(Section):
     parity: Parity | None = None
     force_error: ForceError | None = None
     crystals: Crystals | None = None
+    reactions: Reactions | None = None
     density: bool = True
     rdf: Rdf | None = Rdf()
     network: Network | None = Network()
@@ -237,6 +275,12 @@ class Benchmark(Section):
         added = sorted({*(self.model_extra or ())} - PROPERTIES.built_in.keys())
         return {name: given[name] for name in [*PROPERTIES.built_in, *added] if given.get(name)}
 
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Crystals that are relaxed: seeds by their ids and files by their paths, each once."""
+        names = (name for one in (self.crystals, self.reactions) if one is not None for name in one.seeds)
+        return tuple(dict.fromkeys(names))
+
 
 def _section_of(name: str) -> type[Section]:
     try:
@@ -275,5 +319,6 @@ class Cited(Section):
     series: Name | None = None
     x: float | None = Field(default=None, description="Composition; null with a series: of the series as a whole.")
     crystal: str | None = Field(default=None, description="Seed, of a property of a crystal.")
+    reaction: str | None = Field(default=None, description="Name of a reaction, of its energy.")
     temperature_K: Temperature | None = None
     pair: tuple[Element, Element] | None = None

@@ -50,8 +50,9 @@ def load_points(path: Path) -> tuple[CitedPoint, ...]:
     Parameters
     ----------
     path
-        Columns property, value, unit, source, and where they apply uncertainty, series, x, crystal, temperature_K, pair
-        (such as Na-S), bound (above or below). An empty cell is none; lines that begin with ``#`` are skipped.
+        Columns property, value, unit, source, and where they apply uncertainty, series, x, crystal, reaction,
+        temperature_K, pair (such as Na-S), bound (above or below). An empty cell is none; lines that begin with ``#``
+        are skipped.
 
     Raises
     ------

@@ -234,8 +234,12 @@ def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
 def with_cited(study: Study, more: Iterable[Cited] = ()) -> Study:
     """Return the study with the user's own numbers and, after them, the shipped ones of it; the first one counts."""
     series = study.glass.series.name if study.glass is not None else None
-    crystals = study.benchmark.crystals.seeds if study.benchmark is not None and study.benchmark.crystals else ()
-    concerned = [c for c in (*more, *shipped_numbers()) if c.series == series or c.crystal in crystals]
+    asked = study.benchmark or Benchmark()
+    crystals = asked.crystals.seeds if asked.crystals is not None else ()
+    equations = asked.reactions.equations if asked.reactions is not None else {}
+    concerned = [
+        c for c in (*more, *shipped_numbers()) if c.series == series or c.crystal in crystals or c.reaction in equations
+    ]
     own = list(study.cited)
     return study.model_copy(update={"cited": tuple(own + [c for c in concerned if c not in own])})
 

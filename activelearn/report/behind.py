@@ -12,6 +12,8 @@ from activelearn.report.stamps import is_unstable
 
 #: Below this share of a number its standard error is what rounding leaves.
 _ROUNDING: Final = 1.0e-10
+#: Conditions of numbers that are of no glass.
+OF_NO_GLASS: Final = frozenset({"crystal", "reaction"})
 #: Units of numbers whose size is about one, also where they are zero.
 _OF_SIZE_ONE: Final = ("1", "%")
 
@@ -71,7 +73,7 @@ def counted(result: Result, glasses: Iterable[MadeGlass]) -> str:
 
 def n_planned(result: Result, glasses: Iterable[MadeGlass]) -> int | None:
     """Return the replicas that were planned of what a number is of; of a series the most of a composition."""
-    if "crystal" in result.condition or "replica" in result.condition:  # its samples are frames, not replicas
+    if not {*OF_NO_GLASS, "replica"}.isdisjoint(result.condition):  # of one crystal, or of frames
         return None
     found = Counter(glass.x for glass in glasses if is_of(glass, result.condition))
     if "x" not in result.condition and result.measured_by == "parity":
@@ -104,7 +106,7 @@ def deaths(glasses: Sequence[MadeGlass]) -> str | None:
 def why_none(board: Scoreboard, measured_by: str | None, condition: Mapping[str, Any]) -> str | None:
     """Return why there is no number under a condition; None if nothing failed there: there was nothing to be found."""
     glasses = [glass for glass in board.glasses if is_of(glass, condition)]
-    if "crystal" not in condition and glasses and all(not glass.is_finished for glass in glasses):
+    if OF_NO_GLASS.isdisjoint(condition) and glasses and all(not glass.is_finished for glass in glasses):
         return deaths(glasses)
     failed = [
         one.why

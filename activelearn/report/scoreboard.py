@@ -27,7 +27,7 @@ NO_CITED_VALUE: Final = "no cited value"
 #: In the condition of a number of one glass alone: it stands with the glasses, not in a row of its own.
 _REPLICA: Final = "replica"
 #: Conditions as columns, in this order; others follow.
-_CONDITIONS: Final = ("x", "crystal", "temperature_K", "pair", "within", "cooling_rate_K_per_ps", "porous")
+_CONDITIONS: Final = ("x", "crystal", "reaction", "temperature_K", "pair", "within", "cooling_rate_K_per_ps", "porous")
 #: Of a row's label: how a condition is said.
 _SAID: Final = {
     "temperature_K": "{:g} K",
@@ -35,7 +35,10 @@ _SAID: Final = {
     "porous": "porous",
     "within": "within {}",
     "pair": "{}",
+    "reaction": "{}",
 }
+#: They set rows apart also where there is only one.
+_ALWAYS_SAID: Final = ("pair", "reaction")
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -81,12 +84,12 @@ def _said(condition: Mapping[str, Any], keys: Container[str] | None = None) -> s
 
 
 def _varying(results: Sequence[Result]) -> set[tuple[str, str]]:
-    """Return names of results, and which conditions set their rows apart; pairs of elements always do."""
+    """Return names of results, and which conditions set their rows apart; pairs of elements and reactions always do."""
     seen: dict[tuple[str, str], set[Any]] = {}
     keys = {key for result in results for key in result.condition} - {"potential", *AXES}
     for result, key in itertools.product(results, keys):
         seen.setdefault((result.name, key), set()).add(result.condition.get(key))
-    return {one for one, values in seen.items() if len(values) > 1 or (one[1] == "pair" and values != {None})}
+    return {one for one, values in seen.items() if len(values) > 1 or (one[1] in _ALWAYS_SAID and values != {None})}
 
 
 def _order(key: str) -> tuple[int, str]:

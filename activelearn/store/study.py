@@ -131,7 +131,7 @@ class StudyStore(Folder):
     def structures(self) -> dict[str, Path]:
         """Return where the files of crystals and molecules are now, by the paths that the study was sealed with."""
         study = self._sealed_study()
-        named = [*study.benchmark.crystals.seeds] if study.benchmark is not None and study.benchmark.crystals else []
+        named = [*study.benchmark.structures] if study.benchmark is not None else []
         if study.glass is not None:
             named += [one.crystal for one in study.glass.compositions if one.crystal is not None]
             named += study.glass.series.geometry.values()

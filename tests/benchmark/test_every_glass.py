@@ -61,7 +61,7 @@ ASKED = {
     ),
 }
 #: They measure crystals, and frames that are labelled.
-OF_NO_GLASS = {"crystals", "parity"}
+OF_NO_GLASS = {"crystals", "reactions", "parity"}
 KINDS = ("porous", "one frame", "blown up", "without the former")
 
 

@@ -81,6 +81,7 @@ def test_a_property_of_another_name_than_its_entry_point_is_refused(monkeypatch)
 
 
 def test_ours_are_in_the_order_of_the_tables_and_call_themselves_as_they_are_called():
-    assert PROPERTIES.names()[:4] == ["parity", "force_error", "crystals", "density"]
+    assert PROPERTIES.names()[:5] == ["parity", "force_error", "crystals", "reactions", "density"]
     assert [property_of(name).name for name in PROPERTIES.built_in] == [*PROPERTIES.built_in]
-    assert {name for name in PROPERTIES.built_in if not property_of(name).needs_glass} == {"parity", "crystals"}
+    of_no_glass = {name for name in PROPERTIES.built_in if not property_of(name).needs_glass}
+    assert of_no_glass == {"parity", "crystals", "reactions"}
