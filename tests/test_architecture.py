@@ -39,7 +39,7 @@ FLOORS = (
     {"study", "ending"},
     {"loop"},
     {"workflow", "status"},
-    {"show", "views"},
+    {"show", "views", "page"},
     {"cli"},
 )
 GROUND = FLOORS[0] | FLOORS[1]
@@ -88,7 +88,7 @@ FILE_RENAMERS = {
     "engines/workers/calculator_dynamics.py:save",
     "engines/dynamics/lammps.py:run_segment",
     "engines/links.py:_link",
-    "store/files.py:replace_json",
+    "store/files.py:replace_text",
     "store/folder.py:damaged_products",
     "store/identity.py:_renew",
     "store/locks.py:_break",
