@@ -594,7 +594,7 @@ def test_a_broken_rule_is_seen(rule, path, source, said):
         ("frames.py", "x = 1\n" * 600),
         ("trees.py", "import shutil\nshutil.rmtree('a')"),
         ("train.py", "from activelearn import trees\ntrees.rename(a, b)\nname = a.name.replace('a', 'b')"),
-        ("store/files.py", "import os\ndef replace_json(a, b):\n    os.replace(a, b)"),
+        ("store/files.py", "import os\ndef replace_text(a, b):\n    os.replace(a, b)"),
         ("cli.py", '"""Remove it with rm file."""\nTEXT = "the form of an alarm"'),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from activelearn.errors import one_line
 from activelearn.page.document import page
 from activelearn.page.findings import PageFinding, findings_of
 from activelearn.page.seen import Seen, see_campaign, see_study
@@ -58,3 +59,15 @@ def write_page(
     path = to if to is not None else folder / NAME
     replace_text(path, page(seen, folder.absolute(), bounds))
     return path, findings_of(seen, bounds)
+
+
+def at_end(folder: Path) -> str:
+    """Write the page at the end of a run, and return a line on it; nothing that goes wrong stops the run."""
+    try:
+        path, found = write_page(folder)
+    except Exception as error:  # a picture is no reason for a run to fail
+        log.debug("no page", exc_info=True)
+        return f"no page of {folder.name}: {one_line(str(error)) or type(error).__name__}"
+    n = sum(one.rule.stake == "trust" for one in found)
+    doubts = f", {n} of them about trust" if n else ""
+    return f"page: {path}; {len(found)} finding{'s' if len(found) != 1 else ''}{doubts}"

@@ -145,6 +145,7 @@ class Figure:
             tag("figcaption", tag("h3", self.title), tag("p", self.caption)),
             tag("div", self.picture, class_="scroll picture", tabindex="0", role="region", aria_label=self.title),
             behind,
-            id=self.name,
+            id=f"figure-{self.name}",
+            data_name=self.name,
             class_="wide" if self.is_wide else None,
         )

@@ -48,12 +48,12 @@
   for (const figure of document.querySelectorAll("figure")) {
     const svg = figure.querySelector("svg");
     if (!svg) continue;
-    const get = make("SVG", "download " + figure.id + " as SVG", () => {
+    const get = make("SVG", "download " + figure.dataset.name + " as SVG", () => {
       const copy = svg.cloneNode(true);
       const style = document.createElementNS("http://www.w3.org/2000/svg", "style");
       style.textContent = document.querySelector("style").textContent;
       copy.prepend(style);
-      save(new XMLSerializer().serializeToString(copy), "image/svg+xml", figure.id + ".svg");
+      save(new XMLSerializer().serializeToString(copy), "image/svg+xml", figure.dataset.name + ".svg");
     });
     get.className = "get";
     figure.querySelector(".picture").after(get);

@@ -117,7 +117,7 @@ class DeviationCounts:
 
 
 @dataclass(frozen=True, eq=False)
-class LearningCurve:
+class MemberCurve:
     """The learning curve of one member.
 
     Parameters
@@ -282,7 +282,7 @@ def _binned(values: NDArray[Any]) -> NDArray[np.int64]:
     return np.asarray(np.histogram(finite, EDGES)[0], dtype=np.int64)
 
 
-def learning_curves_of(store: Store, records: Sequence[Iteration], end: End | None) -> tuple[LearningCurve, ...]:
+def learning_curves_of(store: Store, records: Sequence[Iteration], end: End | None) -> tuple[MemberCurve, ...]:
     """Return the learning curves of the last training of the loop, and of final models that were trained anew."""
     if not records:
         return ()
@@ -298,5 +298,5 @@ def learning_curves_of(store: Store, records: Sequence[Iteration], end: End | No
             if rows is not None and len(rows):
                 every = -(-len(rows) // _MOST_POINTS)
                 columns = tuple(meta["learning_curve_columns"])
-                found.append(LearningCurve(station, iteration, k, columns, np.asarray(rows[::every], dtype=np.float64)))
+                found.append(MemberCurve(station, iteration, k, columns, np.asarray(rows[::every], dtype=np.float64)))
     return tuple(found)

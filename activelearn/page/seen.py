@@ -25,7 +25,7 @@ from activelearn.page.products import (
     DeviationCounts,
     Disk,
     Fill,
-    LearningCurve,
+    MemberCurve,
     Residual,
     Slope,
     deviations_of,
@@ -92,7 +92,7 @@ class SeenCampaign:
     slope: Slope | None = None
     disk: Disk | None = None
     deviations: tuple[DeviationCounts, ...] = ()
-    curves: tuple[LearningCurve, ...] = ()
+    curves: tuple[MemberCurve, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

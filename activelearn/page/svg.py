@@ -203,10 +203,16 @@ class Plot:
 
     def svg(self) -> Html:
         """Return the drawing."""
-        rows = self._legend_rows()
-        height = self.height + 18.0 * len(rows)
-        inner = joined(self._frame(), tag("g", self.parts), rows)
-        return drawing(inner, self.width, height, self.title)
+        return drawing(self.inner(), self.width, self.full_height, self.title)
+
+    def inner(self) -> Html:
+        """Return what is in the drawing, to stand in another one."""
+        return joined(self._frame(), tag("g", self.parts), self._legend_rows())
+
+    @property
+    def full_height(self) -> float:
+        """The height with the legend below, pixels."""
+        return self.height + 18.0 * len(self._legend_rows())
 
     def _frame(self) -> Html:
         bottom, right = self.height - _BOTTOM, self.width - _RIGHT

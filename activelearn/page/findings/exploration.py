@@ -145,7 +145,8 @@ def _not_explored(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
         return
     left = [stage.name for stage in seen.campaign.explore.stages if stage.name not in last.stages]
     if len(left) > bound:
-        yield Noted(f"the loop ended before {', '.join(left)}: nothing is known of it", len(left))
+        what = f"{len(left)} of {len(seen.campaign.explore.stages)} stages were never walked: {', '.join(left)}"
+        yield Noted(what, len(left))
 
 
 RULES: Final = (

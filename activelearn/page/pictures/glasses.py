@@ -13,7 +13,7 @@ from activelearn.frames import FloatArray, density_of
 from activelearn.page.findings.glasses import where_outside
 from activelearn.page.markup import Figure, Html, Numbers, joined, tag
 from activelearn.page.seen import SeenPath, SeenStudy
-from activelearn.page.svg import N_COLOURS, Axis, Plot, axis_of
+from activelearn.page.svg import N_COLOURS, Axis, Plot, axis_of, drawing
 from activelearn.records import Curve, MadeGlass
 from activelearn.report.behind import error_of, interval
 from activelearn.report.stamps import stamp_of
@@ -90,19 +90,17 @@ def _path(seen: SeenStudy, group: list[MadeGlass], k: int) -> Figure:
             plot.line(path.times_ps[rows], value[rows], f"{style} thin", told, label=label)
         if name == panels[0][0]:
             _name_segments(plot, paths[0][1])
-        inner = plot.svg()
-        parts.append(tag("g", inner, transform=f"translate(0 {top:.0f})"))
-        top += plot.height + (22.0 if name == panels[-1][0] else 0.0)
+        parts.append(tag("g", plot.inner(), transform=f"translate(0 {top:.0f})"))
+        top += plot.full_height
     rows_ = [_glass_row(seen, glass) for glass in group]
     columns = ("glass", "atoms", "ended", "density (g/cm³)", "outside the window (%)", "where outside", "melt")
-    begin = Html(f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 900 {top:.0f}">')
     title = f"Path of {_said(group[0])}"
     return Figure(
         name=f"path-{_file(seen.name)}-{k}",
         title=title,
         caption="Temperature, density and force deviation from the packing to the glass, a line for each replica; "
         "shaded: the trust window.",
-        picture=joined(begin, tag("title", title), parts, Html("</svg>")),
+        picture=drawing(joined(parts), 900.0, top, title),
         numbers=Numbers(f"glasses-{k}", columns, rows_),
         is_wide=True,
     )

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from activelearn.page.markup import Figure, Numbers
-from activelearn.page.products import LearningCurve
+from activelearn.page.products import MemberCurve
 from activelearn.page.seen import SeenCampaign
 from activelearn.page.svg import N_COLOURS, Axis, Plot, axis_of
 
@@ -27,7 +27,7 @@ def figures(seen: SeenCampaign) -> Iterator[Figure]:
         yield _dataset(seen)
 
 
-def _curves(found: list[LearningCurve]) -> Figure | None:
+def _curves(found: list[MemberCurve]) -> Figure | None:
     column, name = next(((c, n) for c, n in _DRAWN if c in found[0].columns), (None, ""))
     if column is None:
         return None
