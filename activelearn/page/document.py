@@ -13,7 +13,7 @@ from activelearn.errors import typed
 from activelearn.page.findings import RULES, PageFinding, bounds_of, findings_of, quantity
 from activelearn.page.findings.costs import by_station
 from activelearn.page.markup import Figure, Html, Numbers, joined, table, tag
-from activelearn.page.pictures import costs, errors, exploration, glasses, training
+from activelearn.page.pictures import costs, errors, exploration, glasses, structures, training
 from activelearn.page.seen import Seen, SeenCampaign, SeenStudy
 from activelearn.units import duration
 
@@ -182,7 +182,7 @@ def _sections(seen: Seen, found: Sequence[PageFinding], bounds: Mapping[str, flo
         yield "exploration", "Exploration", joined(_figures(exploration.figures(campaign)), _matrix(campaign))
         held_out = errors.errors_table(campaign)
         by = table(held_out, "Held-out errors of the last ensemble, means over the members") if held_out else None
-        yield "errors", "True errors", joined(_figures(errors.figures(campaign)), by)
+        yield "errors", "True errors", joined(_figures(errors.figures(campaign), structures.of_campaign(campaign)), by)
         yield "training", "Training and data", _figures(training.figures(campaign))
         yield "time", "Time", _figures(costs.figures(campaign))
     for k, study in enumerate(seen.studies):
@@ -191,8 +191,8 @@ def _sections(seen: Seen, found: Sequence[PageFinding], bounds: Mapping[str, flo
     yield "about", "What it is of", _about(seen)
 
 
-def _figures(figures: Iterator[Figure]) -> Html:
-    return tag("div", [figure.html() for figure in figures], class_="figures")
+def _figures(*groups: Iterator[Figure]) -> Html:
+    return tag("div", [figure.html() for figures in groups for figure in figures], class_="figures")
 
 
 def _matrix(seen: SeenCampaign) -> Html | None:
@@ -212,7 +212,7 @@ def _study(seen: SeenStudy) -> Html:
     if seen.board is not None and seen.board.problems:
         parts.append(tag("h3", "Could not be measured"))
         parts.append(tag("ul", [tag("li", problem) for problem in seen.board.problems]))
-    return joined(_figures(glasses.figures(seen)), parts)
+    return joined(_figures(glasses.figures(seen), structures.of_study(seen)), parts)
 
 
 def _findings(seen: Seen, found: Sequence[PageFinding], bounds: Mapping[str, float]) -> Html:

@@ -54,6 +54,14 @@ class Disk:
 
 
 @dataclass(frozen=True, eq=False)
+class Worst:
+    """A frame, and the (n_atoms,) error |dF| of the force on each of its atoms, eV/Å."""
+
+    frame: Frames
+    error: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
 class Residual:
     """Forces on the frames that were labelled last: of the model that had driven the walk, beside the reference.
 
@@ -65,12 +73,15 @@ class Residual:
         (n,) element of every atom of every frame.
     model, reference
         (n, 3) eV/Å.
+    worst
+        The frame with the largest error of an atom; None: not kept.
     """
 
     iteration: int
     symbols: NDArray[np.str_]
     model: FloatArray
     reference: FloatArray
+    worst: Worst | None = None
 
     def rms(self, which: NDArray[np.bool_]) -> float:
         """Return the root mean square error of the components of some atoms, eV/Å.
@@ -170,6 +181,7 @@ def residual_of(store: Store, records: Sequence[Iteration]) -> Residual | None:
     symbols: list[str] = []
     model: list[NDArray[Any]] = []
     reference: list[NDArray[Any]] = []
+    worst: Worst | None = None
     for part in store.training(walked[-1]):
         for k in range(len(part)):
             key = (str(part.origin["walk"][k]), int(part.origin["step"][k]))
@@ -177,10 +189,13 @@ def residual_of(store: Store, records: Sequence[Iteration]) -> Residual | None:
                 symbols += part.symbols
                 model.append(driving[key])
                 reference.append(part.forces[k])
+                error = np.linalg.norm(model[-1] - part.forces[k], axis=1).astype(np.float64)
+                if worst is None or error.max() > worst.error.max():
+                    worst = Worst(part[k], error)
     if not model:
         return None
     forces = [np.concatenate(side).astype(np.float64) for side in (model, reference)]
-    return Residual(walked[-1], np.array(symbols), forces[0], forces[1])
+    return Residual(walked[-1], np.array(symbols), forces[0], forces[1], worst)
 
 
 def slope_of_initial(store: Store, records: Sequence[Iteration]) -> Slope | None:

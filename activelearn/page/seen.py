@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from activelearn.config import Campaign, load_machine
 from activelearn.ending import verdict
 from activelearn.errors import ActiveLearnError, one_line
 from activelearn.final_models import FinalChoice
-from activelearn.frames import FloatArray
+from activelearn.frames import FloatArray, Frames
 from activelearn.page.products import (
     DeviationCounts,
     Disk,
@@ -41,9 +41,11 @@ from activelearn.select.calibration import CalibrationSummary
 from activelearn.status import StationProgress
 from activelearn.store import Store, StudyStore
 from activelearn.store.files import read_npz
-from activelearn.store.glass_product import Thermo, thermo_of
+from activelearn.store.glass_product import Thermo, end_of, thermo_of
 
 T = TypeVar("T")
+#: So many glasses are shown in three dimensions.
+_MOST_ENDS: Final = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +131,8 @@ class SeenStudy:
         By id of the glass.
     curves
         Arrays of the curves of the board.
+    ends
+        Last configurations, by id of the glass; of some.
     """
 
     name: str
@@ -138,6 +142,7 @@ class SeenStudy:
     windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     paths: Mapping[str, SeenPath] = field(default_factory=dict)
     curves: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    ends: Mapping[str, Frames] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,7 +246,13 @@ def _seen_study(store: StudyStore, reader: _Reader) -> SeenStudy:
     curves: Mapping[str, NDArray[Any]] = {}
     if board is not None and board.curves:
         curves = reader.tried(f"{store.folder.name}: curves", partial(_curves, store), {})
+    ends = {}
+    for glass in [one for one in glasses if one.is_finished][:_MOST_ENDS]:
+        end = reader.tried(f"{store.folder.name}: {glass.id}", partial(end_of, store, glass), None)
+        if end is not None:
+            ends[glass.id] = end
     return SeenStudy(
+        ends=ends,
         name=asked.name if asked is not None else store.folder.name,
         folder=store.folder,
         glasses=glasses,

@@ -320,6 +320,21 @@ def path_of(store: StudyStore, glass: MadeGlass) -> GlassPath:
     return found
 
 
+def end_of(store: StudyStore, glass: MadeGlass) -> Frames | None:
+    """Return the last configuration of a glass, one frame, Å; None of one that came to no end.
+
+    Raises
+    ------
+    StoreError
+        The product is missing or damaged.
+    """
+    prefix = f"{_PORE}/final/" if glass.is_porous else "final/"
+    names = [f"{prefix}{name}" for name in ("symbols", "pbc", "cell", "positions")]
+    task = glass.id.removesuffix(f"-{_PORE}") if glass.is_porous else glass.id
+    arrays, _ = store.read_some(GLASS, ONCE, task, names)
+    return Frames.from_arrays(arrays, prefix).wrapped() if len(arrays) == len(names) else None
+
+
 def thermo_of(store: StudyStore, glass: MadeGlass) -> tuple[tuple[str, ...], tuple[int, ...], Thermo]:
     """Return the thermo table of the path of a glass, without reading its frames.
 
