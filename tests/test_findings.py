@@ -2,11 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import seen_folders as made
+from pydantic import BaseModel
 
+from activelearn.config import Campaign
+from activelearn.config.training import default_train
 from activelearn.errors import ConfigError
 from activelearn.page.findings import RULES, bounds_of, findings_of, quantity
 from activelearn.page.findings.exploration import by_ensemble
@@ -263,3 +267,26 @@ def test_a_ramp_is_named_by_its_ends():
 def test_the_page_of_the_docs_has_every_rule_with_its_bound():
     rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| (\w+) \| (.*) \|$", DOCS.read_text(), flags=re.MULTILINE)
     assert rows == [(rule.key, quantity(rule.bound, rule.unit), rule.stake, rule.said()) for rule in RULES]
+
+
+def sections(model, key):
+    """Whether a dotted key leads somewhere in a section of a campaign, through tuples and what may be null."""
+    name, _, rest = key.partition(".")
+    field = model.model_fields.get(name)
+    if field is None or not rest:
+        return field is not None
+    inner = [default_train().__class__] if name == "train" else models_in(field.annotation)
+    return any(sections(one, rest) for one in inner)
+
+
+def models_in(annotation):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [one for part in get_args(annotation) for one in models_in(part)]
+
+
+def test_every_key_that_is_advised_is_one_of_a_campaign():
+    dotted = re.compile(rf"\b(?:{'|'.join(Campaign.model_fields)})\.[\w.]*\w")
+    said = [(rule.key, key) for rule in RULES for key in dotted.findall(rule.fix)]
+    assert len(said) > 20
+    assert [one for one in said if not sections(Campaign, one[1])] == []

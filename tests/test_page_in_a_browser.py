@@ -95,8 +95,8 @@ def test_it_is_light_or_dark_as_the_user_likes(shown, tmp_path, scheme, is_brigh
 def test_nothing_sticks_out_at_the_side(shown, width):
     shown.size(width, 900)
     assert shown.run("return document.documentElement.scrollWidth") <= width
-    right = "[...document.querySelectorAll('figure, table')].map((f) => f.closest('.scroll, figure').getBoundingClientRect().right)"
-    assert shown.run(f"return Math.max(...{right})") <= width
+    every = "[...document.querySelectorAll('figure, .scroll, .findings li')]"
+    assert shown.run(f"return Math.max(...{every}.map((e) => e.getBoundingClientRect().right))") <= width
 
 
 def test_text_is_legible_on_a_phone_and_on_a_large_screen(shown):
@@ -160,7 +160,8 @@ def test_it_is_used_by_keyboard_alone(shown):
     assert shown.run("return document.activeElement.textContent") == "to the findings"
     shown.press(ENTER)
     assert shown.run("return location.hash") == "#findings"
-    assert shown.run("return [...document.querySelectorAll('.scroll, canvas')].filter((e) => e.tabIndex < 0).length") == 0
+    scrolled = "[...document.querySelectorAll('.scroll, canvas')]"
+    assert shown.run(f"return {scrolled}.filter((e) => e.tabIndex < 0).length") == 0
 
 
 def canvas_of(browser):
