@@ -425,3 +425,22 @@ def test_help_and_import_cost_nothing_more():
     code = f"import sys, json, activelearn.cli; print(json.dumps({names}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_a_campaign_of_the_size_of_a_paper_has_a_small_page_that_is_soon_written():
+    """95 passes of 24 cells with 160 labels each: 15,200 of them."""
+    rng = np.random.default_rng(0)
+    heats = [float(t) for t in np.linspace(10, 2000, 12)]
+    records = [made.record(0)]
+    for k in range(1, 96):
+        cells = [made.cell(s, t, accurate=400, candidate=int(rng.integers(9))) for s in ("nvt", "npt") for t in heats]
+        pairs = tuple((float(d), float(3 * d)) for d in rng.uniform(0.1, 0.4, 160))
+        walks = [made.walk(n) for n in range(200)]
+        records.append(made.record(k, made.selection(k, *cells, walks=walks), calibration=pairs, labelled=160))
+    seen = made.everything()
+    seen = replace(seen, campaign=replace(seen.campaign, records=tuple(records)))
+    begin = time.process_time()
+    text = written(seen)
+    assert time.process_time() - begin < 2.0
+    assert len(text.encode()) < 3e6
+    assert "1100 of 15200 are drawn" in text

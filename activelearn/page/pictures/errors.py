@@ -17,6 +17,8 @@ from activelearn.records import Ensemble, Errors
 
 #: Squares of a parity plot along each axis.
 _BINS: Final = 48
+#: Frames of the calibration that are drawn, of the last iteration and of those before, at the most.
+_MOST_DOTS: Final = 1000
 #: The columns of held-out errors, and where they stand in a record.
 COLUMNS: Final = (
     ("energy MAE (meV/atom)", "energy_mae_meV_per_atom"),
@@ -100,8 +102,11 @@ def _held_out(seen: SeenCampaign, trained: list[Ensemble]) -> Figure:
 
 def _calibration(seen: SeenCampaign) -> Figure:
     pairs = [(r.index, d, e) for r in seen.records for d, e in r.labelling.calibration if d > 0.0 and e > 0.0]
-    found = np.array(pairs, dtype=np.float64).reshape(-1, 3)
-    last = int(found[:, 0].max()) if len(found) else 0
+    last = max((index for index, _, _ in pairs), default=0)
+    earlier = [pair for pair in pairs if pair[0] < last]
+    shown = earlier[:: -(-len(earlier) // _MOST_DOTS) or 1] + [pair for pair in pairs if pair[0] == last][:_MOST_DOTS]
+    found = np.array(shown, dtype=np.float64).reshape(-1, 3)
+    drawn = "" if len(shown) == len(pairs) else f" {len(shown)} of {len(pairs)} are drawn, evenly over the iterations."
     x = axis_of("force deviation (eV/Å)", [found[:, 1]], is_log=True)
     plot = Plot(x, axis_of("largest true force error of the frame (eV/Å)", [found[:, 2]], is_log=True), "Calibration")
     if (selection := last_pass(seen)) is not None:
@@ -120,10 +125,10 @@ def _calibration(seen: SeenCampaign) -> Figure:
         name="calibration",
         title="What a deviation says of the error",
         caption="Every labelled frame of a walk: the force deviation it was chosen by, and the largest error of the "
-        "force on an atom that its label then showed (member 0).",
+        f"force on an atom that its label then showed (member 0).{drawn}",
         picture=plot.svg(),
         numbers=Numbers(
-            "calibration", ("iteration", "deviation (eV/Å)", "error (eV/Å)"), [(int(i), d, e) for i, d, e in pairs]
+            "calibration", ("iteration", "deviation (eV/Å)", "error (eV/Å)"), [(int(i), d, e) for i, d, e in shown]
         ),
     )
 
