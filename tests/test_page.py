@@ -100,7 +100,7 @@ def test_the_page_is_whole(whole):
 
 def test_the_verdict_comes_first_then_what_to_do_then_findings(whole):
     text = re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]+>", " ", whole, flags=re.DOTALL)
-    parts = ["campaign made up", "Converged.", "findings below", "Next:", "Findings (", "0.4 eV/Å, f_hi", "by pass and"]
+    parts = ["campaign made up", "Converged:", "findings below", "Next:", "Findings (", "0.4 eV/Å, f_hi", "by pass and"]
     where = [text.index(part) for part in parts]
     assert where == sorted(where)
     assert "train.n_steps or a larger net" in text[where[3] : where[4]], "the gravest finding says what to do next"

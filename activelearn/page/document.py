@@ -105,9 +105,9 @@ def _head(seen: Seen, folder: Path, found: Sequence[PageFinding]) -> Html:
 
 def _campaign_verdict(seen: SeenCampaign) -> Html:
     if seen.end is not None:
-        word = "Converged" if seen.end.converged else "Stopped without convergence"
+        word = "Converged: " if seen.end.converged else "Stopped: "
         message = seen.end.message.removeprefix("converged: ")
-        return joined(tag("b", f"{word}. ", class_="good" if seen.end.converged else "bad"), message, ".")
+        return joined(tag("b", word, class_="good" if seen.end.converged else "bad"), message, ".")
     work = [f"{one.station} {one.done} of {one.total}" for one in seen.at_work if not one.is_sealed]
     at = f" ({', '.join(work)})" if work else ""
     last = next((r.selection.why for r in reversed(seen.records) if r.selection is not None), None)
