@@ -272,17 +272,19 @@ def disk_of(folder: Path) -> Disk:
 
 def deviations_of(store: Store, records: Sequence[Iteration]) -> tuple[DeviationCounts, ...]:
     """Return the force deviations of the last pass, and of the first pass that walked each of its stages."""
-    walked = [(r.index, {cell.stage for cell in r.selection.cells}) for r in records if r.selection is not None]
+    passes = [r for r in records if r.selection is not None]
+    walked = [(r.index, list(dict.fromkeys(cell.stage for cell in r.selection.cells))) for r in passes if r.selection]
     if not walked:
         return ()
     last, stages = walked[-1]
-    first = {stage: next(index for index, names in walked if stage in names) for stage in sorted(stages)}
-    wanted: dict[int, set[str]] = {last: set(stages)}
+    first = {stage: next(index for index, names in walked if stage in names) for stage in stages}
+    wanted: dict[int, list[str]] = {last: list(stages)}
     for stage, index in first.items():
-        wanted.setdefault(index, set()).add(stage)
+        if index != last:
+            wanted.setdefault(index, []).append(stage)
     found = []
     for index in sorted(wanted):
-        counts = {stage: np.zeros(len(EDGES) - 1, dtype=np.int64) for stage in sorted(wanted[index])}
+        counts = {stage: np.zeros(len(EDGES) - 1, dtype=np.int64) for stage in wanted[index]}
         for task in store.plan("explore", index).tasks:
             stage = str(task.parameters["stage"])
             if stage in counts:

@@ -126,7 +126,7 @@ class Plot:
         return np.asarray(self.height - _BOTTOM - self.y.share(value) * (self.height - _TOP - _BOTTOM))
 
     def name(self, label: str, style: str) -> None:
-        """Add a line of the legend, once."""
+        """Add an entry to the legend, once: a line, or what is filled if the style begins with ``f``."""
         if (label, style) not in self.legend:
             self.legend.append((label, style))
 
@@ -240,7 +240,10 @@ class Plot:
             if parts and x + width > self.width - _RIGHT:
                 rows.append(joined(parts))
                 parts, x, y = [], _LEFT, y + 18.0
-            parts.append(tag("line", x1=x, x2=x + 20.0, y1=y, y2=y, class_=f"line {style}"))
+            if style.startswith("f"):
+                parts.append(tag("rect", x=x + 4.0, y=y - 5.0, width=12.0, height=10.0, class_=style))
+            else:
+                parts.append(tag("line", x1=x, x2=x + 20.0, y1=y, y2=y, class_=f"line {style}"))
             parts.append(tag("text", label, x=x + 25.0, y=y + 4.0, class_="tick"))
             x += width
         return [*rows, joined(parts)] if parts else rows

@@ -47,7 +47,7 @@ def figures(seen: SeenCampaign) -> Iterator[Figure]:
                 if part >= _SLIVER * walls.max():
                     where = (record.index - 0.4, record.index + 0.4), (low / size, (low + part) / size)
                     plot.box(*where, f"{style}{more}", f"{told}; {duration(part)} {what}")
-                    plot.name(name, style.replace("f", "c"))
+                    plot.name(name, style)
                 low += part
     columns = (
         "iteration",

@@ -120,7 +120,7 @@ def _calibration(seen: SeenCampaign) -> Figure:
         told = [f"iteration {int(i)}: deviation {d:.3f}, error {e:.3f} eV/Å" for i, d, e in mine]
         if len(mine):
             plot.points(mine[:, 1], mine[:, 2], style, told, r=2.6)
-            plot.name(name, "c1" if is_last else "c5")
+            plot.name(name, style)
     return Figure(
         name="calibration",
         title="What a deviation says of the error",

@@ -123,7 +123,7 @@ def _deviations(seen: SeenCampaign) -> Figure:
     selection = last_pass(seen)
     if selection is not None:
         plot.window(selection.f_lo, selection.f_hi, along="x")
-    stages = list(dict.fromkeys(one.stage for one in found))
+    stages = list(dict.fromkeys(one.stage for one in found if one.iteration == last))
     for one, share in shares.items():
         style = f"c{stages.index(one.stage) % N_COLOURS}"
         is_last = one.iteration == last

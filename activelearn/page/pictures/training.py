@@ -70,7 +70,7 @@ def _dataset(seen: SeenCampaign) -> Figure:
                 plot.box(
                     (row[0] - 0.4, row[0] + 0.4), (low, low + n), f"f{k}", f"iteration {row[0]}: {n} frames, {name}"
                 )
-                plot.name(name, f"c{k}")
+                plot.name(name, f"f{k}")
             low += n
     columns = ("iteration", *_ORIGINS, "refused", "training frames, all so far")
     return Figure(
