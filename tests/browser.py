@@ -58,7 +58,11 @@ class Browser:
             "goog:chromeOptions": {
                 "binary": chromium,
                 "args": arguments,
-                "prefs": {"download.default_directory": str(self.downloads), "download.prompt_for_download": False},
+                "prefs": {
+                    "download.default_directory": str(self.downloads),
+                    "download.prompt_for_download": False,
+                    "profile.default_content_setting_values.automatic_downloads": 1,
+                },
             },
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
         }

@@ -12,6 +12,7 @@ from activelearn import __version__
 from activelearn.errors import typed
 from activelearn.page.findings import RULES, PageFinding, bounds_of, findings_of, quantity
 from activelearn.page.findings.costs import by_station
+from activelearn.page.findings.exploration import last_pass
 from activelearn.page.markup import Figure, Html, Numbers, joined, table, tag
 from activelearn.page.pictures import costs, errors, exploration, glasses, structures, training
 from activelearn.page.seen import Seen, SeenCampaign, SeenStudy
@@ -153,7 +154,7 @@ def _campaign_tiles(seen: SeenCampaign) -> dict[str, str]:
             tiles["held-out force RMSE"] = f"{held_out.force_rmse:.3f} eV/Å"
             if held_out.force_p99 is not None:
                 tiles["held-out P99 of |dF|"] = f"{held_out.force_p99:.3f} eV/Å"
-    selection = exploration.last_pass(seen)
+    selection = last_pass(seen)
     if selection is not None:
         tiles["candidates, last pass"] = f"{100 * selection.counts.share('candidate'):.2f} %"
         tiles["failed, last pass"] = f"{100 * selection.counts.share('failed'):.2f} %"

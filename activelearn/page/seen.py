@@ -195,8 +195,8 @@ def see_campaign(store: Store) -> Seen:
         curves=reader.tried("learning curves", lambda: learning_curves_of(store, records, end), ()),
         disk=reader.tried("files", lambda: disk_of(store.folder), None),
     )
-    studies = [_seen_study(one, reader) for one in reader.tried("studies", store.studies, [])]
-    return Seen(seen, tuple(studies), tuple(reader.unread))
+    places = reader.tried("studies", partial(store.studies, None), list[StudyStore]())
+    return Seen(seen, tuple(_seen_study(one, reader) for one in places), tuple(reader.unread))
 
 
 def _next(store: Store) -> str | None:

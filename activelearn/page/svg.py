@@ -194,7 +194,9 @@ class Plot:
         if along == "x":
             x = float(self.px(value))
             where = {"x1": x, "x2": x, "y1": _TOP, "y2": self.height - _BOTTOM}
-            text = tag("text", name, x=x + 3.0, y=_TOP + 10.0, class_="mark")
+            is_left = x + 6.5 * len(name) + 6.0 < self.width
+            at = (x + 3.0, "mark") if is_left else (x - 3.0, "mark end")
+            text = tag("text", name, x=at[0], y=_TOP + 10.0, class_=at[1])
         else:
             y = float(self.py(value))
             where = {"x1": _LEFT, "x2": self.width - _RIGHT, "y1": y, "y2": y}

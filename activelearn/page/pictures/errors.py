@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 
+from activelearn.frames import FloatArray
 from activelearn.page.findings.accuracy import by_composition
 from activelearn.page.findings.exploration import last_pass
 from activelearn.page.markup import Figure, Numbers
@@ -57,17 +58,21 @@ def _values(errors: Errors) -> list[float | None]:
     return [getattr(errors, key) for _, key in COLUMNS]
 
 
+def _numbers(found: Sequence[Errors | None], key: str) -> FloatArray:
+    """Return a figure of some errors, NaN where it is not known."""
+    values = [None if errors is None else getattr(errors, key) for errors in found]
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
 def _held_out(seen: SeenCampaign, trained: list[Ensemble]) -> Figure:
     x = np.array([one.trained_in for one in trained], dtype=np.float64)
-    lines: dict[tuple[str, str], np.ndarray] = {}
+    lines: dict[tuple[str, str], FloatArray] = {}
     members = sorted({m.index for one in trained for m in one.members})
     for name, key in (("RMSE", "force_rmse"), ("P99", "force_p99")):
-        of_mean = [getattr(one.held_out, key) for one in trained]
-        lines[name, "mean"] = np.array([np.nan if v is None else v for v in of_mean], dtype=np.float64)
+        lines[name, "mean"] = _numbers([one.held_out for one in trained], key)
         for k in members:
             each = [next((m.held_out for m in one.members if m.index == k), None) for one in trained]
-            values = [None if e is None else getattr(e, key) for e in each]
-            lines[name, f"member {k}"] = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+            lines[name, f"member {k}"] = _numbers(each, key)
     y = axis_of("held-out force error (eV/Å)", list(lines.values()), zero=True)
     plot = Plot(Axis("iteration", float(x.min()) - 0.3, float(x.max()) + 0.3), y, "Held-out force errors by training")
     last = last_pass(seen)

@@ -69,9 +69,9 @@ def _heat_map(passes: dict[int, list[CellCounts]], kind: str, word: str, style: 
         y = 8.0 + row * height
         parts.append(tag("text", name, x=left - 8.0, y=y + 15.0, class_="tick end"))
         for column, (index, cells) in enumerate(by_name.items()):
-            parts.append(
-                _square(cells.get(name), kind, top, style, (left + column * width, y), f"iteration {index}, {name}")
-            )
+            if name in cells:
+                at = (left + column * width, y)
+                parts.append(_square(cells[name], kind, top, style, at, f"iteration {index}, {name}"))
     bottom = 8.0 + len(names) * height
     for column, index in enumerate(by_name):
         parts.append(tag("text", index, x=left + (column + 0.5) * width, y=bottom + 15.0, class_="tick mid"))
@@ -87,13 +87,9 @@ def _heat_map(passes: dict[int, list[CellCounts]], kind: str, word: str, style: 
     )
 
 
-def _square(
-    counts: Counts | None, kind: str, top: float, style: str, at: tuple[float, float], where: str
-) -> Html | None:
-    if counts is None:
-        return None
+def _square(counts: Counts, kind: str, top: float, style: str, at: tuple[float, float], where: str) -> Html:
     x, y = at
-    place = {"x": f"{x + 1:.1f}", "y": f"{y + 1:.1f}", "width": _CELL[0] - 2.0, "height": _CELL[1] - 2.0}
+    place = {"x": x + 1.0, "y": y + 1.0, "width": _CELL[0] - 2.0, "height": _CELL[1] - 2.0}
     if not counts.in_region:
         told = f"{where}: no frame in the region ({counts.out_of_region} out of it)"
         return tag("g", tag("title", told), tag("rect", class_="none", **place))

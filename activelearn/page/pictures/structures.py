@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -61,7 +61,7 @@ def turned(frame: Frames, values: FloatArray | None = None) -> Html:
 
     kinds = list(dict.fromkeys(frame.symbols))
     numbers = [atomic_numbers.get(kind, 0) for kind in kinds]
-    about = [
+    about: list[dict[str, Any]] = [
         {
             "name": kind,
             "r": round(float(covalent_radii[z]), 2),
@@ -77,7 +77,7 @@ def turned(frame: Frames, values: FloatArray | None = None) -> Html:
         "cell": np.round(frame.cell[0], 3).tolist(),
         "values": None if values is None else np.round(values, 3).tolist(),
     }
-    legend = [joined(tag("b", one["name"]), " ") for one in about]
+    legend = [joined(tag("b", kind), " ") for kind in kinds]
     said = f"{frame.formula}, a structure that can be turned: arrow keys turn it, plus and minus change its size"
     canvas = tag("canvas", said, data_atoms=json.dumps(data), tabindex="0", role="img", aria_label=said)
     return joined(
