@@ -271,8 +271,8 @@ def test_ticks_of_a_logarithmic_axis_are_powers_of_ten():
 
 def test_a_value_is_where_its_share_of_the_axis_is():
     axes = svg.Axis("x", 0.0, 10.0), svg.Axis("y", 0.01, 1.0, is_log=True)
-    plot = svg.Plot(*axes, "toy", width=100 + 76, height=100 + 58)
-    assert plot.px(np.array([0.0, 5.0, 10.0])).tolist() == pytest.approx([62.0, 112.0, 162.0])
+    plot = svg.Plot(*axes, "toy", width=100 + 84, height=100 + 58)
+    assert plot.px(np.array([0.0, 5.0, 10.0])).tolist() == pytest.approx([70.0, 120.0, 170.0])
     assert plot.py(np.array([0.01, 0.1, 1.0])).tolist() == pytest.approx([112.0, 62.0, 12.0])
 
 

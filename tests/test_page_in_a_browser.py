@@ -109,7 +109,7 @@ def test_text_is_legible_on_a_phone_and_on_a_large_screen(shown):
 
 def test_no_text_of_a_picture_is_cut_off(shown):
     cut = shown.run(
-        """return [...document.querySelectorAll('svg')].flatMap((svg) => {
+        """return [...document.querySelectorAll('.picture > svg')].flatMap((svg) => {
              const frame = svg.getBoundingClientRect();
              return [...svg.querySelectorAll('text')].filter((text) => {
                const box = text.getBoundingClientRect();

@@ -107,7 +107,8 @@ def _head(seen: Seen, folder: Path, found: Sequence[PageFinding]) -> Html:
 def _campaign_verdict(seen: SeenCampaign) -> Html:
     if seen.end is not None:
         word = "Converged: " if seen.end.converged else "Stopped: "
-        message = seen.end.message.removeprefix("converged: ")
+        parts = seen.end.message.removeprefix("converged: ").split("; ")
+        message = "; ".join(part for part in parts if not part.startswith("WARNING"))  # they are findings
         return joined(tag("b", word, class_="good" if seen.end.converged else "bad"), message, ".")
     work = [f"{one.station} {one.done} of {one.total}" for one in seen.at_work if not one.is_sealed]
     at = f" ({', '.join(work)})" if work else ""

@@ -46,7 +46,7 @@
     table.closest(".scroll").before(get);
   }
   for (const figure of document.querySelectorAll("figure")) {
-    const svg = figure.querySelector("svg");
+    const svg = figure.querySelector(".picture > svg");
     if (!svg) continue;
     const get = make("SVG", "download " + figure.dataset.name + " as SVG", () => {
       const copy = svg.cloneNode(true);

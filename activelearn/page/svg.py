@@ -14,7 +14,7 @@ from activelearn.page.markup import Html, joined, tag
 
 #: Colours of lines; a line has a dash pattern of its own besides.
 N_COLOURS: Final = 7
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 14.0, 12.0, 46.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70.0, 14.0, 12.0, 46.0
 #: Powers of ten between ticks of a logarithmic axis that are named, too.
 _STEPS: Final = (1.0, 2.0, 5.0)
 
@@ -189,14 +189,14 @@ class Plot:
         for value, name in ((f_lo, "f_lo"), (f_hi, "f_hi")):
             self.mark(value, along=along, name=name)
 
-    def mark(self, value: float, *, along: str, name: str = "") -> None:
-        """Draw a thin line at a value of an axis, across the plot."""
+    def mark(self, value: float, *, along: str, name: str = "", row: int = 0) -> None:
+        """Draw a thin line at a value of an axis, across the plot, and its name in one of two rows."""
         if along == "x":
             x = float(self.px(value))
             where = {"x1": x, "x2": x, "y1": _TOP, "y2": self.height - _BOTTOM}
             is_left = x + 6.5 * len(name) + 6.0 < self.width
             at = (x + 3.0, "mark") if is_left else (x - 3.0, "mark end")
-            text = tag("text", name, x=at[0], y=_TOP + 10.0, class_=at[1])
+            text = tag("text", name, x=at[0], y=_TOP + 10.0 + 13.0 * row, class_=at[1])
         else:
             y = float(self.py(value))
             where = {"x1": _LEFT, "x2": self.width - _RIGHT, "y1": y, "y2": y}

@@ -161,7 +161,8 @@ def _beside_experiment(seen: SeenStudy, bound: float) -> Iterator[Noted]:
             continue
         sigma = math.hypot(error, one.reference_uncertainty or 0.0)
         if sigma > 0.0 and abs(one.value - cited) >= max(bound * sigma, _NEAR * abs(cited)):
-            where = ", ".join(f"{key} {value}" for key, value in one.condition.items())
+            items = one.condition.items()
+            where = ", ".join(f"{k} = {v:g}" if isinstance(v, float) else str(v) for k, v in items)
             what = f"{one.name} {one.value:.3g} ± {error:.2g} {one.unit} ({where}), cited {cited:.3g}"
             within = f" ± {one.reference_uncertainty:.2g}" if one.reference_uncertainty else ""
             yield Noted(f"{what}{within} {one.unit}", abs(one.value - cited) / sigma)

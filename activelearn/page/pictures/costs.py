@@ -27,7 +27,7 @@ def figures(seen: SeenCampaign) -> Iterator[Figure]:
     stations = list(dict.fromkeys(name for record in seen.records for name in record.seconds))
     y = axis_of(f"time at the stations ({unit})", [walls / size], zero=True)
     first, last = seen.records[0].index, seen.records[-1].index
-    plot = Plot(Axis("iteration", first - 0.6, last + 0.6), y, "Where the time went", width=700.0)
+    plot = Plot(Axis("iteration", first - 0.6, last + 0.6), y, "Where the time went", width=1000.0)
     rows = []
     for record in seen.records:
         low = 0.0

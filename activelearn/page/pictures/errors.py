@@ -141,9 +141,7 @@ def _calibration(seen: SeenCampaign) -> Figure:
 def _parity(found: Residual) -> Figure:
     far = float(np.percentile(np.abs(np.concatenate([found.model, found.reference])), 99.9)) * 1.05 or 1.0
     x = Axis("force component of the reference (eV/Å)", -far, far)
-    plot = Plot(
-        x, Axis("of the model that drove (eV/Å)", -far, far), "Forces against the reference", width=440.0, height=400.0
-    )
+    plot = Plot(x, Axis("of the model that drove (eV/Å)", -far, far), "Forces against the reference", height=470.0)
     edges = np.linspace(-far, far, _BINS + 1)
     counts, _, _ = np.histogram2d(found.reference.ravel(), found.model.ravel(), bins=(edges, edges))
     top = np.log1p(counts.max())

@@ -121,7 +121,7 @@ def _name_segments(plot: Plot, path: SeenPath) -> None:
     for i, name in enumerate(path.segments):
         mine = path.times_ps[path.thermo.segment == i]
         if len(mine):
-            plot.mark(float(mine.min()), along="x", name=name)
+            plot.mark(float(mine.min()), along="x", name=name, row=i % 2)
 
 
 def _glass_row(seen: SeenStudy, glass: MadeGlass) -> tuple[str | float | None, ...]:
@@ -217,7 +217,7 @@ def _parity(seen: SeenStudy, curve: Curve) -> Figure:
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     room = 0.03 * (high - low) or 1.0
     axis = (low - room, high + room)
-    plot = Plot(Axis(curve.x_name, *axis), Axis(curve.y_name, *axis), curve.y_name, width=440.0, height=400.0)
+    plot = Plot(Axis(curve.x_name, *axis), Axis(curve.y_name, *axis), curve.y_name, height=470.0)
     edges = np.linspace(*axis, 61)
     counts, _, _ = np.histogram2d(x, y, bins=(edges, edges))
     top = float(np.log1p(counts.max()))

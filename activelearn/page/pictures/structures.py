@@ -77,9 +77,16 @@ def turned(frame: Frames, values: FloatArray | None = None) -> Html:
         "cell": np.round(frame.cell[0], 3).tolist(),
         "values": None if values is None else np.round(values, 3).tolist(),
     }
-    legend = [joined(tag("b", kind), " ") for kind in kinds]
+    coloured = [joined(_key(one["colour"]), " ", tag("b", one["name"]), " ") for one in about]
+    legend = coloured if values is None else " ".join(kinds)
     said = f"{frame.formula}, a structure that can be turned: arrow keys turn it, plus and minus change its size"
     canvas = tag("canvas", said, data_atoms=json.dumps(data), tabindex="0", role="img", aria_label=said)
     return joined(
-        canvas, tag("p", "Elements: ", legend, "- drag or use arrow keys to turn, + and - for the size.", class_="dim")
+        canvas, tag("p", "Elements: ", legend, " - drag or use arrow keys to turn, + and - for the size.", class_="dim")
     )
+
+
+def _key(colour: list[int]) -> Html:
+    """Return a dot of the colour of an element."""
+    fill = f"rgb({','.join(map(str, colour))})"
+    return tag("svg", tag("circle", cx=6, cy=6, r=5, fill=fill), width=12, height=12, aria_hidden="true")
