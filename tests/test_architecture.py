@@ -39,7 +39,7 @@ FLOORS = (
     {"study", "ending"},
     {"loop"},
     {"workflow", "status"},
-    {"show", "views"},
+    {"show", "views", "page"},
     {"cli"},
 )
 GROUND = FLOORS[0] | FLOORS[1]
@@ -88,7 +88,7 @@ FILE_RENAMERS = {
     "engines/workers/calculator_dynamics.py:save",
     "engines/dynamics/lammps.py:run_segment",
     "engines/links.py:_link",
-    "store/files.py:replace_json",
+    "store/files.py:replace_text",
     "store/folder.py:damaged_products",
     "store/identity.py:_renew",
     "store/locks.py:_break",
@@ -594,7 +594,7 @@ def test_a_broken_rule_is_seen(rule, path, source, said):
         ("frames.py", "x = 1\n" * 600),
         ("trees.py", "import shutil\nshutil.rmtree('a')"),
         ("train.py", "from activelearn import trees\ntrees.rename(a, b)\nname = a.name.replace('a', 'b')"),
-        ("store/files.py", "import os\ndef replace_json(a, b):\n    os.replace(a, b)"),
+        ("store/files.py", "import os\ndef replace_text(a, b):\n    os.replace(a, b)"),
         ("cli.py", '"""Remove it with rm file."""\nTEXT = "the form of an alarm"'),
     ],
 )

@@ -46,7 +46,7 @@ def test_the_preset_it_starts_is_there():
     assert load_campaign("quickstart").select.f_hi == 0.35
 
 
-COMMANDS = "init|check|run|status|export|schema|seeds|glass|benchmark|finetune|machine|submit|doctor"
+COMMANDS = "init|check|run|status|report|export|schema|seeds|glass|benchmark|finetune|machine|submit|doctor"
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(rf"activelearn ({COMMANDS})\b", README))))

@@ -180,6 +180,7 @@ def run(
         with Watcher(store):
             end = run_local(store, profile)
     end_report(store, end)
+    say_page(store.folder, profile)
     raise typer.Exit(end.exit_code)
 
 
@@ -486,7 +487,17 @@ def carry_out(
             say(line)
         with Watcher(store):
             run_study(phase, machine)
-    return 3 if study_report(store, points) else 0
+    is_lost = study_report(store, points)
+    say_page(store.folder, machine)
+    return 3 if is_lost else 0
+
+
+def say_page(folder: Path, machine: Machine) -> None:
+    """Write the page of a folder at the end of a run, unless the machine profile wants none, and say where it is."""
+    if machine.report:
+        from activelearn.page import at_end
+
+        say(at_end(folder))
 
 
 def say(line: str) -> None:
@@ -501,4 +512,13 @@ def consented(store: Store, n: int | None, unusual: Sequence[str]) -> None:
         store.consent.give(n, f"give up walks and labels that infrastructure keeps killing, {n} at the most")
 
 
-from activelearn.cli import cluster, doctor, finetune, labels, machines, seeds, studies  # noqa: E402, F401 - they add their commands to the app
+from activelearn.cli import (  # noqa: E402 - they add their commands to the app
+    cluster,  # noqa: F401
+    doctor,  # noqa: F401
+    finetune,  # noqa: F401
+    labels,  # noqa: F401
+    machines,  # noqa: F401
+    report,  # noqa: F401
+    seeds,  # noqa: F401
+    studies,  # noqa: F401
+)

@@ -157,6 +157,7 @@ class Machine(Section):
     scratch: FolderPath | None = Field(
         default=None, description="Fast local disk; null: scratch/ of the campaign folder."
     )
+    report: bool = Field(default=True, description="Write report.html at the end of `run`, `glass` and `benchmark`.")
     min_free_disk_GB: Annotated[NonNegativeFloat, of("free disk")] = 1.0
     speeds: Speeds = Speeds()
 

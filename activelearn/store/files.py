@@ -141,10 +141,18 @@ def publish_json(path: Path, data: Any) -> bool:  # noqa: ANN401 - JSON
 
 def replace_json(path: Path, data: Any) -> None:  # noqa: ANN401 - JSON
     """Write a JSON document that is no product: the last one counts."""
+    replace_text(path, json.dumps(data, indent=1) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text that is no product, at once in place of the one before: whoever reads it sees one of the two."""
     temporary = path.with_name(f".{path.name}.{unique_suffix()}")
     with disk_errors(path):
-        temporary.write_text(json.dumps(data, indent=1) + "\n")
-        os.replace(temporary, path)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,6 +326,27 @@ def read_array(path: Path, name: str) -> NDArray[Any] | None:
     with _archive(path) as archive:
         found: NDArray[Any] | None = archive[name] if name in archive.files else None
         return found
+
+
+def read_some(
+    path: Path, names: Sequence[str], packed: io.BytesIO | None = None
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read arrays of these names from an archive of :func:`publish_npz`, those that are there, and its `meta`.
+
+    Parameters
+    ----------
+    path, packed
+        See :func:`read_npz`.
+    names
+        Of arrays, which come as they were published: (n, ...) of any unit.
+
+    Raises
+    ------
+    Damaged
+        See :func:`read_npz`.
+    """
+    with _archive(path, packed) as archive:
+        return {name: archive[name] for name in names if name in archive.files}, _meta(archive)
 
 
 def read_meta(path: Path, packed: io.BytesIO | None = None) -> dict[str, Any]:

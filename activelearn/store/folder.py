@@ -46,6 +46,7 @@ from activelearn.store.files import (
     read_npz,
     read_object,
     read_record,
+    read_some,
     replace_json,
     sealed,
     unique_suffix,
@@ -269,6 +270,13 @@ class Folder(ABC):
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return the arrays and the meta of a product, packed or not."""
         return read_npz(*self._published(station, iteration, task_id))
+
+    def read_some(
+        self, station: str, iteration: int, task_id: str, names: Sequence[str]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return the arrays of these names, (n, ...) of any unit, as far as a product has them, and its meta."""
+        path, packed = self._published(station, iteration, task_id)
+        return read_some(path, names, packed)
 
     def read_meta(self, station: str, iteration: int, task_id: str) -> dict[str, Any]:
         """Return the meta of a product alone."""

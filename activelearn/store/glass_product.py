@@ -318,3 +318,44 @@ def path_of(store: StudyStore, glass: MadeGlass) -> GlassPath:
     if found is None:
         raise StoreError(f"{glass.id}: {glass.stamp} - wanted a dense glass to cut the pore from - look at that one")
     return found
+
+
+def end_of(store: StudyStore, glass: MadeGlass) -> Frames | None:
+    """Return the last configuration of a glass, one frame, Å; None of one that came to no end.
+
+    Raises
+    ------
+    StoreError
+        The product is missing or damaged.
+    """
+    prefix = f"{_PORE}/final/" if glass.is_porous else "final/"
+    names = [f"{prefix}{name}" for name in ("symbols", "pbc", "cell", "positions")]
+    task = glass.id.removesuffix(f"-{_PORE}") if glass.is_porous else glass.id
+    arrays, _ = store.read_some(GLASS, ONCE, task, names)
+    return Frames.from_arrays(arrays, prefix).wrapped() if len(arrays) == len(names) else None
+
+
+def thermo_of(store: StudyStore, glass: MadeGlass) -> tuple[tuple[str, ...], tuple[int, ...], Thermo]:
+    """Return the thermo table of the path of a glass, without reading its frames.
+
+    Returns
+    -------
+    segments, analysed
+        Names of the segments, and the indices of those that are averaged over.
+    thermo
+        (n_rows,) columns in ps, K, eV, bar, Å^3, eV/Å.
+
+    Raises
+    ------
+    StoreError
+        The product is missing or damaged, or the pore was never cut.
+    """
+    prefix = f"{_PORE}/" if glass.is_porous else ""
+    names = [f"{prefix}thermo/{column.name}" for column in fields(Thermo)]
+    arrays, meta = store.read_some(GLASS, ONCE, glass.id.removesuffix(f"-{_PORE}") if prefix else glass.id, names)
+    if glass.is_porous:
+        meta = meta.get(_PORE, {})
+    if len(arrays) < len(names) or "segments" not in meta:
+        raise StoreError(f"{glass.id}: {glass.stamp} - wanted a path with a thermo table - look at the dense one")
+    columns = {name.removeprefix(f"{prefix}thermo/"): array for name, array in arrays.items()}
+    return tuple(meta["segments"]), tuple(meta["analysed"]), Thermo(**columns)

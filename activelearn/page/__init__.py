@@ -1,0 +1,73 @@
+"""The page: one HTML file that shows a campaign or a study, and opens from disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from activelearn.errors import one_line
+from activelearn.page.document import page
+from activelearn.page.findings import PageFinding, findings_of
+from activelearn.page.seen import Seen, see_campaign, see_study
+from activelearn.store import Store, StudyStore
+from activelearn.store.files import replace_text
+
+log = logging.getLogger(__name__)
+#: The file in the folder of the campaign or study.
+NAME: Final = "report.html"
+
+
+def look(folder: Path) -> Seen:
+    """Return what is known of the folder of a campaign or of a study.
+
+    Raises
+    ------
+    ConfigError
+        There is neither in the folder.
+    StoreError
+        A newer version wrote it, or its records are damaged.
+    """
+    if (folder / "study.yaml").is_file():
+        return see_study(StudyStore.open(folder))
+    return see_campaign(Store.open(folder))
+
+
+def write_page(
+    folder: Path, to: Path | None = None, bounds: Mapping[str, float] | None = None
+) -> tuple[Path, list[PageFinding]]:
+    """Write the page of a folder, at once in place of the one before; return where it is, and what was found.
+
+    Parameters
+    ----------
+    folder
+        Of a campaign or a study, such as ``runs/quickstart``.
+    to
+        The file; None: ``report.html`` in the folder.
+    bounds
+        Of findings, by key; None: the defaults.
+
+    Raises
+    ------
+    ConfigError
+        There is neither a campaign nor a study in the folder.
+    StoreError
+        Its records are damaged, or the disk takes nothing.
+    """
+    seen = look(folder)
+    path = to if to is not None else folder / NAME
+    replace_text(path, page(seen, folder.absolute(), bounds))
+    return path, findings_of(seen, bounds)
+
+
+def at_end(folder: Path) -> str:
+    """Write the page at the end of a run, and return a line on it; nothing that goes wrong stops the run."""
+    try:
+        path, found = write_page(folder)
+    except Exception as error:  # a picture is no reason for a run to fail
+        log.debug("no page", exc_info=True)
+        return f"no page of {folder.name}: {one_line(str(error)) or type(error).__name__}"
+    n = sum(one.rule.stake == "trust" for one in found)
+    doubts = f", {n} of them about trust" if n else ""
+    return f"page: {path}; {len(found)} finding{'s' if len(found) != 1 else ''}{doubts}"

@@ -1,0 +1,101 @@
+"""Findings on trainings: whether they learnt, whether they were long enough, whether one member stands apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from activelearn import learning
+from activelearn.page.findings.rule import Noted, Rule
+from activelearn.page.seen import SeenCampaign
+from activelearn.records import Ensemble
+
+
+def _last(seen: SeenCampaign) -> Ensemble | None:
+    return seen.records[-1].ensemble if seen.records else None
+
+
+def _nothing(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
+    ensemble = _last(seen)
+    for member in ensemble.members if ensemble is not None else ():
+        left = learning.unexplained(member)
+        if left is not None and 100.0 * left >= bound:
+            what = f"member {member.index}: force RMSE is {100 * left:.0f} % of the RMS of the forces"
+            yield Noted(f"{what} after {member.n_steps} steps", 100.0 * left)
+
+
+def _falling(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
+    ensemble = _last(seen)
+    if ensemble is None:
+        return
+    fell = learning.fall(ensemble)
+    left = [share for m in ensemble.members if (share := learning.unexplained(m)) is not None]
+    if fell is not None and fell >= bound and left and float(np.mean(left)) >= learning.UNDONE:
+        n_steps = max(member.n_steps for member in ensemble.members)
+        what = f"the force error was still falling at the end of {n_steps} steps: early {fell:.2f} times late"
+        yield Noted(what, fell, f"raise train.n_steps ({n_steps})")
+
+
+def _apart(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
+    ensemble = _last(seen)
+    known = [(m.index, m.held_out.force_rmse) for m in ensemble.members if m.held_out is not None] if ensemble else []
+    for index, rmse in known if len(known) > 2 else ():
+        others = float(np.median([value for k, value in known if k != index]))
+        if others > 0.0 and rmse >= bound * others:
+            what = f"member {index}: held-out force RMSE {rmse:.3f} eV/Å, median of the others {others:.3f} eV/Å"
+            yield Noted(what, rmse / others)
+
+
+def _diverged(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
+    ensemble = _last(seen)
+    again = {m.index: m.attempts - 1 for m in ensemble.members if m.attempts > 1} if ensemble is not None else {}
+    if sum(again.values()) > bound:
+        who = ", ".join(f"member {k} ({n} times)" for k, n in again.items())
+        yield Noted(f"trainings diverged and began again: {who}", sum(again.values()))
+
+
+RULES: Final = (
+    Rule(
+        "learnt_nothing",
+        100 * learning.NOTHING,
+        "%",
+        "trust",
+        "at least {bound} of the RMS of the forces is left as error of a member",
+        "Models that all predict next to no force agree with each other: their deviation says nothing.",
+        "raise train.n_steps, or correct its other settings (train)",
+        _nothing,
+    ),
+    Rule(
+        "training_falling",
+        learning.FALLING,
+        "",
+        "accuracy",
+        "the force error over steps from 10 to 30 % of the last training is at least {bound} times that of its second "
+        "half (median over the members), and a quarter of the RMS of the forces or more is left",
+        "The learning rate was spent before there was no more to learn.",
+        "raise train.n_steps",
+        _falling,
+    ),
+    Rule(
+        "member_apart",
+        1.5,
+        "",
+        "accuracy",
+        "the held-out force RMSE of one member is at least {bound} times the median of the others",
+        "The deviation of the ensemble is then the error of that member.",
+        "train.n_steps; a smaller learning rate; look at its learning curve",
+        _apart,
+    ),
+    Rule(
+        "training_diverged",
+        0,
+        "trainings",
+        "cost",
+        "more than {bound} of the last ensemble diverged and began again",
+        "Each costs a whole training, and a lower learning rate was taken the second time.",
+        "a lower learning rate of train",
+        _diverged,
+    ),
+)

@@ -1,0 +1,151 @@
+"""HTML and SVG by small functions: what is not :class:`Html` already is text, and escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+#: Elements without content.
+_VOID: Final = {"meta", "br", "hr", "link", "input"}
+
+
+class Html(str):
+    """Text that is HTML already: never made of what a file or a user says but by :func:`tag`."""
+
+    __slots__ = ()
+
+
+#: What may stand in an element: text is escaped; None is nothing.
+Child = str | int | float | None | Iterable["Child"]
+
+
+def tag(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Html:
+    """Return an element.
+
+    Parameters
+    ----------
+    name
+        Of the element.
+    children
+        Its content; text that is no :class:`Html` is escaped.
+    attributes
+        ``class_`` is ``class``, ``data_v`` is ``data-v``; None and False: not there, True: without a value.
+    """
+    given = "".join(
+        f" {_name(key)}" if value is True else f' {_name(key)}="{html.escape(_text(value), quote=True)}"'
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    )
+    if name in _VOID:
+        return Html(f"<{name}{given}>")
+    return Html(f"<{name}{given}>{joined(*children)}</{name}>")
+
+
+def joined(*children: Child) -> Html:
+    """Return children one after the other, escaped."""
+    parts = []
+    for child in children:
+        if child is None:
+            continue
+        if isinstance(child, Html):
+            parts.append(str(child))
+        elif isinstance(child, str | int | float):
+            parts.append(html.escape(_text(child), quote=False))
+        else:
+            parts.append(str(joined(*child)))
+    return Html("".join(parts))
+
+
+def _name(key: str) -> str:
+    return key.rstrip("_").replace("_", "-")
+
+
+def _text(value: str | float) -> str:
+    """Return a number as short as it can be told, and text as it is."""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A table: what each column is, with its unit, and rows of text and numbers.
+
+    Parameters
+    ----------
+    name
+        Of the file that it is downloaded as.
+    columns
+        Headings.
+    rows
+        Cells; None is an empty one.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str | float | None]]
+
+
+def table(numbers: Numbers, caption: str | None = None) -> Html:
+    """Return a table that can be sorted by its headings and downloaded as CSV, by the script of the page."""
+    head = tag("tr", [tag("th", column, scope="col") for column in numbers.columns])
+    body = [tag("tr", [_cell(cell) for cell in row]) for row in numbers.rows]
+    title = tag("caption", caption) if caption else None
+    whole = tag("table", title, tag("thead", head), tag("tbody", body), data_name=numbers.name)
+    return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption or numbers.name)
+
+
+def _cell(cell: str | float | None) -> Html:
+    if cell is None:
+        return tag("td", "")
+    if isinstance(cell, str):
+        return tag("td", cell)
+    shown = f"{cell:,}".replace(",", "\u202f") if isinstance(cell, int) else f"{cell:.4g}"
+    return tag("td", shown, class_="n", data_v=repr(cell))
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with what it shows in words, and its numbers as a table.
+
+    Parameters
+    ----------
+    name
+        By which it is linked to and downloaded.
+    title, caption
+        What it is, and how it is read.
+    picture
+        SVG.
+    numbers
+        What is drawn; None: in a table elsewhere.
+    is_wide
+        Whether it takes the whole width.
+    """
+
+    name: str
+    title: str
+    caption: str
+    picture: Html
+    numbers: Numbers | None = None
+    is_wide: bool = False
+
+    def html(self) -> Html:
+        """Return it as an element."""
+        behind = None
+        if self.numbers is not None:
+            behind = tag("details", tag("summary", f"numbers ({len(self.numbers.rows)} rows)"), table(self.numbers))
+        return tag(
+            "figure",
+            tag("figcaption", tag("h3", self.title), tag("p", self.caption)),
+            tag("div", self.picture, class_="scroll picture", tabindex="0", role="region", aria_label=self.title),
+            behind,
+            id=f"figure-{self.name}",
+            data_name=self.name,
+            class_="wide" if self.is_wide else None,
+        )

@@ -1,0 +1,446 @@
+"""The page: whole, escaped, bound to itself; of folders made up, and of real ones of earlier versions."""
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import seen_folders as made
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from campaigns import in_process
+from typer.testing import CliRunner
+
+from activelearn import page
+from activelearn.cli import app, say_page
+from activelearn.config import Machine
+from activelearn.frames import Frames, make_origin
+from activelearn.page import document, products, svg
+from activelearn.page.markup import Html, Numbers, joined, table, tag
+from activelearn.page.pictures import costs, errors, exploration, glasses, training
+from activelearn.records import Curve
+from activelearn.store import Store
+
+FOLDERS = Path(__file__).resolve().parent / "data" / "folders"
+#: What a name must not become.
+MARKUP = "<script>alert('1')</script><img src=x onerror=alert(2)>\"'&<b>"
+
+
+class Read(HTMLParser):
+    """Elements and their attributes; whether every one that is opened is closed in its turn."""
+
+    VOID = ("meta", "br", "hr", "link", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open, self.wrong, self.data = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, name, attributes):
+        self.found.append((name, dict(attributes)))
+        if name not in self.VOID:
+            self.open.append(name)
+
+    def handle_endtag(self, name):
+        if not self.open or self.open.pop() != name:
+            self.wrong.append(name)
+
+    def handle_data(self, data):
+        self.data.append(data)
+
+    def named(self, name):
+        return [attributes for found, attributes in self.found if found == name]
+
+
+def written(seen, folder="runs/made-up", **bounds):
+    return document.page(seen, Path(folder), bounds or None)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return written(made.everything())
+
+
+def unpacked(name, folder):
+    with tarfile.open(FOLDERS / name) as archive:
+        archive.extractall(folder, filter="data")
+    return next(path for path in folder.iterdir() if path.is_dir())
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """A real campaign with its study, of an earlier version."""
+    return unpacked("49996e5-quickstart.tar.gz", tmp_path_factory.mktemp("old"))
+
+
+# --- what stands in it ------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_whole(whole):
+    read = Read(whole)
+    assert (read.wrong, read.open) == ([], [])
+    ids = [attributes["id"] for _, attributes in read.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [a["href"] for a in read.named("a")]
+    assert {link.removeprefix("#") for link in links} <= set(ids), "every link leads to a section"
+    assert whole.startswith("<!DOCTYPE html>")
+    assert read.named("html") == [{"lang": "en"}]
+
+
+def test_the_verdict_comes_first_then_what_to_do_then_findings(whole):
+    text = re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]+>", " ", whole, flags=re.DOTALL)
+    parts = ["campaign made up", "Converged:", "findings below", "Next:", "Findings (", "0.4 eV/Å, f_hi", "by pass and"]
+    where = [text.index(part) for part in parts]
+    assert where == sorted(where)
+    assert "train.n_steps or a larger net" in text[where[3] : where[4]], "the gravest finding says what to do next"
+
+
+def test_a_campaign_that_goes_on_says_what_comes_next():
+    seen = made.of_campaign(made.record(0), next_phase="iteration 1")
+    text = written(seen)
+    assert "Not finished: iteration 1 comes next." in text
+    assert "activelearn run copper_emt --folder made-up" in text
+
+
+def test_a_campaign_with_no_iteration_closed_has_a_page():
+    text = written(made.of_campaign(next_phase="iteration 0"))
+    assert "No pass of exploration is closed yet" in text
+    assert Read(text).wrong == []
+
+
+def test_what_could_not_be_read_is_named():
+    text = written(replace(made.everything(), unread=("learning curves: train/member-0.npz: damaged",)))
+    assert "Could not be read" in text
+    assert "learning curves: train/member-0.npz: damaged" in text
+
+
+def test_a_bound_that_was_set_stands_in_the_page():
+    bounds = page.findings.bounds_of(["held_out_p99=5"], page.findings.RULES)
+    text = written(made.everything(), **bounds)
+    assert "is at least 5 f_hi" in text
+    assert not [one for one in page.findings_of(made.everything(), bounds) if one.rule.key == "held_out_p99"]
+
+
+def test_every_column_of_numbers_has_a_unit_or_is_a_count(whole):
+    bare = {
+        *("iteration", "cell", "walks", "frames", "out of region", "member", "steps", "step", "tasks", "row"),
+        *("tasks at a time", "atoms", "n", "value", "± (standard error)", "cited", "± (cited)", "refused"),
+        *("initial data", "from the window", "rescued", "held out", "training frames, all so far"),
+    }
+    figures = all_figures(made.everything())
+    tables = [figure.numbers for figure in figures if figure.numbers is not None]
+    tables += [exploration.counts_table(made.everything().campaign), errors.errors_table(made.everything().campaign)]
+    for numbers in tables:
+        for k, name in enumerate(numbers.columns):
+            is_number = any(isinstance(row[k], int | float) for row in numbers.rows)
+            assert not is_number or name in bare or re.search(r"\(.+\)$", name), (numbers.name, name)
+
+
+def all_figures(seen):
+    found = [figure for one in (exploration, errors, training, costs) for figure in one.figures(seen.campaign)]
+    return found + [figure for study in seen.studies for figure in glasses.figures(study)]
+
+
+def test_every_picture_says_in_words_what_it_shows():
+    figures = all_figures(made.everything())
+    assert {figure.name for figure in figures} >= {
+        *("matrix-candidate", "matrix-failed", "deviations", "held-out", "calibration", "parity", "learning-train"),
+        *("dataset", "time", "path-toy-0"),
+    }
+    for figure in figures:
+        read = Read(figure.html())
+        (drawn,) = read.named("svg")
+        assert drawn["role"] == "img"
+        assert "<title>" in figure.picture.split(">", 1)[1][:10], figure.name
+        assert figure.caption
+
+
+def test_a_heat_map_tells_of_each_square_what_it_is():
+    figure = next(iter(exploration.figures(made.everything().campaign)))
+    assert "iteration 1, warm 300K: 23.08 % (30 of 130 frames, 4 walks)" in html.unescape(figure.picture)
+
+
+def test_numbers_of_a_scoreboard_have_interval_source_and_stamp():
+    numbers = glasses.results_table(made.everything().studies[0])
+    row = dict(zip(numbers.columns, numbers.rows[0], strict=True))
+    assert (row["value"], row["± (standard error)"], row["unit"]) == (2.0, 0.02, "g/cm3")
+    assert (row["cited"], row["source"], row["interval"]) == (2.2, "A. Author, 2020", "standard error of 3 replicas")
+
+
+def test_lines_of_a_scoreboard_are_drawn_with_their_stamps():
+    x = np.linspace(0.5, 5.0, 10)
+    curve = Curve(key="rdf/a", name="rdf", label="P-S", x_name="r (Å)", y_name="g(r)", condition={"potential": "toy"},
+                  stamp="UNTRUSTED: made up")  # fmt: skip
+    study = made.of_study(board=made.board(curves=(curve,)), curves={"rdf/a/x": x, "rdf/a/y": x**2}).studies[0]
+    (figure,) = glasses.figures(study)
+    assert "UNTRUSTED: made up" in figure.caption
+    assert len(figure.numbers.rows) == 10
+
+
+# --- nothing from outside, nothing that runs --------------------------------------------------------------------------
+
+
+def test_nothing_of_the_page_comes_from_elsewhere(whole):
+    read = Read(whole)
+    assert {name for name, _ in read.found} & {"link", "iframe", "object", "embed", "img", "base", "form"} == set()
+    named = [value for _, a in read.found for key, value in a.items() if key in {"href", "src", "action", "xlink:href"}]
+    assert all(value.startswith("#") for value in named)
+    style, script = (re.search(rf"<{name}>(.*?)</{name}>", whole, flags=re.DOTALL)[1] for name in ("style", "script"))
+    assert "@import" not in style
+    assert not re.search(r"url\(|expression\(", style)
+    assert not re.search(r"\beval\b|new Function|fetch\(|XMLHttpRequest|innerHTML|import\(|WebSocket", script)
+
+
+def test_the_policy_lets_only_our_own_style_and_script_work(whole):
+    read = Read(whole)
+    (policy,) = (a["content"] for a in read.named("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    for name in ("style", "script"):
+        (text,) = re.findall(rf"<{name}>(.*?)</{name}>", whole, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert rules[f"{name}-src"] == f"'sha256-{digest}'"
+
+
+def test_no_element_has_a_style_or_a_handler_of_its_own(whole):
+    """The policy forbids both: a browser would leave them out."""
+    keys = [key for _, attributes in Read(whole).found for key in attributes]
+    assert not [key for key in keys if key == "style" or key.startswith("on")]
+
+
+def test_names_with_markup_are_text():
+    seen = made.everything(name=MARKUP, stage=MARKUP)
+    study = replace(
+        seen.studies[0],
+        name=MARKUP,
+        glasses=(made.glass(id=MARKUP, potential=MARKUP, ended=MARKUP), made.glass(1, formula="Na3PS4")),
+        board=made.board(made.result(name=MARKUP, note=MARKUP, condition={"pair": MARKUP}), problems=(MARKUP,)),
+    )
+    seen = replace(seen, studies=(study,), unread=(MARKUP,))
+    text = written(seen, f"runs/{MARKUP.replace('/', '')}")
+    read = Read(text)
+    assert read.wrong == []
+    assert len(read.named("script")) == 1, "our own"
+    assert read.named("img") == []
+    assert not [key for _, attributes in read.found for key in attributes if key.startswith("on")]
+    assert MARKUP in "".join(read.data), "and is shown as it was written"
+
+
+def test_attributes_are_escaped():
+    assert tag("a", 'x < "y"', href='"><script>', hidden=False, class_="b") == (
+        '<a href="&quot;&gt;&lt;script&gt;" class="b">x &lt; "y"</a>'
+    )
+    assert joined(Html("<b>"), ["<", 1, 2.50001], None) == "<b>&lt;12.5"
+
+
+def test_a_table_keeps_numbers_to_be_sorted_by():
+    text = table(Numbers("toy", ("what", "value (eV)"), [("a<b", 1.23456789), ("none", None), ("n", 12345)]))
+    assert '<td class="n" data-v="1.23456789">1.235</td>' in text
+    assert "<td>a&lt;b</td>" in text
+    assert 'data-v="12345">12\u202f345<' in text
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0.0, 1.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), (-3.0, 9.0, [-2.0, 0.0, 2.0, 4.0, 6.0, 8.0]), (5.0, 5.0, [5.0])],
+)
+def test_ticks_are_round_numbers(low, high, ticks):
+    assert svg.nice_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_ticks_of_a_logarithmic_axis_are_powers_of_ten():
+    assert svg.log_ticks(0.01, 10.0) == pytest.approx([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0])
+    assert svg.log_ticks(1e-6, 1.0) == pytest.approx([10.0**p for p in range(-6, 1)])
+
+
+def test_a_value_is_where_its_share_of_the_axis_is():
+    axes = svg.Axis("x", 0.0, 10.0), svg.Axis("y", 0.01, 1.0, is_log=True)
+    plot = svg.Plot(*axes, "toy", width=100 + 84, height=100 + 58)
+    assert plot.px(np.array([0.0, 5.0, 10.0])).tolist() == pytest.approx([70.0, 120.0, 170.0])
+    assert plot.py(np.array([0.01, 0.1, 1.0])).tolist() == pytest.approx([112.0, 62.0, 12.0])
+
+
+def test_numbers_that_are_none_break_a_line_and_no_page():
+    plot = svg.Plot(svg.Axis("x", 0.0, 3.0), svg.Axis("y", 0.0, 1.0), "toy")
+    plot.line(np.arange(4.0), np.array([0.5, np.nan, 0.5, np.inf]), "c0")
+    assert len(re.findall("M", plot.parts[0])) == 2
+    assert "nan" not in plot.svg()
+    assert "inf" not in plot.svg()
+    assert svg.axis_of("empty", [np.array([np.nan])]).high == 1.0
+
+
+# --- what is read of products -----------------------------------------------------------------------------------------
+
+
+def strained(factor=1.0):
+    """Copper at five sizes, rattled, labelled by EMT; virials are true ones times a factor."""
+    rng = np.random.default_rng(2)
+    images = []
+    for scale in (0.98, 0.99, 1.0, 1.01, 1.02):
+        atoms = bulk("Cu", cubic=True, a=3.7) * (2, 1, 1)
+        atoms.set_cell(atoms.cell[:] * scale, scale_atoms=True)
+        atoms.positions += rng.normal(0.0, 0.01, atoms.positions.shape)
+        atoms.calc = EMT()
+        atoms.get_forces()
+        atoms.get_stress()
+        images.append(atoms)
+    frames = replace(Frames.from_ase(images), origin=make_origin(len(images), walk="w"))
+    return [replace(frames, virial=factor * frames.virial)]
+
+
+@pytest.mark.parametrize(("factor", "slope"), [(1.0, 1.0), (2.0, 0.5), (-1.0, -1.0)])
+def test_the_energy_tells_whether_the_virial_is_right(factor, slope):
+    found = products.slope_of(strained(factor))
+    assert found.value == pytest.approx(slope, abs=0.05 * abs(slope))
+    assert found.n_pairs == 10
+
+
+def test_without_strain_there_is_nothing_to_compare():
+    parts = strained()
+    assert products.slope_of([part[:1] for part in parts]) is None
+    later = replace(parts[0], origin=make_origin(5, walk="w", step=np.arange(1, 6)))
+    assert products.slope_of([later]) is None, "frames on the way are of another structure"
+
+
+def test_a_real_campaign_is_read_in_full(quickstart):
+    seen = page.look(quickstart)
+    campaign = seen.campaign
+    assert seen.unread == ()
+    assert campaign.end.converged
+    assert {one.kind for one in campaign.fill} == {"Na", "P", "S"}
+    assert all(0 < one.most <= one.room for one in campaign.fill)
+    walked = campaign.records[-1].selection
+    last = [one for one in campaign.deviations if one.iteration == campaign.records[-1].index]
+    assert sum(int(one.counts.sum()) for one in last) == walked.counts.in_region
+    assert len(campaign.curves) == len(campaign.records[-1].ensemble.members)
+    (study,) = seen.studies
+    assert set(study.paths) == {glass.id for glass in study.glasses}
+
+
+@pytest.mark.engines
+def test_the_forces_of_labelled_frames_are_those_of_the_calibration(undisturbed):
+    """The largest error of a frame is what its record has of it."""
+    store = Store(undisturbed[0].folder)
+    records = store.iterations()
+    found = products.residual_of(store, records)
+    record = next(r for r in records if r.index == found.iteration)
+    n = len(store.training(found.iteration)[0].symbols)
+    error = np.linalg.norm(found.model - found.reference, axis=1).reshape(-1, n).max(axis=1)
+    assert sorted(error.round(4)) == pytest.approx(sorted(e for _, e in record.labelling.calibration), abs=2e-4)
+
+
+def test_a_damaged_product_costs_its_picture_and_no_page(quickstart, tmp_path):
+    copy = tmp_path / "damaged"
+    subprocess.run(["cp", "-r", str(quickstart), str(copy)], check=True)
+    last = max(copy.glob("iter-*/train/products.zip"))
+    last.write_bytes(last.read_bytes()[:1000])
+    path, _ = page.write_page(copy)
+    text = path.read_text(encoding="utf-8")
+    assert "Could not be read" in text
+    assert "learning curves: " in text
+    assert "learning-train" not in text
+    assert 'id="figure-held-out"' in text
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_the_page_and_prints_the_findings(quickstart, tmp_path):
+    before = sorted(path.name for path in quickstart.iterdir())
+    done = in_process("report", quickstart, "--to", tmp_path / "page.html", "--bound", "held_out_few=1e6")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy: held_out_few: " in done.stdout
+    assert f"page: {tmp_path / 'page.html'}" in done.stdout
+    assert Read((tmp_path / "page.html").read_text(encoding="utf-8")).wrong == []
+    assert sorted(path.name for path in quickstart.iterdir()) == before, "nothing else is touched"
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"], "and nothing is left beside it"
+
+
+def test_a_study_has_a_page_of_its_own(tmp_path):
+    folder = unpacked("3afdc58-study.tar.gz", tmp_path)
+    done = in_process("report", folder)
+    assert done.returncode == 0, done.stderr
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "glasses were made" in text
+    assert Read(text).wrong == []
+
+
+def test_where_there_is_neither_campaign_nor_study_a_line_says_so(tmp_path):
+    done = in_process("report", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {tmp_path}: no campaign here - wanted a campaign folder")
+
+
+def test_it_is_small_and_quick(quickstart, tmp_path):
+    begin = time.process_time()
+    path, _ = page.write_page(quickstart, tmp_path / "page.html")
+    assert time.process_time() - begin < 3.0
+    assert path.stat().st_size < 5e6
+
+
+def test_a_page_that_cannot_be_made_stops_no_run(quickstart, monkeypatch, capsys):
+    monkeypatch.setattr(page, "page", lambda *_: 1 / 0)
+    say_page(quickstart, Machine())
+    assert capsys.readouterr().out == f"no page of {quickstart.name}: division by zero\n"
+    assert not (quickstart / "report.html").exists()
+    say_page(quickstart, Machine(report=False))
+    assert capsys.readouterr().out == "", "and none was wanted"
+
+
+def test_a_reader_never_sees_half_a_page(quickstart, tmp_path, monkeypatch):
+    path, _ = page.write_page(quickstart, tmp_path / "page.html")
+    before = path.read_text(encoding="utf-8")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(Exception, match="the disk is full"):
+        page.write_page(quickstart, path)
+    assert path.read_text(encoding="utf-8") == before
+    assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_the_page_is_a_command_that_says_what_it_does():
+    done = CliRunner().invoke(app, ["report", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert done.exit_code == 0
+    assert "it opens from disk" in done.output
+    assert "--bound" in done.output
+
+
+def test_help_and_import_cost_nothing_more():
+    names = "[name for name in sys.modules if name.startswith('activelearn.page')]"
+    code = f"import sys, json, activelearn.cli; print(json.dumps({names}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_a_campaign_of_the_size_of_a_paper_has_a_small_page_that_is_soon_written():
+    """95 passes of 24 cells with 160 labels each: 15,200 of them."""
+    rng = np.random.default_rng(0)
+    heats = [float(t) for t in np.linspace(10, 2000, 12)]
+    records = [made.record(0)]
+    for k in range(1, 96):
+        cells = [made.cell(s, t, accurate=400, candidate=int(rng.integers(9))) for s in ("nvt", "npt") for t in heats]
+        pairs = tuple((float(d), float(3 * d)) for d in rng.uniform(0.1, 0.4, 160))
+        walks = [made.walk(n) for n in range(200)]
+        records.append(made.record(k, made.selection(k, *cells, walks=walks), calibration=pairs, labelled=160))
+    seen = made.everything()
+    seen = replace(seen, campaign=replace(seen.campaign, records=tuple(records)))
+    begin = time.process_time()
+    text = written(seen)
+    assert time.process_time() - begin < 2.0
+    assert len(text.encode()) < 3e6
+    assert "1100 of 15200 are drawn" in text
