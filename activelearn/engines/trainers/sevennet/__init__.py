@@ -47,7 +47,6 @@ class SevenNet(Trainer[SevenNetTrain]):
     stays: ClassVar[str] = f"a training whose force error stays below {DIVERGED:g} times the RMS of the forces"
     kind: ClassVar[str] = "sevennet"
     runs_in_lammps: ClassVar[bool] = False
-    writes_deviation: ClassVar[bool] = False
 
     # --- the settings -------------------------------------------------------------------------------------------------
 
