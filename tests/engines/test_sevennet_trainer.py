@@ -253,7 +253,7 @@ class TestTraining:
         assert resumed.resumed_from == (5,)
         assert resumed.notes == whole.notes
         assert (resumed.curve == whole.curve).all()
-        assert resumed.model.read_bytes() == whole.model.read_bytes()
+        assert (bench.evaluated(resumed.model).forces == bench.evaluated(whole.model).forces).all()
 
     def test_labels_of_the_foundation_itself_are_met_before_the_first_step(self, bench):
         """Energy, force, and a stress of six different numbers: signs, units and order are those of sevenn."""
