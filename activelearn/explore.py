@@ -1,4 +1,4 @@
-"""Explore: LAMMPS walks driven by the ensemble, reduced where they are made to what selection may want."""
+"""Explore: walks driven by the ensemble, reduced where they are made to what selection may want."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from activelearn import capacity, descriptor, geometry, select, starts
 from activelearn.config import Campaign, Condition, Stage, Stop, Trainer, trainer_of
 from activelearn.engines import lammps, links, walks
+from activelearn.engines.dynamics import ase
 from activelearn.engines.lammps import Drive
 from activelearn.engines.process import Slot
 from activelearn.errors import EngineError, StoreError
@@ -259,13 +260,17 @@ def _alone(
     one: _Begun, pair: Sequence[str], store: Store, trainer: Trainer[Any], slot: Slot
 ) -> tuple[lammps.WalkOutput, float, float]:
     """Run one walk that shares no process; return it with the times at which its engines started and finished."""
-    stage, folder = one.walk.stage, one.walk.folder
-    what = lammps.walk_input(stage, one.walk.drive, pair, has_deviation=trainer.writes_deviation)
-    walk, started, finished = lammps.timed_walk(folder, what, one.start.symbols, slot)
-    if not trainer.writes_deviation:
-        models = [store.model(model) for model in one.task.inputs]
-        walk, finished = with_deviation(walk, one.start, trainer, models, folder, slot), time.time()
-    return walk, started, finished
+    stage, folder, drive = one.walk.stage, one.walk.folder, one.walk.drive
+    models = [store.model(model) for model in one.task.inputs]
+    if not trainer.runs_in_lammps:
+        calculator, started = ase.Walker(**trainer.calculator(models[0]), python=slot.machine.python), time.time()
+        walk = ase.run_walk(calculator, stage, drive, one.start, folder, slot)
+    else:
+        what = lammps.walk_input(stage, drive, pair, has_deviation=trainer.writes_deviation)
+        walk, started, finished = lammps.timed_walk(folder, what, one.start.symbols, slot)
+        if trainer.writes_deviation:
+            return walk, started, finished
+    return with_deviation(walk, one.start, trainer, models, folder, slot), started, time.time()
 
 
 def with_deviation(
@@ -278,7 +283,8 @@ def with_deviation(
     Parameters
     ----------
     walk, start
-        As LAMMPS wrote it, and the frame that it began at.
+        As LAMMPS wrote it, or ASE without forces, and the frame that it began at; forces that it lacks are the first
+        model's.
     trainer, models
         What evaluates, and the ensemble.
     folder, slot
@@ -286,15 +292,13 @@ def with_deviation(
     """
     if len(walk.step) == 0:
         return walk
-    frames, forces = Frames(start.symbols, walk.cell, walk.positions, start.pbc), []
-    for k, model in enumerate(models):
-        place = folder / f"evaluated-{k}"
-        place.mkdir()
-        (predicted,) = trainer.evaluate(place, model, [frames], slot)
-        forces.append(predicted.label("forces"))
+    frames = Frames(start.symbols, walk.cell, walk.positions, start.pbc)
+    predicted = trainer.evaluate_all(folder, models, [frames], slot)
+    forces = np.array([part.label("forces") for (part,) in predicted])
     with np.errstate(invalid="ignore"):  # of infinite forces
-        max_devi_f = select.force_deviation(np.array(forces))
-    whole, is_finite = replace(walk, max_devi_f=max_devi_f), np.isfinite(max_devi_f)
+        max_devi_f = select.force_deviation(forces)
+    driving = np.where(np.isnan(walk.forces), forces[0], walk.forces)
+    whole, is_finite = replace(walk, max_devi_f=max_devi_f, forces=driving), np.isfinite(max_devi_f)
     return whole if is_finite.all() else whole.until(int(np.argmin(is_finite)), "non-finite")
 
 

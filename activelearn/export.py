@@ -152,7 +152,7 @@ def start_of(store: Store, campaign: Campaign) -> Frames:
 
 
 def write_examples(store: Store, campaign: Campaign, folder: Path, models: list[str]) -> None:
-    """Write a start, a LAMMPS input and an ASE script that run as they are.
+    """Write a start, a LAMMPS input (of models that LAMMPS runs) and an ASE script that run as they are.
 
     That is NVT at the temperature at which the first walks of the last stage begin.
 
@@ -165,32 +165,38 @@ def write_examples(store: Store, campaign: Campaign, folder: Path, models: list[
     models
         File names of the models.
     """
-    start = start_of(store, campaign)
-    lammps.write_data(folder / "start.lmp", start, campaign.type_map)
+    start, trainer = start_of(store, campaign), trainer_of(campaign.train)
     write_extxyz([start], folder / "start.extxyz")
-    stage, (_, f_hi) = campaign.explore.stages[-1], select.last_window(campaign, store)
-    temperature, types = stage.conditions[0].temperature_K, " ".join(campaign.type_map)
-    trainer = trainer_of(campaign.train)
-    pair = "\n".join(trainer.pair(models, campaign.type_map, 20))
-    notes = [*trainer.export_notes(campaign.train), _DEVIATION[trainer.writes_deviation].format(f_hi=f_hi)]
-    values = {
-        "atoms": backends.atom_style([pair]),
-        "temperature": temperature,
-        "timestep": stage.timestep_fs / 1000.0,
-        "types": types,
-    }
-    text = _IN_LAMMPS.format(pair=pair, notes="".join(f"{line}\n" for line in notes), **values)
-    (folder / "in.lammps").write_text(text, encoding="utf-8")
-    said = trainer.calculator(Path(models[0]))
+    if trainer.runs_in_lammps:
+        lammps.write_data(folder / "start.lmp", start, campaign.type_map)
+        text = _lammps_input(store, campaign, models)
+        (folder / "in.lammps").write_text(text, encoding="utf-8")
+    stage, said = campaign.explore.stages[-1], trainer.calculator(folder / models[0])
+    temperature = stage.conditions[0].temperature_K
     module, _, name = said["calculator"].partition(":")
     arguments = ", ".join(
-        f"{key}=str(here / {value!r})" if value == models[0] else f"{key}={value!r}"
+        f"{key}=str(here / {models[0]!r})" if value == str(folder / models[0]) else f"{key}={value!r}"
         for key, value in said["arguments"].items()
     )
     text = _ASE_EXAMPLE.format(
         module=module, name=name, arguments=arguments, timestep=stage.timestep_fs, temperature=temperature
     )
     (folder / "ase_example.py").write_text(text, encoding="utf-8")
+
+
+def _lammps_input(store: Store, campaign: Campaign, models: list[str]) -> str:
+    """Return the LAMMPS input of the example."""
+    trainer, stage = trainer_of(campaign.train), campaign.explore.stages[-1]
+    _, f_hi = select.last_window(campaign, store)
+    pair = "\n".join(trainer.pair(models, campaign.type_map, 20))
+    notes = [*trainer.export_notes(campaign.train), _DEVIATION[trainer.writes_deviation].format(f_hi=f_hi)]
+    values = {
+        "atoms": backends.atom_style([pair]),
+        "temperature": stage.conditions[0].temperature_K,
+        "timestep": stage.timestep_fs / 1000.0,
+        "types": " ".join(campaign.type_map),
+    }
+    return _IN_LAMMPS.format(pair=pair, notes="".join(f"{line}\n" for line in notes), **values)
 
 
 def _cutoff_lines(store: Store, campaign: Campaign) -> list[str]:

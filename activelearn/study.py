@@ -68,14 +68,10 @@ def potential_of(store: Store, *, models: Path | None = None) -> Potential:
     ensemble, campaign = final_models.chosen(store, last).ensemble, store.campaign(last)
     files = ensemble.drivers
     sums = [member.driver_sha256 for member in ensemble.members]
-    where = models if models is not None else store.folder
-    found = Potential(
-        name=campaign.name,
-        **trainer_of(campaign.train).potential(files, sums, campaign.type_map, select.last_window(campaign, store)),
-        functional=campaign.label.reference.functional,
-        includes_dispersion=campaign.label.reference.labels_include_dispersion,
-    )
-    return found.with_files(lambda file: str(where / file))
+    said = trainer_of(campaign.train).potential(files, sums, campaign.type_map, select.last_window(campaign, store))
+    # Arguments of a calculator that are files have absolute paths, and are followed where they move.
+    where = store.folder if models is None or "ase" in said else models
+    return Potential.learnt(campaign.name, said, campaign.label.reference).with_files(lambda file: str(where / file))
 
 
 def of_campaign(store: Store, campaign: Campaign) -> Study | None:

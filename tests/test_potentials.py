@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from activelearn.config import D3, Potential, load_potential, preset_names
+from activelearn.config import D3, Potential, Reference, load_potential, preset_names
 from activelearn.config.potential import DEEPMD_SUFFIXES, NOT_DRIVEN
 from activelearn.config.section import SEALED
 from activelearn.engines.backends import BACKENDS
@@ -178,3 +178,20 @@ def test_a_potential_without_dispersion_says_so_and_cannot_have_it_twice():
         Potential.model_validate({"name": "x", "ase": {**CALCULATOR, "includes_dispersion": True, "d3": {}}})
     assert Potential.model_validate({"name": "x", "ase": {**CALCULATOR, "d3": {}}}).physics == "PBE + D3(zero)"
     assert Potential.model_validate({"name": "x", "ase": CALCULATOR}).physics == "PBE"
+
+
+# --- of a campaign ----------------------------------------------------------------------------------------------------
+
+
+def test_the_ensemble_of_a_campaign_may_be_a_calculator_and_its_model_follows():
+    labelled = Reference.model_validate({**CALCULATOR, "d3": {"method": "PBE"}})
+    said = {"ase": {"calculator": "a:B", "arguments": {"model": "models/0.pth", "modal": "PBE"}, "package": "a"}}
+    made = Potential.learnt("mine", {"ase": {**said["ase"], "weights": "models/0.pth"}}, labelled)
+    assert made.physics == "PBE with dispersion", "in its labels, and so in what was learnt from them"
+    moved = made.with_files(lambda file: f"/there/{file}").ase
+    assert (moved.arguments, moved.weights) == ({"model": "/there/models/0.pth", "modal": "PBE"}, "/there/models/0.pth")
+    assert Potential.learnt("mine", said, labelled).with_files(str.upper).ase.arguments["model"] == "models/0.pth"
+    others = Potential.model_validate({"name": "x", "ase": {**CALCULATOR, "weights": "pack:inside"}})
+    assert others.with_files(str.upper) == others, "weights inside a package are no file of the campaign"
+    lammps = Potential.learnt("mine", {"lammps": STYLE}, labelled)
+    assert (lammps.functional, lammps.includes_dispersion) == ("PBE", True)

@@ -130,12 +130,8 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
         return Checked()
     reference, select, trainer = campaign.label.reference, campaign.select, trainer_of(campaign.train)
     models = [f"../models/{i}{trainer.suffix(campaign.train)}" for i in range(campaign.train.n_members)]
-    stand_in = Potential(
-        name=campaign.name,
-        **trainer.potential(models, (), campaign.type_map, (select.f_lo, select.f_hi)),
-        functional=reference.functional,
-        includes_dispersion=reference.labels_include_dispersion,
-    )
+    said = trainer.potential(models, (), campaign.type_map, (select.f_lo, select.f_hi))
+    stand_in = Potential.learnt(campaign.name, said, reference)
     found = check_study(study.planned(campaign, stand_in), machine, here=here, of_campaign=campaign.type_map)
     problems, made = [*found.problems], campaign.glass
     known, units = set(campaign.type_map), [unit for one in made.compositions for unit in one.units] if made else []

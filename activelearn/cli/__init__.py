@@ -292,8 +292,9 @@ def export(
     files = write_export(store, to)
     for line in final_models.chosen(store, store.opened_iterations()[-1]).said:
         print(line)
-    print(f"{len(files)} files in {to}; run it:  cd {typed(to)} && lmp -in in.lammps")
     train = store.latest_campaign().train
+    example = "lmp -in in.lammps" if trainer_of(train).runs_in_lammps else "python ase_example.py"
+    print(f"{len(files)} files in {to}; run it:  cd {typed(to)} && {example}")
     if any("libcudart" in line for line in trainer_of(train).export_notes(train)):
         print("(notes on libcudart and threads come first; without a GPU they mean nothing: 2> notes.txt)")
 

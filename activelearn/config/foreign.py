@@ -30,9 +30,18 @@ def guard(trainer: type) -> None:
             setattr(trainer, name, _judged(trainer, name, lambda _, *args, _of=method, **more: _of(*args, **more)))
         elif name in _JUDGES and callable(method):
             setattr(trainer, name, _judged(trainer, name, method))
-    is_whole = not any(getattr(getattr(trainer, name, None), "__isabstractmethod__", False) for name in dir(trainer))
-    if is_whole and not _is_train(getattr(trainer, "settings", None)):
+    if any(getattr(getattr(trainer, name, None), "__isabstractmethod__", False) for name in dir(trainer)):
+        return
+    if not _is_train(getattr(trainer, "settings", None)):
         raise TypeError(f"{trainer.__name__} has no settings - wanted a subclass of activelearn.config.Train")
+    if getattr(trainer, "runs_in_lammps", False) and _has_no_pair(trainer):
+        raise TypeError(f"{trainer.__name__} has no pair - wanted the lines of LAMMPS, or runs_in_lammps = False")
+
+
+def _has_no_pair(trainer: type) -> bool:
+    from activelearn.config.trainer import Trainer
+
+    return getattr(trainer, "pair", None) is Trainer.pair
 
 
 def _is_train(settings: object) -> bool:
@@ -123,6 +132,12 @@ def _predicted(answer: Any, arguments: tuple[Any, ...]) -> str | None:  # noqa: 
     return f"frames of {bare[0].formula} without energy or forces - {wanted}" if bare else None
 
 
+def _predicted_by_each(answer: Any, arguments: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
+    if not isinstance(answer, list) or len(answer) != len(arguments[1]):
+        return f"{type(answer).__name__} - wanted a list for each of the models"
+    return next(filter(None, (_predicted(one, arguments) for one in answer)), None)
+
+
 def _calculator(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
     wanted = ("calculator", "arguments", "package")
     if isinstance(answer, Mapping) and all(key in answer for key in wanted):
@@ -144,6 +159,7 @@ _JUDGES: Final[dict[str, Judge]] = {
     "train": _trained,
     "compress": _is((Path, type(None)), "the path of a file or None"),
     "evaluate": _predicted,
+    "evaluate_all": _predicted_by_each,
     "pair": _pair,
     "calculator": _calculator,
     "potential": _is(Mapping, "the keys of a potential"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Final
 
@@ -90,6 +90,16 @@ class LammpsStyle(Section):
         return self
 
 
+def _with_weights(calculator: Reference, change: Callable[[str], str]) -> Reference:
+    weights = calculator.weights
+    named = [key for key, value in calculator.arguments.items() if weights is not None and value == weights]
+    if not named or weights is None:
+        return calculator
+    now = change(weights)
+    arguments = {**calculator.arguments, **dict.fromkeys(named, now)}
+    return calculator.model_copy(update={"weights": now, "arguments": arguments})
+
+
 class Statics(Reference):
     """The ASE calculator of a potential."""
 
@@ -109,6 +119,17 @@ class Potential(Section):
     timestep_fs: Annotated[PositiveFloat, of("time step")] | None = Field(
         default=None, description="Instead of that of the schedule."
     )
+
+    @classmethod
+    def learnt(cls, name: str, said: Mapping[str, Any], reference: Reference) -> Potential:
+        """Return the ensemble of a campaign, by what its trainer says of it and the reference it was learnt from."""
+        physics: dict[str, Any] = {
+            "functional": reference.functional,
+            "includes_dispersion": reference.labels_include_dispersion,
+        }
+        if "ase" in said:  # has them inside
+            return cls.model_validate({"name": name, **said, "ase": {**said["ase"], **physics}})
+        return cls(name=name, **said, **physics)
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Potential:
@@ -162,7 +183,12 @@ class Potential(Section):
         return {} if self.lammps is None else self.lammps.files_sha256
 
     def with_files(self, change: Callable[[str], str]) -> Potential:
-        """Return it with other paths of the files of its models, or of those that its lines for LAMMPS name."""
+        """Return it with other paths of the files of its models, or of those that its lines for LAMMPS name.
+
+        Of an ASE calculator that is the argument that stands in ``weights``, too.
+        """
+        if self.ase is not None:
+            return self.model_copy(update={"ase": _with_weights(self.ase, change)})
         if self.deepmd is not None:
             models = tuple(change(model) for model in self.deepmd.models)
             return self.model_copy(update={"deepmd": self.deepmd.model_copy(update={"models": models})})

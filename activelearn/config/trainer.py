@@ -175,6 +175,8 @@ class Trainer(ABC, Generic[S]):
     stays: ClassVar[str] = "a training whose loss stays finite"
     #: What the models are, for messages.
     kind: ClassVar[str] = "model"
+    #: Whether LAMMPS runs its models, by the lines of :meth:`pair`; else ASE drives walks, with :meth:`calculator`.
+    runs_in_lammps: ClassVar[bool] = True
     #: Whether the lines of :meth:`pair` write the force deviation to ``model_devi.out`` of LAMMPS in DeePMD-kit's
     #: format; else it is evaluated afterwards on the frames of a walk.
     writes_deviation: ClassVar[bool] = True
@@ -303,9 +305,19 @@ class Trainer(ABC, Generic[S]):
     def evaluate(self, folder: Path, model: Path, parts: Sequence[Frames], slot: AnySlot) -> list[Frames]:
         """Return frames with the energy (eV), forces (eV/Å) and virial (eV) that a model predicts."""
 
-    @abstractmethod
+    def evaluate_all(
+        self, folder: Path, models: Sequence[Path], parts: Sequence[Frames], slot: AnySlot
+    ) -> list[list[Frames]]:
+        """Return what each of several models of one campaign predicts, as :meth:`evaluate` does of one."""
+        places = [folder / f"evaluated-{k}" for k in range(len(models))]
+        for place in places:
+            place.mkdir()
+        return [self.evaluate(place, model, parts, slot) for place, model in zip(places, models, strict=True)]
+
     def pair(self, models: Sequence[str], type_map: Sequence[str], every: int) -> list[str]:
         """Return the lines of LAMMPS that declare an ensemble: the first model drives.
+
+        Every trainer has them whose models LAMMPS runs.
 
         Parameters
         ----------
@@ -316,6 +328,7 @@ class Trainer(ABC, Generic[S]):
         every
             Steps between two force deviations; 0: none is wanted, the first model alone drives.
         """
+        return []
 
     def export_notes(self, train: S) -> tuple[str, ...]:
         """Return comments for an exported LAMMPS input: what its programs print that means nothing."""
@@ -335,6 +348,9 @@ class Trainer(ABC, Generic[S]):
     ) -> dict[str, Any]:
         """Return an ensemble as the part of a potential (glasses, benchmarks) that says what it is.
 
+        That is ``deepmd``, ``lammps``, or ``ase`` without its functional; of the last, an argument that is the file of
+        the model stands in ``weights``, too, once there are models.
+
         Parameters
         ----------
         models, sha256
@@ -353,7 +369,7 @@ class Trainer(ABC, Generic[S]):
 
 TRAINERS: Final = Group(
     "activelearn.trainers",
-    {"deepmd": "activelearn.engines.trainers.deepmd:TRAINER"},
+    {name: f"activelearn.engines.trainers.{name}:TRAINER" for name in ("deepmd", "sevennet")},
     "activelearn.config.trainer:Trainer",
 )
 

@@ -223,6 +223,20 @@ def test_a_trainer_without_settings_is_no_trainer():
         type("Bare", (Whole,), {"settings": dict})
 
 
+def test_a_trainer_without_lines_for_lammps_says_that_it_is_driven_by_ase():
+    own = {name: value for name, value in vars(Whole).items() if not name.startswith("__") and name != "pair"}
+    with pytest.raises(TypeError, match=r"^Bare has no pair - wanted the lines of LAMMPS, or runs_in_lammps = False"):
+        type("Bare", (Trainer,), own)
+    driven = type("Driven", (Trainer,), {**own, "runs_in_lammps": False, "__module__": "odd"})()
+    assert driven.pair(["a", "b"], ("Cu",), 5) == []
+
+
+def test_predictions_that_are_not_one_for_each_model_are_told(tmp_path, copper):
+    odd = type("Odd", (Whole,), {"__module__": "odd", "evaluate_all": lambda *_: [[]]})()
+    with pytest.raises(ConfigError, match=r"odd:Odd.evaluate_all answers list - wanted a list for each of the models"):
+        odd.evaluate_all(tmp_path, [tmp_path / "a", tmp_path / "b"], [copper], None)
+
+
 @pytest.mark.parametrize(
     ("package", "sentence"),
     [

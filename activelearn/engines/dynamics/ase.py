@@ -1,4 +1,4 @@
-"""Segments driven by ASE: any calculator, in the session that also does its statics.
+"""Segments and walks driven by ASE: any calculator, in the session that also does its statics.
 
 The worker keeps all there is of a segment in one file of its folder, the checkpoint; see
 ``workers/calculator_dynamics.py``.
@@ -10,15 +10,24 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn.config import Dynamics, Guards, Potential, Segment
-from activelearn.engines.dynamics import FINISHED, FS_PER_PS, State, Stretch, steps_of, timestep_of
+from activelearn.config import Driver, Dynamics, Guards, Potential, Segment, Stage
+from activelearn.engines import lammps
+from activelearn.engines.dynamics import (
+    FINISHED,
+    FS_PER_PS,
+    State,
+    Stretch,
+    steps_of,
+    thermal_velocities,
+    timestep_of,
+)
 from activelearn.engines.dynamics.lammps_input import COLDEST_TARGET, Run
-from activelearn.engines.lammps import lower_triangular
+from activelearn.engines.lammps import Drive, WalkOutput, lower_triangular
 from activelearn.engines.process import Slot
 from activelearn.engines.reference import carried_out, structure
 from activelearn.engines.references import ase
@@ -27,6 +36,8 @@ from activelearn.frames import Frames
 from activelearn.geometry import first_too_close
 
 _CHECKPOINT: Final = "checkpoint.npz"
+#: A walk so many times as hot as it should be has blown up: what comes after is far outside of any region.
+_BLOWN_UP: Final = 20.0
 
 
 def run_segment(
@@ -46,6 +57,94 @@ def run_segment(
         if saved is None or str(saved["ended"]) != answer.get("ended"):
             raise EngineError(f"no checkpoint of a segment that ended: {answer.get('refused', answer)}", folder=folder)
     return _stretch(run, start.frame.symbols, saved)
+
+
+class Walker(Driver):
+    """The member of an ensemble that drives a walk."""
+
+    where: ClassVar[str] = "train.trainer"
+
+
+def run_walk(calculator: Walker, stage: Stage, drive: Drive, start: Frames, folder: Path, slot: Slot) -> WalkOutput:
+    """Run one walk of exploration; see :class:`activelearn.engines.lammps.WalkOutput`.
+
+    It has neither deviations nor forces (NaN): those are for the ensemble to evaluate.
+
+    Parameters
+    ----------
+    calculator
+        What drives it.
+    stage, drive
+        How; not a stage with lines for LAMMPS.
+    start
+        One frame; its cell becomes that of LAMMPS.
+    folder
+        Scratch folder of the walk.
+    slot
+        Where.
+
+    Raises
+    ------
+    EngineError
+        Infrastructure failed. A physical failure is in ``ended``.
+    """
+    checkpoint = folder.absolute() / _CHECKPOINT
+    request = {**_walk_request(stage, drive, start), "checkpoint": str(checkpoint), "only": True}
+    ask = partial(ase.ask, calculator, "dynamics", slot, timeout_s=slot.machine.walk_timeout_s, **request)
+    answer = carried_out(calculator, start, slot, ask)
+    saved = _read(checkpoint)
+    if saved is None or str(saved["ended"]) != answer.get("ended"):
+        raise EngineError(f"no checkpoint of a walk that ended: {answer.get('refused', answer)}", folder=folder)
+    return _walked(stage, start.symbols, saved)
+
+
+def _walk_request(stage: Stage, drive: Drive, start: Frames) -> dict[str, Any]:
+    """Return what the worker is told of a walk, but for where it is kept."""
+    temperature_K, to_K, pressure_bar = drive.condition[:3]
+    cell, positions = lower_triangular(start.cell[0], start.positions[0])
+    frame = Frames(start.symbols, cell[None], positions[None])
+    n_steps = lammps.steps_of(stage, drive)
+    velocities = thermal_velocities(frame, temperature_K, np.random.default_rng(drive.velocity_seed))
+    return {
+        "structure": structure(frame),
+        "velocities": velocities.tolist(),
+        "ensemble": stage.ensemble,
+        "temperature_K": temperature_K,
+        "end_K": temperature_K if to_K is None else to_K,
+        "pressure_bar": pressure_bar or 0.0,
+        "timestep_fs": stage.timestep_fs,
+        "temperature_damping_ps": stage.temperature_damping_ps,
+        "pressure_damping_ps": stage.pressure_damping_ps,
+        "n_steps": n_steps,
+        "n_steps_of_ramp": stage.n_steps,
+        "final_cell": None if drive.final_cell is None else drive.final_cell.tolist(),
+        "thermo_every": stage.every,
+        "restart_every": n_steps + 1,  # a killed walk begins anew
+        "frames": list(range(0, n_steps + 1, stage.every)),
+        "keep_velocities": False,
+        "max_temperature_factor": _BLOWN_UP,
+        "coldest_target_K": COLDEST_TARGET,
+    }
+
+
+def _walked(stage: Stage, symbols: Sequence[str], saved: Mapping[str, NDArray[Any]]) -> WalkOutput:
+    """Return the whole rows of a walk that has ended: those that have a frame."""
+    n = min(len(saved["rows"]), len(saved["cells"]))
+    temperature_K, energy, pressure_bar, _ = saved["rows"][:n].T
+    frames = Frames(tuple(symbols), saved["cells"][:n], saved["positions"][:n]).wrapped()
+    ended = str(saved["ended"])
+    return WalkOutput(
+        step=np.arange(n, dtype=np.int64) * stage.every,
+        max_devi_f=np.full(n, np.nan),
+        temperature_K=temperature_K,
+        potential_energy=energy,
+        pressure_bar=pressure_bar,
+        cell=frames.cell,
+        positions=frames.positions,
+        forces=np.full(frames.positions.shape, np.nan),
+        ended=ended,
+        log_tail=() if ended == FINISHED else (ended,),
+    )
 
 
 def _ask(run: Run, start: State, checkpoint: Path, slot: Slot, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON

@@ -37,7 +37,8 @@ class SegmentRun:
         ``ensemble``, ``temperature_K``, ``end_K``, ``pressure_bar``, ``velocities`` (Å/ps), ``timestep_fs``,
         ``temperature_damping_ps``, ``pressure_damping_ps``, ``n_steps``, ``thermo_every``, ``restart_every``,
         ``frames`` (steps), ``keep_velocities`` (of frames), ``max_temperature_factor``, ``coldest_target_K``,
-        ``checkpoint`` (path).
+        ``checkpoint`` (path). It may have ``n_steps_of_ramp``, after which a ramp (and a deformation) would be at its
+        end, and ``final_cell`` (Å): then the cell is driven there in NVT, and the atoms with it.
     forget
         Called with the calculator, makes it forget earlier structures.
     """
@@ -45,6 +46,10 @@ class SegmentRun:
     def __init__(self, atoms, request, forget):
         self.atoms, self.request = atoms, request
         self.frame_steps = set(request["frames"])
+        self.n_steps_of_ramp = request.get("n_steps_of_ramp", request["n_steps"])
+        self.cells_driven = None
+        if request.get("final_cell") is not None:
+            self.cells_driven = atoms.cell.array.copy(), np.array(request["final_cell"])
         velocities = np.array(request["velocities"]) / PS
         masses = atoms.get_masses()[:, None]
         atoms.set_velocities(velocities - (masses * velocities).sum(axis=0) / masses.sum())
@@ -61,6 +66,8 @@ class SegmentRun:
             if self.step % request["thermo_every"] == 0:
                 forget(atoms.calc)
             move(delta)
+            if self.cells_driven is not None:
+                self.deform()
 
         self.integrator._integrate_q = move_and_forget
 
@@ -77,7 +84,17 @@ class SegmentRun:
     def target_K(self):
         """Return the imposed temperature of the step, K."""
         begin, end = self.request["temperature_K"], self.request["end_K"]
-        return begin + (end - begin) * self.step / self.request["n_steps"]
+        return begin + (end - begin) * self.step / self.n_steps_of_ramp
+
+    def deform(self):
+        """Give the cell the shape that is imposed at the step, and take the atoms along, as LAMMPS' fix deform does.
+
+        Between the old forces and the new, so that none is computed twice.
+        """
+        first, last = self.cells_driven
+        cell = first + (last - first) * self.step / self.n_steps_of_ramp
+        self.integrator._q = self.integrator._q @ np.linalg.solve(self.atoms.cell.array, cell)
+        self.atoms.set_cell(cell)
 
     def temperature_K(self):
         """Return the temperature of the step, K."""
@@ -170,6 +187,8 @@ class SegmentRun:
             for name in numbers_of(one):
                 value = saved[f"{part}/{name}"]
                 setattr(one, name, value if value.ndim else float(value))
+        if self.cells_driven is not None:
+            self.atoms.set_cell(saved["last_cell"])
         self.integrator._update_atoms()
         return True
 

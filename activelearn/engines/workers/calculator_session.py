@@ -34,10 +34,15 @@ _begun: list[Any] = []  # the label that is under way, or whose answer the drive
 
 
 def load(request):
-    """Return the calculator of ``module:Class`` and keyword arguments: loaded once, forgetful of earlier structures."""
+    """Return the calculator of ``module:Class`` and keyword arguments: loaded once, forgetful of earlier structures.
+
+    With "only" in the request it takes the place of all others, such as the members of earlier ensembles.
+    """
     spec = {name: request.get(name) for name in ("calculator", "arguments", "d3")}
     key = json.dumps(spec, sort_keys=True)
     if key not in _calculators:
+        if request.get("only"):
+            _calculators.clear()
         module, name = spec["calculator"].split(":")
         make = getattr(importlib.import_module(module), name)
         one_thread()

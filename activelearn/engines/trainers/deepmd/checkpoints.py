@@ -21,7 +21,7 @@ from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd.inputs import CURVE
 
 log = logging.getLogger(__name__)
-_RESUMED: Final = "resumed.json"
+RESUMED: Final = "resumed.json"
 
 
 def take_over(
@@ -57,9 +57,9 @@ def take_over(
     if checkpoint is None:
         return None
     step, old = _step(checkpoint), checkpoint.parent
-    (folder / _RESUMED).write_text(json.dumps([*resumed_from(old), step]))
+    (folder / RESUMED).write_text(json.dumps([*resumed_from(old), step]))
     if (old / CURVE).is_file():
-        (folder / CURVE).write_text(_curve_before(step, (old / CURVE).read_text()))
+        (folder / CURVE).write_text(curve_before(step, (old / CURVE).read_text()))
     (folder / "checkpoint").write_text(backend.pointer.format(checkpoint.name))  # freeze reads it
     earlier = [old / f"model.ckpt-{k}" for k in average if k < step]
     for one in [checkpoint, *(path for path in earlier if _is_whole(path, slot, backend))]:
@@ -92,7 +92,7 @@ def kept(folder: Path, average: Sequence[int], backend: Backend = BACKENDS[DEFAU
 
 def resumed_from(folder: Path) -> tuple[int, ...]:
     """Return the steps from which the training in `folder` went on, oldest first; () if it was never interrupted."""
-    path = folder / _RESUMED
+    path = folder / RESUMED
     return tuple(json.loads(path.read_text())) if path.is_file() else ()
 
 
@@ -110,7 +110,7 @@ def _is_whole(checkpoint: Path, slot: Slot, backend: Backend) -> bool:
     return run_job(job, checkpoint.parent, "checkpoint.log", slot, timeout_s=timeout_s, backend=backend) == 0
 
 
-def _curve_before(step: int, text: str) -> str:
+def curve_before(step: int, text: str) -> str:
     """Return the whole rows of a learning curve that come before `step`, under the names of its columns."""
     names, *rows = text.splitlines()
     n_columns = len(names.lstrip("# ").split())
