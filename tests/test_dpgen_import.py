@@ -1,6 +1,7 @@
 """``activelearn import-dpgen``: a folder of DP-GEN becomes a campaign that can be checked and run."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -225,6 +226,34 @@ def test_a_decay_rate_says_where_the_learning_rate_ends():
 
 def test_ranges_of_systems_are_read_as_dpgen_reads_them():
     assert stages.expanded([0, "2:5", "5:10:2"]) == (0, 2, 3, 4, 5, 7, 9)
+
+
+def test_the_last_ensemble_is_where_the_first_training_begins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = dpgen_folder(tmp_path / "old")
+    for k in range(2):
+        member = folder / "iter.000001" / "00.train" / f"{k:03d}"
+        member.mkdir(parents=True)
+        (member / "frozen_model.pb").write_bytes(b"a model %d" % k)
+        (member / "frozen_model_compressed.pb").write_bytes(b"tables")
+        (member.parent / f"graph.{k:03d}.pb").symlink_to(f"{k:03d}/frozen_model_compressed.pb")
+    done = in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
+    assert "the first training begins with the weights of iter.000001 of DP-GEN" in done.stdout
+    campaign = load_campaign(tmp_path / "my.yaml")
+    assert [Path(name).read_bytes() for name in campaign.train.start_from] == [b"a model 0", b"a model 1"]
+    assert check(campaign, HERE, tmp_path / "runs" / "my").problems == []
+
+
+def test_models_of_a_network_that_counts_its_neighbours_are_no_start(tmp_path, monkeypatch):
+    network = changed(PARAM["default_training_param"], model__descriptor__sel="auto")
+    monkeypatch.chdir(tmp_path)
+    folder = dpgen_folder(tmp_path / "old", default_training_param=network)
+    (folder / "iter.000000" / "00.train").mkdir()
+    for k in range(2):
+        (folder / "iter.000000" / "00.train" / f"graph.{k:03d}.pb").write_bytes(b"a model")
+    done = in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
+    assert "the last ensemble is no start: its network leaves sel to be counted" in done.stdout
+    assert load_campaign(tmp_path / "my.yaml").train.start_from is None
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------

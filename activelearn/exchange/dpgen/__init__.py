@@ -7,6 +7,7 @@ left out is refused before anything is written. The folder of DP-GEN is read and
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ from activelearn.exchange.dpgen.keys import Fate as Fate
 from activelearn.exchange.dpgen.told import DpgenReport, as_markdown, refused_by_table
 
 #: What stands beside the campaign's YAML, in a folder of its name.
-LEDGER, STRUCTURES, POTCARS, MACHINE, REPORT = "labels", "structures", "potcars", "machine.yaml", "report.md"
+LEDGER, STRUCTURES, POTCARS, MODELS = "labels", "structures", "potcars", "models"
+MACHINE, REPORT = "machine.yaml", "report.md"
 #: A failed frame may be rescued up to this times the upper bound of the window, where the usual bound is below it.
 _RESCUED: Final = 2.0
 
@@ -154,6 +156,7 @@ def _campaign(given: DpgenFolder, request: DpgenRequest, made: Path, report: Dpg
     assert identity is not None
     n_labels = labels.import_all(given, made / LEDGER, identity, report)
     beside = request.beside.name
+    train |= _start_from(given, train, request, made, report)
     names = starts.write(made / STRUCTURES) if starts.frames else []
     crystals = [{"seed": f"{beside}/{STRUCTURES}/{name}", "supercell": [1, 1, 1]} for name in names]
     initial: dict[str, Any] = {"from_ledger": _from_ledger(request, identity)}
@@ -180,6 +183,20 @@ def _campaign(given: DpgenFolder, request: DpgenRequest, made: Path, report: Dpg
         "train": train,
         "stop": {"max_iterations": max(20, 3 * len(jobs))},
     }
+
+
+def _start_from(
+    given: DpgenFolder, train: Mapping[str, Any], request: DpgenRequest, made: Path, report: DpgenReport
+) -> dict[str, Any]:
+    """Return the models that the first ensemble begins with, copied to `made`."""
+    models = training.last_ensemble(given, train, report)
+    if not models:
+        return {}
+    (made / MODELS).mkdir()
+    names = [f"{k:03d}{model.suffix}" for k, model in enumerate(models)]
+    for name, model in zip(names, models, strict=True):
+        shutil.copyfile(model, made / MODELS / name)
+    return {"start_from": [f"{request.beside.name}/{MODELS}/{name}" for name in names]}
 
 
 def _from_ledger(request: DpgenRequest, identity: Mapping[str, Any]) -> bool | list[str]:

@@ -78,9 +78,9 @@ PARAM: Final = (
     DpgenKey(("model_format",), Fate.LEFT_OUT, "", "follows from train.backend"),
     DpgenKey(
         ("training_iter0_model_path", "training_init_frozen_model", "training_finetune_model"),
-        Fate.LEFT_OUT,
-        "",
-        "the first ensemble is trained on all labels from random weights; a warm start takes the campaign's own models",
+        Fate.CHANGED,
+        "train.start_from",
+        "the first ensemble begins with the weights of DP-GEN's last one instead (train.start_from), if there is one",
     ),
     DpgenKey(
         ("training_init_model", "training_reuse_iter"), Fate.TAKEN, "train.warm_start", "from the second ensemble on"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from activelearn.engines.backends import BACKENDS
+from activelearn.engines.trainers.deepmd import blocks
 from activelearn.exchange.dpgen.given import DpgenFolder, alias
 from activelearn.exchange.dpgen.keys import Fate
 from activelearn.exchange.dpgen.told import DpgenReport
@@ -49,6 +52,43 @@ def train_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
     if (fewest := int(param.get("fp_task_min", 1) or 1)) > 1:
         made["min_new_frames"] = fewest
     return made
+
+
+def last_ensemble(given: DpgenFolder, train: Mapping[str, Any], report: DpgenReport) -> list[Path]:
+    """Return the models of DP-GEN's last training, if the first ensemble can begin with their weights.
+
+    Those before compression, which no training begins with; a network that leaves `sel` to be counted is another one.
+    """
+    suffixes = BACKENDS[train["backend"]].with_weights
+    for iteration in reversed(given.iterations):
+        folder = iteration / "00.train"
+        models = [found for k in range(train["n_members"]) if (found := _model_of(folder, k, suffixes)) is not None]
+        if models and len(models) == train["n_members"]:
+            if _counts_neighbours(train["model"]):
+                report.facts.append("the last ensemble is no start: its network leaves sel to be counted")
+                return []
+            report.facts.append(f"the first training begins with the weights of {iteration.name} of DP-GEN")
+            return models
+    report.facts.append(
+        f"the first training begins with random weights: no {train['n_members']} frozen models "
+        f"({', '.join(suffixes) or 'of a form with weights'}) in any 00.train"
+    )
+    return []
+
+
+def _counts_neighbours(model: Mapping[str, Any]) -> bool:
+    """Return whether a network leaves `sel` to be counted, or is of a kind that no campaign has (which is told)."""
+    try:
+        return blocks.limits_neighbours(model) and any(one.sel is None for one in blocks.spheres(model))
+    except (LookupError, TypeError, ValueError):
+        return True
+
+
+def _model_of(folder: Path, member: int, suffixes: Sequence[str]) -> Path | None:
+    """Return the frozen model of a member, not a compressed one."""
+    names = [f"{name}{suffix}" for suffix in suffixes for name in (f"{member:03d}/frozen_model", f"graph.{member:03d}")]
+    there = (folder / name for name in names)
+    return next((path for path in there if path.is_file() and "compressed" not in path.resolve().name), None)
 
 
 def _one_block(given: Any, report: DpgenReport) -> dict[str, Any]:  # noqa: ANN401 - raw JSON
