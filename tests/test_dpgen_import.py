@@ -148,7 +148,7 @@ def test_only_jobs_that_are_not_done_become_stages_if_that_is_asked_for(tmp_path
         ({"type_map": ["HW"]}, "type_map: HW - wanted chemical elements"),
         ({"default_training_param__loss__type": "tensor"}, "default_training_param.loss.type: tensor - wanted ener"),
         ({"default_training_param__training__numb_steps": None}, "no numb_steps in its training"),
-        ({"model_devi_jobs": [{"sys_idx": [0], "trj_freq": 2, "template": {"lmp": "in"}}]}, "no job is left"),
+        ({"model_devi_jobs": [{"sys_idx": [0], "trj_freq": 2, "template": {"plm": "in"}}]}, "no job is left"),
         ({"init_data_sys": ["gone"], "sys_configs": [["gone"], ["gone"]]}, None),
     ],
     ids=lambda one: next(iter(one)) if isinstance(one, dict) else "",
@@ -191,7 +191,79 @@ def test_a_job_that_cannot_be_a_stage_is_left_out_and_told(tmp_path, monkeypatch
     assert [stage.name for stage in campaign.explore.stages] == ["job-00"]
     assert "model_devi_jobs 1 left out: nbeads has no counterpart" in said
     assert "model_devi_jobs 2 left out: ensemble nph - wanted one of" in said
-    assert "model_devi_jobs 3 left out: of a template" in said
+    assert "model_devi_jobs 3 left out: no template" in said
+
+
+TEMPLATE = """variable NSTEPS equal V_NSTEPS
+variable TEMP equal V_TEMP
+units metal
+boundary p p p
+atom_style atomic
+box tilt large
+if "${restart} > 0" then "read_restart dpgen.restart.*" else "read_data conf.lmp"
+mass 1 63.5
+pair_style deepmd
+pair_coeff * *
+if "${restart} == 0" then "velocity all create ${TEMP} 256788"
+fix 1 all V_ENS
+LINES
+timestep 0.001  # ps
+thermo 10
+dump dpgen_dump
+run ${NSTEPS} upto
+"""
+
+
+def of_template(tmp_path, monkeypatch, values, lines=""):
+    """Import a folder whose only job is of a template; return what was printed and the stages."""
+    job = {"sys_idx": [0], "trj_freq": 5, "template": {"lmp": "in.lmp"}, "rev_mat": {"lmp": values}}
+    folder = dpgen_folder(tmp_path / "old", model_devi_jobs=[PARAM["model_devi_jobs"][0], job])
+    (folder / "in.lmp").write_text(TEMPLATE.replace("LINES", lines))
+    monkeypatch.chdir(tmp_path)
+    done = in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, load_campaign(tmp_path / "my.yaml").explore.stages[1:]
+
+
+def test_a_plain_template_becomes_stages_for_all_its_values(tmp_path, monkeypatch):
+    ensembles = ["nvt temp V_TEMP V_TEMP 0.1", "npt temp V_TEMP V_TEMP 0.1 tri 0 0 1"]
+    values = {"V_ENS": ensembles, "V_TEMP": [150, 300], "V_NSTEPS": [100]}
+    _, (first, second) = of_template(tmp_path, monkeypatch, values)
+    assert (first.name, first.ensemble, first.temperatures_K) == ("job-01-a", "nvt", (150.0, 300.0))
+    assert (second.name, second.ensemble, second.pressures_bar) == ("job-01-b", "npt-tri", (0.0,))
+    assert (first.n_steps, first.every, first.timestep_fs, second.pressure_damping_ps) == (100, 5, 1.0, 1.0)
+    assert first.lammps == ""
+
+
+def test_a_template_that_heats_becomes_a_ramp_and_its_other_fixes_lines(tmp_path, monkeypatch):
+    values = {"V_ENS": ["nvt temp V_TEMP 900 0.1"], "V_TEMP": [100, 300], "V_NSTEPS": [100]}
+    _, (stage,) = of_template(tmp_path, monkeypatch, values, "fix still all momentum 10 linear 1 1 1")
+    assert (stage.ramps_K, stage.lammps) == (((100.0, 900.0), (300.0, 900.0)), "fix still all momentum 10 linear 1 1 1")
+
+
+def test_a_template_with_an_integrator_of_its_own_is_custom(tmp_path, monkeypatch):
+    values = {"V_ENS": ["nve"], "V_TEMP": [300], "V_NSTEPS": [100]}
+    _, (stage,) = of_template(tmp_path, monkeypatch, values, "fix heat all langevin 300 300 0.1 48279")
+    assert (stage.ensemble, stage.temperatures_K) == ("custom", (300.0,))
+    assert stage.lammps == "fix 1 all nve\nfix heat all langevin 300 300 0.1 48279"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("fix mc all atom/swap 1 1 29494 300 types 1 2", "lines that no stage may have"),
+        ("minimize 0 1e-3 100 100", "'minimize 0 1e-3 100 100', which no stage does"),
+        ("run 50", "which no stage does"),
+    ],
+)
+def test_a_template_that_does_more_is_left_out_and_told_why(tmp_path, monkeypatch, lines, said):
+    values = {"V_ENS": ["nvt temp V_TEMP V_TEMP 0.1"], "V_TEMP": [300], "V_NSTEPS": [100]}
+    printed, stages_left = of_template(tmp_path, monkeypatch, values, lines)
+    assert stages_left == ()
+    (line,) = (
+        line for line in printed.splitlines() if line.startswith("model_devi_jobs 1 left out: its template in.lmp")
+    )
+    assert said in line
 
 
 def test_nve_and_isotopes_become_lines_of_lammps_that_check_tries(tmp_path, monkeypatch):

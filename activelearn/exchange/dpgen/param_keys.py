@@ -245,11 +245,17 @@ PARAM: Final = (
         off=NOTHING,
     ),
     DpgenKey(
-        ("model_devi_jobs.template.**", "model_devi_jobs.rev_mat.**", "model_devi_jobs.sys_rev_mat.**"),
+        ("model_devi_jobs.template.**", "model_devi_jobs.rev_mat.**"),
+        Fate.CHANGED,
+        "explore.stages",
+        "a template with one integrator and one run becomes stages, its other fixes their lines; of any "
+        "other the job is left out and told why",
+    ),
+    DpgenKey(
+        ("model_devi_jobs.sys_rev_mat.**",),
         Fate.LEFT_OUT,
-        "explore.stages.lammps",
-        "the job is left out: write a stage by hand, with ensemble custom and the lines of the template that "
-        "move atoms",
+        "explore.stages",
+        "the job is left out: conditions that differ by system want a stage each",
     ),
     DpgenKey(
         ("model_devi_plumed", "model_devi_plumed_path"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from activelearn.config import Stop
 from activelearn.exchange.dpgen.given import DpgenFolder, alias
 from activelearn.exchange.dpgen.keys import Fate
 from activelearn.exchange.dpgen.systems import DpgenStarts
+from activelearn.exchange.dpgen.templates import stages_of_template
 from activelearn.exchange.dpgen.told import DpgenReport
 from activelearn.frames import masses_of
 
@@ -41,17 +42,25 @@ class DpgenJob:
         Numbers of the systems of DP-GEN.
     asked
         Keys of the stage that do not hang on its systems.
+    part
+        Which of the stages of the job, of one that asks for several (a template); empty: the only one.
     """
 
     numbers: tuple[int, ...]
     systems: tuple[int, ...]
     asked: dict[str, Any] = field(default_factory=dict)
+    part: str = ""
 
     @property
     def name(self) -> str:
         """Name of the stage."""
         first, last = self.numbers[0], self.numbers[-1]
-        return f"job-{first:02d}" if first == last else f"job-{first:02d}-to-{last:02d}"
+        return f"job-{first:02d}{self.part}" if first == last else f"job-{first:02d}-to-{last:02d}{self.part}"
+
+    def with_next(self, other: DpgenJob) -> DpgenJob | None:
+        """Return both as one, if the other one asks for the same; else None."""
+        same = (self.systems, self.asked, self.part) == (other.systems, other.asked, other.part)
+        return replace(self, numbers=(*self.numbers, *other.numbers)) if same else None
 
 
 def jobs_of(given: DpgenFolder, report: DpgenReport, *, remaining: bool) -> list[DpgenJob]:
@@ -69,19 +78,38 @@ def jobs_of(given: DpgenFolder, report: DpgenReport, *, remaining: bool) -> list
     first = given.n_done if remaining else 0
     if first:
         report.facts.append(f"jobs of the {first} finished iterations are left out, as --remaining asks for")
+    before: list[DpgenJob] = []
     for k, job in enumerate(given.jobs[first:], first):
-        why = _reason(job)
-        if why is not None:
-            left.setdefault(why, []).append(k)
+        made = _of_job(given, job, k)
+        if isinstance(made, str):
+            left.setdefault(made, []).append(k)
             continue
-        made = DpgenJob((k,), expanded(job["sys_idx"]), _asked(given.param, job))
-        if found and (found[-1].systems, found[-1].asked) == (made.systems, made.asked):
-            made = DpgenJob((*found[-1].numbers, k), made.systems, made.asked)
-            found.pop()
-        found.append(made)
+        joined = [one.with_next(other) for one, other in zip(before, made, strict=False)]
+        if len(before) == len(made) and None not in joined:
+            made = [one for one in joined if one is not None]
+            del found[-len(made) :]
+        found += made
+        before = made
     for why, numbers in left.items():
         report.facts.append(f"model_devi_jobs {', '.join(map(str, numbers))} left out: {why}")
     return found
+
+
+def _of_job(given: DpgenFolder, job: Mapping[str, Any], k: int) -> list[DpgenJob] | str:
+    """Return the stages of a job, or why it has none."""
+    if not job.get("sys_idx"):
+        return "without sys_idx"
+    systems = expanded(job["sys_idx"])
+    if "template" not in job:
+        return _reason(job) or [DpgenJob((k,), systems, _asked(given.param, job))]
+    found = stages_of_template(given, job)
+    if isinstance(found, str):
+        return f"{found}: write its stage by hand (ensemble custom, lammps: the lines that move atoms)"
+    masses = mass_lines(given.param)
+    for one in found if masses else []:
+        one["lammps"] = "\n".join([*masses, *([one["lammps"]] if "lammps" in one else [])])
+    parts = [f"-{chr(ord('a') + i)}" for i in range(len(found))] if len(found) > 1 else [""]
+    return [DpgenJob((k,), systems, one, part) for one, part in zip(found, parts, strict=True)]
 
 
 def expanded(sys_idx: Sequence[Any]) -> tuple[int, ...]:
@@ -98,8 +126,6 @@ def expanded(sys_idx: Sequence[Any]) -> tuple[int, ...]:
 
 def _reason(job: Mapping[str, Any]) -> str | None:
     """Return why a job cannot be a stage, or None."""
-    if "template" in job:
-        return "of a template: write its stage by hand (ensemble custom, lammps: the lines that move atoms)"
     for key in ("nbeads", "pka_e"):
         if job.get(key) is not None:
             return f"{key} has no counterpart"
@@ -107,7 +133,6 @@ def _reason(job: Mapping[str, Any]) -> str | None:
     if ensemble not in ENSEMBLES:
         return f"ensemble {ensemble} - wanted one of {', '.join(ENSEMBLES)}"
     wanted = {
-        "sys_idx": job.get("sys_idx"),
         "temps": alias(job, "temps", "Ts"),
         "nsteps": job.get("nsteps"),
         "trj_freq": alias(job, "trj_freq", "t_freq", "traj_freq"),
@@ -169,7 +194,8 @@ def stages_of(jobs: Sequence[DpgenJob], starts: DpgenStarts) -> list[dict[str, A
 def _stage(job: DpgenJob, starts: DpgenStarts) -> dict[str, Any]:
     numbers = [i for system in job.systems for i in starts.of_system.get(system, [])]
     asked, stop = job.asked, Stop()
-    n_conditions = len(asked["temperatures_K"]) * len(asked.get("pressures_bar", (None,)))
+    n_heats = len(asked.get("temperatures_K", ())) + len(asked.get("ramps_K", ()))
+    n_conditions = n_heats * len(asked.get("pressures_bar", (None,)))
     n_frames = asked["n_steps"] // asked["every"] + 1
     n_walks = max(
         len(numbers),
