@@ -274,6 +274,16 @@ def test_nve_and_isotopes_become_lines_of_lammps_that_check_tries(tmp_path, monk
     assert stages.mass_lines({"type_map": ["H", "C", "O"], "mass_map": [2, 12, 16]}) == ["mass 1 2"]
 
 
+def test_jobs_that_ask_for_the_same_of_other_systems_become_one_stage(tmp_path, monkeypatch):
+    job = PARAM["model_devi_jobs"][0]
+    jobs = [job, {**job, "sys_idx": [1]}, {**job, "nsteps": 40}, job]
+    _, campaign = taken(tmp_path, monkeypatch, model_devi_jobs=jobs)
+    first, second, third = campaign.explore.stages
+    assert (first.name, first.systems, first.n_steps) == ("job-00-to-01", (0, 1, 2), 20)
+    assert (second.name, second.n_steps) == ("job-02", 40)
+    assert (third.name, third.systems) == ("job-03", (0, 1))
+
+
 def test_the_training_block_is_taken_as_it_is(tmp_path, monkeypatch):
     reuse = {"training_reuse_iter": 1, "training_reuse_stop_batch": 40, "training_reuse_start_lr": 0.002}
     _, campaign = taken(tmp_path, monkeypatch, **reuse, dp_compress=True, init_batch_size=[2], sys_batch_size=[2, 2])

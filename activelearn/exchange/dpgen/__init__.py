@@ -174,7 +174,7 @@ def _campaign(given: DpgenFolder, request: DpgenRequest, made: Path, report: Dpg
     ledger = {"ledger": f"{beside}/{LEDGER}"} if n_labels else {}
     return n_labels, {
         "name": as_name(request.to.stem) or "campaign",
-        "description": f"from DP-GEN: {given.folder.name}, {given.n_done} iterations done",
+        "description": f"from DP-GEN: {given.folder.name}, iterations done: {given.n_done}",
         "type_map": given.param["type_map"],
         "initial": {**initial, **lowest},
         "explore": explore,

@@ -58,9 +58,11 @@ class DpgenJob:
         return f"job-{first:02d}{self.part}" if first == last else f"job-{first:02d}-to-{last:02d}{self.part}"
 
     def with_next(self, other: DpgenJob) -> DpgenJob | None:
-        """Return both as one, if the other one asks for the same; else None."""
-        same = (self.systems, self.asked, self.part) == (other.systems, other.asked, other.part)
-        return replace(self, numbers=(*self.numbers, *other.numbers)) if same else None
+        """Return both as one, if the other one asks for the same, be it of other systems; else None."""
+        if (self.asked, self.part) != (other.asked, other.part):
+            return None
+        systems = tuple(dict.fromkeys((*self.systems, *other.systems)))
+        return replace(self, numbers=(*self.numbers, *other.numbers), systems=systems)
 
 
 def jobs_of(given: DpgenFolder, report: DpgenReport, *, remaining: bool) -> list[DpgenJob]:
