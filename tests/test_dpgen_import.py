@@ -52,7 +52,7 @@ def test_a_folder_becomes_a_campaign_that_check_accepts(tmp_path, monkeypatch):
     said, campaign = taken(tmp_path, monkeypatch)
     found = check(campaign, HERE, tmp_path / "runs" / "my")
     assert found.problems == []
-    assert "9 labels of EMT (none) taken from 2 places" in said
+    assert "9 labels of EMT (none) taken from 3 places" in said
     assert any("initial: 9 labels that are there" in fact for fact in found.facts)
     assert [stage.name for stage in campaign.explore.stages] == ["job-00-to-01", "job-02"]
     first, second = campaign.explore.stages
@@ -368,9 +368,24 @@ def test_outputs_that_dpgen_had_not_gathered_are_labels_too(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     done = in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
     assert done.returncode == 0, done.stderr
-    assert "11 labels of EMT (none) taken from 5 places" in done.stdout
+    assert "11 labels of EMT (none) taken from 6 places" in done.stdout
     assert "2 outputs among them that DP-GEN had not gathered" in done.stdout
     assert "not read: " in done.stdout
+
+
+def test_each_iteration_and_system_is_a_trajectory_of_its_own(tmp_path, monkeypatch):
+    """All iterations have a data.000: under one name none of them could ever be held out."""
+    monkeypatch.chdir(tmp_path)
+    folder = dpgen_folder(tmp_path / "old")
+    write_system(folder / "iter.000001" / "02.fp" / "data.000", rattled_copper(3, random_seed=8, repeat=(2, 2, 2)))
+    assert in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT).returncode == 0
+    ledger = Ledger(tmp_path / "my-dpgen" / "labels")
+    ledger.refresh()
+    walks = {entry.walk for entry in ledger.entries()}
+    assert walks == {
+        *(f"import-data/init/walk-{k}/000-Cu4" for k in range(2)),
+        *(f"import-iter.00000{k}/02.fp/data.000" for k in range(2)),
+    }
 
 
 def test_systems_without_names_of_elements_have_those_of_the_run(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from activelearn.exchange.dpgen.given import DpgenFolder
 from activelearn.exchange.dpgen.keys import Fate
 from activelearn.exchange.dpgen.told import DpgenReport
 from activelearn.exchange.files import read
-from activelearn.exchange.reads import Read
+from activelearn.exchange.reads import Read, with_walk
 
 #: By fp_style the output of a task and its format, as DP-GEN gathers it.
 OUTPUTS: Final[Mapping[str, tuple[str, str]]] = {
@@ -29,6 +29,8 @@ OUTPUTS: Final[Mapping[str, tuple[str, str]]] = {
     "pwmat": ("OUT.MLMD", "pwmat/output"),
 }
 _HDF5: Final = {".h5", ".hdf5"}
+#: Parts of a path from elsewhere, and letters of any, that a trajectory is named by.
+_N_PARTS, _MOST_LETTERS = 4, 90
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,14 @@ def sources_of(given: DpgenFolder, report: DpgenReport) -> list[LabelSource]:
     """Return where labels stand: initial data first, then the iterations in their order."""
     found = [*_initial(given, report)]
     for iteration in given.iterations:
-        gathered = sorted(path for path in (iteration / "02.fp").glob("data.*") if any(path.rglob("type.raw")))
-        found += [LabelSource(path, "deepmd") for path in gathered]
-        if not gathered:
-            found += _outputs(given, iteration)
+        gathered = [one for path in sorted((iteration / "02.fp").glob("data.*")) for one in _systems(path)]
+        found += gathered or _outputs(given, iteration)
     return found
+
+
+def _systems(path: Path) -> list[LabelSource]:
+    """Return the deepmd systems in a folder, or that it is."""
+    return [LabelSource(file.parent, "deepmd") for file in sorted(path.rglob("type.raw"))]
 
 
 def _initial(given: DpgenFolder, report: DpgenReport) -> Iterator[LabelSource]:
@@ -67,8 +72,8 @@ def _initial(given: DpgenFolder, report: DpgenReport) -> Iterator[LabelSource]:
         path = prefix / str(name)
         if path.suffix in _HDF5 and path.is_file():
             yield LabelSource(path, "deepmd/hdf5")
-        elif path.is_dir() and any(path.rglob("type.raw")):
-            yield LabelSource(path, "deepmd")
+        elif systems := _systems(path):
+            yield from systems
         else:
             report.say("init_data_sys", Fate.CHANGED, "what is not there was not taken: see the facts")
             report.facts.append(f"init_data_sys: no labelled system at {path}")
@@ -105,7 +110,8 @@ def import_all(given: DpgenFolder, ledger: Path, identity: Mapping[str, Any], re
     sources = sources_of(given, report)
     for source in sources:
         try:
-            reads += physics.judged([*_reader(source, given)()])
+            found = [_of_its_own_walk(one, source, given) for one in _reader(source, given)()]
+            reads += physics.judged(found)
         except ConfigError as error:
             if not source.is_output:
                 raise
@@ -120,6 +126,15 @@ def import_all(given: DpgenFolder, ledger: Path, identity: Mapping[str, Any], re
         report.facts.append(f"{n_outputs} outputs among them that DP-GEN had not gathered")
     report.facts += tally.sentences()
     return n
+
+
+def _of_its_own_walk(one: Read, source: LabelSource, given: DpgenFolder) -> Read:
+    """Return a frame as one of a trajectory that is named after its place: all iterations have a ``data.000``."""
+    if one.frame is None:
+        return one
+    path = source.path
+    name = path.relative_to(given.folder) if path.is_relative_to(given.folder) else Path(*path.parts[-_N_PARTS:])
+    return replace(one, frame=with_walk(one.frame, str(name)[-_MOST_LETTERS:]))
 
 
 def _reader(source: LabelSource, given: DpgenFolder) -> Callable[[], Iterator[Read] | list[Read]]:
