@@ -172,16 +172,19 @@ def test_a_list_of_different_networks_is_refused_and_one_of_equal_ones_is_not(tm
     assert campaign.train.model["descriptor"]["rcut"] == 4.0
 
 
-def test_windows_by_system_and_job_become_the_widest_and_that_is_told(tmp_path, monkeypatch):
-    jobs = [{**PARAM["model_devi_jobs"][0], "model_devi_f_trust_hi": 0.4}]
-    said, campaign = taken(
+def test_windows_by_system_and_job_are_those_of_stages(tmp_path, monkeypatch):
+    job = PARAM["model_devi_jobs"][0]
+    jobs = [{**job, "sys_idx": [0, 1]}, {**job, "model_devi_f_trust_hi": 0.4}]
+    _, campaign = taken(
         *(tmp_path, monkeypatch),
         model_devi_f_trust_lo={"0": 0.1, "1": 0.05},
         model_devi_f_trust_hi=[0.2, 0.3],
         model_devi_jobs=jobs,
     )
     assert (campaign.select.f_lo, campaign.select.f_hi) == (0.05, 0.4)
-    assert "2 lower and 3 upper bounds: 0.05 to 0.4 eV/Å, the widest of all" in said
+    found = [(stage.name, stage.systems, stage.f_lo, stage.f_hi) for stage in campaign.explore.stages]
+    assert found == [("job-00-a", (0, 1), 0.1, 0.2), ("job-00-b", (2,), 0.05, 0.3), ("job-01", (0, 1), 0.1, 0.4)]
+    assert check(campaign, HERE, tmp_path / "runs" / "my").problems == []
 
 
 def test_a_job_that_cannot_be_a_stage_is_left_out_and_told(tmp_path, monkeypatch):

@@ -145,6 +145,7 @@ def _campaign(given: DpgenFolder, request: DpgenRequest, made: Path, report: Dpg
     """Return how many labels there are, and the campaign as raw YAML; what it needs is written to `made`."""
     train = training.train_of(given, report)
     window = stages.window_of(given, report)
+    _want_nothing_refused(given, report)
     jobs = stages.jobs_of(given, report, remaining=request.remaining)
     if not jobs:
         report.refuse("model_devi_jobs", "no job is left that can be a stage - wanted one at least: see docs")

@@ -268,22 +268,16 @@ PARAM: Final = (
     DpgenKey(("model_devi_jobs.s_t",), Fate.LEFT_OUT, "", "nobody reads it in DP-GEN"),
     DpgenKey(
         ("model_devi_jobs.model_devi_f_trust_lo.**", "model_devi_jobs.model_devi_f_trust_hi.**"),
-        Fate.CHANGED,
-        "select.f_lo, select.f_hi",
-        "one window for the campaign: the smallest lower and the largest upper bound, so that no frame which "
-        "DP-GEN would label counts as accurate",
-    ),
-    DpgenKey(
-        ("model_devi_f_trust_lo", "model_devi_f_trust_hi"),
         Fate.TAKEN,
-        "select.f_lo, select.f_hi",
-        "eV/Å, the same formula and the same classes",
+        "explore.stages.f_lo, explore.stages.f_hi",
+        "systems of one job with different windows are stages of their own",
     ),
     DpgenKey(
-        ("model_devi_f_trust_lo.*", "model_devi_f_trust_hi.*"),
-        Fate.CHANGED,
-        "select.f_lo, select.f_hi",
-        "by system: the smallest lower and the largest upper bound",
+        ("model_devi_f_trust_lo.**", "model_devi_f_trust_hi.**"),
+        Fate.TAKEN,
+        "select.f_lo, select.f_hi, explore.stages.f_lo, explore.stages.f_hi",
+        "eV/Å, the same formula and the same classes; where there are several windows select has the widest, "
+        "and stages their own",
     ),
     DpgenKey(
         (

@@ -7,15 +7,15 @@ step of every frame of the class (unless ``detailed_report_make_fp`` is false).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from activelearn.errors import ConfigError
 from activelearn.exchange.dpgen.given import DpgenFolder, number
+from activelearn.exchange.dpgen.stages import bound_in
 from activelearn.frames import FloatArray
 from activelearn.select.window import FrameClass, FrameClasses, classify
 
@@ -105,26 +105,17 @@ def _system(given: DpgenFolder, iteration: Path, system: str, walks: list[Path])
     job_file = iteration / "01.model_devi" / "cur_job.json"
     job = json.loads(job_file.read_text(encoding="utf-8")) if job_file.is_file() else {}
     bounds = {
-        kind: tuple(_bound(given.param, job, f"model_devi_{kind}_trust_{end}", int(system)) for end in ("lo", "hi"))
+        kind: [bound_in(given.param, job, f"model_devi_{kind}_trust_{end}", int(system)) for end in ("lo", "hi")]
         for kind in "fv"
     }
+    forces, virials = (tuple(_NO_BOUND if one is None else one for one in bounds[kind]) for kind in "fv")
     ours: dict[FrameClass, set[Frame]] = {one: set() for one in LISTS}
     for walk in walks:
         steps, rows = _deviations(walk / "model_devi.out", int(given.param.get("model_devi_skip") or 0))
-        kinds = classes(rows[:, _FORCE], rows[:, _VIRIAL], bounds["f"], bounds["v"])
+        kinds = classes(rows[:, _FORCE], rows[:, _VIRIAL], forces, virials)
         for step, kind in zip(steps.tolist(), kinds.tolist(), strict=True):
             ours[FrameClass(kind)].add((walk.name, step))
     return Reselected(number(iteration), int(system), ours, _lists(iteration / "02.fp", system))
-
-
-def _bound(param: Mapping[str, Any], job: Mapping[str, Any], key: str, system: int) -> float:
-    """Return a bound of a system in an iteration: that of the job counts before that of the run."""
-    found = job.get(key) if job.get(key) is not None else param.get(key)
-    if isinstance(found, list):
-        found = found[system]
-    elif isinstance(found, Mapping):
-        found = found.get(str(system))
-    return _NO_BOUND if found is None else float(found)
 
 
 def _deviations(path: Path, skip: int) -> tuple[FloatArray, FloatArray]:

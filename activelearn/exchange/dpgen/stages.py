@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from activelearn.config import Stop
 from activelearn.exchange.dpgen.given import DpgenFolder, alias
-from activelearn.exchange.dpgen.keys import Fate
 from activelearn.exchange.dpgen.systems import DpgenStarts
 from activelearn.exchange.dpgen.templates import stages_of_template
 from activelearn.exchange.dpgen.told import DpgenReport
@@ -26,6 +25,7 @@ ENSEMBLES: Final = {
 _NVE: Final = "fix md all nve"
 #: A mass that differs from the standard one by more than this share is another isotope.
 _SAME_MASS: Final = 0.02
+_LOWER, _UPPER = "model_devi_f_trust_lo", "model_devi_f_trust_hi"
 #: DP-GEN's own dampings, ps.
 _TAUT, _TAUP = 0.1, 0.5
 
@@ -98,20 +98,32 @@ def jobs_of(given: DpgenFolder, report: DpgenReport, *, remaining: bool) -> list
 
 
 def _of_job(given: DpgenFolder, job: Mapping[str, Any], k: int) -> list[DpgenJob] | str:
-    """Return the stages of a job, or why it has none."""
+    """Return the stages of a job, one for each window and what its template asks for; or why it has none."""
     if not job.get("sys_idx"):
         return "without sys_idx"
-    systems = expanded(job["sys_idx"])
-    if "template" not in job:
-        return _reason(job) or [DpgenJob((k,), systems, _asked(given.param, job))]
-    found = stages_of_template(given, job)
-    if isinstance(found, str):
-        return f"{found}: write its stage by hand (ensemble custom, lammps: the lines that move atoms)"
-    masses = mass_lines(given.param)
-    for one in found if masses else []:
-        one["lammps"] = "\n".join([*masses, *([one["lammps"]] if "lammps" in one else [])])
-    parts = [f"-{chr(ord('a') + i)}" for i in range(len(found))] if len(found) > 1 else [""]
-    return [DpgenJob((k,), systems, one, part) for one, part in zip(found, parts, strict=True)]
+    asked: list[dict[str, Any]] | str = _reason(job) or []
+    if "template" in job:
+        asked = stages_of_template(given, job)
+        if isinstance(asked, str):
+            return f"{asked}: write its stage by hand (ensemble custom, lammps: the lines that move atoms)"
+        masses = mass_lines(given.param)
+        for one in asked if masses else []:
+            one["lammps"] = "\n".join([*masses, *([one["lammps"]] if "lammps" in one else [])])
+    elif isinstance(asked, str):
+        return asked
+    else:
+        asked = [_asked(given.param, job)]
+    by_window: dict[tuple[float, float], list[int]] = {}
+    for system in expanded(job["sys_idx"]):
+        by_window.setdefault(window_in(given.param, job, system), []).append(system)
+    whole = widest(given)
+    found = [
+        ({**one, **({} if window == whole else dict(zip(("f_lo", "f_hi"), window, strict=True)))}, tuple(systems))
+        for window, systems in by_window.items()
+        for one in asked
+    ]
+    parts = [f"-{chr(ord('a') + i)}" if len(found) > 1 else "" for i in range(len(found))]
+    return [DpgenJob((k,), systems, one, part) for (one, systems), part in zip(found, parts, strict=True)]
 
 
 def expanded(sys_idx: Sequence[Any]) -> tuple[int, ...]:
@@ -209,18 +221,42 @@ def _stage(job: DpgenJob, starts: DpgenStarts) -> dict[str, Any]:
 
 
 def window_of(given: DpgenFolder, report: DpgenReport) -> tuple[float, float]:
-    """Return f_lo and f_hi (eV/Å) of the campaign: the widest of all windows of DP-GEN."""
-    lows = _bounds(given, "model_devi_f_trust_lo")
-    highs = _bounds(given, "model_devi_f_trust_hi")
-    if not lows or not highs:
-        report.refuse("model_devi_f_trust_lo", "no bounds of the force deviation - wanted two numbers in eV/Å")
+    """Return f_lo and f_hi (eV/Å) of the campaign: the widest of all, within which stages have their own."""
+    if not _bounds(given, _LOWER) or not _bounds(given, _UPPER):
+        report.refuse(_LOWER, "no bounds of the force deviation - wanted two numbers in eV/Å")
         return 0.15, 0.35
-    window = min(lows), max(highs)
-    if len(set(lows)) > 1 or len(set(highs)) > 1:
-        said = f"{len(set(lows))} lower and {len(set(highs))} upper bounds: {window[0]:g} to {window[1]:g} eV/Å"
-        report.say("model_devi_f_trust_lo", Fate.CHANGED, f"{said}, the widest of all")
-        report.say("model_devi_f_trust_hi", Fate.CHANGED, f"{said}, the widest of all")
-    return window
+    return widest(given)
+
+
+def widest(given: DpgenFolder) -> tuple[float, float]:
+    """Return the smallest lower and the largest upper bound of the force deviation that stand anywhere, eV/Å."""
+    return min(_bounds(given, _LOWER)), max(_bounds(given, _UPPER))
+
+
+def window_in(param: Mapping[str, Any], job: Mapping[str, Any], system: int) -> tuple[float, float]:
+    """Return the window (eV/Å) of a system in a job: that of the job counts before that of the run."""
+    lower, upper = (bound_in(param, job, key, system) for key in (_LOWER, _UPPER))
+    return (0.0 if lower is None else lower), (math.inf if upper is None else upper)
+
+
+def bound_in(param: Mapping[str, Any], job: Mapping[str, Any], key: str, system: int) -> float | None:
+    """Return a bound of a system in a job; None: there is none.
+
+    Parameters
+    ----------
+    param, job
+        The run, and the job, which counts before it.
+    key
+        Such as ``model_devi_f_trust_lo``.
+    system
+        Number of the system, for bounds that are a list or a mapping.
+    """
+    found = job.get(key) if job.get(key) is not None else param.get(key)
+    if isinstance(found, list):
+        found = found[system] if system < len(found) else None
+    elif isinstance(found, Mapping):
+        found = found.get(str(system))
+    return None if found is None else float(found)
 
 
 def _bounds(given: DpgenFolder, key: str) -> list[float]:
