@@ -124,6 +124,23 @@ def test_labels_of_the_reference_itself_have_its_own_fingerprint(tmp_path, monke
     assert check(campaign, HERE, tmp_path / "runs" / "my").problems == []
 
 
+def test_a_reference_may_be_a_yaml_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = {
+        "calculator": "ase.calculators.emt:EMT",
+        "package": "ase",
+        "functional": "none",
+        "includes_dispersion": False,
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"reference": own, "max_force": 30.0}))
+    dpgen_folder(tmp_path / "old")
+    done = in_process("import-dpgen", "old", "--reference", "mine.yaml", "--declare", EMT)
+    assert done.returncode == 0, done.stderr
+    label = load_campaign(tmp_path / "my.yaml").label
+    assert (label.reference.calculator, label.max_force) == ("ase.calculators.emt:EMT", 30.0)
+    assert label.ledger == str(tmp_path / "my-dpgen" / "labels")
+
+
 def test_only_jobs_that_are_not_done_become_stages_if_that_is_asked_for(tmp_path, monkeypatch):
     options = ("--reference", "emt", "--declare", EMT, "--remaining")
     _, campaign = taken(tmp_path, monkeypatch, *options)
@@ -161,6 +178,39 @@ def test_what_cannot_be_expressed_is_refused_with_where_and_why(tmp_path, monkey
     found = refused(tmp_path, monkeypatch, **changes)
     assert said in found
     assert "param.json" in found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_devi_jobs": [{"sys_idx": 0}]},
+        {"model_devi_jobs": "all"},
+        {"numb_models": "four"},
+        {"default_training_param": 3},
+        {"sys_configs": 7},
+        {"init_data_sys": 5},
+        {"model_devi_f_trust_lo": "low"},
+        {"default_training_param__model": {"descriptor": {"type": "no_such"}, "fitting_net": {}}},
+        {"default_training_param__model__descriptor__rcut": -4.0},
+        {"fp_task_max": [5]},
+    ],
+    ids=str,
+)
+def test_an_input_that_dpgen_would_not_take_is_refused_in_a_sentence(tmp_path, monkeypatch, changes):
+    said = refused(tmp_path, monkeypatch, **changes)
+    assert said.startswith("error: ")
+    assert "param.json" in said
+    assert "Traceback" not in said
+    assert ".activelearn-" not in said
+
+
+@pytest.mark.parametrize("machine", [{"train": 5}, {"train": {"machine": 1}}, {"fp": [{"resources": "x"}]}], ids=str)
+def test_a_machine_that_dpgen_would_not_take_is_no_traceback(tmp_path, monkeypatch, machine):
+    monkeypatch.chdir(tmp_path)
+    dpgen_folder(tmp_path / "old", machine=machine)
+    done = in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
+    assert done.returncode in {0, 2}
+    assert "Traceback" not in done.stderr
 
 
 def test_a_list_of_different_networks_is_refused_and_one_of_equal_ones_is_not(tmp_path, monkeypatch):

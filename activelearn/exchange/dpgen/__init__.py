@@ -8,7 +8,8 @@ left out is refused before anything is written. The folder of DP-GEN is read and
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -102,15 +103,17 @@ def import_dpgen(given: DpgenFolder, request: DpgenRequest) -> Imported:
     with trees.temporary(place) as work:
         made = work / request.beside.name
         made.mkdir()
-        n_labels, campaign = _campaign(given, request, made, report)
-        profile = machines.machine_of(given, as_name(request.to.stem) or "cluster", report)
-        _want_nothing_refused(given, report)
-        draft = work / request.to.name
-        draft.write_text(_commented(campaign, given, request), encoding="utf-8")
-        load_campaign(draft)
-        if profile is not None:
-            (made / MACHINE).write_text(dump(profile, width=110), encoding="utf-8")
-            load_machine(made / MACHINE)
+        with _readable(given.param_file, work):
+            n_labels, campaign = _campaign(given, request, made, report)
+            _want_nothing_refused(given, report)
+            draft = work / request.to.name
+            draft.write_text(_commented(campaign, given, request), encoding="utf-8")
+            load_campaign(draft)
+        with _readable(given.machine_file or given.folder, work):
+            profile = machines.machine_of(given, as_name(request.to.stem) or "cluster", report)
+            if profile is not None:
+                (made / MACHINE).write_text(dump(profile, width=110), encoding="utf-8")
+                load_machine(made / MACHINE)
         report.facts += _again(given)
         (made / REPORT).write_text(as_markdown(report, given), encoding="utf-8")
         names = sorted(path.name for path in made.iterdir())
@@ -120,6 +123,31 @@ def import_dpgen(given: DpgenFolder, request: DpgenRequest) -> Imported:
                     f"{to}: was made by somebody else meanwhile - wanted a new name - choose another --to"
                 )
     return Imported(given, report, (request.to, *(request.beside / name for name in names)), n_labels)
+
+
+@contextmanager
+def _readable(file: Path, work: Path) -> Iterator[None]:
+    """Say of what is not as DP-GEN has it, or what no campaign may have, in which file of DP-GEN it stood.
+
+    Parameters
+    ----------
+    file
+        Of DP-GEN.
+    work
+        Where the draft is, which nobody sees.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        drafts = f"{work}/"
+        lines = (line.replace(drafts, "") for line in error.problems)
+        raise ConfigError(*(line if str(file) in line else f"{file}: {line}" for line in lines)) from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        what = " ".join(str(error).split())[:160]
+        raise ConfigError(
+            f"{file}: is not as DP-GEN has it ({type(error).__name__}: {what}) - wanted an input that dpgen run takes "
+            "- correct it, or take the key out"
+        ) from error
 
 
 def _refuse_what_has_no_counterpart(given: DpgenFolder, report: DpgenReport) -> None:
