@@ -63,8 +63,8 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
 def _is_rounded(system: Path, folders: Sequence[Path]) -> bool:
     """Return whether the sets of a system are rounded to float32, and the same frames stand beside them as text.
 
-    dpdata of before 1.0 wrote float32 unless it was told not to, and DP-GEN does not tell it: an energy of 500 eV is
-    rounded to 3e-5 eV. It writes raw files, too, which have all digits.
+    Older versions of dpdata wrote float32 unless they were told not to, and DP-GEN does not tell: an energy of 500 eV
+    is rounded to 3e-5 eV. It writes raw files, too, which have all digits.
     """
     raw = system / "coord.raw"
     if not raw.is_file() or not folders or not all((folder / "coord.npy").is_file() for folder in folders):
