@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 #: Values that ask for nothing.
-NOTHING: Final = (None, False, 0, "", [], {})
+NOTHING: Final[tuple[Any, ...]] = (None, False, 0, "", [], {})
 
 
 class Fate(Enum):

@@ -139,10 +139,9 @@ def _walltime(text: str) -> str | None:
     found = _WALLTIME.fullmatch(text)
     if found is None:
         return None
-    days, hours, minutes, seconds = found.groups(default="0")
-    whole = 24 * int(days) + int(hours)
-    days, hours = divmod(whole, 24)
-    return f"{f'{days}-' if days else ''}{hours:02d}:{int(minutes):02d}:{int(seconds):02d}"
+    days, hours, minutes, seconds = (int(number) for number in found.groups(default="0"))
+    days, hours = divmod(24 * days + hours, 24)
+    return f"{f'{days}-' if days else ''}{hours:02d}:{minutes:02d}:{seconds:02d}"
 
 
 def _setup(resources: Mapping[str, Any]) -> Iterator[str]:
