@@ -326,7 +326,7 @@ class Limits:
     Parameters
     ----------
     window
-        f_lo and f_hi, eV/Å.
+        f_lo and f_hi, eV/Å, of stages that have none of their own.
     capacities
         Most neighbours that the models hold.
     """
@@ -360,7 +360,7 @@ def reduce_walk(
     kind = select.classify_walk(
         walk.max_devi_f,
         n_planned=stage.n_frames,
-        window=limits.window,
+        window=stage.window(limits.window),
         outside_from=None if outside is None else outside[0],
         is_broken=walk.ended != "finished",
     )

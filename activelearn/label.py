@@ -280,8 +280,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
     if last is None:
         for line in pressures.notes(campaign, n_without, n_new, "training frames"):
             log.warning("%s", line)
-    f_hi = select.window_of(campaign, store, iteration)[1]
-    rescued = sum(int((part.origin["max_devi_f"] >= f_hi).sum()) for part in found.training)
+    rescued = _n_failed(found.training, campaign, store, iteration)
     return Labelling(
         iteration=iteration,
         labelled=n_new + (n_held_out := sum(len(part) for part in found.held_out)),
@@ -296,6 +295,17 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Labelling:
         labels_reused=len(plan.tasks) - len(paid) - adopted,
         calibration=tuple(found.calibration),
     )
+
+
+def _n_failed(parts: Sequence[Frames], campaign: Campaign, store: Store, iteration: int) -> int:
+    """Return how many of the frames had failed, each by the window of the stage that found it."""
+    window = select.window_of(campaign, store, iteration)
+    own = {stage.name: stage.window(window)[1] for stage in campaign.explore.stages if stage.has_window}
+    if not own or not store.is_sealed("explore", iteration):
+        return sum(int((part.origin["max_devi_f"] >= window[1]).sum()) for part in parts)
+    f_hi = {task.id: own.get(task.parameters["stage"], window[1]) for task in store.plan("explore", iteration).tasks}
+    origins = (one for part in parts for one in zip(part.origin["walk"], part.origin["max_devi_f"], strict=True))
+    return sum(bool(deviation >= f_hi.get(str(walk), window[1])) for walk, deviation in origins)
 
 
 STATION = Station("label", plan, run, gather, published="ledger", is_refusable=True, asks_reference=True)

@@ -5,7 +5,8 @@ What trains them is a trainer (:class:`activelearn.config.Trainer`), the same st
 A warm start (``train.warm_start``) takes the weights of the same member of the last ensemble and nothing else: Adam's
 moments and the step count begin anew, the learning rate falls again from ``learning_rate.warm_start`` over
 ``warm_n_steps``, the data are all frames so far. It wants the same networks and the same `sel`, which is why `sel` is
-fixed when a campaign begins; other networks start cold. The final models always start cold.
+fixed when a campaign begins; other networks start cold. The final models always start cold. The first ensemble may
+begin with the weights of models from elsewhere (``train.start_from``), which are published as models of the campaign.
 
 A training that diverges is physics, not infrastructure: the member is trained anew with a lower learning rate.
 
@@ -54,7 +55,9 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """One task per member, or none if there is too little to learn: then the last ensemble is passed on."""
     if iteration == 0:
         _want_data(campaign, store)
-        return _member_tasks(campaign, store, iteration, n_steps=campaign.train.n_steps, last=None)
+        given = [store.publish_model(file)[0] for file in trainer_of(campaign.train).begins_from(campaign.train)]
+        n_steps = (campaign.train.warm_n_steps if given else None) or campaign.train.n_steps
+        return _member_tasks(campaign, store, iteration, n_steps=n_steps, starts=given)
     last = store.result("train", iteration - 1, Ensemble)
     selection = store.find_result("select", iteration, Selection)  # None: initial data of added systems were made
     is_rescue = selection is not None and selection.is_rescue
@@ -63,7 +66,7 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     if selection is not None and selection.learnt_nothing:  # it stopped here: only other settings are tried anew
         is_changed = new > 0 or not store.campaign(last.trained_in).train.trains_like(campaign.train)
         n_steps = campaign.train.n_steps
-        return _member_tasks(campaign, store, iteration, n_steps=n_steps, last=None) if is_changed else []
+        return _member_tasks(campaign, store, iteration, n_steps=n_steps) if is_changed else []
     # The shares are low enough and the errors are not: what little there is is learnt, and other settings are tried.
     is_inaccurate = selection is not None and selection.is_inaccurate
     has_other_settings = is_inaccurate and not store.campaign(last.trained_in).train.trains_like(campaign.train)
@@ -78,7 +81,8 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     n_steps = (campaign.train.warm_n_steps if warm else None) or campaign.train.n_steps
     if is_rescue:
         n_steps = round(n_steps * campaign.select.rescue.train_factor)
-    return _member_tasks(campaign, store, iteration, n_steps=n_steps, last=warm)
+    starts = () if warm is None else [member.start for member in warm.members]
+    return _member_tasks(campaign, store, iteration, n_steps=n_steps, starts=starts)
 
 
 def _same_networks(campaign: Campaign, store: Store, last: Ensemble) -> bool:
@@ -108,16 +112,19 @@ def _member_tasks(
     iteration: int,
     *,
     n_steps: int,
-    last: Ensemble | None,
+    starts: Sequence[str] = (),
     compress: bool | None = None,
 ) -> list[Task]:
-    """Return one training for each member; null `compress`: its faster form is made if that pays in the next pass."""
+    """Return one training for each member; null `compress`: its faster form is made if that pays in the next pass.
+
+    Members beyond the models of `starts` begin from random weights.
+    """
     if compress is None:
         compress = _pays(campaign, store, iteration)
     tasks = []
     for index in range(campaign.train.n_members):
         rng = store.rng(iteration, "train", f"member-{index}")
-        start = last.members[index].start if last is not None and index < len(last.members) else None
+        start = starts[index] if index < len(starts) else None
         parameters: dict[str, Any] = {
             "index": index,
             "n_steps": n_steps,
@@ -369,7 +376,7 @@ def plan_final(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     is_compressed = _compresses(campaign)
     anew: list[Task] = []
     if steps is not None:
-        anew = _member_tasks(campaign, store, iteration, n_steps=steps, last=None, compress=is_compressed)
+        anew = _member_tasks(campaign, store, iteration, n_steps=steps, compress=is_compressed)
     if not is_compressed:
         return anew
     name = "member" if steps is None else "of-loop"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,17 +69,53 @@ def write_deepmd(parts: Iterable[Frames], folder: Path, type_map: Sequence[str])
 _AT_ONCE: Final = 64
 
 
-def write_extxyz(parts: Iterable[Frames], path: Path) -> None:
+@dataclass(frozen=True)
+class Dialect:
+    """How a program wants labels named in extended XYZ.
+
+    Parameters
+    ----------
+    energy, forces, stress
+        The names.
+    is_virial
+        Whether `stress` is the virial, eV, and not the stress with ASE's sign, eV/Å^3.
+    has_origin
+        Whether walk, step and the like of a frame are written, too.
+    alone
+        What is written beside an atom that is alone.
+    """
+
+    energy: str = "energy"
+    forces: str = "forces"
+    stress: str = "stress"
+    is_virial: bool = False
+    has_origin: bool = False
+    alone: str = ""
+
+
+#: What ASE writes, and our own origin.
+OURS: Final = Dialect(has_origin=True)
+#: By program. MACE 0.3: the defaults of ``--energy_key`` and the like; NequIP 0.5 and later: what ASE's reader makes of
+#: it (``nequip/data/ase.py``); GPUMD: ``src/main_nep/structure.cu``, where virial is -volume * stress, as here.
+DIALECTS: Final = {
+    "mace": Dialect("REF_energy", "REF_forces", "REF_stress", alone="config_type=IsolatedAtom"),
+    "nequip": Dialect(),
+    "gpumd": Dialect(forces="force", stress="virial", is_virial=True),
+}
+
+
+def write_extxyz(parts: Iterable[Frames], path: Path, dialect: Dialect = OURS) -> None:
     """Write frames as extended XYZ with energy, forces, stress (ASE's sign) and origin: what ASE's writer writes.
 
-    To the byte what ``ase.io.write(path, part.to_ase())`` gives, ten times as fast.
+    To the byte what ``ase.io.write(path, part.to_ase())`` gives, ten times as fast; or in the names that another
+    program wants.
     """
     with path.open("w", encoding="utf-8") as stream:
         for part in parts:
-            stream.writelines(_extxyz(part))
+            stream.writelines(_extxyz(part, dialect))
 
 
-def _extxyz(part: Frames) -> Iterator[str]:
+def _extxyz(part: Frames, dialect: Dialect) -> Iterator[str]:
     """Yield each frame as extended XYZ."""
     from ase.io.extxyz import key_val_dict_to_str  # how a text is quoted is ASE's to know
 
@@ -86,19 +123,20 @@ def _extxyz(part: Frames) -> Iterator[str]:
     if part.energy is not None and part.forces is not None:
         tables.append(part.forces)
         if part.virial is not None:
-            stress = -part.virial / part.volume[:, None, None]
+            stress = part.virial if dialect.is_virial else -part.virial / part.volume[:, None, None]
             stresses = (stress + stress.transpose(0, 2, 1)) / 2
-    properties = "species:S:1:pos:R:3" + (":forces:R:3" if len(tables) > 1 else "")
+    properties = "species:S:1:pos:R:3" + (f":{dialect.forces}:R:3" if len(tables) > 1 else "")
     pbc = " ".join("T" if axis else "F" for axis in part.pbc)
-    origin = {name: part.origin[name].tolist() for name in ORIGIN.names or ()}
-    quoted = {walk: key_val_dict_to_str({"walk": walk}) for walk in set(origin["walk"])}
+    origin = {name: part.origin[name].tolist() for name in ORIGIN.names or () if dialect.has_origin}
+    quoted = {walk: key_val_dict_to_str({"walk": walk}) for walk in set(origin.get("walk", ()))}
     for k in range(len(part)):
         info = [f'Lattice="{_spaced(part.cell[k])}" Properties={properties}']
         info += [quoted[values[k]] if name == "walk" else f"{name}={values[k]}" for name, values in origin.items()]
+        info += [dialect.alone] if dialect.alone and part.n_atoms == 1 else []
         if part.energy is not None and len(tables) > 1:
-            info.append(f"energy={part.energy[k]}")
+            info.append(f"{dialect.energy}={part.energy[k]}")
         if stresses is not None and np.isfinite(stresses[k]).all():
-            info.append(f'stress="{_spaced(stresses[k])}"')
+            info.append(f'{dialect.stress}="{_spaced(stresses[k])}"')
         if k % _AT_ONCE == 0:
             rows = _rows(part.symbols, np.concatenate([table[k : k + _AT_ONCE] for table in tables], axis=2))
         yield f'{part.n_atoms}\n{" ".join(info)} pbc="{pbc}"\n' + rows[k % _AT_ONCE]

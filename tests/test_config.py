@@ -169,6 +169,15 @@ def test_defaults_are_those_of_the_papers():
         ),
         ({"explore__stages__0__name": "a/b"}, "explore.stages.0.name: got 'a/b' - wanted"),
         ({"explore__stages__0__systems": [1]}, "explore stage cold names system 1 of 1 (from 0)"),
+        (
+            {"explore__stages__0__f_lo": 0.01},
+            "explore stage cold has the window 0.01 to 0.35 eV/Å - wanted it within that of select, 0.15 to 0.35",
+        ),
+        ({"explore__stages__0__f_lo": 0.3, "explore__stages__0__f_hi": 0.2}, "has the window 0.3 to 0.2 eV/Å"),
+        (
+            {"explore__stages__0__f_lo": 0.2, "select__window": "calibrated"},
+            "explore stage cold has a window of its own, and select.window: calibrated finds one for all",
+        ),
         ({"initial__scales": [1.0, 1.0]}, "scales wants different numbers"),
         ({"initial__systems": []}, "initial: systems is empty - wanted one at least, or from_ledger: true"),
         ({"initial__systems": [{}]}, "a system is either a `seed` (crystal or file) or `packed` (amorphous)"),
@@ -217,6 +226,13 @@ def test_what_is_missing_is_described():
     assert len(caught.value.problems) == 2, "one line per problem"
     assert "x.yaml: label.reference.functional: missing - wanted What it reproduces, such as PBE" in str(caught.value)
     assert "x.yaml: name: missing - wanted a value for name - add it" in str(caught.value)
+
+
+def test_a_stage_without_a_window_of_its_own_does_not_say_so():
+    """Campaigns of before keep their checksum."""
+    (stage,) = parse_campaign(small(), where="x").explore.stages
+    assert {"f_lo", "f_hi"} & stage.model_dump().keys() == set()
+    assert stage.model_copy(update={"f_lo": 0.2}).model_dump()["f_lo"] == 0.2
 
 
 def test_two_stages_of_one_name_are_refused():

@@ -450,6 +450,15 @@ def test_a_finished_walk(campaign):
     assert not kept.is_labelled
 
 
+def test_a_stage_classes_by_its_own_window(campaign):
+    own = campaign.stage("cold").model_copy(update={"f_lo": 0.25})
+    stages = tuple(own if stage.name == "cold" else stage for stage in campaign.explore.stages)
+    narrow = campaign.model_copy(update={"explore": campaign.explore.model_copy(update={"stages": stages})})
+    deviation = [0.1] * 18 + [0.2, 0.3, 0.4]
+    assert counts(reduced(campaign, deviation)[0]["kind"]) == [18, 2, 1, 0]
+    assert counts(reduced(narrow, deviation)[0]["kind"]) == [19, 1, 1, 0]
+
+
 def test_a_walk_that_broke_counts_what_it_never_reached_as_failed(campaign):
     arrays, meta = reduced(campaign, [0.1, 0.2], ended="lost atoms")
     assert counts(arrays["kind"]) == [1, 1, 19, 0]

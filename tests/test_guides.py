@@ -20,6 +20,7 @@ import yaml
 from ase.io import write
 from campaigns import TESTS, environment, in_process
 from conftest import rattled_copper
+from dpgen_folder import dpgen_folder
 
 from activelearn import study
 from activelearn.check import check
@@ -78,6 +79,8 @@ COMPLETED = {
     "mace.model --python python3 --to ft",
     "activelearn rlaunch -l ... -w ... rapidfire --nlaunches infinite": "activelearn rlaunch "
     "-l cluster/my_launchpad.yaml -w cluster/my_fworker_cpu.yaml rapidfire --nlaunches infinite",
+    "activelearn import-dpgen DIR": "activelearn import-dpgen old --to old.yaml --reference emt --same",
+    "activelearn labels export": "activelearn labels export runs/quickstart --to labels.npz",
     "check --plan": "check my.yaml --plan",
     "check --try": "check copper_emt --try",
     "check -l": "check my.yaml --machine cluster/machine.yaml -l cluster/my_launchpad.yaml",
@@ -245,6 +248,7 @@ def folder(tmp_path, monkeypatch, memory):  # a LaunchPad in memory
             Path("mine.csv").write_text(block)
     Path("new_launchpad.yaml").write_text("host: elsewhere\nport: 27017\nname: new\n")
     Path("new_launchpad.yaml").chmod(0o600)
+    dpgen_folder(here / "old")
     type_ours(["init", "my.yaml"], monkeypatch)
     type_ours(["machine", "--init", "slurm", "--to", "cluster"], monkeypatch)
     shutil.copy("cluster/my_launchpad.yaml", ".")

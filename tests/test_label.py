@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from campaigns import dataset_summary
+from conftest import rattled_copper
 
 from activelearn import geometry
 from activelearn import label as station
 from activelearn.engines import reference
 from activelearn.frames import FrameLabel, make_origin
-from activelearn.records import InitialData
+from activelearn.records import Explored, InitialData, Task
 from activelearn.store.files import publish_json
 from activelearn.store.references import identity_sha256
 
@@ -176,3 +177,20 @@ def test_a_label_paid_for_earlier_is_reused_not_computed(store, campaign, copper
     record = station.gather(campaign, store, 1)
     assert (record.labelled, record.labels_computed, record.labels_reused) == (2, 1, 1)
     assert record.dataset_frames == 2
+
+
+def test_a_frame_had_failed_if_it_was_above_the_window_of_its_own_stage(store, campaign):
+    """A stage with a window of its own and one without: 0.3 eV/Å is failed in the former alone."""
+    first, *_ = campaign.explore.stages
+    stages = (first.model_copy(update={"name": "own", "f_hi": 0.25}), first)
+    campaign = campaign.model_copy(update={"explore": campaign.explore.model_copy(update={"stages": stages})})
+    tasks = [Task(id=f"walk-{stage.name}", kind="walk", parameters={"stage": stage.name}) for stage in stages]
+    store.open_iteration(1, campaign)
+    store.freeze_plan("explore", 1, tasks, 1)
+    store.seal("explore", 1, Explored(iteration=1, stages=("own", first.name), products={}))
+    parts = [
+        replace(rattled_copper(2), origin=make_origin(2, walk=task.id, max_devi_f=np.array([0.3, 0.4])))
+        for task in tasks
+    ]
+    assert station._n_failed(parts, campaign, store, 1) == 3
+    assert station._n_failed(parts, campaign, store, 0) == 2, "initial data have no walks: the window of all"

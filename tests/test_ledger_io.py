@@ -591,7 +591,7 @@ def test_nothing_is_overwritten_by_an_export_and_a_failed_one_leaves_nothing(tmp
     with pytest.raises(ConfigError, match=r"cannot be written as \.pdf"):
         exchange.export_labels(ledger, tmp_path / "x.pdf", PBE)
 
-    def killed(parts, path):
+    def killed(parts, path, dialect):
         path.write_text("half")
         raise KeyboardInterrupt
 

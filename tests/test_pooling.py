@@ -11,6 +11,7 @@ from activelearn import ending, explore, learning, show, status
 from activelearn import passes as which
 from activelearn.config import Guards, Perturb, Stop
 from activelearn.records import CellCounts, Counts, Selection
+from activelearn.select import pooling
 from activelearn.select.pooling import pooled
 from activelearn.select.verdict import held_back_by, judge, percent
 from activelearn.store import Store
@@ -121,6 +122,16 @@ def test_earlier_passes_are_counted_by_the_window_of_the_last(once, f_lo, n_cand
     assert (found.judged.in_region, found.judged.candidate, found.judged.walks) == (738, n_candidates, 18)
     assert {cell.stage for cell in found.pooled} == {"cold"}
     assert len(found.pooled) == 1
+
+
+def test_a_stage_with_a_window_of_its_own_is_counted_anew_by_it(once):
+    """Of the pass 6 frames have 0.2 eV/Å: candidates by the window of all, below that of the stage."""
+    store, campaign = once
+    own = campaign.explore.stages[0].model_copy(update={"f_lo": 0.25})
+    narrow = campaign.model_copy(update={"explore": campaign.explore.model_copy(update={"stages": (own,)})})
+    for changed, n_candidates in ((campaign, 6), (narrow, 0)):
+        (cell,) = pooling._recounted(changed, store, 1, (0.15, 0.35))
+        assert (cell.counts.candidate, cell.counts.walked) == (n_candidates, 369)
 
 
 @pytest.mark.parametrize("change", [{"max_passes": 9}, {"candidate_share": 0.05}, {"out_of_region_share": 0.5}])

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from activelearn import initial, prediction, show, status, train, trees
-from activelearn.config import Machine, TrainingRun
+from activelearn.config import Machine, TrainingRun, trainer_of
 from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd import inputs, training
@@ -158,6 +158,38 @@ def test_the_first_training_has_members_that_differ_in_their_seeds_only(store, c
     assert {task.parameters["n_steps"] for task in tasks} == {300}
     assert {task.inputs for task in tasks} == {()}
     assert train.plan(campaign, store, 0) == tasks, "pure"
+
+
+def test_the_first_training_begins_with_the_weights_of_models_that_are_named(store, campaign, tmp_path):
+    labelling(store, 0, 10)
+    for k in range(4):
+        (tmp_path / f"{k}.pb").write_bytes(b"model %d" % k)
+    names = tuple(str(tmp_path / f"{k}.pb") for k in range(4))
+    settings = campaign.train.model_copy(update={"start_from": names, "warm_n_steps": 70})
+    tasks = train.plan(campaign.model_copy(update={"train": settings}), store, 0)
+    assert [store.model(*task.inputs).read_bytes() for task in tasks] == [b"model %d" % k for k in range(4)]
+    assert {(task.parameters["warm"], task.parameters["n_steps"]) for task in tasks} == {(True, 70)}
+    assert settings.trains_like(settings.model_copy(update={"start_from": None})), "where it began is no other training"
+    assert "start_from" not in campaign.train.model_dump(), "so that campaigns without it keep their checksum"
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "said"),
+    [
+        (("0.pb",), {}, "1 models for 4 members - wanted one each"),
+        (("0.pb", "1.pb", "2.pb", "3.pth"), {}, "3.pth - wanted .pb"),
+        (("0.pb", "1.pb", "2.pb", "gone.pb"), {}, "no file gone.pb"),
+        (("0.pb", "1.pb", "2.pb", "3.pb"), {"sel": None}, "train.descriptor.sel is left to be counted"),
+    ],
+)
+def test_models_that_cannot_be_a_start_are_told(campaign, tmp_path, monkeypatch, names, changes, said):
+    monkeypatch.chdir(tmp_path)
+    for name in ("0.pb", "1.pb", "2.pb", "3.pb", "3.pth"):
+        Path(name).touch()
+    settings = campaign.train
+    descriptor = settings.descriptor.model_copy(update={"sel": (60,), **changes})
+    found = trainer_of(settings).impossible(settings.model_copy(update={"start_from": names, "descriptor": descriptor}))
+    assert any(said in line for line in found), found
 
 
 def test_nothing_to_train_on_is_refused_with_the_reasons(store, campaign):

@@ -309,9 +309,11 @@ def _facts(
         facts.append(f"isolated: {n_atoms} atoms, {len(alone) - n_atoms} dimers at {len(distances)} distances")
     for stage in campaign.explore.stages:
         n_walks = stage.n_walks * len(stage.conditions)
+        f_lo, f_hi = stage.window((campaign.select.f_lo, campaign.select.f_hi))
+        window = f", window {f_lo:g} to {f_hi:g} eV/Å" if stage.has_window else ""
         facts.append(
             f"stage {stage.name}: {stage.ensemble}, {stage.matrix}; {n_walks} walks of {stage.n_steps} steps, "
-            f"{n_walks * stage.n_frames} frames a pass"
+            f"{n_walks * stage.n_frames} frames a pass{window}"
         )
     window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"
     facts.append(f"window: {window}, at most {campaign.select.max_frames} labels an iteration")

@@ -281,6 +281,9 @@ def _verified(store: Store | StudyStore) -> int:
 def export(
     folder: Annotated[Path, typer.Argument(help="Campaign folder, such as runs/quickstart.")],
     to: Annotated[Path, typer.Option(help="New folder to write.")],
+    as_dpgen: Annotated[
+        bool, typer.Option("--dpgen", help="The data set alone, as DP-GEN has it, and a param.json that names it.")
+    ] = False,
 ) -> None:
     """Write models, LAMMPS and ASE inputs, data set, model card and checksums to a new folder."""
     from activelearn import final_models
@@ -289,6 +292,11 @@ def export(
     from activelearn.store import Store
 
     store = Store.open(folder)
+    if as_dpgen:
+        from activelearn.exchange.dpgen.back import write_back
+
+        print(write_back(store, to))
+        return
     files = write_export(store, to)
     for line in final_models.chosen(store, store.opened_iterations()[-1]).said:
         print(line)
@@ -516,6 +524,7 @@ def consented(store: Store, n: int | None, unusual: Sequence[str]) -> None:
 from activelearn.cli import (  # noqa: E402 - they add their commands to the app
     cluster,  # noqa: F401
     doctor,  # noqa: F401
+    dpgen,  # noqa: F401
     finetune,  # noqa: F401
     labels,  # noqa: F401
     machines,  # noqa: F401

@@ -64,7 +64,8 @@ def export_labels(
     folder: FolderArgument,
     to: Annotated[Path, typer.Option(help="New file (.extxyz, .npz) or new folder (deepmd/npy).")],
     file_format: Annotated[
-        Literal["extxyz", "deepmd", "npz"] | None, typer.Option("--format", help="Default: by the name.")
+        Literal["extxyz", "deepmd", "npz", "mace", "nequip", "gpumd"] | None,
+        typer.Option("--format", help="Default: by the name. mace, nequip, gpumd: extxyz in the names that they want."),
     ] = None,
     reference: Annotated[str | None, typer.Option(help="Beginning of its sha256, if there are several.")] = None,
 ) -> None:
@@ -116,7 +117,7 @@ def import_labels(
 
     if reference is not None and declare is not None:
         raise ConfigError("--reference and --declare: both given - wanted one of the two - leave one out")
-    identity = _fingerprint(reference, trust=trust) if reference is not None else None
+    identity = fingerprint_of(reference, trust=trust) if reference is not None else None
     if declare is not None:
         identity = exchange.declared(declare)
     place = exchange.ledger_folder(folder)
@@ -134,7 +135,7 @@ def import_labels(
     )
 
 
-def _fingerprint(name_or_path: str, *, trust: bool) -> dict[str, Any]:
+def fingerprint_of(name_or_path: str, *, trust: bool) -> dict[str, Any]:
     """Return the identity of a label preset's reference, computed as campaigns do it: by the engine itself."""
     from activelearn.check.trust import read_noted
     from activelearn.engines import process

@@ -74,6 +74,24 @@ class Campaign(Document):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _check_windows(self) -> Campaign:
+        """Want the window of a stage within that of all: what is below it is accurate wherever it was found."""
+        whole = self.select.f_lo, self.select.f_hi
+        for stage in self.explore.stages:
+            f_lo, f_hi = stage.window(whole)
+            if stage.has_window and self.select.window != "fixed":
+                raise ValueError(
+                    f"explore stage {stage.name} has a window of its own, and select.window: {self.select.window} "
+                    "finds one for all - wanted select.window: fixed, or no f_lo and f_hi in stages"
+                )
+            if not whole[0] <= f_lo < f_hi <= whole[1]:
+                raise ValueError(
+                    f"explore stage {stage.name} has the window {f_lo:g} to {f_hi:g} eV/Å - wanted it within that of "
+                    f"select, {whole[0]:g} to {whole[1]:g} - widen select.f_lo and f_hi, or narrow the stage's"
+                )
+        return self
+
     @property
     def min_height_A(self) -> float:
         """Smallest perpendicular height of a cell, Å."""

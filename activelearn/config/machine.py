@@ -32,7 +32,7 @@ Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2
 #: A word of the batch system: no white space, nothing that a shell would obey.
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.:,=+/@%-]+$")]
 #: Names of variables that hold what nobody else may read.
-_SECRET: Final = re.compile(r"(?i)passw|passphrase|secret|token|credential|api_?key|mongo.*ur[il]")
+SECRET: Final = re.compile(r"(?i)passw|passphrase|secret|token|credential|api_?key|mongo.*ur[il]")
 
 
 class Speeds(Section):
@@ -212,7 +212,7 @@ class Machine(Section):
     @model_validator(mode="after")
     def _want_no_secrets(self) -> Machine:
         for environment in (self.environment, *(place.environment for place in self.places.values())):
-            for name in filter(_SECRET.search, environment):
+            for name in filter(SECRET.search, environment):
                 raise ValueError(
                     f"environment.{name} - wanted no secret, for the profile is copied into the campaign folder - set "
                     "it in the shell that starts the workers"

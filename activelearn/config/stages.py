@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from activelearn.config import lammps_lines
 from activelearn.config.bounds import of
 from activelearn.config.exploring import Perturb, System
-from activelearn.config.section import Name, Section, Share, Temperature, is_sealed, want_different
+from activelearn.config.section import (
+    ForceDeviation,
+    Name,
+    Section,
+    Share,
+    Temperature,
+    is_sealed,
+    want_different,
+)
 from activelearn.config.selecting import QuietShare, Stop
 
 Mode = Literal["isotropic", "uniaxial-x", "uniaxial-y", "uniaxial-z", "shear-xy", "shear-xz", "shear-yz"]
@@ -88,6 +98,18 @@ class Stage(Section):
     max_passes: Annotated[PositiveInt, of("number of passes")] | None = Field(
         default=None, description="The next stage joins after so many passes, quiet or not; null: when it is quiet."
     )
+    f_lo: ForceDeviation | None = Field(
+        default=None, description="Instead of select.f_lo, and not below it (eV/Å); with select.window: fixed."
+    )
+    f_hi: ForceDeviation | None = Field(
+        default=None, description="Instead of select.f_hi, and not above it (eV/Å); with select.window: fixed."
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_a_window_that_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out bounds of its own that it has not: campaigns without them keep their checksum."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if value is not None or key not in {"f_lo", "f_hi"}}
 
     @field_validator("strains")
     @classmethod
@@ -162,6 +184,16 @@ class Stage(Section):
     def n_frames(self) -> int:
         """Frames that one walk should evaluate (step 0 included)."""
         return self.n_steps // self.every + 1
+
+    @property
+    def has_window(self) -> bool:
+        """Whether it has a bound of the trust window of its own."""
+        return self.f_lo is not None or self.f_hi is not None
+
+    def window(self, window: tuple[float, float]) -> tuple[float, float]:
+        """Return f_lo and f_hi (eV/Å) that its frames are classed by: its own, and else those of the pass."""
+        f_lo, f_hi = window
+        return (f_lo if self.f_lo is None else self.f_lo), (f_hi if self.f_hi is None else self.f_hi)
 
     def bounds(self, stop: Stop) -> Stop:
         """Return `stop` with the bounds that the stage has of its own."""

@@ -233,6 +233,10 @@ class Trainer(ABC, Generic[S]):
         """Return whether weights trained with the settings `before` fit those of `now`."""
         return before.trains_like(now)
 
+    def begins_from(self, train: S) -> tuple[Path, ...]:
+        """Return the files whose weights the first ensemble begins with, one a member; none: random weights."""
+        return ()
+
     # --- training -----------------------------------------------------------------------------------------------------
 
     @abstractmethod

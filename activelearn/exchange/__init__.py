@@ -33,7 +33,7 @@ from activelearn.store import Ledger, Store, disk_errors, read_npz
 from activelearn.store.files import publish_npz
 from activelearn.store.ledger import publish_labels
 from activelearn.store.references import identity_sha256
-from activelearn.writing import write_deepmd, write_extxyz
+from activelearn.writing import DIALECTS, OURS, write_deepmd, write_extxyz
 
 #: Beside the systems of a deepmd folder of ours: what labelled them.
 REFERENCE: Final = "reference.json"
@@ -231,11 +231,31 @@ def import_labels(
             f"{paths[0]}: does not say what labelled it - wanted the reference, for labels of two references must not "
             "mix - give --reference PRESET, or --declare functional=...,includes_dispersion=...,code=..."
         )
+    return publish_reads(folder, reads, identity)
+
+
+def publish_reads(folder: Path, reads: Sequence[Read], identity: Mapping[str, Any]) -> tuple[int, Tally]:
+    """Publish what was read and judged and is fit and new into a ledger, all at once; see :func:`import_labels`.
+
+    Parameters
+    ----------
+    folder
+        The ledger; made if missing.
+    reads
+        Frames, judged (:func:`activelearn.exchange.physics.judged`).
+    identity
+        Of the reference that labelled them.
+
+    Returns
+    -------
+    int, Tally
+        How many labels were new, and the frames not taken, by reason.
+    """
     ledger = Ledger(folder)
     ledger.refresh()
     tally, sha = Tally(), str(identity["sha256"])
-    reads = same.without_copies(reads, ledger, sha, f"{PREFIX}-")
-    fit = list(_fit(reads, ledger, sha, tally))
+    fresh = same.without_copies([*reads], ledger, sha, f"{PREFIX}-")
+    fit = list(_fit(fresh, ledger, sha, tally))
     n = publish_labels(folder, PREFIX, fit, identity)
     ledger.compact(PREFIX)
     return n, tally
@@ -338,7 +358,8 @@ def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_fo
     identity
         Of the reference.
     file_format
-        ``extxyz``, ``deepmd`` or ``npz``; None: by the name, a folder if it has no suffix.
+        ``extxyz``, ``deepmd``, ``npz``, or extended XYZ in the names of a program
+        (:data:`activelearn.writing.DIALECTS`); None: by the name, a folder if it has no suffix.
 
     Returns
     -------
@@ -351,7 +372,7 @@ def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_fo
         `to` exists, or there is nothing to write.
     """
     kind = file_format or {".extxyz": "extxyz", ".xyz": "extxyz", ".npz": "npz", "": "deepmd"}.get(to.suffix, "")
-    if kind not in {"extxyz", "deepmd", "npz"}:
+    if kind not in {"extxyz", "deepmd", "npz", *DIALECTS}:
         raise ConfigError(
             f"{to}: cannot be written as {kind or to.suffix} - wanted extxyz, deepmd or npz - give --format"
         )
@@ -379,8 +400,8 @@ def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_fo
 def _write(parts: list[Frames], to: Path, kind: str, identity: Mapping[str, Any]) -> None:
     if kind == "npz":
         publish_npz(to, pack(parts), {"reference": dict(identity)})
-    elif kind == "extxyz":
-        write_extxyz(by_composition(parts), to)
+    elif kind == "extxyz" or kind in DIALECTS:
+        write_extxyz(by_composition(parts), to, DIALECTS.get(kind, OURS))
     else:
         write_deepmd(parts, to, sorted({symbol for part in parts for symbol in part.symbols}))
         (to / REFERENCE).write_text(json.dumps(dict(identity), indent=1) + "\n")

@@ -8,7 +8,7 @@ other are refused: which of the two is right nobody can know.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +27,15 @@ _MIXED = "real_atom_types.npy"
 _MEND = "write the system again with the program that made it"
 
 
-def read_deepmd(path: Path) -> Iterator[Read]:
+def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
     """Read all systems below a folder.
+
+    Parameters
+    ----------
+    path
+        A system, or a folder of systems.
+    kinds
+        Elements by type, of a system that has no ``type_map.raw``.
 
     Raises
     ------
@@ -49,12 +56,29 @@ def read_deepmd(path: Path) -> Iterator[Read]:
                 f"{plain[0]}: no {_MIXED}, which {mixed[0]} has - wanted it in every set of a mixed system, for it "
                 f"says which elements the atoms are - {_MEND}"
             )
-        for folder in folders or [system]:
-            yield from _read_set(system, folder)
+        for folder in [system] if not mixed and _is_rounded(system, folders) else folders or [system]:
+            yield from _read_set(system, folder, kinds)
 
 
-def _read_set(system: Path, folder: Path) -> Iterator[Read]:
-    kinds = (system / "type_map.raw").read_text().split() if (system / "type_map.raw").is_file() else []
+def _is_rounded(system: Path, folders: Sequence[Path]) -> bool:
+    """Return whether the sets of a system are rounded to float32, and the same frames stand beside them as text.
+
+    Older versions of dpdata wrote float32 unless they were told not to, and DP-GEN does not tell: an energy of 500 eV
+    is rounded to 3e-5 eV. It writes raw files, too, which have all digits.
+    """
+    raw = system / "coord.raw"
+    if not raw.is_file() or not folders or not all((folder / "coord.npy").is_file() for folder in folders):
+        return False
+    arrays = [_loaded(folder / "coord.npy", np.float64, 2) for folder in folders]
+    if not all(array.dtype == np.float32 for array in arrays):
+        return False
+    with raw.open("rb") as lines:
+        return sum(1 for _ in lines) == sum(len(array) for array in arrays)
+
+
+def _read_set(system: Path, folder: Path, by_type: Sequence[str]) -> Iterator[Read]:
+    has_kinds = (system / "type_map.raw").is_file()
+    kinds = (system / "type_map.raw").read_text().split() if has_kinds else [*by_type]
     if len(set(kinds)) < len(kinds):
         raise ConfigError(f"{system}/type_map.raw: {' '.join(kinds)} - wanted each element once - {_MEND}")
     found = _arrays(folder)

@@ -55,19 +55,22 @@ def passes_before(
         if not asked:
             break
         says = asked.keys() - set(earlier.unexplored_stages)
-        cells = earlier.cells if (earlier.f_lo, earlier.f_hi) == window else _recounted(store, i, window)
+        cells = earlier.cells if (earlier.f_lo, earlier.f_hi) == window else _recounted(campaign, store, i, window)
         if told := tuple(cell for cell in cells if cell.stage in says):
             found.append(told)
     return found
 
 
-def _recounted(store: Store, iteration: int, window: tuple[float, float]) -> tuple[CellCounts, ...]:
+def _recounted(campaign: Campaign, store: Store, iteration: int, window: tuple[float, float]) -> tuple[CellCounts, ...]:
     """Return the cells of an earlier pass by another window; walks that were given up are left out."""
+    windows = {stage.name: stage.window(window) for stage in campaign.explore.stages}
     kinds: dict[tuple[str, Condition], list[FrameClasses]] = {}
     for task in store.plan("explore", iteration).tasks:
         arrays, meta = store.read_product("explore", iteration, task.id)
         if "refused" not in meta:
-            kinds.setdefault(cell_of(task), []).append(reclassified(arrays["kind"], arrays["max_devi_f"], window))
+            cell = cell_of(task)
+            found = reclassified(arrays["kind"], arrays["max_devi_f"], windows.get(cell[0], window))
+            kinds.setdefault(cell, []).append(found)
     return tuple(
         CellCounts(stage=stage, **condition._asdict(), counts=count(found))
         for (stage, condition), found in kinds.items()

@@ -8,7 +8,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from activelearn.config import Machine, Train
+from activelearn.config import Machine, Train, here
+from activelearn.config.files import is_file
 from activelearn.config.trainer import Faster, Room, Shell, Trained, Trainer, TrainingData, TrainingRun
 from activelearn.engines import deepmd, requirements
 from activelearn.engines.backends import BACKENDS, DEFAULT
@@ -57,7 +58,7 @@ class DeePMD(Trainer[DeePMDTrain]):
 
     def impossible(self, train: DeePMDTrain) -> list[str]:
         """Return what no network could be, and a training that would learn nothing, or never begin."""
-        found = [*_networks(train)]
+        found = [*_networks(train), *_starts(train)]
         asked = dargs.interpreter(None)
         return found if found or train.model is None or asked is None else _of_dargs(train, asked)
 
@@ -122,6 +123,10 @@ class DeePMD(Trainer[DeePMDTrain]):
     def same_networks(self, before: DeePMDTrain, now: DeePMDTrain) -> bool:
         """Return whether the model blocks are the same, written out."""
         return before.block == now.block
+
+    def begins_from(self, train: DeePMDTrain) -> tuple[Path, ...]:
+        """Return the models that the user names."""
+        return tuple(Path(here(name)) for name in train.start_from or ())
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -276,6 +281,23 @@ def _networks(train: DeePMDTrain) -> Iterator[str]:
         )
     if not any((*factors.energy, *factors.force, *factors.virial)):
         yield "train.prefactors: are all 0 - wanted one above 0, or nothing is learnt - leave them out"
+
+
+def _starts(train: DeePMDTrain) -> Iterator[str]:
+    """Yield what is wrong with the models that the first ensemble is to begin with."""
+    where, names = "train.start_from", train.start_from or ()
+    suffixes = BACKENDS[train.backend].with_weights
+    if names and len(names) != train.n_members:
+        yield f"{where}: {len(names)} models for {train.n_members} members - wanted one each - name as many"
+    for name in names:
+        if Path(name).suffix not in suffixes:
+            which = " or ".join(suffixes) or f"none, for {train.backend} has no weights in its models"
+            yield f"{where}: {name} - wanted {which} - leave it out, or choose another backend"
+        elif not is_file(Path(here(name))):
+            yield f"{where}: no file {name} - wanted a frozen model - check the path"
+    unsaid = [shell.where for shell in TRAINER.shells(train) if shell.sel is None] if names else []
+    for key in unsaid if TRAINER.limits_neighbours(train) else []:
+        yield f"{where}: {key} is left to be counted - wanted the numbers of these models - give them"
 
 
 def _rising_rates(train: DeePMDTrain) -> Iterator[str]:

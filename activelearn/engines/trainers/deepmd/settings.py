@@ -19,7 +19,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from activelearn.config.bounds import of
-from activelearn.config.paths import absolute
+from activelearn.config.paths import FilePath, absolute
+from activelearn.config.program import Program
 from activelearn.config.section import BatchRule, Element, Section, Share
 from activelearn.config.training import Train
 from activelearn.engines.backends import BACKENDS, UNFIT
@@ -171,6 +172,11 @@ class DeePMDTrain(Train):
         le=20,
         description="The model is the mean of the last so many checkpoints, n_steps/25 apart; null: the last.",
     )
+    start_from: Annotated[tuple[FilePath, ...] | None, Program()] = Field(
+        default=None,
+        description="Frozen models of the same network, one a member, whose weights the first ensemble begins with (a "
+        "warm start); null: random ones.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -189,9 +195,13 @@ class DeePMDTrain(Train):
 
     @model_serializer(mode="wrap")
     def _of_one_form(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return it without the short form if that does not count."""
+        """Return it without the short form if that does not count, and without models to begin from if there are none.
+
+        Campaigns without them keep their checksum.
+        """
         made: dict[str, Any] = handler(self)
-        return {name: value for name, value in made.items() if self.model is None or name not in _SHORT}
+        left_out = {*(_SHORT if self.model is not None else ()), *(("start_from",) if self.start_from is None else ())}
+        return {name: value for name, value in made.items() if name not in left_out}
 
     @property
     def block(self) -> dict[str, Any]:
@@ -213,6 +223,11 @@ class DeePMDTrain(Train):
             },
             "fitting_net": {"neuron": list(self.fitting), "resnet_dt": True, "precision": self.precision},
         }
+
+    def trains_like(self, other: Train) -> bool:
+        """Return whether a training with these settings is that with `other`, wherever the first one began."""
+        first = {"start_from": other.start_from} if isinstance(other, DeePMDTrain) else {}
+        return super(DeePMDTrain, self.model_copy(update=first)).trains_like(other)
 
     def label_weight(self, element: str) -> float:
         """Return how many times the squared force error of an element counts in the loss."""

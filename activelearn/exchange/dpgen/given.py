@@ -1,0 +1,162 @@
+"""What a folder of DP-GEN holds: its two inputs, how far it came, and its iterations. Nothing in it is ever written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from activelearn.config.files import yaml_text
+from activelearn.config.yaml12 import load
+from activelearn.errors import ConfigError, typed
+
+#: The name of the file that says which steps are done.
+RECORD: Final = "record.dpgen"
+#: Number of the last step of an iteration of DP-GEN.
+LAST_STEP: Final = 8
+#: What the two inputs are usually called, and how they are found if they are not.
+_SUFFIXES: Final = (".json", ".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class DpgenFolder:
+    """A folder in which ``dpgen run`` was, or would be, given.
+
+    Parameters
+    ----------
+    folder
+        Absolute.
+    param_file, param
+        The campaign as DP-GEN has it.
+    machine_file, machine
+        Where it ran; None and empty if there is no such file.
+    done
+        Iteration and step of the last line of ``record.dpgen``; None: nothing is done.
+    """
+
+    folder: Path
+    param_file: Path
+    param: dict[str, Any]
+    machine_file: Path | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+    done: tuple[int, int] | None = None
+
+    @property
+    def iterations(self) -> list[Path]:
+        """The folders ``iter.000000`` ..., in their order."""
+        found = (path for path in self.folder.glob("iter.*") if path.is_dir() and path.suffix[1:].isdigit())
+        return sorted(found, key=number)
+
+    @property
+    def n_done(self) -> int:
+        """Iterations that are done to their last step."""
+        if self.done is None:
+            return 0
+        iteration, step = self.done
+        return iteration + (step >= LAST_STEP)
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        """The jobs of exploration."""
+        return list(self.param.get("model_devi_jobs") or [])
+
+    def path(self, text: str) -> Path:
+        """Return a path of the inputs: relative ones begin in the folder."""
+        return self.folder / Path(text).expanduser()
+
+
+def number(iteration: Path) -> int:
+    """Return the number of an iteration's folder."""
+    return int(iteration.suffix[1:])
+
+
+def read_folder(folder: Path, param: str | None = None, machine: str | None = None) -> DpgenFolder:
+    """Return what a folder of DP-GEN holds.
+
+    Parameters
+    ----------
+    folder
+        Where dpgen ran.
+    param, machine
+        Names of its two inputs in it, if they are not ``param.json`` and ``machine.json`` (or ``.yaml``).
+
+    Raises
+    ------
+    ConfigError
+        There is no such folder, no such file, or it cannot be read.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder - wanted one in which dpgen ran - check the path")
+    folder = folder.absolute()
+    param_file = _found(folder, "param", param)
+    if param_file is None:
+        raise ConfigError(
+            f"{folder}: no param.json in it - wanted the input of dpgen run - name it with --param, such as "
+            f"activelearn import-dpgen {typed(folder)} --param run_param.json"
+        )
+    machine_file = _found(folder, "machine", machine)
+    return DpgenFolder(
+        folder,
+        param_file,
+        _mapping(param_file),
+        machine_file,
+        {} if machine_file is None else _mapping(machine_file),
+        _record(folder / RECORD),
+    )
+
+
+def _found(folder: Path, kind: str, name: str | None) -> Path | None:
+    if name is not None:
+        path = folder / name
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file - wanted that of --{kind} - check the name")
+        return path
+    usual = [folder / f"{kind}{suffix}" for suffix in _SUFFIXES]
+    others = [path for suffix in _SUFFIXES for path in sorted(folder.glob(f"*{kind}*{suffix}"))]
+    there = [path for path in usual if path.is_file()] or others
+    if len(there) > 1:
+        names = ", ".join(path.name for path in there)
+        raise ConfigError(f"{folder}: {names} - wanted one {kind} file - name it with --{kind}")
+    return there[0] if there else None
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    text = yaml_text(path)
+    try:
+        found = json.loads(text) if path.suffix == ".json" else load(text, str(path))
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error}) - wanted an input of DP-GEN - mend it") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: no mapping of keys - wanted an input of DP-GEN - check the name")
+    return found
+
+
+def _record(path: Path) -> tuple[int, int] | None:
+    """Return iteration and step of the last line of a record."""
+    if not path.is_file():
+        return None
+    lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    try:
+        iteration, step = (int(word) for word in lines[-1])
+    except (ValueError, IndexError):
+        raise ConfigError(f"{path}: its last line is not two numbers - wanted iteration and step - mend it") from None
+    return iteration, step
+
+
+def leaves(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - raw JSON
+    """Yield every dotted key that has no keys below it, with its value; items of a list have the key of the list."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from leaves(item, (*at, str(key)))
+    elif isinstance(value, Sequence) and not isinstance(value, str) and any(isinstance(one, Mapping) for one in value):
+        for item in value:
+            yield from leaves(item, at)
+    else:
+        yield ".".join(at), value
+
+
+def alias(section: Mapping[str, Any], *names: str, default: Any = None) -> Any:  # noqa: ANN401 - raw JSON
+    """Return the value of the first of several names of a key that is there."""
+    return next((section[name] for name in names if name in section), default)

@@ -1,0 +1,206 @@
+"""What labels: INCAR and POTCARs of DP-GEN as the section ``label``; and what labelled, as far as its files tell.
+
+A reference is more than its INCAR: tags that DP-GEN's INCAR leaves to VASP are written out where our defaults are
+others, so that the same input is computed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from activelearn.config.engine import REFERENCES
+from activelearn.engines.references.vasp import INCAR
+from activelearn.exchange.dpgen.given import DpgenFolder
+from activelearn.exchange.dpgen.keys import Fate
+from activelearn.exchange.dpgen.told import DpgenReport
+
+#: VASP's own defaults (VASP wiki, 6.4) of tags that our INCAR sets to something else.
+_VASPS: Final[Mapping[str, Any]] = {"EDIFF": 1.0e-4, "ISMEAR": 1, "SIGMA": 0.2}
+#: Tags of an INCAR that belong to MD and relaxations, or are set by other keys.
+_NOT_OURS: Final = {
+    *("SYSTEM", "NSW", "IBRION", "ISIF", "EDIFFG", "POTIM", "PSTRESS", "IVDW", "LWAVE", "LCHARG", "NWRITE", "ISTART"),
+    *("ICHARG", "NBLOCK", "SMASS", "TEBEG", "TEEND"),
+}
+_GGA: Final = {"PE": "PBE", "PS": "PBEsol", "RP": "RPBE", "91": "PW91", "AM": "AM05"}
+#: Tags that our engine lets nobody set for PBE, of which each means another functional.
+_NAMING: Final = ("METAGGA", "LHFCALC", "LDAU")
+#: IVDW of no dispersion, and of D3 with zero damping, which a reference adds by itself.
+_NO_IVDW, _D3_ZERO = 0, 11
+_VERSION: Final = re.compile(r"vasp\.(\d+\.\d+\.\d+)")
+_EXAMPLE: Final = "--declare functional=PBE,includes_dispersion=false,code=VASP-6.4.2"
+
+
+@dataclass(frozen=True)
+class Incar:
+    """The tags of an INCAR, by name in capitals; each a number, a truth value, a list of them, or a text."""
+
+    tags: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Incar:
+        """Return the tags of a file; comments begin with ``#`` or ``!``, and ``;`` parts two tags of one line."""
+        text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
+        lines = (re.split(r"[#!]", line, maxsplit=1)[0] for line in text.splitlines())
+        pairs = (part.partition("=") for line in lines for part in line.split(";"))
+        return cls({name.strip().upper(): _value(value.strip()) for name, equals, value in pairs if equals})
+
+    @property
+    def functional(self) -> str:
+        """Its name, as far as the tags tell; a POTCAR that is not PAW_PBE is refused by the engine."""
+        base = str(self.tags.get("METAGGA", "")).replace("R2SCAN", "r2SCAN")
+        if not base or base in {"NONE", "--"}:
+            base = _GGA.get(str(self.tags.get("GGA", "PE")), str(self.tags.get("GGA")))
+        if self.tags.get("LHFCALC") is True:
+            base = "HSE06" if float(self.tags.get("HFSCREEN", 0.0)) > 0.0 else f"{base}0"
+        return f"{base}+U" if self.tags.get("LDAU") is True else base
+
+    @property
+    def ivdw(self) -> int:
+        """The kind of dispersion."""
+        return int(self.tags.get("IVDW", _NO_IVDW)) or int(bool(self.tags.get("LUSE_VDW")))
+
+
+def _value(text: str) -> Any:  # noqa: ANN401 - of an INCAR
+    words = [_word(word) for word in text.split()]
+    if len(words) == 1:
+        return words[0]
+    return words if words and not any(isinstance(word, str) for word in words) else text
+
+
+def _word(word: str) -> Any:  # noqa: ANN401 - of an INCAR
+    if re.fullmatch(r"\.?(T|TRUE)\.?", word, re.IGNORECASE):
+        return True
+    if re.fullmatch(r"\.?(F|FALSE)\.?", word, re.IGNORECASE):
+        return False
+    for kind in (int, float):
+        try:
+            return kind(re.sub(r"(?<=\d)[dD](?=[-+]?\d)", "e", word))
+        except ValueError:
+            continue
+    return word.upper() if word.isalnum() else word
+
+
+def incar_of(given: DpgenFolder) -> Incar | None:
+    """Return the INCAR of a run whose labels are VASP's, if it is there."""
+    name = given.param.get("fp_incar")
+    path = None if not isinstance(name, str) else given.path(name)
+    return Incar.read(path) if given.param.get("fp_style") == "vasp" and path is not None and path.is_file() else None
+
+
+def version_of(given: DpgenFolder) -> str | None:
+    """Return the version of VASP that labelled, from the first output there is."""
+    for output in sorted(given.folder.glob("iter.*/02.fp/task.*/OUTCAR")):
+        with output.open(encoding="utf-8", errors="replace") as lines:
+            found = _VERSION.search(next(lines, ""))
+        if found:
+            return found[1]
+    return None
+
+
+def what_labelled(given: DpgenFolder, report: DpgenReport) -> str | None:
+    """Return what labelled, as ``--declare`` has it, from the files of a VASP run; None: it has to be declared."""
+    incar, version = incar_of(given), version_of(given)
+    style = given.param.get("fp_style")
+    if incar is None or version is None:
+        lacking = "no INCAR" if style == "vasp" and incar is None else "no OUTCAR with a version"
+        why = lacking if style == "vasp" else f"fp_style {style} does not tell its functional"
+        report.refuse("fp_style", f"{why}, and a label without its reference is none - wanted {_EXAMPLE}")
+        return None
+    dispersion = "true" if incar.ivdw else "false"
+    return f"functional={incar.functional},includes_dispersion={dispersion},code=VASP-{version}"
+
+
+def label_of(given: DpgenFolder, declared: str | None, report: DpgenReport) -> dict[str, Any]:
+    """Return the section ``label`` of a run whose labels are VASP's.
+
+    Parameters
+    ----------
+    given, report
+        What DP-GEN had, and where it is said.
+    declared
+        What labelled, as ``--declare`` has it: its ``code=VASP-6.4.2`` says the version where there is no output.
+    """
+    style, incar = given.param.get("fp_style"), incar_of(given)
+    if style != "vasp" or incar is None:
+        what = "no INCAR at fp_incar" if style == "vasp" else f"{style} is not taken over"
+        there = ", ".join(REFERENCES.names())
+        report.refuse(
+            "fp_style",
+            f"{what} - wanted what labels from now on, with the same settings (engines that are here: {there}) - give "
+            "--reference, a preset of params/label/ or a YAML like one",
+        )
+        return {}
+    version = version_of(given) or _declared_version(declared)
+    if version is None:
+        report.refuse("fp_style", f"no OUTCAR tells the version of VASP - wanted {_EXAMPLE}")
+    potcars = potcars_of(given, report)
+    reference: dict[str, Any] = {
+        "engine": "vasp",
+        "command": _command(given),
+        "vasp": {
+            "version": version,
+            "potcar_dir": None,
+            "potcars": dict.fromkeys(potcars),
+            "incar": _tags(incar, report),
+        },
+        "functional": incar.functional,
+        "includes_dispersion": False,
+        "deterministic": False,
+    }
+    if incar.ivdw == _D3_ZERO:
+        reference["d3"] = {"method": incar.functional, "damping": "zero"}
+    elif incar.ivdw != _NO_IVDW:
+        report.refuse("fp_incar", f"IVDW = {incar.ivdw} - wanted none, or 11 (D3 with zero damping) - give --reference")
+    return {"reference": reference}
+
+
+def _declared_version(declared: str | None) -> str | None:
+    found = re.search(r"code=vasp[-. ]?(\d+\.\d+\.\d+)", declared or "", re.IGNORECASE)
+    return found[1] if found else None
+
+
+def _command(given: DpgenFolder) -> str:
+    """Return how VASP is started: that of the machine file, without what keeps a failure from being one."""
+    section = given.machine.get("fp")
+    section = section[0] if isinstance(section, list) and section else section
+    found = str(section.get("command", "")) if isinstance(section, Mapping) else ""
+    return re.sub(r"\s*\|\|\s*:\s*$", "", found).strip() or "vasp_std"
+
+
+def _tags(incar: Incar, report: DpgenReport) -> dict[str, Any]:
+    """Return the tags of a reference: those of the INCAR, and VASP's defaults where ours are others."""
+    tags = {name: value for name, value in incar.tags.items() if name not in _NOT_OURS}
+    if tags.get("GGA") == "PE":
+        del tags["GGA"]
+    tags = {name: value for name, value in tags.items() if not (name in _NAMING and value in {False, "NONE"})}
+    if "ENCUT" not in tags:
+        report.refuse("fp_incar", "no ENCUT, which VASP would take from the POTCARs - wanted the number - add it")
+    unsaid = {name: value for name, value in _VASPS.items() if name not in tags}
+    if unsaid:
+        said = ", ".join(f"{name} = {value:g}" for name, value in unsaid.items())
+        report.facts.append(f"fp_incar: {said} written out, for these are VASP's defaults and not ours")
+    if "ISYM" not in tags:
+        report.facts.append(f"fp_incar: ISYM = {INCAR['ISYM']}, our default: no symmetry, the same numbers")
+    return {**tags, **unsaid}
+
+
+def potcars_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Path]:
+    """Return the POTCAR of each element: fp_pp_files are in the order of the types."""
+    kinds, files = list(given.param["type_map"]), list(given.param.get("fp_pp_files") or [])
+    if len(files) != len(kinds):
+        report.refuse(
+            "fp_pp_files", f"{len(files)} files for {len(kinds)} elements - wanted one each - give --reference"
+        )
+        return {}
+    prefix = given.path(str(given.param.get("fp_pp_path", "./")))
+    found = {kind: prefix / str(name) for kind, name in zip(kinds, files, strict=True)}
+    for kind, path in found.items():
+        if not path.is_file():
+            report.say(
+                "fp_pp_files", Fate.CHANGED, f"no file {path} - put the POTCAR of {kind} there, or edit potcar_dir"
+            )
+    return found

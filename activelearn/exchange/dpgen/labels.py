@@ -1,0 +1,143 @@
+"""Labels that DP-GEN has paid for: its initial data, ``02.fp/data.*``, and outputs that it had not gathered yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from activelearn import exchange
+from activelearn.errors import ConfigError
+from activelearn.exchange import physics
+from activelearn.exchange.deepmd_npy import read_deepmd
+from activelearn.exchange.dpgen.given import DpgenFolder
+from activelearn.exchange.dpgen.keys import Fate
+from activelearn.exchange.dpgen.told import DpgenReport
+from activelearn.exchange.files import read
+from activelearn.exchange.reads import Read, with_walk
+
+#: By fp_style the output of a task and its format, as DP-GEN gathers it.
+OUTPUTS: Final[Mapping[str, tuple[str, str]]] = {
+    "vasp": ("OUTCAR", "outcar"),
+    "pwscf": ("output", "qe"),
+    "cp2k": ("output", "cp2k"),
+    "abacus": (".", "abacus"),
+    "siesta": ("output", "siesta/output"),
+    "gaussian": ("output", "gaussian/log"),
+    "pwmat": ("OUT.MLMD", "pwmat/output"),
+}
+_HDF5: Final = {".h5", ".hdf5"}
+#: Parts of a path from elsewhere, and letters of any, that a trajectory is named by.
+_N_PARTS, _MOST_LETTERS = 4, 90
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """One place where labels of DP-GEN stand.
+
+    Parameters
+    ----------
+    path
+        A file, a system, or a folder of systems.
+    kind
+        Its format, as ``labels import --format`` has it.
+    is_output
+        Whether it is the output of one task, which may have failed.
+    """
+
+    path: Path
+    kind: str
+    is_output: bool = False
+
+
+def sources_of(given: DpgenFolder, report: DpgenReport) -> list[LabelSource]:
+    """Return where labels stand: initial data first, then the iterations in their order."""
+    found = [*_initial(given, report)]
+    for iteration in given.iterations:
+        gathered = [one for path in sorted((iteration / "02.fp").glob("data.*")) for one in _systems(path)]
+        found += gathered or _outputs(given, iteration)
+    return found
+
+
+def _systems(path: Path) -> list[LabelSource]:
+    """Return the deepmd systems in a folder, or that it is."""
+    return [LabelSource(file.parent, "deepmd") for file in sorted(path.rglob("type.raw"))]
+
+
+def _initial(given: DpgenFolder, report: DpgenReport) -> Iterator[LabelSource]:
+    prefix = given.path(str(given.param.get("init_data_prefix", "./")))
+    for name in given.param.get("init_data_sys") or []:
+        path = prefix / str(name)
+        if path.suffix in _HDF5 and path.is_file():
+            yield LabelSource(path, "deepmd/hdf5")
+        elif systems := _systems(path):
+            yield from systems
+        else:
+            report.say("init_data_sys", Fate.CHANGED, "what is not there was not taken: see the facts")
+            report.facts.append(f"init_data_sys: no labelled system at {path}")
+
+
+def _outputs(given: DpgenFolder, iteration: Path) -> Iterator[LabelSource]:
+    """Yield the outputs of tasks that DP-GEN had not gathered when it ended."""
+    style, params = str(given.param.get("fp_style")), given.param.get("fp_params") or {}
+    name, kind = OUTPUTS.get(style, ("", ""))
+    if style == "custom" and isinstance(params, Mapping):
+        name, kind = str(params.get("output_fn", "")), str(params.get("output_fmt", ""))
+    if not name:
+        return
+    for task in sorted((iteration / "02.fp").glob("task.*")):
+        path = task if name == "." else task / name
+        if path.exists() and (name != "." or any(task.glob("OUT.*"))):
+            yield LabelSource(path, kind, is_output=True)
+
+
+def import_all(given: DpgenFolder, ledger: Path, identity: Mapping[str, Any], report: DpgenReport) -> int:
+    """Read all labels of DP-GEN into a ledger; return how many are in it.
+
+    Parameters
+    ----------
+    given, report
+        What DP-GEN had, and where it is said what was refused, and why.
+    ledger
+        The folder.
+    identity
+        Of the reference that labelled.
+    """
+    reads: list[Read] = []
+    n_torn = 0
+    sources = sources_of(given, report)
+    for source in sources:
+        try:
+            found = [_of_its_own_walk(one, source, given) for one in _reader(source, given)()]
+            reads += physics.judged(found)
+        except ConfigError as error:
+            if not source.is_output:
+                raise
+            n_torn += 1
+            report.facts.append(f"not read: {error.problems[0]}")
+    if not reads:
+        return 0
+    n, tally = exchange.publish_reads(ledger, reads, identity)
+    n_outputs = sum(source.is_output for source in sources) - n_torn
+    report.facts.append(f"{n} labels of {exchange.name_of(identity)} taken from {len(sources)} places")
+    if n_outputs:
+        report.facts.append(f"{n_outputs} outputs among them that DP-GEN had not gathered")
+    report.facts += tally.sentences()
+    return n
+
+
+def _of_its_own_walk(one: Read, source: LabelSource, given: DpgenFolder) -> Read:
+    """Return a frame as one of a trajectory that is named after its place: all iterations have a ``data.000``."""
+    if one.frame is None:
+        return one
+    path = source.path
+    name = path.relative_to(given.folder) if path.is_relative_to(given.folder) else Path(*path.parts[-_N_PARTS:])
+    return replace(one, frame=with_walk(one.frame, str(name)[-_MOST_LETTERS:]))
+
+
+def _reader(source: LabelSource, given: DpgenFolder) -> Callable[[], Iterator[Read] | list[Read]]:
+    if source.kind == "deepmd":  # without type_map.raw the types are those of the run, as for DeePMD-kit itself
+        return partial(read_deepmd, source.path, tuple(given.param["type_map"]))
+    return partial(read, source.path, source.kind)

@@ -1,0 +1,163 @@
+"""The frames of an iteration classed again from its stored ``model_devi.out``, beside what DP-GEN itself wrote of them.
+
+DP-GEN writes ``02.fp/candidate.shuffled.SSS.out``, ``rest_accurate.*`` and ``rest_failed.*`` of each system: folder and
+step of every frame of the class (unless ``detailed_report_make_fp`` is false).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from activelearn.errors import ConfigError
+from activelearn.exchange.dpgen.given import DpgenFolder, number
+from activelearn.exchange.dpgen.stages import bound_in
+from activelearn.frames import FloatArray
+from activelearn.select.window import FrameClass, FrameClasses, classify
+
+#: The column of the largest deviation of virials and of forces in model_devi.out.
+_VIRIAL, _FORCE = 1, 4
+#: DP-GEN's own bound of virials: none.
+_NO_BOUND: Final = 1.0e10
+#: What DP-GEN calls the file of each class.
+LISTS: Final = {
+    FrameClass.ACCURATE: "rest_accurate",
+    FrameClass.CANDIDATE: "candidate",
+    FrameClass.FAILED: "rest_failed",
+}
+
+#: Folder of a walk and MD step: one frame.
+Frame = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Reselected:
+    """The frames of one system in one iteration, by class.
+
+    Parameters
+    ----------
+    iteration, system
+        Numbers.
+    ours
+        Classed here.
+    dpgens
+        As DP-GEN listed them; None: it wrote no lists.
+    """
+
+    iteration: int
+    system: int
+    ours: dict[FrameClass, set[Frame]]
+    dpgens: dict[FrameClass, set[Frame]] | None = field(default=None)
+
+    @property
+    def is_same(self) -> bool:
+        """Whether every frame has the class that DP-GEN gave it."""
+        return self.ours == self.dpgens
+
+    def __str__(self) -> str:
+        """Return the counts in a line."""
+        counts = ", ".join(f"{len(self.ours[one])} {one.name.lower()}" for one in LISTS)
+        if self.dpgens is None:
+            beside = "DP-GEN wrote no lists"
+        elif self.is_same:
+            beside = "the same frames as DP-GEN's lists"
+        else:
+            theirs = ", ".join(f"{len(self.dpgens[one])} {one.name.lower()}" for one in LISTS)
+            beside = f"DP-GEN's lists: {theirs}"
+        return f"iteration {self.iteration}, system {self.system}: {counts} ({beside})"
+
+
+def reselected(given: DpgenFolder) -> list[Reselected]:
+    """Return the frames of every iteration and system that has deviations, in their order.
+
+    Raises
+    ------
+    ConfigError
+        A ``model_devi.out`` is damaged, or the run is of a kind whose frames are classed in another way.
+    """
+    _want_plain(given)
+    found = []
+    for iteration in given.iterations:
+        tasks = sorted((iteration / "01.model_devi").glob("task.*"))
+        walks: dict[str, list[Path]] = {}
+        for task in tasks:
+            if (task / "model_devi.out").is_file():
+                walks.setdefault(task.name.split(".")[1], []).append(task)
+        found += [_system(given, iteration, system, folders) for system, folders in walks.items()]
+    return found
+
+
+def _want_plain(given: DpgenFolder) -> None:
+    """Refuse runs whose frames are not classed by two bounds of the deviation of a frame."""
+    for key in ("model_devi_adapt_trust_lo", "cluster_cutoff", "model_devi_f_avg_relative"):
+        if given.param.get(key):
+            raise ConfigError(
+                f"{given.param_file}: {key}: frames are not classed by two bounds of a deviation in eV/Å, so they are "
+                "not classed again - wanted a run without it - nothing to do: the labels do not hang on it"
+            )
+
+
+def _system(given: DpgenFolder, iteration: Path, system: str, walks: list[Path]) -> Reselected:
+    job_file = iteration / "01.model_devi" / "cur_job.json"
+    job = json.loads(job_file.read_text(encoding="utf-8")) if job_file.is_file() else {}
+    bounds = {
+        kind: [bound_in(given.param, job, f"model_devi_{kind}_trust_{end}", int(system)) for end in ("lo", "hi")]
+        for kind in "fv"
+    }
+    forces, virials = (tuple(_NO_BOUND if one is None else one for one in bounds[kind]) for kind in "fv")
+    ours: dict[FrameClass, set[Frame]] = {one: set() for one in LISTS}
+    for walk in walks:
+        steps, rows = _deviations(walk / "model_devi.out", int(given.param.get("model_devi_skip") or 0))
+        kinds = classes(rows[:, _FORCE], rows[:, _VIRIAL], forces, virials)
+        for step, kind in zip(steps.tolist(), kinds.tolist(), strict=True):
+            ours[FrameClass(kind)].add((walk.name, step))
+    return Reselected(number(iteration), int(system), ours, _lists(iteration / "02.fp", system))
+
+
+def _deviations(path: Path, skip: int) -> tuple[FloatArray, FloatArray]:
+    """Return steps (n,) and rows (n, 7) of a file; of several rows of one step the last one counts (DP-GEN 0.14)."""
+    try:
+        rows = np.loadtxt(path, ndmin=2)
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read ({error}) - wanted rows of seven numbers - restore it") from None
+    if rows.size == 0:
+        return np.empty(0, dtype=np.int64), np.empty((0, 7))
+    _, last = np.unique(rows[::-1, 0], return_index=True)
+    rows = rows[np.sort(len(rows) - 1 - last)]
+    rows = rows[rows[:, 0] >= skip]
+    return rows[:, 0].astype(np.int64), rows
+
+
+def classes(
+    max_devi_f: FloatArray, max_devi_v: FloatArray, forces: tuple[float, ...], virials: tuple[float, ...]
+) -> FrameClasses:
+    """Return the class of each frame as DP-GEN has it: of forces and virials the candidate, else the worse.
+
+    Parameters
+    ----------
+    max_devi_f, max_devi_v
+        (n_frames,) largest deviations, eV/Å and eV.
+    forces, virials
+        Lower and upper bound of each.
+    """
+    by_force = classify(max_devi_f, *forces)
+    by_virial = classify(max_devi_v, *virials)
+    worse = np.maximum(by_force, by_virial)
+    is_candidate = (by_force == FrameClass.CANDIDATE) | (by_virial == FrameClass.CANDIDATE)
+    found: FrameClasses = np.where(is_candidate, np.int8(FrameClass.CANDIDATE), worse).astype(np.int8)
+    return found
+
+
+def _lists(folder: Path, system: str) -> dict[FrameClass, set[Frame]] | None:
+    found: dict[FrameClass, set[Frame]] = {}
+    for one, name in LISTS.items():
+        path = folder / f"{name}.shuffled.{system}.out"
+        if not path.is_file():
+            return None
+        rows = (line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        found[one] = {(Path(words[0]).name, int(words[1])) for words in rows}
+    return found

@@ -1,0 +1,233 @@
+"""Jobs whose LAMMPS input is a template: a plain one is a stage like any other, what else it does is told.
+
+DP-GEN puts each combination of the values of ``rev_mat`` in place of their keys, one key after the other, and writes
+``dump`` and ``pair_style`` anew. Of what is left the integrator, the time step and the run say what is asked for; fixes
+and groups beside them become the stage's own lines. A template that does anything else has no stage.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from activelearn.config import lammps_lines
+from activelearn.exchange.dpgen.given import DpgenFolder, alias
+
+#: Commands that say what our inputs say anyhow.
+_OURS: Final = {
+    *("units", "boundary", "atom_style", "atom_modify", "box", "read_data", "change_box", "mass", "neighbor"),
+    *("neigh_modify", "pair_style", "pair_coeff", "thermo", "thermo_style", "thermo_modify", "dump", "dump_modify"),
+    *(
+        "restart",
+        "reset_timestep",
+        "log",
+        "echo",
+        "newton",
+        "processors",
+        "print",
+        "timer",
+        "clear",
+        "plugin",
+        "write_data",
+    ),
+}
+#: Those of them that must say the same as ours.
+_MUST_BE: Final = {"units": ("metal",), "boundary": ("p", "p", "p"), "atom_style": ("atomic",)}
+#: Commands that a stage may have as lines of its own.
+_THEIRS: Final = {"fix", "group", "region", "compute", "unfix", "fix_modify", "variable"}
+#: LAMMPS' own time step in metal units, ps.
+_TIMESTEP_PS: Final = 0.001
+_FIRST_START: Final = re.compile(r'if\s+"\$\{restart\}\s*==\s*0"\s+then\s+"([^"]*)"')
+_SCALAR: Final = {"equal", "string", "index"}
+
+
+@dataclass
+class Asked:
+    """What one combination of values asks for.
+
+    Parameters
+    ----------
+    temperatures_K
+        At the beginning and at the end of the walk; None: no thermostat says it.
+    pressure_bar
+        None: constant volume.
+    stage
+        Keys of the stage that have nothing to do with the two.
+    lines
+        Lines of the stage's own.
+    """
+
+    temperatures_K: tuple[float, float] | None = None
+    pressure_bar: float | None = None
+    stage: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+
+def stages_of_template(given: DpgenFolder, job: Mapping[str, Any]) -> list[dict[str, Any]] | str:
+    """Return the keys of the stages of a job, without their systems; or why it can be none."""
+    template = job.get("template") or {}
+    path = given.path(str(template.get("lmp", "")))
+    if "plm" in template or not template.get("lmp"):
+        return "PLUMED is not started"
+    if job.get("sys_rev_mat"):
+        return "sys_rev_mat: conditions that differ by system want a stage each"
+    if not path.is_file():
+        return f"no template {path}"
+    every = alias(job, "trj_freq", "t_freq", "traj_freq")
+    if not every:
+        return "without trj_freq"
+    text = path.read_text(encoding="utf-8", errors="replace")
+    values = (job.get("rev_mat") or {}).get("lmp") or {}
+    found = []
+    for combination in itertools.product(*(values[key] for key in values)):
+        one = _read(_revised(text, dict(zip(values, combination, strict=True))), int(every))
+        if isinstance(one, str):
+            return f"its template {path.name} has {one}"
+        found.append(one)
+    return _grouped(found)
+
+
+def _revised(text: str, values: Mapping[str, Any]) -> str:
+    for key, value in values.items():
+        text = text.replace(key, str(value))
+    return text
+
+
+def _commands(text: str) -> Iterator[list[str]]:
+    """Yield the words of each command, with the numbers of variables put in; of an `if` what a first start does."""
+    known: dict[str, str] = {}
+    for line in re.sub(r"&[ \t]*\n", " ", text).splitlines():
+        bare = re.sub(r"\$\{(\w+)\}", lambda found: known.get(found[1], found[0]), line.partition("#")[0]).strip()
+        if bare.startswith("if "):
+            first = _FIRST_START.match(bare)
+            bare = first[1] if first else ""
+        words = bare.split()
+        if len(words) == 4 and words[0] == "variable" and words[2] in _SCALAR and _number(words[3]) is not None:
+            known[words[1]] = words[3]
+        elif words:
+            yield words
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def _read(text: str, every: int) -> Asked | str:
+    """Return what an input asks for, or what of it has no counterpart."""
+    made = Asked(stage={"every": every, "timestep_fs": round(1000.0 * _TIMESTEP_PS, 9)})
+    for words in _commands(text):
+        name, rest = words[0], words[1:]
+        if name in _MUST_BE and tuple(rest) != _MUST_BE[name]:
+            return f"{' '.join(words)} - wanted {name} {' '.join(_MUST_BE[name])}"
+        if name in _OURS:
+            continue
+        wrong = _take(made, name, rest, words)
+        if wrong is not None:
+            return wrong
+    if "n_steps" not in made.stage:
+        return "no run"
+    if made.stage["n_steps"] < every:
+        return f"{made.stage['n_steps']} steps, fewer than trj_freq"
+    return _finished(made)
+
+
+def _take(made: Asked, name: str, rest: Sequence[str], words: Sequence[str]) -> str | None:
+    """Take one command; return what is wrong with it, or None."""
+    line = " ".join(words)
+    if name == "timestep" and _number(rest[0]) is not None:
+        made.stage["timestep_fs"] = round(1000.0 * float(rest[0]), 9)
+    elif name == "run" and rest[0].isdigit() and "n_steps" not in made.stage and set(rest[1:]) <= {"upto"}:
+        made.stage["n_steps"] = int(rest[0])
+    elif name == "velocity" and rest[1] == "create" and _number(rest[2]) is not None:
+        made.temperatures_K = made.temperatures_K or (float(rest[2]), float(rest[2]))
+    elif name == "velocity" and rest[1] == "zero":
+        pass
+    elif name == "fix" and rest[1] == "all" and rest[2] in {"nvt", "npt"} and "ensemble" not in made.stage:
+        return _integrator(made, rest[2], rest[3:])
+    elif name in _THEIRS:
+        made.lines.append(line)
+    else:
+        return f"{line!r}, which no stage does"
+    return None
+
+
+def _integrator(made: Asked, kind: str, words: Sequence[str]) -> str | None:
+    """Take ``fix ... nvt`` or ``npt``; return what of it has no counterpart, or None."""
+    keys = {words[i]: [_number(word) for word in words[i + 1 : i + 4]] for i in range(0, len(words), 4)}
+    strange = sorted(set(keys) - {"temp", "iso", "aniso", "tri"})
+    coupling = [key for key in keys if key != "temp"]
+    if strange or "temp" not in keys or len(coupling) != (kind == "npt"):
+        return f"fix {kind} {' '.join(words)} - wanted temp, and one of iso, aniso, tri for npt"
+    if any(len(numbers) != 3 or None in numbers for numbers in keys.values()):
+        return f"fix {kind} {' '.join(words)} - wanted numbers"
+    start, stop, damping = (float(number or 0.0) for number in keys["temp"])
+    made.temperatures_K = (start, stop)
+    made.stage |= {"ensemble": "nvt", "temperature_damping_ps": damping}
+    for key in coupling:
+        first, last, damping = (float(number or 0.0) for number in keys[key])
+        if first != last:
+            return f"a pressure that changes from {first:g} to {last:g} bar"
+        made.pressure_bar = first
+        made.stage |= {"ensemble": f"npt-{key}", "pressure_damping_ps": damping}
+    return None
+
+
+def _finished(made: Asked) -> Asked | str:
+    """Return what an input asks for, with its own lines if a stage may have them."""
+    if "ensemble" not in made.stage:
+        if not any(line.startswith("fix ") for line in made.lines):
+            return "no integrator"
+        made.stage["ensemble"] = "custom"
+    if made.temperatures_K is None:
+        return "no temperature (velocity all create, or a thermostat)"
+    if made.lines:
+        try:
+            lammps_lines.check_lines("\n".join(made.lines))
+        except ValueError as error:
+            return f"lines that no stage may have: {error}"
+        made.stage["lammps"] = "\n".join(made.lines)
+    return made
+
+
+def _grouped(found: Sequence[Asked]) -> list[dict[str, Any]]:
+    """Return as few stages as there can be: one where all temperatures meet all pressures."""
+    groups: list[tuple[dict[str, Any], list[Asked]]] = []
+    for one in found:
+        same = next((members for stage, members in groups if stage == one.stage), None)
+        if same is None:
+            groups.append((one.stage, [one]))
+        else:
+            same.append(one)
+    made = []
+    for stage, members in groups:
+        heats = [*dict.fromkeys(one.temperatures_K for one in members if one.temperatures_K is not None)]
+        pressures = [*dict.fromkeys(one.pressure_bar for one in members)]
+        cells = {(one.temperatures_K, one.pressure_bar) for one in members}
+        blocks = [(heats, pressures)] if len(cells) == len(heats) * len(pressures) else _by_pressure(cells, pressures)
+        made += [{**stage, **_conditions(h, p)} for h, p in blocks]
+    return made
+
+
+def _by_pressure(
+    cells: set[tuple[tuple[float, float] | None, float | None]], pressures: Sequence[float | None]
+) -> list[tuple[list[tuple[float, float]], list[float | None]]]:
+    return [(sorted(h for h, q in cells if q == p and h is not None), [p]) for p in pressures]
+
+
+def _conditions(heats: Sequence[tuple[float, float]], pressures: Sequence[float | None]) -> dict[str, Any]:
+    constant = [start for start, stop in heats if start == stop]
+    ramps = [[start, stop] for start, stop in heats if start != stop]
+    made: dict[str, Any] = {}
+    if constant:
+        made["temperatures_K"] = constant
+    if ramps:
+        made["ramps_K"] = ramps
+    if pressures != [None]:
+        made["pressures_bar"] = [p for p in pressures if p is not None]
+    return made

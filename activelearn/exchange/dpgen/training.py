@@ -1,0 +1,181 @@
+"""The training block of DP-GEN (``default_training_param``) as the section ``train``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from activelearn.engines.backends import BACKENDS
+from activelearn.engines.trainers.deepmd import blocks
+from activelearn.exchange.dpgen.given import DpgenFolder, alias
+from activelearn.exchange.dpgen.keys import Fate
+from activelearn.exchange.dpgen.told import DpgenReport
+
+_BACKENDS: Final = {
+    "tensorflow": "tensorflow",
+    "pytorch": "pytorch",
+    **dict.fromkeys(("pytorch-exportable", "pt-expt"), "pytorch-exportable"),
+}
+_SHAPES: Final = ("exp", "cosine", "wsd")
+#: Keys of a model that are the campaign's, or of a DeePMD-kit that is no more.
+_OURS: Final = {"seed", "type_map", "coord_norm", "type_fitting_net"}
+#: Where DeePMD-kit lets the learning rate end unless something is said.
+_STOP_LR: Final = 1.0e-8
+#: Steps between two steps of the learning rate of DeePMD-kit, unless they are said.
+_DECAY_STEPS: Final = 5000
+#: The rule for the size of a batch that DP-GEN calls auto.
+_AUTO: Final = "auto:32"
+
+
+def train_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
+    """Return the section ``train`` of a campaign."""
+    param = given.param
+    block = _one_block(param.get("default_training_param"), report)
+    training = dict(block.get("training") or {})
+    n_steps = alias(training, "numb_steps", "stop_batch")
+    if not n_steps:
+        report.refuse("default_training_param", "no numb_steps in its training - wanted a number of steps")
+        return {}
+    made: dict[str, Any] = {"n_members": int(param.get("numb_models", 4)), "n_steps": int(n_steps)}
+    backend = str(param.get("train_backend", "tensorflow"))
+    if backend not in _BACKENDS:
+        report.refuse("train_backend", f"{backend} has no counterpart - wanted one of {', '.join(_BACKENDS)}")
+    made["backend"] = _BACKENDS.get(backend, "tensorflow")
+    made["model"] = _model(block.get("model") or {}, given, report)
+    made["batch_size"] = _batch(param)
+    made["learning_rate"] = _learning_rate(block.get("learning_rate") or {}, int(n_steps), report)
+    made["prefactors"] = _prefactors(block.get("loss") or {}, report)
+    made |= _warm(param, made["learning_rate"], report)
+    if "dp_compress" in param:
+        made["compress"] = "always" if param["dp_compress"] else "never"
+    if (fewest := int(param.get("fp_task_min", 1) or 1)) > 1:
+        made["min_new_frames"] = fewest
+    return made
+
+
+def last_ensemble(given: DpgenFolder, train: Mapping[str, Any], report: DpgenReport) -> list[Path]:
+    """Return the models of DP-GEN's last training, if the first ensemble can begin with their weights.
+
+    Those before compression, which no training begins with; a network that leaves `sel` to be counted is another one.
+    """
+    suffixes = BACKENDS[train["backend"]].with_weights
+    for iteration in reversed(given.iterations):
+        folder = iteration / "00.train"
+        models = [found for k in range(train["n_members"]) if (found := _model_of(folder, k, suffixes)) is not None]
+        if models and len(models) == train["n_members"]:
+            if _counts_neighbours(train["model"]):
+                report.facts.append("the last ensemble is no start: its network leaves sel to be counted")
+                return []
+            report.facts.append(f"the first training begins with the weights of {iteration.name} of DP-GEN")
+            return models
+    report.facts.append(
+        f"the first training begins with random weights: no {train['n_members']} frozen models "
+        f"({', '.join(suffixes) or 'of a form with weights'}) in any 00.train"
+    )
+    return []
+
+
+def _counts_neighbours(model: Mapping[str, Any]) -> bool:
+    """Return whether a network leaves `sel` to be counted, or is of a kind that no campaign has (which is told)."""
+    try:
+        return blocks.limits_neighbours(model) and any(one.sel is None for one in blocks.spheres(model))
+    except (LookupError, TypeError, ValueError):
+        return True
+
+
+def _model_of(folder: Path, member: int, suffixes: Sequence[str]) -> Path | None:
+    """Return the frozen model of a member, not a compressed one."""
+    names = [f"{name}{suffix}" for suffix in suffixes for name in (f"{member:03d}/frozen_model", f"graph.{member:03d}")]
+    there = (folder / name for name in names)
+    return next((path for path in there if path.is_file() and "compressed" not in path.resolve().name), None)
+
+
+def _one_block(given: Any, report: DpgenReport) -> dict[str, Any]:  # noqa: ANN401 - raw JSON
+    """Return the block of all members, of which a list has one each."""
+    blocks = given if isinstance(given, list) else [given]
+    plain = [_plain(block) for block in blocks if isinstance(block, Mapping)]
+    if not plain:
+        report.refuse("default_training_param", "missing - wanted the training input of DeePMD-kit")
+        return {}
+    if any(block != plain[0] for block in plain):
+        report.refuse(
+            "default_training_param",
+            "a list of different networks has no counterpart: members differ in the random seed only - keep one",
+        )
+    return dict(plain[0])
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - raw JSON
+    """Return a block without its comments and seeds."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if not str(key).startswith("_") and key != "seed"}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _model(block: Mapping[str, Any], given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
+    kinds = block.get("type_map")
+    if kinds is not None and list(kinds) != list(given.param["type_map"]):
+        report.refuse("default_training_param.model.type_map", f"{kinds} is not the type_map of the run - wanted one")
+    made: dict[str, Any] = _without(block)
+    if "srtab_file_path" in given.param and "use_srtab" in made:
+        made["use_srtab"] = str(given.path(str(given.param["srtab_file_path"])))
+    return made
+
+
+def _without(value: Any) -> Any:  # noqa: ANN401 - raw JSON
+    if isinstance(value, Mapping):
+        return {key: _without(item) for key, item in value.items() if key not in _OURS}
+    return [_without(item) for item in value] if isinstance(value, list) else value
+
+
+def _batch(param: Mapping[str, Any]) -> int | str:
+    """Return one rule for the size of batches: the number if all systems have the same, else DP-GEN's own default."""
+    sizes: set[Any] = set()
+    for key in ("init_batch_size", "sys_batch_size"):
+        value = param.get(key, "auto")
+        sizes |= set(value) if isinstance(value, list) else {value}
+    (size, *others) = sizes or {"auto"}
+    return int(size) if not others and not isinstance(size, str) else _AUTO
+
+
+def _learning_rate(given: Mapping[str, Any], n_steps: int, report: DpgenReport) -> dict[str, Any]:
+    shape = str(given.get("type", "exp"))
+    if shape not in _SHAPES:
+        report.refuse("default_training_param.learning_rate.type", f"{shape} - wanted one of {', '.join(_SHAPES)}")
+    start = float(given.get("start_lr", 1.0e-3))
+    stop = given.get("stop_lr")
+    if stop is None and "decay_rate" in given:
+        n_falls = n_steps / int(given.get("decay_steps", _DECAY_STEPS))
+        stop = max(start * float(given["decay_rate"]) ** n_falls, 1.0e-12)
+    made: dict[str, Any] = {"start": start, "stop": float(f"{float(stop or _STOP_LR):.6g}")}
+    return made if shape == "exp" else {"shape": shape, **made}
+
+
+def _prefactors(loss: Mapping[str, Any], report: DpgenReport) -> dict[str, Any]:
+    if (kind := str(loss.get("type", "ener"))) != "ener":
+        report.refuse("default_training_param.loss.type", f"{kind} - wanted ener: energies and forces are learnt")
+    usual = {"energy": ("e", 0.02, 1.0), "force": ("f", 1000.0, 1.0), "virial": ("v", 0.0, 0.0)}
+    return {
+        name: [float(loss.get(f"start_pref_{letter}", start)), float(loss.get(f"limit_pref_{letter}", limit))]
+        for name, (letter, start, limit) in usual.items()
+    }
+
+
+def _warm(param: Mapping[str, Any], rate: dict[str, Any], report: DpgenReport) -> dict[str, Any]:
+    """Return the keys of a warm start; a learning rate for it is put into `rate`."""
+    first = param.get("training_reuse_iter")
+    if first is None and not param.get("training_init_model"):
+        for key in ("training_reuse_numb_steps", "training_reuse_stop_batch", "training_reuse_start_lr"):
+            if param.get(key) is not None:
+                report.say(key, Fate.LEFT_OUT, "without training_reuse_iter nothing is reused")
+        return {}
+    made: dict[str, Any] = {"warm_start": True}
+    if first is None:
+        return made
+    n_steps = alias(param, "training_reuse_numb_steps", "training_reuse_stop_batch")
+    if n_steps:
+        made["warm_n_steps"] = int(n_steps)
+    if param.get("training_reuse_start_lr"):
+        rate["warm_start"] = float(param["training_reuse_start_lr"])
+    return made
