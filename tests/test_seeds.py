@@ -244,7 +244,9 @@ def test_the_kind_of_a_seed_claims_no_more_than_its_confidence(name):
     assert (seed.kind == "model") == (name in MODELS)
     if seed.kind == "experiment":
         assert seed.confidence.startswith("verified from")
-        assert not re.search("relaxed|CHGNet|SevenNet|hypothetical", f"{seed.confidence} {seed.source} {seed.provenance}")
+        assert not re.search(
+            "relaxed|CHGNet|SevenNet|hypothetical", f"{seed.confidence} {seed.source} {seed.provenance}"
+        )
     if "hypothetical" in seed.confidence or "substitution" in seed.confidence:
         assert seed.kind == "model"
     if is_derived or "PBE-relaxed" in seed.confidence:
