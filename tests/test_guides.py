@@ -323,7 +323,7 @@ def test_every_yaml_is_one_that_is_accepted(block, tmp_path, monkeypatch):
         assert load_study(saved(part)).potentials
     elif "segments" in part:
         assert load_glass(saved({"preset": "quick", **part})).segments
-    elif part.keys() & {"crystals", "force_error"}:
+    elif part.keys() & {"crystals", "force_error", "reactions"}:
         assert load_benchmark(saved(part)).asked
     else:
         campaign = load_campaign(saved({key: value for key, value in {**whole, **part}.items() if key != "glass"}))

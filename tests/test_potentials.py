@@ -15,7 +15,7 @@ from activelearn.errors import ConfigError
 CALCULATOR = {"calculator": "ase.calculators.emt:EMT", "functional": "PBE", "includes_dispersion": False}
 STYLE = {"pair_style": "lj/cut 7.0", "pair_coeff": ["* * 0.0103 3.4"], "elements": ["Ar"]}
 PHYSICS = {"functional": "PBE", "includes_dispersion": False}
-SHIPPED_WEIGHTS = {"SevenNet-0", "SevenNet-0 + D3", "SevenNet-l3i5", "CHGNet", "CHGNet + D3"}
+SHIPPED_WEIGHTS = {"SevenNet-0", "SevenNet-0 + D3", "SevenNet-l3i5", "CHGNet", "CHGNet + D3", "DIEP"}
 
 
 @pytest.fixture

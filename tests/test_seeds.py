@@ -66,6 +66,8 @@ FACTS = {
     "Na4P2S7_P212121": (19, "Na16 P8 S28", 1.95, {"Na-S": 2.729, "P-S": 2.014, "S-S": 3.195}),
     "NaPO3_P-1": (2, "Na6 O18 P6", 2.6536, {"Na-O": 2.041, "O-O": 2.317, "O-P": 1.448}),
     "NaPO3_P-1_relaxed": (2, "Na6 O18 P6", 2.6536, {"Na-O": 2.261, "O-O": 2.38, "O-P": 1.492}),
+    "NaPS2O_P-1": (2, "Na6 O6 P6 S12", 1.8629, {"Na-O": 2.662, "O-P": 1.617, "P-S": 1.94}),
+    "NaPS3_P-1": (2, "Na6 P6 S18", 1.9259, {"Na-S": 2.805, "P-S": 1.953, "S-S": 2.966}),
     "NaP_P212121": (19, "Na8 P8", 2.0745, {"Na-Na": 3.287, "Na-P": 2.875, "P-P": 2.238}),
     "NaS_Fm-3m_hyp": (225, "Na4 S4", 1.9412, {"Na-Na": 4.054, "Na-S": 2.866, "S-S": 4.054}),
     "Na_bcc": (229, "Na2", 1.051, {"Na-Na": 3.614}),
@@ -140,6 +142,8 @@ UNITS = {
     "Na4P2S7_P212121": "P-S 4, S-P 1 2",
     "NaPO3_P-1": "P-O 4, O-P 1 2",
     "NaPO3_P-1_relaxed": "P-O 4, O-P 1 2",
+    "NaPS2O_P-1": "P-S 2, P-O 2, O-P 2, S-P 1",  # chains, O bridges
+    "NaPS3_P-1": "P-S 4, S-P 1 2",
     "NaP_P212121": "P-P 2",  # helices
     "O2_C2m_MP": "O-O 1",
     "O2_R-3m_MP": "O-O 1",
@@ -175,7 +179,7 @@ FLOOR_A = {
 #: Derived, placed or hypothetical: nobody may take them for literature.
 MODELS = {
     "Na3PO2S2_Cc", "Na3PO2S2_Fmm2", "Na3PO2S2_P21", "Na3PS3O_Cc", "Na3PS3O_P21", "Na3PS3O_R3c", "Na3PS4_I-43m",
-    "Na4P2S6O_P212121", "Na4P2S7_P212121", "NaS_Fm-3m_hyp", "O2_alpha_exp",
+    "Na4P2S6O_P212121", "Na4P2S7_P212121", "NaPS2O_P-1", "NaPS3_P-1", "NaS_Fm-3m_hyp", "O2_alpha_exp",
 }  # fmt: skip
 
 AMU_PER_A3 = 1.66053907  # in g/cm3
@@ -240,12 +244,14 @@ def test_the_kind_of_a_seed_claims_no_more_than_its_confidence(name):
     assert (seed.kind == "model") == (name in MODELS)
     if seed.kind == "experiment":
         assert seed.confidence.startswith("verified from")
-        assert not re.search("relaxed|CHGNet|hypothetical", f"{seed.confidence} {seed.source} {seed.provenance}")
+        assert not re.search(
+            "relaxed|CHGNet|SevenNet|hypothetical", f"{seed.confidence} {seed.source} {seed.provenance}"
+        )
     if "hypothetical" in seed.confidence or "substitution" in seed.confidence:
         assert seed.kind == "model"
     if is_derived or "PBE-relaxed" in seed.confidence:
         assert seed.kind != "experiment"
-    if "CHGNet" in seed.note:
+    if "CHGNet" in seed.note or "SevenNet" in seed.note:
         assert "re-relax" in seed.note
         assert seed.kind != "experiment"
 

@@ -195,7 +195,7 @@ def _elements(asked: Benchmark) -> tuple[dict[str, set[str]], list[str]]:
 def _of_nothing(asked: Benchmark, known: Sequence[Set[str]]) -> dict[str, str]:
     """Return what no potential can measure, with the reason; `known`: the crystals that each of them knows."""
     found = {}
-    if asked.crystals is not None and not any(names.intersection(asked.crystals.seeds) for names in known):
+    if asked.crystals is not None and all(names.isdisjoint(asked.crystals.seeds) for names in known):
         found["crystals"] = "no crystal of known elements"
     if asked.reactions is not None:
         wanted = [{*map(asked.reactions.structure, (*e.left, *e.right))} for e in asked.reactions.equations.values()]
