@@ -31,7 +31,9 @@ CHANGES = {
         "n_members": 2,
         "n_steps": 10,
         "batch_size": 2,
-        "learning_rate": {"start": 1.0e-3, "stop": 1.0e-4},
+        "learning_rate": {"start": 1.0e-3, "stop": 1.0e-4, "warm_start": 5.0e-4},
+        "warm_start": True,
+        "warm_n_steps": 20,
     },
     "initial": {
         "systems": [{"seed": "Cu_Fm-3m", "supercell": [1, 1, 1]}],
@@ -45,8 +47,8 @@ CHANGES = {
         {"name": "hot", "temperatures_K": [600], "n_walks": 2, "n_steps": 20, "every": 2, "timestep_fs": 2.0},
     ],
     "label": {"reference": SIBLING},
-    "select": {"f_lo": 0.02, "f_hi": 0.5, "max_frames": 4},
-    "stop": {"max_iterations": 4, "candidate_share": 0.1, "failed_share": 0.05, "min_frames": 10, "min_walks": 2},
+    "select": {"f_lo": 0.01, "f_hi": 0.5, "max_frames": 4},
+    "stop": {"max_iterations": 4, "candidate_share": 0.25, "failed_share": 0.05, "min_frames": 10, "min_walks": 2},
 }
 GLASS = {
     "series": {

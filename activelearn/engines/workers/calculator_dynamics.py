@@ -47,7 +47,7 @@ class SegmentRun:
         self.atoms, self.request = atoms, request
         self.frame_steps = set(request["frames"])
         self.n_steps_of_ramp = request.get("n_steps_of_ramp", request["n_steps"])
-        self.cells_driven = None
+        self.cells_driven: Any = None  # first and last
         if request.get("final_cell") is not None:
             self.cells_driven = atoms.cell.array.copy(), np.array(request["final_cell"])
         velocities = np.array(request["velocities"]) / PS

@@ -17,8 +17,6 @@ import time
 import deepmd_session as sessions  # type: ignore[import-not-found]  # a neighbour, by path
 import numpy as np
 
-#: Most atoms of a batch that is evaluated: memory grows with it, and the time an atom does not.
-MOST_ATOMS = 256
 #: Checkpoints that are kept of a training: a kill may come while the last is written.
 KEPT = 2
 CURVE = "lcurve.out"
@@ -74,11 +72,12 @@ def graph_of(frame, cutoff, modal):
     return made
 
 
-def batches_of(graphs):
+def batches_of(graphs, most_atoms):
     """Yield the numbers of graphs in a row that are evaluated together."""
-    batch, n_atoms = [], 0
+    batch: list[int] = []
+    n_atoms = 0
     for k, graph in enumerate(graphs):
-        if batch and n_atoms + int(graph.num_atoms) > MOST_ATOMS:
+        if batch and n_atoms + int(graph.num_atoms) > most_atoms:
             yield batch
             batch, n_atoms = [], 0
         batch.append(k)
@@ -87,13 +86,13 @@ def batches_of(graphs):
         yield batch
 
 
-def predicted(model, graphs, device):
+def predicted(model, graphs, device, most_atoms):
     """Yield (energies, forces, stresses) of each batch, as arrays."""
     import sevenn._keys as KEY
     from torch_geometric.data import Batch
 
     model.eval()
-    for numbers in batches_of(graphs):
+    for numbers in batches_of(graphs, most_atoms):
         output = model(Batch.from_data_list([graphs[k] for k in numbers]).to(device))
         names = (KEY.PRED_TOTAL_ENERGY, KEY.PRED_FORCE, KEY.PRED_STRESS)
         yield tuple(output[name].detach().cpu().numpy().astype(np.float64) for name in names)
@@ -117,7 +116,7 @@ def evaluate(request):
     Parameters
     ----------
     request
-        ``models`` (paths of checkpoints, all of one network), ``input``, ``outputs``.
+        ``models`` (paths of checkpoints, all of one network), ``input``, ``outputs``, ``most_atoms`` (of a batch).
     """
     from sevenn.checkpoint import SevenNetCheckpoint
 
@@ -132,7 +131,10 @@ def evaluate(request):
             graphs = [graph_of(frame, model.cutoff, modal) for frame in frames]
         else:
             model.load_state_dict(checkpoint.model_state_dict, strict=True)
-        found = [np.concatenate(values) for values in zip(*predicted(model, graphs, device), strict=True)]
+        found = [
+            np.concatenate(values)
+            for values in zip(*predicted(model, graphs, device, request["most_atoms"]), strict=True)
+        ]
         volumes = np.array([abs(np.linalg.det(cell)) if pbc.all() else np.nan for _, cell, _, pbc, _ in frames])
         virials = np.full((len(frames), 3, 3), np.nan)
         virials[:, ROWS, LINES] = virials[:, LINES, ROWS] = found[2] * volumes[:, None]
@@ -180,7 +182,7 @@ def disturb(model, share, random_seed):
                 weights.mul_(1.0 + share * torch.randn(weights.shape, generator=noise).to(weights.device))
 
 
-def refit_shift(model, graphs, device, modal):
+def refit_shift(model, graphs, device, request):
     """Fit the energies of the elements (eV an atom) to the labels, by least squares of the smallest change.
 
     sevenn takes them from the checkpoint whatever the data are: labels of another reference (other pseudopotentials,
@@ -195,7 +197,7 @@ def refit_shift(model, graphs, device, modal):
     import torch
     from ase.data import chemical_symbols
 
-    energies = np.concatenate([energy for energy, *_ in predicted(model, graphs, device)])
+    energies = np.concatenate([energy for energy, *_ in predicted(model, graphs, device, request["most_atoms"])])
     labels = np.array([float(graph[KEY.ENERGY]) for graph in graphs])
     atoms = [graph[KEY.ATOMIC_NUMBERS].numpy() for graph in graphs]
     numbers = sorted({int(z) for some in atoms for z in some})
@@ -207,7 +209,7 @@ def refit_shift(model, graphs, device, modal):
     change, *_ = np.linalg.lstsq(shares, (labels - energies) / n_atoms, rcond=1e-6)
     rows = [0] if is_one else [model.type_map[z] for z in numbers]
     with torch.no_grad():
-        of_modal = shift[model.modal_map[modal]] if shift.dim() == 2 else shift
+        of_modal = shift[model.modal_map[request["modal"]]] if shift.dim() == 2 else shift
         of_modal[rows] += torch.tensor(change, dtype=shift.dtype, device=shift.device)
     changes = np.broadcast_to(change, len(numbers)).tolist()
     return {chemical_symbols[z]: float(change) for z, change in zip(numbers, changes, strict=True)}
@@ -269,7 +271,7 @@ def train(request):
         ``model`` (checkpoint to begin with), ``restart`` (checkpoint here to go on from, or None), ``input``,
         ``output``, ``modal``, ``n_steps``, ``batch_size``, ``random_seed``, ``start_lr``, ``stop_lr``,
         ``force_weight``, ``stress_weight``, ``refit_shift``, ``weight_noise``, ``row_every`` (steps),
-        ``save_every`` (steps, a multiple of it; 0: no checkpoints).
+        ``save_every`` (steps, a multiple of it; 0: no checkpoints), ``most_atoms`` (of a batch that is evaluated).
     """
     from sevenn.checkpoint import SevenNetCheckpoint
     from sevenn.error_recorder import ErrorRecorder
@@ -286,7 +288,7 @@ def train(request):
     begin, begun = 0, time.process_time()
     if restart is None:
         disturb(model, request["weight_noise"], request["random_seed"])
-        notes = {"shift_eV": refit_shift(model, graphs, device, modal)} if request["refit_shift"] else {}
+        notes = {"shift_eV": refit_shift(model, graphs, device, request)} if request["refit_shift"] else {}
         with open("notes.json", "w") as stream:
             json.dump(notes, stream)
     config |= shift_and_scale(model, config)

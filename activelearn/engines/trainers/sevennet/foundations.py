@@ -1,14 +1,13 @@
 """Foundations of SevenNet: checkpoints by the names of sevenn's own loader, and what they say of themselves.
 
-A checkpoint is read without torch, and nothing in it is carried out: of its pickle, plain numbers, texts, lists and
-mappings are taken, and every object is a blank. Nothing is downloaded: of the names those count whose files are there,
-in the wheel (7net-0, 7net-0_22may2024, 7net-l3i5, 7net-mf-0) or where sevenn has put them.
+A checkpoint is read without torch, and nothing in it is carried out: its pickle is taken apart into numbers, texts,
+lists and mappings, and in the place of every object there is nothing. Nothing is downloaded: of the names those count
+whose files are there, in the wheel (7net-0, 7net-0_22may2024, 7net-l3i5, 7net-mf-0) or where sevenn has put them.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
+import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,8 +36,8 @@ _CACHE: Final = "~/.cache/sevennet"
 _LARGEST: Final = 2**24
 #: What is raised by a file that is something else, or damaged.
 _UNREADABLE: Final = (
-    AttributeError, EOFError, ImportError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError,
-    ValueError, pickle.UnpicklingError, zipfile.BadZipFile,
+    AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError,
+    zipfile.BadZipFile,
 )  # fmt: skip
 
 
@@ -123,7 +122,7 @@ def _content(path: Path) -> Mapping[str, Any]:
         name = next(name for name in _names(archive) if name.count("/") == 1 and name.endswith("/data.pkl"))
         if archive.getinfo(name).file_size > _LARGEST:
             raise ValueError(f"{path}: larger than what a checkpoint says of itself ever is")
-        found = _Reader(io.BytesIO(archive.read(name))).load()
+        found = _taken_apart(archive.read(name))
     if not isinstance(found, Mapping):
         raise ValueError(f"{path}: no checkpoint of SevenNet")
     return found
@@ -134,26 +133,51 @@ def _names(archive: zipfile.ZipFile) -> Iterator[str]:
     raise ValueError("no archive of torch")
 
 
-class _Blank:
-    """An object of a pickle, whatever it is."""
-
-    def __init__(self, *_: object) -> None: ...
-
-    def __setstate__(self, _: object) -> None: ...
-
-    def __call__(self, *_: object) -> _Blank:
-        return self
+_CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_MARK: Final = object()
 
 
-class _Mapping(dict[Any, Any]):
-    """A mapping of a pickle, which may have attributes."""
+def _taken_apart(pickled: bytes) -> Any:  # noqa: ANN401 - of any kind
+    """Return what a pickle is made of: its texts, numbers, lists, tuples and mappings; None in place of all objects."""
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    for code, argument, _ in pickletools.genops(pickled):
+        before, after = [one.name for one in code.stack_before], code.stack_after
+        if code.name in _CONSTANTS:
+            stack.append(_CONSTANTS[code.name])
+        elif code.name == "MARK":
+            stack.append(_MARK)
+        elif "PUT" in code.name or code.name == "MEMOIZE":
+            memo[len(memo) if argument is None else int(argument)] = stack[-1]
+        elif code.name.endswith("GET"):
+            stack.append(memo[int(argument)])
+        elif not before and after:
+            stack.append({} if code.name == "EMPTY_DICT" else [] if code.name == "EMPTY_LIST" else argument)
+        elif before and code.name != "STOP":
+            _carry_out(code.name, before, len(after), stack)
+    return stack[-1]
 
 
-class _Reader(pickle.Unpickler):
-    """Reads a pickle of torch without calling anything that it names."""
+def _carry_out(name: str, before: list[str], n_after: int, stack: list[Any]) -> None:
+    """Carry out an operation on a stack, as far as it makes lists, tuples and mappings."""
+    n_fixed = before.index("mark") if "mark" in before else len(before)
+    given: list[Any] = []
+    while "mark" in before and (top := stack.pop()) is not _MARK:
+        given.insert(0, top)
+    fixed = [stack.pop() for _ in range(n_fixed)][::-1]
+    target = fixed[0] if fixed else None
+    values = given or fixed[1:]
+    if name.startswith("SETITEM") and isinstance(target, dict):
+        target.update({key: value for key, value in zip(values[::2], values[1::2], strict=True) if _is_plain(key)})
+        stack.append(target)
+    elif name.startswith("APPEND") and isinstance(target, list):
+        target.extend(values)
+        stack.append(target)
+    elif name.startswith("TUPLE"):
+        stack.append(tuple(given or fixed))
+    else:
+        stack.extend([None] * n_after)
 
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - a class
-        return _Mapping if (module, name) == ("collections", "OrderedDict") else _Blank
 
-    def persistent_load(self, _: object) -> _Blank:
-        return _Blank()
+def _is_plain(key: object) -> bool:
+    return isinstance(key, str | int)

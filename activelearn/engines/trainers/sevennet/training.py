@@ -28,6 +28,8 @@ DATA: Final = "data.npz"
 MODEL: Final = "model.pth"
 NOTES: Final = "notes.json"
 INSTALL: Final = "pip install 'sevenn>=0.11' torch==2.13.0"
+#: Atoms of a batch that is evaluated: memory grows with them, and the time an atom hardly falls.
+MOST_ATOMS: Final = 256
 #: Rows of a learning curve; with checkpoints one is written at every fifth.
 _ROWS: Final = 50
 _ROWS_PER_CHECKPOINT: Final = 5
@@ -98,6 +100,7 @@ def job_of(train: SevenNetTrain, run: TrainingRun, foundation: Path, data: Path)
         "refit_shift": train.shift == "refit",
         "weight_noise": 0.0 if run.warm else train.weight_noise,
         "row_every": row_every,
+        "most_atoms": MOST_ATOMS,
         "save_every": _ROWS_PER_CHECKPOINT * row_every if run.checkpoints else 0,
     }
 
@@ -136,14 +139,21 @@ def _is_whole(path: Path) -> bool:
     return is_whole and (path.parent / CURVE).is_file()
 
 
-def evaluate(folder: Path, models: Sequence[Path], parts: Sequence[Frames], slot: Slot) -> list[list[Frames]]:
-    """Return `parts` with the labels that each of the models predicts."""
+def evaluate(
+    folder: Path, models: Sequence[Path], parts: Sequence[Frames], slot: Slot, *, most_atoms: int = MOST_ATOMS
+) -> list[list[Frames]]:
+    """Return `parts` with the labels that each of the models predicts, in batches of at most so many atoms."""
     if not parts:
         return [[] for _ in models]
     arrays = pack([part.without_labels() for part in parts])
     (folder / "evaluate-in.npz").write_bytes(npz_bytes(arrays))
     outputs = [f"evaluate-out-{k}.npz" for k in range(len(models))]
-    job = {"job": "evaluate", "models": [str(model) for model in models], "input": "evaluate-in.npz"}
+    job = {
+        "job": "evaluate",
+        "models": [str(model) for model in models],
+        "input": "evaluate-in.npz",
+        "most_atoms": most_atoms,
+    }
     answer({**job, "outputs": outputs}, folder, slot, timeout_s=slot.machine.walk_timeout_s)
     found = []
     for output in outputs:
