@@ -19,7 +19,7 @@ import pytest
 import seen_folders as made
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from campaigns import in_process
+from campaigns import TINY, cli, in_process, machine_file
 from typer.testing import CliRunner
 
 from activelearn import page
@@ -444,3 +444,22 @@ def test_a_campaign_of_the_size_of_a_paper_has_a_small_page_that_is_soon_written
     assert time.process_time() - begin < 2.0
     assert len(text.encode()) < 3e6
     assert "1100 of 15200 are drawn" in text
+
+
+@pytest.mark.engines
+def test_a_run_ends_with_its_page_unless_the_machine_wants_none(tmp_path):
+    folder, machine = tmp_path / "run", machine_file(tmp_path / "machine.yaml", slots=2)
+    done = cli("run", TINY, "--folder", folder, "--machine", machine, cwd=tmp_path)
+    assert done.returncode in {0, 3}, done.stderr
+    assert f"page: {folder / 'report.html'}; " in done.stdout
+    read = Read((folder / "report.html").read_text(encoding="utf-8"))
+    assert read.wrong == []
+    assert {"figure-matrix-candidate", "figure-held-out", "figure-learning-train", "figure-time"} <= {
+        a["id"] for _, a in read.found if "id" in a
+    }
+    (folder / "report.html").unlink()
+    silent = machine_file(tmp_path / "silent.yaml", slots=2, report=False)
+    again = cli("run", TINY, "--folder", folder, "--machine", silent, cwd=tmp_path)
+    assert again.returncode == done.returncode
+    assert "page: " not in again.stdout
+    assert not (folder / "report.html").exists()

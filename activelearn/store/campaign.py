@@ -19,6 +19,7 @@
     checkpoints/                 of trainings at work, with machine.checkpoints
     begun/                       labels that outlive a driver that was killed alone (see :mod:`activelearn.store.begun`)
     launches/                    where workers of a LaunchPad stand; empty
+    report.html                  what :mod:`activelearn.page` writes, anew whenever asked
     study-<iteration>/           glasses and benchmarks of the final models (see :mod:`activelearn.store.study`)
 """
 

@@ -11,6 +11,7 @@
     glass/plan.json, <glass>.npz, result.json, <glass>.extxyz
     benchmark/plan.json, <task>.npz, result.json, curves.npz
     tables/  figures/            written anew from the sealed results whenever asked
+    report.html                  what :mod:`activelearn.page` writes, of a study by itself
     work/                        restart files of runs that are not finished
 """
 
