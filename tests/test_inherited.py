@@ -10,7 +10,7 @@ from conftest import rattled_copper
 
 from activelearn import exchange, inherited, loop
 from activelearn.check import check
-from activelearn.cli.labels import _fingerprint
+from activelearn.cli.labels import fingerprint_of
 from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
 from activelearn.errors import ConfigError
@@ -41,7 +41,7 @@ def sessions():
 @pytest.fixture(scope="module")
 def emt():
     """The identity of the campaigns' reference, computed from the preset as `labels import --reference emt` does."""
-    return _fingerprint("emt", trust=False)
+    return fingerprint_of("emt", trust=False)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from conftest import rattled_copper
 
 from activelearn import exchange, export
 from activelearn.check import check, cost, inherits
-from activelearn.cli.labels import _fingerprint
+from activelearn.cli.labels import fingerprint_of
 from activelearn.config import Machine, load_campaign
 from activelearn.engines import process
 from activelearn.errors import ConfigError
@@ -31,7 +31,7 @@ ALONE |= {"train__prefactors": {"force": [1000.0, 50.0], "virial": [0.02, 1.0]},
 def emt():
     """The identity of the campaigns' reference."""
     process.allow_engines()
-    yield _fingerprint("emt", trust=False)
+    yield fingerprint_of("emt", trust=False)
     end_sessions()
 
 

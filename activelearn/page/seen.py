@@ -154,7 +154,7 @@ class Seen:
     unread: tuple[str, ...] = ()
 
 
-class _Reader:
+class _Tries:
     """Reads one thing after the other, and notes what cannot be read."""
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ class _Reader:
 
 def see_campaign(store: Store) -> Seen:
     """Return what is known of a campaign and of the studies in its folder."""
-    reader, campaign = _Reader(), store.latest_campaign()
+    reader, campaign = _Tries(), store.latest_campaign()
     records = tuple(store.iterations())
     end = verdict(store) if records else None
     last = records[-1].index if records else None
@@ -228,12 +228,12 @@ def _slots(store: Store) -> int | None:
 
 def see_study(store: StudyStore) -> Seen:
     """Return what is known of a study by itself."""
-    reader = _Reader()
+    reader = _Tries()
     found = _seen_study(store, reader)
     return Seen(None, (found,), tuple(reader.unread))
 
 
-def _seen_study(store: StudyStore, reader: _Reader) -> SeenStudy:
+def _seen_study(store: StudyStore, reader: _Tries) -> SeenStudy:
     made = reader.tried(f"{store.folder.name}: glasses", lambda: study.glasses_of(store), None)
     board = reader.tried(f"{store.folder.name}: scoreboard", lambda: study.scoreboard_of(store), None)
     asked = reader.tried(f"{store.folder.name}: study", lambda: store.study, None)

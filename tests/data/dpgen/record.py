@@ -1,8 +1,8 @@
-"""Run DP-GEN 0.14.0 in small, and keep of its folder what the tests read: ``python tests/data/dpgen/record.py VENV``.
+"""Run DP-GEN 0.14.0 in small, and keep of its folder what the tests read: ``python record.py VENV [ARCHIVE]``.
 
 VENV is a virtual environment of DP-GEN: ``pip install dpgen==0.14.0 'deepmd-kit[cpu,lmp]==3.2.0' ase``. Copper, by
 ASE's EMT (``fp_style: custom``), two iterations with windows of their own and an ensemble after them; all inputs are
-ours. What it takes: some four minutes of two cores, most of them starts of TensorFlow.
+ours. What it takes: some eight minutes of one core, most of them polls of DP-GEN.
 """
 
 import json
@@ -50,7 +50,7 @@ def inputs():
             "ensemble": "npt",
             "_idx": "01",
             "model_devi_f_trust_lo": 0.06,
-            "model_devi_f_trust_hi": {"0": 0.2, "1": 0.15},
+            "model_devi_f_trust_hi": {"0": 0.08, "1": 0.07},
         },
     ]
     network = changed(NETWORK, training__numb_steps=400, learning_rate__decay_steps=20)
@@ -60,7 +60,7 @@ def inputs():
         default_training_param=network,
         dp_train_skip_neighbor_stat=True,
         model_devi_f_trust_lo={"0": 0.1, "1": 0.1},
-        model_devi_f_trust_hi={"0": 0.3, "1": 0.3},
+        model_devi_f_trust_hi={"0": 0.15, "1": 0.3},
         fp_task_max=4,
         fp_task_min=1,
         model_devi_clean_traj=True,
@@ -100,22 +100,27 @@ def anonymous(info):
     return info
 
 
+def keep(folder, to):
+    """Pack what is read of a run, without the paths of this computer."""
+    plain = json.loads((folder / "machine.json").read_text())
+    for kind in ("train", "model_devi", "fp"):
+        plain[kind]["resources"]["source_list"] = ["environment.sh"]
+    plain["fp"]["command"] = "python label.py"
+    (folder / "machine.json").write_text(json.dumps(plain, indent=1))
+    paths = sorted({path for pattern in KEPT for path in folder.glob(pattern) if path.is_file()})
+    with tarfile.open(to, "w:xz") as archive:
+        for path in paths:
+            archive.add(path.resolve(), arcname=str(path.relative_to(folder.parent)), filter=anonymous)
+    print(f"{len(paths)} files, {to.stat().st_size / 1e3:.0f} kB")
+
+
 def main():
-    """Run it, and keep what is read, without the paths of this computer."""
-    venv = Path(sys.argv[1]).absolute()
+    """Run it, and keep what is read."""
+    to = Path(sys.argv[2]) if len(sys.argv) > 2 else HERE / "copper.tar.xz"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "copper"
-        run(venv, folder)
-        plain = json.loads((folder / "machine.json").read_text())
-        for kind in ("train", "model_devi", "fp"):
-            plain[kind]["resources"]["source_list"] = ["environment.sh"]
-        plain["fp"]["command"] = "python label.py"
-        (folder / "machine.json").write_text(json.dumps(plain, indent=1))
-        paths = sorted({path for pattern in KEPT for path in folder.glob(pattern) if path.is_file()})
-        with tarfile.open(HERE / "copper.tar.xz", "w:xz") as archive:
-            for path in paths:
-                archive.add(path.resolve(), arcname=str(path.relative_to(folder.parent)), filter=anonymous)
-    print(f"{len(paths)} files, {(HERE / 'copper.tar.xz').stat().st_size / 1e3:.0f} kB")
+        run(Path(sys.argv[1]).absolute(), folder)
+        keep(folder, to)
 
 
 if __name__ == "__main__":
