@@ -148,7 +148,7 @@ def _campaign_tiles(seen: SeenCampaign) -> dict[str, str]:
     if seen.records:
         last = seen.records[-1]
         tiles["training frames"] = f"{last.labelling.dataset_frames}"
-        tiles["labels computed"] = f"{sum(r.labelling.labels_computed for r in seen.records)}"
+        tiles["labels"] = f"{sum(r.labelling.labelled for r in seen.records)}"
         spent = by_station(seen)
         tiles["time at the stations"] = duration(sum(one.wall for one in spent.values()))
         if (held_out := last.ensemble.held_out) is not None:
