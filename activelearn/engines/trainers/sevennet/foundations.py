@@ -149,7 +149,7 @@ def _taken_apart(pickled: bytes) -> Any:  # noqa: ANN401 - of any kind
             stack.append(_MARK)
         elif "PUT" in code.name or code.name == "MEMOIZE":
             memo[len(memo) if argument is None else int(argument)] = stack[-1]
-        elif code.name.endswith("GET"):
+        elif argument is not None and code.name.endswith("GET"):
             stack.append(memo[int(argument)])
         elif not before and after:
             stack.append({} if code.name == "EMPTY_DICT" else [] if code.name == "EMPTY_LIST" else argument)
