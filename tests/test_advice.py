@@ -23,6 +23,7 @@ OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]*|-[a-z]\b)")
 THEIRS = {
     *("--ntasks", "--exact", "--nodes", "--cpus-per-task", "--offline", "--upgrade", "--nlaunches", "--launch_dir"),
     *("--ema", "--help"),
+    *("--time", "--mem", "--account", "--qos", "--constraint", "--gres", "--partition"),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import seen_folders as made
 from browser import Browser, NoBrowser
 from matplotlib.image import imread
-from test_page import MARKUP, written
+from test_html_page import MARKUP, written
 
 from activelearn.frames import Frames
 from activelearn.page.products import Worst

@@ -34,7 +34,7 @@ MACHINE: Final = (
         ("*.machine.context_type",),
         Fate.CHANGED,
         "",
-        "activelearn runs where the queue is: give its commands on that machine",
+        "our commands are given on the machine where the queue is",
     ),
     DpgenKey(
         (
