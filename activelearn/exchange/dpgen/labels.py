@@ -121,7 +121,8 @@ def import_all(given: DpgenFolder, ledger: Path, identity: Mapping[str, Any], re
         return 0
     n, tally = exchange.publish_reads(ledger, reads, identity)
     n_outputs = sum(source.is_output for source in sources) - n_torn
-    report.facts.append(f"{n} labels of {exchange.name_of(identity)} taken from {len(sources)} place{'s' if len(sources) != 1 else ''}")
+    places = "1 place" if len(sources) == 1 else f"{len(sources)} places"
+    report.facts.append(f"{n} labels of {exchange.name_of(identity)} taken from {places}")
     if n_outputs:
         report.facts.append(f"{n_outputs} outputs among them that DP-GEN had not gathered")
     report.facts += tally.sentences()
