@@ -451,7 +451,8 @@ def test_a_run_ends_with_its_page_unless_the_machine_wants_none(tmp_path):
     folder, machine = tmp_path / "run", machine_file(tmp_path / "machine.yaml", slots=2)
     done = cli("run", TINY, "--folder", folder, "--machine", machine, cwd=tmp_path)
     assert done.returncode in {0, 3}, done.stderr
-    assert f"page: {folder / 'report.html'}; " in done.stdout
+    assert "page: run/report.html; " in done.stdout
+    assert done.stdout.index("page: ") < done.stdout.index("next: "), "what to do next stands last"
     read = Read((folder / "report.html").read_text(encoding="utf-8"))
     assert read.wrong == []
     assert {"figure-matrix-candidate", "figure-held-out", "figure-learning-train", "figure-time"} <= {

@@ -179,8 +179,8 @@ def run(
             say(line)
         with Watcher(store):
             end = run_local(store, profile)
-    end_report(store, end)
     say_page(store.folder, profile)
+    end_report(store, end)
     raise typer.Exit(end.exit_code)
 
 

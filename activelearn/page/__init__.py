@@ -68,6 +68,8 @@ def at_end(folder: Path) -> str:
     except Exception as error:  # a picture is no reason for a run to fail
         log.debug("no page", exc_info=True)
         return f"no page of {folder.name}: {one_line(str(error)) or type(error).__name__}"
+    here = Path.cwd()
+    path = path.relative_to(here) if path.is_relative_to(here) else path
     n = sum(one.rule.stake == "trust" for one in found)
     doubts = f", {n} of them about trust" if n else ""
     return f"page: {path}; {len(found)} finding{'s' if len(found) != 1 else ''}{doubts}"
