@@ -1,4 +1,4 @@
-"""Bulk modulus from the pressure under hydrostatic strain (Luo et al. 2024; definitions 4.8).
+"""Bulk modulus from the pressure under hydrostatic strain (Luo et al. 2024).
 
 At 0 K the last frame of a glass is relaxed to zero stress, strained, and its positions relaxed at each strain; at a
 temperature the last frame is strained as it is, and the pressure is an average over NVT dynamics. Strains are linear,

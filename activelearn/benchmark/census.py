@@ -1,4 +1,4 @@
-"""The network of a glass: units of the formers, bridging anions, chains and defects (definitions 4.1 to 4.4 and 4.6).
+"""The network of a glass: units of the formers, bridging anions, chains and defects.
 
 Elements are those of the series' roles. With phosphorus and sulfur in mind: for each P, c is the number of bonded
 anions, b of those that bridge (bonded to two or more formers), p of bonded formers; P^n has n = b + p.
@@ -201,7 +201,7 @@ def unit_names(former: str, roles: Roles) -> tuple[str, ...]:
 
 
 def units(network: BondNetwork) -> dict[str, FloatArray]:
-    """Return the shares (n_frames,) of the units of every former, % of its atoms (definition 4.3).
+    """Return the shares (n_frames,) of the units of every former, % of its atoms.
 
     With P for the former's symbol: ``P0`` ... ``P4`` by n (the last is "or more"); ``P1P``, two of the same element
     with three anions each, bonded, without bridges (they are in P1, too); ``P3c``, one neighbour less than
@@ -235,7 +235,7 @@ def units(network: BondNetwork) -> dict[str, FloatArray]:
 
 
 def anions(network: BondNetwork) -> dict[str, FloatArray]:
-    """Return what the anions are, % of all anions (definition 4.2).
+    """Return what the anions are, % of all anions.
 
     Of each anion, such as S: ``BS`` (bonded to two or more formers), ``NBS`` (one), ``free_S`` (none), and of the free
     ones ``free_S_in_chains``. Of all: ``three_bonded_anions`` (to three or more formers), ``O-S_bonds`` (anions bonded
@@ -278,7 +278,7 @@ def _by_size(network: BondNetwork, of: BoolArray) -> FloatArray:
 
 
 def _chain_values(anion: str, percent: FloatArray) -> Iterator[tuple[str, FloatArray]]:
-    """Yield what is said of the chains of an anion (definition 4.4); without chains they have no length (NaN)."""
+    """Yield what is said of the chains of an anion; without chains they have no length (NaN)."""
     in_chains = percent[:, 2:].sum(axis=1)
     n_chains = percent[:, 2:] / np.arange(2, percent.shape[1])  # in % of the atoms: only ratios are taken
     total = n_chains.sum(axis=1)
@@ -291,7 +291,7 @@ def _chain_values(anion: str, percent: FloatArray) -> Iterator[tuple[str, FloatA
 def charge_rule(network: BondNetwork) -> FloatArray:
     """Return (n_frames,) by how much the charges of units and free anions miss that of the modifiers, per former.
 
-    With z the charge of a former's unit without bridges, F the number of formers, z_M of a modifier (definition 4.6):
+    With z the charge of a former's unit without bridges, F the number of formers, z_M of a modifier:
 
         [sum over formers (z - n) + 2 N_free - 2 N_XX - sum over anions max(n_F - 2, 0)] / F - [sum z_M N_M] / F.
 
@@ -316,8 +316,8 @@ def charge_rule(network: BondNetwork) -> FloatArray:
 def bridging_rule(network: BondNetwork) -> FloatArray:
     """Return (n_frames,) bridging anions less what the units say, per former: zero or the count is wrong.
 
-    N_B = [sum over formers of (n - p)] / 2 where every bridge joins two formers (definition 4.6, with p instead of
-    P1P so that other bonds between formers are covered); NaN in a frame with an anion bonded to three.
+    N_B = [sum over formers of (n - p)] / 2 where every bridge joins two formers (with p, so that any bond
+    between formers is covered); NaN in a frame with an anion bonded to three.
     """
     n_all = network.per_frame(network.is_former)
     ends = network.per_frame((network.n - network.n_formers) * network.is_former)

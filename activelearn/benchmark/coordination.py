@@ -1,4 +1,4 @@
-"""Coordination of the modifiers by the anions (definition 4.5): the same radii for a whole series and all models."""
+"""Coordination of the modifiers by the anions: the same radii for a whole series and all models."""
 
 from __future__ import annotations
 

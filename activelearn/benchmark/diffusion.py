@@ -1,4 +1,4 @@
-"""Diffusion: mean square displacements, D, Nernst-Einstein conductivity and activation energy (definitions 4.10).
+"""Diffusion: mean square displacements, D, Nernst-Einstein conductivity and activation energy.
 
 Every finished glass runs at every temperature: equilibration, then production, both kept over kills. What is published
 of a run is small: its mean square displacements, its mean volume, and the maps; positions are not kept.

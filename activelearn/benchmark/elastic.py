@@ -1,4 +1,4 @@
-"""Elastic constants from finite strains, and the moduli of an isotropic solid by Hill (definitions 4.9).
+"""Elastic constants from finite strains, and the moduli of an isotropic solid by Hill.
 
 A structure is relaxed to zero stress at 0 K, strained by +-d along each of the six Voigt strains (of a shear, the
 engineering strain gamma = 2 e is d), and its positions relaxed. Order: xx, yy, zz, yz, xz, xy; stress is positive in
