@@ -1,7 +1,7 @@
 """The site: Sphinx over the guides of this repository.
 
     .venv/bin/pip install -c constraints.txt -e '.[docs]'
-    .venv/bin/sphinx-build -W --keep-going -b html docs docs/_build
+    .venv/bin/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 A guide that stands outside of docs/ (params/README.md ...) is a page of docs/ that includes it. Its links are written
 for the place where it stands; :func:`place_guides` turns them into links of the site.
@@ -38,7 +38,7 @@ project_copyright = author
 version = release = activelearn.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]
 nitpicky = True
 # What other packages document (no inventory is downloaded), modules, aliases of typing, and what is not public.
 nitpick_ignore_regex = [
