@@ -76,7 +76,7 @@ def test_single_keys_of_a_preset_are_overridden():
 @pytest.mark.parametrize(
     ("over", "said"),
     [
-        ({"x": [0.7]}, "wanted compositions of series toy"),
+        ({"x": [0.7]}, "expected compositions of series toy"),
         ({"n_units": 3}, "exactly one of n_atoms and n_units"),
         ({"segments": SEGMENTS[:2]}, "is_analysed"),
         ({"segments": [SEGMENTS[0], *SEGMENTS]}, "different names"),
@@ -191,6 +191,6 @@ def test_compositions_of_a_preset_are_not_those_of_another_series():
 def test_what_is_wrong_with_a_study_names_the_command_of_studies(tmp_path):
     (tmp_path / "s.yaml").write_text("{name: s, potentials: [emt, emt], benchmark: crystals}")
     with pytest.raises(
-        ConfigError, match=r"names, .* - mend it and run: activelearn benchmark --check --study .*s.yaml$"
+        ConfigError, match=r"names, .* - fix it and run: activelearn benchmark --check --study .*s.yaml$"
     ):
         load_study(tmp_path / "s.yaml")

@@ -70,8 +70,8 @@ def property_of(name: str) -> Any:  # noqa: ANN401 - a Property, which this floo
     found = PROPERTIES.find(name)
     if found.name != name or (name not in PROPERTIES.built_in and name in Benchmark.model_fields):
         raise ConfigError(
-            f"{PROPERTIES.name}: {name} is the property {found.name!r} - wanted one name in the entry point and in the "
-            "property, and none that is a key of ours - the package that adds it is at fault"
+            f"{PROPERTIES.name}: {name} is the property {found.name!r} - expected one name in the entry point and in "
+            "the property, and none that is a key of ours - the package that adds it is at fault"
         )
     return found
 
@@ -149,7 +149,7 @@ class BulkModulus(Section):
     @classmethod
     def _are_small(cls, strains: tuple[float, ...]) -> tuple[float, ...]:
         if len(set(strains)) < 3 or any(abs(s) > 0.05 for s in strains):
-            raise ValueError(f"strains {list(strains)} - wanted three or more different ones within +-0.05")
+            raise ValueError(f"strains {list(strains)} - expected three or more different ones within +-0.05")
         return strains
 
 

@@ -84,7 +84,7 @@ class Outlier:
         q = self.quantity
         if self.is_possible:
             return f"{self.where}: {q.said(self.value)} - usual is {q.written(q.usual)} ({q.name}; {q.source})"
-        return f"{self.where}: {q.said(self.value)} - wanted {q.written(q.possible)} ({q.name}) - mend it"
+        return f"{self.where}: {q.said(self.value)} - expected {q.written(q.possible)} ({q.name}) - fix it"
 
 
 _PER_CENT: Final = {"per cent": 0.01}

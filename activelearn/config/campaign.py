@@ -59,14 +59,14 @@ class Campaign(Document):
         if not self.label.reference.stress and relax is not None and relax.cell:
             raise ValueError(
                 "initial.relax.cell: true relaxes to zero stress, and label.reference.stress: false says that there is "
-                "none - wanted initial.relax.cell: false, or a reference that has a stress"
+                "none - expected initial.relax.cell: false, or a reference that has a stress"
             )
         n_systems = len(self.explored_systems)
         for stage in self.explore.stages:
             if not n_systems and stage.start == "systems":
                 raise ValueError(
-                    f"explore stage {stage.name} starts at systems, and there are none - wanted start: dataset (walks "
-                    "from the labelled structures), or explore.systems"
+                    f"explore stage {stage.name} starts at systems, and there are none - expected start: dataset "
+                    "(walks from the labelled structures), or explore.systems"
                 )
             if stage.systems and max(stage.systems) >= n_systems:
                 raise ValueError(
@@ -83,11 +83,11 @@ class Campaign(Document):
             if stage.has_window and self.select.window != "fixed":
                 raise ValueError(
                     f"explore stage {stage.name} has a window of its own, and select.window: {self.select.window} "
-                    "finds one for all - wanted select.window: fixed, or no f_lo and f_hi in stages"
+                    "finds one for all - expected select.window: fixed, or no f_lo and f_hi in stages"
                 )
             if not whole[0] <= f_lo < f_hi <= whole[1]:
                 raise ValueError(
-                    f"explore stage {stage.name} has the window {f_lo:g} to {f_hi:g} eV/Å - wanted it within that of "
+                    f"explore stage {stage.name} has the window {f_lo:g} to {f_hi:g} eV/Å - expected it within that of "
                     f"select, {whole[0]:g} to {whole[1]:g} - widen select.f_lo and f_hi, or narrow the stage's"
                 )
         return self

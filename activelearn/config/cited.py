@@ -63,15 +63,15 @@ def load_points(path: Path) -> tuple[CitedPoint, ...]:
     lines = [(i, line) for i, line in lines if not line.startswith("#")]
     if len(lines) < 2:
         raise ConfigError(
-            f"{path}: no points - wanted a header line ({', '.join(_NEEDED)} ...) and a line per point - see "
+            f"{path}: no points - expected a header line ({', '.join(_NEEDED)} ...) and a line per point - see "
             "params/cited/README.md"
         )
     separator = max(_SEPARATORS, key=lambda mark: _n_known(lines[0][1], mark))
     header = [_column(name, f"{path}:{lines[0][0]}") for name in _cells(*lines[0], separator, path)]
     if missing := [name for name in _NEEDED if name not in header]:
-        raise ConfigError(f"{path}:{lines[0][0]}: no column {', '.join(missing)} - wanted it in the header - add it")
+        raise ConfigError(f"{path}:{lines[0][0]}: no column {', '.join(missing)} - expected it in the header - add it")
     if len(set(header)) < len(header):
-        raise ConfigError(f"{path}:{lines[0][0]}: a column is there twice - wanted each once - remove one")
+        raise ConfigError(f"{path}:{lines[0][0]}: a column is there twice - expected each once - remove one")
     rows = [(i, cells) for i, line in lines[1:] if any(cells := _cells(i, line, separator, path))]
     has_points = any("." in cells[k] for _, cells in rows for k in _numeric(header) if k < len(cells))
     decimal = "." if separator == "," or has_points else ","
@@ -81,7 +81,7 @@ def load_points(path: Path) -> tuple[CitedPoint, ...]:
 
 def _text(path: Path) -> str:
     """Return the text of a file, whatever a spreadsheet encoded it in."""
-    wanted = f"wanted a CSV with columns {', '.join(name for name in _COLUMNS if name != 'kind')}"
+    wanted = f"expected a CSV with columns {', '.join(name for name in _COLUMNS if name != 'kind')}"
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path}: {path.stat().st_size / 1e6:.0f} MB - {wanted} - check the path")
@@ -109,8 +109,8 @@ def _cells(i: int, line: str, separator: str, path: Path) -> list[str]:
     try:
         (cells,) = csv.reader([line], delimiter=separator, strict=True)
     except csv.Error:
-        wanted = "wanted whole cells, quotes around those with a separator or a quote in them"
-        raise ConfigError(f"{path}:{i}: quotes that do not match - {wanted} - mend it") from None
+        wanted = "expected whole cells, quotes around those with a separator or a quote in them"
+        raise ConfigError(f"{path}:{i}: quotes that do not match - {wanted} - fix it") from None
     return [cell.strip() for cell in cells]
 
 
@@ -135,8 +135,8 @@ def _whole(cells: list[str], header: list[str], where: str) -> list[str]:
         cells = cells[:-1]
     if len(cells) != len(header):
         what = f"{len(cells)} cells, {'more' if len(cells) > len(header) else 'fewer'} than the {len(header)} columns"
-        wanted = "wanted one cell per column: a decimal point, and quotes around what has a comma in it"
-        raise ConfigError(f"{where}: {what} - {wanted} - mend it")
+        wanted = "expected one cell per column: a decimal point, and quotes around what has a comma in it"
+        raise ConfigError(f"{where}: {what} - {wanted} - fix it")
     return cells
 
 
@@ -157,8 +157,8 @@ def _number(text: str, decimal: str, where: str) -> float:
     plain = plain.replace(",", ".") if decimal == "," else plain
     value = float(plain) if _NUMBER.fullmatch(plain) else math.nan
     if not math.isfinite(value):
-        wanted = f"wanted one number with a decimal {'comma' if decimal == ',' else 'point'}, no thousands separator"
-        raise ConfigError(f"{where}: got {text[:60]!r} - {wanted}, no unit and no ± - mend it")
+        wanted = f"expected one number with a decimal {'comma' if decimal == ',' else 'point'}, no thousands separator"
+        raise ConfigError(f"{where}: got {text[:60]!r} - {wanted}, no unit and no ± - fix it")
     return value
 
 

@@ -209,7 +209,8 @@ class Initial(Section):
     def _check(self) -> Initial:
         if not self.systems and not self.from_ledger:
             raise ValueError(
-                "systems is empty - wanted one at least, or from_ledger: true to begin with the labels of label.ledger"
+                "systems is empty - expected one at least, or from_ledger: true to begin with the labels of "
+                "label.ledger"
             )
         want_different("scales", self.scales)
         want_different("md.temperatures_K", self.md.temperatures_K if self.md is not None else ())

@@ -63,14 +63,16 @@ def yaml_text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
             what = f"{path.stat().st_size / 1e6:.0f} MB"
-            wanted = f"wanted a YAML file of at most {MAX_BYTES / 1e6:.0f} MB"
+            wanted = f"expected a YAML file of at most {MAX_BYTES / 1e6:.0f} MB"
             raise ConfigError(f"{path}: {what} - {wanted} - check the path")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{line}: cannot be read, not UTF-8 - wanted a YAML file - check the path") from None
+        raise ConfigError(f"{path}:{line}: cannot be read, not UTF-8 - expected a YAML file - check the path") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}) - wanted a YAML file - check the path") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}) - expected a YAML file - check the path"
+        ) from error
 
 
 def read_yaml(path: Path) -> Any:  # noqa: ANN401 - raw YAML

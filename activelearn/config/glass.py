@@ -44,9 +44,9 @@ class Roles(Section):
     def _check(self) -> Roles:
         twice = sorted((set(self.formers) & set(self.anions)) | (set(self.modifiers) & {*self.formers, *self.anions}))
         if twice:
-            raise ValueError(f"{', '.join(twice)} has two roles - wanted one: former, anion or modifier")
+            raise ValueError(f"{', '.join(twice)} has two roles - expected one: former, anion or modifier")
         if self.carrier is not None and self.carrier not in self.modifiers:
-            raise ValueError(f"carrier {self.carrier} - wanted one of the modifiers {sorted(self.modifiers)}")
+            raise ValueError(f"carrier {self.carrier} - expected one of the modifiers {sorted(self.modifiers)}")
         return self
 
 
@@ -112,7 +112,7 @@ class Segment(Section):
     @model_validator(mode="after")
     def _check(self) -> Segment:
         if (self.ps is None) == (self.rate_K_per_ps is None):
-            raise ValueError("wanted one of ps and rate_K_per_ps")
+            raise ValueError("expected one of ps and rate_K_per_ps")
         if self.rate_K_per_ps is not None and (
             self.to_temperature_K is None or self.to_temperature_K == self.temperature_K
         ):
@@ -211,11 +211,11 @@ class Glass(Section):
     @model_validator(mode="after")
     def _check(self) -> Glass:
         if (self.n_atoms is None) == (self.n_units is None):
-            raise ValueError("wanted exactly one of n_atoms and n_units")
+            raise ValueError("expected exactly one of n_atoms and n_units")
         known = {composition.x for composition in self.series.compositions}
         unknown = sorted({*(self.x or ()), *((self.pore.x or ()) if self.pore else ())} - known)
         if unknown:
-            raise ValueError(f"x = {unknown} - wanted compositions of series {self.series.name}: {sorted(known)}")
+            raise ValueError(f"x = {unknown} - expected compositions of series {self.series.name}: {sorted(known)}")
         legs = (*self.segments, *(self.pore.segments if self.pore else ()))
         names = [leg.name for leg in legs]
         if len(set(names)) < len(names):
@@ -224,12 +224,12 @@ class Glass(Section):
         if (self.dynamics.deviation_every_ps or 0.0) > shortest.duration_ps:
             raise ValueError(
                 f"dynamics.deviation_every_ps {self.dynamics.deviation_every_ps:g} in a segment {shortest.name} of "
-                f"{shortest.duration_ps:g} ps, which its first frame alone would be judged by - wanted it shorter"
+                f"{shortest.duration_ps:g} ps, which its first frame alone would be judged by - expected it shorter"
             )
         if not any(segment.is_analysed for segment in self.segments):
-            raise ValueError("no segment with is_analysed: true - wanted one, such as the last at 300 K")
+            raise ValueError("no segment with is_analysed: true - expected one, such as the last at 300 K")
         if self.pore is not None and any(segment.is_melt for segment in self.pore.segments):
-            raise ValueError("pore.segments with is_melt: true - wanted it in the segments that make the dense glass")
+            raise ValueError("pore.segments with is_melt: true - expected it in the segments that make the dense glass")
         want_different("cooling_rates_K_per_ps", self.cooling_rates_K_per_ps)
         if self.cooling_rates_K_per_ps and not any(s.is_quench for s in self.segments):
             raise ValueError("cooling_rates_K_per_ps wants a falling ramp with rate_K_per_ps to put them in")

@@ -38,8 +38,8 @@ class D3(Section):
         """Refuse to be added to another functional than the one that its parameters are for."""
         if plain_functional(self.method) != plain_functional(functional):
             raise ValueError(
-                f"d3.method {self.method} on functional {functional} - wanted D3 with the parameters of the functional "
-                "that it is added to"
+                f"d3.method {self.method} on functional {functional} - expected D3 with the parameters of the "
+                "functional that it is added to"
             )
 
 
@@ -163,7 +163,9 @@ class Reference(Section):
         given = {key for key in ("calculator", "command") if getattr(self, key) is not None}
         given |= {*(self.model_extra or ())}
         if given != wanted:
-            raise ValueError(f"engine {self.engine} with {sorted(given) or 'nothing'} - wanted {sorted(wanted)} of it")
+            raise ValueError(
+                f"engine {self.engine} with {sorted(given) or 'nothing'} - expected {sorted(wanted)} of it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -171,7 +173,7 @@ class Reference(Section):
         if self.d3 is None:
             return self
         if self.includes_dispersion:
-            raise ValueError("d3 on a reference with includes_dispersion: true - wanted dispersion once, not twice")
+            raise ValueError("d3 on a reference with includes_dispersion: true - expected dispersion once, not twice")
         self.d3.want_parameters_of(self.functional)
         return self
 

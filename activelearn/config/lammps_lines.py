@@ -101,7 +101,7 @@ class Command:
 
     def wrong(self, what: str, wanted: str, next_: str = _NEXT) -> ValueError:
         """Return an error that names the line."""
-        return ValueError(f"line {self.number} {self.typed!r}: {what} - wanted {wanted} - {next_}")
+        return ValueError(f"line {self.number} {self.typed!r}: {what} - expected {wanted} - {next_}")
 
     @property
     def style(self) -> str:
@@ -137,10 +137,10 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     text = text.replace("\r\n", "\n")
     for number, line in enumerate(text.split("\n"), 1):
         if bad := next((mark for mark in line if not (mark.isprintable() or mark == "\t")), None):
-            wanted = "wanted printable characters, blanks and line ends"
+            wanted = "expected printable characters, blanks and line ends"
             raise ValueError(f"line {number}: has {bad!r} in it - {wanted} - type the line anew")
         if '"""' in line:
-            raise ValueError(f'line {number}: has """ in it - wanted single or double quotes - use them')
+            raise ValueError(f'line {number}: has """ in it - expected single or double quotes - use them')
     begun, held = 0, ""
     for number, line in enumerate(text.split("\n"), 1):
         begun, held = begun or number, held + line
@@ -150,7 +150,7 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
             yield begun, held
             begun, held = 0, ""
     if begun:
-        raise ValueError(f"line {begun}: ends with & - wanted a line that goes on - remove &, or add the rest")
+        raise ValueError(f"line {begun}: ends with & - expected a line that goes on - remove &, or add the rest")
 
 
 def _without_comment(line: str, bare: Command) -> str:
@@ -193,13 +193,13 @@ def _length_of_reference(text: str, bare: Command) -> int:
         return end
     if found := re.match(r"\$(\{\w+(:%[^}]*)?\}|\w)", text):
         return found.end()
-    raise bare.wrong("$ begins no variable", "${name}, $x or $(formula)", "mend it")
+    raise bare.wrong("$ begins no variable", "${name}, $x or $(formula)", "fix it")
 
 
 def _words(line: str, bare: Command) -> Iterator[str]:
     for double, single, plain in _WORD.findall(line):
         if "'" in plain or '"' in plain:
-            raise bare.wrong(f"the word {plain} has a quote in it", "quotes around whole words", "mend it")
+            raise bare.wrong(f"the word {plain} has a quote in it", "quotes around whole words", "fix it")
         yield double or single or plain
 
 
@@ -212,7 +212,7 @@ def check_lines(text: str) -> list[Command]:
     Raises
     ------
     ValueError
-        One of them is not, or refers to a variable that is not there: ``what - wanted - next``.
+        One of them is not, or refers to a variable that is not there: ``what - expected - next``.
     """
     found = commands(text)
     defined = set(GIVEN)
@@ -235,7 +235,7 @@ def _check_names(command: Command, defined: set[str], everywhere: set[str]) -> N
         what = f"{name} is defined further down" if name in everywhere else f"there is no variable {name}"
         near = difflib.get_close_matches(name, everywhere, n=1, cutoff=0.6)
         wanted = f"a variable that is there, such as {near[0]}" if near else f"one of: {', '.join(sorted(everywhere))}"
-        raise command.wrong(what, wanted, "mend the name, or define it above")
+        raise command.wrong(what, wanted, "fix the name, or define it above")
     for form in (piece.form for piece in command.put_in if piece.form is not None):
         _want_format(command, form)
     if refused := _REFUSED_FUNCTIONS.search(" ".join([*command.words, *formulas])):
@@ -292,7 +292,7 @@ def _check_variable(command: Command) -> None:
     if style in {"index", "string", "internal"} and strange is not None:
         raise command.wrong(f"{strange} is not a number", f"numbers in a variable of style {style}")
     if style in {"equal", "atom"} and len(values) != 1:  # LAMMPS takes the first of them
-        raise command.wrong(f"a formula of {len(values)} words", "one word, or quotes around it", "mend it")
+        raise command.wrong(f"a formula of {len(values)} words", "one word, or quotes around it", "fix it")
     if style == "format":
         for form in values[1:]:
             _want_format(command, form)
@@ -300,7 +300,7 @@ def _check_variable(command: Command) -> None:
 
 def _want_format(command: Command, form: str) -> None:
     if not _FORMAT.fullmatch(form):
-        raise command.wrong(f"{form} formats more than a number", "a format such as %.6g", "mend it")
+        raise command.wrong(f"{form} formats more than a number", "a format such as %.6g", "fix it")
 
 
 # --- pair styles ------------------------------------------------------------------------------------------------------
@@ -312,14 +312,14 @@ def check_style(*lines: str) -> None:
     Raises
     ------
     ValueError
-        It does: ``what - wanted - next``.
+        It does: ``what - expected - next``.
     """
     for line in lines:
         for word in line.split():
             if word.strip("\"'") in _RUNS_PYTHON:
                 what = f"{word} in {line!r} runs Python that a file brings along"
-                wanted = "wanted a pair style that reads numbers, or an ASE calculator (ase:)"
+                wanted = "expected a pair style that reads numbers, or an ASE calculator (ase:)"
                 raise ValueError(f"{what} - {wanted} - see params/potential/README.md")
             if word.strip("\"'") == "out_file":
                 what = f"out_file in {line!r} writes a file"
-                raise ValueError(f"{what} - wanted none - models with deviations of their forces go to `deepmd:`")
+                raise ValueError(f"{what} - expected none - models with deviations of their forces go to `deepmd:`")

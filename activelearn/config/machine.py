@@ -64,7 +64,7 @@ def _words(text: str) -> str:
     try:
         shlex.split(text)
     except ValueError as error:
-        raise ValueError(f"cannot be split into words ({error}) - wanted a command as in a shell") from None
+        raise ValueError(f"cannot be split into words ({error}) - expected a command as in a shell") from None
     return text
 
 
@@ -214,8 +214,8 @@ class Machine(Section):
         for environment in (self.environment, *(place.environment for place in self.places.values())):
             for name in filter(SECRET.search, environment):
                 raise ValueError(
-                    f"environment.{name} - wanted no secret, for the profile is copied into the campaign folder - set "
-                    "it in the shell that starts the workers"
+                    f"environment.{name} - expected no secret, for the profile is copied into the campaign folder - "
+                    "set it in the shell that starts the workers"
                 )
         return self
 
@@ -225,6 +225,6 @@ class Machine(Section):
             if place not in self.places:
                 known = ", ".join(self.places) or "none"
                 raise ValueError(
-                    f"stations.{station}: no place {place!r} - wanted one of `places` (there are: {known})"
+                    f"stations.{station}: no place {place!r} - expected one of `places` (there are: {known})"
                 )
         return self

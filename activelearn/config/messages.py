@@ -1,4 +1,4 @@
-"""Validation problems as sentences: ``where: what - wanted - next``."""
+"""Validation problems as sentences: ``where: what - expected - next``."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def _other_kinds(given: Any, made: Any, at: Location) -> Iterator[tuple[Location
         for i, (value, own) in enumerate(zip(given, made, strict=False)):
             yield from _other_kinds(value, own, (*at, i))
     elif isinstance(made, bool) and isinstance(given, (int, float, str)) and not isinstance(given, bool):
-        yield at, f"got {given!r} - wanted true or false, without quotes - mend it"
+        yield at, f"got {given!r} - expected true or false, without quotes - fix it"
     elif isinstance(given, bool) and isinstance(made, (int, float)) and not isinstance(made, bool):
-        yield at, f"got {str(given).lower()} - wanted a number - mend it"
+        yield at, f"got {str(given).lower()} - expected a number - fix it"
     elif isinstance(given, str) and isinstance(made, (int, float)):
-        yield at, f"got {str(given)!r}, a text - wanted a number - remove the quotes"
+        yield at, f"got {str(given)!r}, a text - expected a number - remove the quotes"
 
 
 def _is_inside(inner: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
@@ -115,7 +115,7 @@ def _written(item: ErrorDetails, data: Any) -> Location:  # noqa: ANN401 - raw Y
 
 
 def _problem(model: type[Section], at: Location, items: list[ErrorDetails], where: str) -> str:
-    """Return what is wrong at one place as ``where: what - wanted - next``; of a union each kind has an item."""
+    """Return what is wrong at one place as ``where: what - expected - next``; of a union each kind has an item."""
     item = items[0]
     location = ".".join(map(str, at)) or model.__name__.lower()
     file, where = where, place(where, at[:-1] if item["type"] == "missing" else at, model.__name__.lower())
@@ -129,15 +129,15 @@ def _problem(model: type[Section], at: Location, items: list[ErrorDetails], wher
         added = ", or install the package that adds it" * (owner.model_config.get("extra") == "allow")
         return f"{where}: {location}: unknown key - {hint} - rename or remove it{added}"
     if item["type"] == "missing":
-        return f"{where}: {location}: missing - wanted {_wanted(model, at)} - add it"
+        return f"{where}: {location}: missing - expected {_wanted(model, at)} - add it"
     if item["type"] == "value_error":
         command = _NEXT.get(model.__name__)
         after = f" and run: {command} {typed(file)}" if command is not None else ""
-        return f"{where}: {location}: {item['ctx']['error']} - mend it{after}"
+        return f"{where}: {location}: {item['ctx']['error']} - fix it{after}"
     wanted = " or ".join(dict.fromkeys(_said(one) for one in items))
     is_unquoted = item["type"] == "string_type" and isinstance(item["input"], (int, float))
-    do = "put it in quotes if it is a text" if is_unquoted else "mend it"
-    return f"{where}: {location}: got {_shown(item['input'])} - wanted {wanted} - {do}"
+    do = "put it in quotes if it is a text" if is_unquoted else "fix it"
+    return f"{where}: {location}: got {_shown(item['input'])} - expected {wanted} - {do}"
 
 
 def _said(item: ErrorDetails) -> str:

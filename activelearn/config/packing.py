@@ -44,9 +44,9 @@ class Packed(Section):
     def _check(self) -> Packed:
         if (self.n_atoms is None) == (self.n_units is None):
             got = "none" if self.n_atoms is None else "both"
-            raise ValueError(f"got {got} of n_atoms and n_units - wanted exactly one")
+            raise ValueError(f"got {got} of n_atoms and n_units - expected exactly one")
         for name, files in (("geometry", self.geometry), ("sha256", self.sha256)):
             strangers = sorted(set(files) - set(self.units))
             if strangers:
-                raise ValueError(f"{name} names {', '.join(strangers)} - wanted formulas of units: {[*self.units]}")
+                raise ValueError(f"{name} names {', '.join(strangers)} - expected formulas of units: {[*self.units]}")
         return self

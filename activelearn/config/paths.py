@@ -94,7 +94,7 @@ def missing_models(arguments: Any, where: str, *, here: bool = True) -> Iterator
             path = expanded(value)
             if not path.is_absolute() or (here and not is_there(path)):  # of a YAML, it is absolute if it is there
                 yield (
-                    f"{where}.{key}: no file {value} - wanted the file of a model, by a path from the folder of the "
+                    f"{where}.{key}: no file {value} - expected the file of a model, by a path from the folder of the "
                     "YAML or an absolute one - check the path"
                 )
 

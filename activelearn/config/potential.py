@@ -50,23 +50,23 @@ class DeePMDModels(Section):
         found = list(dict.fromkeys(PurePath(model).suffix for model in self.models))
         if len(found) > 1:
             raise ValueError(
-                f"models end in {' and '.join(found)} - wanted all of one form: a session of LAMMPS has the libraries "
-                "of one backend"
+                f"models end in {' and '.join(found)} - expected all of one form: a session of LAMMPS has the "
+                "libraries of one backend"
             )
         if found[0] not in DEEPMD_SUFFIXES:
             why = NOT_DRIVEN.get(found[0], "DeePMD-kit knows a form by its suffix, and not this one")
             wanted = f"{', '.join(DEEPMD_SUFFIXES[:-1])} or {DEEPMD_SUFFIXES[-1]}"
-            raise ValueError(f"{self.models[0]}: {why} - wanted {wanted}, as dp freeze makes them")
+            raise ValueError(f"{self.models[0]}: {why} - expected {wanted}, as dp freeze makes them")
         return self
 
     @model_validator(mode="after")
     def _check(self) -> DeePMDModels:
         if self.window is not None and self.window[0] >= self.window[1]:
-            raise ValueError(f"window {list(self.window)} - wanted f_lo below f_hi, such as [0.15, 0.35]")
+            raise ValueError(f"window {list(self.window)} - expected f_lo below f_hi, such as [0.15, 0.35]")
         if self.window is not None and len(self.models) < 2:
-            raise ValueError("window with one model - wanted an ensemble of two or more, or no window")
+            raise ValueError("window with one model - expected an ensemble of two or more, or no window")
         if len(set(self.models)) < len(self.models) or len(set(self.sha256)) < len(self.sha256):
-            raise ValueError("models names one twice - wanted different ones: it would agree with itself")
+            raise ValueError("models names one twice - expected different ones: it would agree with itself")
         return self
 
 
@@ -135,23 +135,29 @@ class Potential(Section):
     def _is_one_thing(self) -> Potential:
         kinds = [kind for kind in ("ase", "deepmd", "lammps") if getattr(self, kind) is not None]
         if len(kinds) != 1:
-            raise ValueError(f"got {kinds or 'none'} of ase, deepmd and lammps - wanted exactly one")
+            raise ValueError(f"got {kinds or 'none'} of ase, deepmd and lammps - expected exactly one")
         if self.ase is not None:
             doubled = [key for key in ("functional", "includes_dispersion", "d3") if getattr(self, key) is not None]
             if doubled:
-                raise ValueError(f"{', '.join(doubled)} beside ase - wanted inside `ase`, where the calculator stands")
+                raise ValueError(
+                    f"{', '.join(doubled)} beside ase - expected inside `ase`, where the calculator stands"
+                )
             if self.ase.engine != "ase":
-                raise ValueError(f"ase.engine {self.ase.engine} - wanted an ASE calculator: a static code drives no MD")
+                raise ValueError(
+                    f"ase.engine {self.ase.engine} - expected an ASE calculator: a static code drives no MD"
+                )
             if not self.ase.stress:
-                raise ValueError("ase.stress: false - wanted a potential with a stress, for glasses and benchmarks")
+                raise ValueError("ase.stress: false - expected a potential with a stress, for glasses and benchmarks")
         elif self.functional is None or self.includes_dispersion is None:
-            raise ValueError("wanted functional (PBE, r2SCAN, none ...) and includes_dispersion (true or false) of it")
+            raise ValueError(
+                "expected functional (PBE, r2SCAN, none ...) and includes_dispersion (true or false) of it"
+            )
         return self
 
     @model_validator(mode="after")
     def _has_dispersion_once(self) -> Potential:
         if self.d3 is not None and self.includes_dispersion:
-            raise ValueError("d3 on a potential with includes_dispersion: true - wanted dispersion once, not twice")
+            raise ValueError("d3 on a potential with includes_dispersion: true - expected dispersion once, not twice")
         if self.d3 is not None:
             self.d3.want_parameters_of(str(self.functional))
         return self

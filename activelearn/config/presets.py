@@ -119,7 +119,7 @@ def _with_label(given: dict[str, Any], where: Path) -> dict[str, Any]:
         label = read_yaml(find("label", name, where))
         if not isinstance(label, Mapping) or not isinstance(label.get("reference"), Mapping):
             what = f"{name} has no reference"
-            raise ConfigError(f"{place(str(where), ('ase', 'preset'))}: {what} - wanted a YAML as in params/label/")
+            raise ConfigError(f"{place(str(where), ('ase', 'preset'))}: {what} - expected a YAML as in params/label/")
         given = merged(written(label["reference"], where), given)
     return given
 
@@ -175,5 +175,5 @@ def _is_file_name(word: str) -> bool:
 def _sha256(file: str, where: str, wanted: str) -> str:
     found = checksum(Path(file))
     if found is None:
-        raise ConfigError(f"{where}: {file}: no such file - wanted {wanted} - check the path")
+        raise ConfigError(f"{where}: {file}: no such file - expected {wanted} - check the path")
     return found

@@ -67,7 +67,7 @@ def load_campaign(name_or_path: str | Path) -> Campaign:
     Raises
     ------
     ConfigError
-        One line per problem, each ``where: what - wanted - next``.
+        One line per problem, each ``where: what - expected - next``.
     """
     path = Path(name_or_path) if is_file(Path(name_or_path)) else find_campaign(name_or_path)  # told as it is typed
     given = _with_presets(read_yaml(path), str(path))
@@ -82,7 +82,7 @@ def find_campaign(name_or_path: str | Path) -> Path:
     if preset := preset_file("campaign", str(name_or_path)):
         return preset
     if path.suffix in {".yaml", ".yml"} or path.is_dir():
-        raise ConfigError(f"{path}: no such file - wanted a campaign's YAML - write one with: activelearn init")
+        raise ConfigError(f"{path}: no such file - expected a campaign's YAML - write one with: activelearn init")
     names = preset_names("campaign")
     raise ConfigError(
         f"{name_or_path}: neither a YAML file nor a preset - {nearest(str(name_or_path), names)} - "
@@ -98,7 +98,7 @@ def parse_campaign(data: Any, *, where: str, is_sealed: bool = False) -> Campaig
 def _with_presets(data: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 - raw YAML
     if not isinstance(data, Mapping):
         raise ConfigError(
-            f"{where}: not a mapping - wanted keys such as name, type_map, initial - see: activelearn init"
+            f"{where}: not a mapping - expected keys such as name, type_map, initial - see: activelearn init"
         )
     given = {
         key: with_preset(key, value, Path(where)) if key in PRESET_SECTIONS else value for key, value in data.items()
@@ -227,7 +227,7 @@ def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
     """Read a whole study; `potentials`, `glass` and `benchmark` may name presets."""
     data = read_yaml(path)
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{path}: not a mapping - wanted name, potentials, glass and such - see params/GLASSES.md")
+        raise ConfigError(f"{path}: not a mapping - expected name, potentials, glass and such - see params/GLASSES.md")
     return with_cited(validated(Study, _with_study_presets(data, path), str(path)), cited)
 
 

@@ -70,7 +70,7 @@ def want_pairs_once(name: str, pairs: Iterable[str]) -> None:
         elements = frozenset(pair.split("-"))
         if elements in named:
             what = f"{name} names a pair twice ({named[elements]} and {pair})"
-            raise ValueError(f"{what} - wanted each once - remove one of them")
+            raise ValueError(f"{what} - expected each once - remove one of them")
         named[elements] = pair
 
 

@@ -29,7 +29,7 @@ class Study(Document):
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"potentials want different names, got {[p.name for p in self.potentials]}")
         if self.glass is None and self.benchmark is None:
-            raise ValueError("neither glass nor benchmark - wanted one of them: there is nothing to do")
+            raise ValueError("neither glass nor benchmark - expected one of them: there is nothing to do")
         return self
 
     @property

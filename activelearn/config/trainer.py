@@ -194,7 +194,7 @@ class Trainer(ABC, Generic[S]):
         return []
 
     def impossible(self, train: S) -> list[str]:
-        """Return what of the settings cannot be, a line each: ``train.KEY: what - wanted - next``."""
+        """Return what of the settings cannot be, a line each: ``train.KEY: what - expected - next``."""
         return []
 
     def unusual(self, train: S) -> list[str]:

@@ -83,19 +83,19 @@ def parse(text: str, where: str) -> Parsed:
     if old := _OLD_BREAKS.search(text):
         line = text.count("\n", 0, old.start()) + 1
         what = f"U+{ord(old[0]):04X} ends a line in YAML 1.1 and does not in 1.2"
-        raise ConfigError(f"{where}:{line}: {what} - wanted plain line breaks - mend that line")
+        raise ConfigError(f"{where}:{line}: {what} - expected plain line breaks - fix that line")
     try:
         return _Reading(yaml.parse(text, Loader=_CLoader), where).document()
     except yaml.reader.ReaderError as error:
         line = text.encode(errors="replace")[: error.position].count(b"\n") + 1
-        raise ConfigError(f"{where}:{line}: {error.reason} - wanted a text file - mend that line") from None
+        raise ConfigError(f"{where}:{line}: {error.reason} - expected a text file - fix that line") from None
     except UnicodeEncodeError:
-        raise ConfigError(f"{where}: half a surrogate pair - wanted Unicode text - write the file anew") from None
+        raise ConfigError(f"{where}: half a surrogate pair - expected Unicode text - write the file anew") from None
     except yaml.MarkedYAMLError as error:
         begun, mark = (None if m is None else m.line + 1 for m in (error.context_mark, error.problem_mark))
         since = f" (in what begins in line {begun})" if begun not in {None, mark} else ""
         blanks = " with blanks in place of tabs" * ("\t" in "".join(text.split("\n")[mark - 1 : mark] if mark else []))
-        raise ConfigError(f"{where}:{mark}: {error.problem}{since} - wanted YAML{blanks} - mend that line") from None
+        raise ConfigError(f"{where}:{mark}: {error.problem}{since} - expected YAML{blanks} - fix that line") from None
 
 
 def load(text: str, where: str) -> Any:  # noqa: ANN401 - raw YAML
@@ -126,7 +126,7 @@ class _Reading:
     def _refusal(self, event: Any, at: Location, what: str, wanted: str, do: str) -> ConfigError:  # noqa: ANN401
         path = ".".join(str(part) for part in at)
         where = f"{self._where}:{event.start_mark.line + 1}: {path}{': ' * bool(path)}"
-        return ConfigError(f"{where}{what} - wanted {wanted} - {do}")
+        return ConfigError(f"{where}{what} - expected {wanted} - {do}")
 
     def _value(self, event: Any, at: Location) -> Any:  # noqa: ANN401 - PyYAML's events; raw YAML
         self._n_values += 1
@@ -138,7 +138,7 @@ class _Reading:
         if event.tag not in {None, "!"}:
             raise self._refusal(event, at, f"tag {event.tag}", "a plain value", "remove the tag")
         if len(at) > _MAX_DEPTH:
-            raise self._refusal(event, (), "nested too deeply", f"at most {_MAX_DEPTH} levels", "mend the brackets")
+            raise self._refusal(event, (), "nested too deeply", f"at most {_MAX_DEPTH} levels", "fix the brackets")
         value: Any
         if isinstance(event, yaml.ScalarEvent):
             self._found.lines[at] = line
@@ -153,7 +153,7 @@ class _Reading:
 
     def _repeated(self, event: Any, at: Location) -> Any:  # noqa: ANN401 - PyYAML's events; raw YAML
         if event.anchor not in self._anchors:
-            raise self._refusal(event, at, f"*{event.anchor}", f"a whole &{event.anchor} before it", "mend that line")
+            raise self._refusal(event, at, f"*{event.anchor}", f"a whole &{event.anchor} before it", "fix that line")
         value, n_values = self._anchors[event.anchor]
         self._n_values += n_values - 1
         self._n_repeated += n_values
@@ -184,14 +184,14 @@ class _Reading:
     def _key(self, event: Any, at: Location) -> Any:  # noqa: ANN401 - PyYAML's events; raw YAML
         self._n_values += 1
         if not isinstance(event, yaml.ScalarEvent):
-            raise self._refusal(event, at, "a key that is no word", "a word as key", "mend that line")
+            raise self._refusal(event, at, "a key that is no word", "a word as key", "fix that line")
         if event.tag not in {None, "!"}:
             raise self._refusal(event, at, f"tag {event.tag}", "a plain key", "remove the tag")
         key = self._scalar(event, (*at, event.value))
         if key == "<<" and event.implicit[0]:
             raise self._refusal(event, at, "<<: YAML 1.2 merges no keys", "the keys themselves", "write them out")
         if key is None or isinstance(key, bool):
-            raise self._refusal(event, at, f"key {event.value!r}", "a word as key", "mend it, or put it in quotes")
+            raise self._refusal(event, at, f"key {event.value!r}", "a word as key", "fix it, or put it in quotes")
         return key
 
     def _scalar(self, event: yaml.ScalarEvent, at: Location) -> Any:  # noqa: ANN401 - raw YAML
@@ -204,7 +204,7 @@ class _Reading:
             return self._number(event, text, at)
         if _BOOL_OF_ONE.fullmatch(text):
             what = f"{text} is a truth value in YAML 1.1 and a text in 1.2"
-            raise self._refusal(event, at, what, "true or false, or a text in quotes", "mend it")
+            raise self._refusal(event, at, what, "true or false, or a text in quotes", "fix it")
         return text
 
     def _number(self, event: yaml.ScalarEvent, text: str, at: Location) -> int | float | str:
@@ -217,17 +217,17 @@ class _Reading:
             if is_int or abs(value) == float("inf") or lost:
                 shown = text if len(text) <= 40 else f"{text[:20]}... ({len(text)} signs)"
                 limits = "integers of 64 bits and other numbers of 1e-308 to 1e308, or a text in quotes"
-                raise self._refusal(event, at, f"{shown} is beyond the numbers of a computer", limits, "mend it")
+                raise self._refusal(event, at, f"{shown} is beyond the numbers of a computer", limits, "fix it")
             return value
         if _HEX.fullmatch(text) and len(text) <= _MAX_DIGITS:
             return int(text, 16)
         if _INFINITE.fullmatch(text):
             return float(text.replace(".", "", 1))
         if text in _NAN:
-            raise self._refusal(event, at, f"{text} equals nothing, not even itself", "a number", "mend it")
+            raise self._refusal(event, at, f"{text} equals nothing, not even itself", "a number", "fix it")
         if _NUMBER_OF_ONE.fullmatch(text):
             what = f"{text[:40]} is a number to one version of YAML, and a text or another number to the other"
-            raise self._refusal(event, at, what, "a decimal number, or a text in quotes", "mend it")
+            raise self._refusal(event, at, what, "a decimal number, or a text in quotes", "fix it")
         return text
 
 
@@ -266,4 +266,4 @@ def as_written(text: str, where: str) -> Any:  # noqa: ANN401 - raw YAML
     try:
         return yaml.load(text, Loader=_CLoader)
     except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
-        raise ConfigError(f"{where}: damaged - wanted the YAML that was sealed - restore it from a copy") from None
+        raise ConfigError(f"{where}: damaged - expected the YAML that was sealed - restore it from a copy") from None
