@@ -103,7 +103,7 @@ def _pore_words(pore: Pore, composition: Composition, glass: Glass) -> str:
             f"removes {n_gone} of {n_atoms} atoms - expected at least half of the glass left - raise n_atoms, or lower "
             "diameter_A"
         )
-    return f"pore of {pore.diameter_A:g} Å contains about {n_inside:.0f} atoms; removes whole {name}, {n_gone} atoms or more"
+    return f"pore of {pore.diameter_A:g} Å: about {n_inside:.0f} atoms; removes whole {name}, {n_gone} atoms or more"
 
 
 def _schedules(study: Study, glass: Glass) -> Iterator[str]:
