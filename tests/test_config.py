@@ -128,20 +128,20 @@ def test_defaults_are_those_of_the_papers():
             {"explore__stages__0__ensemble": "nve"},
             "explore.stages.0.ensemble: got 'nve' - expected 'nvt', 'npt-iso', 'npt-aniso', 'npt-tri' or 'custom'",
         ),
-        ({"explore__stages__0__pressures_bar": [1.0]}, "pressures_bar belongs to ensemble npt-*"),
-        ({"explore__stages__0__ensemble": "npt-iso"}, "ensemble npt-* wants pressures_bar, for example [0.0]"),
+        ({"explore__stages__0__pressures_bar": [1.0]}, "pressures_bar requires ensemble npt-*"),
+        ({"explore__stages__0__ensemble": "npt-iso"}, "ensemble npt-* needs pressures_bar, for example [0.0]"),
         ({"explore__stages__0__n_steps": 9}, "n_steps = 9 must be at least every = 10"),
         (
             {"explore__stages__0__temperatures_K": []},
-            "explore.stages.0: wants temperatures_K, such as [300], or ramps_K, such as [[10, 2000]]",
+            "explore.stages.0: needs temperatures_K, such as [300], or ramps_K, such as [[10, 2000]]",
         ),
         (
             {"explore__stages__0__temperatures_K": [300, 300]},
-            "temperatures_K wants different numbers (to six digits), got [300.0, 300.0]",
+            "temperatures_K needs different numbers (to six digits), got [300.0, 300.0]",
         ),
         (
             {"explore__stages__0__ramps_K": [[10, 2000], [10, 2000.0001]]},
-            "deformations and ramps_K want different entries",
+            "deformations and ramps_K need different entries",
         ),
         ({"explore__stages__0__ramps_K": [[0, 2000]]}, "explore.stages.0.ramps_K.0.0: got 0 - expected greater than 0"),
         (
@@ -150,19 +150,19 @@ def test_defaults_are_those_of_the_papers():
         ),
         (
             {"explore__stages__0__strains": [0.5, 0.0]},
-            "strains are linear, not 0 and above -0.9 (a tenth of the length)",
+            "strains are linear and must be nonzero and above -0.9",
         ),
-        ({"explore__stages__0__strains": [-0.91]}, "strains are linear, not 0 and above -0.9 (a tenth of the length)"),
-        ({"explore__stages__0__strains": [0.5, 0.5]}, "strains wants different numbers (to six digits)"),
+        ({"explore__stages__0__strains": [-0.91]}, "strains are linear and must be nonzero and above -0.9"),
+        ({"explore__stages__0__strains": [0.5, 0.5]}, "strains needs different numbers (to six digits)"),
         (
             {"explore__stages": [{**COLD, "deformations": ["isotropic"], "strains": []}]},
-            "deformations want strains, such as [0.5, -0.5]",
+            "deformations need strains, such as [0.5, -0.5]",
         ),
         (
             {"explore__stages": [{**COLD, "deformations": ["isotropic"], "ensemble": "npt-iso", "pressures_bar": [0]}]},
-            "deformations drive the cell, so they want ensemble nvt, got npt-iso",
+            "deformations drive the cell, so they need ensemble nvt, got npt-iso",
         ),
-        ({"explore__stages__0__ensemble": "custom"}, "ensemble custom wants its integrator in `lammps`"),
+        ({"explore__stages__0__ensemble": "custom"}, "ensemble custom needs an integrator in `lammps`"),
         (
             {"explore__stages__0__lammps": "fix wall all wall/reflect xlo EDGE\nrun 10"},
             "explore.stages.0.lammps: line 2 'run 10': the command run is not allowed in a stage - expected one of",
@@ -171,15 +171,15 @@ def test_defaults_are_those_of_the_papers():
         ({"explore__stages__0__systems": [1]}, "explore stage cold names system 1 of 1 (from 0)"),
         (
             {"explore__stages__0__f_lo": 0.01},
-            "explore stage cold has the window 0.01 to 0.35 eV/Å - expected it within that of select, 0.15 to 0.35",
+            "has the window 0.01 to 0.35 eV/Å - expected it to be within that of select, 0.15 to 0.35",
         ),
         ({"explore__stages__0__f_lo": 0.3, "explore__stages__0__f_hi": 0.2}, "has the window 0.3 to 0.2 eV/Å"),
         (
             {"explore__stages__0__f_lo": 0.2, "select__window": "calibrated"},
-            "explore stage cold has a window of its own, and select.window: calibrated finds one for all",
+            "explore stage cold has its own window, but select.window: calibrated determines one for all",
         ),
         ({"initial__scales": [1.0, 1.0]}, "scales wants different numbers"),
-        ({"initial__systems": []}, "initial: systems is empty - expected one at least, or from_ledger: true"),
+        ({"initial__systems": []}, "initial: systems is empty - expected at least one, or from_ledger: true"),
         ({"initial__systems": [{}]}, "a system is either a `seed` (crystal or file) or `packed` (amorphous)"),
         (
             {"initial__systems": [{"seed": "x", "packed": {"units": {"Cu": 1}, "n_atoms": 9, "density_g_cm3": 8}}]},
@@ -187,12 +187,12 @@ def test_defaults_are_those_of_the_papers():
         ),
         (
             {"initial__systems": [{"seed": "x", "supercell": [1, 1, 1], "n_atoms": 9}]},
-            "supercell and n_atoms say the same thing: give one of the two",
+            "supercell and n_atoms both set the size: give only one of them",
         ),
-        ({"initial__systems": [{"seed": "x", "n_packings": 2}]}, "n_packings belongs to a `packed` system"),
+        ({"initial__systems": [{"seed": "x", "n_packings": 2}]}, "n_packings applies only to a `packed` system"),
         (
             {"initial__systems": [{"n_atoms": 9, "packed": {"units": {"Cu": 1}, "n_atoms": 9, "density_g_cm3": 8}}]},
-            "supercell and n_atoms belong to a seed; the size of a packing stands in `packed`",
+            "supercell and n_atoms belong to a seed; the size of a packing is set in `packed`",
         ),
         ({"initial__isolated": {"distances": [1.0, 1.0]}}, "isolated.distances wants different numbers"),
         ({"initial__isolated": {"dimers": ["CuCu"]}}, "initial.isolated.dimers"),
@@ -224,7 +224,9 @@ def test_what_is_missing_is_described():
     with pytest.raises(ConfigError) as caught:
         parse_campaign(data, where="x.yaml")
     assert len(caught.value.problems) == 2, "one line per problem"
-    assert "x.yaml: label.reference.functional: missing - expected What it reproduces, such as PBE" in str(caught.value)
+    assert "x.yaml: label.reference.functional: missing - expected The functional that it reproduces" in str(
+        caught.value
+    )
     assert "x.yaml: name: missing - expected a value for name - add it" in str(caught.value)
 
 
@@ -438,8 +440,8 @@ def test_a_key_that_came_or_went_is_said_so(campaign):
     shorter = campaign.model_copy(
         update={"explore": campaign.explore.model_copy(update={"stages": campaign.explore.stages[:1]})}
     )
-    assert "explore.stages.1.name: warm -> (not there)" in difference(campaign, shorter)
-    assert "explore.stages.1.name: (not there) -> warm" in difference(shorter, campaign)
+    assert "explore.stages.1.name: warm -> (not set)" in difference(campaign, shorter)
+    assert "explore.stages.1.name: (not set) -> warm" in difference(shorter, campaign)
 
 
 # --- what sections work out -------------------------------------------------------------------------------------------
@@ -538,7 +540,7 @@ def test_what_is_wanted_is_said_in_the_words_of_yaml(tmp_path):
         "type_map.0: got 'cu' - expected a text that fits '^[A-Z][a-z]?$' - fix it",
     ):
         assert words in said
-    assert said.endswith(f"{tmp_path / 'c.yaml'}: 16 more of the kind")
+    assert said.endswith(f"{tmp_path / 'c.yaml'}: 16 more problems")
 
 
 def test_messages_name_the_file_as_it_is_typed(tmp_path, monkeypatch):

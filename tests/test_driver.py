@@ -114,7 +114,7 @@ def test_check_tells_the_elements_and_the_model_that_a_driver_lacks(tmp_path):
     assert problems[0].startswith("initial.md.driver.calculator: ase.calculators.emt:EMT does not know Na, P, S - want")
     campaign = driven(tmp_path, {**MORSE, "arguments": {"model": "models/nep.pt"}})
     (problem,) = check(campaign, MACHINE, tmp_path / "c", here=False).problems
-    assert problem.startswith("initial.md.driver.arguments.model: no file models/nep.pt - expected the file of a model")
+    assert problem.startswith("initial.md.driver.arguments.model: no file models/nep.pt - expected a model file")
 
 
 def test_check_wants_deepmd_where_the_first_models_move_atoms(tmp_path):

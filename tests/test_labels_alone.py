@@ -146,7 +146,7 @@ def test_labels_of_another_reference_alone_are_refused_when_it_begins(tmp_path, 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"initial": {}}, "initial: systems is empty - expected one at least, or from_ledger: true"),
+        ({"initial": {}}, "initial: systems is empty - expected at least one, or from_ledger: true"),
         ({"initial": {"systems": [], "from_ledger": False}}, "initial: systems is empty"),
         (
             {"explore__stages": [{"name": "x", "temperatures_K": [9], "n_steps": 20, "start": "systems"}]},

@@ -272,7 +272,7 @@ def test_the_suffix_of_an_accelerator_is_no_other_style():
 
 def test_a_second_integrator_is_refused_by_any_name():
     for lines in ("fix md all nvt/omp temp 300 300 0.1", "fix md all nvk", "fix md all rigid/nve/small molecule"):
-        with pytest.raises(ValueError, match=r"brings an integrator \(.*\), and ensemble npt-iso is one"):
+        with pytest.raises(ValueError, match=r"contains an integrator \(.*\), and so does ensemble npt-iso"):
             Stage(name="x", ensemble="npt-iso", temperatures_K=(9,), pressures_bar=(0,), n_steps=20, lammps=lines)
 
 

@@ -118,10 +118,10 @@ def test_a_pair_style_has_statics_by_the_same_lines():
     [
         ({"ase": CALCULATOR, "lammps": STYLE}, "of ase, deepmd and lammps - expected exactly one"),
         ({}, "got none of ase, deepmd and lammps - expected exactly one"),
-        ({"ase": CALCULATOR, "d3": {"method": "PBE"}}, "d3 beside ase - expected inside `ase`"),
-        ({"ase": CALCULATOR, "functional": "PBE"}, "functional beside ase - expected inside `ase`"),
+        ({"ase": CALCULATOR, "d3": {"method": "PBE"}}, "d3 next to ase - expected it inside `ase`"),
+        ({"ase": CALCULATOR, "functional": "PBE"}, "functional next to ase - expected it inside `ase`"),
         ({"lammps": STYLE}, "expected functional (PBE, r2SCAN, none ...) and includes_dispersion"),
-        ({"lammps": STYLE, "functional": "PBE"}, "and includes_dispersion (true or false) of it"),
+        ({"lammps": STYLE, "functional": "PBE"}, "and includes_dispersion (true or false)"),
         ({"ase": {"calculator": "a.b:C", "includes_dispersion": False}}, "ase.functional: missing - expected What it"),
         # dispersion once, with the parameters of the functional
         ({"ase": {**CALCULATOR, "includes_dispersion": True, "d3": {}}}, "dispersion once, not twice"),
@@ -136,11 +136,11 @@ def test_a_pair_style_has_statics_by_the_same_lines():
         # ensembles
         ({"deepmd": {"models": ["a.pb"], "window": [0.1, 0.3]}, **PHYSICS}, "expected an ensemble of two or more"),
         ({"deepmd": {"models": ["a.pb", "b.pb"], "window": [0.3, 0.1]}, **PHYSICS}, "expected f_lo below f_hi"),
-        ({"deepmd": {"models": ["a.pb", "b.pb", "a.pb"]}, **PHYSICS}, "models names one twice"),
-        ({"deepmd": {"models": ["a.pb", "a.pth"]}, **PHYSICS}, "models end in .pb and .pth - expected all of one form"),
-        ({"deepmd": {"models": ["a.dp"]}, **PHYSICS}, "a.dp: its forces are all NaN, in silence"),
+        ({"deepmd": {"models": ["a.pb", "b.pb", "a.pb"]}, **PHYSICS}, "models contains duplicates"),
+        ({"deepmd": {"models": ["a.pb", "a.pth"]}, **PHYSICS}, "models end in .pb and .pth - expected one format"),
+        ({"deepmd": {"models": ["a.dp"]}, **PHYSICS}, "a.dp: its forces are silently NaN"),
         ({"deepmd": {"models": ["a.pte"]}, **PHYSICS}, "a.pte: LAMMPS does not read that form - expected .pb, "),
-        ({"deepmd": {"models": ["a.frozen"]}, **PHYSICS}, "a.frozen: DeePMD-kit knows a form by its suffix, and"),
+        ({"deepmd": {"models": ["a.frozen"]}, **PHYSICS}, "a.frozen: DeePMD-kit recognises formats by suffix, and"),
         # what is none
         ({"ase": {"preset": "gpaw_pbe"}}, "ase.engine gpaw - expected an ASE calculator"),
         ({"ase": CALCULATOR, "models": ["a.pb"]}, "models: unknown key"),
@@ -170,7 +170,7 @@ def test_a_preset_of_a_calculator_that_is_not_there_is_named(written):
 def test_one_model_under_two_names_is_no_ensemble(written, tmp_path):
     path = written(deepmd={"models": ["a.pb", "b.pb"]}, **PHYSICS)
     (tmp_path / "b.pb").write_text("content of a.pb")
-    assert "models names one twice" in refusal(path)
+    assert "models contains duplicates" in refusal(path)
 
 
 def test_a_potential_without_dispersion_says_so_and_cannot_have_it_twice():

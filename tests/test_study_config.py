@@ -46,7 +46,9 @@ def glass(**over):
 
 def test_a_segment_is_judged_by_more_than_its_first_frame():
     assert glass(dynamics={"deviation_every_ps": 1.0}).dynamics.deviation_every_ps == 1.0
-    with pytest.raises(ValueError, match=r"deviation_every_ps 1.5 in a segment melt of 1 ps, which its first frame"):
+    with pytest.raises(
+        ValueError, match=r"deviation_every_ps 1.5 in a segment melt of 1 ps, so that only its first frame"
+    ):
         glass(dynamics={"deviation_every_ps": 1.5})
 
 

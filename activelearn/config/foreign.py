@@ -1,4 +1,4 @@
-"""Trainers of other packages: what one raises or answers wrongly is told in a sentence that names it."""
+"""Trainers of other packages: exceptions and wrong return values are reported in a sentence that names the trainer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 
 from activelearn.errors import ActiveLearnError, ConfigError, disk_reason
 
-#: Says what is wrong with an answer, by the arguments of the question; None: nothing.
+#: Returns what is wrong with a return value, given the arguments; None if nothing is.
 Judge = Callable[[Any, tuple[Any, ...]], str | None]
 _LINES: Final = "a list of lines"
 
 
 def guard(trainer: type) -> None:
-    """Have the methods of a class of another package judged by the contract, whoever calls them.
+    """Wrap the methods of a class of another package with checks of the contract.
 
     Raises
     ------
     TypeError
-        Its settings are no section of a campaign.
+        Its settings are not a section of a campaign.
     """
     for name, method in [*vars(trainer).items()]:
         if name in _JUDGES and isinstance(method, staticmethod):
@@ -65,18 +65,18 @@ def _judged(trainer: type, name: str, method: Callable[..., Any]) -> Callable[..
             place = traceback.extract_tb(error.__traceback__)[-1]
             raise ConfigError(
                 f"{where} raises {type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno}) - "
-                "expected an answer, or an error of activelearn.errors - that package is at fault"
+                "expected a return value, or an error of activelearn.errors - report it to that package"
             ) from error
         wrong = _JUDGES[name](answer, args[1:])
         if wrong is not None:
-            raise ConfigError(f"{where} answers {wrong} - that package is at fault")
+            raise ConfigError(f"{where} returns {wrong} - report it to that package")
         return answer
 
     return asked
 
 
 def _is(kinds: type | tuple[type, ...], wanted: str) -> Judge:
-    """Return the judge that wants one of some types."""
+    """Return a check for one of some types."""
 
     def judge(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
         return None if isinstance(answer, kinds) else f"{type(answer).__name__} - expected {wanted}"
@@ -110,7 +110,7 @@ def _trained(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - a
     if not isinstance(answer, Trained):
         return f"{type(answer).__name__} - expected a Trained, or None if the training diverged"
     if not answer.model.is_file():
-        return f"the model {answer.model.name}, which is not there - expected the file that it has written"
+        return f"the model {answer.model.name}, which does not exist - expected the file that it has written"
     if answer.columns[:1] != ["step"] or np.shape(answer.curve)[1:] != (len(answer.columns),):
         return (
             f"a curve of shape {np.shape(answer.curve)} with the columns {answer.columns} - expected `step` and "
@@ -127,7 +127,7 @@ def _predicted(answer: Any, arguments: tuple[Any, ...]) -> str | None:  # noqa: 
     if not isinstance(answer, list) or not all(isinstance(part, Frames) for part in answer):
         return f"{type(answer).__name__} - {wanted}, a list of Frames"
     if [part.positions.shape for part in answer] != [part.positions.shape for part in asked]:
-        return f"other frames than it was given - {wanted}"
+        return f"frames other than it was given - {wanted}"
     bare = [part for part in answer if part.energy is None or part.forces is None]
     return f"frames of {bare[0].formula} without energy or forces - {wanted}" if bare else None
 
