@@ -600,5 +600,5 @@ def test_a_crystal_is_melted_instead_of_a_packing_at_the_stated_density_and_of_t
     frame = glass.crystal_of(made, composition)
     assert (frame.formula, frame.n_atoms) == ("Na48P16S64", 128)
     assert frame.density[0] == pytest.approx(composition.density_g_cm3)
-    with pytest.raises(ConfigError, match="wanted Na3PS4"):
+    with pytest.raises(ConfigError, match="expected Na3PS4"):
         glass.crystal_of(made, composition.model_copy(update={"crystal": "Na4P2O7_P212121"}))
