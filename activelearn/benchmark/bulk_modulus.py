@@ -63,7 +63,7 @@ def relaxed_pressures(relaxer: Relaxer, start: Frames, strains: Sequence[float])
     Raises
     ------
     Failed
-        The potential gave no finite numbers.
+        The potential returned non-finite numbers.
     """
     free, is_relaxed = relaxer.relaxed("zero-stress", start, relax_cell=True)
     pressures, n_unrelaxed = [], int(not is_relaxed)
@@ -76,7 +76,7 @@ def relaxed_pressures(relaxer: Relaxer, start: Frames, strains: Sequence[float])
 
 @dataclass(frozen=True)
 class Thermal:
-    """Runs of dynamics with one potential, each done once."""
+    """MD runs with one potential, each done once."""
 
     potential: Potential
     integration: Dynamics
@@ -110,7 +110,7 @@ def averaged_pressures(
     Raises
     ------
     Failed
-        A run blew up.
+        A run failed.
     """
     velocities = dynamics.thermal_velocities(start, temperature_K, rng)
     legs = [
