@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,18 @@ from pydantic import BaseModel
 from pygments.lexers.special import TextLexer
 
 import activelearn
+from activelearn.config import Campaign, Machine
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from schema_tables import tables_of
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 DOCS = Path(__file__).resolve().parent
 INCLUDED = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
+KEYS = re.compile(r"^```\{keys\} (\w+)\n```$", re.MULTILINE)
+DOCUMENTS = {"Campaign": Campaign, "Machine": Machine}
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)")
 #: The page of each guide that stands elsewhere.
 PAGES = {
@@ -84,7 +91,10 @@ def place_guides(_: Sphinx, page: str, source: list[str]) -> None:
         path = (DOCS / found[1]).resolve()
         return rewritten(path.read_text(encoding="utf-8"), path.parent)
 
-    source[0] = INCLUDED.sub(guide, rewritten(source[0], folder))
+    def keys(found: re.Match[str]) -> str:
+        return tables_of(DOCUMENTS[found[1]].model_json_schema(), found[1].lower())
+
+    source[0] = KEYS.sub(keys, INCLUDED.sub(guide, rewritten(source[0], folder)))
 
 
 def describe_fields(_: Sphinx, kind: str, __: str, thing: object, ___: object, lines: list[str]) -> None:
