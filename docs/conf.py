@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from pygments.lexers.special import TextLexer
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).resolve().parent
 INCLUDED = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
+#: How autodoc writes the alias of an array.
+ALIAS = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
 KEYS = re.compile(r"^```\{keys\} (\w+)\n```$", re.MULTILINE)
 DOCUMENTS = {"Campaign": Campaign, "Machine": Machine}
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)")
@@ -61,6 +63,8 @@ myst_enable_extensions = ["colon_fence", "fieldlist"]
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
+nb_merge_streams = True
+nb_output_stderr = "warn"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -97,6 +101,11 @@ def place_guides(_: Sphinx, page: str, source: list[str]) -> None:
     source[0] = KEYS.sub(keys, INCLUDED.sub(guide, rewritten(source[0], folder)))
 
 
+def shorten(*found: Any) -> tuple[str | None, str | None]:  # noqa: ANN401 - of Sphinx
+    """Return a signature and what it returns, with the arrays as they are written."""
+    return tuple(None if one is None else ALIAS.sub(r"\1", one) for one in found[-2:])
+
+
 def describe_fields(_: Sphinx, kind: str, __: str, thing: object, ___: object, lines: list[str]) -> None:
     """Say what the fields of a record are: their descriptions are no part of the docstring."""
     if kind != "class" or not isinstance(thing, type) or not issubclass(thing, BaseModel):
@@ -109,4 +118,5 @@ def setup(app: Sphinx) -> None:
     """Connect what is ours."""
     app.connect("source-read", place_guides)
     app.connect("autodoc-process-docstring", describe_fields, priority=600)  # after napoleon
+    app.connect("autodoc-process-signature", shorten)
     app.add_lexer("csv", TextLexer)
