@@ -356,7 +356,7 @@ class Ensemble(Record):
 
     @property
     def force_p99(self) -> float | None:
-        """Held-out 99th percentile of the force error |dF| of an atom, averaged over the members, eV/Å."""
+        """Held-out 99th percentile of the force error ``|dF|`` of an atom, averaged over the members, eV/Å."""
         return None if self.held_out is None else self.held_out.force_p99
 
     @property

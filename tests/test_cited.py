@@ -121,7 +121,7 @@ def test_the_line_that_is_named_counts_comments_and_blank_lines(tmp_path):
         ("# nothing\n", "no points"),
         ("density,2.0,g/cm3,mine,na3ps4o,0\n" * 2, ":1: column 'density'"),
         (HEAD.replace("unit,", "") + "density,2.0,mine,na3ps4o,0\n", ":1: no column unit"),
-        (HEAD.replace("\n", ",X\n") + "density,2.0,g/cm3,mine,na3ps4o,0,1\n", ":1: a column is there twice"),
+        (HEAD.replace("\n", ",X\n") + "density,2.0,g/cm3,mine,na3ps4o,0,1\n", ":1: duplicate column"),
         (HEAD + 'density,"2,12",g/cm3,mine,na3ps4o,0\n', ":2: value: got '2,12'"),
         (HEAD + 'density,"2,120.0",g/cm3,mine,na3ps4o,0\n', ":2: value: got '2,120.0'"),
         (HEAD + "density,2 120,g/cm3,mine,na3ps4o,0\n", ":2: value: got '2 120'"),

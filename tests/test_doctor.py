@@ -584,7 +584,7 @@ def test_an_interpreter_that_lacks_what_trains_is_told(launchpad, tmp_path):
     submit(store, Machine(**SMALL, python=str(python)), launchpad)
     (found,) = look(launchpad)
     assert (found.kind, found.repairable) == ("engines", False)
-    assert f": train.backend: tensorflow: {python} has no tensorflow - wanted " in found.what
+    assert f": train.backend: tensorflow: {python} has no tensorflow - expected " in found.what
     assert found.next == "pip install 'deepmd-kit[cpu,lmp]==3.2.0'"
     for there in (None, str(tmp_path / "elsewhere" / "python")):
         submit(store, Machine(**SMALL, python=there), launchpad)

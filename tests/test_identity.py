@@ -233,12 +233,12 @@ def test_a_study_is_not_begun_over_somebody_elses_tables(tmp_path):
         StudyStore.create(tmp_path / "mine", study)
 
 
-@pytest.mark.parametrize("what", ["a file", "a link to nothing"])
+@pytest.mark.parametrize("what", ["a file", "a broken link"])
 def test_a_scratch_that_cannot_be_is_a_sentence_before_anything_runs(tmp_path, campaign, what):
     odd = tmp_path / "odd"
     odd.write_text("mine") if what == "a file" else odd.symlink_to(tmp_path / "nowhere")
     (line,) = check(campaign, Machine(scratch=str(odd), min_free_disk_GB=0.0), tmp_path / "campaign").problems
-    assert f"machine.scratch {odd}: {odd} is {what} - wanted a folder" in line
+    assert f"machine.scratch {odd}: {odd} is {what} - expected a folder" in line
 
 
 def test_studies_in_a_copied_campaign_are_copies_too(tmp_path, created):
@@ -430,7 +430,7 @@ def test_a_ledger_that_is_a_file_is_refused_before_a_label_is_paid_for(tmp_path,
     (line,) = check(
         with_ledger(campaign, tmp_path / "L"), Machine(min_free_disk_GB=0.0), tmp_path / "campaign"
     ).problems
-    assert line.startswith(f"label.ledger {tmp_path / 'L'}: {tmp_path / 'L'} is a file - wanted a folder")
+    assert line.startswith(f"label.ledger {tmp_path / 'L'}: {tmp_path / 'L'} is a file - expected a folder")
 
 
 def test_no_label_is_written_into_a_ledger_of_a_newer_version(tmp_path):

@@ -120,15 +120,15 @@ def test_an_element_that_does_not_exist_is_refused(formula):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"n_units": 3}, "got both of n_atoms and n_units - wanted exactly one"),
-        ({"n_atoms": None}, "got none of n_atoms and n_units - wanted exactly one"),
+        ({"n_units": 3}, "got both of n_atoms and n_units - expected exactly one"),
+        ({"n_atoms": None}, "got none of n_atoms and n_units - expected exactly one"),
         ({"units": {}}, "at least 1 item"),
         ({"units": {"Na2S": 0}}, "greater than 0"),
         ({"units": {"na2s": 1}}, "should match pattern"),
         ({"units": {"Na0": 1}}, "should match pattern"),
         ({"density_g_cm3": -1}, "greater than 0"),
         ({"tolerance_A": 0}, "greater than 0"),
-        ({"geometry": {"P2O5": "a.xyz"}}, r"geometry names P2O5 - wanted formulas of units: \['Na2S', 'P2S5'\]"),
+        ({"geometry": {"P2O5": "a.xyz"}}, r"geometry names P2O5 - expected formulas of units: \['Na2S', 'P2S5'\]"),
         ({"sha256": {"P2O5": "0"}}, "sha256 names P2O5"),
         ({"density": 2.0}, "Extra inputs"),
     ],

@@ -361,13 +361,13 @@ def test_a_wrong_number_of_atoms_is_refused(facts, tmp_path):
 @pytest.mark.parametrize(
     ("section", "key", "value", "sentence"),
     [
-        ("cell", "a", -6.9, "cell.a: got -6.9 - wanted greater than 0"),
-        ("cell", "gamma", 180.0, "cell.gamma: got 180.0 - wanted less than 180"),
-        ("cell", "b", math.inf, "cell.b: got inf - wanted a finite number"),
-        ("space_group", "number", 231, "space_group.number: got 231 - wanted less than or equal to 230"),
+        ("cell", "a", -6.9, "cell.a: got -6.9 - expected greater than 0"),
+        ("cell", "gamma", 180.0, "cell.gamma: got 180.0 - expected less than 180"),
+        ("cell", "b", math.inf, "cell.b: got inf - expected a finite number"),
+        ("space_group", "number", 231, "space_group.number: got 231 - expected less than or equal to 230"),
         ("space_group", "choice", "b1", "space_group.choice: unknown key"),
         ("checks", "shortest_A", {}, "checks.shortest_A: got {}"),
-        ("checks", "density_g_cm3", None, "checks.density_g_cm3: got null - wanted a valid number"),
+        ("checks", "density_g_cm3", None, "checks.density_g_cm3: got null - expected a valid number"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused(facts, tmp_path, section, key, value, sentence):

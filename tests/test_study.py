@@ -336,13 +336,13 @@ class TestWithAPore:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["glass"], "no potential - wanted one or more"),
+        (["glass"], "no potential - expected one or more"),
         (["glass", "nothing"], "nor a preset"),
-        (["glass", "model.pb"], "does not say what physics it has"),
+        (["glass", "model.pb"], "does not state its physics"),
         (["glass", "soft.yaml", "--series", "na4p2s7o", "--x", "a"], "not numbers"),
         (["glass", "soft.yaml", "--series", "na3ps4o", "--atoms", "128"], "exact stoichiometry are far from it"),
         (["glass", "soft.yaml", "--series", "na4p2s7o", "--x", "0.5"], "does not know O"),
-        (["glass", "soft.yaml", "--series", "na4p2s7o", "--x", "7"], "wanted compositions of series"),
+        (["glass", "soft.yaml", "--series", "na4p2s7o", "--x", "7"], "expected compositions of series"),
         (["benchmark", "soft.yaml", "--study", "soft.yaml"], "leave them out"),
         (["benchmark", "soft.yaml", "--cited", "no.csv"], "cannot be read"),
         (["benchmark", "broken.yaml"], "exactly one"),

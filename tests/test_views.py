@@ -150,6 +150,6 @@ def test_a_campaign_runs_from_python_to_the_same_data_set(tmp_path, undisturbed)
 
 def test_what_is_wrong_is_said_before_anything_is_begun(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="is a file - wanted a folder"):
+    with pytest.raises(ConfigError, match="is a file - expected a folder"):
         al.run(TINY, tmp_path / "file" / "run")
     assert (tmp_path / "file").is_file()

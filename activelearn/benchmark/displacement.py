@@ -34,8 +34,8 @@ _COLUMNS_AT_ONCE: Final = 512
 def mean_square_displacement(unwrapped: FloatArray, *, single_origin: bool = False) -> FloatArray:
     """Return the mean square displacement of some atoms at every lag.
 
-    Over all time origins it takes O(n log n) by Fourier transforms: sum |r(m+k) - r(m)|^2 is two sums of squares minus
-    twice the autocorrelation (Calandrini et al., Collection SFN 12, 201 (2011)).
+    Over all time origins it takes O(n log n) by Fourier transforms: sum ``|r(m+k) - r(m)|^2`` is two sums of squares
+    minus twice the autocorrelation (Calandrini et al., Collection SFN 12, 201 (2011)).
 
     Parameters
     ----------
