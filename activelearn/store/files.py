@@ -271,7 +271,7 @@ def _whole_archive(path: Path, what: str = "product") -> Iterator[None]:
     except (OSError, *_NO_ARCHIVE) as error:
         if isinstance(error, OSError) and error.errno not in _NO_SEEK:
             raise
-        raise Damaged(f"{path}: damaged {what} ({_told(error)}) - expected it whole - {RESTORE}") from error
+        raise Damaged(f"{path}: damaged {what} ({_told(error)}) - expected an intact file - {RESTORE}") from error
 
 
 @contextmanager
