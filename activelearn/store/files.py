@@ -389,9 +389,7 @@ def archived(archive: Path) -> list[str]:
     """Return the names of the files in an archive of :func:`archive_files`; Damaged if it cannot be read."""
     with _whole_archive(archive, "pack of products, its list cannot be read"):
         names = _pack(archive, _state_of(archive), os.getpid()).namelist()
-        if inner := next(
-            (name for name in names if "/" in name), None
-        ):  # a truncated pack may end with a product's list
+        if inner := next((name for name in names if "/" in name), None):  # truncated, it may end in a product's list
             raise ValueError(f"{inner} is not a product")
         return names
 
