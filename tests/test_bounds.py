@@ -244,7 +244,7 @@ def test_what_is_unusual_wants_to_be_accepted(tmp_path):
     assert done.stdout.splitlines()[-1].endswith(" --accept-unusual")
     done = cli("run", campaign, *place, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: {line} - mend it, or add --accept-unusual if it is meant\n"
+    assert done.stderr == f"error: {line} - fix it, or add --accept-unusual if it is intended\n"
     assert not (tmp_path / "c").exists()
 
 

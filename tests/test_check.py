@@ -72,7 +72,7 @@ def test_a_seed_that_is_missing_in_explore(data, tmp_path):
 def test_a_height_below_the_cutoff(data, tmp_path):
     data["initial"]["systems"][0]["supercell"] = [1, 2, 2]
     (line,) = problems(data, tmp_path)
-    assert "initial.systems.0: system Cu_Fm-3m 1x2x2: perpendicular height 3.61 Å - wanted at least 5 Å" in line
+    assert "initial.systems.0: system Cu_Fm-3m 1x2x2: perpendicular height 3.61 Å - expected at least 5 Å" in line
     assert "use supercell: [2, 2, 2]" in line
 
 
@@ -510,7 +510,7 @@ def test_check_says_what_run_would_say_of_a_changed_campaign(tmp_path, monkeypat
     assert checked(train__descriptor__rcut=4.2).exit_code == 0, "nothing has been sealed to it yet"
     (store.folder / "iter-000" / "sel.json").write_text("[200]")
     store.open_iteration(0, store.latest_campaign())
-    with pytest.raises(ConfigError, match=r"these are fixed .*\n  train.descriptor.rcut: 4.0 -> 4.2"):
+    with pytest.raises(ConfigError, match=r"are fixed .*\n  train.descriptor.rcut: 4.0 -> 4.2"):
         raise checked(train__descriptor__rcut=4.2).exception
 
 

@@ -69,7 +69,7 @@ README = (TESTS.parent / "README.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("shown", re.findall(r"^iteration \d.*", README, re.MULTILINE))
 def test_the_readme_shows_what_a_run_prints(shown, ended):
     """In form: whatever its numbers and stages are; "..." is any rest. This one never converges."""
-    shown = shown.replace("converged: ", "goes on: ").replace("; held-out P99", "; ... held-out P99")
+    shown = shown.replace("converged: ", "continues: ").replace("; held-out P99", "; ... held-out P99")
     form = re.sub(r"\d+(?:\\\.\d+)?", r"[\\d.]+", re.escape(shown)).replace(r"\.\.\.", ".*").replace("hot", r"\w+")
     assert [line for line in ended[1].stdout.splitlines() if re.match(form, line)], ended[1].stdout
 
@@ -206,7 +206,7 @@ def test_status_is_a_table(ended):
     done = cli("status", ended[0], cwd=ended[0].parent)
     assert done.returncode == 0
     assert "tiny_copper  (ended)" in done.stdout
-    for word in ("walked", "accur.", "cand.", "failed", "labels", "refused", "F RMSE", "warm: goes on: "):
+    for word in ("walked", "accur.", "cand.", "failed", "labels", "refused", "F RMSE", "warm: continues: "):
         assert word in done.stdout
     assert "not converged after 2 iterations" in done.stdout
 
@@ -239,7 +239,7 @@ def test_status_as_json_has_what_was_promised(ended):
 def test_a_folder_without_a_campaign_is_exit_2(tmp_path, verb):
     done = cli(verb, tmp_path, *(["--to", "x"] if verb == "export" else []), cwd=tmp_path)
     assert done.returncode == 2
-    assert "no campaign here - wanted a campaign folder - start one with: activelearn run" in done.stderr
+    assert "no campaign here - expected a campaign folder - start one with: activelearn run" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -347,7 +347,7 @@ def test_the_exported_data_set_loads_and_is_that_of_the_campaign(exported, ended
 @pytest.mark.engines
 def test_the_model_card_says_what_it_is(exported, ended):
     card = (exported / "model_card.md").read_text()
-    assert "- cutoff: 4 Å; neighbours of an atom within it that the models hold (sel): Cu 48; of more, " in card
+    assert "- cutoff: 4 Å; neighbours of an atom within it that the models hold (sel): Cu 48; beyond that" in card
     last = Store(ended[0]).iterations()[-1]
     for word in (
         "# tiny_copper",
@@ -367,7 +367,7 @@ def test_export_overwrites_nothing(ended, tmp_path):
     (tmp_path / "m" / "mine.txt").write_text("mine")
     done = cli("export", ended[0], "--to", "m", cwd=tmp_path)
     assert done.returncode == 2
-    assert "is not empty - wanted a new folder" in done.stderr
+    assert "is not empty - expected a new folder" in done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["m", "mine.txt"]
 
 
@@ -377,7 +377,7 @@ def test_export_wants_an_ended_campaign(copied):
     shutil.rmtree(folder / "iter-002" / "final")
     done = cli("export", folder, "--to", "m", cwd=folder.parent)
     assert done.returncode == 2
-    assert "no final models yet - wanted a campaign that has ended" in done.stderr
+    assert "no final models yet - expected a campaign that has ended" in done.stderr
     assert not (folder.parent / "m").exists()
 
 
@@ -417,7 +417,7 @@ def test_what_is_fixed_cannot_be_changed(copied, change):
     changed = tiny(folder.parent / "changed.yaml", **change)
     done = cli("run", changed, "--folder", folder, "--machine", "machine.yaml", "--accept-changes", cwd=folder.parent)
     assert done.returncode == 2
-    assert "these are fixed for all its iterations" in done.stderr
+    assert "fixed for all its iterations" in done.stderr
     assert len(Store(folder).campaign_files()) == 1
 
 

@@ -117,7 +117,7 @@ def test_damage_is_listed_and_what_is_whole_is_exported_with_exit_code_1(labels,
     listed = labels("list", "ledger")
     assert listed.returncode == 1
     assert "2 labels, 0 refused" in listed.stdout
-    assert f"damaged: {journal}: damaged or cut off: 1 of the 3 labels" in listed.stderr
+    assert f"damaged: {journal}: damaged or truncated: 1 of the 3 labels" in listed.stderr
     assert listed.stderr.count(" - ") == 2
     assert len(json.loads(labels("list", "ledger", "--json", "--verify").stdout)["damage"]) == 1
     done = labels("export", "ledger", "--to", "out.npz")

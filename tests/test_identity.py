@@ -56,7 +56,7 @@ def test_an_odd_identity_is_a_sentence_and_nothing_is_removed(created, tmp_path,
     (created.folder / "campaign" / "uuid").write_bytes(odd.encode("latin-1"))
     machine = Machine(scratch=str(scratch))
     for deed in (created.settle, lambda: created.sweep(machine), lambda: created.scratch(machine, "a")):
-        with pytest.raises(StoreError, match="wanted the 32 hexadecimal digits that name this folder"):
+        with pytest.raises(StoreError, match="expected the 32 hexadecimal digits"):
             deed()
     with pytest.raises(StoreError, match="32 hexadecimal digits"):
         created.compact_labels()
@@ -531,9 +531,9 @@ def test_an_export_onto_a_link_or_the_folder_one_is_in_or_below_a_file_is_a_sent
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "file").write_text("mine")
-    for to, said in ((Path(), "the folder that you are in"), (tmp_path / "link", "is a link")):
-        with pytest.raises(ConfigError, match=f"{said}.* - wanted a new folder"):
+    for to, said in ((Path(), "the current folder"), (tmp_path / "link", "is a link")):
+        with pytest.raises(ConfigError, match=f"{said}.* - expected a new folder"):
             export(store, to)
-    with pytest.raises(StoreError, match="a file stands where a folder is wanted"):
+    with pytest.raises(StoreError, match="a file where a folder is expected"):
         export(store, tmp_path / "file" / "models")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["campaign", "file", "here", "link"]

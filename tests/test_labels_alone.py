@@ -120,10 +120,10 @@ def test_one_trajectory_cannot_be_held_out_and_that_is_said(tmp_path, emt):
 @pytest.mark.parametrize(
     ("how", "changes", "said"),
     [
-        ({"walks": ""}, {}, r"of the labels in .*led none can join - wanted at least 2"),
-        ({"walks": "a"}, {}, r"of the labels in .*led 1 can join - wanted at least 2"),
+        ({"walks": ""}, {}, r"of the labels in .*led none can join - expected at least 2"),
+        ({"walks": "a"}, {}, r"of the labels in .*led 1 can join - expected at least 2"),
         ({"symbols": ("Ag",) * 32}, {}, r"none can join \(others have Ag, which type_map lacks\)"),
-        ({}, {"train__descriptor__rcut": 9.0}, r"none is a start for walks - wanted cells with .* at least 9 Å"),
+        ({}, {"train__descriptor__rcut": 9.0}, r"none is a start for walks - expected cells with .* at least 9 Å"),
         ({}, {"initial": {"from_ledger": ["ffffff"]}}, r"0 references begin with ffffff"),
     ],
 )
@@ -139,7 +139,7 @@ def test_wrong_uses_are_refused_before_any_job(tmp_path, emt, how, changes, said
 def test_labels_of_another_reference_alone_are_refused_when_it_begins(tmp_path, emt):
     donate(tmp_path / "led", PBE)
     asked(tmp_path)
-    with pytest.raises(ConfigError, match=r"no label of this campaign's reference .* - wanted the same"):
+    with pytest.raises(ConfigError, match=r"no label of this campaign's reference .* - expected the same"):
         run_plain(tmp_path / "r", tmp_path / "c.yaml", MACHINE)
 
 

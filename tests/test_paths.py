@@ -273,7 +273,7 @@ def test_a_batch_job_finds_its_folder_and_its_files(cluster):
     """Through FireWorks' qlaunch, which writes the script into the campaign folder and has sbatch take it."""
     store = Store.create(cluster.here / "c 1", load_campaign(tiny(cluster.here / "t.yaml")))
     if "$HOME" in cluster.here.name:
-        with pytest.raises(ConfigError, match=r"\$HOME in the path - wanted a folder for a LaunchPad without it"):
+        with pytest.raises(ConfigError, match=r"\$HOME in the path - expected a path without it"):
             submit(store, cluster.site.machine, cluster.launchpad)
         return
     submit(store, cluster.site.machine, cluster.launchpad)
@@ -355,7 +355,7 @@ def test_an_interpreter_whose_path_the_loader_takes_apart_is_refused(tmp_path):
 
 def test_a_smoke_test_is_refused_where_workers_would_look_elsewhere(memory, tmp_path):
     with (
-        pytest.raises(ConfigError, match=r"\$\{x\} in the path - wanted a folder for a LaunchPad without it"),
+        pytest.raises(ConfigError, match=r"\$\{x\} in the path - expected a path without it"),
         sent(Machine(), memory(), tmp_path / "${x}", tmp_path / "my_launchpad.yaml"),
     ):
         pass

@@ -191,7 +191,7 @@ class TestAfterACampaign:
         place = StudyStore.open(tmp_path / "copy/study-002")
         model = Path(place.study.potentials[0].deepmd.models[1])
         model.write_bytes(model.read_bytes()[:-1] + b"?")
-        with pytest.raises(StoreError, match=rf"{model.name}: damaged or gone - wanted the model of tiny_copper"):
+        with pytest.raises(StoreError, match=rf"{model.name}: damaged or gone - expected the model of tiny_copper"):
             study.begin(place, study.of_campaign(followed[0], followed[0].latest_campaign()), Machine())
 
     def test_half_a_stored_study_is_refused(self, followed, tmp_path):
@@ -254,7 +254,7 @@ class TestAlone:
         folder, words = alone
         done = cli(*words, "--replicas", "2", cwd=folder)
         assert done.returncode == 2
-        assert "holds another study" in done.stderr
+        assert "contains another study" in done.stderr
 
     def test_a_structure_can_be_read_by_anything(self, alone):
         from ase.io import read

@@ -195,7 +195,7 @@ def test_models_that_cannot_be_a_start_are_told(campaign, tmp_path, monkeypatch,
 def test_nothing_to_train_on_is_refused_with_the_reasons(store, campaign):
     labelling(store, 0, 0, {"net force above 0.05 eV/Å per atom": 7})
     with pytest.raises(
-        ConfigError, match=r"no initial frame is fit for training \(7 net force above 0.05 eV/Å per atom\)"
+        ConfigError, match=r"no initial frame can be trained on \(7 net force above 0.05 eV/Å per atom\)"
     ):
         train.plan(campaign, store, 0)
 

@@ -251,7 +251,7 @@ def test_a_study_is_of_the_content_of_its_crystals_and_molecules(tmp_path):
     for file in files:
         before = file.read_bytes()
         file.write_bytes(before.replace(b".", b".1"))
-        with pytest.raises(ConfigError, match=rf"{file} is not what this study began with - wanted the same content"):
+        with pytest.raises(ConfigError, match=rf"{file} is not what this study started with"):
             study.begin(store, asked, Machine())
         file.write_bytes(before)
         study.begin(store, asked, Machine())

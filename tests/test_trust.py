@@ -311,7 +311,7 @@ def test_a_record_that_cannot_be_written_is_told_and_nothing_is_run(activelearn,
     (tmp_path / "state").write_text("a file")
     done = activelearn("run", file, "--trust")
     assert done.returncode == 1
-    assert "a file stands where a folder is wanted" in done.stderr
+    assert "a file where a folder is expected" in done.stderr
     assert not (tmp_path / RAN).exists()
 
 

@@ -88,7 +88,7 @@ def asked(group, name, env):
         (
             ["thief"],
             "gpaw",
-            "thief 1.0 adds 'gpaw', which activelearn itself has - wanted another name - uninstall one",
+            "thief 1.0 adds 'gpaw', which activelearn itself has - expected another name - uninstall one",
         ),
         (["wrong"], "wrong", "(wrong_module:ENGINE of wrong 1.0) is a int - expected a "),
         ([], "nobody", "nobody: not in activelearn."),
@@ -243,7 +243,7 @@ def test_predictions_that_are_not_one_for_each_model_are_told(tmp_path, copper):
     ("package", "sentence"),
     [
         ("raising", "train.trainer: odd_module:Odd.train raises KeyError: 'weight' (odd_module.py, line 7) - expected"),
-        ("nan", "train: member-0 diverged 4 times - expected a training whose loss stays finite - fix the settings"),
+        ("nan", "train: member-0 diverged 4 times - expected a training whose loss stays finite"),
     ],
 )
 def test_a_campaign_with_a_broken_trainer_ends_in_a_sentence(installed, tmp_path, package, sentence):
