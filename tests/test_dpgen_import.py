@@ -106,8 +106,8 @@ def test_what_is_there_is_not_overwritten(tmp_path, monkeypatch):
 def test_the_report_tells_each_key_with_its_reason(tmp_path, monkeypatch):
     taken(tmp_path, monkeypatch, fp_task_maximum=5)
     text = (tmp_path / "my-dpgen" / "report.md").read_text()
-    assert "| `fp_task_max` | changed | select.max_frames | an iteration labels at most so many frames" in text
-    assert "| `fp_task_maximum` | left out |  | no key of DP-GEN 0.10 to 0.14 that is known here" in text
+    assert "| `fp_task_max` | changed | select.max_frames | limit of labelled frames per iteration" in text
+    assert "| `fp_task_maximum` | left out |  | not a known key of DP-GEN 0.10 to 0.14" in text
     assert "| `model_devi_skip` | left out |  | asks for nothing |" in text
     assert "`default_training_param.model.descriptor._comment`" in text
     keys = {key for key, _ in dpgen.told.leaves(json.loads((tmp_path / "old" / "param.json").read_text()))}

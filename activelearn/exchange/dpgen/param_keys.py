@@ -68,7 +68,7 @@ PARAM: Final = (
         off=NOTHING,
     ),
     DpgenKey(("numb_models",), Fate.TAKEN, "train.n_members", ""),
-    DpgenKey(("mlp_engine",), Fate.REFUSED, "", "other than dp there is none in DP-GEN either", off=("dp",)),
+    DpgenKey(("mlp_engine",), Fate.REFUSED, "", "DP-GEN has no other engine either", off=("dp",)),
     DpgenKey(
         ("train_backend",),
         Fate.TAKEN,
@@ -135,7 +135,7 @@ PARAM: Final = (
         ("default_training_param.learning_rate.**",),
         Fate.LEFT_OUT,
         "",
-        "train.learning_rate has keys of its own; add them by hand",
+        "train.learning_rate has its own keys; add them by hand",
     ),
     DpgenKey(("default_training_param.loss.type",), Fate.TAKEN, "", "ener; another loss is refused"),
     DpgenKey(
@@ -201,7 +201,7 @@ PARAM: Final = (
         ("model_devi_engine",),
         Fate.REFUSED,
         "",
-        "other than lammps: walks are LAMMPS' own; go on with DP-GEN, or take its labels alone (activelearn "
+        "other than lammps: walks are run by LAMMPS; continue with DP-GEN, or only import its labels (activelearn "
         "labels import)",
         off=("lammps",),
     ),
@@ -247,7 +247,7 @@ PARAM: Final = (
         Fate.CHANGED,
         "explore.stages",
         "a template with one integrator and one run becomes stages, its other fixes their lines; of any "
-        "other the job is left out and told why",
+        "other the job is left out and reported",
     ),
     DpgenKey(
         ("model_devi_jobs.sys_rev_mat.**",),
@@ -365,7 +365,7 @@ PARAM: Final = (
         ("fp_task_max",),
         Fate.CHANGED,
         "select.max_frames",
-        "an iteration labels at most so many frames; DP-GEN's number is by system, so it is multiplied with "
+        "limit of labelled frames per iteration; DP-GEN's number is by system, so it is multiplied with "
         "the systems of the largest job",
     ),
     DpgenKey(

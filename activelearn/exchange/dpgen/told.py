@@ -12,7 +12,7 @@ from activelearn.exchange.dpgen.machine_keys import MACHINE
 from activelearn.exchange.dpgen.param_keys import PARAM
 
 #: For a key that is in no row.
-UNKNOWN: Final = "no key of DP-GEN 0.10 to 0.14 that is known here: look what it does, and put it in by hand"
+UNKNOWN: Final = "not a known key of DP-GEN 0.10 to 0.14: check what it does, and add it by hand"
 #: Number of keys that are listed by name; more are counted.
 _NAMED: Final = 4
 

@@ -106,7 +106,7 @@ class Sheet:
         return axes
 
     def label(self, x: str, y: str) -> None:
-        """Name the axes: below the last panel of every column and beside every row (of many rows the middle one)."""
+        """Name the axes: below the last panel of every column and next to every row (of many rows the middle one)."""
         rows, columns = self.shape
         for k, axes in enumerate(self.panels[: self.n_used]):
             is_last, is_first = k + columns >= self.n_used, k % columns == 0
