@@ -2,8 +2,8 @@
 
 A step is a label if its electronic loop ended before NELM iterations were used up. The line ``aborting loop because
 EDIFF is reached`` is no proof: VASP 5.4.4 prints it in both cases. An OUTCAR may hold several runs (concatenated
-other with ``cat``), each with its own atoms and NELM, and steps of VASP's own force field, which are not labels.
 with ``cat``), each with its own atoms and NELM, and steps of VASP's own force field, which are not labels.
+"""
 
 from __future__ import annotations
 
