@@ -154,7 +154,7 @@ def test_walks_that_end_before_anything_moves(data, tmp_path, n_steps, timestep_
         (
             "learning_rate",
             {"start": 1.0e-4, "stop": 1.0e-2},
-            "stop = 0.01 is above start = 0.0001 - usual is a fall: the rate never rises, so it would stay at 0.0001",
+            "stop = 0.01 is above start = 0.0001 - usual is a decreasing rate: it never rises, so it would stay",
         ),
         ("learning_rate", {"start": 1.0}, "learning_rate.start: 1 - usual is 1e-12 to 0.1 (learning rate"),
         ("learning_rate", {"warm_start": 0.3}, "learning_rate.warm_start: 0.3 - usual is 1e-12"),

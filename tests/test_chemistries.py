@@ -101,10 +101,10 @@ def test_what_follows_a_fine_tuning_is_of_the_elements_of_the_campaign(tmp_path,
 @pytest.mark.parametrize(
     ("elements", "told"),
     [
-        (["Cu"], "holds Na, O, P, S - expected elements of type_map - write a series of Cu (params/GLASSES.md)"),
+        (["Cu"], "contains Na, O, P, S - expected elements of type_map - write a series of Cu (params/GLASSES.md)"),
         (
             ["Cu", "Na", "P", "S"],
-            "holds O - expected elements of type_map - choose series: na3ps4o with x: [0] or series: ",
+            "contains O - expected elements of type_map - choose series: na3ps4o with x: [0] or series: ",
         ),
     ],
 )

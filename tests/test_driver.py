@@ -146,7 +146,7 @@ def test_a_driver_that_cannot_move_a_system_is_found_by_a_trial(tmp_path, monkey
     monkeypatch.setenv("PYTHONPATH", str(ENGINES))
     process.allow_engines()
     for name, said in (
-        ("Gpu", "expected the GPU that it asks for"),
+        ("Gpu", "expected the GPU that it requests"),
         ("Hopeless", "KeyError"),
         ("NoForces", "expected energy and forces"),
     ):

@@ -322,7 +322,7 @@ def test_a_block_of_the_stress_that_is_missing_in_one_step_of_abacus_is_said(tmp
     parts = dump.read_text().split("VIRIAL (kbar)\n")
     parts[2] = "\n".join(parts[2].splitlines()[3:]) + "\n"
     dump.write_text("VIRIAL (kbar)\n".join(parts[:2]) + parts[2] + "VIRIAL (kbar)\n" + parts[3])
-    with pytest.raises(ConfigError, match="MD_dump: step 1 does not have the lines and columns that the first one has"):
+    with pytest.raises(ConfigError, match="MD_dump: step 1 does not have the lines and columns of the first one"):
         read(path, "abacus")
 
 
@@ -361,7 +361,7 @@ def test_steps_that_dpdata_gives_although_they_did_not_converge_are_refused(tmp_
         for s, x, f in zip(truth.symbols, truth.positions[k], truth.forces[k], strict=True):
             text += f"{s} {' '.join(f'{v:.6f}' for v in (*x, *f))}\n"
     (tmp_path / "a.md").write_text(text)
-    with pytest.raises(ConfigError, match=r"a: dpdata says that steps did not converge \(SCF not converged!\)"):
+    with pytest.raises(ConfigError, match=r"a: dpdata reports unconverged steps \(SCF not converged!\)"):
         read(tmp_path / "a", "openmx/md")
 
 

@@ -236,7 +236,7 @@ def test_a_worker_past_its_time_that_ignores_sigterm_dies(worker):
 
 
 def test_what_is_no_answer_is_an_engine_error(worker):
-    with pytest.raises(EngineError, match="not an answer: 'module loaded: intel' - expected JSON only"):
+    with pytest.raises(EngineError, match="not an answer: 'module loaded: intel' - expected only JSON"):
         worker.request({"job": "garbage"}, timeout_s=30)
     assert worker.request({"job": "x"}, timeout_s=30)["n"] == 1
 

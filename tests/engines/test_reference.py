@@ -151,7 +151,7 @@ def test_what_may_pass_or_be_of_the_structure_is_an_engine_error(copper, slot, c
             odd("Raises", arguments={"kind": "ValueError", "text": "7net-9 is no model"}),
             "ValueError: 7net-9 is no model",
         ),
-        (alone("Gpu", arguments={"device": "cuda"}), "set another than arguments.device: cuda, such as cpu"),
+        (alone("Gpu", arguments={"device": "cuda"}), "change arguments.device: cuda, for example to cpu"),
         (odd("NoStress"), "label.reference.stress: false"),
     ],
     ids=lambda what: what.calculator if isinstance(what, Reference) else "",
