@@ -60,8 +60,8 @@ def test_passes_of_one_ensemble_are_judged_together(once):
     assert found.judged == Counts(walked=738, accurate=730, candidate=8, walks=18)
     assert (found.n_pooled, found.is_converged, found.quiet_stages) == (2, False, ())
     assert found.why == (
-        "continues: 1.1 % candidates, 0.0 % failed of 738 frames from 18 walks over 2 passes of one ensemble; held back "
-        "by cold with 1.1 % candidates (must be below 1 %); held-out P99 of the force error 0.1 eV/Å"
+        "continues: 1.1 % candidates, 0.0 % failed of 738 frames from 18 walks over 2 passes of one ensemble; held "
+        "back by cold with 1.1 % candidates (must be below 1 %); held-out P99 of the force error 0.1 eV/Å"
     )
     assert found.chosen == 2, "what it found is labelled"
     seal_ensemble(store, 2, trained_in=0)
