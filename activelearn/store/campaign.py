@@ -285,7 +285,7 @@ class Store(Folder):
             raise gone(path)
         found = read_object(self.whole(path), sha256=str)
         if found["sha256"] != identity_sha256(found):
-            raise damaged(path, "its content does not have the sha256 that it names")
+            raise damaged(path, "checksum mismatch: its content does not have the sha256 in it")
         if iteration in self.opened_iterations():  # sealed: read once
             self._fingerprints[path] = found
         return found
