@@ -654,7 +654,7 @@ def test_a_stray_fw_config_is_found(launchpad, tmp_path, monkeypatch):
     assert f"{tmp_path / 'work' / 'FW_config.yaml'} takes precedence over {ours}" in found.what
     (tmp_path / "work" / "FW_config.yaml").unlink()
     ours.unlink()
-    assert "there is no such file" in look(launchpad)[0].what
+    assert "no such file" in look(launchpad)[0].what
 
 
 @pytest.mark.parametrize("text", ["NOT_A_KEY: 1\n", "PING_TIME_SECS: [\n", "- 60\n"])
