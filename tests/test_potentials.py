@@ -139,7 +139,7 @@ def test_a_pair_style_has_statics_by_the_same_lines():
         ({"deepmd": {"models": ["a.pb", "b.pb", "a.pb"]}, **PHYSICS}, "models contains duplicates"),
         ({"deepmd": {"models": ["a.pb", "a.pth"]}, **PHYSICS}, "models end in .pb and .pth - expected one format"),
         ({"deepmd": {"models": ["a.dp"]}, **PHYSICS}, "a.dp: its forces are silently NaN"),
-        ({"deepmd": {"models": ["a.pte"]}, **PHYSICS}, "a.pte: LAMMPS does not read that form - expected .pb, "),
+        ({"deepmd": {"models": ["a.pte"]}, **PHYSICS}, "a.pte: LAMMPS does not read that format - expected .pb, "),
         ({"deepmd": {"models": ["a.frozen"]}, **PHYSICS}, "a.frozen: DeePMD-kit recognises formats by suffix, and"),
         # what is none
         ({"ase": {"preset": "gpaw_pbe"}}, "ase.engine gpaw - expected an ASE calculator"),

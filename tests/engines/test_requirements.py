@@ -185,7 +185,7 @@ def test_a_place_says_what_its_interpreter_trains_by(tmp_path, versions, wanted)
 def test_gpus_are_used_by_pytorch_beside_a_tensorflow_for_cpus():
     seen = smoke.Probe("gpu", python="x", versions={"deepmd-kit": "3.2.0", "tensorflow-cpu": "2.21.0"}, gpus=("GPU 0",))
     seen = smoke.dataclasses.replace(seen, n_slots=1, n_cores=2, trains_by=("tensorflow",))
-    assert "computes with tensorflow-cpu" in next(smoke._contradictions(seen, Machine(gpus=[0]), needs_deepmd=True))
+    assert "uses tensorflow-cpu" in next(smoke._contradictions(seen, Machine(gpus=[0]), needs_deepmd=True))
     seen = smoke.dataclasses.replace(seen, trains_by=("tensorflow", "pytorch"))
     assert [*smoke._contradictions(seen, Machine(gpus=[0]), needs_deepmd=True)] == []
 
