@@ -298,7 +298,7 @@ def test_a_driver_needs_no_stress_but_forces(tmp_path, slot, copper, monkeypatch
     process.close_sessions()
     frames, *_ = reference.molecular_dynamics(Driver(calculator="odd_calculators:NoStress"), copper[:1], md, **told)
     assert len(frames) == 3
-    with pytest.raises(ConfigError, match=r"^initial.md.driver: odd_calculators:NoForces: .* expected energy and forces"):
+    with pytest.raises(ConfigError, match=r"driver: odd_calculators:NoForces: .* expected energy and forces"):
         reference.molecular_dynamics(Driver(calculator="odd_calculators:NoForces"), copper[:1], md, **told)
     process.close_sessions()
 
