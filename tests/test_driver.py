@@ -90,7 +90,7 @@ def written(path, campaign):
         (3, "got 3 - expected a mapping"),
         ({"preset": "nothing"}, "neither a YAML file nor a preset"),
         ({"calculatr": "a:B"}, "initial.md.driver.calculatr: unknown key - did you mean 'calculator'?"),
-        ({"arguments": {}}, "initial.md.driver: engine ase with nothing - expected ['calculator'] of it"),
+        ({"arguments": {}}, "initial.md.driver: engine ase with nothing - expected ['calculator']"),
     ],
 )
 def test_what_is_no_driver_is_told_in_one_line(tmp_path, driver, said):
@@ -181,7 +181,7 @@ def test_check_says_that_a_campaign_that_drives_itself_wants_deepmd_where_its_in
         machine = Machine(places=places, stations=models | more, **SMALL)
         found = check(driven(tmp_path, driver), machine, tmp_path / "c", here=False)
         told = [line for line in found.facts if "needs deepmd-kit at place cpu" in line]
-        look = "look with activelearn machine --smoke --campaign YAML"
+        look = "check it with activelearn machine --smoke --campaign YAML"
         assert [line.partition("too ")[2] for line in told] == [f"({names}): {look}" for names in at], found
 
 
