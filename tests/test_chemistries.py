@@ -75,7 +75,7 @@ def test_the_series_that_a_schedule_names_is_told(command):
     told = said(command, "sevennet_0", "--glass", "luo2024", "--check")
     assert "series na3ps4o (Na3PS4-xOx), as named by --glass" in told
     assert "glass x = 0.6" in told
-    assert "which --glass names" not in said(
+    assert "as named by --glass" not in said(
         command, "sevennet_0", "--glass", "luo2024", "--series", "na2o_sio2", "--check"
     )
 

@@ -293,7 +293,7 @@ def test_a_run_of_cp2k_whose_cell_changes_wants_the_file_of_cells(tmp_path, trut
 def test_positions_of_other_atoms_beside_an_output_of_cp2k_are_refused(tmp_path, truth):
     path = cp2k_run(tmp_path, truth)
     (tmp_path / "run-pos-1.xyz").write_text("2\n i = 0, time = 0.0, E = -1.0\nCu 0 0 0\nCu 1 1 1\n")
-    with pytest.raises(ConfigError, match=r"run-pos-1.xyz frame 0: 2 atoms.* wanted the 4 atoms"):
+    with pytest.raises(ConfigError, match=r"run-pos-1.xyz frame 0: 2 atoms.* expected the 4 atoms"):
         read(path, "cp2k")
 
 

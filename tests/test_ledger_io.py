@@ -239,7 +239,7 @@ def text(name, content):
         (put("real_atom_types", at(0, 1, 2)), "type 2 - expected 0 to 1, since type_map.raw has 2 names"),
         (put("real_atom_types", lambda x: x[:, :6]), r"shape \(6, 6\) - expected 6 frames of 8 whole numbers"),
         (put("real_atom_types", lambda x: x + 0.5), "expected 6 frames of 8 whole numbers"),
-        (put("real_atom_types", lambda x: np.where(x < 0, np.nan, x)), "float64 of .* wanted 6 frames of 8 whole"),
+        (put("real_atom_types", lambda x: np.where(x < 0, np.nan, x)), "float64 of .* expected 6 frames of 8 whole"),
         (put("force", lambda x: x + 0.1), "forces on virtual atoms of type -1 - expected zeros"),
         (put("energy", lambda x: x[:4]), "energy.npy: 4 frames of 1 numbers - expected 6 of 1, as coord.npy has"),
         (put("box", lambda x: np.vstack([x, x])), "box.npy: 12 frames of 9 numbers - expected 6 of 9"),

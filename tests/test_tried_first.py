@@ -171,7 +171,7 @@ def test_a_study_tries_its_potentials_and_remembers_it(tmp_path):
                 try_study(store, asked, Machine(), said.append)
             assert said == ["trying on small structures first: one"]
         else:
-            with pytest.raises(Unfit, match=r"^potential one: .* wanted the GPU"):
+            with pytest.raises(Unfit, match=r"^potential one: .* expected the GPU"):
                 try_study(store, asked, Machine())
         assert bool(list(store.folder.glob("tried-*.json"))) == is_right
 

@@ -523,8 +523,8 @@ def test_relaxation_out_of_steps_or_out_of_physics_says_so(copper, slot):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({}, r"engine ase with nothing - expected \['calculator'\] of it"),
-        ({"engine": "gpaw", "gpaw": {}}, r"engine gpaw with \['gpaw'\] - expected \['command', 'gpaw'\] of it"),
+        ({}, r"engine ase with nothing - expected \['calculator'\]"),
+        ({"engine": "gpaw", "gpaw": {}}, r"engine gpaw with \['gpaw'\] - expected \['command', 'gpaw'\]"),
         ({"engine": "gpaw", "gpaw": {"xc": "RPBE"}, "command": "gpaw python"}, "gpaw.xc RPBE but functional PBE"),
         ({"calculator": "a:B", "command": "x"}, r"engine ase with \['calculator', 'command'\]"),
         ({"engine": "castep", "calculator": "a:B"}, "Input should be 'ase', 'gpaw'"),

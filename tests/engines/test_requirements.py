@@ -51,8 +51,8 @@ def test_torch_of_another_release_is_told_with_both(tmp_path):
     python = environment(tmp_path, torch="2.13.0+cpu")
     (line,) = lacks(python)
     assert line == (
-        f"{WHERE}: {python} has torch 2.13.0+cpu, and its deepmd-kit 3.2.0 was compiled with 2.11.0 - expected an "
-        f"interpreter for it - {INSTALL}"
+        f"{WHERE}: {python} has torch 2.13.0+cpu, and its deepmd-kit 3.2.0 was compiled with 2.11.0 - expected a "
+        f"separate interpreter for it - {INSTALL}"
     )
 
 
@@ -178,14 +178,14 @@ def test_a_place_says_what_its_interpreter_trains_by(tmp_path, versions, wanted)
     said = [*smoke._contradictions(seen, Machine(slots=1), needs_deepmd=True)]
     assert [line for line in said if line.startswith("deepmd-kit has no backend here (no TensorFlow and ")] == said
     assert bool(said) == (not wanted)
-    assert not said or ("torch 2.13.0, another than" in said[0]) == ("torch" in versions)
+    assert not said or ("torch 2.13.0, not the one" in said[0]) == ("torch" in versions)
     assert smoke.Probe.from_dict(seen.to_dict()) == seen
 
 
 def test_gpus_are_used_by_pytorch_beside_a_tensorflow_for_cpus():
     seen = smoke.Probe("gpu", python="x", versions={"deepmd-kit": "3.2.0", "tensorflow-cpu": "2.21.0"}, gpus=("GPU 0",))
     seen = smoke.dataclasses.replace(seen, n_slots=1, n_cores=2, trains_by=("tensorflow",))
-    assert "computes with tensorflow-cpu" in next(smoke._contradictions(seen, Machine(gpus=[0]), needs_deepmd=True))
+    assert "uses tensorflow-cpu" in next(smoke._contradictions(seen, Machine(gpus=[0]), needs_deepmd=True))
     seen = smoke.dataclasses.replace(seen, trains_by=("tensorflow", "pytorch"))
     assert [*smoke._contradictions(seen, Machine(gpus=[0]), needs_deepmd=True)] == []
 

@@ -133,7 +133,7 @@ def test_without_a_stress_only_forces_are_compared(slot):
         (reference("os:getcwd"), ["os:getcwd makes a str, which is no ASE calculator"]),
         (odd("Mistaken", no_such="argument"), ["TypeError", "check calculator and arguments"]),
         (odd("NoStress"), ["stress property not implemented", "label.reference.stress: false"]),
-        (odd("Raises", kind="RuntimeError", text="Found no NVIDIA driver on your system"), ["choose its CPU"]),
+        (odd("Raises", kind="RuntimeError", text="Found no NVIDIA driver on your system"), ["select the CPU"]),
         (odd("Raises", kind="FileNotFoundError", text="w.pth"), ["FileNotFoundError: w.pth", "check the path"]),
         (odd("Mistaken", kind="few forces"), ["forces of shape (3, 3), not (4, 3)"]),
         (odd("Mistaken", kind="two energies"), ["an energy of shape (2,), not one number"]),

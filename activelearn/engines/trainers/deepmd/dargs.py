@@ -88,7 +88,7 @@ def sentence(found: Mapping[str, Any], given: Block, backend: str) -> str:
             near = f"did you mean {found['near']!r}?" if found["near"] else "expected one of DeePMD-kit's manual"
             return f"{where}: {found['value']} is not a kind that DeePMD-kit has here - {near} - fix it"
         case "kind":
-            wanted = " or ".join(_TYPES.get(name.strip(), name.strip()) for name in found["expected"])
+            wanted = " or ".join(_TYPES.get(name.strip(), name.strip()) for name in found["wanted"])
             return f"{where}: got {value!r} - expected {wanted} - fix it"
         case "value":
             return f"{where}: got {value!r} - expected what DeePMD-kit accepts ({found['text'].rstrip('.')}) - fix it"
