@@ -579,7 +579,7 @@ def test_an_export_names_one_reference(tmp_path, copper):
     ledger = opened(tmp_path / "l")
     with pytest.raises(ConfigError, match="expected the labels of one - give --reference, one of: "):
         exchange.one_reference(ledger, None)
-    with pytest.raises(ConfigError, match="begins with 'ffffffff'"):
+    with pytest.raises(ConfigError, match="starts with 'ffffffff'"):
         exchange.one_reference(ledger, "ffffffff")
     assert exchange.one_reference(ledger, OTHER["sha256"][:8]) == OTHER
 

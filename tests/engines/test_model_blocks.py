@@ -274,7 +274,7 @@ def test_the_short_form_beside_it_is_refused_and_null_takes_that_of_a_preset_awa
     data["train"] = {"preset": "quick", "model": model()}
     file = tmp_path / "my.yaml"
     file.write_text(yaml.safe_dump(data))
-    with pytest.raises(ConfigError, match="of a preset: descriptor: null"):
+    with pytest.raises(ConfigError, match="from a preset: descriptor: null"):
         load_campaign(file)
     data["train"] |= {"descriptor": None, "fitting": None, "precision": None}
     file.write_text(yaml.safe_dump(data))
