@@ -36,6 +36,8 @@ class ReferenceEngine:
         Keys of its section that say where and how it runs, not what it computes: free to change in a campaign.
     check_settings
         Raises ValueError where the reference contradicts itself.
+    elements
+        Those that it can label, as far as its settings tell; None: not known without asking it.
     problems
         ``problems(reference, machine, where)`` returns what it lacks on this machine, a line each.
     """
@@ -46,12 +48,15 @@ class ReferenceEngine:
     settings: type[Section] | None = None
     movable: tuple[str, ...] = ()
     check_settings: Callable[[Reference], None] = lambda _reference: None
+    elements: Callable[[Reference], frozenset[str] | None] = lambda _reference: None
     problems: Callable[[Reference, Machine, str], list[str]] = lambda *_: []
 
 
+#: The label engines of this package.
+_NAMES: Final = ("ase", "gpaw", "vasp", "espresso", "cp2k")
 REFERENCES: Final = Group(
     "activelearn.references",
-    {name: f"activelearn.engines.references.{name}:ENGINE" for name in ("ase", "gpaw", "vasp")},
+    {name: f"activelearn.engines.references.{name}:ENGINE" for name in _NAMES},
     "activelearn.config.engine:ReferenceEngine",
 )
 
