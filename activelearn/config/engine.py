@@ -53,7 +53,7 @@ class ReferenceEngine:
 
 
 #: The label engines of this package.
-_NAMES: Final = ("ase", "gpaw", "vasp", "espresso", "cp2k")
+_NAMES: Final = ("ase", "gpaw", "vasp", "espresso", "cp2k", "abacus", "aims")
 REFERENCES: Final = Group(
     "activelearn.references",
     {name: f"activelearn.engines.references.{name}:ENGINE" for name in _NAMES},

@@ -1,5 +1,6 @@
 """Quantum ESPRESSO as a reference: real runs of pw.x where it is installed; what it says, from a recorded run."""
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -181,7 +182,7 @@ def test_dispersion_is_that_of_another_program(slot):
     atoms = frame.to_ase()[0]
     atoms.calc = DFTD3(method="PBE", damping="d3zero")
     assert whole.energy - without.energy == pytest.approx(atoms.get_potential_energy(), rel=2e-3)
-    assert whole.forces - without.forces == pytest.approx(atoms.get_forces(), abs=2e-3)
+    assert whole.forces - without.forces == pytest.approx(atoms.get_forces(), abs=4e-4)
     virial = -atoms.get_stress(voigt=False) * frame.volume[0]
     assert whole.virial - without.virial == pytest.approx(virial, abs=5e-3 * np.abs(virial).max())
 
@@ -279,10 +280,8 @@ def test_a_loop_that_ends_otherwise_than_it_counts_is_refused(outcome, job):
 
 def test_stars_and_numbers_that_are_none_become_nan_which_no_label_has(outcome):
     assert np.isnan(outcome(lambda text: text.replace("-0.02679233", "***********"))["forces"][0, 0])
-    no_number = lambda text: text.replace(
-        "!    total energy              =     -15.63870925", "!    total energy = NaN"
-    )  # noqa: E731
-    assert np.isnan(outcome(no_number)["energy"])
+    nan = outcome(lambda text: re.sub(r"(!    total energy +=).*", r"\1 NaN", text))
+    assert np.isnan(nan["energy"])
 
 
 def test_numbers_without_a_space_between_them_are_told_apart(outcome):
@@ -373,7 +372,8 @@ def test_the_input_has_our_settings_in_rydberg_and_the_fingerprint_has_no_path(p
     assert found["includes_dispersion"] is True
     others = [
         pbe(pseudo_dir), pbe(pseudo_dir, ecut_eV=500.0), pbe(pseudo_dir, version="7.2"),
-        pbe(pseudo_dir, kpoints=(2, 2, 2)), pbe(pseudo_dir, pseudopotentials={"C": "C1.UPF"}), pbe(pseudo_dir, input={"mixing_beta": 0.2}), what,
+        pbe(pseudo_dir, kpoints=(2, 2, 2)), pbe(pseudo_dir, pseudopotentials={"C": "C1.UPF"}),
+        pbe(pseudo_dir, input={"mixing_beta": 0.2}), what,
     ]  # fmt: skip
     assert len({reference.fingerprint(one, slot)["sha256"] for one in others}) == len(others)
     moved_there = pseudo_dir.rename(pseudo_dir.with_name("elsewhere"))

@@ -24,7 +24,7 @@ from activelearn.engines.references import single_point
 from activelearn.engines.references.single_point import SinglePoint
 from activelearn.errors import ConfigError
 
-#: A section of CP2K's input: keywords and sections by name, "_" its parameter; a list is a keyword (section) given often.
+#: A section of CP2K's input: keywords and sections by name, "_" its parameter; a list is one that is given often.
 Tree = dict[str, Any]
 #: What stands in XC_FUNCTIONAL.
 _FUNCTIONALS: Final[dict[str, Tree]] = {
@@ -87,7 +87,8 @@ class CP2K(SinglePoint):
         default=("GTH_POTENTIALS",), min_length=1, description="Files of pseudopotentials."
     )
     basis: dict[Element, str] = Field(
-        min_length=1, description="Basis set of each element: {Si: DZVP-MOLOPT-SR-GTH}; needs the same keys as potentials."
+        min_length=1,
+        description="Basis set of each element: {Si: DZVP-MOLOPT-SR-GTH}; needs the same keys as potentials.",
     )
     potentials: dict[Element, str] = Field(
         min_length=1, description="Pseudopotential of each element: {Si: GTH-PBE-q4}."
@@ -105,7 +106,8 @@ class CP2K(SinglePoint):
         default=1.0e-6, description="CP2K's EPS_SCF, of the density, at which the electronic loop ends."
     )
     input: dict[str, Any] = Field(
-        default={}, description="More of the input, section by section: {FORCE_EVAL: {DFT: {QS: {EPS_DEFAULT: 1e-12}}}}."
+        default={},
+        description="More of the input, section by section: {FORCE_EVAL: {DFT: {QS: {EPS_DEFAULT: 1e-12}}}}.",
     )
 
 

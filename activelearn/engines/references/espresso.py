@@ -6,7 +6,6 @@ folder (UPF files), and their checksums go into the fingerprint.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -17,7 +16,7 @@ from activelearn.config.bounds import of
 from activelearn.config.labelling import plain_functional
 from activelearn.config.section import Element
 from activelearn.engines.process import Slot
-from activelearn.engines.references import single_point
+from activelearn.engines.references import single_point, upf
 from activelearn.engines.references.single_point import SinglePoint, Tag
 from activelearn.errors import ConfigError
 
@@ -26,14 +25,6 @@ _SMEARING: Final = {
     "fermi-dirac": "fermi-dirac",
     "methfessel-paxton": "mp",
     "cold": "mv",
-}
-#: What a UPF file calls a functional; as words they have one space between them.
-_IN_UPF: Final = {
-    "pbe": {"PBE", "SLA PW PBX PBC", "SLA PW PBE PBE"},
-    "pbesol": {"PBESOL", "SLA PW PSX PSC"},
-    "lda": {"LDA", "PZ", "PW", "SLA PZ NOGX NOGC", "SLA PW NOGX NOGC"},
-    "blyp": {"BLYP", "SLA LYP B88 BLYP"},
-    "tpss": {"TPSS", "SLA PW TPSS TPSS"},
 }
 #: Grimme's D3 in pw.x: 3 is zero damping.
 _D3: Final = {"zero": 3}
@@ -121,7 +112,7 @@ def keys_of(reference: Reference) -> dict[str, Tag]:
 def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
     """Return the answer of one run to one job; see ``workers/espresso_job.py``."""
     settings = reference.settings(Espresso)
-    heads = {element: _head(path) for element, path in files(reference).items() if path.is_file()}
+    heads = {element: upf.head(path) for element, path in files(reference).items() if path.is_file()}
     known = {
         "pseudopotentials": {element: str(path) for element, path in files(reference).items()},
         "valences": {element: heads[element]["valence"] if element in heads else 1.0 for element in files(reference)},
@@ -152,52 +143,15 @@ def files(reference: Reference) -> dict[str, Path]:
     return {element: root / name for element, name in settings.pseudopotentials.items()}
 
 
-def _head(path: Path) -> dict[str, Any]:
-    """Return element, functional and valence of a UPF file, of version 2 (attributes) or 1 (a line each)."""
-    text = path.read_text(encoding="latin-1")
-    head = re.search(r"<PP_HEADER\b(.*?)(?:/>|</PP_HEADER>)", text, re.DOTALL)
-    words = dict(re.findall(r"""(\w+)\s*=\s*["']\s*([^"']*?)\s*["']""", head[1])) if head else {}
-    if head and "element" not in words:
-        of_line = {
-            "element": r"^\s*(\w+)\s+Element",
-            "functional": r"^\s*(.*?)\s+\S*\s*Exchange-Correlation",
-            "z_valence": r"^\s*(\S+)\s+Z valence",
-        }
-        found = {key: re.search(pattern, head[1], re.MULTILINE) for key, pattern in of_line.items()}
-        words = {key: match[1] for key, match in found.items() if match}
-    valence = words.get("z_valence", "1").lower().replace("d", "e")
-    return {
-        "element": words.get("element"),
-        "functional": " ".join(words.get("functional", "").upper().replace("-", " ").split()),
-        "valence": float(valence),
-    }
-
-
 def _checked(reference: Reference, element: str, path: Path) -> dict[str, str]:
+    functional = reference.functional if reference.settings(Espresso).xc is None else None
     where = f"{reference.where}.espresso.pseudopotentials.{element}"
-    if not path.is_file():
-        raise ConfigError(
-            f"{where}: no file {path} - expected the UPF file of {element} - check pseudo_dir and the name"
-        )
-    head = _head(path)
-    if head["element"] is None:
-        raise ConfigError(
-            f"{where}: {path} has no PP_HEADER with an element - expected a UPF file - convert it (upfconv.x)"
-        )
-    if head["element"] != element:
-        raise ConfigError(f"{where}: {path} is of {head['element']} - expected one of {element} - check the name")
-    names = _IN_UPF.get(plain_functional(reference.functional), set())
-    if reference.settings(Espresso).xc is None and head["functional"] not in names:
-        raise ConfigError(
-            f"{where}: {path} is for {head['functional'] or 'no functional'} - expected {reference.functional} "
-            f"({', '.join(sorted(names))}) - take another file, or set espresso.xc"
-        )
-    return {"functional": head["functional"], "sha256": single_point.sha256(path)}
+    return upf.checked(where, element, path, functional, "or set espresso.xc")
 
 
 def _check_settings(reference: Reference) -> None:
     settings = reference.settings(Espresso)
-    single_point.want_known(reference, settings.xc, _IN_UPF, "espresso.xc")
+    single_point.want_known(reference, settings.xc, upf.FUNCTIONALS, "espresso.xc")
     if settings.xc is not None and plain_functional(settings.xc) != plain_functional(reference.functional):
         raise ValueError(f"espresso.xc {settings.xc} but functional {reference.functional} - expected the same")
     if settings.ecut_density_eV is not None and settings.ecut_density_eV < 4.0 * settings.ecut_eV:

@@ -37,6 +37,8 @@ def write(folder, atoms, request):
     dft = tree["FORCE_EVAL"]["DFT"]
     if request["spin"]:
         dft["UKS"] = True
+        if dft["SCF"].get("ADDED_MOS") == -1:  # all there are, of both spins
+            dft["SCF"]["ADDED_MOS"] = "-1 -1"
     mesh = single_points.k_points(atoms, request)
     if mesh != [1, 1, 1]:
         shifts = [0.0 if n % 2 else 0.5 / n for n in mesh]

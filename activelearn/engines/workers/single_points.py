@@ -175,8 +175,8 @@ def read(code, folder, atoms, request, return_code):
     starts = code.start.findall(text)
     if len(starts) != 1:
         raise RuntimeError(
-            f"{len(starts)} runs of {code.name} wrote one output - its processes do not see each other: start it by the "
-            "MPI that it was built with"
+            f"{len(starts)} runs of {code.name} wrote one output - its processes do not see each other: start "
+            "it by the MPI that it was built with"
         )
     if starts[0] != request["version"]:
         raise RuntimeError(
@@ -247,6 +247,11 @@ def end_with(parent):
     os.killpg(0, signal.SIGKILL)
 
 
+def described(request):
+    """Return what the dispersion depends on that is added to a code which has none."""
+    return {"d3_version": answering.d3_version(request)}
+
+
 def outliving(end, work):
     """Work in a child with a session of its own, so that a kill of this process (a time-out) reaches the code as well.
 
@@ -267,7 +272,8 @@ def outliving(end, work):
     if child == 0:
         os.setsid()
         threading.Thread(target=end, args=(me,), daemon=True).start()
-        answering.finish(path, answering.answer(request, lambda request: work(request, path.parent)), begun)
+        found = answering.answer(request, lambda request: work(request, path.parent), described)
+        answering.finish(path, found, begun)
         os._exit(0)
     while os.getppid() == driver or any(one.is_wanted() for one in begun):
         ended, status = os.waitpid(child, os.WNOHANG)
