@@ -105,7 +105,7 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
     known: dict[str, Mapping[str, str]] = {
         key: {element: str(path) for element, path in of_element.items()} for key, of_element in files(reference)
     }
-    message = {"job": job, "input": keys_of(reference), "orbitals": {}, **request}
+    message = {"job": job, "input": keys_of(reference), **request}
     return single_point.ask(reference, slot, "abacus_job.py", known, message)
 
 

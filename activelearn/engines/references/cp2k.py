@@ -70,6 +70,7 @@ _OURS: Final = {
     "force_eval/dft/mgrid/rel_cutoff": "cp2k.rel_cutoff_eV",
     "force_eval/dft/kpoints": "cp2k.kspacing_per_A and cp2k.kpoints",
     "force_eval/dft/uks": "cp2k.spin_polarized",
+    "force_eval/dft/multiplicity": "cp2k.initial_moments",
     "force_eval/dft/scf/smear": "cp2k.smearing",
     "force_eval/dft/scf/max_scf": "cp2k.max_scf_steps",
     "force_eval/dft/scf/eps_scf": "cp2k.eps_scf",

@@ -38,7 +38,7 @@ def write(folder, atoms, request):
     for kind in kinds:
         (folder / f"{kind}.upf").symlink_to(Path(request["pseudopotentials"][kind]))
         lines.append(f"{kind} {atomic_masses[atomic_numbers[kind]]} {kind}.upf")
-    if request["orbitals"]:
+    if "orbitals" in request:
         lines += ["", "NUMERICAL_ORBITAL", *(f"{kind}.orb" for kind in kinds)]
         for kind in kinds:
             (folder / f"{kind}.orb").symlink_to(Path(request["orbitals"][kind]))

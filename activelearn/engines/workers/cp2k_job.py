@@ -37,6 +37,7 @@ def write(folder, atoms, request):
     dft = tree["FORCE_EVAL"]["DFT"]
     if request["spin"]:
         dft["UKS"] = True
+        dft["MULTIPLICITY"] = multiplicity(atoms.get_chemical_symbols(), request)
         if dft["SCF"].get("ADDED_MOS") == -1:  # all there are, of both spins
             dft["SCF"]["ADDED_MOS"] = "-1 -1"
     mesh = single_points.k_points(atoms, request)
@@ -61,6 +62,19 @@ def write(folder, atoms, request):
     }
     (folder / "label.inp").write_text("\n".join([*lines_of(tree), ""]))
     return ["-i", "label.inp"]
+
+
+def multiplicity(symbols, request):
+    """Return 2S + 1 of the sum of the initial moments, or of the next larger one that this number of electrons has.
+
+    The second line of a potential holds its electrons by angular momentum. With smeared occupations the moment is free
+    to change from there on; with fixed ones it stays.
+    """
+    texts = {kind: request["data"][kind]["potentials"] for kind in set(symbols)}
+    electrons = {kind: sum(int(word) for word in text.splitlines()[1].split()) for kind, text in texts.items()}
+    n_electrons = sum(electrons[symbol] for symbol in symbols)
+    moment = round(sum(request["moments"].get(symbol, 1.0) for symbol in symbols))
+    return abs(moment) + 1 + (n_electrons - moment) % 2
 
 
 def lines_of(tree, indent=""):
@@ -91,10 +105,10 @@ def read(lines, atoms, _request):
         energies = [found for line in lines if (found := ENERGY.match(line))]
         if not energies:
             raise RuntimeError("the output has no 'ENERGY| Total FORCE_EVAL ( QS )' - wanted the energy of Quickstep")
-        (forces,) = [found for line in lines if (found := FORCES.search(line))][-1:] or [None]
-        (stress,) = [found for line in lines if (found := STRESS.search(line))][-1:] or [None]
+        forces = next((found for line in lines if (found := FORCES.search(line))), None)
+        stress = next((found for line in lines if (found := STRESS.search(line))), None)
         units_said = [energies[-1][1], forces and (forces[1] or forces[2]), stress and stress[1]]
-        if not ({*units_said[:2]} <= {*IN_ATOMIC} and units_said[2] == "GPa"):
+        if forces is None or stress is None or {*units_said[:2]} - {*IN_ATOMIC} or units_said[2] != "GPa":
             raise RuntimeError(f"energy, forces, stress in {units_said} - wanted atomic units and GPa")
         table = single_points.table
         return (
