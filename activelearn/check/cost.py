@@ -49,7 +49,7 @@ GROWTH = 0.75
 #: What `machine.speeds.start_s` calls the sessions that train models and run them.
 TRAINER = "trainer"
 #: Engines whose labels take longer than in proportion to the atoms.
-DFT = ("gpaw", "vasp")
+DFT = ("gpaw", "vasp", "espresso", "cp2k", "abacus", "aims")
 #: Files that an iteration leaves when it is closed (records, packed products, data set), besides its models.
 FILES_PER_ITERATION = 15
 

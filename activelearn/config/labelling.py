@@ -66,7 +66,7 @@ def _section(given: _Keyed) -> Section:
 
 
 class Reference(Section):
-    """What labels: an ASE calculator in its own interpreter, GPAW, or VASP; each with D3 on top if it has none.
+    """What labels: an ASE calculator in its own interpreter, or a code such as VASP; each with D3 if it has none.
 
     What an engine alone has stands in a section of its name, such as ``vasp``.
     """
@@ -91,7 +91,8 @@ class Reference(Section):
         default=None, description="Interpreter to run it in; null: this one."
     )
     command: Annotated[str | None, Program()] = Field(
-        default=None, description="How GPAW or VASP is started: 'mpiexec -n 2 gpaw python', 'srun vasp_std'."
+        default=None,
+        description="How a code is started: 'mpiexec -n 2 gpaw python', 'srun vasp_std', 'mpirun -n 4 pw.x -nk 2'.",
     )
     weights: FilePath | None = Field(
         default=None, description="Weights to be hashed: a path, or package:path inside an installed package."

@@ -9,7 +9,7 @@ import pytest
 from ase import Atoms, units
 from engines.real_codes import in_process, moved, slope, strained, worker
 
-from activelearn.config import Machine, Reference
+from activelearn.config import Machine, Reference, load_label
 from activelearn.engines import process, reference
 from activelearn.engines.process import Slot
 from activelearn.engines.references import cp2k, single_point
@@ -338,3 +338,12 @@ def test_the_fingerprint_is_of_entries_and_settings_not_of_places(data_dir, slot
 def test_a_missing_executable_is_an_engine_error(data_dir, slot):
     with pytest.raises(EngineError, match="no_such_cp2k: no such program"):
         reference.label(made_up(data_dir, command="no_such_cp2k"), silicon(), slot)
+
+
+@pytest.mark.needs_cp2k
+@needs_cp2k
+def test_the_preset_names_entries_that_debians_cp2k_has(slot):
+    what = load_label("cp2k_pbe_d3").reference
+    found = reference.fingerprint(what, slot)
+    assert sorted(found["arguments"]["data"]) == ["Na", "O", "P", "S"]
+    assert len(found["d3"]["version"]["dftd3.dat"]) == 64

@@ -366,7 +366,7 @@ def test_the_input_has_our_settings_in_rydberg_and_the_fingerprint_has_no_path(p
     assert keys["degauss"] == pytest.approx(0.0036749, abs=1e-7)
     assert keys["conv_thr"] == pytest.approx(7.34986e-7, rel=1e-5)
     words = ("smearing", "nosym", "mixing_beta", "dftd3_version", "dftd3_threebody", "calculation")
-    assert [keys[word] for word in words] == ["mv", True, 0.3, 3, False, "scf"]
+    assert [keys[word] for word in words] == ["cold", True, 0.3, 3, False, "scf"]
     found = reference.fingerprint(what, slot)
     assert str(pseudo_dir) not in str(found)
     assert found["includes_dispersion"] is True

@@ -21,7 +21,13 @@ from activelearn.engines.references import single_point, upf
 from activelearn.engines.references.single_point import SinglePoint, Tag
 from activelearn.errors import ConfigError
 
-_SMEARING: Final = {"gaussian": "gauss", "fermi-dirac": "fd", "methfessel-paxton": "mp", "cold": "mv", "fixed": "fixed"}
+_SMEARING: Final = {
+    "gaussian": "gauss",
+    "fermi-dirac": "fd",
+    "methfessel-paxton": "mp",
+    "cold": "cold",
+    "fixed": "fixed",
+}
 #: ABACUS' names of functionals (dft_functional).
 _FUNCTIONALS: Final = {"pbe": "PBE", "pbesol": "PBESOL", "lda": "LDA", "blyp": "BLYP", "scan": "SCAN", "hse": "HSE"}
 #: What every input has; symmetry 0 keeps that of time alone, as VASP's ISYM = 0.

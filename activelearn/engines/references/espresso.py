@@ -24,7 +24,7 @@ _SMEARING: Final = {
     "gaussian": "gaussian",
     "fermi-dirac": "fermi-dirac",
     "methfessel-paxton": "mp",
-    "cold": "mv",
+    "cold": "cold",
 }
 #: Grimme's D3 in pw.x: 3 is zero damping.
 _D3: Final = {"zero": 3}

@@ -83,7 +83,7 @@ def read(lines, atoms, _request):
         stress = single_points.table(lines, heading, STRESS, 3)
         return single_points.number(energies[0]), forces, -0.1 * units.GPa * np.array(stress)
 
-    return single_points.Run(symbols, is_converged, len(steps), numbers)
+    return single_points.Said(symbols, is_converged, len(steps), numbers)
 
 
 CODE = single_points.Code(

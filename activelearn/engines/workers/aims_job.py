@@ -56,7 +56,7 @@ def read(lines, atoms, _request):
         stress = single_points.table(lines, "Analytical stress tensor - Symmetrized", STRESS, 3)
         return single_points.number(energies[-1]), np.array(forces), np.array(stress)
 
-    return single_points.Run(symbols, is_converged, len(steps), numbers)
+    return single_points.Said(symbols, is_converged, len(steps), numbers)
 
 
 CODE = single_points.Code(

@@ -117,7 +117,7 @@ def read(lines, atoms, _request):
             -np.array(table(lines, stress[0], STRESS_ROW, 3)) * units.GPa,
         )
 
-    return single_points.Run(symbols, is_converged, steps[-1] if steps else 0, numbers)
+    return single_points.Said(symbols, is_converged, steps[-1] if steps else 0, numbers)
 
 
 def symbols_of(lines):

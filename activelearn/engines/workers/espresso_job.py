@@ -75,7 +75,7 @@ def read(lines, atoms, _request):
             -np.array(stress) * units.Ry / units.Bohr**3,
         )
 
-    return single_points.Run(symbols, is_converged, max(steps, default=0), numbers)
+    return single_points.Said(symbols, is_converged, max(steps, default=0), numbers)
 
 
 CODE = single_points.Code(

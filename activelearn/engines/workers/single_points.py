@@ -55,7 +55,7 @@ class Code:
         ``write(folder, atoms, request)`` writes the input and returns the arguments that the command gets.
     read
         ``read(lines, atoms, request)`` returns symbols, whether the code says that it converged, the steps of the
-        electronic loop, energy (eV), forces (eV/Å) and stress (eV/Å^3, positive in tension, 3 x 3), as :class:`Run`.
+        electronic loop, energy (eV), forces (eV/Å) and stress (eV/Å^3, positive in tension, 3 x 3), as :class:`Said`.
     start
         The line that a run begins with, once; its group is the version.
     end
@@ -69,7 +69,7 @@ class Code:
     name: str
     output: str
     write: Callable[..., list[str]]
-    read: Callable[..., "Run"]
+    read: Callable[..., "Said"]
     start: Pattern[str]
     end: str
     unconverged: Pattern[str]
@@ -79,7 +79,7 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Run:
+class Said:
     """What an output says; see :class:`Code`. The numbers are asked for when the rest is as it must be."""
 
     symbols: list[str]
