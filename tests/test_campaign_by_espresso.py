@@ -28,7 +28,7 @@ def silicon(here: Path, pseudo: str = "Si.pz-vbc.UPF", kind: str = "Si", **chang
         "pseudopotentials": {kind: pseudo},
         "ecut_eV": 160.0,
         "kpoints": [1, 1, 1],
-        "smearing_eV": 0.2,
+        "smearing_eV": 0.05,
     }
     reference = {"engine": "espresso", "command": "pw.x", "functional": "LDA", "includes_dispersion": False}
     return tiny(
@@ -47,9 +47,9 @@ def silicon(here: Path, pseudo: str = "Si.pz-vbc.UPF", kind: str = "Si", **chang
 def test_check_names_what_the_engine_lacks(tmp_path):
     """A file that is not there, and an element of the systems that no file is named for."""
     machine = Machine(name="test", min_free_disk_GB=0.0)
-    lines = check(load_campaign(silicon(tmp_path, "none.UPF")), tmp_path / "c", machine).problems
+    lines = check(load_campaign(silicon(tmp_path, "none.UPF")), machine, tmp_path / "c").problems
     assert [line for line in lines if f"pseudopotentials.Si: no file {PSEUDO}/none.UPF" in line]
-    lines = check(load_campaign(silicon(tmp_path, "Al.pz-vbc.UPF", "Al")), tmp_path / "c", machine).problems
+    lines = check(load_campaign(silicon(tmp_path, "Al.pz-vbc.UPF", "Al")), machine, tmp_path / "c").problems
     assert [
         line for line in lines if line.startswith("label.reference.espresso: nothing for Si - expected the data of")
     ]
@@ -67,8 +67,9 @@ def test_a_campaign_is_labelled_by_real_runs(tmp_path):
     done = cli("run", file, "--folder", tmp_path / "c", "--machine", machine, cwd=tmp_path, timeout=1500.0)
     assert done.returncode in {0, 3}, done.stdout[-2000:] + done.stderr[-4000:]
     store = Store.open(tmp_path / "c")
-    labels = [store.ledger[key] for key in store.ledger.keys()]
+    keys = store.ledger.keys()
+    labels = [store.ledger[key] for key in keys]
     assert len(labels) >= 4
     assert all(label.refused is None for label in labels)
     assert all(-110.0 < label.energy / 8 < -105.0 for label in labels), "eV an atom, of this pseudopotential"
-    assert not [path for path in (tmp_path / "c" / "scratch").rglob("pw.out")]
+    assert not list((tmp_path / "c" / "scratch").rglob("pw.out"))

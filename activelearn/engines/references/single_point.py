@@ -192,7 +192,7 @@ def want_free(given: Iterable[str], taken: Mapping[str, str], engine: str) -> No
     """
     for key in given:
         if (where := taken.get(key.lower())) is not None:
-            raise ValueError(f"{engine}.input: {key} is {where} - expected keys that nothing else sets - remove it")
+            raise ValueError(f"{engine}.input: {key} is {where} - expected keys that nothing else sets")
 
 
 #: Words before the program that a command starts: `mpirun -n 4 pw.x`.

@@ -6,10 +6,10 @@ was worth is decided here, in this order:
 
 * the code was stopped by a time limit of its own: an error, which is infrastructure, since a clock never decides what
   is a label: nothing is published, and the label is tried again in a new folder;
+* another version than the declared one, or several runs, wrote the output: an error, as above;
 * it says that its electrons did not converge, whatever it returned: refused (SCFError);
 * it says that this structure has no answer, such as two atoms at one place: refused (CalculationFailed);
-* it returned anything but 0, its last line is missing, another version or several runs wrote the output, or the atoms
-  in it are not ours: an error, as above;
+* it returned anything but 0, its last line is missing, or the atoms in the output are not ours: an error, as above;
 * it says that the electrons converged, and the steps that it printed are fewer than the limit: only then are the
   numbers read; NaN and stars are refused by answering.py.
 """
@@ -131,7 +131,7 @@ def mesh(cell, spacing, pbc=(True, True, True)):
 
 def k_points(atoms, request):
     """Return the Gamma-centred mesh of a job: the one that it names, or by its spacing."""
-    return list(request["kpoints"] or mesh(atoms.cell[:], request["kspacing_per_A"]))
+    return list(request["kpoints"] or mesh(atoms.cell[:], request["kspacing_per_A"], atoms.pbc))
 
 
 def species(atoms):
@@ -165,22 +165,22 @@ def read(code, folder, atoms, request, return_code):
     text = path.read_text(errors="replace") if path.is_file() else ""
     if found := code.stopped.search(text):
         raise RuntimeError(f"{code.name} was stopped: {' '.join(found[0].split())}")
-    for pattern, kind in ((code.unconverged, SCFError), (code.impossible, CalculationFailed)):
-        if found := pattern.search(text):
-            raise kind(f"{code.name} says: {' '.join(found[0].split())}")
-    if return_code != 0 or code.end not in text:
-        raise RuntimeError(
-            f"{code.name} did not come to its end (return code {return_code}): {last_words(code, folder)}"
-        )
     starts = code.start.findall(text)
-    if len(starts) != 1:
+    if len(starts) > 1:
         raise RuntimeError(
             f"{len(starts)} runs of {code.name} wrote one output - its processes do not see each other: start "
             "it by the MPI that it was built with"
         )
-    if starts[0] != request["version"]:
+    if starts and starts[0] != request["version"]:
         raise RuntimeError(
             f"this is {code.name} {starts[0]} - wanted {request['version']} ({request['where']}.version)"
+        )
+    for pattern, kind in ((code.unconverged, SCFError), (code.impossible, CalculationFailed)):
+        if found := pattern.search(text):
+            raise kind(f"{code.name} says: {' '.join(found[0].split())}")
+    if return_code != 0 or code.end not in text or not starts:
+        raise RuntimeError(
+            f"{code.name} did not come to its end (return code {return_code}): {last_words(code, folder)}"
         )
     found = code.read(text.splitlines(), atoms, request)
     if found.symbols != atoms.get_chemical_symbols():
