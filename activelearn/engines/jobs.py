@@ -30,7 +30,8 @@ def want_program(command: Sequence[str], slot: Slot) -> None:
     is_here = shutil.which(command[0], path=slot.environment.get("PATH")) is not None
     if not (is_here or slot.launcher):
         raise EngineError(
-            f"{command[0]}: no such program - wanted it on the PATH - correct its name, or install it", command=command
+            f"{command[0]}: no such program - expected it on the PATH - correct its name, or install it",
+            command=command,
         )
 
 

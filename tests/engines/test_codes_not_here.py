@@ -157,7 +157,7 @@ def test_numbers_that_are_none_are_refused(make, frame, slot, quick, code):
     [
         ("cut", {}, "did not come to its end"),
         ("swapped", {}, "is of .*, the input is not"),
-        ("good", {"version": "1.0"}, r"this is .* - wanted 1.0 \(label.reference"),
+        ("good", {"version": "1.0"}, r"this is .* - expected 1.0 \(label.reference"),
         ("good", {"command": "false"}, r"did not come to its end \(return code 1\)"),
     ],
 )

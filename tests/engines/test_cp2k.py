@@ -208,10 +208,10 @@ def test_the_tables_of_later_versions_are_read(outcome):
         (
             lambda text: text.replace("CP2K version 2023.1", "CP2K version 9.1", 1),
             0,
-            "this is CP2K 9.1 - wanted 2023.1",
+            "this is CP2K 9.1 - expected 2023.1",
         ),
         (lambda text: text.replace("    2    1 Si   14", "    2    1 C     6"), 0, r"is of \['Si', 'C'\]"),
-        (lambda text: text.replace("tensor [GPa]", "tensor [bar]"), 0, "wanted atomic units and GPa"),
+        (lambda text: text.replace("tensor [GPa]", "tensor [bar]"), 0, "expected atomic units and GPa"),
         (lambda text: text.replace("      2      1      Si  ", "      3      1      Si  "), 0, "1 rows below"),
     ],
 )

@@ -219,7 +219,7 @@ def test_dynamics_run_through_single_points_in_folders_of_their_own(job, slot, m
 @pytest.mark.needs_espresso
 @needs_espresso
 def test_another_version_than_declared_is_an_engine_error(slot):
-    with pytest.raises(EngineError, match=r"this is pw.x 6.7MaX - wanted 7.2 \(label.reference.espresso.version\)"):
+    with pytest.raises(EngineError, match=r"this is pw.x 6.7MaX - expected 7.2 \(label.reference.espresso.version\)"):
         reference.label(lda(version="7.2", ecut_eV=100.0, kpoints=(1, 1, 1)), silicon(), slot)
 
 
@@ -254,7 +254,7 @@ def test_the_recorded_run_is_read(outcome):
         (lambda text: text.replace("JOB DONE", "JOB"), 0, "did not come to its end"),
         (lambda text: "Maximum CPU time exceeded\n" + text, 2, "pw.x was stopped: Maximum CPU time exceeded"),
         (lambda text: text + text, 0, "2 runs of pw.x wrote one output"),
-        (lambda text: text.replace("PWSCF v.6.7MaX", "PWSCF v.7.1"), 0, "this is pw.x 7.1 - wanted 6.7MaX"),
+        (lambda text: text.replace("PWSCF v.6.7MaX", "PWSCF v.7.1"), 0, "this is pw.x 7.1 - expected 6.7MaX"),
         (lambda text: text.replace("           Si  tau(   2)", "           C   tau(   2)"), 0, r"is of \['Si', 'C'\]"),
         (lambda text: text.replace("Forces acting on atoms", "Forces"), 0, "no 'Forces acting on atoms'"),
         (lambda text: text.replace("     atom    2 type", "     atom    3 type"), 0, "1 rows below"),

@@ -76,7 +76,7 @@ def read(lines, atoms, _request):
     def numbers():
         energies = [found[1] for line in lines if (found := ENERGY.match(line))]
         if len(energies) != 1:
-            raise RuntimeError(f"the log of ABACUS has {len(energies)} lines with '!FINAL_ETOT_IS' - wanted one")
+            raise RuntimeError(f"the log of ABACUS has {len(energies)} lines with '!FINAL_ETOT_IS' - expected one")
         forces = np.empty((n, 3))
         forces[order] = single_points.table(lines, "TOTAL-FORCE (eV/Angstrom)", FORCE, n)
         (heading,) = [line for line in lines if "TOTAL-STRESS (KBAR)" in line.upper()][-1:] or ["TOTAL-STRESS (KBAR)"]

@@ -51,7 +51,7 @@ def read(lines, atoms, _request):
     def numbers():
         energies = [found[1] for line in lines if (found := ENERGY.match(line))]
         if not energies:
-            raise RuntimeError("the output has no 'Electronic free energy' - wanted the summary at its end")
+            raise RuntimeError("the output has no 'Electronic free energy' - expected the summary at its end")
         forces = single_points.table(lines, "Total atomic forces (unitary forces", FORCE, n)
         stress = single_points.table(lines, "Analytical stress tensor - Symmetrized", STRESS, 3)
         return single_points.number(energies[-1]), np.array(forces), np.array(stress)

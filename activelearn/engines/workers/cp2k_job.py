@@ -22,7 +22,7 @@ STRESS_ROW = re.compile(rf"\s*(?:STRESS\|)?\s+[xyz]{XYZ}\s*$")
 ENERGY = re.compile(r"\s*ENERGY\| Total FORCE_EVAL \( QS \) energy \[(.+?)\]:?\s+(\S+)")
 ATOM = re.compile(r"\s*\d+\s+\d+\s+([A-Z][a-z]?)\s+\d+(?:\s+-?\d+\.\d+){3}")
 CONVERGED = re.compile(r"\*\*\* SCF run converged in\s+(\d+) steps \*\*\*")
-STEP = re.compile(r"\s*(\d+)\s+\S+/\S+(?:\s+\S+)?\s+\d\.\d+E[-+]\d+|\s*(\d+)\s+OT ")
+STEP = re.compile(r"\s*(\d+)\s+\S+/\S+(?:\s+\S+)?\s+\d\.\d+E[-+]\d+|\s*(\d+)\s+O[T] ")
 IN_ATOMIC = ("a.u.", "hartree", "hartree/bohr")
 
 
@@ -104,12 +104,12 @@ def read(lines, atoms, _request):
     def numbers():
         energies = [found for line in lines if (found := ENERGY.match(line))]
         if not energies:
-            raise RuntimeError("the output has no 'ENERGY| Total FORCE_EVAL ( QS )' - wanted the energy of Quickstep")
+            raise RuntimeError("the output has no 'ENERGY| Total FORCE_EVAL ( QS )' - expected the energy of Quickstep")
         forces = next((found for line in lines if (found := FORCES.search(line))), None)
         stress = next((found for line in lines if (found := STRESS.search(line))), None)
         units_said = [energies[-1][1], forces and (forces[1] or forces[2]), stress and stress[1]]
         if forces is None or stress is None or {*units_said[:2]} - {*IN_ATOMIC} or units_said[2] != "GPa":
-            raise RuntimeError(f"energy, forces, stress in {units_said} - wanted atomic units and GPa")
+            raise RuntimeError(f"energy, forces, stress in {units_said} - expected atomic units and GPa")
         table = single_points.table
         return (
             single_points.number(energies[-1][2]) * units.Hartree,

@@ -173,7 +173,7 @@ def read(code, folder, atoms, request, return_code):
         )
     if starts and starts[0] != request["version"]:
         raise RuntimeError(
-            f"this is {code.name} {starts[0]} - wanted {request['version']} ({request['where']}.version)"
+            f"this is {code.name} {starts[0]} - expected {request['version']} ({request['where']}.version)"
         )
     for pattern, kind in ((code.unconverged, SCFError), (code.impossible, CalculationFailed)):
         if found := pattern.search(text):
@@ -219,7 +219,7 @@ def table(lines, heading, pattern, n):
     """
     begins = [i for i, line in enumerate(lines) if heading in line]
     if not begins:
-        raise RuntimeError(f"the output has no '{heading}' - wanted forces and stress of every run")
+        raise RuntimeError(f"the output has no '{heading}' - expected forces and stress of every run")
     found: list[list[float]] = []
     for line in lines[begins[-1] + 1 :]:
         match = pattern.match(line)
@@ -231,7 +231,7 @@ def table(lines, heading, pattern, n):
         elif found:
             break
     if len(found) != n:
-        raise RuntimeError(f"the output has {len(found)} rows below '{heading}' - wanted {n}")
+        raise RuntimeError(f"the output has {len(found)} rows below '{heading}' - expected {n}")
     return found
 
 
@@ -255,7 +255,7 @@ def described(request):
 def outliving(end, work):
     """Work in a child with a session of its own, so that a kill of this process (a time-out) reaches the code as well.
 
-    A driver that is killed takes us along, unless it is a label that is wanted all the same.
+    A driver that is killed takes us along, unless a later driver can use its label.
 
     Parameters
     ----------
