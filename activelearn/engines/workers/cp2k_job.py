@@ -22,7 +22,7 @@ STRESS_ROW = re.compile(rf"\s*(?:STRESS\|)?\s+[xyz]{XYZ}\s*$")
 ENERGY = re.compile(r"\s*ENERGY\| Total FORCE_EVAL \( QS \) energy \[(.+?)\]:?\s+(\S+)")
 ATOM = re.compile(r"\s*\d+\s+\d+\s+([A-Z][a-z]?)\s+\d+(?:\s+-?\d+\.\d+){3}")
 CONVERGED = re.compile(r"\*\*\* SCF run converged in\s+(\d+) steps \*\*\*")
-STEP = re.compile(r"\s*(\d+)\s+\S+/\S+(?:\s+\S+)?\s+\d\.\d+E[-+]\d+|\s*(\d+)\s+O[T] ")
+STEP = re.compile(r"\s*(\d+)\s+[A-Z]\S*(?:\s+[A-Z]\S*)?\s+\d\.\d+E[-+]\d+\s")
 IN_ATOMIC = ("a.u.", "hartree", "hartree/bohr")
 
 
@@ -98,7 +98,7 @@ def read(lines, atoms, _request):
     n = len(atoms)
     symbols = symbols_of(lines)
     said = [int(found[1]) for line in lines if (found := CONVERGED.search(line))]
-    steps = [int(found[1] or found[2]) for line in lines if (found := STEP.match(line))]
+    steps = [int(found[1]) for line in lines if (found := STEP.match(line))]
     is_converged = bool(said) and bool(steps) and said[-1] == steps[-1]
 
     def numbers():
