@@ -111,14 +111,12 @@ def keys_of(reference: Reference) -> dict[str, Tag]:
 
 def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
     """Return the answer of one run to one job; see ``workers/espresso_job.py``."""
-    settings = reference.settings(Espresso)
-    heads = {element: upf.head(path) for element, path in files(reference).items() if path.is_file()}
-    known = {
-        "pseudopotentials": {element: str(path) for element, path in files(reference).items()},
-        "valences": {element: heads[element]["valence"] if element in heads else 1.0 for element in files(reference)},
-    }
-    if not settings.has_spin(request.get("structure", {}).get("symbols", ())):
-        del known["valences"]
+    paths = files(reference)
+    known: dict[str, dict[str, Any]] = {"pseudopotentials": {element: str(path) for element, path in paths.items()}}
+    symbols = set(request.get("structure", {}).get("symbols", ()))
+    if reference.settings(Espresso).has_spin(symbols):
+        there = {element: path for element, path in paths.items() if element in symbols and path.is_file()}
+        known["valences"] = {element: upf.head(path)["valence"] for element, path in there.items()}
     message = {"job": job, "input": keys_of(reference), **request}
     return single_point.ask(reference, slot, "espresso_job.py", known, message)
 
