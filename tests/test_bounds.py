@@ -168,7 +168,7 @@ def data():
     ("keys", "value", "said"),
     [
         ("initial.scales", [], "initial.scales: is empty"),
-        ("explore.start_scales", [1.0, 1.0], "explore.start_scales: [1.0, 1.0] - expected different ones"),
+        ("explore.start_scales", [1.0, 1.0], "explore.start_scales: [1.0, 1.0] - expected different values"),
         ("explore.stages.0.systems", [], "explore.stages.0.systems: is empty"),
         ("explore.stages.0.timestep_fs", 0.002, "explore.stages.0.timestep_fs: 0.002 fs (it is in fs: was 0.002 meant"),
         ("train.fitting", [], "train.fitting: is empty"),
@@ -180,7 +180,7 @@ def data():
         ("initial.systems.0.n_atoms", 10**9, "initial.systems.0.n_atoms: 1e+09 - expected 1 to 20000 (number of atoms"),
         ("initial.systems.0.supercell", [50, 50, 50], "initial.systems.0: system Cu_Fm-3m 50x50x50: 500000 atoms"),
         ("explore.stages.0.n_steps", 10**9, "walks x conditions x frames: "),
-        ("select.guards", {"min_distances_A": {"Zz-Cu": 1.5}}, "min_distances_A.Zz-Cu: Zz is no element"),
+        ("select.guards", {"min_distances_A": {"Zz-Cu": 1.5}}, "min_distances_A.Zz-Cu: Zz is not an element"),
         ("select.guards", {"min_distances_A": {"Cu-Cu": 250.0}}, "250 Å (it is in Å: was 250 meant in pm, 2.5 Å?)"),
         ("label.reference", {"functional": "foo", "d3": {"method": "foo"}}, "label.reference.d3.method: foo: dftd3"),
         ("machine", {"label_timeout_s": 1.0e12}, "machine.label_timeout_s: 1e+12 s - expected 0.001 to 1e+09 s"),

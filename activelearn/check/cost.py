@@ -105,7 +105,7 @@ class Calls:
 
     def __str__(self) -> str:
         """Return them as one line."""
-        driver = f"and {self.driver} of the driver" if self.driver else ""
+        driver = f", and {self.driver} of the driver" if self.driver else ""
         each = f"{self.reference / max(self.kept, 1):.3g} each"
         return f"MD of initial data: {self.reference} calls of the reference for {self.kept} frames ({each}){driver}"
 
