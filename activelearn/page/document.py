@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Final
 
 from activelearn import __version__
 from activelearn.errors import typed
@@ -17,6 +18,9 @@ from activelearn.page.markup import Figure, Html, Numbers, joined, table, tag
 from activelearn.page.pictures import costs, errors, exploration, glasses, structures, training
 from activelearn.page.seen import Seen, SeenCampaign, SeenStudy
 from activelearn.units import duration
+
+#: What draws structures, as the npm package 3dmol 2.5.5 ships it; beside it stands its licence (BSD-3-Clause).
+VIEWER: Final = "kept/3Dmol-min.js"
 
 
 def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) -> str:
@@ -33,11 +37,14 @@ def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) ->
     """
     limits = dict(bounds) if bounds is not None else bounds_of((), RULES)
     found = findings_of(seen, limits)
-    style, script = (_beside(name) for name in ("page.css", "page.js"))
     sections = list(_sections(seen, found, limits))
+    has_structures = any("data-shots=" in content for _, _, content in sections)
+    style, script = (_beside(name) for name in ("page.css", "page.js"))
+    scripts = [_beside(VIEWER), script] if has_structures else [script]
+    allowed = " ".join(f"'sha256-{_sha256(one)}'" for one in scripts)
     title = _title(seen)
     policy = (
-        f"default-src 'none'; style-src 'sha256-{_sha256(style)}'; script-src 'sha256-{_sha256(script)}'; "
+        f"default-src 'none'; style-src 'sha256-{_sha256(style)}'; script-src {allowed}; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     head = tag(
@@ -57,14 +64,14 @@ def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) ->
         tag("nav", tag("div", links), aria_label="sections"),
         tag("main", [tag("section", tag("h2", name), content, id=key) for key, name, content in sections]),
         _foot(folder),
-        tag("script", script),
+        [tag("script", one) for one in scripts],
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
 def _beside(name: str) -> Html:
     """Return a file of ours that stands in the page as it is: style and script."""
-    return Html("\n" + Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return Html("\n" + (Path(__file__).parent / name).read_text(encoding="utf-8"))
 
 
 def _sha256(text: str) -> str:
@@ -184,8 +191,8 @@ def _sections(seen: Seen, found: Sequence[PageFinding], bounds: Mapping[str, flo
         yield "exploration", "Exploration", joined(_figures(exploration.figures(campaign)), _matrix(campaign))
         held_out = errors.errors_table(campaign)
         by = table(held_out, "Held-out errors of the last ensemble, means over the members") if held_out else None
-        yield "errors", "True errors", joined(_figures(errors.figures(campaign), structures.of_campaign(campaign)), by)
-        yield "training", "Training and data", _figures(training.figures(campaign))
+        yield "errors", "True errors", joined(_figures(errors.figures(campaign), structures.worst(campaign)), by)
+        yield "training", "Training and data", _figures(training.figures(campaign), structures.of_data(campaign))
         yield "time", "Time", _figures(costs.figures(campaign))
     for k, study in enumerate(seen.studies):
         name = "Glasses and benchmarks" if len(seen.studies) == 1 else f"Study {study.folder.name}"
