@@ -26,9 +26,11 @@ from activelearn import page
 from activelearn.cli import app, say_page
 from activelearn.config import Machine
 from activelearn.frames import Frames, make_origin
-from activelearn.page import document, products, svg
+from activelearn.page import document, products, shots, svg
+from activelearn.page.landscape import ORIGINS, principal
 from activelearn.page.markup import Html, Numbers, joined, table, tag
-from activelearn.page.pictures import costs, errors, exploration, glasses, training
+from activelearn.page.pictures import costs, errors, exploration, glasses, structures, training
+from activelearn.page.shots import Shot
 from activelearn.records import Curve
 from activelearn.store import Store
 
@@ -343,6 +345,101 @@ def test_the_forces_of_labelled_frames_are_those_of_the_calibration(undisturbed)
     n = len(store.training(found.iteration)[0].symbols)
     error = np.linalg.norm(found.model - found.reference, axis=1).reshape(-1, n).max(axis=1)
     assert sorted(error.round(4)) == pytest.approx(sorted(e for _, e in record.labelling.calibration), abs=2e-4)
+
+
+def test_a_real_data_set_is_seen_in_the_plane_with_what_it_starts_from(quickstart):
+    seen = page.look(quickstart).campaign
+    found, last = seen.landscape, seen.records[-1].labelling
+    assert found.n_frames == last.dataset_frames + sum(r.labelling.held_out for r in seen.records)
+    by_origin = dict(zip(ORIGINS, np.bincount(found.origin, minlength=len(ORIGINS)).tolist(), strict=True))
+    assert by_origin["held out"] == sum(r.labelling.held_out for r in seen.records)
+    assert by_origin["initial data"] > 0
+    assert found.shares[0] >= found.shares[1] > 0.0
+    assert found.at.mean(axis=0) == pytest.approx([0.0, 0.0], abs=1e-9)
+    (start,) = seen.starts
+    assert start.frame.formula in start.said
+    assert len(start.frame) == 1
+
+
+def test_frames_that_were_chosen_and_not_added_are_shown_with_the_reason(quickstart, monkeypatch):
+    store = Store.open(quickstart)
+    assert shots.refused_of(store, store.iterations()) == ()
+    record = store.iterations()[0]
+    refused = record.model_copy(update={"labelling": record.labelling.model_copy(update={"refused": {"force": 1}})})
+    gone = store.training(0)[0][:1]
+    whole_set = store.training(0)
+    monkeypatch.setattr(store, "training", lambda _: [whole_set[0][1:], *whole_set[1:]])
+    settings = store.campaign(0).label.model_copy(update={"max_force": 1e-6})
+    monkeypatch.setattr(store, "campaign", lambda _: store.latest_campaign().model_copy(update={"label": settings}))
+    (one,) = shots.refused_of(store, [refused])
+    assert one.frame.positions == pytest.approx(gone.positions)
+    assert one.said == f"{gone.formula}, {gone.n_atoms} atoms: force above 1e-06 eV/Å"
+    assert one.name == f"iteration 0, {gone.origin['walk'][0]}, step {gone.origin['step'][0]}"
+
+
+def test_principal_components_are_those_of_the_largest_variance():
+    rng = np.random.default_rng(1)
+    plane = rng.normal(size=(200, 2)) * [5.0, 2.0]
+    axes = np.linalg.qr(rng.normal(size=(30, 30)))[0][:2]
+    at, (first, second) = principal(plane @ axes + 7.0)
+    assert np.abs(np.corrcoef(at[:, 0], plane[:, 0])[0, 1]) == pytest.approx(1.0, abs=0.02)
+    assert first + second == pytest.approx(1.0)
+    assert first == pytest.approx(25 / 29, abs=0.05)
+    assert principal(np.ones((4, 30)))[1] == (0.0, 0.0), "all alike"
+
+
+def test_units_across_the_walls_of_a_cell_are_drawn_whole():
+    """A tetrahedron at a corner: its three anions beyond the walls are drawn where they belong."""
+    bond = 2.05 / np.sqrt(3.0)
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * bond
+    positions = np.concatenate([np.zeros((1, 3)), corners])
+    frame = Frames(("P", *"SSSS"), 9.0 * np.eye(3)[None], positions[None])
+    (data,) = json.loads(
+        html.unescape(re.search(r'data-shots="([^"]*)"', structures.turned([Shot("a", "b", frame)]))[1])
+    )
+    at = np.array(data["at"]).reshape(-1, 3)
+    bonds = np.array(data["bonds"]).reshape(-1, 2)
+    assert len(bonds) == 4
+    assert {data["kinds"][data["kind"][k]]["name"] for k in bonds[:, 0]} == {"P"}
+    assert np.linalg.norm(at[bonds[:, 1]] - at[bonds[:, 0]], axis=1) == pytest.approx(2.05, abs=0.02)
+    assert [data["of"][k] for k in range(5)] == [0, 1, 2, 3, 4]
+    assert sorted(data["of"][5:]) == [2, 3, 4]
+
+
+def test_no_more_atoms_are_drawn_than_a_browser_turns():
+    frame = Frames(("Cu",) * 5001, 99.0 * np.eye(3)[None], np.zeros((1, 5001, 3)))
+    shot = Shot("large", "too large", frame)
+    campaign = replace(made.everything().campaign, starts=(shot,), refused=())
+    assert list(structures.of_data(campaign)) == []
+
+
+def test_virials_are_compared_beside_energies_and_forces():
+    x = np.linspace(-1.0, 1.0, 20)
+    curves, arrays = [], {}
+    for kind in ("force", "energy", "virial"):
+        key = f"parity_{kind}-toy"
+        curves.append(
+            Curve(key=key, name=f"parity_{kind}", label="toy", x_name=f"reference: {kind} (eV/atom)",
+                  y_name=f"potential: {kind} (eV/atom)", condition={"potential": "toy"})
+        )  # fmt: skip
+        arrays |= {f"{key}/x": x, f"{key}/y": x + 0.1}
+    study = made.of_study(board=made.board(curves=tuple(curves)), curves=arrays).studies[0]
+    titles = [figure.title for figure in glasses.figures(study)]
+    assert titles == [f"{what} against the reference: toy" for what in ("Energies", "Forces", "Virials")]
+
+
+def test_units_on_cooling_have_the_deviation_of_the_same_segment_below():
+    temperature = np.linspace(1000.0, 300.0, 8)
+    curve = Curve(key="e", name="evolution", label="P0", x_name="T (K)", y_name="share of P (%)",
+                  condition={"potential": "toy", "x": 0.0, "segment": "glass"})  # fmt: skip
+    arrays = {"e/x": temperature, "e/y": np.linspace(10.0, 60.0, 8)}
+    seen = made.of_study(
+        made.glass(0), paths={"toy-x0-r0": made.path()}, board=made.board(curves=(curve,)), curves=arrays
+    )
+    *_, figure = glasses.figures(seen.studies[0])
+    assert "below: force deviation" in figure.caption
+    assert "force deviation (eV/Å)" in figure.picture
+    assert figure.picture.count("<circle") == 50, "the rows of the segment, and no others"
 
 
 def test_a_damaged_product_costs_its_picture_and_no_page(quickstart, tmp_path):

@@ -21,6 +21,7 @@ from activelearn.ending import verdict
 from activelearn.errors import ActiveLearnError, one_line
 from activelearn.final_models import FinalChoice
 from activelearn.frames import FloatArray, Frames
+from activelearn.page.landscape import Landscape, landscape_of
 from activelearn.page.products import (
     DeviationCounts,
     Disk,
@@ -79,6 +80,8 @@ class SeenCampaign:
         Of the walks and trainings that are shown.
     starts, refused
         Structures: what walks start from, and frames that were chosen and not added.
+    landscape
+        The data set in the plane.
     """
 
     campaign: Campaign
@@ -98,6 +101,7 @@ class SeenCampaign:
     curves: tuple[MemberCurve, ...] = ()
     starts: tuple[Shot, ...] = ()
     refused: tuple[Shot, ...] = ()
+    landscape: Landscape | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +203,7 @@ def see_campaign(store: Store) -> Seen:
         disk=reader.tried("files", lambda: disk_of(store.folder), None),
         starts=reader.tried("starting structures", lambda: starts_of(store, campaign), ()),
         refused=reader.tried("refused frames", lambda: refused_of(store, records), ()),
+        landscape=reader.tried("descriptors", lambda: landscape_of(store, campaign, records), None),
     )
     places = reader.tried("studies", partial(store.studies, None), list[StudyStore]())
     return Seen(seen, tuple(_seen_study(one, reader) for one in places), tuple(reader.unread))

@@ -83,9 +83,9 @@ def turned(shots: Sequence[Shot]) -> Html:
 
 
 def _drawn(shot: Shot) -> dict[str, Any]:
-    """Return one structure for the script: elements with colour and covalent radius (Å), positions, cell, bonds, values.
+    """Return one structure for the script: elements with covalent radius (Å), positions, bonds, cell, values.
 
-    Atoms beyond the cell that complete what they are bonded to stand behind the others; ``of`` says whose images all are.
+    Images beyond the cell that complete units stand behind the atoms; ``of`` says of which atom each is.
     """
     from ase.data import atomic_numbers, covalent_radii
     from ase.data.colors import jmol_colors
