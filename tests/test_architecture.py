@@ -38,8 +38,10 @@ FLOORS = (
     {"prepare", "initial", "explore", "select", "label", "train"},
     {"study", "ending"},
     {"loop"},
-    {"workflow", "status"},
-    {"show", "views", "page"},
+    {"status"},
+    {"page"},
+    {"workflow"},
+    {"show", "views", "watch"},
     {"cli"},
 )
 GROUND = FLOORS[0] | FLOORS[1]

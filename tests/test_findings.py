@@ -290,3 +290,17 @@ def test_every_key_that_is_advised_is_one_of_a_campaign():
     said = [(rule.key, key) for rule in RULES for key in dotted.findall(rule.fix)]
     assert len(said) > 20
     assert [one for one in said if not sections(Campaign, one[1])] == []
+
+
+# --- bounds of a machine profile --------------------------------------------------------------------------------------
+
+
+def test_bounds_of_a_machine_profile_stand_between_the_defaults_and_the_command_line():
+    bounds = bounds_of(["labels_refused=12"], RULES, {"labels_refused": 7.0, "held_out_few": 3.0})
+    assert (bounds["labels_refused"], bounds["held_out_few"]) == (12.0, 3.0)
+    assert bounds["disk_free"] == next(rule.bound for rule in RULES if rule.key == "disk_free")
+
+
+def test_an_unknown_key_of_a_machine_profile_is_named():
+    with pytest.raises(ConfigError, match=r"report\.bounds\.labels_refusd of the machine profile: .* labels_refused\?"):
+        bounds_of((), RULES, {"labels_refusd": 7.0})

@@ -503,10 +503,10 @@ def carry_out(
 
 def say_page(folder: Path, machine: Machine) -> None:
     """Write the page of a folder at the end of a run, unless the machine profile wants none, and say where it is."""
-    if machine.report:
-        from activelearn.page import at_end
+    from activelearn.page import at_end
 
-        say(at_end(folder))
+    if line := at_end(folder, machine):
+        say(line)
 
 
 def say(line: str) -> None:
@@ -531,4 +531,5 @@ from activelearn.cli import (  # noqa: E402 - they add their commands to the app
     report,  # noqa: F401
     seeds,  # noqa: F401
     studies,  # noqa: F401
+    watch,  # noqa: F401
 )

@@ -23,7 +23,7 @@ from activelearn.units import duration
 VIEWER: Final = "kept/3Dmol-min.js"
 
 
-def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) -> str:
+def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None, *, refresh_s: float | None = None) -> str:
     """Return the page of a folder.
 
     Parameters
@@ -34,6 +34,8 @@ def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) ->
         Which, for the commands that are named.
     bounds
         Of findings, by key; None: the defaults.
+    refresh_s
+        After how long it loads itself again, s; None: never.
     """
     limits = dict(bounds) if bounds is not None else bounds_of((), RULES)
     found = findings_of(seen, limits)
@@ -51,6 +53,7 @@ def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) ->
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", http_equiv="refresh", content=f"{refresh_s:.0f}") if refresh_s is not None else None,
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="generator", content=f"activelearn {__version__}"),
         tag("title", f"{title} - activelearn"),
@@ -63,7 +66,7 @@ def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) ->
         tag("header", _head(seen, folder, found), class_="top"),
         tag("nav", tag("div", links), aria_label="sections"),
         tag("main", [tag("section", tag("h2", name), content, id=key) for key, name, content in sections]),
-        _foot(folder),
+        _foot(folder, refresh_s),
         [tag("script", one) for one in scripts],
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
@@ -84,11 +87,15 @@ def _title(seen: Seen) -> str:
     return f"study {seen.studies[0].name}"
 
 
-def _foot(folder: Path) -> Html:
+def _foot(folder: Path, refresh_s: float | None) -> Html:
     now = datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     again = f"activelearn report {typed(folder.name)}"
+    followed = f"It loads itself again every {refresh_s:.0f} s while the run is followed. " if refresh_s else ""
     return tag(
-        "footer", f"Written {now} by activelearn {__version__} from {folder.name}/; anew with ", tag("code", again)
+        "footer",
+        followed,
+        f"Written {now} by activelearn {__version__} from {folder.name}/; anew with ",
+        tag("code", again),
     )
 
 

@@ -247,11 +247,16 @@
   document.querySelectorAll("canvas[data-shots]").forEach((canvas) => seen.observe(canvas));
 
   const root = document.documentElement;
+  try { // a page that has loaded itself again
+    const theme = sessionStorage.getItem("theme");
+    if (theme && document.querySelector("meta[http-equiv=refresh]")) root.dataset.theme = theme;
+  } catch { /* none is kept */ }
   const bar = document.querySelector("nav div");
   const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   const redraw = () => pictures.forEach((picture) => picture.redraw());
   if (bar) bar.append(make("light / dark", "change between light and dark", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
+    try { sessionStorage.setItem("theme", root.dataset.theme); } catch { /* a page that forgets it */ }
     redraw();
   }));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
