@@ -57,7 +57,7 @@ ANNEXES = {
     "analysis": {"benchmark", "select", "trajectory"},
 }
 #: They import what they inspect, but never the edge.
-INSPECTORS = {"check", "running", "exchange", "export", "finetune"}
+INSPECTORS = {"check", "running", "exchange", "export", "crate", "finetune"}
 EDGE = {"workflow", "cli"}
 
 HEAVY = {"tensorflow", "torch", "deepmd", "gpaw", "lammps", "sevenn", "chgnet", "mace", "tensorpotential"}

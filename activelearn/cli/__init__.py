@@ -284,6 +284,9 @@ def export(
     as_dpgen: Annotated[
         bool, typer.Option("--dpgen", help="The data set alone, as DP-GEN has it, and a param.json that names it.")
     ] = False,
+    as_crate: Annotated[
+        bool, typer.Option("--ro-crate", help="Describe it for archives, too: ro-crate-metadata.json (wants rocrate).")
+    ] = False,
 ) -> None:
     """Write models, LAMMPS and ASE inputs, data set, model card and checksums to a new folder."""
     from activelearn import final_models
@@ -292,12 +295,14 @@ def export(
     from activelearn.store import Store
 
     store = Store.open(folder)
+    if as_dpgen and as_crate:
+        raise ConfigError("--ro-crate: not with --dpgen - expected one of the two - export twice, to two folders")
     if as_dpgen:
         from activelearn.exchange.dpgen.back import write_back
 
         print(write_back(store, to))
         return
-    files = write_export(store, to)
+    files = write_export(store, to, as_crate=as_crate)
     for line in final_models.chosen(store, store.opened_iterations()[-1]).said:
         print(line)
     train = store.latest_campaign().train
