@@ -6,6 +6,7 @@ import html
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ from activelearn.page.pictures import costs, errors, exploration, glasses, struc
 from activelearn.page.shots import Shot
 from activelearn.records import Curve
 from activelearn.store import Store
+from activelearn.workflow import firetasks
 
 FOLDERS = Path(__file__).resolve().parent / "data" / "folders"
 #: What a name must not become.
@@ -492,12 +495,43 @@ def test_it_is_small_and_quick(quickstart, tmp_path):
 
 
 def test_a_page_that_cannot_be_made_stops_no_run(quickstart, monkeypatch, capsys):
-    monkeypatch.setattr(page, "page", lambda *_: 1 / 0)
+    monkeypatch.setattr(page, "page", lambda *_, **__: 1 / 0)
     say_page(quickstart, Machine())
     assert capsys.readouterr().out == f"no page of {quickstart.name}: division by zero\n"
     assert not (quickstart / "report.html").exists()
     say_page(quickstart, Machine(report=False))
     assert capsys.readouterr().out == "", "and none was wanted"
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_submitted_campaign_ends_with_its_page(quickstart, tmp_path, monkeypatch, is_last):
+    """The last Firework writes it; of a study of a campaign it is the campaign's."""
+    folder = tmp_path / "campaign"
+    shutil.copytree(quickstart, folder)
+    (study,) = Store.open(folder).studies()
+    phase = SimpleNamespace(store=study, name="study", close=lambda: None, following=lambda: None)
+    monkeypatch.setattr(firetasks.Decide, "_is_shared", True)
+    monkeypatch.setattr(firetasks.Decide, "launchpad", None, raising=False)
+    monkeypatch.setattr(firetasks, "advance", lambda *_: not is_last)
+    firetasks.Decide(folder=str(folder), iteration=2, part="study").act(phase, Machine())
+    assert (folder / "report.html").is_file() is is_last
+    assert not (study.folder / "report.html").exists()
+
+
+def test_bounds_of_the_machine_profile_are_those_of_the_page(quickstart, tmp_path):
+    folder = tmp_path / "campaign"
+    shutil.copytree(quickstart, folder)
+    profile = Machine(report={"bounds": {"held_out_few": 1.0, "folder_files": 3.0}})
+    line = page.at_end(folder, profile)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "page: " in line
+    assert "more than 3 files" in html.unescape(text)
+    assert "fewer than 30 frames" not in html.unescape(text)
+    Store.open(folder).save_machine(profile)
+    assert page.bounds_in(folder)["folder_files"] == 3.0, "the command finds them in the folder"
+    assert page.bounds_in(folder, ["folder_files=5"])["folder_files"] == 5.0
+    wrong = page.at_end(folder, Machine(report={"bounds": {"folder_fils": 3.0}}))
+    assert wrong.startswith("no page of campaign: report.bounds.folder_fils of the machine profile: no finding")
 
 
 def test_a_reader_never_sees_half_a_page(quickstart, tmp_path, monkeypatch):
