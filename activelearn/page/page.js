@@ -46,7 +46,7 @@
     table.closest(".scroll").before(get);
   }
   for (const figure of document.querySelectorAll("figure")) {
-    const svg = figure.querySelector(".picture > svg");
+    const svg = figure.querySelector(".picture > svg:not(.bar)");
     if (!svg) continue;
     const get = make("SVG", "download " + figure.dataset.name + " as SVG", () => {
       const copy = svg.cloneNode(true);
@@ -224,12 +224,11 @@
       const shot = shots[k], top = shot.values ? Math.max(...shot.values) : 0;
       picture.load(shot);
       said.textContent = shot.said + ". ";
-      for (const kind of new Set(shot.kinds)) {
+      for (const kind of shot.values ? [] : shot.kinds) {
         const dot = document.createElement("span");
         dot.className = "dot";
         dot.style.background = hex(kind.colour);
-        if (!shot.values) said.append(dot);
-        said.append(kind.name + " ");
+        said.append(dot, kind.name + " ");
       }
       [0, top / 2, top].forEach((value, i) => { if (numbers[i]) numbers[i].textContent = value.toFixed(2); });
     };
