@@ -77,7 +77,7 @@ def turned(shots: Sequence[Shot]) -> Html:
         tag("p", "", class_="told", aria_live="polite"),
         _bar() if has_values else None,
         tag(
-            "p", "Drag or use arrow keys to turn, + and - for the size; point at an atom to see which it is.", class_="dim"
+            "p", "Drag or use arrow keys to turn, + and - for the size; point at an atom to see it named.", class_="dim"
         ),
     )
 
