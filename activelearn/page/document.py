@@ -42,7 +42,8 @@ def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None, *,
     sections = list(_sections(seen, found, limits))
     has_structures = any("data-shots=" in content for _, _, content in sections)
     style, script = (_beside(name) for name in ("page.css", "page.js"))
-    scripts = [_beside(VIEWER), script] if has_structures else [script]
+    has_viewer = has_structures and (Path(__file__).parent / VIEWER).is_file()
+    scripts = [_beside(VIEWER), script] if has_viewer else [script]
     allowed = " ".join(f"'sha256-{_sha256(one)}'" for one in scripts)
     title = _title(seen)
     policy = (
