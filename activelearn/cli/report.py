@@ -1,4 +1,4 @@
-"""``activelearn report``: the page of a campaign or study, with findings and what helps."""
+"""``activelearn report``: write the page of a campaign or study, with findings and remedies."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ def report(
     to: Annotated[Path | None, typer.Option(help="File to write; default report.html in the folder.")] = None,
     bound: Annotated[
         list[str] | None,
-        typer.Option("--bound", metavar="KEY=NUMBER", help="Another bound of a finding, such as labels_refused=10."),
+        typer.Option(
+            "--bound", metavar="KEY=NUMBER", help="Override the bound of a finding, such as labels_refused=10."
+        ),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Write it again while the run goes on; the page refreshes itself.")
     ] = False,
     every_s: Annotated[float, typer.Option("--every-s", min=5.0, help="Seconds between two pages of --follow.")] = 30.0,
 ) -> None:
-    """Write one HTML page of a campaign or study: findings with what helps, pictures, tables; it opens from disk.
+    """Write one HTML page about a campaign or study, with findings and remedies, figures and tables.
 
-    The file needs no network and runs nothing but its own script; a campaign at work may be looked at, too.
+    The file opens from disk, needs no network and runs only its own script. It works for a running campaign, too.
     """
     from activelearn.page import bounds_in, write_page
 
@@ -45,7 +47,7 @@ def report(
 def _last_line(found: list[PageFinding], path: Path) -> str:
     from activelearn.page.findings import RULES
 
-    return f"{len(found)} finding{'s' if len(found) != 1 else ''} of {len(RULES)} rules; page: {path}"
+    return f"{len(found)} finding{'s' if len(found) != 1 else ''} from {len(RULES)} rules; page: {path}"
 
 
 def _follow(folder: Path, to: Path | None, bounds: dict[str, float], every_s: float) -> None:
