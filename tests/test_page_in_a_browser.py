@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from test_html_page import MARKUP, written
 
 from activelearn.frames import Frames
+from activelearn.page import document
 from activelearn.page.products import Worst
 from activelearn.page.shots import Shot
 
@@ -261,6 +262,18 @@ def test_the_background_of_a_structure_follows_the_theme(shown, tmp_path):
     x, y = shown.run(corner)
     pixels = imread(shown.picture(tmp_path / "dark.png"))[..., :3]
     assert pixels[int(y) + 10, int(x) + 10].mean() < 0.3 < bright
+
+
+def test_a_followed_page_loads_itself_again_and_keeps_its_theme(browser, tmp_path):
+    path = tmp_path / "followed.html"
+    path.write_text(document.page(made.everything(), Path("runs/made-up"), refresh_s=2.0), encoding="utf-8")
+    browser.scheme("light")
+    browser.open(path)
+    browser.complaints()
+    browser.run("window.before = true; document.querySelector('nav button').click()")
+    browser.wait("return !window.before && document.readyState === 'complete'")
+    assert browser.run("return document.documentElement.dataset.theme") == "dark"
+    assert browser.complaints() == []
 
 
 def test_it_prints_on_paper(shown):

@@ -15,6 +15,8 @@ from test_html_page import unpacked
 
 from activelearn import page, watch
 from activelearn.cli import report as reporting
+from activelearn.cli import watch as watching
+from activelearn.errors import StoreError
 from activelearn.records import Task
 from activelearn.status import StationProgress
 from activelearn.store import Store
@@ -113,6 +115,20 @@ def test_ctrl_c_ends_it_well(open_store):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
+
+
+def test_what_moves_while_it_is_read_is_read_again():
+    failures = [StoreError("gone"), OSError(5, "moved")]
+
+    def read():
+        if failures:
+            raise failures.pop()
+        return "read"
+
+    assert watching.patient(read, pause_s=0.0) == "read"
+    failures[:] = [StoreError("gone")] * 3
+    with pytest.raises(StoreError, match="gone"):
+        watching.patient(read, pause_s=0.0)
 
 
 def test_what_is_no_campaign_is_refused(tmp_path):

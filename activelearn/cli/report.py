@@ -52,17 +52,17 @@ def _last_line(found: list[PageFinding], path: Path) -> str:
 
 def _follow(folder: Path, to: Path | None, bounds: dict[str, float], every_s: float) -> None:
     """Write the page whenever something has changed, until the campaign ends or Ctrl-C; the last one is still."""
-    from activelearn.cli.watch import opened
+    from activelearn.cli.watch import opened, patient
     from activelearn.page import write_page
     from activelearn.watch import look
 
     store, before = opened(folder), None
     try:
-        while not (seen := look(store)).is_over:
+        while not (seen := patient(lambda: look(store))).is_over:
             if seen.changes(before):
-                path, found = write_page(folder, to, bounds, refresh_s=every_s)
+                path, found = patient(lambda: write_page(folder, to, bounds, refresh_s=every_s))
                 say(f"{seen.state}; {_last_line(found, path)}")
             before = seen
             time.sleep(every_s)
     except KeyboardInterrupt:
-        say("no longer followed; the last page is one of a campaign that is not finished")
+        say("no longer followed: the page that is written now stays as it is")

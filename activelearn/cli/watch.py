@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from activelearn.cli import app, say, streams
+from activelearn.errors import ActiveLearnError
 
 if TYPE_CHECKING:
     from activelearn.store import Store, StudyStore
+
+T = TypeVar("T")
 
 
 @app.command()
@@ -46,6 +51,15 @@ def opened(folder: Path) -> Store | StudyStore:
     return StudyStore.open(folder) if (folder / "study.yaml").is_file() else Store.open(folder)
 
 
+def patient(read: Callable[[], T], *, n_tries: int = 3, pause_s: float = 1.0) -> T:
+    """Return what `read` gives, tried again where it fails: whoever works in the folder may be moving what is read."""
+    for _ in range(n_tries - 1):
+        with suppress(ActiveLearnError, OSError):
+            return read()
+        time.sleep(pause_s)
+    return read()
+
+
 def _live(store: Store | StudyStore, every_s: float) -> None:
     """Show a table that is drawn again at every look."""
     from rich.live import Live
@@ -55,7 +69,7 @@ def _live(store: Store | StudyStore, every_s: float) -> None:
 
     with Live(console=console_of(), auto_refresh=False) as live:
         while True:
-            found = look(store)
+            found = patient(lambda: look(store))
             live.update(table(found), refresh=True)
             if found.is_over:
                 return
@@ -68,7 +82,7 @@ def _by_lines(store: Store | StudyStore, every_s: float) -> None:
 
     before = None
     while True:
-        found = look(store)
+        found = patient(lambda: look(store))
         for line in [found.title, *found.changes(None)] if before is None else found.changes(before):
             say(line)
         if found.is_over:
