@@ -530,6 +530,8 @@ def test_bounds_of_the_machine_profile_are_those_of_the_page(quickstart, tmp_pat
     Store.open(folder).save_machine(profile)
     assert page.bounds_in(folder)["folder_files"] == 3.0, "the command finds them in the folder"
     assert page.bounds_in(folder, ["folder_files=5"])["folder_files"] == 5.0
+    (folder / "machine.yaml").write_text("of: another version\n")
+    assert page.bounds_in(folder)["folder_files"] == 2000.0, "a profile that cannot be read costs no page"
     wrong = page.at_end(folder, Machine(report={"bounds": {"folder_fils": 3.0}}))
     assert wrong.startswith("no page of campaign: report.bounds.folder_fils of the machine profile: no finding")
 

@@ -174,6 +174,11 @@ class Machine(Section):
     speeds: Speeds = Speeds()
 
     @property
+    def finding_bounds(self) -> dict[str, float]:
+        """Bounds of the findings of a page, by their key."""
+        return {} if isinstance(self.report, bool) else self.report.bounds
+
+    @property
     def n_slots(self) -> int:
         """Parallel tasks: as given, or the tasks of the Slurm allocation that a launcher uses, or the cores."""
         if self.slots is not None:

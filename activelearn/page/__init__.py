@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from activelearn.config import Machine, load_machine
-from activelearn.errors import one_line
+from activelearn.errors import ActiveLearnError, one_line
 from activelearn.page.document import page
 from activelearn.page.findings import RULES, PageFinding, bounds_of, findings_of
 from activelearn.page.seen import Seen, see_campaign, see_study
@@ -79,9 +80,10 @@ def bounds_in(folder: Path, given: Sequence[str] = ()) -> dict[str, float]:
     ConfigError
         There is no such rule, or it is no number.
     """
-    path = folder / "machine.yaml"
-    report = load_machine(str(path)).report if path.is_file() else True
-    return bounds_of(given, RULES, {} if isinstance(report, bool) else report.bounds)
+    path, of_machine = folder / "machine.yaml", dict[str, float]()
+    with suppress(ActiveLearnError):  # the page says that it cannot be read, and is written all the same
+        of_machine = load_machine(str(path)).finding_bounds if path.is_file() else {}
+    return bounds_of(given, RULES, of_machine)
 
 
 def at_end(folder: Path, machine: Machine) -> str:
@@ -97,8 +99,7 @@ def at_end(folder: Path, machine: Machine) -> str:
     if machine.report is False:
         return ""
     try:
-        bounds = bounds_of((), RULES, {} if isinstance(machine.report, bool) else machine.report.bounds)
-        path, found = write_page(folder, bounds=bounds)
+        path, found = write_page(folder, bounds=bounds_of((), RULES, machine.finding_bounds))
     except Exception as error:  # a picture is no reason for a run to fail
         log.debug("no page", exc_info=True)
         return f"no page of {folder.name}: {one_line(str(error)) or type(error).__name__}"
