@@ -409,6 +409,24 @@ def test_units_across_the_walls_of_a_cell_are_drawn_whole():
     assert sorted(data["of"][5:]) == [2, 3, 4]
 
 
+def test_what_draws_structures_is_what_npm_ships():
+    kept = Path(document.__file__).parent / document.VIEWER
+    found = hashlib.sha256(kept.read_bytes()).hexdigest()
+    assert found == "f7cc78921ae72e7623e89cdd111434f58c2efddd2ffda1cd212644b406fb8016", (
+        "3dmol 2.5.5, build/3Dmol-min.js"
+    )
+    assert "BSD-3-Clause" in (kept.parent / "3Dmol-LICENSE.txt").read_text(encoding="utf-8")
+    assert "</script" not in kept.read_text(encoding="utf-8").lower(), "it may stand in a page as it is"
+
+
+def test_without_that_file_a_page_is_written_all_the_same(monkeypatch):
+    frame = Frames(("Cu",), 9.0 * np.eye(3)[None], np.zeros((1, 1, 3)))
+    seen = replace(made.everything(), campaign=replace(made.everything().campaign, starts=(Shot("a", "b", frame),)))
+    assert len(Read(written(seen)).named("script")) == 2
+    monkeypatch.setattr(document, "VIEWER", "kept/none.js")
+    assert len(Read(written(seen)).named("script")) == 1
+
+
 def test_no_more_atoms_are_drawn_than_a_browser_turns():
     frame = Frames(("Cu",) * 5001, 99.0 * np.eye(3)[None], np.zeros((1, 5001, 3)))
     shot = Shot("large", "too large", frame)
