@@ -233,6 +233,21 @@ def test_without_webgl_the_page_says_so(without_webgl, page):
     assert "no WebGL 2" in without_webgl.run("return document.querySelector('#figure-worst').textContent")
 
 
+def test_what_software_would_draw_too_slowly_is_drawn_in_two_dimensions(browser, tmp_path):
+    rng = np.random.default_rng(4)
+    large = Frames(("S",) * 301, 20.0 * np.eye(3)[None], 20.0 * rng.random((1, 301, 3)))
+    seen = made.everything()
+    path = tmp_path / "large.html"
+    campaign = replace(seen.campaign, starts=(Shot("large", "301 atoms", large),))
+    path.write_text(written(replace(seen, campaign=campaign)), encoding="utf-8")
+    browser.open(path)
+    browser.complaints()
+    browser.run("document.querySelector('#figure-starts').scrollIntoView({behavior: 'instant'})")
+    browser.wait("return document.querySelector('#figure-starts').textContent.includes('301 atoms.')")
+    assert "no graphics card here: drawn in two dimensions" in browser.run("return document.body.textContent")
+    assert browser.complaints() == []
+
+
 def test_errors_have_a_bar_of_colours_with_their_unit(structured):
     browser, _ = structured
     numbers = browser.run("return [...document.querySelectorAll('#figure-worst .bar text')].map((t) => t.textContent)")

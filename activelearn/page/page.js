@@ -205,20 +205,27 @@
     new ResizeObserver(() => scene && draw()).observe(canvas);
     return { load, redraw: draw };
   };
-  const hasWebGL = () => {
+  // Why structures of so many atoms are drawn in two dimensions; "": they are not. Where the CPU draws for WebGL, 1600
+  // atoms take seconds a picture.
+  const whyFlat = (n) => {
     try {
       const context = document.createElement("canvas").getContext("webgl2");
-      if (context) context.getExtension("WEBGL_lose_context")?.loseContext();
-      return Boolean(context);
-    } catch { return false; }
+      if (!context) return "This browser gives no WebGL 2";
+      const info = context.getExtension("WEBGL_debug_renderer_info");
+      const renderer = info ? context.getParameter(info.UNMASKED_RENDERER_WEBGL) : "";
+      context.getExtension("WEBGL_lose_context")?.loseContext();
+      const isSlow = /swiftshader|llvmpipe|softpipe|software|basic render/i.test(renderer);
+      return isSlow && n > 300 ? "WebGL has no graphics card here" : "";
+    } catch { return "This browser gives no WebGL 2"; }
   };
   const pictures = [];
   const show = (canvas) => {
     const shots = JSON.parse(canvas.dataset.shots), frame = canvas.parentElement;
     const told = frame.querySelector(".told"), numbers = frame.querySelectorAll(".bar text");
     const tell = (text) => { if (told.textContent !== text) told.textContent = text; };
-    const picture = (window.$3Dmol && hasWebGL() && solid(canvas, tell)) || flat(canvas, tell);
-    if (window.$3Dmol && canvas.isConnected) told.after(Object.assign(document.createElement("p"), { className: "dim", textContent: "This browser gives no WebGL 2: drawn in two dimensions." }));
+    const why = window.$3Dmol ? whyFlat(Math.max(...shots.map((shot) => shot.kind.length))) : "";
+    const picture = (window.$3Dmol && !why && solid(canvas, tell)) || flat(canvas, tell);
+    if (why) told.after(Object.assign(document.createElement("p"), { className: "dim", textContent: why + ": drawn in two dimensions." }));
     const said = document.createElement("p");
     const load = (k) => {
       const shot = shots[k], top = shot.values ? Math.max(...shot.values) : 0;
