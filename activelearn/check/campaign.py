@@ -51,6 +51,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += [*doubts.short_walks(campaign), *_outside(campaign, crystals)]
     problems += model_problems(campaign, here=here)
     problems += program_problems(campaign, machine) if here else []
+    problems += _finding_bounds(machine)
     for what in asked(campaign):
         problems += _unknown(what, crystals)
     inheritance: list[str] = []
@@ -73,6 +74,19 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     inheritance += [] if here else [*trials.not_tried(campaign), *_driven_by_itself(campaign, machine)]
     facts = [] if problems else [*_facts(campaign, machine, crystals, folder, offer), *inheritance, *after.facts]
     return Checked(list(dict.fromkeys(problems)), facts, unusual, changes, offer)
+
+
+def _finding_bounds(machine: Machine) -> list[str]:
+    """Return which bound of the machine profile is of no finding."""
+    if not machine.finding_bounds:
+        return []
+    from activelearn.page.findings import RULES, bounds_of
+
+    try:
+        bounds_of((), RULES, machine.finding_bounds)
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:

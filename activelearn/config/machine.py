@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import (
     AfterValidator,
     Field,
+    FiniteFloat,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -113,6 +114,14 @@ class Place(Section):
     launcher: Annotated[Command | None, Program()] = None
 
 
+class Report(Section):
+    """The page that is written when a campaign or a study ends."""
+
+    bounds: dict[Name, FiniteFloat] = Field(
+        default={}, description="Bounds of findings by their key, in the unit of docs/report.md."
+    )
+
+
 class Machine(Section):
     """Where and how: slots, chunks, commands, limits. Neither part of the campaign nor of its hash."""
 
@@ -157,9 +166,17 @@ class Machine(Section):
     scratch: FolderPath | None = Field(
         default=None, description="Fast local disk; null: scratch/ of the campaign folder."
     )
-    report: bool = Field(default=True, description="Write report.html at the end of `run`, `glass` and `benchmark`.")
+    report: bool | Report = Field(
+        default=True,
+        description="Write report.html when a campaign or a study ends; a section sets bounds of its findings.",
+    )
     min_free_disk_GB: Annotated[NonNegativeFloat, of("free disk")] = 1.0
     speeds: Speeds = Speeds()
+
+    @property
+    def finding_bounds(self) -> dict[str, float]:
+        """Bounds of the findings of a page, by their key."""
+        return {} if isinstance(self.report, bool) else self.report.bounds
 
     @property
     def n_slots(self) -> int:
