@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -28,11 +28,11 @@ from activelearn.records import Ensemble, Task, WalkRecord
 from activelearn.store import Store
 from activelearn.store.files import file_sha256
 from activelearn.store.journal import label_of
-from activelearn.taught import Taught
 from activelearn.tasks import Station
+from activelearn.taught import Taught
 
 #: Of the task that labels the held-out trajectories.
-HELD_OUT = "held-out"
+HELD_OUT: Final = "held-out"
 
 
 def committee(predicted: Sequence[Sequence[Frames]]) -> tuple[list[Frames], list[FloatArray]]:

@@ -1,22 +1,17 @@
 """What a teacher has labelled: its record, its frames, and the three errors of a distillation.
 
-A teacher (``teacher`` of a campaign) learns from the labels of the reference in iteration 0 and labels frames of its own
-walks where its members agree. These frames are training data of the models, and nothing else: they are in no data set
-(``dataset/iter-*.npz``, exports), no walk begins at them, and in the ledger they stand under the identity of the
+A teacher (``teacher`` of a campaign) learns from the labels of the reference in iteration 0 and labels frames of its
+own walks where its members agree. These frames are training data of the models, and nothing else: they are in no data
+set (``dataset/iter-*.npz``, exports), no walk begins at them, and in the ledger they stand under the identity of the
 teacher, which is never that of a reference.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from math import ceil
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from pydantic import Field
 
 from activelearn import prediction
@@ -24,6 +19,7 @@ from activelearn.config import Campaign
 from activelearn.frames import Frames
 from activelearn.records import Ensemble, Errors, Record, WalkRecord
 from activelearn.store import Store
+from activelearn.store.references import identity_sha256
 
 #: The iteration whose labels a teacher learns from.
 TAUGHT_IN: Final = 0
@@ -113,7 +109,7 @@ def identity_of(reference: Mapping[str, Any], campaign: Campaign, teacher: Ensem
         "version": ", ".join(f"{name} {version}" for name, version in sorted(teacher.versions.items())),
         "weights_sha256": [member.sha256 for member in teacher.members],
     }
-    return {**identity, "sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()}
+    return {**identity, "sha256": identity_sha256(identity)}
 
 
 # --- what is said of it -----------------------------------------------------------------------------------------------
@@ -145,9 +141,8 @@ def said(store: Store) -> list[str]:
     if taught is None:
         return []
     refused = "".join(f", {n} {reason}" for reason, n in taught.refused.items())
-    lines = [
-        f"{taught.identity['calculator']}: labelled {taught.labelled} of {taught.evaluated} frames of its walks{refused}"
-    ]
+    done = f"labelled {taught.labelled} of {taught.evaluated} frames of its walks"
+    lines = [f"{taught.identity['calculator']}: {done}{refused}"]
     lines += [f"walk {walk.id} of the teacher: {walk.ended}" for walk in taught.walks if walk.ended != "finished"]
     models = _students(store)
     errors = {

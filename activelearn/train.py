@@ -117,7 +117,6 @@ def _member_tasks(
     n_steps: int,
     starts: Sequence[str] = (),
     compress: bool | None = None,
-    station: str = "train",
 ) -> list[Task]:
     """Return one training for each member; null `compress`: its faster form is made if that pays in the next pass.
 
@@ -127,7 +126,7 @@ def _member_tasks(
         compress = _pays(campaign, store, iteration)
     tasks = []
     for index in range(campaign.train.n_members):
-        rng = store.rng(iteration, station, f"member-{index}")
+        rng = store.rng(iteration, "train", f"member-{index}")
         start = starts[index] if index < len(starts) else None
         parameters: dict[str, Any] = {
             "index": index,
@@ -390,7 +389,7 @@ def plan_teacher(campaign: Campaign, store: Store, iteration: int) -> list[Task]
     """One task per member, on the labels of the reference alone."""
     _want_data(campaign, store)
     n_steps = campaign.of_teacher.train.n_steps
-    return _member_tasks(campaign.of_teacher, store, iteration, n_steps=n_steps, compress=False, station="teach")
+    return _member_tasks(campaign.of_teacher, store, iteration, n_steps=n_steps, compress=False)
 
 
 def run_teacher(task: Task, store: Store, iteration: int, slot: Slot) -> None:
