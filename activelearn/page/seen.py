@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn import final_models, loop, select, status, study
+from activelearn import final_models, loop, select, status, study, taught
 from activelearn.benchmark import station as benchmark
 from activelearn.config import Campaign, load_machine
 from activelearn.ending import verdict
@@ -78,6 +78,8 @@ class SeenCampaign:
         What the folder takes.
     deviations, curves
         Of the walks and trainings that are shown.
+    teacher
+        What is said of a teacher, one sentence each.
     """
 
     campaign: Campaign
@@ -95,6 +97,7 @@ class SeenCampaign:
     disk: Disk | None = None
     deviations: tuple[DeviationCounts, ...] = ()
     curves: tuple[MemberCurve, ...] = ()
+    teacher: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +197,7 @@ def see_campaign(store: Store) -> Seen:
         deviations=reader.tried("walks of the last pass", lambda: deviations_of(store, records), ()),
         curves=reader.tried("learning curves", lambda: learning_curves_of(store, records, end), ()),
         disk=reader.tried("files", lambda: disk_of(store.folder), None),
+        teacher=tuple(reader.tried("teacher", lambda: taught.said(store), [])),
     )
     places = reader.tried("studies", partial(store.studies, None), list[StudyStore]())
     return Seen(seen, tuple(_seen_study(one, reader) for one in places), tuple(reader.unread))
