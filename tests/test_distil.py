@@ -88,7 +88,7 @@ def test_a_campaign_without_a_teacher_keeps_its_checksum_and_one_with_a_teacher_
         ({"teacher": {"max_devi_f": 0.2}}, "teacher.train"),
         ({"teacher": {**TEACHER, "train": {"trainer": "nobody"}}}, "teacher.train"),
         ({"teacher": {**TEACHER, "train": {"preset": "nothing"}}}, "train.preset: unknown preset 'nothing'"),
-        ({"teacher": {**TEACHER, "train": {**TEACHER["train"], "foundation": "7net-1"}}}, "teacher.train.foundation: 7"),
+        ({"teacher": {**TEACHER, "train": {**TEACHER["train"], "foundation": "7net-1"}}}, "train.foundation: 7net-1"),
         ({"teacher": {**TEACHER, "train": {"n_steps": 9}}}, "teacher.train.trainer: models of deepmd hold a fixed"),
         ({"teacher": TEACHER, "initial__held_out_fraction": 0.0}, "teacher: there will be no held-out frames"),
         ({"teacher": TEACHER, "type_map": ["Cu", "Po"]}, "teacher.train.foundation: 7net-0 does not know Po"),
