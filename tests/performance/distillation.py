@@ -15,14 +15,13 @@ is the preset `quick`, one net. Rows:
 
 Labels of the held-out frames measure all rows alike and are not counted. Each piece is written to ``results.json`` when
 it is done and skipped when it is there: the same command after a kill continues. With ``--minutes`` no piece begins
-after so many CPU minutes in all. One process works at a time, with one thread and at low priority.
+after so many CPU minutes in all. One process works at a time, with one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -55,9 +54,9 @@ FEW = 20
 SCRATCH = {5: 3, 10: 3, 20: 3, 40: 3, 80: 3}
 DISTILLED = {5: 3, 10: 3, 20: 3, 40: 1, 80: 1}
 #: Structures to train on; every so-many-th of the held-out ones is measured on.
-N_POOL, HELD_OUT_EVERY = 140, 2
+N_POOL, HELD_OUT_EVERY = 100, 3
 #: Neighbours within 5 Å of Na, P and S that the student holds: more than these structures have.
-SEL = ((24, 12, 28),)
+SEL = ((20, 10, 22),)
 MEMBERS, STEPS, BATCH, MAX_DEVI_F = 2, 100, 1, 0.3
 COVERAGE = 0.9
 
@@ -272,7 +271,6 @@ def main() -> None:
     file = asked.folder / "results.json"
     results = json.loads(file.read_text()) if file.is_file() else {}
     if not asked.table:
-        os.nice(10)
         asked.folder.mkdir(parents=True, exist_ok=True)
         work = Work(asked.folder.absolute(), Slot(Machine(slots=1), asked.folder.absolute()))
         process.allow_engines()
