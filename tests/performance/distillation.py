@@ -208,9 +208,10 @@ def pieces() -> list[tuple[str, int, int]]:
     """Return (row, labels, random seed) of all pieces, in the order of their worth."""
     found = []
     for seed in range(max(SCRATCH.values())):
-        found += [("zero", 0, seed), ("scratch", N_POOL, seed)]
+        found.append(("zero", 0, seed))
         found += [("scratch", n, seed) for n, seeds in SCRATCH.items() if seed < seeds]
         found += [("distilled", n, seed) for n, seeds in DISTILLED.items() if seed < seeds and n <= FEW]
+        found.append(("scratch", N_POOL, seed))
     return [*found, *(("distilled", n, seed) for n, seeds in DISTILLED.items() if n > FEW for seed in range(seeds))]
 
 
