@@ -1,4 +1,4 @@
-"""Fine-tuning of a foundation MACE on a campaign's data set: the second paper's FT-MP0, from any campaign.
+"""Fine-tuning of a foundation MACE on a campaign's data set: the FT-MP0 of Bertani & Pedone (2026), from any campaign.
 
 Trained on the training frames, validated on the held-out trajectories; the errors of the model before and after are
 measured on the latter by the calculator itself, and a potential's YAML is written that `benchmark` takes.
@@ -26,7 +26,7 @@ MAX_JUDGED = 50
 
 
 def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Machine) -> tuple[Path, dict[str, float]]:
-    """Fine-tune a foundation model on the data set of a campaign, or go on with it.
+    """Fine-tune a foundation model on the data set of a campaign, or continue it.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Mach
     python
         Interpreter with mace-torch.
     to
-        Folder to write; a training that was killed goes on in it.
+        Folder to write; a training that was killed continues in it.
     machine
         Time-outs.
 
@@ -53,19 +53,19 @@ def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Mach
     """
     if not how.foundation.is_file():
         raise ConfigError(
-            f"foundation model {how.foundation}: no such file - wanted a MACE checkpoint (.model) - download one, "
-            "no package ships it"
+            f"foundation model {how.foundation}: no such file - expected a MACE checkpoint (.model) - download one (no "
+            "package ships it)"
         )
     records = store.iterations()
     if not records:
         raise ConfigError(
-            f"{store.folder}: has no data set yet - wanted a closed iteration - see: activelearn status "
+            f"{store.folder}: has no data set yet - expected a closed iteration - see: activelearn status "
             f"{typed(store.folder)}"
         )
     last = records[-1].index
     train, held_out = store.dataset(last), store.held_out(last)
     if not held_out:
-        raise ConfigError(f"{store.folder}: has no held-out frames - wanted initial.held_out_fraction above 0")
+        raise ConfigError(f"{store.folder}: has no held-out frames - expected initial.held_out_fraction above 0")
     file, slot = to / "potential.yaml", Slot(machine, to / "logs")
     mace.begin(to, how)
     label = store.campaign(last).label.reference

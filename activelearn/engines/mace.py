@@ -115,7 +115,7 @@ def begin(folder: Path, how: FineTuning) -> Path:
     taken = [name for name in names if os.path.lexists(folder / name)]
     if taken and not log.is_file():
         raise ConfigError(
-            f"{folder}: has {', '.join(taken)} in it, and no mace.log of a training to go on with - wanted a new "
+            f"{folder}: has {', '.join(taken)} in it, and no mace.log of a training to go on with - expected a new "
             "folder, for nothing is overwritten - choose another --to"
         )
     folder.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ class SevenNet(Trainer[SevenNetTrain]):
         if not unknown:
             return []
         what = f"{_named(train)} does not know {', '.join(unknown)}"
-        return [f"train.foundation: {what} - wanted a foundation of all elements of type_map - choose another"]
+        return [f"train.foundation: {what} - expected a foundation of all elements of type_map - choose another"]
 
     def impossible(self, train: SevenNetTrain) -> list[str]:
         """Return a name that sevenn does not know, a file that is none of its checkpoints, a modal that it lacks."""
@@ -66,17 +66,19 @@ class SevenNet(Trainer[SevenNetTrain]):
         if path is None:
             if foundations.canonical(train.foundation) in foundations.NAMES:
                 return []  # perhaps another interpreter has it: see `problems`
-            wanted = f"wanted one of {', '.join(foundations.NAMES)}, or the path of a checkpoint"
+            wanted = f"expected one of {', '.join(foundations.NAMES)}, or the path of a checkpoint"
             return [f"{where}: {train.foundation} is neither a file nor a name of sevenn's - {wanted} - check it"]
         found = foundations.read(path)
         if found is None:
-            return [f"{where}: {named} is no checkpoint of SevenNet - wanted one, as sevenn writes it - check the path"]
+            return [
+                f"{where}: {named} is no checkpoint of SevenNet - expected one, as sevenn writes it - check the path"
+            ]
         listed = ", ".join(found.modals)
         if found.modals and train.modal not in found.modals:
             what = "none is named" if train.modal is None else f"{train.modal} is none of them"
-            return [f"train.modal: {named} knows {listed}, and {what} - wanted that of the labels - choose one"]
+            return [f"train.modal: {named} knows {listed}, and {what} - expected that of the labels - choose one"]
         if train.modal is not None and not found.modals:
-            return [f"train.modal: {train.modal}, and {named} knows no modals - wanted null - leave it out"]
+            return [f"train.modal: {train.modal}, and {named} knows no modals - expected null - leave it out"]
         return []
 
     def problems(self, train: SevenNetTrain, machine: Machine) -> list[str]:
@@ -119,7 +121,7 @@ class SevenNet(Trainer[SevenNetTrain]):
         """Fine-tune one member; see :meth:`activelearn.config.Trainer.train`."""
         start = run.start_from or foundations.path_of(train.foundation, slot.machine.python)
         if start is None:
-            raise EngineError(f"train.foundation: {_named(train)} is gone - wanted the checkpoint - restore it")
+            raise EngineError(f"train.foundation: {_named(train)} is gone - expected the checkpoint - restore it")
         bound = float(json.loads((data.folder / _BOUND).read_text()))
         job = training.job_of(train, run, start, data.folder / training.DATA)
         job["watch"] = {"file": CURVE, "largest": bound}
@@ -179,20 +181,20 @@ def _named(train: SevenNetTrain) -> str:
 
 def _lacking(train: SevenNetTrain, python: str | None) -> list[str]:
     """Return what an interpreter lacks."""
-    here, wanted = python or "this interpreter", "wanted it for train.trainer: sevennet"
+    here, wanted = python or "this interpreter", "expected it for train.trainer: sevennet"
     if not has_module("sevenn", python):
         return [f"machine.python: {here} has no sevenn - {wanted} - {training.INSTALL}"]
     version = version_of("sevenn", python)
     numbers = [] if version is None else [int(word) for word in version.split(".")[:2] if word.isdigit()]
     if len(numbers) == len(_OLDEST) and tuple(numbers) < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
-        return [f"machine.python: {here} has sevenn {version} - wanted {oldest} or later - {training.INSTALL}"]
+        return [f"machine.python: {here} has sevenn {version} - expected {oldest} or later - {training.INSTALL}"]
     is_name = foundations.canonical(train.foundation) in foundations.NAMES
     if is_name and foundations.path_of(train.foundation, python) is None:
         fetch = f"python -c \"import sevenn.util; sevenn.util.load_checkpoint('{_named(train)}')\""
         what = f"{_named(train)} is not in the sevenn of {here}"
         return [
-            f"train.foundation: {what} - wanted its file, which is not downloaded by itself - {fetch}, or take 7net-0"
+            f"train.foundation: {what} - expected its file, which is not downloaded by itself - {fetch}, or take 7net-0"
         ]
     return []
 

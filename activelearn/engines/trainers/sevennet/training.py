@@ -46,7 +46,10 @@ def answer(job: Mapping[str, Any], folder: Path, slot: Slot, *, timeout_s: float
     python, host = slot.machine.python, slot.host
 
     def make() -> Session:
-        command = [*worker_command("sevennet_session.py", python), f"wanted it for train.trainer: sevennet - {INSTALL}"]
+        command = [
+            *worker_command("sevennet_session.py", python),
+            f"expected it for train.trainer: sevennet - {INSTALL}",
+        ]
         return Session(command, log=host.logs / f"session-sevennet-{host.index}.log", slot=host, ends_jobs=True)
 
     name = f"{job['job']}.log"
