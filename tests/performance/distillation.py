@@ -49,16 +49,19 @@ from activelearn.select import pairs
 from activelearn.store.files import publish_npz, read_npz, replace_json
 
 REFERENCE, FOUNDATION = "7net-l3i5", "7net-0"
-#: Random seeds of each row, by number of labels: distilled rows of more than a few are costly and have one.
-FEW = 20
-SCRATCH = {5: 3, 10: 3, 20: 3, 40: 3, 80: 3}
-DISTILLED = {5: 3, 10: 3, 20: 3, 40: 1, 80: 1}
 #: Structures to train on; every so-many-th of the held-out ones is measured on.
 N_POOL, HELD_OUT_EVERY = 100, 3
 #: Neighbours within 5 Å of Na, P and S that the student holds: more than these structures have.
 SEL = ((20, 10, 22),)
 MEMBERS, STEPS, BATCH, MAX_DEVI_F = 2, 100, 1, 0.3
 COVERAGE = 0.9
+#: Row and number of labels, in the order of their worth: for each random seed, and then for the first one alone.
+EACH = (
+    *(("zero", 0), ("scratch", 5), ("distilled", 5), ("scratch", 40), ("scratch", 20), ("distilled", 10)),
+    *(("scratch", 80), ("scratch", 10), ("distilled", 20), ("scratch", N_POOL)),
+)
+ONCE = (("distilled", 40), ("distilled", 80))
+SEEDS = 3
 
 
 @dataclass
@@ -205,14 +208,8 @@ ROWS = {"zero": zero_labels, "scratch": from_scratch, "distilled": distilled}
 
 
 def pieces() -> list[tuple[str, int, int]]:
-    """Return (row, labels, random seed) of all pieces, in the order of their worth."""
-    found = []
-    for seed in range(max(SCRATCH.values())):
-        found.append(("zero", 0, seed))
-        found += [("scratch", n, seed) for n, seeds in SCRATCH.items() if seed < seeds]
-        found += [("distilled", n, seed) for n, seeds in DISTILLED.items() if seed < seeds and n <= FEW]
-        found.append(("scratch", N_POOL, seed))
-    return [*found, *(("distilled", n, seed) for n, seeds in DISTILLED.items() if n > FEW for seed in range(seeds))]
+    """Return (row, labels, random seed) of all pieces, in their order."""
+    return [*((row, n, seed) for seed in range(SEEDS) for row, n in EACH), *((row, n, 0) for row, n in ONCE)]
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
