@@ -24,7 +24,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
@@ -70,7 +70,6 @@ class Work:
 
     folder: Path
     slot: Slot
-    results: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def scratch(self, name: str) -> Path:
         """Return an empty folder."""
