@@ -53,7 +53,7 @@ REFERENCE, FOUNDATION = "7net-l3i5", "7net-0"
 N_POOL, HELD_OUT_EVERY = 100, 3
 #: Neighbours within 5 Å of Na, P and S that the student holds: more than these structures have.
 SEL = ((20, 10, 22),)
-MEMBERS, STEPS, BATCH, MAX_DEVI_F = 2, 100, 1, 0.3
+MEMBERS, STEPS, BATCH, MAX_DEVI_F = 2, 40, 1, 0.3
 COVERAGE = 0.9
 #: Row and number of labels, in the order of their worth: for each random seed, and then for the first one alone.
 EACH = (
