@@ -31,7 +31,7 @@ def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Mach
     Parameters
     ----------
     store
-        The campaign, ended or not: the data set as it stands.
+        The campaign, ended or not: its current data set.
     how
         Model and settings of the training.
     python
@@ -71,7 +71,7 @@ def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Mach
     label = store.campaign(last).label.reference
     declared = {"functional": label.functional, "includes_dispersion": label.labels_include_dispersion}
     foundation = _calculator(how.foundation, python, how, declared)
-    before = _force_rmse(foundation, held_out, slot)  # first: what is wrong with it is told before the training
+    before = _force_rmse(foundation, held_out, slot)  # first: faults of the model are reported before the training
     if not (to / f"{how.name}.model").is_file():
         mace.finetune(python, how, train, held_out, to, slot)
     after = _calculator(to / f"{how.name}.model", python, how, declared)
