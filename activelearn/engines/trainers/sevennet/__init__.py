@@ -161,9 +161,11 @@ class SevenNet(Trainer[SevenNetTrain]):
     def potential(
         self, models: Sequence[str], sha256: Sequence[str], type_map: Sequence[str], window: tuple[float, float]
     ) -> dict[str, Any]:
-        """Return the first member as an ASE calculator: a glass has no force deviation by it."""
+        """Return the first member as an ASE calculator, and the others as its committee."""
         weights = {"weights": models[0]} if sha256 else {}  # else it is not there yet
-        return {"ase": {**self.calculator(Path(models[0])), **weights, "precision": "float32"}}
+        committee = {"argument": "model", "models": models[1:], "sha256": sha256[1:], "window": window}
+        calculator = {**self.calculator(Path(models[0])), **weights, "precision": "float32"}
+        return {"ase": calculator, "committee": committee}
 
     def versions(self, train: SevenNetTrain, slot: Slot) -> dict[str, str]:
         """Return the versions of sevenn and of what it computes with, and the checksum of the foundation."""
