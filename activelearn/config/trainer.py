@@ -373,7 +373,7 @@ class Trainer(ABC, Generic[S]):
 
 TRAINERS: Final = Group(
     "activelearn.trainers",
-    {name: f"activelearn.engines.trainers.{name}:TRAINER" for name in ("deepmd", "sevennet")},
+    {name: f"activelearn.engines.trainers.{name}:TRAINER" for name in ("deepmd", "mace", "sevennet")},
     "activelearn.config.trainer:Trainer",
 )
 

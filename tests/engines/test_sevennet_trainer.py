@@ -17,7 +17,8 @@ from activelearn.config import Label, Machine, TrainingRun
 from activelearn.config.trainer import TrainingData
 from activelearn.engines import process, reference
 from activelearn.engines.process import Slot
-from activelearn.engines.trainers.sevennet import TRAINER, foundations, training
+from activelearn.engines.trainers.finetuning import training
+from activelearn.engines.trainers.sevennet import TRAINER, foundations
 from activelearn.engines.trainers.sevennet.settings import SevenNetTrain
 from activelearn.frames import Frames
 
@@ -114,7 +115,7 @@ def test_nothing_in_a_checkpoint_is_run_to_know_its_elements(tmp_path):
         with zipfile.ZipFile(tmp_path / f"{name}.pth", "w") as archive:
             archive.writestr("checkpoint/data.pkl", pickle.dumps(content))
     found = foundations.read(tmp_path / "one.pth")
-    assert (found.elements, found.cutoff_A, found.modals) == ({"Cu"}, 4.0, ())
+    assert (found.elements, found.cutoff_A, found.kinds) == ({"Cu"}, 4.0, ())
     assert foundations.read(tmp_path / "two.pth") is None
     assert foundations.read(tmp_path / "none.pth") is None
     assert not (tmp_path / "harm").exists()
@@ -323,7 +324,7 @@ class TestModels:
         other = bench.trained(warm)
         parts = [rattled_copper(3).without_labels(), rattled_copper(1, repeat=(2, 1, 1)).without_labels()]
         models = [trained.model, other.model]
-        both = training.evaluate(bench.place(), models, parts, bench.slot, most_atoms=8)
+        both = TRAINER.worker.evaluate(bench.place(), models, parts, bench.slot, most_atoms=8)
         by_default = TRAINER.evaluate_all(bench.place(), models, parts, bench.slot)
         for found, same in zip(both, by_default, strict=True):
             for part, other_batch in zip(found, same, strict=True):
