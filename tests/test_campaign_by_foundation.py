@@ -13,6 +13,7 @@ from lives import counts_of, kill_group, n_done, start, wait_until
 
 from activelearn.engines.trainers.sevennet import foundations
 from activelearn.store import Store, StudyStore
+from activelearn.study import glasses_of
 
 #: What labels: a sibling of the foundation, trained on the same data, so that a few steps teach it.
 SIBLING = {
@@ -140,12 +141,16 @@ class TestACampaign:
         words = ("--machine", machine, "--folder")
         checked = cli("check", tmp_path / "c.yaml", *words, tmp_path / "new", cwd=tmp_path)
         assert checked.returncode == 0, checked.stdout + checked.stderr
-        assert "potential tuned: PBE, MD by ASE" in checked.stdout
+        assert "potential tuned: PBE, 2 members, window 0.01 to 0.5 eV/Å, MD by ASE" in checked.stdout
         done = run(tmp_path / "c.yaml", machine, tmp_path / "moved here", "--accept-changes")
         assert done.returncode == 0, done.stdout + done.stderr
         (place,) = Store.open(tmp_path / "moved here").folder.glob("study-*")
         (potential,) = StudyStore.open(place).study.potentials
         assert potential.ase.weights == potential.ase.arguments["model"]
+        (made,) = glasses_of(StudyStore.open(place)).glasses
+        assert made.n_judged == 4, "rows of two segments"
+        assert made.is_trusted == (made.outside_share <= 0.05)
+        assert made.stamp != "not judged"
         assert Path(potential.ase.weights).parent.parent == tmp_path / "moved here"
         driver = converged[0].iterations()[-1].ensemble.members[0]
         assert hashlib.sha256(Path(potential.ase.weights).read_bytes()).hexdigest() == driver.sha256

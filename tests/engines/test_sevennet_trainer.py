@@ -12,11 +12,10 @@ import pytest
 from ase.build import bulk
 from campaigns import end_sessions, in_process, machine_file, tiny
 from conftest import rattled_copper
+from tuning import Bench
 
 from activelearn.config import Label, Machine, TrainingRun
-from activelearn.config.trainer import TrainingData
 from activelearn.engines import process, reference
-from activelearn.engines.process import Slot
 from activelearn.engines.trainers.finetuning import training
 from activelearn.engines.trainers.sevennet import TRAINER, foundations
 from activelearn.engines.trainers.sevennet.settings import SevenNetTrain
@@ -154,37 +153,17 @@ def test_a_killed_training_goes_on_from_the_newest_whole_checkpoint(tmp_path, ca
 # --- trained for real -------------------------------------------------------------------------------------------------
 
 
-class Bench:
-    """Rattled copper, labelled by EMT, whose energies are 4 eV an atom from those of the foundation."""
-
-    def __init__(self, folder):
-        self.folder, self.slot = folder, Slot(Machine(name="test"), folder / "logs")
-        self.truth = rattled_copper(4)
-        self.n = 0
-
-    def place(self):
-        self.n += 1
-        made = self.folder / f"place-{self.n}"
-        made.mkdir()
-        return made
-
-    def data(self, parts=None):
-        folder = self.place()
-        TRAINER.write_data(folder, parts or [self.truth], settings(), ("Cu",))
-        return TrainingData(folder, ("Cu",), ())
+class Tried(Bench):
+    """EMT, whose energies are 4 eV an atom from those of the foundation."""
 
     def trained(self, run=RUN, data=None, place=None, **more):
-        return TRAINER.train(place or self.place(), settings(**more), run, data or self.data(), self.slot)
-
-    def evaluated(self, model, frames=None):
-        (found,) = TRAINER.evaluate(self.place(), model, [frames or self.truth], self.slot)
-        return found
+        return super().trained(run, data, place, **more)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     process.allow_engines()
-    yield Bench(tmp_path_factory.mktemp("sevennet"))
+    yield Tried(tmp_path_factory.mktemp("sevennet"), TRAINER, settings)
     end_sessions()
 
 
