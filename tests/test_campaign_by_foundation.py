@@ -148,7 +148,7 @@ class TestACampaign:
         (potential,) = StudyStore.open(place).study.potentials
         assert potential.ase.weights == potential.ase.arguments["model"]
         (made,) = glasses_of(StudyStore.open(place)).glasses
-        assert made.n_judged == 4, "rows of two segments"
+        assert made.n_judged == 6, "three rows of each of two segments"
         assert made.is_trusted == (made.outside_share <= 0.05)
         assert made.stamp != "not judged"
         assert Path(potential.ase.weights).parent.parent == tmp_path / "moved here"

@@ -78,10 +78,10 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
 
 def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
     """Return a note for each place of a cluster where the first models move atoms and nothing else wants them."""
-    models = {machine.place_name(name) for name in smoke.DEEPMD_STATIONS}
+    models = {machine.place_name(name) for name in smoke.MODEL_STATIONS}
     package = trainer_of(campaign.train).calculator(Path("model"))["package"]
     at: dict[str | None, list[str]] = {}
-    for name in smoke.driving_stations(campaign):
+    for name in smoke.wants_of(campaign)["driving"]:
         if (place := machine.place_name(name)) not in models:
             at.setdefault(place, []).append(name)
     look = "activelearn machine --smoke --campaign YAML"
