@@ -194,7 +194,7 @@ def _checkpoints(store: Store) -> Path:
 
 
 #: Keys of the section, with the values that say nothing new.
-_LATER_KEYS: Final = (("trainer", "deepmd"), ("backend", "tensorflow"), ("model", None))
+_LATER_KEYS: Final = (("trainer", "deepmd"), ("backend", "tensorflow"), ("model", None), ("replay", None))
 
 
 def _tries(campaign: Campaign, store: Store, station: str, task: Task) -> Path:

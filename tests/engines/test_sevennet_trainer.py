@@ -325,6 +325,9 @@ class TestModels:
         assert abs(trained.notes["shift_eV"]["Cu"]) < 1e-4
         assert trained.curve[0, 1] < 1e-4
         assert TRAINER.calculator(trained.model)["arguments"]["modal"] == "R2SCAN"
+        members = [str(trained.model), "other.pth"]
+        said = TRAINER.potential(members, ("1", "2"), ("Cu",), (0.1, 0.2))
+        assert (said["ase"]["arguments"]["modal"], said["committee"]["models"]) == ("R2SCAN", ["other.pth"])
         found = bench.evaluated(trained.model, own)
         np.testing.assert_allclose(found.energy, own.energy, atol=1e-3)
         np.testing.assert_allclose(found.forces, own.forces, atol=1e-4)

@@ -38,11 +38,11 @@ def with_one_head(model, head):
     from mace.tools.scripts_utils import remove_pt_head
 
     heads = list(getattr(model, "heads", None) or [OWN])
-    if head is None and len(heads) == 1:
+    if len(heads) == 1:  # a member has one, whatever its foundation had
         return model
     if head not in heads:
         raise ValueError(f"train.head: {head} is none of the heads of the model: {', '.join(heads)}")
-    return remove_pt_head(model, head) if len(heads) > 1 else model
+    return remove_pt_head(model, head)
 
 
 def with_two_heads(model):
