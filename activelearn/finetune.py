@@ -52,7 +52,7 @@ def finetune(
     train
         How: the section of a trainer that fine-tunes.
     to
-        Folder to write; a training that was killed goes on in it.
+        Folder to write; a training that was killed continues in it.
     machine
         Interpreter of the trainer, and time-outs.
     name
@@ -78,7 +78,7 @@ def finetune(
     if wrong := wrong or trainer.problems(train, machine):
         raise ConfigError(*wrong)
     if not held_out:
-        raise ConfigError(f"{store.folder}: has no held-out frames - wanted initial.held_out_fraction above 0")
+        raise ConfigError(f"{store.folder}: has no held-out frames - expected initial.held_out_fraction above 0")
     model, slot = to / f"{name}{trainer.suffix(train)}", Slot(machine, to / "logs")
     n_frames, sha256 = sum(len(part) for part in parts), checksum(Path(train.foundation))
     asked = {"train": train.model_dump(mode="json"), "seed": random_seed, "n_frames": n_frames, "foundation": sha256}
@@ -125,7 +125,7 @@ def _last(store: Store) -> int:
     if records := store.iterations():
         return records[-1].index
     raise ConfigError(
-        f"{store.folder}: has no data set yet - wanted a closed iteration - see: activelearn status "
+        f"{store.folder}: has no data set yet - expected a closed iteration - see: activelearn status "
         f"{typed(store.folder)}"
     )
 
@@ -142,7 +142,7 @@ def _begin(to: Path, model: Path, asked: dict[str, Any]) -> None:
     taken = [name for name in (model.name, _POTENTIAL) if os.path.lexists(to / name)]
     if taken and not file.is_file():
         raise ConfigError(
-            f"{to}: has {', '.join(taken)} in it, and no {_ASKED} of a training to go on with - wanted a new folder, "
+            f"{to}: has {', '.join(taken)} in it, and no {_ASKED} of a training to go on with - expected a new folder, "
             f"for nothing is overwritten - {next_}"
         )
     if file.is_file() and json.loads(file.read_text()) != json.loads(json.dumps(asked)):

@@ -53,7 +53,7 @@ def test_a_folder_becomes_a_campaign_that_check_accepts(tmp_path, monkeypatch):
     found = check(campaign, HERE, tmp_path / "runs" / "my")
     assert found.problems == []
     assert "9 labels of EMT (none) taken from 3 places" in said
-    assert any("initial: 9 labels that are there" in fact for fact in found.facts)
+    assert any("initial: 9 existing labels" in fact for fact in found.facts)
     assert [stage.name for stage in campaign.explore.stages] == ["job-00-to-01", "job-02"]
     first, second = campaign.explore.stages
     assert (first.ensemble, first.temperatures_K, first.systems, first.n_steps, first.every) == (
@@ -100,7 +100,7 @@ def test_what_is_there_is_not_overwritten(tmp_path, monkeypatch):
     taken(tmp_path, monkeypatch)
     done = in_process("import-dpgen", "old", "--to", "my.yaml", "--reference", "emt", "--declare", EMT)
     assert done.returncode == 2
-    assert "my.yaml: exists - wanted a new name" in done.stderr
+    assert "my.yaml: exists - expected a new name" in done.stderr
 
 
 def test_the_report_tells_each_key_with_its_reason(tmp_path, monkeypatch):
@@ -162,8 +162,8 @@ def test_only_jobs_that_are_not_done_become_stages_if_that_is_asked_for(tmp_path
             "lmp_d3.enable: walks with dispersion on top of the models",
         ),
         ({"train_backend": "jax"}, "train_backend: jax has no counterpart"),
-        ({"type_map": ["HW"]}, "type_map: HW - wanted chemical elements"),
-        ({"default_training_param__loss__type": "tensor"}, "default_training_param.loss.type: tensor - wanted ener"),
+        ({"type_map": ["HW"]}, "type_map: HW - expected chemical elements"),
+        ({"default_training_param__loss__type": "tensor"}, "default_training_param.loss.type: tensor - expected ener"),
         ({"default_training_param__training__numb_steps": None}, "no numb_steps in its training"),
         ({"model_devi_jobs": [{"sys_idx": [0], "trj_freq": 2, "template": {"plm": "in"}}]}, "no job is left"),
         ({"init_data_sys": ["gone"], "sys_configs": [["gone"], ["gone"]]}, None),
@@ -243,7 +243,7 @@ def test_a_job_that_cannot_be_a_stage_is_left_out_and_told(tmp_path, monkeypatch
     said, campaign = taken(tmp_path, monkeypatch, model_devi_jobs=jobs)
     assert [stage.name for stage in campaign.explore.stages] == ["job-00"]
     assert "model_devi_jobs 1 left out: nbeads has no counterpart" in said
-    assert "model_devi_jobs 2 left out: ensemble nph - wanted one of" in said
+    assert "model_devi_jobs 2 left out: ensemble nph - expected one of" in said
     assert "model_devi_jobs 3 left out: no template" in said
 
 
@@ -529,7 +529,7 @@ def test_a_vasp_run_says_by_itself_what_labelled_and_what_labels(vasp, tmp_path)
 def test_a_vasp_run_without_an_output_wants_its_version(vasp):
     done = in_process("import-dpgen", "old")
     assert done.returncode == 2
-    assert "no OUTCAR with a version, and a label without its reference is none - wanted --declare" in done.stderr
+    assert "no OUTCAR with a version, and a label without its reference is none - expected --declare" in done.stderr
     done = in_process("import-dpgen", "old", "--declare", "functional=PBE,includes_dispersion=true,code=VASP-6.4.2")
     assert done.returncode == 0, done.stderr
 
@@ -546,7 +546,7 @@ def test_vasps_own_defaults_are_written_out_where_ours_are_others(vasp, tmp_path
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ENCUT = 400\nIVDW = 12\n", "IVDW = 12 - wanted none, or 11"),
+        ("ENCUT = 400\nIVDW = 12\n", "IVDW = 12 - expected none, or 11"),
         ("KSPACING = 0.2\n", "no ENCUT, which VASP would take from the POTCARs"),
     ],
 )
@@ -578,7 +578,7 @@ def test_other_codes_want_their_reference_named(tmp_path, monkeypatch):
     done = in_process("import-dpgen", "old")
     assert done.returncode == 2
     assert "fp_style: fp_style cp2k does not tell its functional" in done.stderr
-    assert "fp_style: cp2k is not taken over - wanted what labels from now on" in done.stderr
+    assert "fp_style: cp2k is not taken over - expected what labels from now on" in done.stderr
 
 
 # --- machines ---------------------------------------------------------------------------------------------------------
@@ -671,7 +671,7 @@ def test_where_no_profile_can_be_made_the_campaign_is_there_all_the_same(tmp_pat
 
 
 def test_a_folder_without_its_input_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"no param.json in it - wanted the input of dpgen run"):
+    with pytest.raises(ConfigError, match=r"no param.json in it - expected the input of dpgen run"):
         dpgen.read_folder(tmp_path)
     with pytest.raises(ConfigError, match="no such folder"):
         dpgen.read_folder(tmp_path / "gone")
@@ -685,7 +685,7 @@ def test_an_input_of_another_name_is_found_if_it_is_the_only_one(tmp_path):
     (folder / "param.json").rename(folder / "run_param.json")
     assert dpgen.read_folder(folder).param_file.name == "run_param.json"
     (folder / "param2.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"param2.json, run_param.json - wanted one param file"):
+    with pytest.raises(ConfigError, match=r"param2.json, run_param.json - expected one param file"):
         dpgen.read_folder(folder)
     assert dpgen.read_folder(folder, "run_param.json").n_done == 1
 
@@ -695,7 +695,7 @@ def test_same_without_a_reference_is_refused(tmp_path, monkeypatch):
     dpgen_folder(tmp_path / "old")
     done = in_process("import-dpgen", "old", "--same")
     assert done.returncode == 2
-    assert "--same: says that --reference is what labelled - wanted --reference" in done.stderr
+    assert "--same: states that --reference made the labels - expected --reference" in done.stderr
 
 
 def test_what_labelled_is_in_the_ledger_by_its_name(tmp_path, monkeypatch):

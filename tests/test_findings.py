@@ -210,7 +210,7 @@ def test_a_bound_that_is_none_is_told():
     with pytest.raises(ConfigError, match=r"--bound labels_refuse=3: no finding .* did you mean labels_refused\?"):
         bounds_of(["labels_refuse=3"], RULES)
     for text in ("labels_refused=many", "labels_refused", "labels_refused=nan"):
-        with pytest.raises(ConfigError, match="no number - wanted key=number"):
+        with pytest.raises(ConfigError, match="no number - expected key=number"):
             bounds_of([text], RULES)
 
 

@@ -216,7 +216,7 @@ def test_the_file_of_another_code_is_refused_in_a_sentence(tmp_path, truth, kind
         if other != kind:
             (tmp_path / other).mkdir()
             path = make(tmp_path / other, truth)
-            with pytest.raises(ConfigError, match=r"^\S+: .* - wanted .* - .+$") as error:
+            with pytest.raises(ConfigError, match=r"^\S+: .* - expected .* - .+$") as error:
                 read(path, kind)
             assert str(path) in str(error.value)
 
@@ -435,7 +435,7 @@ def test_frames_of_dpdata_without_a_cell_are_not_periodic(tmp_path, truth):
 def test_what_a_library_cannot_read_is_told_in_a_sentence_and_nothing_else(tmp_path, name, content, kind, capsys):
     (tmp_path / name).write_bytes(content)
     for path in (tmp_path / name, tmp_path / "none"):
-        with pytest.raises(ConfigError, match=r"^\S+: .* - wanted .* - .+$") as error:
+        with pytest.raises(ConfigError, match=r"^\S+: .* - expected .* - .+$") as error:
             exchange.import_labels(tmp_path / "l", [path], PBE, kind)
         assert str(path) in str(error.value)
     assert capsys.readouterr() == ("", "")

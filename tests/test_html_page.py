@@ -384,7 +384,7 @@ def test_a_study_has_a_page_of_its_own(tmp_path):
 def test_where_there_is_neither_campaign_nor_study_a_line_says_so(tmp_path):
     done = in_process("report", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {tmp_path}: no campaign here - wanted a campaign folder")
+    assert done.stderr.startswith(f"error: {tmp_path}: no campaign here - expected a campaign folder")
 
 
 def test_it_is_small_and_quick(quickstart, tmp_path):

@@ -71,7 +71,7 @@ def test_a_turned_and_sorted_copy_is_the_same_label(tmp_path, walk, order, digit
     first, copy = extxyz(tmp_path, walk), extxyz(tmp_path, turned(walk, order=order, digits=digits), "copy")
     n, counts, said = imported(tmp_path, first, copy)
     assert (n, counts) == (16, {same.COPY: 16})
-    assert f"(first: {copy} frame 0, as {first} frame 0) - wanted each structure once" in said
+    assert f"(first: {copy} frame 0, as {first} frame 0) - expected each structure once" in said
     n, counts, said = imported(tmp_path, copy)
     assert (n, counts) == (0, {same.COPY: 16})
     assert "of the ledger) - wanted" in said
@@ -318,7 +318,7 @@ def test_raw_text_of_deepmd_is_read(tmp_path, copper):
     (system / "set.000").rmdir()
     assert imported(tmp_path, tmp_path / "d")[:2] == (3, {})
     (system / "force.raw").write_text("1 2 3\n")
-    with pytest.raises(ConfigError, match=r"force.raw: 1 frames of 3 numbers - wanted 3 of 12, as coord.raw has"):
+    with pytest.raises(ConfigError, match=r"force.raw: 1 frames of 3 numbers - expected 3 of 12, as coord.raw has"):
         imported(tmp_path, tmp_path / "d")
 
 
@@ -342,7 +342,7 @@ def test_the_reference_that_our_export_names_holds(tmp_path, copper):
     ("edit", "said"),
     [
         (lambda t: t.replace("PAW_PBE Au", "PAW_PBE Ag"), "titles of Cu Ag, but VRHFIN of Cu Au"),
-        (lambda t: t.replace("PAW_PBE Au", "PAW_PBE Ag", 1), "wanted the same list twice"),
+        (lambda t: t.replace("PAW_PBE Au", "PAW_PBE Ag", 1), "expected the same list twice"),
         (
             lambda t: t.replace("type =       6     2", "type =       6     3"),
             "NIONS = 8, but ions per type add up to 9",
@@ -361,7 +361,7 @@ def test_a_poscar_beside_an_outcar_counts_if_it_is_whole(tmp_path, walk):
     assert imported(tmp_path, tmp_path / "OUTCAR")[:2] == (16, {})
     (tmp_path / "POSCAR").write_text("a title\n1.0\n1 0 0\n0 1 0\n0 0 1\nAu Cu\n2 6\n")
     with pytest.raises(
-        ConfigError, match=r"those of Cu6 Au2, but POSCAR beside it has Au2 Cu6 - wanted the same atoms"
+        ConfigError, match=r"those of Cu6 Au2, but POSCAR beside it has Au2 Cu6 - expected the same atoms"
     ):
         imported(tmp_path, tmp_path / "OUTCAR")
 

@@ -217,7 +217,7 @@ def test_every_preset_has_a_melt_and_a_pore_has_none():
     assert all(glass.melt for glass in map(load_glass, ("quick", "luo2024", "bertani2026", "luo2024_porous")))
     made = load_glass("luo2024_porous").model_dump(mode="json")
     made["pore"]["segments"][0]["is_melt"] = True
-    with pytest.raises(ValidationError, match="wanted it in the segments that make the dense glass"):
+    with pytest.raises(ValidationError, match="expected it only in the segments that make the dense glass"):
         Glass.model_validate(made)
 
 

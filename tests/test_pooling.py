@@ -417,7 +417,7 @@ def test_changed_settings_at_the_last_iteration_are_what_holds_it_back(store, ca
     found = walk_pass(store, one_stage(campaign), 1, 0)
     said = ending._bound(found, campaign, 1, is_asked_anew=True)
     assert said.startswith("not converged after 1 iteration (stop.max_iterations)")
-    assert "; held back by changed settings, by which no pass was judged yet; stages explored: cold" in said
+    assert "; held back by changed settings, by which no pass has been judged yet; stages explored: cold" in said
 
 
 def test_too_few_frames_are_no_reason_for_a_rescue(once):

@@ -88,7 +88,7 @@ def test_a_place_where_the_first_models_move_atoms_is_asked_for_deepmd(tmp_path)
     assert wants_of(load_campaign("quickstart"))["driving"] == []
     assert probe(bare, "cpu", tmp_path).problems == ()
     (problem,) = probe(bare, "cpu", tmp_path, wants=wants).problems
-    assert "has no deepmd-kit - wanted it for initial (initial.md.driver: self)" in problem
+    assert "has no deepmd-kit - needed for initial (initial.md.driver: self)" in problem
     seen = probe(two_places(), "cpu", tmp_path, wants=wants)
     assert (seen.problems, seen.lammps) == ((), "")
 
@@ -102,7 +102,7 @@ def test_where_another_trainer_trains_its_package_is_asked_for_and_not_deepmd(tm
     places = Machine.model_validate({"places": {"gpu": where, "cpu": {"slots": 1}}, "stations": CPU})
     seen = probe(places, "gpu", tmp_path, wants=wants)
     (problem,) = seen.problems
-    assert "has no sevenn - wanted it for train.trainer: sevennet - pip install 'sevenn>=0.11'" in problem
+    assert "has no sevenn - expected it for train.trainer: sevennet - pip install 'sevenn>=0.11'" in problem
     assert probe(places, "cpu", tmp_path, wants=wants).problems == ()
     here = probe(Machine(slots=1, min_free_disk_GB=0.0), "local", tmp_path, wants=wants)
     assert (here.problems, here.lammps, here.trains_by) == ((), "", ())
@@ -117,7 +117,7 @@ def test_the_command_looks_for_what_a_campaign_wants(tmp_path):
     words = ["machine", "--smoke", "--machine", str(machine), "--folder", str(tmp_path), "--trust"]
     for more, n in ((), 0), (("--campaign", str(campaign)), 1):
         done = CliRunner().invoke(app, [*words, *more])
-        assert str(done.exception).count("wanted it for initial (initial.md.driver: self)") == n
+        assert str(done.exception).count("expected it for initial (initial.md.driver: self)") == n
 
 
 def test_slots_take_turns_on_the_gpus_that_the_node_has(tmp_path, nvidia_smi):
@@ -129,7 +129,7 @@ def test_slots_take_turns_on_the_gpus_that_the_node_has(tmp_path, nvidia_smi):
 
 def test_a_gpu_that_the_node_has_not_is_said(tmp_path, nvidia_smi):
     (problem,) = probe(two_places({"gpus": [2]}), "cpu", tmp_path).problems
-    assert "gives out CUDA device 2, and nvidia-smi shows 2" in problem
+    assert "assigns CUDA device 2, but nvidia-smi shows 2" in problem
     assert "gres" in problem
 
 
@@ -156,7 +156,7 @@ def test_a_lammps_that_does_not_start_is_said(tmp_path):
 
 def test_a_folder_that_the_node_does_not_see_is_said(tmp_path):
     (problem,) = probe(two_places(), "cpu", tmp_path / "elsewhere").problems
-    assert "is not seen from this node" in problem
+    assert "is not visible from this node" in problem
     (problem,) = probe(two_places(), "cpu", tmp_path, token="1234").problems
     assert "is another folder on this node" in problem
 

@@ -77,14 +77,14 @@ def _program(python: str) -> str:
     program = shutil.which(python)
     if program is None:
         raise ConfigError(
-            f"--python {python}: no such program - wanted an interpreter with mace-torch - python3 -m venv mace-venv "
+            f"--python {python}: no such program - expected an interpreter with mace-torch - python3 -m venv mace-venv "
             "&& mace-venv/bin/pip install mace-torch"
         )
     return str(Path(program).absolute())
 
 
 def _series(store: Store) -> str:
-    """Return the option that puts the model to a glass of the campaign's own elements."""
+    """Return the option that benchmarks the model on a glass of the campaign's elements."""
     from activelearn.check.glass import series_of
     from activelearn.config import load_glass
 

@@ -1,4 +1,4 @@
-"""A study: potentials, the glasses they make, and what is measured of both."""
+"""A study: potentials, their glasses, and what is measured of both."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from activelearn.config.section import Document, Name
 
 
 class Study(Document):
-    """All of a study; in a campaign, what follows the final models."""
+    """A whole study; in a campaign, what follows the final models."""
 
     name: Name
     random_seed: NonNegativeInt = 1
     potentials: tuple[Potential, ...] = Field(min_length=1)
     glass: Glass | None = None
     benchmark: Benchmark | None = None
-    cited: tuple[Cited, ...] = Field(default=(), description="Numbers that results stand beside.")
+    cited: tuple[Cited, ...] = Field(default=(), description="Published numbers that results are compared with.")
 
     @model_validator(mode="after")
     def _check(self) -> Study:
         slugs = [potential.slug.lower() for potential in self.potentials]
         if len(set(slugs)) < len(slugs):
-            raise ValueError(f"potentials want different names, got {[p.name for p in self.potentials]}")
+            raise ValueError(f"potentials need different names, got {[p.name for p in self.potentials]}")
         if self.glass is None and self.benchmark is None:
-            raise ValueError("neither glass nor benchmark - wanted one of them: there is nothing to do")
+            raise ValueError("neither glass nor benchmark - expected at least one of them, else there is nothing to do")
         return self
 
     @property
     def melt_quench(self) -> Glass:
-        """How its glasses are made; a ValueError of a study that makes none."""
+        """How its glasses are made; raises ValueError if it makes none."""
         if self.glass is None:
             raise ValueError(f"study {self.name} makes no glasses")
         return self.glass
 
     @property
     def true_label(self) -> Label | None:
-        """What labels frames of the paths of its glasses; None: nothing does, or there are no glasses."""
+        """The reference that labels frames of its glasses; None if there is none, or no glasses."""
         asked = self.benchmark.force_error if self.benchmark is not None and self.glass is not None else None
         return asked.label if asked is not None else None
 
     def computed(self) -> dict[str, Any]:
-        """Return it as JSON, without what changes no number: where and how its reference runs, and what it never uses.
+        """Return it as JSON without what affects no number: where and how its reference runs, and unused settings.
 
         With another interpreter for the reference it is the same study: no glass is made again.
         """

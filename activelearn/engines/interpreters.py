@@ -47,7 +47,7 @@ def lacking_deepmd(machine: Machine, wanted: str = _INSTALL) -> list[str]:
     """Return a line if the interpreter of the engines has no deepmd-kit."""
     if has_module("deepmd", machine.python):
         return []
-    return [f"machine.python: {machine.python or 'this interpreter'} has no deepmd - wanted {wanted}"]
+    return [f"machine.python: {machine.python or 'this interpreter'} has no deepmd - expected {wanted}"]
 
 
 def root_of(python: str | None) -> Path | None:

@@ -124,7 +124,7 @@ def _want_success(folder: Path, return_code: int, what: str) -> None:
         return
     if any(signature in said for signature in IMPOSSIBLE):
         raise ConfigError(
-            f"packing: Packmol found no place for {what} - wanted a looser packing - lower density_g_cm3 or "
+            f"packing: Packmol found no place for {what} - expected a looser packing - lower density_g_cm3 or "
             "tolerance_A, or take more atoms (a molecule wants room); near the limit another random_seed may do"
         )
     how = f"signal {-return_code}" if return_code < 0 else f"return code {return_code}"

@@ -257,7 +257,8 @@ class _Program:
         env = {**os.environ, **near, **ONE_THREAD, **(self.slot.environment if self.slot else {}), **self.env}
         if shutil.which(words[0], path=env.get("PATH")) is None:
             raise EngineError(
-                f"{words[0]}: no such program - wanted it on the PATH - correct its name, or install it", command=words
+                f"{words[0]}: no such program - expected it on the PATH - correct its name, or install it",
+                command=words,
             )
         with self.log.open("ab") as stream:
             try:
@@ -477,8 +478,8 @@ class Session:
         if said is None:
             raise self._error(f"the worker died with return code {code}")
         raise self._error(
-            f"not an answer: {said!r} - wanted JSON only on the standard output of the worker (a wrapper or a start-up "
-            "file that prints?)"
+            f"not an answer: {said!r} - expected JSON only on the standard output of the worker (a wrapper or a "
+            "start-up file that prints?)"
         )
 
     def _has_ended(self, engine: _Engine, number: int) -> bool:

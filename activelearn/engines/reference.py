@@ -119,7 +119,7 @@ def want_identity(reference: Reference, slot: Slot, sha256: str, record: str = "
         raise ConfigError(
             f"{reference.where}: {reference.name} is now {found['version']} (weights sha256 "
             f"{found['weights_sha256']}), which is not what this {'study' if record else 'iteration'} is sealed to - "
-            f"wanted the same version, weights and arguments throughout - install the version of "
+            f"expected the same version, weights and arguments throughout - install the version of "
             f"{record or f'iter-*/{reference.identity_file}'} and run again"
         )
     _identical.add((*asked, process.lives("reference", slot)))

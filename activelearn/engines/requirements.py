@@ -51,8 +51,8 @@ def problems(
             found += _of_library(backend, here, where)
     if not found and compiles and _must_have_compiler(machine) and _compiler() is None:
         found.append(
-            f"{where}: its models are compiled when they are frozen (.pt2), and there is no g++ on the PATH - wanted a "
-            "compiler of C++ - apt-get install g++, or CXX=/path/to/one"
+            f"{where}: its models are compiled when they are frozen (.pt2), and there is no g++ on the PATH - expected "
+            "a compiler of C++ - apt-get install g++, or CXX=/path/to/one"
         )
     return list(dict.fromkeys(found))
 
@@ -105,7 +105,9 @@ def compiled_with(backend: Backend, python: str | None) -> str | None:
 def _of_library(backend: Backend, machine: Machine, where: str) -> Iterator[str]:
     """Yield that an interpreter has not the library, or another version than that which DeePMD-kit wants."""
     library, python = _LIBRARY[backend.session], machine.python
-    own = f"wanted {backend.wanted}" if backend.session == "tensorflow" else "wanted an interpreter of its own for it"
+    own = (
+        f"expected {backend.wanted}" if backend.session == "tensorflow" else "expected an interpreter of its own for it"
+    )
     if backend.session == "tensorflow" and not has_module("deepmd", python):
         return  # told with the engines, and with the same remedy
     if not has_module(library, python):
@@ -128,7 +130,7 @@ def _of_library(backend: Backend, machine: Machine, where: str) -> Iterator[str]
     elif machine.lammps is not None and _is_of(machine.lammps, python) and _lacks_cudart(machine):
         yield (
             f"machine.lammps: {machine.lammps} ends before it begins with models of PyTorch, for {_named(machine)} has "
-            f"no {_CUDART} - wanted it on a CPU, too - {_INSTALL_CUDART}, into it; or leave machine.lammps out"
+            f"no {_CUDART} - expected it on a CPU, too - {_INSTALL_CUDART}, into it; or leave machine.lammps out"
         )
 
 

@@ -121,7 +121,7 @@ class _Trial:
     def say(self, what: str, wanted: str, step: str = "") -> None:
         """Add a problem."""
         step = step or f"check the settings of {self.where}, or choose another calculator"
-        self.outcome.problems.append(f"{self.where}: {self.reference.name}: {what} - wanted {wanted} - {step}")
+        self.outcome.problems.append(f"{self.where}: {self.reference.name}: {what} - expected {wanted} - {step}")
 
     def label(self, sample: Sample) -> None:
         """Label one structure, and note what comes of it."""
@@ -169,9 +169,9 @@ class _Trial:
             self.say(what, wanted, step)
         else:
             more = ", or raise label_timeout_s of the machine profile" if "no answer within" in what else ""
-            again = "mend the cause, and give the same command again"
+            again = "fix the cause, and give the same command again"
             what = what.partition(" - ")[0]
-            line = f"{self.where}: {self.reference.name}: {what} - wanted {wanted} - {step}{more}; {again}"
+            line = f"{self.where}: {self.reference.name}: {what} - expected {wanted} - {step}{more}; {again}"
             self.outcome.faults.append(one_line(line))
         self.is_over = True
 

@@ -88,7 +88,7 @@ def try_stage(stage: Stage, frame: Frames, type_map: Sequence[str], slot: Slot) 
             raise
         what = f"LAMMPS has not taken one step in {PATIENCE_S:g} s"
         raise EngineError(
-            f"{what} - wanted lines with which it does - look for atoms that are moved far away"
+            f"{what} - expected lines with which it does - look for atoms that are moved far away"
         ) from error
     warned = (_NO_WALK.search(line) for line in tail_of(slot.logs / "log.lammps", 200))
     return found or next((Trial(warning[1], "") for warning in warned if warning), None)
@@ -139,7 +139,7 @@ def _tried(text: str, slot: Slot) -> Trial | None:
     at = next((i for i in reversed(range(len(log))) if "ERROR" in log[i]), None)
     if at is None:
         raise EngineError(
-            f"LAMMPS ended with return code {code} - wanted it to run - see python and lammps of the machine profile",
+            f"LAMMPS ended with return code {code} - expected it to run - see python and lammps of the machine profile",
             command=command[:1],
             tail=tail_of(folder / "lammps.out", 5),
         )

@@ -27,18 +27,18 @@ def complaint(reference: Reference, answer: Mapping[str, Any], where: str | None
     if "lacks" in answer:
         what = f"{where}: {reference.name}: {said(answer['lacks'])}"
         if not reference.stress and "stress" in answer["lacks"]:
-            wanted = "wanted its stress, for a cell to relax, and label.reference.stress: false says that it has none"
+            wanted = "expected its stress, for a cell to relax, and label.reference.stress: false says that it has none"
             return f"{what} - {wanted} - set cell: false (initial.relax, initial.relax_packed)"
         if not reference.stress:
-            return f"{what} - wanted energy and forces - choose a calculator that has them"
+            return f"{what} - expected energy and forces - choose a calculator that has them"
         if reference.where != Reference.where:
             return (
-                f"{what} - wanted energy, forces and stress, for glasses and benchmarks - choose a potential that has "
-                "them"
+                f"{what} - expected energy, forces and stress, for glasses and benchmarks - choose a potential that "
+                "has them"
             )
         return (
-            f"{what} - wanted energy, forces and stress - choose a calculator that has them; if it is the stress alone "
-            "that it lacks, set label.reference.stress: false (its labels have no virial then)"
+            f"{what} - expected energy, forces and stress - choose a calculator that has them; if it is the stress "
+            "alone that it lacks, set label.reference.stress: false (its labels have no virial then)"
         )
     text = said(answer["unfit"])
     log = f"; traceback: {answer['log']}" if "log" in answer else ""
@@ -50,20 +50,20 @@ def _advice(reference: Reference, text: str) -> str:
     module = (reference.calculator or "").split(":")[0]
     if (lacking := _NO_MODULE.search(text)) is not None:
         if f"{module}.".startswith(f"{lacking[1]}.") and "." in lacking[1]:
-            return f"wanted the module of {reference.calculator} - check its name"
+            return f"expected the module of {reference.calculator} - check its name"
         own = module.split(".")[0] == lacking[1]
         install = f"check the name, or pip install {reference.package or lacking[1]}" if own else "install what has it"
-        return f"wanted {lacking[1]} in {reference.python or 'this interpreter'} - {install}"
+        return f"expected {lacking[1]} in {reference.python or 'this interpreter'} - {install}"
     if _GPU.search(text):
         device = [f"arguments.{key}: {value}" for key, value in reference.arguments.items() if _is_device(value)]
         named = f"set another than {device[0]}, such as cpu" if device else "choose its CPU among the arguments"
-        return f"wanted the GPU that it asks for - {named}, or run it where there is one"
+        return f"expected the GPU that it asks for - {named}, or run it where there is one"
     kind = text.partition(":")[0]
     return {
-        "AttributeError": "wanted a class of that module - check calculator: module:Class",
-        "TypeError": "wanted an ASE calculator, with arguments that its class takes - check calculator and arguments",
-        "FileNotFoundError": "wanted a file that is there - check the path in weights or arguments",
-    }.get(kind, "wanted a calculator that works - correct calculator and arguments")
+        "AttributeError": "expected a class of that module - check calculator: module:Class",
+        "TypeError": "expected an ASE calculator, with arguments that its class takes - check calculator and arguments",
+        "FileNotFoundError": "expected a file that is there - check the path in weights or arguments",
+    }.get(kind, "expected a calculator that works - correct calculator and arguments")
 
 
 def _is_device(value: object) -> bool:

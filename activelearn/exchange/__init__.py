@@ -41,36 +41,36 @@ REFERENCE: Final = "reference.json"
 PREFIX: Final = "import"
 #: Why a frame is refused, and what to do about it.
 REFUSALS: Final = {
-    "no energy": "wanted energy and forces, named as ASE names them - write them to the file",
-    "no forces": "wanted energy and forces, named as ASE names them - write them to the file",
-    "only the trace of the stress": "wanted all six components, which VASP has with ISIF = 2 or 3 - compute it again",
-    "no atoms": "wanted one atom at least - nothing to do: there is nothing to learn in it",
-    "not periodic": "wanted a cell that is periodic in all directions - put the atoms into one",
-    "no element": "wanted chemical symbols for all atoms - name the elements (type_map.raw)",
-    "not finite": "wanted finite numbers only - compute the frame again",
-    "left-handed cell": "wanted right-handed lattice vectors, for LAMMPS - swap two of them and compute it again",
-    "SCF not converged": "wanted a loop that converged before its iterations were used up - allow more of them",
-    "not finished": "wanted a step with its end, which a run that was stopped does not have - nothing to do",
-    "of a machine-learned force field": "wanted what the electrons gave - nothing to do: the other steps count",
-    "not whole": "wanted all numbers of the step - take the whole output, or compute it again",
-    "no positions": "wanted the atoms of that step, which CP2K writes to PROJECT-pos-1.xyz (PROJECT-1.cell has cells) "
+    "no energy": "expected energy and forces, named as ASE names them - write them to the file",
+    "no forces": "expected energy and forces, named as ASE names them - write them to the file",
+    "only the trace of the stress": "expected all six components, which VASP has with ISIF = 2 or 3 - compute it again",
+    "no atoms": "expected one atom at least - nothing to do: there is nothing to learn in it",
+    "not periodic": "expected a cell that is periodic in all directions - put the atoms into one",
+    "no element": "expected chemical symbols for all atoms - name the elements (type_map.raw)",
+    "not finite": "expected finite numbers only - compute the frame again",
+    "left-handed cell": "expected right-handed lattice vectors, for LAMMPS - swap two of them and compute it again",
+    "SCF not converged": "expected a loop that converged before its iterations were used up - allow more of them",
+    "not finished": "expected a step with its end, which a run that was stopped does not have - nothing to do",
+    "of a machine-learned force field": "expected what the electrons gave - nothing to do: the other steps count",
+    "not whole": "expected all numbers of the step - take the whole output, or compute it again",
+    "no positions": "expected the atoms of that step, which CP2K writes to PROJECT-pos-1.xyz (cells: PROJECT-1.cell) "
     "- put the files beside the output",
-    "forces without those on fixed atoms": "wanted the forces on all atoms - compute it again without constraints",
-    "damaged": "wanted whole numbers of columns, lines and atoms - mend it, or nothing: the other frames count",
-    "two values of one label": "wanted one value a label - say which with --keys, or take the other one out",
-    "stress against virial": "wanted virial = -volume x stress, ASE's sign - take the wrong one out of the file",
-    physics.IMPOSSIBLE: "wanted eV and Å - convert it before the import",
-    physics.ON_TOP: "wanted atoms farther apart than any bond is short - convert nm to Å, or compute it again",
-    physics.NET_FORCE: "wanted all forces as they were computed, those on fixed atoms too - write them out again",
-    physics.UNITS: "wanted eV and eV/Å, and forces that point downhill - convert it before the import",
-    physics.STRESS_UNITS: "wanted eV/Å^3, positive in tension, or a virial in eV - convert it before the import",
-    physics.APART: "wanted each frame with its own energy and forces, without kinetic energy - write it out again",
-    physics.OUTLIER: "wanted energies that the forces explain - nothing to do, or compute it again",
-    "twice in these files": "wanted each structure once - nothing to do: the first counts",
-    same.COPY: "wanted each structure once - nothing to do: the first counts",
-    same.OTHER_ENERGY: "wanted one label a structure - the first counts; is the reference really the same?",
-    "in the ledger already": "wanted new structures - nothing to do: the label in the ledger stands",
-    "in the ledger with another energy": "wanted one label a structure - the one in the ledger stands; is the "
+    "forces without those on fixed atoms": "expected the forces on all atoms - compute it again without constraints",
+    "damaged": "expected whole numbers of columns, lines and atoms - fix it, or nothing: the other frames count",
+    "two values of one label": "expected one value a label - say which with --keys, or take the other one out",
+    "stress against virial": "expected virial = -volume x stress, ASE's sign - take the wrong one out of the file",
+    physics.IMPOSSIBLE: "expected eV and Å - convert it before the import",
+    physics.ON_TOP: "expected atoms farther apart than any bond is short - convert nm to Å, or compute it again",
+    physics.NET_FORCE: "expected all forces as they were computed, those on fixed atoms too - write them out again",
+    physics.UNITS: "expected eV and eV/Å, and forces that point downhill - convert it before the import",
+    physics.STRESS_UNITS: "expected eV/Å^3, positive in tension, or a virial in eV - convert it before the import",
+    physics.APART: "expected each frame with its own energy and forces, without kinetic energy - write it out again",
+    physics.OUTLIER: "expected energies that the forces explain - nothing to do, or compute it again",
+    "twice in these files": "expected each structure once - nothing to do: the first counts",
+    same.COPY: "expected each structure once - nothing to do: the first counts",
+    same.OTHER_ENERGY: "expected one label a structure - the first counts; is the reference really the same?",
+    "in the ledger already": "expected new structures - nothing to do: the label in the ledger stands",
+    "in the ledger with another energy": "expected one label a structure - the one in the ledger stands; is the "
     "reference really the same?",
 }  # fmt: skip
 
@@ -148,7 +148,7 @@ def declared(text: str) -> dict[str, Any]:
     if missing or dispersion is None or not all(re.fullmatch(r"\w+", key) and value for key, value in found.items()):
         problem = f"lacks {', '.join(missing)}" if missing else "cannot be read"
         raise ConfigError(
-            f"--declare {text}: {problem} - wanted what labelled - for example: "
+            f"--declare {text}: {problem} - expected what labelled - for example: "
             "--declare functional=PBE,includes_dispersion=true,code=VASP-6.4.2"
         )
     identity = {"declared": True, **dict(sorted(found.items())), "includes_dispersion": dispersion}
@@ -178,7 +178,7 @@ def opened(folder: Path) -> Ledger:
         There is no such folder.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder - wanted a campaign folder or a ledger folder - check the path")
+        raise ConfigError(f"{folder}: no such folder - expected a campaign folder or a ledger folder - check the path")
     ledger = Ledger(ledger_folder(folder), warn=False)
     ledger.refresh()
     return ledger
@@ -228,8 +228,8 @@ def import_labels(
         reads += physics.judged(read(path, kind, names))
     if identity is None:
         raise ConfigError(
-            f"{paths[0]}: does not say what labelled it - wanted the reference, for labels of two references must not "
-            "mix - give --reference PRESET, or --declare functional=...,includes_dispersion=...,code=..."
+            f"{paths[0]}: does not say what labelled it - expected the reference, for labels of two references must "
+            "not mix - give --reference PRESET, or --declare functional=...,includes_dispersion=...,code=..."
         )
     return publish_reads(folder, reads, identity)
 
@@ -282,12 +282,12 @@ def _one_identity(path: Path, kind: str, identity: Mapping[str, Any] | None) -> 
     if own is not None and (not isinstance(own, dict) or own.get("sha256") != identity_sha256(own)):
         raise ConfigError(  # the checksum becomes part of a file's name
             f"{path}: its {'reference' if kind == 'npz' else REFERENCE} does not have the checksum that it names - "
-            "wanted a file as activelearn labels export writes it - have it exported again"
+            "expected a file as activelearn labels export writes it - have it exported again"
         )
     if own is not None and identity is not None and own["sha256"] != identity["sha256"]:
         raise ConfigError(
             f"{path}: labelled by {name_of(own)}, sha256 {own['sha256'][:12]}, not by {name_of(identity)}, "
-            f"{str(identity['sha256'])[:12]} - wanted one reference an import - import it alone, without "
+            f"{str(identity['sha256'])[:12]} - expected one reference an import - import it alone, without "
             "--reference and --declare"
         )
     return own if identity is None else identity
@@ -342,7 +342,7 @@ def one_reference(ledger: Ledger, beginning: str | None) -> dict[str, Any]:
     listed = "; ".join(f"{sha[:12]} {name_of(identity)}" for sha, identity in known.items()) or "none there"
     what = f"no reference, or more than one, begins with {beginning!r}" if beginning else "not one reference"
     raise ConfigError(
-        f"{ledger.folder}: {what} - wanted the labels of one - give --reference, one of: {listed}", *ledger.damage()
+        f"{ledger.folder}: {what} - expected the labels of one - give --reference, one of: {listed}", *ledger.damage()
     )
 
 
@@ -374,15 +374,15 @@ def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_fo
     kind = file_format or {".extxyz": "extxyz", ".xyz": "extxyz", ".npz": "npz", "": "deepmd"}.get(to.suffix, "")
     if kind not in {"extxyz", "deepmd", "npz", *DIALECTS}:
         raise ConfigError(
-            f"{to}: cannot be written as {kind or to.suffix} - wanted extxyz, deepmd or npz - give --format"
+            f"{to}: cannot be written as {kind or to.suffix} - expected extxyz, deepmd or npz - give --format"
         )
     if to.exists():
-        raise ConfigError(f"{to}: exists - wanted a new name, for nothing is overwritten - choose another --to")
+        raise ConfigError(f"{to}: exists - expected a new name, for nothing is overwritten - choose another --to")
     parts = ledger.structures(str(identity["sha256"]))
     if not parts:
         raise ConfigError(
-            f"{ledger.folder}: no accepted label of {name_of(identity)} has its structure - wanted at least one - see: "
-            f"activelearn labels list {typed(ledger.folder)}",
+            f"{ledger.folder}: no accepted label of {name_of(identity)} has its structure - expected at least one - "
+            f"see: activelearn labels list {typed(ledger.folder)}",
             *ledger.damage(),
         )
     with disk_errors(to):
@@ -392,7 +392,7 @@ def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_fo
             _write(parts, made, kind, identity)
             if not trees.rename(made, to):
                 raise ConfigError(
-                    f"{to}: was made by somebody else meanwhile - wanted a new name - choose another --to"
+                    f"{to}: was made by somebody else meanwhile - expected a new name - choose another --to"
                 )
     return sum(len(part) for part in parts)
 

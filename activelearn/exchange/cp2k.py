@@ -151,7 +151,9 @@ def read_cp2k(path: Path) -> Iterator[Read]:
     if path.is_dir():
         found = sorted([*path.glob("*.log"), *path.glob("*.out")])
         if len(found) != 1:
-            raise ConfigError(f"{path}: {len(found)} files *.log and *.out - wanted one output of CP2K - name the file")
+            raise ConfigError(
+                f"{path}: {len(found)} files *.log and *.out - expected one output of CP2K - name the file"
+            )
         path = found[0]
     k, run, files = -1, None, None
     for k, step in enumerate(_steps(whole_lines(path))):
@@ -162,7 +164,7 @@ def read_cp2k(path: Path) -> Iterator[Read]:
         except (IndexError, ValueError):  # numbers are missing
             yield Read(f"{path} step {k}", None, TORN)
     if k < 0:
-        raise ConfigError(f'{path}: no line "{_ENERGY}" in it - wanted the output of a CP2K run - leave it out')
+        raise ConfigError(f'{path}: no line "{_ENERGY}" in it - expected the output of a CP2K run - leave it out')
 
 
 def _read(step: Cp2kStep, files: Cp2kFiles, where: str, walk: str) -> Read:
@@ -241,7 +243,7 @@ def _take(run: Cp2kRun, line: str, lines: Iterator[str]) -> None:
 def _known(unit: str, units: Collection[str]) -> None:
     if unit not in units:
         raise ConfigError(
-            f"CP2K printed forces or a stress in {unit} - wanted one of {', '.join(units)} - convert them"
+            f"CP2K printed forces or a stress in {unit} - expected one of {', '.join(units)} - convert them"
         )
 
 
@@ -298,7 +300,7 @@ def _xyz(path: Path, symbols: list[str]) -> list[tuple[int, float, Floats]]:
         if not first.strip().isdigit() or int(first) != n_atoms or title is None:
             raise ConfigError(
                 f"{path} frame {len(found)}: {first.strip()} atoms, title {'read' if title else 'without i and E'} "
-                f"- wanted the {n_atoms} atoms of the output and its energies - take the file that the run wrote"
+                f"- expected the {n_atoms} atoms of the output and its energies - take the file that the run wrote"
             )
         if len(rows) == n_atoms:  # else the run was killed here
             words = [row.split() for row in rows]

@@ -56,7 +56,7 @@ def parsed_keys(text: str) -> dict[str, str]:
     found = dict(pairs)
     if not pairs or len(found) < len(pairs) or not set(found) <= set(NAMES) or not all(found.values()):
         raise ConfigError(
-            f"--keys {text}: cannot be read - wanted names of {', '.join(NAMES)}, each once - for example: "
+            f"--keys {text}: cannot be read - expected names of {', '.join(NAMES)}, each once - for example: "
             "--keys energy=REF_energy,forces=REF_forces,virial=REF_virial"
         )
     return found
@@ -127,7 +127,7 @@ def read_extxyz(path: Path, keys: Mapping[str, str] | None = None) -> Iterator[R
             yield Read(where + unused, frame, reason)
     if k < 0:
         raise ConfigError(
-            f"{path}: cannot be read as extxyz, no line with Properties= or Lattice= in it - wanted extended XYZ, as "
+            f"{path}: cannot be read as extxyz, no line with Properties= or Lattice= in it - expected extended XYZ, as "
             "ASE writes it - have it written again, or give another --format; nothing was imported"
         )
 
@@ -156,7 +156,7 @@ def _chunks(path: Path, lines: Iterator[str]) -> Iterator[_Chunk]:
 def _keep(path: Path, chunk: _Chunk | None, line: tuple[int, str]) -> None:
     if chunk is None:
         raise ConfigError(
-            f"{path}: cannot be read as extxyz, line {line[0]} is no frame - wanted a number of atoms, a line with "
+            f"{path}: cannot be read as extxyz, line {line[0]} is no frame - expected a number of atoms, a line with "
             "Lattice= and Properties=, and the atoms - have it written again; nothing was imported"
         )
     chunk.atoms.append(line[1])

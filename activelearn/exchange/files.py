@@ -29,7 +29,7 @@ def format_of(path: Path) -> str:
         There is no such file, or its name says nothing.
     """
     if not path.exists():
-        raise ConfigError(f"{path}: no such file - wanted labelled structures - check the path")
+        raise ConfigError(f"{path}: no such file - expected labelled structures - check the path")
     if path.is_dir():
         return "abacus" if (path / "INPUT").is_file() else "deepmd"
     if {".extxyz", ".xyz"} & set(path.suffixes[-2:]):
@@ -46,7 +46,7 @@ def format_of(path: Path) -> str:
         if words in beginning:
             return kind
     raise ConfigError(
-        f"{path}: the name does not tell the format, nor does the beginning - wanted one of {', '.join(FORMATS)} - "
+        f"{path}: the name does not tell the format, nor does the beginning - expected one of {', '.join(FORMATS)} - "
         "give --format"
     )
 
@@ -69,7 +69,7 @@ def read(path: Path, kind: str, keys: Mapping[str, str] | None = None) -> list[R
         It cannot be read, or names are given for a format that has its own.
     """
     if keys and kind != "extxyz":
-        raise ConfigError(f"{path}: --keys given for {kind} - wanted them for extxyz only - leave them out")
+        raise ConfigError(f"{path}: --keys given for {kind} - expected them for extxyz only - leave them out")
     with readable(path, kind):
         return list(read_extxyz(path, keys) if keys else reader(kind, FORMATS)(path))
 
@@ -83,8 +83,8 @@ def _read_npz(path: Path) -> Iterator[Read]:
     for name, wanted in lengths.items():
         if len(arrays[name]) != wanted or min(n.min(initial=0), m.min(initial=0)) < 0:
             raise ConfigError(
-                f"{path}: {len(arrays[name])} rows of {name} - wanted {wanted}, as n_frames and n_atoms say - have it "
-                "exported again"
+                f"{path}: {len(arrays[name])} rows of {name} - expected {wanted}, as n_frames and n_atoms say - have "
+                "it exported again"
             )
     for p, part in enumerate(unpack(arrays)):
         for k in range(len(part)):

@@ -84,8 +84,8 @@ def reader(name: str, ours: Mapping[str, Callable[[Path], Iterator[Read]]]) -> C
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.5) or list(ours)
         raise ConfigError(
-            f"--format {name}: no such format of labels - wanted one of ours ({', '.join(ours)}), a name of dpdata or "
-            f"ase/ and a name of ASE - did you mean {', '.join(near)}?"
+            f"--format {name}: no such format of labels - expected one of ours ({', '.join(ours)}), a name of dpdata "
+            f"or ase/ and a name of ASE - did you mean {', '.join(near)}?"
         )
     if name.startswith("siesta/"):
         return partial(read_siesta, name=name)
@@ -108,7 +108,7 @@ def _read_dpdata(path: Path, name: str) -> Iterator[Read]:
     is_unconverged = "unconverged" in said or "not converge" in said
     if is_unconverged and name in _KEEPS_UNCONVERGED:
         raise ConfigError(
-            f"{path}: dpdata says that steps did not converge ({said}), but not which, and gives them all - wanted "
+            f"{path}: dpdata says that steps did not converge ({said}), but not which, and gives them all - expected "
             "converged steps only - take those steps out of the file"
         )
     if is_unconverged:
@@ -120,7 +120,7 @@ def _read_dpdata(path: Path, name: str) -> Iterator[Read]:
             yield read
     if n == 0 and not is_unconverged:
         raise ConfigError(
-            f"{path}: dpdata finds no frame in it as {name}{': ' if said else ''}{said} - wanted labels - check the "
+            f"{path}: dpdata finds no frame in it as {name}{': ' if said else ''}{said} - expected labels - check the "
             "path and the format, and whether the run ended"
         )
 
@@ -174,24 +174,24 @@ def read_abacus(path: Path) -> Iterator[Read]:
         It is no folder of ABACUS, or dpdata cannot tell which forces are whose.
     """
     if not (path / "INPUT").is_file():
-        raise ConfigError(f"{path}: no INPUT in it - wanted the folder of an ABACUS run - give that folder")
+        raise ConfigError(f"{path}: no INPUT in it - expected the folder of an ABACUS run - give that folder")
     lines = [line.split() for line in (path / "INPUT").read_text(errors="replace").splitlines()]
     tags = {words[0]: words[1] for words in lines if len(words) > 1}
     what, suffix = tags.get("calculation", "scf"), tags.get("suffix", "ABACUS")
     log = path / f"OUT.{suffix}" / f"running_{what}.log"
     if not log.is_file():
-        raise ConfigError(f"{log}: no such file - wanted the log of the run that INPUT describes - check the folder")
+        raise ConfigError(f"{log}: no such file - expected the log of the run that INPUT describes - check the folder")
     said = log.read_text(errors="replace").lower()
     n = said.count(_ABACUS_NOT_CONVERGED)
     if n and "relax" in what:
         raise ConfigError(
             f"{log}: {n} steps did not converge, and dpdata cannot tell which forces belong to which of the others - "
-            "wanted a relaxation that converged at each step - compute its structures again, one by one (scf)"
+            "expected a relaxation that converged at each step - compute its structures again, one by one (scf)"
         )
     _check_dump(log.parent / "MD_dump")
     stru = path / tags.get("stru_file", "STRU")
     if stru.is_file() and re.search(r"^[A-Z]+_[A-Z]+\s*\Z", stru.read_text(errors="replace"), re.MULTILINE):
-        raise ConfigError(f"{stru}: ends with a heading - wanted the whole file - take it from the run again")
+        raise ConfigError(f"{stru}: ends with a heading - expected the whole file - take it from the run again")
     for _ in range(n):
         yield Read(str(log), None, "SCF not converged")
     for _ in re.findall(r"final etot is\s+-?(?:nan|inf)", said):
@@ -217,8 +217,8 @@ def _check_dump(path: Path) -> None:
     for k, block in enumerate(blocks):
         if block != blocks[0]:
             raise ConfigError(
-                f"{path}: step {k} does not have the lines and columns that the first one has - wanted the whole file "
-                "- take it from the run again; nothing was imported"
+                f"{path}: step {k} does not have the lines and columns that the first one has - expected the whole "
+                "file - take it from the run again; nothing was imported"
             )
 
 
@@ -261,7 +261,7 @@ def read_siesta(path: Path, name: str) -> Iterator[Read]:
             last, energy, is_converged = float("nan"), float("nan"), True
     if len(energies) != len(reads):
         raise ConfigError(
-            f"{path}: {len(energies)} energies, but dpdata reads {len(reads)} steps - wanted as many - take the "
+            f"{path}: {len(energies)} energies, but dpdata reads {len(reads)} steps - expected as many - take the "
             "output of one whole run, and siesta/aimd_output if it has several steps"
         )
     lines = list(whole_lines(path))
@@ -271,7 +271,7 @@ def read_siesta(path: Path, name: str) -> Iterator[Read]:
     if not is_whole or n_tables != {len(reads)}:
         raise ConfigError(
             f"{path}: atoms, forces, cells or stresses are missing or there twice, and dpdata would put the others in "
-            "their place - wanted the whole output - take it from the run again"
+            "their place - expected the whole output - take it from the run again"
         )
     for read, (free, has_converged) in zip(reads, energies, strict=True):
         if not has_converged or read.frame is None:
@@ -306,8 +306,8 @@ def _in_time(path: Path, name: str, read: Callable[[], T]) -> T:
         return answer.result(seconds)
     except FutureTimeout as error:
         raise ConfigError(
-            f"{path}: reading it as {name} does not come to an end ({seconds:.0f} s) - wanted a whole file of that "
-            "format - mend it, leave it out or give another --format; nothing was imported"
+            f"{path}: reading it as {name} does not come to an end ({seconds:.0f} s) - expected a whole file of that "
+            "format - fix it, leave it out or give another --format; nothing was imported"
         ) from error
 
 
@@ -320,7 +320,7 @@ def _quietly(path: Path, name: str, read: Callable[[], T]) -> tuple[T, str]:
         It fails, in whatever way: the file is not of that format, or not whole.
     """
     if not path.exists() and not list(path.absolute().parent.glob(f"{path.name}.*")):  # some names are beginnings
-        raise ConfigError(f"{path}: no such file - wanted labelled structures - check the path")
+        raise ConfigError(f"{path}: no such file - expected labelled structures - check the path")
     screen = io.StringIO()
     with (
         readable(path, name),

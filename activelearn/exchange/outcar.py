@@ -162,7 +162,7 @@ def read_outcar(path: Path) -> Iterator[Read]:
                 continue
             yield Read(where, *from_atoms(image, source(path, f"#{run + 1}" if run else "")))
     if n_finished == 0:
-        raise ConfigError(f"{path}: no finished ionic step in it - wanted an OUTCAR of a run - leave it out")
+        raise ConfigError(f"{path}: no finished ionic step in it - expected an OUTCAR of a run - leave it out")
 
 
 def _header(path: Path, lines: list[str]) -> dict[str, Any]:
@@ -173,13 +173,13 @@ def _header(path: Path, lines: list[str]) -> dict[str, Any]:
     half = len(titles) // 2
     if titles[:half] != titles[half:]:
         raise ConfigError(
-            f"{path}: its POTCARs are {'; '.join(titles)} - wanted the same list twice, as VASP has it - leave it out"
+            f"{path}: its POTCARs are {'; '.join(titles)} - expected the same list twice, as VASP has it - leave it out"
         )
     try:
         header: dict[str, Any] = OutcarHeaderParser().build(lines)
     except Exception as error:
         raise ConfigError(
-            f"{path}: its head does not say which atoms it has ({error}) - wanted as many POTCARs as ions per type "
+            f"{path}: its head does not say which atoms it has ({error}) - expected as many POTCARs as ions per type "
             "- leave it out; nothing was imported"
         ) from error
     symbols = header["symbols"]
@@ -187,13 +187,13 @@ def _header(path: Path, lines: list[str]) -> dict[str, Any]:
     kinds, others = ([kind for kind, _ in _blocks(names, [1] * len(names))] for names in (symbols, elements))
     if elements and kinds != others:
         raise ConfigError(
-            f"{path}: its POTCARs have the titles of {' '.join(kinds)}, but VRHFIN of {' '.join(others)} - wanted the "
-            "same elements in the same order - leave it out; nothing was imported"
+            f"{path}: its POTCARs have the titles of {' '.join(kinds)}, but VRHFIN of {' '.join(others)} - expected "
+            "the same elements in the same order - leave it out; nothing was imported"
         )
     declared = re.search(r"NIONS\s*=\s*(\d+)", "".join(line for line in lines if "NIONS" in line))
     if declared and int(declared[1]) != len(symbols):
         raise ConfigError(
-            f"{path}: NIONS = {declared[1]}, but ions per type add up to {len(symbols)} - wanted the same number - "
+            f"{path}: NIONS = {declared[1]}, but ions per type add up to {len(symbols)} - expected the same number - "
             "leave it out; nothing was imported"
         )
     ours = _blocks(symbols, [1] * len(symbols))
@@ -202,9 +202,9 @@ def _header(path: Path, lines: list[str]) -> dict[str, Any]:
         is_same_system = Counter(dict(ours)) == Counter(dict(theirs)) or [n for _, n in ours] == [n for _, n in theirs]
         if theirs and theirs != ours and is_same_system:
             raise ConfigError(
-                f"{path}: its POTCARs are those of {_words(ours)}, but {name} beside it has {_words(theirs)} - wanted "
-                "the same atoms in the same order, for VASP takes them for what the POTCARs are - compute it again, or "
-                "import it from another folder if the two do not belong together"
+                f"{path}: its POTCARs are those of {_words(ours)}, but {name} beside it has {_words(theirs)} - "
+                "expected the same atoms in the same order, for VASP takes them for what the POTCARs are - compute it "
+                "again, or import it from another folder if the two do not belong together"
             )
     return header
 

@@ -75,7 +75,7 @@ def read_pwscf(path: Path) -> Iterator[Read]:
             is_whole = _pwscf_is_whole(header, step, has_cells)
             yield _pwscf_read([*header, *lines], where, source(path)) if is_whole else Read(where, None, TORN)
     if k == 0:
-        raise ConfigError(f"{path}: no finished step of pw.x in it - wanted its output - leave it out")
+        raise ConfigError(f"{path}: no finished step of pw.x in it - expected its output - leave it out")
 
 
 def _pwscf_steps(path: Path) -> Iterator[tuple[list[str], list[str]]]:
@@ -162,7 +162,7 @@ def read_aims(path: Path) -> Iterator[Read]:
         head = get_header_chunk(lines)
         summary = {"initial_atoms": head.initial_atoms, "n_atoms": head.n_atoms, "constraints": []}
     except (*TEARS, ParseError, AimsParseError) as error:
-        raise ConfigError(f"{path}: no loop of FHI-aims in it - wanted its output - leave it out") from error
+        raise ConfigError(f"{path}: no loop of FHI-aims in it - expected its output - leave it out") from error
     # All that ASE's own summary holds as well (bands, k-points) a short output lacks.
     header = SimpleNamespace(is_relaxation=head.is_relaxation, header_summary=summary)
     for chunk in get_aims_out_chunks(lines, header):
@@ -181,7 +181,7 @@ def read_aims(path: Path) -> Iterator[Read]:
         else:
             yield _aims_read(chunk, energies, where, source(path))
     if k == 0:
-        raise ConfigError(f"{path}: no finished step of FHI-aims in it - wanted its output - leave it out")
+        raise ConfigError(f"{path}: no finished step of FHI-aims in it - expected its output - leave it out")
 
 
 def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read:  # noqa: ANN401 - ASE has no types
@@ -234,7 +234,7 @@ def read_gpaw(path: Path) -> Iterator[Read]:
         is_own = _GPAW_CELL in block[:energy]
         yield _gpaw_read(block, where, source(path)) if is_own or n_cells == 1 else Read(where, None, TORN)
     if k == 0:
-        raise ConfigError(f"{path}: no energy in it - wanted the text output of a GPAW run - leave it out")
+        raise ConfigError(f"{path}: no energy in it - expected the text output of a GPAW run - leave it out")
 
 
 def _gpaw_steps(path: Path) -> Iterator[list[str]]:

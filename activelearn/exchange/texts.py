@@ -46,8 +46,8 @@ def readable(path: Path, kind: str) -> Iterator[None]:
         first = error.__cause__ or error  # of a product of ours: not what is said about it
         cause = " ".join(str(first).split()) or "it stops without a word, as at left-handed cells or missing arrays"
         raise ConfigError(
-            f"{path}: cannot be read as {kind} ({type(first).__name__}: {cause[:200]}) - wanted a whole file of that "
-            "format - mend it, leave it out or give another --format; nothing was imported"
+            f"{path}: cannot be read as {kind} ({type(first).__name__}: {cause[:200]}) - expected a whole file of that "
+            "format - fix it, leave it out or give another --format; nothing was imported"
         ) from error
 
 

@@ -55,7 +55,7 @@ def read_vasprun(path: Path) -> Iterator[Read]:
                 yield Read(f"{path} step {k}: {error}", None, "not finished")
     if k == 0:
         raise ConfigError(
-            f"{path}: no finished ionic step in it{is_torn} - wanted the vasprun.xml of a run - leave it out"
+            f"{path}: no finished ionic step in it{is_torn} - expected the vasprun.xml of a run - leave it out"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the batch system is asked for, in the words of FireWorks' queue adapter for Slurm."""
+"""The resources requested from the batch system, as keys of FireWorks' queue adapter for Slurm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from activelearn.config import Queue
 from activelearn.errors import ConfigError
 
-#: What FireWorks puts a variable of the worker in for.
+#: What FireWorks replaces by a variable of the worker.
 _VARIABLE: Final = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 
 
@@ -31,7 +31,7 @@ def queue_keys(queue: Queue) -> dict[str, str | int]:
 
 
 def want_no_variable(folder: Path) -> None:
-    """Refuse a folder that a worker would take for another one.
+    """Refuse a folder whose path a worker would change.
 
     Raises
     ------
@@ -40,6 +40,7 @@ def want_no_variable(folder: Path) -> None:
     """
     if variable := _VARIABLE.search(str(folder)):
         raise ConfigError(
-            f"{folder}: {variable[0]} in the path - wanted a folder for a LaunchPad without it, for FireWorks puts the "
-            "worker's variable of that name in - rename it (a campaign folder may be moved), and give the command again"
+            f"{folder}: {variable[0]} in the path - expected a path without it for a LaunchPad, as FireWorks "
+            "substitutes the worker's variable of that name - rename it (a campaign folder may be moved), and give "
+            "the command again"
         )

@@ -506,7 +506,7 @@ def test_a_run_that_leaves_the_window_untrusts_a_trusted_glass(tmp_path):
     result = number(found, "D_Na")
     assert result.value == pytest.approx(0.5 / 6.0 * 1e-4)
     assert result.stamp == "UNTRUSTED: 25.0 % of frames outside the window"
-    assert result.note == "not converged: 3 steps between frames too long to follow, wants more n_frames"
+    assert result.note == "not converged: 3 steps between frames too long to follow, needs more n_frames"
 
 
 def test_nothing_is_planned_that_is_not_asked_for(tmp_path):

@@ -137,7 +137,9 @@ def test_a_backend_that_cannot_run_an_ensemble_is_refused_with_the_reason(name, 
 def test_a_net_that_a_backend_cannot_freeze_is_refused_before_it_is_trained():
     train = DeePMDTrain(backend="pytorch-exportable")
     (line,) = TRAINER.impossible(train)
-    assert line.startswith("train.descriptor.type_one_side: false - wanted true: pytorch-exportable of DeePMD-kit 3.2")
+    assert line.startswith(
+        "train.descriptor.type_one_side: false - expected true: pytorch-exportable of DeePMD-kit 3.2"
+    )
     one_sided = train.descriptor.model_copy(update={"type_one_side": True})
     assert TRAINER.impossible(train.model_copy(update={"descriptor": one_sided})) == []
     assert not TRAINER.compresses(train)
@@ -308,7 +310,7 @@ def test_a_model_with_other_forces_than_it_was_made_from_is_refused(bench, tmp_p
     system = next(path for path in bench.data.folder.iterdir() if path.is_dir())
     same = [bench.trained.model, bench.trained.model]
     assert training.has_same_forces(tmp_path, same, system, bench.slot, bench.backend)
-    with pytest.raises(EngineError, match=r"a force differs by .* which it was made from - wanted the same"):
+    with pytest.raises(EngineError, match=r"a force differs by .* which it was made from - expected the same"):
         training.has_same_forces(tmp_path, [bench.trained.model, bench.other], system, bench.slot, bench.backend)
 
 

@@ -51,12 +51,14 @@ def test_a_foundation_that_is_not_there_or_none_is_said(tmp_path):
     assert line.startswith("train.foundation: none.model: no such file - expected a model of MACE (.model) - download")
     (tmp_path / "a.model").write_bytes(b"nothing")
     (line,) = TRAINER.impossible(settings(tmp_path / "a.model"))
-    assert line == "train.foundation: a.model is no checkpoint of MACE - wanted one, as mace writes it - check the path"
+    assert (
+        line == "train.foundation: a.model is no checkpoint of MACE - expected one, as mace writes it - check the path"
+    )
 
 
 def test_an_interpreter_without_mace_is_named(tmp_path):
     (line,) = TRAINER.problems(settings(), Machine())
-    assert "this interpreter has no mace-torch - wanted it for train.trainer: mace - python3 -m venv" in line
+    assert "this interpreter has no mace-torch - expected it for train.trainer: mace - python3 -m venv" in line
 
 
 def test_a_replay_is_read_before_anything_runs(tmp_path):
@@ -213,7 +215,7 @@ class TestTraining:
     def test_a_head_of_several_is_named_and_alone_is_kept(self, bench):
         both = written(bench.folder / "both.model", "Cu,Au", "mp,omat")
         (line,) = TRAINER.impossible(settings(both))
-        assert "train.head: both.model knows mp, omat, and none is named - wanted that of the labels" in line
+        assert "train.head: both.model knows mp, omat, and none is named - expected that of the labels" in line
         trained = bench.trained(replace(RUN, n_steps=2), foundation=both, head="omat", precision="float32")
         found = TRAINER.read(trained.model)
         assert (found.kinds, found.precision) == ((), "float32")

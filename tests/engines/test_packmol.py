@@ -132,7 +132,7 @@ def test_an_output_that_is_not_whole_is_refused(tmp_path, slot, damage):
     packed(tmp_path, slot)
     path = tmp_path / OUTPUT
     path.write_text(damage(path.read_text()))
-    with pytest.raises(EngineError, match="wanted 56 atoms in the order of the input"):
+    with pytest.raises(EngineError, match="expected 56 atoms in the order of the input"):
         packmol.read_output(path, [ATOM, MOLECULE])
 
 

@@ -44,14 +44,14 @@ def test_another_build_of_the_same_release_is_the_same(tmp_path, version):
 
 def test_torch_that_is_not_there_is_told_with_what_installs_it(tmp_path):
     python = environment(tmp_path)
-    assert lacks(python) == [f"{WHERE}: {python} has no torch - wanted an interpreter of its own for it - {INSTALL}"]
+    assert lacks(python) == [f"{WHERE}: {python} has no torch - expected an interpreter of its own for it - {INSTALL}"]
 
 
 def test_torch_of_another_release_is_told_with_both(tmp_path):
     python = environment(tmp_path, torch="2.13.0+cpu")
     (line,) = lacks(python)
     assert line == (
-        f"{WHERE}: {python} has torch 2.13.0+cpu, and its deepmd-kit 3.2.0 was compiled with 2.11.0 - wanted an "
+        f"{WHERE}: {python} has torch 2.13.0+cpu, and its deepmd-kit 3.2.0 was compiled with 2.11.0 - expected an "
         f"interpreter of its own for it - {INSTALL}"
     )
 
@@ -92,7 +92,9 @@ def test_models_that_are_compiled_want_a_compiler_on_this_machine(tmp_path, monk
     monkeypatch.delenv("CXX", raising=False)
     assert lacks(python) == []
     (line,) = lacks(python, compiles=True)
-    assert "compiled when they are frozen (.pt2), and there is no g++ on the PATH - wanted a compiler of C++ - " in line
+    assert (
+        "compiled when they are frozen (.pt2), and there is no g++ on the PATH - expected a compiler of C++ - " in line
+    )
     assert lacks(python, compiles=True, places={"gpu": {}}) == [], "its nodes have a PATH of their own"
     monkeypatch.setenv("CXX", sys.executable)
     assert lacks(python, compiles=True) == []
@@ -112,7 +114,7 @@ def test_the_interpreter_of_the_place_that_trains_counts(tmp_path):
 def test_tensorflow_is_looked_for_as_well(tmp_path):
     python = environment(tmp_path, torch="2.11.0")
     (line,) = lacks(python, TENSORFLOW)
-    assert line.endswith("has no tensorflow - wanted pip install 'deepmd-kit[cpu,lmp]==3.2.0' - " + TENSORFLOW.wanted)
+    assert line.endswith("has no tensorflow - expected pip install 'deepmd-kit[cpu,lmp]==3.2.0' - " + TENSORFLOW.wanted)
     assert requirements.notes(TENSORFLOW, Machine(python=str(python)))[0].endswith(TENSORFLOW.wanted)
     assert requirements.notes(TENSORFLOW, Machine()) == []
     (tmp_path / "lib" / "python3.11" / "site-packages" / "deepmd" / "lib" / "run_config.ini").unlink()
@@ -176,9 +178,7 @@ def test_a_place_says_what_its_interpreter_trains_by(tmp_path, versions, wanted)
     seen = smoke.dataclasses.replace(seen, trains_by=requirements.trains_by(str(python), versions))
     assert seen.trains_by == wanted
     said = [*smoke._contradictions(seen, Machine(slots=1), needs_deepmd=True)]
-    assert [
-        line for line in said if line.startswith("deepmd-kit computes with nothing here (no TensorFlow and ")
-    ] == said
+    assert [line for line in said if line.startswith("deepmd-kit has no backend here (no TensorFlow and ")] == said
     assert bool(said) == (not wanted)
     assert not said or ("torch 2.13.0, another than" in said[0]) == ("torch" in versions)
     assert smoke.Probe.from_dict(seen.to_dict()) == seen
@@ -207,7 +207,7 @@ def test_an_interpreter_with_torch_and_without_deepmd_is_told(tmp_path):
     python = environment(tmp_path, torch="2.11.0")
     (tmp_path / "lib" / "python3.11" / "site-packages" / "deepmd").rename(tmp_path / "elsewhere")
     (line,) = lacks(python)
-    assert line == f"{WHERE}: {python} has no deepmd - wanted an interpreter of its own for it - {INSTALL}"
+    assert line == f"{WHERE}: {python} has no deepmd - expected an interpreter of its own for it - {INSTALL}"
 
 
 def test_of_the_default_backend_the_places_that_train_and_explore_are_looked_at(tmp_path):

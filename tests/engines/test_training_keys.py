@@ -223,7 +223,9 @@ def test_the_bound_of_the_loss_has_the_weights_too(copper):
 def test_an_element_that_the_models_do_not_know_is_refused(campaign):
     data = campaign.model_dump()
     data["train"]["element_weights"] = {"P": 4.0}
-    with pytest.raises(ValidationError, match=r"train.element_weights names P - wanted elements of type_map, \['Cu'\]"):
+    with pytest.raises(
+        ValidationError, match=r"train.element_weights names P - expected elements of type_map, \['Cu'\]"
+    ):
         Campaign.model_validate(data)
 
 

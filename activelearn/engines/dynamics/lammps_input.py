@@ -37,7 +37,7 @@ def elements_of(potential: Potential, symbols: Sequence[str]) -> list[str]:
     unknown = sorted(set(present) - set(potential.lammps.elements))
     if unknown:
         raise ConfigError(
-            f"potential {potential.name}: no atom type for {', '.join(unknown)} - wanted all elements of the glass "
+            f"potential {potential.name}: no atom type for {', '.join(unknown)} - expected all elements of the glass "
             "in lammps.elements - add them"
         )
     return list(potential.lammps.elements)
@@ -89,7 +89,7 @@ def _with_dispersion(style: str, coefficients: Sequence[str], d3: D3, elements: 
     if name == "hybrid/overlay":
         named = list(coefficients)
     elif name.startswith("hybrid"):
-        raise ConfigError(f"pair_style {name} with d3 - wanted hybrid/overlay, or a plain style - change lammps")
+        raise ConfigError(f"pair_style {name} with d3 - expected hybrid/overlay, or a plain style - change lammps")
     else:
         style = f"hybrid/overlay {style}"
         named = [" ".join([*line.split()[:2], name, *line.split()[2:]]) for line in coefficients]

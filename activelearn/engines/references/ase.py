@@ -107,15 +107,15 @@ def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
         mend, own = f"pip install {reference.package or module}", modules_in(Path.cwd(), module)
         if own:
             mend = f"{own[0].name} is in this folder, so: export PYTHONPATH={shlex.quote(str(Path.cwd()))}"
-        problems.append(f"{where}.calculator: {here} has no {module} - wanted {calculator} - {mend}")
+        problems.append(f"{where}.calculator: {here} has no {module} - expected {calculator} - {mend}")
     elif is_ours(reference.python) and (what := lacking(calculator)) is not None:
         problems.append(
-            f"{where}.calculator: {calculator}: {what} - wanted module:Class of an ASE calculator - correct the name"
+            f"{where}.calculator: {calculator}: {what} - expected module:Class of an ASE calculator - correct the name"
         )
     elif reference.weights and not _weights_exist(reference.weights, reference.python):
-        problems.append(f"{where}.weights: no file {reference.weights} - wanted the weights - check the path")
+        problems.append(f"{where}.weights: no file {reference.weights} - expected the weights - check the path")
     if reference.d3 is not None and not has_module("dftd3", reference.python):
-        problems.append(f"{where}.d3: {here} has no dftd3 - wanted it for the dispersion - pip install dftd3")
+        problems.append(f"{where}.d3: {here} has no dftd3 - expected it for the dispersion - pip install dftd3")
     return problems
 
 

@@ -60,7 +60,7 @@ def _check_settings(reference: Reference) -> None:
     if (
         plain_functional(xc) != plain_functional(reference.functional) and "+" not in xc
     ):  # GGA_X_...+GGA_C_...: libxc's own words
-        raise ValueError(f"gpaw.xc {xc} but functional {reference.functional} - wanted the same")
+        raise ValueError(f"gpaw.xc {xc} but functional {reference.functional} - expected the same")
 
 
 ENGINE: Final = ReferenceEngine(

@@ -80,17 +80,17 @@ class VASP(Section):
     def _tags_are_written_as_vasp_does(cls, given: dict[str, Any]) -> dict[str, Any]:
         tags = {key for value in given.values() if isinstance(value, dict) for key in value} or set(given)
         if "IVDW" in tags:
-            raise ValueError("IVDW is set by the reference's d3 - wanted d3: {method: PBE, damping: zero} instead")
+            raise ValueError("IVDW is set by the reference's d3 - expected d3: {method: PBE, damping: zero} instead")
         for tag in {"NSW", "PSTRESS"} & tags:
-            raise ValueError(f"{tag} in a single point - wanted labels at zero pressure and fixed positions")
+            raise ValueError(f"{tag} in a single point - expected labels at zero pressure and fixed positions")
         flat = [given, *(value for value in given.values() if isinstance(value, dict))]
         if any(str(some.get("ISIF")).strip() in {"0", "1"} for some in flat):
-            raise ValueError("ISIF 0 or 1, which has no stress or only its trace - wanted 2, VASP's own default here")
+            raise ValueError("ISIF 0 or 1, which has no stress or only its trace - expected 2, VASP's own default here")
         if any(some.get("ML_LMLFF") for some in flat):
-            raise ValueError("ML_LMLFF, VASP's own force field - wanted labels of the electrons")
+            raise ValueError("ML_LMLFF, VASP's own force field - expected labels of the electrons")
         small = sorted(tag for tag in tags if tag != tag.upper())
         if small:
-            raise ValueError(f"tags {small} - wanted capital letters, such as ENCUT")
+            raise ValueError(f"tags {small} - expected capital letters, such as ENCUT")
         return given
 
 
@@ -115,7 +115,8 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
     is_here = shutil.which(command[0], path=slot.environment.get("PATH")) is not None
     if not (is_here or slot.launcher):  # custodian's own message would drown it
         raise EngineError(
-            f"{command[0]}: no such program - wanted it on the PATH - correct its name, or install it", command=command
+            f"{command[0]}: no such program - expected it on the PATH - correct its name, or install it",
+            command=command,
         )
     elements = set(request["structure"]["symbols"])
     message = {
@@ -131,7 +132,8 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
     lacking = sorted(elements - set(settings.potcars))
     if lacking:
         raise ConfigError(
-            f"label.reference.vasp.potcars: none for {', '.join(lacking)} - wanted the POTCAR of every element - add it"
+            f"label.reference.vasp.potcars: none for {', '.join(lacking)} - expected the POTCAR of every element - add "
+            "it"
         )
     return run_job(worker_command("vasp_job.py", reference.python), message, slot)
 
@@ -167,16 +169,16 @@ def _checked(element: str, path: Path, functional: str) -> dict[str, str]:
     where = f"label.reference.vasp.potcars.{element}"
     if not path.is_file():
         raise ConfigError(
-            f"{where}: no file {path} - wanted the POTCAR of {element} - check potcar_dir and the name (unpack it if "
+            f"{where}: no file {path} - expected the POTCAR of {element} - check potcar_dir and the name (unpack it if "
             "it is compressed)"
         )
     content = path.read_bytes()
     titles = [line.split("=", 1)[1].split() for line in content.decode("latin-1").splitlines() if "TITEL" in line]
     if len(titles) != 1 or titles[0][1].split("_")[0] != element:
         found = ", ".join(" ".join(title) for title in titles) or "nobody"
-        raise ConfigError(f"{where}: {path} is of {found} - wanted one of {element} - check the name")
+        raise ConfigError(f"{where}: {path} is of {found} - expected one of {element} - check the name")
     if functional == "PBE" and titles[0][0] != "PAW_PBE":
-        raise ConfigError(f"{where}: {path} is {titles[0][0]} - wanted PAW_PBE for functional PBE - check potcar_dir")
+        raise ConfigError(f"{where}: {path} is {titles[0][0]} - expected PAW_PBE for functional PBE - check potcar_dir")
     return {"titel": " ".join(titles[0]), "sha256": hashlib.sha256(content).hexdigest()}
 
 
@@ -184,7 +186,7 @@ def _check_settings(reference: Reference) -> None:
     named = {"GGA", "METAGGA", "LHFCALC", "LDAU"} & reference.settings(VASP).incar.keys()
     if (plain_functional(reference.functional) == "pbe") is bool(named):
         raise ValueError(
-            f"functional {reference.functional} with {sorted(named) or 'no GGA or METAGGA'} in vasp.incar - wanted "
+            f"functional {reference.functional} with {sorted(named) or 'no GGA or METAGGA'} in vasp.incar - expected "
             "PBE (GGA = PE by default), or the tag of another functional"
         )
 
@@ -192,7 +194,7 @@ def _check_settings(reference: Reference) -> None:
 def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
     problems = []
     if not has_module("custodian", reference.python):
-        problems.append(f"{where}: no custodian here - wanted it to run VASP - pip install custodian")
+        problems.append(f"{where}: no custodian here - expected it to run VASP - pip install custodian")
     for element, path in potcars(reference).items():
         try:
             _checked(element, path, reference.functional)

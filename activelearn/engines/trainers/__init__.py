@@ -27,7 +27,7 @@ def calculator_of(trainer: Trainer[Any], model: Path) -> Calculator:
         kind = getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise ConfigError(
-            f"{model.name}: no {said['package']} in this interpreter ({error}) - wanted it for a calculator - pip "
+            f"{model.name}: no {said['package']} in this interpreter ({error}) - expected it for a calculator - pip "
             "install 'activelearn[local]'"
         ) from error
     found: Calculator = kind(**said["arguments"])

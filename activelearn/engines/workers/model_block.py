@@ -39,8 +39,8 @@ def told(message):
     for what, pattern in _SAID:
         if found := pattern.match(text):
             parts = found.groupdict()
-            if "wanted" in parts:
-                parts["wanted"] = sorted(parts["wanted"].split("|"))
+            if "expected" in parts:
+                parts["expected"] = sorted(parts["expected"].split("|"))
             return {"at": [*at, parts.pop("key")], "what": what, **parts}
     return {"at": at, "what": "refused", "said": " ".join(text.split())}
 
@@ -70,9 +70,9 @@ def unsupported(arguments, block, backend):
         if argument.name == "activation_function" and isinstance(value, str):
             name = value.lower()
             if name not in VALID_ACTIVATION and not name.startswith(("silut", "custom_silu")):
-                found.append({"at": at, "what": "activation", "value": value, "wanted": sorted(VALID_ACTIVATION)})
+                found.append({"at": at, "what": "activation", "value": value, "expected": sorted(VALID_ACTIVATION)})
         if argument.name == "precision" and value not in VALID_PRECISION:
-            found.append({"at": at, "what": "precision", "value": value, "wanted": sorted(VALID_PRECISION)})
+            found.append({"at": at, "what": "precision", "value": value, "expected": sorted(VALID_PRECISION)})
 
     def variant_hook(variant, section, path):
         tag = section.get(variant.flag_name, variant.default_tag)

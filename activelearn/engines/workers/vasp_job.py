@@ -179,7 +179,7 @@ def read(folder, atoms, order, version, gave_up, name="vasprun.xml"):
     if gave_up is not None:
         raise CalculationFailed(f"custodian gave up: {gave_up}")
     if run.vasp_version.split()[0] != version:
-        raise RuntimeError(f"this is VASP {run.vasp_version} - wanted {version} (label.reference.vasp.version)")
+        raise RuntimeError(f"this is VASP {run.vasp_version} - expected {version} (label.reference.vasp.version)")
     if run.atomic_symbols != [atoms.symbols[i] for i in order]:
         raise RuntimeError(f"vasprun.xml is of {run.atomic_symbols}, POSCAR is not")
     last = run.ionic_steps[-1]

@@ -94,7 +94,7 @@ def import_dpgen(given: DpgenFolder, request: DpgenRequest) -> Imported:
     """
     for path in (request.to, request.beside):
         if path.exists():
-            raise ConfigError(f"{path}: exists - wanted a new name, for nothing is overwritten - choose another --to")
+            raise ConfigError(f"{path}: exists - expected a new name, for nothing is overwritten - choose another --to")
     report = DpgenReport()
     _refuse_what_has_no_counterpart(given, report)
     _want_nothing_refused(given, report)
@@ -120,7 +120,7 @@ def import_dpgen(given: DpgenFolder, request: DpgenRequest) -> Imported:
         for path, to in ((made, request.beside), (draft, request.to)):
             if not trees.rename(path, to.absolute()):
                 raise ConfigError(
-                    f"{to}: was made by somebody else meanwhile - wanted a new name - choose another --to"
+                    f"{to}: was made by somebody else meanwhile - expected a new name - choose another --to"
                 )
     return Imported(given, report, (request.to, *(request.beside / name for name in names)), n_labels)
 
@@ -145,8 +145,8 @@ def _readable(file: Path, work: Path) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         what = " ".join(str(error).split())[:160]
         raise ConfigError(
-            f"{file}: is not as DP-GEN has it ({type(error).__name__}: {what}) - wanted an input that dpgen run takes "
-            "- correct it, or take the key out"
+            f"{file}: is not as DP-GEN has it ({type(error).__name__}: {what}) - expected an input that dpgen run "
+            "takes - correct it, or take the key out"
         ) from error
 
 
@@ -155,13 +155,13 @@ def _refuse_what_has_no_counterpart(given: DpgenFolder, report: DpgenReport) -> 
 
     kinds = given.param.get("type_map")
     if not isinstance(kinds, list) or not kinds:
-        report.refuse("type_map", "missing - wanted the elements")
+        report.refuse("type_map", "missing - expected the elements")
     elif strange := [kind for kind in kinds if not atomic_numbers.get(kind)]:
-        report.refuse("type_map", f"{', '.join(map(str, strange))} - wanted chemical elements")
+        report.refuse("type_map", f"{', '.join(map(str, strange))} - expected chemical elements")
     for key, why in refused_by_table(given.param):
         report.refuse(key, why)
     if not given.jobs:
-        report.refuse("model_devi_jobs", "there is none - wanted one at least")
+        report.refuse("model_devi_jobs", "there is none - expected one at least")
 
 
 def _want_nothing_refused(given: DpgenFolder, report: DpgenReport) -> None:
@@ -176,7 +176,7 @@ def _campaign(given: DpgenFolder, request: DpgenRequest, made: Path, report: Dpg
     _want_nothing_refused(given, report)
     jobs = stages.jobs_of(given, report, remaining=request.remaining)
     if not jobs:
-        report.refuse("model_devi_jobs", "no job is left that can be a stage - wanted one at least: see docs")
+        report.refuse("model_devi_jobs", "no job is left that can be a stage - expected one at least: see docs")
     used = sorted({system for job in jobs for system in job.systems})
     starts = systems.starts_of(given, used, report)
     identity = request.identity or _declared(given, request, report)
@@ -193,7 +193,7 @@ def _campaign(given: DpgenFolder, request: DpgenRequest, made: Path, report: Dpg
         report.facts.append("no label was found: initial data are made of the structures, as in any campaign")
         initial = {"systems": crystals}
         if not crystals:
-            report.refuse("init_data_sys", "neither labels nor structures were found - wanted some of the two")
+            report.refuse("init_data_sys", "neither labels nor structures were found - expected some of the two")
     lowest = _least_height(starts, train)
     explore = {
         **({"systems": crystals} if crystals and n_labels else {}),

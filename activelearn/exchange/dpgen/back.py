@@ -27,10 +27,12 @@ def write_back(store: Store, to: Path) -> str:
         Nothing is labelled yet, or `to` exists.
     """
     if to.exists():
-        raise ConfigError(f"{to}: exists - wanted a new folder, for nothing is overwritten - choose another --to")
+        raise ConfigError(f"{to}: exists - expected a new folder, for nothing is overwritten - choose another --to")
     sealed = [k for k in store.opened_iterations() if store.is_sealed("label", k)]
     if not sealed:
-        raise ConfigError(f"{store.folder}: nothing is labelled yet - wanted iteration 0 - go on with: activelearn run")
+        raise ConfigError(
+            f"{store.folder}: nothing is labelled yet - expected iteration 0 - go on with: activelearn run"
+        )
     campaign = store.campaign(sealed[-1])
     with disk_errors(to):
         to.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +43,7 @@ def write_back(store: Store, to: Path) -> str:
             text = json.dumps(_param(store, campaign, to, made), indent=1)
             (made / "param.json").write_text(text + "\n", encoding="utf-8")
             if not trees.rename(made, to.absolute()):
-                raise ConfigError(f"{to}: was made by somebody else meanwhile - wanted a new folder - choose another")
+                raise ConfigError(f"{to}: was made by somebody else meanwhile - expected a new folder - choose another")
     return (
         f"{n} labelled frames of {len(sealed)} iterations in {to}; {typed(to / 'param.json')} names them: add "
         "sys_configs, model_devi_jobs and the keys of fp_style"

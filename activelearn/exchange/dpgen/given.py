@@ -88,12 +88,12 @@ def read_folder(folder: Path, param: str | None = None, machine: str | None = No
         There is no such folder, no such file, or it cannot be read.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder - wanted one in which dpgen ran - check the path")
+        raise ConfigError(f"{folder}: no such folder - expected one in which dpgen ran - check the path")
     folder = folder.absolute()
     param_file = _found(folder, "param", param)
     if param_file is None:
         raise ConfigError(
-            f"{folder}: no param.json in it - wanted the input of dpgen run - name it with --param, such as "
+            f"{folder}: no param.json in it - expected the input of dpgen run - name it with --param, such as "
             f"activelearn import-dpgen {typed(folder)} --param run_param.json"
         )
     machine_file = _found(folder, "machine", machine)
@@ -111,14 +111,14 @@ def _found(folder: Path, kind: str, name: str | None) -> Path | None:
     if name is not None:
         path = folder / name
         if not path.is_file():
-            raise ConfigError(f"{path}: no such file - wanted that of --{kind} - check the name")
+            raise ConfigError(f"{path}: no such file - expected that of --{kind} - check the name")
         return path
     usual = [folder / f"{kind}{suffix}" for suffix in _SUFFIXES]
     others = [path for suffix in _SUFFIXES for path in sorted(folder.glob(f"*{kind}*{suffix}"))]
     there = [path for path in usual if path.is_file()] or others
     if len(there) > 1:
         names = ", ".join(path.name for path in there)
-        raise ConfigError(f"{folder}: {names} - wanted one {kind} file - name it with --{kind}")
+        raise ConfigError(f"{folder}: {names} - expected one {kind} file - name it with --{kind}")
     return there[0] if there else None
 
 
@@ -127,9 +127,9 @@ def _mapping(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(text) if path.suffix == ".json" else load(text, str(path))
     except ValueError as error:
-        raise ConfigError(f"{path}: cannot be read as JSON ({error}) - wanted an input of DP-GEN - mend it") from None
+        raise ConfigError(f"{path}: cannot be read as JSON ({error}) - expected an input of DP-GEN - fix it") from None
     if not isinstance(found, dict):
-        raise ConfigError(f"{path}: no mapping of keys - wanted an input of DP-GEN - check the name")
+        raise ConfigError(f"{path}: no mapping of keys - expected an input of DP-GEN - check the name")
     return found
 
 
@@ -141,7 +141,7 @@ def _record(path: Path) -> tuple[int, int] | None:
     try:
         iteration, step = (int(word) for word in lines[-1])
     except (ValueError, IndexError):
-        raise ConfigError(f"{path}: its last line is not two numbers - wanted iteration and step - mend it") from None
+        raise ConfigError(f"{path}: its last line is not two numbers - expected iteration and step - fix it") from None
     return iteration, step
 
 

@@ -108,7 +108,7 @@ def what_labelled(given: DpgenFolder, report: DpgenReport) -> str | None:
     if incar is None or version is None:
         lacking = "no INCAR" if style == "vasp" and incar is None else "no OUTCAR with a version"
         why = lacking if style == "vasp" else f"fp_style {style} does not tell its functional"
-        report.refuse("fp_style", f"{why}, and a label without its reference is none - wanted {_EXAMPLE}")
+        report.refuse("fp_style", f"{why}, and a label without its reference is none - expected {_EXAMPLE}")
         return None
     dispersion = "true" if incar.ivdw else "false"
     return f"functional={incar.functional},includes_dispersion={dispersion},code=VASP-{version}"
@@ -130,13 +130,13 @@ def label_of(given: DpgenFolder, declared: str | None, report: DpgenReport) -> d
         there = ", ".join(REFERENCES.names())
         report.refuse(
             "fp_style",
-            f"{what} - wanted what labels from now on, with the same settings (engines that are here: {there}) - give "
-            "--reference, a preset of params/label/ or a YAML like one",
+            f"{what} - expected what labels from now on, with the same settings (engines that are here: {there}) - "
+            "give --reference, a preset of params/label/ or a YAML like one",
         )
         return {}
     version = version_of(given) or _declared_version(declared)
     if version is None:
-        report.refuse("fp_style", f"no OUTCAR tells the version of VASP - wanted {_EXAMPLE}")
+        report.refuse("fp_style", f"no OUTCAR tells the version of VASP - expected {_EXAMPLE}")
     potcars = potcars_of(given, report)
     reference: dict[str, Any] = {
         "engine": "vasp",
@@ -154,7 +154,9 @@ def label_of(given: DpgenFolder, declared: str | None, report: DpgenReport) -> d
     if incar.ivdw == _D3_ZERO:
         reference["d3"] = {"method": incar.functional, "damping": "zero"}
     elif incar.ivdw != _NO_IVDW:
-        report.refuse("fp_incar", f"IVDW = {incar.ivdw} - wanted none, or 11 (D3 with zero damping) - give --reference")
+        report.refuse(
+            "fp_incar", f"IVDW = {incar.ivdw} - expected none, or 11 (D3 with zero damping) - give --reference"
+        )
     return {"reference": reference}
 
 
@@ -178,7 +180,7 @@ def _tags(incar: Incar, report: DpgenReport) -> dict[str, Any]:
         del tags["GGA"]
     tags = {name: value for name, value in tags.items() if not (name in _NAMING and value in {False, "NONE"})}
     if "ENCUT" not in tags:
-        report.refuse("fp_incar", "no ENCUT, which VASP would take from the POTCARs - wanted the number - add it")
+        report.refuse("fp_incar", "no ENCUT, which VASP would take from the POTCARs - expected the number - add it")
     unsaid = {name: value for name, value in _VASPS.items() if name not in tags}
     if unsaid:
         said = ", ".join(f"{name} = {value:g}" for name, value in unsaid.items())
@@ -193,7 +195,7 @@ def potcars_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Path]:
     kinds, files = list(given.param["type_map"]), list(given.param.get("fp_pp_files") or [])
     if len(files) != len(kinds):
         report.refuse(
-            "fp_pp_files", f"{len(files)} files for {len(kinds)} elements - wanted one each - give --reference"
+            "fp_pp_files", f"{len(files)} files for {len(kinds)} elements - expected one each - give --reference"
         )
         return {}
     prefix = given.path(str(given.param.get("fp_pp_path", "./")))

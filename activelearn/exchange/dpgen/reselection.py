@@ -97,7 +97,7 @@ def _want_plain(given: DpgenFolder) -> None:
         if given.param.get(key):
             raise ConfigError(
                 f"{given.param_file}: {key}: frames are not classed by two bounds of a deviation in eV/Å, so they are "
-                "not classed again - wanted a run without it - nothing to do: the labels do not hang on it"
+                "not classed again - expected a run without it - nothing to do: the labels do not hang on it"
             )
 
 
@@ -123,7 +123,7 @@ def _deviations(path: Path, skip: int) -> tuple[FloatArray, FloatArray]:
     try:
         rows = np.loadtxt(path, ndmin=2)
     except ValueError as error:
-        raise ConfigError(f"{path}: cannot be read ({error}) - wanted rows of seven numbers - restore it") from None
+        raise ConfigError(f"{path}: cannot be read ({error}) - expected rows of seven numbers - restore it") from None
     if rows.size == 0:
         return np.empty(0, dtype=np.int64), np.empty((0, 7))
     _, last = np.unique(rows[::-1, 0], return_index=True)

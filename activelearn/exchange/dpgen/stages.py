@@ -145,7 +145,7 @@ def _reason(job: Mapping[str, Any]) -> str | None:
             return f"{key} has no counterpart"
     ensemble = alias(job, "ensemble", "ens")
     if ensemble not in ENSEMBLES:
-        return f"ensemble {ensemble} - wanted one of {', '.join(ENSEMBLES)}"
+        return f"ensemble {ensemble} - expected one of {', '.join(ENSEMBLES)}"
     wanted = {
         "temps": alias(job, "temps", "Ts"),
         "nsteps": job.get("nsteps"),
@@ -223,7 +223,7 @@ def _stage(job: DpgenJob, starts: DpgenStarts) -> dict[str, Any]:
 def window_of(given: DpgenFolder, report: DpgenReport) -> tuple[float, float]:
     """Return f_lo and f_hi (eV/Å) of the campaign: the widest of all, within which stages have their own."""
     if not _bounds(given, _LOWER) or not _bounds(given, _UPPER):
-        report.refuse(_LOWER, "no bounds of the force deviation - wanted two numbers in eV/Å")
+        report.refuse(_LOWER, "no bounds of the force deviation - expected two numbers in eV/Å")
         return 0.15, 0.35
     return widest(given)
 

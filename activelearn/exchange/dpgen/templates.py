@@ -124,7 +124,7 @@ def _read(text: str, every: int) -> Asked | str:
     for words in _commands(text):
         name, rest = words[0], words[1:]
         if name in _MUST_BE and tuple(rest) != _MUST_BE[name]:
-            return f"{' '.join(words)} - wanted {name} {' '.join(_MUST_BE[name])}"
+            return f"{' '.join(words)} - expected {name} {' '.join(_MUST_BE[name])}"
         if name in _OURS:
             continue
         wrong = _take(made, name, rest, words)
@@ -163,9 +163,9 @@ def _integrator(made: Asked, kind: str, words: Sequence[str]) -> str | None:
     strange = sorted(set(keys) - {"temp", "iso", "aniso", "tri"})
     coupling = [key for key in keys if key != "temp"]
     if strange or "temp" not in keys or len(coupling) != (kind == "npt"):
-        return f"fix {kind} {' '.join(words)} - wanted temp, and one of iso, aniso, tri for npt"
+        return f"fix {kind} {' '.join(words)} - expected temp, and one of iso, aniso, tri for npt"
     if any(len(numbers) != 3 or None in numbers for numbers in keys.values()):
-        return f"fix {kind} {' '.join(words)} - wanted numbers"
+        return f"fix {kind} {' '.join(words)} - expected numbers"
     start, stop, damping = (float(number or 0.0) for number in keys["temp"])
     made.temperatures_K = (start, stop)
     made.stage |= {"ensemble": "nvt", "temperature_damping_ps": damping}

@@ -35,12 +35,12 @@ def train_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
     training = dict(block.get("training") or {})
     n_steps = alias(training, "numb_steps", "stop_batch")
     if not n_steps:
-        report.refuse("default_training_param", "no numb_steps in its training - wanted a number of steps")
+        report.refuse("default_training_param", "no numb_steps in its training - expected a number of steps")
         return {}
     made: dict[str, Any] = {"n_members": int(param.get("numb_models", 4)), "n_steps": int(n_steps)}
     backend = str(param.get("train_backend", "tensorflow"))
     if backend not in _BACKENDS:
-        report.refuse("train_backend", f"{backend} has no counterpart - wanted one of {', '.join(_BACKENDS)}")
+        report.refuse("train_backend", f"{backend} has no counterpart - expected one of {', '.join(_BACKENDS)}")
     made["backend"] = _BACKENDS.get(backend, "tensorflow")
     made["model"] = _model(block.get("model") or {}, given, report)
     made["batch_size"] = _batch(param)
@@ -96,7 +96,7 @@ def _one_block(given: Any, report: DpgenReport) -> dict[str, Any]:  # noqa: ANN4
     blocks = given if isinstance(given, list) else [given]
     plain = [_plain(block) for block in blocks if isinstance(block, Mapping)]
     if not plain:
-        report.refuse("default_training_param", "missing - wanted the training input of DeePMD-kit")
+        report.refuse("default_training_param", "missing - expected the training input of DeePMD-kit")
         return {}
     if any(block != plain[0] for block in plain):
         report.refuse(
@@ -116,7 +116,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - raw JSON
 def _model(block: Mapping[str, Any], given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
     kinds = block.get("type_map")
     if kinds is not None and list(kinds) != list(given.param["type_map"]):
-        report.refuse("default_training_param.model.type_map", f"{kinds} is not the type_map of the run - wanted one")
+        report.refuse("default_training_param.model.type_map", f"{kinds} is not the type_map of the run - expected one")
     made: dict[str, Any] = _without(block)
     if "srtab_file_path" in given.param and "use_srtab" in made:
         made["use_srtab"] = str(given.path(str(given.param["srtab_file_path"])))
@@ -142,7 +142,7 @@ def _batch(param: Mapping[str, Any]) -> int | str:
 def _learning_rate(given: Mapping[str, Any], n_steps: int, report: DpgenReport) -> dict[str, Any]:
     shape = str(given.get("type", "exp"))
     if shape not in _SHAPES:
-        report.refuse("default_training_param.learning_rate.type", f"{shape} - wanted one of {', '.join(_SHAPES)}")
+        report.refuse("default_training_param.learning_rate.type", f"{shape} - expected one of {', '.join(_SHAPES)}")
     start = float(given.get("start_lr", 1.0e-3))
     stop = given.get("stop_lr")
     if stop is None and "decay_rate" in given:
@@ -154,7 +154,7 @@ def _learning_rate(given: Mapping[str, Any], n_steps: int, report: DpgenReport) 
 
 def _prefactors(loss: Mapping[str, Any], report: DpgenReport) -> dict[str, Any]:
     if (kind := str(loss.get("type", "ener"))) != "ener":
-        report.refuse("default_training_param.loss.type", f"{kind} - wanted ener: energies and forces are learnt")
+        report.refuse("default_training_param.loss.type", f"{kind} - expected ener: energies and forces are learnt")
     usual = {"energy": ("e", 0.02, 1.0), "force": ("f", 1000.0, 1.0), "virial": ("v", 0.0, 0.0)}
     return {
         name: [float(loss.get(f"start_pref_{letter}", start)), float(loss.get(f"limit_pref_{letter}", limit))]

@@ -113,7 +113,7 @@ def bounds_of(given: Sequence[str], rules: Sequence[Rule]) -> dict[str, float]:
         if key not in bounds:
             near = get_close_matches(key, bounds, n=1)
             there = f"did you mean {near[0]}?" if near else f"there are: {', '.join(bounds)}"
-            raise ConfigError(f"--bound {text}: no finding of that name - wanted key=number - {there}")
+            raise ConfigError(f"--bound {text}: no finding of that name - expected key=number - {there}")
         bounds[key] = _number(text, value)
     return bounds
 
@@ -124,7 +124,7 @@ def _number(text: str, value: str) -> float:
     except ValueError:
         found = math.nan
     if not math.isfinite(found):
-        raise ConfigError(f"--bound {text}: no number - wanted key=number - such as --bound labels_refused=10")
+        raise ConfigError(f"--bound {text}: no number - expected key=number - such as --bound labels_refused=10")
     return found
 
 

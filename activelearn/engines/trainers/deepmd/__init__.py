@@ -246,7 +246,7 @@ def _of_dargs(train: DeePMDTrain, python: str) -> list[str]:
     try:
         return dargs.problems(filled, block, train.backend, python)
     except EngineError as error:
-        return [f"train.model: cannot be checked ({error}) - wanted a deepmd-kit that runs - mend {python}"]
+        return [f"train.model: cannot be checked ({error}) - expected a deepmd-kit that runs - fix {python}"]
 
 
 def _contradictions(train: DeePMDTrain, type_map: Sequence[str]) -> Iterator[str]:
@@ -259,7 +259,7 @@ def _contradictions(train: DeePMDTrain, type_map: Sequence[str]) -> Iterator[str
     unknown = set(train.element_weights or ()) - set(type_map)
     if unknown:
         names = ", ".join(sorted(unknown))
-        yield f"train.element_weights names {names} - wanted elements of type_map, {list(type_map)}"
+        yield f"train.element_weights names {names} - expected elements of type_map, {list(type_map)}"
 
 
 def _networks(train: DeePMDTrain) -> Iterator[str]:
@@ -268,19 +268,19 @@ def _networks(train: DeePMDTrain) -> Iterator[str]:
     descriptor, factors = train.descriptor, train.prefactors
     for where, layers in (("descriptor.neuron", descriptor.neuron), ("fitting", train.fitting)):
         if not layers:
-            yield f"train.{where}: is empty - wanted a layer or more - leave it out, or give widths such as [25, 50]"
+            yield f"train.{where}: is empty - expected a layer or more - leave it out, or give widths such as [25, 50]"
     if descriptor.neuron and descriptor.axis_neuron > descriptor.neuron[-1]:
         yield (
-            f"train.descriptor.axis_neuron: {descriptor.axis_neuron} - wanted at most the width of the last layer of "
+            f"train.descriptor.axis_neuron: {descriptor.axis_neuron} - expected at most the width of the last layer of "
             f"neuron, {descriptor.neuron[-1]} - lower it"
         )
     if train.model is None and not descriptor.type_one_side and not BACKENDS[train.backend].two_sides:
         yield (
-            f"train.descriptor.type_one_side: false - wanted true: {train.backend} of DeePMD-kit 3.2 trains the other "
-            "and cannot freeze it - set it, or train.backend: pytorch"
+            f"train.descriptor.type_one_side: false - expected true: {train.backend} of DeePMD-kit 3.2 trains the "
+            "other and cannot freeze it - set it, or train.backend: pytorch"
         )
     if not any((*factors.energy, *factors.force, *factors.virial)):
-        yield "train.prefactors: are all 0 - wanted one above 0, or nothing is learnt - leave them out"
+        yield "train.prefactors: are all 0 - expected one above 0, or nothing is learnt - leave them out"
 
 
 def _starts(train: DeePMDTrain) -> Iterator[str]:
@@ -288,16 +288,16 @@ def _starts(train: DeePMDTrain) -> Iterator[str]:
     where, names = "train.start_from", train.start_from or ()
     suffixes = BACKENDS[train.backend].with_weights
     if names and len(names) != train.n_members:
-        yield f"{where}: {len(names)} models for {train.n_members} members - wanted one each - name as many"
+        yield f"{where}: {len(names)} models for {train.n_members} members - expected one each - name as many"
     for name in names:
         if Path(name).suffix not in suffixes:
             which = " or ".join(suffixes) or f"none, for {train.backend} has no weights in its models"
-            yield f"{where}: {name} - wanted {which} - leave it out, or choose another backend"
+            yield f"{where}: {name} - expected {which} - leave it out, or choose another backend"
         elif not is_file(Path(here(name))):
-            yield f"{where}: no file {name} - wanted a frozen model - check the path"
+            yield f"{where}: no file {name} - expected a frozen model - check the path"
     unsaid = [shell.where for shell in TRAINER.shells(train) if shell.sel is None] if names else []
     for key in unsaid if TRAINER.limits_neighbours(train) else []:
-        yield f"{where}: {key} is left to be counted - wanted the numbers of these models - give them"
+        yield f"{where}: {key} is left to be counted - expected the numbers of these models - give them"
 
 
 def _rising_rates(train: DeePMDTrain) -> Iterator[str]:

@@ -76,27 +76,27 @@ def problems(block: Block, given: Block, backend: str, python: str) -> list[str]
 
 
 def sentence(found: Mapping[str, Any], given: Block, backend: str) -> str:
-    """Return one finding as ``where: what - wanted - next``."""
+    """Return one finding as ``where: what - expected - next``."""
     where, value = dotted(tuple(found["at"])), _at(given, found["at"])
     match found["what"]:
         case "unknown":
             near = f"did you mean {found['near']!r}?" if found["near"] else "see its manual for those that it has"
             return f"{where}: unknown to DeePMD-kit - {near} - rename or remove it"
         case "missing":
-            return f"{where}: missing - wanted by DeePMD-kit - add it"
+            return f"{where}: missing - expected by DeePMD-kit - add it"
         case "choice":
-            near = f"did you mean {found['near']!r}?" if found["near"] else "wanted one of DeePMD-kit's manual"
-            return f"{where}: {found['value']} is no kind that DeePMD-kit has here - {near} - mend it"
+            near = f"did you mean {found['near']!r}?" if found["near"] else "expected one of DeePMD-kit's manual"
+            return f"{where}: {found['value']} is no kind that DeePMD-kit has here - {near} - fix it"
         case "kind":
-            wanted = " or ".join(_TYPES.get(name.strip(), name.strip()) for name in found["wanted"])
-            return f"{where}: got {value!r} - wanted {wanted} - mend it"
+            wanted = " or ".join(_TYPES.get(name.strip(), name.strip()) for name in found["expected"])
+            return f"{where}: got {value!r} - expected {wanted} - fix it"
         case "value":
-            return f"{where}: got {value!r} - wanted what DeePMD-kit takes ({found['text'].rstrip('.')}) - mend it"
+            return f"{where}: got {value!r} - expected what DeePMD-kit takes ({found['text'].rstrip('.')}) - fix it"
         case "backend":
             return _elsewhere(where, found, backend)
         case "activation" | "precision":
-            return f"{where}: got {value!r} - {nearest(str(value).lower(), found['wanted'])} - mend it"
-    return f"{where}: DeePMD-kit refuses it ({found['said']}) - wanted what its manual has - mend it"
+            return f"{where}: got {value!r} - {nearest(str(value).lower(), found['wanted'])} - fix it"
+    return f"{where}: DeePMD-kit refuses it ({found['said']}) - expected what its manual has - fix it"
 
 
 def _elsewhere(where: str, found: Mapping[str, Any], backend: str) -> str:
@@ -105,7 +105,7 @@ def _elsewhere(where: str, found: Mapping[str, Any], backend: str) -> str:
         ours = [name for name in ours if name != "pytorch-exportable"]
     what = where if found["value"] is None else f"{where}: {found['value']}"
     choose = f"train.backend: {ours[0]}" if ours else "remove it"
-    wanted = f"wanted {' or '.join(_THEIRS[name] for name in ours)}" if ours else "wanted a model without it"
+    wanted = f"expected {' or '.join(_THEIRS[name] for name in ours)}" if ours else "expected a model without it"
     joint = " is" if found["value"] is not None else ": is"
     return f"{what}{joint} not on {_THEIRS[backend]} - {wanted} - {choose}"
 

@@ -63,7 +63,7 @@ def impossible(block: Block, backend: str) -> Iterator[str]:
         yield from _widths(section, at)
         yield from _without_data(section, at)
         if str(section.get("type", "ener")) not in _ENERGIES:
-            yield f"{dotted((*at, 'type'))}: {section['type']} - wanted ener: energies and forces are learnt - mend it"
+            yield f"{dotted((*at, 'type'))}: {section['type']} - expected ener: energies and forces are learnt - fix it"
     for sphere in spheres(block):
         yield from _smoothing(sphere)
     for at, model in models(block):
@@ -86,7 +86,7 @@ def contradictions(block: Block, type_map: Sequence[str]) -> Iterator[str]:
         given = model.get("type_map")
         if given is not None and (not isinstance(given, list | tuple) or list(given) != list(type_map)):
             yield (
-                f"{dotted((*at, 'type_map'))} is {given}, and the campaign's is {list(type_map)} - wanted one - "
+                f"{dotted((*at, 'type_map'))} is {given}, and the campaign's is {list(type_map)} - expected one - "
                 "leave that of the model out"
             )
     for one in spheres(block):
@@ -97,7 +97,7 @@ def contradictions(block: Block, type_map: Sequence[str]) -> Iterator[str]:
         if kind(section) == "se_a_tpe" and len(type_map) > 1:
             yield (
                 f"{dotted((*at, 'type'))}: {section['type']} does not train on more than one element (DeePMD-kit 3.2 "
-                "ends at the first step) - wanted se_atten, which embeds types as well"
+                "ends at the first step) - expected se_atten, which embeds types as well"
             )
 
 
@@ -114,7 +114,7 @@ def missing_tables(block: Block) -> Iterator[str]:
             not Path(here(value)).is_absolute() or not Path(here(value)).is_file()
         ):  # of a YAML, it is absolute if it is there
             yield (
-                f"{dotted(at)}: no file {value} - wanted a table of pair energies, by a path from the folder of the "
+                f"{dotted(at)}: no file {value} - expected a table of pair energies, by a path from the folder of the "
                 "YAML (with its suffix) or an absolute one - check the path"
             )
 
@@ -125,7 +125,7 @@ def _ours(block: Block) -> Iterator[str]:
     for at, section in [*descriptors(block), *fitting_nets(block), *embeddings]:
         if section.get("seed") is not None:
             yield (
-                f"{dotted((*at, 'seed'))}: {section['seed']} - wanted none: each member has its own, drawn from "
+                f"{dotted((*at, 'seed'))}: {section['seed']} - expected none: each member has its own, drawn from "
                 "random_seed - leave it out"
             )
 
@@ -134,12 +134,12 @@ def _refused(block: Block) -> Iterator[str]:
     for at, model in dict([((), block), *models(block)]).items():
         if str(model.get("bridging_method", "none")).lower() != "none" and kind(model) != "dpa4":
             yield (
-                f"{dotted((*at, 'bridging_method'))}: {model['bridging_method']} trains with DPA-4 alone - wanted "
+                f"{dotted((*at, 'bridging_method'))}: {model['bridging_method']} trains with DPA-4 alone - expected "
                 "train.model.type: dpa4, or use_srtab - leave it out"
             )
         for key, why in _REFUSED.items():
             if model.get(key):
-                yield f"{dotted((*at, key))}: {why} - wanted a model without it - leave it out"
+                yield f"{dotted((*at, key))}: {why} - expected a model without it - leave it out"
 
 
 def _widths(section: Block, at: At) -> Iterator[str]:
@@ -149,18 +149,18 @@ def _widths(section: Block, at: At) -> Iterator[str]:
     least = 0 if str(section.get("type")) in {"dpa4_ener", "sezm_ener"} else 1
     where = dotted((*at, name))
     if not isinstance(layers, list | tuple) or not all(isinstance(n, int) for n in layers):
-        yield f"{where}: got {layers!r} - wanted a list of whole numbers - mend it"
+        yield f"{where}: got {layers!r} - expected a list of whole numbers - fix it"
         return
     if not layers:
-        yield f"{where}: is empty - wanted a layer or more - leave it out, or give widths such as [25, 50]"
+        yield f"{where}: is empty - expected a layer or more - leave it out, or give widths such as [25, 50]"
         return
     if min(layers) < least:
-        yield f"{where}: {list(layers)} - wanted widths of {least} or more - mend it"
+        yield f"{where}: {list(layers)} - expected widths of {least} or more - fix it"
     axis = next((key for key in ("axis_neuron", "n_axis_neuron") if key in section), "axis_neuron")
     n_axis = section.get(axis)
     if name in section and isinstance(n_axis, int) and n_axis > layers[-1] > 0:
         yield (
-            f"{dotted((*at, axis))}: {n_axis} - wanted at most the width of the last layer of neuron, {layers[-1]} - "
+            f"{dotted((*at, axis))}: {n_axis} - expected at most the width of the last layer of neuron, {layers[-1]} - "
             "lower it"
         )
 
@@ -168,7 +168,7 @@ def _widths(section: Block, at: At) -> Iterator[str]:
 def _without_data(section: Block, at: At) -> Iterator[str]:
     for key, what in _WITHOUT_DATA.items():
         if section.get(key):
-            yield f"{dotted((*at, key))}: {section[key]!r} - wanted none: the labels have no {what} - leave it out"
+            yield f"{dotted((*at, key))}: {section[key]!r} - expected none: the labels have no {what} - leave it out"
 
 
 def _inner(section: Block, at: At) -> Iterator[str]:
@@ -178,7 +178,7 @@ def _inner(section: Block, at: At) -> Iterator[str]:
         if inner_A > outer_A or (inner_A == outer_A and kind(section) == "dpa2"):
             wanted = "less than" if kind(section) == "dpa2" else "at most"
             yield (
-                f"{dotted((*at, *inside, key))}: {inner_A:g} Å - wanted {wanted} {'.'.join((*of, outer))}, "
+                f"{dotted((*at, *inside, key))}: {inner_A:g} Å - expected {wanted} {'.'.join((*of, outer))}, "
                 f"{outer_A:g} Å - lower it"
             )
 
@@ -187,7 +187,7 @@ def _smoothing(sphere: Sphere) -> Iterator[str]:
     smooth = sphere.rcut_smth
     if smooth is not None and smooth >= sphere.rcut:
         where = dotted((*sphere.at, sphere.keys.rcut_smth or ""))
-        yield f"{where}: {smooth:g} Å - wanted less than the cutoff, {sphere.rcut:g} Å - lower it"
+        yield f"{where}: {smooth:g} Å - expected less than the cutoff, {sphere.rcut:g} Å - lower it"
 
 
 def _dpa4_alone(block: Block) -> Iterator[str]:
@@ -196,7 +196,7 @@ def _dpa4_alone(block: Block) -> Iterator[str]:
         if kind(section) == "dpa4" and kind(block) != "dpa4":
             yield (
                 f"{dotted((*at, 'type'))}: {section['type']} in a model that is not of its type trains, and cannot be "
-                "frozen afterwards - wanted train.model.type: dpa4 - set it, with fitting_net.type: dpa4_ener"
+                "frozen afterwards - expected train.model.type: dpa4 - set it, with fitting_net.type: dpa4_ener"
             )
 
 
@@ -207,12 +207,12 @@ def _short_range(model: Block, at: At) -> Iterator[str]:
     for key in ("smin_alpha", "sw_rmin", "sw_rmax"):
         value = model.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            yield f"{dotted((*at, key))}: got {value!r} - wanted a number, beside use_srtab - add it"
+            yield f"{dotted((*at, key))}: got {value!r} - expected a number, beside use_srtab - add it"
             return
     if not 0 <= model["sw_rmin"] < model["sw_rmax"]:
         yield (
-            f"{dotted((*at, 'sw_rmin'))}: {model['sw_rmin']:g} Å - wanted less than sw_rmax, {model['sw_rmax']:g} Å - "
-            "lower it"
+            f"{dotted((*at, 'sw_rmin'))}: {model['sw_rmin']:g} Å - expected less than sw_rmax, {model['sw_rmax']:g} Å "
+            "- lower it"
         )
 
 
@@ -223,7 +223,7 @@ def _on_pytorch(block: Block, model: Block, at: At) -> Iterator[str]:
     if kinds and {name for _, name, _ in kinds} <= by_element and ("use_srtab" in model or block is not model):
         yield (
             f"{dotted((*at, *kinds[0][0], 'type'))}: {kinds[0][1]} in a sum, or with a table of pairs, does not train "
-            "on PyTorch, where types must be embedded - wanted a descriptor such as se_atten - choose one, or "
+            "on PyTorch, where types must be embedded - expected a descriptor such as se_atten - choose one, or "
             "train.backend: tensorflow"
         )
 
@@ -238,8 +238,8 @@ def _one_side(model: Block, at: At, backend: str) -> Iterator[str]:
         if is_other or not BACKENDS[backend].two_sides:
             why = "is trained as if it were true" if is_other else "does not end in a model"
             yield (
-                f"{dotted((*at, *where, 'type_one_side'))}: false {why} by {backend} of DeePMD-kit 3.2 - wanted true - "
-                "set it"
+                f"{dotted((*at, *where, 'type_one_side'))}: false {why} by {backend} of DeePMD-kit 3.2 - expected true "
+                "- set it"
             )
 
 
@@ -249,18 +249,18 @@ def _sums(block: Block, backend: str) -> Iterator[str]:
         return
     parts, weights = block["models"], block.get("weights")
     if isinstance(weights, list | tuple) and len(weights) != len(parts):
-        yield f"train.model.weights: {len(weights)} for {len(parts)} models - wanted one for each - mend it"
+        yield f"train.model.weights: {len(weights)} for {len(parts)} models - expected one for each - fix it"
     elif isinstance(weights, str) and weights not in {"sum", "mean"}:
-        yield f"train.model.weights: got {weights!r} - wanted sum, mean or a list of numbers - mend it"
+        yield f"train.model.weights: got {weights!r} - expected sum, mean or a list of numbers - fix it"
     pairs = next((i for i, one in enumerate(parts) if kind(one) == "pairtab"), None)
     if backend == "tensorflow" and pairs is not None:
         yield (
             f"train.model.models.{pairs}.type: pairtab does not train on TensorFlow (DeePMD-kit 3.2 ends before the "
-            "first step) - wanted another backend, or use_srtab - train.backend: pytorch"
+            "first step) - expected another backend, or use_srtab - train.backend: pytorch"
         )
     elif pairs == 0:
         yield (
-            "train.model.models.0.type: pairtab - wanted it after a model that learns, from which DeePMD-kit takes "
+            "train.model.models.0.type: pairtab - expected it after a model that learns, from which DeePMD-kit takes "
             "the elements - change their order"
         )
 

@@ -102,7 +102,7 @@ def _of_an_ensemble(backend: object) -> object:
     """Refuse what DeePMD-kit has and an ensemble cannot be driven with, and say why."""
     why = UNFIT.get(backend) if isinstance(backend, str) else None
     if why is not None:
-        raise ValueError(f"{backend}: {why} - wanted {' or '.join(BACKENDS)}")
+        raise ValueError(f"{backend}: {why} - expected {' or '.join(BACKENDS)}")
     return backend
 
 
@@ -188,7 +188,7 @@ class DeePMDTrain(Train):
         if beside:
             raise ValueError(
                 f"model says all of the networks, and {', '.join(beside)} say{'s' * (len(beside) == 1)} them once more "
-                f"- wanted one of the two - leave {'them' if len(beside) > 1 else 'it'} out (of a preset: "
+                f"- expected one of the two - leave {'them' if len(beside) > 1 else 'it'} out (of a preset: "
                 f"{beside[0]}: null)"
             )
         return {name: value for name, value in given.items() if name not in _SHORT}

@@ -51,35 +51,35 @@ def _strange(value: Any, at: At) -> Iterator[Misshapen]:  # noqa: ANN401 - raw Y
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
-                yield Misshapen(at, key, f"the key {key!r} is no text - wanted keys of DeePMD-kit")
+                yield Misshapen(at, key, f"the key {key!r} is no text - expected keys of DeePMD-kit")
             else:
                 yield from _strange(item, (*at, key))
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             yield from _strange(item, (*at, i))
     elif isinstance(value, float) and not math.isfinite(value):
-        yield Misshapen(at, value, f"got {value} - wanted a finite number")
+        yield Misshapen(at, value, f"got {value} - expected a finite number")
     elif value is not None and not isinstance(value, str | int | float):
-        yield Misshapen(at, value, f"got {value!r} - wanted a number, a text, true or false, a list or a mapping")
+        yield Misshapen(at, value, f"got {value!r} - expected a number, a text, true or false, a list or a mapping")
 
 
 def _mapping(section: Any, at: At, key: str, wanted: str) -> Iterator[Misshapen]:  # noqa: ANN401 - raw YAML
     """Yield what is wrong if `key` of a section is no mapping."""
     if key not in section:
-        yield Misshapen((*at, key), None, f"missing - wanted {wanted}")
+        yield Misshapen((*at, key), None, f"missing - expected {wanted}")
     elif not isinstance(section[key], Mapping):
-        yield Misshapen((*at, key), section[key], f"got {section[key]!r} - wanted {wanted}")
+        yield Misshapen((*at, key), section[key], f"got {section[key]!r} - expected {wanted}")
 
 
 def _model(block: Block, at: At, taken: set[str]) -> Iterator[Misshapen]:
     name = kind(block, "standard")
     if name not in taken:
         why = _NO_MODELS.get(name, "no such kind of model")
-        yield Misshapen((*at, "type"), name, f"{name}: {why} - wanted {_one_of(sorted(taken))}")
+        yield Misshapen((*at, "type"), name, f"{name}: {why} - expected {_one_of(sorted(taken))}")
         return
     for key in TABLES:
         if key in block and not isinstance(block[key], str):
-            yield Misshapen((*at, key), block[key], f"got {block[key]!r} - wanted the path of a table")
+            yield Misshapen((*at, key), block[key], f"got {block[key]!r} - expected the path of a table")
     if name == "linear_ener":
         yield from _sum(block, at)
     elif name == "pairtab":
@@ -95,34 +95,34 @@ def _model(block: Block, at: At, taken: set[str]) -> Iterator[Misshapen]:
 def _sum(block: Block, at: At) -> Iterator[Misshapen]:
     parts = block.get("models")
     if not isinstance(parts, list | tuple) or not parts:
-        yield Misshapen((*at, "models"), parts, f"got {parts!r} - wanted a list of models")
+        yield Misshapen((*at, "models"), parts, f"got {parts!r} - expected a list of models")
         return
     for i, one in enumerate(parts):
         if isinstance(one, Mapping):
             yield from _model(one, (*at, "models", i), _IN_A_SUM)
         else:
-            yield Misshapen((*at, "models", i), one, f"got {one!r} - wanted a model")
+            yield Misshapen((*at, "models", i), one, f"got {one!r} - expected a model")
     if not any(isinstance(one, Mapping) and "descriptor" in one for one in parts):
-        yield Misshapen((*at, "models"), parts, "none of them learns anything - wanted one with a descriptor")
+        yield Misshapen((*at, "models"), parts, "none of them learns anything - expected one with a descriptor")
 
 
 def _descriptor(section: Any, at: At, model: str, *, in_list: bool = False) -> Iterator[Misshapen]:  # noqa: ANN401 - raw YAML
     if not isinstance(section, Mapping):
-        yield Misshapen(at, section, f"got {section!r} - wanted a descriptor of DeePMD-kit")
+        yield Misshapen(at, section, f"got {section!r} - expected a descriptor of DeePMD-kit")
         return
     name = kind(section, "dpa4" if model == "dpa4" else "")
     if name == "hybrid" and not in_list:
         parts = section.get("list")
         if not isinstance(parts, list | tuple) or not parts:
-            yield Misshapen((*at, "list"), parts, f"got {parts!r} - wanted a list of descriptors")
+            yield Misshapen((*at, "list"), parts, f"got {parts!r} - expected a list of descriptors")
         else:
             for i, one in enumerate(parts):
                 yield from _descriptor(one, (*at, "list", i), model, in_list=True)
     elif name not in KINDS:
         why = "a hybrid in a hybrid" if name == "hybrid" else _NO_DESCRIPTORS.get(name, "no such descriptor")
         known = [*KINDS, *([] if in_list else ["hybrid"])]
-        hint = "wanted another" if name in {"hybrid", *_NO_DESCRIPTORS} else nearest(name, known)
-        said = f"{name}: {why} - {hint}" if name else f"missing - wanted {nearest(name, known)}"
+        hint = "expected another" if name in {"hybrid", *_NO_DESCRIPTORS} else nearest(name, known)
+        said = f"{name}: {why} - {hint}" if name else f"missing - expected {nearest(name, known)}"
         yield Misshapen((*at, "type"), name, said)
     else:
         yield from _cutoffs(section, at, KINDS[name])
@@ -150,9 +150,9 @@ def _cutoff(section: Block, at: At, keys: Keys) -> Iterator[Misshapen]:
         if key not in section and keys.default_A is not None:
             continue
         if key not in section:
-            yield Misshapen((*at, key), None, "missing - wanted a distance, Å")
+            yield Misshapen((*at, key), None, "missing - expected a distance, Å")
         elif isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            yield Misshapen((*at, key), value, f"got {value!r} - wanted a distance above 0, Å")
+            yield Misshapen((*at, key), value, f"got {value!r} - expected a distance above 0, Å")
     if keys.sel is not None and keys.sel in section:
         given = section[keys.sel]
         counts = given if isinstance(given, list | tuple) else [given]
@@ -161,7 +161,7 @@ def _cutoff(section: Block, at: At, keys: Keys) -> Iterator[Misshapen]:
         if given is not None and given != "auto" and not (are_numbers and (is_list or not keys.by_element)):
             wanted = "a number for each element" if keys.by_element else "a number of neighbours"
             also = "; ours is from the densest cell that the guards allow" if str(given).startswith("auto") else ""
-            yield Misshapen((*at, keys.sel), given, f"got {given!r} - wanted {wanted}, or auto{also}")
+            yield Misshapen((*at, keys.sel), given, f"got {given!r} - expected {wanted}, or auto{also}")
 
 
 def _one_of(names: list[str]) -> str:

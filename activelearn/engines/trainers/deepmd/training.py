@@ -192,7 +192,7 @@ def has_same_forces(folder: Path, models: Sequence[Path], system: Path, slot: Sl
     if not largest <= SAME_FORCES * max(1.0, float(np.abs(before).max())):  # nan is not <= anything
         raise EngineError(
             f"{models[1].name}: a force differs by {largest:.3g} eV/Å from that of {models[0].name}, which it was made "
-            "from - wanted the same model in another form - this version of deepmd-kit cannot make it: try another",
+            "from - expected the same model in another form - this version of deepmd-kit cannot make it: try another",
             folder=folder,
         )
     return True

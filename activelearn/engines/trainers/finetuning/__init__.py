@@ -96,7 +96,7 @@ class FineTuner(Trainer[F]):
         if not unknown:
             return []
         what = f"{named(train)} does not know {', '.join(unknown)}"
-        return [f"train.foundation: {what} - wanted a foundation of all elements of type_map - choose another"]
+        return [f"train.foundation: {what} - expected a foundation of all elements of type_map - choose another"]
 
     def impossible(self, train: F) -> list[str]:
         """Return a foundation that is none, a kind of labels that it lacks, and a replay that cannot be read."""
@@ -107,15 +107,15 @@ class FineTuner(Trainer[F]):
     def _wrong_file(self, train: F, path: Path) -> list[str]:
         found, name, kind = self.read(path), named(train), getattr(train, self.key)
         if found is None:
-            what = f"{name} is no checkpoint of {self.whose} - wanted one, as {self.module} writes it"
+            what = f"{name} is no checkpoint of {self.whose} - expected one, as {self.module} writes it"
             return [f"train.foundation: {what} - check the path"]
         if found.kinds and kind not in found.kinds:
             what = "none is named" if kind is None else f"{kind} is none of them"
             listed = ", ".join(found.kinds)
-            return [f"train.{self.key}: {name} knows {listed}, and {what} - wanted that of the labels - choose one"]
+            return [f"train.{self.key}: {name} knows {listed}, and {what} - expected that of the labels - choose one"]
         if kind is not None and not found.kinds:
             what = f"{kind}, and {name} knows no {self.key}s"
-            return [f"train.{self.key}: {what} - wanted null - leave it out"]
+            return [f"train.{self.key}: {what} - expected null - leave it out"]
         return []
 
     def _wrong_replay(self, train: F) -> list[str]:
@@ -141,14 +141,14 @@ class FineTuner(Trainer[F]):
 
     def _lacking(self, train: F, python: str | None) -> list[str]:
         here, install = python or "this interpreter", self.worker.install
-        wanted = f"wanted it for train.trainer: {self.worker.trainer}"
+        expected = f"expected it for train.trainer: {self.worker.trainer}"
         if not has_module(self.module, python):
-            return [f"machine.python: {here} has no {self.worker.package} - {wanted} - {install}"]
+            return [f"machine.python: {here} has no {self.worker.package} - {expected} - {install}"]
         version = version_of(self.worker.package, python)
         numbers = tuple(map(int, filter(str.isdigit, (version or "").split(".")[: len(self.oldest)])))
         if len(numbers) == len(self.oldest) and numbers < self.oldest:
             oldest = ".".join(map(str, self.oldest))
-            what = f"{here} has {self.worker.package} {version} - wanted {oldest} or later"
+            what = f"{here} has {self.worker.package} {version} - expected {oldest} or later"
             return [f"machine.python: {what} - {install}"]
         return self.lacking(train, python)
 
@@ -193,7 +193,7 @@ class FineTuner(Trainer[F]):
         """Fine-tune one member; see :meth:`activelearn.config.Trainer.train`."""
         foundation = self.path_of(train.foundation, slot.machine.python)
         if foundation is None:
-            raise EngineError(f"train.foundation: {named(train)} is gone - wanted the checkpoint - restore it")
+            raise EngineError(f"train.foundation: {named(train)} is gone - expected the checkpoint - restore it")
         bound = float(json.loads((data.folder / _BOUND).read_text()))
         job = {**training.job_of(train, run, foundation, data.folder, self.model), **self.options(train)}
         job["watch"] = {"file": CURVE, "largest": bound}

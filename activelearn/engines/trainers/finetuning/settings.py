@@ -28,7 +28,7 @@ class FineTuningRate(Section):
         for name in ("start", "warm_start"):
             value = getattr(self, name)
             if value is not None and value < self.stop:
-                raise ValueError(f"stop = {self.stop:g} is above {name} = {value:g} - wanted a rate that falls")
+                raise ValueError(f"stop = {self.stop:g} is above {name} = {value:g} - expected a rate that falls")
         return self
 
 

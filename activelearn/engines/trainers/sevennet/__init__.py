@@ -44,8 +44,10 @@ class SevenNet(FineTuner[SevenNetTrain]):
         """Return a name that sevenn does not know; another interpreter may have the others: see `lacking`."""
         if foundations.canonical(train.foundation) in foundations.NAMES:
             return []
-        wanted = f"wanted one of {', '.join(foundations.NAMES)}, or the path of a checkpoint"
-        return [f"train.foundation: {train.foundation} is neither a file nor a name of sevenn's - {wanted} - check it"]
+        expected = f"expected one of {', '.join(foundations.NAMES)}, or the path of a checkpoint"
+        return [
+            f"train.foundation: {train.foundation} is neither a file nor a name of sevenn's - {expected} - check it"
+        ]
 
     def lacking(self, train: SevenNetTrain, python: str | None) -> list[str]:
         """Return a name whose file is not in the sevenn of an interpreter."""
@@ -55,7 +57,7 @@ class SevenNet(FineTuner[SevenNetTrain]):
         fetch = f"python -c \"import sevenn.util; sevenn.util.load_checkpoint('{named(train)}')\""
         what = f"{named(train)} is not in the sevenn of {python or 'this interpreter'}"
         return [
-            f"train.foundation: {what} - wanted its file, which is not downloaded by itself - {fetch}, or take 7net-0"
+            f"train.foundation: {what} - expected its file, which is not downloaded by itself - {fetch}, or take 7net-0"
         ]
 
     def calculator(self, model: Path) -> dict[str, Any]:
