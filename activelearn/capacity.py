@@ -56,7 +56,7 @@ def of_campaign(campaign: Campaign, labelled: Sequence[Frames] = ()) -> Room:
 
 
 def sealed(campaign: Campaign, store: Store) -> Room | None:
-    """Return the `sel` that a campaign has fixed, by shell; None if it has not begun, or has other elements or shells.
+    """Return the `sel` that a campaign has fixed, by shell; None if it has none, or other elements or shells.
 
     Where changes are accepted, the user is told that these cannot be changed.
     """

@@ -4,8 +4,8 @@ Per atom and per element of the neighbour, a radial histogram; over the atoms of
 deviation. So the layout is fixed by ``type_map`` alone (every ordered pair of elements has its block, empty or not),
 and the vector is invariant under rotation, translation, reflection, permutation of like atoms and repetition of the
 cell: small and large cells, and all compositions of a campaign, compare. The mean holds composition, density and bond
-lengths; the deviation tells order from disorder, and one broken environment among many (it grows as the square root of
-their share, the mean as the share).
+lengths; the deviation distinguishes order from disorder, and one broken environment among many (it grows as the square
+root of their share, the mean as the share).
 
 Distances are Euclidean and dimensionless. On Na3PS4 (64 atoms, SevenNet-0 MD): 0.012 between frames 1 fs apart at 300 K
 (0.02 at 1000 K, 32 atoms), 0.26 between thermally independent ones (0.5 at 1000 K), 0.36 if one of the 32 P-S bonds is

@@ -104,7 +104,7 @@ def _is_changed(store: Store, iteration: int, latest: Campaign) -> bool:
 
 
 def _problems(last: Iteration) -> str:
-    """Return, to be said at the end, what is wrong with the training of the last ensemble."""
+    """Return the closing note on problems of the training of the last ensemble."""
     return "".join(f"; {line}" for line in learning.problems_of(last.ensemble))
 
 

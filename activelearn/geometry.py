@@ -135,8 +135,8 @@ def first_overflow(
 ) -> tuple[int, NDArray[np.int64]] | None:
     """Return the first frame of a walk in which an atom has more neighbours than `sel` holds, and the most by element.
 
-    Every frame is covered, but few are examined: each examination tells how near the first neighbour is for which there
-    is no room, and until the atoms have moved far enough for it to come within the cutoff, no frame can overflow.
+    Every frame is covered, but few are examined: each examination gives the distance of the first neighbour for which
+    there is no room, and until the atoms have moved far enough for it to come within the cutoff, no frame can overflow.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def first_overflow(
     Returns
     -------
     tuple or None
-        The frame, and (n_elements,) the most neighbours of each element in it.
+        The index of the frame, and (n_elements,) the most neighbours of each element in it.
     """
     k = 0
     while k < len(frames):

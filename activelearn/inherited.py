@@ -1,4 +1,4 @@
-"""Labels that a campaign inherits: those in its ledger, paid for by other campaigns or imported, join its initial data.
+"""Labels that a campaign inherits: those in its ledger, from other campaigns or imported, join its initial data.
 
 Labels of two references have two energy scales, so only labels of the campaign's own reference join, unless others are
 named (``initial.from_ledger: [ab12cd34ef56]``); the mixing is recorded. What joins is sealed with the initial data,
@@ -277,7 +277,7 @@ def offered(campaign: Campaign, ledger: Ledger, own: str | None) -> Offer:
 
 
 def joined(store: Store) -> Offer:
-    """Return the labels that a campaign has begun with, whatever its ledger offers by now."""
+    """Return the labels that a campaign has started with, whatever its ledger offers by now."""
     arrays, _ = read_npz(store.chosen_file(0))
     parts = unpack(arrays)
     found = [parts[p] for p in sealed_references(arrays)]

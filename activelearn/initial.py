@@ -128,7 +128,7 @@ def isolated_frames(settings: Isolated, symbols: Sequence[str]) -> Frames:
 
 
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
-    """Perturb a structure and, if the campaign says so, move it by MD; publish the frames."""
+    """Perturb a structure and, if the campaign asks for it, run MD; publish the frames."""
     campaign = store.campaign(iteration)
     meta: dict[str, str | float] = {"ended": "finished", "started": 0.0, "finished": 0.0}
     if task.kind == "isolated" and campaign.initial.isolated is not None:

@@ -113,7 +113,7 @@ class CampaignPhase(Phase):
             publish_json(at, sealed(identity))
         _want_same_reference(store, self.iteration)
         self._seal_driver(campaign, machine)
-        store.open_iteration(self.iteration, campaign)  # last: it is open when all that it is sealed to stands
+        store.open_iteration(self.iteration, campaign)  # last: it is open when everything that it is sealed to exists
 
     def _seal_driver(self, campaign: Campaign, machine: Machine) -> None:
         """Seal what moves the atoms of the initial data, if that is not the reference."""
@@ -322,7 +322,7 @@ def _want_sealed(store: Store, phase: Phase) -> None:
 
 
 def phase_of(store: Store, iteration: int, *, name: PhaseName = "loop") -> CampaignPhase:
-    """Return the phase that a worker was told to work on.
+    """Return the phase that a worker is to work on.
 
     Systems (and isolated atoms and dimers) that were added to a running campaign make their initial data first, in an
     iteration of their own.
@@ -341,7 +341,7 @@ def _want_same_reference(store: Store, iteration: int) -> None:
         f"{key} {before.get(key)} -> {now[key]}" for key in now if key != "sha256" and before.get(key) != now[key]
     ]
     if changed:
-        (store.iteration_folder(iteration) / "reference.json").unlink()  # not open yet: nobody has used it
+        (store.iteration_folder(iteration) / "reference.json").unlink()  # not open yet, so it has not been used
         raise ConfigError(
             f"label.reference: is not the one of iteration {iteration - 1} ({'; '.join(changed)}) - expected the same "
             "for all labels of a campaign - install the previous version, or start again with another --folder"

@@ -35,7 +35,7 @@ def melt_of(path: GlassPath, glass: Glass) -> Melt:
         return Melt(formers=formers, is_melted=None, why=f"it died before the end of {names}")
     rows = np.flatnonzero((path.frame_segment >= melt[0]) & (path.frame_segment <= melt[-1]))
     if len(rows) < 2:
-        why = f"{len(rows)} frame{'s' if len(rows) != 1 else ''} kept of {names}, wants n_frames of 2 or more"
+        why = f"{len(rows)} frame{'s' if len(rows) != 1 else ''} kept of {names}, needs n_frames of 2 or more"
         return Melt(formers=formers, is_melted=None, why=why)
     try:
         moved_A = displacements(path.frames[rows], formers)

@@ -77,7 +77,7 @@ def smallest_size(units: Mapping[str, float]) -> int:
 
 
 def of_glass(glass: Glass, composition: Composition) -> Packed:
-    """Return what is packed for a glass: the cell of exact stoichiometry that is nearest to the size asked for.
+    """Return what is packed for a glass: the cell of exact stoichiometry nearest to the requested size.
 
     However far that is: the compositions of a series have different cells, of 16 and of 800 atoms, say.
     """
@@ -95,7 +95,7 @@ def nearest_size(n: int, smallest: int) -> int:
 
 
 def is_near(n_atoms: int, asked: int) -> bool:
-    """Return whether a cell is close enough to the size that was asked for."""
+    """Return whether a cell is close enough to the requested size."""
     return abs(n_atoms - asked) <= SIZE_TOLERANCE * asked
 
 

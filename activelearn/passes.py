@@ -14,7 +14,7 @@ from activelearn.store import Store
 
 
 def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
-    """Return the stages that this pass is judged on: the first one, and then what the last selection asked for.
+    """Return the stages that this pass is judged on: the first one, and then those that the last selection requested.
 
     Stages are cumulative: each new ensemble walks the earlier ones too, so that convergence is a statement about one
     ensemble on the whole region. A stage that was added to the campaign is included when those before it are quiet or

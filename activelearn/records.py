@@ -148,7 +148,7 @@ class InitialData(Record):
         default=None, description="Identity of what moved the atoms; null: the reference, or nothing was moved."
     )
     md_calls: int = Field(
-        default=0, description="Structures of MD whose forces were asked for: of the driver, else of the reference."
+        default=0, description="Structures of MD whose forces were computed: by the driver, else by the reference."
     )
     md_frames: int = Field(default=0, description="Of them, those that were kept, to be labelled by the reference.")
     refused: dict[str, int] = Field(default={}, description="Frames of the driver that were not kept, by reason.")
@@ -493,7 +493,7 @@ class MadeGlass(Record):
 
     @property
     def stamp(self) -> str:
-        """What stands beside its numbers in every table and figure; of one that died: where, and of what."""
+        """The mark on its numbers in every table and figure; for one that died: where, and why."""
         if not self.is_finished:
             return f"died in {self.ended}"
         is_as_it_was = self.melt is not None and self.melt.is_melted is False
@@ -540,7 +540,7 @@ class Result(Record):
 
 
 class Missing(Record):
-    """What was asked for and could not be measured."""
+    """A requested measurement that failed."""
 
     measured_by: str = Field(description="The property of the benchmark.")
     condition: dict[str, str | float] = Field(description="As of a Result.")
@@ -548,7 +548,7 @@ class Missing(Record):
 
 
 class Curve(Record):
-    """One line of a figure; its numbers stand in ``curves.npz`` under ``key/x``, ``key/y`` and ``key/error``."""
+    """One line of a figure; its numbers are in ``curves.npz`` under ``key/x``, ``key/y`` and ``key/error``."""
 
     key: str
     name: str = Field(description="Such as rdf, msd, evolution, displacement.")
@@ -589,7 +589,7 @@ class Scoreboard(Record):
     curves: tuple[Curve, ...]
     quoted: tuple[Quoted, ...] = ()
     problems: tuple[str, ...] = Field(default=(), description="What could not be measured, and why.")
-    asked: tuple[str, ...] = Field(default=(), description="Properties that were asked for; (): of an old study.")
+    asked: tuple[str, ...] = Field(default=(), description="Properties that were requested; (): of an old study.")
     missing: tuple[Missing, ...] = Field(default=(), description="Measurements that failed, by their condition.")
     glasses: tuple[MadeGlass, ...] = Field(
         default=(), description="All that were planned; added from their own record when a board is read."

@@ -33,7 +33,7 @@ MIN_MSD_A2: Final = 4.0
 
 #: Explanation of the first of these stamps in a legend.
 MELT_WANTS: Final = (
-    f"a melt wants {math.sqrt(MIN_MSD_A2):g} Å rms or more and fewer than {100 * MAX_OVERLAP:g} % there: melt longer, "
+    f"a melt needs {math.sqrt(MIN_MSD_A2):g} Å rms or more and fewer than {100 * MAX_OVERLAP:g} % there: melt longer, "
     "or hotter"
 )
 

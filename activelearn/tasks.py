@@ -100,7 +100,7 @@ class Station:
     phase
         The phase of a campaign that it belongs to.
     published
-        Where the product of a task stands: a file of the station's folder, or an entry of the label ledger.
+        Where the product of a task is: a file of the station's folder, or an entry of the label ledger.
     is_refusable
         Whether tasks that infrastructure keeps killing may be refused, with the user's recorded consent.
     runs_models
@@ -155,7 +155,7 @@ def driving(place: Folder, *, wait: bool = False) -> Iterator[None]:
 
 
 def frozen_plan(station: Station, store: Folder, iteration: int, machine: Machine) -> Plan:
-    """Return the plan of a station, freezing it if nobody has."""
+    """Return the plan of a station, freezing it if necessary."""
     plan = store.find_plan(station.name, iteration)
     if plan is None:
         tasks = station.plan(store.settings(iteration), store, iteration)
@@ -287,7 +287,7 @@ class _Work:
                 self.left.add(task)
 
     def fill(self, pending: Sequence[Task]) -> None:
-        """Put pending tasks into the queue, in the batches that the station wants."""
+        """Put pending tasks into the queue, in the batches of the station."""
         batching = self.station.batching
         batches: list[tuple[Task, ...]] = [(task,) for task in pending]
         if batching is not None:

@@ -80,7 +80,7 @@ def _in_first_vectors(cell: FloatArray) -> FloatArray:
         before, after = cell[k : k + 2].round(2).tolist()
         raise CannotFollow(
             f"frames {k} and {k + 1}: the cell changes from {before} to {after} Å, too much to follow its atoms, "
-            "wants more n_frames"
+            "needs more n_frames"
         )
     carried = cell.copy()
     for k in reversed(np.flatnonzero((whole != np.eye(3)).any(axis=(1, 2))).tolist()):
@@ -96,7 +96,12 @@ def without_drift(unwrapped: FloatArray, masses: FloatArray) -> FloatArray:
     unwrapped
         (n_frames, n_atoms, 3) Å, of all atoms.
     masses
-        (n_atoms,) in any unit.
+        (n_atoms,) of any unit; u here.
+
+    Returns
+    -------
+    FloatArray
+        (n_frames, n_atoms, 3) Å.
     """
     centre = np.einsum("tai,a->ti", unwrapped, masses) / masses.sum()
     return np.asarray(unwrapped - (centre - centre[0])[:, None, :])

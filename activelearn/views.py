@@ -317,7 +317,7 @@ class StudyView:
         return path_of(self._store, found[name])
 
     def results(self) -> list[Row]:
-        """Return one row for each number: value, unit, uncertainty, condition, and the experiment it stands beside."""
+        """Return one row for each number: value, unit, uncertainty, condition, and the experimental value."""
         found = () if (board := study.scoreboard_of(self._store)) is None else board.results
         names = sorted({name for result in found for name in result.condition})
         unknown: Row = dict.fromkeys(names)

@@ -33,6 +33,10 @@ from activelearn.config import (
     preset_names,
 )
 from activelearn.config.section import Section
+from activelearn.engines.references.abacus import Abacus
+from activelearn.engines.references.aims import Aims
+from activelearn.engines.references.cp2k import CP2K
+from activelearn.engines.references.espresso import Espresso
 from activelearn.engines.references.gpaw import GPAW
 from activelearn.engines.references.vasp import VASP
 from activelearn.errors import ConfigError
@@ -98,9 +102,9 @@ def untied_of(section, at):
 
 
 def test_every_number_of_our_yaml_has_a_row():
-    sections = [Campaign, Study, Machine, VASP, GPAW]
+    sections = [Campaign, Study, Machine, VASP, GPAW, Espresso, CP2K, Abacus, Aims]
     found = {place for section in sections for place in untied_of(section, section.__name__)}
-    assert {place for place in found if not place.startswith("VASP.incar")} == set()
+    assert {place for place in found if not place.startswith("VASP.incar") and not place.endswith(".input")} == set()
 
 
 def test_a_number_without_a_row_is_seen():
@@ -164,7 +168,7 @@ def data():
     ("keys", "value", "said"),
     [
         ("initial.scales", [], "initial.scales: is empty"),
-        ("explore.start_scales", [1.0, 1.0], "explore.start_scales: [1.0, 1.0] - expected different ones"),
+        ("explore.start_scales", [1.0, 1.0], "explore.start_scales: [1.0, 1.0] - expected different values"),
         ("explore.stages.0.systems", [], "explore.stages.0.systems: is empty"),
         ("explore.stages.0.timestep_fs", 0.002, "explore.stages.0.timestep_fs: 0.002 fs (it is in fs: was 0.002 meant"),
         ("train.fitting", [], "train.fitting: is empty"),
@@ -176,7 +180,7 @@ def data():
         ("initial.systems.0.n_atoms", 10**9, "initial.systems.0.n_atoms: 1e+09 - expected 1 to 20000 (number of atoms"),
         ("initial.systems.0.supercell", [50, 50, 50], "initial.systems.0: system Cu_Fm-3m 50x50x50: 500000 atoms"),
         ("explore.stages.0.n_steps", 10**9, "walks x conditions x frames: "),
-        ("select.guards", {"min_distances_A": {"Zz-Cu": 1.5}}, "min_distances_A.Zz-Cu: Zz is no element"),
+        ("select.guards", {"min_distances_A": {"Zz-Cu": 1.5}}, "min_distances_A.Zz-Cu: Zz is not an element"),
         ("select.guards", {"min_distances_A": {"Cu-Cu": 250.0}}, "250 Å (it is in Å: was 250 meant in pm, 2.5 Å?)"),
         ("label.reference", {"functional": "foo", "d3": {"method": "foo"}}, "label.reference.d3.method: foo: dftd3"),
         ("machine", {"label_timeout_s": 1.0e12}, "machine.label_timeout_s: 1e+12 s - expected 0.001 to 1e+09 s"),

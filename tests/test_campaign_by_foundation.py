@@ -178,7 +178,7 @@ BY_MACE = {
     "label": {
         "reference": {"calculator": "ase.calculators.emt:EMT", "functional": "none", "includes_dispersion": False}
     },
-    "select": {"f_lo": 0.05, "f_hi": 5.0, "max_frames": 4},
+    "select": {"f_lo": 0.05, "f_hi": 1.0, "max_frames": 4},
     "stop": {"max_iterations": 1},
     "glass": GLASS,
     "benchmark": BENCHMARK,

@@ -154,12 +154,12 @@ def test_walks_that_end_before_anything_moves(data, tmp_path, n_steps, timestep_
         (
             "learning_rate",
             {"start": 1.0e-4, "stop": 1.0e-2},
-            "stop = 0.01 is above start = 0.0001 - usual is a fall: the rate never rises, so it would stay at 0.0001",
+            "stop = 0.01 is above start = 0.0001 - usual is a decreasing rate: it never rises, so it would stay",
         ),
         ("learning_rate", {"start": 1.0}, "learning_rate.start: 1 - usual is 1e-12 to 0.1 (learning rate"),
         ("learning_rate", {"warm_start": 0.3}, "learning_rate.warm_start: 0.3 - usual is 1e-12"),
-        ("learning_rate", {"warm_start": 1.0e-6}, "stop = 1e-05 is above warm_start = 1e-06 - usual is a fall"),
-        ("learning_rate", {"warm_stop": 1.0e-2}, "warm_stop = 0.01 is above warm_start = 0.002 - usual is a fall"),
+        ("learning_rate", {"warm_start": 1.0e-6}, "stop = 1e-05 is above warm_start = 1e-06 - usual"),
+        ("learning_rate", {"warm_stop": 1.0e-2}, "warm_stop = 0.01 is above warm_start = 0.002 - usual"),
     ],
 )
 def test_numbers_that_look_like_those_of_other_programs_are_asked_about(data, tmp_path, section, changes, note):

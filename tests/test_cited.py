@@ -136,7 +136,7 @@ def test_the_line_that_is_named_counts_comments_and_blank_lines(tmp_path):
         (HEAD.replace(",", ";") + "density;2,12;g/cm3;mine;na3ps4o;0.15\n", ":2: value: got '2,12'"),
         (HEAD + "density,2.0,g/cm3,mine,na3ps4o\n", ":2: 5 cells, fewer than the 6"),
         (HEAD + "density,2.0,g/cm3,mine,na3ps4o,0,1\n", ":2: 7 cells, more than the 6"),
-        (HEAD + 'density,2.0,g/cm3,"mine,na3ps4o,0\n', ":2: quotes"),
+        (HEAD + 'density,2.0,g/cm3,"mine,na3ps4o,0\n', ":2: unbalanced quotes"),
         (HEAD + "density,2.0,g/cm3,mi\0ne,na3ps4o,0\n", ":2: has the character"),
         (HEAD + "density,2.0,g/cm3,,na3ps4o,0\n", ":2: source: missing"),
         ((HEAD + "density,2.0,g/cm3,mine,na3ps4o,0\n").encode("utf-32"), "has the character"),

@@ -133,4 +133,4 @@ def test_a_reference_that_was_edited_is_named_and_nothing_is_exported_under_it(l
     done = labels("export", "ledger", "--to", "out.npz")
     assert done.returncode == 2
     assert "not one reference" in done.stderr
-    assert f"{reference}: its content does not have the sha256 that it names" in done.stderr
+    assert f"{reference}: checksum mismatch" in done.stderr

@@ -178,7 +178,7 @@ def test_defaults_are_those_of_the_papers():
             {"explore__stages__0__f_lo": 0.2, "select__window": "calibrated"},
             "explore stage cold has its own window, but select.window: calibrated determines one for all",
         ),
-        ({"initial__scales": [1.0, 1.0]}, "scales wants different numbers"),
+        ({"initial__scales": [1.0, 1.0]}, "scales needs different numbers"),
         ({"initial__systems": []}, "initial: systems is empty - expected at least one, or from_ledger: true"),
         ({"initial__systems": [{}]}, "a system is either a `seed` (crystal or file) or `packed` (amorphous)"),
         (
@@ -194,7 +194,7 @@ def test_defaults_are_those_of_the_papers():
             {"initial__systems": [{"n_atoms": 9, "packed": {"units": {"Cu": 1}, "n_atoms": 9, "density_g_cm3": 8}}]},
             "supercell and n_atoms belong to a seed; the size of a packing is set in `packed`",
         ),
-        ({"initial__isolated": {"distances": [1.0, 1.0]}}, "isolated.distances wants different numbers"),
+        ({"initial__isolated": {"distances": [1.0, 1.0]}}, "isolated.distances needs different numbers"),
         ({"initial__isolated": {"dimers": ["CuCu"]}}, "initial.isolated.dimers"),
         (
             {"select__guards": {"min_distances_A": {"P-S": 1.5, "Cu-S": 2.0, "S-P": 1.6}}},
@@ -240,7 +240,7 @@ def test_a_stage_without_a_window_of_its_own_does_not_say_so():
 def test_two_stages_of_one_name_are_refused():
     data = small()
     data["explore"]["stages"] *= 2
-    with pytest.raises(ConfigError, match="stages want different names"):
+    with pytest.raises(ConfigError, match="stages need different names"):
         parse_campaign(data, where="x")
 
 
@@ -536,7 +536,7 @@ def test_what_is_wanted_is_said_in_the_words_of_yaml(tmp_path):
         "explore.stages.0.temperatures_K: got 300 - expected a list - fix it",
         "explore.stages.0.temps: unknown key - did you mean 'temperatures_K'?",
         "select: got null - expected a mapping - fix it",
-        "initial.systems.0.supercell.2: missing - expected a value for number 3 of them",
+        "initial.systems.0.supercell.2: missing - expected a value for item 3",
         "type_map.0: got 'cu' - expected a text that fits '^[A-Z][a-z]?$' - fix it",
     ):
         assert words in said

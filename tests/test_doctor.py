@@ -283,7 +283,7 @@ def test_a_worker_dies_while_it_works(launchpad, ids):
     launchpad.ping_launch(launches[1])
     (found,) = look(launchpad)
     assert (found.kind, found.fw_ids) == ("lost", (ids["chunk0"],))
-    assert "has not been heard of for 17 min" in found.what
+    assert "without a sign of life for 17 min" in found.what
     assert repair(launchpad, [found]) == [f"lost: ready again: {ids['chunk0']}"]
     assert look(launchpad) == [], "neither is its launch left over"
     launchpad.complete_launch(launches[1], FWAction(), "COMPLETED")
@@ -651,10 +651,10 @@ def test_a_stray_fw_config_is_found(launchpad, tmp_path, monkeypatch):
     assert look(launchpad) == []
     (tmp_path / "work" / "FW_config.yaml").write_text("PING_TIME_SECS: 3600\n")
     (found,) = look(launchpad)
-    assert f"{tmp_path / 'work' / 'FW_config.yaml'} counts before {ours}" in found.what
+    assert f"{tmp_path / 'work' / 'FW_config.yaml'} takes precedence over {ours}" in found.what
     (tmp_path / "work" / "FW_config.yaml").unlink()
     ours.unlink()
-    assert "there is no such file" in look(launchpad)[0].what
+    assert "no such file" in look(launchpad)[0].what
 
 
 @pytest.mark.parametrize("text", ["NOT_A_KEY: 1\n", "PING_TIME_SECS: [\n", "- 60\n"])

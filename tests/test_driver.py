@@ -90,7 +90,7 @@ def written(path, campaign):
         (3, "got 3 - expected a mapping"),
         ({"preset": "nothing"}, "neither a YAML file nor a preset"),
         ({"calculatr": "a:B"}, "initial.md.driver.calculatr: unknown key - did you mean 'calculator'?"),
-        ({"arguments": {}}, "initial.md.driver: engine ase with nothing - expected ['calculator'] of it"),
+        ({"arguments": {}}, "initial.md.driver: engine ase with nothing - expected ['calculator']"),
     ],
 )
 def test_what_is_no_driver_is_told_in_one_line(tmp_path, driver, said):
@@ -146,7 +146,7 @@ def test_a_driver_that_cannot_move_a_system_is_found_by_a_trial(tmp_path, monkey
     monkeypatch.setenv("PYTHONPATH", str(ENGINES))
     process.allow_engines()
     for name, said in (
-        ("Gpu", "expected the GPU that it asks for"),
+        ("Gpu", "expected the GPU that it requests"),
         ("Hopeless", "KeyError"),
         ("NoForces", "expected energy and forces"),
     ):
@@ -180,8 +180,8 @@ def test_check_says_that_a_campaign_that_drives_itself_wants_deepmd_where_its_in
     ):
         machine = Machine(places=places, stations=models | more, **SMALL)
         found = check(driven(tmp_path, driver), machine, tmp_path / "c", here=False)
-        told = [line for line in found.facts if "wants deepmd-kit at place cpu" in line]
-        look = "look with activelearn machine --smoke --campaign YAML"
+        told = [line for line in found.facts if "needs deepmd-kit at place cpu" in line]
+        look = "check it with activelearn machine --smoke --campaign YAML"
         assert [line.partition("too ")[2] for line in told] == [f"({names}): {look}" for names in at], found
 
 
@@ -298,7 +298,7 @@ def test_a_driver_needs_no_stress_but_forces(tmp_path, slot, copper, monkeypatch
     process.close_sessions()
     frames, *_ = reference.molecular_dynamics(Driver(calculator="odd_calculators:NoStress"), copper[:1], md, **told)
     assert len(frames) == 3
-    with pytest.raises(ConfigError, match=r"^initial.md.driver: odd_calculators:NoForces: .* wanted energy and forces"):
+    with pytest.raises(ConfigError, match=r"driver: odd_calculators:NoForces: .* expected energy and forces"):
         reference.molecular_dynamics(Driver(calculator="odd_calculators:NoForces"), copper[:1], md, **told)
     process.close_sessions()
 

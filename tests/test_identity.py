@@ -208,7 +208,7 @@ def test_nothing_is_begun_where_something_else_has_our_names(tmp_path, campaign,
     theirs = tmp_path / "work" / name
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
-    with pytest.raises(ConfigError, match=f"has {name.split('/')[0]} in it, .* - choose another --folder"):
+    with pytest.raises(ConfigError, match=f"contains {name.split('/')[0]}, .* - choose another --folder"):
         Store.create(tmp_path / "work", campaign)
     assert [path for path in (tmp_path / "work").rglob("*") if path.is_file()] == [theirs]
     assert check(campaign, Machine(), tmp_path / "work").problems
@@ -229,7 +229,7 @@ def test_a_study_is_not_begun_over_somebody_elses_tables(tmp_path):
     unpack("study", tmp_path)
     study = StudyStore.open(tmp_path / "study").study
     (tmp_path / "mine" / "tables").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="has tables in it"):
+    with pytest.raises(ConfigError, match="contains tables"):
         StudyStore.create(tmp_path / "mine", study)
 
 

@@ -234,20 +234,20 @@ def text(name, content):
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
-        (put("real_atom_types", at(0, 1, -1)), "type -1 before a real atom - expected it at the end of a frame only"),
-        (put("real_atom_types", at(0, 1, -2)), "type -2 - expected 0 to 1, for type_map.raw has 2 names"),
-        (put("real_atom_types", at(0, 1, 2)), "type 2 - expected 0 to 1, for type_map.raw has 2 names"),
+        (put("real_atom_types", at(0, 1, -1)), "type -1 before a real atom - expected it only at the end of a frame"),
+        (put("real_atom_types", at(0, 1, -2)), "type -2 - expected 0 to 1, since type_map.raw has 2 names"),
+        (put("real_atom_types", at(0, 1, 2)), "type 2 - expected 0 to 1, since type_map.raw has 2 names"),
         (put("real_atom_types", lambda x: x[:, :6]), r"shape \(6, 6\) - expected 6 frames of 8 whole numbers"),
         (put("real_atom_types", lambda x: x + 0.5), "expected 6 frames of 8 whole numbers"),
-        (put("real_atom_types", lambda x: np.where(x < 0, np.nan, x)), "float64 of .* wanted 6 frames of 8 whole"),
-        (put("force", lambda x: x + 0.1), "forces on atoms of type -1, which are none - expected zeros"),
+        (put("real_atom_types", lambda x: np.where(x < 0, np.nan, x)), "float64 of .* expected 6 frames of 8 whole"),
+        (put("force", lambda x: x + 0.1), "forces on virtual atoms of type -1 - expected zeros"),
         (put("energy", lambda x: x[:4]), "energy.npy: 4 frames of 1 numbers - expected 6 of 1, as coord.npy has"),
         (put("box", lambda x: np.vstack([x, x])), "box.npy: 12 frames of 9 numbers - expected 6 of 9"),
-        (put("coord", lambda x: x[:, :-1]), "coord.npy: 23 numbers a frame - expected three an atom"),
+        (put("coord", lambda x: x[:, :-1]), "coord.npy: 23 numbers per frame - expected three per atom"),
         (text("type.raw", "0 0 0 0"), "type.raw: types of 4 atoms, but .*coord.npy has positions of 8"),
         (text("type.raw", "0 " * 9), "type.raw: types of 9 atoms, but .*coord.npy has positions of 8"),
         (text("type.raw", "0 0 0 0 1 1 1 1"), "real_atom_types.npy: other types than in .*type.raw - expected zeros"),
-        (text("type_map.raw", "Ag"), "type 1 - expected 0 to 0, for type_map.raw has 1 names"),
+        (text("type_map.raw", "Ag"), "type 1 - expected 0 to 0, since type_map.raw has 1 names"),
     ],
 )
 def test_arrays_that_contradict_each_other_are_refused_not_guessed(tmp_path, edit, sentence):
@@ -290,7 +290,7 @@ def test_the_types_of_a_plain_system_are_checked_too(tmp_path, copper, types):
 def test_a_system_without_npy_sets_is_named(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "type.raw").write_text("0")
-    with pytest.raises(ConfigError, match=r"d: no set.* and no coord.raw in it - expected deepmd/npy or"):
+    with pytest.raises(ConfigError, match=r"d: contains no set.* and no coord.raw - expected deepmd/npy or"):
         exchange.import_labels(tmp_path / "l", [tmp_path / "d"], PBE)
 
 
@@ -441,7 +441,7 @@ def test_an_outcar_that_breaks_off_has_no_last_step(tmp_path):
     whole.write_text(text + text[:end])
     assert imported(tmp_path / "a", whole) == (["Ni18"], {"not finished": 1})
     whole.write_text(text[:end])
-    with pytest.raises(ConfigError, match=r"OUTCAR: no finished ionic step in it - expected an OUTCAR of a run"):
+    with pytest.raises(ConfigError, match=r"OUTCAR: contains no finished ionic step - expected an OUTCAR of a run"):
         exchange.import_labels(tmp_path / "l", [whole], PBE)
 
 
@@ -518,8 +518,8 @@ def test_one_damaged_file_stops_the_import_before_anything_is_published(tmp_path
     ("name", "said"),
     [
         ("none.extxyz", "no such file"),
-        ("notes.txt", "the name does not tell the format"),
-        ("empty", "no type.raw in it"),
+        ("notes.txt", "format not recognised"),
+        ("empty", "contains no type.raw"),
     ],
 )
 def test_files_that_are_no_labels_are_named(tmp_path, name, said):
@@ -579,7 +579,7 @@ def test_an_export_names_one_reference(tmp_path, copper):
     ledger = opened(tmp_path / "l")
     with pytest.raises(ConfigError, match="expected the labels of one - give --reference, one of: "):
         exchange.one_reference(ledger, None)
-    with pytest.raises(ConfigError, match="begins with 'ffffffff'"):
+    with pytest.raises(ConfigError, match="starts with 'ffffffff'"):
         exchange.one_reference(ledger, "ffffffff")
     assert exchange.one_reference(ledger, OTHER["sha256"][:8]) == OTHER
 

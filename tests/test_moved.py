@@ -229,7 +229,7 @@ def test_the_files_of_the_reference_are_taken_from_where_they_are(tmp_path, slot
     assert said == []
     assert reference.fingerprint(store.latest_campaign().label.reference, slot) == before
     (tmp_path / "two" / "w.bin").write_text("others")
-    with pytest.raises(ConfigError, match="is not what this iteration is sealed to"):
+    with pytest.raises(ConfigError, match="is not what this iteration is sealed"):
         reference.want_identity(store.latest_campaign().label.reference, slot, before["sha256"])
 
 

@@ -334,7 +334,7 @@ def test_any_character_that_can_be_written_is_as_good_as_a_letter(tmp_path, name
             os.fsdecode(b"latin-\xfc"),
             r"a byte that is not UTF-8 .*export LC_ALL=C\.UTF-8 if it is UTF-8, else rename",
         ),
-        ("ü" * 128, r"a name of 256 bytes - expected at most 255 bytes from / to / and 3600 in all"),
+        ("ü" * 128, r"a name of 256 bytes - expected at most 255 bytes from / to / and 3600 in total"),
         ("/".join(["n" * 250] * 15), r"its path has \d+ bytes"),
     ],
 )

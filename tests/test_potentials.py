@@ -122,7 +122,7 @@ def test_a_pair_style_has_statics_by_the_same_lines():
         ({"ase": CALCULATOR, "functional": "PBE"}, "functional next to ase - expected it inside `ase`"),
         ({"lammps": STYLE}, "expected functional (PBE, r2SCAN, none ...) and includes_dispersion"),
         ({"lammps": STYLE, "functional": "PBE"}, "and includes_dispersion (true or false)"),
-        ({"ase": {"calculator": "a.b:C", "includes_dispersion": False}}, "ase.functional: missing - expected What it"),
+        ({"ase": {"calculator": "a.b:C", "includes_dispersion": False}}, "missing - expected The functional"),
         # dispersion once, with the parameters of the functional
         ({"ase": {**CALCULATOR, "includes_dispersion": True, "d3": {}}}, "dispersion once, not twice"),
         ({"ase": {**CALCULATOR, "functional": "r2SCAN", "d3": {}}}, "d3.method PBE on functional r2SCAN - expected D3"),
@@ -139,7 +139,7 @@ def test_a_pair_style_has_statics_by_the_same_lines():
         ({"deepmd": {"models": ["a.pb", "b.pb", "a.pb"]}, **PHYSICS}, "models contains duplicates"),
         ({"deepmd": {"models": ["a.pb", "a.pth"]}, **PHYSICS}, "models end in .pb and .pth - expected one format"),
         ({"deepmd": {"models": ["a.dp"]}, **PHYSICS}, "a.dp: its forces are silently NaN"),
-        ({"deepmd": {"models": ["a.pte"]}, **PHYSICS}, "a.pte: LAMMPS does not read that form - expected .pb, "),
+        ({"deepmd": {"models": ["a.pte"]}, **PHYSICS}, "a.pte: LAMMPS does not read that format - expected .pb, "),
         ({"deepmd": {"models": ["a.frozen"]}, **PHYSICS}, "a.frozen: DeePMD-kit recognises formats by suffix, and"),
         # what is none
         ({"ase": {"preset": "gpaw_pbe"}}, "ase.engine gpaw - expected an ASE calculator"),

@@ -173,7 +173,9 @@ def test_names_in_an_archive_of_labels_write_nothing_outside(nest):
 def test_a_reference_with_a_name_for_a_checksum_is_refused(nest, sha256):
     """It becomes part of a file's name in the ledger."""
     path = labels_file(nest / "labels.npz", {**PBE, "sha256": sha256})
-    with pytest.raises(ConfigError, match="does not have the checksum that it names - expected a file as activelearn"):
+    with pytest.raises(
+        ConfigError, match="does not have the checksum that it names - expected a file written by activelearn"
+    ):
         exchange.import_labels(nest / "ledger", [path], None)
     assert not (nest / "ledger").exists()
 

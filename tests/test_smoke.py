@@ -102,7 +102,7 @@ def test_where_another_trainer_trains_its_package_is_asked_for_and_not_deepmd(tm
     places = Machine.model_validate({"places": {"gpu": where, "cpu": {"slots": 1}}, "stations": CPU})
     seen = probe(places, "gpu", tmp_path, wants=wants)
     (problem,) = seen.problems
-    assert "has no sevenn - expected it for train.trainer: sevennet - pip install 'sevenn>=0.11'" in problem
+    assert "has no sevenn - needed for train.trainer: sevennet - pip install 'sevenn>=0.11'" in problem
     assert probe(places, "cpu", tmp_path, wants=wants).problems == ()
     here = probe(Machine(slots=1, min_free_disk_GB=0.0), "local", tmp_path, wants=wants)
     assert (here.problems, here.lammps, here.trains_by) == ((), "", ())

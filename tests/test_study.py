@@ -131,7 +131,7 @@ class TestAfterACampaign:
         other = Potential.model_validate({"name": "other", "ase": ase})
         store.accept(store.latest_campaign().model_copy(update={"potentials": (other,)}))
         process.allow_engines()
-        with pytest.raises(Unfit, match=r"^potential other: odd_calculators:Gpu: .* wanted the GPU"):
+        with pytest.raises(Unfit, match=r"^potential other: odd_calculators:Gpu: .* expected the GPU"):
             run_local(store, Machine(slots=1, min_free_disk_GB=0.0))
         end_sessions()
         place = loop.next_phase(store).store

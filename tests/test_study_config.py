@@ -82,7 +82,7 @@ def test_single_keys_of_a_preset_are_overridden():
         ({"n_units": 3}, "exactly one of n_atoms and n_units"),
         ({"segments": SEGMENTS[:2]}, "is_analysed"),
         ({"segments": [SEGMENTS[0], *SEGMENTS]}, "different names"),
-        ({"segments": [{"name": "a", "temperature_K": 300, "rate_K_per_ps": 5, "is_analysed": True}]}, "wants a ramp"),
+        ({"segments": [{"name": "a", "temperature_K": 300, "rate_K_per_ps": 5, "is_analysed": True}]}, "needs a ramp"),
         ({"segments": [{"name": "a", "temperature_K": 300, "is_analysed": True}]}, "one of ps and rate_K_per_ps"),
         ({"cooling_rates_K_per_ps": [5, 5]}, "different numbers"),
         ({"series": SERIES | {"cutoffs_A": {"P-S": 2.5, "S-P": 2.6}}}, "names a pair twice"),

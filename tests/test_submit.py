@@ -265,7 +265,7 @@ def test_what_no_retry_mends_stops_it_at_the_first_chunk(tmp_path, memory):
     with pytest.raises(Unfit, match="has no attribute 'EMTT'"):
         chunk.run_task({})
     said = store.submissions.stop_message()
-    assert "has no attribute 'EMTT' - wanted a class of that module" in said
+    assert "has no attribute 'EMTT' - expected a class of that module" in said
     assert "\n" not in said
     assert store.failures(0) == []
 

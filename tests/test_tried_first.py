@@ -81,7 +81,7 @@ def test_check_with_try_tells_what_the_reference_cannot_do_and_leaves_its_log(tm
     done = cli("check", file, "--try", cwd=tmp_path, env=env)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "Torch not compiled with CUDA enabled - expected the GPU that it asks for" in line
+    assert "Torch not compiled with CUDA enabled - expected the GPU that it requests" in line
     log = Path(line.split("traceback: ")[1].split()[0])
     assert "Traceback" in log.read_text()
     log.unlink()
@@ -106,7 +106,7 @@ def test_a_calculator_in_this_folder_is_found_where_pythonpath_names_the_folder(
     file = tiny(tmp_path / "tiny.yaml", label__reference__calculator="my_calc:Mine")
     done = cli("check", file, cwd=tmp_path, env=environment(PYTHONPATH=ODD))
     assert done.returncode == 2
-    assert f"my_calc.py is in this folder, so: export PYTHONPATH={tmp_path}" in done.stderr
+    assert f"my_calc.py is in this folder; use: export PYTHONPATH={tmp_path}" in done.stderr
     done = cli("check", file, "--try", cwd=tmp_path, env=environment(PYTHONPATH="."))
     assert done.returncode == 0, done.stderr
 
@@ -171,7 +171,7 @@ def test_a_study_tries_its_potentials_and_remembers_it(tmp_path):
                 try_study(store, asked, Machine(), said.append)
             assert said == ["trying on small structures first: one"]
         else:
-            with pytest.raises(Unfit, match=r"^potential one: .* wanted the GPU"):
+            with pytest.raises(Unfit, match=r"^potential one: .* expected the GPU"):
                 try_study(store, asked, Machine())
         assert bool(list(store.folder.glob("tried-*.json"))) == is_right
 

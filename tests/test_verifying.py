@@ -166,7 +166,7 @@ def test_a_reference_of_an_earlier_version_is_compared_with_its_own_checksum(cop
         edited(result, lambda data: [data.pop(key) for key in ("files", "seal")])
     edited(copy.iteration_file(0), lambda data: (data.pop("seal"), data.update(products={})))
     edited(copy.iteration_folder(0) / "reference.json", lambda data: (data.pop("seal"), data.update(functional="PBE")))
-    with pytest.raises(Damaged, match=r"reference\.json: damaged \(its content does not have the sha256"):
+    with pytest.raises(Damaged, match=r"reference\.json: damaged \(checksum mismatch"):
         Store.open(copy.folder).fingerprint(0)
 
 

@@ -156,5 +156,5 @@ def test_a_reference_without_stress_relaxes_no_cells_and_is_no_potential(tmp_pat
     with pytest.raises(ConfigError, match=r"initial.relax.cell: true relaxes to zero stress.* - wanted"):
         toy(tmp_path, initial__relax={"cell": True}, **stressless)
     ase = {"calculator": "ase.calculators.emt:EMT", "functional": "none", "includes_dispersion": False, "stress": False}
-    with pytest.raises(ConfigError, match=r"ase.stress: false - expected a potential with a stress"):
+    with pytest.raises(ConfigError, match=r"ase.stress: false - expected a potential with stress"):
         toy(tmp_path, potentials=[{"name": "emt", "ase": ase}])

@@ -51,7 +51,7 @@ GROWTH = 0.75
 #: The name in `machine.speeds.start_s` of sessions that train and run models.
 TRAINER = "trainer"
 #: Engines whose labels scale worse than linearly with the number of atoms.
-DFT = ("gpaw", "vasp")
+DFT = ("gpaw", "vasp", "espresso", "cp2k", "abacus", "aims")
 #: Files left by a closed iteration (records, packed products, data set), besides its models.
 FILES_PER_ITERATION = 15
 
@@ -107,7 +107,7 @@ class Calls:
 
     def __str__(self) -> str:
         """Return them as one line."""
-        driver = f"and {self.driver} of the driver" if self.driver else ""
+        driver = f", and {self.driver} of the driver" if self.driver else ""
         each = f"{self.reference / max(self.kept, 1):.3g} each"
         return f"MD of initial data: {self.reference} calls of the reference for {self.kept} frames ({each}){driver}"
 

@@ -212,7 +212,7 @@ UNUSED_OF_LABEL: Final = ("ledger", "max_energy_spread")
 
 
 class ForceError(Section):
-    """True error of the forces along the path of every glass, beside the deviation of its ensemble."""
+    """True error of the forces along the path of every glass, next to the deviation of its ensemble."""
 
     n_frames: Annotated[PositiveInt, of("number of frames kept")] = Field(
         default=20, description="Frames of each path that are labelled, evenly spaced in time."

@@ -1,10 +1,11 @@
-"""One job, one process: an engine that is started for every label (GPAW under mpiexec, VASP under custodian)."""
+"""One job, one process: an engine that is started for every label (GPAW under mpiexec, VASP ...)."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
+import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,22 +25,32 @@ def words(reference: Reference) -> list[str]:
     return [os.path.expanduser(word) for word in shlex.split(reference.command or "")]  # noqa: PTH111 - also of a word
 
 
+def want_program(command: Sequence[str], slot: Slot) -> None:
+    """Raise EngineError if the program that a command begins with is not here; under a launcher it is elsewhere."""
+    is_here = shutil.which(command[0], path=slot.environment.get("PATH")) is not None
+    if not (is_here or slot.launcher):
+        raise EngineError(
+            f"{command[0]}: no such program - expected it on the PATH - correct its name, or install it",
+            command=command,
+        )
+
+
 def run_job(command: Sequence[str], request: Mapping[str, Any], slot: Slot) -> dict[str, Any]:
-    """Run a worker on one job in a scratch folder of its own, and return its answer.
+    """Run a worker on one job in its own scratch folder, and return its answer.
 
     Parameters
     ----------
     command
-        Interpreter and worker; it gets the path of ``job.json`` and writes ``result.json`` beside it.
+        Interpreter and worker; it gets the path of ``job.json`` and writes ``result.json`` next to it.
     request
-        The job, JSON-able. With ``keep`` it goes on if we are killed (see :mod:`activelearn.store.begun`).
+        The job, JSON-able. With ``keep`` it continues if we are killed (see :mod:`activelearn.store.begun`).
     slot
-        Where; the folder goes away with a good answer unless the machine profile keeps scratch.
+        Where it runs; after a valid answer the folder is removed unless the machine profile keeps scratch.
 
     Raises
     ------
     EngineError
-        The worker died, took too long, or reported an error of its own.
+        The worker died, took too long, or reported an error.
     """
     folder = (slot.logs / f"{_PREFIX}{slot.index}-{uuid.uuid4().hex[:8]}").absolute()
     trees.make(folder)
@@ -66,6 +77,6 @@ def run_job(command: Sequence[str], request: Mapping[str, Any], slot: Slot) -> d
 
 
 def clear(folder: Path, slot: Slot) -> None:
-    """Remove the scratch folder of a job of this campaign that is done, unless the machine profile keeps scratch."""
+    """Remove the scratch folder of a finished job of this campaign, unless the machine profile keeps scratch."""
     if folder.name.startswith(_PREFIX) and not slot.machine.keep_scratch:
         trees.remove(folder, slot.logs)

@@ -1,8 +1,8 @@
-"""deepmd/npy systems, plain and mixed, and deepmd/raw: numbers taken as they stand, to the bit.
+"""deepmd/npy systems, plain and mixed, and deepmd/raw: numbers are read exactly.
 
-In a mixed set each frame has its own types (``real_atom_types.npy``), and frames of fewer atoms may be filled up with
+In a mixed set each frame has its own types (``real_atom_types.npy``), and frames with fewer atoms may be padded with
 virtual ones at the end: type -1, no force (``atom_numb_pad`` of dpdata). They are dropped. Arrays that contradict each
-other are refused: which of the two is right nobody can know.
+other are refused, since it cannot be known which of the two is right.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
     path
         A system, or a folder of systems.
     kinds
-        Elements by type, of a system that has no ``type_map.raw``.
+        Elements by type, for a system without ``type_map.raw``.
 
     Raises
     ------
@@ -44,28 +44,28 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
     """
     systems = sorted(file.parent for file in path.rglob("type.raw"))
     if not systems:
-        raise ConfigError(f"{path}: no type.raw in it - expected a folder of deepmd/npy systems - check the path")
+        raise ConfigError(f"{path}: contains no type.raw - expected a folder of deepmd/npy systems - check the path")
     for system in systems:
         folders = sorted(folder for folder in system.glob("set.*") if folder.is_dir())
         if not folders and not (system / "coord.raw").is_file():
             raise ConfigError(
-                f"{system}: no set.* and no coord.raw in it - expected deepmd/npy or deepmd/raw - {_MEND}"
+                f"{system}: contains no set.* and no coord.raw - expected deepmd/npy or deepmd/raw - {_MEND}"
             )
         mixed = [folder for folder in folders if (folder / _MIXED).is_file()]
         plain = [folder for folder in folders if folder not in mixed]
         if mixed and plain:
             raise ConfigError(
-                f"{plain[0]}: no {_MIXED}, which {mixed[0]} has - expected it in every set of a mixed system, for it "
-                f"says which elements the atoms are - {_MEND}"
+                f"{plain[0]}: no {_MIXED}, which {mixed[0]} has - expected it in every set of a mixed system, since it "
+                f"defines the elements of the atoms - {_MEND}"
             )
         for folder in [system] if not mixed and _is_rounded(system, folders) else folders or [system]:
             yield from _read_set(system, folder, kinds)
 
 
 def _is_rounded(system: Path, folders: Sequence[Path]) -> bool:
-    """Return whether the sets of a system are rounded to float32, and the same frames stand beside them as text.
+    """Return whether the sets of a system are rounded to float32, with the same frames next to them as text.
 
-    Older versions of dpdata wrote float32 unless they were told not to, and DP-GEN does not tell: an energy of 500 eV
+    Older versions of dpdata wrote float32 by default, which DP-GEN does not change: an energy of 500 eV
     is rounded to 3e-5 eV. It writes raw files, too, which have all digits.
     """
     raw = system / "coord.raw"
@@ -94,7 +94,7 @@ def _read_set(system: Path, folder: Path, by_type: Sequence[str]) -> Iterator[Re
         where = f"{folder} frame {k}"
         forces = found["force"][k].reshape(-1, 3) if "force" in found else None
         if forces is not None and forces[len(real) :].any():
-            raise ConfigError(f"{where}: forces on atoms of type -1, which are none - expected zeros - {_MEND}")
+            raise ConfigError(f"{where}: forces on virtual atoms of type -1 - expected zeros - {_MEND}")
         frame = Frames(
             symbols=tuple(kinds[kind] if kinds else "X" for kind in types[k, real]),
             cell=found["box"][k].reshape(1, 3, 3) if "box" in found else np.zeros((1, 3, 3)),
@@ -127,11 +127,11 @@ def _arrays(folder: Path) -> dict[str, Floats]:
     suffix = _suffix(folder)
     there = {name: folder / (name + suffix) for name in _SHAPES if (folder / (name + suffix)).is_file()}
     if "coord" not in there:
-        raise ConfigError(f"{folder}: no coord{suffix} in it - expected the positions - {_MEND}")
+        raise ConfigError(f"{folder}: contains no coord{suffix} - expected the positions - {_MEND}")
     found = {name: _rows(path, _SHAPES[name]) for name, path in there.items()}
     n, width = found["coord"].shape
     if width % 3:
-        raise ConfigError(f"{there['coord']}: {width} numbers a frame - expected three an atom - {_MEND}")
+        raise ConfigError(f"{there['coord']}: {width} numbers per frame - expected three per atom - {_MEND}")
     for name, wanted in {"box": 9, "energy": 1, "force": width, "virial": 9}.items():
         shape = found[name].shape if name in found else (n, wanted)
         if shape != (n, wanted):
@@ -161,7 +161,7 @@ def _loaded(path: Path, dtype: type, n_dimensions: int) -> NDArray[Any]:
         if path.suffix == ".npy":
             return np.asarray(np.load(path, allow_pickle=False))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of an empty file: what it lacks is said elsewhere
+            warnings.simplefilter("ignore", UserWarning)  # of an empty file, which is reported elsewhere
             return np.loadtxt(path, dtype=dtype, ndmin=n_dimensions)  # type: ignore[call-overload,no-any-return]
     except (ValueError, EOFError, OSError, TypeError) as error:
         what = "a numpy array" if path.suffix == ".npy" else "numbers"
@@ -169,7 +169,7 @@ def _loaded(path: Path, dtype: type, n_dimensions: int) -> NDArray[Any]:
 
 
 def _types(system: Path, folder: Path, n: int, n_atoms: int, kinds: list[str]) -> Types:
-    """Return the (n, n_atoms) types, checked: numbers of type_map.raw, and -1 for what fills up a frame at its end."""
+    """Return the (n, n_atoms) types, checked: numbers of type_map.raw, and -1 for padding at the end of a frame."""
     path, suffix = system / "type.raw", _suffix(folder)
     types: Types = _loaded(path, np.int64, 1)
     if types.shape != (n_atoms,):
@@ -183,16 +183,16 @@ def _types(system: Path, folder: Path, n: int, n_atoms: int, kinds: list[str]) -
         types = _real_types(path, (n, n_atoms))
         if plain.any() and (types != plain).any():
             raise ConfigError(
-                f"{path}: other types than in {system}/type.raw - expected zeros there, as a mixed set has - {_MEND}"
+                f"{path}: other types than in {system}/type.raw - expected zeros there, as in a mixed set - {_MEND}"
             )
-    highest = len(kinds) - 1 if kinds else types.max(initial=0)  # without names no frame is fit, and each says so
+    highest = len(kinds) - 1 if kinds else types.max(initial=0)  # without names no frame is valid, and each is reported
     wrong = types[(types < lowest) | (types > highest)]
     if wrong.size:
         raise ConfigError(
-            f"{path}: type {wrong[0]} - expected 0 to {highest}, for type_map.raw has {len(kinds)} names - {_MEND}"
+            f"{path}: type {wrong[0]} - expected 0 to {highest}, since type_map.raw has {len(kinds)} names - {_MEND}"
         )
     if (np.diff(types < 0, axis=1) & (types[:, :-1] < 0)).any():
-        raise ConfigError(f"{path}: type -1 before a real atom - expected it at the end of a frame only - {_MEND}")
+        raise ConfigError(f"{path}: type -1 before a real atom - expected it only at the end of a frame - {_MEND}")
     return types
 
 

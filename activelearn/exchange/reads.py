@@ -1,4 +1,4 @@
-"""What a reader of labelled structures yields: one frame at a time, with its place, or why it is no label."""
+"""Items of readers of labelled structures: one frame with its location, or why it is not a label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from activelearn.frames import Frames, make_origin
 if TYPE_CHECKING:
     from ase import Atoms
 
-#: Characters that the name of a trajectory may have (the field `walk` of an origin).
+#: Allowed characters in the name of a trajectory (the field `walk` of an origin).
 _MAX_WALK: Final = 96
 
 
@@ -22,11 +22,11 @@ class Read:
     Parameters
     ----------
     where
-        File and number of the frame, for people.
+        File and number of the frame, human-readable.
     frame
-        What was read; None if `reason` says why there is nothing to read.
+        The frame; None if `reason` tells why there is none.
     reason
-        Why it is no label, a key of :data:`activelearn.exchange.REFUSALS`, or None.
+        Why it is not a label, a key of :data:`activelearn.exchange.REFUSALS`, or None.
     """
 
     where: str
@@ -35,7 +35,7 @@ class Read:
 
 
 def source(path: Path, suffix: str = "") -> str:
-    """Return the trajectory that the frames of a file belong to: its name and its folder's, no more of the path."""
+    """Return the trajectory that the frames of a file belong to: file and folder name, without the rest of the path."""
     return f"{path.absolute().parent.name}/{path.name}"[len(suffix) - _MAX_WALK :] + suffix
 
 

@@ -5,10 +5,9 @@ would be called quiet although nothing was explored. Three figures show it, the 
 frames:
 
 * the time that was walked;
-* the root-mean-square displacement from the start, compared with the distance that free atoms of that temperature cover
-in
-  :data:`FLIGHT_FS`. Both are weighted by mass, so that heavy and light atoms count alike; drift and the strain of the
-  cell are taken out. Their ratio hardly depends on temperature: it measures how long atoms fly before they turn back;
+* the root-mean-square displacement from the start, compared with the distance that free atoms of that temperature
+  cover in :data:`FLIGHT_FS`. Both are weighted by mass, so that heavy and light atoms count alike; drift and the strain
+  of the cell are removed. Their ratio hardly depends on temperature: it is how long atoms fly before they turn back;
 * the temperature compared with the imposed one. NVE from a crystal at rest keeps half of it, by equipartition.
 
 Measured in LAMMPS (displacement / flight; temperature / imposed): Cu, W and Si at 1 to 1300 K, NVT, NPT, NVE, deformed,

@@ -285,7 +285,7 @@ class Store(Folder):
             raise gone(path)
         found = read_object(self.whole(path), sha256=str)
         if found["sha256"] != identity_sha256(found):
-            raise damaged(path, "its content does not have the sha256 that it names")
+            raise damaged(path, "checksum mismatch: its content does not have the sha256 in it")
         if iteration in self.opened_iterations():  # sealed: read once
             self._fingerprints[path] = found
         return found
@@ -391,7 +391,7 @@ class Store(Folder):
             if products and self.is_sealed(folder.name, iteration):
                 for path in products:  # before the first of them is touched
                     if not is_whole(self.whole(path)):
-                        raise damaged(path, "it cannot be read", "it whole, to pack it")
+                        raise damaged(path, "it cannot be read", "it intact, to pack it")
                 publish(folder / PACK, archive_files(products))
                 for path in products:
                     if read_archived(folder / PACK, path.name).getvalue() != path.read_bytes():

@@ -271,7 +271,7 @@ def _whole_archive(path: Path, what: str = "product") -> Iterator[None]:
     except (OSError, *_NO_ARCHIVE) as error:
         if isinstance(error, OSError) and error.errno not in _NO_SEEK:
             raise
-        raise Damaged(f"{path}: damaged {what} ({_told(error)}) - expected it whole - {RESTORE}") from error
+        raise Damaged(f"{path}: damaged {what} ({_told(error)}) - expected an intact file - {RESTORE}") from error
 
 
 @contextmanager
@@ -316,7 +316,12 @@ def read_array(path: Path, name: str) -> NDArray[Any] | None:
     path
         The archive.
     name
-        Of the array, which comes as it was published: (n, ...) of any unit.
+        Of the array.
+
+    Returns
+    -------
+    NDArray or None
+        As it was published: (n, ...) of any unit.
 
     Raises
     ------
@@ -389,9 +394,7 @@ def archived(archive: Path) -> list[str]:
     """Return the names of the files in an archive of :func:`archive_files`; Damaged if it cannot be read."""
     with _whole_archive(archive, "pack of products, its list cannot be read"):
         names = _pack(archive, _state_of(archive), os.getpid()).namelist()
-        if inner := next(
-            (name for name in names if "/" in name), None
-        ):  # a truncated pack may end with a product's list
+        if inner := next((name for name in names if "/" in name), None):  # truncated, it may end in a product's list
             raise ValueError(f"{inner} is not a product")
         return names
 

@@ -347,7 +347,7 @@ class Folder(ABC):
 
     @abstractmethod
     def beside(self, iteration: int) -> list[str]:
-        """Return which published files of an iteration stand in no station's folder (patterns)."""
+        """Return which published files of an iteration are in no station's folder (patterns)."""
 
     @abstractmethod
     def results_of(self, path: Path) -> Iterable[Path]:

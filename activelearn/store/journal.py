@@ -313,7 +313,7 @@ def is_cut_off(content: bytes, at: int) -> bool:
 
 
 def begins_with_note(content: bytes) -> bool:
-    """Return whether a journal was begun by a writer: one that was published whole begins with a record."""
+    """Return whether a journal was started by a writer: one that was published whole begins with a record."""
     return _NOTE_MAGIC.startswith(content[:4])
 
 

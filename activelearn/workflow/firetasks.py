@@ -188,7 +188,7 @@ def _phase_in(folder: Path, iteration: int, name: PhaseName) -> Phase:
 
 
 def _begin(phase: Phase, machine: Machine) -> None:
-    if not phase.is_begun:  # a study was begun before its Workflow was added
+    if not phase.is_begun:  # a study is started before its Workflow is added
         with turn(phase.store, "begin"):
             phase.begin(machine)
 

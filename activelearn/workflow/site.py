@@ -236,7 +236,7 @@ def _yaml(data: dict[str, Any]) -> str:
 def _stamped(text: str, profile: Path) -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     how = f"activelearn machine --init {typed(profile.name)}"
-    return f"# Follows from {profile.name}: edit that, and write this anew with: {how}\n# as written: {digest}\n{text}"
+    return f"# Follows from {profile.name}: edit that, and write this again with: {how}\n# as written: {digest}\n{text}"
 
 
 def _is_as_written(path: Path) -> bool:

@@ -114,7 +114,7 @@ class Sent:
             job = jobs[-1] if jobs else "(without a number)"
             return (
                 f"{place}: job {job} has not reported within {timeout_s:g} s - expected it to run - squeue -j {job}: "
-                "either it is pending (--timeout-s), or it ended before activelearn started (output in "
+                "either it is pending (--timeout-s), or it ended before its program started (output in "
                 f"{launch.get('launch_dir')})"
             )
         if state == "RUNNING":

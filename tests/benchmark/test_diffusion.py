@@ -307,7 +307,7 @@ def test_without_kinisi_it_is_said_before_anything_runs(monkeypatch, tmp_path):
     real = importlib.util.find_spec
     monkeypatch.setattr(displacement.importlib.util, "find_spec", lambda name: None if name == "kinisi" else real(name))
     study = study_of(diffusion={"bayesian": True})
-    with pytest.raises(ConfigError, match=r"bayesian: no kinisi .* pip install 'activelearn\[analysis\]'"):
+    with pytest.raises(ConfigError, match=r"kinisi is not installed .* pip install 'activelearn\[analysis\]'"):
         planned(diffusion.PROPERTY, study, study_folder(tmp_path, study, []))
 
 

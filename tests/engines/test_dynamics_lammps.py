@@ -425,7 +425,7 @@ def test_output_that_is_cut_off_is_made_again(quick, tmp_path):
     script.chmod(0o755)
     full = Slot(Machine(lammps=str(script)), tmp_path)
     folder, segment = tmp_path / "segment", leg("nvt", ps=10.0, n_frames=10)
-    with pytest.raises(EngineError, match="LAMMPS finished, but its output is cut off"):
+    with pytest.raises(EngineError, match="LAMMPS finished, but its output is truncated"):
         run_segment(LJ, segment, argon(), DYNAMICS, folder, full)
     found = run_segment(LJ, segment, argon(), DYNAMICS, folder, quick)
     assert (found.ended, len(found.frames)) == ("finished", 10)

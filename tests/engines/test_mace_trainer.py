@@ -52,13 +52,14 @@ def test_a_foundation_that_is_not_there_or_none_is_said(tmp_path):
     (tmp_path / "a.model").write_bytes(b"nothing")
     (line,) = TRAINER.impossible(settings(tmp_path / "a.model"))
     assert (
-        line == "train.foundation: a.model is no checkpoint of MACE - expected one, as mace writes it - check the path"
+        line
+        == "train.foundation: a.model is not a checkpoint of MACE - expected one as written by mace - check the path"
     )
 
 
 def test_an_interpreter_without_mace_is_named(tmp_path):
     (line,) = TRAINER.problems(settings(), Machine())
-    assert "this interpreter has no mace-torch - expected it for train.trainer: mace - python3 -m venv" in line
+    assert "this interpreter has no mace-torch - needed for train.trainer: mace - python3 -m venv" in line
 
 
 def test_a_replay_is_read_before_anything_runs(tmp_path):
@@ -141,7 +142,7 @@ class TestTraining:
         (line,) = TRAINER.contradictions(settings(bench.random), ("Cu", "Po"))
         assert "random.model does not know Po" in line
         (line,) = TRAINER.impossible(settings(bench.random, head="mp"))
-        assert line.startswith("train.head: mp, and random.model knows no heads")
+        assert line.startswith("train.head: mp, and random.model has no heads")
 
     def test_labels_are_learnt_and_the_calculator_says_the_same(self, bench, foundation):
         before, after = (bench.evaluated(model) for model in (bench.random, foundation))

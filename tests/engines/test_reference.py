@@ -151,7 +151,7 @@ def test_what_may_pass_or_be_of_the_structure_is_an_engine_error(copper, slot, c
             odd("Raises", arguments={"kind": "ValueError", "text": "7net-9 is no model"}),
             "ValueError: 7net-9 is no model",
         ),
-        (alone("Gpu", arguments={"device": "cuda"}), "set another than arguments.device: cuda, such as cpu"),
+        (alone("Gpu", arguments={"device": "cuda"}), "change arguments.device: cuda, for example to cpu"),
         (odd("NoStress"), "label.reference.stress: false"),
     ],
     ids=lambda what: what.calculator if isinstance(what, Reference) else "",
@@ -523,8 +523,8 @@ def test_relaxation_out_of_steps_or_out_of_physics_says_so(copper, slot):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({}, r"engine ase with nothing - expected \['calculator'\] of it"),
-        ({"engine": "gpaw", "gpaw": {}}, r"engine gpaw with \['gpaw'\] - expected \['command', 'gpaw'\] of it"),
+        ({}, r"engine ase with nothing - expected \['calculator'\]"),
+        ({"engine": "gpaw", "gpaw": {}}, r"engine gpaw with \['gpaw'\] - expected \['command', 'gpaw'\]"),
         ({"engine": "gpaw", "gpaw": {"xc": "RPBE"}, "command": "gpaw python"}, "gpaw.xc RPBE but functional PBE"),
         ({"calculator": "a:B", "command": "x"}, r"engine ase with \['calculator', 'command'\]"),
         ({"engine": "castep", "calculator": "a:B"}, "Input should be 'ase', 'gpaw'"),

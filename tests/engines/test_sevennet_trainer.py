@@ -43,12 +43,15 @@ def settings(**more):
         ({"foundation": "7net-mf-0", "modal": "R2SCAN"}, None),
         (
             {"foundation": "7net-1"},
-            "train.foundation: 7net-1 is neither a file nor a name of sevenn's - expected one of",
+            "train.foundation: 7net-1 is neither a file nor a name known to sevenn - expected one of",
         ),
-        ({"foundation": sys.executable}, "is no checkpoint of SevenNet - expected one, as sevenn writes it"),
+        ({"foundation": sys.executable}, "is not a checkpoint of SevenNet - expected one as written by sevenn"),
         ({"foundation": "7net-mf-0"}, "train.modal: 7net-mf-0 knows R2SCAN, PBE, and none is named - expected that of"),
-        ({"foundation": "7net-mf-0", "modal": "pbe"}, "knows R2SCAN, PBE, and pbe is none of them - expected that of"),
-        ({"modal": "PBE"}, "train.modal: PBE, and 7net-0 knows no modals - expected null"),
+        (
+            {"foundation": "7net-mf-0", "modal": "pbe"},
+            "knows R2SCAN, PBE, and pbe is not one of them - expected that of",
+        ),
+        ({"modal": "PBE"}, "train.modal: PBE, and 7net-0 has no modals - expected null"),
     ],
 )
 def test_what_cannot_be_trained_is_said(more, said):
@@ -68,7 +71,7 @@ def test_check_knows_the_elements_of_a_foundation_without_importing_it(tmp_path)
     assert "torch" not in sys.modules
     done = check(tmp_path, type_map=["Cu", "Po"])
     assert done.returncode == 2
-    assert "7net-0 does not know Po - expected a foundation of all elements of type_map" in done.stderr
+    assert "7net-0 does not know Po - expected a foundation for all elements of type_map" in done.stderr
 
 
 def test_lines_for_lammps_are_refused_for_ASE_drives_its_walks(tmp_path):
@@ -87,7 +90,7 @@ def test_an_interpreter_without_sevenn_or_with_an_old_one_is_refused(tmp_path):
     python.symlink_to(sys.executable)
     machine = Machine(python=os.fspath(python))
     (line,) = TRAINER.problems(settings(), machine)
-    assert "has no sevenn - expected it for train.trainer: sevennet - pip install 'sevenn>=0.11'" in line
+    assert "has no sevenn - needed for train.trainer: sevennet - pip install 'sevenn>=0.11'" in line
     (site / "sevenn").mkdir()
     info = site / "sevenn-0.9.4.dist-info"
     info.mkdir()
@@ -143,7 +146,7 @@ def test_a_killed_training_goes_on_from_the_newest_whole_checkpoint(tmp_path, ca
     flipped[100] ^= 1
     (tmp_path / "new").mkdir()
     assert training.take_over([one, two], tmp_path / "new") == "checkpoint-10.pth"
-    assert "checkpoint-15.pth is damaged and passed over" in caplog.text
+    assert "checkpoint-15.pth is corrupt and skipped" in caplog.text
     rows = (tmp_path / "new" / "lcurve.out").read_text().splitlines()
     assert [row.split()[0] for row in rows[1:]] == [str(step) for step in range(1, 11)]
     (two / "checkpoint-10.pth").write_bytes(flipped)

@@ -133,7 +133,7 @@ def test_without_a_stress_only_forces_are_compared(slot):
         (reference("os:getcwd"), ["os:getcwd makes a str, which is no ASE calculator"]),
         (odd("Mistaken", no_such="argument"), ["TypeError", "check calculator and arguments"]),
         (odd("NoStress"), ["stress property not implemented", "label.reference.stress: false"]),
-        (odd("Raises", kind="RuntimeError", text="Found no NVIDIA driver on your system"), ["choose its CPU"]),
+        (odd("Raises", kind="RuntimeError", text="Found no NVIDIA driver on your system"), ["select the CPU"]),
         (odd("Raises", kind="FileNotFoundError", text="w.pth"), ["FileNotFoundError: w.pth", "check the path"]),
         (odd("Mistaken", kind="few forces"), ["forces of shape (3, 3), not (4, 3)"]),
         (odd("Mistaken", kind="two energies"), ["an energy of shape (2,), not one number"]),
@@ -157,8 +157,8 @@ def test_what_is_wrong_is_said_in_one_line(what, sentences, slot):
 
 def test_a_gpu_that_is_not_here_is_told_with_the_setting(slot):
     (line,) = trial(reference("odd_calculators:Gpu", arguments={"device": "cuda:0"}), slot).problems
-    assert "Torch not compiled with CUDA enabled - expected the GPU that it asks for - " in line
-    assert "set another than arguments.device: cuda:0, such as cpu" in line
+    assert "Torch not compiled with CUDA enabled - expected the GPU that it requests - " in line
+    assert "change arguments.device: cuda:0, for example to cpu" in line
     log = Path(line.partition("traceback: ")[2])
     assert "Traceback" in log.read_text()
 
@@ -166,9 +166,9 @@ def test_a_gpu_that_is_not_here_is_told_with_the_setting(slot):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("Dies", "the worker died with return code -9 - expected a label of Cu4 (4 atoms) - look into its log: "),
-        ("Slow", "no answer within 2 s - expected a label of Cu4 (4 atoms) - look into its log: "),
-        ("Broken", "licence server not found - expected a label of Cu4 (4 atoms) - look into its log: "),
+        ("Dies", "the worker died with return code -9 - expected a label of Cu4 (4 atoms) - see its log: "),
+        ("Slow", "no answer within 2 s - expected a label of Cu4 (4 atoms) - see its log: "),
+        ("Broken", "licence server not found - expected a label of Cu4 (4 atoms) - see its log: "),
     ],
 )
 def test_what_infrastructure_kept_from_the_trial_is_no_bad_input(slot, tmp_path, name, sentence):
@@ -178,7 +178,7 @@ def test_what_infrastructure_kept_from_the_trial_is_no_bad_input(slot, tmp_path,
     line = str(refused.value)
     assert sentence in line
     assert ("raise label_timeout_s" in line) == (name == "Slow")
-    assert line.endswith("fix the cause, and give the same command again")
+    assert line.endswith("fix the cause, and run the same command again")
     assert refused.value.exit_code == 1
 
 

@@ -191,7 +191,7 @@ def test_check_says_what_it_lacks(installed, campaign):
         ({"pairs": {"cutof_A": 4.0}}, "label.reference.pairs.cutof_A: unknown key - did you mean 'cutoff_A'?"),
         ({"pairs": {}}, "label.reference.pairs.parameters: missing - expected JSON with epsilon (eV) and sigma (A)"),
         ({"functional": "PBE"}, "functional PBE - expected none: pairs know no electrons"),
-        ({"pairs": None}, "engine pairs with nothing - expected ['pairs'] of it"),
+        ({"pairs": None}, "engine pairs with nothing - expected ['pairs']"),
         (
             {"engine": "pears"},
             f"label.reference.engine: got 'pears' - expected {', '.join(map(repr, OURS))} or 'pairs'",

@@ -1,7 +1,7 @@
 """VASP: a single point at one level of theory, run under custodian, one process group per job.
 
-The files are written and the output is read in ``workers/vasp_job.py``; here stand the settings and what the labels
-depend on. Nobody's POTCARs are shipped: they come from the user's own folder, and their checksums go into the
+Files are written and output is read in ``workers/vasp_job.py``; here are the settings and what the labels
+depend on. No POTCARs are shipped: they come from the user's own folder, and their checksums go into the
 fingerprint.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,9 +19,9 @@ from activelearn.config.bounds import Keyed, of
 from activelearn.config.labelling import plain_functional
 from activelearn.config.section import Mesh
 from activelearn.engines.interpreters import has_module
-from activelearn.engines.jobs import run_job, words
+from activelearn.engines.jobs import run_job, want_program, words
 from activelearn.engines.process import Slot, worker_command
-from activelearn.errors import ConfigError, EngineError
+from activelearn.errors import ConfigError
 
 Tag = str | int | float | bool
 #: The single point of Luo et al. (2024): PBE, 400 eV, 0.5 1/Å (VASP's spacing includes 2 pi), 1e-5 eV, no symmetry.
@@ -41,7 +40,7 @@ INCAR: Final[dict[str, Any]] = {
 }
 #: Grimme's D3 with zero damping (VASP has no three-body term).
 IVDW: Final = {"zero": 11}
-#: How the work is spread over processes: no part of the level of theory.
+#: Parallelization, which is not part of the level of theory.
 _PARALLEL: Final = {"NCORE", "NPAR", "KPAR", "NSIM", "LPLANE", "LSCALAPACK", "LSCALU"}
 
 
@@ -63,16 +62,16 @@ Tags = Annotated[
 class VASP(Section):
     """A single point by VASP; the INCAR of :data:`INCAR` with these tags on top."""
 
-    version: str = Field(description="Version of VASP that labels, such as 6.4.2; every run is checked against it.")
+    version: str = Field(description="Version of VASP, such as 6.4.2; every run is checked against it.")
     potcar_dir: FolderPath = Field(description="Folder of the POTCARs: <potcar_dir>/<name>/POTCAR.")
     potcars: dict[str, str] = Field(min_length=1, description="Name of the POTCAR of each element: {Na: Na_pv}.")
     incar: Tags = Field(default={}, description="INCAR tags on top of the defaults.")
     incar_for: dict[str, Tags] = Field(
-        default={}, description="More tags for structures of exactly these elements: {O: {ISPIN: 2}, O-S: ...}."
+        default={}, description="Additional tags for structures of exactly these elements: {O: {ISPIN: 2}, O-S: ...}."
     )
     kpoints: Mesh | None = Field(default=None, description="A Gamma-centred mesh; null: by KSPACING.")
     max_corrections: Annotated[PositiveInt, of("number of corrections")] = Field(
-        default=5, description="Restarts that custodian may try."
+        default=5, description="Maximum number of restarts by custodian."
     )
 
     @field_validator("incar", "incar_for")
@@ -82,12 +81,14 @@ class VASP(Section):
         if "IVDW" in tags:
             raise ValueError("IVDW is set by the reference's d3 - expected d3: {method: PBE, damping: zero} instead")
         for tag in {"NSW", "PSTRESS"} & tags:
-            raise ValueError(f"{tag} in a single point - expected labels at zero pressure and fixed positions")
+            raise ValueError(f"{tag} in a single point - expected labels at zero pressure with fixed positions")
         flat = [given, *(value for value in given.values() if isinstance(value, dict))]
         if any(str(some.get("ISIF")).strip() in {"0", "1"} for some in flat):
-            raise ValueError("ISIF 0 or 1, which has no stress or only its trace - expected 2, VASP's own default here")
+            raise ValueError(
+                "ISIF 0 or 1, which gives no stress or only its trace - expected 2, VASP's own default here"
+            )
         if any(some.get("ML_LMLFF") for some in flat):
-            raise ValueError("ML_LMLFF, VASP's own force field - expected labels of the electrons")
+            raise ValueError("ML_LMLFF, VASP's own force field - expected labels from DFT")
         small = sorted(tag for tag in tags if tag != tag.upper())
         if small:
             raise ValueError(f"tags {small} - expected capital letters, such as ENCUT")
@@ -112,12 +113,7 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
     """Return the answer of one run to one job; see ``workers/vasp_job.py``."""
     settings = reference.settings(VASP)
     command = words(reference)
-    is_here = shutil.which(command[0], path=slot.environment.get("PATH")) is not None
-    if not (is_here or slot.launcher):  # custodian's own message would drown it
-        raise EngineError(
-            f"{command[0]}: no such program - expected it on the PATH - correct its name, or install it",
-            command=command,
-        )
+    want_program(command, slot)  # custodian's own message would hide it
     elements = set(request["structure"]["symbols"])
     message = {
         "job": job,
@@ -194,7 +190,7 @@ def _check_settings(reference: Reference) -> None:
 def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
     problems = []
     if not has_module("custodian", reference.python):
-        problems.append(f"{where}: no custodian here - expected it to run VASP - pip install custodian")
+        problems.append(f"{where}: no custodian here - needed to run VASP - pip install custodian")
     for element, path in potcars(reference).items():
         try:
             _checked(element, path, reference.functional)
@@ -211,4 +207,5 @@ ENGINE: Final = ReferenceEngine(
     movable=("potcar_dir", "max_corrections"),
     check_settings=_check_settings,
     problems=_problems,
+    elements=lambda reference: frozenset(reference.settings(VASP).potcars),
 )

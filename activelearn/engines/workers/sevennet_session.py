@@ -17,7 +17,7 @@ import numpy as np
 
 
 def configured(config, request):
-    """Return the configuration of a training: network and loss are the checkpoint's, the rest is as it is asked for."""
+    """Return the configuration of a training: network and loss are the checkpoint's, the rest is as requested."""
     import sevenn
     import sevenn._keys as KEY
 
@@ -170,10 +170,10 @@ class Network:
 
 
 def preload():
-    """Import what the jobs need; nothing is computed yet, and no thread is begun.
+    """Import what the jobs need; nothing is computed yet, and no thread is started.
 
-    TorchScript is not to optimize what it runs: it does so after the first runs of a process, and then the last bits
-    differ, so that a training that goes on would take other steps.
+    TorchScript must not optimize: it does so after the first runs of a process, and then the last bits
+    differ, so that a continued training would take other steps.
     """
     import sevenn.checkpoint
     import sevenn.train.dataload

@@ -1,4 +1,4 @@
-"""Whether a model block can be read at all: what is said when the YAML is read, at the key that is wrong."""
+"""Whether a model block can be read at all: errors reported when the YAML is read, with their keys."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any, Final
 from activelearn.config.messages import nearest
 from activelearn.engines.trainers.deepmd.blocks import KINDS, TABLES, At, Block, Keys, kind
 
-#: Kinds of models that are taken, and where: alone or as a part of a sum.
+#: Supported kinds of models: alone, or as a part of a sum.
 _ALONE: Final = {"standard", "dpa4", "linear_ener"}
 _IN_A_SUM: Final = {"standard", "pairtab"}
-#: Why others are not.
+#: Why others are not supported.
 _NO_MODELS: Final = {
-    "frozen": "it learns nothing, and hides how many neighbours it holds",
-    "pairtab": "it learns nothing by itself: it is for the models of linear_ener",
-    "inner_potential": "it is for DPA-4 alone, which has it by bridging_method",
-    "pairwise_dprc": "it is for QM/MM, of which a campaign has no data",
-    "linear_ener": "a sum stands alone",
-    "dpa4": "it stands alone",
+    "frozen": "it learns nothing, and hides its number of neighbours",
+    "pairtab": "it learns nothing by itself; use it in the models of linear_ener",
+    "inner_potential": "it is only for DPA-4, with bridging_method",
+    "pairwise_dprc": "it is for QM/MM, for which a campaign has no data",
+    "linear_ener": "a sum cannot be part of a sum",
+    "dpa4": "it cannot be part of a sum",
 }
-#: Kinds of descriptors that are not taken, and why.
+#: Unsupported kinds of descriptors, and why.
 _NO_DESCRIPTORS: Final = {
-    "loc_frame": "its forces jump where neighbours change places, so no MD keeps its energy",
-    "se_a_mask": "it is for systems without a cell whose atoms come and go",
+    "loc_frame": "its forces jump when neighbours swap order, so MD does not conserve energy",
+    "se_a_mask": "it is for systems without a cell with a varying number of atoms",
 }
 
 
 @dataclass(frozen=True)
 class Misshapen:
-    """One thing that is wrong: where, the value, and what was wanted."""
+    """One error: where, the value, and what was expected."""
 
     at: At
     value: Any
@@ -39,7 +39,7 @@ class Misshapen:
 
 
 def misshapen(block: Any) -> Iterator[Misshapen]:  # noqa: ANN401 - raw YAML
-    """Yield what is wrong with a block as YAML has it."""
+    """Yield the errors of a block from YAML."""
     strange = [*_strange(block, ())]
     yield from strange
     if not strange:
@@ -47,11 +47,11 @@ def misshapen(block: Any) -> Iterator[Misshapen]:  # noqa: ANN401 - raw YAML
 
 
 def _strange(value: Any, at: At) -> Iterator[Misshapen]:  # noqa: ANN401 - raw YAML
-    """Yield what JSON has not."""
+    """Yield values that JSON does not have."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
-                yield Misshapen(at, key, f"the key {key!r} is no text - expected keys of DeePMD-kit")
+                yield Misshapen(at, key, f"the key {key!r} is not a text - expected keys of DeePMD-kit")
             else:
                 yield from _strange(item, (*at, key))
     elif isinstance(value, list | tuple):
@@ -64,7 +64,7 @@ def _strange(value: Any, at: At) -> Iterator[Misshapen]:  # noqa: ANN401 - raw Y
 
 
 def _mapping(section: Any, at: At, key: str, wanted: str) -> Iterator[Misshapen]:  # noqa: ANN401 - raw YAML
-    """Yield what is wrong if `key` of a section is no mapping."""
+    """Yield an error if `key` of a section is not a mapping."""
     if key not in section:
         yield Misshapen((*at, key), None, f"missing - expected {wanted}")
     elif not isinstance(section[key], Mapping):
@@ -103,7 +103,9 @@ def _sum(block: Block, at: At) -> Iterator[Misshapen]:
         else:
             yield Misshapen((*at, "models", i), one, f"got {one!r} - expected a model")
     if not any(isinstance(one, Mapping) and "descriptor" in one for one in parts):
-        yield Misshapen((*at, "models"), parts, "none of them learns anything - expected one with a descriptor")
+        yield Misshapen(
+            (*at, "models"), parts, "none of them learns anything - expected at least one with a descriptor"
+        )
 
 
 def _descriptor(section: Any, at: At, model: str, *, in_list: bool = False) -> Iterator[Misshapen]:  # noqa: ANN401 - raw YAML
@@ -144,7 +146,7 @@ def _cutoffs(section: Block, at: At, kinds: tuple[Keys, ...]) -> Iterator[Missha
 
 
 def _cutoff(section: Block, at: At, keys: Keys) -> Iterator[Misshapen]:
-    """Yield what is wrong with cutoff, smoothing and room, which the campaign itself reckons with."""
+    """Yield errors of cutoff, smoothing and `sel`, which the campaign itself uses."""
     for key in filter(None, (keys.rcut, keys.rcut_smth)):
         value = section.get(key)
         if key not in section and keys.default_A is not None:
@@ -159,7 +161,7 @@ def _cutoff(section: Block, at: At, keys: Keys) -> Iterator[Misshapen]:
         are_numbers = bool(counts) and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in counts)
         is_list = isinstance(given, list | tuple)
         if given is not None and given != "auto" and not (are_numbers and (is_list or not keys.by_element)):
-            wanted = "a number for each element" if keys.by_element else "a number of neighbours"
+            wanted = "a number per element" if keys.by_element else "a number of neighbours"
             also = "; ours is from the densest cell that the guards allow" if str(given).startswith("auto") else ""
             yield Misshapen((*at, keys.sel), given, f"got {given!r} - expected {wanted}, or auto{also}")
 

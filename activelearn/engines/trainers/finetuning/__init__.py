@@ -96,7 +96,7 @@ class FineTuner(Trainer[F]):
         if not unknown:
             return []
         what = f"{named(train)} does not know {', '.join(unknown)}"
-        return [f"train.foundation: {what} - expected a foundation of all elements of type_map - choose another"]
+        return [f"train.foundation: {what} - expected a foundation for all elements of type_map - choose another"]
 
     def impossible(self, train: F) -> list[str]:
         """Return a foundation that is none, a kind of labels that it lacks, and a replay that cannot be read."""
@@ -107,14 +107,14 @@ class FineTuner(Trainer[F]):
     def _wrong_file(self, train: F, path: Path) -> list[str]:
         found, name, kind = self.read(path), named(train), getattr(train, self.key)
         if found is None:
-            what = f"{name} is no checkpoint of {self.whose} - expected one, as {self.module} writes it"
+            what = f"{name} is not a checkpoint of {self.whose} - expected one as written by {self.module}"
             return [f"train.foundation: {what} - check the path"]
         if found.kinds and kind not in found.kinds:
-            what = "none is named" if kind is None else f"{kind} is none of them"
+            what = "none is named" if kind is None else f"{kind} is not one of them"
             listed = ", ".join(found.kinds)
             return [f"train.{self.key}: {name} knows {listed}, and {what} - expected that of the labels - choose one"]
         if kind is not None and not found.kinds:
-            what = f"{kind}, and {name} knows no {self.key}s"
+            what = f"{kind}, and {name} has no {self.key}s"
             return [f"train.{self.key}: {what} - expected null - leave it out"]
         return []
 
@@ -141,7 +141,7 @@ class FineTuner(Trainer[F]):
 
     def _lacking(self, train: F, python: str | None) -> list[str]:
         here, install = python or "this interpreter", self.worker.install
-        expected = f"expected it for train.trainer: {self.worker.trainer}"
+        expected = f"needed for train.trainer: {self.worker.trainer}"
         if not has_module(self.module, python):
             return [f"machine.python: {here} has no {self.worker.package} - {expected} - {install}"]
         version = version_of(self.worker.package, python)

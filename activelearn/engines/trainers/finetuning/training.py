@@ -68,7 +68,7 @@ class Worker:
         python, host = slot.machine.python, slot.host
 
         def make() -> Session:
-            why = f"expected it for train.trainer: {self.trainer} - {self.install}"
+            why = f"needed for train.trainer: {self.trainer} - {self.install}"
             command = [*worker_command(self.script, python), why]
             log_file = host.logs / f"session-{self.trainer}-{host.index}.log"
             return Session(command, log=log_file, slot=host, ends_jobs=True)

@@ -28,7 +28,7 @@ class Mace(FineTuner[MaceTrain]):
 
     settings: ClassVar[type[Train]] = MaceTrain
     fixed: ClassVar[tuple[str, ...]] = ("foundation", "head", "precision")
-    larger: ClassVar[str] = "take a larger foundation (train.foundation)"
+    larger: ClassVar[str] = "use a larger foundation (train.foundation)"
     kind: ClassVar[str] = "mace"
     worker = Worker("mace_session.py", "mace", "mace-torch", _INSTALL)
     module: ClassVar[str] = "mace"

@@ -1,6 +1,6 @@
 """SevenNet: foundations that ship with sevenn, fine-tuned (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)).
 
-Their models run in ASE: `pair_style e3gnn` wants a LAMMPS that was compiled with it, which no wheel is.
+Their models run in ASE: `pair_style e3gnn` needs a LAMMPS that is compiled with it, and no wheel is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class SevenNet(FineTuner[SevenNetTrain]):
 
     settings: ClassVar[type[Train]] = SevenNetTrain
     fixed: ClassVar[tuple[str, ...]] = ("foundation", "modal")
-    larger: ClassVar[str] = "take a larger foundation (train.foundation: 7net-l3i5)"
+    larger: ClassVar[str] = "use a larger foundation (train.foundation: 7net-l3i5)"
     kind: ClassVar[str] = "sevennet"
     worker = Worker("sevennet_session.py", "sevennet", "sevenn", "pip install 'sevenn>=0.11' torch==2.13.0")
     module: ClassVar[str] = "sevenn"
@@ -46,7 +46,7 @@ class SevenNet(FineTuner[SevenNetTrain]):
             return []
         expected = f"expected one of {', '.join(foundations.NAMES)}, or the path of a checkpoint"
         return [
-            f"train.foundation: {train.foundation} is neither a file nor a name of sevenn's - {expected} - check it"
+            f"train.foundation: {train.foundation} is neither a file nor a name known to sevenn - {expected} - check it"
         ]
 
     def lacking(self, train: SevenNetTrain, python: str | None) -> list[str]:
@@ -57,7 +57,7 @@ class SevenNet(FineTuner[SevenNetTrain]):
         fetch = f"python -c \"import sevenn.util; sevenn.util.load_checkpoint('{named(train)}')\""
         what = f"{named(train)} is not in the sevenn of {python or 'this interpreter'}"
         return [
-            f"train.foundation: {what} - expected its file, which is not downloaded by itself - {fetch}, or take 7net-0"
+            f"train.foundation: {what} - expected its file, which is never downloaded for you - {fetch}, or use 7net-0"
         ]
 
     def calculator(self, model: Path) -> dict[str, Any]:

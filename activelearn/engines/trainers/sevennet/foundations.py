@@ -1,4 +1,4 @@
-"""Foundations of SevenNet: checkpoints by the names of sevenn's own loader, and what they say of themselves.
+"""Foundations of SevenNet: checkpoints by the names of sevenn's own loader, with their metadata.
 
 A checkpoint is read without torch, and nothing in it is carried out. Nothing is downloaded: of the names those count
 whose files are there, in the wheel (7net-0, 7net-0_22may2024, 7net-l3i5, 7net-mf-0) or where sevenn has put them.
@@ -25,18 +25,18 @@ NAMES: Final = {
     "7net-omni-i8": "SevenNet_omni_i8/checkpoint_sevennet_omni_i8.pth",
     "7net-omni-i12": "SevenNet_omni_i12/checkpoint_sevennet_omni_i12.pth",
 }
-#: Where sevenn puts what it has downloaded and cannot write into its own folder.
+#: Where sevenn stores downloads if it cannot write into its own folder.
 _CACHE: Final = "~/.cache/sevennet"
 
 
 def canonical(name: str) -> str:
-    """Return a name of sevenn's as :data:`NAMES` has it: it takes some spellings for one."""
+    """Return a name of sevenn as spelled in :data:`NAMES`; sevenn accepts several spellings."""
     found = name.lower().replace("sevennet-", "7net-", 1)
     return "7net-0" if found in {"7net-0_11july2024", "7net-0_11jul2024"} else found
 
 
 def path_of(name: str, python: str | None = None) -> Path | None:
-    """Return the file of a name, for the sevenn of an interpreter (null: this one), or of a path; None: not there."""
+    """Return the file of a name, for the sevenn of an interpreter (null: this one), or of a path; None if missing."""
     path = expanded(name)
     if is_file(path):
         return path.absolute()
@@ -48,13 +48,13 @@ def path_of(name: str, python: str | None = None) -> Path | None:
 
 
 def sha256_of(name: str, python: str | None) -> str | None:
-    """Return the checksum of the file of a name or a path; None: not there."""
+    """Return the checksum of the file of a name or a path; None if missing."""
     path = path_of(name, python)
     return None if path is None else checksum(path)
 
 
 def find(name: str, python: str | None = None) -> Foundation | None:
-    """Return what the checkpoint of a name or a path says; None: it is not there, or is none that can be read."""
+    """Return the metadata of the checkpoint of a name or a path; None if missing or unreadable."""
     path = path_of(name, python)
     return None if path is None else read(path)
 

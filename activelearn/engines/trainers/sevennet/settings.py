@@ -16,8 +16,9 @@ class SevenNetTrain(FineTuned):
 
     trainer: Literal["sevennet"] = "sevennet"
     foundation: Annotated[FilePath, Program(loads_a_file)] = Field(
-        default="7net-0", description="What every member begins as: a name of sevenn's, or the path of a checkpoint."
+        default="7net-0",
+        description="Foundation that every member starts from: a name known to sevenn, or the path of a checkpoint.",
     )
     modal: str | None = Field(
-        default=None, description="Of a foundation that knows several (7net-mf-0: PBE, R2SCAN): that of the labels."
+        default=None, description="For a foundation with several modals (7net-mf-0: PBE, R2SCAN): that of the labels."
     )
