@@ -179,7 +179,7 @@ BY_MACE = {
         "reference": {"calculator": "ase.calculators.emt:EMT", "functional": "none", "includes_dispersion": False}
     },
     "select": {"f_lo": 0.05, "f_hi": 1.0, "max_frames": 4},
-    "stop": {"max_iterations": 1},
+    "stop": {"max_iterations": 1, "min_frames": 10, "min_walks": 2},
     "glass": GLASS,
     "benchmark": BENCHMARK,
 }
