@@ -91,11 +91,11 @@ def _finding_bounds(machine: Machine) -> list[str]:
 
 
 def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return a note for each place that needs the trainer only because the first models move atoms there."""
-    models = {machine.place_name(name) for name in smoke.DEEPMD_STATIONS}
+    """Return a note for each place of a cluster where the first models move atoms and nothing else wants them."""
+    models = {machine.place_name(name) for name in smoke.MODEL_STATIONS}
     package = trainer_of(campaign.train).calculator(Path("model"))["package"]
     at: dict[str | None, list[str]] = {}
-    for name in smoke.driving_stations(campaign):
+    for name in smoke.wants_of(campaign)["driving"]:
         if (place := machine.place_name(name)) not in models:
             at.setdefault(place, []).append(name)
     look = "activelearn machine --smoke --campaign YAML"
