@@ -48,7 +48,7 @@ def element_shifts(difference: FloatArray, counts: NDArray[np.int64]) -> FloatAr
     difference
         (n_frames,) potential minus reference, eV.
     counts
-        (n_frames, n_elements) atoms.
+        (n_frames, n_elements) numbers of atoms.
 
     Returns
     -------
