@@ -49,6 +49,13 @@ def campaign(verb="check", **changes):
     return made
 
 
+def by_espresso(**settings):
+    """Return a reference of Quantum ESPRESSO, whose program and files are not there."""
+    own = {"version": "7.2", "pseudo_dir": "pseudo", "pseudopotentials": {"Cu": "Cu.UPF"}, "ecut_eV": 500.0, **settings}
+    what = {"engine": "espresso", "command": "true", "functional": "PBE", "includes_dispersion": False}
+    return {**what, "espresso": own}
+
+
 def written(text, *typed, name="my.yaml"):
     """Return what types `check` (or other words) beside a file that says this."""
 
@@ -426,6 +433,10 @@ FAULTS = {
                           "vasp": {"version": "6.4.2", "potcar_dir": ".", "potcars": {"Cu": "Cu"},
                                    "incar": {"GGA": "PE", "ISIF": 0}}},
     ),
+    "dft-file": campaign(label__reference=by_espresso()),
+    "dft-version": campaign(label__reference=by_espresso(version=7.2)),
+    "dft-functional": campaign(label__reference={**by_espresso(), "functional": "r2SCAN"}),
+    "dft-key": campaign(label__reference=by_espresso(input={"ecutwfc": 40.0})),
     # LAMMPS
     "no-lammps": machine(lammps="no_such_lmp -q"),
     "lammps-line": lines("run 100"),

@@ -17,9 +17,8 @@ from activelearn.check.programs import (
     program_problems,
 )
 from activelearn.check.study import check_study
-from activelearn.config import Campaign, Driver, Initial, Machine, Packed, Potential, Reference, trainer_of
+from activelearn.config import Campaign, Driver, Initial, Machine, Packed, Potential, Reference, engine_of, trainer_of
 from activelearn.config.trainer import DEFAULT
-from activelearn.engines.references.ase import elements_of
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
 from activelearn.store import Folder, Store
@@ -223,10 +222,13 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
 
 def _unknown(what: Reference, crystals: list[Frames]) -> list[str]:
     """Return which elements of the crystals a reference or a driver lacks, if that is known without starting it."""
-    known = elements_of(what)
+    known = engine_of(what.engine).elements(what)
     lacking = sorted({kind for frame in crystals for kind in frame.symbols} - known) if known is not None else []
     if not lacking:
         return []
+    if what.calculator is None:
+        here = f"{what.where}.{what.engine}: nothing for {', '.join(lacking)}"
+        return [f"{here} - expected the data of every element of the systems - add them, or correct the systems"]
     here = f"{what.where}.calculator: {what.name} does not know {', '.join(lacking)}"
     return [f"{here} - expected all elements of the systems - choose another"]
 

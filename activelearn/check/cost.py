@@ -49,7 +49,7 @@ GROWTH = 0.75
 #: The name in `machine.speeds.start_s` of sessions that train and run models.
 TRAINER = "trainer"
 #: Engines whose labels scale worse than linearly with the number of atoms.
-DFT = ("gpaw", "vasp")
+DFT = ("gpaw", "vasp", "espresso", "cp2k", "abacus", "aims")
 #: Files left by a closed iteration (records, packed products, data set), besides its models.
 FILES_PER_ITERATION = 15
 

@@ -39,7 +39,7 @@ class Speeds(Section):
     """Speed of one slot, only for the cost estimate of `check --plan`; times measured in the campaign folder win."""
 
     label_s_per_atom: dict[str, Annotated[PositiveFloat, of("time of a label")]] = Field(
-        default={}, description="Seconds of a label per atom, by calculator (module:Class) or engine (vasp, gpaw)."
+        default={}, description="Seconds of a label per atom, by calculator (module:Class) or engine (vasp, cp2k)."
     )
     start_s: dict[str, Annotated[PositiveFloat, of("time of a start")]] = Field(
         default={},
