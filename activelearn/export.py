@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from activelearn import capacity, crate, final_models, learning, select, starts, trees
+from activelearn import capacity, crate, final_models, learning, select, starts, taught, trees
 from activelearn.config import Campaign, trainer_of
 from activelearn.ending import ended, verdict
 from activelearn.engines import backends, lammps
@@ -297,6 +297,7 @@ def model_card(store: Store, final: FinalChoice, iterations: list[Iteration]) ->
         *_drivers(iterations),
         f"- training data: {learnt.dataset_frames} frames, sha256 {learnt.dataset_sha256}",
         *_without_virial(learnt),
+        *(f"- {line}" for line in taught.said(store)),
         f"- trained in iteration {learnt.iteration}; dataset/ holds all {last.labelling.dataset_frames} frames",
         f"- campaign sha256: {last.campaign_sha256}",
         "",

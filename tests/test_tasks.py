@@ -528,14 +528,16 @@ def test_what_a_station_is_stands_in_it():
         "explore": ("loop", True, "file", True),
         "select": ("loop", False, "file", False),
         "label": ("loop", True, "ledger", True),
+        "teach": ("loop", True, "file", False),
+        "distil": ("loop", True, "file", False),
         "train": ("loop", True, "file", False),
         "final": ("final", True, "file", False),
         "glass": ("study", True, "file", False),
         "benchmark": ("study", True, "file", False),
     }
-    models = {"explore", "train", "final", "glass", "benchmark"}
+    models = {"explore", "teach", "distil", "train", "final", "glass", "benchmark"}
     assert {name for name, s in STATIONS.items() if s.runs_models} == models
-    asking = {"prepare", "initial", "label", "glass", "benchmark"}
+    asking = {"prepare", "initial", "label", "distil", "glass", "benchmark"}
     assert {name for name, s in STATIONS.items() if s.asks_reference} == asking
 
 

@@ -27,6 +27,8 @@ from activelearn.config.section import Name, Section
 TasksAtATime = Annotated[PositiveInt, of("number of tasks at a time")]
 
 ChunkedStation = Literal["prepare", "initial", "explore", "label", "train", "final", "glass", "benchmark"]
+#: Stations that run where others do, in as many chunks.
+ALIKE: Final = {"teach": "train", "distil": "explore"}
 #: Category of the Fireworks that compute almost nothing: select, gather, decide.
 LIGHT: Final = "light"
 Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")]
@@ -189,12 +191,13 @@ class Machine(Section):
 
     def n_chunks(self, station: str) -> int:
         """Number of Fireworks of a station."""
-        return next((n for name, n in self.chunks.items() if name == station), 1)
+        return next((n for name, n in self.chunks.items() if name == ALIKE.get(station, station)), 1)
 
     def place_name(self, station: str) -> str | None:
         """Return the name of the place of a station (or of `LIGHT`); None if the profile has no places."""
         if not self.places:
             return None
+        station = ALIKE.get(station, station)
         return next((place for name, place in self.stations.items() if name == station), next(iter(self.places)))
 
     def stations_by_place(self) -> dict[str, list[str]]:
@@ -214,7 +217,7 @@ class Machine(Section):
     def category(self, station: str) -> str:
         """Return the category of a station's Fireworks; without places that is the station's own name."""
         place = self.place_name(station)
-        return station if place is None else self.places[place].category or place
+        return ALIKE.get(station, station) if place is None else self.places[place].category or place
 
     def at(self, station: str) -> Machine:
         """Return the profile for a station, with the settings of its place."""

@@ -202,7 +202,9 @@ def _sections(seen: Seen, found: Sequence[PageFinding], bounds: Mapping[str, flo
         held_out = errors.errors_table(campaign)
         by = table(held_out, "Held-out errors of the last ensemble, means over the members") if held_out else None
         yield "errors", "True errors", joined(_figures(errors.figures(campaign), structures.worst(campaign)), by)
-        yield "training", "Training and data", _figures(training.figures(campaign), structures.of_data(campaign))
+        teacher = tag("ul", [tag("li", line) for line in campaign.teacher]) if campaign.teacher else None
+        data = _figures(training.figures(campaign), structures.of_data(campaign))
+        yield "training", "Training and data", joined(data, teacher)
         yield "time", "Time", _figures(costs.figures(campaign))
     for k, study in enumerate(seen.studies):
         name = "Glasses and benchmarks" if len(seen.studies) == 1 else f"Study {study.folder.name}"

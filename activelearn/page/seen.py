@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn import final_models, loop, select, status, study
+from activelearn import final_models, loop, select, status, study, taught
 from activelearn.benchmark import station as benchmark
 from activelearn.config import Campaign, load_machine
 from activelearn.ending import verdict
@@ -82,6 +82,8 @@ class SeenCampaign:
         Structures: what walks start from, and frames that were chosen and not added.
     landscape
         The data set in the plane.
+    teacher
+        What is said of a teacher, one sentence each.
     """
 
     campaign: Campaign
@@ -102,6 +104,7 @@ class SeenCampaign:
     starts: tuple[Shot, ...] = ()
     refused: tuple[Shot, ...] = ()
     landscape: Landscape | None = None
+    teacher: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +207,7 @@ def see_campaign(store: Store) -> Seen:
         starts=reader.tried("starting structures", lambda: starts_of(store, campaign), ()),
         refused=reader.tried("refused frames", lambda: refused_of(store, records), ()),
         landscape=reader.tried("descriptors", lambda: landscape_of(store, campaign, records), None),
+        teacher=tuple(reader.tried("teacher", lambda: taught.said(store), [])),
     )
     places = reader.tried("studies", partial(store.studies, None), list[StudyStore]())
     return Seen(seen, tuple(_seen_study(one, reader) for one in places), tuple(reader.unread))
