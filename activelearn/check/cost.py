@@ -178,6 +178,7 @@ def estimate(
     first = [
         *_preparation(campaign, meter),
         *_initial(campaign, meter, n_initial),
+        *meter.teacher(),
         meter.training("train", campaign.train.n_steps),
     ]
     if campaign.initial.drives_itself:
@@ -339,6 +340,15 @@ class _Meter:
     def training(self, station: str, n_steps: int, *, like: str | None = None) -> Item:
         n = self.campaign.train.n_members
         return self._item(station, n, 0, self._training_s(n_steps), self._first_sessions_s(TRAINER, n), like=like)
+
+    def teacher(self) -> list[Item]:
+        """Its trainings and its walks: what they take is not known before the first."""
+        teacher = self.campaign.teacher
+        if teacher is None:
+            return []
+        n_walks = teacher.n_walks * len(teacher.md.temperatures_K)
+        trainings = self._item("teach", teacher.train.n_members, 0, None)
+        return [trainings, self._item("distil", n_walks + 1, teacher.n_frames, None)]
 
     def _evaluation_s(self) -> float | None:
         """Return the seconds an atom of one evaluation of a model whose operations are not counted."""

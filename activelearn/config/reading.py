@@ -105,6 +105,9 @@ def _with_presets(data: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 - ra
     given = {
         key: with_preset(key, value, Path(where)) if key in PRESET_SECTIONS else value for key, value in data.items()
     }
+    teacher = given.get("teacher")
+    if isinstance(teacher, Mapping) and "train" in teacher:
+        given["teacher"] = {**teacher, "train": with_preset("train", teacher["train"], Path(where))}
     return _with_study_presets(given, Path(where))
 
 
