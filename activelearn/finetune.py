@@ -25,7 +25,7 @@ from activelearn.engines.trainers.finetuning.settings import FineTuned
 from activelearn.errors import ConfigError, typed
 from activelearn.frames import Frames
 from activelearn.store import Store
-from activelearn.store.files import file_sha256, replace_json
+from activelearn.store.files import file_sha256, publish, replace_json
 
 #: Held-out frames that the errors are measured on.
 MAX_JUDGED: Final = 50
@@ -89,7 +89,7 @@ def finetune(
         data = TrainingData(to / "data", campaign.type_map, ())
         data.folder.mkdir(exist_ok=True)
         trainer.write_data(data.folder, parts, train, campaign.type_map)
-        os.replace(_trained(trainer, train, data, slot, random_seed), model)
+        publish(model, _trained(trainer, train, data, slot, random_seed).read_bytes())
     after = trainer.evaluate(slot.logs, model, held_out, slot)
     found = {"before": before, "after": after}
     errors = {when: prediction.errors_of(labels, held_out).force_rmse for when, labels in found.items()}

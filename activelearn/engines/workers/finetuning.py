@@ -221,7 +221,7 @@ class Order:
         return order[at * self.size : (at + 1) * self.size].tolist()
 
 
-class Errors:
+class StepErrors:
     """Root mean square errors of what was predicted since the last row of the learning curve, by component."""
 
     def __init__(self):
@@ -261,7 +261,7 @@ def train(open_network, request):
         ``refit_shift``, ``weight_noise``, ``replay``, ``row_every`` (steps), ``save_every`` (steps, a multiple of it;
         0: no checkpoints), ``most_atoms`` (of a batch that is evaluated), and what its network wants.
     """
-    begun, frames, errors = time.process_time(), list(frames_of(request["input"])), Errors()
+    begun, frames, errors = time.process_time(), list(frames_of(request["input"])), StepErrors()
     network = open_network(request["restart"] or request["model"], request)
     graphs = [network.graph(frame, replayed=False) for frame in frames]
     replay = replay_of(open_network, request, frames)

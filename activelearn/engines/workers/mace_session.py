@@ -66,7 +66,7 @@ def with_two_heads(model):
     return load_foundations_elements(made, model, table, load_readout=True, max_L=most, default_dtype=dtype)
 
 
-class Network:
+class MaceNetwork:
     """A MACE, as finetuning.py wants it.
 
     Parameters
@@ -213,7 +213,7 @@ def preload():
     torch._C._set_graph_executor_optimize(False)
 
 
-JOBS = {"train": partial(finetuning.train, Network), "evaluate": partial(finetuning.evaluate, Network)}
+JOBS = {"train": partial(finetuning.train, MaceNetwork), "evaluate": partial(finetuning.evaluate, MaceNetwork)}
 
 if __name__ == "__main__":
     sessions.answer_requests(JOBS, preload, ("mace-torch", sys.argv[1]))

@@ -43,7 +43,7 @@ def configured(config, request):
     return config
 
 
-class Network:
+class SevenNetwork:
     """A SevenNet, as finetuning.py wants it.
 
     Parameters
@@ -185,7 +185,7 @@ def preload():
     torch._C._set_graph_executor_optimize(False)
 
 
-JOBS = {"train": partial(finetuning.train, Network), "evaluate": partial(finetuning.evaluate, Network)}
+JOBS = {"train": partial(finetuning.train, SevenNetwork), "evaluate": partial(finetuning.evaluate, SevenNetwork)}
 
 if __name__ == "__main__":
     sessions.answer_requests(JOBS, preload, ("sevenn", sys.argv[1]))
