@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
@@ -26,8 +26,10 @@ from activelearn.cli import (
     want_trusted,
 )
 from activelearn.config import (
+    Benchmark,
     CitedPoint,
     Glass,
+    OwnGlasses,
     Potential,
     Study,
     load_benchmark,
@@ -36,12 +38,13 @@ from activelearn.config import (
     load_potential,
     load_series,
     load_study,
+    preset_names,
     with_cited,
 )
 from activelearn.config.paths import MODEL_SUFFIXES
 from activelearn.config.presets import find
 from activelearn.config.section import as_name
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, typed
 
 if TYPE_CHECKING:
     from activelearn.check.trust import Named
@@ -64,6 +67,8 @@ SeedOption = Annotated[int, typer.Option("--random-seed", min=0, help="Of packin
 FolderOption = Annotated[
     Path | None, typer.Option(help="Study folder; default: in runs/, named after series and potentials.")
 ]
+#: How the names of structure files end, which are not potentials.
+_STRUCTURES: Final = {".extxyz", ".xyz", ".cif", ".vasp", ".traj"}
 CheckOption = Annotated[bool, typer.Option("--check", help="Show what would be done, and end.")]
 
 
@@ -110,6 +115,10 @@ def benchmark(
     cited: Annotated[
         list[Path] | None, typer.Option("--cited", help="CSV of your own digitised points (see params/cited).")
     ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--glasses", help="Glasses that you have, instead of making any: extxyz, or a study folder."),
+    ] = None,
     study: Annotated[Path | None, typer.Option("--study", help="All of it in one YAML instead of options.")] = None,
     x: XOption = None,
     atoms: AtomsOption = None,
@@ -132,11 +141,19 @@ def benchmark(
     points = [point for path in cited or [] for point in load_points(path)]
     numbers = [point.number for point in points]
     if study is not None:
-        if potentials or names or series or x:
+        if potentials or names or series or x or given:
             wanted = "wanted all of it in that YAML"
-            raise ConfigError(f"--study beside potentials, --series or --x - {wanted} - leave them out")
+            raise ConfigError(f"--study beside potentials, --series, --x or --glasses - {wanted} - leave them out")
         path = study
         whole, named = read_noted(lambda: load_study(path, numbers), path, "study")
+    elif given:
+        if preset or x or atoms or replicas:
+            raise ConfigError(
+                "--glasses beside --glass, --x, --atoms or --replicas - expected glasses that are given, or glasses "
+                "that are made - leave one of the two out"
+            )
+        chosen, named = _potentials(potentials, names) if potentials or names else ((), [])
+        whole = with_cited(_of_given(given, series, chosen, random_seed, load_benchmark(measured)), numbers)
     else:
         chosen, named = _potentials(potentials, names)
         made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas) if series or preset else None
@@ -171,6 +188,11 @@ def _file_of(name: str) -> Path:
 
 def _potential(name: str) -> Potential:
     folder = Path(name)
+    if folder.suffix in _STRUCTURES:
+        raise ConfigError(
+            f"{name}: structures, and no potential - expected a preset, a YAML or a campaign folder - for glasses that "
+            f"you have, each file has its option: --glasses {typed(name)}"
+        )
     if (folder / "campaign").is_dir():
         from activelearn.store import Store
         from activelearn.study import potential_of
@@ -182,6 +204,24 @@ def _potential(name: str) -> Potential:
             "includes_dispersion, or a campaign folder - see params/potential/README.md"
         )
     return load_potential(name)
+
+
+def _of_given(
+    files: Sequence[str], series: str | None, chosen: tuple[Potential, ...], random_seed: int, asked: Benchmark
+) -> Study:
+    """Return the study of glasses that one has, of which the files and the series are named."""
+    from activelearn.given import series_of, with_compositions
+
+    found = next(filter(None, map(series_of, map(Path, files))), None) if series is None else load_series(series)
+    if found is None:
+        names = " or ".join(preset_names("series"))
+        raise ConfigError(
+            "--glasses without --series - expected the series that they are of, whose cutoffs and roles of elements "
+            f"the analyses take - add --series {names}, or write one (params/GLASSES.md)"
+        )
+    own = with_compositions(OwnGlasses(files=tuple(str(Path(file).absolute()) for file in files), series=found))
+    name = as_name(found.name, *(Path(file).stem for file in files), *(one.slug for one in chosen))
+    return Study(name=name, random_seed=random_seed, potentials=chosen, glasses=own, benchmark=asked)
 
 
 def _say_series(made: Glass | None, series: str | None) -> None:

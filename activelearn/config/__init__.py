@@ -85,6 +85,7 @@ from activelearn.config.selecting import Select as Select
 from activelearn.config.selecting import Stop as Stop
 from activelearn.config.stages import Condition as Condition
 from activelearn.config.stages import Stage as Stage
+from activelearn.config.study import OwnGlasses as OwnGlasses
 from activelearn.config.study import Study as Study
 from activelearn.config.trainer import TRAINERS as TRAINERS
 from activelearn.config.trainer import Faster as Faster

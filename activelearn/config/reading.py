@@ -111,7 +111,7 @@ def _with_study_presets(data: Mapping[str, Any], where: Path) -> dict[str, Any]:
     given = dict(data)
     if isinstance(given.get("potentials"), list):
         given["potentials"] = [resolved("potential", one, where) for one in given["potentials"]]
-    for section in ("glass", "benchmark"):
+    for section in ("glass", "glasses", "benchmark"):
         if given.get(section) is not None:
             given[section] = resolved(section, given[section], where)
     return given
@@ -233,7 +233,7 @@ def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
 
 def with_cited(study: Study, more: Iterable[Cited] = ()) -> Study:
     """Return the study with the user's own numbers and, after them, the shipped ones of it; the first one counts."""
-    series = study.glass.series.name if study.glass is not None else None
+    series = study.of_glasses.series.name if study.of_glasses is not None else None
     asked = study.benchmark or Benchmark()
     crystals = asked.crystals.seeds if asked.crystals is not None else ()
     equations = asked.reactions.equations if asked.reactions is not None else {}

@@ -130,13 +130,16 @@ class StudyStore(Folder):
         return study.model_copy(update={"benchmark": study.benchmark.model_copy(update={"force_error": asked})})
 
     def structures(self) -> dict[str, Path]:
-        """Return where the files of crystals and molecules are now, by the paths that the study was sealed with."""
+        """Return where files of crystals, molecules and given glasses are now, by the paths that were sealed."""
         study = self._sealed_study()
         named = [*study.benchmark.structures] if study.benchmark is not None else []
         if study.glass is not None:
             named += [one.crystal for one in study.glass.compositions if one.crystal is not None]
             named += study.glass.series.geometry.values()
-        return {name: Path(self.places.now(name)) for name in named if Path(name).is_absolute()}
+        if study.glasses is not None:
+            named += study.glasses.files
+        found = {name: Path(self.places.now(name)) for name in named if Path(name).is_absolute()}
+        return {name: path / GLASS / "result.json" if path.is_dir() else path for name, path in found.items()}
 
     def reference(self, name: str) -> dict[str, Any]:
         """Return the identity of who labels frames of the paths of glasses, as the study began with it."""
