@@ -10,6 +10,7 @@ from activelearn import given, seeds
 from activelearn.benchmark import cited, force_error, reactions
 from activelearn.benchmark.census import bond_cutoffs
 from activelearn.benchmark.coordination import shell_cutoffs
+from activelearn.check import fits
 from activelearn.check.doubts import out_of_bounds
 from activelearn.check.glass import check_glass, far_sizes, strangers
 from activelearn.check.programs import (
@@ -64,7 +65,7 @@ def check_study(
         Elements of a campaign, if its models are the first potential; parity is measured on its held-out set then.
     """
     impossible, unusual = out_of_bounds(study, machine)
-    unusual += far_sizes(study.glass)
+    unusual += [*far_sizes(study.glass), *fits.crowded(study, machine)]
     if impossible:
         return Checked(impossible, unusual=unusual)
     wants_lammps = any(potential.ase is None for potential in study.potentials)
@@ -75,6 +76,7 @@ def check_study(
     elif here:
         problems += launcher_problems(machine)
     facts = []
+    problems += fits.contradictions(study, machine)
     for potential in study.potentials:
         problems += _potential(potential, machine) if here else []
         facts.append(f"potential {potential.name}: {potential.physics}, {_driver(potential)}")
