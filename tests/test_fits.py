@@ -5,8 +5,9 @@ import re
 import pytest
 from campaigns import in_process, machine_file, tiny
 
-from activelearn.check.fits import contradictions, crowded, n_gpus, started
+from activelearn.check.fits import contradictions, crowded, started
 from activelearn.config import Machine, load_campaign, load_machine, preset_names
+from activelearn.config.machine import n_gpus
 
 
 def campaign_with(command):

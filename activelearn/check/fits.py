@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from activelearn.config import Campaign, Machine, Place, Queue, Study
-from activelearn.config.machine import n_cpus
+from activelearn.config import Campaign, Machine, Place, Study
+from activelearn.config.machine import n_cpus, n_gpus
 
 #: What starts ranks, by the name of the program.
 _MPI: Final = re.compile(r"(mpirun|mpiexec|orterun|prterun)([.\w-]*)")
@@ -65,24 +65,6 @@ def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdigit() else None
 
 
-def n_gpus(gres: str | None) -> int | None:
-    """Return how many GPUs ``gpu:4``, ``gpu:a100:4``, ``gpu`` or ``4`` are; None: it does not say."""
-    if gres is None:
-        return None
-    for one in gres.split(","):
-        found = re.fullmatch(r"(?:gres[:/])?gpu(?::[A-Za-z][\w.-]*)?(?::(\d+))?|(\d+)", one)
-        if found is not None:
-            return int(found[1] or found[2] or 1)
-    return None
-
-
-def n_cpus_of(queue: Queue) -> int | None:
-    """Return the CPUs that a job asks for; None: it asks for nodes or a partition, and says no number."""
-    if queue.cpus_per_task is None and queue.ntasks == 1:
-        return None
-    return max(queue.nodes, queue.ntasks) * (queue.cpus_per_task or 1)
-
-
 # --- what contradicts -------------------------------------------------------------------------------------------------
 
 
@@ -91,7 +73,7 @@ def contradictions(asked: Campaign | Study, machine: Machine) -> list[str]:
     problems = [line for name, place in machine.places.items() for line in _gpus(name, place, machine)]
     for station, command in _commands(asked, machine):
         name = machine.place_name(station)
-        n = n_cpus_of(machine.places[name].queue) if name is not None else None
+        n = machine.places[name].queue.n_cpus if name is not None else None
         if name is not None and n is not None:
             problems += _of_station(station, command, machine.at(station), n, f"machine.places.{name}")
     return list(dict.fromkeys(problems))
@@ -160,7 +142,7 @@ def _threads(environment: Mapping[str, str]) -> int:
 
 def _gpus(name: str, place: Place, machine: Machine) -> Iterator[str]:
     """Yield which GPUs are used that a job does not ask for."""
-    asked, where = n_gpus(place.queue.gres), f"machine.places.{name}"
+    asked, where = place.queue.n_gpus, f"machine.places.{name}"
     used = place.gpus if place.gpus is not None else machine.gpus
     if asked is not None and used and max(used) >= asked:
         yield (

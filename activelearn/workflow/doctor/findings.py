@@ -71,7 +71,7 @@ def examine(
         A state that should last for moments (a claim, a lock, a completion) is stuck after so long, s.
     lost_s
         A worker that has not been heard of for so long is dead, s; None: `stale_s`, or one and a half pings of
-        FireWorks' settings here if that is longer. One whose job Slurm does not know any more is dead after `stale_s`.
+        FireWorks' settings here if that is longer. One whose job the queue does not know is dead after `stale_s`.
     folder
         Only what works in that campaign folder.
     file
@@ -250,7 +250,7 @@ def _unbegun(picture: Picture, flow: Flow) -> Iterator[Finding]:
         elif job is None:
             reasons[fw_id] = "reserved for the queue, and no job was submitted"
         elif picture.is_gone(job):
-            reasons[fw_id] = "reserved for a job that Slurm does not know any more"
+            reasons[fw_id] = "reserved for a job that the queue does not know any more"
     yield from _grouped("reserved", flow, reasons)
 
 
@@ -269,7 +269,7 @@ def _lost(picture: Picture, flow: Flow) -> Iterator[Finding]:
         last = max(launches, key=last_sign)
         age, is_gone = picture.age(last_sign(last)), picture.is_gone(reservation(last))
         if age > picture.lost_s or (is_gone and age > picture.stale_s):
-            why = " (Slurm does not know its job any more)" if is_gone else ""
+            why = " (the queue does not know its job any more)" if is_gone else ""
             reasons[fw_id] = f"running on {last.get('host')}, which has not been heard of for {duration(age)}{why}"
     yield from _grouped("lost", flow, reasons)
 

@@ -104,4 +104,5 @@ def _queue(picture: Picture) -> list[str]:
     } - {None}
     if not jobs or picture.queued is not None:
         return []
-    return [f"{counted(len(jobs), 'job')} in a queue, and squeue does not answer here: nobody knows what became of it"]
+    asked = "neither squeue, bjobs nor qstat answers here"
+    return [f"{counted(len(jobs), 'job')} in a queue, and {asked}: nobody knows what became of it"]
