@@ -26,6 +26,7 @@ from activelearn.config import (
     Machine,
     Study,
     find_campaign,
+    is_study,
     load_campaign,
     load_machine,
     placed,
@@ -201,8 +202,13 @@ def check(
     ] = False,
     trust: TrustOption = False,
 ) -> None:
-    """Find what is wrong with a campaign before anything runs, and show what it will do."""
+    """Find what is wrong with a campaign (or a study's YAML) before anything runs, and show what it will do."""
     streams.is_all()
+    if is_study(campaign):
+        from activelearn.cli.studies import check_whole
+
+        check_whole(Path(campaign), folder, machine, slots, plan=plan, launchpad=launchpad)
+        return
     chosen, profile, where, named = inputs(campaign, folder, machine, slots)
     if tries or trust:
         want_trusted(named, where, trust=trust)
@@ -455,15 +461,28 @@ def say_found(found: Checked, file: str | Path | None, machine: str) -> None:
 
 
 def refuse_problems_of_study(
-    study: Study, machine: Machine, folder: Path, points: Sequence[CitedPoint] = ()
+    study: Study,
+    machine: Machine,
+    folder: Path,
+    points: Sequence[CitedPoint] = (),
+    launchpad: Path | None = None,
 ) -> Checked:
-    """Return what a study will do, and what of it is unusual; raise ConfigError with all that is wrong with it."""
+    """Return what a study will do, and what of it is unusual; raise ConfigError with all that is wrong with it.
+
+    With a LaunchPad the engines are on other nodes.
+    """
     from activelearn.check import check_study, name_problems
 
-    found = check_study(study, machine, points=points)
-    if problems := [*found.problems, *name_problems(folder)]:
+    found = check_study(study, machine, points=points, here=launchpad is None)
+    problems, facts = [*found.problems, *name_problems(folder)], found.facts
+    if launchpad is not None:
+        from activelearn.workflow.doctor import launchpad_problems
+
+        wrong, more = launchpad_problems(launchpad, machine)
+        problems, facts = problems + wrong, facts + more
+    if problems:
         raise ConfigError(*problems)
-    return found
+    return replace(found, facts=facts)
 
 
 def carry_out(
@@ -485,6 +504,8 @@ def carry_out(
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     store = StudyStore.create(folder, study)
     with driving(store, wait=wait):
+        if (submission := store.submissions.withdraw()) is not None:
+            say(f"was submitted to {submission.launchpad}; this run takes over, its Fireworks end quietly")
         store.sweep(machine)
         store.consent.accept(unusual)
         from activelearn.workflow import run_study  # fireworks takes 0.5 s to import

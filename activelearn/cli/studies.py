@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from activelearn.cli import (
     machine_of,
     refuse_problems_of_study,
     say_found,
+    say_programs,
     told_with_lines,
     want_accepted,
     want_trusted,
@@ -309,3 +311,33 @@ def _run(
             want_accepted(found.unusual, place, accept=how.accept)
     if not how.only_check:
         raise typer.Exit(carry_out(study, place, profile, found.unusual, points, wait=how.wait))
+
+
+def check_whole(
+    file: Path, folder: Path | None, machine: str, slots: int | None, *, plan: bool, launchpad: Path | None
+) -> None:
+    """Check the YAML of a whole study, as `check` does that of a campaign: facts, the bill, and what to type."""
+    from activelearn.check.trust import read_noted
+
+    study, named = read_noted(lambda: load_study(file), file, "study")
+    profile, more = machine_of(machine, slots)
+    place = (folder or Path("runs") / study.name).absolute()
+    with told_with_lines(file, machine):
+        found = refuse_problems_of_study(study, profile, place, launchpad=launchpad)
+    say_found(found, file, machine)
+    wants_trust = say_programs([*named, *more], place)
+    if plan:
+        from activelearn.check import pace
+        from activelearn.check.study_cost import study_lines
+
+        slower = pace.slower(profile)
+        print("\n" + "\n".join([*study_lines(study, profile, slower), *pace.said(profile, slower)]) + "\n")
+    words = (
+        ["benchmark", "--study", typed(file)]
+        if launchpad is None
+        else ["submit", typed(file), "-l", shlex.quote(str(launchpad))]
+    )
+    for option, value in (("--folder", folder), ("--machine", None if machine == "local" else machine)):
+        words += [] if value is None else [option, shlex.quote(str(value))]
+    words += ["--accept-unusual"] * bool(found.unusual) + ["--trust"] * wants_trust
+    print("ok: activelearn " + " ".join(words))

@@ -66,6 +66,7 @@ from activelearn.config.program import Program as Program
 from activelearn.config.program import programs as programs
 from activelearn.config.reading import difference as difference
 from activelearn.config.reading import find_campaign as find_campaign
+from activelearn.config.reading import is_study as is_study
 from activelearn.config.reading import load_benchmark as load_benchmark
 from activelearn.config.reading import load_campaign as load_campaign
 from activelearn.config.reading import load_glass as load_glass

@@ -223,6 +223,15 @@ def _name_in(series: Any) -> Any:  # noqa: ANN401 - raw YAML
 # --- studies ----------------------------------------------------------------------------------------------------------
 
 
+def is_study(name_or_path: str | Path) -> bool:
+    """Return whether a YAML is a whole study, and not a campaign: it has potentials (or glasses) and trains none."""
+    path = Path(name_or_path)
+    data = read_yaml(path) if is_file(path) else None
+    return (
+        isinstance(data, Mapping) and bool({"potentials", "glasses"} & {*data}) and not {"type_map", "train"} & {*data}
+    )
+
+
 def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
     """Read a whole study; `potentials`, `glass` and `benchmark` may name presets."""
     data = read_yaml(path)

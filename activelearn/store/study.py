@@ -146,6 +146,11 @@ class StudyStore(Folder):
         return dict(read_object(self.whole(self.reference_file))[name])
 
     @property
+    def potentials_file(self) -> Path:
+        """Where the identities of its potentials stand: it is begun when they do."""
+        return self.folder / "potentials.json"
+
+    @property
     def reference_file(self) -> Path:
         """Where that identity stands."""
         return self.folder / "reference.json"
@@ -178,7 +183,13 @@ class StudyStore(Folder):
 
     def beside(self, iteration: int) -> list[str]:  # noqa: ARG002 - a study has no iterations
         """Return which published files stand in no station's folder."""
-        return [self.study_file.name, "potentials.json", "structures.json", self.reference_file.name, "held-out.npz"]
+        return [
+            self.study_file.name,
+            self.potentials_file.name,
+            "structures.json",
+            self.reference_file.name,
+            "held-out.npz",
+        ]
 
     def results_of(self, path: Path) -> Iterable[Path]:  # noqa: ARG002 - all of them
         """Return the sealed results."""
