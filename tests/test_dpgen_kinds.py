@@ -120,7 +120,7 @@ def test_the_data_of_each_iteration_are_a_trajectory_of_their_own_to_labels_impo
     folder = dpgen_folder(tmp_path / "old")
     write_system(folder / "iter.000001" / "02.fp" / "data.000", rattled_copper(2, random_seed=8, repeat=(2, 2, 2)))
     walks = [str(one.frame.origin["walk"][0]) for one in read_deepmd(folder)]
-    assert walks.count("init/walk-0") == walks.count("init/walk-1") == 3
+    assert len({walk for walk in walks if walk.startswith("walk-")}) == 2, "elsewhere: its name and its folder's"
     assert walks.count("iter.000000/02.fp/data.000") == 3
     assert walks.count("iter.000001/02.fp/data.000") == 2
     assert not any(str(tmp_path) in walk for walk in walks), "no more of the path"
