@@ -69,7 +69,8 @@ class Item:
     seconds
         Of one slot, None if not known.
     source
-        Where the seconds come from: ``measured``, ``declared`` or ``not known``.
+        Where the seconds come from: ``measured``, ``declared``, ``default`` (:mod:`activelearn.check.speeds`) or ``not
+        known``.
     """
 
     station: str
@@ -152,6 +153,11 @@ class Bill:
         """Whether any of its seconds are declared ones."""
         items = (*self.initial, *self.one_pass, *self.final, *self.apart)
         return any(item.source == "declared" and item.seconds for item in items)
+
+    @property
+    def has_defaults(self) -> bool:
+        """Whether any of its seconds are by a speed that nobody declared for this machine."""
+        return any(i.source == "default" for i in (*self.initial, *self.one_pass, *self.final, *self.apart))
 
 
 def estimate(

@@ -71,11 +71,11 @@ def _number(text: str | None) -> int | None:
 def contradictions(asked: Campaign | Study, machine: Machine) -> list[str]:
     """Return one line for each place whose ranks, slots, CPUs or GPUs contradict."""
     problems = [line for name, place in machine.places.items() for line in _gpus(name, place, machine)]
-    for station, command in _commands(asked, machine):
-        name = machine.place_name(station)
+    for (name, command), stations in _by_place(asked, machine).items():
         n = machine.places[name].queue.n_cpus if name is not None else None
-        if name is not None and n is not None:
-            problems += _of_station(station, command, machine.at(station), n, f"machine.places.{name}")
+        if n is not None:
+            of = ", ".join(stations)
+            problems += _of_station(of, command, machine.at(stations[0]), n, f"machine.places.{name}")
     return list(dict.fromkeys(problems))
 
 
@@ -83,13 +83,20 @@ def crowded(asked: Campaign | Study, machine: Machine) -> list[str]:
     """Return one line for each command that wants more CPUs here than there are: possible, and slow."""
     if machine.places or machine.launcher:
         return []
-    found = [
+    return [
         line
-        for station, command in _commands(asked, machine)
+        for (_, command), stations in _by_place(asked, machine).items()
         if started(command).ranks is not None
-        for line in _of_station(station, command, machine, n_cpus(), "machine")
+        for line in _of_station(", ".join(stations), command, machine, n_cpus(), "machine")
     ]
-    return list(dict.fromkeys(found))
+
+
+def _by_place(asked: Campaign | Study, machine: Machine) -> dict[tuple[str | None, str | None], list[str]]:
+    """Return the stations by the place where they run and the command that starts their engine."""
+    found: dict[tuple[str | None, str | None], list[str]] = {}
+    for station, command in _commands(asked, machine):
+        found.setdefault((machine.place_name(station), command), []).append(station)
+    return found
 
 
 def _commands(asked: Campaign | Study, machine: Machine) -> Iterator[tuple[str, str | None]]:

@@ -213,7 +213,12 @@ def check(
     if tries or trust:
         want_trusted(named, where, trust=trust)
     with told_with_lines(campaign, machine):
-        found = refuse_problems(chosen, profile, where, launchpad)
+        try:
+            found = refuse_problems(chosen, profile, where, launchpad)
+        except ConfigError:
+            if plan:
+                _bill_of_elsewhere(chosen, profile, where)
+            raise
         if tries:
             from activelearn.check.trial import try_campaign
 
@@ -222,23 +227,43 @@ def check(
     wants_trust = say_programs(named, where)
     for line in found.changes:
         print(f"changed, if accepted from the next iteration on: {line}")
-    from activelearn.store import Consent, Store
+    from activelearn.store import Consent
 
     if plan:
-        from activelearn.check import cost, pace
-
-        store = Store(where)
-        begun = store if store.campaign_files() else None
-        slower = pace.slower(profile)
-        bill = cost.estimate(store.as_begun(chosen), profile, begun, found.offer, slower=slower)
-        scaled = pace.said(profile, slower) if bill.is_declared else []
-        print("\n" + "\n".join([*cost.lines(bill), *scaled]) + "\n")
+        _say_bill(chosen, profile, where, found)
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]
     options = [word for name, value in asked if value is not None for word in (name, str(value))]
     options += ["--accept-changes"] * bool(found.changes)
     options += ["--accept-unusual"] * bool(Consent(where).not_accepted(found.unusual)) + ["--trust"] * wants_trust
     print(" ".join(["ok: activelearn", verb, typed(campaign), *map(shlex.quote, options)]))
+
+
+def _say_bill(chosen: Campaign, profile: Machine, where: Path, found: Checked) -> None:
+    """Print what a campaign takes, by station."""
+    from activelearn.check import cost, pace, speeds
+    from activelearn.store import Store
+
+    store = Store(where)
+    begun, asked = (store if store.campaign_files() else None), store.as_begun(chosen)
+    slower = pace.slower(profile)
+    bill = cost.estimate(asked, profile, begun, found.offer, slower=slower)
+    whole, said = speeds.filled(profile, asked)
+    more = pace.said(profile, slower) if bill.is_declared else []
+    if said:
+        bill = speeds.with_defaults(bill, cost.estimate(asked, whole, begun, found.offer, slower=slower))
+        more += [speeds.line(profile, said)] if bill.has_defaults else []
+    print("\n" + "\n".join([*cost.lines(bill), *more]) + "\n")
+
+
+def _bill_of_elsewhere(chosen: Campaign, profile: Machine, where: Path) -> None:
+    """Print the bill where nothing is wrong but what this machine lacks: a login node has neither VASP nor POTCARs."""
+    from activelearn.check import check as check_campaign
+
+    found = check_campaign(chosen, profile, where, here=False)
+    if not found.problems:
+        _say_bill(chosen, profile, where, found)
+        say("the bill is of a machine that has what is missing here:")
 
 
 @app.command()
