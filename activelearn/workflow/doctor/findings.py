@@ -33,6 +33,7 @@ from activelearn.workflow.doctor.picture import (
     reservation,
     unix_time,
 )
+from activelearn.workflow.doctor.refused import refused_categories
 from activelearn.workflow.doctor.settings import setting_findings
 from activelearn.workflow.doctor.words import Finding, are, counted, numbers, without_credentials
 from activelearn.workflow.firetasks import is_same_folder, wanted
@@ -89,7 +90,10 @@ def examine(
     ]
     ailing = {one.workflow for one in found}
     found += engine_findings(flow for flow in picture.flows if flow.folder is not None and flow.folder.is_dir())
-    found += idle_categories(picture, (flow for flow in picture.flows if flow.number not in ailing), file)
+    waiting = [flow for flow in picture.flows if flow.number not in ailing]
+    refused = dict(refused_categories(waiting, file))
+    found += refused.values()
+    found += idle_categories(picture, waiting, file, but=refused)
     return [
         replace(one, what=without_credentials(one.what, launchpad), next=without_credentials(one.next, launchpad))
         for one in found
