@@ -279,7 +279,7 @@ def test_a_wrong_command_would_be_seen(wrong, folder, monkeypatch):
 
 def remove(path):
     """Take away what a guide begins with, and the folder of the tests has already."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def test_the_readme_shows_how_glasses_are_told_of(folder, monkeypatch):
