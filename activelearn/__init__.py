@@ -17,7 +17,7 @@ __all__ = ["Frames", "__version__", "analysis", "load", "open", "run"]
 _WHERE: Final = {"Frames": "frames", "load": "config:load_campaign", "open": "views:open_folder", "run": "running"}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - imported when it is asked for
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - imported on first use
     if name not in __all__:
         raise AttributeError(f"module 'activelearn' has no attribute {name!r}")
     module, _, what = _WHERE.get(name, name).partition(":")

@@ -1,8 +1,8 @@
 """The analyses of glasses as pure functions: arrays or :class:`~activelearn.frames.Frames` in, numbers out.
 
 They are those of the benchmark, without studies and folders. Lengths are in Å, times in ps, energies in eV; what each
-takes and gives, with shapes, units and sources, stands in its docstring. Cells may be triclinic, and periodic images
-count by themselves, so a primitive cell gives what its supercell gives::
+takes and returns, with shapes, units and sources, is in its docstring. Cells may be triclinic, and periodic images
+are included, so a primitive cell gives the same result as its supercell::
 
     from ase.io import read
     from activelearn import Frames, analysis

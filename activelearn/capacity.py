@@ -56,9 +56,9 @@ def of_campaign(campaign: Campaign, labelled: Sequence[Frames] = ()) -> Room:
 
 
 def sealed(campaign: Campaign, store: Store) -> Room | None:
-    """Return the `sel` that a campaign has fixed, by shell; None if it has not begun, or has other elements or shells.
+    """Return the `sel` that a campaign has fixed, by shell; None if it has none, or other elements or shells.
 
-    That these cannot be changed is said where changes are accepted.
+    Where changes are accepted, the user is told that these cannot be changed.
     """
     begun = store.campaign(0) if 0 in store.opened_iterations() else None
     is_same = begun is not None and begun.type_map == campaign.type_map and _form(begun) == _form(campaign)
@@ -75,7 +75,7 @@ def of_models(campaign: Campaign, store: Store) -> tuple[Capacity, ...]:
 
 
 def has_room(frame: Frames, campaign: Campaign, store: Store) -> bool:
-    """Return whether the models hold the neighbours of one frame; training would drop them in silence."""
+    """Return whether the models hold the neighbours of one frame; training would silently drop them."""
     return all(capacity.holds(frame) for capacity in of_models(campaign, store))
 
 
@@ -125,10 +125,11 @@ def added_systems(campaign: Campaign, store: Store) -> list[System]:
 
 
 def problems(campaign: Campaign, store: Store) -> list[str]:
-    """Return why systems that are added to a running campaign cannot be learnt, in a sentence each.
+    """Return why systems that are added to a running campaign cannot be learnt, one sentence each.
 
-    What counts is the densest cell that would be labelled, not the densest that the guards allow: frames of walks that
-    are compressed further than `sel` holds are out of the region, and cost no label. `check` says where that is so.
+    The densest cell that would be labelled counts, not the densest that the guards allow: frames of walks that
+    are compressed further than `sel` holds are out of the region and cost no label. `check` reports where that is the
+    case.
     """
     sel = sealed(campaign, store)
     if sel is None:
@@ -137,9 +138,9 @@ def problems(campaign: Campaign, store: Store) -> list[str]:
     shells = trainer_of(campaign.train).shells(campaign.train)
     without = "".join(f" and without {shell.where}" for shell in shells if shell.sel is not None)
     return [
-        f"systems: {system.name} has more neighbours within {capacity.rcut:g} Å than sel holds "
-        f"({lacks}), and {fixed} - wanted systems that the models can learn, for the labels of this one would be "
-        f"refused - leave it out, or {anew(campaign, store)}{without}"
+        f"systems: {system.name} has more neighbours within {capacity.rcut:g} Å than sel holds ({lacks}), and {fixed} "
+        "- expected systems that the models can learn (the labels of this one would be refused) - leave it out, or "
+        f"{anew(campaign, store)}{without}"
         for system in added_systems(campaign, store)
         for capacity in geometry.capacities(campaign.train, campaign.type_map, sel)
         if (lacks := capacity.lacks(needed(campaign, system, capacity)))
@@ -147,11 +148,11 @@ def problems(campaign: Campaign, store: Store) -> list[str]:
 
 
 def anew(campaign: Campaign, store: Store) -> str:
-    """Return how to begin another campaign that has room, on the labels of this one."""
+    """Return how to start another campaign that has room, with the labels of this one."""
     ledger = store.ledger_of(campaign)
     return (
-        f"start anew with another --folder, with label.ledger: {ledger} and initial.from_ledger: true (no label is "
-        "paid for twice)"
+        f"start again with another --folder, with label.ledger: {ledger} and initial.from_ledger: true (no label is "
+        "computed twice)"
     )
 
 
@@ -181,14 +182,14 @@ def limits(campaign: Campaign, systems: Sequence[System], sel: Room) -> Iterator
             else:
                 yield (
                     f"note: sel does not hold {system.name} at the densest that select.guards allow ({compressed}): "
-                    "walks that are compressed so far are out of the region there"
+                    "walks that are compressed that far are out of the region there"
                 )
 
 
 def too_small(campaign: Campaign, system: System) -> str | None:
     """Return why a `sel` of the user's own does not hold a first system, or None.
 
-    Of a crystal the published structure is looked at, and that at its smallest scale; of a packing the mean, which is
+    Of a crystal the published structure and that at its smallest scale are considered; of a packing the mean, which is
     all that is known for certain.
     """
     shells = trainer_of(campaign.train).shells(campaign.train)
@@ -213,7 +214,7 @@ def _too_small(campaign: Campaign, system: System, shell: Shell) -> str | None:
             n = np.ceil(most - 1.0e-9).astype(int).tolist()
             return (
                 f"{shell.where}: {list(shell.sel)} is too small for {name}, which has {n} neighbours within "
-                f"{shell.rcut:g} Å{scaled} ({lacks}) - wanted room for compressed cells too - leave sel out: "
-                "it is found then"
+                f"{shell.rcut:g} Å{scaled} ({lacks}) - expected room for compressed cells too - leave out sel to have "
+                "it determined automatically"
             )
     return None

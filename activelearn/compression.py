@@ -1,8 +1,8 @@
 """Compression: whether the faster form of the models drives the walks, and whether that form is the same model.
 
 Tables in place of a network (Lu et al., J. Chem. Theory Comput. 18, 5559 (2022)) take some seconds a member to make and
-are no faster for a small one. What is won is estimated when a training is planned, from atoms, steps and the size of
-the network alone, and stands in its plan: a time that was measured would differ from run to run, and with the form of
+are no faster for a small one. The gain is estimated when a training is planned, from atoms, steps and the size of
+the network alone, and recorded in its plan: a measured time would differ from run to run, and with the form of
 the models the last digits of every walk.
 
 Before a faster form is used its forces are compared with those of the plain one; if they differ, the plain one drives.
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 MFLOP_PER_US: Final = 3.3e-3
 #: No network was found to take less than this share of its time when compressed.
 LEAST_SHARE: Final = 0.25
-#: What is saved must be so many times what it costs: the estimate is off by up to this factor for small networks.
+#: The saving must be at least this multiple of the cost: the estimate is off by up to this factor for small networks.
 MARGIN: Final = 2.0
 #: The two forms are the same model if no force component differs by more than this share of select.f_lo: the standard
-#: deviation over the members then moves by less than that share, and no frame changes its class for it.
+#: deviation over the members then moves by less than that share, and no frame changes its class because of it.
 MOST_DIFFERENT: Final = 0.01
-#: Without held-out frames, forces are compared on so many frames of the data set at the most.
+#: Without held-out frames, forces are compared on at most this many frames of the data set.
 MOST_FRAMES: Final = 20
-#: What fails is tried so often before the plain form is taken: a training is not repeated for it.
+#: Number of attempts before the plain form is used instead: a training is not repeated for it.
 MAX_ATTEMPTS: Final = 2
 
 
@@ -55,7 +55,7 @@ class Savings:
 
     @property
     def is_gain(self) -> bool:
-        """Whether so much is saved that it is worth it."""
+        """Whether the saving is worth the cost."""
         return self.saved > MARGIN * self.cost
 
     def __str__(self) -> str:
@@ -122,7 +122,7 @@ def evaluated_atoms(campaign: Campaign, stage: Stage, n_atoms: float | None = No
 
 
 def said(campaign: Campaign, sel: Room, n_atoms: float | None = None) -> str | None:
-    """Return what a campaign explores with, and why, in a line; None: there is but one form of its models."""
+    """Return what a campaign explores with, and why, in a line; None: its models have only one form."""
     train, trainer = campaign.train, trainer_of(campaign.train)
     if not trainer.compresses(train):
         return None
@@ -151,7 +151,7 @@ def said(campaign: Campaign, sel: Room, n_atoms: float | None = None) -> str | N
 
 
 def compressed(member: Member, store: Store, up_to: int, data: TrainingData, folder: Path, slot: Slot) -> Member:
-    """Return a member with its faster form, published, or with the reason why the plain one goes on alone.
+    """Return a member with its faster form, published, or with the reason why only the plain one is used.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def compressed(member: Member, store: Store, up_to: int, data: TrainingData, fol
     Raises
     ------
     EngineError
-        The machine failed, twice; a model that its program refuses goes on as it is.
+        The machine failed, twice; a model that its program refuses is used as it is.
     """
     for attempt in range(1, MAX_ATTEMPTS + 1):
         place = folder / f"compress-{attempt}"
@@ -207,7 +207,7 @@ def _compared(member: Member, store: Store, up_to: int, data: TrainingData, fold
             break
     else:
         what = f"its forces differ by {difference:.3g} eV/Å from those of the plain model"
-        return _plain(member, f"{what}, wanted at most {MOST_DIFFERENT:g} of select.f_lo")
+        return _plain(member, f"{what}, expected at most {MOST_DIFFERENT:g} of select.f_lo")
     holds_from_A = trainer.holds_from_A(place)
     least_A = float(geometry.shortest_allowed(campaign.select.guards.model_dump_json(), campaign.type_map).min())
     if holds_from_A is not None and least_A < holds_from_A[1]:
@@ -223,7 +223,7 @@ def _compared(member: Member, store: Store, up_to: int, data: TrainingData, fold
 
 
 def _plain(member: Member, why: str) -> Member:
-    log.warning("member %d is not compressed (%s): the plain model is used, which is slower", member.index, why)
+    log.warning("member %d is not compressed (%s): the plain model is used instead (slower)", member.index, why)
     return member.model_copy(update={"not_compressed": why})
 
 

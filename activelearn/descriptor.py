@@ -1,13 +1,13 @@
-"""Descriptor: one vector per frame, so that frames can be told apart by their surroundings and not by their numbers.
+"""Descriptor: one vector per frame, so that frames are compared by their atomic environments, not by their numbers.
 
 Per atom and per element of the neighbour, a radial histogram; over the atoms of an element, its mean and its standard
 deviation. So the layout is fixed by ``type_map`` alone (every ordered pair of elements has its block, empty or not),
 and the vector is invariant under rotation, translation, reflection, permutation of like atoms and repetition of the
 cell: small and large cells, and all compositions of a campaign, compare. The mean holds composition, density and bond
-lengths; the deviation tells order from disorder, and one broken environment among many (it grows as the square root of
-their share, the mean as the share).
+lengths; the deviation distinguishes order from disorder, and one broken environment among many (it grows as the square
+root of their share, the mean as the share).
 
-Distances are Euclidean and without unit. On Na3PS4 (64 atoms, SevenNet-0 MD): 0.012 between frames 1 fs apart at 300 K
+Distances are Euclidean and dimensionless. On Na3PS4 (64 atoms, SevenNet-0 MD): 0.012 between frames 1 fs apart at 300 K
 (0.02 at 1000 K, 32 atoms), 0.26 between thermally independent ones (0.5 at 1000 K), 0.36 if one of the 32 P-S bonds is
 stretched by 1.2 Å, 1.0 if the crystal is compressed by 3 % in length. Thermal distances go as the root of the
 temperature and as one over the root of the number of atoms.
@@ -74,9 +74,9 @@ def _histograms(
 ) -> FloatArray:
     """Return (n_atoms, n_kinds, N_BINS): neighbours by element and distance.
 
-    A neighbour counts in three bins by quadratic B-splines (smooth, and nowhere deaf to a shift, as cosines are at
-    their tops). A bin at distance r is divided by (r / 2 Å)^2, as its population in a homogeneous system grows: else
-    the far shells, of many neighbours and little force, would drown the bonds.
+    A neighbour counts in three bins by quadratic B-splines (smooth, and sensitive to a shift everywhere, unlike cosines
+    at their maxima). A bin at distance r is divided by (r / 2 Å)^2, as its population in a homogeneous system grows:
+    else the far shells, of many neighbours and little force, would drown the bonds.
     """
     width = (rcut - SHORTEST_A) / (N_BINS + 2)  # a spline spans three widths: all end smoothly at the cutoff
     place = (d - SHORTEST_A) / width

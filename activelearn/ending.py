@@ -1,4 +1,4 @@
-"""The verdict: whether a campaign has ended and how, in words with the numbers, or goes on."""
+"""The verdict: whether and how a campaign has ended, in words with the numbers, or whether it continues."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def ended(store: Store) -> End:
     """Return how a campaign ended; StoreError if it has not."""
     end = verdict(store)
     if end is None:
-        raise StoreError(f"{store.folder}: the campaign has not ended - wanted one that has - run it on")
+        raise StoreError(f"{store.folder}: the campaign has not ended - expected one that has - continue running it")
     return end
 
 
 def verdict(store: Store) -> End | None:
-    """Return how the campaign ended, or None if it goes on.
+    """Return how the campaign ended, or None if it continues.
 
-    An ended one goes on when an accepted change asks for it: a raised bound, another region or window after it has
-    converged, any change at all after it was given up.
+    An ended campaign continues when an accepted change requires it: a raised bound, another region or window after it
+    has converged, any change at all after it was given up.
     """
     records = store.iterations()
     if not records or records[-1].selection is None:
@@ -56,7 +56,7 @@ def verdict(store: Store) -> End | None:
 
 
 def _end(store: Store, records: Sequence[Iteration], selection: Selection, headline: str, exit_code: int = 3) -> End:
-    """Return how a campaign ended: a headline, what is known of the true errors, and what no pass can mend."""
+    """Return how a campaign ended: a headline, what is known of the true errors, and what no pass can fix."""
     last = records[-1].index
     accuracy = select.accuracy_after(records, selection, store.campaign(last).select)
     held_out = selection.held_out_p99
@@ -68,7 +68,7 @@ def _end(store: Store, records: Sequence[Iteration], selection: Selection, headl
 
 
 def _rescues_in_a_row(store: Store, records: Sequence[Iteration], settings: Campaign) -> int:
-    """Return how many passes on end, the last one included, were rescued with the settings of today."""
+    """Return how many consecutive passes, up to and including the last, were rescued with the current settings."""
     rescues = 0
     for record in reversed(records):
         if record.selection is None or not record.selection.is_rescue or _is_changed(store, record.index, settings):
@@ -78,13 +78,13 @@ def _rescues_in_a_row(store: Store, records: Sequence[Iteration], settings: Camp
 
 
 def _is_stuck(selection: Selection) -> bool:
-    """Return whether a pass went nowhere and left nothing to label and nothing new to walk: the next would be alike."""
+    """Return whether a pass made no progress and left nothing to label or walk: the next would be the same."""
     is_idle = selection.chosen + selection.rescued == 0 and selection.next_stages == selection.stages
     return bool(selection.unexplored_stages) and is_idle
 
 
 def _is_asked_anew(store: Store, last: int, latest: Campaign) -> bool:
-    """Return whether a verdict of iteration `last` is none on the latest campaign: other region, end or data."""
+    """Return whether the verdict of iteration `last` is void for the latest campaign: other region, end or data."""
 
     def question(campaign: Campaign) -> tuple[object, ...]:
         systems = campaign.explore.systems or campaign.initial.systems
@@ -97,18 +97,19 @@ def _is_asked_anew(store: Store, last: int, latest: Campaign) -> bool:
 def _is_changed(store: Store, iteration: int, latest: Campaign) -> bool:
     """Return whether an iteration had other settings than the latest ones.
 
-    Campaigns are compared as they are read, not their checksums: a key that is newer than the folder has its default.
+    Campaigns are compared as they are read, not their checksums: a key that did not exist when the folder was written
+    has its default.
     """
     return without_choice(store.campaign(iteration)) != without_choice(latest)
 
 
 def _problems(last: Iteration) -> str:
-    """Return, to be said at the end, what is wrong with the training of the last ensemble."""
+    """Return the closing note on problems of the training of the last ensemble."""
     return "".join(f"; {line}" for line in learning.problems_of(last.ensemble))
 
 
 def _again(last: int, settings: Campaign) -> str:
-    """Return how an advice ends: with an iteration more if the campaign has had all it may have."""
+    """Return how advice ends: with one more iteration if the campaign has used all that it may have."""
     also = ", raise stop.max_iterations" if last >= settings.stop.max_iterations else ""
     return f"{also} and run again with --accept-changes"
 
@@ -125,7 +126,7 @@ def _bound(selection: Selection, settings: Campaign, n: int, *, is_asked_anew: b
     pooled = f", {selection.n_pooled} passes of one ensemble together" if selection.n_pooled > 1 else ""
     loud = select.held_back(selection, settings)
     if is_asked_anew:  # what held it back then may be no bound any more
-        loud = ["changed settings, by which no pass was judged yet"]
+        loud = ["changed settings, by which no pass has been judged yet"]
     held_back = f"; held back by {'; '.join(loud)}" if loud else ""
     return (
         f"not converged after {n} iteration{'s' if n > 1 else ''} (stop.max_iterations): {c.candidate} candidates "
@@ -146,9 +147,9 @@ def _inaccurate(selection: Selection, settings: Campaign, again: str) -> str:
     bound = f"stop.max_force_error_p99 = {settings.stop.max_force_error_p99:g} eV/Å"
     if selection.held_out_p99 is None:
         return (
-            f"not converged: {bound} is demanded, and there are no held-out frames to measure the force error on - "
-            f"remove the key{again}, or start anew with initial.held_out_fraction above 0 "
-            "and another --folder (with label.ledger no label is paid for twice)"
+            f"not converged: {bound} is required, and there are no held-out frames to measure the force error on - "
+            f"remove the key{again}, or start again with initial.held_out_fraction above 0 "
+            "and another --folder (with label.ledger no label is computed twice)"
         )
     found = select.over(selection.judged, selection.n_pooled, settings.stop)
     return (
@@ -169,7 +170,7 @@ def _hopeless(selection: Selection, n: int, settings: Campaign, again: str) -> s
 
 
 def _without_room(store: Store, records: Sequence[Iteration]) -> str:
-    """Return, to be said at the end, what no further pass can mend: added systems whose labels were refused for `sel`.
+    """Return the closing note on what no further pass can fix: added systems whose labels were refused for `sel`.
 
     Such a folder was made before these systems were refused at `check`.
     """
@@ -178,7 +179,7 @@ def _without_room(store: Store, records: Sequence[Iteration]) -> str:
     if n == 0:
         return ""
     return (
-        f"; no pass can teach these models the added systems of which {n} labels were refused: they have "
+        f"; no further pass can help with the added systems, of which {n} labels were refused: they have "
         f"{geometry.NO_ROOM}, and it is fixed - for them, {capacity.anew(store.latest_campaign(), store)}"
     )
 

@@ -1,6 +1,6 @@
-"""The one tree of errors: each says what happened, where, what was wanted, and what to do next.
+"""The hierarchy of errors: each says what happened, where, what was expected, and what to do next.
 
-The exit code of the command line is a property of the error, so that no other table can disagree with it:
+The exit code of the command line is a property of the error, so that there is no second table to disagree with it:
 0 converged, 1 a fault, 2 bad input, 3 stopped without convergence, 130/143 interrupted.
 """
 
@@ -20,25 +20,25 @@ def typed(path: Path | str) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
-#: Why a disk takes nothing, and what to do about it.
+#: Why nothing can be written to a disk, and what to do about it.
 _DISK: Final = {
     errno.ENOSPC: "the disk is full - free some space",
     errno.EDQUOT: "the disk quota is used up - free some space or ask for more",
-    errno.EFBIG: "the file may not become so large - raise the limit (ulimit -f)",
+    errno.EFBIG: "the file exceeds the size limit - raise the limit (ulimit -f)",
     errno.EROFS: "the file system is read-only - mount it writable",
     errno.EACCES: "permission denied - make the folder writable",
-    errno.ENOTDIR: "a file stands where a folder is wanted - move it away, or choose another place",
-    errno.EEXIST: "a file stands where a folder is wanted - move it away, or choose another place",
+    errno.ENOTDIR: "there is a file where a folder is expected - move it away, or choose another path",
+    errno.EEXIST: "there is a file where a folder is expected - move it away, or choose another path",
 }
 
 
 def disk_reason(error: OSError) -> str | None:
-    """Return why a disk takes nothing, and what to do about it; None if it is not the disk."""
+    """Return why nothing can be written to a disk, and what to do about it; None if the disk is not the cause."""
     return _DISK.get(error.errno or 0)
 
 
 def one_line(problem: str) -> str:
-    """Return a sentence with the control characters of the names in it written out; indented lines may follow it."""
+    """Return a sentence with control characters escaped; indented lines may follow it."""
     return re.sub(r"[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]|\n(?!  )", lambda found: ascii(found[0])[1:-1], problem)
 
 
@@ -54,7 +54,7 @@ class ConfigError(ActiveLearnError):
     Parameters
     ----------
     *problems
-        One line each, in the form ``where: what - wanted - next``.
+        One line each, in the form ``where: what - expected - next``.
     """
 
     exit_code = 2
@@ -72,7 +72,7 @@ class StoreError(ActiveLearnError):
 
 
 class Damaged(StoreError):
-    """What was published is not what was published any more: changed, torn, or gone."""
+    """A published file is no longer what was published: changed, truncated, or gone."""
 
     exit_code = 2
 
@@ -114,7 +114,7 @@ class EngineError(ActiveLearnError):
 
 
 class Unfit(ConfigError):
-    """An engine cannot do what it is set to do (no such class, no GPU, no stress ...), which no retry mends."""
+    """An engine cannot do what it is set to do (no such class, no GPU, no stress ...), which no retry fixes."""
 
 
 class TaskFailed(ActiveLearnError):
@@ -122,8 +122,8 @@ class TaskFailed(ActiveLearnError):
 
 
 class Interrupted(ActiveLearnError):
-    """The user (or the queue) asked to stop by a signal; everything finished is published."""
+    """The user (or the queue) sent a signal to stop; everything finished is published."""
 
     def __init__(self, signal: int = 2) -> None:
         self.exit_code = 128 + signal
-        super().__init__("stopped on request; everything finished is published - go on with the same command")
+        super().__init__("stopped on request; everything finished is published - continue with the same command")

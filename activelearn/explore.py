@@ -1,4 +1,4 @@
-"""Explore: walks driven by the ensemble, reduced where they are made to what selection may want."""
+"""Explore: walks driven by the ensemble, reduced where they are made to what selection may need."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from activelearn.store.files import file_sha256
 from activelearn.tasks import Batching, Station
 
 #: Most steps of the walks of one LAMMPS process together, unless one alone has more. Loading the models costs as much
-#: as some 500 of them; and kill -9 takes the process, however many of its walks were at their ends.
+#: as about 500 of them; and kill -9 ends the process, however many of its walks were nearly done.
 MOST_STEPS: Final = 2000
 
 
@@ -60,7 +60,7 @@ def _starts(campaign: Campaign, stage: Stage) -> list[tuple[int | None, float]]:
 def walks_of(campaign: Campaign, store: Store, iteration: int, stage: Stage) -> list[int]:
     """Return the walks of every cell of a stage: half where the last passes were quiet.
 
-    Never so few that the stage could not be called quiet as a whole, or that a start were left out.
+    Never so few that the stage as a whole could not be called quiet, or that a start is left out.
     """
     n_walks = [stage.n_walks] * len(stage.conditions)
     if campaign.explore.quiet_passes is None:
@@ -118,8 +118,8 @@ def start_of(campaign: Campaign, store: Store, iteration: int, task: Task, rng: 
 def _from_dataset(campaign: Campaign, store: Store, iteration: int, rng: np.random.Generator) -> Frames:
     """Return a frame of the data set as it stood when the iteration began, each equally likely.
 
-    Isolated atoms and dimers, and cells lower than the cutoff, are no starts; nor is a frame that had failed when it
-    was labelled, for it lies where a potential had led its atoms astray: no walk of a better one comes there.
+    Isolated atoms and dimers, and cells lower than the cutoff, are not starts; nor is a frame that had failed when it
+    was labelled: a bad potential took its atoms where no walk of a better one goes.
     """
     counts = np.array([store.n_training_frames(i) for i in range(iteration)])
     for _ in range(1000):
@@ -132,22 +132,22 @@ def _from_dataset(campaign: Campaign, store: Store, iteration: int, rng: np.rand
         if starts.is_fit(frame, campaign.min_height_A) and not has_failed:
             return starts.right_handed(frame)
     raise StoreError(
-        f"{store.folder}: no frame of the data set is fit to start from (every cell lower than the cutoff, or every "
-        "frame one that had failed)"
+        f"{store.folder}: no frame of the data set can be started from (in each, a cell height is below the cutoff, or "
+        "the frame had failed)"
     )
 
 
 def drive_of(campaign: Campaign, stage: Stage, condition: Condition, cell: FloatArray, velocity_seed: int) -> Drive:
     """Return what drives a walk that starts in a LAMMPS cell (3, 3), Å.
 
-    A driven cell leaves the guards at a known step, so the walk is ended there: what lies beyond is out of the region.
+    A driven cell leaves the guards at a known step, so the walk ends there: everything beyond is out of the region.
     """
     if condition.mode is None or condition.strain is None:
         return Drive(condition, velocity_seed)
     progress = np.arange(stage.n_frames) * stage.every / stage.n_steps
     cells = geometry.deformed(cell, condition.mode, condition.strain, np.append(progress, 1.0))
     outside = geometry.first_outside_box(cells[:-1], campaign.select.guards)
-    # One frame further: at the guard itself the last digits decide, and the walk must show a frame that is past it.
+    # One frame further: exactly at the guard the last digits decide, and the walk must contain a frame that is past it.
     last_step = None if outside is None else min(outside[0] + 1, stage.n_frames - 1) * stage.every
     return Drive(condition, velocity_seed, final_cell=cells[-1], last_step=last_step)
 
@@ -163,9 +163,10 @@ def batches_of(tasks: Sequence[Task], store: Store, iteration: int, n_slots: int
 
 
 def processes_of(campaign: Campaign, pending: Sequence[tuple[Stage, Sequence[str]]], n_slots: int) -> list[Hashable]:
-    """Return the LAMMPS process of each pending walk: of neighbours in the plan the same, for each slot as many steps.
+    """Return the LAMMPS process of each pending walk: neighbours in the plan share one, with equal steps per slot.
 
-    Long walks have one each, for their models are loaded in no time beside that. What a walk is does not hang on it.
+    Long walks have one each, as loading the models is negligible beside them. The result of a walk does not depend on
+    it.
 
     Parameters
     ----------
@@ -174,7 +175,7 @@ def processes_of(campaign: Campaign, pending: Sequence[tuple[Stage, Sequence[str
     pending
         The stage of each walk, and the names of its models.
     n_slots
-        Tasks side by side.
+        Number of tasks that run at the same time.
     """
     trainer = trainer_of(campaign.train)
     n_steps = np.array([stage.n_steps for stage, _ in pending])
@@ -197,7 +198,7 @@ def processes_of(campaign: Campaign, pending: Sequence[tuple[Stage, Sequence[str
 
 
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
-    """Run one walk and publish its deviations, its classes and the frames that selection may want."""
+    """Run one walk and publish its deviations, its classes and the frames that selection may need."""
     run_batch([task], store, iteration, slot)
 
 
@@ -278,7 +279,7 @@ def with_deviation(
 ) -> lammps.WalkOutput:
     """Return a walk with the force deviation of the ensemble, evaluated by each model on all of its frames.
 
-    It is cut before the first frame whose deviation is not finite, as a walk is whose deviation LAMMPS writes.
+    It is cut before the first frame whose deviation is not finite, like a walk whose deviation LAMMPS writes.
 
     Parameters
     ----------
@@ -343,7 +344,7 @@ def reduce_walk(
     limits: Limits,
     rng: np.random.Generator,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Classify every planned frame of a walk and keep what selection may want (:func:`select.worth_keeping`).
+    """Classify every planned frame of a walk and keep what selection may need (:func:`select.worth_keeping`).
 
     Returns
     -------
@@ -351,7 +352,7 @@ def reduce_walk(
         ``step``, ``max_devi_f``, ``temperature_K``, ``potential_energy``, ``volume`` of the whole frames; ``kind`` of
         every planned frame (:class:`activelearn.select.FrameClass`); of the kept frames: the Frames under ``kept/``,
         ``kept_kind``, ``kept_mined``, ``kept_model_forces`` (of the model that drove the walk, eV/Å) and, where the
-        picker wants it, ``kept_descriptor``.
+        picker needs it, ``kept_descriptor``.
     meta
         How it ended, and how far it came (:func:`select.reach.measure`).
     """

@@ -18,7 +18,7 @@ from activelearn.store import Store
 from activelearn.store.files import disk_errors, file_sha256
 from activelearn.writing import write_deepmd, write_extxyz
 
-_IN_LAMMPS = """# Molecular dynamics with the exported force field; run it in this folder with:  lmp -in in.lammps
+_IN_LAMMPS = """# Molecular dynamics with the exported force field; run in this folder with:  lmp -in in.lammps
 {notes}units           metal
 boundary        p p p
 {atoms}
@@ -39,9 +39,10 @@ run             100
 #: Of an ensemble whose LAMMPS style writes its deviation, and of one whose style does not.
 _DEVIATION = {
     True: (
-        "# The deviation of the members goes to model_devi.out: frames above {f_hi:g} eV/A are outside what was learnt."
+        "# The deviation of the members goes to model_devi.out: frames above {f_hi:g} eV/A are outside the training "
+        "region."
     ),
-    False: "# One member drives; frames where the members deviate by {f_hi:g} eV/A are outside what was learnt.",
+    False: "# One member drives; frames where the members deviate by {f_hi:g} eV/A are outside the training region.",
 }
 
 _ASE_EXAMPLE = '''"""The force field in ASE: energy, forces, stress and ten steps. Run: python ase_example.py"""
@@ -73,7 +74,7 @@ def export(store: Store, to: Path) -> list[Path]:
     Parameters
     ----------
     store
-        A campaign whose final models stand.
+        A campaign whose final models are finished.
     to
         The folder to make.
 
@@ -88,17 +89,17 @@ def export(store: Store, to: Path) -> list[Path]:
         The campaign has no final models yet, or `to` has something in it.
     """
     iterations = store.iterations()
-    is_ended = verdict(store) is not None  # it was, but an accepted change lets it go on
+    is_ended = verdict(store) is not None  # it was, but an accepted change lets it continue
     if not iterations or not is_ended or not store.is_sealed("final", iterations[-1].index):
         raise ConfigError(
-            f"{store.folder}: no final models yet - wanted a campaign that has ended - go on with: "
+            f"{store.folder}: no final models yet - expected a campaign that has ended - continue with: "
             f"activelearn run {typed(store.campaign_files()[-1])} --folder {typed(store.folder)}"
         )
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise ConfigError(f"{to}: is not empty - wanted a new folder, for nothing is overwritten - choose another --to")
+        raise ConfigError(f"{to}: is not empty - expected a new folder (nothing is overwritten) - choose another --to")
     if to.is_symlink() or to.absolute() == Path.cwd():
-        what = "a link" if to.is_symlink() else "the folder that you are in"
-        raise ConfigError(f"{to}: is {what} - wanted a new folder - choose another --to")
+        what = "a link" if to.is_symlink() else "the current folder"
+        raise ConfigError(f"{to}: is {what} - expected a new folder - choose another --to")
     last = iterations[-1]
     final = final_models.chosen(store, last.index)
     with disk_errors(to):
@@ -108,7 +109,9 @@ def export(store: Store, to: Path) -> list[Path]:
             made.mkdir()
             _write_all(store, made, final, iterations)
             if not trees.rename(made, to):
-                raise ConfigError(f"{to}: was made by somebody else meanwhile - wanted a new folder - choose another")
+                raise ConfigError(
+                    f"{to}: was created by another process meanwhile - expected a new folder - choose another"
+                )
     return sorted(path.relative_to(to) for path in to.rglob("*") if path.is_file())
 
 
@@ -206,7 +209,7 @@ def _cutoff_lines(store: Store, campaign: Campaign) -> list[str]:
     return [
         f"- cutoff: {one.rcut:g} Å; neighbours of an atom within it that the models hold (sel): "
         + ", ".join(f"{kind} {n}" for kind, n in zip(one.kinds, one.sel, strict=True))
-        + "; of more, the farthest are dropped in silence, and the deviation does not show it"
+        + "; beyond that the farthest are dropped silently, and the deviation does not show it"
         for one in held
     ]
 
@@ -235,7 +238,7 @@ def _learnt(final: FinalChoice) -> list[str]:
         found += learning.problems_of(final.ensemble)
     if not learning.is_judged(final.ensemble):
         found.append(
-            "whether the models learnt anything is not known: no held-out frames, or trained by an older version"
+            "it is not known whether the models learnt anything: no held-out frames, or trained by an older version"
         )
     return [f"- {line}" for line in found]
 

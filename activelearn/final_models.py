@@ -1,7 +1,7 @@
-"""Final models: those of the loop, or others trained anew for longer, whichever are better on the held-out frames.
+"""Final models: those of the loop, or others trained from scratch for longer, whichever are better on held-out frames.
 
-Both are sealed, and which of them a campaign hands on is decided when they are asked for: ``final.keep`` may be changed
-afterwards, and nothing is trained again.
+Both are sealed, and which of them a campaign passes on is decided when they are requested: ``final.keep`` may be
+changed afterwards, and nothing is trained again.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class FinalChoice:
     Parameters
     ----------
     ensemble
-        Those that are exported and go on to glasses and benchmarks.
+        Those that are exported and used for glasses and benchmarks.
     is_of_loop
-        Whether they are the last ensemble of the loop although others were trained anew.
+        Whether they are the last ensemble of the loop although others were trained from scratch.
     is_trained_anew
-        Whether others were trained anew at all.
+        Whether others were trained from scratch at all.
     said
-        What the comparison says, and the problems of a training that was too short; nothing to say without one.
+        Result of the comparison, and the problems of a training that was too short; empty without one.
     is_worse
-        Whether the models trained anew are worse than those of the loop.
+        Whether the models trained from scratch are worse than those of the loop.
     """
 
     ensemble: Ensemble
@@ -46,7 +46,7 @@ def chosen(store: Store, iteration: int) -> FinalChoice:
     """Return the final models of a campaign whose final station is sealed in `iteration`.
 
     ``final.keep`` counts as the latest accepted campaign has it. Folders of older versions have no second set that is
-    ready to be exported: their models stay the ones trained anew, and the comparison is said all the same.
+    ready to be exported: their models stay the ones trained from scratch, and the comparison is reported all the same.
     """
     final = store.result("final", iteration, Ensemble)
     if store.campaign(iteration).final.n_steps is None:
@@ -59,7 +59,7 @@ def chosen(store: Store, iteration: int) -> FinalChoice:
         is_bound = iteration >= store.latest_campaign().stop.max_iterations
         what_to_do = (
             f"raise final.n_steps ({final.members[0].n_steps}){' and stop.max_iterations' if is_bound else ''} and run "
-            "again with --accept-changes; or have the others with final.keep: trained, without training them again"
+            "again with --accept-changes; or use the others with final.keep: trained (they are not trained again)"
         )
         said = f"{comparison}; the models of iteration {loop.trained_in} are kept - {what_to_do}"
         return FinalChoice(kept, is_of_loop=True, is_trained_anew=True, said=(said,), is_worse=True)
@@ -74,12 +74,12 @@ def _problems(final: Ensemble, iteration: int) -> list[str]:
 
 
 def compared(final: Sequence[Member], loop: Sequence[Member], trained_in: int) -> tuple[str, bool]:
-    """Compare models trained anew with those of the loop on the held-out frames.
+    """Compare models trained from scratch with those of the loop on the held-out frames.
 
     The force RMSE and the 99th percentile of the force error, each averaged over the members, are worse or better if
     they differ by more than the spread between members: the standard deviation, root mean square of the two ensembles'.
     For four members that is 1.4 standard errors of the difference of two means, so that two ensembles of equal worth
-    are called different once in five times (either way), at the cost of keeping one that is as good. Worse is an
+    are called different one time in five (either way), at the cost of keeping one that is as good. Worse is an
     ensemble that is worse in one of the two figures and better in none.
 
     Parameters
@@ -92,14 +92,17 @@ def compared(final: Sequence[Member], loop: Sequence[Member], trained_in: int) -
     Returns
     -------
     tuple
-        What is to be said, and whether the models trained anew are worse.
+        The result in words, and whether the models trained from scratch are worse.
     """
     one, other = mean_errors(final), mean_errors(loop)
     steps, of_loop = final[0].n_steps, f"those of iteration {trained_in} ({loop[0].n_steps} steps)"
     if one is None or other is None:
         return f"final models ({steps} steps) and {of_loop} are not compared: no held-out frames", False
     if one.n_frames != other.n_frames:
-        return f"final models ({steps} steps) and {of_loop} are not compared: held-out frames were added since", False
+        return (
+            f"final models ({steps} steps) and {of_loop} are not compared: held-out frames have been added since",
+            False,
+        )
     figures = [("held-out force RMSE", *_figure(final, loop, lambda errors: errors.force_rmse))]
     if one.force_p99 is not None and other.force_p99 is not None:
         figures.append(("P99", *_figure(final, loop, lambda errors: errors.force_p99 or 0.0)))

@@ -1,4 +1,4 @@
-"""Fine-tuning of a foundation MACE on a campaign's data set: the second paper's FT-MP0, from any campaign.
+"""Fine-tuning of a foundation MACE on a campaign's data set: the FT-MP0 of Bertani & Pedone (2026), from any campaign.
 
 Trained on the training frames, validated on the held-out trajectories; the errors of the model before and after are
 measured on the latter by the calculator itself, and a potential's YAML is written that `benchmark` takes.
@@ -26,18 +26,18 @@ MAX_JUDGED = 50
 
 
 def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Machine) -> tuple[Path, dict[str, float]]:
-    """Fine-tune a foundation model on the data set of a campaign, or go on with it.
+    """Fine-tune a foundation model on the data set of a campaign, or continue it.
 
     Parameters
     ----------
     store
-        The campaign, ended or not: the data set as it stands.
+        The campaign, ended or not: its current data set.
     how
         Model and settings of the training.
     python
         Interpreter with mace-torch.
     to
-        Folder to write; a training that was killed goes on in it.
+        Folder to write; a training that was killed continues in it.
     machine
         Time-outs.
 
@@ -53,25 +53,25 @@ def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Mach
     """
     if not how.foundation.is_file():
         raise ConfigError(
-            f"foundation model {how.foundation}: no such file - wanted a MACE checkpoint (.model) - download one, "
-            "no package ships it"
+            f"foundation model {how.foundation}: no such file - expected a MACE checkpoint (.model) - download one (no "
+            "package ships it)"
         )
     records = store.iterations()
     if not records:
         raise ConfigError(
-            f"{store.folder}: has no data set yet - wanted a closed iteration - see: activelearn status "
+            f"{store.folder}: has no data set yet - expected a closed iteration - see: activelearn status "
             f"{typed(store.folder)}"
         )
     last = records[-1].index
     train, held_out = store.dataset(last), store.held_out(last)
     if not held_out:
-        raise ConfigError(f"{store.folder}: has no held-out frames - wanted initial.held_out_fraction above 0")
+        raise ConfigError(f"{store.folder}: has no held-out frames - expected initial.held_out_fraction above 0")
     file, slot = to / "potential.yaml", Slot(machine, to / "logs")
     mace.begin(to, how)
     label = store.campaign(last).label.reference
     declared = {"functional": label.functional, "includes_dispersion": label.labels_include_dispersion}
     foundation = _calculator(how.foundation, python, how, declared)
-    before = _force_rmse(foundation, held_out, slot)  # first: what is wrong with it is told before the training
+    before = _force_rmse(foundation, held_out, slot)  # first: faults of the model are reported before the training
     if not (to / f"{how.name}.model").is_file():
         mace.finetune(python, how, train, held_out, to, slot)
     after = _calculator(to / f"{how.name}.model", python, how, declared)

@@ -28,7 +28,7 @@ def fixed_point(numbers: NDArray[np.float64]) -> NDArray[np.uint8]:
         A number is not finite, or 1e5 or larger: it may need more than 16 characters.
     """
     if not bool((np.abs(numbers) < LIMIT).all()):
-        raise ValueError("fixed_point wants finite numbers below 1e5")
+        raise ValueError("fixed_point: expected finite numbers below 1e5")
     scaled = np.abs(numbers) * 1.0e8
     rounded = np.rint(scaled)
     whole, rest = np.divmod(rounded.astype(np.int64), 100_000_000)

@@ -3,12 +3,13 @@
 Stacked arrays of one composition instead of a list of ``ase.Atoms``: a walk of 1,000 frames is sliced, classified and
 written without a Python loop over atoms. A data set is a list of Frames. ASE and dpdata appear only at the edges.
 
-Sign rule, stated once for the whole house: ``virial = -volume * stress`` with ASE's stress, positive in tension
+Sign convention, stated once for the whole package: ``virial = -volume * stress`` with ASE's stress, positive in tension
 (so virial = -dE/d(strain)). LAMMPS and VASP print pressures and stresses with the opposite sign of ASE's.
 
-Rule of what is missing, stated once as well: many labels have no virial (VASP's default for dynamics, a calculator that
-knows energy and forces alone). Such a frame has NaN in the whole row of its virial, and where no frame of a part has
-one, ``virial`` is None. Neither NaN nor zeros in its place ever reach a training or a file of another format.
+Convention for missing values, stated once as well: many labels have no virial (VASP's default for dynamics, a
+calculator that knows energy and forces alone). Such a frame has NaN in the whole row of its virial, and where no frame
+of a part has one, ``virial`` is None. Neither NaN nor zeros in its place ever reach a training or a file of another
+format.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ def formula_of(composition: Iterable[str] | Mapping[str, int], *, ones: bool = T
     composition
         Symbols of atoms, or how many there are by element.
     ones
-        Whether a single atom has its 1 (``Na3P1S4``), as the formula of a cell has, or not (``Na3PS4``), as that of a
-        unit.
+        Whether a single atom is written with its 1 (``Na3P1S4``), as in the formula of a cell, or without (``Na3PS4``),
+        as in that of a unit.
     """
     counts = sorted(Counter(composition).items())
     return "".join(f"{element}{n if ones or n > 1 else ''}" for element, n in counts)
@@ -239,7 +240,7 @@ class Frames:
         """
         value: FloatArray | None = getattr(self, name)
         if value is None:
-            raise ValueError(f"Frames.{name} is wanted, {self.formula} has none")
+            raise ValueError(f"Frames.{name}: missing in {self.formula}")
         return value
 
     def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> Frames:
@@ -262,7 +263,7 @@ class Frames:
         Raises
         ------
         ValueError
-            A shape is another one.
+            A shape does not match.
         """
         return replace(self, energy=energy, forces=forces, virial=virial)
 
@@ -280,12 +281,12 @@ class Frames:
             No parts, or the parts differ in atoms or periodicity.
         """
         if not parts:
-            raise ValueError("Frames.concatenate wants at least one part")
+            raise ValueError("Frames.concatenate: expected at least one part")
         first = parts[0]
         for part in parts[1:]:
             if part.symbols != first.symbols or part.pbc != first.pbc:
                 raise ValueError(
-                    f"Frames.concatenate wants the same atoms and pbc: {first.formula} {first.pbc} and "
+                    f"Frames.concatenate: expected the same atoms and pbc, got {first.formula} {first.pbc} and "
                     f"{part.formula} {part.pbc}"
                 )
         joined: dict[str, Any] = {
@@ -358,12 +359,12 @@ class Frames:
 
         images = [images] if isinstance(images, Atoms) else images
         if not images:
-            raise ValueError("Frames.from_ase wants at least one structure")
+            raise ValueError("Frames.from_ase: expected at least one structure")
         first = images[0]
         symbols = tuple(first.get_chemical_symbols())
         for image in images:
             if tuple(image.get_chemical_symbols()) != symbols:
-                raise ValueError("Frames.from_ase wants images of the same atoms in the same order")
+                raise ValueError("Frames.from_ase: expected images of the same atoms in the same order")
         return cls(
             symbols=symbols,
             cell=np.array([image.cell.array for image in images]),

@@ -135,8 +135,8 @@ def first_overflow(
 ) -> tuple[int, NDArray[np.int64]] | None:
     """Return the first frame of a walk in which an atom has more neighbours than `sel` holds, and the most by element.
 
-    Every frame is answered for, but few are looked at: a look tells how near the first neighbour is for which there is
-    no room, and until the atoms have moved so far that it could have come within the cutoff, all is well.
+    Every frame is covered, but few are examined: each examination gives the distance of the first neighbour for which
+    there is no room, and until the atoms have moved far enough for it to come within the cutoff, no frame can overflow.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def _first_without_room(frame: Frames, cutoff: float, type_map: Sequence[str], s
 
 
 def _farthest_before(frames: Frames, rcut: float) -> FloatArray:
-    """Return (n_frames,) how far apart, at the most, two atoms were in frame 0 that are within `rcut` in each frame, Å.
+    """Return (n_frames,) the largest distance in frame 0 of two atoms that are within `rcut` in each frame, Å.
 
     With fractions s and cells h (rows), a distance vector v of frame t was v h_t^-1 h_0 less how far the two atoms have
     moved against the lattice, in the metric of h_0.
@@ -212,7 +212,7 @@ def most_when_densest(
 ) -> tuple[FloatArray, float]:
     """Return the most neighbours within `rcut` (Å) in cells compressed to `volume_ratio` of their volume.
 
-    Of amorphous packings, which are not there yet, only the number densities by element (1/Å^3) are known: three
+    Of amorphous packings, which do not exist yet, only the number densities by element (1/Å^3) are known: three
     standard deviations of a random arrangement are added to the mean.
 
     Returns
@@ -224,14 +224,14 @@ def most_when_densest(
     Raises
     ------
     ConfigError
-        A structure has an element that `type_map` has not.
+        A structure has an element that is not in `type_map`.
     """
     most, in_all = np.zeros(len(type_map)), 0.0
     for frame in structures:
         unknown = sorted(set(frame.symbols) - set(type_map))
         if unknown and tuple(type_map) != ANY:
             raise ConfigError(
-                f"type_map: lacks {', '.join(unknown)} of {frame.formula} - wanted all elements - add them"
+                f"type_map: lacks {', '.join(unknown)} of {frame.formula} - expected all elements - add them"
             )
         here, here_in_all = _most_when_squeezed(frame, rcut, min(1.0, volume_ratio), tuple(type_map))
         most, in_all = np.maximum(most, here), max(in_all, here_in_all)
@@ -247,7 +247,7 @@ def most_when_densest(
 def _most_when_squeezed(
     frame: Frames, rcut: float, volume_ratio: float, type_map: tuple[str, ...]
 ) -> tuple[NDArray[np.int64], float]:
-    """Return the most neighbours of one structure by element and in all; counted once, for every question asks."""
+    """Return the most neighbours of one structure by element and in all; counted once and cached."""
     scale = volume_ratio ** (1.0 / 3.0)
     squeezed = Frames(frame.symbols, frame.cell[:1] * scale, frame.positions[:1] * scale, frame.pbc)
     counts = neighbour_counts(squeezed, rcut, type_map)
@@ -280,7 +280,7 @@ def neighbour_capacity(
     Raises
     ------
     ConfigError
-        A structure has an element that `type_map` has not.
+        A structure has an element that is not in `type_map`.
     """
     most, in_all = most_when_densest(
         structures, rcut=rcut, volume_ratio=volume_ratio, type_map=type_map, densities=densities
@@ -294,7 +294,7 @@ def neighbour_capacity(
 
 @dataclass(frozen=True)
 class Capacity:
-    """How many neighbours within a cutoff a model holds; of more it drops the farthest, in silence.
+    """How many neighbours within a cutoff a model holds; beyond that it silently drops the farthest.
 
     Parameters
     ----------

@@ -95,12 +95,12 @@ def run(task: Task, store: StudyStore, iteration: int, slot: Slot) -> None:  # n
 
 
 def is_porous(pore: Pore, composition: Composition) -> bool:
-    """Return whether glasses of a composition go on, hollow."""
+    """Return whether a pore is cut into the glasses of a composition."""
     return pore.x is None or composition.x in pore.x
 
 
 def _relaxed_packing(task: Task, store: StudyStore, composition: Composition, folder: Path, slot: Slot) -> Frames:
-    """Return the packing without its worst contacts: the potential's own relaxation, kept over a kill."""
+    """Return the packing without its worst contacts: relaxed by the potential itself; survives a kill."""
     kept = folder / "start.npz"
     if not kept.is_file():
         glass, replica = store.study.melt_quench, task.parameters["replica"]
@@ -126,7 +126,7 @@ def crystal_of(glass: Glass, composition: Composition) -> Frames:
     Raises
     ------
     ConfigError
-        There is no such crystal, or it has another composition.
+        There is no such crystal, or its composition differs.
     """
     assert composition.crystal is not None  # asked of such compositions only
     atoms = packing.atoms_of(packing.counts_of(packing.of_glass(glass, composition)))
@@ -135,7 +135,7 @@ def crystal_of(glass: Glass, composition: Composition) -> Frames:
     found, unit = Counter(frame.symbols), unit_of(composition, glass)
     if any(found[element] * unit.total() != n * found.total() for element, n in unit.items()):
         raise ConfigError(
-            f"crystal {composition.crystal}: is {frame.formula} - wanted {formula_of(unit, ones=False)}, the "
+            f"crystal {composition.crystal}: is {frame.formula} - expected {formula_of(unit, ones=False)}, the "
             "composition - choose another"
         )
     scale = float(np.cbrt(frame.density[0] / composition.density_g_cm3))
@@ -203,8 +203,8 @@ def _death(last: Stretch) -> str:
 def with_pore(frame: Frames, diameter_A: float, composition: Composition, glass: Glass) -> Frames:
     """Return a frame with a sphere cut out of its middle, in the exact stoichiometry of its composition.
 
-    All atoms in the sphere go; then, element by element, as few more as bring the counts back to whole formula units,
-    nearest to the pore first (Luo et al. 2024 remove "atoms near it").
+    All atoms in the sphere go; then, element by element, as few more as restore whole formula units, nearest to the
+    pore first (Luo et al. 2024 remove "atoms near it").
 
     Raises
     ------
@@ -220,7 +220,7 @@ def with_pore(frame: Frames, diameter_A: float, composition: Composition, glass:
     n_units = min((int((symbols[kept] == element).sum()) // n for element, n in wanted.items()), default=0)
     if n_units == 0 or diameter_A >= 2.0 * distance.max():
         raise ConfigError(
-            f"glass.pore.diameter_A: {diameter_A:g} Å leaves nothing of {frame.formula} - wanted a smaller pore, or "
+            f"glass.pore.diameter_A: {diameter_A:g} Å leaves nothing of {frame.formula} - expected a smaller pore, or "
             "more atoms"
         )
     for element, n in wanted.items():
@@ -307,7 +307,7 @@ def _record(
 
 
 def _publish_anew(path: Path, content: bytes) -> None:
-    """Publish a file that is derived of products; one that an older version left lacks stamps of this one."""
+    """Publish a file that is derived from products; a file of an older version lacks stamps of this one."""
     if not publish(path, content) and path.read_bytes() != content:
         path.unlink()
         publish(path, content)

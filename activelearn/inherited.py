@@ -1,4 +1,4 @@
-"""Labels that a campaign inherits: those in its ledger, paid for by other campaigns or imported, join its initial data.
+"""Labels that a campaign inherits: those in its ledger, from other campaigns or imported, join its initial data.
 
 Labels of two references have two energy scales, so only labels of the campaign's own reference join, unless others are
 named (``initial.from_ledger: [ab12cd34ef56]``); the mixing is recorded. What joins is sealed with the initial data,
@@ -28,9 +28,9 @@ from activelearn.frames import Frames, unpack
 from activelearn.store import Ledger, Store, read_npz
 from activelearn.store.journal import Entry
 
-#: Structures that are read to see what a ledger offers, at the most, ...
+#: Largest number of structures that are read to see what a ledger offers, ...
 LOOKED_AT: Final = 500
-#: ... and of these those that the neighbours are counted of: the densest one of each composition.
+#: ... and of these, those whose neighbours are counted: the densest one of each composition.
 DENSEST: Final = 50
 #: Of the array of JSON text beside the frames.
 _NAME: Final = "inherited"
@@ -90,7 +90,7 @@ def from_ledger(campaign: Campaign, store: Store, iteration: int, own: Sequence[
     campaign
         Says whether, and of which references.
     store
-        Has the ledger and what the iteration is sealed to.
+        The ledger, and what the iteration is sealed to.
     iteration
         Whose reference is the campaign's own.
     own
@@ -99,7 +99,7 @@ def from_ledger(campaign: Campaign, store: Store, iteration: int, own: Sequence[
     Raises
     ------
     ConfigError
-        A reference that is named is not in the ledger, or only labels of other references are.
+        A reference that is named is not in the ledger, or it has labels of other references only.
     """
     if not campaign.initial.from_ledger:
         return Inherited()
@@ -154,7 +154,7 @@ def wanted_references(campaign: Campaign, ledger: Ledger, own: str | None) -> li
         matches = [sha for sha in known if sha.startswith(beginning)]
         if len(matches) != 1:
             raise ConfigError(
-                f"initial.from_ledger: {len(matches)} references begin with {beginning} in {ledger.folder} - wanted "
+                f"initial.from_ledger: {len(matches)} references begin with {beginning} in {ledger.folder} - expected "
                 f"one of: {listed} - see: activelearn labels list {typed(ledger.folder)}"
             )
         named += matches
@@ -163,14 +163,14 @@ def wanted_references(campaign: Campaign, ledger: Ledger, own: str | None) -> li
         mixed = ", ".join(sha[:12] for sha in known)
         raise ConfigError(
             f"initial.from_ledger: no label of this campaign's reference ({which}) in {ledger.folder}, only of: "
-            f"{listed} - wanted the same reference, for two energy scales spoil the data - leave it out, or, if they "
-            f"are on the energy scale of label.reference, name them: from_ledger: [{mixed}]"
+            f"{listed} - expected the same reference (two energy scales in one data set spoil the models) - leave it "
+            f"out, or, if they are on the energy scale of label.reference, name them: from_ledger: [{mixed}]"
         )
     return list(dict.fromkeys([*possible, *named]))
 
 
 def _possible(campaign: Campaign, ledger: Ledger) -> list[str]:
-    """Return the references of a ledger that may be the campaign's own, which has not been asked yet."""
+    """Return the references of a ledger that may be the campaign's own, which has not been called yet."""
     return [sha for sha, identity in ledger.references().items() if may_be(campaign.label.reference, identity)]
 
 
@@ -277,7 +277,7 @@ def offered(campaign: Campaign, ledger: Ledger, own: str | None) -> Offer:
 
 
 def joined(store: Store) -> Offer:
-    """Return the labels that a campaign has begun with, whatever its ledger offers by now."""
+    """Return the labels that a campaign has started with, whatever its ledger offers by now."""
     arrays, _ = read_npz(store.chosen_file(0))
     parts = unpack(arrays)
     found = [parts[p] for p in sealed_references(arrays)]
@@ -290,7 +290,7 @@ def joined(store: Store) -> Offer:
 
 
 def _evenly(entries: Sequence[Entry]) -> list[Entry]:
-    """Return at most :data:`LOOKED_AT` entries, as many of each composition where there are so many."""
+    """Return at most :data:`LOOKED_AT` entries, the same number of each composition where there are enough."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.formula, []).append(entry)
@@ -309,7 +309,7 @@ def ledger_of(campaign: Campaign, folder: Path) -> Ledger:
 
 
 def said(offer: Offer, campaign: Campaign, identities: Mapping[str, Any]) -> list[str]:
-    """Return the facts of an offer before anything runs: who labelled how many, and what of them can be held out."""
+    """Return, before anything runs, how many labels come from which reference, and whether any can be held out."""
     what = [
         f"{n} of {identities[sha].get('functional')} ({sha[:12]})"
         for sha, n in offer.counts.items()
@@ -320,7 +320,8 @@ def said(offer: Offer, campaign: Campaign, identities: Mapping[str, Any]) -> lis
         found.append(f"note: labels with {', '.join(offer.lacking)}, which type_map lacks, do not join")
     if offer.n and not campaign.initial.systems and campaign.initial.held_out_fraction and not offer.has_held_out:
         found.append(
-            "note: no label will be held out, for frames of one trajectory are near-duplicates, and one with more than "
-            "half of the frames of its composition is never set aside; files that are imported apart are trajectories"
+            "note: no label will be held out: frames of one trajectory are near-duplicates, and a trajectory with "
+            "more than half of the frames of its composition is never set aside; each file that is imported "
+            "separately is a trajectory"
         )
     return found

@@ -28,13 +28,13 @@ def lacking(campaign: Campaign, offer: inherited.Offer) -> list[str]:
     there = f"initial.systems: there are none, and of the labels in {offer.ledger}"
     if offer.n < 2:
         why = f" (others have {', '.join(offer.lacking)}, which type_map lacks)" if offer.lacking else ""
-        wanted = "wanted at least 2 of label.reference, or of those that initial.from_ledger names"
+        wanted = "expected at least 2 of label.reference, or of those that initial.from_ledger names"
         see = f"see: activelearn labels list {typed(offer.ledger or '.')}"
         return [f"{there} {offer.n or 'none'} can join{why} - {wanted} - {see}; more come in with: labels import"]
     from_data = any(stage.start == "dataset" for stage in campaign.explore.stages)
     if from_data and not any(starts.is_fit(frame, campaign.min_height_A) for frame in offer.frames):
         least = f"{campaign.min_height_A:g} Å (initial.min_height_A, else the cutoff)"
-        wanted = f"wanted cells with every perpendicular height at least {least}"
+        wanted = f"expected cells with every perpendicular height at least {least}"
         mend = "name explore.systems and leave out start: dataset, or lower the cutoff of the models"
         return [f"{there} none is a start for walks - {wanted} - {mend}"]
     return []
@@ -83,8 +83,8 @@ def driver_of(campaign: Campaign, store: Store, iteration: int, machine: Machine
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """One task per perturbed copy (system x scale x temperature x copy), and per isolated atom or dimer.
 
-    Where the first models are to drive the MD, copies that are labelled as they are come first, and an iteration later,
-    when there are models, those that are moved.
+    Where the first models are to drive the MD, copies that are labelled as they are come first, and one iteration
+    later, when there are models, those that are moved.
     """
     tasks = []
     new, waiting = new_systems(campaign, store, iteration), waiting_systems(campaign, store, iteration)
@@ -128,7 +128,7 @@ def isolated_frames(settings: Isolated, symbols: Sequence[str]) -> Frames:
 
 
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
-    """Perturb a structure and, if the campaign says so, move it by MD; publish the frames."""
+    """Perturb a structure and, if the campaign asks for it, run MD; publish the frames."""
     campaign = store.campaign(iteration)
     meta: dict[str, str | float] = {"ended": "finished", "started": 0.0, "finished": 0.0}
     if task.kind == "isolated" and campaign.initial.isolated is not None:
@@ -181,7 +181,7 @@ def _moved(
     if driver is None:
         return frames, meta
     if frames is None:
-        return start, meta  # what the driver cannot do may be no trouble to the reference
+        return start, meta  # what the driver cannot do may be no problem for the reference
     outside = geometry.first_outside(frames[1:], campaign.select.guards) if len(frames) > 1 else None
     if outside is not None:
         n_kept = 1 + outside[0]
@@ -239,7 +239,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
     chosen = store.chosen_file(iteration)
     joining = inherited.from_ledger(campaign, store, iteration, parts) if iteration == 0 else inherited.Inherited()
     store.seal_frames(chosen, [*parts, *joining.parts], joining.beside(len(parts)))
-    arrays, _ = read_npz(chosen)  # of two that seal the first wins, whatever the ledger has by now
+    arrays, _ = read_npz(chosen)  # the first process to seal wins, whatever the ledger contains by now
     parts, references = unpack(arrays), inherited.sealed_references(arrays)
     system_of.update(inherited.families([parts[p] for p in references]))
     rng = store.rng(iteration, "initial", "held-out")

@@ -1,4 +1,4 @@
-"""Label: the reference's energies and forces, each paid for once, each validated or refused with a reason."""
+"""Label: the reference's energies and forces, each computed once, each validated or refused with a reason."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from activelearn.store.journal import label_of
 from activelearn.tasks import Station
 
 log = logging.getLogger(__name__)
-#: Time between two looks at a worker that is waited for.
+#: Interval at which a worker that is waited for is polled, s.
 _LOOK_S: Final = 0.2
 
 
@@ -59,7 +59,7 @@ def _chosen(store: Store, iteration: int) -> _Chosen:
 
 @lru_cache(maxsize=4)
 def _read_chosen(path: Path) -> _Chosen:
-    """Return the same; sealed, so read once per process: every label task wants one frame."""
+    """Return the same; sealed, so read once per process: every label task needs one frame."""
     arrays, _ = read_npz(path)
     parts = tuple(unpack(arrays))
     forces = {p: arrays[name] for p in range(len(parts)) if (name := f"{p}/model_forces") in arrays}
@@ -67,14 +67,14 @@ def _read_chosen(path: Path) -> _Chosen:
 
 
 def _reference(store: Store, iteration: int, part: int) -> dict[str, Any]:
-    """Return the identity of what labels, or labelled, the frames of a part: it stands with their labels."""
+    """Return the identity of what labels, or labelled, the frames of a part: it is stored with their labels."""
     return _chosen(store, iteration).references.get(part) or store.fingerprint(iteration)
 
 
 def _is_walked(store: Store, iteration: int) -> bool:
     """Return whether the frames come from walks: explore ends these where `sel` does not hold the neighbours.
 
-    Initial data, and labels that were inherited with them, were judged by nobody.
+    Initial data, and labels that were inherited with them, have not been checked.
     """
     return store.is_sealed("select", iteration)
 
@@ -113,7 +113,7 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
 
 
 def _computed(one: Begun, frame: Frames, store: Store, iteration: int, slot: Slot) -> FrameLabel:
-    """Have the reference label a frame; the worker keeps the label if it is not we who publish it."""
+    """Have the reference label a frame; the worker keeps the label if this process does not publish it."""
     campaign = store.campaign(iteration)
     what = campaign.label.reference
     sealed = store.fingerprint(iteration)["sha256"]
@@ -134,16 +134,16 @@ def _computed(one: Begun, frame: Frames, store: Store, iteration: int, slot: Slo
 
 
 def _taken_up(one: Begun, n_atoms: int, slot: Slot) -> FrameLabel | None:
-    """Return the label that a killed driver had begun, or None; a worker that is still at it is waited for.
+    """Return the label that a killed driver had started, or None; a worker that still computes it is waited for.
 
-    What we stop waiting for ends, for its note is taken away.
+    A computation that is no longer waited for ends, because its note is removed.
     """
     deadline, is_told = time.monotonic() + slot.machine.label_timeout_s, False
     try:
         while (answer := one.answer()) is None and (worker := one.orphan()) and time.monotonic() < deadline:
             if not is_told:
                 log.warning(
-                    "a label that a killed run had begun is finished by process %s on %s; waiting for it",
+                    "a label that a killed run had started is still being computed by process %s on %s; waiting for it",
                     worker["pid"],
                     worker.get("host"),
                 )
@@ -153,7 +153,7 @@ def _taken_up(one: Begun, n_atoms: int, slot: Slot) -> FrameLabel | None:
         answer = answer or one.answer()  # it was kept, and then the note was taken away
         return None if answer is None else reference.to_label(answer, n_atoms)
     except EngineError as error:
-        log.warning("what a killed run had begun is computed anew: %s", error)
+        log.warning("a label that a killed run had started is computed again: %s", error)
         one.forget()
         return None
     finally:
@@ -216,7 +216,7 @@ def median_energies(parts: Sequence[Frames]) -> dict[str, float]:
 def without_outliers(part: Frames, medians: Mapping[str, float], spread: float | None) -> Frames:
     """Return the frames whose energy per atom is within `spread` (eV) of the median of their formula.
 
-    A calculation that converged to the wrong electronic state has fine forces and an energy that nothing explains.
+    A calculation that converged to the wrong electronic state has correct forces and an energy far from all others.
     """
     if spread is None or part.energy is None or part.formula not in medians:
         return part
@@ -225,7 +225,7 @@ def without_outliers(part: Frames, medians: Mapping[str, float], spread: float |
 
 @dataclass
 class _Collected:
-    """What the labels of an iteration gave."""
+    """The outcome of the labels of an iteration."""
 
     training: list[Frames] = field(default_factory=list)
     held_out: list[Frames] = field(default_factory=list)

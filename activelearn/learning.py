@@ -1,7 +1,7 @@
 """Learning: whether a training learnt anything, and whether a longer one would have learnt more.
 
-Both are read from what a training leaves behind, and said wherever its models are spoken of. A campaign whose models
-learnt nothing does not converge: models that all predict next to no force agree with each other.
+Both are read from what a training leaves behind, and reported wherever its models are. A campaign whose models
+learnt nothing does not converge: models that all predict forces close to zero agree with each other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from activelearn.store import Store
 
 #: A model learnt nothing if its force RMSE is at least this share of the RMS of the forces.
 NOTHING: Final = 0.7
-#: A training was cut short if its force error early on was at least so many times that at its end, ...
+#: A training was cut short if its force error early on was at least this multiple of that at its end, ...
 FALLING: Final = 1.3
 #: ... and at least this share of the RMS of the forces is left.
 UNDONE: Final = 0.25
@@ -31,11 +31,11 @@ _FORCES: Final = "rmse_f_trn"
 def of_curve(columns: Sequence[str], curve: NDArray[np.float64]) -> tuple[float | None, float | None]:
     """Return how far the force error fell on the way to the end of a training, and the error at its end.
 
-    The last rows alone say nothing. The learning rate is spent by then, so the curve of a training that was cut at a
-    tenth is as flat at its end as that of a whole one: it stops because it has no rate left, not because there is no
-    more to learn. A training of the right length has done most of its work while the rate is high; in one that is too
-    short the error goes on falling until the rate is spent. Hence the error over the steps from 10 to 30 % by that
-    over the second half, as medians, for a row of the curve is the error of one batch.
+    The last rows alone say nothing. The learning rate has decayed by then, so the curve of a training that was cut at a
+    tenth is as flat at its end as that of a complete one: it stops because the rate is nearly zero, not because there
+    is no more to learn. A training of the right length has done most of its work while the rate is high; in one that is
+    too short the error keeps falling until the rate has decayed. Hence the ratio of the error over the steps from 10 to
+    30 % to that over the second half, as medians, because a row of the curve is the error of one batch.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def of_curve(columns: Sequence[str], curve: NDArray[np.float64]) -> tuple[float 
     Returns
     -------
     tuple
-        Early error by late error (1 for a flat curve), and the late error in eV/Å, per component; None if the curve
-        has no force error or too few rows.
+        Early error divided by late error (1 for a flat curve), and the late error in eV/Å, per component; None if the
+        curve has no force error or too few rows.
     """
     if _FORCES not in columns or len(curve) == 0 or curve[-1, 0] <= 0:
         return None, None
@@ -85,7 +85,7 @@ def with_curves(
 
 
 def unexplained(member: Member) -> float | None:
-    """Return the force RMSE of a member by the RMS of the forces: 1 for a model that predicts none; None: not known.
+    """Return force RMSE / RMS of the forces of a member: 1 for a model that predicts none; None: not known.
 
     On the held-out frames; without any, on the batches of the second half of the training.
     """
@@ -102,7 +102,7 @@ def learnt_nothing(ensemble: Ensemble) -> tuple[Member, ...]:
     270 frames of glassy Na3PS4 with the nets of `quickstart`: 0.88 after 40 steps, 0.82 after 150, 0.73 after 250,
     0.49 after 400, 0.28 after 700, 0.21 after the 1500 of the preset, 0.18 after 5000, 0.13 after 15000;
     `copper_emt`, iteration 0: 0.93 after 30 steps, 0.55 after 100, 0.27 to 0.52 after the 300 of the preset (five
-    random seeds), 0.18 after 1000. So a preset cut at a tenth is named, and none that is whole.
+    random seeds), 0.18 after 1000. So a preset cut to a tenth is reported, and none that is complete.
     """
     return tuple(member for member in ensemble.members if (unexplained(member) or 0.0) >= NOTHING)
 
@@ -117,18 +117,18 @@ def is_cut_short(ensemble: Ensemble) -> bool:
     """Return whether a longer training with the same schedule would help much.
 
     The force error fell by 1.3 or more on the way to the end (median over the members), and 0.25 or more of the RMS of
-    the forces is left (mean): below that a fall is the last polish. Measured, as fall (left): `quickstart` 1.38 (0.49)
-    after 400 steps, 1.40 (0.28) after 700, 1.01 (0.21) after the 1500 of the preset, 1.08 (0.20) after 2500;
-    `copper_emt` 1.03 (0.41), warm starts 1.44 (0.17) and 1.15 (0.14), none of them too short for its purpose; the toy
-    of the tests, 60 steps, 1.72 (0.51). One member's fall scatters by 0.3 (batches of two frames), so a single curve
-    proves little, and a training that is merely not the longest is not named.
+    the forces is left (mean): below that, a falling error only means fine-tuning. Measured, as fall (left):
+    `quickstart` 1.38 (0.49) after 400 steps, 1.40 (0.28) after 700, 1.01 (0.21) after the 1500 of the preset, 1.08
+    (0.20) after 2500; `copper_emt` 1.03 (0.41), warm starts 1.44 (0.17) and 1.15 (0.14), none of them too short for its
+    purpose; the toy of the tests, 60 steps, 1.72 (0.51). One member's fall scatters by 0.3 (batches of two frames), so
+    a single curve proves little, and a training that is merely not the longest is not reported.
     """
     fell, left = fall(ensemble), [share for m in ensemble.members if (share := unexplained(m)) is not None]
     return fell is not None and fell >= FALLING and bool(left) and float(np.mean(left)) >= UNDONE
 
 
 def in_short(ensemble: Ensemble) -> list[str]:
-    """Return the problems of an ensemble in a few words each: for a line that says other things, too."""
+    """Return the problems of an ensemble in a few words each, for use within a longer line."""
     found = []
     if lost := learnt_nothing(ensemble):
         found.append(f"{_named(lost)} learnt nothing")
@@ -155,22 +155,22 @@ def problems_of(ensemble: Ensemble, *, steps: str = "train.n_steps") -> list[str
         where = "on the training batches" if lost[0].held_out is None else "on the held-out frames"
         found = (
             f"{_named(lost)} of iteration {ensemble.trained_in} learnt nothing: {whose} force RMSE {where} is "
-            f"{_range(shares, '.2f')} of the RMS of the forces, {rms:.3g} eV/Å, where 1 is to predict no force - "
-            f"raise {steps} ({n_steps}), or mend its other settings (train)"
+            f"{_range(shares, '.2f')} of the RMS of the forces, {rms:.3g} eV/Å, where 1 means to predict no force - "
+            f"raise {steps} ({n_steps}), or correct its other settings (train)"
         )
         return [found]
     if not is_cut_short(ensemble):
         return []
     found = (
         f"the training of iteration {ensemble.trained_in} was cut short: its force error was still falling when the "
-        f"learning rate was spent (steps from 10 to 30 %: {fall(ensemble):.2f} times that of the second half) - "
+        f"learning rate had decayed (steps from 10 to 30 %: {fall(ensemble):.2f} times that of the second half) - "
         f"raise {steps} ({n_steps})"
     )
     return [found]
 
 
 def is_judged(ensemble: Ensemble) -> bool:
-    """Return whether it is known of every member if it learnt anything."""
+    """Return whether it is known for every member if it learnt anything."""
     return all(unexplained(member) is not None for member in ensemble.members)
 
 

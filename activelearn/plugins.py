@@ -1,6 +1,6 @@
-"""Plug-ins: what other packages add to a table of ours, by entry points; ours are found the same way.
+"""Plug-ins: what other packages add to a table of activelearn by entry points; its own are found the same way.
 
-A group is a table of names. Each name stands for ``module:attribute``, imported when it is asked for: listing the names
+A group is a table of names. Each name stands for ``module:attribute``, imported when it is requested: listing the names
 imports nothing. How to write one: ``docs/plugins.md``. A package adds a name in its ``pyproject.toml``::
 
     [project.entry-points."activelearn.references"]
@@ -28,9 +28,9 @@ class Group:
     name
         Of the entry points, such as ``activelearn.references``.
     built_in
-        Name -> ``module:attribute`` of what comes with this package. Nobody else may take these names.
+        Name -> ``module:attribute`` of what comes with this package. No other package may use these names.
     contract
-        What every one of them is an instance of, as ``module:attribute``.
+        The class that each of them is an instance of, as ``module:attribute``.
     """
 
     name: str
@@ -38,32 +38,32 @@ class Group:
     contract: str
 
     def names(self) -> list[str]:
-        """Return all names: ours in their order, then those of other packages, sorted."""
+        """Return all names: the built-in ones in their order, then those of other packages, sorted."""
         return [*self.built_in, *sorted({point.name for point in _points(self.name)} - self.built_in.keys())]
 
     def __contains__(self, name: object) -> bool:
         return name in self.built_in or any(point.name == name for point in _points(self.name))
 
     def find(self, name: str) -> Any:  # noqa: ANN401 - as the contract says
-        """Return what a name stands for; a package at fault matters only to those who ask for its names.
+        """Return what a name stands for; a faulty package only affects those who use its names.
 
         Raises
         ------
         ConfigError
-            Nothing has that name, several packages claim it, it cannot be imported, or it is something else.
+            The name is unknown, several packages claim it, it cannot be imported, or it is of another type.
         """
         claims = {point.value: point for point in _points(self.name) if point.name == name}
         owners = ["activelearn itself"] * (name in self.built_in) + [_origin(point) for point in claims.values()]
         if len(owners) > 1:
             raise ConfigError(
-                f"{self.name}: {owners[1]} adds {name!r}, which {owners[0]} has - wanted another name - uninstall one "
-                "of them"
+                f"{self.name}: {owners[1]} adds {name!r}, which {owners[0]} has - expected another name - uninstall "
+                "one of them"
             )
         if name in self.built_in:
             return _attribute(self.built_in[name])
         if not claims:
             raise ConfigError(
-                f"{name}: not in {self.name} - wanted one of: {', '.join(self.names())} - install the package that "
+                f"{name}: not in {self.name} - expected one of: {', '.join(self.names())} - install the package that "
                 "adds it"
             )
         return self._loaded(*claims.values())
@@ -74,13 +74,13 @@ class Group:
         except Exception as error:
             raise ConfigError(
                 f"{self.name}: {point.name} ({point.value} of {_origin(point)}) cannot be imported "
-                f"({type(error).__name__}: {error}) - wanted a working package - reinstall or uninstall it"
+                f"({type(error).__name__}: {error}) - expected a working package - reinstall or uninstall it"
             ) from error
         contract = _attribute(self.contract)
         if not isinstance(found, contract):
             raise ConfigError(
-                f"{self.name}: {point.name} ({point.value} of {_origin(point)}) is a {type(found).__name__} - wanted "
-                f"a {contract.__name__} ({self.contract}) - that package is at fault"
+                f"{self.name}: {point.name} ({point.value} of {_origin(point)}) is a {type(found).__name__} - expected "
+                f"a {contract.__name__} ({self.contract}) - this is a fault of that package"
             )
         return found
 

@@ -14,7 +14,7 @@ from activelearn.tasks import Station
 
 
 def systems_of(campaign: Campaign, store: Store, iteration: int) -> list[System]:
-    """Return the systems that this iteration prepares: those that want it and that no earlier one has prepared."""
+    """Return the systems that this iteration prepares: those that need it and that no earlier one has prepared."""
     wanted = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
     there = starts.prepared_keys(store) if wanted and iteration > 0 else ()
     return [system for system in wanted if system.key not in there]
@@ -75,8 +75,8 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Prepared:
             arrays, meta = store.read_product("prepare", iteration, f"{system.key}-{k:03d}")
             if not arrays:
                 raise TaskFailed(
-                    f"initial: system {system.name} could not be relaxed by the reference ({meta['ended']}) - wanted a "
-                    "structure to start from - leave the system out, or set initial.relax or relax_packed to null"
+                    f"initial: system {system.name} could not be relaxed by the reference ({meta['ended']}) - expected "
+                    "a structure to start from - leave out the system, or set initial.relax or relax_packed to null"
                 )
             frames.append(Frames.from_arrays(arrays))
             ended.append(str(meta["ended"]))

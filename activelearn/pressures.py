@@ -1,4 +1,4 @@
-"""Pressures: what of a campaign needs them, and what is said where labels have no virial to learn them from."""
+"""Pressures: what in a campaign needs them, and the notes where labels have no virial to learn them from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _STRAINING = ("crystals", "reactions", "bulk_modulus", "elastic")
 
 
 def needed_by(campaign: Campaign) -> list[str]:
-    """Return what of a campaign is driven by a pressure, or measures one."""
+    """Return the parts of a campaign that are driven by a pressure, or measure one."""
     found = [f"stage {stage.name}" for stage in campaign.explore.stages if stage.ensemble.startswith("npt")]
     if campaign.glass is not None and any(segment.is_npt for segment in campaign.glass.segments):
         found.append("glass")
@@ -21,7 +21,7 @@ def needed_by(campaign: Campaign) -> list[str]:
 
 
 def notes(campaign: Campaign, n_without: int, n: int, which: str) -> list[str]:
-    """Return what is said of labels without a virial.
+    """Return the notes on labels without a virial.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def notes(campaign: Campaign, n_without: int, n: int, which: str) -> list[str]:
 
 
 def notes_of_reference(campaign: Campaign) -> list[str]:
-    """Return what is said of a reference that declares to have no stress."""
+    """Return the notes on a reference that is declared to have no stress."""
     if campaign.label.reference.stress:
         return []
     return _said(campaign, "labels of label.reference have no virial (stress: false)", is_all=True)
@@ -48,9 +48,9 @@ def _said(campaign: Campaign, what: str, is_all: bool) -> list[str]:
     found = []
     if needed := needed_by(campaign):
         found.append(
-            f"{what}, and pressures are wanted for {', '.join(needed)}: of these frames the models learn them from "
-            "energies of different cells alone; have labels with a stress (VASP: ISIF = 2 or 3), or keep to nvt"
+            f"{what}, and pressures are needed for {', '.join(needed)}: from these frames the models learn them only "
+            "through energies of different cells; use labels with a stress (VASP: ISIF = 2 or 3), or use nvt only"
         )
     if is_all and (weighed := trainer_of(campaign.train).weight_of_virials(campaign.train)) is not None:
-        found.append(f"{what}: {weighed} weighs nothing")
+        found.append(f"{what}: {weighed} has no effect")
     return found or [f"{what}: the training fits no virial on them"]

@@ -49,9 +49,9 @@ class Counts(Record):
     accurate: int = 0
     candidate: int = 0
     failed: int = 0
-    out_of_region: int = Field(default=0, description="Past a geometry guard: counted apart, not in the shares.")
+    out_of_region: int = Field(default=0, description="Past a geometry guard: counted separately, not in the shares.")
     walks: int = 0
-    refused_walks: int = Field(default=0, description="Walks given up by the user's consent: never walked.")
+    refused_walks: int = Field(default=0, description="Walks given up with the user's consent: never walked.")
 
     @property
     def in_region(self) -> int:
@@ -98,9 +98,9 @@ class Reach(Record):
     displacement: float = Field(
         description="Root mean square from the start (Å), weighted by mass, without drift and strain of the cell."
     )
-    flight: float = Field(description="The same of free atoms at the start's temperature in 10 fs (Å).")
+    flight: float = Field(description="The same for free atoms at the start's temperature in 10 fs (Å).")
     temperature_K: float = Field(description="Mean.")
-    imposed_K: float = Field(description="Mean of what was imposed.")
+    imposed_K: float = Field(description="Mean of the imposed temperature.")
 
 
 class WalkRecord(Record):
@@ -138,24 +138,24 @@ class InitialData(Record):
     walks: tuple[WalkRecord, ...]
     n_frames: int
     held_out: tuple[str, ...] = Field(description="Trajectories set aside for validation.")
-    from_ledger: int = Field(default=0, description="Of the frames, those that joined with a label from the ledger.")
-    passed_over: dict[str, int] = Field(default={}, description="Labels of the ledger that did not join, by reason.")
+    from_ledger: int = Field(default=0, description="Of the frames, those that came with a label from the ledger.")
+    passed_over: dict[str, int] = Field(default={}, description="Labels of the ledger that were not used, by reason.")
     mixed_references: tuple[str, ...] = Field(
-        default=(), description="sha256 of other references whose labels joined, as initial.from_ledger asks."
+        default=(), description="sha256 of other references whose labels were used, as initial.from_ledger asks."
     )
 
     driver: dict[str, Any] | None = Field(
         default=None, description="Identity of what moved the atoms; null: the reference, or nothing was moved."
     )
     md_calls: int = Field(
-        default=0, description="Structures of MD whose forces were asked for: of the driver, else of the reference."
+        default=0, description="Structures of MD whose forces were computed: by the driver, else by the reference."
     )
     md_frames: int = Field(default=0, description="Of them, those that were kept, to be labelled by the reference.")
     refused: dict[str, int] = Field(default={}, description="Frames of the driver that were not kept, by reason.")
 
     @property
     def failed(self) -> tuple[WalkRecord, ...]:
-        """Trajectories that failed physically; what came before the failure is in the data."""
+        """Trajectories that failed physically; their frames before the failure are in the data."""
         return tuple(walk for walk in self.walks if walk.ended != "finished")
 
 
@@ -173,14 +173,16 @@ class Selection(Record):
     iteration: int
     f_lo: float
     f_hi: float
-    stages: tuple[str, ...] = Field(description="What it is judged on: walked, or quiet before by this ensemble.")
+    stages: tuple[str, ...] = Field(
+        description="What it is judged on: walked, or found quiet before with this ensemble."
+    )
     cells: tuple[CellCounts, ...] = Field(description="What was walked in this pass.")
     walks: tuple[WalkRecord, ...]
     chosen: int = Field(description="Candidates chosen to be labelled.")
     mined: int = Field(default=0, description="Of them, the last sane frames of walks that failed.")
     rescued: int = Field(description="Early frames of failed walks chosen to be labelled.")
-    audited: int = Field(default=0, description="Accurate frames chosen, to measure how many are so by right.")
-    is_rescue: bool = Field(description="Nearly everything failed: rescued frames were taken and training is longer.")
+    audited: int = Field(default=0, description="Accurate frames chosen, to measure how many of them truly are.")
+    is_rescue: bool = Field(description="Nearly everything failed: rescued frames were used and training is longer.")
     passed_over: dict[str, int] = Field(description="Candidates not chosen, by reason.")
     quiet_stages: tuple[str, ...] = Field(description="Stages whose candidate and failed shares are below the bounds.")
     unexplored_stages: tuple[str, ...] = Field(
@@ -188,9 +190,9 @@ class Selection(Record):
     )
     next_stages: tuple[str, ...] = Field(description="The stages that the next pass explores.")
     is_converged: bool
-    is_bounded: bool = Field(default=False, description="The newest stage is not quiet, but had all its passes.")
+    is_bounded: bool = Field(default=False, description="The newest stage is not quiet, but has had all its passes.")
     learnt_nothing: bool = Field(
-        default=False, description="All is quiet, but by models that learnt nothing: no convergence."
+        default=False, description="All is quiet, but with models that learnt nothing: no convergence."
     )
     why: str = Field(description="One sentence on the verdict.")
     n_pooled: int = Field(default=1, description="Passes of one ensemble that were judged together, this one included.")
@@ -213,13 +215,13 @@ class Selection(Record):
 
     @property
     def rested(self) -> tuple[CellCounts, ...]:
-        """The pooled cells of the stages that rested."""
+        """The pooled cells of the stages that were not walked."""
         walked = {cell.stage for cell in self.cells}
         return tuple(cell for cell in self.pooled if cell.stage not in walked)
 
     @property
     def judged(self) -> Counts:
-        """What the verdict is on: the whole pass, or all passes that were judged with it."""
+        """What the verdict is based on: the whole pass, or all passes that were judged with it."""
         return Counts.total(cell.counts for cell in self.pooled or self.cells)
 
 
@@ -234,9 +236,9 @@ class Labelling(Record):
     dataset_frames: int = Field(description="Training frames, all iterations so far.")
     dataset_sha256: str
     dataset_without_virial: int = Field(default=0, description="Of the training frames, those without a virial.")
-    labels_computed: int = Field(description="Labels this iteration asked of the reference.")
+    labels_computed: int = Field(description="Labels computed by the reference in this iteration.")
     labels_adopted: int = Field(description="Labels that came with the frames of reference MD.")
-    labels_reused: int = Field(description="Labels found in the ledger: paid for earlier.")
+    labels_reused: int = Field(description="Labels found in the ledger: computed earlier.")
     calibration: tuple[tuple[float, float], ...] = Field(
         default=(), description="Of each labelled frame of a walk: force deviation, true largest force error (eV/Å)."
     )
@@ -284,11 +286,11 @@ class Member(Record):
     attempts: int = Field(default=1, description="Trainings it took: all but the last diverged.")
     learning_rate_factor: float = Field(default=1.0, description="On the start of the learning rate, after divergence.")
     resumed_from: tuple[int, ...] = Field(
-        default=(), description="Steps at which a killed training went on from a checkpoint: not bit for bit."
+        default=(), description="Steps at which a killed training was resumed from a checkpoint: not bit for bit."
     )
     held_out: Errors | None = None
     by_composition: dict[str, Errors] = Field(default={}, description="Held-out errors by formula of the cell.")
-    compressed: str | None = Field(default=None, description="Its faster form, which moves atoms.")
+    compressed: str | None = Field(default=None, description="Its faster form, which drives MD.")
     compressed_sha256: str | None = None
     compressed_force_difference: float | None = Field(
         default=None, description="Largest difference of a force component between the two forms, eV/Å."
@@ -298,7 +300,8 @@ class Member(Record):
     )
     not_compressed: str | None = Field(default=None, description="Why the faster form that was made is not used.")
     force_fall: float | None = Field(
-        default=None, description="Force error early in the training by that at its end: see activelearn.learning."
+        default=None,
+        description="Force error early in the training divided by that at its end: see activelearn.learning.",
     )
     training_force_rmse: float | None = Field(
         default=None, description="On the batches of the second half of the training (median), eV/Å."
@@ -314,7 +317,7 @@ class Member(Record):
 
     @property
     def driver(self) -> str:
-        """The file that moves atoms: of the faster form, if there is one."""
+        """The file that drives MD: the faster form, if there is one."""
         return self.compressed or self.model
 
     @property
@@ -324,21 +327,21 @@ class Member(Record):
 
 
 class Ensemble(Record):
-    """The models that one iteration hands on."""
+    """The models that one iteration passes on."""
 
     iteration: int
     trained_in: int = Field(description="Iteration in which they were trained (an empty training passes them on).")
     type_map: tuple[str, ...]
     members: tuple[Member, ...]
-    versions: dict[str, str] = Field(default={}, description="Of the packages that they were trained with.")
+    versions: dict[str, str] = Field(default={}, description="Versions of the packages that they were trained with.")
     of_loop: tuple[Member, ...] = Field(
         default=(),
-        description="Beside final models that were trained anew: those of the loop, ready to be exported.",
+        description="Beside final models that were trained from scratch: those of the loop, ready to be exported.",
     )
 
     @property
     def drivers(self) -> tuple[str, ...]:
-        """The files that move atoms, wherever the ensemble drives MD: of the faster form, if there is one."""
+        """The files that drive MD with the ensemble: the faster forms, if there are any."""
         return tuple(member.driver for member in self.members)
 
     @property
@@ -353,12 +356,12 @@ class Ensemble(Record):
 
     @property
     def force_p99(self) -> float | None:
-        """Held-out 99th percentile of the force error |dF| of an atom, averaged over the members, eV/Å."""
+        """Held-out 99th percentile of the force error ``|dF|`` of an atom, averaged over the members, eV/Å."""
         return None if self.held_out is None else self.held_out.force_p99
 
     @property
     def compression(self) -> tuple[str, ...]:
-        """One line if members move atoms in their faster form, and one for each that was to and does not."""
+        """One line if members drive MD in their faster form, and one for each that should and does not."""
         fast = [m for m in self.members if m.compressed is not None]
         found = []
         if fast:
@@ -373,7 +376,7 @@ class Ensemble(Record):
 
     @property
     def resumed(self) -> tuple[str, ...]:
-        """One line for each member whose training was killed and went on from a checkpoint."""
+        """One line for each member whose training was killed and resumed from a checkpoint."""
         return tuple(
             f"training of member {m.index} resumed from step {', '.join(map(str, m.resumed_from))}, not bit for bit"
             for m in self.members
@@ -384,8 +387,8 @@ class Ensemble(Record):
 class Seconds(Record):
     """Where the time of one station went (wall-clock; stopped time between two runs is not counted)."""
 
-    wall: float = Field(description="While a driver was at this station.")
-    engine: float = Field(description="Of it, while at least one engine was at work.")
+    wall: float = Field(description="While a driver worked on this station.")
+    engine: float = Field(description="Of it, while at least one engine was running.")
     engine_total: float = Field(description="Summed over all tasks, so up to n_slots times `engine`.")
     n_tasks: int
 
@@ -464,7 +467,7 @@ class MadeGlass(Record):
         default=None, description="None: not judged, for there is no ensemble (and no neighbour was dropped)."
     )
     melt: Melt | None = Field(default=None, description="Whether it melted; None: made by an older version.")
-    resumed: int = Field(default=0, description="How often a segment went on from a restart file.")
+    resumed: int = Field(default=0, description="How often a segment was resumed from a restart file.")
     structure: str = Field(default="", description="extxyz of the final structure, relative to the study folder.")
     seconds: float = 0.0
 
@@ -490,7 +493,7 @@ class MadeGlass(Record):
 
     @property
     def stamp(self) -> str:
-        """What stands beside its numbers in every table and figure; of one that died: where, and of what."""
+        """The mark on its numbers in every table and figure; for one that died: where, and why."""
         if not self.is_finished:
             return f"died in {self.ended}"
         is_as_it_was = self.melt is not None and self.melt.is_melted is False
@@ -509,7 +512,7 @@ class Glasses(Record):
 
     @property
     def lost(self) -> tuple[MadeGlass, ...]:
-        """Those that came to no end: nothing is measured of them."""
+        """Those that were not finished: nothing is measured on them."""
         return tuple(glass for glass in self.glasses if not glass.is_finished)
 
 
@@ -527,7 +530,8 @@ class Result(Record):
     reference_value: float | None = None
     reference_uncertainty: float | None = None
     reference_bound: Literal["above", "below"] | None = Field(
-        default=None, description="Only a bound is known: experiment lies above (or below) the reference value."
+        default=None,
+        description="Only a bound is known: the experimental value is above (or below) the reference value.",
     )
     reference_source: str | None = None
     stamp: str | None = Field(default=None, description="NOT MELTED ..., UNTRUSTED ...: see MadeGlass.stamp.")
@@ -536,7 +540,7 @@ class Result(Record):
 
 
 class Missing(Record):
-    """What was asked for and could not be measured."""
+    """A requested measurement that failed."""
 
     measured_by: str = Field(description="The property of the benchmark.")
     condition: dict[str, str | float] = Field(description="As of a Result.")
@@ -544,7 +548,7 @@ class Missing(Record):
 
 
 class Curve(Record):
-    """One line of a figure; its numbers stand in ``curves.npz`` under ``key/x``, ``key/y`` and ``key/error``."""
+    """One line of a figure; its numbers are in ``curves.npz`` under ``key/x``, ``key/y`` and ``key/error``."""
 
     key: str
     name: str = Field(description="Such as rdf, msd, evolution, displacement.")
@@ -556,7 +560,7 @@ class Curve(Record):
 
 
 class Quoted(Record):
-    """A number that another simulation found: listed beside a study, never taken for experiment."""
+    """A number from another simulation: listed beside a study, never treated as experiment."""
 
     name: str
     value: float
@@ -566,7 +570,7 @@ class Quoted(Record):
 
 
 class Experiment(Quoted):
-    """A cited experiment that stands beside no result, for what it is of was not measured or died."""
+    """A cited experiment without a result to compare with: its quantity was not measured, or its glass died."""
 
     uncertainty: float | None = None
     bound: Literal["above", "below"] | None = None
@@ -585,11 +589,11 @@ class Scoreboard(Record):
     curves: tuple[Curve, ...]
     quoted: tuple[Quoted, ...] = ()
     problems: tuple[str, ...] = Field(default=(), description="What could not be measured, and why.")
-    asked: tuple[str, ...] = Field(default=(), description="Properties that were asked for; (): of an old study.")
+    asked: tuple[str, ...] = Field(default=(), description="Properties that were requested; (): of an old study.")
     missing: tuple[Missing, ...] = Field(default=(), description="Measurements that failed, by their condition.")
     glasses: tuple[MadeGlass, ...] = Field(
-        default=(), description="All that were planned; put in where a board is read, from their own record."
+        default=(), description="All that were planned; added from their own record when a board is read."
     )
     unmet: tuple[Experiment, ...] = Field(
-        default=(), description="Experiments of what was asked for beside no result; put in where a board is read."
+        default=(), description="Experiments on requested properties that have no result; added when a board is read."
     )

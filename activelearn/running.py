@@ -1,4 +1,4 @@
-"""Running a campaign from Python: checked first, then the plain loop; what :func:`activelearn.run` is."""
+"""Running a campaign from Python, checked first: :func:`activelearn.run`."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ def run(
     Parameters
     ----------
     campaign
-        What :func:`activelearn.load` gives, or a path or a preset's name for it.
+        What :func:`activelearn.load` returns, or a path, or the name of a preset.
     folder
-        Where to; made if it is not there. It is the same folder as that of ``activelearn run``, and either continues
-        what the other began.
+        Folder of the campaign; created if missing. It is the same as that of ``activelearn run``, and either continues
+        what the other started.
     machine
-        Where and how; None: all cores of this computer.
+        Where and how to run; None: all cores of this computer.
     accept_changes
-        A campaign that differs from what the folder was begun with takes effect from the next iteration on; without
-        this it is refused.
+        A campaign that differs from the one the folder was started with takes effect from the next iteration on;
+        without this it is refused.
     accept_unusual
-        Numbers that ``activelearn check`` calls unusual are meant; recorded in the folder.
+        Numbers that ``activelearn check`` calls unusual are intended; recorded in the folder.
     wait
         Wait while another run holds the folder.
 
     Raises
     ------
     ConfigError
-        Something is wrong with the campaign, the machine or the folder; nothing was begun.
+        Something is wrong with the campaign, the machine or the folder; nothing was started.
     FolderHeld
         Another run holds the folder.
     TaskFailed
         A task failed on infrastructure too often; everything else is safe.
     Interrupted
-        SIGINT or SIGTERM came; everything finished is published, and the same call continues. Python tells them to the
-        main thread alone: a run in another thread goes on to its end.
+        SIGINT or SIGTERM was received; everything finished is published, and the same call continues. Python delivers
+        signals to the main thread only: a run in another thread continues to its end.
     """
     asked = campaign if isinstance(campaign, Campaign) else load_campaign(campaign)
     profile, where = machine or Machine(), Path(folder).expanduser().absolute()

@@ -19,11 +19,11 @@ def of_campaign(
     Parameters
     ----------
     campaign
-        Whose systems; a packing that no crystal has the elements of is stood for by a lattice.
+        Its systems; a packing whose elements no crystal has is represented by a lattice.
     offered
-        Labelled structures that it begins with, if it has no systems.
+        Labelled structures that it starts with, if it has no systems.
     systems
-        Of these only; None: of all.
+        Only these systems; None: all.
     """
     found: list[Sample] = []
     systems = campaign.systems if systems is None else systems

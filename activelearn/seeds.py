@@ -1,9 +1,9 @@
 """Seed crystals: facts from the literature in ``seeds/*.yaml``, rebuilt into structures to start from.
 
-A seed is a space group (by Hall number, so that setting and origin are beyond doubt), a cell and an asymmetric unit.
+A seed is a space group (by Hall number, so that setting and origin are unambiguous), a cell and an asymmetric unit.
 Nothing else is needed: the symmetry operations that spglib lists for the Hall number, applied to the sites, give the
-conventional cell. What the crystal must look like afterwards (density, shortest distances) stands in the same file, so
-that a slip of the pen is found by ``activelearn check`` and not by a force field.
+conventional cell. Checks on the rebuilt crystal (density, shortest distances) are in the same file, so that a typing
+error is found by ``activelearn check`` and not by a force field.
 
 The second half of the module holds the pure functions that turn a crystal into starting structures: repetition,
 scaling and random distortion. Each returns a new ``Atoms``; none changes its argument.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Two images of a site closer than this (Å) are one atom.
 SAME_SITE_A: Final = 0.05
-#: How far a rebuilt crystal may depart from the checks of its file: density (relative), distance (Å), symmetry (Å).
+#: How far a rebuilt crystal may deviate from the checks of its file: density (relative), distance (Å), symmetry (Å).
 DENSITY_TOLERANCE: Final = 2.0e-3
 DISTANCE_TOLERANCE_A: Final = 0.01
 SYMMETRY_TOLERANCE_A: Final = 1.0e-3
@@ -51,7 +51,7 @@ class SpaceGroup(Section):
     symbol: str = Field(description="Hermann-Mauguin symbol, for people.")
     number: int = Field(ge=1, le=230, description="Number in the International Tables.")
     hall_number: int = Field(ge=1, le=530, description="spglib's number of the setting; the crystal is built from it.")
-    hall_symbol: str = Field(description="Hall symbol of the same setting, as a second witness.")
+    hall_symbol: str = Field(description="Hall symbol of the same setting, as a cross-check.")
 
 
 class UnitCell(Section):
@@ -81,12 +81,12 @@ class AtomSite(Section):
 
     @property
     def multiplicity(self) -> int:
-        """Number of atoms the site stands for in the conventional cell."""
+        """Number of atoms of the site in the conventional cell."""
         return int(self.wyckoff[:-1])
 
 
 class Checks(Section):
-    """What the rebuilt crystal must look like."""
+    """Checks on the rebuilt crystal."""
 
     density_g_cm3: PositiveFloat
     shortest_A: dict[Pair, PositiveFloat] = Field(min_length=1, description="Shortest distance by pair of elements.")
@@ -115,9 +115,9 @@ class Seed(Section):
     formula_units: PositiveInt = Field(description="Z: formula units in the conventional cell.")
     n_atoms: PositiveInt = Field(description="Atoms in the conventional cell.")
     source: str = Field(min_length=1, description="Where the structure was published.")
-    provenance: str = Field(min_length=1, description="Where the numbers were read.")
-    licence_note: str = Field(min_length=1, description="Why the numbers may be shipped.")
-    confidence: str = Field(min_length=1, description="How sure the numbers are.")
+    provenance: str = Field(min_length=1, description="Where the numbers were taken from.")
+    licence_note: str = Field(min_length=1, description="Why the numbers may be redistributed.")
+    confidence: str = Field(min_length=1, description="How reliable the numbers are.")
     note: str = ""
     checks: Checks
 
@@ -136,10 +136,10 @@ class Seed(Section):
         wanted = Counter({element: n * self.formula_units for element, n in Formula(self.formula).count().items()})
         if there != wanted:
             raise ValueError(
-                f"the sites hold {_counted(there)} - wanted {_counted(wanted)} ({self.formula_units} {self.formula})"
+                f"the sites hold {_counted(there)} - expected {_counted(wanted)} ({self.formula_units} {self.formula})"
             )
         if there.total() != self.n_atoms:
-            raise ValueError(f"the sites hold {there.total()} atoms - wanted n_atoms = {self.n_atoms}")
+            raise ValueError(f"the sites hold {there.total()} atoms - expected n_atoms = {self.n_atoms}")
         return self
 
     def to_atoms(self) -> Atoms:
@@ -171,7 +171,7 @@ class Seed(Section):
             if len(orbit) != site.multiplicity:
                 raise ConfigError(
                     f"seed {self.id}: sites.{i}: {site.element} at ({site.x}, {site.y}, {site.z}) has an orbit of "
-                    f"{len(orbit)} atoms - wanted {site.multiplicity} (Wyckoff {site.wyckoff}) - compare x, y, z and "
+                    f"{len(orbit)} atoms - expected {site.multiplicity} (Wyckoff {site.wyckoff}) - compare x, y, z and "
                     "hall_number with the source, then give the same command again"
                 )
             symbols += [site.element] * len(orbit)
@@ -179,12 +179,12 @@ class Seed(Section):
         return Atoms(symbols, scaled_positions=np.concatenate(positions), cell=cell, pbc=True)
 
     def problems(self) -> list[str]:
-        """Rebuild the crystal and say where it departs from what its file promises.
+        """Rebuild the crystal and report where it deviates from the checks of its file.
 
         Returns
         -------
         list of str
-            One line per departure of the density (more than 0.2 %), of a shortest distance (0.01 Å) or of the space
+            One line per deviation of the density (more than 0.2 %), of a shortest distance (0.01 Å) or of the space
             group that spglib finds (within 1e-3 Å); empty if all agree.
 
         Raises
@@ -202,19 +202,20 @@ class Seed(Section):
         density = float(Frames.from_ase(atoms).density[0])
         wanted = self.checks.density_g_cm3
         if abs(density - wanted) > DENSITY_TOLERANCE * wanted:
-            yield f"density {density:.4f} g/cm3 - wanted {wanted:.4f}"
+            yield f"density {density:.4f} g/cm3 - expected {wanted:.4f}"
         elements = np.array(atoms.get_chemical_symbols())
         first, second, distance = neighbor_list("ijd", atoms, max(self.checks.shortest_A.values()) + 0.5)
         for pair, length in self.checks.shortest_A.items():
             a, b = pair.split("-")
             found = distance[(elements[first] == a) & (elements[second] == b)].min(initial=np.inf)
             if abs(found - length) > DISTANCE_TOLERANCE_A:
-                yield f"shortest {pair} {found:.3f} Å - wanted {length:.3f}"
+                yield f"shortest {pair} {found:.3f} Å - expected {length:.3f}"
         crystal = (atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers)
         dataset = spglib.get_symmetry_dataset(crystal, symprec=SYMMETRY_TOLERANCE_A)
         group = "none" if dataset is None else f"{dataset.international} ({dataset.number})"
         if dataset is None or dataset.number != self.space_group.number:
-            yield f"spglib finds the space group {group} - wanted {self.space_group.symbol} ({self.space_group.number})"
+            expected = f"{self.space_group.symbol} ({self.space_group.number})"
+            yield f"spglib finds the space group {group} - expected {expected}"
 
     def _check_setting(self) -> None:
         import spglib
@@ -223,8 +224,8 @@ class Seed(Section):
         if known is None or (group.number, group.hall_symbol) != (known.number, known.hall_symbol):
             there = "nothing" if known is None else f"number {known.number}, Hall symbol {known.hall_symbol!r}"
             raise ConfigError(
-                f"seed {self.id}: space_group: number {group.number}, Hall symbol {group.hall_symbol!r} - wanted "
-                f"{there} of hall_number {group.hall_number} - mend one of the three, then give the same command again"
+                f"seed {self.id}: space_group: number {group.number}, Hall symbol {group.hall_symbol!r} - expected "
+                f"{there} of hall_number {group.hall_number} - fix one of the three, then give the same command again"
             )
 
 
@@ -239,7 +240,7 @@ def load_seed(name: str) -> Seed:
     Raises
     ------
     ConfigError
-        If there is no such seed (the nearest are named), or its file is wrong.
+        If there is no such seed (the closest names are listed), or its file is wrong.
     """
     if name not in seed_names():
         raise ConfigError(f"seed {name}: unknown - {_nearest_seeds(name)} - all of them: activelearn seeds")
@@ -257,7 +258,7 @@ def read_seed(path: Path) -> Seed:
     """
     seed = validated(Seed, read_yaml(path), str(path))
     if seed.id != path.stem:
-        raise ConfigError(f"{path}: id: got {seed.id!r} - wanted the file's name {path.stem!r} - rename one of them")
+        raise ConfigError(f"{path}: id: got {seed.id!r} - expected the file's name {path.stem!r} - rename one of them")
     return seed
 
 
@@ -267,9 +268,9 @@ def load_structure(name_or_path: str, folder: Path) -> Atoms:
     Parameters
     ----------
     name_or_path
-        The id of a shipped seed (it goes before a file of the same name); or a path, taken from `folder` if it is
-        relative: a seed of your own (.yaml, .yml), which must agree with its own checks, or any file that ASE reads,
-        of which the last frame is taken.
+        The id of a shipped seed (it takes precedence over a file of the same name); or a path, taken from `folder` if
+        it is relative: a seed of your own (.yaml, .yml), which must agree with its own checks, or any file that ASE
+        reads, of which the last frame is taken.
     folder
         Where relative paths start, such as the folder of the campaign's YAML.
 
@@ -323,11 +324,11 @@ def heights(cell: FloatArray) -> FloatArray:
     """
     vectors = np.asarray(cell, dtype=np.float64)
     if vectors.shape != (3, 3) or not np.isfinite(vectors).all():
-        raise ConfigError(f"cell: got {vectors.tolist()} - wanted three finite vectors in Å - mend the structure")
+        raise ConfigError(f"cell: got {vectors.tolist()} - expected three finite vectors in Å - fix the structure")
     normals = np.cross(np.roll(vectors, -1, axis=0), np.roll(vectors, -2, axis=0))
     volume = abs(float(vectors[0] @ normals[0]))
     if volume <= 1.0e-12 * float(np.linalg.norm(vectors, axis=1).prod()):
-        raise ConfigError(f"cell: {vectors.tolist()} has no volume - wanted independent vectors - mend the structure")
+        raise ConfigError(f"cell: {vectors.tolist()} has no volume - expected independent vectors - fix the structure")
     return np.asarray(volume / np.linalg.norm(normals, axis=1), dtype=np.float64)
 
 
@@ -342,7 +343,7 @@ def factors_for_height(cell: FloatArray, min_height_A: float) -> tuple[int, int,
     cell
         (3, 3) Å, rows are lattice vectors.
     min_height_A
-        The least height wanted, > 0.
+        The smallest height required, > 0.
 
     Raises
     ------
@@ -350,7 +351,7 @@ def factors_for_height(cell: FloatArray, min_height_A: float) -> tuple[int, int,
         If `min_height_A` is not positive and finite, or the cell is wrong; see :func:`heights`.
     """
     if not (np.isfinite(min_height_A) and min_height_A > 0.0):
-        raise ConfigError(f"min_height_A: got {min_height_A} - wanted a length > 0 such as the cutoff in Å - mend it")
+        raise ConfigError(f"min_height_A: got {min_height_A} - expected a length > 0 such as the cutoff in Å - fix it")
     a, b, c = (max(1, int(np.ceil(ratio - 1.0e-9 * ratio))) for ratio in min_height_A / heights(cell))
     return a, b, c
 
@@ -376,13 +377,13 @@ def supercell(atoms: Atoms, factors: tuple[int, int, int]) -> Atoms:
         If `factors` are not three positive integers.
     """
     if any(int(n) != n or n < 1 for n in factors):
-        raise ConfigError(f"supercell: got {list(factors)} - wanted three integers >= 1 such as [2, 2, 2] - mend it")
+        raise ConfigError(f"supercell: got {list(factors)} - expected three integers >= 1 such as [2, 2, 2] - fix it")
     out: Atoms = atoms.repeat(factors)
     return out
 
 
 def scaled(atoms: Atoms, linear_scale: float) -> Atoms:
-    """Multiply the lattice vectors by `linear_scale`; the atoms move along (fractional coordinates stay).
+    """Multiply the lattice vectors by `linear_scale`; the atoms move along (fractional coordinates are kept).
 
     The scale is linear: 0.95 makes lengths 0.95 and the volume 0.857 of what they were.
 
@@ -392,7 +393,7 @@ def scaled(atoms: Atoms, linear_scale: float) -> Atoms:
         If `linear_scale` is not positive and finite.
     """
     if not (np.isfinite(linear_scale) and linear_scale > 0.0):
-        raise ConfigError(f"linear_scale: got {linear_scale} - wanted a positive factor such as 0.95 - mend it")
+        raise ConfigError(f"linear_scale: got {linear_scale} - expected a positive factor such as 0.95 - fix it")
     out: Atoms = atoms.copy()
     out.set_cell(np.asarray(atoms.cell) * linear_scale, scale_atoms=True)
     return out
@@ -407,8 +408,8 @@ def perturbed(atoms: Atoms, rng: np.random.Generator, *, positions_A: float, cel
 
     E symmetric, its six independent entries (off-diagonal ones too: E_xy itself, not E_xy/2) uniform in [-f, f), and
     u (n_atoms, 3) uniform in [-p, p) per Cartesian coordinate, so an atom moves by at most sqrt(3) p beside the strain.
-    A strain without rotation keeps the lengths of the lattice vectors within a factor 1 +- 3 f. After the initial data
-    of the papers, which give 0.01 Å and 3 % of the cell vectors and leave the distribution open.
+    A strain without rotation keeps the lengths of the lattice vectors within a factor 1 +- 3 f. It follows the initial
+    data of the papers, which state 0.01 Å and 3 % of the cell vectors but not the distribution.
 
     Parameters
     ----------
@@ -438,17 +439,17 @@ def perturbed(atoms: Atoms, rng: np.random.Generator, *, positions_A: float, cel
 
 def _check_amplitudes(positions_A: float, cell_fraction: float) -> None:
     if not (np.isfinite(positions_A) and positions_A >= 0.0):
-        raise ConfigError(f"positions_A: got {positions_A} - wanted a length >= 0 such as 0.01 Å - mend it")
+        raise ConfigError(f"positions_A: got {positions_A} - expected a length >= 0 such as 0.01 Å - fix it")
     if not 0.0 <= cell_fraction < CELL_FRACTION_LIMIT:
-        raise ConfigError(f"cell_fraction: got {cell_fraction} - wanted 0 <= fraction < 1/3 such as 0.03 - mend it")
+        raise ConfigError(f"cell_fraction: got {cell_fraction} - expected 0 <= fraction < 1/3 such as 0.03 - fix it")
 
 
 def _nearest_seeds(name: str) -> str:
-    """Return a hint that names the nearest seeds, at most three: of the same formula if there is one."""
+    """Return a hint with the closest names of seeds, at most three: of the same formula if there is one."""
     names = seed_names()
     same = [one for one in names if one.partition("_")[0] == name.partition("_")[0]]
     close = difflib.get_close_matches(name, same or names, n=3, cutoff=0.0 if same else 0.5)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else "no seed has a name like it"
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else "no seed has a similar name"
 
 
 def _counted(composition: Counter[str]) -> str:
@@ -480,14 +481,14 @@ def _read_file(path: Path) -> Atoms:
             found = read(path, index=-1, do_not_split_by_at_sign=True)
     except UnknownFileTypeError:
         raise ConfigError(
-            f"{path}: ASE knows no such file by its name or its beginning - wanted a structure in a name that says "
-            "what it is, such as POSCAR, my.vasp, my.cif, my.extxyz, geometry.in - rename it, then give the same "
-            "command again"
+            f"{path}: ASE recognizes the format neither by the name nor by the first lines - expected a structure file "
+            "with a telling name, such as POSCAR, my.vasp, my.cif, my.extxyz, geometry.in - rename it, then give the "
+            "same command again"
         ) from None
     except Exception as error:
         raise ConfigError(
-            f"{path}: ASE cannot read it ({type(error).__name__}: {error}) - wanted a structure such as CIF, POSCAR or "
-            "extxyz - convert it, then give the same command again"
+            f"{path}: ASE cannot read it ({type(error).__name__}: {error}) - expected a structure such as CIF, POSCAR "
+            "or extxyz - convert it, then give the same command again"
         ) from error
     atoms = found if isinstance(found, Atoms) else found[-1]
     _want_finite(atoms, path)
@@ -499,21 +500,21 @@ def _read_file(path: Path) -> Atoms:
         (_partly_occupied(atoms), "partly occupied sites", "an ordered model with every site full or empty"),
     ):
         if wrong:
-            raise ConfigError(f"{path}: {what} - wanted {wanted} - mend the file, then give the same command again")
+            raise ConfigError(f"{path}: {what} - expected {wanted} - fix the file, then give the same command again")
     return Atoms(atoms.get_chemical_symbols(), positions=atoms.get_positions(), cell=atoms.cell, pbc=True)
 
 
 def _want_finite(atoms: Atoms, path: Path) -> None:
-    """Refuse NaN and infinity in the cell and the positions; the first one is named."""
+    """Refuse NaN and infinity in the cell and the positions; the first one is reported."""
     for what, rows in (("lattice vector", atoms.cell.array), ("atom", atoms.positions)):
         if len(lost := np.flatnonzero(~np.isfinite(rows).all(axis=1))):
             raise ConfigError(
-                f"{path}: {what} {lost[0]} (from 0) is {rows[lost[0]].tolist()} Å, {len(lost)} of {len(rows)} are so - "
-                "wanted finite numbers - mend the file, then give the same command again"
+                f"{path}: {what} {lost[0]} (from 0) is {rows[lost[0]].tolist()} Å, as in {len(lost)} of {len(rows)} - "
+                "expected finite numbers - fix the file, then give the same command again"
             )
 
 
 def _partly_occupied(atoms: Atoms) -> bool:
-    """Say whether ASE's CIF reader has noted a site that is shared or not full (it keeps one element in silence)."""
+    """Say whether ASE's CIF reader has noted a site that is shared or not full (it silently keeps one element)."""
     occupancy: dict[str, dict[str, float]] = atoms.info.get("occupancy", {})
     return any(len(site) > 1 or min(site.values()) < 0.999 for site in occupancy.values())

@@ -30,16 +30,16 @@ _EVERY_S = 0.5
 class Watcher:
     """Shows the progress of a campaign by watching its folder; a context manager with a thread of its own.
 
-    On a terminal a live line per station (rich); elsewhere one plain line when a station begins, each ten seconds while
-    it goes on, and when an iteration ends.
+    On a terminal a live line per station (rich); elsewhere one plain line when a station begins, every ten seconds
+    while it runs, and when an iteration ends.
     """
 
     def __init__(self, store: Folder) -> None:
-        self.store = type(store)(store.folder)  # a reader of its own: nothing is shared with the thread that works
+        self.store = type(store)(store.folder)  # its own reader: nothing is shared with the working thread
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
         self._shown: set[int] = set()
-        with contextlib.suppress(ActiveLearnError):  # such as a record that is made anew now
+        with contextlib.suppress(ActiveLearnError):  # such as a record that is being made again
             self._shown = {record.index for record in self.store.iterations()}
         self._began: dict[tuple[int, str], float] = {}
         self._said: dict[tuple[int, str], tuple[int, float]] = {}
@@ -67,7 +67,7 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._stop.wait(_EVERY_S):
-            with contextlib.suppress(ActiveLearnError, OSError):  # it is told by the thread that works
+            with contextlib.suppress(ActiveLearnError, OSError):  # the working thread reports it
                 self._look()
 
     def _look(self) -> None:
@@ -155,7 +155,7 @@ def end_report(store: Store, end: End) -> None:
 
 
 def study_report(store: StudyStore, points: Sequence[CitedPoint] = ()) -> bool:
-    """Print the glasses of a study with their stamps, what was measured of them, and where tables and figures are.
+    """Print the glasses of a study with their stamps, the results, and where tables and figures are.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def study_report(store: StudyStore, points: Sequence[CitedPoint] = ()) -> bool:
     Returns
     -------
     bool
-        Whether something that was asked for was lost.
+        Whether something that was requested was lost.
     """
     from activelearn import study
 
@@ -209,7 +209,7 @@ def result_lines(board: Scoreboard) -> list[str]:
 
 
 def _measured(result: Result) -> str:
-    """Return what a number is of: potential, and crystal or glass; a porous glass is another one than the dense one."""
+    """Return what a number is of: potential, and crystal or glass; a porous glass differs from the dense one."""
     c = result.condition
     what = c.get("crystal") or c.get("reaction") or (f"x = {c['x']:g}" if "x" in c else "")
     rate = f" {c['cooling_rate_K_per_ps']:g} K/ps" if "cooling_rate_K_per_ps" in c else ""
@@ -241,7 +241,7 @@ _CLASSES = ("accurate", "candidate", "failed")
 
 
 def console_of(width: int = 100, **how: Any) -> Console:  # noqa: ANN401 - of a Console
-    """Return where tables are printed; a pipe has no width, and gets one."""
+    """Return where tables are printed; a pipe, which has no width, gets one."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else width, **how)
@@ -280,7 +280,7 @@ def status_table(found: dict[str, Any]) -> None:
 
 
 def _closing_lines(found: dict[str, Any]) -> list[str]:
-    """Return what is going on: work, LaunchPad, stops, the verdict."""
+    """Return the current state: work, LaunchPad, stops, the verdict."""
     lines = [
         f"at work: iteration {work['iteration']} {work['station']} {work['done']}/{work['total']}"
         for work in found["at_work"]
@@ -292,7 +292,7 @@ def _closing_lines(found: dict[str, Any]) -> list[str]:
     lines += [f"STOPPED: {stop}" for stop in stops if stop]
     if found["message"] and not found["converged"]:
         lines.append(found["message"])
-    elif found["accuracy"]:  # and the verdict itself stands above
+    elif found["accuracy"]:  # and the verdict itself is above
         accuracy = found["accuracy"]
         lines += [
             f"ensemble of the pass of iteration {accuracy['iteration']}: {accuracy['said']}",
@@ -302,7 +302,7 @@ def _closing_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _notes(row: dict[str, Any]) -> list[str]:
-    """Return what else is to be said of an iteration: nothing is dropped in silence."""
+    """Return further notes on an iteration: nothing is dropped silently."""
     return [
         *(f"start {line}" for line in row["not_relaxed"]),
         *(f"initial trajectory {name}: {ended}" for name, ended in row["initial_failed"].items()),
@@ -316,7 +316,7 @@ def _notes(row: dict[str, Any]) -> list[str]:
 def matrix_table(console: Console, iterations: list[dict[str, Any]]) -> None:
     """Print the coverage matrix of the last pass: stage x temperature x pressure or strain, in 80 columns.
 
-    Stages that rested are in it, too, with the frames that they are judged on.
+    Stages that were not walked are included, with the frames that they are judged on.
     """
     last = next((row for row in reversed(iterations) if row["cells"]), None)
     if last is None:

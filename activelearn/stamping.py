@@ -1,6 +1,6 @@
 """What a glass is stamped with: whether its path can be trusted, and whether it melted at all.
 
-The stamp of a number is ``UNSTABLE: ...; NOT MELTED: ...; UNTRUSTED: ...``, of each what applies, in this order.
+The stamp of a number is ``UNSTABLE: ...; NOT MELTED: ...; UNTRUSTED: ...``, whichever apply, in this order.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-#: How the stamps of glasses begin whose path left what the potential knows; and the stamp of those that none judged.
+#: First word of the stamps of glasses whose path left the trust window; and the stamp of those that were not judged.
 UNTRUSTED: Final = "UNTRUSTED"
 NOT_JUDGED: Final = "not judged"
-#: How the stamps of glasses begin whose melt has not left where it began: a crystal, the packing, or too short a melt.
+#: First words of the stamps of glasses whose atoms stayed where they began: a crystal, the packing, or too short a
+#: melt.
 NOT_MELTED: Final = "NOT MELTED"
-#: How the stamps of numbers begin that no stable solid has, such as a negative modulus.
+#: First word of the stamps of numbers that no stable solid has, such as a negative modulus.
 UNSTABLE: Final = "UNSTABLE"
-#: What stands in the stamps of those in which neighbours were dropped.
+#: Text in the stamps of those in which neighbours were dropped.
 CROWDED: Final = "more neighbours than sel holds"
 
 #: A former that is no farther than this from where it was counts as not having moved, Å: wide enough for its rattling
@@ -30,26 +31,26 @@ MAX_OVERLAP: Final = 0.5
 MIN_MSD_A2: Final = 4.0
 
 
-#: What stands beside the first of these stamps in a legend.
+#: Explanation of the first of these stamps in a legend.
 MELT_WANTS: Final = (
-    f"a melt wants {math.sqrt(MIN_MSD_A2):g} Å rms or more and fewer than {100 * MAX_OVERLAP:g} % there: melt longer, "
+    f"a melt needs {math.sqrt(MIN_MSD_A2):g} Å rms or more and fewer than {100 * MAX_OVERLAP:g} % there: melt longer, "
     "or hotter"
 )
 
 
 def crowded(overflow: str, share: float) -> str:
-    """Return what a stamp says of frames in which neighbours were dropped: by how many, and in which share of them."""
+    """Return the text of a stamp on frames with dropped neighbours: by how many, and in which share of them."""
     return f"{CROWDED}: {overflow} in {100 * share:.1f} % of frames"
 
 
 def outside(outside_share: float, above_f_lo_share: float | None) -> str:
-    """Return what a stamp says of the frames of a path at or above f_hi, and of those at or above f_lo, if known."""
+    """Return the text of a stamp on the frames of a path at or above f_hi, and at or above f_lo, if known."""
     above = "" if above_f_lo_share is None else f", {100 * above_f_lo_share:.1f} % at or above f_lo"
     return f"{100 * outside_share:.1f} % of frames outside the window{above}"
 
 
 def is_trusted(outside_share: float | None, n_overflow: int, max_outside_share: float) -> bool | None:
-    """Return whether the path of a glass, or a run that began with it, can be trusted; None if nobody judged it.
+    """Return whether the path of a glass, or a run that began with it, can be trusted; None if it was not judged.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def is_trusted(outside_share: float | None, n_overflow: int, max_outside_share: 
     n_overflow
         Frames in which neighbours were dropped.
     max_outside_share
-        The largest share that is put up with.
+        The largest share that is tolerated.
     """
     if outside_share is None:
         return False if n_overflow else None

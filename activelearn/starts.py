@@ -57,14 +57,14 @@ def _read(seed: str, sha256: str | None) -> Frames:  # noqa: ARG001 - the checks
 
 @lru_cache(maxsize=_CACHED)
 def supercell(system: System, cell: Frames, min_height_A: float) -> Frames:
-    """Return the repetition of a unit cell that the system asks for, as one frame; built once, for every walk asks."""
+    """Return the repetition of a unit cell that the system asks for, as one frame; cached, as every walk needs it."""
     repeats = factors(system, cell, min_height_A)
     built = seeds.supercell(cell.to_ase()[0], repeats)
     lowest = float(seeds.heights(built.cell.array).min())
     if lowest < min_height_A:
         wanted = seeds.factors_for_height(cell.cell[0], min_height_A)
         raise ConfigError(
-            f"system {system.seed} {'x'.join(map(str, repeats))}: perpendicular height {lowest:.2f} Å - wanted at "
+            f"system {system.seed} {'x'.join(map(str, repeats))}: perpendicular height {lowest:.2f} Å - expected at "
             f"least {min_height_A:g} Å (initial.min_height_A, else the cutoff) - use supercell: {list(wanted)}"
         )
     return right_handed(Frames.from_ase([built]).without_labels())
@@ -79,7 +79,7 @@ def factors(system: System, cell: Frames, min_height_A: float) -> tuple[int, int
 
 
 def right_handed(frame: Frames) -> Frames:
-    """Return one frame with a right-handed cell, which LAMMPS wants; the structure is the same."""
+    """Return one frame with a right-handed cell, as LAMMPS requires; the structure is the same."""
     if np.linalg.det(frame.cell[0]) < 0.0:
         frame = replace(frame, cell=frame.cell[:, [1, 0, 2]])
     return frame
@@ -88,14 +88,14 @@ def right_handed(frame: Frames) -> Frames:
 def is_fit(frame: Frames, min_height_A: float) -> bool:
     """Return whether molecular dynamics may start from one frame of a data set.
 
-    Isolated atoms and dimers are no starts, nor are cells with a perpendicular height below `min_height_A` (Å).
+    Isolated atoms and dimers are not starts, nor are cells with a perpendicular height below `min_height_A` (Å).
     """
     is_matter = frame.n_atoms > 2 and all(frame.pbc)
     return is_matter and float(seeds.heights(frame.cell[0]).min()) >= min_height_A
 
 
 def factors_for_atoms(cell: FloatArray, n_cell: int, n_atoms: int, min_height_A: float) -> tuple[int, int, int]:
-    """Return the repetitions with at least `n_atoms` atoms and heights: few more atoms, and as cubic as can be.
+    """Return the repetitions with at least `n_atoms` atoms and heights: as few more and as cubic as possible.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def factors_for_atoms(cell: FloatArray, n_cell: int, n_atoms: int, min_height_A:
     n_cell
         Atoms in it.
     n_atoms
-        Wanted atoms.
+        Smallest number of atoms.
     min_height_A
         Smallest perpendicular height, Å.
     """
@@ -123,12 +123,12 @@ def factors_for_atoms(cell: FloatArray, n_cell: int, n_atoms: int, min_height_A:
 
 
 def _want_unchanged(system: System) -> None:
-    """Refuse a structure file that is not the one the campaign began with: later walks would start elsewhere."""
+    """Refuse a structure file that is not the one the campaign started with: later walks would start elsewhere."""
     path = Path(here(system.seed or ""))
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
     if found != system.sha256:
         raise ConfigError(
-            f"system {path}: is not the file that the campaign began with (sha256 {found}) - wanted sha256 "
+            f"system {path}: is not the file that the campaign started with (sha256 {found}) - expected sha256 "
             f"{system.sha256} - restore it, or run with --accept-changes to start later walks from the new one"
         )
 
@@ -154,7 +154,7 @@ def structures(campaign: Campaign, store: Store, system: System) -> Frames:
     Raises
     ------
     StoreError
-        The system wants a preparation that has not been carried out.
+        The system needs a preparation that has not been carried out.
     """
     if not wants_preparation(campaign, system):
         return crystal(system, campaign.min_height_A)

@@ -68,7 +68,7 @@ def as_dict(store: Store) -> dict[str, Any]:
 
 
 def _final(store: Store, end: End | None) -> dict[str, Any] | None:
-    """Return which models the campaign hands on, and why; None before the final station is sealed."""
+    """Return which models the campaign passes on, and why; None before the final station is sealed."""
     if end is None or not store.is_sealed("final", end.iteration):
         return None
     found = final_models.chosen(store, end.iteration)
@@ -142,7 +142,7 @@ def _iteration(record: Iteration) -> dict[str, Any]:
 
 
 def _found_by(selection: Selection | None) -> dict[str, Any]:
-    """Return what a pass found: its cells add up to its counts, and stages that rested have cells of their own."""
+    """Return what a pass found: its cells add up to its counts; stages that were not walked have their own cells."""
     if selection is None:
         verdict = "initial data"
         return {"stages": [], "verdict": verdict, "window": None, "counts": None, "cells": [], "rested": []}

@@ -44,7 +44,7 @@ def stations(study: Study) -> tuple[Station, ...]:
 
 
 def potential_of(store: Store, *, models: Path | None = None) -> Potential:
-    """Return the final ensemble of a campaign as a potential: its models, its window, the physics of its labels.
+    """Return the final ensemble of a campaign as a potential: models, window, functional and dispersion of the labels.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def potential_of(store: Store, *, models: Path | None = None) -> Potential:
     last = opened[-1] if opened else 0
     if not store.is_sealed("final", last):
         raise ConfigError(
-            f"{store.folder}: has no final models yet - wanted a campaign that has ended - see: activelearn status "
+            f"{store.folder}: has no final models yet - expected a campaign that has ended - see: activelearn status "
             f"{typed(store.folder)}"
         )
     ensemble, campaign = final_models.chosen(store, last).ensemble, store.campaign(last)
@@ -81,7 +81,7 @@ def of_campaign(store: Store, campaign: Campaign) -> Study | None:
 
 
 def asks_for_study(campaign: Campaign) -> bool:
-    """Return whether a campaign goes on to glasses or benchmarks."""
+    """Return whether a campaign continues with glasses or benchmarks."""
     return campaign.glass is not None or campaign.benchmark is not None
 
 
@@ -123,14 +123,14 @@ def is_done(store: StudyStore, study: Study) -> bool:
 
 
 def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | None = None) -> None:
-    """Start a study: its potentials are asked who they are, so a missing package is found before any job.
+    """Start a study: the identity of its potentials is determined, so a missing package is found before any job.
 
     Raises
     ------
     ConfigError
-        A potential, or the file of a crystal or a molecule, is not the one that the study began with.
+        A potential, or the file of a crystal or a molecule, is not the one that the study started with.
     StoreError
-        A frozen model is damaged: an engine might not notice.
+        A frozen model is damaged, which an engine might not notice.
     """
     StudyStore.create(store.folder, study)
     store.follow(study)
@@ -143,8 +143,9 @@ def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | N
     }
     if changed := _changed(store, "potentials.json", found):
         raise ConfigError(
-            f"{store.folder}: {', '.join(changed)} is not what this study began with (see potentials.json) - wanted "
-            "the same version and weights for all its numbers - install them again, or choose another --folder"
+            f"{store.folder}: {', '.join(changed)} is not what this study started with (see potentials.json) - "
+            "expected the same version and weights for all its numbers - install them again, or choose another "
+            "--folder"
         )
     _want_same_structures(store)
     _want_same_reference(store, machine, campaign)
@@ -154,28 +155,28 @@ def begin(store: StudyStore, study: Study, machine: Machine, campaign: Store | N
 
 
 def _changed(store: StudyStore, file: str, found: Mapping[str, Any]) -> list[str]:
-    """Seal what a study begins with under a name of its folder, and return what of it is another now."""
+    """Seal what a study starts with under a name in its folder, and return what has changed since."""
     publish_json(store.folder / file, sealed(dict(found)))
     begun = read_object(store.whole(store.folder / file))
     return [name for name, identity in begun.items() if found.get(name) != identity]
 
 
 def _want_same_structures(store: StudyStore) -> None:
-    """Seal the content of crystals and molecules that are files; refuse another one."""
+    """Seal the content of crystals and molecules that are files; refuse a changed one."""
     found = {name: file_sha256(path) if is_file(path) else None for name, path in store.structures().items()}
     if not found:
         return
     if changed := _changed(store, "structures.json", found):
         raise ConfigError(
-            f"{store.folder}: {', '.join(changed)} is not what this study began with - wanted the same content for all "
-            "its numbers - bring the file back, or choose another --folder"
+            f"{store.folder}: {', '.join(changed)} is not what this study started with - expected the same content for "
+            "all its numbers - restore the file, or choose another --folder"
         )
 
 
 def _want_same_reference(store: StudyStore, machine: Machine, campaign: Store | None) -> None:
-    """Seal who labels frames of the paths of glasses; refuse another one.
+    """Seal which reference labels frames of the paths of glasses; refuse another one.
 
-    A campaign's own is that which labelled for its last iteration: another version of it measures something else.
+    A campaign's own is the one that labelled in its last iteration: another version of it measures something else.
     """
     label = store.study.true_label
     if label is None:
@@ -191,13 +192,13 @@ def _want_same_reference(store: StudyStore, machine: Machine, campaign: Store | 
             now, then = (f"{one['version']} (weights sha256 {one['weights_sha256']})" for one in (found, began))
             raise ConfigError(
                 f"{campaign.folder}: benchmark.force_error: {what.name} is now {now}, and the labels of iteration "
-                f"{last} are of {then} - wanted the one that the models learnt from - install that version again, or "
-                "name what is to label the frames in benchmark.force_error.label"
+                f"{last} are from {then} - expected the one that the models were trained on - install that version "
+                "again, or name another reference for the frames in benchmark.force_error.label"
             )
     if changed := _changed(store, store.reference_file.name, {what.name: found}):
         raise ConfigError(
-            f"{store.folder}: {', '.join(changed)} is not what this study began with (see reference.json) - wanted the "
-            "same version and weights for all its labels - install them again, or choose another --folder"
+            f"{store.folder}: {', '.join(changed)} is not what this study started with (see reference.json) - expected "
+            "the same version and weights for all its labels - install them again, or choose another --folder"
         )
 
 
@@ -211,8 +212,8 @@ def _want_whole_models(potential: Potential) -> None:
     for file, sha256 in potential.files.items():
         if not Path(file).is_file() or file_sha256(Path(file)) != sha256:
             raise StoreError(
-                f"{file}: damaged or gone - wanted the model of {potential.name} with the sha256 {sha256[:16]}... "
-                f"that this study began with - {RESTORE}"
+                f"{file}: damaged or gone - expected the model of {potential.name} with the sha256 {sha256[:16]}... "
+                f"that this study started with - {RESTORE}"
             )
 
 
@@ -234,7 +235,7 @@ def scoreboard_of(store: StudyStore) -> Scoreboard | None:
 
 
 def write_report(store: StudyStore) -> list[Path]:
-    """Write tables and figures of a sealed study; they are drawn anew each time and may be deleted."""
+    """Write tables and figures of a sealed study; they are written again each time and may be deleted."""
     board = scoreboard_of(store)
     if board is None:
         return []

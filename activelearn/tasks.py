@@ -29,32 +29,32 @@ from activelearn.store.folder import Published
 from activelearn.store.locks import HEARTBEAT_S
 
 log = logging.getLogger(__name__)
-#: Identity of this process in the count of attempts: a new run starts to count anew.
+#: Identity of this process in the count of attempts: a new run starts counting at zero.
 RUN_ID: Final = f"{os.getpid()}-{time.time():.6f}"
-#: So many infrastructure failures in a row and no success: the node is at fault, not the tasks. Those of all slots at
-#: once count as one, for slots share the sessions of their engines.
+#: With this many infrastructure failures in a row and no success the node is at fault, not the tasks. Those of all
+#: slots at once count as one, because slots share the sessions of their engines.
 BAD_NODE: Final = 3
 _WAIT_FOR_OTHERS_S: Final = 1.0
-#: So often the main thread wakes up, where Python runs the handlers of signals.
+#: Interval at which the main thread, where Python runs the signal handlers, wakes up.
 _SIGNALS_S: Final = 0.2
 #: The phases of a campaign: an iteration, the final models, glasses and benchmarks of them.
 PhaseName = Literal["loop", "final", "study"]
-#: What carries out a task and publishes its product; its last argument is where it runs.
+#: Carries out a task and publishes its product; the last argument is where it runs.
 Run = Callable[[Task, Any, int, Slot], None]
 
 
 @dataclass(frozen=True)
 class Attempts:
-    """Who tries a task again that infrastructure killed, and since when its failures count.
+    """Who retries a task that infrastructure killed, and since when its failures count.
 
     Parameters
     ----------
     run_id
         Failures of this run count: of this process, or of a submission to a LaunchPad.
     elsewhere
-        A failed task is left pending, for a worker on another node if there is one. Default: tried again here.
+        A failed task is left pending, for a worker on another node if there is one. Default: retried here.
     avoid_host
-        Leave alone what has failed on this node in this run.
+        Skip what has failed on this node in this run.
     """
 
     run_id: str = field(default_factory=lambda: RUN_ID)
@@ -64,9 +64,9 @@ class Attempts:
 
 @dataclass(frozen=True)
 class Batching:
-    """How tasks are carried out several at a time, because what each begins with costs more than the task itself.
+    """How tasks are carried out several at a time, because starting one costs more than the task itself.
 
-    It decides nothing: a task gives the same product in any batch.
+    It affects no result: a task gives the same product in any batch.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Station:
     phase
         The phase of a campaign that it belongs to.
     published
-        Where the product of a task stands: a file of the station's folder, or an entry of the label ledger.
+        Where the product of a task is: a file of the station's folder, or an entry of the label ledger.
     is_refusable
         Whether tasks that infrastructure keeps killing may be refused, with the user's recorded consent.
     runs_models
@@ -144,8 +144,8 @@ def driving(place: Folder, *, wait: bool = False) -> Iterator[None]:
             except ActiveLearnError:
                 if lease.is_lost:
                     raise FolderHeld(
-                        f"{place.folder}: was taken over by another run while this process was frozen - wanted one "
-                        f"driver a folder - see how it goes on: activelearn status {typed(place.folder)}"
+                        f"{place.folder}: was taken over by another run while this process was frozen - expected one "
+                        f"driver per folder - see how it continues: activelearn status {typed(place.folder)}"
                     ) from None
                 if not caught:
                     raise
@@ -155,7 +155,7 @@ def driving(place: Folder, *, wait: bool = False) -> Iterator[None]:
 
 
 def frozen_plan(station: Station, store: Folder, iteration: int, machine: Machine) -> Plan:
-    """Return the plan of a station, freezing it if nobody has."""
+    """Return the plan of a station, freezing it if necessary."""
     plan = store.find_plan(station.name, iteration)
     if plan is None:
         tasks = station.plan(store.settings(iteration), store, iteration)
@@ -174,7 +174,7 @@ def carry_out(
 ) -> None:
     """Run the pending tasks of a plan (or of one chunk of it) on all slots of the machine.
 
-    Returns when every task of the chunk is published, by us or by somebody else, or left to others (see
+    Returns when every task of the chunk is published, by this process or another, or left to others (see
     :class:`Attempts`).
 
     Raises
@@ -230,7 +230,7 @@ def _wait_for(slots: list[Future[None]]) -> None:
 
 @contextmanager
 def turn(store: Folder, name: str) -> Iterator[None]:
-    """Wait until nobody else is at it, and be the one: a gather, a decision."""
+    """Wait until no other process holds it, then hold it: a gather, a decision."""
     claim = store.turn(name)
     while not claim.acquire():
         check_stop()
@@ -251,7 +251,7 @@ def gather(station: Station, store: Folder, iteration: int, machine: Machine) ->
 def _seal(station: Station, store: Folder, iteration: int, machine: Machine) -> None:
     plan = frozen_plan(station, store, iteration, machine)
     while damaged := store.damaged_products(plan):
-        log.warning("%d damaged product(s) of %s put aside; they are made again", len(damaged), station.name)
+        log.warning("%d damaged product(s) of %s moved aside; they are made again", len(damaged), station.name)
         carry_out(station, store, iteration, machine)
     store.seal(station.name, iteration, station.gather(store.settings(iteration), store, iteration))
     store.drop_scratch(store.shared_scratch(machine, station.name, iteration), machine)
@@ -287,7 +287,7 @@ class _Work:
                 self.left.add(task)
 
     def fill(self, pending: Sequence[Task]) -> None:
-        """Put pending tasks into the queue, in the batches that the station wants."""
+        """Put pending tasks into the queue, in the batches of the station."""
         batching = self.station.batching
         batches: list[tuple[Task, ...]] = [(task,) for task in pending]
         if batching is not None:
@@ -316,7 +316,7 @@ class _Work:
             if not mine:
                 return
             try:
-                with disk_errors(self.store.folder):  # an engine's input that cannot be written, too
+                with disk_errors(self.store.folder):  # also an engine's input that cannot be written
                     if self.station.batching is None:
                         self.run(mine[0], self.store, self.iteration, slot)
                     else:
@@ -327,7 +327,7 @@ class _Work:
                 self._divide_blame(mine, error)
 
     def _is_claimed(self, task: Task, claims: contextlib.ExitStack) -> bool:
-        """Claim a task for as long as `claims` is held; return whether it is ours to carry out."""
+        """Claim a task for as long as `claims` is held; return whether this process is to carry it out."""
         claim = self.store.claim(self.station.name, self.iteration, task)
         if not claim.acquire():
             self.claimed_by_others += 1
@@ -339,7 +339,7 @@ class _Work:
         return self.store.is_published(self.station.name, self.iteration, task, by=self.station.published)
 
     def _divide_blame(self, tasks: Sequence[Task], error: EngineError) -> None:
-        """Count a failure for the task it is of, the first that is not published; those after it are merely pending."""
+        """Count a failure for the task that caused it, the first unpublished one; those after it are merely pending."""
         check_stop()
         left = [task for task in tasks if not self._is_published(task)]
         with self.lock:
@@ -362,7 +362,7 @@ class _Work:
         if n_failures >= most:
             raise TaskFailed(
                 f"{name} task {task.id} failed {n_failures} times on infrastructure; everything else is safe in "
-                f"{self.store.folder} - mend the cause and give the same command again"
+                f"{self.store.folder} - fix the cause and give the same command again"
                 f"{consent_needed(self.station, self.store)}. The last time:\n{error}"
             ) from error
         with self.lock:
@@ -376,7 +376,7 @@ class _Work:
         if is_bad:
             raise TaskFailed(
                 f"{self.in_a_row} tasks of {self.station.name} in a row failed on {HOST}, so the rest is left to other "
-                f"nodes - see what is wrong there: activelearn machine --smoke. The last time:\n{error}"
+                f"nodes - to see what is wrong there: activelearn machine --smoke. The last time:\n{error}"
             ) from error
 
 
@@ -390,7 +390,7 @@ def refuse(station: Station, store: Folder, iteration: int, task: Task, n_failur
 
 
 def consent_needed(station: Station, store: Folder) -> str:
-    """Return, in brackets, with which consent a station's failing tasks are given up; empty if with none."""
+    """Return, in brackets, the consent with which a station's failing tasks are given up; empty if there is none."""
     return f" ({store.consent.next_step()})" if station.is_refusable else ""
 
 

@@ -3,16 +3,16 @@
 What trains them is a trainer (:class:`activelearn.config.Trainer`), the same steps whichever it is.
 
 A warm start (``train.warm_start``) takes the weights of the same member of the last ensemble and nothing else: Adam's
-moments and the step count begin anew, the learning rate falls again from ``learning_rate.warm_start`` over
-``warm_n_steps``, the data are all frames so far. It wants the same networks and the same `sel`, which is why `sel` is
+moments and the step count are reset, the learning rate falls again from ``learning_rate.warm_start`` over
+``warm_n_steps``, the data are all frames so far. It needs the same networks and the same `sel`, which is why `sel` is
 fixed when a campaign begins; other networks start cold. The final models always start cold. The first ensemble may
 begin with the weights of models from elsewhere (``train.start_from``), which are published as models of the campaign.
 
-A training that diverges is physics, not infrastructure: the member is trained anew with a lower learning rate.
+A training that diverges is physics, not infrastructure: the member is trained again with a lower learning rate.
 
-A killed training starts from zero. With ``checkpoints`` of the machine profile it goes on from the last one instead,
-for trainings longer than a walltime: the member says from which steps, and its model is no longer bit for bit that of
-an undisturbed run.
+A killed training starts from zero. With ``checkpoints`` of the machine profile it is resumed from the last one instead,
+for trainings longer than a walltime: the member records from which steps, and its model is no longer bit for bit that
+of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from activelearn.store.files import unique_suffix
 from activelearn.tasks import Station
 
 log = logging.getLogger(__name__)
-#: A diverged member is trained anew from fresh weights with this factor on the start of the learning rate ...
+#: A diverged member is trained again from random weights with this factor on the start of the learning rate ...
 SLOWER: Final = 0.3
-#: ... until it has had so many trainings.
+#: ... at most this many times in all.
 MAX_ATTEMPTS: Final = 4
 
 Curve = NDArray[np.float64]
@@ -63,11 +63,11 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     is_rescue = selection is not None and selection.is_rescue
     now, before = (store.result("label", i, Labelling).dataset_frames for i in (iteration, last.trained_in))
     new = now - before  # since that ensemble was trained
-    if selection is not None and selection.learnt_nothing:  # it stopped here: only other settings are tried anew
+    if selection is not None and selection.learnt_nothing:  # it stopped here: it is only retried with other settings
         is_changed = new > 0 or not store.campaign(last.trained_in).train.trains_like(campaign.train)
         n_steps = campaign.train.n_steps
         return _member_tasks(campaign, store, iteration, n_steps=n_steps) if is_changed else []
-    # The shares are low enough and the errors are not: what little there is is learnt, and other settings are tried.
+    # The shares are low enough and the errors are not: the few new frames are used, and other settings are tried.
     is_inaccurate = selection is not None and selection.is_inaccurate
     has_other_settings = is_inaccurate and not store.campaign(last.trained_in).train.trains_like(campaign.train)
     if (new == 0 and not has_other_settings) or (selection is not None and selection.is_converged):
@@ -92,17 +92,17 @@ def _same_networks(campaign: Campaign, store: Store, last: Ensemble) -> bool:
 
 
 def _want_data(campaign: Campaign, store: Store) -> None:
-    """Refuse to train on nothing: the engine would say so in its own way, three times."""
+    """Refuse to train on nothing: the engine would fail with its own message, three times."""
     labelling = store.result("label", 0, Labelling)
     if labelling.dataset_frames == 0:
         reasons = ", ".join(f"{n} {reason}" for reason, n in labelling.refused.items()) or "the reference MD failed"
         too_full = labelling.refused.get(geometry.NO_ROOM, 0) > sum(labelling.refused.values()) / 2
-        mend = "mend initial, the reference or label.max_force and max_net_force"
+        mend = "fix initial, the reference or label.max_force and max_net_force"
         keys = " and ".join(shell.where for shell in trainer_of(campaign.train).shells(campaign.train))
         mend = f"leave {keys} out, or raise it" if too_full else mend
         raise ConfigError(
-            f"label: no initial frame is fit for training ({reasons}) - wanted at least one - {mend}, and start anew "
-            f"with another --folder (with label.ledger: {store.folder / 'labels'} no label is paid for twice)"
+            f"label: no initial frame can be trained on ({reasons}) - expected at least one - {mend}, and start again "
+            f"with another --folder (with label.ledger: {store.folder / 'labels'} no label is computed twice)"
         )
 
 
@@ -150,7 +150,7 @@ def _pays(campaign: Campaign, store: Store, iteration: int) -> bool:
 def attempts(campaign: Campaign, task: Task, start: Path | None = None) -> Iterator[TrainingRun]:
     """Yield the trainings of one member: the planned one, and what is tried each time one has diverged.
 
-    That is a cold start of full length, with random seeds derived from the planned ones and a lower learning rate.
+    Each is a cold start of full length, with random seeds derived from the planned ones and a lower learning rate.
     """
     p = task.parameters
     yield TrainingRun(p["n_steps"], tuple(p["random_seeds"]), start)
@@ -164,9 +164,9 @@ def attempts(campaign: Campaign, task: Task, start: Path | None = None) -> Itera
 def training_data(campaign: Campaign, store: Store, station: str, up_to: int, slot: Slot) -> TrainingData:
     """Return the data set as the trainer reads it.
 
-    Written once for all members (at paper size it is hundreds of MB), in scratch: first come, first to publish. Its
-    name is the checksum of the data and of the settings that it is made with, for scratch that is kept may be older
-    than a campaign that was set back.
+    Written once for all members (at paper size it is hundreds of MB), in scratch, by whichever process is first. Its
+    name is the checksum of the data and of the settings that it is made with, because scratch that is kept may be older
+    than a campaign that was reset.
     """
     folder = store.shared_scratch(slot.machine, station, up_to) / _data_name(campaign, store, up_to)
     with _writing:
@@ -193,7 +193,7 @@ def _checkpoints(store: Store) -> Path:
     return store.folder / "checkpoints"
 
 
-#: Keys of the section, with the values that say nothing new.
+#: Keys of the section, with the values that change nothing.
 _LATER_KEYS: Final = (("trainer", "deepmd"), ("backend", "tensorflow"), ("model", None))
 
 
@@ -202,7 +202,7 @@ def _tries(campaign: Campaign, store: Store, station: str, task: Task) -> Path:
     up_to = task.parameters["up_to"]
     data = store.result("label", up_to, Labelling).dataset_sha256
     train = campaign.train.model_dump(mode="json", exclude={"compress"})
-    # A training that was killed before there were these keys goes on.
+    # A training that was killed before these keys existed can be resumed.
     train = {key: value for key, value in train.items() if (key, value) not in _LATER_KEYS}
     content = [task.model_dump(mode="json"), train, data]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -222,7 +222,7 @@ def _anew(campaign: Campaign, task: Task, start: Path | None, folder: Path) -> I
 
 
 def _resumed(campaign: Campaign, task: Task, start: Path | None, tries: Path, slot: Slot) -> Iterator[Trial]:
-    """Yield the same from where a killed training has left off; what it has left goes when it is taken over."""
+    """Yield the same from where a killed training stopped; its files are removed when they are taken over."""
     trees.make(tries.parent)
     trainer = trainer_of(campaign.train)
     begun = {path: int(path.name.removeprefix("attempt-")) for path in tries.glob("*/attempt-*")}
@@ -241,7 +241,7 @@ def _resumed(campaign: Campaign, task: Task, start: Path | None, tries: Path, sl
             if old != folder:
                 trees.remove(old, tries)
         if restart is not None:
-            log.warning("train %s goes on from %s (remove %s to start it anew)", task.id, restart, tries)
+            log.warning("train %s is resumed from %s (remove %s to start it from scratch)", task.id, restart, tries)
         yield attempt, replace(training, checkpoints=True, restart=restart), place
 
 
@@ -295,15 +295,15 @@ def _is_finite(predicted: Sequence[Frames]) -> bool:
 
 
 def _diverged(campaign: Campaign, task: Task) -> ConfigError:
-    """Return the error of a member that diverged at every learning rate: to try again would do the same again."""
-    trainer, mend = trainer_of(campaign.train), "mend the settings"
+    """Return the error of a member that diverged at every learning rate: a retry would do the same."""
+    trainer, mend = trainer_of(campaign.train), "change the settings"
     where, times = "train", f"{MAX_ATTEMPTS} times"
     if trainer.learning_rate is not None:
         where, mend = trainer.learning_rate, "lower it, choose float64"
         times += f", the last time from {SLOWER ** (MAX_ATTEMPTS - 1):g} of it"
     return ConfigError(
-        f"{where}: {task.id} diverged {times} - wanted {trainer.stays} - {mend}, lower label.max_force if a label is "
-        "absurd, and start anew with another --folder (with label.ledger no label is paid for twice)"
+        f"{where}: {task.id} diverged {times} - expected {trainer.stays} - {mend}, lower label.max_force if a label is "
+        "absurd, and start again with another --folder (with label.ledger no label is computed twice)"
     )
 
 
@@ -368,9 +368,9 @@ STATION = Station("train", plan, run, gather, runs_models=True)
 
 
 def plan_final(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
-    """One task per member: a longer training if the campaign wants one, and compression unless that is done.
+    """One task per member: a longer training if the campaign asks for one, and compression unless that is done.
 
-    Models trained anew may turn out to be worse than those of the loop, which are compressed beside them then.
+    Models trained from scratch may be worse than those of the loop, which are therefore compressed beside them.
     """
     last, steps = store.result("train", iteration, Ensemble), campaign.final.n_steps
     is_compressed = _compresses(campaign)
@@ -392,7 +392,7 @@ def _compresses(campaign: Campaign) -> bool:
 
 
 def run_final(task: Task, store: Store, iteration: int, slot: Slot) -> None:
-    """Train anew (if planned) and compress; publish the models and then the product that names them."""
+    """Train from scratch (if planned) and compress; publish the models and then the product that names them."""
     campaign = store.campaign(iteration)
     folder = store.scratch(slot.machine, "final", task.id)
     arrays: dict[str, Curve] = {}
@@ -410,7 +410,7 @@ def run_final(task: Task, store: Store, iteration: int, slot: Slot) -> None:
 
 
 def gather_final(_: Campaign, store: Store, iteration: int) -> Ensemble:
-    """Seal the models that are exported: those trained anew with those of the loop, or the latter alone."""
+    """Seal the models that are exported: those trained from scratch with those of the loop, or the latter alone."""
     trees.remove(_checkpoints(store), store.folder)
     last = store.result("train", iteration, Ensemble)
     compressed = {member.index: member for member in _members(store, "final", iteration, "compress")}

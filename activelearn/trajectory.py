@@ -10,12 +10,12 @@ import numpy as np
 from activelearn.errors import ActiveLearnError
 from activelearn.frames import FloatArray, Frames
 
-#: A step longer than this share of the cell could as well have been one the other way round.
+#: A step longer than this share of the cell may as well have been one in the opposite direction.
 AMBIGUOUS_STEP: Final = 0.4
 
 
 class CannotFollow(ActiveLearnError):
-    """A trajectory whose atoms cannot be told apart from their images; the message says where and why."""
+    """A trajectory whose atoms cannot be distinguished from their images; the message says where and why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Unwrapped:
         (3, 3) mean cell, Å, by the lattice vectors of the first frame.
     n_ambiguous
         Steps of single atoms from one frame to the next that are longer than 0.4 of the cell along an axis: their
-        direction is a guess, and more frames are wanted.
+        direction is a guess, and more frames are needed.
     """
 
     positions: FloatArray
@@ -42,8 +42,8 @@ def unwrap(frames: Frames) -> Unwrapped:
     """Follow atoms across the boundaries of a cell that may move (NPT).
 
     Steps between frames are taken as minimum images in fractional coordinates, summed up, and multiplied by the mean
-    cell: so a cell that breathes carries no atom along. Where the lattice is described by other vectors from some frame
-    on (LAMMPS flips a cell that tilts too far), all frames are taken in those of the first.
+    cell: so a cell whose volume fluctuates displaces no atom. Where the lattice is described by other vectors from some
+    frame on (LAMMPS flips a cell that tilts too far), all frames are taken in those of the first.
 
     Parameters
     ----------
@@ -53,7 +53,8 @@ def unwrap(frames: Frames) -> Unwrapped:
     Raises
     ------
     CannotFollow
-        From one frame to the next the cell changes by more than can be told from another choice of lattice vectors.
+        From one frame to the next the cell changes by too much to be distinguished from another choice of lattice
+        vectors.
     """
     cells = _in_first_vectors(frames.cell)
     fractional = frames.positions @ np.linalg.inv(cells)  # not Frames.fractional: MSDs keep their last bits
@@ -68,8 +69,8 @@ def unwrap(frames: Frames) -> Unwrapped:
 def _in_first_vectors(cell: FloatArray) -> FloatArray:
     """Return the cells (n_frames, 3, 3), Å, of one lattice by the vectors that follow from those of the first frame.
 
-    From one frame to the next, new vectors are whole numbers of the old ones (as rows: new = M old, |det M| = 1), but
-    for the strain of a step; without a flip M is one.
+    From one frame to the next, new vectors are whole numbers of the old ones (as rows: new = M old, |det M| = 1), apart
+    from the strain of a step; without a flip M is one.
     """
     change = cell[1:] @ np.linalg.inv(cell[:-1])
     whole = np.rint(change)
@@ -79,7 +80,7 @@ def _in_first_vectors(cell: FloatArray) -> FloatArray:
         before, after = cell[k : k + 2].round(2).tolist()
         raise CannotFollow(
             f"frames {k} and {k + 1}: the cell changes from {before} to {after} Å, too much to follow its atoms, "
-            "wants more n_frames"
+            "needs more n_frames"
         )
     carried = cell.copy()
     for k in reversed(np.flatnonzero((whole != np.eye(3)).any(axis=(1, 2))).tolist()):

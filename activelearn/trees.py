@@ -1,8 +1,8 @@
-"""Folders that come and go: the only module that removes a folder with what is in it, or gives one another name.
+"""Temporary folders: the only module that removes a folder with its content, or renames one.
 
-A folder that is made to be removed again carries a mark, a file named :data:`MARK`. Nothing but a marked folder is
+A folder that is made to be removed again has a mark, a file named :data:`MARK`. Nothing but a marked folder is
 removed, only below the root that the caller names, and never through a symbolic link: a damaged identity, a setting
-that names somebody's home, or a link laid there by anybody costs nobody a file.
+that names somebody's home, or a link placed there costs nobody a file.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Final
 #: Name of the file that says: activelearn made this folder, and may remove it.
 MARK: Final = ".activelearn"
 _TEXT: Final = "Made by activelearn, which removes this folder when it is no longer needed.\n"
-#: Something stands under that name.
+#: There is something of that name.
 _TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 
 
 def make(folder: Path) -> Path:
-    """Make a folder (and its parents, unmarked) that may be removed again; one that is there stays as it is."""
+    """Make a folder (and its parents, unmarked) that may be removed again; an existing one is left as it is."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
@@ -34,7 +34,7 @@ def make(folder: Path) -> Path:
 
 
 def is_marked(folder: Path) -> bool:
-    """Return whether a folder was made by :func:`make`: it is no link, and neither is its mark."""
+    """Return whether a folder was made by :func:`make`: neither it nor its mark is a link."""
     mark = folder / MARK
     return folder.is_dir() and not folder.is_symlink() and mark.is_file() and not mark.is_symlink()
 
@@ -53,7 +53,8 @@ def remove(folder: Path, root: Path) -> bool:
     Returns
     -------
     bool
-        Whether it is gone. False: it is not marked, not below `root`, behind a link, or something in it resists.
+        Whether it is gone. False: it is not marked, not below `root`, behind a link, or something in it cannot be
+        removed.
     """
     place = _below(folder, root)
     if place is None or not is_marked(place):
@@ -61,7 +62,7 @@ def remove(folder: Path, root: Path) -> bool:
     for entry in list(os.scandir(place)):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
-        elif entry.name != MARK:  # the mark is the last to go: what is left by a kill is still known as ours
+        elif entry.name != MARK:  # the mark is removed last: what a kill leaves is still recognized as ours
             with contextlib.suppress(OSError):
                 Path(entry.path).unlink()
     if any(entry.name != MARK for entry in os.scandir(place)):
@@ -69,13 +70,13 @@ def remove(folder: Path, root: Path) -> bool:
     try:
         (place / MARK).unlink()
         place.rmdir()
-    except OSError:  # somebody has just written into it
+    except OSError:  # another process has just written into it
         return False
     return True
 
 
 def clear(area: Path, root: Path, keep: Collection[Path] = ()) -> list[Path]:
-    """Empty an area of scratch folders: the marked folders in it go and, if it is marked itself, files and links.
+    """Empty an area of scratch folders: remove the marked folders in it and, if it is marked itself, files and links.
 
     Parameters
     ----------
@@ -138,7 +139,7 @@ def rename(made: Path, to: Path) -> bool:
     Returns
     -------
     bool
-        False: something stands there already (an empty folder apart), and is left as it is.
+        False: there is something already (other than an empty folder), and it is left as it is.
     """
     if os.path.lexists(to) and not (to.is_dir() and made.is_dir()):
         return False

@@ -1,4 +1,4 @@
-"""The few conversion factors of the house; arrays are in eV, Å, eV/Å and amu.
+"""The few conversion factors of the package; arrays are in eV, Å, eV/Å and amu.
 
 Source of the constants: CODATA 2018 (exact SI values of e, k_B and N_A).
 """

@@ -1,7 +1,7 @@
-"""A campaign or a study, looked at: what :func:`activelearn.open` gives to a notebook or a script.
+"""Read-only views of a campaign or a study: what :func:`activelearn.open` returns to a notebook or a script.
 
-Nothing is written to the folder and no lease is taken: a campaign at work may be looked at, and what is read is what
-was sealed by then. Tables are lists of rows (dictionaries with the same keys), as ``pandas.DataFrame`` takes them.
+Nothing is written to the folder and no lease is taken: a running campaign may be read, up to what has been sealed.
+Tables are lists of rows (dictionaries with the same keys), as ``pandas.DataFrame`` takes them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def open_folder(folder: str | Path) -> CampaignView | StudyView:
     Raises
     ------
     ConfigError
-        There is neither in the folder.
+        The folder contains neither.
     StoreError
         A newer version of activelearn wrote it.
     """
@@ -72,7 +72,7 @@ class CampaignView:
 
     @property
     def campaign(self) -> Campaign:
-        """What was asked: the campaign as it was accepted last."""
+        """The settings: the campaign as it was last accepted."""
         return self._store.latest_campaign()
 
     @property
@@ -82,12 +82,12 @@ class CampaignView:
 
     @property
     def end(self) -> End | None:
-        """How the loop ended, or None if it goes on."""
+        """How the loop ended, or None if it continues."""
         return ending.verdict(self._store) if self.iterations else None
 
     @property
     def studies(self) -> list[StudyView]:
-        """The glasses and benchmarks of the final models, if the campaign went on to them."""
+        """The glasses and benchmarks of the final models, if the campaign has any."""
         return [StudyView(one) for one in self._store.studies()]
 
     def status(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class CampaignView:
         return self._store.held_out(self._closed(None))
 
     def ensemble(self, iteration: int | None = None) -> Ensemble:
-        """Return the record of the models that an iteration handed on.
+        """Return the record of the models that an iteration passed on.
 
         Parameters
         ----------
@@ -149,7 +149,7 @@ class CampaignView:
         names = [member.compressed if compressed else member.model for member in members]
         if (missing := names.count(None)) > 0:
             raise ConfigError(
-                f"{self.folder}: {missing} of {len(names)} models are not compressed - wanted final models with "
+                f"{self.folder}: {missing} of {len(names)} models are not compressed - expected final models with "
                 "final.compress: true, or train.compress: always - use compressed=False"
             )
         return [self._store.model(name) for name in names if name is not None]
@@ -158,7 +158,7 @@ class CampaignView:
         """Return one model as an ASE calculator: energy (eV), forces (eV/Å), stress (eV/Å^3).
 
         It is that of the trainer. In DeePMD-kit's, atoms that are periodic in one direction count as periodic in all
-        three, so that a slab wants more room above it than the cutoff (``findings/deepmd-calculator-slab.sh``).
+        three, so that a slab needs more vacuum than the cutoff (``findings/deepmd-calculator-slab.sh``).
 
         Parameters
         ----------
@@ -174,7 +174,7 @@ class CampaignView:
         """
         models = self.models(iteration)
         if not 0 <= index < len(models):
-            raise ConfigError(f"calculator {index} - wanted 0 to {len(models) - 1}, for that is the ensemble")
+            raise ConfigError(f"calculator {index} - expected 0 to {len(models) - 1}, the members of the ensemble")
         trainer = trainer_of(self._store.campaign(self.ensemble(iteration).trained_in).train)
         return calculator_of(trainer, models[index])
 
@@ -203,7 +203,7 @@ class CampaignView:
         rows: list[Row] = []
         for record in self.iterations:
             if record.ensemble.trained_in != record.index:
-                continue  # the models of an earlier iteration, handed on
+                continue  # the models of an earlier iteration, passed on
             for member in record.ensemble.members:
                 start = {"iteration": record.index, "member": member.index, "n_steps": member.n_steps}
                 found: list[tuple[str | None, Errors | None]] = [
@@ -226,8 +226,8 @@ class CampaignView:
         if not closed or (iteration is not None and iteration not in closed):
             there = f"iterations {closed[0]} to {closed[-1]}" if closed else "no iteration"
             raise ConfigError(
-                f"{self.folder}: {there} closed, iteration {iteration if iteration is not None else 0} is not - wanted "
-                f"one that is - see: activelearn status {typed(self.folder)}"
+                f"{self.folder}: {there} closed, iteration {iteration if iteration is not None else 0} is not - "
+                f"expected a closed iteration - see: activelearn status {typed(self.folder)}"
             )
         return closed[-1] if iteration is None else iteration
 
@@ -253,7 +253,7 @@ class Line:
 
 
 class StudyView:
-    """A study, read-only: glasses that potentials made, and what was measured of them.
+    """A study, read-only: glasses made with potentials, and the properties measured.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ class StudyView:
     def __repr__(self) -> str:
         try:
             name = self.study.name
-        except ActiveLearnError:  # such as a package that is gone; what is written can be looked at all the same
+        except ActiveLearnError:  # such as a package that is gone; what is written can be read all the same
             name = self.folder.name
         return f"<study {name}: {len(self.glasses)} glasses, {len(self.results())} results>"
 
@@ -278,12 +278,12 @@ class StudyView:
 
     @property
     def study(self) -> Study:
-        """What was asked."""
+        """The settings."""
         return self._store.study
 
     @property
     def glasses(self) -> tuple[MadeGlass, ...]:
-        """All glasses, those that came to no end among them (see ``ended``)."""
+        """All glasses, including those that were not finished (see ``ended``)."""
         return all_glasses_of(self._store).glasses
 
     @property
@@ -313,11 +313,11 @@ class StudyView:
         found = {made.id: made for made in self.glasses}
         name = glass if isinstance(glass, str) else glass.id
         if name not in found:
-            raise ConfigError(f"{self.folder}: no glass {name} - wanted one of: {', '.join(found) or 'none there'}")
+            raise ConfigError(f"{self.folder}: no glass {name} - expected one of: {', '.join(found) or 'none there'}")
         return path_of(self._store, found[name])
 
     def results(self) -> list[Row]:
-        """Return one row for each number: value, unit, uncertainty, condition, and the experiment it stands beside."""
+        """Return one row for each number: value, unit, uncertainty, condition, and the experimental value."""
         found = () if (board := study.scoreboard_of(self._store)) is None else board.results
         names = sorted({name for result in found for name in result.condition})
         unknown: Row = dict.fromkeys(names)

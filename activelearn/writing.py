@@ -22,8 +22,8 @@ def _by_virial(part: Frames) -> list[NDArray[np.intp]]:
 def write_deepmd(parts: Iterable[Frames], folder: Path, type_map: Sequence[str]) -> list[Path]:
     """Write labelled frames as deepmd/npy, one folder per composition (two if some of its frames have no virial).
 
-    Frames without a virial are systems of their own, without ``virial.npy``: DeePMD leaves them out of that term of
-    the loss (zeros in their place would pull the models).
+    Frames without a virial are systems of their own, without ``virial.npy``: DeePMD leaves them out of that term of the
+    loss (zeros in their place would bias the models).
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def write_deepmd(parts: Iterable[Frames], folder: Path, type_map: Sequence[str])
     groups = [part[rows] for part in by_composition(parts) for rows in _by_virial(part)]
     for i, part in enumerate(groups):
         if part.energy is None or part.forces is None:
-            raise ValueError(f"write_deepmd wants labelled frames, {part.formula} has none")
+            raise ValueError(f"write_deepmd: expected labelled frames, {part.formula} has none")
         data: dict[str, Any] = {
             "atom_names": list(type_map),
             "atom_numbs": [part.symbols.count(kind) for kind in type_map],
@@ -71,7 +71,7 @@ _AT_ONCE: Final = 64
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a program wants labels named in extended XYZ.
+    """How a program names labels in extended XYZ.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ class Dialect:
     is_virial
         Whether `stress` is the virial, eV, and not the stress with ASE's sign, eV/Å^3.
     has_origin
-        Whether walk, step and the like of a frame are written, too.
+        Whether walk, step and so on of a frame are also written.
     alone
-        What is written beside an atom that is alone.
+        What is written for an isolated atom.
     """
 
     energy: str = "energy"
@@ -107,8 +107,8 @@ DIALECTS: Final = {
 def write_extxyz(parts: Iterable[Frames], path: Path, dialect: Dialect = OURS) -> None:
     """Write frames as extended XYZ with energy, forces, stress (ASE's sign) and origin: what ASE's writer writes.
 
-    To the byte what ``ase.io.write(path, part.to_ase())`` gives, ten times as fast; or in the names that another
-    program wants.
+    To the byte what ``ase.io.write(path, part.to_ase())`` gives, ten times as fast; or with the names that another
+    program expects.
     """
     with path.open("w", encoding="utf-8") as stream:
         for part in parts:
@@ -117,7 +117,7 @@ def write_extxyz(parts: Iterable[Frames], path: Path, dialect: Dialect = OURS) -
 
 def _extxyz(part: Frames, dialect: Dialect) -> Iterator[str]:
     """Yield each frame as extended XYZ."""
-    from ase.io.extxyz import key_val_dict_to_str  # how a text is quoted is ASE's to know
+    from ase.io.extxyz import key_val_dict_to_str  # quoting of a text is left to ASE
 
     tables, stresses = [part.positions], None
     if part.energy is not None and part.forces is not None:

@@ -77,7 +77,7 @@ def selection(index, *cells, walks=(), stages=("warm",), **more):
     given = {
         "iteration": index, "f_lo": WINDOW[0], "f_hi": WINDOW[1], "stages": stages, "cells": cells or (cell(),),
         "walks": tuple(walks), "chosen": 5, "rescued": 0, "is_rescue": False, "passed_over": {}, "quiet_stages": (),
-        "next_stages": stages, "is_converged": False, "why": "goes on: made up", "held_out_p99": 0.3,
+        "next_stages": stages, "is_converged": False, "why": "continues: made up", "held_out_p99": 0.3,
     }  # fmt: skip
     return Selection(**given | more)
 

@@ -33,7 +33,7 @@ def added(store, folder):
     new = old.model_copy(
         update={"initial": start, "stop": old.stop.model_copy(update={"max_iterations": 4})},
     )
-    assert "initial.systems.1.seed: (not there) -> " in "\n".join(difference(old, new))
+    assert "initial.systems.1.seed: (not set) -> " in "\n".join(difference(old, new))
     store.accept(new)
 
 

@@ -1,4 +1,4 @@
-"""The rules of the house (DESIGN.md, section 2): who may import what, how large a room may be, what an import costs.
+"""The rules of the house (docs/design.md): who may import what, how large a room may be, what an import costs.
 
 The package is read, not run: every import is seen, those inside functions and under TYPE_CHECKING too. A room is a
 module of the package or a package in it (``store``, ``engines``, ``benchmark``); rooms that are not built yet are not

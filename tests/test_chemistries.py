@@ -33,7 +33,7 @@ def said(*words) -> str:
 
 def test_a_glass_without_a_series_is_none_of_a_chemistry_that_nobody_named():
     told = said("glass", "sevennet_0", "--check")
-    assert told.startswith("no --series - wanted the compositions of the glass")
+    assert told.startswith("no --series - expected the compositions of the glass")
     assert "such as: --series na2o_sio2 or --series na3ps4o --x 0 or --series na4p2s7o" in told
 
 
@@ -53,12 +53,12 @@ def test_the_series_that_are_named_are_of_the_elements_of_the_potential(tmp_path
 @pytest.mark.parametrize(
     ("elements", "told"),
     [
-        (["Na", "P", "S"], "does not know O of series na4p2s7o - wanted all its elements - choose --x 0 or --series"),
+        (["Na", "P", "S"], "does not know O of series na4p2s7o - expected all its elements - choose --x 0 or --series"),
         (
             ["Na", "O", "Si"],
-            "does not know P, S of series na4p2s7o - wanted all its elements - choose --series na2o_sio2",
+            "does not know P, S of series na4p2s7o - expected all its elements - choose --series na2o_sio2",
         ),
-        (["Cu"], "wanted all its elements - write a series of Cu (params/GLASSES.md), or choose another potential"),
+        (["Cu"], "expected all its elements - write a series of Cu (params/GLASSES.md), or choose another potential"),
     ],
 )
 def test_a_series_of_other_elements_than_the_potentials_is_refused_with_those_that_fit(
@@ -73,9 +73,9 @@ def test_a_series_of_other_elements_than_the_potentials_is_refused_with_those_th
 @pytest.mark.parametrize("command", ["glass", "benchmark"])
 def test_the_series_that_a_schedule_names_is_told(command):
     told = said(command, "sevennet_0", "--glass", "luo2024", "--check")
-    assert "series na3ps4o (Na3PS4-xOx), which --glass names; another: --series\n" in told
+    assert "series na3ps4o (Na3PS4-xOx), as named by --glass" in told
     assert "glass x = 0.6" in told
-    assert "which --glass names" not in said(
+    assert "as named by --glass" not in said(
         command, "sevennet_0", "--glass", "luo2024", "--series", "na2o_sio2", "--check"
     )
 
@@ -101,10 +101,10 @@ def test_what_follows_a_fine_tuning_is_of_the_elements_of_the_campaign(tmp_path,
 @pytest.mark.parametrize(
     ("elements", "told"),
     [
-        (["Cu"], "holds Na, O, P, S - wanted elements of type_map - write a series of Cu (params/GLASSES.md)"),
+        (["Cu"], "contains Na, O, P, S - expected elements of type_map - write a series of Cu (params/GLASSES.md)"),
         (
             ["Cu", "Na", "P", "S"],
-            "holds O - wanted elements of type_map - choose series: na3ps4o with x: [0] or series: ",
+            "contains O - expected elements of type_map - choose series: na3ps4o with x: [0] or series: ",
         ),
     ],
 )

@@ -46,7 +46,7 @@ def one(**given):
 def test_a_number_without_a_temperature_is_refused_where_a_study_has_several():
     point = one(property="conductivity_Na", value=1e-4, unit="S/cm")
     several = study(diffusion={"temperatures_K": [300.0, 500.0]})
-    wanted = "conductivity_Na is of one temperature of 300, 500 K - wanted the column temperature_K - add it"
+    wanted = "conductivity_Na is of one temperature of 300, 500 K - expected the column temperature_K - add it"
     assert list(cited.problems(several, [point])) == [f"mine.csv:2: {wanted}"]
     assert list(cited.problems(study(diffusion={"temperatures_K": [300.0]}), [point])) == []
     assert (
@@ -121,7 +121,7 @@ def test_the_line_that_is_named_counts_comments_and_blank_lines(tmp_path):
         ("# nothing\n", "no points"),
         ("density,2.0,g/cm3,mine,na3ps4o,0\n" * 2, ":1: column 'density'"),
         (HEAD.replace("unit,", "") + "density,2.0,mine,na3ps4o,0\n", ":1: no column unit"),
-        (HEAD.replace("\n", ",X\n") + "density,2.0,g/cm3,mine,na3ps4o,0,1\n", ":1: a column is there twice"),
+        (HEAD.replace("\n", ",X\n") + "density,2.0,g/cm3,mine,na3ps4o,0,1\n", ":1: duplicate column"),
         (HEAD + 'density,"2,12",g/cm3,mine,na3ps4o,0\n', ":2: value: got '2,12'"),
         (HEAD + 'density,"2,120.0",g/cm3,mine,na3ps4o,0\n', ":2: value: got '2,120.0'"),
         (HEAD + "density,2 120,g/cm3,mine,na3ps4o,0\n", ":2: value: got '2 120'"),
@@ -136,7 +136,7 @@ def test_the_line_that_is_named_counts_comments_and_blank_lines(tmp_path):
         (HEAD.replace(",", ";") + "density;2,12;g/cm3;mine;na3ps4o;0.15\n", ":2: value: got '2,12'"),
         (HEAD + "density,2.0,g/cm3,mine,na3ps4o\n", ":2: 5 cells, fewer than the 6"),
         (HEAD + "density,2.0,g/cm3,mine,na3ps4o,0,1\n", ":2: 7 cells, more than the 6"),
-        (HEAD + 'density,2.0,g/cm3,"mine,na3ps4o,0\n', ":2: quotes"),
+        (HEAD + 'density,2.0,g/cm3,"mine,na3ps4o,0\n', ":2: unbalanced quotes"),
         (HEAD + "density,2.0,g/cm3,mi\0ne,na3ps4o,0\n", ":2: has the character"),
         (HEAD + "density,2.0,g/cm3,,na3ps4o,0\n", ":2: source: missing"),
         ((HEAD + "density,2.0,g/cm3,mine,na3ps4o,0\n").encode("utf-32"), "has the character"),
@@ -155,17 +155,17 @@ def test_what_has_two_meanings_is_refused_with_its_line(tmp_path, text, said):
     ("given", "said"),
     [
         ({"property": "densty"}, "'densty': nothing measures it - did you mean 'density'"),
-        ({"value": 2120.0, "unit": "kg/m3"}, "unit kg/m3 of density - wanted g/cm3 - write 2.12 g/cm3"),
-        ({"property": "youngs_modulus", "value": 19300.0, "unit": "MPa"}, "wanted GPa - write 19.3 GPa"),
-        ({"property": "rdf_peak", "value": 0.205, "unit": "nm", "pair": ("P", "S")}, "wanted Å - write 2.05 Å"),
-        ({"unit": "furlong"}, "wanted g/cm3 - convert it"),
-        ({"value": -2.0}, "density -2 g/cm3 - wanted 0 to 30"),
-        ({"value": 2120.0}, "density 2120 g/cm3 - wanted 0 to 30"),
-        ({"property": "P1", "value": 160.0, "unit": "%"}, "wanted 0 to 100"),
-        ({"property": "S_chain_length", "value": -1.0, "unit": "1"}, "wanted 0 or more"),
-        ({"x": None}, "wanted the column x"),
-        ({"series": None}, "wanted the column series"),
-        ({"property": "crystal_density"}, "wanted the column crystal"),
+        ({"value": 2120.0, "unit": "kg/m3"}, "unit kg/m3 of density - expected g/cm3 - write 2.12 g/cm3"),
+        ({"property": "youngs_modulus", "value": 19300.0, "unit": "MPa"}, "expected GPa - write 19.3 GPa"),
+        ({"property": "rdf_peak", "value": 0.205, "unit": "nm", "pair": ("P", "S")}, "expected Å - write 2.05 Å"),
+        ({"unit": "furlong"}, "expected g/cm3 - convert it"),
+        ({"value": -2.0}, "density -2 g/cm3 - expected 0 to 30"),
+        ({"value": 2120.0}, "density 2120 g/cm3 - expected 0 to 30"),
+        ({"property": "P1", "value": 160.0, "unit": "%"}, "expected 0 to 100"),
+        ({"property": "S_chain_length", "value": -1.0, "unit": "1"}, "expected 0 or more"),
+        ({"x": None}, "expected the column x"),
+        ({"series": None}, "expected the column series"),
+        ({"property": "crystal_density"}, "expected the column crystal"),
     ],
 )
 def test_a_point_that_can_be_of_no_study_is_a_problem_of_its_line(given, said):

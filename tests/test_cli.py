@@ -69,7 +69,7 @@ README = (TESTS.parent / "README.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("shown", re.findall(r"^iteration \d.*", README, re.MULTILINE))
 def test_the_readme_shows_what_a_run_prints(shown, ended):
     """In form: whatever its numbers and stages are; "..." is any rest. This one never converges."""
-    shown = shown.replace("converged: ", "goes on: ").replace("; held-out P99", "; ... held-out P99")
+    shown = shown.replace("converged: ", "continues: ").replace("; held-out P99", "; ... held-out P99")
     form = re.sub(r"\d+(?:\\\.\d+)?", r"[\\d.]+", re.escape(shown)).replace(r"\.\.\.", ".*").replace("hot", r"\w+")
     assert [line for line in ended[1].stdout.splitlines() if re.match(form, line)], ended[1].stdout
 
@@ -108,8 +108,8 @@ def test_check_shows_what_will_be_done(tmp_path):
     assert lines[-1] == f"ok: activelearn run tiny.yaml --machine {tmp_path / 'm.yaml'}"
     assert "systems: Cu32 (32 atoms)" in lines
     assert "initial: 6 trajectories, 18 labels by ase.calculators.emt:EMT (none)" in lines
-    assert "stage warm: nvt, 200 K; 4 walks of 20 steps, 44 frames a pass" in lines
-    assert "window: 0.1 to 0.24 eV/Å, at most 8 labels an iteration" in lines
+    assert "stage warm: nvt, 200 K; 4 walks of 20 steps, 44 frames per pass" in lines
+    assert "window: 0.1 to 0.24 eV/Å, at most 8 labels per iteration" in lines
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.yaml", "tiny.yaml"], "check leaves nothing behind"
 
 
@@ -118,17 +118,17 @@ def test_check_shows_what_will_be_done(tmp_path):
     [
         ({"trainn": {}}, "trainn: unknown key - did you mean 'train'?"),
         ({"select__f_low": 0.1}, "select.f_low: unknown key - did you mean 'f_lo'?"),
-        ({"train__n_steps": "many"}, "train.n_steps: got 'many' - wanted"),
+        ({"train__n_steps": "many"}, "train.n_steps: got 'many' - expected"),
         ({"select__f_lo": 0.3}, "f_lo = 0.3 eV/Å must be below f_hi = 0.24 eV/Å"),
         (
             {"type_map": ["Ag"]},
-            "type_map: lacks Cu of Cu32 - wanted every element of the systems - type_map: ['Ag', 'Cu']",
+            "type_map: lacks Cu of Cu32 - expected every element of the systems - type_map: ['Ag', 'Cu']",
         ),
         ({"initial__systems": [{"seed": "Cu_Fm-3n"}]}, "did you mean 'Cu_Fm-3m'?"),
         ({"initial__systems": [{"seed": "Cu_Fm-3m", "supercell": [1, 1, 1]}]}, "perpendicular height"),
-        ({"label__reference__calculator": "nomodule.here:Calc"}, "has no nomodule - wanted nomodule.here:Calc"),
+        ({"label__reference__calculator": "nomodule.here:Calc"}, "has no nomodule - expected nomodule.here:Calc"),
         ({"label__reference__weights": "/no/such.pt"}, "label.reference.weights: no file /no/such.pt"),
-        ({"stop__min_frames": 1000}, "44 frames from 4 walks a pass - wanted at least stop.min_frames = 1000"),
+        ({"stop__min_frames": 1000}, "44 frames from 4 walks per pass - expected at least stop.min_frames = 1000"),
     ],
 )
 def test_a_bad_campaign_is_one_line_and_exit_2(tmp_path, changes, wanted):
@@ -138,16 +138,16 @@ def test_a_bad_campaign_is_one_line_and_exit_2(tmp_path, changes, wanted):
     assert wanted in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("error: ")
-    assert " - " in done.stderr, "where: what - wanted - next"
+    assert " - " in done.stderr, "where: what - expected - next"
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
-        ({"lammps": "no_such_lmp -q"}, "machine.lammps: no program 'no_such_lmp' on the PATH - wanted LAMMPS"),
-        ({"python": "/no/such/python"}, "machine.python: /no/such/python has no deepmd - wanted deepmd-kit"),
-        ({"min_free_disk_GB": 1e6}, "GB free - wanted machine.min_free_disk_GB = 1e+06"),
+        ({"lammps": "no_such_lmp -q"}, "machine.lammps: no program 'no_such_lmp' on the PATH - expected LAMMPS"),
+        ({"python": "/no/such/python"}, "machine.python: /no/such/python has no deepmd - expected deepmd-kit"),
+        ({"min_free_disk_GB": 1e6}, "GB free - expected machine.min_free_disk_GB = 1e+06"),
         ({"slot": 2}, "slot: unknown key - did you mean 'slots'?"),
     ],
 )
@@ -169,7 +169,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "taken").write_text("")
     done = cli("check", TINY, "--folder", "taken", cwd=tmp_path)
     assert done.returncode == 2
-    assert "is a file - wanted a folder" in done.stderr
+    assert "is a file - expected a folder" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["name: [unclosed\ntype_map: [Cu]\n", "a: b: c\n", "\tname: x\n", "- a\n- b\n", ""])
@@ -206,7 +206,7 @@ def test_status_is_a_table(ended):
     done = cli("status", ended[0], cwd=ended[0].parent)
     assert done.returncode == 0
     assert "tiny_copper  (ended)" in done.stdout
-    for word in ("walked", "accur.", "cand.", "failed", "labels", "refused", "F RMSE", "warm: goes on: "):
+    for word in ("walked", "accur.", "cand.", "failed", "labels", "refused", "F RMSE", "warm: continues: "):
         assert word in done.stdout
     assert "not converged after 2 iterations" in done.stdout
 
@@ -239,7 +239,7 @@ def test_status_as_json_has_what_was_promised(ended):
 def test_a_folder_without_a_campaign_is_exit_2(tmp_path, verb):
     done = cli(verb, tmp_path, *(["--to", "x"] if verb == "export" else []), cwd=tmp_path)
     assert done.returncode == 2
-    assert "no campaign here - wanted a campaign folder - start one with: activelearn run" in done.stderr
+    assert "no campaign here - expected a campaign folder - start one with: activelearn run" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -347,7 +347,7 @@ def test_the_exported_data_set_loads_and_is_that_of_the_campaign(exported, ended
 @pytest.mark.engines
 def test_the_model_card_says_what_it_is(exported, ended):
     card = (exported / "model_card.md").read_text()
-    assert "- cutoff: 4 Å; neighbours of an atom within it that the models hold (sel): Cu 48; of more, " in card
+    assert "- cutoff: 4 Å; neighbours of an atom within it that the models hold (sel): Cu 48; beyond that" in card
     last = Store(ended[0]).iterations()[-1]
     for word in (
         "# tiny_copper",
@@ -367,7 +367,7 @@ def test_export_overwrites_nothing(ended, tmp_path):
     (tmp_path / "m" / "mine.txt").write_text("mine")
     done = cli("export", ended[0], "--to", "m", cwd=tmp_path)
     assert done.returncode == 2
-    assert "is not empty - wanted a new folder" in done.stderr
+    assert "is not empty - expected a new folder" in done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["m", "mine.txt"]
 
 
@@ -377,7 +377,7 @@ def test_export_wants_an_ended_campaign(copied):
     shutil.rmtree(folder / "iter-002" / "final")
     done = cli("export", folder, "--to", "m", cwd=folder.parent)
     assert done.returncode == 2
-    assert "no final models yet - wanted a campaign that has ended" in done.stderr
+    assert "no final models yet - expected a campaign that has ended" in done.stderr
     assert not (folder.parent / "m").exists()
 
 
@@ -417,7 +417,7 @@ def test_what_is_fixed_cannot_be_changed(copied, change):
     changed = tiny(folder.parent / "changed.yaml", **change)
     done = cli("run", changed, "--folder", folder, "--machine", "machine.yaml", "--accept-changes", cwd=folder.parent)
     assert done.returncode == 2
-    assert "these are fixed for all its iterations" in done.stderr
+    assert "fixed for all its iterations" in done.stderr
     assert len(Store(folder).campaign_files()) == 1
 
 
@@ -507,7 +507,7 @@ def test_init_writes_a_campaign_that_checks(tmp_path):
     assert cli("check", "mine.yaml", "--machine", machine, cwd=tmp_path).returncode == 0
     again = cli("init", "mine.yaml", "--from", "copper_emt", cwd=tmp_path)
     assert again.returncode == 2
-    assert "exists - wanted a new file" in again.stderr
+    assert "exists - expected a new file" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -525,7 +525,7 @@ def test_init_names_a_campaign_after_its_file_where_no_other_runs(tmp_path, monk
         (tmp_path / taken).mkdir(parents=True)
     done = CliRunner().invoke(app, ["init", "--", file])
     assert done.exit_code == 0, done.output
-    assert f"name: {name}, to be run in runs/{name}" in done.output
+    assert f"name: {name}; runs in runs/{name}" in done.output
     written, preset = (tmp_path / file).read_text(), find_campaign("quickstart").read_text()
     assert load_campaign(tmp_path / file).name == name
     assert [line for line in written.splitlines() if not line.startswith("name:")] == [

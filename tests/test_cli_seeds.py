@@ -79,9 +79,9 @@ def test_an_element_that_no_crystal_has_is_told_beside_the_crystals_of_the_other
     monkeypatch.chdir(tmp_path)
     text = said("--elements", "Li", "P", "S", *more)
     assert ("P4S10_P-1" in text) == (not more)
-    told = "no shipped crystal of Li P S has Li in it (shipped are crystals of Cu Na O P S); start from one of your own"
+    told = "no shipped crystal of Li P S contains Li (shipped are crystals of Cu Na O P S); start from your own"
     assert told in text.splitlines()[-1]
-    assert said("--elements", "Xe", *more).startswith("no shipped crystal of Xe has Xe in it")
+    assert said("--elements", "Xe", *more).startswith("no shipped crystal of Xe contains Xe")
     assert json.loads(said("--elements", "Xe", "--json")) == []
     assert "no shipped" not in said("--elements", "Na", "P", "S", "O")
 
@@ -97,8 +97,8 @@ def test_elements_are_the_only_ones_in_the_crystals_listed():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--elements", "li", "S", "X"], "--elements: got li X - wanted symbols of elements - such as"),
-        (["--elements"], "--elements: got none - wanted symbols of elements - such as: --elements Cu Na O P S"),
+        (["--elements", "li", "S", "X"], "--elements: got li X - expected chemical symbols - such as"),
+        (["--elements"], "--elements: got none - expected chemical symbols - such as: --elements Cu Na O P S"),
         (["Na3PS4"], "seed Na3PS4: unknown - did you mean 'Na3PS4_"),
         (["P4S10_P1"], "did you mean 'P4S10_P-1'? - all of them: activelearn seeds"),
     ],
@@ -190,7 +190,7 @@ def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "Na_fcc.vasp").write_text("mine")
     done = cli("seeds", "Na_bcc", "Na_fcc", "--write", ".", cwd=tmp_path)
     assert done.returncode == 2
-    assert "Na_fcc.vasp: exists - wanted new files" in done.stderr
+    assert "Na_fcc.vasp: exists - expected new files" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["Na_fcc.vasp"], "not even the others"
     assert (tmp_path / "Na_fcc.vasp").read_text() == "mine"
 

@@ -65,7 +65,7 @@ def test_the_words_of_srun_are_those_of_the_profile():
 @pytest.mark.parametrize(
     "said",
     [
-        "all places are well", "no answer from", "wanted a free folder", "STOPPED", "healthy",
+        "all places work", "no answer from", "expected a free folder", "STOPPED", "healthy",
         '"idle"', '"reserved"', '"lost"', '"lock"', '"torn"', '"import"',
     ],
 )  # fmt: skip

@@ -96,7 +96,7 @@ def test_models_without_a_faster_form_are_refused_it_and_explore_plain(tmp_path,
     campaign, machine = load_campaign("na3ps4o_mlip"), load_machine()
     assert planned("na3ps4o_mlip") == (False, None)
     always = campaign.model_copy(update={"train": campaign.train.model_copy(update={"compress": "always"})})
-    assert any(line.startswith("train.compress: always - wanted") for line in check(always, machine, tmp_path).problems)
+    assert any(line.startswith("train.compress: always - ") for line in check(always, machine, tmp_path).problems)
     assert not any("compress" in line for line in check(campaign, machine, tmp_path).problems)
 
 
@@ -229,7 +229,7 @@ def test_a_model_that_cannot_be_compressed_goes_on_as_it_is(trained, tmp_path, c
     assert found.driver == found.model
     assert found.not_compressed == "its program refuses it: see the log"
     assert "dp compress ended with return code 1" in caplog.text
-    assert "the plain model is used, which is slower" in caplog.text
+    assert "the plain model is used" in caplog.text
 
 
 @pytest.mark.engines

@@ -114,72 +114,72 @@ def test_defaults_are_those_of_the_papers():
         ),
         ({"label__reference__weight": "x"}, "label.reference.weight: unknown key - did you mean 'weights'?"),
         ({"train__descriptor__zzz": 1}, "train.descriptor.zzz: unknown key - one of: axis_neuron, neuron, rcut"),
-        ({"random_seed": "seven"}, "x.yaml: random_seed: got 'seven' - wanted a valid integer"),
-        ({"train__n_steps": 1.5}, "train.n_steps: got 1.5 - wanted a valid integer"),
-        ({"train__n_steps": -1}, "train.n_steps: got -1 - wanted greater than 0 - mend it"),
-        ({"train__n_members": 1}, "train.n_members: got 1 - wanted greater than or equal to 2"),
-        ({"stop__candidate_share": 1.5}, "stop.candidate_share: got 1.5 - wanted less than or equal to 1"),
+        ({"random_seed": "seven"}, "x.yaml: random_seed: got 'seven' - expected a valid integer"),
+        ({"train__n_steps": 1.5}, "train.n_steps: got 1.5 - expected a valid integer"),
+        ({"train__n_steps": -1}, "train.n_steps: got -1 - expected greater than 0 - fix it"),
+        ({"train__n_members": 1}, "train.n_members: got 1 - expected greater than or equal to 2"),
+        ({"stop__candidate_share": 1.5}, "stop.candidate_share: got 1.5 - expected less than or equal to 1"),
         (
             {"select": {"f_lo": 0.35, "f_hi": 0.35}},
-            "select: f_lo = 0.35 eV/Å must be below f_hi = 0.35 eV/Å - mend it and run: activelearn check x.yaml",
+            "select: f_lo = 0.35 eV/Å must be below f_hi = 0.35 eV/Å - fix it and run: activelearn check x.yaml",
         ),
-        ({"select": {"f_lo": float("inf")}}, "select.f_lo: got inf - wanted a finite number"),
+        ({"select": {"f_lo": float("inf")}}, "select.f_lo: got inf - expected a finite number"),
         (
             {"explore__stages__0__ensemble": "nve"},
-            "explore.stages.0.ensemble: got 'nve' - wanted 'nvt', 'npt-iso', 'npt-aniso', 'npt-tri' or 'custom'",
+            "explore.stages.0.ensemble: got 'nve' - expected 'nvt', 'npt-iso', 'npt-aniso', 'npt-tri' or 'custom'",
         ),
-        ({"explore__stages__0__pressures_bar": [1.0]}, "pressures_bar belongs to ensemble npt-*"),
-        ({"explore__stages__0__ensemble": "npt-iso"}, "ensemble npt-* wants pressures_bar, for example [0.0]"),
+        ({"explore__stages__0__pressures_bar": [1.0]}, "pressures_bar requires ensemble npt-*"),
+        ({"explore__stages__0__ensemble": "npt-iso"}, "ensemble npt-* needs pressures_bar, for example [0.0]"),
         ({"explore__stages__0__n_steps": 9}, "n_steps = 9 must be at least every = 10"),
         (
             {"explore__stages__0__temperatures_K": []},
-            "explore.stages.0: wants temperatures_K, such as [300], or ramps_K, such as [[10, 2000]]",
+            "explore.stages.0: needs temperatures_K, such as [300], or ramps_K, such as [[10, 2000]]",
         ),
         (
             {"explore__stages__0__temperatures_K": [300, 300]},
-            "temperatures_K wants different numbers (to six digits), got [300.0, 300.0]",
+            "temperatures_K needs different numbers (to six digits), got [300.0, 300.0]",
         ),
         (
             {"explore__stages__0__ramps_K": [[10, 2000], [10, 2000.0001]]},
-            "deformations and ramps_K want different entries",
+            "deformations and ramps_K need different entries",
         ),
-        ({"explore__stages__0__ramps_K": [[0, 2000]]}, "explore.stages.0.ramps_K.0.0: got 0 - wanted greater than 0"),
+        ({"explore__stages__0__ramps_K": [[0, 2000]]}, "explore.stages.0.ramps_K.0.0: got 0 - expected greater than 0"),
         (
             {"explore__stages__0__deformations": ["shear-yx"]},
-            "explore.stages.0.deformations.0: got 'shear-yx' - wanted 'isotropic', 'uniaxial-x'",
+            "explore.stages.0.deformations.0: got 'shear-yx' - expected 'isotropic', 'uniaxial-x'",
         ),
         (
             {"explore__stages__0__strains": [0.5, 0.0]},
-            "strains are linear, not 0 and above -0.9 (a tenth of the length)",
+            "strains are linear and must be nonzero and above -0.9",
         ),
-        ({"explore__stages__0__strains": [-0.91]}, "strains are linear, not 0 and above -0.9 (a tenth of the length)"),
-        ({"explore__stages__0__strains": [0.5, 0.5]}, "strains wants different numbers (to six digits)"),
+        ({"explore__stages__0__strains": [-0.91]}, "strains are linear and must be nonzero and above -0.9"),
+        ({"explore__stages__0__strains": [0.5, 0.5]}, "strains needs different numbers (to six digits)"),
         (
             {"explore__stages": [{**COLD, "deformations": ["isotropic"], "strains": []}]},
-            "deformations want strains, such as [0.5, -0.5]",
+            "deformations need strains, such as [0.5, -0.5]",
         ),
         (
             {"explore__stages": [{**COLD, "deformations": ["isotropic"], "ensemble": "npt-iso", "pressures_bar": [0]}]},
-            "deformations drive the cell, so they want ensemble nvt, got npt-iso",
+            "deformations drive the cell, so they need ensemble nvt, got npt-iso",
         ),
-        ({"explore__stages__0__ensemble": "custom"}, "ensemble custom wants its integrator in `lammps`"),
+        ({"explore__stages__0__ensemble": "custom"}, "ensemble custom needs an integrator in `lammps`"),
         (
             {"explore__stages__0__lammps": "fix wall all wall/reflect xlo EDGE\nrun 10"},
-            "explore.stages.0.lammps: line 2 'run 10': the command run is not allowed in a stage - wanted one of",
+            "explore.stages.0.lammps: line 2 'run 10': the command run is not allowed in a stage - expected one of",
         ),
-        ({"explore__stages__0__name": "a/b"}, "explore.stages.0.name: got 'a/b' - wanted"),
+        ({"explore__stages__0__name": "a/b"}, "explore.stages.0.name: got 'a/b' - expected"),
         ({"explore__stages__0__systems": [1]}, "explore stage cold names system 1 of 1 (from 0)"),
         (
             {"explore__stages__0__f_lo": 0.01},
-            "explore stage cold has the window 0.01 to 0.35 eV/Å - wanted it within that of select, 0.15 to 0.35",
+            "has the window 0.01 to 0.35 eV/Å - expected it to be within that of select, 0.15 to 0.35",
         ),
         ({"explore__stages__0__f_lo": 0.3, "explore__stages__0__f_hi": 0.2}, "has the window 0.3 to 0.2 eV/Å"),
         (
             {"explore__stages__0__f_lo": 0.2, "select__window": "calibrated"},
-            "explore stage cold has a window of its own, and select.window: calibrated finds one for all",
+            "explore stage cold has its own window, but select.window: calibrated determines one for all",
         ),
-        ({"initial__scales": [1.0, 1.0]}, "scales wants different numbers"),
-        ({"initial__systems": []}, "initial: systems is empty - wanted one at least, or from_ledger: true"),
+        ({"initial__scales": [1.0, 1.0]}, "scales needs different numbers"),
+        ({"initial__systems": []}, "initial: systems is empty - expected at least one, or from_ledger: true"),
         ({"initial__systems": [{}]}, "a system is either a `seed` (crystal or file) or `packed` (amorphous)"),
         (
             {"initial__systems": [{"seed": "x", "packed": {"units": {"Cu": 1}, "n_atoms": 9, "density_g_cm3": 8}}]},
@@ -187,22 +187,22 @@ def test_defaults_are_those_of_the_papers():
         ),
         (
             {"initial__systems": [{"seed": "x", "supercell": [1, 1, 1], "n_atoms": 9}]},
-            "supercell and n_atoms say the same thing: give one of the two",
+            "supercell and n_atoms both set the size: give only one of them",
         ),
-        ({"initial__systems": [{"seed": "x", "n_packings": 2}]}, "n_packings belongs to a `packed` system"),
+        ({"initial__systems": [{"seed": "x", "n_packings": 2}]}, "n_packings applies only to a `packed` system"),
         (
             {"initial__systems": [{"n_atoms": 9, "packed": {"units": {"Cu": 1}, "n_atoms": 9, "density_g_cm3": 8}}]},
-            "supercell and n_atoms belong to a seed; the size of a packing stands in `packed`",
+            "supercell and n_atoms belong to a seed; the size of a packing is set in `packed`",
         ),
-        ({"initial__isolated": {"distances": [1.0, 1.0]}}, "isolated.distances wants different numbers"),
+        ({"initial__isolated": {"distances": [1.0, 1.0]}}, "isolated.distances needs different numbers"),
         ({"initial__isolated": {"dimers": ["CuCu"]}}, "initial.isolated.dimers"),
         (
             {"select__guards": {"min_distances_A": {"P-S": 1.5, "Cu-S": 2.0, "S-P": 1.6}}},
-            "select.guards: min_distances_A names a pair twice (P-S and S-P) - wanted each once",
+            "select.guards: min_distances_A names a pair twice (P-S and S-P) - expected each once",
         ),
         (
             {"initial__isolated": {"dimers": ["Cu-Cu", "Cu-Cu"]}},
-            "initial.isolated: isolated.dimers names a pair twice (Cu-Cu and Cu-Cu) - wanted each once",
+            "initial.isolated: isolated.dimers names a pair twice (Cu-Cu and Cu-Cu) - expected each once",
         ),
         ({"type_map": ["Cu", "Cu"]}, "type_map names an element twice: ['Cu', 'Cu']"),
         ({"train__descriptor__sel": [1, 2]}, "train.descriptor.sel has 2 numbers for 1 elements"),
@@ -210,7 +210,7 @@ def test_defaults_are_those_of_the_papers():
         ({"train__batch_size": "many"}, "train.batch_size"),
         ({"select__guards": {"volume_ratio": [1.6, 0.6]}}, "volume_ratio = [1.6, 0.6] must enclose 1"),
         ({"select__guards": {"min_distances_A": {"PS": 1.5}}}, "select.guards.min_distances_A.PS"),
-        ({"label__reference__calculator": "EMT"}, "label.reference.calculator: got 'EMT' - wanted"),
+        ({"label__reference__calculator": "EMT"}, "label.reference.calculator: got 'EMT' - expected"),
     ],
 )
 def test_a_mistake_gets_its_sentence(changes, sentence):
@@ -224,8 +224,10 @@ def test_what_is_missing_is_described():
     with pytest.raises(ConfigError) as caught:
         parse_campaign(data, where="x.yaml")
     assert len(caught.value.problems) == 2, "one line per problem"
-    assert "x.yaml: label.reference.functional: missing - wanted What it reproduces, such as PBE" in str(caught.value)
-    assert "x.yaml: name: missing - wanted a value for name - add it" in str(caught.value)
+    assert "x.yaml: label.reference.functional: missing - expected The functional that it reproduces" in str(
+        caught.value
+    )
+    assert "x.yaml: name: missing - expected a value for name - add it" in str(caught.value)
 
 
 def test_a_stage_without_a_window_of_its_own_does_not_say_so():
@@ -238,20 +240,20 @@ def test_a_stage_without_a_window_of_its_own_does_not_say_so():
 def test_two_stages_of_one_name_are_refused():
     data = small()
     data["explore"]["stages"] *= 2
-    with pytest.raises(ConfigError, match="stages want different names"):
+    with pytest.raises(ConfigError, match="stages need different names"):
         parse_campaign(data, where="x")
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 3])
 def test_what_is_no_mapping_is_refused(data):
-    with pytest.raises(ConfigError, match=r"x.yaml: not a mapping - wanted keys such as name"):
+    with pytest.raises(ConfigError, match=r"x.yaml: not a mapping - expected keys such as name"):
         parse_campaign(data, where="x.yaml")
 
 
 def test_bad_yaml_is_refused_with_its_line(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text("name: x\ntype_map: [Cu\ninitial: {}\n")
-    with pytest.raises(ConfigError, match=re.escape(f"{path}:3: ") + ".* - wanted YAML - mend that line"):
+    with pytest.raises(ConfigError, match=re.escape(f"{path}:3: ") + ".* - expected YAML - fix that line"):
         load_campaign(path)
 
 
@@ -266,7 +268,7 @@ def test_unknown_names_name_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match=r"coper_emt: neither a YAML file nor a preset - did you mean 'copper_emt'\?"):
         load_campaign("coper_emt")
     with pytest.raises(
-        ConfigError, match=r"no such file - wanted a campaign's YAML - write one with: activelearn init"
+        ConfigError, match=r"no such file - expected a campaign's YAML - write one with: activelearn init"
     ):
         load_campaign(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match=r"machine locl: neither a YAML file nor a preset - did you mean 'local'\?"):
@@ -438,8 +440,8 @@ def test_a_key_that_came_or_went_is_said_so(campaign):
     shorter = campaign.model_copy(
         update={"explore": campaign.explore.model_copy(update={"stages": campaign.explore.stages[:1]})}
     )
-    assert "explore.stages.1.name: warm -> (not there)" in difference(campaign, shorter)
-    assert "explore.stages.1.name: (not there) -> warm" in difference(shorter, campaign)
+    assert "explore.stages.1.name: warm -> (not set)" in difference(campaign, shorter)
+    assert "explore.stages.1.name: (not set) -> warm" in difference(shorter, campaign)
 
 
 # --- what sections work out -------------------------------------------------------------------------------------------
@@ -530,15 +532,15 @@ def test_what_is_wanted_is_said_in_the_words_of_yaml(tmp_path):
         load_campaign(tmp_path / "c.yaml")
     said = str(refused.value)
     for words in (
-        "train.batch_size: got 0 - wanted greater than 0 or a valid string - mend it",
-        "explore.stages.0.temperatures_K: got 300 - wanted a list - mend it",
+        "train.batch_size: got 0 - expected greater than 0 or a valid string - fix it",
+        "explore.stages.0.temperatures_K: got 300 - expected a list - fix it",
         "explore.stages.0.temps: unknown key - did you mean 'temperatures_K'?",
-        "select: got null - wanted a mapping - mend it",
-        "initial.systems.0.supercell.2: missing - wanted a value for number 3 of them",
-        "type_map.0: got 'cu' - wanted a text that fits '^[A-Z][a-z]?$' - mend it",
+        "select: got null - expected a mapping - fix it",
+        "initial.systems.0.supercell.2: missing - expected a value for item 3",
+        "type_map.0: got 'cu' - expected a text that fits '^[A-Z][a-z]?$' - fix it",
     ):
         assert words in said
-    assert said.endswith(f"{tmp_path / 'c.yaml'}: 16 more of the kind")
+    assert said.endswith(f"{tmp_path / 'c.yaml'}: 16 more problems")
 
 
 def test_messages_name_the_file_as_it_is_typed(tmp_path, monkeypatch):
@@ -552,5 +554,5 @@ def test_messages_name_the_file_as_it_is_typed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["my_calc.Mine", "./my_calc.py:Mine", "emt"])
 def test_how_a_calculator_is_named_is_told_in_words(name):
-    wanted = "wanted module:Class, such as ase.calculators.emt:EMT - mend it"
+    wanted = "expected module:Class, such as ase.calculators.emt:EMT - fix it"
     assert f"label.reference.calculator: got '{name}' - {wanted}" in refusal(label__reference__calculator=name)

@@ -83,7 +83,7 @@ def test_a_damaged_consent_is_not_taken_for_one(consent, tmp_path):
 def test_unusual_numbers_are_accepted_once_and_by_value(consent):
     line, same = "a.b: 1 K - usual for a temperature: 2 K", "a.b: 1 K - in other words"
     assert consent.not_accepted([line]) == [line]
-    with pytest.raises(ConfigError, match=r"unusual: a\.b: 1 K - .* add --accept-unusual if it is meant"):
+    with pytest.raises(ConfigError, match=r"unusual: a\.b: 1 K - .* add --accept-unusual"):
         consent.want_accepted([line], accept=False)
     consent.accept([])
     assert list(consent.folder.glob("unusual-*.json")) == []

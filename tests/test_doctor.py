@@ -113,13 +113,11 @@ def test_fireworks_that_no_worker_of_their_category_takes_are_told_with_what_sta
     (found,) = look(launchpad, file=tmp_path / "my_launchpad.yaml")
     assert (found.kind, found.repairable) == ("idle", False)
     assert found.what == (
-        "2 READY Fireworks of category cpu have waited for 20 min, and no worker of it has taken any (categories of "
-        "the workers seen so far: none)"
+        "2 READY Fireworks of category cpu have waited for 20 min, and no worker of this category has taken any "
+        "(categories of the workers seen so far: none)"
     )
     assert found.next.startswith("start one: activelearn rlaunch -l ")
-    assert found.next.endswith(
-        "(unless squeue shows that its job waits: without -r, qlaunch leaves nothing to be seen here)"
-    )
+    assert found.next.endswith("(unless squeue shows a pending job: without -r, qlaunch leaves no trace here)")
     assert f"-w {tmp_path / 'my_fworker_cpu.yaml'}" in found.next
 
 
@@ -201,7 +199,8 @@ def test_a_worker_that_is_at_work_or_was_just_now_is_no_reason_for_an_alarm(laun
     age(launchpad, OLD)
     (found,) = look(launchpad)
     assert (
-        "1 READY Firework of category cpu has waited for 33 min, and no worker of it has taken any for 17" in found.what
+        "1 READY Firework of category cpu has waited for 33 min, and no worker of this category has taken any for 17"
+        in found.what
     )
 
 
@@ -239,10 +238,10 @@ def test_a_campaign_that_moved_is_told_from_one_that_is_gone(launchpad, tmp_path
     moved = Store(store.folder.rename(tmp_path / "moved"))
     (gone,) = look(launchpad)
     assert gone.kind == "folder"
-    assert "If it has moved, give `activelearn submit` for it at its new place" in gone.next
+    assert "If it has moved, give `activelearn submit` for it at its new path" in gone.next
     (found,) = look(launchpad, folder=moved.folder)
     assert found.kind == "moved"
-    assert f"its Fireworks name {store.folder}, and the folder is {moved.folder} now" in found.what
+    assert f"its Fireworks refer to {store.folder}, but the folder is now {moved.folder}" in found.what
     moved.settle()
     submit(moved, Machine(**SMALL), launchpad)
     assert look(launchpad, folder=moved.folder) == look(launchpad) == []
@@ -250,7 +249,7 @@ def test_a_campaign_that_moved_is_told_from_one_that_is_gone(launchpad, tmp_path
 
 def test_an_empty_database_and_a_folder_that_nobody_knows_are_told(launchpad, folder, ids):
     other = folder.with_name("other")
-    assert summarise(launchpad, other).notes == (f"nothing of {other} is to be done in it",)
+    assert summarise(launchpad, other).notes == (f"it has nothing to do for {other}",)
     launchpad.connection.drop_database("glass")
     assert "its database is empty" in summarise(launchpad).notes[0]
 
@@ -284,7 +283,7 @@ def test_a_worker_dies_between_claim_and_launch(launchpad, ids, monkeypatch):
     age(launchpad, OLD)
     (found,) = look(launchpad)
     assert (found.kind, found.fw_ids, found.repairable) == ("reserved", (ids["chunk0"],), True)
-    assert f"Firework {ids['chunk0']} (chunk0) is claimed by a worker that died before it began" in found.what
+    assert f"Firework {ids['chunk0']} (chunk0) is claimed by a worker that died before it started" in found.what
     work(launchpad)
     assert states(launchpad)["gather"] == "WAITING"
     assert repair(launchpad, [found]) == [f"reserved: ready again: {ids['chunk0']}"]
@@ -319,13 +318,13 @@ def test_a_reservation_without_a_job_goes_back(launchpad, ids, tmp_path):
     assert "no job was submitted" in look(launchpad)[0].what
     launchpad.set_reservation_id(launch, 4711)
     assert look(launchpad) == [], "no squeue: nobody knows"
-    assert any("squeue does not answer" in note for note in summarise(launchpad).notes)
+    assert any("neither squeue, bjobs nor qstat answers" in note for note in summarise(launchpad).notes)
     queue_of(tmp_path, 4710, 4711)
     assert look(launchpad) == []
     queue_of(tmp_path, 4710)
     found = look(launchpad)
     assert [one.kind for one in found] == ["reserved"]
-    assert "Slurm does not know" in found[0].what
+    assert "the queue no longer knows" in found[0].what
     repair(launchpad, found)
     assert {one["state"] for one in launchpad.launches.find({})} == {"FIZZLED"}
     work(launchpad)
@@ -347,7 +346,7 @@ def test_a_worker_dies_while_it_works(launchpad, ids):
     launchpad.ping_launch(launches[1])
     (found,) = look(launchpad)
     assert (found.kind, found.fw_ids) == ("lost", (ids["chunk0"],))
-    assert "has not been heard of for 17 min" in found.what
+    assert "without a sign of life for 17 min" in found.what
     assert repair(launchpad, [found]) == [f"lost: ready again: {ids['chunk0']}"]
     assert look(launchpad) == [], "neither is its launch left over"
     launchpad.complete_launch(launches[1], FWAction(), "COMPLETED")
@@ -360,7 +359,7 @@ def test_who_shows_a_sign_of_life_before_the_repair_is_spared(launchpad, ids):
     age(launchpad, OLD)
     found = look(launchpad)
     launchpad.ping_launch(launch)
-    assert repair(launchpad, found) == ["lost: nothing to do any more: 1 RUNNING"]
+    assert repair(launchpad, found) == ["lost: nothing left to do: 1 RUNNING"]
     assert states(launchpad)["chunk0"] == "RUNNING"
 
 
@@ -392,7 +391,7 @@ def test_a_launch_of_an_earlier_try_is_noted_as_ended(launchpad, ids):
     age(launchpad, OLD)
     found = look(launchpad)
     assert [(one.kind, one.fw_ids) for one in found] == [("left over", (ids["chunk0"],))]
-    assert repair(launchpad, found) == ["left over: 1 noted as ended"]
+    assert repair(launchpad, found) == ["left over: 1 recorded as ended"]
     assert kinds(launchpad) == ["idle"], "what is ready waits for a worker"
     work(launchpad)
     assert all_done(launchpad)
@@ -418,7 +417,7 @@ def test_a_lock_that_is_left_over_is_taken_away(locked):
     found = look(locked)
     assert [one.kind for one in found] == ["lock"]
     assert "all others wait for it" in found[0].what
-    assert repair(locked, found) == ["lock: taken away; the states are worked out anew"]
+    assert repair(locked, found) == ["lock: removed; the states are determined again"]
     assert states(locked)["chunk0"] == "COMPLETED"
     assert look(locked) == []
     work(locked)
@@ -440,7 +439,7 @@ def test_a_workflow_that_is_being_changed_is_left_alone(launchpad, ids):
     age(launchpad, OLD)
     found = look(launchpad)
     launchpad.workflows.update_one({}, {"$set": {"locked": True}})
-    assert "being changed just now" in repair(launchpad, found)[0]
+    assert "is being changed" in repair(launchpad, found)[0]
     assert states(launchpad)["chunk0"] == "RUNNING"
 
 
@@ -466,7 +465,7 @@ def test_a_failed_chunk_that_the_gather_takes_care_of_is_only_told(launchpad, fo
     work(launchpad, 2)
     age(launchpad, OLD)
     assert kinds(launchpad) == ["idle"]
-    assert "1 failed chunk, to be asked for again: RuntimeError: no licence" in " ".join(summarise(launchpad).notes)
+    assert "1 failed chunk, to be requested again: RuntimeError: no licence" in " ".join(summarise(launchpad).notes)
     work(launchpad)
     assert states(launchpad)["decide"] == "COMPLETED"
 
@@ -514,8 +513,8 @@ def test_ids_that_were_given_out_twice_are_found_and_not_repaired(launchpad, fol
     add(launchpad, folder.with_name("second"))
     found = [one for one in look(launchpad) if one.kind == "ids"]
     assert [one.what for one in found] == [
-        "copper iter-001: Firework ids that were given out twice: 3, 4",
-        "second iter-001: Firework ids that were given out twice: 3, 4",
+        "copper iter-001: Firework ids that were assigned twice: 3, 4",
+        "second iter-001: Firework ids that were assigned twice: 3, 4",
     ]
     assert not any(one.repairable for one in found)
     assert "nothing is lost" in found[0].next
@@ -529,14 +528,14 @@ def test_launches_that_share_an_id_and_fireworks_that_are_missing_are_found(laun
     launchpad.launches.insert_one(twin)
     launchpad.fireworks.delete_one({"fw_id": 4})
     told = " / ".join(one.what for one in look(launchpad) if one.kind == "ids")
-    assert re.search(r"launch ids that were given out twice: \d+", told)
+    assert re.search(r"launch ids that were assigned twice: \d+", told)
     assert "Fireworks of the Workflow that are not in the database: 4" in told
 
 
 def test_a_counter_that_lags_behind_is_found(launchpad, ids):
     launchpad.fw_id_assigner.update_one({}, {"$set": {"next_fw_id": 4}})
     (found,) = look(launchpad)
-    assert "the next Firework would get an id that is taken (the largest in use is 4)" in found.what
+    assert "the next Firework would get an id that is already in use (the largest in use is 4)" in found.what
 
 
 # --- completions that were cut short ----------------------------------------------------------------------------------
@@ -617,8 +616,8 @@ def test_a_workflow_that_is_done_and_does_not_know_it_is_told(launchpad, ids):
     age(launchpad, OLD)
     found = look(launchpad)
     assert [one.kind for one in found] == ["stalled"]
-    assert "all is done, and the Workflow does not know it" in found[0].what
-    assert repair(launchpad, found) == ["stalled: the states are worked out anew"]
+    assert "everything is done, but the Workflow is not marked as completed" in found[0].what
+    assert repair(launchpad, found) == ["stalled: the states are determined again"]
     assert launchpad.workflows.find_one({})["state"] == "COMPLETED"
     assert look(launchpad) == []
 
@@ -648,7 +647,7 @@ def test_an_interpreter_that_lacks_what_trains_is_told(launchpad, tmp_path):
     submit(store, Machine(**SMALL, python=str(python)), launchpad)
     (found,) = look(launchpad)
     assert (found.kind, found.repairable) == ("engines", False)
-    assert f": train.backend: tensorflow: {python} has no tensorflow - wanted " in found.what
+    assert f": train.backend: tensorflow: {python} has no tensorflow - expected " in found.what
     assert found.next == "pip install 'deepmd-kit[cpu,lmp]==3.2.0'"
     for there in (None, str(tmp_path / "elsewhere" / "python")):
         submit(store, Machine(**SMALL, python=there), launchpad)
@@ -715,10 +714,10 @@ def test_a_stray_fw_config_is_found(launchpad, tmp_path, monkeypatch):
     assert look(launchpad) == []
     (tmp_path / "work" / "FW_config.yaml").write_text("PING_TIME_SECS: 3600\n")
     (found,) = look(launchpad)
-    assert f"{tmp_path / 'work' / 'FW_config.yaml'} counts before {ours}" in found.what
+    assert f"{tmp_path / 'work' / 'FW_config.yaml'} takes precedence over {ours}" in found.what
     (tmp_path / "work" / "FW_config.yaml").unlink()
     ours.unlink()
-    assert "there is no such file" in look(launchpad)[0].what
+    assert "no such file" in look(launchpad)[0].what
 
 
 @pytest.mark.parametrize("text", ["NOT_A_KEY: 1\n", "PING_TIME_SECS: [\n", "- 60\n"])
@@ -727,7 +726,7 @@ def test_an_fw_config_that_fireworks_does_not_take_is_named_by_every_command(tmp
     config.write_text(text)
     done = cli("rlaunch", "-l", "my_launchpad.yaml", "singleshot", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {config}: FireWorks does not take it (")
+    assert done.stderr.startswith(f"error: {config}: FireWorks does not accept it (")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -735,7 +734,7 @@ def test_settings_that_take_the_living_for_dead_are_found(launchpad, monkeypatch
     monkeypatch.setattr(fw_config, "RUN_EXPIRATION_SECS", 3600)
     monkeypatch.setattr(fw_config, "RAPIDFIRE_SLEEP_SECS", 0)
     told = [one.what for one in look(launchpad)]
-    assert "takes living workers for lost ones" in told[0]
+    assert "considers live workers lost" in told[0]
     assert "without a pause" in told[1]
 
 
@@ -751,7 +750,7 @@ def test_a_host_whose_clock_is_ahead_is_named(launchpad, ids):
     age(launchpad, -3000.0)
     (found,) = look(launchpad)
     host = launchpad.launches.find_one({})["host"]
-    assert f"{host} has written a time that is 50 min to come" in found.what
+    assert f"{host} has written a timestamp 50 min in the future" in found.what
 
 
 @pytest.mark.parametrize(("ahead", "said"), [(400.0, "7 min ahead of"), (-6.0, "6 s behind")])
@@ -801,7 +800,7 @@ def test_a_password_that_others_may_read_is_a_problem(launchpad, tmp_path, monke
     path.chmod(0o640)
     problems, facts = launchpad_problems(path, Machine())
     assert problems == [
-        f"{path}: holds a password, and others may read it (mode 640) - wanted mode 600 - chmod 600 '{path}'"
+        f"{path}: contains a password, and others may read it (mode 640) - expected mode 600 - chmod 600 '{path}'"
     ]
     assert facts[0].startswith("LaunchPad db:27017/glass: MongoDB 5.0.5, ")
     assert "its database is empty" in facts[1]
@@ -838,7 +837,7 @@ def test_an_interpreter_that_imports_us_only_here_is_a_problem(tmp_path, monkeyp
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (problem,) = checks.worker_problems(Machine(name="site"))
     assert sys.executable in problem
-    assert "ImportError: built for another machine - wanted" in problem
+    assert "ImportError: built for another machine - expected" in problem
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert "no such program" in checks.worker_problems(Machine())[0]
 

@@ -152,4 +152,4 @@ def test_the_data_set_stands_as_dpgen_has_it_and_param_names_it(campaign_folder,
 def test_nothing_is_overwritten(campaign_folder, tmp_path):
     done = in_process("export", campaign_folder, "--dpgen", "--to", tmp_path)
     assert done.returncode == 2
-    assert "exists - wanted a new folder" in done.stderr
+    assert "exists - expected a new folder" in done.stderr

@@ -53,7 +53,7 @@ def test_a_folder_becomes_a_campaign_that_check_accepts(tmp_path, monkeypatch):
     found = check(campaign, HERE, tmp_path / "runs" / "my")
     assert found.problems == []
     assert "9 labels of EMT (none) taken from 3 places" in said
-    assert any("initial: 9 labels that are there" in fact for fact in found.facts)
+    assert any("initial: 9 existing labels" in fact for fact in found.facts)
     assert [stage.name for stage in campaign.explore.stages] == ["job-00-to-01", "job-02"]
     first, second = campaign.explore.stages
     assert (first.ensemble, first.temperatures_K, first.systems, first.n_steps, first.every) == (
@@ -100,14 +100,14 @@ def test_what_is_there_is_not_overwritten(tmp_path, monkeypatch):
     taken(tmp_path, monkeypatch)
     done = in_process("import-dpgen", "old", "--to", "my.yaml", "--reference", "emt", "--declare", EMT)
     assert done.returncode == 2
-    assert "my.yaml: exists - wanted a new name" in done.stderr
+    assert "my.yaml: exists - expected a new name" in done.stderr
 
 
 def test_the_report_tells_each_key_with_its_reason(tmp_path, monkeypatch):
     taken(tmp_path, monkeypatch, fp_task_maximum=5)
     text = (tmp_path / "my-dpgen" / "report.md").read_text()
-    assert "| `fp_task_max` | changed | select.max_frames | an iteration labels at most so many frames" in text
-    assert "| `fp_task_maximum` | left out |  | no key of DP-GEN 0.10 to 0.14 that is known here" in text
+    assert "| `fp_task_max` | changed | select.max_frames | limit of labelled frames per iteration" in text
+    assert "| `fp_task_maximum` | left out |  | not a known key of DP-GEN 0.10 to 0.14" in text
     assert "| `model_devi_skip` | left out |  | asks for nothing |" in text
     assert "`default_training_param.model.descriptor._comment`" in text
     keys = {key for key, _ in dpgen.told.leaves(json.loads((tmp_path / "old" / "param.json").read_text()))}
@@ -162,8 +162,8 @@ def test_only_jobs_that_are_not_done_become_stages_if_that_is_asked_for(tmp_path
             "lmp_d3.enable: walks with dispersion on top of the models",
         ),
         ({"train_backend": "jax"}, "train_backend: jax has no counterpart"),
-        ({"type_map": ["HW"]}, "type_map: HW - wanted chemical elements"),
-        ({"default_training_param__loss__type": "tensor"}, "default_training_param.loss.type: tensor - wanted ener"),
+        ({"type_map": ["HW"]}, "type_map: HW - expected chemical elements"),
+        ({"default_training_param__loss__type": "tensor"}, "default_training_param.loss.type: tensor - expected ener"),
         ({"default_training_param__training__numb_steps": None}, "no numb_steps in its training"),
         ({"model_devi_jobs": [{"sys_idx": [0], "trj_freq": 2, "template": {"plm": "in"}}]}, "no job is left"),
         ({"init_data_sys": ["gone"], "sys_configs": [["gone"], ["gone"]]}, None),
@@ -243,7 +243,7 @@ def test_a_job_that_cannot_be_a_stage_is_left_out_and_told(tmp_path, monkeypatch
     said, campaign = taken(tmp_path, monkeypatch, model_devi_jobs=jobs)
     assert [stage.name for stage in campaign.explore.stages] == ["job-00"]
     assert "model_devi_jobs 1 left out: nbeads has no counterpart" in said
-    assert "model_devi_jobs 2 left out: ensemble nph - wanted one of" in said
+    assert "model_devi_jobs 2 left out: ensemble nph - expected one of" in said
     assert "model_devi_jobs 3 left out: no template" in said
 
 
@@ -305,8 +305,8 @@ def test_a_template_with_an_integrator_of_its_own_is_custom(tmp_path, monkeypatc
     ("lines", "said"),
     [
         ("fix mc all atom/swap 1 1 29494 300 types 1 2", "lines that no stage may have"),
-        ("minimize 0 1e-3 100 100", "'minimize 0 1e-3 100 100', which no stage does"),
-        ("run 50", "which no stage does"),
+        ("minimize 0 1e-3 100 100", "'minimize 0 1e-3 100 100', which no stage supports"),
+        ("run 50", "which no stage supports"),
     ],
 )
 def test_a_template_that_does_more_is_left_out_and_told_why(tmp_path, monkeypatch, lines, said):
@@ -373,7 +373,7 @@ def test_the_last_ensemble_is_where_the_first_training_begins(tmp_path, monkeypa
         (member / "frozen_model_compressed.pb").write_bytes(b"tables")
         (member.parent / f"graph.{k:03d}.pb").symlink_to(f"{k:03d}/frozen_model_compressed.pb")
     done = in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
-    assert "the first training begins with the weights of iter.000001 of DP-GEN" in done.stdout
+    assert "the first training starts from the weights of iter.000001 of DP-GEN" in done.stdout
     campaign = load_campaign(tmp_path / "my.yaml")
     assert [Path(name).read_bytes() for name in campaign.train.start_from] == [b"a model 0", b"a model 1"]
     assert check(campaign, HERE, tmp_path / "runs" / "my").problems == []
@@ -387,7 +387,7 @@ def test_models_of_a_network_that_counts_its_neighbours_are_no_start(tmp_path, m
     for k in range(2):
         (folder / "iter.000000" / "00.train" / f"graph.{k:03d}.pb").write_bytes(b"a model")
     done = in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
-    assert "the last ensemble is no start: its network leaves sel to be counted" in done.stdout
+    assert "the last ensemble is not used as a start: its network has an automatic sel" in done.stdout
     assert load_campaign(tmp_path / "my.yaml").train.start_from is None
 
 
@@ -422,7 +422,7 @@ def test_outputs_that_dpgen_had_not_gathered_are_labels_too(tmp_path, monkeypatc
     done = in_process("import-dpgen", "old", "--reference", "emt", "--declare", EMT)
     assert done.returncode == 0, done.stderr
     assert "11 labels of EMT (none) taken from 6 places" in done.stdout
-    assert "2 outputs among them that DP-GEN had not gathered" in done.stdout
+    assert "2 of them from outputs that DP-GEN had not collected" in done.stdout
     assert "not read: " in done.stdout
 
 
@@ -529,7 +529,7 @@ def test_a_vasp_run_says_by_itself_what_labelled_and_what_labels(vasp, tmp_path)
 def test_a_vasp_run_without_an_output_wants_its_version(vasp):
     done = in_process("import-dpgen", "old")
     assert done.returncode == 2
-    assert "no OUTCAR with a version, and a label without its reference is none - wanted --declare" in done.stderr
+    assert "no OUTCAR with a version, and a label needs its reference - expected --declare" in done.stderr
     done = in_process("import-dpgen", "old", "--declare", "functional=PBE,includes_dispersion=true,code=VASP-6.4.2")
     assert done.returncode == 0, done.stderr
 
@@ -546,7 +546,7 @@ def test_vasps_own_defaults_are_written_out_where_ours_are_others(vasp, tmp_path
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ENCUT = 400\nIVDW = 12\n", "IVDW = 12 - wanted none, or 11"),
+        ("ENCUT = 400\nIVDW = 12\n", "IVDW = 12 - expected none, or 11"),
         ("KSPACING = 0.2\n", "no ENCUT, which VASP would take from the POTCARs"),
     ],
 )
@@ -577,8 +577,8 @@ def test_other_codes_want_their_reference_named(tmp_path, monkeypatch):
     dpgen_folder(tmp_path / "old", fp_style="cp2k", user_fp_params={"FORCE_EVAL": {"DFT": {}}})
     done = in_process("import-dpgen", "old")
     assert done.returncode == 2
-    assert "fp_style: fp_style cp2k does not tell its functional" in done.stderr
-    assert "fp_style: cp2k is not taken over - wanted what labels from now on" in done.stderr
+    assert "fp_style: fp_style cp2k does not determine its functional" in done.stderr
+    assert "fp_style: cp2k is not supported - expected a reference for new labels" in done.stderr
 
 
 # --- machines ---------------------------------------------------------------------------------------------------------
@@ -621,7 +621,7 @@ def test_a_slurm_machine_becomes_a_profile_of_three_places(tmp_path, monkeypatch
     assert place.environment == {"KMP_BLOCKTIME": "0"}
     assert {profile.place_name(s) for s in ("train", "final")} == {"train"}
     assert (profile.place_name("explore"), profile.place_name("label")) == ("model_devi", "fp")
-    assert "put in by hand, if they are wanted: #SBATCH --exclusive" in said
+    assert "add by hand, if needed: #SBATCH --exclusive" in said
     (line,) = (line for line in said.splitlines() if "looks like a secret" in line)
     assert line.startswith("  left out: train.resources.envs.API_TOKEN, ")
 
@@ -644,7 +644,7 @@ def test_pbs_and_lsf_have_the_words_of_their_queues(tmp_path, monkeypatch, batch
     said, _ = taken(tmp_path, monkeypatch, machine=machines_of(**kinds, **flags))
     profile = load_machine(str(tmp_path / "my-dpgen" / "machine.yaml"))
     assert profile.places["fp"].queue.walltime == walltime
-    assert f"batch_type {batch.lower()}: the profile has the words of the queue" in said
+    assert f"batch_type {batch.lower()}: the profile has the options of the queue" in said
 
 
 def test_a_shell_becomes_a_profile_without_a_queue(tmp_path, monkeypatch):
@@ -671,7 +671,7 @@ def test_where_no_profile_can_be_made_the_campaign_is_there_all_the_same(tmp_pat
 
 
 def test_a_folder_without_its_input_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"no param.json in it - wanted the input of dpgen run"):
+    with pytest.raises(ConfigError, match=r"contains no param.json - expected the input of dpgen run"):
         dpgen.read_folder(tmp_path)
     with pytest.raises(ConfigError, match="no such folder"):
         dpgen.read_folder(tmp_path / "gone")
@@ -685,7 +685,7 @@ def test_an_input_of_another_name_is_found_if_it_is_the_only_one(tmp_path):
     (folder / "param.json").rename(folder / "run_param.json")
     assert dpgen.read_folder(folder).param_file.name == "run_param.json"
     (folder / "param2.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"param2.json, run_param.json - wanted one param file"):
+    with pytest.raises(ConfigError, match=r"param2.json, run_param.json - expected one param file"):
         dpgen.read_folder(folder)
     assert dpgen.read_folder(folder, "run_param.json").n_done == 1
 
@@ -695,7 +695,7 @@ def test_same_without_a_reference_is_refused(tmp_path, monkeypatch):
     dpgen_folder(tmp_path / "old")
     done = in_process("import-dpgen", "old", "--same")
     assert done.returncode == 2
-    assert "--same: says that --reference is what labelled - wanted --reference" in done.stderr
+    assert "--same: states that --reference made the labels - expected --reference" in done.stderr
 
 
 def test_what_labelled_is_in_the_ledger_by_its_name(tmp_path, monkeypatch):

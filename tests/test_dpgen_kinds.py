@@ -107,7 +107,7 @@ def test_an_input_of_each_kind_comes_over_or_says_why_not(tmp_path, monkeypatch,
         return
     assert done.returncode == 0, done.stderr
     assert check(load_campaign(tmp_path / "my.yaml"), HERE, tmp_path / "runs" / "my").problems == []
-    assert "no key of DP-GEN" not in done.stdout
+    assert "not a known key of DP-GEN" not in done.stdout
 
 
 def test_every_key_of_these_inputs_has_its_row():

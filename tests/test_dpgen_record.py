@@ -56,7 +56,7 @@ def test_another_window_would_be_seen(run_of_dpgen, tmp_path):
 
 def test_its_labels_are_those_of_the_reference(over):
     folder, said = over
-    assert "frames of 3 of 3 (iteration, system) are classed here as DP-GEN classed them" in said
+    assert "frames of 3 of 3 (iteration, system) are classified as by DP-GEN" in said
     ledger = Ledger(folder / "copper-dpgen" / "labels")
     ledger.refresh()
     (reference,) = ledger.references()
@@ -76,7 +76,7 @@ def test_the_campaign_has_its_windows_and_its_ensemble(over):
     windows = [(s.name, *s.window((campaign.select.f_lo, campaign.select.f_hi))) for s in campaign.explore.stages]
     assert windows == [("job-00", 0.1, 0.15), ("job-01-a", 0.06, 0.08), ("job-01-b", 0.06, 0.07)]
     assert len(campaign.train.start_from) == campaign.train.n_members == 2
-    assert "the first training begins with the weights of iter.000002 of DP-GEN" in said
+    assert "the first training starts from the weights of iter.000002 of DP-GEN" in said
     assert check(campaign, HERE, folder / "runs" / "copper").problems == []
 
 

@@ -87,10 +87,10 @@ def written(path, campaign):
     [
         ("emtt", "did you mean 'emt'?"),
         ("selff", "did you mean 'self'?"),
-        (3, "got 3 - wanted a mapping"),
+        (3, "got 3 - expected a mapping"),
         ({"preset": "nothing"}, "neither a YAML file nor a preset"),
         ({"calculatr": "a:B"}, "initial.md.driver.calculatr: unknown key - did you mean 'calculator'?"),
-        ({"arguments": {}}, "initial.md.driver: engine ase with nothing - wanted ['calculator'] of it"),
+        ({"arguments": {}}, "initial.md.driver: engine ase with nothing - expected ['calculator']"),
     ],
 )
 def test_what_is_no_driver_is_told_in_one_line(tmp_path, driver, said):
@@ -103,7 +103,7 @@ def test_what_is_no_driver_is_told_in_one_line(tmp_path, driver, said):
 def test_check_wants_the_drivers_package(tmp_path):
     campaign = driven(tmp_path, {"calculator": "no_such_module:Fast"})
     (problem,) = check(campaign, MACHINE, tmp_path / "c").problems
-    assert problem.startswith("initial.md.driver.calculator: this interpreter has no no_such_module - wanted")
+    assert problem.startswith("initial.md.driver.calculator: this interpreter has no no_such_module - expected")
 
 
 def test_check_tells_the_elements_and_the_model_that_a_driver_lacks(tmp_path):
@@ -114,7 +114,7 @@ def test_check_tells_the_elements_and_the_model_that_a_driver_lacks(tmp_path):
     assert problems[0].startswith("initial.md.driver.calculator: ase.calculators.emt:EMT does not know Na, P, S - want")
     campaign = driven(tmp_path, {**MORSE, "arguments": {"model": "models/nep.pt"}})
     (problem,) = check(campaign, MACHINE, tmp_path / "c", here=False).problems
-    assert problem.startswith("initial.md.driver.arguments.model: no file models/nep.pt - wanted the file of a model")
+    assert problem.startswith("initial.md.driver.arguments.model: no file models/nep.pt - expected a model file")
 
 
 def test_check_wants_deepmd_where_the_first_models_move_atoms(tmp_path):
@@ -127,9 +127,7 @@ def test_check_wants_deepmd_where_the_first_models_move_atoms(tmp_path):
     machine = Machine(places={"gpu": {}, "cpu": {"python": str(python)}}, stations={"initial": "cpu"}, **SMALL)
     assert check(driven(tmp_path, MORSE), machine, tmp_path / "c").problems == []
     (problem,) = check(driven(tmp_path, "self"), machine, tmp_path / "c").problems
-    assert problem.startswith(
-        f"machine.place cpu, python: {python} has no deepmd - wanted it at station initial, for in"
-    )
+    assert problem.startswith(f"machine.place cpu, python: {python} has no deepmd - needed at station initial for in")
 
 
 def test_the_schema_knows_the_names_that_a_driver_may_have(tmp_path):
@@ -148,9 +146,9 @@ def test_a_driver_that_cannot_move_a_system_is_found_by_a_trial(tmp_path, monkey
     monkeypatch.setenv("PYTHONPATH", str(ENGINES))
     process.allow_engines()
     for name, said in (
-        ("Gpu", "wanted the GPU that it asks for"),
+        ("Gpu", "expected the GPU that it requests"),
         ("Hopeless", "KeyError"),
-        ("NoForces", "wanted energy and forces"),
+        ("NoForces", "expected energy and forces"),
     ):
         with pytest.raises(Unfit, match=rf"^initial.md.driver: odd_calculators:{name}: .*{said}"):
             try_campaign(driven(tmp_path, {"calculator": f"odd_calculators:{name}"}), MACHINE, tmp_path / "c")
@@ -182,8 +180,8 @@ def test_check_says_that_a_campaign_that_drives_itself_wants_deepmd_where_its_in
     ):
         machine = Machine(places=places, stations=models | more, **SMALL)
         found = check(driven(tmp_path, driver), machine, tmp_path / "c", here=False)
-        told = [line for line in found.facts if "wants deepmd-kit at place cpu" in line]
-        look = "look with activelearn machine --smoke --campaign YAML"
+        told = [line for line in found.facts if "needs deepmd-kit at place cpu" in line]
+        look = "check it with activelearn machine --smoke --campaign YAML"
         assert [line.partition("too ")[2] for line in told] == [f"({names}): {look}" for names in at], found
 
 
@@ -300,7 +298,7 @@ def test_a_driver_needs_no_stress_but_forces(tmp_path, slot, copper, monkeypatch
     process.close_sessions()
     frames, *_ = reference.molecular_dynamics(Driver(calculator="odd_calculators:NoStress"), copper[:1], md, **told)
     assert len(frames) == 3
-    with pytest.raises(ConfigError, match=r"^initial.md.driver: odd_calculators:NoForces: .* wanted energy and forces"):
+    with pytest.raises(ConfigError, match=r"driver: odd_calculators:NoForces: .* expected energy and forces"):
         reference.molecular_dynamics(Driver(calculator="odd_calculators:NoForces"), copper[:1], md, **told)
     process.close_sessions()
 
@@ -432,7 +430,7 @@ def test_the_plan_of_a_campaign_that_drives_itself_counts_both_trainings(tmp_pat
     found = check(campaign, MACHINE, tmp_path / "c")
     assert found.problems == []
     assert any(
-        "initial: 6 structures and 6 trajectories moved by a model trained on those, 24 labels" in f
+        "initial: 6 structures and 6 trajectories moved by a model trained on these, 24 labels" in f
         for f in found.facts
     )
     bill = cost.estimate(campaign, MACHINE, None)

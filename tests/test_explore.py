@@ -338,7 +338,7 @@ def test_no_walk_starts_from_a_frame_that_had_failed(store, campaign):
 
 def test_a_data_set_without_a_frame_to_start_from_is_said_so(store, campaign):
     data_set(store, [crystals(3, repeat=(1, 1, 1))])
-    with pytest.raises(StoreError, match="no frame of the data set is fit to start from"):
+    with pytest.raises(StoreError, match="no frame of the data set can be started from"):
         drawn(campaign, store, 1, 1)
 
 

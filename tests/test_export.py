@@ -218,9 +218,9 @@ def test_the_card_of_models_without_held_out_frames_says_so(undisturbed):
 def test_the_command_that_goes_on_can_be_pasted_as_it_stands(tmp_path):
     """The name of a campaign is no file: the one in the folder is."""
     store = Store.create(tmp_path / "a folder", load_campaign(tiny(tmp_path / "tiny.yaml")))
-    with pytest.raises(ConfigError, match="go on with: activelearn run") as refused:
+    with pytest.raises(ConfigError, match="with: activelearn run") as refused:
         export.export(store, tmp_path / "to")
-    words = shlex.split(str(refused.value).partition("go on with: activelearn run ")[2])
+    words = shlex.split(str(refused.value).partition("with: activelearn run ")[2])
     assert load_campaign(words[0]) == store.latest_campaign()
     assert words[1:] == ["--folder", str(store.folder)]
 

@@ -210,7 +210,7 @@ def test_a_bound_that_is_none_is_told():
     with pytest.raises(ConfigError, match=r"--bound labels_refuse=3: no finding .* did you mean labels_refused\?"):
         bounds_of(["labels_refuse=3"], RULES)
     for text in ("labels_refused=many", "labels_refused", "labels_refused=nan"):
-        with pytest.raises(ConfigError, match="no number - wanted key=number"):
+        with pytest.raises(ConfigError, match="not a number - expected key=number"):
             bounds_of([text], RULES)
 
 
@@ -223,7 +223,7 @@ def test_the_gravest_come_first():
 def test_a_stage_whose_shares_rise_says_which():
     fires, _ = CASES["candidates_flat"]
     (one,) = found("candidates_flat", fires)
-    assert one.what == "stage warm: candidates and failed 5.0, 4.9, 5.2 % with 3 ensembles, one after the other"
+    assert one.what == "stage warm: candidates and failed 5.0, 4.9, 5.2 % with 3 successive ensembles"
 
 
 def test_passes_of_one_ensemble_are_one_point():

@@ -216,7 +216,7 @@ def test_the_file_of_another_code_is_refused_in_a_sentence(tmp_path, truth, kind
         if other != kind:
             (tmp_path / other).mkdir()
             path = make(tmp_path / other, truth)
-            with pytest.raises(ConfigError, match=r"^\S+: .* - wanted .* - .+$") as error:
+            with pytest.raises(ConfigError, match=r"^\S+: .* - expected .* - .+$") as error:
                 read(path, kind)
             assert str(path) in str(error.value)
 
@@ -293,7 +293,7 @@ def test_a_run_of_cp2k_whose_cell_changes_wants_the_file_of_cells(tmp_path, trut
 def test_positions_of_other_atoms_beside_an_output_of_cp2k_are_refused(tmp_path, truth):
     path = cp2k_run(tmp_path, truth)
     (tmp_path / "run-pos-1.xyz").write_text("2\n i = 0, time = 0.0, E = -1.0\nCu 0 0 0\nCu 1 1 1\n")
-    with pytest.raises(ConfigError, match=r"run-pos-1.xyz frame 0: 2 atoms.* wanted the 4 atoms"):
+    with pytest.raises(ConfigError, match=r"run-pos-1.xyz frame 0: 2 atoms.* expected the 4 atoms"):
         read(path, "cp2k")
 
 
@@ -322,7 +322,7 @@ def test_a_block_of_the_stress_that_is_missing_in_one_step_of_abacus_is_said(tmp
     parts = dump.read_text().split("VIRIAL (kbar)\n")
     parts[2] = "\n".join(parts[2].splitlines()[3:]) + "\n"
     dump.write_text("VIRIAL (kbar)\n".join(parts[:2]) + parts[2] + "VIRIAL (kbar)\n" + parts[3])
-    with pytest.raises(ConfigError, match="MD_dump: step 1 does not have the lines and columns that the first one has"):
+    with pytest.raises(ConfigError, match="MD_dump: step 1 does not have the lines and columns of the first one"):
         read(path, "abacus")
 
 
@@ -361,7 +361,7 @@ def test_steps_that_dpdata_gives_although_they_did_not_converge_are_refused(tmp_
         for s, x, f in zip(truth.symbols, truth.positions[k], truth.forces[k], strict=True):
             text += f"{s} {' '.join(f'{v:.6f}' for v in (*x, *f))}\n"
     (tmp_path / "a.md").write_text(text)
-    with pytest.raises(ConfigError, match=r"a: dpdata says that steps did not converge \(SCF not converged!\)"):
+    with pytest.raises(ConfigError, match=r"a: dpdata reports unconverged steps \(SCF not converged!\)"):
         read(tmp_path / "a", "openmx/md")
 
 
@@ -435,7 +435,7 @@ def test_frames_of_dpdata_without_a_cell_are_not_periodic(tmp_path, truth):
 def test_what_a_library_cannot_read_is_told_in_a_sentence_and_nothing_else(tmp_path, name, content, kind, capsys):
     (tmp_path / name).write_bytes(content)
     for path in (tmp_path / name, tmp_path / "none"):
-        with pytest.raises(ConfigError, match=r"^\S+: .* - wanted .* - .+$") as error:
+        with pytest.raises(ConfigError, match=r"^\S+: .* - expected .* - .+$") as error:
             exchange.import_labels(tmp_path / "l", [path], PBE, kind)
         assert str(path) in str(error.value)
     assert capsys.readouterr() == ("", "")

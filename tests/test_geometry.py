@@ -170,7 +170,7 @@ def test_capacity_takes_the_largest_of_all_structures_and_leaves_room_for_absent
 
 def test_an_element_that_the_type_map_lacks_is_refused():
     frame = Frames.from_ase([bulk("NaCl", "rocksalt", a=5.6)])
-    with pytest.raises(ConfigError, match="type_map: lacks Cl of Cl1Na1 - wanted all elements - add them"):
+    with pytest.raises(ConfigError, match="type_map: lacks Cl of Cl1Na1 - expected all elements - add them"):
         neighbour_capacity([frame], rcut=3.0, volume_ratio=1.0, type_map=["Na"])
 
 

@@ -33,7 +33,14 @@ from activelearn.store import StudyStore
 ROOT = TESTS.parent
 GUIDES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for pattern in ("README.md", "params/*.md", "params/*/README.md", "docs/*.md", "tests/performance/README.md")
+    for pattern in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "params/*.md",
+        "params/*/README.md",
+        "docs/*.md",
+        "tests/performance/README.md",
+    )
     for path in sorted(ROOT.glob(pattern))
     if path.name != "faults.md"  # what it advises is compared with what is printed: tests/test_faults.py
 }
@@ -109,6 +116,7 @@ ELSEWHERE = {
     ".venv/bin/pip install": "the same",
     "torch-venv/bin/pip install": "installs 6 GB: the step torch of CI does",
     ".venv/bin/pytest": "these tests",
+    ".venv/bin/sphinx-build": "the step docs of CI does",
     "squeue": "Slurm",
     "sbatch": "Slurm",
     "salloc": "Slurm",

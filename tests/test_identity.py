@@ -56,7 +56,7 @@ def test_an_odd_identity_is_a_sentence_and_nothing_is_removed(created, tmp_path,
     (created.folder / "campaign" / "uuid").write_bytes(odd.encode("latin-1"))
     machine = Machine(scratch=str(scratch))
     for deed in (created.settle, lambda: created.sweep(machine), lambda: created.scratch(machine, "a")):
-        with pytest.raises(StoreError, match="wanted the 32 hexadecimal digits that name this folder"):
+        with pytest.raises(StoreError, match="expected the 32 hexadecimal digits"):
             deed()
     with pytest.raises(StoreError, match="32 hexadecimal digits"):
         created.compact_labels()
@@ -208,7 +208,7 @@ def test_nothing_is_begun_where_something_else_has_our_names(tmp_path, campaign,
     theirs = tmp_path / "work" / name
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
-    with pytest.raises(ConfigError, match=f"has {name.split('/')[0]} in it, .* - choose another --folder"):
+    with pytest.raises(ConfigError, match=f"contains {name.split('/')[0]}, .* - choose another --folder"):
         Store.create(tmp_path / "work", campaign)
     assert [path for path in (tmp_path / "work").rglob("*") if path.is_file()] == [theirs]
     assert check(campaign, Machine(), tmp_path / "work").problems
@@ -229,16 +229,16 @@ def test_a_study_is_not_begun_over_somebody_elses_tables(tmp_path):
     unpack("study", tmp_path)
     study = StudyStore.open(tmp_path / "study").study
     (tmp_path / "mine" / "tables").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="has tables in it"):
+    with pytest.raises(ConfigError, match="contains tables"):
         StudyStore.create(tmp_path / "mine", study)
 
 
-@pytest.mark.parametrize("what", ["a file", "a link to nothing"])
+@pytest.mark.parametrize("what", ["a file", "a broken link"])
 def test_a_scratch_that_cannot_be_is_a_sentence_before_anything_runs(tmp_path, campaign, what):
     odd = tmp_path / "odd"
     odd.write_text("mine") if what == "a file" else odd.symlink_to(tmp_path / "nowhere")
     (line,) = check(campaign, Machine(scratch=str(odd), min_free_disk_GB=0.0), tmp_path / "campaign").problems
-    assert f"machine.scratch {odd}: {odd} is {what} - wanted a folder" in line
+    assert f"machine.scratch {odd}: {odd} is {what} - expected a folder" in line
 
 
 def test_studies_in_a_copied_campaign_are_copies_too(tmp_path, created):
@@ -430,7 +430,7 @@ def test_a_ledger_that_is_a_file_is_refused_before_a_label_is_paid_for(tmp_path,
     (line,) = check(
         with_ledger(campaign, tmp_path / "L"), Machine(min_free_disk_GB=0.0), tmp_path / "campaign"
     ).problems
-    assert line.startswith(f"label.ledger {tmp_path / 'L'}: {tmp_path / 'L'} is a file - wanted a folder")
+    assert line.startswith(f"label.ledger {tmp_path / 'L'}: {tmp_path / 'L'} is a file - expected a folder")
 
 
 def test_no_label_is_written_into_a_ledger_of_a_newer_version(tmp_path):
@@ -531,9 +531,9 @@ def test_an_export_onto_a_link_or_the_folder_one_is_in_or_below_a_file_is_a_sent
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "file").write_text("mine")
-    for to, said in ((Path(), "the folder that you are in"), (tmp_path / "link", "is a link")):
-        with pytest.raises(ConfigError, match=f"{said}.* - wanted a new folder"):
+    for to, said in ((Path(), "the current folder"), (tmp_path / "link", "is a link")):
+        with pytest.raises(ConfigError, match=f"{said}.* - expected a new folder"):
             export(store, to)
-    with pytest.raises(StoreError, match="a file stands where a folder is wanted"):
+    with pytest.raises(StoreError, match="a file where a folder is expected"):
         export(store, tmp_path / "file" / "models")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["campaign", "file", "here", "link"]

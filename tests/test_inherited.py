@@ -151,7 +151,7 @@ def test_labels_of_a_campaign_are_exported_with_their_structures(tmp_path, share
 
 def test_labels_of_another_reference_are_refused_unless_they_are_named(tmp_path, shared):
     donate(shared, PBE, walks=("a", "b"))
-    with pytest.raises(ConfigError, match=r"no label of this campaign's reference .* - wanted the same"):
+    with pytest.raises(ConfigError, match=r"no label of this campaign's reference .* - expected the same"):
         labelled(tmp_path / "one", shared, initial__from_ledger=True)
     with pytest.raises(ConfigError, match="0 references begin with ffffff"):
         labelled(tmp_path / "two", shared, initial__from_ledger=["ffffff"])

@@ -86,7 +86,7 @@ def test_what_it_began_with_is_known_without_its_ledger(ended, tmp_path):
     campaign = campaign.model_copy(update={"label": campaign.label.model_copy(update={"ledger": str(tmp_path)})})
     found = check(campaign, MACHINE, folder)
     assert found.problems == []
-    assert "from the ledger: 12 labels that joined when the campaign began" in found.facts
+    assert "from the ledger: 12 labels that joined at the start of the campaign" in found.facts
     assert cost.estimate(campaign, MACHINE, Store(folder), inherits(campaign, folder)[2]).one_pass
 
 
@@ -99,8 +99,8 @@ def test_check_and_its_plan_count_what_is_there(tmp_path, emt):
     found = check(campaign, MACHINE, tmp_path / "run")
     assert found.problems == []
     assert {
-        "systems: none, walks begin at labelled structures",
-        "initial: 12 labels that are there",
+        "systems: none, walks start from labelled structures",
+        "initial: 12 existing labels",
         "ensemble: 2 members, sel {'Cu': 48} within 4 Å",
         "note: 6 of 12 labels of the ledger (50 %) have no virial: the training fits no virial on them",
     } <= set(found.facts)
@@ -120,10 +120,10 @@ def test_one_trajectory_cannot_be_held_out_and_that_is_said(tmp_path, emt):
 @pytest.mark.parametrize(
     ("how", "changes", "said"),
     [
-        ({"walks": ""}, {}, r"of the labels in .*led none can join - wanted at least 2"),
-        ({"walks": "a"}, {}, r"of the labels in .*led 1 can join - wanted at least 2"),
+        ({"walks": ""}, {}, r"of the labels in .*led none can join - expected at least 2"),
+        ({"walks": "a"}, {}, r"of the labels in .*led 1 can join - expected at least 2"),
         ({"symbols": ("Ag",) * 32}, {}, r"none can join \(others have Ag, which type_map lacks\)"),
-        ({}, {"train__descriptor__rcut": 9.0}, r"none is a start for walks - wanted cells with .* at least 9 Å"),
+        ({}, {"train__descriptor__rcut": 9.0}, r"none is a start for walks - expected cells with .* at least 9 Å"),
         ({}, {"initial": {"from_ledger": ["ffffff"]}}, r"0 references begin with ffffff"),
     ],
 )
@@ -139,14 +139,14 @@ def test_wrong_uses_are_refused_before_any_job(tmp_path, emt, how, changes, said
 def test_labels_of_another_reference_alone_are_refused_when_it_begins(tmp_path, emt):
     donate(tmp_path / "led", PBE)
     asked(tmp_path)
-    with pytest.raises(ConfigError, match=r"no label of this campaign's reference .* - wanted the same"):
+    with pytest.raises(ConfigError, match=r"no label of this campaign's reference .* - expected the same"):
         run_plain(tmp_path / "r", tmp_path / "c.yaml", MACHINE)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"initial": {}}, "initial: systems is empty - wanted one at least, or from_ledger: true"),
+        ({"initial": {}}, "initial: systems is empty - expected at least one, or from_ledger: true"),
         ({"initial": {"systems": [], "from_ledger": False}}, "initial: systems is empty"),
         (
             {"explore__stages": [{"name": "x", "temperatures_K": [9], "n_steps": 20, "start": "systems"}]},

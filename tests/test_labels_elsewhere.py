@@ -71,7 +71,7 @@ def test_a_turned_and_sorted_copy_is_the_same_label(tmp_path, walk, order, digit
     first, copy = extxyz(tmp_path, walk), extxyz(tmp_path, turned(walk, order=order, digits=digits), "copy")
     n, counts, said = imported(tmp_path, first, copy)
     assert (n, counts) == (16, {same.COPY: 16})
-    assert f"(first: {copy} frame 0, as {first} frame 0) - wanted each structure once" in said
+    assert f"(first: {copy} frame 0, as {first} frame 0) - expected each structure once" in said
     n, counts, said = imported(tmp_path, copy)
     assert (n, counts) == (0, {same.COPY: 16})
     assert "of the ledger) - wanted" in said
@@ -89,7 +89,7 @@ def test_a_copy_with_another_energy_is_told(tmp_path, walk):
     other = turned(replace(walk, energy=walk.energy + 0.2))
     n, counts, said = imported(tmp_path, extxyz(tmp_path, walk), extxyz(tmp_path, other, "copy"))
     assert (n, counts) == (16, {same.OTHER_ENERGY: 16})
-    assert "is the reference really the same?" in said
+    assert "check that the reference is the same" in said
 
 
 def test_neighbours_in_a_trajectory_and_rattled_crystals_are_no_copies(tmp_path):
@@ -145,7 +145,7 @@ def test_what_overlaps_with_the_ledger_joins_the_trajectory_there(tmp_path, walk
         (lambda f: {"cell": f.cell / 10, "positions": f.positions / 10}, physics.IMPOSSIBLE, "volume per atom, Å^3"),
         (lambda f: {"positions": np.where(np.eye(8)[1][:, None], f.positions[:, :1], f.positions)}, physics.ON_TOP,
          "atoms 0 and 1 (Cu, Cu) 0 Å apart"),
-        (lambda f: {"forces": f.forces * (np.arange(8) > 3)[:, None]}, physics.NET_FORCE, "eV/Å an atom are left, of"),
+        (lambda f: {"forces": f.forces * (np.arange(8) > 3)[:, None]}, physics.NET_FORCE, "eV/Å per atom remain, with"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_true_is_refused_with_its_number(tmp_path, walk, change, reason, words):
@@ -290,7 +290,7 @@ def test_a_virial_is_taken_and_one_that_contradicts_the_stress_is_refused(tmp_pa
     [
         (lambda lines: lines[:8] + lines[9:], "line 7: 4 atoms, but 3 lines of atoms"),
         (lambda lines: [*lines[:9], lines[9] + " 1.0", *lines[10:]], "line 10: 8 columns, but Properties names 7"),
-        (lambda lines: [*lines[:6], "four", *lines[7:]], "line 7: 'four' for a number of atoms"),
+        (lambda lines: [*lines[:6], "four", *lines[7:]], "line 7: 'four' instead of a number of atoms"),
         (lambda lines: [*lines[:7], lines[7] + " energy=1.0", *lines[8:]], "line 8: energy twice"),
         (lambda lines: [*lines[:9], lines[9].replace(".", "x"), *lines[10:]], "line 7: could not convert"),
     ],
@@ -318,7 +318,7 @@ def test_raw_text_of_deepmd_is_read(tmp_path, copper):
     (system / "set.000").rmdir()
     assert imported(tmp_path, tmp_path / "d")[:2] == (3, {})
     (system / "force.raw").write_text("1 2 3\n")
-    with pytest.raises(ConfigError, match=r"force.raw: 1 frames of 3 numbers - wanted 3 of 12, as coord.raw has"):
+    with pytest.raises(ConfigError, match=r"force.raw: 1 frames of 3 numbers - expected 3 of 12, as coord.raw has"):
         imported(tmp_path, tmp_path / "d")
 
 
@@ -342,7 +342,7 @@ def test_the_reference_that_our_export_names_holds(tmp_path, copper):
     ("edit", "said"),
     [
         (lambda t: t.replace("PAW_PBE Au", "PAW_PBE Ag"), "titles of Cu Ag, but VRHFIN of Cu Au"),
-        (lambda t: t.replace("PAW_PBE Au", "PAW_PBE Ag", 1), "wanted the same list twice"),
+        (lambda t: t.replace("PAW_PBE Au", "PAW_PBE Ag", 1), "expected the same list twice"),
         (
             lambda t: t.replace("type =       6     2", "type =       6     3"),
             "NIONS = 8, but ions per type add up to 9",
@@ -361,7 +361,7 @@ def test_a_poscar_beside_an_outcar_counts_if_it_is_whole(tmp_path, walk):
     assert imported(tmp_path, tmp_path / "OUTCAR")[:2] == (16, {})
     (tmp_path / "POSCAR").write_text("a title\n1.0\n1 0 0\n0 1 0\n0 0 1\nAu Cu\n2 6\n")
     with pytest.raises(
-        ConfigError, match=r"those of Cu6 Au2, but POSCAR beside it has Au2 Cu6 - wanted the same atoms"
+        ConfigError, match=r"those of Cu6 Au2, but POSCAR next to it has Au2 Cu6 - expected the same atoms"
     ):
         imported(tmp_path, tmp_path / "OUTCAR")
 

@@ -166,7 +166,7 @@ BOOKKEEPING = [
 @pytest.mark.parametrize("line", [*FILES, *PROGRAMS, *BOOKKEEPING])
 def test_a_line_that_is_not_on_the_list_is_refused_in_one_line(line):
     said = refusal(explore__stages=[{**COLD, "lammps": f"fix md all nve\n{line}", "ensemble": "custom"}])
-    assert re.fullmatch(r"x\.yaml: explore\.stages\.0\.lammps: line [1-9].* - wanted .* - .*", said)
+    assert re.fullmatch(r"x\.yaml: explore\.stages\.0\.lammps: line [1-9].* - expected .* - .*", said)
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,9 @@ def test_a_line_that_is_not_on_the_list_is_refused_in_one_line(line):
         ("fix heat all langevin ${tmperature} 300 0.1 1", "there is no variable tmperature", "such as temperature"),
         ("variable big equal 2\nvelocity all scale $(v_bigg*3)", "there is no variable bigg", "such as big"),
         ("variable a equal v_prssure", "there is no variable prssure", "such as pressure"),
-        ("FIX heat all langevin 300 300 0.1 1", "the command FIX is not allowed", "wanted fix, or another"),
+        ("FIX heat all langevin 300 300 0.1 1", "the command FIX is not allowed", "expected fix, or another"),
         ("fix heat all Langevin 300 300 0.1 1", "style Langevin is not allowed", "such as langevin"),
-        ("computte x all pe", "the command computte is not allowed", "wanted compute, or another"),
+        ("computte x all pe", "the command computte is not allowed", "expected compute, or another"),
         ("variable v loop 10", "variables of style loop are not allowed", "one of: atom, delete, equal"),
         ("velocity all scale ${b}\nvariable b equal 1", "b is defined further down", "such as b"),
     ],
@@ -272,7 +272,7 @@ def test_the_suffix_of_an_accelerator_is_no_other_style():
 
 def test_a_second_integrator_is_refused_by_any_name():
     for lines in ("fix md all nvt/omp temp 300 300 0.1", "fix md all nvk", "fix md all rigid/nve/small molecule"):
-        with pytest.raises(ValueError, match=r"brings an integrator \(.*\), and ensemble npt-iso is one"):
+        with pytest.raises(ValueError, match=r"contains an integrator \(.*\), and so does ensemble npt-iso"):
             Stage(name="x", ensemble="npt-iso", temperatures_K=(9,), pressures_bar=(0,), n_steps=20, lammps=lines)
 
 
@@ -327,7 +327,7 @@ def test_a_lammps_of_the_site_is_tried_by_its_command(tmp_path):
 
 
 def test_a_lammps_that_does_not_start_is_no_fault_of_the_lines(tmp_path):
-    with pytest.raises(EngineError, match="LAMMPS ended with return code 1 - wanted it to run"):
+    with pytest.raises(EngineError, match="LAMMPS ended with return code 1 - expected it to run"):
         tried("fix a all nve", tmp_path, LOCAL.model_copy(update={"lammps": "false"}))
 
 
@@ -351,7 +351,7 @@ def test_check_gives_the_lines_to_lammps(tmp_path):
     (line,) = check(copper(lammps=lines), LOCAL, tmp_path / "campaign").problems
     assert line == (
         "explore.stages.0.lammps: line 3 'fix heat all langevin ${temperature} ${temperature} 0.1 # no seed': "
-        "LAMMPS says: Illegal fix langevin command - wanted lines that LAMMPS runs - mend it (docs.lammps.org)"
+        "LAMMPS says: Illegal fix langevin command - expected lines that LAMMPS accepts - fix it (docs.lammps.org)"
     )
     assert time.monotonic() - began < 10.0
     assert check(copper(lammps=lines.replace("0.1 ", "0.1 ${seed}")), LOCAL, tmp_path / "campaign").problems == []
@@ -377,7 +377,7 @@ def test_lines_are_tried_on_the_atoms_of_a_packing(tmp_path):
 def test_lines_for_a_cluster_are_not_tried_and_that_is_said(tmp_path):
     found = check(copper(lammps="fix a all nvt temp 1 1"), LOCAL, tmp_path / "campaign", here=False)
     assert found.problems == []
-    assert "note: the lammps lines of cold were not tried, for LAMMPS is on the nodes" in str(found.facts)
+    assert "note: the lammps lines of cold were not tried, since LAMMPS is on the nodes" in str(found.facts)
 
 
 # --- potentials -------------------------------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ def test_a_pair_style_is_tried_before_a_study(changes, said, tmp_path):
     for line in found:
         assert line.startswith("potential argon: LAMMPS says: ")
         assert said in line
-        assert line.endswith("for these elements - correct the section lammps (docs.lammps.org)")
+        assert line.endswith("for these elements - fix the section lammps (docs.lammps.org)")
 
 
 def test_elements_that_are_not_in_the_file_of_a_potential(tmp_path):
@@ -447,7 +447,7 @@ def test_a_path_in_a_pair_style_is_a_file_with_a_checksum(word, tmp_path):
     file = tmp_path / "p.yaml"
     style = {"pair_style": f"hdnnp 6 dir {word}", "pair_coeff": ["* * Cu"], "elements": ["Cu"]}
     file.write_text(yaml.safe_dump({"name": "x", "functional": "none", "includes_dispersion": False, "lammps": style}))
-    with pytest.raises(ConfigError, match="no such file - wanted the file that the style reads - check the path"):
+    with pytest.raises(ConfigError, match="no such file - expected the file that the style reads - check the path"):
         load_potential(str(file))
 
 

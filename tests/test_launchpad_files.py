@@ -7,8 +7,8 @@ from activelearn.errors import ConfigError
 from activelearn.workflow import launchpads
 from activelearn.workflow.doctor.checks import launchpad_problems
 
-QUOTES = "wanted a text - put it in quotes"
-ESCAPED = "wanted %40 for @, %3A for :, %2F for /"
+QUOTES = "expected a text - put it in quotes"
+ESCAPED = "expected %40 for @, %3A for :, %2F for /"
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def refusal(tmp_path, monkeypatch):
         ("password: true", f"password: FireWorks reads it as true or false - {QUOTES}"),
         ("username: 2024", f"username: FireWorks reads it as a number - {QUOTES}"),
         ("authsource: [hush]", f"authsource: FireWorks reads it as a list - {QUOTES}"),
-        ("port: '2024'", "port: FireWorks reads it as a text - wanted a whole number - write it without quotes"),
-        ("port: 1.5", "port: FireWorks reads it as a number - wanted a whole number"),
-        ("strm_lvl: LOUD", "wanted host, port, name, strm_lvl and logdir as FireWorks takes them"),
-        ("logdir: /no/such/folder", "wanted host, port, name, strm_lvl and logdir as FireWorks takes them"),
-        ("logdir: [1]", "logdir: FireWorks reads it as a list - wanted a text"),
-        ("uri_mode: yes", "uri_mode: FireWorks reads it as a text - wanted true or false"),
-        ("mongoclient_kwargs: hush", "mongoclient_kwargs: FireWorks reads it as a text - wanted a mapping"),
+        ("port: '2024'", "port: FireWorks reads it as a text - expected a whole number - write it without quotes"),
+        ("port: 1.5", "port: FireWorks reads it as a number - expected a whole number"),
+        ("strm_lvl: LOUD", "expected host, port, name, strm_lvl and logdir as FireWorks takes them"),
+        ("logdir: /no/such/folder", "expected host, port, name, strm_lvl and logdir as FireWorks takes them"),
+        ("logdir: [1]", "logdir: FireWorks reads it as a list - expected a text"),
+        ("uri_mode: yes", "uri_mode: FireWorks reads it as a text - expected true or false"),
+        ("mongoclient_kwargs: hush", "mongoclient_kwargs: FireWorks reads it as a text - expected a mapping"),
         ("name: 2024", "cannot be read (DuplicateKeyError)"),
         ("password: '2024\n", "cannot be read (ScannerError)"),
         ("password: " + "[" * 5000, "cannot be read"),
@@ -76,7 +76,7 @@ def test_an_escaped_one_is_taken(refusal):
 
 
 def test_a_uri_that_lacks_its_host_does_not_tell_its_password(refusal):
-    assert "wanted host, port, name" in refusal("host: mongodb://me:s3cret\nname: glass\nuri_mode: true\n")
+    assert "expected host, port, name" in refusal("host: mongodb://me:s3cret\nname: glass\nuri_mode: true\n")
 
 
 def test_a_numeric_password_that_others_may_read_is_told(tmp_path):

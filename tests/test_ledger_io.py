@@ -234,20 +234,20 @@ def text(name, content):
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
-        (put("real_atom_types", at(0, 1, -1)), "type -1 before a real atom - wanted it at the end of a frame only"),
-        (put("real_atom_types", at(0, 1, -2)), "type -2 - wanted 0 to 1, for type_map.raw has 2 names"),
-        (put("real_atom_types", at(0, 1, 2)), "type 2 - wanted 0 to 1, for type_map.raw has 2 names"),
-        (put("real_atom_types", lambda x: x[:, :6]), r"shape \(6, 6\) - wanted 6 frames of 8 whole numbers"),
-        (put("real_atom_types", lambda x: x + 0.5), "wanted 6 frames of 8 whole numbers"),
-        (put("real_atom_types", lambda x: np.where(x < 0, np.nan, x)), "float64 of .* wanted 6 frames of 8 whole"),
-        (put("force", lambda x: x + 0.1), "forces on atoms of type -1, which are none - wanted zeros"),
-        (put("energy", lambda x: x[:4]), "energy.npy: 4 frames of 1 numbers - wanted 6 of 1, as coord.npy has"),
-        (put("box", lambda x: np.vstack([x, x])), "box.npy: 12 frames of 9 numbers - wanted 6 of 9"),
-        (put("coord", lambda x: x[:, :-1]), "coord.npy: 23 numbers a frame - wanted three an atom"),
+        (put("real_atom_types", at(0, 1, -1)), "type -1 before a real atom - expected it only at the end of a frame"),
+        (put("real_atom_types", at(0, 1, -2)), "type -2 - expected 0 to 1, since type_map.raw has 2 names"),
+        (put("real_atom_types", at(0, 1, 2)), "type 2 - expected 0 to 1, since type_map.raw has 2 names"),
+        (put("real_atom_types", lambda x: x[:, :6]), r"shape \(6, 6\) - expected 6 frames of 8 whole numbers"),
+        (put("real_atom_types", lambda x: x + 0.5), "expected 6 frames of 8 whole numbers"),
+        (put("real_atom_types", lambda x: np.where(x < 0, np.nan, x)), "float64 of .* expected 6 frames of 8 whole"),
+        (put("force", lambda x: x + 0.1), "forces on virtual atoms of type -1 - expected zeros"),
+        (put("energy", lambda x: x[:4]), "energy.npy: 4 frames of 1 numbers - expected 6 of 1, as coord.npy has"),
+        (put("box", lambda x: np.vstack([x, x])), "box.npy: 12 frames of 9 numbers - expected 6 of 9"),
+        (put("coord", lambda x: x[:, :-1]), "coord.npy: 23 numbers per frame - expected three per atom"),
         (text("type.raw", "0 0 0 0"), "type.raw: types of 4 atoms, but .*coord.npy has positions of 8"),
         (text("type.raw", "0 " * 9), "type.raw: types of 9 atoms, but .*coord.npy has positions of 8"),
-        (text("type.raw", "0 0 0 0 1 1 1 1"), "real_atom_types.npy: other types than in .*type.raw - wanted zeros"),
-        (text("type_map.raw", "Ag"), "type 1 - wanted 0 to 0, for type_map.raw has 1 names"),
+        (text("type.raw", "0 0 0 0 1 1 1 1"), "real_atom_types.npy: other types than in .*type.raw - expected zeros"),
+        (text("type_map.raw", "Ag"), "type 1 - expected 0 to 0, since type_map.raw has 1 names"),
     ],
 )
 def test_arrays_that_contradict_each_other_are_refused_not_guessed(tmp_path, edit, sentence):
@@ -264,7 +264,9 @@ def test_a_set_without_the_types_that_another_set_of_the_system_has_is_refused(t
     system, _ = padded(tmp_path)
     shutil.copytree(system / "set.000", system / "set.001")
     (system / "set.001" / "real_atom_types.npy").unlink()
-    with pytest.raises(ConfigError, match=r"set.001: no real_atom_types.npy, which .*set.000 has - wanted it in every"):
+    with pytest.raises(
+        ConfigError, match=r"set.001: no real_atom_types.npy, which .*set.000 has - expected it in every"
+    ):
         exchange.import_labels(tmp_path / "l", [system], PBE)
     assert not (tmp_path / "l").exists()
 
@@ -288,7 +290,7 @@ def test_the_types_of_a_plain_system_are_checked_too(tmp_path, copper, types):
 def test_a_system_without_npy_sets_is_named(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "type.raw").write_text("0")
-    with pytest.raises(ConfigError, match=r"d: no set.* and no coord.raw in it - wanted deepmd/npy or"):
+    with pytest.raises(ConfigError, match=r"d: contains no set.* and no coord.raw - expected deepmd/npy or"):
         exchange.import_labels(tmp_path / "l", [tmp_path / "d"], PBE)
 
 
@@ -439,7 +441,7 @@ def test_an_outcar_that_breaks_off_has_no_last_step(tmp_path):
     whole.write_text(text + text[:end])
     assert imported(tmp_path / "a", whole) == (["Ni18"], {"not finished": 1})
     whole.write_text(text[:end])
-    with pytest.raises(ConfigError, match=r"OUTCAR: no finished ionic step in it - wanted an OUTCAR of a run"):
+    with pytest.raises(ConfigError, match=r"OUTCAR: contains no finished ionic step - expected an OUTCAR of a run"):
         exchange.import_labels(tmp_path / "l", [whole], PBE)
 
 
@@ -489,10 +491,10 @@ def test_every_frame_that_is_not_taken_is_counted_with_its_reason_and_place(tmp_
     assert n == 2
     assert tally.counts == dict.fromkeys(reasons, 1)
     assert all(
-        line.startswith("1 frame not taken: ") and " - wanted " in line and line.count(" - ") == 2
+        line.startswith("1 frame not taken: ") and " - expected " in line and line.count(" - ") == 2
         for line in tally.sentences()[:-1]
     )
-    assert f"no forces (first: {path} frame 2) - wanted energy and forces" in tally.sentences()[0]
+    assert f"no forces (first: {path} frame 2) - expected energy and forces" in tally.sentences()[0]
     assert tally.sentences()[-1].startswith(f"1 label with no stress (first: {path} frame 1): ")
 
 
@@ -516,8 +518,8 @@ def test_one_damaged_file_stops_the_import_before_anything_is_published(tmp_path
     ("name", "said"),
     [
         ("none.extxyz", "no such file"),
-        ("notes.txt", "the name does not tell the format"),
-        ("empty", "no type.raw in it"),
+        ("notes.txt", "format not recognised"),
+        ("empty", "contains no type.raw"),
     ],
 )
 def test_files_that_are_no_labels_are_named(tmp_path, name, said):
@@ -575,9 +577,9 @@ def test_an_export_names_one_reference(tmp_path, copper):
     for identity in (PBE, OTHER):
         assert exchange.import_labels(tmp_path / "l", [path], identity)[0] == 3, "the same structures, another key"
     ledger = opened(tmp_path / "l")
-    with pytest.raises(ConfigError, match="wanted the labels of one - give --reference, one of: "):
+    with pytest.raises(ConfigError, match="expected the labels of one - give --reference, one of: "):
         exchange.one_reference(ledger, None)
-    with pytest.raises(ConfigError, match="begins with 'ffffffff'"):
+    with pytest.raises(ConfigError, match="starts with 'ffffffff'"):
         exchange.one_reference(ledger, "ffffffff")
     assert exchange.one_reference(ledger, OTHER["sha256"][:8]) == OTHER
 

@@ -176,7 +176,7 @@ def test_what_cannot_be_known_is_said_to_be_so():
     cells = jumping.frames.cell.copy()
     cells[4] *= 1.6
     for path, segments, why in (
-        (path_of_melt(rattling(1)), MELT_QUENCH, "1 frame kept of melt, wants n_frames of 2 or more"),
+        (path_of_melt(rattling(1)), MELT_QUENCH, "1 frame kept of melt, needs n_frames of 2 or more"),
         (path_of_melt(rattling(), segment=1), MELT_QUENCH, "0 frames kept of melt"),
         (path_of_melt(rattling(), ended="melt: lost atoms at 0.4 ps"), MELT_QUENCH, "it died before the end of melt"),
         (
@@ -217,7 +217,7 @@ def test_every_preset_has_a_melt_and_a_pore_has_none():
     assert all(glass.melt for glass in map(load_glass, ("quick", "luo2024", "bertani2026", "luo2024_porous")))
     made = load_glass("luo2024_porous").model_dump(mode="json")
     made["pore"]["segments"][0]["is_melt"] = True
-    with pytest.raises(ValidationError, match="wanted it in the segments that make the dense glass"):
+    with pytest.raises(ValidationError, match="expected it only in the segments that make the dense glass"):
         Glass.model_validate(made)
 
 
@@ -343,7 +343,7 @@ def test_doubts_are_told_apart_and_the_worst_of_each_is_kept():
     crystal_only = replicas.curve("rdf", "P-S", ("r (Å)", "g(r)")).model_copy(update={"stamp": STILL})
     assert is_doubted(crystal_only)
     assert suffix([crystal_only]) == " (NOT MELTED)"
-    wanted = "a melt wants 2 Å rms or more and fewer than 50 % there: melt longer, or hotter"
+    wanted = "a melt needs 2 Å rms or more and fewer than 50 % there: melt longer, or hotter"
     assert legend([one])[1] == f"¶ {STILL} (mine at x = 0; the largest share; {wanted})."
 
 

@@ -120,7 +120,7 @@ def test_a_crystal_of_another_content_is_another_campaign(tmp_path, is_moved):
     here = home(tmp_path)
     (here / "mine.vasp").write_text(OTHER)
     yaml_file, folder = all_moved(here) if is_moved else (here / "c.yaml", here / "run")
-    with pytest.raises(ConfigError, match=r"begun with another campaign(.|\n)*initial.systems.0.sha256"):
+    with pytest.raises(ConfigError, match=r"started with another campaign(.|\n)*initial.systems.0.sha256"):
         gone_on(yaml_file, folder)
 
 
@@ -128,7 +128,7 @@ def test_a_crystal_that_changes_after_the_move_is_refused_where_it_is_read(tmp_p
     yaml_file, folder = all_moved(home(tmp_path))
     store, _ = gone_on(yaml_file, folder)
     (yaml_file.parent / "mine.vasp").write_text(OTHER)
-    with pytest.raises(ConfigError, match=r"two/mine.vasp: is not the file that the campaign began with"):
+    with pytest.raises(ConfigError, match=r"two/mine.vasp: is not the file that the campaign started with"):
         starts.unit_cell(store.campaign(0).systems[0])
 
 
@@ -229,7 +229,7 @@ def test_the_files_of_the_reference_are_taken_from_where_they_are(tmp_path, slot
     assert said == []
     assert reference.fingerprint(store.latest_campaign().label.reference, slot) == before
     (tmp_path / "two" / "w.bin").write_text("others")
-    with pytest.raises(ConfigError, match="is not what this iteration is sealed to"):
+    with pytest.raises(ConfigError, match="is not what this iteration is sealed"):
         reference.want_identity(store.latest_campaign().label.reference, slot, before["sha256"])
 
 
@@ -289,7 +289,7 @@ def test_a_study_of_another_potential_under_the_same_name_is_refused(study_home,
     two = study_home.rename(tmp_path / "two")
     with (two / "Cu mine.eam").open("a") as stream:
         stream.write("# another one\n")
-    with pytest.raises(ConfigError, match="holds another study"):
+    with pytest.raises(ConfigError, match="contains another study"):
         StudyStore.create(two / "run", study_of(two))
 
 

@@ -82,7 +82,7 @@ def test_a_model_that_is_missing_is_found_by_check_with_its_line(tmp_path, monke
     (tmp_path / "mine" / "mace-0.model").touch()
     (tmp_path / "mine.pth").touch()  # where the command is given, which nobody means
     done = checked(tmp_path / "mine", monkeypatch, label__reference__arguments=arguments)
-    with pytest.raises(ConfigError, match=rf"c.yaml:\d+: label.reference.arguments.{key}: no file {named} - wanted"):
+    with pytest.raises(ConfigError, match=rf"c.yaml:\d+: label.reference.arguments.{key}: no file {named} - expected"):
         raise done.exception
 
 
@@ -114,7 +114,7 @@ def test_no_fingerprint_is_made_of_a_model_that_is_missing(tmp_path):
     """Its name would be sealed in place of its checksum, and the folder refuse the file once it is there."""
     what = Reference(calculator="ase.calculators.emt:EMT", package="ase", functional="none", includes_dispersion=False)
     gone = what.model_copy(update={"arguments": {"model": str(tmp_path / "gone.pth")}})
-    with pytest.raises(ConfigError, match=r"arguments.model: no file .*gone.pth - wanted the file of a model"):
+    with pytest.raises(ConfigError, match=r"arguments.model: no file .*gone.pth - expected a model file"):
         reference.fingerprint(gone, Slot(LOCAL, tmp_path))
     (tmp_path / "gone.pth").write_bytes(b"weights")
     assert reference.fingerprint(gone, Slot(LOCAL, tmp_path))["arguments"]["model"].startswith("sha256:")

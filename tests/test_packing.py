@@ -89,7 +89,7 @@ def test_the_ratio_is_exact_and_the_size_is_the_nearest(amounts, n_atoms):
 
 def test_a_size_that_stoichiometry_does_not_allow_is_refused_with_those_it_does():
     units = {"Na2S": 1.5, "P2S5": 0.47, "P2O5": 0.03}
-    with pytest.raises(ConfigError, match=r"n_atoms = 128: .* - wanted one of 800, 1600, 2400 .*multiples of 800"):
+    with pytest.raises(ConfigError, match=r"n_atoms = 128: .* - expected one of 800, 1600, 2400 .*multiples of 800"):
         packing.solve(units, 128)
     with pytest.raises(ConfigError, match="one of 800, 1600"):
         packing.solve(units, 1150)
@@ -98,13 +98,13 @@ def test_a_size_that_stoichiometry_does_not_allow_is_refused_with_those_it_does(
 
 def test_units_are_not_cut_into_parts():
     assert packing.counts_of(thiophosphate(n_atoms=None, n_units=16)) == {"Na2S": 24, "P2S5": 8}
-    with pytest.raises(ConfigError, match="n_units = 15: would cut units into parts - wanted a multiple of 2"):
+    with pytest.raises(ConfigError, match="n_units = 15: would cut units into parts - expected a multiple of 2"):
         packing.counts_of(thiophosphate(n_atoms=None, n_units=15))
 
 
 @pytest.mark.parametrize("amount", [0.33333, 2**0.5, 1e-5])
 def test_an_amount_that_is_no_simple_fraction_is_refused(amount):
-    with pytest.raises(ConfigError, match=r"units\.P2S5: .* wanted an integer or a fraction .* such as 0\.85"):
+    with pytest.raises(ConfigError, match=r"units\.P2S5: .* expected an integer or a fraction .* such as 0\.85"):
         packing.solve({"Na2S": 1.0, "P2S5": amount}, 1000)
 
 
@@ -120,15 +120,15 @@ def test_an_element_that_does_not_exist_is_refused(formula):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"n_units": 3}, "got both of n_atoms and n_units - wanted exactly one"),
-        ({"n_atoms": None}, "got none of n_atoms and n_units - wanted exactly one"),
+        ({"n_units": 3}, "got both of n_atoms and n_units - expected exactly one"),
+        ({"n_atoms": None}, "got none of n_atoms and n_units - expected exactly one"),
         ({"units": {}}, "at least 1 item"),
         ({"units": {"Na2S": 0}}, "greater than 0"),
         ({"units": {"na2s": 1}}, "should match pattern"),
         ({"units": {"Na0": 1}}, "should match pattern"),
         ({"density_g_cm3": -1}, "greater than 0"),
         ({"tolerance_A": 0}, "greater than 0"),
-        ({"geometry": {"P2O5": "a.xyz"}}, r"geometry names P2O5 - wanted formulas of units: \['Na2S', 'P2S5'\]"),
+        ({"geometry": {"P2O5": "a.xyz"}}, r"geometry contains P2O5 - expected formulas of units: \['Na2S', 'P2S5'\]"),
         ({"sha256": {"P2O5": "0"}}, "sha256 names P2O5"),
         ({"density": 2.0}, "Extra inputs"),
     ],
@@ -150,10 +150,10 @@ def test_check_has_one_line_to_print():
     [
         (
             {"tolerance_A": 3.3},
-            "would fill 7[0-9]% of the box - wanted at most 64% .* lower density_g_cm3 or",
+            "would fill 7[0-9]% of the box - expected at most 64% .* lower density_g_cm3 or",
         ),
         ({"density_g_cm3": 9.0}, "9 g/cm3 .* lower density_g_cm3"),
-        ({"n_atoms": 16}, r"a box of 7\.2 Å is too small for a unit 6\.3 Å long .* wanted 8\.3 Å - raise n_atoms"),
+        ({"n_atoms": 16}, r"a box of 7\.2 Å is too small for a unit 6\.3 Å long .* expected 8\.3 Å - raise n_atoms"),
         ({"n_atoms": None, "n_units": 2}, "raise n_units"),
     ],
 )
@@ -215,10 +215,10 @@ def test_a_geometry_of_ones_own_is_packed_whole_and_a_unit_without_one_as_atoms(
 @pytest.mark.parametrize(
     ("formula", "content", "said"),
     [
-        ("H2O2", None, "holds H2O - wanted H2O2 - mend"),
-        ("H2O", "no structure", "cannot be read .* wanted an xyz file"),
+        ("H2O2", None, "holds H2O - expected H2O2 - fix"),
+        ("H2O", "no structure", "cannot be read .* expected an xyz file"),
         ("H2O", "", "cannot be read"),
-        ("H2O", "3\n\nO 0 0 0.1\nH 0 1 0\nH 1 0 0\n", "is not the file that the campaign began with"),
+        ("H2O", "3\n\nO 0 0 0.1\nH 0 1 0\nH 1 0 0\n", "is not the file that the campaign started with"),
     ],
 )
 def test_a_wrong_geometry_is_refused(water, formula, content, said):
@@ -281,7 +281,7 @@ def test_units_left_too_close_by_a_packmol_that_says_success_are_refused():
     frame = Frames(("Na", "S", "S"), np.eye(3)[None] * 10.0, np.array([[[0.2, 5, 5], [9.0, 5, 5], [7.5, 5, 5]]]))
     packing._want_apart(frame, np.array([0, 0, 1]), 1.4)
     packing._want_apart(frame, np.array([0, 0, 0]), 1.8)
-    with pytest.raises(EngineError, match=r"left Na-S 1\.20 Å apart - wanted at least 1\.80 Å"):
+    with pytest.raises(EngineError, match=r"left Na-S 1\.20 Å apart - expected at least 1\.80 Å"):
         packing._want_apart(frame, np.array([0, 1, 1]), 1.8)
 
 

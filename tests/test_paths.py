@@ -273,7 +273,7 @@ def test_a_batch_job_finds_its_folder_and_its_files(cluster):
     """Through FireWorks' qlaunch, which writes the script into the campaign folder and has sbatch take it."""
     store = Store.create(cluster.here / "c 1", load_campaign(tiny(cluster.here / "t.yaml")))
     if "$HOME" in cluster.here.name:
-        with pytest.raises(ConfigError, match=r"\$HOME in the path - wanted a folder for a LaunchPad without it"):
+        with pytest.raises(ConfigError, match=r"\$HOME in the path - expected a path without it"):
             submit(store, cluster.site.machine, cluster.launchpad)
         return
     submit(store, cluster.site.machine, cluster.launchpad)
@@ -328,13 +328,13 @@ def test_any_character_that_can_be_written_is_as_good_as_a_letter(tmp_path, name
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("two\nlines", r"'two\\nlines': has a control character in it \('\\n'\) - wanted a name .* on one line"),
+        ("two\nlines", r"'two\\nlines': has a control character in it \('\\n'\) - expected a name .* on one line"),
         ("tab\there", "has a control character in it"),
         (
             os.fsdecode(b"latin-\xfc"),
-            r"a byte that is not of UTF-8 .*export LC_ALL=C\.UTF-8 if it is UTF-8, else rename",
+            r"a byte that is not UTF-8 .*export LC_ALL=C\.UTF-8 if it is UTF-8, else rename",
         ),
-        ("ü" * 128, r"a name of 256 bytes - wanted at most 255 bytes from / to / and 3600 in all"),
+        ("ü" * 128, r"a name of 256 bytes - expected at most 255 bytes from / to / and 3600 in total"),
         ("/".join(["n" * 250] * 15), r"its path has \d+ bytes"),
     ],
 )
@@ -355,7 +355,7 @@ def test_an_interpreter_whose_path_the_loader_takes_apart_is_refused(tmp_path):
 
 def test_a_smoke_test_is_refused_where_workers_would_look_elsewhere(memory, tmp_path):
     with (
-        pytest.raises(ConfigError, match=r"\$\{x\} in the path - wanted a folder for a LaunchPad without it"),
+        pytest.raises(ConfigError, match=r"\$\{x\} in the path - expected a path without it"),
         sent(Machine(), memory(), tmp_path / "${x}", tmp_path / "my_launchpad.yaml"),
     ):
         pass
@@ -369,7 +369,7 @@ def test_a_name_that_the_file_system_has_no_room_for_is_one_line(tmp_path, monke
         assert ended.value.code == 2
         said = capsys.readouterr().err
         assert said.startswith("error: n") or "nnn" in said
-        assert "too long a name - wanted at most 255 bytes" in said
+        assert "name too long - expected at most 255 bytes" in said
         assert said.count("\n") == 1
 
 
@@ -424,7 +424,7 @@ def test_what_lammps_can_read_stays_as_it_was(style, tmp_path):
 
 
 def test_a_missing_file_in_quotes_is_named(style):
-    with pytest.raises(ConfigError, match=r"lammps\.pair_coeff: my cu\.eam: no such file - wanted the file that"):
+    with pytest.raises(ConfigError, match=r"lammps\.pair_coeff: my cu\.eam: no such file - expected the file that"):
         style("x", "other", '* * "my cu.eam" Cu')
 
 

@@ -222,4 +222,4 @@ def test_a_run_whose_output_nobody_reads_any_more_ends_as_it_would(made, tmp_pat
     )
     os.close(writer)
     assert done.returncode == WELL["run"]
-    assert done.stderr == b"standard output is closed: what is printed from now on is lost, and nothing else\n"
+    assert done.stderr == b"standard output is closed: output from now on is lost, and nothing else\n"

@@ -60,8 +60,8 @@ def test_passes_of_one_ensemble_are_judged_together(once):
     assert found.judged == Counts(walked=738, accurate=730, candidate=8, walks=18)
     assert (found.n_pooled, found.is_converged, found.quiet_stages) == (2, False, ())
     assert found.why == (
-        "goes on: 1.1 % candidates, 0.0 % failed of 738 frames from 18 walks over 2 passes of one ensemble; held back "
-        "by cold with 1.1 % candidates (must be below 1 %); held-out P99 of the force error 0.1 eV/Å"
+        "continues: 1.1 % candidates, 0.0 % failed of 738 frames from 18 walks over 2 passes of one ensemble; held "
+        "back by cold with 1.1 % candidates (must be below 1 %); held-out P99 of the force error 0.1 eV/Å"
     )
     assert found.chosen == 2, "what it found is labelled"
     seal_ensemble(store, 2, trained_in=0)
@@ -86,7 +86,7 @@ def test_a_pass_that_is_quiet_by_itself_is_not_rescued_for_what_came_before_it(o
     store.open_iteration(2, strict)
     found = walk_pass(store, strict, 2, 0)
     assert (found.n_pooled, found.is_converged, found.is_rescue) == (2, False, False)
-    assert found.why.startswith("goes on: 0.8 % candidates")
+    assert found.why.startswith("continues: 0.8 % candidates")
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_pass_that_goes_on_names_the_stages_that_hold_it_back(store, campaign)
     fabricate(store, campaign, walks, stages=("cold", "warm"))
     found, _ = gathered(store, campaign)
     assert found.why.startswith(
-        "goes on: 0.8 % candidates, 0.0 % failed of 600 frames from 20 walks; "
+        "continues: 0.8 % candidates, 0.0 % failed of 600 frames from 20 walks; "
         "held back by warm with 1.7 % candidates (must be below 1 %); held-out P99"
     )
     assert "cold" not in found.why
@@ -417,7 +417,7 @@ def test_changed_settings_at_the_last_iteration_are_what_holds_it_back(store, ca
     found = walk_pass(store, one_stage(campaign), 1, 0)
     said = ending._bound(found, campaign, 1, is_asked_anew=True)
     assert said.startswith("not converged after 1 iteration (stop.max_iterations)")
-    assert "; held back by changed settings, by which no pass was judged yet; stages explored: cold" in said
+    assert "; held back by changed settings, by which no pass has been judged yet; stages explored: cold" in said
 
 
 def test_too_few_frames_are_no_reason_for_a_rescue(once):
@@ -431,5 +431,5 @@ def test_too_few_frames_are_no_reason_for_a_rescue(once):
             found.append(walk_pass(store, campaign, i, 0))
     assert not any(one.is_rescue for one in found)
     assert [one.is_converged for one in found] == [False, False, False, True]
-    assert found[0].why.startswith("goes on: 0.8 % candidates")
+    assert found[0].why.startswith("continues: 0.8 % candidates")
     assert "held back by cold with 738 frames (at least 1845)" in found[0].why

@@ -116,35 +116,35 @@ def test_a_pair_style_has_statics_by_the_same_lines():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"ase": CALCULATOR, "lammps": STYLE}, "got ['ase', 'lammps'] of ase, deepmd and lammps - wanted exactly one"),
-        ({}, "got none of ase, deepmd and lammps - wanted exactly one"),
-        ({"ase": CALCULATOR, "d3": {"method": "PBE"}}, "d3 beside ase - wanted inside `ase`"),
-        ({"ase": CALCULATOR, "functional": "PBE"}, "functional beside ase - wanted inside `ase`"),
-        ({"lammps": STYLE}, "wanted functional (PBE, r2SCAN, none ...) and includes_dispersion (true or false) of it"),
-        ({"lammps": STYLE, "functional": "PBE"}, "and includes_dispersion (true or false) of it"),
-        ({"ase": {"calculator": "a.b:C", "includes_dispersion": False}}, "ase.functional: missing - wanted What it"),
+        ({"ase": CALCULATOR, "lammps": STYLE}, "of ase, deepmd and lammps - expected exactly one"),
+        ({}, "got none of ase, deepmd and lammps - expected exactly one"),
+        ({"ase": CALCULATOR, "d3": {"method": "PBE"}}, "d3 next to ase - expected it inside `ase`"),
+        ({"ase": CALCULATOR, "functional": "PBE"}, "functional next to ase - expected it inside `ase`"),
+        ({"lammps": STYLE}, "expected functional (PBE, r2SCAN, none ...) and includes_dispersion"),
+        ({"lammps": STYLE, "functional": "PBE"}, "and includes_dispersion (true or false)"),
+        ({"ase": {"calculator": "a.b:C", "includes_dispersion": False}}, "missing - expected The functional"),
         # dispersion once, with the parameters of the functional
         ({"ase": {**CALCULATOR, "includes_dispersion": True, "d3": {}}}, "dispersion once, not twice"),
-        ({"ase": {**CALCULATOR, "functional": "r2SCAN", "d3": {}}}, "d3.method PBE on functional r2SCAN - wanted D3"),
+        ({"ase": {**CALCULATOR, "functional": "r2SCAN", "d3": {}}}, "d3.method PBE on functional r2SCAN - expected D3"),
         ({"ase": {"preset": "gfn2_xtb", "d3": {}}}, "dispersion once, not twice"),
         ({"lammps": STYLE, **PHYSICS, "includes_dispersion": True, "d3": {}}, "dispersion once, not twice"),
         ({"deepmd": {"models": ["a.pb"]}, **PHYSICS, "functional": "r2SCAN", "d3": {}}, "PBE on functional r2SCAN"),
         # files
-        ({"deepmd": {"models": ["a.pb", "c.pb"]}, **PHYSICS}, "deepmd.models: c.pb: no such file - wanted a frozen"),
+        ({"deepmd": {"models": ["a.pb", "c.pb"]}, **PHYSICS}, "deepmd.models: c.pb: no such file - expected a frozen"),
         ({"ase": {"preset": "mace", "arguments": {"model_paths": "my.model"}}}, "model_paths: my.model: no such file"),
         ({"lammps": STYLE | {"pair_coeff": ["* * Cu.eam Ar"]}, **PHYSICS}, "lammps.pair_coeff: Cu.eam: no such file"),
         # ensembles
-        ({"deepmd": {"models": ["a.pb"], "window": [0.1, 0.3]}, **PHYSICS}, "wanted an ensemble of two or more"),
-        ({"deepmd": {"models": ["a.pb", "b.pb"], "window": [0.3, 0.1]}, **PHYSICS}, "wanted f_lo below f_hi"),
-        ({"deepmd": {"models": ["a.pb", "b.pb", "a.pb"]}, **PHYSICS}, "models names one twice"),
-        ({"deepmd": {"models": ["a.pb", "a.pth"]}, **PHYSICS}, "models end in .pb and .pth - wanted all of one form"),
-        ({"deepmd": {"models": ["a.dp"]}, **PHYSICS}, "a.dp: its forces are all NaN, in silence"),
-        ({"deepmd": {"models": ["a.pte"]}, **PHYSICS}, "a.pte: LAMMPS does not read that form - wanted .pb, "),
-        ({"deepmd": {"models": ["a.frozen"]}, **PHYSICS}, "a.frozen: DeePMD-kit knows a form by its suffix, and"),
+        ({"deepmd": {"models": ["a.pb"], "window": [0.1, 0.3]}, **PHYSICS}, "expected an ensemble of two or more"),
+        ({"deepmd": {"models": ["a.pb", "b.pb"], "window": [0.3, 0.1]}, **PHYSICS}, "expected f_lo below f_hi"),
+        ({"deepmd": {"models": ["a.pb", "b.pb", "a.pb"]}, **PHYSICS}, "models contains duplicates"),
+        ({"deepmd": {"models": ["a.pb", "a.pth"]}, **PHYSICS}, "models end in .pb and .pth - expected one format"),
+        ({"deepmd": {"models": ["a.dp"]}, **PHYSICS}, "a.dp: its forces are silently NaN"),
+        ({"deepmd": {"models": ["a.pte"]}, **PHYSICS}, "a.pte: LAMMPS does not read that format - expected .pb, "),
+        ({"deepmd": {"models": ["a.frozen"]}, **PHYSICS}, "a.frozen: DeePMD-kit recognises formats by suffix, and"),
         # what is none
-        ({"ase": {"preset": "gpaw_pbe"}}, "ase.engine gpaw - wanted an ASE calculator"),
+        ({"ase": {"preset": "gpaw_pbe"}}, "ase.engine gpaw - expected an ASE calculator"),
         ({"ase": CALCULATOR, "models": ["a.pb"]}, "models: unknown key"),
-        ({"ase": CALCULATOR, "name": "../up"}, "name: got '../up' - wanted"),
+        ({"ase": CALCULATOR, "name": "../up"}, "name: got '../up' - expected"),
         ({"lammps": STYLE | {"pair_coeff": ["* * 1 1; shell ls"]}, **PHYSICS}, "lammps.pair_coeff.0: got"),
     ],
 )  # fmt: skip
@@ -170,7 +170,7 @@ def test_a_preset_of_a_calculator_that_is_not_there_is_named(written):
 def test_one_model_under_two_names_is_no_ensemble(written, tmp_path):
     path = written(deepmd={"models": ["a.pb", "b.pb"]}, **PHYSICS)
     (tmp_path / "b.pb").write_text("content of a.pb")
-    assert "models names one twice" in refusal(path)
+    assert "models contains duplicates" in refusal(path)
 
 
 def test_a_potential_without_dispersion_says_so_and_cannot_have_it_twice():

@@ -260,7 +260,7 @@ def test_a_mistake_in_a_csv_is_named_with_its_line(tmp_path, text, said):
 
 
 def test_a_csv_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"mine\.csv.*wanted a CSV with columns property"):
+    with pytest.raises(ConfigError, match=r"mine\.csv.*expected a CSV with columns property"):
         load_points(tmp_path / "mine.csv")
 
 

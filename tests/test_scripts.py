@@ -278,6 +278,6 @@ def test_the_pace_of_this_machine_is_taken_where_the_profile_has_one():
     without = Machine(name="mine", slots=1)
     (line,) = pace.said(without, pace.slower(without))
     found = re.fullmatch(
-        r"declared seconds are as in profile mine.*machine\.speeds\.pace_s is (\S+) on this machine", line
+        r"declared seconds are those of profile mine.*machine\.speeds\.pace_s is (\S+) on this machine", line
     )
     assert took / 5.0 < float(found.group(1)) < 5.0 * took, "what is to be declared"

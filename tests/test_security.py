@@ -173,7 +173,9 @@ def test_names_in_an_archive_of_labels_write_nothing_outside(nest):
 def test_a_reference_with_a_name_for_a_checksum_is_refused(nest, sha256):
     """It becomes part of a file's name in the ledger."""
     path = labels_file(nest / "labels.npz", {**PBE, "sha256": sha256})
-    with pytest.raises(ConfigError, match="does not have the checksum that it names - wanted a file as activelearn"):
+    with pytest.raises(
+        ConfigError, match="does not have the checksum that it names - expected a file written by activelearn"
+    ):
         exchange.import_labels(nest / "ledger", [path], None)
     assert not (nest / "ledger").exists()
 
@@ -224,13 +226,13 @@ CALCULATOR = {"calculator": "ase.calculators.emt:EMT", "functional": "none", "in
 )
 def test_a_name_that_is_a_path_is_refused(where, changes, name):
     """Names become files, and elements words of a LAMMPS input."""
-    assert f"x.yaml: {where}: got {name!r} - wanted" in refusal(**changes(name))
+    assert f"x.yaml: {where}: got {name!r} - expected" in refusal(**changes(name))
 
 
 @pytest.mark.parametrize("name", [name for name in ESCAPES if name != "a b;rm"] + ["a;rm"])
 def test_a_potential_with_a_path_for_a_name_is_refused(name):
     text = refusal(potentials=[{"name": name, "ase": CALCULATOR}])
-    assert f"x.yaml: potentials.0.name: got {name!r} - wanted" in text
+    assert f"x.yaml: potentials.0.name: got {name!r} - expected" in text
 
 
 def test_a_potential_named_with_dots_and_spaces_makes_plain_file_names():
@@ -261,7 +263,7 @@ def test_a_pair_style_is_one_command(line):
 
 @pytest.mark.parametrize("line", ["shell ls", "python x input 1", "${every} ls", "sh&\nell ls", "'shell' ls", "log x"])
 def test_the_lines_of_a_stage_start_no_program(line):
-    assert "is not allowed in a stage - wanted one of: compute" in refusal(explore__stages=[{**COLD, "lammps": line}])
+    assert "is not allowed in a stage - expected one of: compute" in refusal(explore__stages=[{**COLD, "lammps": line}])
 
 
 # --- the batch system -------------------------------------------------------------------------------------------------
@@ -301,7 +303,7 @@ def test_a_machine_profile_takes_no_secrets(tmp_path, name, place):
     environment = {"environment": {name: HUSH}}
     path = tmp_path / "m.yaml"
     path.write_text(yaml.safe_dump({"places": {"cpu": environment}} if place else environment))
-    with pytest.raises(ConfigError, match=rf"environment\.{name} - wanted no secret") as caught:
+    with pytest.raises(ConfigError, match=rf"environment\.{name} - expected no secret") as caught:
         load_machine(path)
     assert HUSH not in str(caught.value)
 

@@ -338,36 +338,36 @@ def test_a_coordinate_off_its_special_position_is_refused(facts, tmp_path):
     facts["sites"][0]["x"] = 0.1
     said = refusal(spoilt(facts, tmp_path))
     assert "seed Na3PS4_P-421c: sites.0: Na at (0.1, 0.5, 0.92066) has an orbit of 8 atoms" in said
-    assert "wanted 4 (Wyckoff 4d)" in said
+    assert "expected 4 (Wyckoff 4d)" in said
     assert said.endswith("compare x, y, z and hall_number with the source, then give the same command again")
 
 
 def test_a_hall_number_of_another_group_is_refused(facts, tmp_path):
     facts["space_group"]["hall_number"] = 523
     said = refusal(spoilt(facts, tmp_path))
-    assert "number 114, Hall symbol 'P -4 2n' - wanted number 225, Hall symbol '-F 4 2 3' of hall_number 523" in said
+    assert "number 114, Hall symbol 'P -4 2n' - expected number 225, Hall symbol '-F 4 2 3' of hall_number 523" in said
 
 
 def test_a_wrong_multiplicity_contradicts_the_formula(facts, tmp_path):
     facts["sites"][3]["wyckoff"] = "4e"
-    assert "the sites hold Na6 P2 S4 - wanted Na6 P2 S8 (2 Na3PS4)" in refusal(spoilt(facts, tmp_path))
+    assert "the sites hold Na6 P2 S4 - expected Na6 P2 S8 (2 Na3PS4)" in refusal(spoilt(facts, tmp_path))
 
 
 def test_a_wrong_number_of_atoms_is_refused(facts, tmp_path):
     facts["n_atoms"] = 15
-    assert "the sites hold 16 atoms - wanted n_atoms = 15" in refusal(spoilt(facts, tmp_path))
+    assert "the sites hold 16 atoms - expected n_atoms = 15" in refusal(spoilt(facts, tmp_path))
 
 
 @pytest.mark.parametrize(
     ("section", "key", "value", "sentence"),
     [
-        ("cell", "a", -6.9, "cell.a: got -6.9 - wanted greater than 0"),
-        ("cell", "gamma", 180.0, "cell.gamma: got 180.0 - wanted less than 180"),
-        ("cell", "b", math.inf, "cell.b: got inf - wanted a finite number"),
-        ("space_group", "number", 231, "space_group.number: got 231 - wanted less than or equal to 230"),
+        ("cell", "a", -6.9, "cell.a: got -6.9 - expected greater than 0"),
+        ("cell", "gamma", 180.0, "cell.gamma: got 180.0 - expected less than 180"),
+        ("cell", "b", math.inf, "cell.b: got inf - expected a finite number"),
+        ("space_group", "number", 231, "space_group.number: got 231 - expected less than or equal to 230"),
         ("space_group", "choice", "b1", "space_group.choice: unknown key"),
         ("checks", "shortest_A", {}, "checks.shortest_A: got {}"),
-        ("checks", "density_g_cm3", None, "checks.density_g_cm3: got null - wanted a valid number"),
+        ("checks", "density_g_cm3", None, "checks.density_g_cm3: got null - expected a valid number"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused(facts, tmp_path, section, key, value, sentence):
@@ -386,7 +386,7 @@ def test_an_unknown_key_names_the_nearest(facts, tmp_path):
 
 def test_an_id_that_is_not_the_name_of_the_file_is_refused(facts, tmp_path):
     path = spoilt(facts, tmp_path).rename(tmp_path / "mine.yaml")
-    assert "id: got 'Na3PS4_P-421c' - wanted the file's name 'mine'" in refusal(path)
+    assert "id: got 'Na3PS4_P-421c' - expected the file's name 'mine'" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_departures_are_told_one_by_one(facts):
     facts["cell"]["a"] = facts["cell"]["b"] = 7.2
     density, *distances = Seed.model_validate(facts).problems()
-    assert density.startswith("seed Na3PS4_P-421c: density 2.0660 g/cm3 - wanted 2.2162 - compare with the source")
+    assert density.startswith("seed Na3PS4_P-421c: density 2.0660 g/cm3 - expected 2.2162 - compare with the source")
     assert len(distances) == 5
     assert all("shortest" in line for line in distances)
 
@@ -443,7 +443,7 @@ def test_an_unknown_seed_names_the_nearest():
         ("Na2P2S6_P21n", "did you mean 'Na2P2S6_P21m'?"),
         ("S8_Fdd", "did you mean 'S8_Fddd_exp'?"),
         ("NaPS4_P-421c", "did you mean 'Na3PS4_P-421c' or "),
-        ("LiCoO2", "no seed has a name like it - all of them: activelearn seeds"),
+        ("LiCoO2", "no seed has a similar name - all of them: activelearn seeds"),
     ],
 )
 def test_the_hint_is_short_and_of_the_same_formula_if_there_is_one(name, hint):
@@ -489,7 +489,7 @@ def test_a_seed_of_your_own_must_agree_with_its_checks(facts, tmp_path):
     facts.update(id="mine")
     facts["sites"][3]["x"] = 0.80755  # one digit mistyped: the orbit is still one of eight
     spoilt(facts, tmp_path)
-    with pytest.raises(ConfigError, match=r"seed mine: shortest P-S 2\.203 Å - wanted 2\.046"):
+    with pytest.raises(ConfigError, match=r"seed mine: shortest P-S 2\.203 Å - expected 2\.046"):
         load_structure("mine.yaml", tmp_path)
 
 
@@ -505,7 +505,7 @@ def test_a_name_that_is_nothing_is_refused(tmp_path):
     [
         (Atoms("Cu", cell=[3, 3, 3], pbc=(True, True, False)), "periodic along [True, True, False]"),
         (Atoms("S2", cell=[3, 3, 0], pbc=True, positions=[(0, 0, 0), (0, 0, 2)]), "a cell without volume"),
-        (Atoms("S2", positions=[(0, 0, 0), (0, 0, 2)]), "no cell - wanted a crystal, or a molecule in a box"),
+        (Atoms("S2", positions=[(0, 0, 0), (0, 0, 2)]), "no cell - expected a crystal, or a molecule in a box"),
     ],
 )
 def test_a_file_without_a_crystal_is_refused(tmp_path, atoms, sentence):
@@ -519,7 +519,7 @@ def test_a_partly_occupied_site_is_refused(tmp_path):
     text = (tmp_path / "split.cif").read_text(encoding="utf-8")
     assert "1.0000" in text
     (tmp_path / "split.cif").write_text(text.replace("1.0000\n", "0.5000\n"), encoding="utf-8")
-    with pytest.raises(ConfigError, match="partly occupied sites - wanted an ordered model"):
+    with pytest.raises(ConfigError, match="partly occupied sites - expected an ordered model"):
         load_structure("split.cif", tmp_path)
 
 
@@ -547,7 +547,7 @@ Na1 Na {x} 0.5 0 {occupancy}
 
 def test_a_cif_of_a_split_site_is_refused_and_an_ordered_one_read(tmp_path):
     (tmp_path / "split.cif").write_text(SPLIT_CIF.format(x=0.0606, occupancy=0.25), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"split\.cif: partly occupied sites - wanted an ordered model"):
+    with pytest.raises(ConfigError, match=r"split\.cif: partly occupied sites - expected an ordered model"):
         load_structure("split.cif", tmp_path)
     (tmp_path / "ordered.cif").write_text(SPLIT_CIF.format(x=0, occupancy=1), encoding="utf-8")
     assert shortest(load_structure("ordered.cif", tmp_path)) == pytest.approx(
@@ -557,7 +557,7 @@ def test_a_cif_of_a_split_site_is_refused_and_an_ordered_one_read(tmp_path):
 
 def test_a_molecule_is_refused_in_the_plain_format_too(tmp_path):
     (tmp_path / "so2.xyz").write_text("3\n\nS 0 0 0\nO 1.43 0 0\nO -0.7 1.25 0\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"so2\.xyz: no cell - wanted a crystal, or a molecule in a box of three"):
+    with pytest.raises(ConfigError, match=r"so2\.xyz: no cell - expected a crystal, or a molecule in a box of three"):
         load_structure("so2.xyz", tmp_path)
 
 
@@ -570,7 +570,7 @@ def test_a_file_that_ase_cannot_read_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["notes.txt", "structure", "start.lmp"])
 def test_a_file_whose_name_says_nothing_is_to_be_renamed(tmp_path, name):
     (tmp_path / name).write_text("buy copper", encoding="utf-8")
-    with pytest.raises(ConfigError, match="wanted a structure in a name that says what it is, such as POSCAR"):
+    with pytest.raises(ConfigError, match="expected a structure file with a telling name, such as POSCAR"):
         load_structure(name, tmp_path)
 
 
@@ -620,7 +620,7 @@ def test_heights_do_not_know_handedness(cell):
     [np.zeros((3, 3)), np.array([[1.0, 0, 0], [0, 1.0, 0], [1.0, 1.0, 0]]), np.eye(3) * np.nan, np.eye(2)],
 )
 def test_a_cell_without_heights_is_refused(cell):
-    with pytest.raises(ConfigError, match="mend the structure"):
+    with pytest.raises(ConfigError, match="fix the structure"):
         heights(cell)
 
 
@@ -658,7 +658,7 @@ def test_a_supercell_holds_whole_copies():
 
 @pytest.mark.parametrize("factors", [(0, 1, 1), (1, -2, 1), (1, 1, 1.5)])
 def test_a_supercell_of_nothing_is_refused(factors):
-    with pytest.raises(ConfigError, match="wanted three integers >= 1"):
+    with pytest.raises(ConfigError, match="expected three integers >= 1"):
         supercell(bulk("Cu"), factors)
 
 
@@ -738,9 +738,9 @@ def test_no_amplitude_no_distortion():
 @pytest.mark.parametrize(
     ("amplitudes", "sentence"),
     [
-        ({"positions_A": -0.01, "cell_fraction": 0.03}, "positions_A: got -0.01 - wanted a length >= 0"),
+        ({"positions_A": -0.01, "cell_fraction": 0.03}, "positions_A: got -0.01 - expected a length >= 0"),
         ({"positions_A": math.nan, "cell_fraction": 0.03}, "positions_A: got nan"),
-        ({"positions_A": 0.01, "cell_fraction": 0.34}, "cell_fraction: got 0.34 - wanted 0 <= fraction < 1/3"),
+        ({"positions_A": 0.01, "cell_fraction": 0.34}, "cell_fraction: got 0.34 - expected 0 <= fraction < 1/3"),
         ({"positions_A": 0.01, "cell_fraction": -0.1}, "cell_fraction: got -0.1"),
     ],
 )

@@ -337,7 +337,7 @@ def test_it_goes_on_while_there_are_candidates(store, campaign):
     fabricate(store, campaign, 4 * [("cold", [0.1] * 20 + [0.2] * 5, None)])
     found, chosen = gathered(store, campaign)
     assert found.counts == Counts(walked=100, accurate=80, candidate=20, walks=4)
-    assert found.why.startswith("goes on: 20.0 % candidates, 0.0 % failed of 100 frames from 4 walks")
+    assert found.why.startswith("continues: 20.0 % candidates, 0.0 % failed of 100 frames from 4 walks")
     assert not found.is_converged
     assert not found.is_rescue
     assert (found.chosen, found.rescued, found.passed_over) == (20, 0, {})

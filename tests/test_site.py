@@ -237,7 +237,7 @@ def test_the_command_writes_the_folder_and_says_what_to_type_next(tmp_path, monk
 
 
 def test_a_second_folder_is_not_written_over_the_first(site):
-    with pytest.raises(ConfigError, match="exists - wanted a new folder"):
+    with pytest.raises(ConfigError, match="exists - expected a new folder"):
         initialise("slurm", site.folder)
 
 

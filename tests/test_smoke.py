@@ -86,7 +86,7 @@ def test_a_place_where_the_first_models_move_atoms_is_asked_for_deepmd(tmp_path)
     assert (driving_stations(None), driving_stations(load_campaign("quickstart"))) == ((), ())
     assert probe(bare, "cpu", tmp_path).problems == ()
     (problem,) = probe(bare, "cpu", tmp_path, driving=driving).problems
-    assert "has no deepmd-kit - wanted it for initial (initial.md.driver: self)" in problem
+    assert "has no deepmd-kit - needed for initial (initial.md.driver: self)" in problem
     seen = probe(two_places(), "cpu", tmp_path, driving=driving)
     assert (seen.problems, seen.lammps) == ((), "")
 
@@ -99,7 +99,7 @@ def test_the_command_looks_for_what_a_campaign_wants(tmp_path):
     words = ["machine", "--smoke", "--machine", str(machine), "--folder", str(tmp_path), "--trust"]
     for more, n in ((), 0), (("--campaign", str(campaign)), 1):
         done = CliRunner().invoke(app, [*words, *more])
-        assert str(done.exception).count("wanted it for initial (initial.md.driver: self)") == n
+        assert str(done.exception).count("expected it for initial (initial.md.driver: self)") == n
 
 
 def test_slots_take_turns_on_the_gpus_that_the_node_has(tmp_path, nvidia_smi):
@@ -111,7 +111,7 @@ def test_slots_take_turns_on_the_gpus_that_the_node_has(tmp_path, nvidia_smi):
 
 def test_a_gpu_that_the_node_has_not_is_said(tmp_path, nvidia_smi):
     (problem,) = probe(two_places({"gpus": [2]}), "cpu", tmp_path).problems
-    assert "gives out CUDA device 2, and nvidia-smi shows 2" in problem
+    assert "assigns CUDA device 2, but nvidia-smi shows 2" in problem
     assert "gres" in problem
 
 
@@ -138,7 +138,7 @@ def test_a_lammps_that_does_not_start_is_said(tmp_path):
 
 def test_a_folder_that_the_node_does_not_see_is_said(tmp_path):
     (problem,) = probe(two_places(), "cpu", tmp_path / "elsewhere").problems
-    assert "is not seen from this node" in problem
+    assert "is not visible from this node" in problem
     (problem,) = probe(two_places(), "cpu", tmp_path, token="1234").problems
     assert "is another folder on this node" in problem
 

@@ -43,7 +43,7 @@ def test_a_height_below_the_bound_is_refused_with_the_supercell_to_take():
     with pytest.raises(ConfigError) as caught:
         crystal(System(seed="Cu_Fm-3m", supercell=(2, 2, 1)), 6.0)
     assert str(caught.value) == (
-        "system Cu_Fm-3m 2x2x1: perpendicular height 3.61 Å - wanted at least 6 Å (initial.min_height_A, else the "
+        "system Cu_Fm-3m 2x2x1: perpendicular height 3.61 Å - expected at least 6 Å (initial.min_height_A, else the "
         "cutoff) - use supercell: [2, 2, 2]"
     )
 
@@ -53,7 +53,7 @@ def test_the_height_counts_not_the_vector(tmp_path):
     path = tmp_path / "primitive.extxyz"
     write(path, bulk("Cu", a=3.6))
     assert crystal(System(seed=str(path), supercell=(1, 1, 1)), 2.07).n_atoms == 1
-    with pytest.raises(ConfigError, match=r"perpendicular height 2.08 Å - wanted at least 2.5 Å"):
+    with pytest.raises(ConfigError, match=r"perpendicular height 2.08 Å - expected at least 2.5 Å"):
         crystal(System(seed=str(path), supercell=(1, 1, 1)), 2.5)
 
 
@@ -105,7 +105,7 @@ def test_a_structure_file_is_part_of_the_campaign(tmp_path):
     write(path, bulk("Cu", a=3.7, cubic=True))
     after = load_campaign(tmp_path / "campaign.yaml")
     assert [line.split(":")[0] for line in difference(before, after)] == ["initial.systems.0.sha256"]
-    with pytest.raises(ConfigError, match="is not the file that the campaign began with"):
+    with pytest.raises(ConfigError, match="is not the file that the campaign started with"):
         crystal(before.initial.systems[0], 5.1)
     assert crystal(after.initial.systems[0], 5.1).cell[0, 0, 0] == pytest.approx(7.4)
 

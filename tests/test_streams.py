@@ -64,7 +64,7 @@ def test_streams_that_are_closed_from_the_first_are_no_fault(tmp_path, closed):
 def test_a_listing_on_a_full_disk_says_so(tmp_path):
     code, _, err = shell("activelearn seeds > /dev/full", tmp_path)
     assert code == 1
-    assert err.decode().startswith("error: standard output: cannot be written (No space left on device) - wanted")
+    assert err.decode().startswith("error: standard output: cannot be written (No space left on device) - expected")
     assert len(err.splitlines()) == 1
 
 
@@ -72,7 +72,7 @@ def test_what_does_something_does_it_though_its_output_is_lost(tmp_path):
     code, _, err = shell("activelearn init c.yaml > /dev/full", tmp_path)
     assert code == 0
     assert (
-        err == b"standard output cannot be written (No space left on device): what is printed from now on is lost, and "
+        err == b"standard output cannot be written (No space left on device): output from now on is lost, and "
         b"nothing else\n"
     )
     assert (tmp_path / "c.yaml").is_file()

@@ -131,7 +131,7 @@ class TestAfterACampaign:
         other = Potential.model_validate({"name": "other", "ase": ase})
         store.accept(store.latest_campaign().model_copy(update={"potentials": (other,)}))
         process.allow_engines()
-        with pytest.raises(Unfit, match=r"^potential other: odd_calculators:Gpu: .* wanted the GPU"):
+        with pytest.raises(Unfit, match=r"^potential other: odd_calculators:Gpu: .* expected the GPU"):
             run_local(store, Machine(slots=1, min_free_disk_GB=0.0))
         end_sessions()
         place = loop.next_phase(store).store
@@ -191,7 +191,7 @@ class TestAfterACampaign:
         place = StudyStore.open(tmp_path / "copy/study-002")
         model = Path(place.study.potentials[0].deepmd.models[1])
         model.write_bytes(model.read_bytes()[:-1] + b"?")
-        with pytest.raises(StoreError, match=rf"{model.name}: damaged or gone - wanted the model of tiny_copper"):
+        with pytest.raises(StoreError, match=rf"{model.name}: damaged or gone - expected the model of tiny_copper"):
             study.begin(place, study.of_campaign(followed[0], followed[0].latest_campaign()), Machine())
 
     def test_half_a_stored_study_is_refused(self, followed, tmp_path):
@@ -254,7 +254,7 @@ class TestAlone:
         folder, words = alone
         done = cli(*words, "--replicas", "2", cwd=folder)
         assert done.returncode == 2
-        assert "holds another study" in done.stderr
+        assert "contains another study" in done.stderr
 
     def test_a_structure_can_be_read_by_anything(self, alone):
         from ase.io import read
@@ -336,13 +336,13 @@ class TestWithAPore:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["glass"], "no potential - wanted one or more"),
+        (["glass"], "no potential - expected one or more"),
         (["glass", "nothing"], "nor a preset"),
-        (["glass", "model.pb"], "does not say what physics it has"),
+        (["glass", "model.pb"], "does not state its physics"),
         (["glass", "soft.yaml", "--series", "na4p2s7o", "--x", "a"], "not numbers"),
         (["glass", "soft.yaml", "--series", "na3ps4o", "--atoms", "128"], "exact stoichiometry are far from it"),
         (["glass", "soft.yaml", "--series", "na4p2s7o", "--x", "0.5"], "does not know O"),
-        (["glass", "soft.yaml", "--series", "na4p2s7o", "--x", "7"], "wanted compositions of series"),
+        (["glass", "soft.yaml", "--series", "na4p2s7o", "--x", "7"], "expected compositions of series"),
         (["benchmark", "soft.yaml", "--study", "soft.yaml"], "leave them out"),
         (["benchmark", "soft.yaml", "--cited", "no.csv"], "cannot be read"),
         (["benchmark", "broken.yaml"], "exactly one"),

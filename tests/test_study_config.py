@@ -46,7 +46,9 @@ def glass(**over):
 
 def test_a_segment_is_judged_by_more_than_its_first_frame():
     assert glass(dynamics={"deviation_every_ps": 1.0}).dynamics.deviation_every_ps == 1.0
-    with pytest.raises(ValueError, match=r"deviation_every_ps 1.5 in a segment melt of 1 ps, which its first frame"):
+    with pytest.raises(
+        ValueError, match=r"deviation_every_ps 1.5 in a segment melt of 1 ps, so that only its first frame"
+    ):
         glass(dynamics={"deviation_every_ps": 1.5})
 
 
@@ -76,11 +78,11 @@ def test_single_keys_of_a_preset_are_overridden():
 @pytest.mark.parametrize(
     ("over", "said"),
     [
-        ({"x": [0.7]}, "wanted compositions of series toy"),
+        ({"x": [0.7]}, "expected compositions of series toy"),
         ({"n_units": 3}, "exactly one of n_atoms and n_units"),
         ({"segments": SEGMENTS[:2]}, "is_analysed"),
         ({"segments": [SEGMENTS[0], *SEGMENTS]}, "different names"),
-        ({"segments": [{"name": "a", "temperature_K": 300, "rate_K_per_ps": 5, "is_analysed": True}]}, "wants a ramp"),
+        ({"segments": [{"name": "a", "temperature_K": 300, "rate_K_per_ps": 5, "is_analysed": True}]}, "needs a ramp"),
         ({"segments": [{"name": "a", "temperature_K": 300, "is_analysed": True}]}, "one of ps and rate_K_per_ps"),
         ({"cooling_rates_K_per_ps": [5, 5]}, "different numbers"),
         ({"series": SERIES | {"cutoffs_A": {"P-S": 2.5, "S-P": 2.6}}}, "names a pair twice"),
@@ -191,6 +193,6 @@ def test_compositions_of_a_preset_are_not_those_of_another_series():
 def test_what_is_wrong_with_a_study_names_the_command_of_studies(tmp_path):
     (tmp_path / "s.yaml").write_text("{name: s, potentials: [emt, emt], benchmark: crystals}")
     with pytest.raises(
-        ConfigError, match=r"names, .* - mend it and run: activelearn benchmark --check --study .*s.yaml$"
+        ConfigError, match=r"names, .* - fix it and run: activelearn benchmark --check --study .*s.yaml$"
     ):
         load_study(tmp_path / "s.yaml")

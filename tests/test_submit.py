@@ -48,7 +48,7 @@ def test_it_is_added_once(store, memory):
     assert submit(store, MACHINE, launchpad) == "iteration 0 of campaign added to db.site:27017/glass"
     first = store.submissions.current()
     assert first.database == database_id(launchpad)
-    assert submit(store, MACHINE, memory()).endswith("is at db.site:27017/glass already; nothing added")
+    assert submit(store, MACHINE, memory()).endswith("is already at db.site:27017/glass; nothing added")
     assert n_workflows(launchpad) == 1
     assert store.submissions.current() == first, "failures go on to be counted"
 
@@ -58,7 +58,7 @@ def test_a_lost_database_is_built_anew(store, memory):
     submit(store, MACHINE, launchpad)
     launchpad.connection.drop_database("glass")
     again = memory()
-    assert submit(store, MACHINE, again).endswith("added to db.site:27017/glass anew, from the products of the folder")
+    assert submit(store, MACHINE, again).endswith("added to db.site:27017/glass again, from the products of the folder")
     assert n_workflows(again) == 1
 
 
@@ -109,16 +109,16 @@ def test_what_nobody_has_taken_asks_for_what_the_profile_says_now(store, memory)
     specs = {one["fw_id"]: one["spec"] for one in launchpad.fireworks.find({})}
     assert specs[taken.fw_id]["_queueadapter"]["queue"] == "short"
     changed = [spec for spec in specs.values() if spec["_category"] == "icelake"]
-    assert said.endswith(f"; {len(changed)} Fireworks have other settings now")
+    assert said.endswith(f"; {len(changed)} Fireworks have new settings")
     assert all(spec["_queueadapter"] == {"queue": "long", "nodes": 1, "ntasks": 1} for spec in changed)
     assert {spec["_category"] for spec in specs.values()} == {"cpu", "icelake", "a100"}
-    assert submit(store, other, launchpad).endswith("already; nothing added")
+    assert submit(store, other, launchpad).endswith("; nothing added")
 
 
 def test_another_launchpad_is_refused_until_the_folder_is_moved(store, memory):
     submit(store, MACHINE, memory())
     other = memory("other")
-    with pytest.raises(ConfigError, match=r"was submitted to db\.site:27017/glass - wanted one LaunchPad.*--move"):
+    with pytest.raises(ConfigError, match=r"was submitted to db\.site:27017/glass - expected one LaunchPad.*--move"):
         submit(store, MACHINE, other)
     assert n_workflows(other) == 0
     submit(store, MACHINE, other, move=True)
@@ -135,13 +135,13 @@ def test_a_folder_that_moved_is_pointed_to_by_its_fireworks_again(store, memory)
     moved = Store(store.folder.rename(store.folder.with_name("moved here")))
     moved.settle()
     said = submit(moved, MACHINE, launchpad)
-    assert f"{n} Fireworks pointed to {store.folder} and point to {moved.folder} now: it has moved" in said
+    assert f"{n} Fireworks now point to {moved.folder} instead of {store.folder}" in said
     specs = [one["spec"] for one in launchpad.fireworks.find({})]
     assert {spec["_tasks"][0]["folder"] for spec in specs} == {str(moved.folder)}
     assert {spec["_launch_dir"] for spec in specs} == {str(moved.folder / "launches")}
     assert launchpad.get_fw_by_id(reserved.fw_id).tasks[0]["folder"] == str(moved.folder), "as its job will read it"
     assert n_workflows(launchpad) == 1
-    assert submit(moved, MACHINE, launchpad).endswith("already; nothing added")
+    assert submit(moved, MACHINE, launchpad).endswith("; nothing added")
 
 
 def test_what_failed_because_the_folder_had_gone_is_run_again(store, memory):
@@ -154,7 +154,7 @@ def test_what_failed_because_the_folder_had_gone_is_run_again(store, memory):
     moved.settle()
     said = submit(moved, MACHINE, launchpad)
     assert ": 1 failed Fireworks run again; " in said
-    assert said.endswith("; 1 of them run where it was: end their workers, and see: activelearn doctor")
+    assert said.endswith("; 1 of them are running at the old path: end their workers, and see: activelearn doctor")
     assert launchpad.get_fw_by_id(firework.fw_id).state == "READY"
 
 
@@ -162,7 +162,7 @@ def test_a_link_to_the_folder_is_the_folder(store, memory):
     launchpad = memory()
     submit(store, MACHINE, launchpad)
     store.folder.with_name("link").symlink_to(store.folder)
-    assert submit(Store(store.folder.with_name("link")), MACHINE, launchpad).endswith("already; nothing added")
+    assert submit(Store(store.folder.with_name("link")), MACHINE, launchpad).endswith("; nothing added")
 
 
 def test_a_copy_leaves_the_fireworks_of_the_original_alone(store, memory):
@@ -179,7 +179,7 @@ def test_a_copy_leaves_the_fireworks_of_the_original_alone(store, memory):
 def test_one_database_by_two_names_is_one(store, memory):
     """A login node says localhost, a compute node says login1."""
     submit(store, MACHINE, memory(host="localhost"))
-    assert submit(store, MACHINE, memory(host="login1")).endswith("already; nothing added")
+    assert submit(store, MACHINE, memory(host="login1")).endswith("; nothing added")
 
 
 def test_a_folder_of_another_launchpad_is_left_alone_by_the_fireworks_of_this_one(store, memory):
@@ -245,7 +245,7 @@ def test_past_its_bound_the_campaign_stops_and_names_the_commonest_cause_and_the
     with pytest.raises(TaskFailed):
         gather.run_task({})
     said = store.submissions.stop_message()
-    assert "2 tasks of initial in iteration 0 could not be done" in said
+    assert "2 tasks of initial in iteration 0 could not be completed" in said
     assert "6 failures on" in said
     assert "4 of them:\n  cannot open shared object file\n  log: " in said
     log = next(line for line in said.splitlines() if "log: " in line).split("log: ")[1]
@@ -265,7 +265,7 @@ def test_what_no_retry_mends_stops_it_at_the_first_chunk(tmp_path, memory):
     with pytest.raises(Unfit, match="has no attribute 'EMTT'"):
         chunk.run_task({})
     said = store.submissions.stop_message()
-    assert "has no attribute 'EMTT' - wanted a class of that module" in said
+    assert "has no attribute 'EMTT' - expected a class of that module" in said
     assert "\n" not in said
     assert store.failures(0) == []
 

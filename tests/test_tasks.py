@@ -186,7 +186,7 @@ def test_past_its_bound_the_campaign_stops_with_a_message_and_the_rest_is_safe(s
         carry_out(toy.station, store, 1, Machine(slots=1, max_attempts=2))
     text = str(caught.value)
     assert f"explore task t0 failed 2 times on infrastructure; everything else is safe in {store.folder}" in text
-    assert "mend the cause and give the same command again" in text
+    assert "fix the cause and give the same command again" in text
     assert "--refuse-infrastructure-failures" in text
     assert "no licence\n  command: vasp" in text
     assert published(store, toy) == ["t1", "t2"], "failures wait at the end of the queue"
@@ -239,7 +239,7 @@ def test_a_full_disk_is_not_tried_again(store):
 
 def test_a_stop_ends_the_work_after_the_present_tasks(store):
     toy = Toy(n_tasks=50, script={"t1": [process.stop_engines]})
-    with pytest.raises(Interrupted, match="everything finished is published - go on with the same command"):
+    with pytest.raises(Interrupted, match="everything finished is published"):
         carry_out(toy.station, store, 1, Machine(slots=1))
     assert published(store, toy) == ["t0", "t1"]
     assert Interrupted().exit_code == 130

@@ -176,10 +176,10 @@ def test_the_first_training_begins_with_the_weights_of_models_that_are_named(sto
 @pytest.mark.parametrize(
     ("names", "changes", "said"),
     [
-        (("0.pb",), {}, "1 models for 4 members - wanted one each"),
+        (("0.pb",), {}, "1 models for 4 members - expected one per member"),
         (("0.pb", "1.pb", "2.pb", "3.pth"), {}, "3.pth - wanted .pb"),
         (("0.pb", "1.pb", "2.pb", "gone.pb"), {}, "no file gone.pb"),
-        (("0.pb", "1.pb", "2.pb", "3.pb"), {"sel": None}, "train.descriptor.sel is left to be counted"),
+        (("0.pb", "1.pb", "2.pb", "3.pb"), {"sel": None}, "train.descriptor.sel is determined automatically"),
     ],
 )
 def test_models_that_cannot_be_a_start_are_told(campaign, tmp_path, monkeypatch, names, changes, said):
@@ -195,7 +195,7 @@ def test_models_that_cannot_be_a_start_are_told(campaign, tmp_path, monkeypatch,
 def test_nothing_to_train_on_is_refused_with_the_reasons(store, campaign):
     labelling(store, 0, 0, {"net force above 0.05 eV/Å per atom": 7})
     with pytest.raises(
-        ConfigError, match=r"no initial frame is fit for training \(7 net force above 0.05 eV/Å per atom\)"
+        ConfigError, match=r"no initial frame can be trained on \(7 net force above 0.05 eV/Å per atom\)"
     ):
         train.plan(campaign, store, 0)
 

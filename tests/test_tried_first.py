@@ -71,7 +71,7 @@ def test_check_tells_the_elements_that_emt_lacks(tmp_path):
     file.write_text(yaml.safe_dump(data))
     done = cli("check", file, cwd=tmp_path)
     assert done.returncode == 2
-    assert "label.reference.calculator: ase.calculators.emt:EMT does not know Na, P, S - wanted" in done.stderr
+    assert "label.reference.calculator: ase.calculators.emt:EMT does not know Na, P, S - expected" in done.stderr
 
 
 def test_check_with_try_tells_what_the_reference_cannot_do_and_leaves_its_log(tmp_path):
@@ -81,7 +81,7 @@ def test_check_with_try_tells_what_the_reference_cannot_do_and_leaves_its_log(tm
     done = cli("check", file, "--try", cwd=tmp_path, env=env)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "Torch not compiled with CUDA enabled - wanted the GPU that it asks for" in line
+    assert "Torch not compiled with CUDA enabled - expected the GPU that it requests" in line
     log = Path(line.split("traceback: ")[1].split()[0])
     assert "Traceback" in log.read_text()
     log.unlink()
@@ -97,7 +97,7 @@ def test_check_with_try_says_that_it_works(tmp_path):
 def test_labels_that_the_campaign_would_refuse_are_told_before_they_are_paid(tmp_path):
     data = campaign_of("odd_calculators:Mistaken").model_dump(mode="json")
     data["label"]["reference"]["arguments"] = {"kind": "net force"}
-    with pytest.raises(Unfit, match=r"labels none .* Cu4 .*: net force above 0.05 eV/Å per atom - wanted"):
+    with pytest.raises(Unfit, match=r"labels none .* Cu4 .*: net force above 0.05 eV/Å per atom - expected"):
         try_campaign(parse_campaign(data, where="tiny"), Machine(), tmp_path / "c")
 
 
@@ -106,7 +106,7 @@ def test_a_calculator_in_this_folder_is_found_where_pythonpath_names_the_folder(
     file = tiny(tmp_path / "tiny.yaml", label__reference__calculator="my_calc:Mine")
     done = cli("check", file, cwd=tmp_path, env=environment(PYTHONPATH=ODD))
     assert done.returncode == 2
-    assert f"my_calc.py is in this folder, so: export PYTHONPATH={tmp_path}" in done.stderr
+    assert f"my_calc.py is in this folder; use: export PYTHONPATH={tmp_path}" in done.stderr
     done = cli("check", file, "--try", cwd=tmp_path, env=environment(PYTHONPATH="."))
     assert done.returncode == 0, done.stderr
 
@@ -171,7 +171,7 @@ def test_a_study_tries_its_potentials_and_remembers_it(tmp_path):
                 try_study(store, asked, Machine(), said.append)
             assert said == ["trying on small structures first: one"]
         else:
-            with pytest.raises(Unfit, match=r"^potential one: .* wanted the GPU"):
+            with pytest.raises(Unfit, match=r"^potential one: .* expected the GPU"):
                 try_study(store, asked, Machine())
         assert bool(list(store.folder.glob("tried-*.json"))) == is_right
 
@@ -234,7 +234,7 @@ def test_a_study_goes_on_with_another_interpreter_for_what_labels_frames_of_its_
     for other in (asking({"arguments": {"sigma": 2.0}}), asking(max_force=9.0)):
         assert not store.is_of(other)
     (line,) = [line for line in check_study(again, Machine(), here=False).problems if "max_energy_spread" in line]
-    assert line.startswith("benchmark.force_error.label.max_energy_spread: is not used here - wanted ")
+    assert line.startswith("benchmark.force_error.label.max_energy_spread: is not used here - expected ")
 
 
 def test_a_study_is_of_the_content_of_its_crystals_and_molecules(tmp_path):
@@ -251,7 +251,7 @@ def test_a_study_is_of_the_content_of_its_crystals_and_molecules(tmp_path):
     for file in files:
         before = file.read_bytes()
         file.write_bytes(before.replace(b".", b".1"))
-        with pytest.raises(ConfigError, match=rf"{file} is not what this study began with - wanted the same content"):
+        with pytest.raises(ConfigError, match=rf"{file} is not what this study started with"):
             study.begin(store, asked, Machine())
         file.write_bytes(before)
         study.begin(store, asked, Machine())
@@ -267,7 +267,7 @@ def test_a_task_that_no_retry_mends_is_tried_once(tmp_path):
     store = Store.create(tmp_path / "c", campaign_of("odd_calculators:Gpu"))
     loop.next_phase(store).begin(Machine())
     carry_out(loop.STATIONS["prepare"], store, 0, Machine())
-    with pytest.raises(Unfit, match="wanted the GPU"):
+    with pytest.raises(Unfit, match="expected the GPU"):
         carry_out(loop.STATIONS["initial"], store, 0, Machine(slots=1))
     assert store.failures(0) == []
 

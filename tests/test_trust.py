@@ -74,7 +74,7 @@ def activelearn(work, monkeypatch):
 def wanted(done, *keys_and_values):
     """Assert that the command asks for consent to these, a line each."""
     assert done.returncode == 2, done.stdout + done.stderr
-    lines = [line for line in done.stderr.splitlines() if "would be run with your rights" in line]
+    lines = [line for line in done.stderr.splitlines() if "would run with your permissions" in line]
     assert len(lines) == len(keys_and_values), done.stderr
     for line, told in zip(lines, keys_and_values, strict=True):
         assert told in line
@@ -97,8 +97,8 @@ def test_an_interpreter_that_a_yaml_from_elsewhere_names_is_not_run_without_cons
     line = file.read_text().splitlines().index("    python: ./tool.sh") + 1
     wanted(
         cli("run", file, cwd=work, env=environment(), timeout=60),
-        f"error: {file}:{line}: label.reference.python: {elsewhere / 'tool.sh'}: would be run with your rights, and "
-        f"{file} is not in this folder - wanted your consent, once for each value - read that file, then: "
+        f"error: {file}:{line}: label.reference.python: {elsewhere / 'tool.sh'}: would run with your permissions, and "
+        f"{file} is not in this folder - expected your consent, once per value - read that file, then run: "
         f"activelearn run {file} --trust",
     )
     wanted(activelearn("submit", file, "-l", "none.yaml"), "label.reference.python")
@@ -303,7 +303,7 @@ def test_a_damaged_record_is_told_in_a_line(activelearn, elsewhere, tmp_path):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert f"{record}: damaged" in line
-    assert "remove it, and give --trust again" in line
+    assert "remove it and use --trust again" in line
 
 
 def test_a_record_that_cannot_be_written_is_told_and_nothing_is_run(activelearn, elsewhere, tmp_path):
@@ -311,7 +311,7 @@ def test_a_record_that_cannot_be_written_is_told_and_nothing_is_run(activelearn,
     (tmp_path / "state").write_text("a file")
     done = activelearn("run", file, "--trust")
     assert done.returncode == 1
-    assert "a file stands where a folder is wanted" in done.stderr
+    assert "a file where a folder is expected" in done.stderr
     assert not (tmp_path / RAN).exists()
 
 
@@ -319,12 +319,12 @@ def test_check_says_what_would_be_run(activelearn, work, elsewhere):
     file = tiny(work / "mine.yaml", label__reference__calculator="logged_emt:LoggedEMT")
     machine_file(work / "m.yaml")
     mine = activelearn("check", file, "--machine", "m.yaml").stdout
-    assert "programs, run with your rights: label.reference.calculator logged_emt:LoggedEMT\n" in mine
+    assert "programs run with your permissions: label.reference.calculator logged_emt:LoggedEMT\n" in mine
     assert mine.splitlines()[-1].startswith("ok: activelearn run")
     assert "--trust" not in mine
     shutil.move(file, elsewhere / "theirs.yaml")
     theirs = activelearn("check", elsewhere / "theirs.yaml", "--machine", "m.yaml").stdout
-    assert "logged_emt:LoggedEMT; wants --trust" in theirs
+    assert "logged_emt:LoggedEMT; needs --trust" in theirs
     assert theirs.rstrip().endswith("--trust")
 
 

@@ -70,7 +70,7 @@ def test_what_is_not_what_was_sealed_is_told_by_who_reads_it_and_by_verify(copy)
         ("iter-000/campaign.yaml", r"iter-000/campaign\.yaml: gone"),
         ("iter-001", r"iter-001/campaign\.yaml: gone"),
         ("iter-002", r"iter-002/campaign\.yaml: gone"),
-        ("iter-001/iteration.json", r"iter-001/iteration\.json: gone .* made anew"),
+        ("iter-001/iteration.json", r"iter-001/iteration\.json: gone .* made again"),
     ],
 )
 def test_an_iteration_never_vanishes(copy, lost, said):
@@ -105,7 +105,7 @@ def test_a_pack_that_was_cut_behind_a_product_is_damaged(copy):
     pack = copy.station_folder("explore", 1) / "products.zip"
     content = pack.read_bytes()
     pack.write_bytes(content[: content.index(b"PK\5\6") + 22])
-    assert any("explore/products.zip" in line and "no product" in line for line in verify(copy).problems)
+    assert any("explore/products.zip" in line and "not a product" in line for line in verify(copy).problems)
 
 
 @pytest.mark.engines
@@ -148,7 +148,7 @@ def test_verify_tells_of_labels_whose_journal_is_gone_and_of_all_that_status_ref
     code, said = asked("status", "--verify", copy.folder, cwd=copy.folder)
     assert code == 1
     assert "18 of the 18 labels of iteration 0 are not in it" in said
-    assert "submitted.json: damaged (a folder and no file" in said
+    assert "submitted.json: damaged (a folder in place of a file" in said
     assert "iter-000/sel.json: gone" in said
 
 
@@ -166,7 +166,7 @@ def test_a_reference_of_an_earlier_version_is_compared_with_its_own_checksum(cop
         edited(result, lambda data: [data.pop(key) for key in ("files", "seal")])
     edited(copy.iteration_file(0), lambda data: (data.pop("seal"), data.update(products={})))
     edited(copy.iteration_folder(0) / "reference.json", lambda data: (data.pop("seal"), data.update(functional="PBE")))
-    with pytest.raises(Damaged, match=r"reference\.json: damaged \(its content does not have the sha256"):
+    with pytest.raises(Damaged, match=r"reference\.json: damaged \(checksum mismatch"):
         Store.open(copy.folder).fingerprint(0)
 
 

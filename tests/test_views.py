@@ -87,7 +87,7 @@ class TestOfACampaign:
     def test_what_is_not_there_is_said(self, view):
         with pytest.raises(ConfigError, match="iterations 0 to 2 closed, iteration 7 is not"):
             view.frames(7)
-        with pytest.raises(ConfigError, match="calculator 9 - wanted 0 to"):
+        with pytest.raises(ConfigError, match="calculator 9 - expected 0 to"):
             view.calculator(9)
         with pytest.raises(ConfigError, match="models are not compressed"):
             view.models(0, compressed=True)
@@ -111,7 +111,7 @@ def test_a_study_is_looked_at_through_its_campaign_or_by_itself(followed):  # no
     assert [glass.id for glass in view.glasses] == [glass.id for glass in view.glasses if glass.ended == "finished"]
     path = view.path(view.glasses[0])
     assert (path.frames.n_atoms, path.ended) == (32, "finished")
-    with pytest.raises(ConfigError, match="no glass nobody's - wanted one of: "):
+    with pytest.raises(ConfigError, match="no glass nobody's - expected one of: "):
         view.path("nobody's")
     rows = view.results()
     assert {"name", "value", "unit", "uncertainty", "potential", "x"} <= set(rows[0])
@@ -150,6 +150,6 @@ def test_a_campaign_runs_from_python_to_the_same_data_set(tmp_path, undisturbed)
 
 def test_what_is_wrong_is_said_before_anything_is_begun(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="is a file - wanted a folder"):
+    with pytest.raises(ConfigError, match="is a file - expected a folder"):
         al.run(TINY, tmp_path / "file" / "run")
     assert (tmp_path / "file").is_file()

@@ -135,7 +135,7 @@ def test_a_stage_that_wants_pressures_is_named_with_the_share(tmp_path):
     pressed = toy(tmp_path, explore__stages=PRESSED)
     (line,) = pressures.notes(pressed, 1, 4, "labels of the ledger")
     assert line.startswith(
-        "1 of 4 labels of the ledger (25 %) have no virial, and pressures are wanted for stage press"
+        "1 of 4 labels of the ledger (25 %) have no virial, and pressures are needed for stage press"
     )
     assert pressures.notes(pressed, 0, 4, "labels") == []
     (line,) = pressures.notes(toy(tmp_path), 1, 4, "labels")
@@ -145,8 +145,8 @@ def test_a_stage_that_wants_pressures_is_named_with_the_share(tmp_path):
 def test_prefactors_that_weigh_nothing_are_said(tmp_path):
     weighed = toy(tmp_path, train__prefactors={"virial": [0.02, 1.0]})
     (line,) = pressures.notes(weighed, 4, 4, "labels")
-    assert line.endswith("train.prefactors.virial = [0.02, 1.0] weighs nothing")
-    assert "weighs nothing" not in pressures.notes(weighed, 3, 4, "labels")[0]
+    assert line.endswith("train.prefactors.virial = [0.02, 1.0] has no effect")
+    assert "has no effect" not in pressures.notes(weighed, 3, 4, "labels")[0]
 
 
 def test_a_reference_without_stress_relaxes_no_cells_and_is_no_potential(tmp_path):
@@ -156,5 +156,5 @@ def test_a_reference_without_stress_relaxes_no_cells_and_is_no_potential(tmp_pat
     with pytest.raises(ConfigError, match=r"initial.relax.cell: true relaxes to zero stress.* - wanted"):
         toy(tmp_path, initial__relax={"cell": True}, **stressless)
     ase = {"calculator": "ase.calculators.emt:EMT", "functional": "none", "includes_dispersion": False, "stress": False}
-    with pytest.raises(ConfigError, match=r"ase.stress: false - wanted a potential with a stress"):
+    with pytest.raises(ConfigError, match=r"ase.stress: false - expected a potential with stress"):
         toy(tmp_path, potentials=[{"name": "emt", "ase": ase}])

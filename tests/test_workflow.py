@@ -301,7 +301,7 @@ def test_a_gather_asks_again_for_what_is_pending(at_label):
 
 
 def test_a_gather_gives_up_after_its_last_detour(at_label):
-    with pytest.raises(TaskFailed, match=r"8 tasks of label in iteration 1 could not be done.*their workers vanished"):
+    with pytest.raises(TaskFailed, match=r"8 tasks of label in iteration 1 could not .*their workers vanished"):
         Gather(parameters(at_label, detours=MAX_DETOURS)).run_task({})
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks: one file per property, pure functions on arrays, and what must be run where a simulation is needed."""
+"""Benchmarks: one file per property, pure functions on arrays, and the simulations where they are needed."""

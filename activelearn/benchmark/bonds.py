@@ -1,8 +1,8 @@
 """Pairs of atoms within cutoffs, for many pairs of elements and many frames at once; and the chains they form.
 
-Every periodic image counts by itself, so that a primitive cell of eight atoms gives what its supercell gives: an atom
-may be bonded to two images of one neighbour, and to images of its own. The search is matscipy's; what follows works on
-arrays over all frames, in which atom a of frame k has the number ``k * n_atoms + a``.
+Every periodic image counts separately, so that a primitive cell of eight atoms gives the same result as its supercell:
+an atom may be bonded to two images of one neighbour, and to images of its own. The search is matscipy's; what follows
+works on arrays over all frames, in which atom a of frame k has the number ``k * n_atoms + a``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Bonds:
     kind
         (n_bonds,) index into `pairs`.
     pairs
-        Pairs of elements that were looked for.
+        Pairs of elements that were searched for.
     cutoff
         (n_pairs,) Å; distances are below it.
     """
@@ -57,7 +57,7 @@ class Bonds:
 
     @property
     def n_numbers(self) -> int:
-        """Number of atoms of all frames together: what i and j are below."""
+        """Number of atoms of all frames together, the upper bound of i and j."""
         return self.n_frames * self.n_atoms
 
     def __getitem__(self, which: NDArray[Any]) -> Bonds:
@@ -73,8 +73,8 @@ def find_bonds(frames: Frames, cutoffs: Cutoffs) -> Bonds:
     frames
         Any cells, also smaller than a cutoff; atoms need not be wrapped.
     cutoffs
-        Å, by pair of elements in either order; pairs that are not named have no bonds, and elements in no pair are left
-        out of the search.
+        Å, by pair of elements in either order; pairs that are not given have no bonds, and elements in no pair are
+        excluded from the search.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def find_bonds(frames: Frames, cutoffs: Cutoffs) -> Bonds:
     Raises
     ------
     KeyError
-        A pair names what is no element.
+        A pair contains an unknown element.
     """
     from ase.data import atomic_numbers
     from matscipy.neighbours import neighbour_list
@@ -127,7 +127,7 @@ def find_bonds(frames: Frames, cutoffs: Cutoffs) -> Bonds:
 def chain_sizes(bonds: Bonds) -> IntArray:
     """Return the number of atoms that bonds connect each atom to, itself included.
 
-    A chain that runs through the whole cell has as many atoms as there are of it in the cell.
+    A chain that crosses the whole cell has as many atoms as are in the cell.
 
     Returns
     -------
@@ -147,12 +147,12 @@ def chain_sizes(bonds: Bonds) -> IntArray:
 def sharing_pairs(bonds: Bonds, n_shared: int) -> IntArray:
     """Return the atoms j that share `n_shared` or more atoms i with one and the same other j, each once.
 
-    A neighbour and its image are two: corners shared with both are no edge.
+    A neighbour and its image are two atoms: corners shared with both are not an edge.
 
     Parameters
     ----------
     bonds
-        From the atoms that are shared (i) to those that share (j), ascending in i.
+        From shared atoms (i) to sharing atoms (j), ascending in i.
     n_shared
         2: tetrahedra that share an edge.
 

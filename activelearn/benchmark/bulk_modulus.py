@@ -1,4 +1,4 @@
-"""Bulk modulus from the pressure under hydrostatic strain (Luo et al. 2024; definitions 4.8).
+"""Bulk modulus from the pressure under hydrostatic strain (Luo et al. 2024).
 
 At 0 K the last frame of a glass is relaxed to zero stress, strained, and its positions relaxed at each strain; at a
 temperature the last frame is strained as it is, and the pressure is an average over NVT dynamics. Strains are linear,
@@ -63,7 +63,7 @@ def relaxed_pressures(relaxer: Relaxer, start: Frames, strains: Sequence[float])
     Raises
     ------
     Failed
-        The potential gave no finite numbers.
+        The potential returned non-finite numbers.
     """
     free, is_relaxed = relaxer.relaxed("zero-stress", start, relax_cell=True)
     pressures, n_unrelaxed = [], int(not is_relaxed)
@@ -76,7 +76,7 @@ def relaxed_pressures(relaxer: Relaxer, start: Frames, strains: Sequence[float])
 
 @dataclass(frozen=True)
 class Thermal:
-    """Runs of dynamics with one potential, each done once."""
+    """MD runs with one potential, each done once."""
 
     potential: Potential
     integration: Dynamics
@@ -110,7 +110,7 @@ def averaged_pressures(
     Raises
     ------
     Failed
-        A run blew up.
+        A run failed.
     """
     velocities = dynamics.thermal_velocities(start, temperature_K, rng)
     legs = [

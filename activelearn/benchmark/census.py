@@ -1,10 +1,10 @@
-"""The network of a glass: units of the formers, bridging anions, chains and defects (definitions 4.1 to 4.4 and 4.6).
+"""The network of a glass: units of the formers, bridging anions, chains and defects.
 
-Elements are those of the series' roles. With phosphorus and sulfur in mind: for each P, c is the number of bonded
+Elements are those of the series' roles. For example, with phosphorus and sulfur: for each P, c is the number of bonded
 anions, b of those that bridge (bonded to two or more formers), p of bonded formers; P^n has n = b + p.
 
 Sources: Bertani & Pedone's analysis of Na4P2S7-xOx glasses (units, chains, bridging anions); Luo et al. 2024. Neither
-prints its cutoffs.
+reports its cutoffs.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from activelearn.config import Roles, Series
 from activelearn.errors import ConfigError
 from activelearn.frames import FloatArray, Frames
 
-#: Frames that are looked at together: many enough that Python costs nothing, few enough for the memory.
+#: Frames that are processed together: enough to make Python's overhead negligible, few enough for the memory.
 _BLOCK_ATOMS: Final = 200_000
 
 
 def bond_cutoffs(series: Series, shift_A: float = 0.0) -> dict[tuple[str, str], float]:
-    """Return the cutoffs of all pairs of formers and anions, Å, each longer by `shift_A`.
+    """Return the cutoffs of all pairs of formers and anions, Å, each increased by `shift_A`.
 
     Raises
     ------
     ConfigError
-        A former and an anion have none.
+        A pair of former and anion has none.
     """
     roles = series.roles
     found: dict[tuple[str, str], float] = {}
@@ -43,8 +43,8 @@ def bond_cutoffs(series: Series, shift_A: float = 0.0) -> dict[tuple[str, str], 
             found[a, b] = cutoff + shift_A
         elif a in roles.formers and b in roles.anions:
             raise ConfigError(
-                f"series {series.name}: cutoffs_A: nothing for {a}-{b} - wanted the cutoff of every former and anion - "
-                f"add {{{a}-{b}: ...}}"
+                f"series {series.name}: cutoffs_A: no {a}-{b} - expected the cutoff of every former and anion "
+                f"- add {{{a}-{b}: ...}}"
             )
     return found
 
@@ -60,7 +60,7 @@ class BondNetwork:
     bonds
         Among formers and anions.
     roles
-        What the elements are.
+        The roles of the elements.
     """
 
     symbols: NDArray[np.str_]
@@ -147,12 +147,12 @@ def census(frames: Frames, cutoffs: Cutoffs, roles: Roles) -> Census:
     Parameters
     ----------
     frames
-        Any cells, also small ones: every periodic image counts.
+        Any cells, including small ones: every periodic image counts.
     cutoffs
-        Å, of (former, anion), and of (former, former) and (anion, anion) if bonds between them are to be seen; see
+        Å, of (former, anion), and of (former, former) and (anion, anion) if bonds between them are to be counted; see
         :func:`bond_cutoffs`.
     roles
-        What the elements are.
+        The roles of the elements.
 
     Returns
     -------
@@ -194,17 +194,17 @@ def _census(frames: Frames, cutoffs: Cutoffs, roles: Roles) -> Census:
 
 
 def unit_names(former: str, roles: Roles) -> tuple[str, ...]:
-    """Return what the units of a former are called, such as P0 ... P4, P1P, P3c, P2ES, P2_corner, P_other."""
+    """Return the names of the units of a former, such as P0 ... P4, P1P, P3c, P2ES, P2_corner, P_other."""
     full = roles.coordination
     more = (f"1{former}", f"{full - 1}c", "2ES", "2_corner", "_other")
     return tuple(f"{former}{which}" for which in (*range(full + 1), *more))
 
 
 def units(network: BondNetwork) -> dict[str, FloatArray]:
-    """Return the shares (n_frames,) of the units of every former, % of its atoms (definition 4.3).
+    """Return the shares (n_frames,) of the units of every former, % of its atoms.
 
     With P for the former's symbol: ``P0`` ... ``P4`` by n (the last is "or more"); ``P1P``, two of the same element
-    with three anions each, bonded, without bridges (they are in P1, too); ``P3c``, one neighbour less than
+    with three anions each, bonded, without bridges (they are in P1, too); ``P3c``, one neighbour fewer than
     `Roles.coordination`; ``P2ES``, shares two or more anions with one other former; ``P2_corner``, n = 2 and does not;
     ``P_other``, any other coordination. See :func:`unit_names`.
     """
@@ -235,7 +235,7 @@ def units(network: BondNetwork) -> dict[str, FloatArray]:
 
 
 def anions(network: BondNetwork) -> dict[str, FloatArray]:
-    """Return what the anions are, % of all anions (definition 4.2).
+    """Return the types of the anions, % of all anions.
 
     Of each anion, such as S: ``BS`` (bonded to two or more formers), ``NBS`` (one), ``free_S`` (none), and of the free
     ones ``free_S_in_chains``. Of all: ``three_bonded_anions`` (to three or more formers), ``O-S_bonds`` (anions bonded
@@ -278,9 +278,9 @@ def _by_size(network: BondNetwork, of: BoolArray) -> FloatArray:
 
 
 def _chain_values(anion: str, percent: FloatArray) -> Iterator[tuple[str, FloatArray]]:
-    """Yield what is said of the chains of an anion (definition 4.4); without chains they have no length (NaN)."""
+    """Yield the statistics of the chains of an anion; without chains their length is NaN."""
     in_chains = percent[:, 2:].sum(axis=1)
-    n_chains = percent[:, 2:] / np.arange(2, percent.shape[1])  # in % of the atoms: only ratios are taken
+    n_chains = percent[:, 2:] / np.arange(2, percent.shape[1])  # in % of the atoms: only ratios are used
     total = n_chains.sum(axis=1)
     total[total == 0.0] = np.nan
     yield f"{anion}_in_chains", in_chains
@@ -289,17 +289,17 @@ def _chain_values(anion: str, percent: FloatArray) -> Iterator[tuple[str, FloatA
 
 
 def charge_rule(network: BondNetwork) -> FloatArray:
-    """Return (n_frames,) by how much the charges of units and free anions miss that of the modifiers, per former.
+    """Return (n_frames,) the imbalance of charge between units with free anions and modifiers, per former.
 
-    With z the charge of a former's unit without bridges, F the number of formers, z_M of a modifier (definition 4.6):
+    With z the charge of a former's unit without bridges, F the number of formers, z_M the charge of a modifier:
 
         [sum over formers (z - n) + 2 N_free - 2 N_XX - sum over anions max(n_F - 2, 0)] / F - [sum z_M N_M] / F.
 
     N_XX counts bonds between anions. It follows from the balance of charges: a former has 2 `Roles.coordination` - z,
     less one per bond to a former, less two (a lone pair) per neighbour that is missing; an anion -2, and two of them
-    two less together if bonded. A frame with a former of more neighbours is not covered (NaN). Any other number than
-    zero says that the composition is not balanced, that an element has another valence, or that bonds are counted as
-    broken that are only stretched.
+    two less together if bonded. A frame with a former of more neighbours is not covered (NaN). A nonzero value means
+    that the composition is not balanced, that an element has another valence, or that stretched bonds are counted as
+    broken.
     """
     roles, bonds = network.roles, network.bonds
     n_all = network.per_frame(network.is_former)
@@ -314,10 +314,10 @@ def charge_rule(network: BondNetwork) -> FloatArray:
 
 
 def bridging_rule(network: BondNetwork) -> FloatArray:
-    """Return (n_frames,) bridging anions less what the units say, per former: zero or the count is wrong.
+    """Return (n_frames,) bridging anions minus their number by the units, per former: zero if the count is right.
 
-    N_B = [sum over formers of (n - p)] / 2 where every bridge joins two formers (definition 4.6, with p instead of
-    P1P so that other bonds between formers are covered); NaN in a frame with an anion bonded to three.
+    N_B = [sum over formers of (n - p)] / 2 where every bridge joins two formers (with p instead of P1P so that other
+    bonds between formers are covered); NaN in a frame with an anion bonded to three.
     """
     n_all = network.per_frame(network.is_former)
     ends = network.per_frame((network.n - network.n_formers) * network.is_former)

@@ -1,4 +1,4 @@
-"""Cited numbers held against a study: those that fit none are refused, those that this one has no use for are named."""
+"""Cited numbers compared with a study: invalid ones are refused, those that this study does not use are listed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from activelearn.config.benchmark import PROPERTIES
 from activelearn.config.messages import nearest
 from activelearn.records import Experiment, Result
 
-#: What a number of another unit is multiplied by.
+#: Conversion factors of other units.
 _FACTORS: Final = {
     ("kg/m3", "g/cm3"): 1e-3, ("MPa", "GPa"): 1e-3, ("kbar", "GPa"): 0.1, ("S/m", "S/cm"): 1e-2,
     ("mS/cm", "S/cm"): 1e-3, ("m2/s", "cm2/s"): 1e4, ("nm", "Å"): 10.0, ("pm", "Å"): 1e-2, ("nm3", "Å3"): 1e3,
@@ -33,26 +33,26 @@ _FACTORS: Final = {
 
 
 def own_points(study: Study, points: Sequence[CitedPoint]) -> list[CitedPoint]:
-    """Return the numbers that the user has given: those of CSVs, and those in the YAML of the study."""
+    """Return the numbers given by the user: those of CSVs, and those in the YAML of the study."""
     known = {*shipped_numbers(), *(point.number for point in points)}
     own = [CitedPoint(f"cited.{i}", number) for i, number in enumerate(study.cited) if number not in known]
     return [*points, *own]
 
 
 def problems(study: Study, points: Sequence[CitedPoint]) -> Iterator[str]:
-    """Yield what is wrong with the numbers that can be of no study: an unknown property, another unit ..."""
+    """Yield the problems of numbers that are invalid in any study: an unknown property, another unit ..."""
     for point in points:
         if point.number.kind == "experiment" and (wrong := _wrong(point.number, study)):
             yield f"{point.where}: {wrong}"
 
 
 def said(study: Study, points: Sequence[CitedPoint], results: Sequence[Result] | None = None) -> list[str]:
-    """Return one line on how many of the numbers stand beside a result, and one on each that does not, with the reason.
+    """Return one line on how many of the numbers are used, and one on each unused one with the reason.
 
     Parameters
     ----------
     study
-        What is asked for.
+        The settings.
     points
         From :func:`own_points`; simulations are not counted.
     results
@@ -90,7 +90,7 @@ def unmet(study: Study, results: Sequence[Result]) -> tuple[Experiment, ...]:
                 bound=number.bound,
                 measured_by=found[0].name,
             )
-            lacking.setdefault(f"{number.property} {condition}", one)  # the first one counts, as beside a result
+            lacking.setdefault(f"{number.property} {condition}", one)  # the first one counts, as for results
     return tuple(lacking.values())
 
 
@@ -98,7 +98,7 @@ def unmet(study: Study, results: Sequence[Result]) -> tuple[Experiment, ...]:
 
 
 def _properties(study: Study) -> list[Property[Any]]:
-    """Return our properties, and those of other packages that the study asks for."""
+    """Return the built-in properties, and those of other packages that the study requests."""
     asked = study.benchmark.asked if study.benchmark is not None else {}
     return [property_of(name) for name in dict.fromkeys([*PROPERTIES.built_in, *asked])]
 
@@ -112,7 +112,7 @@ def _found(name: str, study: Study) -> tuple[Property[Any], re.Match[str], Obser
 
 
 def _may_be_measured(name: str, study: Study) -> bool:
-    """Return whether a property of another package, which says nothing of its results, may give one of this name."""
+    """Return whether a property of another package that does not declare its results may give one of this name."""
     added = [one for one in _properties(study) if one.name not in PROPERTIES.built_in and not one.observables]
     return bool(added) and _found(name, study) is None
 
@@ -130,21 +130,21 @@ def _wrong(number: Cited, study: Study) -> str | None:
     if number.unit != observable.unit:
         factor = _FACTORS.get((number.unit, observable.unit))
         do = "convert it" if factor is None else f"write {number.value * factor:.10g} {observable.unit}"
-        return f"unit {number.unit} of {number.property} - wanted {observable.unit} - {do}"
+        return f"unit {number.unit} of {number.property} - expected {observable.unit} - {do}"
     if not observable.low <= number.value <= observable.high:
         between = f"{observable.low:g} to {observable.high:g}".replace(" to inf", " or more")
-        return f"{number.property} {number.value:g} {number.unit} - wanted {between} - check the value and its unit"
+        return f"{number.property} {number.value:g} {number.unit} - expected {between} - check the value and its unit"
     if "crystal" in observable.of and number.crystal is None:
-        return f"{number.property} is of a crystal - wanted the column crystal - add the name of its seed"
+        return f"{number.property} is of a crystal - expected the column crystal - add the name of its seed"
     if "reaction" in observable.of and number.reaction is None:
-        return f"{number.property} is of a reaction - wanted the column reaction - add its name in the equations"
+        return f"{number.property} is of a reaction - expected the column reaction - add its name in the equations"
     if {"crystal", "reaction"}.isdisjoint(observable.of) and number.series is None:
-        return f"{number.property} is of a series - wanted the column series - add its name"
+        return f"{number.property} is of a series - expected the column series - add its name"
     if "x" in observable.of and number.x is None:
-        return f"{number.property} is of one composition - wanted the column x - add it"
+        return f"{number.property} is of one composition - expected the column x - add it"
     if number.temperature_K is None and len(there := _temperatures(*found[::2], study)) > 1:
         said = ", ".join(f"{one:g}" for one in there)
-        return f"{number.property} is of one temperature of {said} K - wanted the column temperature_K - add it"
+        return f"{number.property} is of one temperature of {said} K - expected the column temperature_K - add it"
     return None
 
 
@@ -160,7 +160,7 @@ def _temperatures(one: Property[Any], observable: Observable, study: Study) -> S
 
 
 def _unused(number: Cited, study: Study, results: Sequence[Result] | None) -> str | None:
-    """Return why a number stands beside nothing, or None if it does (or will)."""
+    """Return why a number is not compared with a result, or None if it is (or will be)."""
     if why := _elsewhere(number, study):
         return why
     series = study.of_glasses.series.name if study.of_glasses is not None else None
@@ -199,7 +199,7 @@ def _elsewhere(number: Cited, study: Study) -> str | None:
 
 
 def _again(point: CitedPoint, before: Sequence[CitedPoint]) -> str | None:
-    """Return which earlier number is of the same thing: the first one counts."""
+    """Return which earlier number has the same condition: the first one counts."""
     same = ("property", "unit", "series", "x", "crystal", "reaction", "temperature_K", "pair")
     key = point.number.model_dump(include=set(same))
     first = next((one for one in before if one.number.model_dump(include=set(same)) == key), None)

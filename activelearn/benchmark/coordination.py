@@ -1,4 +1,4 @@
-"""Coordination of the modifiers by the anions (definition 4.5): the same radii for a whole series and all models."""
+"""Coordination of the modifiers by the anions with the same radii for a whole series and all potentials."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def shell_cutoffs(series: Series) -> dict[tuple[str, str], float]:
     Raises
     ------
     ConfigError
-        A modifier and an anion have none.
+        A pair of modifier and anion has none.
     """
     found: dict[tuple[str, str], float] = {}
     for modifier in series.roles.modifiers:
@@ -30,20 +30,20 @@ def shell_cutoffs(series: Series) -> dict[tuple[str, str], float]:
             cutoff = series.cutoff_A(modifier, anion)
             if cutoff is None:
                 raise ConfigError(
-                    f"series {series.name}: cutoffs_A: nothing for {modifier}-{anion} - wanted the radius of the shell "
-                    f"of every modifier and anion - add {{{modifier}-{anion}: ...}}"
+                    f"series {series.name}: cutoffs_A: no {modifier}-{anion} - expected the radius of the "
+                    f"shell of every modifier and anion - add {{{modifier}-{anion}: ...}}"
                 )
             found[modifier, anion] = cutoff
     return found
 
 
 def coordination(frames: Frames, cutoffs: dict[tuple[str, str], float]) -> dict[str, FloatArray]:
-    """Return how many anions stand around the modifiers, by pair such as ``Na-S``.
+    """Return the number of anions around the modifiers, by pair such as ``Na-S``.
 
     Parameters
     ----------
     frames
-        Any cells, also small ones: every periodic image counts.
+        Any cells, including small ones: every periodic image counts.
     cutoffs
         Radii (Å) of (modifier, anion).
 
@@ -51,7 +51,7 @@ def coordination(frames: Frames, cutoffs: dict[tuple[str, str], float]) -> dict[
     -------
     dict
         (n_frames,) mean number of these anions within the radius of an atom of the modifier; pairs whose modifier is
-        not there are left out.
+        absent are left out.
     """
     bonds = find_bonds(frames, cutoffs)
     symbols = np.array(frames.symbols)

@@ -1,4 +1,4 @@
-"""Volume of relaxed crystals against experiment: cell and positions go to zero stress at 0 K."""
+"""Volume of relaxed crystals against experiment: cell and positions are relaxed to zero stress at 0 K."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RELAXED: Final = "relaxed"
 
 
 def formula_units(symbols: Sequence[str]) -> int:
-    """Return how many formula units a cell may hold: the greatest common divisor of its elements' counts."""
+    """Return the number of formula units in a cell: the greatest common divisor of its elements' counts."""
     counts = np.unique(symbols, return_counts=True)[1]
     return int(reduce(gcd, counts.tolist()))
 
@@ -92,7 +92,7 @@ def run(task: Task, asked: Crystals | Reactions, context: Context, slot: Slot) -
 
 
 def facts(crystal: str, symbols: Sequence[str]) -> dict[str, Any]:
-    """Return formula units in the unit cell, kind and source: of a seed from its file, else as far as can be known."""
+    """Return formula units in the unit cell, kind and source: of a seed from its file, otherwise as far as known."""
     if crystal in seeds.seed_names():
         seed = seeds.load_seed(crystal)
     elif Path(crystal).suffix in {".yaml", ".yml"}:
@@ -161,7 +161,7 @@ def compared(relaxed: Frames, start: Frames, meta: dict[str, Any], condition: Co
 
 
 def _note(relaxed: Frames, start: Frames, meta: dict[str, Any]) -> str:
-    """Return what a reader must know: how far it was relaxed, and the cells."""
+    """Return the note of the results: how far it was relaxed, and the cells."""
     factors = np.array([*meta["factors"], 1, 1, 1])
     cells = [
         "{:.3f} {:.3f} {:.3f} Å {:.1f} {:.1f} {:.1f}°".format(*(np.array(lattice(f.cell[0])) / factors))

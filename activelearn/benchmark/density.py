@@ -23,7 +23,7 @@ def run(task: Task, asked: bool, context: Context, slot: Slot) -> Product:
         "density_g_cm3": float(density_of(symbols, volume).mean()),
         "volume_per_atom_A3": float(volume.mean()) / len(symbols),
         "n_rows": len(volume),
-        # Last digits of a volume are lost in printing, none of a barostat's steps is that small.
+        # Last digits of a volume are lost in printing, but no step of a barostat is that small.
         "is_constant": bool(np.ptp(volume) < 1.0e-6 * volume.mean()) and len(volume) > 1,
     }
 

@@ -1,7 +1,7 @@
-"""Diffusion: mean square displacements, D, Nernst-Einstein conductivity and activation energy (definitions 4.10).
+"""Diffusion: mean square displacements, D, Nernst-Einstein conductivity and activation energy.
 
-Every finished glass runs at every temperature: equilibration, then production, both kept over kills. What is published
-of a run is small: its mean square displacements, its mean volume, and the maps; positions are not kept.
+Every finished glass runs at every temperature: equilibration, then production, both of which survive kills. Little of a
+run is published: its mean square displacements, its mean volume, and the maps; positions are not kept.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Trip:
     Parameters
     ----------
     potential, integration, asked
-        What moves, how it is integrated, and for how long.
+        The potential, the integrator, and the duration.
     temperature_K
         Of the thermostat.
     folder, slot
-        Of the task; where.
+        Of the task; where it runs.
     """
 
     potential: Potential
@@ -81,7 +81,7 @@ class Trip:
     slot: Slot
 
     def equilibrated(self, start: dynamics.State) -> dynamics.State:
-        """Return the state after ``equilibrate_ps``, from the file if a kill came after it."""
+        """Return the state after ``equilibrate_ps``, from the file if a kill followed."""
 
         def make() -> Product:
             _, end = self._run("equilibration", self.asked.equilibrate_ps, 1, start)
@@ -114,10 +114,10 @@ class Trip:
 
 
 def evenly(ps: float, n_frames: int, integration: Dynamics, timestep_fs: float) -> tuple[float, int]:
-    """Return length and number of frames of a run whose frames are evenly spaced, as time origins want them.
+    """Return length and number of frames of a run whose frames are evenly spaced, for averages over time origins.
 
-    Frames stand on rows of the thermo table: the distance of two frames is rounded up to whole rows, and the run ends
-    with its last frame, less than one such distance before `ps`.
+    Frames coincide with rows of the thermo table: the interval of frames is rounded up to whole rows, and the run ends
+    with its last frame, less than one such interval before `ps`.
     """
     row_ps = max(1, round(integration.thermo_every_ps * 1000.0 / timestep_fs)) * timestep_fs / 1000.0
     n_rows = max(1, round(ps / row_ps))
@@ -139,7 +139,7 @@ def run(task: Task, asked: Diffusion, context: Context, slot: Slot) -> Product:
         stretch = trip.production(trip.equilibrated(start))
         n_frames, n_points = len(stretch.frames), len(window_rows(len(stretch.frames), asked.window))
         if n_points < LEAST_POINTS:
-            raise Failed(f"{n_frames} frames: {n_points} of them in the window, wanted {LEAST_POINTS}")
+            raise Failed(f"{n_frames} frames: {n_points} of them in the window, expected {LEAST_POINTS}")
         arrays, meta = analysed(asked, context, stretch, random_seed=int(rng.integers(2**31)))
     except (Failed, CannotFollow) as failed:
         return {}, {"ended": str(failed)}
@@ -150,7 +150,7 @@ def run(task: Task, asked: Diffusion, context: Context, slot: Slot) -> Product:
 
 
 def analysed(asked: Diffusion, context: Context, stretch: dynamics.Stretch, *, random_seed: int) -> Product:
-    """Return what is published of a production run.
+    """Return the arrays and meta to publish of a production run.
 
     Returns
     -------
@@ -226,17 +226,17 @@ class Runs:
         return np.array([arrays[f"msd/{element}"] for arrays in self.replicas.arrays], dtype=np.float64)
 
     def note(self, element: str) -> str | None:
-        """Return why D of an element is no number to rely on: judged by the mean over the replicas."""
+        """Return why D of an element is unreliable, judged by the mean over the replicas."""
         reasons = doubts(self.time_ps, self.msd(element).mean(axis=0), self.asked.window)
         n_ambiguous = sum(meta["n_ambiguous"] for meta in self.replicas.metas)
         if n_ambiguous:
-            reasons += (f"{n_ambiguous} steps between frames too long to follow, wants more n_frames",)
+            reasons += (f"{n_ambiguous} steps between frames too long to follow, needs more n_frames",)
         return f"not converged: {'; '.join(reasons)}" if reasons else None
 
 
 @dataclass(frozen=True)
 class Point:
-    """A conductivity at a temperature, as the Arrhenius fit takes it."""
+    """A conductivity at a temperature, for the Arrhenius fit."""
 
     runs: Runs
     sigma: float
@@ -293,7 +293,7 @@ def _diffusivity(replicas: Replicas, name: str, values: Sequence[float], note: s
 
 
 def _add_bayesian(found: Findings, replicas: Replicas, element: str, note: str | None) -> None:
-    """Add kinisi's estimate: of one replica with the width of its posterior, of several with their scatter."""
+    """Add kinisi's estimate: with the width of its posterior for one replica, with the scatter for several."""
     posteriors = [meta["bayesian"] for meta in replicas.metas if meta["bayesian"] is not None]
     if not posteriors:
         return
@@ -339,8 +339,8 @@ def _add_arrhenius(found: Findings, condition: Condition, points: Sequence[Point
     if len(good) < 2:
         where = ", ".join(f"{key} = {value}" for key, value in condition.items())
         found.problems.append(
-            f"activation_energy_{carrier} of {where}: converged at {listed}{' K' if good else ''} - wanted two or more "
-            "temperatures - longer runs, or higher temperatures"
+            f"activation_energy_{carrier} of {where}: converged at {listed}{' K' if good else ''} - expected two or "
+            "more temperatures - longer runs, or higher temperatures"
         )
         return
     T = np.array([point.runs.temperature_K for point in good])

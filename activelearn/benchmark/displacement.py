@@ -1,4 +1,4 @@
-"""Displacements of atoms and what follows from them: diffusion coefficient, conductivity, activation energy.
+"""Displacements of atoms and derived quantities: diffusion coefficient, conductivity, activation energy.
 
 Pure functions on arrays. Times are in ps, diffusion coefficients in Å^2/ps until they become a result.
 """
@@ -20,13 +20,13 @@ from activelearn.units import BOLTZMANN_EV_PER_K, S_PER_CM_K
 
 #: 1 Å^2/ps in cm^2/s.
 A2_PER_PS_IN_CM2_PER_S: Final = 1.0e-4
-#: Exponents of the MSD's growth that count as diffusion: MSD ~ t^1.
+#: Exponents of the growth of the MSD that count as diffusion: MSD ~ t^1.
 DIFFUSIVE: Final = (0.8, 1.2)
-#: A mean square displacement below this is rattling in a cage, Å^2.
+#: A mean square displacement below this is motion in a cage, Å^2.
 LEAST_MSD_A2: Final = 9.0
-#: Points that a line is fitted to.
+#: Smallest number of points for the fit of a line.
 LEAST_POINTS: Final = 3
-#: Intervals that kinisi is given: their covariance is dense, and neighbours tell it nothing new.
+#: Largest number of intervals for kinisi: their covariance is dense, and neighbours add no information.
 _BAYESIAN_INTERVALS: Final = 50
 _COLUMNS_AT_ONCE: Final = 512
 
@@ -34,8 +34,8 @@ _COLUMNS_AT_ONCE: Final = 512
 def mean_square_displacement(unwrapped: FloatArray, *, single_origin: bool = False) -> FloatArray:
     """Return the mean square displacement of some atoms at every lag.
 
-    Over all time origins it takes O(n log n) by Fourier transforms: sum |r(m+k) - r(m)|^2 is two sums of squares less
-    twice the autocorrelation (Calandrini et al., Collection SFN 12, 201 (2011)).
+    Over all time origins it takes O(n log n) by Fourier transforms: sum ``|r(m+k) - r(m)|^2`` is two sums of squares
+    minus twice the autocorrelation (Calandrini et al., Collection SFN 12, 201 (2011)).
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def mean_square_displacement(unwrapped: FloatArray, *, single_origin: bool = Fal
     columns = np.asarray(unwrapped, dtype=np.float64).reshape(n_frames, -1)
     squares, power, n_padded = np.zeros(n_frames), np.float64(0.0), 1 << (2 * n_frames - 1).bit_length()
     for begin in range(0, columns.shape[1], _COLUMNS_AT_ONCE):
-        # Displacements know no origin; small numbers lose no digits in the difference below.
+        # Displacements do not depend on the origin; small numbers lose no digits in the difference below.
         rows = columns[:, begin : begin + _COLUMNS_AT_ONCE].T
         rows = rows - rows.mean(axis=1, keepdims=True)
         squares += (rows**2).sum(axis=0)
@@ -90,7 +90,7 @@ def diffusion_coefficient(
     window
         Shares of the run, such as (0.50, 0.95).
     use_slope
-        False: as the papers print it.
+        False: as in the papers.
     """
     rows = window_rows(len(msd), window)
     if use_slope:
@@ -159,7 +159,7 @@ class Arrhenius:
     Parameters
     ----------
     energy_eV, error_eV
-        Activation energy and its standard error; None where two points leave nothing to estimate it from.
+        Activation energy and its standard error; None where two points do not determine it.
     prefactor
         S K/cm.
     """
@@ -183,8 +183,8 @@ def arrhenius(
     temperature_K, sigma
         Two or more; K and S/cm.
     errors
-        Standard errors of sigma, S/cm. If all are there the fit is weighted, and the error of the energy is theirs
-        (made larger where the points scatter more than they say); else it is that of the scatter about the line.
+        Standard errors of sigma, S/cm. If all are given the fit is weighted, and the error of the energy follows from
+        them (increased where the points scatter more than that); otherwise from the scatter about the line.
     """
     T, values = np.asarray(temperature_K, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
     is_weighted = errors is not None and all(error for error in errors)
@@ -204,11 +204,11 @@ def arrhenius(
 
 
 def want_kinisi() -> None:
-    """Raise a ConfigError if kinisi is not there: before days of dynamics, not after."""
+    """Raise a ConfigError if kinisi is missing: before days of MD, not after."""
     if importlib.util.find_spec("kinisi") is None:
         raise ConfigError(
-            "benchmark.diffusion.bayesian: no kinisi in this environment - wanted its estimate of D - "
-            "pip install 'activelearn[analysis]', or set bayesian: false"
+            "benchmark.diffusion.bayesian: kinisi is not installed in this environment - expected it for the estimate "
+            "of D - pip install 'activelearn[analysis]', or set bayesian: false"
         )
 
 
@@ -218,12 +218,12 @@ def bayesian_diffusion(
     """Return mean and standard deviation of kinisi's posterior of D, Å^2/ps.
 
     MSD and its variances over all time origins, and the regression with their covariance, are kinisi's (McCluskey et
-    al., J. Chem. Theory Comput. 21, 79 (2025)); atoms are unwrapped and freed from drift here.
+    al., J. Chem. Theory Comput. 21, 79 (2025)); unwrapping atoms and removing drift is done here.
 
-    It begins where the mean square displacement has passed (3 Å)^2, at the latest where the window does, and ends with
-    the window. Long lags have few independent steps: of 30 random walks (60 atoms, 300 frames, D = 0.25) it gave
-    0.250 with a scatter of 0.006 and a posterior of 0.008; from the window's begin 0.231 with a scatter of 0.052 and a
-    posterior that was too narrow, 0.033 (the slope: 0.244, 0.044).
+    The fit begins where the mean square displacement exceeds (3 Å)^2, at the latest where the window begins, and ends
+    with the window. Long lags have few independent steps: of 30 random walks (60 atoms, 300 frames, D = 0.25) it gave
+    0.250 with a scatter of 0.006 and a posterior of 0.008; from the start of the window 0.231 with a scatter of 0.052
+    and a posterior that was too narrow, 0.033 (the slope: 0.244, 0.044).
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def bayesian_diffusion(
     rows, is_out = window_rows(len(unwrapped), window), mean_square_displacement(unwrapped) >= LEAST_MSD_A2
     begin = min(int(np.argmax(is_out)), rows[0]) if is_out.any() else rows[0]
     lags = np.unique(np.round(np.linspace(begin, rows[-1], _BAYESIAN_INTERVALS)).astype(np.int64))
-    # kinisi takes the last interval for the length of the run, which its numbers of independent steps come from.
+    # kinisi uses the last interval as the length of the run, from which it derives the numbers of independent steps.
     lags = np.append(lags[lags < len(unwrapped) - 1], len(unwrapped) - 1)
     trajectory = SimpleNamespace(
         displacements=scipp.array(
@@ -260,7 +260,7 @@ def bayesian_diffusion(
     found = calculate_msd(trajectory, progress=False)
     found["da"] = found["da"]["time interval", : len(lags) - 1]
     regression = Diffusion(found)
-    state = np.random.get_state()  # noqa: NPY002 - kinisi seeds numpy's global generator: it is given back as it was
+    state = np.random.get_state()  # noqa: NPY002 - kinisi seeds numpy's global generator: its state is restored
     try:
         seeded = np.random.RandomState(random_seed)
         regression.bayesian_regression(found["da"].coords["time interval"][0], progress=False, random_state=seeded)

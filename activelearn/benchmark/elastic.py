@@ -1,7 +1,7 @@
-"""Elastic constants from finite strains, and the moduli of an isotropic solid by Hill (definitions 4.9).
+"""Elastic constants from finite strains, and the moduli of an isotropic solid by Hill.
 
-A structure is relaxed to zero stress at 0 K, strained by +-d along each of the six Voigt strains (of a shear, the
-engineering strain gamma = 2 e is d), and its positions relaxed. Order: xx, yy, zz, yz, xz, xy; stress is positive in
+A structure is relaxed to zero stress at 0 K, strained by +-d along each of the six Voigt strains (for a shear, d is the
+engineering strain gamma = 2 e), and its positions relaxed. Order: xx, yy, zz, yz, xz, xy; stress is positive in
 tension.
 """
 
@@ -53,9 +53,9 @@ def stiffness(stress: FloatArray, strain: float) -> FloatArray:
     Parameters
     ----------
     stress
-        (6, 2, 6): of strain j, of + and -, component i; positive in tension, any unit (GPa here).
+        (6, 2, 6): by strain j, sign (+, -) and component i; positive in tension, any unit (GPa here).
     strain
-        d, the same for all six; a pure number, of a shear the engineering strain.
+        d, the same for all six; a pure number, for a shear the engineering strain.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def stiffness(stress: FloatArray, strain: float) -> FloatArray:
 
 @dataclass(frozen=True)
 class Moduli:
-    """What a polycrystal, or a glass, shows of a stiffness: bounds and Hill's means, in the unit of the stiffness."""
+    """Moduli of a polycrystal, or a glass: bounds and Hill's means, in the unit of the stiffness."""
 
     bulk_voigt: float
     bulk_reuss: float
@@ -106,7 +106,7 @@ def moduli(c: FloatArray) -> Moduli:
     Raises
     ------
     numpy.linalg.LinAlgError
-        It has no inverse: a strain costs nothing.
+        It is singular: some strain costs no energy.
     """
     s = np.asarray(np.linalg.inv(c), dtype=np.float64)
 
@@ -140,13 +140,13 @@ def relaxed_stiffness(relaxer: Relaxer, start: Frames, strain: float) -> Product
     Returns
     -------
     arrays, meta
-        ``stiffness`` (6, 6) symmetrised; ``pressure_GPa`` that was left, ``asymmetry_GPa`` the largest
+        ``stiffness`` (6, 6) symmetrised; ``pressure_GPa`` that remains, ``asymmetry_GPa`` the largest
         |C_ij - C_ji|/2, and ``n_unrelaxed`` of 13 relaxations.
 
     Raises
     ------
     Failed
-        The potential gave no finite numbers.
+        The potential returned non-finite numbers.
     """
     free, is_relaxed = relaxer.relaxed("zero-stress", start, relax_cell=True)
     stress, n_unrelaxed = np.empty((6, 2, 6)), int(not is_relaxed)
@@ -177,7 +177,7 @@ def run(task: Task, asked: Elastic, context: Context, slot: Slot) -> Product:
     except Failed as failed:
         return {}, {"ended": str(failed)}
     if np.linalg.matrix_rank(arrays["stiffness"]) < len(_COMPONENTS):
-        return {}, {"ended": "a strain that costs nothing: its stiffness has no inverse, and no moduli"}
+        return {}, {"ended": "its stiffness is singular (a strain costs no energy), so there are no moduli"}
     return arrays, {"ended": dynamics.FINISHED, **meta, **crowding(potential, folder)}
 
 

@@ -1,4 +1,4 @@
-"""Elements that a potential does not know: asked of the potential itself, for each kind says it in its own words."""
+"""Elements that a potential does not support: tested with the potential itself, as messages differ by kind."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from activelearn.engines.reference import label
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
 
-#: If a potential fails on all of these as well, it is the machine that is at fault.
+#: If a potential fails on all of these as well, the machine is at fault.
 _WITNESSES: Final = ("H", "O", "Na", "Si", "Cu")
-#: Simple cubic, so that a graph network has edges (Å).
+#: Lattice constant, simple cubic, at which a graph network has edges (Å).
 _SPACING_A: Final = 3.0
 
 
@@ -34,7 +34,7 @@ def unknown_elements(reference: Reference, symbols: Iterable[str], slot: Slot) -
     Returns
     -------
     tuple of str
-        Sorted; empty if it knows them all, or fails on everything: then the failure was infrastructure.
+        Sorted; empty if it supports them all, or fails on everything: then infrastructure failed.
     """
 
     def knows(symbol: str) -> bool:

@@ -1,7 +1,7 @@
-"""The true error of the forces along the path of every glass: frames of it, labelled by the reference.
+"""The true error of the forces along the path of every glass, from frames labelled by the reference.
 
-The deviation of an ensemble says where its members disagree, not how far all of them are from the reference: of the
-same frames both are told, side by side. Each frame is a task of its own, so a kill costs one label.
+The deviation of an ensemble shows where its members disagree, not how far all of them are from the reference: both are
+reported for the same frames. Each frame is a task of its own, so a kill costs one label.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PER_DEVIATION: Final = f"{NAME}_per_deviation"
 
 
 def spread(path: GlassPath, n_frames: int) -> list[int]:
-    """Return which kept frames are nearest to so many times spread evenly over the whole path, each once."""
+    """Return which kept frames are nearest to times spread evenly over the whole path, each once."""
     times_ps = path.times_ps
     wanted = np.linspace(times_ps[0], times_ps[-1], n_frames)
     return [int(row) for row in np.unique(np.abs(times_ps[:, None] - wanted).argmin(axis=0))]
@@ -49,7 +49,7 @@ class AlongPath:
     Parameters
     ----------
     error
-        (n_frames, n_atoms, 3) forces of the potential less those of the reference, eV/Å.
+        (n_frames, n_atoms, 3) forces of the potential minus those of the reference, eV/Å.
     max_devi_f
         (n_frames,) force deviation of the ensemble, eV/Å; NaN where none was evaluated, inf where it was not finite.
     """
@@ -59,7 +59,7 @@ class AlongPath:
 
     @property
     def largest(self) -> FloatArray:
-        """(n_frames,) largest error |dF| of an atom, eV/Å: what `max_devi_f` stands for."""
+        """(n_frames,) largest error |dF| of an atom, eV/Å: what `max_devi_f` estimates."""
         return np.asarray(np.linalg.norm(self.error, axis=2).max(axis=1))
 
     @property
@@ -73,14 +73,14 @@ class AlongPath:
 
     @property
     def per_deviation(self) -> float | None:
-        """Median over frames of their largest error over their force deviation; None without an ensemble."""
+        """Median over frames of the ratio of largest error to force deviation; None without an ensemble."""
         is_known = np.isfinite(self.max_devi_f) & (self.max_devi_f > 0.0)
         return float(np.median(self.largest[is_known] / self.max_devi_f[is_known])) if is_known.any() else None
 
     def beyond(self, bound: float) -> str:
         """Return in how many frames error and deviation are at or above a bound (eV/Å), in words.
 
-        Frames may be kept more often than the deviation is evaluated: those without one say nothing of it.
+        Frames may be kept more often than the deviation is evaluated: those without one are not counted.
         """
         known = self.max_devi_f[~np.isnan(self.max_devi_f)]
         by_error, by_devi = int((self.largest >= bound).sum()), int((known >= bound).sum())
@@ -108,8 +108,8 @@ def _label(asked: ForceError) -> Label:
 
 
 NO_REFERENCE: Final = (
-    f"benchmark.{NAME}.label: none, and no campaign whose reference it could be - wanted what labels the frames - name "
-    "a preset of params/label/, such as label: sevennet_0"
+    f"benchmark.{NAME}.label: none, and no campaign whose reference it could be - expected a reference for the frames "
+    "- give a preset of params/label/, such as label: sevennet_0"
 )
 
 
@@ -119,15 +119,15 @@ def run(task: Task, asked: ForceError, context: Context, slot: Slot) -> Product:
     Returns
     -------
     arrays
-        ``error`` (n_atoms, 3) eV/Å, the potential less the reference.
+        ``error`` (n_atoms, 3) eV/Å, the potential minus the reference.
     meta
-        ``max_devi_f`` eV/Å, inf if it was not finite, None if none was evaluated; ``ended``: why there is no label that
-        is fit, after a physical failure.
+        ``max_devi_f`` eV/Å, inf if it was not finite, None if none was evaluated; ``ended``: why there is no usable
+        label, after a physical failure.
     """
     settings, row = _label(asked), task.parameters["row"]
     frame = context.path_of(task).frames[row : row + 1]
     bare, witnesses = frame.without_labels(), partial(_regular, frame)
-    # The potential first: it costs next to nothing, and a label that was paid is lost if something fails after it.
+    # The potential first: it costs next to nothing, and a computed label is lost if something fails after it.
     potential = context.potential_of(task).statics(slot.machine.python)
     mine = reference.label(potential, bare, slot, witnesses=witnesses)
     if mine.refused is not None:
@@ -137,7 +137,7 @@ def run(task: Task, asked: ForceError, context: Context, slot: Slot) -> Product:
     try:
         true = reference.label(what, bare, slot, witnesses=witnesses)
     except EngineError as error:
-        # A calculator that is silent would be silent for an hour on every element, too.
+        # A calculator that does not answer would also take an hour for each element.
         unknown = () if "no answer within" in str(error) else unknown_elements(what, frame.symbols, slot)
         if not unknown:
             raise
@@ -173,7 +173,7 @@ def results(asked: ForceError, context: Context, tasks: Sequence[Task]) -> Findi
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """What was found of one glass, and in words what is missing of it."""
+    """The findings on one glass, and in words what is missing."""
 
     glass: MadeGlass
     along: AlongPath
@@ -181,13 +181,13 @@ class _Measured:
 
 
 def _said(what: Reference, context: Context) -> str:
-    """Return who labelled, in words: name, version and functional."""
+    """Return the reference in words: name, version and functional."""
     version = context.store.reference(what.name)["version"]
     return f"{what.name} {version} ({what.functional}{', with dispersion' if what.labels_include_dispersion else ''})"
 
 
 def _along(glass: MadeGlass, context: Context, tasks: Sequence[Task]) -> tuple[AlongPath | None, str]:
-    """Return what was found of one glass, and in words which frames have no error and why; empty: all have one."""
+    """Return the findings on one glass, and in words which frames have no error and why; empty: all have one."""
     products = [context.product(task) for task in tasks]
     ended = Counter(str(meta["ended"]) for _, meta in products if "ended" in meta)
     errors = [arrays["error"] for arrays, meta in products if "ended" not in meta]

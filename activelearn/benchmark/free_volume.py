@@ -1,10 +1,10 @@
-"""Free volume: the share of a cell that lies outside the ions, on a grid.
+"""Free volume: the share of a cell outside the ions, on a grid.
 
 The ions are spheres with the effective ionic radii of R. D. Shannon, Acta Cryst. A 32 (1976) 751-767, as tabulated in
 pymatgen: anions and modifiers in sixfold coordination (Na+ 1.02, O2- 1.40, S2- 1.84 Å), formers in that of their roles
-(P5+ 0.17 Å in fourfold). Van der Waals radii would leave nothing of an ionic glass. A probe of radius p sees all radii
-larger by p: what is left is where its centre can be; p = 0 is the plain void. Neither paper prints a number or radii:
-the trend in x is what can be compared.
+(P5+ 0.17 Å in fourfold). With van der Waals radii no free volume would remain in an ionic glass. A probe of radius p
+increases all radii by p: the remaining volume is where its centre can be; p = 0 is the plain void. Neither paper
+reports a number or radii: only the trend in x can be compared.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from activelearn.records import Task
 GRID_A: Final = 0.25
 #: Radius of the probe, Å.
 PROBE_A: Final = 0.0
-#: Distances computed at a time.
+#: Number of distances computed at a time.
 _AT_A_TIME: Final = 100_000
 _ROMAN: Final = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII")
 
 
 def free_share(cell: FloatArray, positions: FloatArray, radii: FloatArray, grid_A: float = GRID_A) -> float:
-    """Return the share of a periodic cell of any shape that no sphere covers: of voxels, those with a free centre.
+    """Return the share of a periodic cell of any shape that no sphere covers: of the voxels, those with a free centre.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def free_share(cell: FloatArray, positions: FloatArray, radii: FloatArray, grid_
     positions
         (n_atoms, 3) Å.
     radii
-        (n_atoms,) Å, that of the probe included.
+        (n_atoms,) Å, including that of the probe.
     grid_A
         Largest edge of a voxel, Å; voxels are parallel to the cell.
 
@@ -61,7 +61,7 @@ def free_share(cell: FloatArray, positions: FloatArray, radii: FloatArray, grid_
         for some in np.array_split(members, 1 + len(members) * len(steps) // _AT_A_TIME):
             away = (steps[None] + 0.5 - inside[some, None]) @ voxel
             is_covered = np.einsum("ask,ask->as", away, away) < radius**2
-            # Voxels are taken modulo the cell: that is all periodic images.
+            # Voxels are taken modulo the cell, which covers all periodic images.
             x, y, z = np.moveaxis((home[some, None].astype(int) + steps[None])[is_covered] % n_voxels, -1, 0)
             is_free[(x * n_voxels[1] + y) * n_voxels[2] + z] = False
     return float(is_free.mean())
@@ -79,14 +79,14 @@ def _steps_within(voxel: FloatArray, radius: float) -> NDArray[np.int64]:
 
 
 def ionic_radii(symbols: Sequence[str], roles: Roles) -> dict[str, float]:
-    """Return Shannon's effective ionic radius of every element, Å, as the docstring of this module says.
+    """Return Shannon's effective ionic radius of every element, Å, as described in the docstring of this module.
 
     Parameters
     ----------
     symbols
         Of the atoms.
     roles
-        They give charge and coordination.
+        They define charge and coordination.
 
     Raises
     ------

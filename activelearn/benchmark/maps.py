@@ -1,14 +1,14 @@
-"""Pictures of diffusion: how far each former has gone, and where the carrier goes (Luo et al. 2024, Fig. 5a and S4).
+"""Maps of diffusion: how far each former has moved, and where the carrier moves (Luo et al. 2024, Fig. 5a and S4).
 
 A map is a :class:`~activelearn.records.Curve` of name ``map`` whose arrays are not a line. All lengths are in Å, all
 times inside the window that D is fitted in (10-19 ns of 20 ns), all positions relative to the centre of mass of the
-cell; every path begins inside the mean cell (``key/cell``, (3, 3)) and goes on across its boundaries. By label:
+cell; every path begins inside the mean cell (``key/cell``, (3, 3)) and continues across its boundaries. By label:
 
 ``P displacement``
-    x (n_atoms, 3) position at the window's begin; y (n_atoms,) length of the displacement up to its end.
+    x (n_atoms, 3) position at the start of the window; y (n_atoms,) length of the displacement up to its end.
 ``P paths``, ``Na paths``
     x (n_lines, n_points, 3) positions; y (n_lines, n_points) displacement from the first point. Of formers all (at
-    most :data:`MAX_LINES`), of the carrier the :data:`N_FASTEST` that get farthest, the farthest first.
+    most :data:`MAX_LINES`), of the carrier the :data:`N_FASTEST` that move farthest, the farthest first.
 ``Na density``
     x (n_a, n_b, 2) middles of the bins along the first two lattice vectors, as x and y; y (n_a, n_b) carriers per Å^2,
     averaged over time and summed along the third lattice vector.
@@ -44,7 +44,7 @@ def displacements(unwrapped: FloatArray) -> FloatArray:
 
 
 def displacement_map(unwrapped: FloatArray, cell: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return positions at the begin (n_atoms, 3), wrapped, and lengths of the displacements at the end (n_atoms,), Å.
+    """Return positions at the start (n_atoms, 3), wrapped, and lengths of the displacements at the end (n_atoms,), Å.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def paths(unwrapped: FloatArray, cell: FloatArray, atoms: NDArray[np.integer[Any
 
 
 def fastest(unwrapped: FloatArray, n: int = N_FASTEST) -> NDArray[np.int64]:
-    """Return the indices (n,) of the atoms that get farthest from where they began, the farthest first.
+    """Return the indices (n,) of the atoms that move farthest from their start, the farthest first.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def maps_of(
     Returns
     -------
     dict
-        Shapes and units as the docstring of this module says.
+        Shapes and units as described in the docstring of this module.
     """
     found: dict[str, tuple[FloatArray, FloatArray]] = {}
     for former in formers:
@@ -151,7 +151,7 @@ def maps_of(
 
 
 def axes_of(label: str) -> tuple[str, str]:
-    """Return what the arrays of a map are, as names of x and y of its curve."""
+    """Return the names of x and y of the curve of a map."""
     if label.endswith("density"):
         return "x, y (Å)", "atoms per area (1/Å2)"
     return "x, y, z (Å)", "displacement (Å)"

@@ -1,7 +1,7 @@
 """The network of glasses as a property: counts averaged over frames and replicas, and where bridging anions cross.
 
-What is counted, and how, stands in :mod:`activelearn.benchmark.census`. No paper prints its cutoffs, so every number
-comes with what it becomes when all of them are shifted.
+The definitions are in :mod:`activelearn.benchmark.census`. No paper reports its cutoffs, so every number is given with
+its change when all of them are shifted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def run(task: Task, asked: Network, context: Context, slot: Slot) -> Product:
     -------
     arrays
         ``values/<name>`` (3, n_analysed): with cutoffs shifted by -, 0 and + `Network.cutoff_shift_A`;
-        ``chains/<name>`` (k,) mean over the analysed frames; if the evolution is asked for ``evolution/<name>``
+        ``chains/<name>`` (k,) mean over the analysed frames; if the evolution is requested ``evolution/<name>``
         (n_frames,) of all frames, with ``segment``, ``temperature_K`` and ``time_ps`` of each.
     meta
         Nothing.
@@ -58,18 +58,18 @@ def run(task: Task, asked: Network, context: Context, slot: Slot) -> Product:
 
 
 def _names(replicas: Replicas, prefix: str) -> list[str]:
-    """Return what was counted, by the names of the arrays under a prefix."""
+    """Return the counts, by the names of the arrays under a prefix."""
     return [key.removeprefix(prefix) for key in replicas.arrays[0] if key.startswith(prefix)]
 
 
 def _means(replicas: Replicas, name: str, shift: int = 1) -> list[float]:
-    """Return of each replica the mean over those of its frames that have this value."""
+    """Return for each replica the mean over its frames that have this value."""
     rows = [arrays[f"values/{name}"][shift] for arrays in replicas.arrays]
     return [float(row[np.isfinite(row)].mean()) for row in rows if np.isfinite(row).any()]
 
 
 def results(asked: Network, context: Context, tasks: Sequence[Task]) -> Findings:
-    """Average over replicas; say how it hangs on the cutoffs, where bridging anions cross, and how it came about."""
+    """Average over replicas; add the dependence on the cutoffs, the crossing of bridging anions, and the evolution."""
     findings = Findings()
     conditions, roles = measured(context, tasks, findings), context.series.roles
     for replicas in conditions:
@@ -87,7 +87,9 @@ def _add_numbers(findings: Findings, replicas: Replicas, shift_A: float, roles: 
         values = _means(replicas, name)
         if name == "bridging_rule":
             if any(abs(value) > 1e-9 for value in values):
-                findings.problems.append(f"network of {where}: bridging anions miss the sum over units: {values}")
+                findings.problems.append(
+                    f"network of {where}: bridging anions do not match the sum over units: {values}"
+                )
         elif not values and name == "charge_rule":
             high = f"a {'/'.join(roles.formers)} of more than {roles.coordination} neighbours in every frame"
             findings.problems.append(f"charge_rule of {where}: not applicable: {high}")
@@ -97,7 +99,7 @@ def _add_numbers(findings: Findings, replicas: Replicas, shift_A: float, roles: 
 
 
 def _note(replicas: Replicas, name: str, shift_A: float) -> str | None:
-    """Say how a number changes with the cutoffs, and of how many frames it is if not of all."""
+    """Return how a number changes with the cutoffs, and from how many frames it is if not all."""
     said = []
     if shift_A:
         value, (less, more) = np.mean(_means(replicas, name)), (_means(replicas, name, k) for k in (0, 2))
@@ -114,7 +116,7 @@ def _unit(name: str) -> str:
 
 
 def _is_beyond(name: str, roles: Roles) -> bool:
-    """Say whether this is a P^n with more bridges than the former has charges: only worth a row if there are any."""
+    """Return whether this is a P^n with more bridges than the former has charges: reported only if there are any."""
     return any(
         name == f"{former}{n}" for former, z in roles.formers.items() for n in range(z + 1, roles.coordination + 1)
     )
@@ -159,7 +161,7 @@ def _add_evolution(findings: Findings, replicas: Replicas, glass: Glass) -> None
 
 
 def _add_crossings(findings: Findings, conditions: Sequence[Replicas], roles: Roles) -> None:
-    """Add the x at which two anions bridge (or do not) equally often, of every potential and cooling rate."""
+    """Add the x at which two anions bridge (or do not) equally often, for every potential and cooling rate."""
     lines: dict[tuple[Any, ...], list[Replicas]] = {}
     for replicas in conditions:
         key = tuple(item for item in replicas.condition.items() if item[0] != "x")
@@ -190,11 +192,10 @@ def _add_crossings(findings: Findings, conditions: Sequence[Replicas], roles: Ro
 
 
 def _crossings(line: Sequence[Replicas], a: str, b: str) -> Iterator[tuple[float, float | None]]:
-    """Yield x and its standard error wherever the mean curves of `a` and `b`, straight between compositions, cross.
+    """Yield x and its standard error wherever the mean curves of `a` and `b`, linear between compositions, cross.
 
     Between x_1 and x_2 with differences d_1 and d_2 it is x = x_1 + (x_2 - x_1) d_1 / (d_1 - d_2); their standard
-    errors are carried through. Compositions of equal shares are passed over: the curves may touch, or neither anion be
-    there.
+    errors are propagated. Compositions of equal shares are skipped: the curves may touch, or neither anion be present.
     """
     points = []
     for replicas in line:

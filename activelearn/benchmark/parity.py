@@ -1,4 +1,4 @@
-"""Errors of energies, forces and virials against labelled frames, whoever labelled them.
+"""Errors of energies, forces and virials against labelled frames, from any reference.
 
 Potentials of different origin have different zeros of energy: energies are compared as they are, and after a shift per
 element has been removed that is the least-squares fit to the differences. Energies and virials are per atom.
@@ -33,7 +33,7 @@ NAME: Final = "parity"
 HELD_OUT: Final = "held-out.npz"
 #: Frames per task.
 CHUNK: Final = 100
-#: Points of a scatter, and of them those with the largest errors, which thinning must not hide.
+#: Largest number of points of a scatter plot, and how many of them are those with the largest errors.
 MAX_POINTS: Final = 5000
 _WORST: Final = 250
 
@@ -53,8 +53,8 @@ def element_shifts(difference: FloatArray, counts: NDArray[np.int64]) -> FloatAr
     Returns
     -------
     FloatArray
-        (n_elements,): least squares of what is per atom; the shortest solution where the compositions do not tell the
-        elements apart.
+        (n_elements,): least squares of what is per atom; the minimum-norm solution where the compositions do not
+        distinguish the elements.
     """
     n_atoms = counts.sum(axis=1)
     return np.asarray(np.linalg.lstsq(counts / n_atoms[:, None], difference / n_atoms, rcond=None)[0])
@@ -72,12 +72,12 @@ def thinned(x: FloatArray, y: FloatArray, rng: np.random.Generator) -> tuple[Flo
 
 @dataclass(frozen=True)
 class SideBySide:
-    """What a reference and a potential say of the same frames; of each two numbers the reference's comes first.
+    """Labels of a reference and a potential on the same frames; of each two numbers the reference's comes first.
 
     Parameters
     ----------
     elements
-        Of the columns of `counts`.
+        Columns of `counts`.
     counts
         (n_frames, n_elements) atoms.
     energy
@@ -101,7 +101,7 @@ class SideBySide:
 
     @property
     def shifts(self) -> FloatArray:
-        """(n_elements,) what the zeros of energy differ by, eV; see :func:`element_shifts`."""
+        """(n_elements,) differences of the zeros of energy, eV; see :func:`element_shifts`."""
         return element_shifts(self.energy[:, 1] - self.energy[:, 0], self.counts)
 
     @property
@@ -149,7 +149,7 @@ def labelled_frames(path: Path, sha256: str) -> tuple[Frames, ...]:
     ConfigError
         The file cannot be read, or a frame has no energy or no forces.
     """
-    wanted = "wanted an extxyz with energy and forces (and stress) in every frame"
+    wanted = "expected an extxyz with energy and forces (and stress) in every frame"
     if path.suffix == ".npz":
         found = tuple(part[k] for part in unpack(read_npz(path)[0]) for k in range(len(part)))
     else:
@@ -157,7 +157,7 @@ def labelled_frames(path: Path, sha256: str) -> tuple[Frames, ...]:
 
         try:
             found = tuple(Frames.from_ase([atoms]) for atoms in iread(path, ":", do_not_split_by_at_sign=True))
-        except Exception as error:  # ASE's readers raise what they like
+        except Exception as error:  # ASE's readers raise anything
             raise ConfigError(f"benchmark.parity.frames: {path}: cannot be read ({error}) - {wanted}") from error
     bare = [k for k, frame in enumerate(found) if not frame.is_labelled]
     if bare or not found:
@@ -176,12 +176,14 @@ def _chosen(frames: Sequence[Frames], at_most: int) -> list[Frames]:
 
 
 def plan(asked: Parity, context: Context) -> list[Task]:
-    """One task per potential and hundred frames; one alone that says so if there are no frames."""
+    """One task per potential and hundred frames; a single one that reports it if there are no frames."""
     path = _source(asked, context)
     if path is None:
         return [Task(id=f"{NAME}-none", kind=NAME)]
     if not path.is_file():
-        raise ConfigError(f"benchmark.parity.frames: no file {path} - wanted labelled frames (extxyz) - check the path")
+        raise ConfigError(
+            f"benchmark.parity.frames: no file {path} - expected labelled frames (extxyz) - check the path"
+        )
     sha256 = file_sha256(path)
     n = len(_chosen(labelled_frames(path, sha256), asked.max_frames))
     return [
@@ -198,12 +200,14 @@ def plan(asked: Parity, context: Context) -> list[Task]:
 def run(task: Task, asked: Parity, context: Context, slot: Slot) -> Product:
     """Label some of the frames with one potential."""
     if not task.parameters:
-        return {}, {"ended": "no frames: the study is of no campaign with a held-out set, and parity.frames is null"}
+        return {}, {
+            "ended": "no frames: the study does not belong to a campaign with a held-out set, and parity.frames is null"
+        }
     path = _source(asked, context)
     found = file_sha256(path) if path is not None and path.is_file() else "no such file"
     if path is None or found != task.parameters["sha256"]:
         raise ConfigError(
-            f"benchmark.parity.frames: {path} is not the file that this study began with (sha256 {found}) - wanted "
+            f"benchmark.parity.frames: {path} is not the file that this study started with (sha256 {found}) - expected "
             f"sha256 {task.parameters['sha256']} - restore it, or choose another --folder"
         )
     frames = _chosen(labelled_frames(path, found), asked.max_frames)
@@ -291,7 +295,7 @@ def results(asked: Parity, context: Context, tasks: Sequence[Task]) -> Findings:
 
 
 def _stamp(metas: Sequence[dict[str, Any]], n_frames: int) -> str | None:
-    """Return the stamp of errors that were taken on frames of which the potential dropped neighbours, or None."""
+    """Return the stamp of errors on frames in which the potential dropped neighbours, or None."""
     full = [meta for meta in metas if meta.get("n_overflow")]
     share = sum(meta["n_overflow"] for meta in full) / n_frames
     return stamped(None, [{**meta, "overflow_share": share} for meta in full[:1]])

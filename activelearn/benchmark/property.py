@@ -1,4 +1,4 @@
-"""What every property of a benchmark is: its settings, a plan, a run, and results; and what these see of a study."""
+"""The interface of properties: settings, a plan, a run, and results; and the part of a study that they see."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Settings = TypeVar("Settings", bound=Section | bool)
 
 @dataclass
 class Findings:
-    """What a property found: numbers, lines of figures with their arrays, and what could not be measured."""
+    """The findings of a property: numbers, lines of figures with their arrays, and failed measurements."""
 
     results: list[Result] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Findings:
     missing: list[Missing] = field(default_factory=list)
 
     def lacks(self, name: str, what: str, condition: Condition, why: str) -> None:
-        """Note that a measurement failed: which property, of what in words and by its condition, and why."""
+        """Record that a measurement failed: which property, of what in words and by its condition, and why."""
         self.problems.append(f"{what}: {why}")
         self.missing.append(Missing(measured_by=name, condition=condition, why=why))
 
@@ -46,9 +46,9 @@ class Findings:
         Parameters
         ----------
         curve
-            What it is, and under which key the numbers stand.
+            Its description, and the key of the numbers.
         x, y, error
-            (n_points,) in the units that the curve names; `error` is the standard error over replicas, None of one.
+            (n_points,) in the units of the curve; `error` is the standard error over replicas, None for one.
         """
         self.curves.append(curve)
         self.arrays |= {f"{curve.key}/x": np.asarray(x), f"{curve.key}/y": np.asarray(y)}
@@ -56,7 +56,7 @@ class Findings:
             self.arrays[f"{curve.key}/error"] = np.asarray(error)
 
     def extend(self, other: Findings) -> None:
-        """Take over all of another's."""
+        """Add all findings of another."""
         self.results += other.results
         self.curves += other.curves
         self.arrays |= other.arrays
@@ -66,12 +66,12 @@ class Findings:
 
 @dataclass(frozen=True)
 class Context:
-    """What the functions of a property see of a study.
+    """The part of a study that the functions of a property see.
 
     Parameters
     ----------
     study
-        What is asked for.
+        The settings.
     store
         Its folder; the glasses are sealed in it before anything is planned.
     runs_potential
@@ -84,8 +84,8 @@ class Context:
 
     @property
     def benchmark(self) -> Benchmark:
-        """All that is measured, and the dynamics of the runs that properties want."""
-        assert self.study.benchmark is not None  # a property is called only if it is asked for
+        """The properties to measure, and the settings of the MD runs that they need."""
+        assert self.study.benchmark is not None  # a property is called only if it is requested
         return self.study.benchmark
 
     @property
@@ -142,11 +142,11 @@ class Context:
         return self.study.potential(name)
 
     def product(self, task: Task) -> Product:
-        """Return what a task has published."""
+        """Return the published arrays and meta of a task."""
         return self.store.read_product(BENCHMARK, ONCE, task.id)
 
     def folder(self, task: Task) -> Path:
-        """Return the folder of a task's work, kept over kills."""
+        """Return the working folder of a task, which survives kills."""
         return self.store.work_folder(BENCHMARK, task.id)
 
     def rng(self, name: str) -> np.random.Generator:
@@ -167,17 +167,17 @@ ELEMENT: Final = "([A-Z][a-z]?)"
 
 @dataclass(frozen=True)
 class Observable:
-    """What the results of a name are: cited numbers are held against it before any job.
+    """Declaration of the results of a name: cited numbers are checked against it before any job.
 
     Parameters
     ----------
     unit
         Of its results.
     low, high
-        What can be, in that unit.
+        Possible range, in that unit.
     of
-        The conditions that its results have, of ``x``, ``crystal``, ``reaction``, ``temperature_K`` and ``pair``;
-        none: they are of the series as a whole.
+        The conditions of its results, from ``x``, ``crystal``, ``reaction``, ``temperature_K`` and ``pair``;
+        none: they apply to the series as a whole.
     """
 
     unit: str
@@ -193,13 +193,13 @@ class Property(Generic[Settings]):
     Parameters
     ----------
     name
-        Its key in the section `benchmark`, kind of its tasks and prefix of their ids; of an added one the name of the
+        Its key in the section `benchmark`, kind of its tasks and prefix of their ids; for an added one the name of the
         entry point.
     settings
-        What stands under that key: a :class:`~activelearn.config.Section`, or bool of a property without settings. The
-        functions below are called only if the study asks for the property, and are given its settings.
+        Type of the value of that key: a :class:`~activelearn.config.Section`, or bool for a property without settings.
+        The functions below are called only if the study requests the property, with its settings.
     run
-        ``(task, settings, context, slot) -> (arrays, meta)``: what is published. A physical failure is
+        ``(task, settings, context, slot) -> (arrays, meta)``, which are published. A physical failure is
         ``{"ended": reason}`` in the meta, never an exception.
     results
         ``(settings, context, tasks) -> findings``: replicas averaged, see :mod:`activelearn.benchmark.replicas`.
@@ -211,10 +211,10 @@ class Property(Generic[Settings]):
     runs_potential
         It runs a potential with each glass. Of glasses that were given without one it is not measured.
     observables
-        Its results by name, a regular expression whose groups are elements; none: no cited number stands
-        beside them.
+        Its results by name, a regular expression whose groups are elements; none: no cited number is compared with
+        them.
     temperatures_K
-        Of its results, from its settings, if these are of temperatures.
+        Temperatures of its results, from its settings, if it has any.
     """
 
     name: str
@@ -228,12 +228,12 @@ class Property(Generic[Settings]):
     temperatures_K: Callable[[Settings], Sequence[float]] | None = None
 
     def tasks(self, settings: Settings, context: Context) -> list[Task]:
-        """Return the tasks of a study that asks for it."""
+        """Return the tasks of a study that requests it."""
         return self.plan(settings, context) if self.plan is not None else context.tasks_of(self.name)
 
 
 def with_reference(result: Result, cited: Iterable[Cited], series: str | None) -> Result:
-    """Return the result beside the experiment that is cited for it, if there is one."""
+    """Return the result with the cited experiment, if there is one."""
     for number in cited:
         if number.kind == "experiment" and is_of(number, result, series):
             return result.model_copy(
@@ -248,13 +248,13 @@ def with_reference(result: Result, cited: Iterable[Cited], series: str | None) -
 
 
 def condition_of(number: Cited) -> Condition:
-    """Return what a cited number is of, as results have it."""
+    """Return the condition of a cited number, in the form of results."""
     plain = number.model_dump(include={"x", "crystal", "reaction", "temperature_K"}, exclude_none=True)
     return plain | ({"pair": "-".join(number.pair)} if number.pair else {})
 
 
 def quoted(cited: Iterable[Cited]) -> tuple[Quoted, ...]:
-    """Return what other simulations found."""
+    """Return the numbers of other simulations."""
     return tuple(
         Quoted(
             name=number.property,
@@ -269,7 +269,7 @@ def quoted(cited: Iterable[Cited]) -> tuple[Quoted, ...]:
 
 
 def is_of(number: Cited, result: Result, series: str | None) -> bool:
-    """Say whether a number is of this result: one of no x, crystal, reaction is of a whole series (a crossing)."""
+    """Return whether a number belongs to this result; without x, crystal or reaction it is for a whole series."""
     if number.property != result.name or number.unit != result.unit or result.condition.get("porous"):
         return False
     is_of_series = number.crystal is None and number.reaction is None

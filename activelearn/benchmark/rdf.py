@@ -24,9 +24,9 @@ from activelearn.engines.process import Slot
 from activelearn.frames import FloatArray, Frames
 from activelearn.records import Task
 
-#: Width (standard deviation, Å) of the Gaussian that g(r) is smoothed with before its extrema are looked for.
+#: Width (standard deviation, Å) of the Gaussian with which g(r) is smoothed before its extrema are located.
 SMOOTHING_A: Final = 0.1
-#: Distances computed at a time: what fits into the cache of a core.
+#: Number of distances computed at a time: fits into the cache of a core.
 _AT_A_TIME: Final = 16_384
 
 
@@ -37,7 +37,7 @@ class PairDistribution:
     Parameters
     ----------
     elements
-        (n_elements,) what the first two axes of the arrays are.
+        (n_elements,) of the first two axes of the arrays.
     edges
         (n_bins + 1,) of the shells, Å.
     g
@@ -53,7 +53,7 @@ class PairDistribution:
 
     @property
     def r(self) -> FloatArray:
-        """(n_bins,) middles of the shells, Å."""
+        """(n_bins,) midpoints of the shells, Å."""
         middles: FloatArray = (self.edges[1:] + self.edges[:-1]) / 2
         return middles
 
@@ -64,17 +64,17 @@ def pair_distribution(frames: Frames, bin_A: float = 0.05, r_max_A: float | None
     Parameters
     ----------
     frames
-        One or more; their cells may differ (the mean volume makes rho_b).
+        One or more; their cells may differ (rho_b uses the mean volume).
     bin_A
         Width of a shell, Å.
     r_max_A
-        How far, Å; rounded down to whole shells. None: half the smallest perpendicular height of all frames.
+        Range, Å; rounded down to whole shells. None: half the smallest perpendicular height of all frames.
 
     Returns
     -------
     PairDistribution
-        g(r) of every pair of elements, a pure number, and running coordination numbers; definitions at the head of this
-        module (M. P. Allen, D. J. Tildesley, Computer Simulation of Liquids, 2nd ed. (2017), section 2.6).
+        g(r) of every pair of elements, a pure number, and running coordination numbers; defined in the docstring of
+        this module (M. P. Allen, D. J. Tildesley, Computer Simulation of Liquids, 2nd ed. (2017), section 2.6).
 
     Raises
     ------
@@ -82,7 +82,9 @@ def pair_distribution(frames: Frames, bin_A: float = 0.05, r_max_A: float | None
         A direction is not periodic.
     """
     if not all(frames.pbc):
-        raise ValueError(f"g(r) of {frames.formula}: pbc {frames.pbc} - wanted a cell that is periodic along all axes")
+        raise ValueError(
+            f"g(r) of {frames.formula}: pbc {frames.pbc} - expected a cell that is periodic along all axes"
+        )
     if r_max_A is None:
         r_max_A = min(float(seeds.heights(cell).min()) for cell in frames.cell) / 2
     n_bins = math.floor(r_max_A / bin_A * (1.0 + 1.0e-12))
@@ -103,11 +105,11 @@ def pair_distribution(frames: Frames, bin_A: float = 0.05, r_max_A: float | None
 def pair_counts(
     positions: FloatArray, cell: FloatArray, kind: NDArray[np.integer[Any]], bin_A: float, n_bins: int
 ) -> NDArray[np.int64]:
-    """Count the pairs of atoms by kinds and distance, images included, each from both its ends.
+    """Count the pairs of atoms by kinds and distance, including images, each from both of its ends.
 
     Every difference of fractional coordinates is brought to [-1/2, 1/2], and those lattice vectors are added to it
-    that can lead to a distance in range: for r up to half the smallest height only the zero vector, for there
-    the nearest image is the only one. So the atoms are not sorted into boxes: at r = L/2 half of all pairs count.
+    that can lead to a distance in range: for r up to half the smallest height only the zero vector, as the nearest
+    image is then the only one. Atoms are not sorted into cells: at r = L/2 half of all pairs count.
 
     Parameters
     ----------
@@ -133,7 +135,7 @@ def pair_counts(
     for a, b in itertools.combinations_with_replacement(range(len(of_kind)), 2):
         for from_, to, weight in _blocks(of_kind[a], None if a == b else of_kind[b]):
             counts[a, b] += weight * _histogram(from_, to, cell, shifts, (bin_A, n_bins))
-        if a == b:  # no atom is its own neighbour, but its images are
+        if a == b:  # an atom is not its own neighbour, but its images are
             counts[a, a, :1] -= of_kind[a].shape[1]
         counts[b, a] = counts[a, b]
     return counts
@@ -178,12 +180,12 @@ def first_shell(r: FloatArray, g: FloatArray) -> tuple[float | None, float | Non
     Parameters
     ----------
     r, g
-        (n_bins,) middles of even shells, Å, and g(r), a pure number.
+        (n_bins,) midpoints of shells of equal width, Å, and g(r), a pure number.
 
     Notes
     -----
-    Of the smoothed g(r) (:data:`SMOOTHING_A`): the first peak is the highest point of the first stretch above 1,
-    refined by a parabola; the first minimum is the lowest point between it and the next stretch above 1, and the middle
+    For the smoothed g(r) (:data:`SMOOTHING_A`): the first peak is the highest point of the first stretch above 1,
+    refined by a parabola; the first minimum is the lowest point between it and the next stretch above 1, or the middle
     of the lowest stretch where that is flat (an empty gap).
     """
     smooth = _smoothed(g, float(r[1] - r[0])) if len(r) > 1 else g
@@ -199,7 +201,7 @@ def first_shell(r: FloatArray, g: FloatArray) -> tuple[float | None, float | Non
 
 
 def _smoothed(g: FloatArray, bin_A: float) -> FloatArray:
-    """Return g(r) convolved with a Gaussian that is cut at three standard deviations."""
+    """Return g(r) convolved with a Gaussian truncated at three standard deviations."""
     reach = math.ceil(3.0 * SMOOTHING_A / bin_A)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) * bin_A / SMOOTHING_A) ** 2)
     smooth: FloatArray = np.convolve(np.pad(g, reach, mode="edge"), weights / weights.sum(), mode="valid")
@@ -207,7 +209,7 @@ def _smoothed(g: FloatArray, bin_A: float) -> FloatArray:
 
 
 def _top(r: FloatArray, g: FloatArray, peak: int) -> float:
-    """Return where the parabola through the highest bin and its neighbours has its top, Å."""
+    """Return where the parabola through the highest bin and its neighbours has its maximum, Å."""
     if peak == 0:
         return float(r[0])
     before, at, after = g[peak - 1 : peak + 2].tolist()
@@ -262,7 +264,7 @@ def results(asked: Rdf, context: Context, tasks: Sequence[Task]) -> Findings:
 
 
 def pairs_of(elements: Sequence[str], series: Series) -> list[tuple[str, str]]:
-    """Return every pair once, named as among the cutoffs of the series, else modifier, former, anion in this order."""
+    """Return every pair once, named as in the cutoffs of the series, else modifier, former, anion in this order."""
     known = [*series.roles.modifiers, *series.roles.formers, *series.roles.anions]
     ordered = [e for e in known if e in elements] + sorted(set(elements) - set(known))
     pairs = itertools.combinations_with_replacement(ordered, 2)
@@ -270,7 +272,7 @@ def pairs_of(elements: Sequence[str], series: Series) -> list[tuple[str, str]]:
 
 
 def _over_one_range(replicas: Replicas) -> list[PairDistribution]:
-    """Return what was found of each replica, as far as the smallest of them reaches."""
+    """Return the findings on each replica, up to the range of the smallest."""
     n, elements = min(arrays["g"].shape[-1] for arrays in replicas.arrays), tuple(replicas.metas[0]["elements"])
     return [
         PairDistribution(elements, p["edges"][: n + 1], p["g"][..., :n], p["coordination"][..., :n])
@@ -281,15 +283,15 @@ def _over_one_range(replicas: Replicas) -> list[PairDistribution]:
 def of_pair(
     replicas: Replicas, distributions: Sequence[PairDistribution], pair: tuple[str, str], cutoff_A: float | None
 ) -> Findings:
-    """Return what the replicas of one condition say of a pair (a, b): its first shell, and g(r) and n(r) as lines.
+    """Return the findings for a pair (a, b) in one condition: its first shell, and g(r) and n(r) as lines.
 
     There is a coordination number (b around a) up to the cutoff and one up to the first minimum of each replica: the
-    condition ``within`` tells them apart.
+    condition ``within`` distinguishes them.
     """
     found, label = Findings(), "-".join(pair)
     first, r, edges = distributions[0], distributions[0].r, distributions[0].edges
     if len(r) == 0:
-        found.problems.append(f"g(r) of {label}, {replicas.condition}: the cell has no room for one shell")
+        found.problems.append(f"g(r) of {label}, {replicas.condition}: the cell is too small for one shell")
         return found
     a, b = (first.elements.index(element) for element in pair)
     g = np.array([one.g[a, b] for one in distributions])

@@ -1,10 +1,10 @@
-"""Energies of reactions from relaxed crystals: whether a potential can have the right sign, before any glass is made.
+"""Energies of reactions from relaxed crystals: a test of their sign with a potential, before any glass is made.
 
 With e the energy of a relaxed crystal per formula unit and n > 0 the coefficients of a balanced reaction, the energy is
 
     E = sum over right of n e - sum over left of n e,
 
-negative if the reaction goes to the right. There is no zero-point energy and no entropy in it.
+negative if the reaction goes to the right. Zero-point energy and entropy are not included.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from activelearn.frames import Frames
 from activelearn.records import Result, Task
 
 NAME: Final = "reactions"
-#: Atoms of an element that the two sides of a reaction may differ by: what rounding leaves.
+#: Tolerance for the atoms of an element on the two sides of a reaction, for rounding.
 _BALANCED: Final = 1.0e-6
 
 
@@ -45,7 +45,7 @@ def written(reaction: Reaction) -> str:
     return " -> ".join(sides)
 
 
-# --- what is asked for ------------------------------------------------------------------------------------------------
+# --- what is requested ------------------------------------------------------------------------------------------------
 
 
 def elements_of(asked: Reactions) -> dict[str, dict[str, float]]:
@@ -102,8 +102,8 @@ def unbalanced(asked: Reactions, elements: Mapping[str, Mapping[str, float]]) ->
         if differ:
             units = ", ".join(f"{one} is {_word(elements[one])}" for one in coefficients(reaction))
             yield (
-                f"benchmark.{NAME}.equations.{name}: {written(reaction)} is not balanced: {', '.join(differ)} - wanted "
-                f"as many atoms of each element on both sides ({units}) - mend the coefficients"
+                f"benchmark.{NAME}.equations.{name}: {written(reaction)} is not balanced: {', '.join(differ)} - "
+                f"expected the same number of atoms of each element on both sides ({units}) - fix the coefficients"
             )
 
 
@@ -123,13 +123,13 @@ def _word(formula: Mapping[str, float]) -> str:
 
 
 def plan(asked: Reactions, context: Context) -> list[Task]:
-    """One task per potential and crystal, in however many reactions it is."""
+    """One task per potential and crystal, regardless of how many reactions it is in."""
     return crystals.relaxations(NAME, asked, context)
 
 
 def results(asked: Reactions, context: Context, tasks: Sequence[Task]) -> Findings:
     """Return the energy of every reaction with every potential."""
-    findings, now = Findings(), context.store.places.now  # a frozen plan names files by the places of before
+    findings, now = Findings(), context.store.places.now  # a frozen plan has the original paths of files
     products = {(t.parameters["potential"], now(str(t.parameters["crystal"]))): context.product(t) for t in tasks}
     for potential in dict.fromkeys(potential for potential, _ in products):
         for name, reaction in asked.equations.items():
@@ -145,7 +145,7 @@ def results(asked: Reactions, context: Context, tasks: Sequence[Task]) -> Findin
 
 
 def _reasons(failed: Mapping[str, str]) -> str:
-    """Return why crystals could not be relaxed, those of one reason together."""
+    """Return why crystals could not be relaxed, grouped by reason."""
     whys = dict.fromkeys(failed.values())
     return "; ".join(f"{', '.join(one for one in failed if failed[one] == why)}: {why}" for why in whys)
 
@@ -160,7 +160,7 @@ def reacted(
     reaction
         Coefficients of formula units.
     relaxed
-        Of each crystal by its name: one labelled frame, and as meta ``is_relaxed``, ``ended``, ``pressure_GPa``;
+        For each crystal by its name: one labelled frame, and as meta ``is_relaxed``, ``ended``, ``pressure_GPa``;
         ``factors`` of the supercell; ``formula_units`` and ``kind`` of the unit cell.
     condition
         Of the result.
@@ -185,7 +185,7 @@ def per_unit(frame: Frames, meta: Mapping[str, Any]) -> float:
 
 
 def _ends(relaxed: Mapping[str, tuple[Frames, Mapping[str, Any]]]) -> str:
-    """Return of each crystal where it comes from, whether it was relaxed, and the largest force left."""
+    """Return for each crystal its origin, whether it was relaxed, and the largest remaining force."""
     said = []
     for name, (frame, meta) in relaxed.items():
         assert frame.forces is not None  # it was relaxed

@@ -1,4 +1,4 @@
-"""Replicas: what was measured of the glasses of one condition; numbers and lines with standard errors and stamps."""
+"""Replicas: the measurements on the glasses of one condition; numbers and lines with standard errors and stamps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from activelearn.frames import FloatArray
 from activelearn.records import Curve, MadeGlass, Result, Task
 from activelearn.stamping import CROWDED, NOT_JUDGED, UNSTABLE, UNTRUSTED, crowded, is_trusted, joined
 
-#: Why nothing can be averaged over: no segment of the path is analysed (that of a pore may be without).
+#: Why there is nothing to average: no segment of the path is analysed (possible for that of a pore).
 NO_FRAMES: Final = "no analysed frames"
-#: How a run says that it came to its end.
+#: The reason in the meta of a run that was finished.
 _FINISHED: Final = "finished"
 
 
@@ -32,7 +32,8 @@ def mean_and_error(values: ArrayLike) -> tuple[FloatArray, FloatArray | None]:
     Returns
     -------
     mean, error
-        (...,) in the same unit; the error is the sample standard deviation over the root of n, None of one replica.
+        (...,) in the same unit; the error is the sample standard deviation divided by the root of n, None for one
+        replica.
     """
     array = np.asarray(values, dtype=np.float64)
     error = None if len(array) < 2 else np.asarray(array.std(axis=0, ddof=1) / math.sqrt(len(array)))
@@ -41,17 +42,17 @@ def mean_and_error(values: ArrayLike) -> tuple[FloatArray, FloatArray | None]:
 
 @dataclass(frozen=True, eq=False)
 class Replicas:
-    """What was measured of the replicas of one condition.
+    """The measurements on the replicas of one condition.
 
     Parameters
     ----------
     condition
-        What their numbers are labelled with.
+        The condition that their numbers are labelled with.
     glasses, arrays, metas
-        Of each replica: the glass, and what was published of it.
+        For each replica: the glass, and what was published.
     runs
-        Of each replica whose run was itself judged (``outside_share`` in its meta): the glass, with what is said of
-        the run in place of the path that it came from.
+        For each replica whose run was itself judged (``outside_share`` in its meta): the glass, with the verdict on the
+        run in place of the path that it came from.
     """
 
     condition: Condition
@@ -65,7 +66,7 @@ class Replicas:
 
     @property
     def stamp(self) -> str | None:
-        """The worst of the glasses and of what was run with them: which moved least, and most frames to be doubted."""
+        """The worst stamp of the glasses and of runs with them: least movement, and most untrusted frames."""
         glasses = [*self.glasses, *self.runs]
         judged = [glass for glass in glasses if glass.is_trusted is not None]
         worst = max(judged, key=_doubt) if judged else next(iter(glasses), None)
@@ -83,18 +84,18 @@ class Replicas:
         unstable: str | None = None,
         **more: str,
     ) -> Result:
-        """Return the mean of some values, one of each replica that has it.
+        """Return the mean of some values, one for each replica that has it.
 
         Parameters
         ----------
         name, unit, values
             Of the number.
         note
-            What a reader must know of it.
+            Remark for the reader.
         unstable
-            Why no stable solid has it; None: one may.
+            Why no stable solid can have it; None: it is possible.
         more
-            Goes to the condition.
+            Added to the condition.
         """
         mean, error = mean_and_error(values)
         return Result(
@@ -114,13 +115,13 @@ class Replicas:
         Parameters
         ----------
         name, label
-            Which figure, and what the line is called there; see :class:`~activelearn.records.Curve`.
+            The figure, and the name of the line in it; see :class:`~activelearn.records.Curve`.
         axes
             Names of x and y, with their units.
         key
-            Under which its numbers stand; None: name, condition and label.
+            Key of its numbers; None: name, condition and label.
         more
-            Goes to the condition.
+            Added to the condition.
         """
         condition = {**self.condition, **more}
         return Curve(
@@ -135,7 +136,7 @@ class Replicas:
 
 
 def measured(context: Context, tasks: Sequence[Task], found: Findings, **more: float) -> list[Replicas]:
-    """Return what was measured of the glasses, a group for every condition that has any, in the order of the glasses.
+    """Return the measurements on the glasses, one group for every condition that has any, in the order of the glasses.
 
     Parameters
     ----------
@@ -144,9 +145,9 @@ def measured(context: Context, tasks: Sequence[Task], found: Findings, **more: f
     tasks
         Of one property, one per glass.
     found
-        What could not be measured goes to its problems: a product with ``{"ended": reason}`` in its meta.
+        Failed measurements are added to its problems: a product with ``{"ended": reason}`` in its meta.
     more
-        Goes to the conditions.
+        Added to the conditions.
     """
     by_glass = {task.parameters["glass"]: task for task in tasks}
     groups = (
@@ -176,7 +177,7 @@ def replicas_of(
 
 
 def over(groups: Sequence[Replicas], condition: Condition) -> Replicas:
-    """Return the replicas of several conditions together, for a number that is made of all of them."""
+    """Return the replicas of several conditions together, for a number derived from all of them."""
     rows = {f.name: [one for group in groups for one in getattr(group, f.name)] for f in fields(Replicas)[1:]}
     return Replicas(condition, **rows)
 
@@ -198,7 +199,7 @@ def by_condition(glasses: Iterable[MadeGlass]) -> list[tuple[Condition, list[Mad
 
 
 def _judged(glass: MadeGlass, meta: Mapping[str, Any], max_outside_share: float) -> MadeGlass:
-    """Return a glass with what is said of a run that began with it."""
+    """Return a glass with the verdict on a run that started from it."""
     nothing = {"n_overflow": 0, "overflow_share": None, "overflow": ""}
     seen = {name: meta.get(name, otherwise) for name, otherwise in nothing.items()}
     seen |= {"above_f_lo_share": meta.get("above_f_lo_share")}
@@ -212,12 +213,12 @@ def _doubt(glass: MadeGlass) -> tuple[bool, float]:
 
 
 def stamped(stamp: str | None, metas: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return the stamp of some numbers, UNTRUSTED where a structure they are made of was more than the models hold.
+    """Return the stamp of some numbers, UNTRUSTED where a structure had more neighbours than the models hold.
 
     Parameters
     ----------
     stamp
-        Whether the glasses that they are made from can be trusted, if any.
+        Whether the glasses that they come from can be trusted, if any.
     metas
         Of their tasks, each with what :func:`activelearn.engines.frozen.crowding` found.
     """

@@ -1,4 +1,4 @@
-"""The station of benchmarks: every property that a study asks for, as tasks; sealed as one scoreboard."""
+"""The station of benchmarks: every property that a study requests, as tasks; sealed as one scoreboard."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from activelearn.tasks import Station
 
 
 def asked_of(study: Study) -> Iterator[tuple[Property[Any], Any]]:
-    """Yield the properties that a study asks for, each with its settings, in the order of the tables.
+    """Yield the properties that a study requests, each with its settings, in the order of the tables.
 
     Raises
     ------
     ConfigError
-        One that another package adds cannot be used.
+        A property of another package cannot be used.
     """
     for name, settings in study.benchmark.asked.items() if study.benchmark is not None else ():
         one: Property[Any] = property_of(name)
@@ -42,7 +42,7 @@ def _context(study: Study, store: StudyStore, one: Property[Any]) -> Context:
 
 
 def run(task: Task, store: StudyStore, iteration: int, slot: Slot) -> None:
-    """Carry out one task and publish what it found."""
+    """Carry out one task and publish its findings."""
     started = time.time()
     one, settings = next((one, settings) for one, settings in asked_of(store.study) if one.name == task.kind)
     arrays, meta = one.run(task, settings, _context(store.study, store, one), slot)
@@ -51,7 +51,7 @@ def run(task: Task, store: StudyStore, iteration: int, slot: Slot) -> None:
 
 
 def gather(study: Study, store: StudyStore, iteration: int) -> Scoreboard:
-    """Average over replicas, put the cited experiment beside, and publish the lines of the figures."""
+    """Average over replicas, add the cited experiment, and publish the lines of the figures."""
     plan = store.plan(BENCHMARK, iteration)
     lost = all_glasses_of(store).lost
     found = Findings(problems=[f"glass {glass.id}: {glass.stamp}; nothing is measured of it" for glass in lost])

@@ -1,6 +1,6 @@
-"""Strained cells: what bulk modulus and elastic constants share.
+"""Strained cells: shared by bulk modulus and elastic constants.
 
-Work that takes long is kept in the task's folder step by step, so that a kill costs one relaxation and not all of them.
+Long work is stored in the task's folder step by step, so that a kill costs one relaxation and not all of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def strained(frames: Frames, strain: FloatArray) -> Frames:
     frames
         Any cells.
     strain
-        (3, 3), pure number; symmetric, so that nothing turns.
+        (3, 3), pure number; symmetric, so that nothing rotates.
     """
     deformation = np.eye(3) + strain
     bare = frames.without_labels()
@@ -60,7 +60,7 @@ def pressure_GPa(frames: Frames) -> FloatArray:
 
 
 def kept(file: Path, make: Callable[[], Product]) -> Product:
-    """Return what `make` gives, from the file if it was made before a kill."""
+    """Return the result of `make`, from the file if it was made before a kill."""
     if not file.is_file():
         publish_npz(file, *make())
     return read_npz(file)
@@ -75,9 +75,9 @@ class Relaxer:
     reference, slot
         The potential, and where it runs.
     fmax
-        Largest force that may be left, eV/Å.
+        Force convergence criterion, eV/Å.
     max_steps
-        Bound on the steps of one relaxation.
+        Largest number of steps of one relaxation.
     folder
         Of the task.
     """
@@ -98,12 +98,12 @@ class Relaxer:
         start
             One frame.
         relax_cell
-            To zero stress, too.
+            Also relax the cell to zero stress.
 
         Raises
         ------
         Failed
-            The potential gave no finite numbers.
+            The potential returned non-finite numbers.
         """
 
         def make() -> Product:
@@ -124,12 +124,12 @@ class Relaxer:
 
 
 def crowding(potential: Potential, folder: Path, pattern: str = "*.npz") -> dict[str, Any]:
-    """Return in how many of the structures that a task keeps in its folder neighbours were dropped."""
+    """Return in how many of the structures in a task's folder neighbours were dropped."""
     found = [Frames.from_arrays(read_npz(file)[0]) for file in sorted(folder.glob(pattern))]
     return frozen.crowding(potential, found)
 
 
 def unrelaxed_note(metas: Iterable[Mapping[str, Any]]) -> str:
-    """Return a note on relaxations that did not come to their end; empty if all did."""
+    """Return a note on relaxations that did not finish; empty if all did."""
     n = sum(int(meta.get("n_unrelaxed", 0)) for meta in metas)
     return f"; {n} relaxation{'s' if n > 1 else ''} not finished in the steps allowed" if n else ""

@@ -1,6 +1,6 @@
 """Check: errors before jobs.
 
-Finds what is wrong with a campaign or a study in seconds; one line each, ``where: what - wanted - next``.
+Finds the problems of a campaign or a study in seconds; one line each, ``where: what - expected - next``.
 """
 
 from __future__ import annotations

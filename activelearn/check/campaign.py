@@ -1,4 +1,4 @@
-"""What is wrong with a campaign."""
+"""Check a campaign."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from activelearn.store import Folder, Store
 
 
 def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = True) -> Checked:
-    """Return the problems and the plan of a campaign that is valid YAML already.
+    """Return the problems and the plan of a campaign whose YAML has been validated.
 
     Parameters
     ----------
     campaign, machine
-        What, and where.
+        What runs, and where.
     folder
         The campaign folder, existing or not.
     here
-        Whether the engines run on this machine; those of a cluster's nodes are looked at by `activelearn machine
+        Whether the engines run on this machine; on the nodes of a cluster they are checked by `activelearn machine
         --smoke`.
     """
     impossible, unusual = doubts.judged(campaign, machine)
@@ -59,7 +59,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     changes: list[str] = []
     offer = inherited.NOTHING
     if wrong := folder_problems(folder, machine) or _names(Store(folder)):
-        problems += wrong  # and what is in the folder, if anything, is not looked at
+        problems += wrong  # the content of the folder, if any, is not examined
     else:
         problems += place_problems(campaign, folder, machine) if here else []
         problems += _room(campaign, folder)
@@ -78,7 +78,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
 
 
 def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return a note for each place of a cluster where the first models move atoms and nothing else wants them."""
+    """Return a note for each place that needs the trainer only because the first models move atoms there."""
     models = {machine.place_name(name) for name in smoke.DEEPMD_STATIONS}
     package = trainer_of(campaign.train).calculator(Path("model"))["package"]
     at: dict[str | None, list[str]] = {}
@@ -87,13 +87,14 @@ def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
             at.setdefault(place, []).append(name)
     look = "activelearn machine --smoke --campaign YAML"
     return [
-        f"note: initial.md.driver: self wants {package} at place {place}, too ({', '.join(names)}): look with {look}"
+        f"note: initial.md.driver: self needs {package} at place {place}, too ({', '.join(names)}): check it with "
+        f"{look}"
         for place, names in at.items()
     ]
 
 
 def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
-    """Return what cannot change of a campaign that was begun, and what has changed."""
+    """Return changes of a started campaign that are not allowed, and changes that are."""
     if not any(folder.glob("iter-*")):
         return [], []
     from activelearn import loop
@@ -105,13 +106,13 @@ def _changes(campaign: Campaign, folder: Path) -> tuple[list[str], list[str]]:
 
 
 def inherits(campaign: Campaign, folder: Path) -> tuple[list[str], list[str], inherited.Offer]:
-    """Return problems and facts of the labels that join before anything runs, and what the ledger offers."""
+    """Return problems and facts about labels that join before anything runs, and what the ledger offers."""
     problems: list[str] = []
     facts: list[str] = []
     offer, store = inherited.NOTHING, Store(folder)
     if campaign.initial.from_ledger and store.is_sealed("initial", 0):
         offer = inherited.joined(store)
-        facts.append(f"from the ledger: {offer.n} labels that joined when the campaign began")
+        facts.append(f"from the ledger: {offer.n} labels that joined at the start of the campaign")
     elif campaign.initial.from_ledger:
         ledger = inherited.ledger_of(campaign, folder)
         try:
@@ -126,7 +127,7 @@ def inherits(campaign: Campaign, folder: Path) -> tuple[list[str], list[str], in
 
 
 def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
-    """Check what follows the final models, with models that are not there yet."""
+    """Check what follows the final models, while these do not exist yet."""
     if not study.asks_for_study(campaign):
         return Checked()
     reference, select, trainer = campaign.label.reference, campaign.select, trainer_of(campaign.train)
@@ -138,12 +139,14 @@ def _study(campaign: Campaign, machine: Machine, *, here: bool) -> Checked:
     known, units = set(campaign.type_map), [unit for one in made.compositions for unit in one.units] if made else []
     if made is not None and (lacking := packing.elements_of(units) - known):
         next_ = choice([one.keys for one in series_of(known, made)], known)
-        problems.append(f"glass.series: holds {', '.join(sorted(lacking))} - wanted elements of type_map - {next_}")
+        problems.append(
+            f"glass.series: contains {', '.join(sorted(lacking))} - expected elements of type_map - {next_}"
+        )
     return Checked(problems, [line for line in found.facts if not line.startswith("machine ")])
 
 
 def _systems(campaign: Campaign, section: str) -> Iterator[Frames | str]:
-    """Yield the crystals of a section, and what is wrong with its systems."""
+    """Yield the crystals of a section and the problems of its systems."""
     systems = campaign.initial.systems if section == "initial" else campaign.explore.systems or ()
     for i, system in enumerate(systems):
         where = f"{section}.systems.{i}"
@@ -159,22 +162,22 @@ def _systems(campaign: Campaign, section: str) -> Iterator[Frames | str]:
 
 
 def _packing(campaign: Campaign, packed: Packed) -> Iterator[str]:
-    """Yield what is wrong with a packing; raises ConfigError if it cannot be packed at all."""
+    """Yield the problems of a packing; raise ConfigError if it cannot be packed at all."""
     said, box = packing.describe(packed), packing.box_of(packed)
     if box < campaign.min_height_A:
         yield (
-            f"{said}: a box of {box:.2f} Å - wanted at least {campaign.min_height_A:g} Å (initial.min_height_A, else "
+            f"{said}: a box of {box:.2f} Å - expected at least {campaign.min_height_A:g} Å (initial.min_height_A, else "
             "the cutoff) - raise n_atoms or n_units"
         )
     lacking = sorted(set(packing.number_densities(packed)) - set(campaign.type_map))
     if lacking:
-        yield f"{said}: type_map lacks {', '.join(lacking)} - wanted every element of the systems - add them"
+        yield f"{said}: type_map lacks {', '.join(lacking)} - expected every element of the systems - add them"
 
 
 def _outside(campaign: Campaign, crystals: list[Frames]) -> list[str]:
-    """Return which starts are outside the exploration region before anything has moved."""
+    """Return which starting structures are already outside the exploration region."""
     return [
-        f"select.guards: {frame.formula} is outside from the start ({outside[1]}) - wanted guards that hold the "
+        f"select.guards: {frame.formula} is outside from the start ({outside[1]}) - expected guards that include the "
         "crystals - loosen them"
         for frame in dict.fromkeys(crystals)
         if (outside := geometry.first_outside(frame, campaign.select.guards)) is not None
@@ -191,12 +194,12 @@ def _room(campaign: Campaign, folder: Path) -> list[str]:
         for system in campaign.systems:
             found += [line] if (line := capacity.too_small(campaign, system)) else []
     except ConfigError:
-        return found  # there is no such structure, or an element is lacking: that is said elsewhere
+        return found  # no such structure, or an element is missing, which is reported elsewhere
     return found
 
 
 def _names(place: Folder) -> list[str]:
-    """Return what is said of a folder in which something else stands under our names."""
+    """Return the error about a folder in which something else uses our file names."""
     try:
         place.want_free_names()
     except ConfigError as error:
@@ -208,9 +211,11 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
     from ase.data import atomic_numbers
 
     unknown = [kind for kind in campaign.type_map if not atomic_numbers.get(kind)]
-    problems = [f"type_map: {kind} is no element - wanted chemical symbols such as Na - mend it" for kind in unknown]
+    problems = [
+        f"type_map: {kind} is not an element - expected chemical symbols such as Na - fix it" for kind in unknown
+    ]
     return problems + [
-        f"type_map: lacks {', '.join(lacking)} of {frame.formula} - wanted every element of the systems - "
+        f"type_map: lacks {', '.join(lacking)} of {frame.formula} - expected every element of the systems - "
         f"type_map: {[*campaign.type_map, *lacking]}"
         for frame in crystals
         if (lacking := sorted(set(frame.symbols) - set(campaign.type_map)))
@@ -218,13 +223,13 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
 
 
 def _unknown(what: Reference, crystals: list[Frames]) -> list[str]:
-    """Return which elements of the crystals a reference or a driver lacks, if that is known without asking it."""
+    """Return which elements of the crystals a reference or a driver lacks, if that is known without starting it."""
     known = elements_of(what)
     lacking = sorted({kind for frame in crystals for kind in frame.symbols} - known) if known is not None else []
     if not lacking:
         return []
     here = f"{what.where}.calculator: {what.name} does not know {', '.join(lacking)}"
-    return [f"{here} - wanted all elements of the systems - choose another"]
+    return [f"{here} - expected all elements of the systems - choose another"]
 
 
 def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
@@ -235,8 +240,8 @@ def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
     has_held_out = campaign.initial.held_out_fraction > 0.0 and (n_alike >= 2 or offer.has_held_out)
     if stop.max_force_error_p99 is not None and not has_held_out:
         yield (
-            f"stop.max_force_error_p99: {stop.max_force_error_p99:g} eV/Å is demanded of held-out frames, and there "
-            "will be none - wanted initial.held_out_fraction above 0 and at least two initial trajectories of a "
+            f"stop.max_force_error_p99: {stop.max_force_error_p99:g} eV/Å applies to held-out frames, and there "
+            "will be none - expected initial.held_out_fraction above 0 and at least two initial trajectories of a "
             "system - raise them, or remove the key"
         )
     for i, stage in enumerate(campaign.explore.stages):
@@ -246,23 +251,23 @@ def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
         n_starts = 1 if stage.start == "dataset" else n_starts
         if n_walks < n_starts:
             yield (
-                f"explore.stages.{i} ({stage.name}): {n_walks} walks a pass for {n_starts} starts (systems x "
-                f"start_scales) - wanted every start walked before a pass can be called quiet - raise n_walks to "
+                f"explore.stages.{i} ({stage.name}): {n_walks} walks per pass for {n_starts} starts (systems x "
+                f"start_scales) - expected a walk from every start, else no pass can be quiet - raise n_walks to "
                 f"{-(-n_starts // len(stage.conditions))}"
             )
         if n_walks < stop.min_walks or n_frames < stop.min_frames:
             yield (
-                f"explore.stages.{i} ({stage.name}): {n_frames} frames from {n_walks} walks a pass - wanted at least "
-                f"stop.min_frames = {stop.min_frames} and stop.min_walks = {stop.min_walks}, else no pass by "
-                "itself is called quiet - raise n_walks or n_steps, or lower the two"
+                f"explore.stages.{i} ({stage.name}): {n_frames} frames from {n_walks} walks per pass - expected at "
+                f"least stop.min_frames = {stop.min_frames} and stop.min_walks = {stop.min_walks}, else no single pass "
+                "can be quiet - raise n_walks or n_steps, or lower these two"
             )
     is_first_still = settings.md is None or settings.drives_itself
     if settings.systems and is_first_still and settings.n_still < 2 and not offer.n:
-        yield "initial.copies: one frame in all - wanted at least 2, to train and to validate - raise copies"
+        yield "initial.copies: only one frame - expected at least 2, for training and validation - raise copies"
 
 
 def _relaxations(campaign: Campaign) -> Iterator[str]:
-    """Yield what is relaxed before anything starts from it."""
+    """Yield what is relaxed before it is used as a start."""
     wanted = [system for system in campaign.systems if starts.wants_preparation(campaign, system)]
     for relax, what, n in (
         (campaign.initial.relax, "crystals", sum(1 for s in wanted if s.packed is None)),
@@ -270,22 +275,22 @@ def _relaxations(campaign: Campaign) -> Iterator[str]:
     ):
         if relax is not None and n:
             of = f"{relax.fmax:g} eV/Å ({'cell and positions' if relax.cell else 'positions'})"
-            yield f"prepare: {n} {what} relaxed to {of}, {relax.max_steps} steps at most"
+            yield f"prepare: {n} {what} relaxed to {of} in at most {relax.max_steps} steps"
 
 
 def _copies(initial_data: Initial) -> str:
-    """Return how many copies there are of the systems, and what moves them."""
+    """Return the number of copies of the systems, and what moves them."""
     md, parts = initial_data.md, []
     if initial_data.n_still:
         parts.append(f"{initial_data.n_still} structures")
     if md is not None:
-        mover = md.driver.name if isinstance(md.driver, Driver) else "a model trained on those" if md.driver else ""
+        mover = md.driver.name if isinstance(md.driver, Driver) else "a model trained on these" if md.driver else ""
         parts.append(f"{initial_data.n_moved} trajectories{f' moved by {mover}' if mover else ''}")
     return " and ".join(parts)
 
 
 def _atoms_of(offer: inherited.Offer) -> float | None:
-    """Return the mean number of atoms of the frames that a campaign without systems starts from."""
+    """Return the mean number of atoms of the frames from which a campaign without systems starts."""
     sizes = [frame.n_atoms for frame in offer.frames if frame.n_atoms > 2]
     return sum(sizes) / len(sizes) if sizes else None
 
@@ -297,12 +302,12 @@ def _facts(
     names = [f"{c.formula} ({c.n_atoms} atoms)" for c in dict.fromkeys(crystals)]
     names += [f"{s.n_packings} x {packing.describe(s.packed)}" for s in campaign.systems if s.packed is not None]
     facts = [
-        f"systems: {', '.join(names) or 'none, walks begin at labelled structures'}",
+        f"systems: {', '.join(names) or 'none, walks start from labelled structures'}",
         *_relaxations(campaign),
         f"initial: {_copies(campaign.initial)}, {campaign.initial.n_frames} labels by {reference.name} "
         f"({reference.functional})"
         if campaign.initial.cells
-        else f"initial: {offer.n} labels that are there",
+        else f"initial: {offer.n} existing labels",
     ]
     if alone := initial.isolated(campaign):
         n_atoms = sum(len(symbols) == 1 for symbols in alone)
@@ -314,10 +319,10 @@ def _facts(
         window = f", window {f_lo:g} to {f_hi:g} eV/Å" if stage.has_window else ""
         facts.append(
             f"stage {stage.name}: {stage.ensemble}, {stage.matrix}; {n_walks} walks of {stage.n_steps} steps, "
-            f"{n_walks * stage.n_frames} frames a pass{window}"
+            f"{n_walks * stage.n_frames} frames per pass{window}"
         )
     window = f"{campaign.select.f_lo:g} to {campaign.select.f_hi:g} eV/Å"
-    facts.append(f"window: {window}, at most {campaign.select.max_frames} labels an iteration")
+    facts.append(f"window: {window}, at most {campaign.select.max_frames} labels per iteration")
     sel = capacity.sealed(campaign, Store(folder)) or capacity.of_campaign(campaign, offer.densest)
     held = [
         f"sel {dict(zip(one.kinds, one.sel, strict=True))} within {one.rcut:g} Å"

@@ -1,9 +1,9 @@
-"""Cost: what a campaign will do and take, before anything runs.
+"""Cost: what a campaign will do and how long it will take, before anything runs.
 
-Counts are exact where the campaign fixes them (initial data, walks and frames of a pass) and bounds where it does not
+Counts are exact where the campaign fixes them (initial data, walks and frames of a pass) and upper bounds elsewhere
 (labels, passes). Seconds come from the speeds that the machine profile declares, scaled to the pace of this machine
 (:mod:`activelearn.check.pace`); where this campaign folder has measured a station, they are scaled to that instead.
-What nobody declared or measured is not known, and said to be so. Operations of a DeePMD network are counted as
+What was neither declared nor measured is reported as not known. Operations of a DeePMD network are counted as
 multiply-adds of the embedding net per neighbour and of the fitting net per atom, forward.
 """
 
@@ -38,36 +38,36 @@ from activelearn.records import Iteration
 from activelearn.store import Store
 from activelearn.units import duration
 
-#: What a slot spends whatever the size of the network, s (measured on the core of the profile `local`): on a gradient
-#: step, on an evaluation in LAMMPS and on a row of its output, with the deviation; on graph, freezing and test of a
-#: training; on the models of a process of LAMMPS, which short walks share (:func:`activelearn.explore.processes_of`).
+#: Time of a slot independent of the network, s (measured on the core of the profile `local`): for a gradient
+#: step, an evaluation in LAMMPS and a row of its output with the deviation; for graph, freezing and test of a
+#: training; for loading models into a LAMMPS process shared by short walks (:func:`activelearn.explore.processes_of`).
 GRADIENT_STEP_S, EVALUATION_S, ROW_S, TRAINING_START_S, WALK_START_S = 0.0044, 0.00025, 0.0025, 1.8, 1.4
-#: A network of ten times the operations takes 10**0.75 times as long in MD (those of quick, evening and the paper), for
-#: small ones leave a core idle; in training 10 times, beside what a step takes whatever the network. A declared speed
-#: is that of a network of 1 Mflop an atom.
+#: A network of ten times the operations takes 10**0.75 times as long in MD (quick, evening and the paper), since
+#: small ones leave a core idle; in training 10 times, on top of the constant time of a step. A declared speed
+#: refers to a network of 1 Mflop per atom.
 GROWTH = 0.75
-#: What `machine.speeds.start_s` calls the sessions that train models and run them.
+#: The name in `machine.speeds.start_s` of sessions that train and run models.
 TRAINER = "trainer"
-#: Engines whose labels take longer than in proportion to the atoms.
+#: Engines whose labels scale worse than linearly with the number of atoms.
 DFT = ("gpaw", "vasp")
-#: Files that an iteration leaves when it is closed (records, packed products, data set), besides its models.
+#: Files left by a closed iteration (records, packed products, data set), besides its models.
 FILES_PER_ITERATION = 15
 
 
 @dataclass(frozen=True)
 class Item:
-    """What one station does once.
+    """One pass of one station.
 
     Parameters
     ----------
     station
-        Its name, or ``explore NAME`` of one stage.
+        Its name, or ``explore NAME`` for one stage.
     n_tasks
         Tasks.
     n_frames
-        Frames evaluated or labels made, where it makes any.
+        Frames evaluated or labels computed, if any.
     seconds
-        Of one slot, None if not known.
+        On one slot; None if not known.
     source
         Where the seconds come from: ``measured``, ``declared``, ``default`` (:mod:`activelearn.check.speeds`) or ``not
         known``.
@@ -82,14 +82,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Calls:
-    """What the MD of the initial data asks for; relaxations are counted apart.
+    """Evaluations in the MD of the initial data; relaxations are counted separately.
 
     Parameters
     ----------
     kept
         Frames that are kept and labelled.
     reference, driver
-        Structures whose forces are asked of the reference (to move the atoms, or to label), and of a driver.
+        Structures evaluated by the reference (to move the atoms or to label), and by a driver.
     """
 
     kept: int
@@ -98,14 +98,14 @@ class Calls:
 
     @classmethod
     def of(cls, settings: Initial) -> Calls:
-        """Return those of a campaign's initial data if no trajectory fails."""
+        """Return those of a campaign's initial data, assuming that no trajectory fails."""
         if settings.md is None:
             return cls(0, 0, 0)
         kept, moved = settings.n_moved * settings.md.n_kept, settings.n_moved * settings.md.n_calls
         return cls(kept, moved, 0) if settings.md.driver is None else cls(kept, kept, moved)
 
     def __str__(self) -> str:
-        """Return them in a line."""
+        """Return them as one line."""
         driver = f", and {self.driver} of the driver" if self.driver else ""
         each = f"{self.reference / max(self.kept, 1):.3g} each"
         return f"MD of initial data: {self.reference} calls of the reference for {self.kept} frames ({each}){driver}"
@@ -118,23 +118,23 @@ class Bill:
     Parameters
     ----------
     initial
-        Once: initial data, their labels, the first training.
+        Once: initial data, labels, first training.
     one_pass
-        One pass over all stages with as many labels as an iteration may choose, and its training.
+        One pass over all stages with the maximum number of labels of an iteration, and its training.
     final
-        Once: the final models, and the glasses they make.
+        Once: the final models, and their glasses.
     max_passes
         stop.max_iterations.
     n_slots
-        Tasks side by side.
+        Tasks in parallel.
     files, megabytes
-        At the end, at the most; without models.
+        At the end, at most; without models.
     calls
         For the MD of the initial data.
     apart
-        Once: glasses of other potentials and what is measured, whose time is not known beforehand: in no sum.
+        Once: glasses of other potentials and benchmarks, whose time is not known in advance; not in any sum.
     dft
-        The engine that labels frames of glasses, if it takes longer than in proportion to the atoms.
+        The engine that labels frames of glasses, if it scales worse than linearly with the number of atoms.
     """
 
     initial: tuple[Item, ...]
@@ -150,7 +150,7 @@ class Bill:
 
     @property
     def is_declared(self) -> bool:
-        """Whether any of its seconds are declared ones."""
+        """Whether any of its times are declared values."""
         items = (*self.initial, *self.one_pass, *self.final, *self.apart)
         return any(item.source == "declared" and item.seconds for item in items)
 
@@ -168,13 +168,13 @@ def estimate(
     Parameters
     ----------
     campaign, machine
-        What, and where.
+        What runs, and where.
     store
-        The campaign folder if it has been begun: its measured times are used.
+        The campaign folder if it exists; its measured times are used.
     offer
         What its ledger offers.
     slower
-        How many times as long this machine takes as the one whose speeds are declared (:mod:`activelearn.check.pace`).
+        How much slower this machine is than the one whose speeds are declared (:mod:`activelearn.check.pace`).
     """
     meter = _Meter(campaign, machine, store.iterations() if store is not None else [], offer, slower)
     n_initial = _n_initial_labels(campaign)
@@ -210,15 +210,15 @@ def network_Mflop(campaign: Campaign, labelled: Sequence[Frames] = ()) -> float 
     Parameters
     ----------
     campaign
-        Its networks and systems.
+        With its networks and systems.
     labelled
-        The densest structures of the labels that it begins with.
+        The densest structures of the labels that it starts with.
     """
     return trainer_of(campaign.train).Mflop(campaign.train, capacity.of_campaign(campaign, labelled))
 
 
 class _Meter:
-    """Seconds per task, declared, and scaled to what was measured."""
+    """Declared seconds per task, scaled to measurements."""
 
     def __init__(
         self, campaign: Campaign, machine: Machine, records: list[Iteration], offer: Offer, slower: float
@@ -226,14 +226,14 @@ class _Meter:
         self.campaign, self.machine, self.records, self.slower = campaign, machine, records, slower
         self.offer = offer
         self.started: set[str] = set()
-        #: Atoms of a mean cell of the initial data, or else of the structures that walks begin at.
+        #: Mean number of atoms of the cells of the initial data, or else of the structures from which walks start.
         self.n_atoms = self._mean_n_atoms()
         self.sel = capacity.of_campaign(campaign, offer.densest)
         self.Mflop = network_Mflop(campaign, offer.densest)
         stages = campaign.explore.stages
         self.faster = trainer_of(campaign.train).faster(campaign.train, self.sel)
         self.is_faster = compression.is_worth_it(campaign, self.sel, stages, self.n_atoms)
-        #: Multiply-adds that take as long as an evaluation in MD, in the loop and of the final models.
+        #: Effective multiply-adds of an evaluation in MD, of models of the loop and of the final models.
         fast_Mflop = compression.Mflop(campaign, self.sel)
         self.walked_Mflop = fast_Mflop if self.is_faster and fast_Mflop is not None else self.Mflop
         is_fast = self.is_faster or campaign.final.compress
@@ -246,7 +246,7 @@ class _Meter:
         return sum(sizes) / len(sizes)
 
     def walked_n_atoms(self, stage: Stage) -> float:
-        """Return the atoms of a mean walk of a stage, which takes its systems in turn."""
+        """Return the mean number of atoms of the walks of a stage, which uses its systems in turn."""
         systems = self.campaign.explored_systems
         taken = systems if stage.systems is None else [systems[k] for k in stage.systems]
         if stage.start != "systems" or not taken:
@@ -255,7 +255,7 @@ class _Meter:
 
     @property
     def chosen_n_atoms(self) -> float:
-        """Atoms of a mean frame of one pass over all stages."""
+        """Mean number of atoms of the frames of one pass over all stages."""
         n_frames = [s.n_walks * len(s.conditions) * s.n_frames for s in self.campaign.explore.stages]
         sizes = [self.walked_n_atoms(stage) for stage in self.campaign.explore.stages]
         return sum(n * size for n, size in zip(n_frames, sizes, strict=True)) / sum(n_frames)
@@ -270,9 +270,9 @@ class _Meter:
         *,
         like: str | None = None,
     ) -> Item:
-        """Return an item of tasks that are declared to take `each_s`, and `once_s` together.
+        """Return an item of tasks with declared times: `each_s` per task, and `once_s` once.
 
-        With `like` it takes as many times what is declared as that station did; else it is measured itself.
+        With `like`, the declared time is scaled by the ratio measured for that station; else by its own.
         """
         name = like or station.partition(" ")[0]
         declared = None if each_s is None else each_s * n_tasks + once_s
@@ -291,13 +291,13 @@ class _Meter:
         return sum(s.engine_total for s in seconds) / n_tasks if n_tasks else None
 
     def _measured_over_declared(self, station: str) -> float | None:
-        """Return how many times as long a station took as is declared of what it did; None where that is not known."""
+        """Return the ratio of measured to declared time of a station; None where not known."""
         found = [(self._declared_of(record, station), record) for record in self.records]
         known = [(declared, record.seconds[station].engine_total) for declared, record in found if declared]
         return sum(measured for _, measured in known) / sum(declared for declared, _ in known) if known else None
 
     def _declared_of(self, record: Iteration, station: str) -> float | None:
-        """Return the declared seconds of trainings or walks of one iteration, which differ; None of anything else."""
+        """Return the declared seconds of the trainings or walks of one iteration, which differ; else None."""
         n_tasks = record.seconds[station].n_tasks if station in record.seconds else 0
         if station == "train" and n_tasks:
             each = self._training_s(record.ensemble.members[0].n_steps)
@@ -311,30 +311,30 @@ class _Meter:
         return None
 
     def _sessions_s(self, engine: str, n_tasks: int) -> float:
-        """Return the seconds that slots spend until an engine is ready: it is started once, and all of them wait."""
+        """Return the seconds that slots wait for an engine, which is started once."""
         return self.machine.speeds.start_s.get(engine, 0.0) * min(self.machine.n_slots, n_tasks)
 
     def _first_sessions_s(self, engine: str, n_tasks: int) -> float:
-        """Return the same for the first item that uses an engine; those that follow find it started."""
+        """Return the same for the first item that uses an engine; later items find it started."""
         if engine in self.started:
             return 0.0
         self.started.add(engine)
         return self._sessions_s(engine, n_tasks)
 
     def call_s(self, reference: Reference) -> float | None:
-        """Seconds of one call of a reference or a driver on a cell of mean size."""
+        """Seconds per call of a reference or a driver for a cell of mean size."""
         speeds = self.machine.speeds.label_s_per_atom
         per_atom = speeds.get(reference.calculator or "") or speeds.get(reference.engine)
         return None if per_atom is None else per_atom * self.n_atoms
 
     def labels(self, station: str, n: int, n_atoms: float | None = None) -> Item:
-        """Labels, each of a cell of mean size or of as many atoms, in which a label is linear."""
+        """Labels of cells of mean size or of the given number of atoms, in which the time is linear."""
         return self.reference_work(station, n, n, 1.0 if n_atoms is None else n_atoms / self.n_atoms)
 
     def reference_work(
         self, station: str, n_tasks: int, n_frames: int, evaluations: float, by: Reference | None = None
     ) -> Item:
-        """Tasks of so many evaluations of the reference (or of a driver) each."""
+        """Tasks with `n` evaluations of the reference (or of a driver) each."""
         reference = by or self.campaign.label.reference
         each_s = self.call_s(reference)
         once_s = self._first_sessions_s(reference.calculator or reference.engine, n_tasks)
@@ -353,7 +353,7 @@ class _Meter:
         return each + (self.faster.making_s if self.is_faster and self.faster is not None else 0.0)
 
     def final_models(self) -> list[Item]:
-        """Those that are trained anew, and the compression of what the loop has not compressed."""
+        """Final models trained from scratch, and compression of models that the loop has not compressed."""
         campaign, train = self.campaign, self.campaign.train
         made = []
         if campaign.final.n_steps is not None:
@@ -375,7 +375,7 @@ class _Meter:
         return self._dynamics_s(stage.n_steps, stage.n_frames, self.walked_n_atoms(stage), self.walked_Mflop)
 
     def _loading_s(self, walked: Sequence[Stage]) -> dict[str, float]:
-        """Return the seconds of each stage in which its walks load models; the walks of one process share them.
+        """Return the seconds in which the walks of each stage load models, which the walks of one process share.
 
         Parameters
         ----------
@@ -392,7 +392,7 @@ class _Meter:
         return found
 
     def dynamics(self, station: str, n_tasks: int, n_steps: float, n_rows: float, n_atoms: int) -> Item:
-        """Tasks of MD in LAMMPS, the deviation at every row: of the first ensemble (initial data) or the final one."""
+        """Tasks of MD in LAMMPS, deviation at every row, by the first ensemble (initial data) or the final one."""
         Mflop = self.walked_Mflop if station == initial.STATION.name else self.final_Mflop
         return self._item(station, n_tasks, 0, self._dynamics_s(n_steps, n_rows, n_atoms, Mflop))
 
@@ -406,10 +406,10 @@ class _Meter:
 
 
 def _glasses(glass: Glass, meter: _Meter) -> Item:
-    """Return the melt-quenches of the campaign's own models; other potentials have speeds that nobody declared."""
+    """Return the melt-quenches of the campaign's own models; speeds of other potentials are not declared."""
     rates = glass.cooling_rates_K_per_ps or (None,)
     ps = sum(segment.duration_ps for rate in rates for segment in glass.schedule(rate)) / len(rates)
-    if glass.pore is not None:  # some of the compositions go on, hollow
+    if glass.pore is not None:  # some of the compositions continue with a pore
         n_porous = sum(glass.pore.x is None or c.x in glass.pore.x for c in glass.compositions)
         ps += sum(segment.duration_ps for segment in glass.pore.segments) * n_porous / len(glass.compositions)
     n_atoms = packing.n_atoms(packing.of_glass(glass, glass.compositions[0]))
@@ -420,7 +420,7 @@ def _glasses(glass: Glass, meter: _Meter) -> Item:
 
 
 def _apart(campaign: Campaign, meter: _Meter) -> Iterator[Item]:
-    """Yield what is made with other potentials, and what is measured of all: a task of each as far as is planned."""
+    """Yield the glasses of other potentials and the benchmarks of all, as far as they are planned."""
     asked, made = campaign.benchmark, campaign.glass
     n_potentials, n_glasses = 1 + len(campaign.potentials), 0
     if made is not None:
@@ -448,7 +448,7 @@ def _apart(campaign: Campaign, meter: _Meter) -> Iterator[Item]:
 
 
 def _labels_of_glasses(asked: ForceError, glass: Glass, n_glasses: int, campaign: Campaign, meter: _Meter) -> Item:
-    """Return the labels of frames of paths, each of as many atoms as a glass has; a label is linear in its atoms."""
+    """Return the labels of frames of paths, each with the atoms of a glass; time is linear in the number of atoms."""
     n, what = n_glasses * asked.n_frames, (asked.label or campaign.label).reference
     n_atoms = packing.n_atoms(packing.of_glass(glass, glass.compositions[0]))
     is_own = what == campaign.label.reference
@@ -462,7 +462,7 @@ def _labels_of_glasses(asked: ForceError, glass: Glass, n_glasses: int, campaign
 
 
 def _dft(campaign: Campaign) -> str | None:
-    """Return the engine that labels frames of glasses if it is one of DFT, which is not linear in the atoms."""
+    """Return the engine that labels frames of glasses if it is a DFT code, which does not scale linearly."""
     asked = campaign.benchmark.asked.get("force_error") if campaign.benchmark is not None else None
     engine = ((asked.label if isinstance(asked, ForceError) else None) or campaign.label).reference.engine
     return engine if engine in DFT else None
@@ -487,7 +487,7 @@ def _initial(campaign: Campaign, meter: _Meter, n_labels: int) -> list[Item]:
             made.append(meter.dynamics("initial", settings.n_moved, md.n_calls, 0, n_atoms))
         else:
             made.append(meter.reference_work("initial", settings.n_moved, n_kept, md.n_calls, md.driver))
-        n_labels -= n_kept if md.driver is None else 0  # they come with the MD
+        n_labels -= n_kept if md.driver is None else 0  # they are part of the MD
     return made + ([meter.labels("label", n_labels)] if n_labels else [])
 
 
@@ -519,27 +519,27 @@ def lines(bill: Bill) -> list[str]:
             for i in items
         ]
         whole = None if whole is None or total is None else whole + n_times * total
-    most = f"at the most {bill.max_passes} passes"
+    most = f"at most {bill.max_passes} passes"
     if bill.apart:
-        out.append("benchmarks and glasses of other potentials, once, in no total:")
+        out.append("benchmarks and glasses of other potentials, once, not in the totals:")
         out += [f"  {i.station:<22}{i.n_tasks:>8}{i.n_frames or '':>10}{_duration(i.seconds):>12}" for i in bill.apart]
     if bill.dft is not None:
-        out.append(f"force_error: taken as linear in the atoms of a label; {bill.dft} takes longer for large cells")
+        out.append(f"force_error: assumed to be linear in the number of atoms; {bill.dft} takes longer for large cells")
     if whole is None:
-        out.append(f"{most}; the whole is not known - declare machine.speeds, or run on: it is measured then")
+        out.append(f"{most}; the total is not known - declare machine.speeds, or start the run, which measures them")
     else:
         out.append(f"{most}: {_of_slots(whole, bill.n_slots)}")
     if bill.calls.kept:
         out.append(str(bill.calls))
-    out.append(f"at the most {bill.files} files and {bill.megabytes:.0f} MB, models apart")
+    out.append(f"at most {bill.files} files and {bill.megabytes:.0f} MB, without models")
     return out
 
 
 def _of_slots(seconds: float | None, n_slots: int) -> str:
-    """Return a sum in words; with a last task that is alone on its slot the slots take a little longer."""
+    """Return a sum in words; the wall time is a little longer when a last task runs alone."""
     if seconds is None:
         return "not known"
-    return f"{_duration(seconds)} of one slot, {_duration(seconds / n_slots)} on {n_slots} slots"
+    return f"{_duration(seconds)} on one slot, {_duration(seconds / n_slots)} on {n_slots} slots"
 
 
 def _duration(seconds: float | None) -> str:

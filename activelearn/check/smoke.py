@@ -1,7 +1,7 @@
-"""The smoke test of a place: what is there, whether LAMMPS starts as a walk will start it, and what would go wrong.
+"""The smoke test of a place: what is installed, whether LAMMPS starts as in a walk, and what would go wrong.
 
-Runs on the node itself, through the interpreter, launcher and variables of the machine profile. Finding something wrong
-is its purpose, so it is written down and never raised.
+Runs on the node itself, with the interpreter, launcher and variables of the machine profile. Finding problems
+is its purpose, so they are written down and never raised.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from activelearn.errors import ActiveLearnError, EngineError
 from activelearn.loop import FIRST, STATIONS
 from activelearn.versions import installed
 
-#: A clock that is so far off has claims and heartbeats of living workers taken for dead ones, s.
+#: Beyond this clock skew, claims and heartbeats of live workers are mistaken for dead ones, s.
 LARGEST_SKEW_S: Final = 30.0
 #: Stations whose engines are deepmd-kit and LAMMPS.
 DEEPMD_STATIONS: Final = frozenset(station.name for station in STATIONS.values() if station.runs_models)
-#: How long one question to the engines may take, s; a cold network disk wants minutes for TensorFlow's import.
+#: Time-out of one question to the engines, s; on a cold network disk, TensorFlow's import takes minutes.
 PATIENCE_S: Final = 300.0
 _OURS: Final = ("activelearn", "fireworks")
 _THEIRS: Final = ("deepmd-kit", "lammps", "ase", "tensorflow", "tensorflow-cpu", "torch", "nvidia-cuda-runtime-cu12")
@@ -50,21 +50,21 @@ class Probe:
     Parameters
     ----------
     place
-        Its name in the machine profile; of the profile itself if that has no places.
+        Its name in the machine profile, or that of the profile if it has no places.
     host, python
         Node and interpreter of the engines (behind the launcher, if there is one).
     versions
-        Of packages; those of the engines' interpreter count before the worker's own.
+        Versions of packages; those of the engines' interpreter take precedence over the worker's own.
     lammps
-        Version of the LAMMPS that started with DeePMD's pair style; empty: it did not, or no station here wants it.
+        Version of the LAMMPS that started with DeePMD's pair style; empty if none did, or no station here needs it.
     trains_by
-        Backends of DeePMD-kit that the engines' interpreter has; empty, too, if no station here wants one.
+        Backends of DeePMD-kit that the engines' interpreter has; also empty if no station here needs one.
     gpus
         Lines of ``nvidia-smi -L``.
     cuda_visible_devices
-        What the engines of the slots find, one each (None: not set).
+        Value seen by the engines of each slot (None: not set).
     n_slots, n_cores
-        Tasks at a time; cores that this process may use.
+        Tasks in parallel; cores that this process may use.
     free_disk_GB
         Of the folder.
     file_clock_s
@@ -72,9 +72,9 @@ class Probe:
     time
         Our clock at the end, seconds since the epoch.
     seconds
-        That it took.
+        Duration.
     problems
-        What is wrong, ``where: what - wanted - next``; lines of a log may follow, indented.
+        Problems, ``where: what - expected - next``; indented lines of a log may follow.
     """
 
     place: str
@@ -94,7 +94,7 @@ class Probe:
     problems: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON knows it."""
+        """Return it as JSON-able values."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -106,9 +106,9 @@ class Probe:
 
 
 def driving_stations(campaign: Campaign | None) -> tuple[str, ...]:
-    """Return the stations that want deepmd-kit because the first models of a campaign move atoms (driver self).
+    """Return the stations that need deepmd-kit because the first models of a campaign move atoms (driver self).
 
-    The first station of an iteration asks who moves them, before the second has them moved.
+    The first station of an iteration determines the driver, before the second uses it.
     """
     return tuple(station.name for station in FIRST[:2]) if campaign and campaign.initial.drives_itself else ()
 
@@ -116,20 +116,20 @@ def driving_stations(campaign: Campaign | None) -> tuple[str, ...]:
 def probe(
     machine: Machine, place: str, folder: Path, *, token: str | None = None, driving: Collection[str] = ()
 ) -> Probe:
-    """Look at a place, from the node that this process runs on.
+    """Probe a place from the node that this process runs on.
 
     Parameters
     ----------
     machine
         The whole profile.
     place
-        One of those that `machine` has stations at.
+        One of the places to which `machine` assigns stations.
     folder
         On the disk that all nodes share.
     token
-        Name of a file that stands in `folder` if it is the one that is meant.
+        Name of a file in `folder` that shows that it is the same folder.
     driving
-        Stations that want deepmd-kit beside those that run models: :func:`driving_stations`.
+        Stations that need deepmd-kit besides those that run models: :func:`driving_stations`.
     """
     began = time.monotonic()
     stations = machine.stations_by_place()[place]
@@ -138,7 +138,7 @@ def probe(
     found: dict[str, Any] = {"host": socket.gethostname(), "versions": installed(*_OURS)}
     found |= {"n_slots": here.n_slots, "n_cores": n_cpus()}
     found |= _look(problems, lambda: _look_at_folder(folder, token))
-    # Where the engines would work: the machine's scratch, or beside the campaign, which all nodes see.
+    # Where the engines would work: the machine's scratch, or next to the campaign, which all nodes see.
     wanted = Path(here.scratch) if here.scratch else folder
     with trees.temporary(wanted if wanted.is_dir() else None) as scratch:
         slots = [Slot(here, scratch, index=k) for k in range(here.n_slots)]
@@ -161,7 +161,7 @@ def probe(
 
 
 def _look(problems: list[str], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what was found; what kept us from looking is a problem."""
+    """Return what was found; what prevented the probe is a problem."""
     try:
         return find()
     except (ActiveLearnError, OSError, ValueError) as error:
@@ -172,9 +172,9 @@ def _look(problems: list[str], find: Callable[[], dict[str, Any]]) -> dict[str, 
 def _look_at_folder(folder: Path, token: str | None) -> dict[str, Any]:
     next_ = "give --folder on a disk that all nodes share"
     if not folder.is_dir():
-        raise EngineError(f"{folder}: is not seen from this node - wanted a shared folder - {next_}")
+        raise EngineError(f"{folder}: is not visible from this node - expected a shared folder - {next_}")
     if token is not None and not (folder / token).is_file():
-        raise EngineError(f"{folder}: is another folder on this node - wanted the same one everywhere - {next_}")
+        raise EngineError(f"{folder}: is another folder on this node - expected the same folder everywhere - {next_}")
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".smoke-") as written:
         written.write(b"x")
         written.flush()
@@ -190,7 +190,7 @@ def _ask_engines(slot: Slot) -> dict[str, Any]:
     answers = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("{")]
     if done.return_code != 0 or not answers:
         raise EngineError(
-            f"the interpreter of the engines ended with return code {done.return_code} - wanted one with deepmd-kit "
+            f"the interpreter of the engines ended with return code {done.return_code} - expected one with deepmd-kit "
             "and lammps - see python and launcher of the profile",
             command=[*slot.launcher, command[0]],
             tail=tail_of(log, 5),
@@ -200,7 +200,7 @@ def _ask_engines(slot: Slot) -> dict[str, Any]:
 
 
 def _list_gpus(slot: Slot) -> dict[str, Any]:
-    """Return the lines of ``nvidia-smi -L``; a node without that program has no GPU that anything here could use."""
+    """Return the lines of ``nvidia-smi -L``; a node without that program has no usable GPU."""
     if shutil.which("nvidia-smi") is None and not slot.launcher:
         return {}
     log = slot.logs / "gpus"
@@ -214,7 +214,7 @@ def _want_deepmd(slot: Slot, versions: dict[str, str], what_for: str) -> dict[st
     if "deepmd-kit" not in versions:
         python = slot.machine.python or sys.executable
         install = "pip install 'deepmd-kit[cpu,lmp]' or [gpu,cu12,lmp]"
-        raise EngineError(f"{python} has no deepmd-kit - wanted it for {what_for} - {install}")
+        raise EngineError(f"{python} has no deepmd-kit - needed for {what_for} - {install}")
     return {}
 
 
@@ -226,44 +226,46 @@ def _start_lammps(slot: Slot, versions: dict[str, str]) -> dict[str, Any]:
     said = log.read_text(errors="replace") if log.is_file() else ""
     if code != 0 or not said.startswith("LAMMPS ("):
         raise EngineError(
-            f"LAMMPS ended with return code {code} - wanted it to start - see python and lammps of the profile",
+            f"LAMMPS ended with return code {code} - expected it to start - see python and lammps of the profile",
             command=shlex.split(slot.machine.lammps or ""),
             tail=tail_of(slot.logs / "lammps.out", 5),
         )
     if "deepmd" not in said.split():
         raise EngineError(
-            "LAMMPS has no pair style deepmd - wanted DeePMD's plugin - null in `lammps` takes deepmd-kit's"
+            "LAMMPS has no pair style deepmd - expected DeePMD's plugin - set `lammps` to null for deepmd-kit's own"
         )
     return {"lammps": said.splitlines()[0].removeprefix("LAMMPS (").split(")")[0].split(" - ")[0]}
 
 
 def _contradictions(seen: Probe, machine: Machine, *, needs_deepmd: bool) -> Iterator[str]:
-    """Yield where the profile says something else than the node."""
-    is_known = bool(seen.python)  # otherwise nobody could be asked
+    """Yield contradictions between the profile and the node."""
+    is_known = bool(seen.python)  # otherwise the engines could not be asked
     if machine.gpus and is_known and max(machine.gpus) >= len(seen.gpus):
         yield (
-            f"the profile gives out CUDA device {max(machine.gpus)}, and nvidia-smi shows {len(seen.gpus)} - wanted "
-            "devices 0 to n - 1 of the job - mend gres of the queue, or gpus of the place"
+            f"the profile assigns CUDA device {max(machine.gpus)}, but nvidia-smi shows {len(seen.gpus)} GPUs - "
+            "expected devices 0 to n - 1 of the job - fix gres of the queue, or gpus of the place"
         )
     elif machine.gpus and needs_deepmd and "tensorflow-cpu" in seen.versions and "pytorch" not in seen.trains_by:
-        yield "deepmd-kit computes with tensorflow-cpu - wanted GPUs used - pip install 'deepmd-kit[gpu,cu12,lmp]'"
+        yield "deepmd-kit uses tensorflow-cpu - expected it to use the GPUs - pip install 'deepmd-kit[gpu,cu12,lmp]'"
     if needs_deepmd and "deepmd-kit" in seen.versions and not seen.trains_by:
-        torch = f"torch {seen.versions['torch']}, another than it was compiled with" if "torch" in seen.versions else ""
+        torch = (
+            f"torch {seen.versions['torch']}, not the one that it was compiled with" if "torch" in seen.versions else ""
+        )
         what = f"no TensorFlow and {torch or 'no torch'}"
         wanted = "; or ".join({one.wanted: one.name for one in BACKENDS.values()})
-        yield f"deepmd-kit computes with nothing here ({what}) - wanted one of its backends - {wanted}"
+        yield f"deepmd-kit has no backend here ({what}) - expected one of its backends - {wanted}"
     if seen.n_slots > seen.n_cores and not machine.launcher:
         yield (
-            f"{seen.n_slots} slots on {seen.n_cores} cores - wanted a core each - raise cpus_per_task of the queue, or "
-            "lower slots of the place"
+            f"{seen.n_slots} slots on {seen.n_cores} cores - expected one core per slot - raise cpus_per_task of the "
+            "queue, or lower slots of the place"
         )
     if 0.0 < seen.free_disk_GB < machine.min_free_disk_GB:
         yield (
-            f"{seen.free_disk_GB:.2f} GB free - wanted machine.min_free_disk_GB = {machine.min_free_disk_GB:g} - free "
-            "some, or give another --folder"
+            f"{seen.free_disk_GB:.2f} GB free - expected machine.min_free_disk_GB = {machine.min_free_disk_GB:g} - "
+            "free some, or give another --folder"
         )
     if abs(seen.file_clock_s) > LARGEST_SKEW_S:
         yield (
-            f"the clock of the file server is {seen.file_clock_s:+.0f} s off - wanted less than {LARGEST_SKEW_S:g} s, "
-            "or living workers are taken for dead - tell the site (NTP)"
+            f"the clock of the file server differs by {seen.file_clock_s:+.0f} s - expected less than "
+            f"{LARGEST_SKEW_S:g} s, else live workers are mistaken for dead ones - tell the administrators (NTP)"
         )

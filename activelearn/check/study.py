@@ -1,4 +1,4 @@
-"""What is wrong with a study: its potentials, its glasses, what it measures."""
+"""Check a study: its potentials, its glasses, what it measures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from activelearn.engines import backends, frozen, requirements
 from activelearn.engines.interpreters import has_module
 from activelearn.errors import ActiveLearnError, ConfigError
 
-#: Those of a study.
+#: Sections of a study.
 _STATIONS: Final = ("glass", "benchmark")
 
 
@@ -51,18 +51,18 @@ def check_study(
     points: Sequence[CitedPoint] = (),
     of_campaign: Sequence[str] = (),
 ) -> Checked:
-    """Return the problems and the plan of a study that is valid YAML already.
+    """Return the problems and the plan of a study whose YAML has been validated.
 
     Parameters
     ----------
     study, machine
-        What is asked for, and where.
+        What runs, and where.
     here
         Engines run on this machine.
     points
         Cited numbers of the user's CSVs.
     of_campaign
-        Elements of a campaign, if its models are the first potential; parity is measured on its held-out set then.
+        Elements of a campaign, if its models are the first potential; parity is then measured on its held-out set.
     """
     impossible, unusual = out_of_bounds(study, machine)
     unusual += [*far_sizes(study.glass), *fits.crowded(study, machine)]
@@ -104,16 +104,16 @@ def _driver(potential: Potential) -> str:
     if potential.deepmd is None:
         return "MD by LAMMPS"
     n, window = len(potential.deepmd.models), potential.window
-    judged = f", window {window[0]:g} to {window[1]:g} eV/Å" if window is not None else ", its path is not judged"
+    judged = f", window {window[0]:g} to {window[1]:g} eV/Å" if window is not None else ", deviation not monitored"
     held = "".join(f", {_room(model)}" for model in frozen.models_of(potential))
     return f"{n} DeePMD model{'s' if n > 1 else ''}{judged}{held}, MD by LAMMPS"
 
 
 def _room(model: frozen.Frozen) -> str:
-    """Return the neighbours that a model holds, as it says itself."""
+    """Return the maximum number of neighbours of a model, as stored in it."""
     if not model.sel:
-        why = "its descriptor says no sel, or drops none"
-        return f"of {', '.join(model.type_map)}, whose neighbours are not counted ({why})"
+        why = "its descriptor has no sel, or does not truncate"
+        return f"of {', '.join(model.type_map)}, with unlimited neighbours ({why})"
     return "sel " + " and ".join(map(_sphere, (model, *model.others)))
 
 
@@ -127,14 +127,14 @@ def _potential(potential: Potential, machine: Machine) -> list[str]:
     files = potential.deepmd.models if potential.deepmd is not None else ()
     missing = [file for file in files if not is_file(Path(file)) and not file.startswith("..")]
     if missing:
-        return [f"{where}: no file {missing[0]} - wanted a frozen model - check the path"]
+        return [f"{where}: no file {missing[0]} - expected a frozen model - check the path"]
     if potential.d3 is not None and potential.deepmd is not None and not has_module("dftd3", machine.python):
-        return [f"{where}: no dftd3 here - wanted it for the dispersion - pip install dftd3"]
+        return [f"{where}: no dftd3 here - needed for the dispersion - pip install dftd3"]
     if potential.ase is None and not has_module("ase", machine.python):
         return [
-            f"{where}: {machine.python} has no ase - wanted it for energies and relaxations - pip install ase, into it"
+            f"{where}: {machine.python} has no ase - needed for energies and relaxations - pip install ase, into it"
         ]
-    if files and not files[0].startswith(".."):  # there, and not those of a campaign that has not made them
+    if files and not files[0].startswith(".."):  # existing, not those that a campaign is still to make
         form = f"{where}: models {Path(files[0]).suffix}"
         lacks = requirements.problems(backends.of_model(files[0]), machine, where=form, stations=_STATIONS)
         if lacks:
@@ -159,7 +159,7 @@ def _cutoffs(study: Study) -> list[str]:
 
 
 def _crystals(study: Study, of_campaign: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
-    """Return notes on crystals that potentials do not know, what is measured of none with the reason, and problems."""
+    """Return notes on crystals that potentials do not know, unmeasurable properties with reasons, and problems."""
     asked = study.benchmark
     if asked is None:
         return [], {}, []
@@ -175,12 +175,14 @@ def _crystals(study: Study, of_campaign: Sequence[str]) -> tuple[list[str], dict
         known.append(elements.keys() - unknown.keys())
         if unknown:
             said = ", ".join(f"{Path(name).stem} ({', '.join(kinds)})" for name, kinds in unknown.items())
-            notes.append(f"note: potential {potential.name} does not know all elements of these, left out: {said}")
+            notes.append(
+                f"note: potential {potential.name} does not know all elements of these crystals, left out: {said}"
+            )
     return notes, {} if problems else _of_nothing(asked, known), problems
 
 
 def _elements(asked: Benchmark) -> tuple[dict[str, set[str]], list[str]]:
-    """Return the elements of the crystals that are relaxed, by seed or file, and what is wrong with what wants them."""
+    """Return the elements of the relaxed crystals, by seed or file, and the problems of sections that need them."""
     elements: dict[str, set[str]] = {}
     problems: list[str] = []
     for name in asked.crystals.seeds if asked.crystals is not None else ():
@@ -199,7 +201,7 @@ def _elements(asked: Benchmark) -> tuple[dict[str, set[str]], list[str]]:
 
 
 def _of_nothing(asked: Benchmark, known: Sequence[Set[str]]) -> dict[str, str]:
-    """Return what no potential can measure, with the reason; `known`: the crystals that each of them knows."""
+    """Return what cannot be measured with any potential, with the reason; `known`: the crystals that each knows."""
     found = {}
     if asked.crystals is not None and all(names.isdisjoint(asked.crystals.seeds) for names in known):
         found["crystals"] = "no crystal of known elements"
@@ -214,17 +216,17 @@ def _nothing(named: Sequence[str], without: Sequence[str], of_nothing: Mapping[s
     """Return why nothing would be measured, and what helps."""
     if without:
         return (
-            f"{', '.join(without)} want a potential to run - expected one, or what needs none - add --potentials, or "
-            "take --benchmark structure"
+            f"{', '.join(without)} need a potential to run - expected one, or properties that need none - add "
+            "--potentials, or use --benchmark structure"
         )
     if of_nothing:
         return (
-            f"{' and '.join(of_nothing.values())} - wanted something to measure - name a file of labelled frames, "
+            f"{' and '.join(of_nothing.values())} - expected something to measure - name a file of labelled frames, "
             "other crystals, or glasses (--series)"
         )
     return (
-        f"{', '.join(named) or 'all of it is switched off'} - wanted glasses to measure, or what needs none - add "
-        f"--series {' or '.join(preset_names('series'))} (in a YAML: glass), or take --benchmark crystals"
+        f"{', '.join(named) or 'everything is switched off'} - expected glasses, or a property that needs none - add "
+        f"--series {' or '.join(preset_names('series'))} (in a YAML: glass), or use --benchmark crystals"
     )
 
 
@@ -245,13 +247,13 @@ def _given(study: Study) -> tuple[list[str], list[str]]:
 
 
 def _label(label: Label | None, machine: Machine | None) -> list[str]:
-    """Return what is wrong with what labels frames of glasses; it is looked for where a machine is given."""
+    """Return the problems of the reference that labels frames of glasses; it is looked for if a machine is given."""
     if label is None:
         return [force_error.NO_REFERENCE]
     unused = (name for name in UNUSED_OF_LABEL if getattr(label, name) != Label.model_fields[name].default)
     problems = [
-        f"benchmark.force_error.label.{name}: is not used here - wanted reference, max_force and max_net_force alone - "
-        "leave it out"
+        f"benchmark.force_error.label.{name}: is not used here - expected only reference, max_force and max_net_force "
+        "- leave it out"
         for name in unused
     ]
     if machine is not None:
@@ -260,7 +262,7 @@ def _label(label: Label | None, machine: Machine | None) -> list[str]:
 
 
 def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None) -> tuple[list[str], list[str]]:
-    """Return facts and problems of what is measured; the reference is looked for where a machine is given."""
+    """Return facts and problems of what is measured; the reference is looked for if a machine is given."""
     asked, problems = study.benchmark, []
     if asked is None:
         return [], []
@@ -268,10 +270,14 @@ def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None
     problems += wrong
     frames = asked.parity.frames if asked.parity is not None else None
     if frames is not None and not (Path(frames).is_absolute() and is_file(Path(frames))):
-        problems.append(f"benchmark.parity.frames: no file {frames} - wanted labelled frames (extxyz) - check the path")
+        problems.append(
+            f"benchmark.parity.frames: no file {frames} - expected labelled frames (extxyz) - check the path"
+        )
     diffusion = asked.diffusion
     if diffusion is not None and diffusion.bayesian and not has_module("kinisi", None):
-        problems.append("benchmark.diffusion.bayesian: no kinisi here - wanted its estimate - pip install kinisi")
+        problems.append(
+            "benchmark.diffusion.bayesian: kinisi is not installed - needed for this estimate - pip install kinisi"
+        )
     problems += _cutoffs(study)
     if asked.force_error is not None and study.of_glasses is not None and study.potentials:
         problems += _label(asked.force_error.label, machine)
@@ -286,12 +292,12 @@ def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None
     measured = ", ".join(name for name in named if name not in (*lacking, *without, *of_nothing))
     if not measured:
         problems.append(f"benchmark: nothing would be measured: {_nothing(named, without, of_nothing)}")
-    facts = [f"measured: {measured}; {len(study.cited)} cited numbers beside"]
+    facts = [f"measured: {measured}; {len(study.cited)} cited values to compare with"]
     if lacking:
-        facts.append(f"note: not measured, for no glass is made (glass, or --series): {', '.join(lacking)}")
+        facts.append(f"note: not measured, since no glass is made (glass, or --series): {', '.join(lacking)}")
     if runs := [name for name in without if name != "maps"]:  # which are of diffusion
-        facts.append(f"note: not measured, for no potential is given to run (--potentials): {', '.join(runs)}")
+        facts.append(f"note: not measured, since no potential is given to run (--potentials): {', '.join(runs)}")
     if "parity" in of_nothing:
-        facts.append("note: parity is not measured, for there are no labelled frames (benchmark.parity.frames)")
+        facts.append("note: parity is not measured, since there are no labelled frames (benchmark.parity.frames)")
     facts += left_out
     return facts, problems

@@ -1,6 +1,6 @@
-"""The trial: what a campaign or a study computes with labels a few small structures before the first job.
+"""The trial: the calculators of a campaign or a study label a few small structures before the first job.
 
-A trial that passed is remembered in the folder, by the fingerprint of the reference, so that it costs nothing to go on.
+A passed trial is recorded in the folder by the fingerprint of the reference, so that continuing costs nothing.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from activelearn.store import Folder, Store, StudyStore
 from activelearn.store.files import read_object, replace_json, sealed
 from activelearn.study import is_done, planned
 
-#: Structures of which a code that is started by a command should label one, the smallest first.
+#: Number of structures, smallest first, of which a code that is started by a command labels one.
 _EXPENSIVE: Final = 3
 
 
 def try_campaign(campaign: Campaign, machine: Machine, folder: Path) -> list[str]:
-    """Try reference, driver and potentials of a campaign that may not have begun; return what is worth knowing.
+    """Try reference, driver and potentials of a campaign that may not have started; return notes.
 
     Raises
     ------
     Unfit
-        One line each: what is wrong. The log of the worker is kept then, and named.
+        One line per problem. The log of the worker is then kept and named.
     """
     what, at = campaign.label.reference, machine.at("label")
     found = Outcome()
@@ -73,19 +73,19 @@ def try_campaign(campaign: Campaign, machine: Machine, folder: Path) -> list[str
 
 
 def try_in(store: Store, machine: Machine, say: Callable[[str], None] = lambda _: None) -> list[str]:
-    """Try reference and driver of a campaign in its folder, but for what has passed before or has no more to do.
+    """Try reference and driver of a campaign in its folder, except those that have passed or are no longer needed.
 
     Parameters
     ----------
     store, machine
-        The folder, and where it labels.
+        The folder, and where it runs.
     say
-        Is told that a trial begins, which loads a model, and may label for minutes.
+        Called when a trial begins, which loads a model and may take minutes.
 
     Raises
     ------
     Unfit
-        One line each: what is wrong.
+        One line per problem.
     """
     phase = loop.next_phase(store)
     if phase is None or phase.name != "loop":
@@ -104,7 +104,7 @@ def try_in(store: Store, machine: Machine, say: Callable[[str], None] = lambda _
 
 
 def _try_driver(store: Store, phase: loop.Phase, campaign: Campaign, machine: Machine) -> list[str]:
-    """Try what is to move the atoms of the initial data, unless it has passed before or there are none to move."""
+    """Try the driver of the initial data, unless it has passed before or has no atoms to move."""
     name, i = initial.STATION.name, phase.iteration
     driver = _driver(campaign)
     if driver is None or initial.STATION not in phase.stations or store.is_sealed(name, i):
@@ -120,7 +120,7 @@ def _try_driver(store: Store, phase: loop.Phase, campaign: Campaign, machine: Ma
 
 
 def _driver(campaign: Campaign) -> Driver | None:
-    """Return what moves the atoms of the initial data, if it is there before the campaign has models."""
+    """Return the driver of the initial data, if it exists before the campaign has models."""
     md = campaign.initial.md
     return md.driver if md is not None and isinstance(md.driver, Driver) else None
 
@@ -140,23 +140,23 @@ def try_study(
     n_own: int = 0,
     own: Reference | None = None,
 ) -> list[str]:
-    """Try potentials of a study that was begun, and who labels frames of its glasses, unless they passed before.
+    """Try the potentials of a study and the reference that labels frames of its glasses, unless they passed before.
 
     Parameters
     ----------
     store, study, machine
-        The folder, what is asked for, and where it runs.
+        The folder, the study, and where it runs.
     say
-        Is told that a trial begins.
+        Called when a trial begins.
     n_own
-        So many of the first are of the campaign's own models, which have been run already.
+        The first `n_own` are the campaign's own models, which have already run.
     own
-        The campaign's own reference, which has labelled already.
+        The campaign's own reference, which has already labelled.
 
     Raises
     ------
     Unfit
-        One line each: what is wrong.
+        One line per problem.
     """
     new, label = store.study.potentials[n_own:], store.study.true_label
     label = None if label is not None and label.reference == own else label
@@ -181,7 +181,7 @@ def try_study(
 
 
 def _other_label(campaign: Campaign) -> Label | None:
-    """Return what labels frames of the paths of a campaign's glasses, if that is not its own reference."""
+    """Return the reference that labels frames of a campaign's glasses, if it is not the campaign's own."""
     asked = campaign.benchmark.force_error if campaign.benchmark is not None and campaign.glass is not None else None
     if asked is None or asked.label is None or asked.label.reference == campaign.label.reference:
         return None
@@ -189,14 +189,14 @@ def _other_label(campaign: Campaign) -> Label | None:
 
 
 def _try_label(label: Label, lattices: Sequence[Sample], machine: Machine, logs: Path) -> Outcome:
-    """Try who labels frames of the paths of glasses: it would be asked for the first time when all glasses are made."""
+    """Try the reference that labels frames of glasses, which would else be used only when all glasses are made."""
     what, slot = label.reference, Slot(machine.at("benchmark"), logs)
     chosen = lattices if what.command is None else lattices[:_EXPENSIVE]
     return tried(what, chosen, what.command is None, slot, REFERENCE, partial(refusal_of, settings=label))
 
 
 class _Passed:
-    """The note of a trial that passed; one that is damaged or missing means that there was none."""
+    """The record of a passed trial; a corrupt or missing one means that there was none."""
 
     def __init__(self, store: Folder, identity: Sequence[object], chosen: Sequence[Sample]) -> None:
         keys = [sample.frame.structure_key(0, "") for sample in chosen]
@@ -210,26 +210,26 @@ class _Passed:
             return False
 
     def note(self, found: Outcome) -> list[str]:
-        """Remember what passed, and return its notes; raise Unfit with what is wrong."""
+        """Record a passed trial and return its notes; raise Unfit with its problems."""
         found.want_none()
         replace_json(self.path, sealed({"passed": True, "notes": found.notes}))
         return found.notes
 
 
 def _identity(what: Reference, slot: Slot, where: str | None = None) -> dict[str, Any]:
-    """Return the identity of a reference; raise Unfit, in a line, if it cannot even be asked for that."""
+    """Return the identity of a reference; raise Unfit with one line if this fails."""
     try:
         return fingerprint(what, slot, where)
     except EngineError as error:
         said = str(error).splitlines()[0]
-        mend = f"try: {what.command}" if what.command is not None else f"look into its log: {slot.logs}"
+        mend = f"try: {what.command}" if what.command is not None else f"see its log: {slot.logs}"
         raise Unfit(
-            f"{where or what.where}: {what.name}: {said} - wanted it to start and to tell its version - {mend}"
+            f"{where or what.where}: {what.name}: {said} - expected it to start and report its version - {mend}"
         ) from error
 
 
 def _asked(campaign: Campaign, store: Store, what: Reference) -> tuple[list[Sample], bool]:
-    """Return the structures of a trial, and whether derivatives are compared: not of a code that is started."""
+    """Return the structures of a trial, and whether derivatives are compared (not for codes started by a command)."""
     offered: tuple[Frames, ...] = ()
     if not campaign.systems:
         is_joined = store.is_sealed("initial", 0)
@@ -246,13 +246,13 @@ def _asked(campaign: Campaign, store: Store, what: Reference) -> tuple[list[Samp
 
 
 def _try_reference(campaign: Campaign, chosen: Sequence[Sample], compares: bool, slot: Slot) -> Outcome:
-    """Try the reference of a campaign; a label that it would refuse is none."""
+    """Try the reference of a campaign; a label that would be refused counts as failed."""
     refusal = partial(refusal_of, settings=campaign.label)
     return tried(campaign.label.reference, chosen, compares, slot, "label.reference", refusal)
 
 
 def _try_potential(potential: Potential, study: Study, machine: Machine, logs: Path) -> Outcome:
-    """Try one potential on what the study asks of it."""
+    """Try one potential on structures of the study."""
     what = potential.statics(machine.python)
     chosen, slot = _samples_of(study, what), Slot(machine.at("benchmark"), logs)
     if not chosen:
@@ -261,7 +261,7 @@ def _try_potential(potential: Potential, study: Study, machine: Machine, logs: P
 
 
 def _samples_of(study: Study, what: Reference) -> list[Sample]:
-    """Return a lattice of each composition of glasses; and crystals, of which a potential may lack an element."""
+    """Return a lattice for each composition of glasses, and crystals, some of whose elements a potential may lack."""
     asked = study.benchmark
     named = asked.structures if asked is not None else ()
     cells = [Frames.from_ase([seeds.load_structure(name, Path.cwd())]).without_labels() for name in named]
@@ -283,7 +283,7 @@ def _lattices_of(glass: Glass | OwnGlasses | None) -> list[Sample]:
 
 @contextmanager
 def _kept_if_it_fails() -> Iterator[Path]:
-    """Yield a folder for logs, with engines allowed; it goes, but for a log whose traceback a line names."""
+    """Yield a folder for logs, with engines allowed; it is removed unless a message refers to a log in it."""
     process.allow_engines()
     with trees.temporary() as logs, process.stopping_on_signals():
         try:

@@ -1,4 +1,4 @@
-"""What LAMMPS itself says of lines that a user wrote: they are tried on a few atoms before anything is paid for."""
+"""Trial of a user's LAMMPS lines, on a few atoms before anything expensive runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from activelearn.frames import Frames
 
 
 def problems_of_stages(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return what LAMMPS says of the lines of the stages, each on atoms of the first system that it walks from."""
+    """Return LAMMPS' errors on the lines of the stages, each tried on atoms of the stage's first system."""
     found = []
     for i, stage in enumerate(campaign.explore.stages):
         if stage.lammps.strip():
@@ -26,31 +26,31 @@ def problems_of_stages(campaign: Campaign, machine: Machine) -> list[str]:
             found += [trial] if isinstance(trial, str) else []
             if isinstance(trial, Trial):
                 line, said = _typed(stage, trial), trial.said
-                wanted = "wanted lines that LAMMPS runs"
-                found.append(f"{where}: {line}: LAMMPS says: {said} - {wanted} - mend it (docs.lammps.org)")
+                wanted = "expected lines that LAMMPS accepts"
+                found.append(f"{where}: {line}: LAMMPS says: {said} - {wanted} - fix it (docs.lammps.org)")
     return found
 
 
 def problems_of_potential(potential: Potential, machine: Machine) -> list[str]:
-    """Return what LAMMPS says of a pair style and its coefficients."""
+    """Return LAMMPS' errors on a pair style and its coefficients."""
     where = f"potential {potential.name}"
     trial = _tried(where, machine.at("glass"), partial(try_potential, potential))
     if isinstance(trial, Trial):
         of = f" (at: {trial.line})" if trial.line.startswith("pair_") else ""
-        wanted = "wanted pair_style and pair_coeff that LAMMPS takes for these elements"
-        return [f"{where}: LAMMPS says: {trial.said}{of} - {wanted} - correct the section lammps (docs.lammps.org)"]
+        wanted = "expected a pair_style and pair_coeff that LAMMPS accepts for these elements"
+        return [f"{where}: LAMMPS says: {trial.said}{of} - {wanted} - fix the section lammps (docs.lammps.org)"]
     return [trial] if trial is not None else []
 
 
 def not_tried(campaign: Campaign) -> list[str]:
-    """Return a note if stages have lines, and LAMMPS is elsewhere."""
+    """Return a note if stages have lines and LAMMPS is on another machine."""
     stages = [stage.name for stage in campaign.explore.stages if stage.lammps.strip()]
-    where = "for LAMMPS is on the nodes of the cluster; there, `activelearn check` tries them"
+    where = "since LAMMPS is on the nodes of the cluster; `activelearn check` tries them there"
     return [f"note: the lammps lines of {', '.join(stages)} were not tried, {where}"] if stages else []
 
 
 def _start(campaign: Campaign, stage: Stage) -> Frames:
-    """Return where a walk might begin; a packing is not packed for that, its atoms are put on a lattice."""
+    """Return a start of a walk; for a packing, its atoms are put on a lattice instead."""
     systems = campaign.explored_systems
     if not systems:
         return made_up(16 * campaign.type_map)
@@ -62,9 +62,9 @@ def _start(campaign: Campaign, stage: Stage) -> Frames:
 
 
 def _tried(where: str, machine: Machine, try_it: Callable[[Slot], Trial | None]) -> Trial | str | None:
-    """Return what LAMMPS says, or in one line why it could not be asked."""
+    """Return LAMMPS' errors, or one line on why it could not run."""
     if launcher_problems(machine):
-        return None  # said already; nothing can be started
+        return None  # reported already; nothing can be started
     # What a launcher starts may run on another node.
     place = Path(machine.scratch).expanduser() if machine.scratch else Path.cwd() if machine.launcher else None
     with trees.temporary(place if place is not None and place.is_dir() else None) as folder:

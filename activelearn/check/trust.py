@@ -1,7 +1,7 @@
-"""What a YAML of others would run: a campaign is a program, and wants the user's consent once for what it names.
+"""Consent to programs: a campaign from elsewhere may name programs, each of which needs the user's consent once.
 
-A file of one's own in (or below) the working folder needs no consent, nor does what a preset names. It is
-recorded for the user, not in the campaign folder: a folder that somebody hands on cannot vouch for itself.
+The user's own files in (or below) the working folder need no consent, nor do programs named in presets. It is
+recorded for the user, not in the campaign folder, since a folder that is passed on cannot vouch for itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T", bound=Section)
 
 
 class Named(NamedTuple):
-    """A program that a YAML names and no preset does.
+    """A program named in a YAML and not in a preset.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Named(NamedTuple):
     key, value
         Such as ``label.reference.python`` and a path.
     doubt
-        Why the file is not taken for the user's own; empty if it is.
+        Why the file is not regarded as the user's own; empty if it is.
     """
 
     place: str
@@ -50,25 +50,25 @@ class Named(NamedTuple):
 
     @property
     def item(self) -> str:
-        """What the consent is given for, wherever it stands."""
+        """What the consent applies to, whatever file names it."""
         names = [part for part in self.key.split(".") if not part.isdecimal()]
         is_path = self.value.startswith("/") and not re.search(r"\s", self.value)
         return f"{names[-1]}: {os.path.normpath(self.value) if is_path else self.value}"
 
     def __str__(self) -> str:
-        """Return it in a line, for an error."""
-        return f"{self.place}: {self.key}: {self.value}: would be run with your rights, and {self.doubt}"
+        """Return it as one line of an error."""
+        return f"{self.place}: {self.key}: {self.value}: would run with your permissions, and {self.doubt}"
 
 
 def read_noted(load: Callable[[], T], file: str | Path, section: str) -> tuple[T, list[Named]]:
-    """Read a YAML, and return with it the programs that it names and no preset does.
+    """Read a YAML and return it with the programs that it names and no preset does.
 
     Parameters
     ----------
     load
-        Reads it.
+        The function that reads it.
     file
-        The YAML, or a campaign folder whose models are taken.
+        The YAML, or a campaign folder whose models are used.
     section
         The folder of ``params/`` that it belongs to.
     """
@@ -80,7 +80,7 @@ def read_noted(load: Callable[[], T], file: str | Path, section: str) -> tuple[T
         presets = shipped("params").resolve()
         doubts = [doubt_of(one) for one in files if not one.resolve().is_relative_to(presets)]
     if files and not doubts:
-        return found, []  # presets alone
+        return found, []  # only presets
     doubt = next(filter(None, doubts), "")
     named = []
     for at, value in programs(found):
@@ -90,29 +90,29 @@ def read_noted(load: Callable[[], T], file: str | Path, section: str) -> tuple[T
 
 
 def _place(file: str, at: Location, section: str) -> str:
-    """Return ``file:line``; a section may stand in a file of its own, or in a campaign."""
+    """Return ``file:line``; a section may be in its own file or in a campaign."""
     found = place(file, at, section)
     return found if found != file else place(file, (section, *at), section)
 
 
 def doubt_of(path: Path, *, anywhere: bool = False) -> str:
-    """Return why a file is not taken for one of the user's own; empty if it is.
+    """Return why a file is not regarded as the user's own; empty if it is.
 
     Parameters
     ----------
     path
-        A file or folder; of a link what it leads to is looked at.
+        A file or folder; links are followed.
     anywhere
-        It need not be in or below the working folder.
+        It does not have to be in or below the working folder.
     """
     try:
         found = path.stat()
     except OSError as error:
-        return f"{path} cannot be looked at ({error.strerror})"
+        return f"{path} cannot be accessed ({error.strerror})"
     if found.st_uid != os.geteuid():
         return f"{path} is owned by {_name_of(found.st_uid)}"
-    if found.st_mode & stat.S_IWOTH:  # with a umask of 002 what is one's own may be written by the group
-        return f"{path} may be written by everybody (mode {stat.S_IMODE(found.st_mode):03o})"
+    if found.st_mode & stat.S_IWOTH:  # with a umask of 002 the user's own files are group-writable
+        return f"{path} is world-writable (mode {stat.S_IMODE(found.st_mode):03o})"
     if not (anywhere or path.resolve().is_relative_to(Path.cwd().resolve())):
         return f"{path} is not in this folder"
     return ""
@@ -127,7 +127,7 @@ def _name_of(uid: int) -> str:
 
 @lru_cache(maxsize=1)
 def _of_presets() -> frozenset[str]:
-    """Return what the presets name, but for those of engines that are broken, which are told to who asks for them."""
+    """Return what the presets name, except presets of broken engines, which are reported when they are used."""
     found: list[Section] = [load_machine(name) for name in preset_names("machine")]
     for name in preset_names("label"):
         with contextlib.suppress(ConfigError):
@@ -145,14 +145,14 @@ def _items(sections: Iterable[Section]) -> Iterator[str]:
 
 
 def lacking(named: Iterable[Named], folder: Path | None = None) -> list[Named]:
-    """Return those of the programs that want the user's consent and do not have it yet.
+    """Return the programs that still need the user's consent.
 
     Parameters
     ----------
     named
         What the YAML files name.
     folder
-        Of a campaign or a study: what it was begun with goes on in it, if the folder is the user's own.
+        Of a campaign or a study; what it was started with stays trusted in it if the folder is the user's own.
     """
     doubted = [one for one in named if one.doubt]
     known = {*_trusted(), *_begun_with(folder)} if doubted else set()
@@ -165,7 +165,7 @@ def trust(named: Iterable[Named]) -> None:
     Raises
     ------
     StoreError
-        It cannot be written; nothing was run.
+        It cannot be written; nothing has run.
     """
     items = sorted({one.item for one in named})
     name = hashlib.sha256("\n".join(items).encode()).hexdigest()[:12]
@@ -183,7 +183,7 @@ def _trusted() -> Iterator[str]:
             yield from map(str, read_object(path, trusted=list)["trusted"])
         except Damaged as error:
             what = str(error).partition(" - ")[0]
-            raise StoreError(f"{what} - wanted a record of --trust - remove it, and give --trust again") from None
+            raise StoreError(f"{what} - expected a record of --trust - remove it and use --trust again") from None
 
 
 def _begun_with(folder: Path | None) -> Iterator[str]:

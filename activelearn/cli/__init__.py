@@ -1,4 +1,4 @@
-"""The command line: progress, logging, signals and exit codes live here and nowhere else."""
+"""The command line; progress, logging, signals and exit codes are handled only here."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-#: The name in a campaign's YAML, without the comment behind it.
+#: The name in a campaign's YAML, without the comment after it.
 _NAME = re.compile(r"^name:[^#\n]*?(?=[ \t]*(?:#|$))", re.MULTILINE)
-#: Notes on warnings of libraries that were printed.
+#: Warnings of libraries that have been printed.
 _NOTED: set[str] = set()
 CampaignArgument = Annotated[str, typer.Argument(help="A campaign's YAML, or the name of a preset such as quickstart.")]
 FolderOption = Annotated[Path | None, typer.Option(help="Campaign folder; default runs/<name>.")]
@@ -63,24 +63,26 @@ RefuseOption = Annotated[
         "--refuse-infrastructure-failures",
         min=1,
         metavar="N",
-        help="Give up at most N walks and labels of the campaign that infrastructure keeps killing. Recorded.",
+        help="Give up at most N walks and labels that keep failing on infrastructure. Recorded.",
     ),
 ]
 AcceptOption = Annotated[
-    bool, typer.Option("--accept-changes", help="A changed campaign takes effect from the next iteration on.")
+    bool, typer.Option("--accept-changes", help="Apply a changed campaign from the next iteration on.")
 ]
 UnusualOption = Annotated[
-    bool, typer.Option("--accept-unusual", help="Numbers that `check` calls unusual are meant. Recorded.")
+    bool, typer.Option("--accept-unusual", help="Accept values that `check` reports as unusual. Recorded.")
 ]
 TrustOption = Annotated[
-    bool, typer.Option("--trust", help="Programs that a YAML from elsewhere names may be run. Recorded, once for each.")
+    bool, typer.Option("--trust", help="Allow programs named in a YAML from elsewhere to run. Recorded, once for each.")
 ]
-WaitOption = Annotated[bool, typer.Option("--wait", help="Wait while another run holds the folder.")]
-SlotsOption = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; overrides the machine profile.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until another run has released the folder.")]
+SlotsOption = Annotated[
+    int | None, typer.Option(min=1, help="Number of tasks run in parallel; overrides the machine profile.")
+]
 
 
 def main() -> None:
-    """Run the command line; every error of ours is one message and an exit code."""
+    """Run the command line; each of our errors becomes one message and an exit code."""
     streams.prepare()
     warnings.showwarning = _note
     if "--help" in sys.argv[1:]:
@@ -101,7 +103,7 @@ def main() -> None:
 
 
 def _note(message: Warning | str, *_where: object, **_more: object) -> None:
-    """Print what a library warns of in one line, once."""
+    """Print the warning of a library on one line, once."""
     line = f"note: {one_line(' '.join(str(message).split()))}"
     if line not in _NOTED:
         _NOTED.add(line)
@@ -109,7 +111,7 @@ def _note(message: Warning | str, *_where: object, **_more: object) -> None:
 
 
 def _with_sentences() -> None:
-    """Do what was asked; say in a sentence what a file system refuses: a name too long, a folder in place of a file."""
+    """Run the command; report file system errors, such as a name that is too long, in one sentence."""
     try:
         _fix_python_path()
         app()
@@ -118,29 +120,31 @@ def _with_sentences() -> None:
             raise _of_no_file(error) from error
         if error.errno != errno.ENAMETOOLONG:
             raise StoreError(
-                f"{error.filename2 or error.filename}: {error.strerror} - wanted a file or folder that may be read and "
-                "written - mend that, and give the same command again; nothing is lost"
+                f"{error.filename2 or error.filename}: {error.strerror} - expected a readable and writable file or "
+                "folder - fix that, then run the same command again; nothing is lost"
             ) from error
         raise ConfigError(
-            f"{error.filename}: too long a name - wanted at most 255 bytes from / to / and 4095 in all, with what is "
-            "written below it - choose a shorter one"
+            f"{error.filename}: name too long - expected at most 255 bytes from / to / and 4095 in total, including "
+            "what is written below it - choose a shorter name"
         ) from None
 
 
 def _fix_python_path() -> None:
-    """Make the folders of PYTHONPATH absolute, for workers start in others and import the same modules."""
+    """Make the folders of PYTHONPATH absolute, since workers start in other folders and import the same modules."""
     if given := os.environ.get("PYTHONPATH"):
         os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in given.split(os.pathsep))
 
 
 def _of_no_file(error: OSError) -> ActiveLearnError:
-    """Return the sentence of what the system refuses without naming a file."""
+    """Return the sentence for an error of the system that names no file."""
     try:
         Path.cwd()
     except OSError:
-        return ConfigError("the working directory is gone - wanted one that is there - cd to another, and try again")
-    why = disk_reason(error) or f"{error.strerror or error} - mend that"
-    return StoreError(f"a file cannot be written or read: {why}, then give the same command again; nothing is lost")
+        return ConfigError(
+            "the working directory no longer exists - expected an existing one - cd to another and try again"
+        )
+    why = disk_reason(error) or f"{error.strerror or error} - fix that"
+    return StoreError(f"a file cannot be written or read: {why}, then run the same command again; nothing is lost")
 
 
 @app.command()
@@ -155,9 +159,9 @@ def run(
     accept_unusual: UnusualOption = False,
     trust: TrustOption = False,
 ) -> None:
-    """Run a campaign to its end; the same command after an interruption goes on where it stood.
+    """Run a campaign to its end; after an interruption, the same command continues where it stopped.
 
-    Exit codes: 0 converged, 3 stopped without convergence, 2 bad input, 1 a fault, 130/143 interrupted.
+    Exit codes: 0 converged, 3 stopped without convergence, 2 bad input, 1 failure, 130/143 interrupted.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     chosen, profile, where, named = inputs(campaign, folder, machine, slots)
@@ -192,13 +196,14 @@ def check(
     machine: MachineOption = "local",
     slots: SlotsOption = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Tasks, frames, files and time by station, measured or declared.")
+        bool, typer.Option("--plan", help="Show tasks, frames, files and time per station, measured or declared.")
     ] = False,
     launchpad: Annotated[
-        Path | None, typer.Option("-l", "--launchpad", help="Of a cluster: its my_launchpad.yaml is tried, too.")
+        Path | None,
+        typer.Option("-l", "--launchpad", help="my_launchpad.yaml of a cluster; its connection is tested as well."),
     ] = None,
     tries: Annotated[
-        bool, typer.Option("--try", help="Start the reference and label a few small structures, as `run` will first.")
+        bool, typer.Option("--try", help="Start the reference and label a few small structures, as `run` does first.")
     ] = False,
     trust: TrustOption = False,
 ) -> None:
@@ -226,7 +231,7 @@ def check(
     say_found(found, campaign, machine)
     wants_trust = say_programs(named, where)
     for line in found.changes:
-        print(f"changed, if accepted from the next iteration on: {line}")
+        print(f"changed; takes effect from the next iteration on, if accepted: {line}")
     from activelearn.store import Consent
 
     if plan:
@@ -269,9 +274,9 @@ def _bill_of_elsewhere(chosen: Campaign, profile: Machine, where: Path) -> None:
 @app.command()
 def status(
     folder: Annotated[Path, typer.Argument(help="Campaign or study folder, such as runs/quickstart.")],
-    as_json: Annotated[bool, typer.Option("--json", help="All numbers, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every published file and label, and compare it with its checksum.")
+        bool, typer.Option("--verify", help="Read every published file and label and verify its checksum.")
     ] = False,
 ) -> None:
     """Show what a campaign (or a study) has done and is doing."""
@@ -294,26 +299,27 @@ def status(
 
 
 def _verified(store: Store | StudyStore) -> int:
-    """Print what is damaged in a folder, and how much was read; return the exit code."""
+    """Print what is corrupt in a folder and how much was read; return the exit code."""
     from activelearn.status import as_dict, study_as_dict
     from activelearn.store import StudyStore, verify
 
     found = verify(store)
-    with found.noting():  # what status refuses beside: such as a folder in place of a note
+    with found.noting():  # what else status refuses, such as a folder instead of a note
         study_as_dict(store) if isinstance(store, StudyStore) else as_dict(store)
     for problem in found.problems:
         print(problem)
     many = f"{len(found.problems)} problems" if len(found.problems) != 1 else "1 problem"
-    print(f"{found.n_files} files verified, {found.n_bytes / 1e6:.1f} MB: {many if found.problems else 'all whole'}")
+    print(f"{found.n_files} files verified, {found.n_bytes / 1e6:.1f} MB: {many if found.problems else 'all intact'}")
     return 1 if found.problems else 0
 
 
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="Campaign folder, such as runs/quickstart.")],
-    to: Annotated[Path, typer.Option(help="New folder to write.")],
+    to: Annotated[Path, typer.Option(help="New folder to write to.")],
     as_dpgen: Annotated[
-        bool, typer.Option("--dpgen", help="The data set alone, as DP-GEN has it, and a param.json that names it.")
+        bool,
+        typer.Option("--dpgen", help="Write only the data set in DP-GEN's layout, and a param.json that refers to it."),
     ] = False,
 ) -> None:
     """Write models, LAMMPS and ASE inputs, data set, model card and checksums to a new folder."""
@@ -333,17 +339,17 @@ def export(
         print(line)
     train = store.latest_campaign().train
     example = "lmp -in in.lammps" if trainer_of(train).runs_in_lammps else "python ase_example.py"
-    print(f"{len(files)} files in {to}; run it:  cd {typed(to)} && {example}")
+    print(f"{len(files)} files in {to}; to run:  cd {typed(to)} && {example}")
     if any("libcudart" in line for line in trainer_of(train).export_notes(train)):
-        print("(notes on libcudart and threads come first; without a GPU they mean nothing: 2> notes.txt)")
+        print("(the notes on libcudart and threads can be ignored without a GPU: 2> notes.txt)")
 
 
 @app.command()
 def init(
-    to: Annotated[Path, typer.Argument(help="YAML to write.")] = Path("campaign.yaml"),
+    to: Annotated[Path, typer.Argument(help="YAML file to write.")] = Path("campaign.yaml"),
     preset: Annotated[str, typer.Option("--from", help="Preset to start from.")] = "quickstart",
 ) -> None:
-    """Write a campaign's YAML to start from: a preset with its comments, named after the file."""
+    """Write a campaign YAML to start from: a preset with its comments, named after the file."""
     name = _free_name(to)
     text = _NAME.sub(lambda _: dump({"name": name}).strip(), yaml_text(find_campaign(preset)), count=1)
     try:
@@ -351,29 +357,31 @@ def init(
             stream.write(text)
     except FileExistsError:
         raise ConfigError(
-            f"{to}: exists - wanted a new file, for nothing is overwritten - choose another name"
+            f"{to}: exists - expected a new file, since nothing is overwritten - choose another name"
         ) from None
     except OSError as error:
         with suppress(OSError):
-            to.unlink()  # what a full disk has left of it
+            to.unlink()  # what was written before the disk was full
         raise ConfigError(
-            f"{to}: cannot be written ({error.strerror}) - wanted a writable place - choose another"
+            f"{to}: cannot be written ({error.strerror}) - expected a writable location - choose another"
         ) from None
     others = ", ".join(preset_names("campaign"))
-    print(f"{to} written from preset {preset} (there are: {others}), name: {name}, to be run in runs/{name}")
+    print(f"{to} written from preset {preset} (available: {others}); name: {name}; runs in runs/{name}")
     print(f"edit it, then: activelearn check {typed(to)}")
 
 
 def _free_name(file: Path) -> str:
-    """Return a campaign's name after its file, of which there is no folder in runs/ yet."""
+    """Return a campaign name derived from its file that has no folder in runs/ yet."""
     name = as_name(file.stem) or "campaign"
     names = (name, *(f"{name[:56]}-{n}" for n in range(2, 1000)))
     return next((one for one in names if not (Path("runs") / one).exists()), name)
 
 
 @app.command()
-def schema(machine: Annotated[bool, typer.Option("--machine", help="Of machine profiles.")] = False) -> None:
-    """Print the JSON schema of campaigns (editors complete and check YAML with it)."""
+def schema(
+    machine: Annotated[bool, typer.Option("--machine", help="Print the schema of machine profiles.")] = False,
+) -> None:
+    """Print the JSON schema of campaigns, with which editors complete and check YAML."""
     streams.is_all()
     print(json.dumps((Machine if machine else Campaign).model_json_schema(), indent=1))
 
@@ -392,7 +400,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 def inputs(
     campaign: str, folder: Path | None, machine: str, slots: int | None
 ) -> tuple[Campaign, Machine, Path, list[Named]]:
-    """Return the campaign, the machine profile and the folder that the options name, and the programs in the two."""
+    """Return the campaign, machine profile and folder that the options name, and the programs that they name."""
     from activelearn.check.trust import read_noted
 
     file = find_campaign(campaign)
@@ -410,7 +418,7 @@ def machine_of(name: str, slots: int | None = None) -> tuple[Machine, list[Named
 
 
 def want_trusted(named: Sequence[Named], folder: Path | None, *, trust: bool) -> None:
-    """Refuse to run what a YAML from elsewhere names, unless the user consents, or has before; record it."""
+    """Refuse to run programs named in a YAML from elsewhere without the user's consent; record the consent."""
     from activelearn.check.trust import lacking
     from activelearn.check.trust import trust as record
 
@@ -419,7 +427,7 @@ def want_trusted(named: Sequence[Named], folder: Path | None, *, trust: bool) ->
     if not trust:
         again = " ".join(["activelearn", *map(shlex.quote, sys.argv[1:]), "--trust"])
         raise ConfigError(
-            *(f"{one} - wanted your consent, once for each value - read that file, then: {again}" for one in new)
+            *(f"{one} - expected your consent, once per value - read that file, then run: {again}" for one in new)
         )
     record(new)
     for one in new:
@@ -427,27 +435,27 @@ def want_trusted(named: Sequence[Named], folder: Path | None, *, trust: bool) ->
 
 
 def say_programs(named: Sequence[Named], folder: Path) -> bool:
-    """Print what is named that no preset names, and return whether it wants the user's consent."""
+    """Print the programs that no preset names, and return whether they need the user's consent."""
     from activelearn.check.trust import lacking
 
     new = lacking(named, folder)
     if named:
-        why = f"; wants --trust, for {new[0].doubt}" if new else ""
-        print(f"programs, run with your rights: {', '.join(f'{one.key} {one.value}' for one in named)}{why}")
+        why = f"; needs --trust: {new[0].doubt}" if new else ""
+        print(f"programs run with your permissions: {', '.join(f'{one.key} {one.value}' for one in named)}{why}")
     return bool(new)
 
 
 def take_settings_beside(launchpad: Path) -> None:
-    """Take the FW_config.yaml beside a LaunchPad's file, as workers do, before FireWorks reads its own."""
+    """Use the FW_config.yaml next to a LaunchPad file, as workers do, before FireWorks reads its own."""
     beside = launchpad.absolute().parent / "FW_config.yaml"
     if beside.is_file():
         os.environ.setdefault("FW_CONFIG_FILE", str(beside))
 
 
 def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpad: Path | None = None) -> Checked:
-    """Return what a campaign will do, and what of it is unusual; raise ConfigError with all that is wrong with it.
+    """Return what a campaign will do and what is unusual about it; raise ConfigError with all of its problems.
 
-    With a LaunchPad the engines are on other nodes: `activelearn machine --smoke` looks at them there.
+    With a LaunchPad the engines are on other nodes, where `activelearn machine --smoke` checks them.
     """
     from activelearn.check import check as check_campaign
 
@@ -465,7 +473,7 @@ def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpa
 
 @contextmanager
 def told_with_lines(file: str | Path | None, machine: str) -> Iterator[None]:
-    """Raise what is wrong with a campaign or a study with the lines of the files that say it."""
+    """Raise problems of a campaign or study with the line numbers of the files they come from."""
     try:
         yield
     except ConfigError as error:
@@ -473,14 +481,14 @@ def told_with_lines(file: str | Path | None, machine: str) -> Iterator[None]:
 
 
 def want_accepted(unusual: Sequence[str], folder: Path, *, accept: bool) -> None:
-    """Refuse what is unusual and has been accepted neither now nor, for this folder, before."""
+    """Refuse unusual values that have not been accepted, now or earlier for this folder."""
     from activelearn.store import Consent
 
     Consent(folder).want_accepted(unusual, accept=accept)
 
 
 def say_found(found: Checked, file: str | Path | None, machine: str) -> None:
-    """Print what will be done, and what of it is unusual."""
+    """Print what will be done and what is unusual about it."""
     for line in (*found.facts, *placed((f"unusual: {line}" for line in found.unusual), file, machine)):
         print(line)
 
@@ -519,7 +527,7 @@ def carry_out(
     *,
     wait: bool = False,
 ) -> int:
-    """Carry out a study in its folder, or go on with it; return the exit code: 3 if something of it was lost."""
+    """Carry out or continue a study in its folder; return the exit code, which is 3 if part of it was lost."""
     from activelearn.check.trial import try_study
     from activelearn.loop import StudyPhase
     from activelearn.show import Watcher, study_report
@@ -548,7 +556,7 @@ def carry_out(
 
 
 def say_page(folder: Path, machine: Machine) -> None:
-    """Write the page of a folder at the end of a run, unless the machine profile wants none, and say where it is."""
+    """Write the page of a folder at the end of a run, unless the machine profile disables it, and print its path."""
     if machine.report:
         from activelearn.page import at_end
 
@@ -556,15 +564,15 @@ def say_page(folder: Path, machine: Machine) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line at once, whoever reads our output through a pipe."""
+    """Print a line and flush it, also into a pipe."""
     print(line, flush=True)
 
 
 def consented(store: Store, n: int | None, unusual: Sequence[str]) -> None:
-    """Record that the user allows `n` tasks of the campaign to be refused, and has accepted what is unusual."""
+    """Record that the user allows `n` tasks of the campaign to be refused and accepts unusual values."""
     store.consent.accept(unusual)
     if n is not None:
-        store.consent.give(n, f"give up walks and labels that infrastructure keeps killing, {n} at the most")
+        store.consent.give(n, f"give up walks and labels that keep failing on infrastructure, at most {n}")
 
 
 from activelearn.cli import (  # noqa: E402 - they add their commands to the app

@@ -1,4 +1,4 @@
-"""``activelearn submit``, and FireWorks' own ``rlaunch`` and ``qlaunch`` with their known faults cured."""
+"""``activelearn submit``, and FireWorks' own ``rlaunch`` and ``qlaunch`` with fixes for their known bugs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def submit(
     accept_unusual: UnusualOption = False,
     trust: TrustOption = False,
     wait: WaitOption = False,
-    move: Annotated[bool, typer.Option("--move", help="Leave another LaunchPad it was submitted to.")] = False,
+    move: Annotated[
+        bool, typer.Option("--move", help="Withdraw it from the LaunchPad that it was submitted to before.")
+    ] = False,
 ) -> None:
     """Add a campaign (or a study's YAML) to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest.
 
@@ -124,30 +126,30 @@ def _say_added(what: str, said: str, place: Path, profile: Machine, launchpad: P
 
     print(f"{what}: {said}\nfolder {place}")
     file = typed(launchpad.absolute())
-    print("workers, if they do not run yet:", *worker_lines(profile, launchpad), sep="\n  ")
-    print(f"look at it:  activelearn status {typed(place)}\nsomething hangs:  activelearn doctor -l {file}")
+    print("workers, if none are running yet:", *worker_lines(profile, launchpad), sep="\n  ")
+    print(f"status:  activelearn status {typed(place)}\nif it hangs:  activelearn doctor -l {file}")
 
 
 @app.command(context_settings=_THEIRS)
 def rlaunch(context: typer.Context) -> None:
-    """FireWorks' rlaunch (same options), with ids that no two workers share."""
+    """FireWorks' rlaunch (same options), with a unique id for each worker."""
     _launch("rlaunch", context.args)
 
 
 @app.command(context_settings=_THEIRS)
 def qlaunch(context: typer.Context) -> None:
-    """FireWorks' qlaunch (same options), with ids that no two workers share."""
+    """FireWorks' qlaunch (same options), with a unique id for each worker."""
     _launch("qlaunch", context.args)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Return whether to print a line: FireWorks prints its own, but not why sbatch refused a job."""
+    """Return whether to print a line: FireWorks prints its own, but not why sbatch rejected a job."""
     is_refusal = record.name.startswith("qadapter") and record.levelno >= logging.ERROR
     return record.name.startswith("activelearn") or is_refusal
 
 
 def _launch(program: str, arguments: list[str]) -> NoReturn:
-    """Take the FW_config.yaml beside the LaunchPad's file before FireWorks reads its own; keep the log ours; launch."""
+    """Launch with the FW_config.yaml next to the LaunchPad file instead of FireWorks' own, and with our logging."""
     ours = logging.StreamHandler(sys.stderr)
     ours.addFilter(_is_ours)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ours])

@@ -1,4 +1,4 @@
-"""``activelearn doctor``: what keeps the workers of a LaunchPad from going on, and its repair."""
+"""``activelearn doctor``: find and repair what blocks the workers of a LaunchPad."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 @app.command()
 def doctor(
     launchpad: Annotated[Path, typer.Option("-l", "--launchpad", help="FireWorks' my_launchpad.yaml.")],
-    folder: Annotated[Path | None, typer.Option(help="Only what works in this campaign folder.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Examine only this campaign folder.")] = None,
     fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired.")] = False,
     stale_after_s: Annotated[
         float | None,
         typer.Option(
             "--stale-after-s",
             min=1.0,
-            help="Whoever has not been heard of for so long is dead; default 300 s, or 1.5 pings of FW_config.yaml.",
+            help="Time without a ping after which a worker is dead (s); default 300, or 1.5 pings of FW_config.yaml.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
 ) -> None:
-    """Find what keeps the workers of a LaunchPad from going on, and tell what they are doing.
+    """Find what blocks the workers of a LaunchPad, and show what they are doing.
 
-    Exit codes: 0 healthy, 1 something is (still) wrong, 2 no such LaunchPad.
+    Exit codes: 0 healthy, 1 problems found (or left after --fix), 2 no such LaunchPad.
     """
     streams.is_all()
     take_settings_beside(launchpad)
@@ -69,21 +69,21 @@ def doctor(
 
 @contextlib.contextmanager
 def _no_traceback(launchpad: Path) -> Iterator[None]:
-    """Say in a sentence what FireWorks or the database raise; their texts may quote credentials, and are not shown."""
+    """Report errors of FireWorks or the database without their texts, which may contain credentials."""
     try:
         yield
     except ActiveLearnError:
         raise
     except Exception as error:  # noqa: BLE001 - a user who has trouble gets no traceback on top
         raise EngineError(
-            f"{launchpad}: the examination broke off ({type(error).__name__}) - wanted a server that answers, and "
-            "in it what FireWorks writes - give the command again; if it stays so, drop the database and submit again: "
+            f"{launchpad}: the examination failed ({type(error).__name__}) - expected a responding server "
+            "with FireWorks' data - run the command again; if it keeps failing, drop the database and submit again: "
             "nothing is lost"
         ) from None
 
 
 def _said(finding: Finding) -> str:
-    """Return what is wrong; further lines of it are indented."""
+    """Return what is wrong, with continuation lines indented."""
     return "\n  ".join(line.strip() for line in f"{finding.kind}: {finding.what}".splitlines())
 
 
@@ -93,8 +93,8 @@ def _print_summary(going_on: QueueSummary) -> None:
 
     n = counted(len(going_on.workflows), "Workflow")
     last = going_on.last_activity_s
-    when = "" if last is None else f", the last sign of life {duration(last)} ago"
-    print(f"LaunchPad {going_on.launchpad}: {n} of ours to do, {going_on.n_completed} completed{when}")
+    when = "" if last is None else f", last sign of life {duration(last)} ago"
+    print(f"LaunchPad {going_on.launchpad}: {n} of ours to run, {going_on.n_completed} completed{when}")
     for name, folder in going_on.workflows:
         print(f"  {name}   {folder}")
     for category, counts in going_on.counts.items():

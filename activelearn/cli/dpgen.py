@@ -1,4 +1,4 @@
-"""``activelearn import-dpgen``: a folder of DP-GEN becomes a campaign, a machine profile and a ledger."""
+"""``activelearn import-dpgen``: convert a DP-GEN folder to a campaign, a machine profile and a ledger."""
 
 from __future__ import annotations
 
@@ -15,41 +15,48 @@ from activelearn.errors import ConfigError, typed
 
 @app.command("import-dpgen")
 def import_dpgen(
-    folder: Annotated[Path, typer.Argument(help="Folder of DP-GEN: param.json, machine.json, iter.*; only read.")],
-    to: Annotated[Path, typer.Option(help="The campaign's YAML to write; what it needs goes to NAME-dpgen/.")] = Path(
+    folder: Annotated[
+        Path, typer.Argument(help="DP-GEN folder with param.json, machine.json, iter.*; never modified.")
+    ],
+    to: Annotated[Path, typer.Option(help="Campaign YAML to write; the files it needs go to NAME-dpgen/.")] = Path(
         "my.yaml"
     ),
     reference: Annotated[
         str | None,
-        typer.Option(help="What labels from now on: a preset of params/label/, or a YAML. Default: VASP, by INCAR."),
+        typer.Option(
+            help="Reference for new labels: a preset of params/label/ or a YAML. Default: VASP with the INCAR found."
+        ),
     ] = None,
     declare: Annotated[
         str | None,
-        typer.Option(help="What labelled, if no file says it: functional=...,includes_dispersion=true,code=..."),
+        typer.Option(
+            help="Reference of the existing labels, if no file says: functional=...,includes_dispersion=true,code=..."
+        ),
     ] = None,
     same: Annotated[
-        bool, typer.Option("--same", help="--reference is what labelled in DP-GEN, to the version and the weights.")
+        bool,
+        typer.Option("--same", help="--reference is exactly what labelled in DP-GEN, including version and weights."),
     ] = False,
     remaining: Annotated[
-        bool, typer.Option("--remaining", help="Stages of the jobs alone that DP-GEN has not finished.")
+        bool, typer.Option("--remaining", help="Only create stages for jobs that DP-GEN has not finished.")
     ] = False,
-    param: Annotated[str | None, typer.Option(help="Name of the campaign's file; default param.json (.yaml).")] = None,
+    param: Annotated[str | None, typer.Option(help="Name of the parameter file; default param.json (.yaml).")] = None,
     machine: Annotated[
-        str | None, typer.Option(help="Name of the machine's file; default machine.json (.yaml), if there is one.")
+        str | None, typer.Option(help="Name of the machine file; default machine.json (.yaml), if present.")
     ] = None,
     trust: TrustOption = False,
 ) -> None:
-    """Read a folder of DP-GEN (0.10 to 0.14) and write a campaign that goes on with its labels.
+    """Read a folder of DP-GEN (0.10 to 0.14) and write a campaign that continues with its labels.
 
-    What was taken, changed and left out stands in NAME-dpgen/report.md, each key with its reason; what cannot be
-    expressed and may not be left out is refused. Key by key, habit by habit: docs/coming-from-dpgen.md.
+    NAME-dpgen/report.md lists each key that was taken, changed or left out, with the reason; what cannot be
+    expressed and must not be left out is refused. For details, see docs/coming-from-dpgen.md.
     """
     from activelearn.exchange import dpgen
 
     if same and (reference is None or declare is not None):
         raise ConfigError(
-            "--same: says that --reference is what labelled - wanted --reference, and no --declare - give it, or leave "
-            "--same out"
+            "--same: states that --reference made the labels - expected --reference and no --declare - add it or "
+            "leave --same out"
         )
     given = dpgen.read_folder(folder, param, machine)
     identity: Mapping[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""``activelearn finetune``: a foundation MACE goes on with a campaign's data."""
+"""``activelearn finetune``: fine-tune a MACE foundation model on a campaign's data."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ if TYPE_CHECKING:
 
 @app.command()
 def finetune(
-    campaign: Annotated[Path, typer.Argument(help="Campaign folder whose data set is learnt.")],
-    foundation: Annotated[Path, typer.Option(help="Checkpoint of a foundation MACE (.model).")],
-    python: Annotated[str, typer.Option(help="Interpreter with mace-torch, such as mace-venv/bin/python.")],
-    to: Annotated[Path, typer.Option(help="Folder to write; the same command goes on in it.")],
-    name: Annotated[str | None, typer.Option(help="Of the new model; default FT-<foundation>.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data set; default 50.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Default 1e-4.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Frames a step; default 4.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu (default) or cuda.")] = None,
+    campaign: Annotated[Path, typer.Argument(help="Campaign folder whose data set is trained on.")],
+    foundation: Annotated[Path, typer.Option(help="Checkpoint of a MACE foundation model (.model).")],
+    python: Annotated[str, typer.Option(help="Python interpreter with mace-torch, such as mace-venv/bin/python.")],
+    to: Annotated[Path, typer.Option(help="Folder to write to; the same command continues there.")],
+    name: Annotated[str | None, typer.Option(help="Name of the new model; default FT-<foundation>.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of passes over the data set; default 50.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Learning rate; default 1e-4.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Frames per step; default 4.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: cpu (default) or cuda.")] = None,
     e0s: Annotated[
         str | None, typer.Option("--e0s", help="Atomic energies: estimated (default), foundation, average, or a table.")
     ] = None,
     random_seed: Annotated[int | None, typer.Option(min=0)] = None,
-    option: Annotated[list[str] | None, typer.Option(help="More words for mace_run_train: --option=--ema")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Additional argument for mace_run_train, such as --option=--ema.")
+    ] = None,
     machine: MachineOption = "local",
     trust: TrustOption = False,
 ) -> None:
-    """Fine-tune a foundation MACE (all weights, no replay) on the data set of a campaign."""
+    """Fine-tune a MACE foundation model (all weights, no replay) on the data set of a campaign."""
     from activelearn import finetune as room
     from activelearn.engines import process
     from activelearn.store import Store
@@ -42,7 +44,7 @@ def finetune(
     program = shutil.which(python)
     if program is None:
         raise ConfigError(
-            f"--python {python}: no such program - wanted an interpreter with mace-torch - python3 -m venv mace-venv "
+            f"--python {python}: no such program - expected an interpreter with mace-torch - python3 -m venv mace-venv "
             "&& mace-venv/bin/pip install mace-torch"
         )
     how = room.settings(
@@ -68,7 +70,7 @@ def finetune(
 
 
 def _series(store: Store) -> str:
-    """Return the option that puts the model to a glass of the campaign's own elements."""
+    """Return the option that benchmarks the model on a glass of the campaign's elements."""
     from activelearn.check.glass import series_of
     from activelearn.config import load_glass
 

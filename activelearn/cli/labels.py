@@ -1,4 +1,4 @@
-"""``activelearn labels``: what a ledger holds, labels out of it, and labels from elsewhere into it."""
+"""``activelearn labels``: list, export and import the labels of a ledger."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from activelearn.store import Ledger
 
 labels = typer.Typer(
-    name="labels", help="Labels that were paid for: list, export, import.", no_args_is_help=True, add_completion=False
+    name="labels", help="List, export and import the labels of a ledger.", no_args_is_help=True, add_completion=False
 )
-FolderArgument = Annotated[Path, typer.Argument(help="A campaign folder, or a ledger folder (label.ledger).")]
+FolderArgument = Annotated[Path, typer.Argument(help="Campaign folder, or ledger folder (label.ledger).")]
 
 
 @labels.command("list")
 def list_labels(
     folder: FolderArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="The same, as JSON.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Read and compare every record, not the indexes alone.")] = (
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read and verify every record, not only the indexes.")] = (
         False
     ),
 ) -> None:
-    """Show the labels of a ledger by reference and composition; damage is told of, and is exit code 1."""
+    """Show the labels of a ledger by reference and composition; corrupt files are reported with exit code 1."""
     streams.is_all()
     from activelearn import exchange
 
@@ -52,7 +52,7 @@ def list_labels(
 
 
 def _tell(damage: list[str]) -> None:
-    """Say what is damaged, and end with the exit code of a fault if anything is."""
+    """Report what is corrupt, and end with the exit code of a fault if anything is."""
     for line in damage:
         print(f"damaged: {line}", file=sys.stderr)
     if damage:
@@ -65,13 +65,17 @@ def export_labels(
     to: Annotated[Path, typer.Option(help="New file (.extxyz, .npz) or new folder (deepmd/npy).")],
     file_format: Annotated[
         Literal["extxyz", "deepmd", "npz", "mace", "nequip", "gpumd"] | None,
-        typer.Option("--format", help="Default: by the name. mace, nequip, gpumd: extxyz in the names that they want."),
+        typer.Option(
+            "--format", help="Default: by suffix. mace, nequip, gpumd: extxyz with the key names of that code."
+        ),
     ] = None,
-    reference: Annotated[str | None, typer.Option(help="Beginning of its sha256, if there are several.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Beginning of the reference's sha256, if there are several references.")
+    ] = None,
 ) -> None:
     """Write all accepted labels of one reference, with their structures.
 
-    Of a damaged ledger all that is whole is written, the damage is told of, and the exit code is 1.
+    From a corrupt ledger, all intact labels are written, the damage is reported, and the exit code is 1.
     """
     from activelearn import exchange
 
@@ -86,37 +90,40 @@ def export_labels(
 def import_labels(
     folder: FolderArgument,
     files: Annotated[
-        list[Path], typer.Argument(help="extxyz, OUTCAR, vasprun.xml, outputs of other codes, deepmd/npy ...")
+        list[Path], typer.Argument(help="Files: extxyz, OUTCAR, vasprun.xml, outputs of other codes, deepmd/npy ...")
     ],
     reference: Annotated[
-        str | None, typer.Option(help="What labelled: a preset of params/label/, or a YAML (a campaign's will do).")
+        str | None,
+        typer.Option(help="What labelled them: a preset of params/label/ or a YAML (a campaign YAML works too)."),
     ] = None,
     declare: Annotated[
         str | None,
-        typer.Option(help="What labelled, if it is not here: functional=...,includes_dispersion=true,code=..."),
+        typer.Option(
+            help="What labelled them, if not available here: functional=...,includes_dispersion=true,code=..."
+        ),
     ] = None,
     file_format: Annotated[
         str | None,
         typer.Option(
             "--format",
             help="extxyz, deepmd, outcar, npz, vasprun, qe, cp2k, aims, gpaw, abacus, a name of dpdata, or ase/NAME. "
-            "Default: by the names and first lines.",
+            "Default: by names and first lines.",
         ),
     ] = None,
     keys: Annotated[
         str | None,
-        typer.Option(help="Names of labels in extxyz, if not ASE's: energy=REF_energy,forces=REF_forces,..."),
+        typer.Option(help="Key names in extxyz, if not ASE's: energy=REF_energy,forces=REF_forces,..."),
     ] = None,
     trust: TrustOption = False,
 ) -> None:
-    """Read labels from elsewhere into a ledger: all that are fit, or none; what is refused is counted with its reason.
+    """Import labels from elsewhere into a ledger: all valid ones, or none; refused frames are counted by reason.
 
-    A campaign takes them with initial.from_ledger.
+    A campaign uses them with initial.from_ledger.
     """
     from activelearn import exchange
 
     if reference is not None and declare is not None:
-        raise ConfigError("--reference and --declare: both given - wanted one of the two - leave one out")
+        raise ConfigError("--reference and --declare: both given - expected one of them - leave one out")
     identity = fingerprint_of(reference, trust=trust) if reference is not None else None
     if declare is not None:
         identity = exchange.declared(declare)
@@ -126,17 +133,15 @@ def import_labels(
         print(line)
     there = sum(count for reason, count in tally.counts.items() if reason in exchange.THERE)
     if n + there == 0:
-        raise ConfigError(f"{files[0]}: no frame is fit - wanted at least one label - mend what is said above")
+        raise ConfigError(f"{files[0]}: no usable frame - expected at least one label - fix the problems listed above")
     if identity is not None:
         takes = f"[{identity['sha256'][:12]}]" if identity.get("declared") else "true, with the same label.reference"
-        print(f"a campaign takes them with label.ledger: {place} and initial.from_ledger: {takes}")
-    print(
-        f"{n} labels imported into {place} ({there} were there already); see: activelearn labels list {typed(folder)}"
-    )
+        print(f"to use them in a campaign: label.ledger: {place} and initial.from_ledger: {takes}")
+    print(f"{n} labels imported into {place} ({there} already present); see: activelearn labels list {typed(folder)}")
 
 
 def fingerprint_of(name_or_path: str, *, trust: bool) -> dict[str, Any]:
-    """Return the identity of a label preset's reference, computed as campaigns do it: by the engine itself."""
+    """Return the identity of a label preset's reference, computed by the engine itself as in campaigns."""
     from activelearn.check.trust import read_noted
     from activelearn.engines import process
     from activelearn.engines.process import Slot

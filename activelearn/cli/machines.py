@@ -1,4 +1,4 @@
-"""``activelearn machine``: the config folder of a cluster, and one tiny job to each kind of its nodes."""
+"""``activelearn machine``: write the config folder of a cluster, and send one tiny job to each kind of node."""
 
 from __future__ import annotations
 
@@ -23,25 +23,35 @@ def machine(
         str | None,
         typer.Option(metavar="PRESET|YAML", help="Write FireWorks' config folder: --init slurm, pbs or lsf."),
     ] = None,
-    to: Annotated[Path | None, typer.Option(help="Of --init: the folder; default ./cluster, or that of YAML.")] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Look at every place of the profile: versions, GPUs.")] = False,
-    profile: Annotated[str, typer.Option("--machine", help="Of --smoke: a machine profile or preset.")] = "local",
+    to: Annotated[
+        Path | None, typer.Option(help="For --init: the folder; default ./cluster, or the folder of the YAML.")
+    ] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Probe every place of the profile: versions, GPUs.")] = False,
+    profile: Annotated[str, typer.Option("--machine", help="For --smoke: a machine profile or preset.")] = "local",
     launchpad: Annotated[
-        Path | None, typer.Option("-l", "--launchpad", help="Of --smoke: my_launchpad.yaml; without, it runs here.")
+        Path | None,
+        typer.Option("-l", "--launchpad", help="For --smoke: my_launchpad.yaml; without it, the probe runs here."),
     ] = None,
-    folder: Annotated[Path, typer.Option(help="Of --smoke: a folder that all nodes must see.")] = Path(),
+    folder: Annotated[Path, typer.Option(help="For --smoke: a folder that all nodes must see.")] = Path(),
     campaign: Annotated[
-        str | None, typer.Option(metavar="PRESET|YAML", help="Of --smoke: what is to run; what it wants is looked for.")
+        str | None,
+        typer.Option(
+            metavar="PRESET|YAML", help="For --smoke: the campaign to run; the programs that it needs are looked for."
+        ),
     ] = None,
-    timeout_s: Annotated[float, typer.Option("--timeout-s", min=1.0, help="Of --smoke -l: patience, s.")] = 600.0,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", min=1.0, help="For --smoke -l: time to wait for workers (s).")
+    ] = 600.0,
     trust: TrustOption = False,
 ) -> None:
-    """Set up a cluster (--init), and try it before a campaign does (--smoke). The guide: params/machine/README.md.
+    """Set up a cluster (--init) and test it before a campaign (--smoke). See params/machine/README.md.
 
-    Exit codes of --smoke: 0 all is well, 1 something is wrong with a place (one sentence each).
+    Exit codes of --smoke: 0 all places work, 1 problems found (one sentence each).
     """
     if (init is not None) == smoke:
-        raise ConfigError("machine: got neither or both of --init and --smoke - wanted one - try: --init slurm")
+        raise ConfigError(
+            "machine: got neither or both of --init and --smoke - expected one of them - try: --init slurm"
+        )
     if init is not None:
         _initialise(init, to)
         return
@@ -62,14 +72,14 @@ def _initialise(name_or_path: str, to: Path | None) -> None:
 
 
 def _driving(campaign: str | None) -> tuple[str, ...]:
-    """Return the stations that want deepmd-kit for nothing but the MD of the initial data."""
+    """Return the stations that need deepmd-kit only for the MD of the initial data."""
     from activelearn.check.smoke import driving_stations
 
     return () if campaign is None else driving_stations(load_campaign(campaign))
 
 
 def _here(profile: Machine, folder: Path, driving: Sequence[str]) -> list[Probe | str]:
-    """Probe every place from this process: this computer plays them all."""
+    """Probe every place from this process; this computer stands in for all of them."""
     from activelearn.check.smoke import probe
 
     return [probe(profile, place, folder.absolute(), driving=driving) for place in profile.stations_by_place()]
@@ -78,21 +88,21 @@ def _here(profile: Machine, folder: Path, driving: Sequence[str]) -> list[Probe 
 def _there(
     profile: Machine, launchpad: Path, folder: Path, timeout_s: float, driving: Sequence[str]
 ) -> list[Probe | str]:
-    """Probe every place by a job of its own."""
+    """Probe every place with a job of its own."""
     from activelearn.workflow import connect
     from activelearn.workflow.smoke import sent
 
     pad = connect(launchpad)
     pad.prepare()
     if not folder.is_dir():
-        raise ConfigError(f"--folder {folder}: no such folder - wanted one that all nodes see - make it")
+        raise ConfigError(f"--folder {folder}: no such folder - expected a folder that all nodes see - create it")
     with sent(profile, pad, folder.absolute(), launchpad, driving=driving) as jobs:
-        print(f"one job each for {', '.join(jobs.fireworks)}; waiting up to {timeout_s:g} s for workers", flush=True)
+        print(f"one job each for {', '.join(jobs.fireworks)}; waiting for workers, up to {timeout_s:g} s", flush=True)
         return list(jobs.wait(timeout_s).values())
 
 
 def _report(found: Iterable[Probe | str]) -> None:
-    """Print the table of what was found; raise what is wrong."""
+    """Print the table of what was found; raise the problems."""
     from rich.table import Table
 
     from activelearn.show import console_of
@@ -110,7 +120,7 @@ def _report(found: Iterable[Probe | str]) -> None:
         console_of(140, markup=False).print(table)
     if problems:
         raise EngineError("\n".join(problems))
-    print("all places are well")
+    print("all places work")
 
 
 def _row(seen: Probe) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""``activelearn seeds``: the shipped crystals as a table, one by one, as JSON, or as structure files."""
+"""``activelearn seeds``: show the shipped crystals as a table, one by one, as JSON, or as structure files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 _KINDS = (
     "experiment: coordinates refined from diffraction",
     "calculated: relaxed by DFT or a potential",
-    "model: derived, placed or hypothetical, to start from but not to quote",
+    "model: derived, placed or hypothetical; a starting point, not to be cited",
 )
 
 
 class Format(StrEnum):
-    """Structure files that can be written; the value is the file's suffix too."""
+    """Structure file formats that can be written; the value is also the file suffix."""
 
     vasp = "vasp"
     cif = "cif"
@@ -35,15 +35,17 @@ class Format(StrEnum):
 
 @app.command()
 def seeds(
-    names: Annotated[list[str] | None, typer.Argument(help="Ids; with --elements: symbols of elements.")] = None,
-    elements: Annotated[bool, typer.Option("--elements", help="Only crystals of these: --elements Na P S")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="All that is known of each, as JSON.")] = False,
-    write: Annotated[Path | None, typer.Option(help="Folder to write a structure file of each to.")] = None,
-    file_format: Annotated[Format, typer.Option("--format", help="Of the files of --write.")] = Format.vasp,
+    names: Annotated[list[str] | None, typer.Argument(help="Ids; with --elements: chemical symbols.")] = None,
+    elements: Annotated[
+        bool, typer.Option("--elements", help="List only crystals made of these elements: --elements Na P S")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything known about each as JSON.")] = False,
+    write: Annotated[Path | None, typer.Option(help="Folder to write a structure file of each crystal to.")] = None,
+    file_format: Annotated[Format, typer.Option("--format", help="Format of the files of --write.")] = Format.vasp,
 ) -> None:
     """List the crystals that campaigns can start from; with ids, print everything about each.
 
-    Wherever a campaign wants a seed, the path of your own CIF, POSCAR or extxyz file is as good as an id.
+    Wherever a campaign expects a seed, the path of your own CIF, POSCAR or extxyz file works as well as an id.
     """
     found = _of_elements(names or []) if elements else _of_ids(names or [])
     if write is None:
@@ -66,7 +68,7 @@ def seeds(
 
 
 def _of_ids(names: list[str]) -> list[Seed]:
-    """Return the seeds of these ids in this order, or all of them by formula."""
+    """Return the seeds with these ids in this order, or all seeds sorted by formula."""
     from activelearn.seeds import load_seed, seed_names
 
     if names:
@@ -75,23 +77,23 @@ def _of_ids(names: list[str]) -> list[Seed]:
 
 
 def _of_elements(symbols: list[str]) -> list[Seed]:
-    """Return the seeds made only of these elements, by formula."""
+    """Return the seeds made only of these elements, sorted by formula."""
     from ase.data import chemical_symbols
 
     wrong = [symbol for symbol in symbols if symbol not in chemical_symbols[1:]]
     if wrong or not symbols:
         got = " ".join(wrong) or "none"
-        raise ConfigError(f"--elements: got {got} - wanted symbols of elements - such as: --elements {_there()}")
+        raise ConfigError(f"--elements: got {got} - expected chemical symbols - such as: --elements {_there()}")
     return [seed for seed in _of_ids([]) if seed.elements <= set(symbols)]
 
 
 def _lacking(found: list[Seed], symbols: list[str]) -> Iterator[str]:
-    """Yield which of the elements are in none of the crystals, and what to do about it."""
+    """Yield which of the elements occur in none of the crystals, and what to do about it."""
     there = {element for seed in found for element in seed.elements}
     if lacking := [symbol for symbol in dict.fromkeys(symbols) if symbol not in there]:
         yield (
-            f"no shipped crystal of {' '.join(dict.fromkeys(symbols))} has {' '.join(lacking)} in it (shipped are "
-            f"crystals of {_there()}); start from one of your own: seed: my.cif (CIF, POSCAR, extxyz ...)"
+            f"no shipped crystal of {' '.join(dict.fromkeys(symbols))} contains {' '.join(lacking)} (shipped are "
+            f"crystals of {_there()}); start from your own: seed: my.cif (CIF, POSCAR, extxyz ...)"
         )
 
 
@@ -111,22 +113,22 @@ def _print_table(found: list[Seed]) -> None:
 
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("id", "formula", "phase", "group", "g/cm3", "kind", "confidence"):
-        # The phase gives way when space is short; all else is short enough to stand whole.
+        # Only the phase is truncated in a narrow terminal; the other columns are short.
         table.add_column(name, no_wrap=name != "phase", justify="right" if name == "g/cm3" else "left")
     for seed in found:
         phase = Text(seed.name, no_wrap=True, overflow="ellipsis")
         density = f"{seed.checks.density_g_cm3:.3f}"
         rests_on = seed.confidence.removeprefix("verified from ").split()[0].rstrip(":,;")  # file, memory or derived
         table.add_row(seed.id, seed.formula, phase, seed.space_group.symbol, density, seed.kind, rests_on)
-    console = console_of(markup=False)  # names of crystals are none
+    console = console_of(markup=False)  # names of crystals are not markup
     console.print(table)
     for kind in _KINDS:
         console.print(kind, soft_wrap=True)
-    console.print(f"{len(found)} crystals; all about one: activelearn seeds ID", soft_wrap=True)
+    console.print(f"{len(found)} crystals; details of one: activelearn seeds ID", soft_wrap=True)
 
 
 def _facts(seed: Seed) -> dict[str, Any]:
-    """Return what a seed's file says and what follows from it: elements, volume, heights of the conventional cell."""
+    """Return the contents of a seed file and derived values: elements, volume, heights of the conventional cell."""
     from activelearn.seeds import heights
 
     atoms = seed.to_atoms()
@@ -164,27 +166,29 @@ def _lines(seed: Seed, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _write(found: list[Seed], folder: Path, file_format: Format) -> None:
-    """Write the conventional cells, one file each; nothing is overwritten."""
+    """Write the conventional cells, one file each, without overwriting anything."""
     from ase.io import write
 
     paths = [folder / f"{seed.id}.{file_format}" for seed in found]
     there = [str(path) for path in paths if path.exists()]
     if there:
-        raise ConfigError(f"{there[0]}: exists - wanted new files, for nothing is overwritten - choose another folder")
-    # POSCAR lists like atoms together.
+        raise ConfigError(
+            f"{there[0]}: exists - expected new files, since nothing is overwritten - choose another folder"
+        )
+    # POSCAR groups atoms by element.
     more = {"direct": True, "sort": True} if file_format is Format.vasp else {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for seed, path in zip(found, paths, strict=True):
             atoms = seed.to_atoms()
-            # Only extxyz has a place for these.
+            # Only extxyz can store these.
             atoms.info = {name: getattr(seed, name) for name in ("id", "kind", "source", "confidence")}
             write(path, atoms, format=file_format.value, **more)
     except OSError as error:
-        for path in paths:  # what a full disk has left of them
+        for path in paths:  # what was written before the disk was full
             with contextlib.suppress(OSError):
                 path.unlink()
         raise ConfigError(
-            f"{folder}: cannot be written ({error.strerror or error}) - wanted a folder - choose another"
+            f"{folder}: cannot be written ({error.strerror or error}) - expected a writable folder - choose another"
         ) from None
-    print(f"{len(paths)} files in {folder}; a campaign takes each by its path: seed: {paths[0] if paths else ''}")
+    print(f"{len(paths)} files in {folder}; use one in a campaign by its path: seed: {paths[0] if paths else ''}")

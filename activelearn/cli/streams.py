@@ -1,8 +1,8 @@
 """Standard output and error: in any encoding, closed, or on a full disk.
 
-What prints is no reason for a campaign to end. A command that works in a folder goes on when its output cannot be
-written any more (a `tee` that ended, a closed terminal, a full disk), and says so once on standard error. A command
-whose output is all that it gives ends at once: quietly if nobody reads on, as `cat` does, else with a sentence.
+Output must not end a campaign. A command that works in a folder continues when its output can no longer be
+written (a `tee` that ended, a closed terminal, a full disk), and says so once on standard error. A command
+whose only result is its output ends at once: quietly if nobody reads it, as `cat` does, else with a message.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from typing import TYPE_CHECKING, Final, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-#: How signs are written where the encoding has none for them.
+#: Replacements for characters that the encoding lacks.
 _PLAIN: Final = {"Å": "A", "°": " deg", "±": "+-", "³": "3", "→": "->", "█": "#", "░": ".", "…": "..."}
-#: Exit code of a command whose reader has gone: that of a program that SIGPIPE ends.
+#: Exit code of a command whose reader has gone: that of a program ended by SIGPIPE.
 _UNREAD: Final = 141
 
 
 class _Outlet(io.FileIO):
-    """A stream that takes what is written for written when it has failed once.
+    """A stream that discards what is written to it after it has failed once.
 
     Attributes
     ----------
     is_all
-        Whether what is printed is all that the command gives.
+        Whether the printed output is the only result of the command.
     """
 
     is_all = False
     _has_failed = False
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write, or end a command whose output this is all about."""
+        """Write, or end a command whose only result is its output."""
         size = memoryview(data).nbytes
         if self._has_failed:
             return size
         try:
-            while (written := super().write(data)) is None:  # a pipe that does not block, and is full
+            while (written := super().write(data)) is None:  # a non-blocking pipe that is full
                 select.select([], [self], [])
         except OSError as error:
             self._has_failed = True
@@ -54,27 +54,27 @@ class _Outlet(io.FileIO):
         is_unread = error.errno == errno.EPIPE
         if self.is_all and is_unread:
             sys.exit(_UNREAD)
-        if self.fileno() == 1:  # of the other one there is nowhere to say it
+        if self.fileno() == 1:  # a failure of stderr cannot be reported
             what = "is closed" if is_unread else f"cannot be written ({error.strerror})"
             if self.is_all:
                 print(
-                    f"error: standard output: {what} - wanted a place for what is printed - choose another",
+                    f"error: standard output: {what} - expected a writable output - choose another",
                     file=sys.stderr,
                 )
                 sys.exit(1)
-            print(f"standard output {what}: what is printed from now on is lost, and nothing else", file=sys.stderr)
+            print(f"standard output {what}: output from now on is lost, and nothing else", file=sys.stderr)
 
 
 def prepare() -> None:
-    """Make the standard streams ones that never stop a command by themselves; call it once, first of all."""
-    for descriptor in range(3):  # a file that took the number of one would be printed into
+    """Replace the standard streams by ones that never stop a command by themselves; call this once, first."""
+    for descriptor in range(3):  # else the next file opened would take its number and be printed to
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     codecs.register_error("plain", _plain)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        if (stream := getattr(sys, name)) is getattr(sys, f"__{name}__"):  # none, where it was closed from the first
+        if (stream := getattr(sys, name)) is getattr(sys, f"__{name}__"):  # None where it was closed from the start
             setattr(sys, name, _opened(descriptor, stream))
 
 
@@ -86,7 +86,7 @@ def _opened(descriptor: int, before: TextIO | None) -> TextIO:
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Return in plain words what the encoding of a terminal lacks, as an error handler of codecs."""
+    """Return ASCII replacements for what the terminal encoding lacks; an error handler of codecs."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -95,13 +95,13 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def is_all() -> None:
-    """Have this command end as soon as what it prints cannot be written: it does nothing else."""
+    """Make this command end as soon as its output cannot be written, since it does nothing else."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Outlet):
         raw.is_all = True
 
 
 def flush() -> None:
-    """Write what is printed and waits; the last chance to say that it cannot be written."""
+    """Write buffered output; the last chance to report that it cannot be written."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

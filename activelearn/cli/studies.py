@@ -1,4 +1,4 @@
-"""``activelearn glass`` and ``activelearn benchmark``: any potential, without a campaign."""
+"""``activelearn glass`` and ``activelearn benchmark``: work with any potential, without a campaign."""
 
 from __future__ import annotations
 
@@ -56,22 +56,24 @@ PotentialArgument = Annotated[
     typer.Argument(help="Potentials: presets, YAML files, or campaign folders (their final models)."),
 ]
 PotentialsOption = Annotated[
-    list[str] | None, typer.Option("--potentials", "--potential", help="The same as the arguments.")
+    list[str] | None, typer.Option("--potentials", "--potential", help="Same as the arguments.")
 ]
 SeriesOption = Annotated[str | None, typer.Option(help="Compositions: a preset of params/series/ or a YAML.")]
 GlassOption = Annotated[
     str | None, typer.Option("--glass", help="Melt-quench: a preset of params/glass/ or a YAML; default quick.")
 ]
-XOption = Annotated[str | None, typer.Option("--x", help="Only these compositions: 0,0.15")]
-AtomsOption = Annotated[int | None, typer.Option("--atoms", min=1, help="Atoms of a cell, instead of the preset's.")]
-ReplicasOption = Annotated[int | None, typer.Option("--replicas", min=1, help="Glasses of each composition.")]
-SeedOption = Annotated[int, typer.Option("--random-seed", min=0, help="Of packings and velocities.")]
+XOption = Annotated[str | None, typer.Option("--x", help="Only these compositions, such as 0,0.15.")]
+AtomsOption = Annotated[
+    int | None, typer.Option("--atoms", min=1, help="Number of atoms per cell; overrides the preset.")
+]
+ReplicasOption = Annotated[int | None, typer.Option("--replicas", min=1, help="Number of glasses per composition.")]
+SeedOption = Annotated[int, typer.Option("--random-seed", min=0, help="Random seed of packings and velocities.")]
 FolderOption = Annotated[
     Path | None, typer.Option(help="Study folder; default: in runs/, named after series and potentials.")
 ]
 #: How the names of structure files end, which are not potentials.
 _STRUCTURES: Final = {".extxyz", ".xyz", ".cif", ".vasp", ".traj"}
-CheckOption = Annotated[bool, typer.Option("--check", help="Show what would be done, and end.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Show what would be done, and exit.")]
 
 
 @app.command()
@@ -92,9 +94,9 @@ def glass(
     trust: TrustOption = False,
     wait: WaitOption = False,
 ) -> None:
-    """Make glasses by melt-quench with one or more potentials; the same command goes on after an interruption.
+    """Make glasses by melt-quench with one or more potentials; run the same command again after an interruption.
 
-    Exit codes: 0 all that was asked for was made, 3 some glasses died, 2 bad input, 1 a fault, 130/143 interrupted.
+    Exit codes: 0 all glasses made, 3 some glasses failed, 2 bad input, 1 failure, 130/143 interrupted.
     """
     chosen, named = _potentials(potentials, names)
     if series is None and preset is None:
@@ -112,16 +114,18 @@ def benchmark(
     series: SeriesOption = None,
     preset: GlassOption = None,
     measured: Annotated[
-        str, typer.Option("--benchmark", help="What is measured: a preset of params/benchmark/ or a YAML.")
+        str, typer.Option("--benchmark", help="Properties to measure: a preset of params/benchmark/ or a YAML.")
     ] = "structure",
     cited: Annotated[
-        list[Path] | None, typer.Option("--cited", help="CSV of your own digitised points (see params/cited).")
+        list[Path] | None, typer.Option("--cited", help="CSV with your own digitised points (see params/cited).")
+    ] = None,
+    study: Annotated[
+        Path | None, typer.Option("--study", help="One YAML with the whole study, instead of options.")
     ] = None,
     given: Annotated[
         list[str] | None,
         typer.Option("--glasses", help="Glasses that you have, instead of making any: extxyz, or a study folder."),
     ] = None,
-    study: Annotated[Path | None, typer.Option("--study", help="All of it in one YAML instead of options.")] = None,
     x: XOption = None,
     atoms: AtomsOption = None,
     replicas: ReplicasOption = None,
@@ -134,9 +138,9 @@ def benchmark(
     trust: TrustOption = False,
     wait: WaitOption = False,
 ) -> None:
-    """Put potentials side by side: crystals, glasses of a series, and the experiment where a number is cited.
+    """Compare potentials on crystals and on glasses of a series, and with experiment where a value is cited.
 
-    Exit codes: 0 all that was asked for was measured, 3 with losses, 2 bad input, 1 a fault, 130/143 interrupted.
+    Exit codes: 0 everything measured, 3 finished with losses, 2 bad input, 1 failure, 130/143 interrupted.
     """
     from activelearn.check.trust import read_noted
 
@@ -144,15 +148,17 @@ def benchmark(
     numbers = [point.number for point in points]
     if study is not None:
         if potentials or names or series or x or given:
-            wanted = "wanted all of it in that YAML"
-            raise ConfigError(f"--study beside potentials, --series, --x or --glasses - {wanted} - leave them out")
+            wanted = "expected all of them in that YAML"
+            raise ConfigError(
+                f"--study together with potentials, --series, --x or --glasses - {wanted} - leave them out"
+            )
         path = study
         whole, named = read_noted(lambda: load_study(path, numbers), path, "study")
     elif given:
         if preset or x or atoms or replicas:
             raise ConfigError(
-                "--glasses beside --glass, --x, --atoms or --replicas - expected glasses that are given, or glasses "
-                "that are made - leave one of the two out"
+                "--glasses together with --glass, --x, --atoms or --replicas - expected glasses that are given, or "
+                "glasses that are made - leave one of the two out"
             )
         chosen, named = _potentials(potentials, names) if potentials or names else ((), [])
         whole = with_cited(_of_given(given, series, chosen, random_seed, load_benchmark(measured)), numbers)
@@ -176,7 +182,7 @@ def _potentials(
     names = [*(options or []), *(arguments or [])]
     if not names:
         raise ConfigError(
-            "no potential - wanted one or more: presets such as sevennet_0, YAML files, campaign folders - "
+            "no potential - expected one or more: presets such as sevennet_0, YAML files, campaign folders - "
             "activelearn benchmark --potentials sevennet_0 runs/quickstart --series na3ps4o --x 0"
         )
     read = [read_noted(partial(_potential, name), _file_of(name), "potential") for name in names]
@@ -202,7 +208,7 @@ def _potential(name: str) -> Potential:
         return potential_of(Store.open(folder))
     if folder.suffix in MODEL_SUFFIXES or folder.is_dir():
         raise ConfigError(
-            f"{name}: a model file does not say what physics it has - wanted a YAML with name, functional and "
+            f"{name}: a model file does not state its physics - expected a YAML with name, functional and "
             "includes_dispersion, or a campaign folder - see params/potential/README.md"
         )
     return load_potential(name)
@@ -227,13 +233,13 @@ def _of_given(
 
 
 def _say_series(made: Glass | None, series: str | None) -> None:
-    """Say which series is taken where no option says so."""
+    """Print which series is used if no option names one."""
     if made is not None and series is None:
-        print(f"series {made.series.name} ({made.series.title}), which --glass names; another: --series")
+        print(f"series {made.series.name} ({made.series.title}), as named by --glass; to change it: --series")
 
 
 def _no_series(potentials: Sequence[Potential], atoms: int | None) -> str:
-    """Return that compositions are wanted, and which of those shipped all potentials know."""
+    """Return the message that --series is missing, with the shipped series whose elements all potentials know."""
     from activelearn.check.glass import series_of
     from activelearn.engines import frozen
 
@@ -242,7 +248,7 @@ def _no_series(potentials: Sequence[Potential], atoms: int | None) -> str:
     found = series_of(known, _glass(None, None, x=None, atoms=atoms, replicas=None))
     of = f" of {', '.join(sorted(known))}" if known else ""
     next_ = f"such as: {' or '.join(map(str, found))}" if found else f"write a series{of}, see params/GLASSES.md"
-    return f"no --series - wanted the compositions of the glass, a preset of params/series/ or a YAML - {next_}"
+    return f"no --series - expected the compositions of the glass, a preset of params/series/ or a YAML - {next_}"
 
 
 def _glass(preset: str | None, series: str | None, *, x: str | None, atoms: int | None, replicas: int | None) -> Glass:
@@ -259,7 +265,7 @@ def _glass(preset: str | None, series: str | None, *, x: str | None, atoms: int 
 
 
 def _want_cells(glass: Glass, n_atoms: int) -> None:
-    """Refuse a number of atoms that was given and does not suit a composition; that of a preset suits itself."""
+    """Refuse a given number of atoms that does not suit a composition; that of a preset is adjusted instead."""
     from activelearn import packing
 
     sizes = {c.x: packing.smallest_size(c.units) for c in glass.compositions}
@@ -269,9 +275,9 @@ def _want_cells(glass: Glass, n_atoms: int) -> None:
         right = ",".join(f"{x:g}" for x, n in found.items() if packing.is_near(n, n_atoms))
         mend = f", or add --x {right}" if right else ""
         raise ConfigError(
-            f"--atoms {n_atoms}: the nearest cells of exact stoichiometry are far from it at {', '.join(wrong)} - "
-            f"wanted a number that suits every x - --atoms {math.lcm(*sizes.values())} does{mend}, or leave --atoms "
-            "out: each x has its own number then"
+            f"--atoms {n_atoms}: the nearest cells with exact stoichiometry are far from it at {', '.join(wrong)} - "
+            f"expected a number that suits every x - use --atoms {math.lcm(*sizes.values())}{mend}, or leave out "
+            "--atoms (each x then has its own number)"
         )
 
 
@@ -279,7 +285,7 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(word) for word in text.replace(",", " ").split()]
     except ValueError:
-        raise ConfigError(f"--x {text}: not numbers - wanted compositions such as --x 0,0.15") from None
+        raise ConfigError(f"--x {text}: not numbers - expected compositions such as --x 0,0.15") from None
 
 
 def _name(glass: Glass, potentials: Sequence[Potential]) -> str:
@@ -287,7 +293,7 @@ def _name(glass: Glass, potentials: Sequence[Potential]) -> str:
 
 
 class _How(NamedTuple):
-    """What `glass` and `benchmark` are told alike: where a study is carried out, and what of it is agreed to."""
+    """Options common to `glass` and `benchmark`: where a study is carried out, and what the user accepts."""
 
     folder: Path | None
     machine: str

@@ -1,8 +1,8 @@
-"""Campaign and Machine: YAML that cannot lie.
+"""Campaign and Machine: strictly validated YAML.
 
 A campaign says *what* is computed; a machine profile says *where*, and never changes a number of the physics. Presets
 (``params/<section>/<name>.yaml``) are resolved here, single keys override them, and the resolved copy is what is hashed
-and sealed with the campaign. Below this module nobody sees a dict.
+and sealed with the campaign. No other module works on raw dicts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is measured of a potential: crystals, the glasses it made, and what is known from experiment.
+"""What is measured with a potential: crystals, its glasses, and comparison with experiment.
 
-A property may also be of another package, or of ours without a field here: its settings stand in the section under its
-name all the same, and are validated by the class that the property names.
+A property may also come from another package, or have no field here: its settings are in the section under its
+name as well, and are validated by the class that the property names.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from activelearn.plugins import Group
 #: Formula units of a crystal in a reaction.
 Amount = Annotated[PositiveFloat, of("amount of a unit")]
 
-#: Every property, in the order of the tables; those of other packages come after them.
+#: Every property, in the order of the tables; those of other packages follow.
 PROPERTIES: Final = Group(
     "activelearn.properties",
     {
@@ -65,25 +65,25 @@ def property_of(name: str) -> Any:  # noqa: ANN401 - a Property, which this floo
     Raises
     ------
     ConfigError
-        There is none, it cannot be imported, or it calls itself otherwise.
+        There is none, it cannot be imported, or its own name differs.
     """
     found = PROPERTIES.find(name)
     if found.name != name or (name not in PROPERTIES.built_in and name in Benchmark.model_fields):
         raise ConfigError(
-            f"{PROPERTIES.name}: {name} is the property {found.name!r} - wanted one name in the entry point and in the "
-            "property, and none that is a key of ours - the package that adds it is at fault"
+            f"{PROPERTIES.name}: {name} is the property {found.name!r} - expected the same name in the entry point and "
+            "the property, and not one of our keys - report it to the package that adds it"
         )
     return found
 
 
 class Crystals(Section):
-    """Volume of relaxed crystals against experiment."""
+    """Volume of relaxed crystals compared with experiment."""
 
     seeds: tuple[StructurePath, ...] = Field(
         min_length=1, description="Seeds (see `activelearn seeds`) or structure files."
     )
     fmax: ForceLeft = Field(
-        default=0.002, description="Largest force (and stress x volume per atom) that may be left (eV/Å)."
+        default=0.002, description="Force convergence criterion, also for stress x volume per atom (eV/Å)."
     )
     max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 500
     min_height_A: Annotated[PositiveFloat, of("height of a cell")] = Field(
@@ -92,21 +92,22 @@ class Crystals(Section):
 
 
 class Reaction(Section):
-    """A balanced reaction: crystals by name, and how many formula units of each, such as ``P4S10: 0.25``."""
+    """A balanced reaction: crystals by name, and the number of formula units of each, such as ``P4S10: 0.25``."""
 
-    left: dict[str, Amount] = Field(min_length=1, description="What reacts: formula units of each crystal.")
-    right: dict[str, Amount] = Field(min_length=1, description="What it becomes.")
+    left: dict[str, Amount] = Field(min_length=1, description="Reactants: formula units of each crystal.")
+    right: dict[str, Amount] = Field(min_length=1, description="Products, likewise.")
 
 
 class Reactions(Section):
-    """Energies of reactions from relaxed crystals: whether a potential can have the right sign, before any glass."""
+    """Energies of reactions from relaxed crystals: whether a potential gets the sign right, before any glass."""
 
-    equations: dict[Name, Reaction] = Field(min_length=1, description="By name, as it stands in the tables.")
+    equations: dict[Name, Reaction] = Field(min_length=1, description="Reactions by name, as used in the tables.")
     crystals: dict[Name, StructurePath] = Field(
-        default={}, description="Names in the equations, of seeds or structure files; a seed is also known by its id."
+        default={},
+        description="Names used in the equations for seeds or structure files; a seed is also known by its id.",
     )
     fmax: ForceLeft = Field(
-        default=0.02, description="Largest force (and stress x volume per atom) that may be left (eV/Å)."
+        default=0.02, description="Force convergence criterion, also for stress x volume per atom (eV/Å)."
     )
     max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 500
     min_height_A: Annotated[PositiveFloat, of("height of a cell")] = Field(
@@ -114,7 +115,7 @@ class Reactions(Section):
     )
 
     def structure(self, name: str) -> str:
-        """Return the seed or the file that an equation calls by a name."""
+        """Return the seed or file that a name in an equation refers to."""
         return self.crystals.get(name, name)
 
     @property
@@ -134,7 +135,7 @@ class Rdf(Section):
 
 
 class BulkModulus(Section):
-    """Slope of pressure against hydrostatic strain (Luo et al. 2024)."""
+    """Slope of pressure versus hydrostatic strain (Luo et al. 2024)."""
 
     strains: tuple[Annotated[float, of("elastic strain")], ...] = Field(
         default=(-0.01, -0.005, 0.0, 0.005, 0.01), min_length=3, description="Linear: 0.01 is a length x 1.01."
@@ -142,14 +143,14 @@ class BulkModulus(Section):
     temperature_K: Temperature | None = Field(default=None, description="NVT averages; null: relaxed, at 0 K.")
     equilibrate_ps: Annotated[PositiveFloat, of("duration")] = 5.0
     average_ps: Annotated[PositiveFloat, of("duration")] = 20.0
-    fmax: ForceLeft = Field(default=0.002, description="At 0 K: largest force that may be left (eV/Å).")
+    fmax: ForceLeft = Field(default=0.002, description="Force convergence criterion at 0 K (eV/Å).")
     max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 500
 
     @field_validator("strains")
     @classmethod
     def _are_small(cls, strains: tuple[float, ...]) -> tuple[float, ...]:
         if len(set(strains)) < 3 or any(abs(s) > 0.05 for s in strains):
-            raise ValueError(f"strains {list(strains)} - wanted three or more different ones within +-0.05")
+            raise ValueError(f"strains {list(strains)} - expected three or more different values within +-0.05")
         return strains
 
 
@@ -159,7 +160,7 @@ class Elastic(Section):
     strain: Annotated[float, of("elastic strain")] = Field(default=0.005, gt=0.0, le=0.02)
     fmax: ForceLeft = Field(
         default=0.001,
-        description="Largest force that may be left (eV/Å). So small a strain excites small forces: at 0.01 a metallic "
+        description="Force convergence criterion (eV/Å). Small strains excite small forces: at 0.01 a metallic "
         "glass came out 10 % too stiff.",
     )
     max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 500
@@ -176,12 +177,12 @@ class Diffusion(Section):
     equilibrate_ps: Annotated[PositiveFloat, of("duration")] = 50.0
     ensemble: Literal["nvt", "npt-iso"] = "npt-iso"
     n_frames: Annotated[PositiveInt, of("number of frames kept")] = Field(
-        default=2000, description="Frames kept of a run."
+        default=2000, description="Frames kept per run."
     )
-    window: tuple[Share, Share] = Field(default=(0.50, 0.95), description="Of the run, where a line is fitted.")
-    single_origin: bool = Field(default=False, description="One time origin, as in the papers, instead of many.")
+    window: tuple[Share, Share] = Field(default=(0.50, 0.95), description="Part of the run in which a line is fitted.")
+    single_origin: bool = Field(default=False, description="Use one time origin, as in the papers, instead of many.")
     use_slope: bool = Field(default=True, description="D = slope/6; false: MSD/(6t), as the papers print it.")
-    bayesian: bool = Field(default=False, description="Also kinisi's estimate (wants `pip install kinisi`).")
+    bayesian: bool = Field(default=False, description="Add kinisi's Bayesian estimate (needs `pip install kinisi`).")
 
     def duration_ps(self, temperature_K: float) -> float:
         """Return the length of a run at a temperature, ps."""
@@ -192,13 +193,13 @@ class Network(Section):
     """P^n, bridging anions, chains and defects; also along the quench."""
 
     cutoff_shift_A: Annotated[NonNegativeFloat, of("shift of a cutoff")] = Field(
-        default=0.1, description="Results are given for cutoffs -+ this, too."
+        default=0.1, description="Results are also given for cutoffs +- this shift."
     )
-    evolution: bool = Field(default=True, description="Through the whole schedule, in the liquid too.")
+    evolution: bool = Field(default=True, description="Follow them through the whole schedule, including the liquid.")
 
 
 class Parity(Section):
-    """Errors of energy, forces and virial against labelled frames."""
+    """Errors of energy, forces and virial on labelled frames."""
 
     frames: FilePath | None = Field(
         default=None, description="extxyz with labels; null: the held-out set of the campaign."
@@ -206,23 +207,23 @@ class Parity(Section):
     max_frames: Annotated[PositiveInt, of("number of frames kept")] = 500
 
 
-#: Keys of a campaign's `label` that have no meaning for frames of glasses.
+#: Keys of a campaign's `label` that do not apply to frames of glasses.
 UNUSED_OF_LABEL: Final = ("ledger", "max_energy_spread")
 
 
 class ForceError(Section):
-    """True error of the forces along the path of every glass, beside the deviation of its ensemble."""
+    """True error of the forces along the path of every glass, next to the deviation of its ensemble."""
 
     n_frames: Annotated[PositiveInt, of("number of frames kept")] = Field(
-        default=20, description="Frames of each path that are labelled, evenly spread in time over all of it."
+        default=20, description="Frames of each path that are labelled, evenly spaced in time."
     )
     label: Label | None = Field(
-        default=None, description="What labels them, as in `label` of a campaign; null: the reference of the campaign."
+        default=None, description="Reference that labels them, as in `label` of a campaign; null: that of the campaign."
     )
 
 
 class Benchmark(Section):
-    """What is measured; null: not. Properties of other packages stand here by their name, too."""
+    """What is measured; null: not measured. Properties of other packages are added under their names."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -238,13 +239,15 @@ class Benchmark(Section):
     bulk_modulus: BulkModulus | None = None
     elastic: Elastic | None = None
     diffusion: Diffusion | None = None
-    maps: bool = Field(default=True, description="Displacements of formers and paths of the carrier (diffusion).")
-    dynamics: Dynamics = Field(default=Dynamics(), description="Of the runs that properties want.")
+    maps: bool = Field(
+        default=True, description="Maps of displacements of formers and paths of the carrier (diffusion)."
+    )
+    dynamics: Dynamics = Field(default=Dynamics(), description="MD settings of the runs that properties need.")
 
     @model_validator(mode="wrap")
     @classmethod
     def _check_added(cls, data: Any, handler: ModelWrapValidatorHandler[Benchmark]) -> Benchmark:  # noqa: ANN401 - raw
-        """Validate the settings of added properties along with the others, and refuse what is no property."""
+        """Validate the settings of added properties along with the others, and refuse unknown ones."""
         if isinstance(data, dict) and cls is Benchmark and (more := data.keys() - cls.model_fields):
             data = data | {key: None for key in more if data[key] is False}
             data = dict(_with_added(more).model_validate(data))
@@ -252,7 +255,7 @@ class Benchmark(Section):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Return the schema with the settings of all properties that are there."""
+        """Return the schema with the settings of all available properties."""
         found = handler(schema)
         own = handler.resolve_ref_schema(found)
         for name in PROPERTIES.names():
@@ -265,7 +268,7 @@ class Benchmark(Section):
 
     @classmethod
     def sections(cls) -> dict[str, type[Section]]:
-        """Return the settings of added properties, for hints; of one without settings, or broken, an empty section."""
+        """Return the settings of added properties, for hints; an empty section for one without settings, or broken."""
         return {name: _section_of(name) for name in PROPERTIES.names() if name not in cls.model_fields}
 
     @property
@@ -277,7 +280,7 @@ class Benchmark(Section):
 
     @property
     def structures(self) -> tuple[str, ...]:
-        """Crystals that are relaxed: seeds by their ids and files by their paths, each once."""
+        """Crystals that are relaxed: seeds by id and files by path, each once."""
         names = (name for one in (self.crystals, self.reactions) if one is not None for name in one.seeds)
         return tuple(dict.fromkeys(names))
 
@@ -285,7 +288,7 @@ class Benchmark(Section):
 def _section_of(name: str) -> type[Section]:
     try:
         found = property_of(name).settings
-    except ConfigError:  # said to those who ask for it
+    except ConfigError:  # reported when it is used
         return Section
     return Section if found is bool else found
 
@@ -295,30 +298,30 @@ class _Strict(Benchmark):
 
 
 def _with_added(keys: Iterable[str]) -> type[Benchmark]:
-    """Return the section with fields for those of the keys that are added properties."""
+    """Return the section with fields for the keys that are added properties."""
     names = [key for key in keys if key in PROPERTIES]
     sections: dict[str, Any] = {name: (property_of(name).settings | None, None) for name in names}
     return create_model("Benchmark", __base__=_Strict, **sections)
 
 
 class Cited(Section):
-    """A number from outside: of an experiment, or of another simulation."""
+    """A published number: from experiment, or from another simulation."""
 
     property: str = Field(description="Name of the result it belongs to, such as density or P1.")
     value: float
     uncertainty: NonNegativeFloat | None = None
     bound: Literal["above", "below"] | None = Field(
-        default=None, description="The value is only a bound: what was measured lies above (or below) it."
+        default=None, description="The value is only a bound: the true value is above (or below) it."
     )
     unit: str
-    source: str = Field(min_length=3, description="Where it is printed.")
+    source: str = Field(min_length=3, description="Where it is published.")
     kind: Literal["experiment", "simulation"] = "experiment"
     status: Literal["text", "memory_high", "computed", "user"] = Field(
-        description="How the number was got; what is only remembered (memory_low) does not belong here."
+        description="How the number was obtained; values from memory (memory_low) do not belong here."
     )
     series: Name | None = None
-    x: float | None = Field(default=None, description="Composition; null with a series: of the series as a whole.")
-    crystal: str | None = Field(default=None, description="Seed, of a property of a crystal.")
-    reaction: str | None = Field(default=None, description="Name of a reaction, of its energy.")
+    x: float | None = Field(default=None, description="Composition; null with a series: the series as a whole.")
+    crystal: str | None = Field(default=None, description="Seed, for a property of a crystal.")
+    reaction: str | None = Field(default=None, description="Name of the reaction, for a reaction energy.")
     temperature_K: Temperature | None = None
     pair: tuple[Element, Element] | None = None

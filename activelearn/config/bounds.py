@@ -1,8 +1,8 @@
-"""What numbers can be: every quantity of our YAML with its unit, the possible, the usual, and where that is from.
+"""Bounds of numbers: every quantity of our YAML with its unit, possible and usual range, and the source.
 
-A field is tied to its row by its type: ``timestep_fs: Annotated[PositiveFloat, of("time step")]``. What is impossible
-is refused and what is unusual asked about by ``check``, and so by all that computes; a sealed campaign is read as it
-is. The table stands in docs/bounds.md, too.
+The type of a field refers to its row: ``timestep_fs: Annotated[PositiveFloat, of("time step")]``. Impossible values
+are refused and unusual ones need acceptance in ``check`` and in all commands that compute; a sealed campaign is read as
+it is. The table is also in docs/bounds.md.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Quantity:
     Parameters
     ----------
     name, unit
-        In words; an empty unit is a pure number.
+        In words; an empty unit for a pure number.
     possible, usual
-        Ends that belong to it, in that unit.
+        Inclusive limits, in that unit.
     source
-        Where the usual range is from.
+        Source of the usual range.
     mistaken
-        Other units that the number may have been meant in, and what one of them is in ours.
+        Other units that may have been meant, and their conversion factors to ours.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Quantity:
     mistaken: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def said(self, value: float) -> str:
-        """Return the number with its unit, and the unit that it may have been meant in."""
+        """Return the number with its unit, and the unit that may have been meant."""
         written = f"{value:g} {self.unit}".rstrip()
         low, high = self.usual
         meant = next((unit for unit, factor in self.mistaken.items() if low <= value * factor <= high), None)
@@ -67,7 +67,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Outlier:
-    """A number that is not usual: where it stands, what it is, and whether it is possible at all."""
+    """A number outside the usual range: where it is, its value, and whether it is possible at all."""
 
     where: str
     value: float
@@ -80,11 +80,11 @@ class Outlier:
         return low <= self.value <= high
 
     def __str__(self) -> str:
-        """Return a sentence: a problem, or what is asked about."""
+        """Return a sentence: a problem, or an unusual value."""
         q = self.quantity
         if self.is_possible:
             return f"{self.where}: {q.said(self.value)} - usual is {q.written(q.usual)} ({q.name}; {q.source})"
-        return f"{self.where}: {q.said(self.value)} - wanted {q.written(q.possible)} ({q.name}) - mend it"
+        return f"{self.where}: {q.said(self.value)} - expected {q.written(q.possible)} ({q.name}) - fix it"
 
 
 _PER_CENT: Final = {"per cent": 0.01}
@@ -176,8 +176,8 @@ _ROWS: Final = (
     Quantity("number of axis neurons", "", (1, 500), (1, 64), f"{_DEEPMD}: 4 to 16"),
     Quantity("number of gradient steps", "", (1, 1.0e9), (1, 2.0e7), f"{_LUO}: 4000000"),
     Quantity("number of frames a batch", "", (1, 1.0e5), (1, 1000), _DEEPMD),
-    # Tiny nets on EMT copper (wsd, 600 steps) left 0.06 of the RMS of the forces as error from a rate of 0.02, 0.04
-    # from 0.1, 0.58 from 0.3; at 1.0 some predict no force at all, with a finite loss.
+    # Tiny nets on EMT copper (wsd, 600 steps) had force errors of 0.06 of the RMS force at a rate of 0.02, 0.04
+    # at 0.1, 0.58 at 0.3; at 1.0 some predict no force at all, with a finite loss.
     Quantity("learning rate", "", (1.0e-15, 10), (1.0e-12, 0.1), f"{_LUO}: 0.001; above 0.1 little is learnt"),
     Quantity("prefactor of the loss", "", (0, 1.0e8), (0, 1.0e5), f"{_LUO}: 0.02 to 1000"),
     Quantity("weight of an element", "", (1.0e-4, 1.0e4), (0.01, 100), _HERE),
@@ -206,7 +206,7 @@ TABLE: Final = {quantity.name: quantity for quantity in _ROWS}
 
 @dataclass(frozen=True)
 class Keyed:
-    """The rows of what stands under some keys of a mapping, such as the tags of another program."""
+    """The rows for some keys of a mapping, such as the tags of another program."""
 
     rows: Mapping[str, Quantity] = field(hash=False)
 
@@ -217,7 +217,7 @@ def of(name: str) -> Quantity:
 
 
 def numbers(section: BaseModel, *at: object) -> Iterator[tuple[str, float, Quantity]]:
-    """Yield where it stands, the number, and its row, of every number of a section that has one, however deep."""
+    """Yield location, value and row of every number of a section that has a row, at any depth."""
     for name, info in type(section).model_fields.items():
         yield from _numbers(info.rebuild_annotation(), getattr(section, name), (*at, name))
     for name, value in (section.model_extra or {}).items():
@@ -236,7 +236,7 @@ def _numbers(kind: Any, value: object, at: tuple[object, ...]) -> Iterator[tuple
 
 
 def _parts(kind: Any, value: object) -> Iterator[tuple[Any, object, tuple[object, ...]]]:  # noqa: ANN401 - a type expression
-    """Yield what a value is made of, or may be: type, value, and the key that leads to it."""
+    """Yield type, value and key of the parts of a value, or of its possible types."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin is Annotated:
         tags = next((mark.rows for mark in inside[1:] if isinstance(mark, Keyed)), {})
@@ -253,7 +253,7 @@ def _parts(kind: Any, value: object) -> Iterator[tuple[Any, object, tuple[object
 
 
 def outliers(section: BaseModel, *at: object) -> list[Outlier]:
-    """Return the numbers of a section that are not usual, each with where it stands below `at`."""
+    """Return the unusual numbers of a section, each with its location below `at`."""
     return [
         Outlier(where, value, row)
         for where, value, row in numbers(section, *at)

@@ -1,4 +1,4 @@
-"""A campaign: all of its sections."""
+"""A campaign with all of its sections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from activelearn.config.training import AnyTrain, FinalModels, default_train
 
 
 class Campaign(Document):
-    """All of a campaign."""
+    """A whole campaign."""
 
     name: Name
     description: str = ""
@@ -33,20 +33,22 @@ class Campaign(Document):
     stop: Stop = Stop()
     final: FinalModels = FinalModels()
     glass: Glass | None = Field(default=None, description="Melt-quench with the final models; null: none.")
-    benchmark: Benchmark | None = Field(default=None, description="What is measured of them; null: nothing.")
-    potentials: tuple[Potential, ...] = Field(default=(), description="Others, put to the same glass and benchmark.")
+    benchmark: Benchmark | None = Field(default=None, description="What is measured with them; null: nothing.")
+    potentials: tuple[Potential, ...] = Field(
+        default=(), description="Other potentials for the same glass and benchmark."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _walks_from_labels(cls, given: Any) -> Any:  # noqa: ANN401 - raw YAML
-        """Have walks begin at frames of the data set where there are no systems, unless a stage says where."""
+        """Start walks from frames of the data set if there are no systems, unless a stage sets its start."""
         try:
             explore = given["explore"]
             if given["initial"].get("systems") or explore.get("systems"):
                 return given
             stages = [{"start": "dataset", **stage} for stage in explore["stages"]]
         except (TypeError, KeyError, AttributeError):
-            return given  # what is wrong with it is said by its fields
+            return given  # its problems are reported by its fields
         return {**given, "explore": {**explore, "stages": stages}}
 
     @model_validator(mode="after")
@@ -58,15 +60,15 @@ class Campaign(Document):
         relax = self.initial.relax
         if not self.label.reference.stress and relax is not None and relax.cell:
             raise ValueError(
-                "initial.relax.cell: true relaxes to zero stress, and label.reference.stress: false says that there is "
-                "none - wanted initial.relax.cell: false, or a reference that has a stress"
+                "initial.relax.cell: true relaxes to zero stress, but label.reference.stress is false: there is "
+                "none - expected initial.relax.cell: false, or a reference with stress"
             )
         n_systems = len(self.explored_systems)
         for stage in self.explore.stages:
             if not n_systems and stage.start == "systems":
                 raise ValueError(
-                    f"explore stage {stage.name} starts at systems, and there are none - wanted start: dataset (walks "
-                    "from the labelled structures), or explore.systems"
+                    f"explore stage {stage.name} starts from systems, but there are none - expected start: dataset "
+                    "(walks from the labelled structures), or explore.systems"
                 )
             if stage.systems and max(stage.systems) >= n_systems:
                 raise ValueError(
@@ -76,19 +78,19 @@ class Campaign(Document):
 
     @model_validator(mode="after")
     def _check_windows(self) -> Campaign:
-        """Want the window of a stage within that of all: what is below it is accurate wherever it was found."""
+        """Require the window of a stage to be within that of `select`: below that, a frame is accurate in any stage."""
         whole = self.select.f_lo, self.select.f_hi
         for stage in self.explore.stages:
             f_lo, f_hi = stage.window(whole)
             if stage.has_window and self.select.window != "fixed":
                 raise ValueError(
-                    f"explore stage {stage.name} has a window of its own, and select.window: {self.select.window} "
-                    "finds one for all - wanted select.window: fixed, or no f_lo and f_hi in stages"
+                    f"explore stage {stage.name} has its own window, but select.window: {self.select.window} "
+                    "determines one for all - expected select.window: fixed, or no f_lo and f_hi in stages"
                 )
             if not whole[0] <= f_lo < f_hi <= whole[1]:
                 raise ValueError(
-                    f"explore stage {stage.name} has the window {f_lo:g} to {f_hi:g} eV/Å - wanted it within that of "
-                    f"select, {whole[0]:g} to {whole[1]:g} - widen select.f_lo and f_hi, or narrow the stage's"
+                    f"explore stage {stage.name} has the window {f_lo:g} to {f_hi:g} eV/Å - expected it to be within "
+                    f"that of select, {whole[0]:g} to {whole[1]:g} - widen select.f_lo and f_hi, or narrow the stage's"
                 )
         return self
 
@@ -104,12 +106,12 @@ class Campaign(Document):
 
     @property
     def systems(self) -> list[System]:
-        """Every system that is a start, of initial data first, each once."""
+        """Every system that is used as a start, those of the initial data first, each once."""
         return list({s.key: s for s in (*self.initial.systems, *self.explored_systems)}.values())
 
     @property
     def explored_systems(self) -> tuple[System, ...]:
-        """The systems that walks begin at."""
+        """The systems from which walks start."""
         return self.explore.systems or self.initial.systems
 
     def stage(self, name: str) -> Stage:

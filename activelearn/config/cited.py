@@ -1,8 +1,8 @@
-"""Reading a user's digitised points from a CSV, as spreadsheets of several languages write it.
+"""Read a user's digitised points from a CSV, as written by spreadsheets in several languages.
 
-What has one meaning is read: a comma, a semicolon or a tab between the cells, a decimal comma in a file of semicolons
+Whatever is unambiguous is read: comma, semicolon or tab between the cells, a decimal comma in a file of semicolons
 or tabs, capitals in the header, ``g/cm^3``, UTF-8 (with a BOM or without), UTF-16 and Windows-1252. Anything else is
-refused with its line, so no number is ever taken for another one.
+refused with its line, so that no number is ever misread.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _SPELT: Final = {
     "gcm-3": "g/cm3", "g/cc": "g/cm3", "Scm-1": "S/cm", "cm2s-1": "cm2/s", "A": "Å", "Ang": "Å", "Angstrom": "Å",
     "angstrom": "Å", "A3": "Å3", "Ang3": "Å3", "Angstrom3": "Å3", "angstrom3": "Å3", "percent": "%", "-": "1",
 }  # fmt: skip
-#: A minus or a hyphen as a word processor writes it.
+#: A minus or hyphen as written by a word processor.
 _DASHES: Final = str.maketrans("\u2212\u2013\u2010\u2011", "----")
 
 
 @dataclass(frozen=True)
 class CitedPoint:
-    """A cited number, and where it is written: ``mine.csv:4``."""
+    """A cited number and its location: ``mine.csv:4``."""
 
     where: str
     number: Cited
@@ -50,28 +50,28 @@ def load_points(path: Path) -> tuple[CitedPoint, ...]:
     Parameters
     ----------
     path
-        Columns property, value, unit, source, and where they apply uncertainty, series, x, crystal, reaction,
-        temperature_K, pair (such as Na-S), bound (above or below). An empty cell is none; lines that begin with ``#``
+        Columns property, value, unit, source, and where applicable uncertainty, series, x, crystal, reaction,
+        temperature_K, pair (such as Na-S), bound (above or below). Empty cells are missing values; lines with ``#``
         are skipped.
 
     Raises
     ------
     ConfigError
-        It cannot be read, has no points, a column is unknown or missing, or a number is none; the line is named.
+        It cannot be read, has no points, a column is unknown or missing, or a number is invalid; with the line.
     """
     lines = [(i, line) for i, line in enumerate(re.split("\r\n|\r|\n", _text(path)), 1) if line.strip()]
     lines = [(i, line) for i, line in lines if not line.startswith("#")]
     if len(lines) < 2:
         raise ConfigError(
-            f"{path}: no points - wanted a header line ({', '.join(_NEEDED)} ...) and a line per point - see "
+            f"{path}: no points - expected a header line ({', '.join(_NEEDED)} ...) and one line per point - see "
             "params/cited/README.md"
         )
     separator = max(_SEPARATORS, key=lambda mark: _n_known(lines[0][1], mark))
     header = [_column(name, f"{path}:{lines[0][0]}") for name in _cells(*lines[0], separator, path)]
     if missing := [name for name in _NEEDED if name not in header]:
-        raise ConfigError(f"{path}:{lines[0][0]}: no column {', '.join(missing)} - wanted it in the header - add it")
+        raise ConfigError(f"{path}:{lines[0][0]}: no column {', '.join(missing)} - expected it in the header - add it")
     if len(set(header)) < len(header):
-        raise ConfigError(f"{path}:{lines[0][0]}: a column is there twice - wanted each once - remove one")
+        raise ConfigError(f"{path}:{lines[0][0]}: duplicate column - expected each column once - remove one")
     rows = [(i, cells) for i, line in lines[1:] if any(cells := _cells(i, line, separator, path))]
     has_points = any("." in cells[k] for _, cells in rows for k in _numeric(header) if k < len(cells))
     decimal = "." if separator == "," or has_points else ","
@@ -80,8 +80,8 @@ def load_points(path: Path) -> tuple[CitedPoint, ...]:
 
 
 def _text(path: Path) -> str:
-    """Return the text of a file, whatever a spreadsheet encoded it in."""
-    wanted = f"wanted a CSV with columns {', '.join(name for name in _COLUMNS if name != 'kind')}"
+    """Return the text of a file in any of the encodings of spreadsheets."""
+    wanted = f"expected a CSV with columns {', '.join(name for name in _COLUMNS if name != 'kind')}"
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path}: {path.stat().st_size / 1e6:.0f} MB - {wanted} - check the path")
@@ -100,7 +100,7 @@ def _text(path: Path) -> str:
         if odd is not None:
             line = len(re.findall("\r\n|\r|\n", text[:odd])) + 1
             raise ConfigError(f"{path}:{line}: has the character {text[odd]!r} - {wanted} - save it as CSV (UTF-8)")
-        # All kinds of blanks are one: some spreadsheets put narrow ones into numbers.
+        # All kinds of spaces are equal: some spreadsheets put narrow ones into numbers.
         return "".join(" " if unicodedata.category(mark) == "Zs" else mark for mark in text)
     raise ConfigError(f"{path}: neither UTF-8 nor Windows-1252 - {wanted} - save it as CSV (UTF-8)")
 
@@ -109,8 +109,8 @@ def _cells(i: int, line: str, separator: str, path: Path) -> list[str]:
     try:
         (cells,) = csv.reader([line], delimiter=separator, strict=True)
     except csv.Error:
-        wanted = "wanted whole cells, quotes around those with a separator or a quote in them"
-        raise ConfigError(f"{path}:{i}: quotes that do not match - {wanted} - mend it") from None
+        wanted = "expected complete cells, in quotes if they contain a separator or a quote"
+        raise ConfigError(f"{path}:{i}: unbalanced quotes - {wanted} - fix it") from None
     return [cell.strip() for cell in cells]
 
 
@@ -135,8 +135,8 @@ def _whole(cells: list[str], header: list[str], where: str) -> list[str]:
         cells = cells[:-1]
     if len(cells) != len(header):
         what = f"{len(cells)} cells, {'more' if len(cells) > len(header) else 'fewer'} than the {len(header)} columns"
-        wanted = "wanted one cell per column: a decimal point, and quotes around what has a comma in it"
-        raise ConfigError(f"{where}: {what} - {wanted} - mend it")
+        wanted = "expected one cell per column, with decimal points, and quotes around cells that contain a comma"
+        raise ConfigError(f"{where}: {what} - {wanted} - fix it")
     return cells
 
 
@@ -157,12 +157,12 @@ def _number(text: str, decimal: str, where: str) -> float:
     plain = plain.replace(",", ".") if decimal == "," else plain
     value = float(plain) if _NUMBER.fullmatch(plain) else math.nan
     if not math.isfinite(value):
-        wanted = f"wanted one number with a decimal {'comma' if decimal == ',' else 'point'}, no thousands separator"
-        raise ConfigError(f"{where}: got {text[:60]!r} - {wanted}, no unit and no ± - mend it")
+        wanted = f"expected one number with a decimal {'comma' if decimal == ',' else 'point'}, no thousands separator"
+        raise ConfigError(f"{where}: got {text[:60]!r} - {wanted}, no unit and no ± - fix it")
     return value
 
 
 def unit(text: str) -> str:
-    """Return a unit as the tables write it: ``g/cm^3``, ``g cm-3`` and ``g/cm³`` are ``g/cm3``."""
+    """Return a unit in the form used in tables: ``g/cm^3``, ``g cm-3`` and ``g/cm³`` are ``g/cm3``."""
     bare = re.sub(r"[\s^*·]", "", unicodedata.normalize("NFKC", text).translate(_DASHES))
     return _SPELT.get(bare, bare)

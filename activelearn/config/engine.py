@@ -1,4 +1,4 @@
-"""What a label engine is: ours and those of other packages are found in one table, each by the name in `engine`."""
+"""Definition of a label engine; ours and those of other packages are in one table, by the name in `engine`."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReferenceEngine:
-    """All there is to know of a code that labels.
+    """Everything about a code that labels.
 
     Parameters
     ----------
     ask
         ``ask(reference, job, slot, **request)`` returns the answer to a job (label, md, relax), JSON-able: energy (eV),
         forces (eV/Å), virial (eV; None with ``stress=False`` in the request), started and finished (Unix times), or
-        ``refused``, the reason of a physical failure; see ``engines/workers/answering.py``. What is broken raises
+        ``refused``, the reason of a physical failure; see ``engines/workers/answering.py``. Other failures raise
         :class:`activelearn.errors.EngineError`.
     identity
         ``identity(reference, slot)`` returns what the labels depend on: version, weights_sha256, arguments (settings,
-        never a path), and d3_version where there is a d3.
+        never a path), and d3_version if there is a d3.
     needs
-        Keys of the reference that it cannot do without, of `calculator` and `command`; the other one is refused.
+        Required keys of the reference, out of `calculator` and `command`; the other one is refused.
     settings
         Its section, under its name: ``label.reference.vasp``. A path in it is a ``FilePath`` or a ``FolderPath``.
     movable
-        Keys of its section that say where and how it runs, not what it computes: free to change in a campaign.
+        Keys of its section that set where and how it runs, not what it computes; they may change during a campaign.
     check_settings
-        Raises ValueError where the reference contradicts itself.
+        Raises ValueError if the reference contradicts itself.
     problems
-        ``problems(reference, machine, where)`` returns what it lacks on this machine, a line each.
+        ``problems(reference, machine, where)`` returns what is missing on this machine, one line each.
     """
 
     ask: Callable[..., dict[str, Any]]

@@ -1,4 +1,4 @@
-"""Trainers of other packages: what one raises or answers wrongly is told in a sentence that names it."""
+"""Trainers of other packages: exceptions and wrong return values are reported in a sentence that names the trainer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 
 from activelearn.errors import ActiveLearnError, ConfigError, disk_reason
 
-#: Says what is wrong with an answer, by the arguments of the question; None: nothing.
+#: Returns what is wrong with a return value, given the arguments; None if nothing is.
 Judge = Callable[[Any, tuple[Any, ...]], str | None]
 _LINES: Final = "a list of lines"
 
 
 def guard(trainer: type) -> None:
-    """Have the methods of a class of another package judged by the contract, whoever calls them.
+    """Wrap the methods of a class of another package with checks of the contract.
 
     Raises
     ------
     TypeError
-        Its settings are no section of a campaign.
+        Its settings are not a section of a campaign.
     """
     for name, method in [*vars(trainer).items()]:
         if name in _JUDGES and isinstance(method, staticmethod):
@@ -33,9 +33,9 @@ def guard(trainer: type) -> None:
     if any(getattr(getattr(trainer, name, None), "__isabstractmethod__", False) for name in dir(trainer)):
         return
     if not _is_train(getattr(trainer, "settings", None)):
-        raise TypeError(f"{trainer.__name__} has no settings - wanted a subclass of activelearn.config.Train")
+        raise TypeError(f"{trainer.__name__} has no settings - expected a subclass of activelearn.config.Train")
     if getattr(trainer, "runs_in_lammps", False) and _has_no_pair(trainer):
-        raise TypeError(f"{trainer.__name__} has no pair - wanted the lines of LAMMPS, or runs_in_lammps = False")
+        raise TypeError(f"{trainer.__name__} has no pair - expected the lines of LAMMPS, or runs_in_lammps = False")
 
 
 def _has_no_pair(trainer: type) -> bool:
@@ -65,21 +65,21 @@ def _judged(trainer: type, name: str, method: Callable[..., Any]) -> Callable[..
             place = traceback.extract_tb(error.__traceback__)[-1]
             raise ConfigError(
                 f"{where} raises {type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno}) - "
-                "wanted an answer, or an error of activelearn.errors - that package is at fault"
+                "expected a return value, or an error of activelearn.errors - report it to that package"
             ) from error
         wrong = _JUDGES[name](answer, args[1:])
         if wrong is not None:
-            raise ConfigError(f"{where} answers {wrong} - that package is at fault")
+            raise ConfigError(f"{where} returns {wrong} - report it to that package")
         return answer
 
     return asked
 
 
 def _is(kinds: type | tuple[type, ...], wanted: str) -> Judge:
-    """Return the judge that wants one of some types."""
+    """Return a check for one of some types."""
 
     def judge(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
-        return None if isinstance(answer, kinds) else f"{type(answer).__name__} - wanted {wanted}"
+        return None if isinstance(answer, kinds) else f"{type(answer).__name__} - expected {wanted}"
 
     return judge
 
@@ -87,19 +87,19 @@ def _is(kinds: type | tuple[type, ...], wanted: str) -> Judge:
 def _lines(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
     is_list = isinstance(answer, Sequence) and not isinstance(answer, str)
     strangers = [line for line in answer if not isinstance(line, str)] if is_list else [answer]
-    return f"{type(strangers[0]).__name__} - wanted {_LINES}" if strangers else None
+    return f"{type(strangers[0]).__name__} - expected {_LINES}" if strangers else None
 
 
 def _pair(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
     wrong = _lines(answer, ())
-    return wrong or (None if answer else "no line - wanted pair_style and pair_coeff")
+    return wrong or (None if answer else "no line - expected pair_style and pair_coeff")
 
 
 def _shells(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
     from activelearn.config.trainer import Shell
 
     is_some = isinstance(answer, tuple) and answer and all(isinstance(one, Shell) for one in answer)
-    return None if is_some else f"{answer!r} - wanted a tuple of one Shell or more"
+    return None if is_some else f"{answer!r} - expected a tuple of one Shell or more"
 
 
 def _trained(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
@@ -108,13 +108,13 @@ def _trained(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - a
     if answer is None:
         return None
     if not isinstance(answer, Trained):
-        return f"{type(answer).__name__} - wanted a Trained, or None if the training diverged"
+        return f"{type(answer).__name__} - expected a Trained, or None if the training diverged"
     if not answer.model.is_file():
-        return f"the model {answer.model.name}, which is not there - wanted the file that it has written"
+        return f"the model {answer.model.name}, which does not exist - expected the file that it has written"
     if answer.columns[:1] != ["step"] or np.shape(answer.curve)[1:] != (len(answer.columns),):
         return (
-            f"a curve of shape {np.shape(answer.curve)} with the columns {answer.columns} - wanted `step` and others, "
-            "and (n_rows, n_columns) numbers"
+            f"a curve of shape {np.shape(answer.curve)} with the columns {answer.columns} - expected `step` and "
+            "others, and (n_rows, n_columns) numbers"
         )
     return None
 
@@ -123,18 +123,18 @@ def _predicted(answer: Any, arguments: tuple[Any, ...]) -> str | None:  # noqa: 
     from activelearn.frames import Frames
 
     asked = arguments[2] if len(arguments) > 2 else answer
-    wanted = "wanted the parts that it was given with energy and forces"
+    wanted = "expected the parts that it was given with energy and forces"
     if not isinstance(answer, list) or not all(isinstance(part, Frames) for part in answer):
         return f"{type(answer).__name__} - {wanted}, a list of Frames"
     if [part.positions.shape for part in answer] != [part.positions.shape for part in asked]:
-        return f"other frames than it was given - {wanted}"
+        return f"frames other than it was given - {wanted}"
     bare = [part for part in answer if part.energy is None or part.forces is None]
     return f"frames of {bare[0].formula} without energy or forces - {wanted}" if bare else None
 
 
 def _predicted_by_each(answer: Any, arguments: tuple[Any, ...]) -> str | None:  # noqa: ANN401 - anything
     if not isinstance(answer, list) or len(answer) != len(arguments[1]):
-        return f"{type(answer).__name__} - wanted a list for each of the models"
+        return f"{type(answer).__name__} - expected a list for each of the models"
     return next(filter(None, (_predicted(one, arguments) for one in answer)), None)
 
 
@@ -142,7 +142,7 @@ def _calculator(answer: Any, _: tuple[Any, ...]) -> str | None:  # noqa: ANN401 
     wanted = ("calculator", "arguments", "package")
     if isinstance(answer, Mapping) and all(key in answer for key in wanted):
         return None
-    return f"{answer!r} - wanted {', '.join(wanted)}"
+    return f"{answer!r} - expected {', '.join(wanted)}"
 
 
 _FLAG: Final = _is(bool, "True or False")

@@ -1,4 +1,4 @@
-"""The reference: what labels, and what makes a label acceptable."""
+"""The reference, and the criteria for accepting its labels."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ T = TypeVar("T", bound=Section)
 
 
 class D3(Section):
-    """Grimme's D3 dispersion, added to a reference that has none; the three-body term is off."""
+    """Grimme's D3 dispersion, added to a reference without dispersion; without the three-body term."""
 
-    method: str = Field(default="PBE", description="The functional that its parameters are for.")
+    method: str = Field(default="PBE", description="The functional that the parameters are fitted to.")
     damping: Literal["zero"] = "zero"
 
     def want_parameters_of(self, functional: str) -> None:
-        """Refuse to be added to another functional than the one that its parameters are for."""
+        """Refuse a functional other than the one that the parameters are fitted to."""
         if plain_functional(self.method) != plain_functional(functional):
             raise ValueError(
-                f"d3.method {self.method} on functional {functional} - wanted D3 with the parameters of the functional "
-                "that it is added to"
+                f"d3.method {self.method} on functional {functional} - expected D3 with the parameters of the "
+                "functional of the reference"
             )
 
 
@@ -52,7 +52,7 @@ def _known(name: str) -> str:
 
 
 class _Keyed(NamedTuple):
-    """What stands under a key that is no field."""
+    """Value of a key that is not a field."""
 
     key: str
     value: object
@@ -66,14 +66,14 @@ def _section(given: _Keyed) -> Section:
 
 
 class Reference(Section):
-    """What labels: an ASE calculator in its own interpreter, GPAW, or VASP; each with D3 on top if it has none.
+    """The reference: an ASE calculator in its own interpreter, GPAW, or VASP; optionally with D3.
 
-    What an engine alone has stands in a section of its name, such as ``vasp``.
+    Settings specific to an engine are in a section with its name, such as ``vasp``.
     """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_section)]]
-    #: Where it stands in a campaign, and the file of an iteration that has its identity.
+    #: Its location in a campaign, and the file of an iteration that contains its identity.
     where: ClassVar[str] = "label.reference"
     identity_file: ClassVar[str] = "reference.json"
 
@@ -88,26 +88,26 @@ class Reference(Section):
     )
     package: str | None = Field(default=None, description="PyPI name of the package (version, install line).")
     python: Annotated[ProgramPath | None, Program()] = Field(
-        default=None, description="Interpreter to run it in; null: this one."
+        default=None, description="Python interpreter that runs it; null: this one."
     )
     command: Annotated[str | None, Program()] = Field(
-        default=None, description="How GPAW or VASP is started: 'mpiexec -n 2 gpaw python', 'srun vasp_std'."
+        default=None, description="Command that starts GPAW or VASP: 'mpiexec -n 2 gpaw python', 'srun vasp_std'."
     )
     weights: FilePath | None = Field(
-        default=None, description="Weights to be hashed: a path, or package:path inside an installed package."
+        default=None, description="Weights to hash: a path, or package:path inside an installed package."
     )
-    functional: str = Field(description="What it reproduces, such as PBE; 'none' for a toy.")
-    includes_dispersion: bool = Field(description="Whether dispersion is already in it.")
-    d3: D3 | None = Field(default=None, description="Dispersion to be added: {method: PBE, damping: zero}.")
-    stress: bool = Field(
-        default=True, description="false: it has energy and forces only, and its labels have no virial."
-    )
+    functional: str = Field(description="The functional that it reproduces, such as PBE; 'none' for a toy model.")
+    includes_dispersion: bool = Field(description="Whether it already includes dispersion.")
+    d3: D3 | None = Field(default=None, description="Dispersion to add: {method: PBE, damping: zero}.")
+    stress: bool = Field(default=True, description="false: only energy and forces; labels have no virial.")
     precision: Literal["float32", "float64"] = "float64"
-    deterministic: bool = Field(default=True, description="Same input, same bits (at one thread).")
+    deterministic: bool = Field(
+        default=True, description="Whether the same input gives bitwise the same result (with one thread)."
+    )
 
     @property
     def name(self) -> str:
-        """What labels, in two words: ``sevenn.calculator:SevenNetCalculator + D3(zero)``."""
+        """Short description of the reference: ``sevenn.calculator:SevenNetCalculator + D3(zero)``."""
         return f"{self.calculator or self.engine}{f' + D3({self.d3.damping})' if self.d3 else ''}"
 
     @property
@@ -118,17 +118,17 @@ class Reference(Section):
     def settings(self, kind: type[T]) -> T:
         """Return the section of its engine, which is of this kind."""
         found = (self.model_extra or {})[self.engine]
-        assert isinstance(found, kind)  # what the engine says of itself
+        assert isinstance(found, kind)  # as declared by the engine
         return found
 
     @property
     def movable(self) -> tuple[str, ...]:
-        """The keys that say where and how it runs, not what it computes."""
+        """The keys that set where and how it runs, not what it computes."""
         return ("python", "command", *(f"{self.engine}.{key}" for key in engine_of(self.engine).movable))
 
     @classmethod
     def sections(cls) -> dict[str, type[Section]]:
-        """Return the sections of the engines, but for those of broken packages, which are told to who asks for them."""
+        """Return the sections of the engines, except those of broken packages, which are reported when used."""
         found = {}
         for name in REFERENCES.names():
             with contextlib.suppress(ConfigError):
@@ -137,7 +137,7 @@ class Reference(Section):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Return the schema with the sections of all engines that are there."""
+        """Return the schema with the sections of all available engines."""
         found = handler(schema)
         own = handler.resolve_ref_schema(found)
         for name, settings in cls.sections().items():
@@ -149,7 +149,7 @@ class Reference(Section):
     @model_validator(mode="before")
     @classmethod
     def _with_the_names_of_sections(cls, given: Any) -> Any:  # noqa: ANN401 - raw YAML
-        """Put its key to what may be a section; null is none (older copies of campaigns have it)."""
+        """Attach its key to a possible section; null means none (older copies of campaigns have it)."""
         if not isinstance(given, Mapping):
             return given
         fields = {key: value for key, value in given.items() if key in cls.model_fields}
@@ -163,7 +163,7 @@ class Reference(Section):
         given = {key for key in ("calculator", "command") if getattr(self, key) is not None}
         given |= {*(self.model_extra or ())}
         if given != wanted:
-            raise ValueError(f"engine {self.engine} with {sorted(given) or 'nothing'} - wanted {sorted(wanted)} of it")
+            raise ValueError(f"engine {self.engine} with {sorted(given) or 'nothing'} - expected {sorted(wanted)}")
         return self
 
     @model_validator(mode="after")
@@ -171,7 +171,7 @@ class Reference(Section):
         if self.d3 is None:
             return self
         if self.includes_dispersion:
-            raise ValueError("d3 on a reference with includes_dispersion: true - wanted dispersion once, not twice")
+            raise ValueError("d3 on a reference with includes_dispersion: true - expected dispersion once, not twice")
         self.d3.want_parameters_of(self.functional)
         return self
 
@@ -182,33 +182,36 @@ class Reference(Section):
 
 
 class Driver(Reference):
-    """What moves the atoms of the initial data in place of the reference: any fast potential. It labels nothing."""
+    """The driver: a fast potential that moves the atoms of initial data instead of the reference; it labels nothing."""
 
     where: ClassVar[str] = "initial.md.driver"
     identity_file: ClassVar[str] = "driver.json"
 
-    functional: str = Field(default="none", description="What it reproduces, such as PBE; its labels are not used.")
-    includes_dispersion: bool = Field(default=False, description="Whether dispersion is already in it.")
-    stress: bool = Field(default=False, description="Not asked for: the cell does not change.")
+    functional: str = Field(
+        default="none", description="The functional that it reproduces, such as PBE; its labels are not used."
+    )
+    includes_dispersion: bool = Field(default=False, description="Whether it already includes dispersion.")
+    stress: bool = Field(default=False, description="Not needed, since the cell does not change.")
 
 
 def plain_functional(functional: str) -> str:
-    """Return the name of a functional without the marks that people write differently."""
+    """Return the name of a functional in a canonical spelling."""
     return functional.replace("-", "").replace("_", "").lower()
 
 
 class Label(Section):
-    """The reference and what makes one of its labels acceptable."""
+    """The reference, and the criteria for accepting its labels."""
 
     reference: Reference
     max_force: Annotated[PositiveFloat, of("largest force of a label")] = Field(
-        default=50.0, description="A larger force on any atom refuses the label (eV/Å)."
+        default=50.0, description="A label with a larger force on any atom is refused (eV/Å)."
     )
     max_net_force: Annotated[PositiveFloat, of("net force")] = Field(
         default=0.05, description="Largest |sum of forces| / n_atoms (eV/Å)."
     )
     max_energy_spread: Annotated[PositiveFloat, of("spread of energies")] | None = Field(
-        default=5.0, description="Farthest from the median of its formula in the iteration (eV/atom); null: any."
+        default=5.0,
+        description="Largest distance from the median energy of the formula in the iteration (eV/atom); null: any.",
     )
     ledger: FolderPath | None = Field(
         default=None, description="A shared ledger folder; null: labels/ of the campaign."

@@ -1,10 +1,10 @@
-"""Lines for LAMMPS that stand in a YAML: what they may say.
+"""LAMMPS lines in a YAML: what is allowed.
 
-A list of what is allowed, not of what is refused. The lines of a stage change how atoms move, and nothing else: they
-start no program, read and write no file, and leave alone what is run, evaluated and written. They are read as LAMMPS
-reads them (Input::file, Input::parse and Input::substitute of 22Jul2025); what it reads in a way that is easily taken
-for another (triple quotes, a quote inside a word, characters beyond ASCII) is refused. A variable holds a number, so
-nothing that is allowed can turn into something else when LAMMPS puts its value in.
+This is an allow list. The lines of a stage change how atoms move, and nothing else: they
+start no program, access no file, and do not affect what is run, evaluated and written. They are parsed as LAMMPS
+parses them (Input::file, Input::parse and Input::substitute of 22Jul2025); what is easily misread
+(triple quotes, a quote inside a word, characters beyond ASCII) is refused. A variable holds a number, so
+that nothing allowed can turn into something else when LAMMPS substitutes its value.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-#: What lines of a stage may refer to; :mod:`activelearn.engines.lammps` gives the values.
+#: Variables that lines of a stage may refer to; :mod:`activelearn.engines.lammps` gives the values.
 GIVEN: Final = ("temperature", "to_temperature", "pressure", "timestep", "n_steps", "every", "seed")
-#: Commands that a stage may use. What is not here is set by a key of the stage, has to do with files, or is a program.
+#: Commands that a stage may use. All others are set by a key of the stage, involve files, or start a program.
 COMMANDS: Final = (
     "compute", "compute_modify", "displace_atoms", "fix", "fix_modify", "group", "mass", "neigh_modify", "neighbor",
     "print", "region", "uncompute", "unfix", "variable", "velocity",
@@ -37,7 +37,7 @@ recenter restrain rhok setforce spring spring/chunk spring/rg spring/self store/
 temp/csld temp/csvr temp/rescale thermal/conductivity ti/spring vector viscosity viscous wall/harmonic wall/lepton
 wall/lj1043 wall/lj126 wall/lj93 wall/morse wall/piston wall/reflect wall/reflect/stochastic wall/region
 """
-#: Styles of fix that neither read nor write files, and after which the atoms are those of the start.
+#: Styles of fix that neither read nor write files, and keep the set of atoms.
 FIXES: Final = INTEGRATORS | frozenset(_FIXES.split())
 _COMPUTES: Final = """
 ackland/atom adf angmom/chunk ave/sphere/atom basal/atom born/matrix centro/atom centroid/stress/atom chunk/atom
@@ -51,15 +51,15 @@ temp/rotate torque/chunk vacf vacf/chunk vcm/chunk viscosity/cos voronoi/atom
 """
 #: Styles of compute of a system of atoms without bonds and charges that read no files.
 COMPUTES: Final = frozenset(_COMPUTES.split())
-#: Styles of variable whose value is a number (or one per atom) that LAMMPS works out itself.
+#: Styles of variable whose value is a number (or one per atom) that LAMMPS computes itself.
 VARIABLES: Final = ("atom", "delete", "equal", "format", "index", "internal", "string", "vector")
-#: What an accelerator package puts after the name of a style.
+#: Suffixes of accelerator packages.
 _SUFFIX: Final = re.compile(r"/(?:gpu|intel|kk|omp|opt)$")
 #: Keywords of fixes that are followed by a file.
 _FILE_KEYWORDS: Final = frozenset({"append", "file", "infile"})
 #: Words of pair styles (python, and mliap with a model in a pickle) that run Python.
 _RUNS_PYTHON: Final = frozenset({"mliappy", "python", "unified"})
-#: Functions of a formula that look at files or run Python.
+#: Functions of a formula that access files or run Python.
 _REFUSED_FUNCTIONS: Final = re.compile(r"\b(is_file|next|py_\w+)\s*\(")
 #: Names of the fixes of a walk.
 _OURS: Final = frozenset({"dynamics", "model_forces", "strain"})
@@ -67,11 +67,11 @@ _NUMBER: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _FORMAT: Final = re.compile(r"%[-+ 0#]*\d{0,3}(\.\d{0,3})?l?[dfgeEG]")
 _WORD: Final = re.compile(r""""([^"]*)"(?=\s|$)|'([^']*)'(?=\s|$)|(\S+)""")
 _REFERENCE: Final = re.compile(r"\bv_(\w+)")
-_NEXT: Final = "see params/README.md for what a stage may say"
+_NEXT: Final = "see params/README.md for what a stage may contain"
 
 
 class PutIn(NamedTuple):
-    """A variable (``${x}``, ``$x``) or formula (``$(x)``) whose value LAMMPS puts into a line, and its format."""
+    """A variable (``${x}``, ``$x``) or formula (``$(x)``) whose value LAMMPS substitutes in a line, and its format."""
 
     text: str
     is_formula: bool
@@ -87,11 +87,11 @@ class Command:
     number
         Of its first line in the text, from 1.
     typed
-        As it stands there, on one line.
+        As written, on one line.
     words
-        Of it, without quotes; a variable that LAMMPS puts in (``${x}``) is the word 0.
+        Its words, without quotes; a substituted variable (``${x}``) is the word 0.
     put_in
-        What LAMMPS puts in.
+        What LAMMPS substitutes.
     """
 
     number: int
@@ -101,7 +101,7 @@ class Command:
 
     def wrong(self, what: str, wanted: str, next_: str = _NEXT) -> ValueError:
         """Return an error that names the line."""
-        return ValueError(f"line {self.number} {self.typed!r}: {what} - wanted {wanted} - {next_}")
+        return ValueError(f"line {self.number} {self.typed!r}: {what} - expected {wanted} - {next_}")
 
     @property
     def style(self) -> str:
@@ -113,19 +113,19 @@ class Command:
 
 
 def commands(text: str) -> list[Command]:
-    """Return the commands of a text as LAMMPS reads them: continued by &, quotes, comments, variables put in.
+    """Return the commands of a text as LAMMPS reads them: with continuation by &, quotes, comments, substitution.
 
     Raises
     ------
     ValueError
-        LAMMPS would read it in a way that is easily taken for another, or not at all.
+        LAMMPS would reject it, or read it in a way that is easily misunderstood.
     """
     found = []
     for number, line in _logical_lines(text):
         bare = Command(number, " ".join(line.split()), ())
         content = _without_comment(line, bare)
         if strange := next((mark for mark in content if not mark.isascii()), None):
-            raise bare.wrong(f"{strange!r} is not ASCII", "the characters of LAMMPS' manual", "type it anew")
+            raise bare.wrong(f"{strange!r} is not ASCII", "ASCII characters", "type it again")
         content, put_in = _substituted(content, bare)
         if words := tuple(_words(content, bare)):
             found.append(Command(number, bare.typed, words, put_in))
@@ -133,14 +133,14 @@ def commands(text: str) -> list[Command]:
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield lines with their numbers; a line that ends with & goes on with the next, even if it is a comment."""
+    """Yield lines with their numbers; a line that ends with & is continued by the next, even if it is a comment."""
     text = text.replace("\r\n", "\n")
     for number, line in enumerate(text.split("\n"), 1):
         if bad := next((mark for mark in line if not (mark.isprintable() or mark == "\t")), None):
-            wanted = "wanted printable characters, blanks and line ends"
-            raise ValueError(f"line {number}: has {bad!r} in it - {wanted} - type the line anew")
+            wanted = "expected printable characters, spaces and line ends"
+            raise ValueError(f"line {number}: contains {bad!r} - {wanted} - type the line again")
         if '"""' in line:
-            raise ValueError(f'line {number}: has """ in it - wanted single or double quotes - use them')
+            raise ValueError(f'line {number}: contains """ - expected single or double quotes - use them')
     begun, held = 0, ""
     for number, line in enumerate(text.split("\n"), 1):
         begun, held = begun or number, held + line
@@ -150,24 +150,24 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
             yield begun, held
             begun, held = 0, ""
     if begun:
-        raise ValueError(f"line {begun}: ends with & - wanted a line that goes on - remove &, or add the rest")
+        raise ValueError(f"line {begun}: ends with & - expected a continuation line - remove &, or add the rest")
 
 
 def _without_comment(line: str, bare: Command) -> str:
-    """Return what stands before a # that is not inside quotes."""
+    """Return the part before a # that is not inside quotes."""
     at = 0
     while at < len(line) and line[at] != "#":
         if line[at] in "\"'":
             closing = line.find(line[at], at + 1)
             if closing < 0:
-                raise bare.wrong(f"the quote {line[at]} is not closed", "pairs of quotes", "close it")
+                raise bare.wrong(f"the quote {line[at]} is not closed", "balanced quotes", "close it")
             at = closing
         at += 1
     return line[:at]
 
 
 def _substituted(line: str, bare: Command) -> tuple[str, tuple[PutIn, ...]]:
-    """Return a line with 0 for what LAMMPS puts in, and what that is; inside quotes only `print` does so."""
+    """Return a line with 0 for each substitution, and the substitutions; inside quotes only `print` makes them."""
     out, put_in, at, quote = "", [], 0, ""
     is_printed = line.split()[:1] == ["print"]
     while at < len(line):
@@ -187,32 +187,32 @@ def _substituted(line: str, bare: Command) -> tuple[str, tuple[PutIn, ...]]:
 
 
 def _length_of_reference(text: str, bare: Command) -> int:
-    """Return how long ``${x}``, ``$(formula)`` or ``$x`` at the beginning of a text is."""
+    """Return the length of ``${x}``, ``$(formula)`` or ``$x`` at the beginning of a text."""
     depths = accumulate({"(": 1, ")": -1}.get(mark, 0) for mark in text[1:])
     if text.startswith("$(") and (end := next((at for at, depth in enumerate(depths, 2) if depth == 0), 0)):
         return end
     if found := re.match(r"\$(\{\w+(:%[^}]*)?\}|\w)", text):
         return found.end()
-    raise bare.wrong("$ begins no variable", "${name}, $x or $(formula)", "mend it")
+    raise bare.wrong("$ does not start a variable", "${name}, $x or $(formula)", "fix it")
 
 
 def _words(line: str, bare: Command) -> Iterator[str]:
     for double, single, plain in _WORD.findall(line):
         if "'" in plain or '"' in plain:
-            raise bare.wrong(f"the word {plain} has a quote in it", "quotes around whole words", "mend it")
+            raise bare.wrong(f"the word {plain} contains a quote", "quotes around whole words", "fix it")
         yield double or single or plain
 
 
-# --- what they may say ------------------------------------------------------------------------------------------------
+# --- what is allowed ------------------------------------------------------------------------------------------------
 
 
 def check_lines(text: str) -> list[Command]:
-    """Return the commands of the lines of a stage, all of them allowed.
+    """Return the commands of the lines of a stage, after checking that all are allowed.
 
     Raises
     ------
     ValueError
-        One of them is not, or refers to a variable that is not there: ``what - wanted - next``.
+        One of them is not, or refers to an undefined variable: ``what - expected - next``.
     """
     found = commands(text)
     defined = set(GIVEN)
@@ -226,7 +226,7 @@ def check_lines(text: str) -> list[Command]:
 
 
 def _check_names(command: Command, defined: set[str], everywhere: set[str]) -> None:
-    """Refuse variables that are not defined: before they are put in, or anywhere if LAMMPS looks at them later."""
+    """Refuse variables that are not defined: before their substitution, or anywhere if LAMMPS evaluates them later."""
     formulas = [piece.text for piece in command.put_in if piece.is_formula]
     now = [piece.text for piece in command.put_in if not piece.is_formula]
     now += [name for formula in formulas for name in _REFERENCE.findall(formula)]
@@ -234,12 +234,12 @@ def _check_names(command: Command, defined: set[str], everywhere: set[str]) -> N
     for name in [*(name for name in now if name not in defined), *(name for name in later if name not in everywhere)]:
         what = f"{name} is defined further down" if name in everywhere else f"there is no variable {name}"
         near = difflib.get_close_matches(name, everywhere, n=1, cutoff=0.6)
-        wanted = f"a variable that is there, such as {near[0]}" if near else f"one of: {', '.join(sorted(everywhere))}"
-        raise command.wrong(what, wanted, "mend the name, or define it above")
+        wanted = f"a defined variable, such as {near[0]}" if near else f"one of: {', '.join(sorted(everywhere))}"
+        raise command.wrong(what, wanted, "fix the name, or define it above")
     for form in (piece.form for piece in command.put_in if piece.form is not None):
         _want_format(command, form)
     if refused := _REFUSED_FUNCTIONS.search(" ".join([*command.words, *formulas])):
-        raise command.wrong(f"{refused[1]} looks at files or runs Python", "a formula of numbers")
+        raise command.wrong(f"{refused[1]} accesses files or runs Python", "a formula of numbers")
 
 
 def _check_words(command: Command) -> None:
@@ -248,7 +248,7 @@ def _check_words(command: Command) -> None:
     if name not in COMMANDS:
         wanted = f"one of: {', '.join(COMMANDS)}"
         if near := difflib.get_close_matches(name.lower(), COMMANDS, n=1, cutoff=0.75):
-            wanted = f"{near[0]}, or another that may stand here"
+            wanted = f"{near[0]}, or another allowed command"
         keys = "what is run, evaluated and written is set by the stage's other keys (n_steps, every, timestep_fs ...)"
         raise command.wrong(f"the command {name} is not allowed in a stage", wanted, keys)
     if name in {"fix", "unfix"} and arguments[:1] and arguments[0] in _OURS:
@@ -262,9 +262,11 @@ def _check_words(command: Command) -> None:
     if name == "variable":
         _check_variable(command)
     if file := _FILE_KEYWORDS.intersection(command.words[4:] if name == "fix" else ()):
-        raise command.wrong(f"{min(file)} is not allowed", "no file: a walk keeps its frames only", "leave it out")
+        raise command.wrong(
+            f"{min(file)} is not allowed", "no file, since a walk keeps only its frames", "leave it out"
+        )
     if hidden := {"exclude", "include", "once"}.intersection(arguments if name == "neigh_modify" else ()):
-        wanted = "all neighbours, at any time, or forces and deviations are not those of the models"
+        wanted = "all neighbours at all times, else forces and deviations are not those of the models"
         raise command.wrong(f"{min(hidden)} is not allowed", wanted, "leave it out")
 
 
@@ -274,7 +276,7 @@ def _want_style(command: Command, allowed: frozenset[str]) -> None:
         raise command.wrong(f"{name} without a style", f"{name} ID group style ...", "complete it")
     if command.style not in allowed:
         said = f"the {name} style {command.words[3]} is not allowed in a stage, or there is none of that name"
-        what = "that reads and writes no file and keeps the atoms"
+        what = "that does not access files and keeps the atoms"
         near = difflib.get_close_matches(command.style.lower(), sorted(allowed), n=3, cutoff=0.6)
         wanted = f"a style {what}" + (f", such as {', '.join(near)}" if near else "")
         raise command.wrong(said, wanted)
@@ -284,7 +286,7 @@ def _check_variable(command: Command) -> None:
     if len(command.words) < 3 or not re.fullmatch(r"\w+", command.words[1]):
         raise command.wrong("not a variable", "variable name style value", "complete it")
     _, name, style, *values = command.words
-    if name in GIVEN:  # LAMMPS would pass over it in silence
+    if name in GIVEN:  # LAMMPS would silently ignore it
         raise command.wrong(f"the variable {name} is the stage's own", "another name", "rename your variable")
     if style not in VARIABLES:
         raise command.wrong(f"variables of style {style} are not allowed in a stage", f"one of: {', '.join(VARIABLES)}")
@@ -292,7 +294,7 @@ def _check_variable(command: Command) -> None:
     if style in {"index", "string", "internal"} and strange is not None:
         raise command.wrong(f"{strange} is not a number", f"numbers in a variable of style {style}")
     if style in {"equal", "atom"} and len(values) != 1:  # LAMMPS takes the first of them
-        raise command.wrong(f"a formula of {len(values)} words", "one word, or quotes around it", "mend it")
+        raise command.wrong(f"a formula of {len(values)} words", "one word, or quotes around it", "fix it")
     if style == "format":
         for form in values[1:]:
             _want_format(command, form)
@@ -300,7 +302,7 @@ def _check_variable(command: Command) -> None:
 
 def _want_format(command: Command, form: str) -> None:
     if not _FORMAT.fullmatch(form):
-        raise command.wrong(f"{form} formats more than a number", "a format such as %.6g", "mend it")
+        raise command.wrong(f"{form} formats more than a number", "a format such as %.6g", "fix it")
 
 
 # --- pair styles ------------------------------------------------------------------------------------------------------
@@ -312,14 +314,14 @@ def check_style(*lines: str) -> None:
     Raises
     ------
     ValueError
-        It does: ``what - wanted - next``.
+        It does either: ``what - expected - next``.
     """
     for line in lines:
         for word in line.split():
             if word.strip("\"'") in _RUNS_PYTHON:
-                what = f"{word} in {line!r} runs Python that a file brings along"
-                wanted = "wanted a pair style that reads numbers, or an ASE calculator (ase:)"
+                what = f"{word} in {line!r} runs Python code from a file"
+                wanted = "expected a pair style that only reads numbers, or an ASE calculator (ase:)"
                 raise ValueError(f"{what} - {wanted} - see params/potential/README.md")
             if word.strip("\"'") == "out_file":
                 what = f"out_file in {line!r} writes a file"
-                raise ValueError(f"{what} - wanted none - models with deviations of their forces go to `deepmd:`")
+                raise ValueError(f"{what} - expected none - ensembles with force deviations belong in `deepmd:`")

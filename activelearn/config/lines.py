@@ -1,4 +1,4 @@
-"""Lines of values: a file is read a second time when something in it is wrong, and only then."""
+"""Line numbers of values, for which a file with problems is read a second time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from activelearn.config.files import is_file, preset_file, yaml_text
 from activelearn.config.yaml12 import Location, Parsed, parse
 from activelearn.errors import ConfigError
 
-#: Whose presets stand in another folder of params/ than their key says.
+#: Keys whose presets are in a folder of params/ with another name.
 _FOLDERS: Final = {"potentials": "potential", "ase": "label"}
 
 
 def place(where: str, at: Location, section: str = "") -> str:
-    """Return ``file:line`` of a value, which may stand in a preset that the file names.
+    """Return ``file:line`` of a value, which may be in a preset that the file names.
 
     Parameters
     ----------
     where
         The file; anything else is returned as it is.
     at
-        Where the value stands in it, presets put in. Nothing: the file as a whole.
+        Location of the value in it, with presets resolved. Empty: the file as a whole.
     section
         The folder of ``params/`` that a file with ``preset: NAME`` at its top belongs to.
     """
@@ -46,7 +46,7 @@ def _as_it_is(file: Path, _changed: int) -> Parsed | None:
 
 
 def _place(file: Path, document: Parsed, at: Location, section: str) -> str | None:
-    """Return the same, or None where nothing of the location is in the file."""
+    """Return the same, or None if the location is not in the file."""
     node, here = document.data, at[:0]
     for i, part in enumerate(at):
         is_there = part in node if isinstance(node, Mapping) else isinstance(node, list) and part in range(len(node))

@@ -1,4 +1,4 @@
-"""A machine profile: where and how, never what."""
+"""A machine profile: where and how a campaign runs, never what it computes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from activelearn.config.section import Name, Section
 TasksAtATime = Annotated[PositiveInt, of("number of tasks at a time")]
 
 ChunkedStation = Literal["prepare", "initial", "explore", "label", "train", "final", "glass", "benchmark"]
-#: Category of the Fireworks that compute next to nothing: select, gather, decide.
+#: Category of the Fireworks that compute almost nothing: select, gather, decide.
 LIGHT: Final = "light"
 Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")]
-#: A word of the batch system: no white space, nothing that a shell would obey.
+#: A word of the batch system: no white space, no shell syntax.
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.:,=+/@%-]+$")]
 #: How many CPUs a job has here, as Slurm, Torque and LSF say it. (NCPUS, the word of PBS, may be anybody's.)
 _CPUS_OF_JOB: Final = ("SLURM_CPUS_ON_NODE", "PBS_NUM_PPN", "LSB_DJOB_NUMPROC")
@@ -38,7 +38,7 @@ SECRET: Final = re.compile(r"(?i)passw|passphrase|secret|token|credential|api_?k
 
 
 class Speeds(Section):
-    """How fast one slot is, for the cost estimate of `check --plan` alone; measured ones of a campaign folder win."""
+    """Speed of one slot, only for the cost estimate of `check --plan`; times measured in the campaign folder win."""
 
     label_s_per_atom: dict[str, Annotated[PositiveFloat, of("time of a label")]] = Field(
         default={}, description="Seconds of a label per atom, by calculator (module:Class) or engine (vasp, gpaw)."
@@ -49,16 +49,16 @@ class Speeds(Section):
     )
     md_Mflop_per_s: Annotated[PositiveFloat, of("speed of a network")] | None = Field(
         default=None,
-        description="DeePMD in LAMMPS, a network of 1 Mflop an atom: operations per second, as `check --plan` counts "
+        description="DeePMD in LAMMPS, a network of 1 Mflop per atom: operations per second, as `check --plan` counts "
         "them.",
     )
     train_Mflop_per_s: Annotated[PositiveFloat, of("speed of a network")] | None = Field(
-        default=None, description="The same of dp train."
+        default=None, description="The same for dp train."
     )
     pace_s: Annotated[PositiveFloat, of("pace")] | None = Field(
         default=None,
-        description="CPU s that the arithmetic of `check --plan` takes on this slot, as that prints it: declared times "
-        "are scaled by what it takes on the machine that asks. null: they stay as they are.",
+        description="CPU time of the arithmetic of `check --plan` on this slot, as printed by it (s): declared times "
+        "are scaled by its time on the current machine. null: no scaling.",
     )
 
 
@@ -66,7 +66,7 @@ def _words(text: str) -> str:
     try:
         shlex.split(text)
     except ValueError as error:
-        raise ValueError(f"cannot be split into words ({error}) - wanted a command as in a shell") from None
+        raise ValueError(f"cannot be split into words ({error}) - expected a command as in a shell") from None
     return text
 
 
@@ -89,7 +89,7 @@ def n_gpus(gres: str | None) -> int | None:
 
 #: A program and its arguments.
 Command = Annotated[str, AfterValidator(_words)]
-#: Variables; some say what is loaded (LD_PRELOAD, PYTHONPATH).
+#: Variables; some determine what is loaded (LD_PRELOAD, PYTHONPATH).
 Environment = Annotated[dict[Name, str], Program()]
 
 
@@ -142,25 +142,25 @@ class Queue(Section):
 
 
 class Place(Section):
-    """Where the Fireworks of one or more stations run; what is null is as the machine profile has it."""
+    """Where the Fireworks of one or more stations run; null values are taken from the machine profile."""
 
-    category: Name | None = Field(default=None, description="Of the FireWorker; null: the name of the place.")
+    category: Name | None = Field(default=None, description="Category of the FireWorker; null: the name of the place.")
     queue: Queue = Queue()
-    slots: TasksAtATime | None = Field(default=None, description="Tasks at a time of one Firework.")
+    slots: TasksAtATime | None = Field(default=None, description="Tasks of one Firework run in parallel.")
     gpus: tuple[NonNegativeInt, ...] | None = Field(
-        default=None, description="CUDA devices; the slots take turns. (): none. null: whatever is visible."
+        default=None, description="CUDA devices; shared among the slots. (): none. null: all visible ones."
     )
     setup: Annotated[tuple[str, ...], Program()] = Field(
-        default=(), description="Lines of bash before the worker starts, such as module load cuda."
+        default=(), description="Bash lines run before the worker starts, such as module load cuda."
     )
-    environment: Environment = Field(default={}, description="Variables of every engine.")
+    environment: Environment = Field(default={}, description="Environment variables of every engine.")
     python: Annotated[str | None, Program()] = None
     lammps: Annotated[Command | None, Program()] = None
     launcher: Annotated[Command | None, Program()] = None
 
 
 class Machine(Section):
-    """Where and how: slots, chunks, commands, limits. Not part of the campaign nor of its hash."""
+    """Where and how: slots, chunks, commands, limits. Neither part of the campaign nor of its hash."""
 
     name: Name = "local"
     places: dict[Name, Place] = Field(default={}, description="Kinds of nodes, such as cpu and gpu.")
@@ -170,31 +170,31 @@ class Machine(Section):
     )
     launcher: Annotated[Command | None, Program()] = Field(
         default=None,
-        description="What starts every engine, such as 'srun --exact --nodes=1 --ntasks=1 --cpus-per-task=1'.",
+        description="Launcher of every engine, such as 'srun --exact --nodes=1 --ntasks=1 --cpus-per-task=1'.",
     )
     gpus: tuple[NonNegativeInt, ...] | None = Field(
-        default=None, description="CUDA devices; the slots take turns. (): none. null: whatever is visible."
+        default=None, description="CUDA devices; shared among the slots. (): none. null: all visible ones."
     )
-    environment: Environment = Field(default={}, description="Variables of every engine.")
-    slots: TasksAtATime | None = Field(default=None, description="Tasks at a time; null: one per core.")
+    environment: Environment = Field(default={}, description="Environment variables of every engine.")
+    slots: TasksAtATime | None = Field(default=None, description="Tasks run in parallel; null: one per core.")
     chunks: dict[ChunkedStation, TasksAtATime] = Field(default={}, description="Fireworks per station; missing: 1.")
     python: Annotated[ProgramPath | None, Program()] = Field(
-        default=None, description="Interpreter with deepmd-kit and lammps; null: this one."
+        default=None, description="Python interpreter with deepmd-kit and lammps; null: this one."
     )
     lammps: Annotated[Command | None, Program()] = Field(
         default=None,
-        description="Command of LAMMPS, such as 'mpirun -n 4 lmp'; null: the one of deepmd-kit, started once per node.",
+        description="Command of LAMMPS, such as 'mpirun -n 4 lmp'; null: that of deepmd-kit, started once per node.",
     )
     max_attempts: Annotated[PositiveInt, of("number of tries")] = Field(
-        default=3, description="Tries of a task that infrastructure killed."
+        default=3, description="Attempts at a task that fails on infrastructure."
     )
     grace_s: Annotated[NonNegativeFloat, of("time of grace")] = Field(
-        default=10.0, description="From SIGTERM to SIGKILL of an engine past its time."
+        default=10.0, description="Time from SIGTERM to SIGKILL for an engine past its time-out."
     )
     checkpoints: bool = Field(
         default=False,
-        description="A killed training goes on from its last checkpoint: for trainings longer than a walltime. "
-        "Recorded; the models are no longer bit for bit those of an undisturbed run.",
+        description="A killed training continues from its last checkpoint, for trainings longer than a walltime. "
+        "Recorded; the models are then not bitwise identical to those of an undisturbed run.",
     )
     walk_timeout_s: Annotated[PositiveFloat, of("time limit")] = 24 * 3600.0
     label_timeout_s: Annotated[PositiveFloat, of("time limit")] = 24 * 3600.0
@@ -209,7 +209,7 @@ class Machine(Section):
 
     @property
     def n_slots(self) -> int:
-        """Tasks side by side: as given, or the tasks of the Slurm allocation that a launcher uses, or the cores."""
+        """Parallel tasks: as given, or the tasks of the Slurm allocation that a launcher uses, or the cores."""
         if self.slots is not None:
             return self.slots
         if self.launcher is not None and os.environ.get("SLURM_NTASKS", "").isdigit():
@@ -217,11 +217,11 @@ class Machine(Section):
         return n_cpus()
 
     def n_chunks(self, station: str) -> int:
-        """Fireworks of a station."""
+        """Number of Fireworks of a station."""
         return next((n for name, n in self.chunks.items() if name == station), 1)
 
     def place_name(self, station: str) -> str | None:
-        """Return the name of the place of a station (or of `LIGHT`); None where the profile has no places."""
+        """Return the name of the place of a station (or of `LIGHT`); None if the profile has no places."""
         if not self.places:
             return None
         return next((place for name, place in self.stations.items() if name == station), next(iter(self.places)))
@@ -234,7 +234,7 @@ class Machine(Section):
         return found
 
     def __str__(self) -> str:
-        """Return in a line what runs where."""
+        """Return one line on what runs where."""
         if not self.places:
             return f"machine {self.name}: {self.n_slots} slots, one thread each"
         where = (f"{place} for {', '.join(stations)}" for place, stations in self.stations_by_place().items())
@@ -246,7 +246,7 @@ class Machine(Section):
         return station if place is None else self.places[place].category or place
 
     def at(self, station: str) -> Machine:
-        """Return the profile as it is where a station runs: what its place says counts."""
+        """Return the profile for a station, with the settings of its place."""
         name = self.place_name(station)
         if name is None:
             return self
@@ -260,8 +260,8 @@ class Machine(Section):
         for environment in (self.environment, *(place.environment for place in self.places.values())):
             for name in filter(SECRET.search, environment):
                 raise ValueError(
-                    f"environment.{name} - wanted no secret, for the profile is copied into the campaign folder - set "
-                    "it in the shell that starts the workers"
+                    f"environment.{name} - expected no secret, since the profile is copied into the campaign folder - "
+                    "set it in the shell that starts the workers"
                 )
         return self
 
@@ -271,6 +271,6 @@ class Machine(Section):
             if place not in self.places:
                 known = ", ".join(self.places) or "none"
                 raise ValueError(
-                    f"stations.{station}: no place {place!r} - wanted one of `places` (there are: {known})"
+                    f"stations.{station}: no place {place!r} - expected one of `places` (defined: {known})"
                 )
         return self

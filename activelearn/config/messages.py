@@ -1,4 +1,4 @@
-"""Validation problems as sentences: ``where: what - wanted - next``."""
+"""Validation problems as sentences: ``where: what - expected - next``."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from activelearn.config.yaml12 import Location
 from activelearn.errors import ConfigError, typed
 
 T = TypeVar("T", bound=Section)
-#: So much of a wrong value is in a message, characters.
+#: Characters of a wrong value that are shown in a message.
 _SHOWN: Final = 200
-#: So many problems of one file are told at once.
+#: Number of problems of one file that are reported at once.
 _MOST_TOLD: Final = 50
-#: Keys of DeePMD-kit and DP-GEN that have another name here, where that one is a key.
+#: Keys of DeePMD-kit and DP-GEN that have another name here, which must be a key.
 _OF_OTHERS: Final = {
     "type": "shape", "temps": "temperatures_K", "press": "pressures_bar", "dt": "timestep_fs", "nsteps": "n_steps",
     "trj_freq": "every", "model_devi_f_trust_lo": "f_lo", "model_devi_f_trust_hi": "f_hi", "sys_idx": "systems",
 }  # fmt: skip
-#: What is wanted, in the words of YAML, by the type of pydantic's error.
+#: What is expected, in YAML terms, by the type of pydantic's error.
 _WANTED: Final = {
     "tuple_type": "a list", "model_type": "a mapping", "dict_type": "a mapping", "int_parsing_size": "a smaller number",
 }  # fmt: skip
-#: What a text should look like, in words, by the pattern that it has to fit.
+#: What a string should look like, in words, by its pattern.
 _PATTERNS: Final = {r"'^[\w.]+:\w+$'": "module:Class, such as ase.calculators.emt:EMT"}
-#: What to run then, by the kind of the file; parts of a study are read by `glass` and `benchmark` alike.
+#: What to run next, by the kind of the file; parts of a study are read by both `glass` and `benchmark`.
 _NEXT: Final = {"Campaign": "activelearn check", "Study": "activelearn benchmark --check --study"}
 
 
 def nearest(word: str, among: list[str]) -> str:
-    """Return a hint that names the nearest of `among`, or all of them if none is near."""
+    """Return a hint with the closest match of `among`, or all of them if none is close."""
     close = difflib.get_close_matches(word, among, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(sorted(among)) or 'none there'}"
 
@@ -55,11 +55,11 @@ def validated(
     Parameters
     ----------
     model, data, where
-        What it is to be, as it was read, and the file.
+        The target class, the raw data, and the file.
     are_texts
-        Its numbers are written as texts, as in a CSV.
+        Numbers are given as strings, as in a CSV.
     is_sealed
-        It stands in a folder already (see :data:`activelearn.config.section.SEALED`).
+        It is already in a folder (see :data:`activelearn.config.section.SEALED`).
 
     Raises
     ------
@@ -70,13 +70,13 @@ def validated(
         made = model.model_validate(data, context=SEALED if is_sealed else None)
     except ValidationError as error:
         found = error.errors()
-        # A list whose items are all wrong is also reported as too short: the items say it better.
+        # A list whose items are all wrong is also reported as too short; the errors of the items are more useful.
         own = [e for e in found if e["type"] != "too_short" or not any(_is_inside(o["loc"], e["loc"]) for o in found)]
         by_location: dict[Location, list[ErrorDetails]] = {}
         for item in own:
             by_location.setdefault(_written(item, data), []).append(item)
         lines = [_problem(model, at, items, where) for at, items in list(by_location.items())[:_MOST_TOLD]]
-        more = [f"{where}: {len(by_location) - len(lines)} more of the kind"] * (len(by_location) > len(lines))
+        more = [f"{where}: {len(by_location) - len(lines)} more problems"] * (len(by_location) > len(lines))
         raise ConfigError(*lines, *more) from None
     if not are_texts and (other := list(_other_kinds(data, made, ()))):
         folder = model.__name__.lower()
@@ -85,7 +85,7 @@ def validated(
 
 
 def _other_kinds(given: Any, made: Any, at: Location) -> Iterator[tuple[Location, str]]:  # noqa: ANN401 - raw YAML
-    """Yield what pydantic has made another kind of value of: a number of true, or of a text, and the like."""
+    """Yield values that pydantic has converted to another type, such as true or a string to a number."""
     if isinstance(given, Mapping):
         for key, value in given.items():
             own = made.get(key) if isinstance(made, Mapping) else getattr(made, str(key), None)
@@ -94,11 +94,11 @@ def _other_kinds(given: Any, made: Any, at: Location) -> Iterator[tuple[Location
         for i, (value, own) in enumerate(zip(given, made, strict=False)):
             yield from _other_kinds(value, own, (*at, i))
     elif isinstance(made, bool) and isinstance(given, (int, float, str)) and not isinstance(given, bool):
-        yield at, f"got {given!r} - wanted true or false, without quotes - mend it"
+        yield at, f"got {given!r} - expected true or false, without quotes - fix it"
     elif isinstance(given, bool) and isinstance(made, (int, float)) and not isinstance(made, bool):
-        yield at, f"got {str(given).lower()} - wanted a number - mend it"
+        yield at, f"got {str(given).lower()} - expected a number - fix it"
     elif isinstance(given, str) and isinstance(made, (int, float)):
-        yield at, f"got {str(given)!r}, a text - wanted a number - remove the quotes"
+        yield at, f"got {str(given)!r}, a text - expected a number - remove the quotes"
 
 
 def _is_inside(inner: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
@@ -106,7 +106,7 @@ def _is_inside(inner: tuple[Any, ...], outer: tuple[Any, ...]) -> bool:
 
 
 def _written(item: ErrorDetails, data: Any) -> Location:  # noqa: ANN401 - raw YAML
-    """Return where a problem is, without the kinds of a union that pydantic names in between."""
+    """Return the location of a problem, without the union tags that pydantic adds."""
     found: Location = ()
     for part in item["loc"]:
         with contextlib.suppress(KeyError, IndexError, TypeError):
@@ -115,7 +115,7 @@ def _written(item: ErrorDetails, data: Any) -> Location:  # noqa: ANN401 - raw Y
 
 
 def _problem(model: type[Section], at: Location, items: list[ErrorDetails], where: str) -> str:
-    """Return what is wrong at one place as ``where: what - wanted - next``; of a union each kind has an item."""
+    """Return the problem at one location as ``where: what - expected - next``; each kind of a union has its item."""
     item = items[0]
     location = ".".join(map(str, at)) or model.__name__.lower()
     file, where = where, place(where, at[:-1] if item["type"] == "missing" else at, model.__name__.lower())
@@ -129,19 +129,19 @@ def _problem(model: type[Section], at: Location, items: list[ErrorDetails], wher
         added = ", or install the package that adds it" * (owner.model_config.get("extra") == "allow")
         return f"{where}: {location}: unknown key - {hint} - rename or remove it{added}"
     if item["type"] == "missing":
-        return f"{where}: {location}: missing - wanted {_wanted(model, at)} - add it"
+        return f"{where}: {location}: missing - expected {_wanted(model, at)} - add it"
     if item["type"] == "value_error":
         command = _NEXT.get(model.__name__)
         after = f" and run: {command} {typed(file)}" if command is not None else ""
-        return f"{where}: {location}: {item['ctx']['error']} - mend it{after}"
+        return f"{where}: {location}: {item['ctx']['error']} - fix it{after}"
     wanted = " or ".join(dict.fromkeys(_said(one) for one in items))
     is_unquoted = item["type"] == "string_type" and isinstance(item["input"], (int, float))
-    do = "put it in quotes if it is a text" if is_unquoted else "mend it"
-    return f"{where}: {location}: got {_shown(item['input'])} - wanted {wanted} - {do}"
+    do = "put it in quotes if it is a text" if is_unquoted else "fix it"
+    return f"{where}: {location}: got {_shown(item['input'])} - expected {wanted} - {do}"
 
 
 def _said(item: ErrorDetails) -> str:
-    """Return what pydantic says that it wanted."""
+    """Return what pydantic expected."""
     said = re.sub("(, (unable|got)| after validation,) .*", "", item["msg"].removeprefix("Input should be "))
     if (pattern := said.removeprefix("String should match pattern ")) in _PATTERNS:
         return _PATTERNS[pattern]
@@ -178,11 +178,11 @@ def _inner_model(annotation: Any) -> type[Section] | None:  # noqa: ANN401 - a t
 
 
 def _wanted(model: type[Section], location: tuple[Any, ...]) -> str:
-    """Return what belongs at a location: the field's description, or what its section is."""
+    """Return what belongs at a location: the description of the field or of its section."""
     field = _model_at(model, location[:-1]).model_fields.get(str(location[-1]))
     section = _inner_model(field.annotation) if field is not None else None
     text = field.description if field is not None else None
     if text is None and section is not None and section.__doc__:
         text = section.__doc__.splitlines()[0]
-    name = f"number {location[-1] + 1} of them" if isinstance(location[-1], int) else location[-1]
+    name = f"item {location[-1] + 1}" if isinstance(location[-1], int) else location[-1]
     return (text or f"a value for {name}").rstrip(".")

@@ -1,7 +1,7 @@
-"""Files that a campaign or a study names and that have moved since it began: known by content, kept as they were named.
+"""Files named by a campaign or a study that have moved since: recognised by content, and kept under the original name.
 
-What is sealed names a file by the path of that time, and task ids and random numbers follow from that name. A folder
-that moves to another disk or another computer keeps these names, therefore; beside each stands where the file is now.
+Sealed documents name a file by its original path, from which task ids and random numbers derive. A folder
+that moves to another disk or computer therefore keeps these names, together with the current paths.
 """
 
 from __future__ import annotations
@@ -23,61 +23,61 @@ S = TypeVar("S", bound=Section)
 
 
 class Moved(str):
-    """A path (or a line for LAMMPS with paths in it) as it was first written; it is equal to, and dumped as, that.
+    """A path (or a LAMMPS line that contains paths) as first written; it compares equal to that and is dumped as that.
 
     Parameters
     ----------
     text
-        As it was first written.
+        As first written.
     now
-        What has to be opened instead.
+        What to open instead.
     """
 
     now: str
 
     def __new__(cls, text: str, now: str) -> Moved:
-        """Return the string, with what it is now."""
+        """Return the string with its current path."""
         made = super().__new__(cls, text)
         made.now = now
         return made
 
 
 def here(text: str) -> str:
-    """Return where the file of a path is now."""
+    """Return the current location of a file."""
     return text.now if isinstance(text, Moved) else text
 
 
 def at_hand(section: S) -> S:
-    """Return a section with the paths by which its files are opened now."""
+    """Return a section with the current paths of its files."""
     found: S = _changed(section, here)
     return found
 
 
 def moved(section: S, moves: Mapping[str, str]) -> S:
-    """Return a section as it was sealed, whose paths know where their files are now."""
+    """Return a section as sealed, whose paths know the current locations of their files."""
     found: S = _changed(section, lambda text: Moved(text, moves[text]) if text in moves else text)
     return found
 
 
 def as_begun(given: S, moves: Mapping[str, str]) -> S:
-    """Return a section as it was read now, with the paths by which its folder knows the files."""
+    """Return a section as read now, with the paths by which its folder knows the files."""
     names = {now: before for before, now in reversed([*moves.items()])}
     found: S = _changed(at_hand(given), lambda text: Moved(names[text], text) if text in names else text)
     return found
 
 
 def moves(begun: Iterable[Section], given: Section) -> dict[str, str]:
-    """Return where the files that sealed documents name are now, by the path that they have there.
+    """Return the current locations of the files named in sealed documents, by their sealed paths.
 
-    A file with a sealed checksum is found by it, under whatever name. Any other is found at the same place of the
-    document: if it has the name of before and is not there any more, or if it has the same content.
+    A file with a sealed checksum is found by it, under any name. Any other file is found at the same location in the
+    document: if its old path no longer exists and the file name is the same, or if it has the same content.
 
     Parameters
     ----------
     begun
         The sealed documents, the last one first.
     given
-        The same document as it is read now.
+        The same document as read now.
     """
     given = at_hand(given)
     known, found = dict(_sealed_files(given)), dict[str, str]()
@@ -101,7 +101,7 @@ def moves(begun: Iterable[Section], given: Section) -> dict[str, str]:
 
 
 def _is_same(before: str, now: str) -> bool:
-    """Return whether two absolute paths name one file (or folder), which may have moved, or two of one content."""
+    """Return whether two absolute paths name one file or folder, which may have moved, or files of equal content."""
     try:
         if not Path(before).exists():
             return Path(before).name == Path(now).name
@@ -111,7 +111,7 @@ def _is_same(before: str, now: str) -> bool:
 
 
 def _side_by_side(before: Any, now: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - a section, or what is in it
-    """Yield what are different absolute paths at the same place of two documents."""
+    """Yield absolute paths that differ at the same location in two documents."""
     if isinstance(before, str) and isinstance(now, str):
         if before != now and before.startswith("/") and now.startswith("/"):
             yield before, now
@@ -125,7 +125,7 @@ def _side_by_side(before: Any, now: Any) -> Iterator[tuple[str, str]]:  # noqa: 
 
 
 def _sealed_files(document: Section) -> Iterator[tuple[str, str]]:
-    """Yield path and sha256 of every file that has its checksum beside it."""
+    """Yield path and sha256 of every file whose checksum is stored with it."""
     for value in _within(document):
         match value:
             case System(seed=str(path), sha256=str(sha256)):
@@ -141,7 +141,7 @@ def _sealed_files(document: Section) -> Iterator[tuple[str, str]]:
 
 
 def _within(value: Any) -> Iterator[Any]:  # noqa: ANN401 - a section, or what is in it
-    """Yield a section and what is in it, however deep."""
+    """Yield a section and its contents, at any depth."""
     yield value
     parts = dict(value).values() if isinstance(value, BaseModel | dict) else value
     for part in parts if isinstance(value, BaseModel | dict | tuple | list) else ():
@@ -149,7 +149,7 @@ def _within(value: Any) -> Iterator[Any]:  # noqa: ANN401 - a section, or what i
 
 
 def _changed(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - a section, or what is in it
-    """Return the same with its strings changed; what has none to change is the same object."""
+    """Return the same with its strings changed; objects without strings to change are returned as they are."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, BaseModel):

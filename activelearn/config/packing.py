@@ -1,4 +1,4 @@
-"""Amorphous cells: what is packed, how much of it, and how tightly."""
+"""Amorphous cells: what is packed, how much, and at which density."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Packed(Section):
         min_length=1, description="Relative amounts by formula, such as {Na2S: 1.5, P2S5: 0.5}."
     )
     n_atoms: Annotated[PositiveInt, of("number of atoms of a labelled cell")] | None = Field(
-        default=None, description="Atoms aimed at; the nearest number of exact stoichiometry is taken."
+        default=None, description="Target number of atoms; the nearest number with exact stoichiometry is used."
     )
     n_units: Annotated[PositiveInt, of("number of formula units of a labelled cell")] | None = Field(
-        default=None, description="How many times the amounts of `units` are taken, exactly; instead of n_atoms."
+        default=None, description="Exact multiple of the amounts of `units`; instead of n_atoms."
     )
     density_g_cm3: Annotated[PositiveFloat, of("density")] = Field(
         description="Density of the cell (g/cm3), kept exactly."
@@ -33,8 +33,8 @@ class Packed(Section):
     )
     geometry: dict[Formula, FilePath] = Field(
         default={},
-        description="xyz files of units packed as rigid molecules; they go before those of params/units/. "
-        "A unit with neither is packed as single atoms.",
+        description="xyz files of units packed as rigid molecules; they take precedence over those of params/units/. "
+        "A unit without any is packed as single atoms.",
     )
     sha256: dict[Formula, str] = Field(
         default={}, description="Checksums of these files; filled in when a campaign is read."
@@ -44,9 +44,11 @@ class Packed(Section):
     def _check(self) -> Packed:
         if (self.n_atoms is None) == (self.n_units is None):
             got = "none" if self.n_atoms is None else "both"
-            raise ValueError(f"got {got} of n_atoms and n_units - wanted exactly one")
+            raise ValueError(f"got {got} of n_atoms and n_units - expected exactly one")
         for name, files in (("geometry", self.geometry), ("sha256", self.sha256)):
             strangers = sorted(set(files) - set(self.units))
             if strangers:
-                raise ValueError(f"{name} names {', '.join(strangers)} - wanted formulas of units: {[*self.units]}")
+                raise ValueError(
+                    f"{name} contains {', '.join(strangers)} - expected formulas of units: {[*self.units]}"
+                )
         return self

@@ -1,4 +1,4 @@
-"""Paths in YAML: taken from the folder of the file that they stand in, wherever the string is carried to meanwhile."""
+"""Paths in YAML, relative to the folder of the file that contains them, wherever the string is passed on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 
 from activelearn.config.files import expanded, is_file, is_there, shipped
 
-#: How the files of models end; an argument that ends so and is no file is a mistake.
+#: Suffixes of model files; an argument with such a suffix must be a file.
 MODEL_SUFFIXES: Final = {".model", ".pt", ".pt2", ".pth", ".pb", ".dp", ".ckpt", ".tar", ".jit"}
 #: An argument whose value is a path to a model, whatever its suffix, and how a path begins.
 _MODEL_KEY: Final = re.compile(r"model|checkpoint|ckpt|weight|potential|param", re.IGNORECASE)
@@ -19,14 +19,14 @@ _PATH: Final = re.compile(r"~?/|\.\.?/")
 
 
 class Written(str):
-    """A string of a YAML file; validated, it is a plain one.
+    """A string of a YAML file; after validation it is a plain string.
 
     Parameters
     ----------
     text
         The string.
     files
-        The file that it stands in, and then those that name that one as a preset; absolute paths.
+        The file that contains it, then those that name that file as a preset; absolute paths.
     """
 
     files: tuple[Path, ...]
@@ -39,7 +39,7 @@ class Written(str):
 
 
 def written(data: Any, file: Path) -> Any:  # noqa: ANN401 - raw YAML
-    """Return raw YAML whose strings know the file that they stand in, after those that they know already."""
+    """Return raw YAML whose strings know the file that contains them, after those that they already know."""
     place = file.absolute()
     return _changed(data, lambda text: Written(text, (*getattr(text, "files", ()), place)))
 
@@ -53,7 +53,7 @@ def _changed(data: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - 
 
 
 def absolute(value: Any) -> Any:  # noqa: ANN401 - raw YAML
-    """Return the absolute path if `value` is of a YAML file and names a file that is there; else as it stands."""
+    """Return the absolute path if `value` is from a YAML file and names an existing file; else `value`."""
     return _file(value) if isinstance(value, Written) and ("/" in value or Path(value).suffix) else value
 
 
@@ -75,7 +75,7 @@ def _structure(value: Any) -> Any:  # noqa: ANN401 - raw YAML
 
 
 def missing_models(arguments: Any, where: str, *, here: bool = True) -> Iterator[str]:  # noqa: ANN401 - JSON
-    """Yield one line for each argument of a calculator, however deep, that names the file of a model and there is none.
+    """Yield one line for each argument of a calculator, at any depth, that names a missing model file.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def missing_models(arguments: Any, where: str, *, here: bool = True) -> Iterator
     where
         Their dotted key, such as ``label.reference.arguments``.
     here
-        Whether absolute paths are those of this machine.
+        Whether absolute paths refer to this machine.
     """
     items = arguments.items() if isinstance(arguments, Mapping) else enumerate(arguments)
     for key, value in items:
@@ -92,27 +92,27 @@ def missing_models(arguments: Any, where: str, *, here: bool = True) -> Iterator
             yield from missing_models(value, f"{where}.{key}", here=here)
         elif isinstance(value, str) and _names_a_model(value, f"{where}.{key}"):
             path = expanded(value)
-            if not path.is_absolute() or (here and not is_there(path)):  # of a YAML, it is absolute if it is there
+            if not path.is_absolute() or (here and not is_there(path)):  # if from a YAML, it is absolute if it exists
                 yield (
-                    f"{where}.{key}: no file {value} - wanted the file of a model, by a path from the folder of the "
-                    "YAML or an absolute one - check the path"
+                    f"{where}.{key}: no file {value} - expected a model file, by a path relative to the folder of the "
+                    "YAML or an absolute path - check the path"
                 )
 
 
 def _names_a_model(value: str, where: str) -> bool:
-    """Return whether an argument is the path of a model, and not the name of one or an address."""
+    """Return whether an argument is the path of a model, not the name of one or a URL."""
     arguments = where.partition("arguments")[2]
     is_path = _PATH.match(value) is not None and _MODEL_KEY.search(arguments) is not None
     return is_path or (Path(value).suffix in MODEL_SUFFIXES and "://" not in value and len(value.split()) == 1)
 
 
-#: A file: its absolute path if it is there, and else what is written, which may be a name that is known elsewhere.
+#: A file: its absolute path if it exists, else the string as written, which may be a name known elsewhere.
 FilePath = Annotated[str, BeforeValidator(_file)]
-#: A program: the same, but a bare name is looked for on the PATH.
+#: A program: the same, but a bare name is looked up on the PATH.
 ProgramPath = Annotated[str, BeforeValidator(absolute)]
-#: A shipped seed by its id, and else the absolute path of a structure file, there or not.
+#: A shipped seed by its id, else the absolute path of a structure file, existing or not.
 StructurePath = Annotated[str, BeforeValidator(_structure)]
-#: A folder, there or not: its absolute path.
+#: A folder, existing or not: its absolute path.
 FolderPath = Annotated[str, BeforeValidator(_anchored)]
-#: Anything; what names a file is its absolute path.
+#: Anything; file names become absolute paths.
 Argument = Annotated[Any, BeforeValidator(lambda value: _changed(absolute(value), str))]

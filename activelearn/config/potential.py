@@ -1,4 +1,4 @@
-"""A potential: what drives molecular dynamics and statics in glass production and benchmarks, whoever made it."""
+"""A potential: anything that drives molecular dynamics and statics in glass production and benchmarks."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ from activelearn.config.program import Program, runs_in_lammps
 from activelearn.config.section import Element, ForceDeviation, Section, is_sealed
 
 Title = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ()._+-]*$", max_length=60)]
-#: One LAMMPS line: what would start a second command, or put anything anywhere, is refused.
+#: One LAMMPS line: separators of commands and substitutions are refused.
 Line = Annotated[str, Field(pattern=r"^[^\n\r&;$`]+$")]
-#: The path of a model, as it stands in a LAMMPS input: no line of its own in it.
+#: The path of a model in a LAMMPS input: it cannot contain a line break.
 ModelPath = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
-#: How models end that LAMMPS runs, one and an ensemble: DeePMD-kit chooses what computes by it.
+#: Suffixes of models that LAMMPS runs, one or an ensemble; DeePMD-kit selects its backend by suffix.
 DEEPMD_SUFFIXES: Final = (".pb", ".pth", ".pt2")
-#: Other forms of DeePMD-kit 3.2, and why they drive nothing (measured: docs/backends.md).
+#: Other formats of DeePMD-kit 3.2, and why they are not used (measured: docs/backends.md).
 NOT_DRIVEN: Final = {
-    ".dp": "its forces are all NaN, in silence: that form has no derivatives",
+    ".dp": "its forces are silently NaN, since that format has no derivatives",
     ".pt": "a checkpoint, which LAMMPS does not read",
-    ".savedmodel": "two of them end LAMMPS with a signal on a CPU, and one alone has no force deviation",
-    **dict.fromkeys((".pte", ".jax", ".hlo"), "LAMMPS does not read that form"),
+    ".savedmodel": "two of them crash LAMMPS on a CPU, and one alone has no force deviation",
+    **dict.fromkeys((".pte", ".jax", ".hlo"), "LAMMPS does not read that format"),
 }
 
 
 class DeePMDModels(Section):
-    """One frozen DeePMD model, or an ensemble of which the first drives and all give the force deviation."""
+    """One frozen DeePMD model, or an ensemble, whose first model drives and whose members give the force deviation."""
 
     models: Annotated[tuple[ModelPath, ...], Program()] = Field(
-        min_length=1, description="Frozen models (.pb, .pth, .pt2), all of one form."
+        min_length=1, description="Frozen models (.pb, .pth, .pt2), all in the same format."
     )
-    sha256: tuple[str, ...] = Field(default=(), description="Of the models; filled in when a potential is read.")
+    sha256: tuple[str, ...] = Field(
+        default=(), description="Checksums of the models; filled in when a potential is read."
+    )
     window: tuple[ForceDeviation, ForceDeviation] | None = Field(
-        default=None, description="Trust window (f_lo, f_hi) of an ensemble (eV/Å); null: deviations are not judged."
+        default=None, description="Trust window (f_lo, f_hi) of an ensemble (eV/Å); null: deviations are not monitored."
     )
 
     @model_validator(mode="after")
@@ -50,23 +52,23 @@ class DeePMDModels(Section):
         found = list(dict.fromkeys(PurePath(model).suffix for model in self.models))
         if len(found) > 1:
             raise ValueError(
-                f"models end in {' and '.join(found)} - wanted all of one form: a session of LAMMPS has the libraries "
-                "of one backend"
+                f"models end in {' and '.join(found)} - expected one format, since a LAMMPS session has the "
+                "libraries of one backend"
             )
         if found[0] not in DEEPMD_SUFFIXES:
-            why = NOT_DRIVEN.get(found[0], "DeePMD-kit knows a form by its suffix, and not this one")
+            why = NOT_DRIVEN.get(found[0], "DeePMD-kit recognises formats by suffix, and not this one")
             wanted = f"{', '.join(DEEPMD_SUFFIXES[:-1])} or {DEEPMD_SUFFIXES[-1]}"
-            raise ValueError(f"{self.models[0]}: {why} - wanted {wanted}, as dp freeze makes them")
+            raise ValueError(f"{self.models[0]}: {why} - expected {wanted}, as written by dp freeze")
         return self
 
     @model_validator(mode="after")
     def _check(self) -> DeePMDModels:
         if self.window is not None and self.window[0] >= self.window[1]:
-            raise ValueError(f"window {list(self.window)} - wanted f_lo below f_hi, such as [0.15, 0.35]")
+            raise ValueError(f"window {list(self.window)} - expected f_lo below f_hi, such as [0.15, 0.35]")
         if self.window is not None and len(self.models) < 2:
-            raise ValueError("window with one model - wanted an ensemble of two or more, or no window")
+            raise ValueError("window with one model - expected an ensemble of two or more, or no window")
         if len(set(self.models)) < len(self.models) or len(set(self.sha256)) < len(self.sha256):
-            raise ValueError("models names one twice - wanted different ones: it would agree with itself")
+            raise ValueError("models contains duplicates - expected different models, since a model agrees with itself")
         return self
 
 
@@ -74,13 +76,13 @@ class LammpsStyle(Section):
     """Any pair style of LAMMPS in units metal."""
 
     pair_style: Annotated[Line, Program(runs_in_lammps)] = Field(
-        description="What follows `pair_style`, such as: eam/alloy."
+        description="Arguments of `pair_style`, such as: eam/alloy."
     )
     pair_coeff: Annotated[tuple[Line, ...], Program(runs_in_lammps)] = Field(
-        min_length=1, description="What follows each `pair_coeff`."
+        min_length=1, description="Arguments of each `pair_coeff`."
     )
     elements: tuple[Element, ...] = Field(min_length=1, description="Elements, in the order of the atom types.")
-    files_sha256: dict[str, str] = Field(default={}, description="Of files named above; filled in when read.")
+    files_sha256: dict[str, str] = Field(default={}, description="Checksums of files named above; filled in when read.")
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> LammpsStyle:
@@ -107,27 +109,31 @@ class Statics(Reference):
 
 
 class Potential(Section):
-    """One potential with the physics it declares; exactly one of `ase`, `deepmd` and `lammps` says what it is."""
+    """One potential with the physics it declares; exactly one of `ase`, `deepmd` and `lammps` defines it."""
 
-    name: Title = Field(description="As it stands in tables and figures.")
+    name: Title = Field(description="Name in tables and figures.")
     ase: Reference | None = Field(default=None, description="An ASE calculator, as in a campaign's label.reference.")
     deepmd: DeePMDModels | None = None
     lammps: LammpsStyle | None = None
-    functional: str | None = Field(default=None, description="Of deepmd and lammps: what it reproduces, such as PBE.")
-    includes_dispersion: bool | None = Field(default=None, description="Of deepmd and lammps: whether it is in it.")
-    d3: D3 | None = Field(default=None, description="Of deepmd and lammps: dispersion to be added.")
+    functional: str | None = Field(
+        default=None, description="For deepmd and lammps: the functional that it reproduces, such as PBE."
+    )
+    includes_dispersion: bool | None = Field(
+        default=None, description="For deepmd and lammps: whether it includes dispersion."
+    )
+    d3: D3 | None = Field(default=None, description="For deepmd and lammps: dispersion to add.")
     timestep_fs: Annotated[PositiveFloat, of("time step")] | None = Field(
-        default=None, description="Instead of that of the schedule."
+        default=None, description="Replaces the time step of the schedule."
     )
 
     @classmethod
     def learnt(cls, name: str, said: Mapping[str, Any], reference: Reference) -> Potential:
-        """Return the ensemble of a campaign, by what its trainer says of it and the reference it was learnt from."""
+        """Return the ensemble of a campaign, as declared by its trainer, with the reference that it was trained on."""
         physics: dict[str, Any] = {
             "functional": reference.functional,
             "includes_dispersion": reference.labels_include_dispersion,
         }
-        if "ase" in said:  # has them inside
+        if "ase" in said:  # it contains them
             return cls.model_validate({"name": name, **said, "ase": {**said["ase"], **physics}})
         return cls(name=name, **said, **physics)
 
@@ -135,23 +141,25 @@ class Potential(Section):
     def _is_one_thing(self) -> Potential:
         kinds = [kind for kind in ("ase", "deepmd", "lammps") if getattr(self, kind) is not None]
         if len(kinds) != 1:
-            raise ValueError(f"got {kinds or 'none'} of ase, deepmd and lammps - wanted exactly one")
+            raise ValueError(f"got {kinds or 'none'} of ase, deepmd and lammps - expected exactly one")
         if self.ase is not None:
             doubled = [key for key in ("functional", "includes_dispersion", "d3") if getattr(self, key) is not None]
             if doubled:
-                raise ValueError(f"{', '.join(doubled)} beside ase - wanted inside `ase`, where the calculator stands")
+                raise ValueError(f"{', '.join(doubled)} next to ase - expected it inside `ase`, with the calculator")
             if self.ase.engine != "ase":
-                raise ValueError(f"ase.engine {self.ase.engine} - wanted an ASE calculator: a static code drives no MD")
+                raise ValueError(
+                    f"ase.engine {self.ase.engine} - expected an ASE calculator, since a static code cannot drive MD"
+                )
             if not self.ase.stress:
-                raise ValueError("ase.stress: false - wanted a potential with a stress, for glasses and benchmarks")
+                raise ValueError("ase.stress: false - expected a potential with stress, for glasses and benchmarks")
         elif self.functional is None or self.includes_dispersion is None:
-            raise ValueError("wanted functional (PBE, r2SCAN, none ...) and includes_dispersion (true or false) of it")
+            raise ValueError("expected functional (PBE, r2SCAN, none ...) and includes_dispersion (true or false)")
         return self
 
     @model_validator(mode="after")
     def _has_dispersion_once(self) -> Potential:
         if self.d3 is not None and self.includes_dispersion:
-            raise ValueError("d3 on a potential with includes_dispersion: true - wanted dispersion once, not twice")
+            raise ValueError("d3 on a potential with includes_dispersion: true - expected dispersion once, not twice")
         if self.d3 is not None:
             self.d3.want_parameters_of(str(self.functional))
         return self
@@ -172,20 +180,20 @@ class Potential(Section):
 
     @property
     def window(self) -> tuple[float, float] | None:
-        """The trust window of an ensemble, eV/Å; None where no force deviation can be judged."""
+        """The trust window of an ensemble, eV/Å; None if no force deviation can be evaluated."""
         return None if self.deepmd is None else self.deepmd.window
 
     @property
     def files(self) -> dict[str, str]:
-        """The files of its models, or that its lines for LAMMPS name, with their sha256 where that is known."""
+        """The files of its models, or those named in its LAMMPS lines, with their sha256 if known."""
         if self.deepmd is not None:
             return dict(zip(self.deepmd.models, self.deepmd.sha256, strict=False))
         return {} if self.lammps is None else self.lammps.files_sha256
 
     def with_files(self, change: Callable[[str], str]) -> Potential:
-        """Return it with other paths of the files of its models, or of those that its lines for LAMMPS name.
+        """Return it with other paths of its model files, or of the files named in its LAMMPS lines.
 
-        Of an ASE calculator that is the argument that stands in ``weights``, too.
+        For an ASE calculator, this is also the argument that equals ``weights``.
         """
         if self.ase is not None:
             return self.model_copy(update={"ase": _with_weights(self.ase, change)})
@@ -213,7 +221,7 @@ class Potential(Section):
         Parameters
         ----------
         python
-            Interpreter with deepmd-kit and lammps, where it is not this one.
+            Interpreter with deepmd-kit and lammps, if it is not this one.
         """
         if self.ase is not None:
             return Statics.model_construct(self.ase.model_fields_set, **dict(self.ase))

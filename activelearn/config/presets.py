@@ -1,4 +1,4 @@
-"""Presets put in, however deep, and the checksums of the models that a potential names."""
+"""Resolution of presets at any depth, and checksums of the models of a potential."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from activelearn.config.paths import MODEL_SUFFIXES, absolute, written
 from activelearn.config.potential import Potential
 from activelearn.errors import ConfigError
 
-#: Sections of a campaign that may name a preset, and the folder of params/ it comes from.
+#: Sections of a campaign that may name a preset, and the folder of params/ that contains it.
 PRESET_SECTIONS: Final = ("initial", "explore", "select", "label", "train")
 _NUMBER: Final = re.compile(r"[-+]?\d*\.?\d*([eE][-+]?\d+)?")
 _QUOTES: Final = ("'", '"')
-#: A word of a LAMMPS line; one in quotes may have blanks in it.
+#: A word of a LAMMPS line; a quoted word may contain spaces.
 _WORD: Final = re.compile(r"""(?<!\S)"[^"]*"(?!\S)|(?<!\S)'[^']*'(?!\S)|\S+""")
 
 
@@ -28,7 +28,7 @@ def find(section: str, name_or_path: str | Path, where: Path | None = None) -> P
     Raises
     ------
     ConfigError
-        There is neither.
+        Neither exists.
     """
     path = Path(name_or_path)
     if is_file(path):
@@ -42,7 +42,7 @@ def find(section: str, name_or_path: str | Path, where: Path | None = None) -> P
 
 
 def resolved(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - raw YAML
-    """Return raw YAML of a section with presets put in, however deep; its strings know the files they stand in.
+    """Return raw YAML of a section with presets resolved at any depth; its strings know the files that contain them.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def resolved(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - ra
     given
         The name of a preset, a path, or a mapping (with ``preset: NAME`` and single keys over it).
     where
-        The file it stands in.
+        The file that contains it.
     """
     if isinstance(given, str):
         near = where.parent / given
@@ -61,14 +61,14 @@ def resolved(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - ra
 
 
 def with_preset(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 - raw YAML
-    """Return the same of what is no name and no path, its strings as they are."""
+    """Return the same for what is neither a name nor a path, with its strings unchanged."""
     if not isinstance(given, Mapping):
         return given
     data = dict(given)
     if "preset" in data:
         under = _preset(section, str(data.pop("preset")), where)
         if isinstance(data.get("series"), Mapping) and "preset" in data["series"]:
-            under.pop("series", None)  # another series, not this one with keys of another over it
+            under.pop("series", None)  # another series, not this one with keys of another
         data = merged(under, data)
     if section in {"glass", "glasses"} and "series" in data:
         data["series"] = resolved("series", data["series"], where)
@@ -88,7 +88,7 @@ def _preset(section: str, name: str, where: Path) -> Any:  # noqa: ANN401 - raw 
         hint = nearest(name, preset_names(section))
         at = place(str(where), (section, "preset"))
         raise ConfigError(f"{at}: {section}.preset: unknown preset {name!r} - {hint} - see params/{section}/")
-    return read_yaml(template)  # its paths are those of whoever takes it
+    return read_yaml(template)  # its paths are relative to the file that uses it
 
 
 def _potential(data: dict[str, Any], where: Path) -> dict[str, Any]:
@@ -104,28 +104,28 @@ def _potential(data: dict[str, Any], where: Path) -> dict[str, Any]:
 
 
 def _calculator(given: dict[str, Any], where: Path) -> dict[str, Any]:
-    """Return a reference with the preset of params/label/ that it names; a model that it names must be there."""
+    """Return a reference with its preset of params/label/ resolved; a model that it names must exist."""
     named = given["arguments"] if isinstance(given.get("arguments"), Mapping) else {}
     for key, value in named.items():
         if isinstance(value, str) and Path(value).suffix in MODEL_SUFFIXES:
-            _sha256(str(absolute(value)), f"{where}: ase.arguments.{key}", "the file of a model")
+            _sha256(str(absolute(value)), f"{where}: ase.arguments.{key}", "a model file")
     return _with_label(given, where)
 
 
 def _with_label(given: dict[str, Any], where: Path) -> dict[str, Any]:
-    """Return a reference with the preset of params/label/ that it names."""
+    """Return a reference with its preset of params/label/ resolved."""
     if "preset" in given:
         name = str(given.pop("preset"))
         label = read_yaml(find("label", name, where))
         if not isinstance(label, Mapping) or not isinstance(label.get("reference"), Mapping):
             what = f"{name} has no reference"
-            raise ConfigError(f"{place(str(where), ('ase', 'preset'))}: {what} - wanted a YAML as in params/label/")
+            raise ConfigError(f"{place(str(where), ('ase', 'preset'))}: {what} - expected a YAML as in params/label/")
         given = merged(written(label["reference"], where), given)
     return given
 
 
 def _driver(given: Any, where: Path) -> Any:  # noqa: ANN401 - raw YAML
-    """Return the calculator that a preset of params/label/ or params/potential/, or a file like one, names."""
+    """Return the calculator of a preset of params/label/ or params/potential/, or of a file like one."""
     if isinstance(given, Mapping):
         return _with_label(dict(given), where)
     if not isinstance(given, str) or given == "self":
@@ -168,12 +168,12 @@ def _style(style: dict[str, Any], where: Path) -> dict[str, Any]:
 
 
 def _is_file_name(word: str) -> bool:
-    """Return whether a word of a LAMMPS line is a file: no style has a dot in its name, and numbers no letter."""
+    """Return whether a word of a LAMMPS line is a file: styles contain no dot, and numbers no letter."""
     return is_file(Path(word)) or (Path(word).suffix[1:2].isalpha() and not _NUMBER.fullmatch(word))
 
 
 def _sha256(file: str, where: str, wanted: str) -> str:
     found = checksum(Path(file))
     if found is None:
-        raise ConfigError(f"{where}: {file}: no such file - wanted {wanted} - check the path")
+        raise ConfigError(f"{where}: {file}: no such file - expected {wanted} - check the path")
     return found

@@ -1,4 +1,4 @@
-"""What of a YAML is run: marks of the fields that name interpreters, commands, Python classes and models."""
+"""What a YAML can run: markers of fields that name interpreters, commands, Python classes and models."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from activelearn.config.paths import MODEL_SUFFIXES
 from activelearn.config.section import Section
 from activelearn.config.yaml12 import Location
 
-#: Pair styles of LAMMPS that load models as Python and TensorFlow do; those that run Python are refused.
+#: Pair styles of LAMMPS that load models with PyTorch or TensorFlow; those that run Python are refused.
 _RUNNING_STYLE: Final = re.compile(r"(?<!\S)(mliap\S*|grace\S*|kim)(?!\S)")
 
 
 @dataclass(frozen=True)
 class Program:
-    """Mark of a field whose texts are run, or loaded as code: ``Annotated[str, Program()]``.
+    """Marker of a field whose strings are run, or loaded as code: ``Annotated[str, Program()]``.
 
     Parameters
     ----------
     which
-        Which of its texts, where not all are.
+        Which of its strings, if not all are.
     """
 
     which: Callable[[str], bool] = lambda _text: True
@@ -35,15 +35,15 @@ def loads_a_file(argument: str) -> bool:
 
 
 def runs_in_lammps(line: str) -> bool:
-    """Return whether a line of a pair style loads a model; tables of numbers are no programs."""
+    """Return whether a line of a pair style loads a model; tables of numbers are not programs."""
     words = (word.strip("'\"") for word in line.split())
     return _RUNNING_STYLE.search(line) is not None or any(Path(word).suffix in MODEL_SUFFIXES for word in words)
 
 
 def programs(section: Section, at: Location = ()) -> Iterator[tuple[Location, str]]:
-    """Yield what a section names that would be run, each with where it stands, however deep.
+    """Yield the programs that a section names, each with its location, at any depth.
 
-    Sections of other packages' engines are looked at as well: they mark their fields in the same way.
+    Sections of other packages' engines are included; they mark their fields in the same way.
     """
     fields = type(section).model_fields
     for name in (*fields, *(section.model_extra or {})):
@@ -57,7 +57,7 @@ def programs(section: Section, at: Location = ()) -> Iterator[tuple[Location, st
 
 
 def _leaves(value: Any, at: Location) -> Iterator[tuple[Location, Any]]:  # noqa: ANN401 - of any field
-    """Yield what stands in lists and mappings, however deep."""
+    """Yield the contents of lists and mappings, at any depth."""
     if isinstance(value, Mapping):
         for key, one in value.items():
             yield from _leaves(one, (*at, key))

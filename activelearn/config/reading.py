@@ -1,4 +1,4 @@
-"""Reading campaigns, studies, their parts, machine profiles and cited numbers; and the difference of two campaigns."""
+"""Read campaigns, studies, their parts, machine profiles and cited numbers; compare two campaigns."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from activelearn.config.section import Section
 from activelearn.config.study import Study
 from activelearn.errors import ConfigError
 
-#: A line of `check` that may begin with the dotted path of a value.
+#: A line of `check` that may start with the dotted path of a value.
 _BEGUN: Final = re.compile(r"(unusual: |)((?:[a-z][\w-]*(?:\.[\w-]+)*(?=:| \())?)(.*)", re.DOTALL)
 
 
 def placed(lines: Iterable[str], file: str | Path | None, machine: str | None) -> list[str]:
-    """Return lines of `check`, with file and line where one begins with a key, as of ``explore.stages.0.n_walks``.
+    """Return lines of `check`, with file and line if they start with a key such as ``explore.stages.0.n_walks``.
 
     Parameters
     ----------
     lines
-        Some begin with ``unusual:``.
+        Some start with ``unusual:``.
     file, machine
         YAML of the campaign or study, and of the machine profile, or the names of presets.
     """
@@ -52,7 +52,7 @@ def placed(lines: Iterable[str], file: str | Path | None, machine: str | None) -
 
 
 def _says_slots(machine: str, said: str) -> bool:
-    """Return whether the number of slots of a line stands in the machine profile."""
+    """Return whether the number of slots in a line is set in the machine profile."""
     given = read_yaml(Path(machine))
     slots = given.get("slots") if isinstance(given, Mapping) else None
     return isinstance(slots, int) and re.match(rf": {slots:g}\b", said) is not None
@@ -67,9 +67,9 @@ def load_campaign(name_or_path: str | Path) -> Campaign:
     Raises
     ------
     ConfigError
-        One line per problem, each ``where: what - wanted - next``.
+        One line per problem, each ``where: what - expected - next``.
     """
-    path = Path(name_or_path) if is_file(Path(name_or_path)) else find_campaign(name_or_path)  # told as it is typed
+    path = Path(name_or_path) if is_file(Path(name_or_path)) else find_campaign(name_or_path)  # reported as typed
     given = _with_presets(read_yaml(path), str(path))
     return _with_checksums(validated(Campaign, written(given, path), str(path)))
 
@@ -82,7 +82,7 @@ def find_campaign(name_or_path: str | Path) -> Path:
     if preset := preset_file("campaign", str(name_or_path)):
         return preset
     if path.suffix in {".yaml", ".yml"} or path.is_dir():
-        raise ConfigError(f"{path}: no such file - wanted a campaign's YAML - write one with: activelearn init")
+        raise ConfigError(f"{path}: no such file - expected a campaign's YAML - write one with: activelearn init")
     names = preset_names("campaign")
     raise ConfigError(
         f"{name_or_path}: neither a YAML file nor a preset - {nearest(str(name_or_path), names)} - "
@@ -91,14 +91,14 @@ def find_campaign(name_or_path: str | Path) -> Path:
 
 
 def parse_campaign(data: Any, *, where: str, is_sealed: bool = False) -> Campaign:  # noqa: ANN401 - raw YAML
-    """Validate raw YAML (or a sealed one) into a Campaign; see :func:`load_campaign`. Its paths stay as they are."""
+    """Validate raw YAML (or a sealed one) into a Campaign; see :func:`load_campaign`. Its paths are not changed."""
     return validated(Campaign, _with_presets(data, where), where, is_sealed=is_sealed)
 
 
 def _with_presets(data: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 - raw YAML
     if not isinstance(data, Mapping):
         raise ConfigError(
-            f"{where}: not a mapping - wanted keys such as name, type_map, initial - see: activelearn init"
+            f"{where}: not a mapping - expected keys such as name, type_map, initial - see: activelearn init"
         )
     given = {
         key: with_preset(key, value, Path(where)) if key in PRESET_SECTIONS else value for key, value in data.items()
@@ -107,7 +107,7 @@ def _with_presets(data: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 - ra
 
 
 def _with_study_presets(data: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    """Return a study, or a campaign, with the presets of what is studied put in."""
+    """Return a study, or a campaign, with the presets of the study resolved."""
     given = dict(data)
     if isinstance(given.get("potentials"), list):
         given["potentials"] = [resolved("potential", one, where) for one in given["potentials"]]
@@ -118,7 +118,7 @@ def _with_study_presets(data: Mapping[str, Any], where: Path) -> dict[str, Any]:
 
 
 def _with_checksums(campaign: Campaign) -> Campaign:
-    """Return the campaign with the checksums of the structures it names, as far as they are there."""
+    """Return the campaign with the checksums of its structure files, as far as they exist."""
     data = campaign.model_dump(mode="json")
     known = {path.stem for path in shipped("seeds").glob("*.yaml")}
     for section in ("initial", "explore"):
@@ -135,7 +135,7 @@ def difference(old: Campaign, new: Campaign) -> list[str]:
     """Return one line per changed key: ``select.f_lo: 0.15 -> 0.2``."""
     before, after = (dict(_flat(c.model_dump(mode="json"))) for c in (old, new))
     return [
-        f"{key}: {before.get(key, '(not there)')} -> {after.get(key, '(not there)')}"
+        f"{key}: {before.get(key, '(not set)')} -> {after.get(key, '(not set)')}"
         for key in before | after
         if before.get(key) != after.get(key)
     ]
@@ -157,12 +157,12 @@ def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: AN
 
 
 def load_label(name_or_path: str | Path) -> Label:
-    """Read what labels, and how it is accepted: a preset of params/label/, a YAML like one, or a campaign's YAML.
+    """Read a reference with its acceptance criteria: a preset of params/label/, a YAML like one, or a campaign YAML.
 
     Raises
     ------
     ConfigError
-        There is no such preset or file, or it says something else.
+        There is no such preset or file, or it is invalid.
     """
     path = find("label", name_or_path)
     data = read_yaml(path)
@@ -183,7 +183,7 @@ def load_potential(name_or_path: str | Path) -> Potential:
     Raises
     ------
     ConfigError
-        There is no such preset or file, or it says something else.
+        There is no such preset or file, or it is invalid.
     """
     return _load(Potential, "potential", name_or_path)
 
@@ -194,7 +194,7 @@ def load_series(name_or_path: str | Path) -> Series:
 
 
 def load_benchmark(name_or_path: str | Path) -> Benchmark:
-    """Read what is measured from a YAML path or a preset of params/benchmark/."""
+    """Read the properties to measure from a YAML path or a preset of params/benchmark/."""
     return _load(Benchmark, "benchmark", name_or_path)
 
 
@@ -210,7 +210,7 @@ def load_glass(name_or_path: str | Path, **over: Any) -> Glass:  # noqa: ANN401 
     if isinstance(data, Mapping):
         own, data = data.get("series"), resolved("glass", {**data, **over}, path)
         if "x" not in over and _name_in(own) not in {None, _name_in(data.get("series"))}:
-            data = {key: value for key, value in data.items() if key != "x"}  # it was of the other series
+            data = {key: value for key, value in data.items() if key != "x"}  # it belongs to the other series
         if over.keys() & {"n_atoms", "n_units"}:
             data = {key: value for key, value in data.items() if key not in {"n_atoms", "n_units"} or key in over}
     return validated(Glass, data, str(path))
@@ -236,7 +236,9 @@ def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
     """Read a whole study; `potentials`, `glass` and `benchmark` may name presets."""
     data = read_yaml(path)
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{path}: not a mapping - wanted name, potentials, glass and such - see params/GLASSES.md")
+        raise ConfigError(
+            f"{path}: not a mapping - expected keys such as name, potentials, glass - see params/GLASSES.md"
+        )
     return with_cited(validated(Study, _with_study_presets(data, path), str(path)), cited)
 
 

@@ -25,7 +25,7 @@ ForceLeft = Annotated[PositiveFloat, of("force left by a relaxation")]
 ForceDeviation = Annotated[PositiveFloat, of("force deviation")]
 NumberOfLabels = Annotated[PositiveInt, of("number of labels")]
 
-#: Context in which documents of a folder are read: a rule for what people write that came later is not for them.
+#: Context in which documents of a folder are read: rules for user input that were added later do not apply to them.
 SEALED: Final = {"is_sealed": True}
 
 
@@ -36,51 +36,51 @@ class Section(BaseModel):
 
     @classmethod
     def sections(cls) -> dict[str, type[Section]]:
-        """Return the sections that it may have beside its fields, by key."""
+        """Return the sections that it may have in addition to its fields, by key."""
         return {}
 
     @classmethod
     def alternatives(cls) -> list[type[Section]]:
-        """Return the sections that may stand in its place, each with fields of its own."""
+        """Return the sections that may replace it, each with its own fields."""
         return []
 
 
 class Document(Section):
-    """A section that is sealed by itself, resolved."""
+    """A section that is sealed as a document of its own, resolved."""
 
     def to_yaml(self) -> str:
-        """Return it as it is resolved; reading it back gives an equal one."""
+        """Return it in resolved form; reading it back gives an equal one."""
         return dump(self.model_dump(mode="json"), width=110)
 
     @property
     def sha256(self) -> str:
-        """Its checksum, as it is resolved; of a campaign the machine is no part."""
+        """Checksum of its resolved form; the machine is not part of a campaign."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def is_sealed(info: ValidationInfo) -> bool:
-    """Return whether what is validated stands in a folder already, and is not what somebody writes now."""
+    """Return whether a sealed document is validated, and not new user input."""
     return bool((info.context or {}).get("is_sealed"))
 
 
 def want_pairs_once(name: str, pairs: Iterable[str]) -> None:
-    """Refuse a pair of elements named twice, by :data:`Pair` either way round: P-S and S-P are one."""
+    """Refuse a pair of elements named twice, in either order (:data:`Pair`): P-S equals S-P."""
     named: dict[frozenset[str], str] = {}
     for pair in pairs:
         elements = frozenset(pair.split("-"))
         if elements in named:
             what = f"{name} names a pair twice ({named[elements]} and {pair})"
-            raise ValueError(f"{what} - wanted each once - remove one of them")
+            raise ValueError(f"{what} - expected each once - remove one of them")
         named[elements] = pair
 
 
 def as_name(*words: str) -> str:
-    """Return a :data:`Name` of words, of which one may be the name of a file; empty if nothing of them is left."""
+    """Return a :data:`Name` of words, one of which may be a file name; empty if nothing is left of them."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(words)).lstrip("-._+")[:60].rstrip("-.")
 
 
 def want_different(name: str, values: Sequence[float]) -> None:
-    """Refuse a number named twice: the tasks of the two would have one name."""
+    """Refuse duplicate numbers, whose tasks would have the same name."""
     written = [f"{value:g}" for value in values]
     if len(set(written)) < len(written):
-        raise ValueError(f"{name} wants different numbers (to six digits), got {list(values)}")
+        raise ValueError(f"{name} needs different numbers (to six digits), got {list(values)}")

@@ -1,4 +1,4 @@
-"""The trust window, the guards, the picks, and when the loop ends."""
+"""The trust window, the guards, the selection, and the end of the loop."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ DUPLICATE_DISTANCE: Final = 0.03
 
 
 class Guards(Section):
-    """What counts as inside the exploration region; a frame beyond ends its walk."""
+    """Limits of the exploration region; a frame outside ends its walk."""
 
     min_distance_fraction: Annotated[NonNegativeFloat, of("fraction of covalent distances")] = Field(
         default=0.6, description="Shortest allowed distance, as a fraction of the sum of the covalent radii."
     )
     min_distances_A: dict[Pair, Annotated[PositiveFloat, of("shortest distance")]] = Field(
-        default={}, description="By pair, such as {P-S: 1.5} (Å)."
+        default={}, description="Shortest allowed distance by pair, such as {P-S: 1.5} (Å)."
     )
     volume_ratio: tuple[
         Annotated[PositiveFloat, of("ratio of volumes")], Annotated[PositiveFloat, of("ratio of volumes")]
     ] = Field(default=(0.6, 1.6), description="Allowed volume relative to the walk's start.")
     min_angle_deg: Annotated[PositiveFloat, of("cell angle")] = Field(
-        default=30.0, description="Smallest cell angle; the largest is 180 minus it."
+        default=30.0, description="Smallest cell angle; the largest is 180 minus this."
     )
 
     @model_validator(mode="after")
@@ -58,53 +58,63 @@ class Guards(Section):
 
 
 class Rescue(Section):
-    """What is taken from walks that failed, and what happens when nearly every frame of a pass did."""
+    """What is selected from failed walks, and what happens when nearly all frames of a pass failed."""
 
-    failed_share: Share = Field(default=0.5, description="A pass with more failed frames than this is rescued.")
-    max_devi_f: ForceDeviation = Field(default=1.5, description="Take failed frames up to this deviation (eV/Å).")
+    failed_share: Share = Field(default=0.5, description="A pass with a larger share of failed frames is rescued.")
+    max_devi_f: ForceDeviation = Field(
+        default=1.5, description="Failed frames are selected up to this deviation (eV/Å)."
+    )
     frames_per_walk: Annotated[PositiveInt, of("number of frames of a walk")] = 4
     mined_per_walk: Annotated[NonNegativeInt, of("number of frames of a walk")] = Field(
         default=5,
-        description="In any pass, so many of the last sane candidates of a walk that failed are kept for sure.",
+        description="In any pass, the number of last sane candidates of a failed walk that are always kept.",
     )
-    share: Share = Field(default=0.5, description="Share of max_frames that candidates leave to failed frames.")
+    share: Share = Field(default=0.5, description="Share of max_frames reserved for failed frames.")
     train_factor: Annotated[PositiveFloat, of("factor on the training")] = Field(
-        default=1.5, description="Training after a rescue is this much longer."
+        default=1.5, description="Factor by which training after a rescue is longer."
     )
     max_in_a_row: Annotated[PositiveInt, of("number of passes")] = Field(
-        default=3, description="A pass that needs one more than this in a row ends it."
+        default=3, description="Number of consecutive rescued passes after which another one ends the loop."
     )
 
 
 class Select(Section):
-    """The trust window and what is picked from it."""
+    """The trust window, and the selection of frames from it."""
 
     window: Literal["fixed", "calibrated"] = Field(
-        default="fixed", description="f_lo and f_hi as given, or from the errors found when frames were labelled."
+        default="fixed",
+        description="f_lo and f_hi as given, or calibrated by the errors found when frames were labelled.",
     )
-    f_lo: ForceDeviation = Field(default=0.15, description="Below: accurate (eV/Å).")
-    f_hi: ForceDeviation = Field(default=0.35, description="From here on: failed (eV/Å).")
+    f_lo: ForceDeviation = Field(
+        default=0.15, description="Lower deviation threshold: frames below are accurate (eV/Å)."
+    )
+    f_hi: ForceDeviation = Field(
+        default=0.35, description="Upper deviation threshold: frames at or above are failed (eV/Å)."
+    )
     max_error: Annotated[PositiveFloat, of("force error")] = Field(
-        default=0.5, description="Largest force error of an atom that is still accepted (eV/Å); for the calibration."
+        default=0.5, description="Largest acceptable force error of an atom (eV/Å); for the calibration."
     )
     false_accept_rate: Annotated[float, of("share of false accepts")] = Field(
-        default=0.05, gt=0.0, lt=1.0, description="A calibrated window calls this share of worse frames accurate."
+        default=0.05, gt=0.0, lt=1.0, description="Share of worse frames that a calibrated window accepts as accurate."
     )
     audit_frames: Annotated[NonNegativeInt, of("number of labels")] = Field(
-        default=0, description="So many accurate frames per iteration are labelled too: false accepts are measured."
+        default=0,
+        description="Number of accurate frames per iteration that are labelled as well, to measure false accepts.",
     )
     pick: Literal["random", "diverse"] = Field(
-        default="random", description="How candidates are chosen under the caps; diverse: farthest points first."
+        default="random", description="How candidates are selected under the caps; diverse: farthest-point sampling."
     )
     random_share: Share = Field(
-        default=0.25, description="Of diverse picks, the share that is drawn at random all the same."
+        default=0.25, description="Share of diverse picks that is drawn at random nevertheless."
     )
     min_descriptor_distance: Annotated[NonNegativeFloat, of("distance of descriptors")] | None = Field(
         default=None,
-        description="Frames nearer than this to one chosen before are passed over; 0: off; null: off for random, "
+        description="Frames closer than this to a frame selected before are skipped; 0: off; null: off for random, "
         f"{DUPLICATE_DISTANCE:g} for diverse.",
     )
-    max_frames: NumberOfLabels = Field(default=200, description="Cap of chosen frames per iteration, audited included.")
+    max_frames: NumberOfLabels = Field(
+        default=200, description="Cap of selected frames per iteration, including audited ones."
+    )
     max_per_cell: NumberOfLabels | None = Field(default=None, description="Cap per cell of the exploration matrix.")
     max_per_walk: NumberOfLabels | None = Field(default=None, description="Cap per walk.")
     guards: Guards = Guards()
@@ -128,14 +138,14 @@ class Select(Section):
 
     @property
     def duplicate_distance(self) -> float:
-        """Frames nearer than this to one chosen before are near duplicates; 0 if nobody looks."""
+        """Frames closer than this to a frame selected before are near duplicates; 0 if not checked."""
         if self.min_descriptor_distance is None:
             return DUPLICATE_DISTANCE if self.pick == "diverse" else 0.0
         return self.min_descriptor_distance
 
     @property
     def needs_descriptor(self) -> bool:
-        """Whether the kept frames of a walk want a descriptor."""
+        """Whether the kept frames of a walk need a descriptor."""
         return self.pick == "diverse" or self.duplicate_distance > 0.0
 
 
@@ -143,21 +153,21 @@ class Stop(Section):
     """When the loop ends (definitions: facts/definitions.md 4.0)."""
 
     max_iterations: Annotated[PositiveInt, of("number of passes")] = Field(
-        default=20, description="Passes of exploration at the most."
+        default=20, description="Maximum number of exploration passes."
     )
     candidate_share: QuietShare = Field(default=0.01, description="Quiet below this share of candidates.")
     failed_share: QuietShare = Field(default=0.01, description="Quiet below this share of failed frames.")
     out_of_region_share: Share = Field(
-        default=0.05, description="With more frames out of the region than this, a stage is never called quiet."
+        default=0.05, description="A stage with a larger share of frames outside the region is never quiet."
     )
     min_frames: Annotated[PositiveInt, of("number of frames of a verdict")] = Field(
-        default=200, description="A verdict wants at least so many frames ..."
+        default=200, description="Minimum number of frames for a verdict ..."
     )
     min_walks: Annotated[PositiveInt, of("number of walks")] = Field(
-        default=8, description="... from at least so many walks."
+        default=8, description="... and of walks that they come from."
     )
     max_force_error_p99: Annotated[PositiveFloat, of("force error")] | None = Field(
         default=None,
         description="A quiet pass is converged only if the held-out 99th percentile of the force error |dF| of the "
-        "ensemble it explored with is not above this (eV/Å); null: the percentile is reported and not demanded.",
+        "ensemble that explored is not above this (eV/Å); null: the percentile is only reported.",
     )

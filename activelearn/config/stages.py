@@ -1,4 +1,4 @@
-"""Where the loop looks: the stages of exploration, and the cells of their matrix."""
+"""The stages of exploration, and the cells of their matrix."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Strain = float
 
 
 class Condition(NamedTuple):
-    """What is imposed on a walk: one cell of a stage's matrix. K, bar; strain is linear (tilt / height in shear)."""
+    """Conditions of a walk, one cell of a stage's matrix: K, bar; strain is linear (tilt / height in shear)."""
 
     temperature_K: float
     to_temperature_K: float | None = None
@@ -65,49 +65,51 @@ class Stage(Section):
         default=(), description="For npt-* (and custom): one walk per pressure."
     )
     deformations: tuple[Mode, ...] = Field(
-        default=(), description="NVT while the cell is deformed continuously, h(t) = F(t) h0; one walk per mode."
+        default=(), description="NVT with continuous deformation of the cell, h(t) = F(t) h0; one walk per mode."
     )
     strains: tuple[Annotated[Strain, of("strain of a walk")], ...] = Field(
         default=(0.5, -0.5), description="Strains at the end of a deformation; linear: 0.5 is a length x 1.5."
     )
     start: Literal["systems", "dataset"] = Field(
-        default="systems", description="A walk begins at a perturbed system, or at a frame of the data set."
+        default="systems", description="Walks start from a perturbed system, or from a frame of the data set."
     )
     n_walks: Annotated[PositiveInt, of("number of walks")] = Field(
-        default=2, description="Walks per cell of the matrix and pass."
+        default=2, description="Walks per cell of the matrix in each pass."
     )
     n_steps: Annotated[PositiveInt, of("number of MD steps")] = Field(description="MD steps of a walk.")
     timestep_fs: Annotated[PositiveFloat, of("time step")] = 1.0
     every: Annotated[PositiveInt, of("number of steps between frames")] = Field(
-        default=10, description="Evaluate the deviation each n-th step."
+        default=10, description="Evaluate the deviation every n-th step."
     )
     systems: tuple[NonNegativeInt, ...] | None = Field(default=None, description="Which of explore.systems; null: all.")
     temperature_damping_ps: Annotated[PositiveFloat, of("thermostat damping")] = 0.1
     pressure_damping_ps: Annotated[PositiveFloat, of("barostat damping")] = 1.0
     lammps: str = Field(
         default="",
-        description="LAMMPS lines of your own, put before `run`; with ensemble custom they bring the integrator. "
+        description="Your own LAMMPS lines, inserted before `run`; with ensemble custom they include the integrator. "
         "Variables: ${temperature} ${to_temperature} ${pressure} ${timestep} ${n_steps} ${every} ${seed}.",
     )
     candidate_share: QuietShare | None = Field(
-        default=None, description="Instead of stop.candidate_share; hot liquids are known less well than crystals."
+        default=None,
+        description="Overrides stop.candidate_share; models are less accurate for hot liquids than for crystals.",
     )
     out_of_region_share: Share | None = Field(
-        default=None, description="Instead of stop.out_of_region_share; large deformations leave the region by design."
+        default=None, description="Overrides stop.out_of_region_share; large deformations leave the region by design."
     )
     max_passes: Annotated[PositiveInt, of("number of passes")] | None = Field(
-        default=None, description="The next stage joins after so many passes, quiet or not; null: when it is quiet."
+        default=None,
+        description="Number of passes after which the next stage joins, quiet or not; null: when this one is quiet.",
     )
     f_lo: ForceDeviation | None = Field(
-        default=None, description="Instead of select.f_lo, and not below it (eV/Å); with select.window: fixed."
+        default=None, description="Overrides select.f_lo, and is not below it (eV/Å); with select.window: fixed."
     )
     f_hi: ForceDeviation | None = Field(
-        default=None, description="Instead of select.f_hi, and not above it (eV/Å); with select.window: fixed."
+        default=None, description="Overrides select.f_hi, and is not above it (eV/Å); with select.window: fixed."
     )
 
     @model_serializer(mode="wrap")
     def _without_a_window_that_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out bounds of its own that it has not: campaigns without them keep their checksum."""
+        """Omit bounds that are not set, so that campaigns without them keep their checksum."""
         found: dict[str, Any] = handler(self)
         return {key: value for key, value in found.items() if value is not None or key not in {"f_lo", "f_hi"}}
 
@@ -115,7 +117,9 @@ class Stage(Section):
     @classmethod
     def _check_strains(cls, strains: tuple[float, ...]) -> tuple[float, ...]:
         if any(not -0.9 <= strain <= 9.0 or strain == 0.0 for strain in strains):
-            raise ValueError(f"strains are linear, not 0 and above -0.9 (a tenth of the length), got {list(strains)}")
+            raise ValueError(
+                f"strains are linear and must be nonzero and above -0.9 (a tenth of the length), got {list(strains)}"
+            )
         return strains
 
     @field_validator("lammps")
@@ -133,32 +137,32 @@ class Stage(Section):
         theirs = [style for style in styles if style in lammps_lines.INTEGRATORS]
         if theirs and self.ensemble != "custom":
             raise ValueError(
-                f"`lammps` brings an integrator ({theirs[0]}), and ensemble {self.ensemble} is one: the atoms would be "
-                "moved twice a step - choose ensemble custom or remove that fix"
+                f"`lammps` contains an integrator ({theirs[0]}), and so does ensemble {self.ensemble}: the atoms would "
+                "be moved twice per step - choose ensemble custom or remove that fix"
             )
         if self.ensemble == "custom" and not styles:
-            raise ValueError("ensemble custom wants its integrator in `lammps`, such as: fix md all nve")
+            raise ValueError("ensemble custom needs an integrator in `lammps`, such as: fix md all nve")
         return self
 
     @model_validator(mode="after")
     def _check(self) -> Stage:
         if not self.temperatures_K and not self.ramps_K:
-            raise ValueError("wants temperatures_K, such as [300], or ramps_K, such as [[10, 2000]]")
+            raise ValueError("needs temperatures_K, such as [300], or ramps_K, such as [[10, 2000]]")
         if self.ensemble == "nvt" and self.pressures_bar:
-            raise ValueError("pressures_bar belongs to ensemble npt-*; remove it or choose npt-iso")
+            raise ValueError("pressures_bar requires ensemble npt-*; remove it or choose npt-iso")
         if self.ensemble.startswith("npt") and not self.pressures_bar:
-            raise ValueError("ensemble npt-* wants pressures_bar, for example [0.0]")
+            raise ValueError("ensemble npt-* needs pressures_bar, for example [0.0]")
         if self.deformations and self.ensemble != "nvt":
-            raise ValueError(f"deformations drive the cell, so they want ensemble nvt, got {self.ensemble}")
+            raise ValueError(f"deformations drive the cell, so they need ensemble nvt, got {self.ensemble}")
         if self.deformations and not self.strains:
-            raise ValueError("deformations want strains, such as [0.5, -0.5]")
+            raise ValueError("deformations need strains, such as [0.5, -0.5]")
         if self.n_steps < self.every:
             raise ValueError(f"n_steps = {self.n_steps} must be at least every = {self.every}")
         for name in ("temperatures_K", "pressures_bar", "strains"):
             want_different(name, getattr(self, name))
         ramps = {f"{start:g}-{end:g}" for start, end in self.ramps_K}
         if len(set(self.deformations)) < len(self.deformations) or len(ramps) < len(self.ramps_K):
-            raise ValueError("deformations and ramps_K want different entries")
+            raise ValueError("deformations and ramps_K need different entries")
         return self
 
     @property
@@ -182,27 +186,27 @@ class Stage(Section):
 
     @property
     def n_frames(self) -> int:
-        """Frames that one walk should evaluate (step 0 included)."""
+        """Frames that one walk should evaluate (including step 0)."""
         return self.n_steps // self.every + 1
 
     @property
     def has_window(self) -> bool:
-        """Whether it has a bound of the trust window of its own."""
+        """Whether it has its own bound of the trust window."""
         return self.f_lo is not None or self.f_hi is not None
 
     def window(self, window: tuple[float, float]) -> tuple[float, float]:
-        """Return f_lo and f_hi (eV/Å) that its frames are classed by: its own, and else those of the pass."""
+        """Return f_lo and f_hi (eV/Å) that classify its frames: its own, or else those of the pass."""
         f_lo, f_hi = window
         return (f_lo if self.f_lo is None else self.f_lo), (f_hi if self.f_hi is None else self.f_hi)
 
     def bounds(self, stop: Stop) -> Stop:
-        """Return `stop` with the bounds that the stage has of its own."""
+        """Return `stop` with the bounds that the stage overrides."""
         own = {"candidate_share": self.candidate_share, "out_of_region_share": self.out_of_region_share}
         return stop.model_copy(update={key: share for key, share in own.items() if share is not None})
 
 
 class Explore(Section):
-    """Where molecular dynamics looks for what the ensemble does not know."""
+    """The exploration by molecular dynamics, which looks for structures that the ensemble does not know."""
 
     systems: tuple[System, ...] | None = Field(default=None, description="null: those of `initial`.")
     start_scales: tuple[Annotated[PositiveFloat, of("scale of lengths")], ...] = Field(
@@ -212,12 +216,12 @@ class Explore(Section):
     stages: tuple[Stage, ...] = Field(min_length=1)
     quiet_passes: Annotated[PositiveInt, of("number of passes")] | None = Field(
         default=2,
-        description="A cell of the matrix that was quiet in so many passes in a row gets half the walks; null: never.",
+        description="A cell that is quiet in this many consecutive passes gets half the walks; null: never.",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Explore:
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
-            raise ValueError(f"stages want different names, got {names}")
+            raise ValueError(f"stages need different names, got {names}")
         return self

@@ -1,4 +1,4 @@
-"""A study: potentials, the glasses they make, and what is measured of both."""
+"""A study: potentials, their glasses, and what is measured of both."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OwnGlasses(Section):
 
 
 class Study(Document):
-    """All of a study; in a campaign, what follows the final models."""
+    """A whole study; in a campaign, what follows the final models."""
 
     name: Name
     random_seed: NonNegativeInt = 1
@@ -40,13 +40,13 @@ class Study(Document):
     glass: Glass | None = None
     glasses: OwnGlasses | None = Field(default=None, description="Glasses that one has, instead of making them.")
     benchmark: Benchmark | None = None
-    cited: tuple[Cited, ...] = Field(default=(), description="Numbers that results stand beside.")
+    cited: tuple[Cited, ...] = Field(default=(), description="Published numbers that results are compared with.")
 
     @model_validator(mode="after")
     def _check(self) -> Study:
         slugs = [potential.slug.lower() for potential in self.potentials]
         if len(set(slugs)) < len(slugs):
-            raise ValueError(f"potentials want different names, got {[p.name for p in self.potentials]}")
+            raise ValueError(f"potentials need different names, got {[p.name for p in self.potentials]}")
         if not self.potentials and self.glasses is None:
             raise ValueError("potentials: none - expected one or more, or `glasses` that one has")
         if self.glass is not None and self.glasses is not None:
@@ -54,12 +54,12 @@ class Study(Document):
         if self.glasses is not None and self.benchmark is None:
             raise ValueError("glasses without benchmark - expected what is measured of them")
         if self.glass is None and self.benchmark is None:
-            raise ValueError("neither glass nor benchmark - wanted one of them: there is nothing to do")
+            raise ValueError("neither glass nor benchmark - expected at least one of them, else there is nothing to do")
         return self
 
     @property
     def melt_quench(self) -> Glass:
-        """How its glasses are made; a ValueError of a study that makes none."""
+        """How its glasses are made; raises ValueError if it makes none."""
         if self.glass is None:
             raise ValueError(f"study {self.name} makes no glasses")
         return self.glass
@@ -77,7 +77,7 @@ class Study(Document):
         return asked.label if asked is not None else None
 
     def computed(self) -> dict[str, Any]:
-        """Return it as JSON, without what changes no number: where and how its reference runs, and what it never uses.
+        """Return it as JSON without what affects no number: where and how its reference runs, and unused settings.
 
         With another interpreter for the reference it is the same study: no glass is made again.
         """

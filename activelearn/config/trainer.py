@@ -1,4 +1,4 @@
-"""What a trainer is: ours and those of other packages are found in one table, each by the name in `train.trainer`."""
+"""Definition of a trainer; ours and those of other packages are in one table, by the name in `train.trainer`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from activelearn.frames import Frames
 
 S = TypeVar("S", bound=Train)
-#: A slot (:class:`activelearn.engines.process.Slot`): the contract stands below the engines.
+#: A slot (:class:`activelearn.engines.process.Slot`): the contract is independent of the engines.
 AnySlot = Any
-#: Of a campaign that names no trainer.
+#: Default of a campaign that names no trainer.
 DEFAULT: Final = "deepmd"
 
 
 @dataclass(frozen=True)
 class Shell:
-    """The neighbours that a model looks at within one cutoff.
+    """The neighbours of a model within one cutoff.
 
     Parameters
     ----------
@@ -37,10 +37,10 @@ class Shell:
     where
         The key that sets `sel`: ``train.descriptor.sel``.
     sel
-        Most neighbours that the user wants room for: (n_elements,) of each element, or (1,) of all together; None: from
+        Maximum numbers of neighbours set by the user: (n_elements,) per element, or (1,) for all together; None: from
         the densest cell that the guards allow.
     counts_elements
-        Whether each element has room of its own; else all together have.
+        Whether neighbours are limited per element; else all together.
     """
 
     rcut: float
@@ -49,13 +49,13 @@ class Shell:
     counts_elements: bool = True
 
 
-#: Most neighbours of each shell, in their order: of each element, or of all together.
+#: Maximum number of neighbours of each shell, in order: per element, or of all together.
 Room = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What all members of an ensemble learn from.
+    """Training data common to all members of an ensemble.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class TrainingData:
     type_map
         Order of the elements.
     sel
-        Most neighbours of each shell.
+        Maximum number of neighbours of each shell.
     """
 
     folder: Path
@@ -83,13 +83,13 @@ class TrainingRun:
     random_seeds
         Three: of the descriptor, of the fitting net, of the batches.
     start_from
-        What the weights come from: an earlier model, or what its training kept for that; None: random ones.
+        Source of the initial weights: an earlier model, or what its training stored for this; None: random.
     learning_rate_factor
-        On the start of the learning rate: below 1 after a divergence.
+        Factor on the initial learning rate: below 1 after a divergence.
     checkpoints
-        Whether it is to go on after a kill.
+        Whether it can continue after a kill.
     restart
-        Checkpoint in the folder of the training to go on from; then `start_from` sets the learning rate alone.
+        Checkpoint in the folder of the training to continue from; `start_from` then only affects the learning rate.
     """
 
     n_steps: int
@@ -107,18 +107,18 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class Faster:
-    """What the faster form of one model saves and costs, from the size of its network alone.
+    """Savings and cost of compressing one model, from the size of its network alone.
 
-    All times are CPU times of one core: the one on which they were measured, whichever it is.
+    All times are CPU times of the core on which they were measured.
 
     Parameters
     ----------
     saved_us
-        Saved of one evaluation of one atom in MD, µs.
+        Saved per atom and evaluation in MD, µs.
     making_s
-        Of making it, once, s.
+        One-time cost of making it, s.
     file_MB, memory_MB
-        Size of its file; and more memory in a walk.
+        Size of its file, and additional memory in a walk.
     """
 
     saved_us: float
@@ -129,7 +129,7 @@ class Faster:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What a training has left.
+    """Result of a training.
 
     Parameters
     ----------
@@ -137,13 +137,13 @@ class Trained:
         The file that MD and :meth:`Trainer.evaluate` read.
     columns, curve
         Learning curve: names of the columns, ``step`` first, and (n_rows, n_columns) of numbers (eV, Å), maybe no row.
-        By the column ``rmse_f_trn`` (eV/Å) trainings are told that learnt nothing, or were cut short.
+        The column ``rmse_f_trn`` (eV/Å) shows trainings that learnt nothing or were cut short.
     weights
-        What the next warm start begins from, if not the model.
+        What the next warm start uses, if not the model.
     resumed_from
-        Steps from which it went on after a kill.
+        Steps from which it continued after a kill.
     notes
-        More for its record, JSON-able.
+        Additional entries of its record, JSON-able.
     """
 
     model: Path
@@ -155,34 +155,34 @@ class Trained:
 
 
 class Trainer(ABC, Generic[S]):
-    """All there is to know of a way to train an ensemble, and of the models it makes.
+    """A method to train an ensemble, and the properties of its models.
 
-    Attempts after a divergence, warm starts, held-out errors and early verdicts are those of :mod:`activelearn.train`,
+    Attempts after a divergence, warm starts, held-out errors and early verdicts are in :mod:`activelearn.train`,
     the same for every trainer.
     """
 
     #: The section ``train`` of a campaign that names this trainer.
     settings: ClassVar[type[Train]]
-    #: Keys of it that are fixed for all iterations of a campaign, as prefixes of dotted keys below ``train.``.
+    #: Keys that are fixed for all iterations of a campaign, as prefixes of dotted keys below ``train.``.
     fixed: ClassVar[tuple[str, ...]] = ()
-    #: Key of the start of the learning rate, which is lowered after a divergence, for advice; None: it has none.
+    #: Key of the initial learning rate, which is lowered after a divergence, for advice; None: there is none.
     learning_rate: ClassVar[str | None] = None
     #: What makes the net larger, for advice.
-    larger: ClassVar[str] = "take a larger net"
+    larger: ClassVar[str] = "use a larger net"
     #: What makes models less prone to holes, for advice.
     smoother: ClassVar[str] = "the cutoff"
     #: What a training must be, for the advice after it has diverged at every learning rate.
     stays: ClassVar[str] = "a training whose loss stays finite"
     #: What the models are, for messages.
     kind: ClassVar[str] = "model"
-    #: Whether LAMMPS runs its models, by the lines of :meth:`pair`; else ASE drives walks, with :meth:`calculator`.
+    #: Whether LAMMPS runs its models, with the lines of :meth:`pair`; else ASE drives walks, with :meth:`calculator`.
     runs_in_lammps: ClassVar[bool] = True
     #: Whether the lines of :meth:`pair` write the force deviation to ``model_devi.out`` of LAMMPS in DeePMD-kit's
     #: format; else it is evaluated afterwards on the frames of a walk.
     writes_deviation: ClassVar[bool] = True
 
     def __init_subclass__(cls, **more: Any) -> None:  # noqa: ANN401 - of its metaclass
-        """Have what a trainer of another package raises, or answers wrongly, told in a sentence."""
+        """Report exceptions and wrong return values of trainers of other packages in one sentence."""
         super().__init_subclass__(**more)
         if not cls.__module__.startswith("activelearn."):
             guard(cls)
@@ -190,28 +190,28 @@ class Trainer(ABC, Generic[S]):
     # --- the settings -------------------------------------------------------------------------------------------------
 
     def contradictions(self, train: S, type_map: Sequence[str]) -> list[str]:
-        """Return what of the settings does not fit the elements, a line each; said when the YAML is read."""
+        """Return conflicts of the settings with the elements, one line each; reported when the YAML is read."""
         return []
 
     def impossible(self, train: S) -> list[str]:
-        """Return what of the settings cannot be, a line each: ``train.KEY: what - wanted - next``."""
+        """Return impossible settings, one line each: ``train.KEY: what - expected - next``."""
         return []
 
     def unusual(self, train: S) -> list[str]:
-        """Return what is possible and hardly meant, a line each: ``train.KEY: what - usual is``."""
+        """Return suspicious settings, one line each: ``train.KEY: what - usual is``."""
         return []
 
     def problems(self, train: S, machine: Machine) -> list[str]:
-        """Return what it lacks on this machine, a line each."""
+        """Return what is missing on this machine, one line each."""
         return []
 
     def notes(self, train: S, machine: Machine) -> list[str]:
-        """Return what is good to know of it on this machine, a line each."""
+        """Return notes about it on this machine, one line each."""
         return []
 
     @abstractmethod
     def shells(self, train: S) -> tuple[Shell, ...]:
-        """Return the neighbours that its models look at, the longest cutoff first; at least one."""
+        """Return the neighbour shells of its models, the longest cutoff first; at least one."""
 
     def limits_neighbours(self, train: S) -> bool:
         """Return whether its models drop neighbours beyond a fixed number (`sel`)."""
@@ -222,11 +222,11 @@ class Trainer(ABC, Generic[S]):
         return None
 
     def weight_of_virials(self, train: S) -> str | None:
-        """Return the setting that weighs virials in the loss, as ``KEY = VALUE``; None where they are not learnt."""
+        """Return the setting that weights virials in the loss, as ``KEY = VALUE``; None if they are not trained on."""
         return None
 
     def batch_frames(self, train: S, n_atoms: float) -> int:
-        """Return how many frames of so many atoms one gradient step evaluates."""
+        """Return the number of frames with `n_atoms` atoms per gradient step."""
         return 1
 
     def same_networks(self, before: S, now: S) -> bool:
@@ -234,17 +234,17 @@ class Trainer(ABC, Generic[S]):
         return before.trains_like(now)
 
     def begins_from(self, train: S) -> tuple[Path, ...]:
-        """Return the files whose weights the first ensemble begins with, one a member; none: random weights."""
+        """Return the files with the initial weights of the first ensemble, one per member; none: random weights."""
         return ()
 
     # --- training -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def write_data(self, folder: Path, parts: Sequence[Frames], train: S, type_map: Sequence[str]) -> None:
-        """Write the labelled frames as its program reads them, once for all members."""
+        """Write the labelled frames in the format of its program, once for all members."""
 
     def data_key(self, train: S) -> Any:  # noqa: ANN401 - JSON
-        """Return what of the settings :meth:`write_data` depends on, JSON-able."""
+        """Return the settings that :meth:`write_data` depends on, JSON-able."""
         return None
 
     @abstractmethod
@@ -265,9 +265,9 @@ class Trainer(ABC, Generic[S]):
         run: TrainingRun,
         slot: AnySlot,
     ) -> str | None:
-        """Copy the newest whole checkpoint of killed tries of a training to `folder`; return its name.
+        """Copy the newest intact checkpoint of killed attempts at a training to `folder`; return its name.
 
-        None: there is none, or it keeps none; the training begins at zero.
+        None: there is none, or none are kept; the training starts from scratch.
         """
         return None
 
@@ -281,25 +281,25 @@ class Trainer(ABC, Generic[S]):
         *,
         finer: bool = False,
     ) -> Path | None:
-        """Return the faster form of a model, written to `folder`; None: it has none.
+        """Write the compressed form of a model to `folder` and return it; None: it has none.
 
-        With `finer` it is the closest to the model that there is: asked for where the forces of the other differ.
+        With `finer`, it is as close to the model as possible, for models whose usual compressed form differs in forces.
         """
         return None
 
     def compresses(self, train: S) -> bool:
-        """Return whether models of these settings have a faster form."""
+        """Return whether models of these settings can be compressed."""
         return False
 
     def faster(self, train: S, sel: Room) -> Faster | None:
-        """Return what that form saves and costs; None: it has none, or that is not known (``auto`` is never, then)."""
+        """Return the savings and cost of compression; None: not possible or not known (``auto`` then means never)."""
         return None
 
     def holds_from_A(self, folder: Path) -> tuple[float, float] | None:
-        """Return the distances (Å) from which on that form holds, as :meth:`compress` has told them in `folder`.
+        """Return the distances (Å) above which the compressed form is valid, as recorded by :meth:`compress`.
 
-        The first is the shortest of the training data, to which it is exact; below the second it says nothing of the
-        model any more. None: it holds all that the model does, or is not known.
+        The first is the shortest of the training data, down to which it is exact; below the second it differs from the
+        model. None: it is valid wherever the model is, or this is not known.
         """
         return None
 
@@ -312,7 +312,7 @@ class Trainer(ABC, Generic[S]):
     def evaluate_all(
         self, folder: Path, models: Sequence[Path], parts: Sequence[Frames], slot: AnySlot
     ) -> list[list[Frames]]:
-        """Return what each of several models of one campaign predicts, as :meth:`evaluate` does of one."""
+        """Return what each of several models of one campaign predicts, as :meth:`evaluate` does for one."""
         places = [folder / f"evaluated-{k}" for k in range(len(models))]
         for place in places:
             place.mkdir()
@@ -321,25 +321,25 @@ class Trainer(ABC, Generic[S]):
     def pair(self, models: Sequence[str], type_map: Sequence[str], every: int) -> list[str]:
         """Return the lines of LAMMPS that declare an ensemble: the first model drives.
 
-        Every trainer has them whose models LAMMPS runs.
+        Required for trainers whose models LAMMPS runs.
 
         Parameters
         ----------
         models
-            Names of the files, as LAMMPS finds them.
+            Names of the files, as seen by LAMMPS.
         type_map
             Elements, in the order of the atom types.
         every
-            Steps between two force deviations; 0: none is wanted, the first model alone drives.
+            Steps between evaluations of the force deviation; 0: never, and only the first model is loaded.
         """
         return []
 
     def export_notes(self, train: S) -> tuple[str, ...]:
-        """Return comments for an exported LAMMPS input: what its programs print that means nothing."""
+        """Return comments for an exported LAMMPS input about harmless output of its programs."""
         return ()
 
     def suffix(self, train: S) -> str:
-        """Return how the names of its models end, such as ``.pb``."""
+        """Return the suffix of its models, such as ``.pb``."""
         return ""
 
     @abstractmethod
@@ -350,16 +350,16 @@ class Trainer(ABC, Generic[S]):
     def potential(
         self, models: Sequence[str], sha256: Sequence[str], type_map: Sequence[str], window: tuple[float, float]
     ) -> dict[str, Any]:
-        """Return an ensemble as the part of a potential (glasses, benchmarks) that says what it is.
+        """Return an ensemble as the part of a potential (glasses, benchmarks) that defines it.
 
-        That is ``deepmd``, ``lammps``, or ``ase`` without its functional; of the last, an argument that is the file of
-        the model stands in ``weights``, too, once there are models.
+        That is ``deepmd``, ``lammps``, or ``ase`` without its functional; for the last, an argument that is the file of
+        the model is also given as ``weights``, once there are models.
 
         Parameters
         ----------
         models, sha256
-            Names of the files, of which a line for LAMMPS is made as they stand, and their checksums; those of the
-            files that lines name belong into ``files_sha256``. Before there are any models, no checksums.
+            Names of the files, as used in LAMMPS lines, and their checksums; those of
+            files named in lines belong in ``files_sha256``. Empty before there are models.
         type_map
             Elements, in the order of the atom types.
         window
@@ -367,7 +367,7 @@ class Trainer(ABC, Generic[S]):
         """
 
     def versions(self, train: S, slot: AnySlot) -> dict[str, str]:
-        """Return the versions of the packages that the models depend on, of the interpreter that trains."""
+        """Return the versions of the packages that the models depend on, in the training interpreter."""
         return {}
 
 
@@ -391,7 +391,7 @@ def trainer_of(train: Train) -> Trainer[Any]:
 
 
 def all_trainers() -> Iterator[tuple[str, Trainer[Any]]]:
-    """Yield name and trainer of all that can be imported; broken packages are told to who asks for them."""
+    """Yield name and trainer of all that can be imported; broken packages are reported when they are used."""
     from activelearn.errors import ConfigError
 
     for name in TRAINERS.names():

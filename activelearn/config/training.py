@@ -1,4 +1,4 @@
-"""The ensemble: what is the same for all trainers. What each adds is its own ``settings``, found by ``trainer``."""
+"""The ensemble: settings common to all trainers. Each trainer adds its own ``settings``, found by ``trainer``."""
 
 from __future__ import annotations
 
@@ -25,49 +25,51 @@ GradientSteps = Annotated[PositiveInt, of("number of gradient steps")]
 
 
 class Train(Section):
-    """The ensemble: members differ in the random seed only."""
+    """The ensemble: members differ only in the random seed."""
 
-    trainer: str = Field(default="deepmd", description="What trains it: a name of activelearn.trainers.")
+    trainer: str = Field(default="deepmd", description="The trainer: a name of activelearn.trainers.")
     n_members: Annotated[int, of("number of models")] = Field(default=4, ge=2)
     n_steps: GradientSteps = 500_000
     warm_start: bool = Field(default=False, description="Start from the previous iteration's members.")
     warm_n_steps: GradientSteps | None = Field(default=None, description="Steps of a warm start; null: n_steps.")
-    min_new_frames: NumberOfLabels = Field(default=1, description="Fewer new frames wait for the next training.")
+    min_new_frames: NumberOfLabels = Field(
+        default=1, description="Models are retrained once this many new frames have accumulated."
+    )
     compress: Literal["auto", "always", "never"] = Field(
         default="auto",
-        description="Explore with compressed models: auto where it pays, by atoms and size of the network alone.",
+        description="Explore with compressed models; auto: if it pays off, judged by atoms and network size alone.",
     )
 
     def label_weight(self, element: str) -> float:  # noqa: ARG002 - of trainers that weigh elements
-        """Return how many times the squared force error of an element counts in the loss."""
+        """Return the weight of the squared force error of an element in the loss."""
         return 1.0
 
     def trains_like(self, other: Train) -> bool:
-        """Return whether a training with these settings is that with `other`: what drives walks has no say in it."""
+        """Return whether trainings with these settings and with `other` are equal, ignoring what only affects walks."""
         return self.model_copy(update={"compress": other.compress}) == other
 
     @classmethod
     def kinds(cls) -> dict[str, type[Train]]:
-        """Return the sections of all trainers that are there, by name."""
+        """Return the sections of all available trainers, by name."""
         from activelearn.config.trainer import all_trainers
 
         return {name: found.settings for name, found in all_trainers()}
 
     @classmethod
     def alternatives(cls) -> list[type[Section]]:
-        """Return the sections that may stand in its place."""
+        """Return the sections that may replace it."""
         return [*cls.kinds().values()] if cls is Train else []
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Return the schema of the sections of all trainers that are there."""
+        """Return the schema of the sections of all available trainers."""
         if cls is not Train:
             return handler(schema)
         return {"anyOf": [handler(kind.__pydantic_core_schema__) for kind in cls.kinds().values()]}
 
 
 def _of_its_trainer(given: Any, _: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Train:  # noqa: ANN401 - raw YAML
-    """Return a section `train` as that of the trainer that it names."""
+    """Return a section `train` as the section of the trainer that it names."""
     from activelearn.config.trainer import DEFAULT, TRAINERS
 
     if isinstance(given, Train):
@@ -88,7 +90,7 @@ AnyTrain = Annotated[SerializeAsAny[Train], WrapValidator(_of_its_trainer)]
 
 
 def default_train() -> Train:
-    """Return the section of a campaign that has none."""
+    """Return the default section of a campaign."""
     from activelearn.config.trainer import DEFAULT, TRAINERS
 
     made: Train = TRAINERS.find(DEFAULT).settings()
@@ -96,11 +98,13 @@ def default_train() -> Train:
 
 
 class FinalModels(Section):
-    """What is done with the last ensemble."""
+    """What happens to the last ensemble."""
 
-    n_steps: GradientSteps | None = Field(default=None, description="Train anew for so many steps; null: keep it.")
+    n_steps: GradientSteps | None = Field(
+        default=None, description="Number of steps to train from scratch; null: keep the ensemble."
+    )
     compress: bool = True
     keep: Literal["better", "trained"] = Field(
         default="better",
-        description="Of models trained anew and those of the loop: the better by the held-out set, or the former.",
+        description="Use the better of final and loop models on the held-out set, or always the final models.",
     )

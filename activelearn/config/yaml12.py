@@ -1,7 +1,7 @@
-"""YAML that cannot lie: the core schema of YAML 1.2, less what YAML 1.1 reads as something else.
+"""Unambiguous YAML: the core schema of YAML 1.2, without what YAML 1.1 reads differently.
 
-PyYAML reads YAML 1.1 and takes the last of equal keys, ``017`` for 15, ``1:30`` for 90, ``no`` for false and ``1e-3``
-for a text. Here the last is a number, the others are refused with their line, and quotes make a text of anything.
+PyYAML reads YAML 1.1: the last of duplicate keys, ``017`` as 15, ``1:30`` as 90, ``no`` as false and ``1e-3``
+as text. Here the last is a number, the others are refused with their line, and quotes make anything a text.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import yaml
 
 from activelearn.errors import ConfigError
 
-#: Where a value stands in a document: its keys and indices from the top.
+#: Location of a value in a document: its keys and indices from the top.
 Location: TypeAlias = tuple[Any, ...]
 
-#: No file of ours comes near to any of these, and what is below is read in seconds.
+#: Our files are far below these limits, within which any file is read in seconds.
 MAX_BYTES: Final = 2_000_000
 _MAX_DEPTH: Final = 50
 _MAX_REPEATED: Final = 100_000
@@ -33,21 +33,21 @@ _NAN: Final = (".nan", ".NaN", ".NAN")
 _HEX: Final = re.compile("0x[0-9a-fA-F]+")
 _INT: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-#: Numbers to YAML 1.1 (octal, binary, sexagesimal, with underscores) or to 1.2 (0o17), and not the same to both. A time
-#: that begins with 0 (the walltime 00:20:00) is a text to both.
+#: Numbers in YAML 1.1 (octal, binary, sexagesimal, with underscores) or in 1.2 (0o17), but not the same in both. A time
+#: that starts with 0 (the walltime 00:20:00) is a text in both.
 _NUMBER_OF_ONE: Final = re.compile(
     r"[-+]?(0[box][0-9a-fA-F_]+|[1-9][0-9_]*(:[0-5]?[0-9])+|[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*"
     r"|([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?)"
 )
 _BOOL_OF_ONE: Final = re.compile(r"yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF")
-#: Ends of lines to YAML 1.1, and marks like any other to 1.2.
+#: Line breaks in YAML 1.1, but ordinary characters in 1.2.
 _OLD_BREAKS: Final = re.compile("[\x85\u2028\u2029]")
 _CLoader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass
 class Parsed:
-    """What is in a YAML document, and where.
+    """The contents of a YAML document with their lines.
 
     Attributes
     ----------
@@ -61,12 +61,12 @@ class Parsed:
     lines: dict[Location, int] = field(default_factory=dict)
 
     def line(self, location: Location) -> int:
-        """Return the line of what stands at a location, or else of what it would stand in."""
+        """Return the line of a location, or else of its parent."""
         return next((self.lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in self.lines), 1)
 
 
 def parse(text: str, where: str) -> Parsed:
-    """Return what a text says in YAML, with the lines of it.
+    """Return the contents of a YAML text, with line numbers.
 
     Parameters
     ----------
@@ -78,42 +78,42 @@ def parse(text: str, where: str) -> Parsed:
     Raises
     ------
     ConfigError
-        It is no YAML, or YAML that others read as something else.
+        It is not YAML, or it is ambiguous.
     """
     if old := _OLD_BREAKS.search(text):
         line = text.count("\n", 0, old.start()) + 1
-        what = f"U+{ord(old[0]):04X} ends a line in YAML 1.1 and does not in 1.2"
-        raise ConfigError(f"{where}:{line}: {what} - wanted plain line breaks - mend that line")
+        what = f"U+{ord(old[0]):04X} ends a line in YAML 1.1, but not in 1.2"
+        raise ConfigError(f"{where}:{line}: {what} - expected plain line breaks - fix that line")
     try:
         return _Reading(yaml.parse(text, Loader=_CLoader), where).document()
     except yaml.reader.ReaderError as error:
         line = text.encode(errors="replace")[: error.position].count(b"\n") + 1
-        raise ConfigError(f"{where}:{line}: {error.reason} - wanted a text file - mend that line") from None
+        raise ConfigError(f"{where}:{line}: {error.reason} - expected a text file - fix that line") from None
     except UnicodeEncodeError:
-        raise ConfigError(f"{where}: half a surrogate pair - wanted Unicode text - write the file anew") from None
+        raise ConfigError(f"{where}: half a surrogate pair - expected Unicode text - write the file again") from None
     except yaml.MarkedYAMLError as error:
         begun, mark = (None if m is None else m.line + 1 for m in (error.context_mark, error.problem_mark))
-        since = f" (in what begins in line {begun})" if begun not in {None, mark} else ""
-        blanks = " with blanks in place of tabs" * ("\t" in "".join(text.split("\n")[mark - 1 : mark] if mark else []))
-        raise ConfigError(f"{where}:{mark}: {error.problem}{since} - wanted YAML{blanks} - mend that line") from None
+        since = f" (in what starts in line {begun})" if begun not in {None, mark} else ""
+        blanks = " with spaces instead of tabs" * ("\t" in "".join(text.split("\n")[mark - 1 : mark] if mark else []))
+        raise ConfigError(f"{where}:{mark}: {error.problem}{since} - expected YAML{blanks} - fix that line") from None
 
 
 def load(text: str, where: str) -> Any:  # noqa: ANN401 - raw YAML
-    """Return what a text says in YAML; see :func:`parse`."""
+    """Return the contents of a YAML text; see :func:`parse`."""
     return parse(text, where).data
 
 
 class _Reading:
-    """One pass over the events of a document, in place of PyYAML's own construction, which overflows the stack."""
+    """One pass over the events of a document, instead of PyYAML's own construction, which overflows the stack."""
 
     def __init__(self, events: Iterator[Any], where: str) -> None:
         self._events, self._where = events, where
         self._found = Parsed()
-        self._anchors: dict[str, tuple[Any, int]] = {}  # the value and how many values it is
+        self._anchors: dict[str, tuple[Any, int]] = {}  # the value and its number of values
         self._n_values = self._n_repeated = 0
 
     def document(self) -> Parsed:
-        """Return the one document that there is."""
+        """Return the only document."""
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if self._n_values:
@@ -126,7 +126,7 @@ class _Reading:
     def _refusal(self, event: Any, at: Location, what: str, wanted: str, do: str) -> ConfigError:  # noqa: ANN401
         path = ".".join(str(part) for part in at)
         where = f"{self._where}:{event.start_mark.line + 1}: {path}{': ' * bool(path)}"
-        return ConfigError(f"{where}{what} - wanted {wanted} - {do}")
+        return ConfigError(f"{where}{what} - expected {wanted} - {do}")
 
     def _value(self, event: Any, at: Location) -> Any:  # noqa: ANN401 - PyYAML's events; raw YAML
         self._n_values += 1
@@ -138,7 +138,7 @@ class _Reading:
         if event.tag not in {None, "!"}:
             raise self._refusal(event, at, f"tag {event.tag}", "a plain value", "remove the tag")
         if len(at) > _MAX_DEPTH:
-            raise self._refusal(event, (), "nested too deeply", f"at most {_MAX_DEPTH} levels", "mend the brackets")
+            raise self._refusal(event, (), "nested too deeply", f"at most {_MAX_DEPTH} levels", "fix the brackets")
         value: Any
         if isinstance(event, yaml.ScalarEvent):
             self._found.lines[at] = line
@@ -153,13 +153,13 @@ class _Reading:
 
     def _repeated(self, event: Any, at: Location) -> Any:  # noqa: ANN401 - PyYAML's events; raw YAML
         if event.anchor not in self._anchors:
-            raise self._refusal(event, at, f"*{event.anchor}", f"a whole &{event.anchor} before it", "mend that line")
+            raise self._refusal(event, at, f"*{event.anchor}", f"a complete &{event.anchor} before it", "fix that line")
         value, n_values = self._anchors[event.anchor]
         self._n_values += n_values - 1
         self._n_repeated += n_values
         if self._n_repeated > _MAX_REPEATED:
-            what = f"*{event.anchor}: repeats make more than {_MAX_REPEATED} values of the file"
-            raise self._refusal(event, at, what, "a file of what it says", "write it out")
+            what = f"*{event.anchor}: aliases expand to more than {_MAX_REPEATED} values"
+            raise self._refusal(event, at, what, "a file without repeated aliases", "write it out")
         return value
 
     def _sequence(self, at: Location) -> list[Any]:
@@ -184,14 +184,14 @@ class _Reading:
     def _key(self, event: Any, at: Location) -> Any:  # noqa: ANN401 - PyYAML's events; raw YAML
         self._n_values += 1
         if not isinstance(event, yaml.ScalarEvent):
-            raise self._refusal(event, at, "a key that is no word", "a word as key", "mend that line")
+            raise self._refusal(event, at, "a key that is not a word", "a word as key", "fix that line")
         if event.tag not in {None, "!"}:
             raise self._refusal(event, at, f"tag {event.tag}", "a plain key", "remove the tag")
         key = self._scalar(event, (*at, event.value))
         if key == "<<" and event.implicit[0]:
-            raise self._refusal(event, at, "<<: YAML 1.2 merges no keys", "the keys themselves", "write them out")
+            raise self._refusal(event, at, "<<: YAML 1.2 has no merge keys", "the keys themselves", "write them out")
         if key is None or isinstance(key, bool):
-            raise self._refusal(event, at, f"key {event.value!r}", "a word as key", "mend it, or put it in quotes")
+            raise self._refusal(event, at, f"key {event.value!r}", "a word as key", "fix it, or put it in quotes")
         return key
 
     def _scalar(self, event: yaml.ScalarEvent, at: Location) -> Any:  # noqa: ANN401 - raw YAML
@@ -203,8 +203,8 @@ class _Reading:
         if text[0] in "+-.0123456789":
             return self._number(event, text, at)
         if _BOOL_OF_ONE.fullmatch(text):
-            what = f"{text} is a truth value in YAML 1.1 and a text in 1.2"
-            raise self._refusal(event, at, what, "true or false, or a text in quotes", "mend it")
+            what = f"{text} is a boolean in YAML 1.1 and a text in 1.2"
+            raise self._refusal(event, at, what, "true or false, or a text in quotes", "fix it")
         return text
 
     def _number(self, event: yaml.ScalarEvent, text: str, at: Location) -> int | float | str:
@@ -215,31 +215,31 @@ class _Reading:
             value = float(text)
             lost = value == 0.0 and re.search("[1-9]", re.split("[eE]", text)[0])
             if is_int or abs(value) == float("inf") or lost:
-                shown = text if len(text) <= 40 else f"{text[:20]}... ({len(text)} signs)"
-                limits = "integers of 64 bits and other numbers of 1e-308 to 1e308, or a text in quotes"
-                raise self._refusal(event, at, f"{shown} is beyond the numbers of a computer", limits, "mend it")
+                shown = text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
+                limits = "64-bit integers, other numbers of 1e-308 to 1e308, or a text in quotes"
+                raise self._refusal(event, at, f"{shown} is out of range", limits, "fix it")
             return value
         if _HEX.fullmatch(text) and len(text) <= _MAX_DIGITS:
             return int(text, 16)
         if _INFINITE.fullmatch(text):
             return float(text.replace(".", "", 1))
         if text in _NAN:
-            raise self._refusal(event, at, f"{text} equals nothing, not even itself", "a number", "mend it")
+            raise self._refusal(event, at, f"{text} is not a number", "a number", "fix it")
         if _NUMBER_OF_ONE.fullmatch(text):
-            what = f"{text[:40]} is a number to one version of YAML, and a text or another number to the other"
-            raise self._refusal(event, at, what, "a decimal number, or a text in quotes", "mend it")
+            what = f"{text[:40]} is a number in one version of YAML, and a text or another number in the other"
+            raise self._refusal(event, at, what, "a decimal number, or a text in quotes", "fix it")
         return text
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes what :func:`parse` and YAML 1.1 read alike, without anchors."""
+    """Writes what :func:`parse` and YAML 1.1 read in the same way, without anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002 - PyYAML's signature
-        """Return True: what stands twice is written twice."""
+        """Return True: repeated values are written out."""
         return True
 
     def text(self, data: str) -> yaml.Node:
-        """Return the node of a text; what YAML 1.1 alone takes for the end of a line is escaped."""
+        """Return the node of a text, escaping what only YAML 1.1 takes for a line break."""
         return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if _OLD_BREAKS.search(data) else None)
 
 
@@ -256,14 +256,14 @@ def dump(data: Any, **how: Any) -> str:  # noqa: ANN401 - raw YAML, PyYAML's opt
 
 
 def as_written(text: str, where: str) -> Any:  # noqa: ANN401 - raw YAML
-    """Return what a sealed document says: as PyYAML reads what PyYAML has written, today or before :class:`Dumper`.
+    """Return the contents of a sealed document, read by PyYAML as it was written, today or before :class:`Dumper`.
 
     Raises
     ------
     ConfigError
-        It is no YAML.
+        It is not YAML.
     """
     try:
         return yaml.load(text, Loader=_CLoader)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
-        raise ConfigError(f"{where}: damaged - wanted the YAML that was sealed - restore it from a copy") from None
+    except (yaml.YAMLError, ValueError):  # ValueError: an invalid date
+        raise ConfigError(f"{where}: corrupt - expected the YAML that was sealed - restore it from a copy") from None

@@ -1,4 +1,4 @@
-"""Lines of JSON to a worker and back: several threads ask it, and each waits for its own answer."""
+"""JSON lines to a worker and back: several threads send requests, and each waits for its own answer."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _POLL_S: Final = 0.1
 
 
 class Answers:
-    """Who waits for which answer of a worker that runs.
+    """The pending answers of a running worker.
 
-    Each request has a number (``id``), which its answer bears; the first line, that the worker is ready, bears 0.
+    Each request has a number (``id``), which its answer repeats; the first line, which reports readiness, has 0.
 
     Parameters
     ----------
     requests, answers
-        Standard input and output of the worker; the output is read by a thread of its own, which closes it.
+        Standard input and output of the worker; the output is read by a dedicated thread, which closes it.
     """
 
     def __init__(self, requests: IO[bytes], answers: IO[bytes]) -> None:
@@ -32,13 +32,13 @@ class Answers:
         self._numbers = itertools.count(1)
         self._lock, self._sending = threading.Lock(), threading.Lock()
         self._have_ended = False
-        #: What it said that was no answer, after which nothing is read.
+        #: Output that was not an answer, after which nothing is read.
         self.nonsense: str | None = None
         threading.Thread(target=self._read, name="answers", daemon=True).start()
 
     @contextlib.contextmanager
     def asked(self, message: Mapping[str, Any]) -> Iterator[int]:
-        """Send a request; yield the number of its answer, which is waited for in the block."""
+        """Send a request; yield the number of its answer, to be awaited within the block."""
         number = next(self._numbers)
         with self._lock:
             self._waiting[number] = SimpleQueue()
@@ -52,10 +52,10 @@ class Answers:
                 del self._waiting[number]
 
     def send(self, message: Mapping[str, Any], *, patience_s: float | None = None) -> bool:
-        """Write one line. That the worker is dead is found by who waits for an answer.
+        """Write one line. A dead worker is detected when waiting for an answer.
 
-        A worker that does not read, for it is loading, may have as many requests before it as its pipe holds. With
-        `patience_s`, which is meant for short lines, this is not waited for any longer; return whether it was written.
+        A worker that does not read, since it is loading, can have as many pending requests as its pipe holds. With
+        `patience_s`, which is meant for short lines, waiting is limited; return whether the line was written.
         """
         line = json.dumps(message).encode() + b"\n"
         if not self._sending.acquire(timeout=-1 if patience_s is None else patience_s):
@@ -65,7 +65,7 @@ class Answers:
                 return False
             self._requests.write(line)
             self._requests.flush()
-        except (OSError, ValueError):  # ValueError: it was closed meanwhile
+        except (OSError, ValueError):  # ValueError: it has been closed
             self._end()
         finally:
             self._sending.release()
@@ -77,12 +77,12 @@ class Answers:
         return bool(poll.poll(1000.0 * patience_s))
 
     def wait(self, number: int, timeout_s: float, stop: threading.Event) -> dict[str, Any] | None:
-        """Return an answer, or None if there will be none: the worker has died, or the run is to `stop`.
+        """Return an answer, or None if there will be none, since the worker has died or `stop` is set.
 
         Raises
         ------
         TimeoutError
-            It did not come in time.
+            There was no answer in time.
         """
         deadline = time.monotonic() + timeout_s
         while not stop.is_set():
@@ -93,10 +93,10 @@ class Answers:
         return None
 
     def _read(self) -> None:
-        """Hand each answer to who waits for it, until the worker closes its output."""
+        """Pass each answer to the waiting thread, until the worker closes its output."""
         with self._answers:
             for line in self._answers:
-                if not line.endswith(b"\n"):  # it was killed in the middle of it
+                if not line.endswith(b"\n"):  # it was killed while writing
                     break
                 try:
                     answer = dict(json.loads(line))
@@ -105,7 +105,7 @@ class Answers:
                     self.nonsense = line[:200].decode(errors="replace").rstrip("\n")
                     break
                 with self._lock:
-                    if number in self._waiting:  # nobody waits for what comes too late
+                    if number in self._waiting:  # answers that come too late are dropped
                         self._waiting[number].put(answer)
         self._end()
 

@@ -1,6 +1,6 @@
-"""Backends of DeePMD-kit: what computes a deep potential, and what each of them is told, wants and leaves behind.
+"""Backends of DeePMD-kit: the libraries that compute a deep potential, with their options, requirements and files.
 
-One table for all who must know: who trains, who evaluates, and who runs LAMMPS.
+One table for training, evaluation and LAMMPS.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Backend:
-    """One library that DeePMD-kit computes with.
+    """One library with which DeePMD-kit computes.
 
     Parameters
     ----------
@@ -22,34 +22,34 @@ class Backend:
     session
         What ``workers/deepmd_session.py`` imports for it.
     flag
-        Of ``dp``.
+        Option of ``dp``.
     suffixes
-        Of the models that ``dp freeze`` makes: the first, unless the network has a form of its own.
+        Suffixes of models from ``dp freeze``: the first, unless the network has its own format.
     with_weights
-        Those of them whose weights a training can begin from (``--init-frz-model``); of the others the last checkpoint
-        is kept for that (``--init-model``).
+        Those from whose weights a training can start (``--init-frz-model``); for the others the last checkpoint
+        is kept for this (``--init-model``).
     checkpoint
-        Ends of the files of one checkpoint ``model.ckpt-<step>``, in the order in which they are written.
+        Suffixes of the files of one checkpoint ``model.ckpt-<step>``, in the order in which they are written.
     pointer
-        What the file ``checkpoint`` says of the newest one, a name in place of {}.
+        Contents of the file ``checkpoint`` about the newest one, with {} for its name.
     checkpoint_runs
-        Whether ``DeepPot`` evaluates a checkpoint, so that a model is compared with what it was frozen from.
+        Whether ``DeepPot`` evaluates a checkpoint, so that a model can be compared with its checkpoint.
     compresses
-        Whether it has ``dp compress`` for models that LAMMPS runs.
+        Whether ``dp compress`` supports models that LAMMPS runs.
     two_sides
-        Whether it can freeze a net of each pair of elements (``descriptor.type_one_side: false``).
+        Whether it can freeze one net per pair of elements (``descriptor.type_one_side: false``).
     libraries
-        Folders that LAMMPS must find: ``package:folder in it``, patterns allowed.
+        Folders that LAMMPS must find: ``package:folder in it``, glob patterns allowed.
     packages
         Distributions that the models depend on.
     wanted
-        How its interpreter is made.
+        How to set up its interpreter.
     atom_weights
-        Numbers of an atom in ``atom_pref.npy`` (3.2.0 repeats one for x, y and z, or takes it as it is).
+        Numbers per atom in ``atom_pref.npy`` (3.2.0 repeats one for x, y and z, or uses it unchanged).
     is_stateless
-        Whether models give the same bits whatever they were asked before in the same process.
+        Whether model outputs are bitwise independent of earlier evaluations in the same process.
     environment
-        Variables of its sessions.
+        Environment variables of its sessions.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Backend:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-#: Of every backend: LAMMPS itself (MPI is there) and the plugin of DeePMD-kit.
+#: For every backend: LAMMPS itself (with MPI) and the plugin of DeePMD-kit.
 _ALWAYS: Final = ("deepmd:lib", "lammps:../../..")
 
 _TORCH: Final = Backend(
@@ -80,7 +80,7 @@ _TORCH: Final = Backend(
     suffixes=(".pth", ".pt2"),
     with_weights=(".pth",),
     checkpoint=(".pt",),
-    pointer="{}.pt",  # no line break: dp freeze takes all of it for the name
+    pointer="{}.pt",  # no line break: dp freeze uses all of it as the name
     checkpoint_runs=True,
     compresses=True,
     two_sides=True,
@@ -89,8 +89,8 @@ _TORCH: Final = Backend(
     wanted="pip install 'deepmd-kit[torch,lmp]==3.2.0' nvidia-cuda-runtime-cu12 ase, in an interpreter of its own",
     atom_weights=3,
     environment={
-        "NUM_WORKERS": "0",  # processes that load batches: which are drawn depends on their number
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to look for GPUs before a fork, without starting CUDA
+        "NUM_WORKERS": "0",  # processes that load batches; their number affects which are drawn
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # detects GPUs before a fork without starting CUDA
         "TORCHINDUCTOR_COMPILE_THREADS": "1",  # processes that would outlive a kill
     },
 )
@@ -114,7 +114,7 @@ BACKENDS: Final = {
             is_stateless=True,
         ),
         _TORCH,
-        # Compiled when it is frozen: g++ is wanted, and 25 to 120 CPU-s. Its .pte runs in no LAMMPS.
+        # Compiled when frozen: needs g++ and 25 to 120 CPU-s. LAMMPS does not run its .pte.
         replace(
             _TORCH,
             name="pytorch-exportable",
@@ -127,13 +127,13 @@ BACKENDS: Final = {
     )
 }
 DEFAULT: Final = "tensorflow"
-#: What else DeePMD-kit 3.2.0 has, and why it is not in the table (measured: docs/backends.md).
+#: Other backends of DeePMD-kit 3.2.0, and why they are not supported (measured: docs/backends.md).
 UNFIT: Final = {
-    "jax": "two models in one LAMMPS end it with a signal on a CPU, so there is no force deviation",
+    "jax": "two models crash LAMMPS on a CPU, so there is no force deviation",
     "tensorflow2": "twenty gradient steps of a tiny net take half a minute of CPU time",
-    "paddle": "its library is not in the wheel of deepmd-kit that has LAMMPS",
+    "paddle": "its library is not in the deepmd-kit wheel with LAMMPS",
 }
-#: LAMMPS without a deep potential: any interpreter that has it, whatever DeePMD-kit computes with there.
+#: LAMMPS without a deep potential: any interpreter that has it, with any backend of DeePMD-kit.
 PLAIN: Final = Backend(
     name="none",
     session="none",
@@ -153,12 +153,12 @@ _BY_SUFFIX: Final = {suffix: one for one in reversed(BACKENDS.values()) for suff
 
 
 def of_model(model: str | Path) -> Backend:
-    """Return a backend whose session runs a model, by its suffix as DeePMD-kit does; the default of an unknown one."""
+    """Return a backend whose session runs a model, by its suffix as DeePMD-kit does; the default for an unknown one."""
     return _BY_SUFFIX.get(Path(model).suffix, BACKENDS[DEFAULT])
 
 
 def of_lines(lines: Iterable[str]) -> Backend:
-    """Return the backend of the models that lines of LAMMPS name in ``pair_style deepmd``; :data:`PLAIN` of none."""
+    """Return the backend of the models named in ``pair_style deepmd`` of LAMMPS lines; :data:`PLAIN` if none."""
     for line in lines:
         words = line.split()
         if words[:1] == ["pair_style"] and "deepmd" in words:
@@ -168,9 +168,9 @@ def of_lines(lines: Iterable[str]) -> Backend:
 
 
 def atom_style(pair: Iterable[str]) -> str:
-    """Return the lines that say what atoms are, by those that declare the potential.
+    """Return the lines for the atom style, given those that declare the potential.
 
-    Compiled models that pass messages (DPA-4) look for the atom that an image is of, and end LAMMPS without a map.
+    Compiled message-passing models (DPA-4) look up the atom of each image, and crash LAMMPS without an atom map.
     """
     lines = "atom_style      atomic"
     is_compiled = any(word.endswith(".pt2") for line in pair for word in line.split())

@@ -1,6 +1,6 @@
-"""The session of DeePMD-kit and LAMMPS: for each node and backend one process, that has imported both and forks.
+"""The session of DeePMD-kit and LAMMPS: one process per node and backend, which has imported both and forks.
 
-What the jobs are: ``workers/deepmd_session.py``. DeePMD-kit: Zeng et al., J. Chem. Phys. 159, 054801 (2023).
+The jobs are described in ``workers/deepmd_session.py``. DeePMD-kit: Zeng et al., J. Chem. Phys. 159, 054801 (2023).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ for place in sys.argv[1:]:
         found += map(os.path.normpath, sorted(glob.glob(os.path.join(glob.escape(root), inside))))
 print(json.dumps(found))
 """
-#: Prints which interpreter it is, where, and the versions of the packages that its arguments name.
+#: Prints the interpreter, its host, and the versions of the packages given as arguments.
 FIND_VERSIONS: Final = """
 import importlib.metadata, json, socket, sys
 found = {}
@@ -46,14 +46,14 @@ print(json.dumps({"host": socket.gethostname(), "python": sys.executable, "versi
 def library_environment(
     python: str | None, slot: Slot | None = None, backend: Backend = BACKENDS[DEFAULT]
 ) -> dict[str, str]:
-    """Return the variables that let LAMMPS find the DeePMD plugin (what the `lmp` wrapper spends 6 s to work out).
+    """Return the variables that let LAMMPS find the DeePMD plugin (which the `lmp` wrapper takes 6 s to find).
 
     Parameters
     ----------
     python
         The interpreter (null: this one).
     slot
-        Whose variables are gone on with.
+        Whose variables are extended.
     backend
         Whose models LAMMPS runs.
     """
@@ -65,7 +65,7 @@ def library_environment(
 
 
 def versions(python: str | None, packages: Sequence[str]) -> dict[str, str]:
-    """Return the versions of those packages that an interpreter (null: this one) has."""
+    """Return the versions of those packages that are installed for an interpreter (null: this one)."""
     if is_ours(python):
         return installed(*packages)
     return dict(_asked(python, FIND_VERSIONS, tuple(packages))["versions"])
@@ -73,14 +73,14 @@ def versions(python: str | None, packages: Sequence[str]) -> dict[str, str]:
 
 @lru_cache
 def _asked(python: str | None, script: str, arguments: tuple[str, ...]) -> Any:  # noqa: ANN401 - JSON
-    """Return what an interpreter says; it is on a disk that all nodes see, so it is asked here, and once."""
+    """Return the output of an interpreter; it is on a disk that all nodes see, so it is run here, once."""
     with trees.temporary() as folder:
         log = folder / "said"
         command = [python or sys.executable, "-c", script, *arguments]
         done = run_command(command, folder, log=log, timeout_s=60.0)
         if done.return_code != 0:
             raise EngineError(
-                "the interpreter of deepmd-kit does not run - wanted machine.python with deepmd-kit and lammps",
+                "the interpreter of deepmd-kit does not run - expected machine.python with deepmd-kit and lammps",
                 command=command[:1],
                 tail=done.tail,
             )
@@ -109,7 +109,7 @@ def answer(
     timeout_s: float,
     backend: Backend = BACKENDS[DEFAULT],
 ) -> dict[str, Any]:
-    """Return the answer to one job of the session; of a training with a bound on its loss it has ``diverged``."""
+    """Return the answer to one job of the session; for a training with a bound on its loss it has ``diverged``."""
     python, host = slot.machine.python, slot.host
 
     def make() -> Session:

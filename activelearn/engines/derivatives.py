@@ -1,8 +1,8 @@
 """Whether stress and forces are the derivatives of the energy: central differences on one distorted structure.
 
-The mistakes are those of units and signs (GPa, kbar, Hartree/Bohr, pressure in place of stress, only its trace), which
-are factors of ten or signs. So the limits are wide: a calculator in single precision, one whose forces are predicted by
-a network of their own, or plane waves with a Pulay stress are none of them.
+Typical mistakes are units and signs (GPa, kbar, Hartree/Bohr, pressure instead of stress, only its trace), which
+are large factors or signs. The limits are therefore wide: calculators in single precision, with forces predicted by
+a separate network, or with the Pulay stress of plane waves pass.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from activelearn.frames import FloatArray, FrameLabel, Frames
 #: Strain and largest displacement of an atom (Å) of a central difference.
 STRAIN: Final = 4.0e-3
 DISPLACEMENT_A: Final = 1.0e-2
-#: A factor between what is given and what is found that is wrong, and one that is worth a note.
+#: Ratio of given to numerical derivative that is an error, and one that is worth a note.
 WRONG: Final = 1.5
 NOTED: Final = 1.15
-#: A derivative that is smaller than this part of the largest says nothing about factors.
+#: Derivatives smaller than this fraction of the largest are not used for ratios.
 _SMALL: Final = 0.1
-#: Noise of an energy in single precision, of the energy.
+#: Noise of an energy in single precision, relative to the energy.
 _NOISE: Final = 1.0e-6
-#: Differences over a step and over half of it agree to this part where the energy is smooth.
+#: Relative agreement of differences over a step and half a step if the energy is smooth.
 _SMOOTH: Final = 0.25
-#: The structure is far from rest: compressed, sheared and unlike along x, y and z, its atoms displaced (Å).
+#: The structure is far from equilibrium: compressed, sheared and different along x, y and z, its atoms displaced (Å).
 _DISTORTION: Final = np.array([[-0.06, 0.03, 0.02], [0.03, 0.03, -0.025], [0.02, -0.025, -0.05]])
 _RATTLE_A: Final = 0.04
-#: Directions of strain: all round, and two that a pressure says nothing of.
+#: Directions of strain: isotropic, and two to which a pressure does not contribute.
 STRAINS: Final = {
     "isotropic": np.eye(3) / np.sqrt(3.0),
     "uniaxial": np.diag([-0.5, 1.0, -0.5]) / np.sqrt(1.5),
@@ -54,16 +54,16 @@ _OF_FORCES: Final = {
     "kJ/mol/Å": 96.4853,
     "kJ/mol/nm": 964.853,
 }
-#: Labels a frame; None: it has no label.
+#: Labels a frame; None if it has no label.
 Labeller = Callable[[Frames], FrameLabel | None]
 
 
 class NotCompared(Exception):
-    """There is nothing to compare: no label, or an energy that is not smooth."""
+    """Nothing can be compared: there is no label, or the energy is not smooth."""
 
 
 def distorted(frame: Frames) -> Frames:
-    """Return a frame that is compressed, sheared and rattled, always alike."""
+    """Return a frame that is compressed, sheared and rattled, always in the same way."""
     rattle = np.random.default_rng(0).normal(0.0, _RATTLE_A, frame.positions.shape)
     moved = Frames(frame.symbols, frame.cell, frame.positions + rattle, frame.pbc)
     return _strained(moved, _DISTORTION)
@@ -77,14 +77,14 @@ def compared(frame: Frames, label: Labeller, *, has_stress: bool) -> tuple[list[
     frame
         One frame, periodic in all directions.
     label
-        What labels it; about ten labels are asked for.
+        What labels it; about ten labels are computed.
     has_stress
-        Whether there is a stress to be compared.
+        Whether there is a stress to compare.
 
     Returns
     -------
     wrong, notes
-        One phrase each: what cannot be meant, and what is worth to be known.
+        One phrase each: errors, and notes.
     """
     start = distorted(frame)
     wrong: list[str] = []
@@ -118,7 +118,7 @@ def _strained(frame: Frames, strain: FloatArray) -> Frames:
 
 
 def _along(start: Frames, found: FrameLabel, strain: FloatArray, label: Labeller) -> tuple[float, float]:
-    """Return the derivative of the energy along a strain, eV: as the stress gives it, and by differences."""
+    """Return the derivative of the energy along a strain, eV: from the stress, and by differences."""
 
     def energy(step: float) -> float:
         return _labelled(_strained(start, step * strain), label).energy
@@ -128,9 +128,9 @@ def _along(start: Frames, found: FrameLabel, strain: FloatArray, label: Labeller
 
 
 def _along_forces(start: Frames, found: FrameLabel, label: Labeller) -> tuple[float, float]:
-    """Return the derivative of the energy along the forces, eV/Å: as these give it, and by differences.
+    """Return the derivative of the energy along the forces, eV/Å: from these, and by differences.
 
-    Forces of zero are compared along displacements that the cell does not have by symmetry.
+    Zero forces are compared along displacements that break the symmetry of the cell.
     """
     way = found.forces if found.forces.any() else np.random.default_rng(1).normal(size=found.forces.shape)
     way = way / float(np.abs(way).max())
@@ -144,12 +144,12 @@ def _along_forces(start: Frames, found: FrameLabel, label: Labeller) -> tuple[fl
 
 
 def _difference(energy: Callable[[float], float], step: float, given: float, around: float) -> float:
-    """Return a central difference; where it contradicts what is given, one over half the step must agree with it.
+    """Return a central difference; if it contradicts the given value, one over half the step must agree with it.
 
     Raises
     ------
     NotCompared
-        It does not: the energy is not smooth (a cutoff without a switch, a basis that changes with the cell).
+        They disagree: the energy is not smooth (a cutoff without a switch, a basis that changes with the cell).
     """
     numerical = (energy(step) - energy(-step)) / (2.0 * step)
     noise = _NOISE * abs(around) / step
@@ -169,7 +169,7 @@ def _is_near(given: float, numerical: float, factor: float) -> bool:
 def _judge(
     what: str, given: FloatArray, numerical: FloatArray, names: dict[str, float], wrong: list[str], notes: list[str]
 ) -> None:
-    """Add what is to be said of one kind of derivative."""
+    """Add the findings on one kind of derivative."""
     are = "are" if what == "forces" else "is"
     if ((numerical == 0.0) & (given != 0.0)).any():
         wrong.append(f"its {what} {are} not zero where its energy does not change")
@@ -189,7 +189,7 @@ def _judge(
 
 
 def _guesses(factors: list[float], names: dict[str, float]) -> Iterator[str]:
-    """Yield what factors that agree look like."""
+    """Yield explanations of factors that agree."""
     middle = float(np.median(factors))
     if not all(_is_near(factor, middle, NOTED) for factor in factors):
         return

@@ -1,19 +1,19 @@
-"""What a frozen DeePMD model says of itself: elements, cutoffs, how many neighbours it holds.
+"""Metadata of a frozen DeePMD model: elements, cutoffs, maximum numbers of neighbours.
 
-It is read from the file, of compressed models too: neither TensorFlow nor torch is needed (they take 6 s to import, and
+They are read from the file, also for compressed models, without TensorFlow or torch (which take 6 s to import, and
 may be on other nodes). A ``.pb`` is a protobuf message (``GraphDef``: field 1 is a node; of a node, 1 is its name and 5
 its attributes; of a tensor, 1 is its type, 4 its bytes, 5 to 8 and 10 its values) with constants. A ``.pth`` and a
 ``.pt2`` are zip files, in which the section ``model`` of the training's ``input.json`` is one text: of the former in a
-pickle, which is taken apart and never carried out.
+pickle, which is parsed and never executed.
 
-A model takes the nearest neighbours of each element that it has room for (`sel`) and drops the others in silence: its
-forces jump where an atom comes or goes, and all members of an ensemble agree on them, as they are cut alike. No force
-deviation shows it, so frames must be counted.
+A model uses at most `sel` nearest neighbours of each element and silently drops the others: its
+forces jump where an atom enters or leaves, and all members of an ensemble agree on them, since all truncate alike. No
+force deviation reveals this, so such frames must be counted.
 
-A compressed model has its embedding net as tables of s(r), which is 1/r near an atom and falls to 0 at the cutoff, less
-its mean and over its standard deviation: fine up to the shortest distance in the data, coarse up to five times as far,
+A compressed model tabulates its embedding net in s(r), which is 1/r near an atom and falls to 0 at the cutoff, minus
+its mean, over its standard deviation: fine up to the shortest distance in the data, coarse up to five times as far,
 and constant beyond. Measured (two networks, a pair of atoms pushed together): forces are those of the model itself to
-1e-8 eV/Å or better (float32: 1e-4) down to the end of the table, and wrong by eV/Å, in silence, at half that distance.
+1e-8 eV/Å or better (float32: 1e-4) down to the end of the table, and silently wrong by eV/Å at half that distance.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from activelearn.frames import FloatArray, Frames
 _TYPE_MAP: Final = b"model_attr/tmap"
 _RCUT: Final = b"descrpt_attr/rcut"
 _SEL: Final = b"descrpt_attr/sel"
-#: Of tensors that are stored as bytes: TensorFlow's number of the type, and what NumPy calls it.
+#: For tensors stored as bytes: TensorFlow's type number, and the NumPy type.
 _DTYPES: Final = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}
-#: A cell with so many times the neighbours that fit has collapsed.
+#: A cell with this many times the neighbours that fit has collapsed.
 _COLLAPSED: Final = 20
-#: How a zip file begins; the entries of a ``.pt2``; the bytes that an entry that is read has at most.
+#: Magic bytes of a zip file; the entries of a ``.pt2``; maximum size in bytes of an entry that is read.
 _ZIP: Final = b"PK\x03\x04"
 _SCRIPT: Final = "model/extra/model_def_script.json"
 _METADATA: Final = "model/extra/metadata.json"
@@ -65,12 +65,12 @@ class Frozen:
     type_map
         The elements that it knows, in the order of its types.
     rcut
-        Cutoff, Å; 0 if it says none.
+        Cutoff, Å; 0 if not given.
     sel
-        Most neighbours by element of `type_map`; of a descriptor that counts all elements together (DPA-1), one
-        number; empty if it says none, or drops none (DPA-4).
+        Maximum number of neighbours by element of `type_map`; for a descriptor that counts all together (DPA-1), one
+        number; empty if not given, or not limited (DPA-4).
     others
-        Its other cutoffs with the neighbours that it holds within them (hybrid, DPA-2, DPA-3).
+        Its other cutoffs with their maximum numbers of neighbours (hybrid, DPA-2, DPA-3).
     """
 
     type_map: tuple[str, ...]
@@ -80,18 +80,18 @@ class Frozen:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What is counted: the elements, or all together."""
+        """What is counted: each element, or all together."""
         return ("all elements",) if len(self.sel) == 1 < len(self.type_map) else self.type_map
 
     def overflow(self, frames: Frames) -> tuple[int, str]:
-        """Return in how many frames an atom has more neighbours than the model holds, and by how many in the first.
+        """Return the number of frames in which an atom has more neighbours than `sel`, and the excess in the first.
 
-        Frames with elements that it does not know are none of them: it cannot be evaluated there at all.
+        Frames with unknown elements are not counted, since the model cannot be evaluated there.
         """
         if not self.sel or not set(frames.symbols) <= set(self.type_map):
             return 0, ""
         n, first = 0, ""
-        for k in range(len(frames)):  # kept frames are far apart: looking at each costs no more than following them
+        for k in range(len(frames)):  # kept frames are far apart: examining each costs no more than tracking them
             positions, cell = frames.positions[k : k + 1], frames.cell[k : k + 1]
             if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
                 continue
@@ -104,14 +104,14 @@ class Frozen:
         return n, first
 
     def _beyond(self, frame: Frames) -> str:
-        """Return by how many neighbours an atom has too many within this cutoff, as words; empty of none."""
+        """Return the excess of neighbours of an atom within this cutoff in words; empty if there is none."""
         if len(self.sel) == 1 < len(self.type_map):
             frame = replace(frame, symbols=self.kinds * frame.n_atoms)
         most = self._most(frame, self.kinds)
         return geometry.without_room(most, self.kinds, self.sel) if (most > self.sel).any() else ""
 
     def _most(self, frame: Frames, kinds: tuple[str, ...]) -> FloatArray:
-        """Return the most neighbours by element: of a cell that has collapsed, too many to count, the mean."""
+        """Return the largest number of neighbours by element; for a collapsed cell, too many to count, the mean."""
         density = np.array([frame.symbols.count(kind) for kind in kinds]) / frame.volume[0]
         mean = 4.0 / 3.0 * np.pi * self.rcut**3 * density
         if (mean > _COLLAPSED * np.array(self.sel)).any():
@@ -120,7 +120,7 @@ class Frozen:
 
 
 def read(path: Path) -> Frozen | None:
-    """Return what a frozen model says, or None if it is none of DeePMD-kit's that can be read (another format)."""
+    """Return the metadata of a frozen model, or None if it is not a readable DeePMD-kit model."""
     try:
         about = path.stat()
     except OSError:
@@ -134,12 +134,12 @@ def _read(path: Path, size: int, modified_ns: int) -> Frozen | None:  # noqa: AR
         with path.open("rb") as file:
             begin = file.read(len(_ZIP))
         return _of_zip(path) if begin == _ZIP else _of_graph(path)
-    except _UNREADABLE:  # no file, cut off, or none of DeePMD-kit's
+    except _UNREADABLE:  # missing, truncated, or not a DeePMD-kit model
         return None
 
 
 def _of_graph(path: Path) -> Frozen | None:
-    """Return what the constants of a graph of TensorFlow say."""
+    """Return the metadata in the constants of a TensorFlow graph."""
     wanted = (_TYPE_MAP, _RCUT, _SEL)
     nodes = _fields(memoryview(path.read_bytes()))
     found = {name: _value(node) for name, node in _named(nodes) if name in wanted}
@@ -151,7 +151,7 @@ def _of_graph(path: Path) -> Frozen | None:
 
 
 def _known(type_map: tuple[str, ...], rcut: float, sel: tuple[int, ...]) -> Frozen:
-    """Return a model without a `sel` that cannot be understood."""
+    """Return a model without a `sel` that cannot be interpreted."""
     is_known = rcut > 0.0 and (len(sel) == len(type_map) or len(sel) == 1)
     return Frozen(type_map, rcut, sel if is_known else ())
 
@@ -160,7 +160,7 @@ def _known(type_map: tuple[str, ...], rcut: float, sel: tuple[int, ...]) -> Froz
 
 
 def _of_zip(path: Path) -> Frozen | None:
-    """Return what the model block in a ``.pth`` or ``.pt2`` says, if there is one."""
+    """Return the metadata in the model block of a ``.pth`` or ``.pt2``, if there is one."""
     with zipfile.ZipFile(path) as archive:
         script = next((text for text in _texts(archive) if '"type_map"' in text), None)
         metadata = json.loads(_entry(archive, _METADATA)) if _METADATA in archive.namelist() else {}
@@ -168,7 +168,7 @@ def _of_zip(path: Path) -> Frozen | None:
         return None
     block = json.loads(script)
     type_map = tuple(map(str, block["type_map"]))
-    # What is frozen as a graph of neighbours (.pt2 of DPA-1 and DPA-4) drops none of them.
+    # Models frozen as a neighbour graph (.pt2 of DPA-1 and DPA-4) do not truncate neighbours.
     cuts = metadata.get("lower_input_kind", "nlist") == "nlist"
     shells = list(dict.fromkeys(_shell(type_map, one, cuts=cuts) for one in blocks.spheres(block)))
     if not any(one.sel for one in shells):
@@ -196,28 +196,28 @@ def _texts(archive: zipfile.ZipFile) -> Iterator[str]:
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
     if archive.getinfo(name).file_size > _LARGEST_ENTRY:
-        raise ValueError(f"{name}: larger than a model block ever is")
+        raise ValueError(f"{name}: larger than any model block")
     return archive.read(name)
 
 
-# --- judging ----------------------------------------------------------------------------------------------------------
+# --- evaluation -------------------------------------------------------------------------------------------------------
 
 
 def models_of(potential: Potential) -> list[Frozen]:
-    """Return what the models of a DeePMD potential say of themselves, each that differs once; empty of any other."""
+    """Return the metadata of the models of a DeePMD potential, without duplicates; empty for other potentials."""
     files = potential.deepmd.models if potential.deepmd is not None else ()
     found = [read(Path(file)) for file in files]
     return list(dict.fromkeys(model for model in found if model is not None))
 
 
 def unknown_to(potential: Potential, elements: Iterable[str]) -> list[str]:
-    """Return which of some elements a potential does not know, as far as it says what it knows."""
+    """Return which of some elements a potential does not know, if it declares its elements."""
     known = elements_of(potential)
     return sorted(set(elements) - known) if known is not None else []
 
 
 def elements_of(potential: Potential) -> set[str] | None:
-    """Return the elements that a potential says it knows; None if it does not say."""
+    """Return the elements that a potential declares; None if it does not."""
     known = [set(model.type_map) for model in models_of(potential)]
     known += [set(potential.lammps.elements)] if potential.lammps is not None else []
     of_calculator = None if potential.ase is None else ase.elements_of(potential.ase)
@@ -226,12 +226,12 @@ def elements_of(potential: Potential) -> set[str] | None:
 
 
 def crowding(potential: Potential, parts: Iterable[Frames]) -> dict[str, Any]:
-    """Return in how many of some frames an atom has more neighbours than a potential holds.
+    """Return in how many frames an atom has more neighbours than the `sel` of a potential.
 
     Returns
     -------
     dict
-        JSON-able: ``n_overflow`` frames, ``overflow_share`` of all (None of a potential without `sel`), and
+        JSON-able: ``n_overflow`` frames, ``overflow_share`` of all (None for a potential without `sel`), and
         ``overflow``, by how many in the first of them: ``S 61 of 56``.
     """
     models = [model for model in models_of(potential) if model.sel]
@@ -255,11 +255,11 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         if shift > 63:
-            raise ValueError("no protobuf message: a number of more than 64 bits")
+            raise ValueError("not a protobuf message: a number of more than 64 bits")
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """Yield number and value of the fields of a message; messages, texts and packed arrays as their bytes."""
+    """Yield number and value of the fields of a message; messages, strings and packed arrays as bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -270,7 +270,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
             continue
         length, at = _varint(data, at) if kind == _BYTES else ({_EIGHT_BYTES: 8, _FOUR_BYTES: 4}.get(kind, -1), at)
         if length < 0 or at + length > len(data):
-            raise ValueError(f"no protobuf message: field {number} of kind {kind} and length {length}")
+            raise ValueError(f"not a protobuf message: field {number} of kind {kind} and length {length}")
         yield number, data[at : at + length]
         at += length
 
@@ -294,7 +294,7 @@ def _value(node: memoryview) -> list[Any]:
 
 
 def _values(tensor: memoryview) -> list[Any]:
-    """Return the values of a tensor, however it is stored."""
+    """Return the values of a tensor in any storage format."""
     found: list[Any] = []
     kind = next((value for number, value in _fields(tensor) if number == 1), 0)
     for number, value in _fields(tensor):

@@ -1,4 +1,4 @@
-"""What an interpreter has, ours or another one, by what is on disk: nothing is started, and nothing imported."""
+"""Packages of an interpreter, ours or another, as found on disk: nothing is started or imported."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Final
 
 from activelearn.config import Machine
 
-#: Files of paths that stand in nearly every virtual environment and add nothing to import.
+#: Path files that are in nearly every virtual environment and add nothing to import.
 _NO_PATHS: Final = {"distutils-precedence.pth", "_virtualenv.pth"}
-#: Words in a module that may give it names which its text does not show.
+#: Words in a module that may add names which its text does not show.
 _HIDDEN: Final = ("globals(", "sys.modules", "__getattr__", "vars(")
 
 
 def has_module(module: str, python: str | None) -> bool:
-    """Return whether an interpreter (null: this one) has a package; True as well where its folders cannot tell."""
+    """Return whether an interpreter (null: this one) has a package; True also if its folders cannot tell."""
     if is_ours(python):
         return _spec(module) is not None
     root = root_of(python)
@@ -39,7 +39,7 @@ def has_module(module: str, python: str | None) -> bool:
     return any(modules_in(folder, module) for folder in folders)
 
 
-#: What is installed where deepmd-kit is missing, and nothing but TensorFlow is asked for.
+#: What to install if deepmd-kit is missing and only TensorFlow is requested.
 _INSTALL: Final = "deepmd-kit[cpu,lmp]==3.2.0 - pip install 'activelearn[local]'"
 
 
@@ -47,17 +47,17 @@ def lacking_deepmd(machine: Machine, wanted: str = _INSTALL) -> list[str]:
     """Return a line if the interpreter of the engines has no deepmd-kit."""
     if has_module("deepmd", machine.python):
         return []
-    return [f"machine.python: {machine.python or 'this interpreter'} has no deepmd - wanted {wanted}"]
+    return [f"machine.python: {machine.python or 'this interpreter'} has no deepmd - expected {wanted}"]
 
 
 def root_of(python: str | None) -> Path | None:
-    """Return the folder that an interpreter (null: this one) stands in with its packages, or None if there is none."""
+    """Return the environment folder of an interpreter (null: this one), or None if there is none."""
     found = shutil.which(os.path.expanduser(python or sys.executable))  # noqa: PTH111 - a word of a command
     return None if found is None else Path(found).absolute().parent.parent
 
 
 def folders_of(python: str | None) -> list[Path]:
-    """Return the folders that an interpreter (null: this one) has its packages in, as far as they can be seen."""
+    """Return the package folders of an interpreter (null: this one), as far as they are visible."""
     if is_ours(python):
         return [Path(folder) for folder in sys.path if folder]
     root = root_of(python)
@@ -65,26 +65,26 @@ def folders_of(python: str | None) -> list[Path]:
 
 
 def version_of(distribution: str, python: str | None) -> str | None:
-    """Return the version of a distribution that an interpreter (null: this one) has; None if none is seen."""
+    """Return the version of a distribution of an interpreter (null: this one); None if not found."""
     folders = [str(folder) for folder in folders_of(python)]
     found = importlib.metadata.Distribution.discover(name=distribution, path=folders)
     return next((one.version for one in found), None)
 
 
 def is_ours(python: str | None) -> bool:
-    """Return whether an interpreter is the one that runs this."""
+    """Return whether an interpreter is the current one."""
     return python is None or python == sys.executable
 
 
 def _path_lines(file: Path) -> list[str]:
-    """Return the lines of a file of paths, but for those that add nothing to import."""
+    """Return the lines of a path file, except those that add nothing to import."""
     return [] if file.name in _NO_PATHS else [line for line in file.read_text(errors="replace").splitlines() if line]
 
 
 def lacking(calculator: str) -> str | None:
-    """Return what this interpreter lacks of ``module:Class``, or None if all is there or that cannot be told.
+    """Return what is missing of ``module:Class`` in this interpreter, or None if nothing or unknown.
 
-    Only the top-level package is looked for as Python does it; modules in it are files, and a class is looked for in
+    Only the top-level package is searched as Python does; modules in it are files, and a class is searched in
     the text of its module.
     """
     module, name = calculator.split(":")
@@ -93,7 +93,7 @@ def lacking(calculator: str) -> str | None:
     if spec is None:
         return f"no module {top}"
     if top in sys.stdlib_module_names:
-        return f"{top} is a module of Python itself, which has no calculators"
+        return f"{top} is a module of the standard library, which has no calculators"
     file, folders = Path(spec.origin or ""), [Path(path) for path in spec.submodule_search_locations or ()]
     for part in inside:
         places = [path for folder in folders for path in modules_in(folder, part)]
@@ -112,7 +112,7 @@ def lacking(calculator: str) -> str | None:
 def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
     try:
         return importlib.util.find_spec(module)
-    except (ImportError, ValueError):  # half imported, or gone
+    except (ImportError, ValueError):  # partly imported, or gone
         return None
 
 
@@ -124,7 +124,7 @@ def modules_in(folder: Path, name: str) -> list[Path]:
 
 
 def _moves_its_modules(folders: Iterable[Path]) -> bool:
-    """Return whether a package may have modules elsewhere than in its folder."""
+    """Return whether a package may have modules outside of its folder."""
     texts = [_text(Path(folder) / "__init__.py") for folder in folders]
     return any(text is None or "__path__" in text for text in texts)
 
@@ -137,7 +137,7 @@ def _text(file: Path) -> str | None:
 
 
 def _names(file: Path) -> set[str] | None:
-    """Return the names that a module gives itself, or None if its text does not show all of them."""
+    """Return the names that a module defines, or None if its text does not show all of them."""
     text = _text(file)
     if text is None or any(word in text for word in _HIDDEN):
         return None
@@ -149,7 +149,7 @@ def _names(file: Path) -> set[str] | None:
 
 
 def _bound(module: ast.Module) -> Iterator[str]:
-    """Yield the names that are bound anywhere in a module: more than it has, and none less."""
+    """Yield all names that are bound anywhere in a module, a superset of its names."""
     for node in ast.walk(module):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):

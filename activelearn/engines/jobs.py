@@ -25,21 +25,21 @@ def words(reference: Reference) -> list[str]:
 
 
 def run_job(command: Sequence[str], request: Mapping[str, Any], slot: Slot) -> dict[str, Any]:
-    """Run a worker on one job in a scratch folder of its own, and return its answer.
+    """Run a worker on one job in its own scratch folder, and return its answer.
 
     Parameters
     ----------
     command
-        Interpreter and worker; it gets the path of ``job.json`` and writes ``result.json`` beside it.
+        Interpreter and worker; it gets the path of ``job.json`` and writes ``result.json`` next to it.
     request
-        The job, JSON-able. With ``keep`` it goes on if we are killed (see :mod:`activelearn.store.begun`).
+        The job, JSON-able. With ``keep`` it continues if we are killed (see :mod:`activelearn.store.begun`).
     slot
-        Where; the folder goes away with a good answer unless the machine profile keeps scratch.
+        Where it runs; after a valid answer the folder is removed unless the machine profile keeps scratch.
 
     Raises
     ------
     EngineError
-        The worker died, took too long, or reported an error of its own.
+        The worker died, took too long, or reported an error.
     """
     folder = (slot.logs / f"{_PREFIX}{slot.index}-{uuid.uuid4().hex[:8]}").absolute()
     trees.make(folder)
@@ -66,6 +66,6 @@ def run_job(command: Sequence[str], request: Mapping[str, Any], slot: Slot) -> d
 
 
 def clear(folder: Path, slot: Slot) -> None:
-    """Remove the scratch folder of a job of this campaign that is done, unless the machine profile keeps scratch."""
+    """Remove the scratch folder of a finished job of this campaign, unless the machine profile keeps scratch."""
     if folder.name.startswith(_PREFIX) and not slot.machine.keep_scratch:
         trees.remove(folder, slot.logs)

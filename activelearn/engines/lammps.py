@@ -1,7 +1,7 @@
-"""LAMMPS: writes the input of a walk, runs it, and reads what happened.
+"""LAMMPS: writes the input of a walk, runs it, and reads the output.
 
-Signatures of failure (measured): lost atoms end with return code 1 and rows that are good before; a walk far too hot
-ends with return code 0; after a NaN row, rows follow that look normal. So a walk is cut at its first non-finite or
+Signatures of failure (measured): lost atoms end with return code 1 after valid rows; a walk far too hot
+ends with return code 0; normal-looking rows may follow a NaN row. A walk is therefore cut at its first non-finite or
 missing row, whatever the return code says. A crash by signal (-11, or 245 through the `lmp` wrapper) is infrastructure.
 """
 
@@ -25,7 +25,7 @@ from activelearn.engines.process import Slot, run_command, tail_of
 from activelearn.errors import EngineError
 from activelearn.frames import FloatArray, Frames, masses_of
 
-#: What LAMMPS says when the physics, not the machine, has failed.
+#: Messages of LAMMPS when the physics, not the machine, has failed.
 PHYSICAL_ERRORS: Final = (
     "Lost atoms",
     "Non-numeric",
@@ -40,13 +40,13 @@ PHYSICAL_ERRORS: Final = (
     "Neighbor list overflow",
     "Cannot create neighbor list",
 )
-#: The fix that keeps the forces of the model, where others of a stage's own may change those of the atoms.
+#: The fix that stores the forces of the model, since fixes of a stage may change those of the atoms.
 OF_MODEL: Final = "model_forces"
-#: Random numbers of fixes (Marsaglia) want a seed up to 900,000,000.
+#: Random numbers of fixes (Marsaglia) need a seed up to 900,000,000.
 LARGEST_SEED: Final = 899_999_999
-#: Lowest height and longest edge of a cell that a frame is believed to have, Å.
+#: Smallest plausible height and largest plausible edge of a cell of a frame, Å.
 LOWEST_A, LONGEST_A = 0.1, 1e5
-#: Of each frame of a dump, all but the step and the numbers.
+#: Header of each frame of a dump, except the step and the numbers.
 _HEADS: Final = re.compile(
     "ITEM: TIMESTEP\nITEM: NUMBER OF ATOMS\n[0-9]+\nITEM: BOX BOUNDS( xy xz yz)? pp pp pp\n"
     "ITEM: ATOMS id type x y z (f|v)x \\2y \\2z ?"
@@ -57,20 +57,20 @@ _THERMO: Final = ("step", "temp", "pe", "press", "vol")
 
 @dataclass(frozen=True, eq=False)
 class WalkOutput:
-    """The whole part of a walk: n rows, all finite, in step order.
+    """The valid part of a walk: n rows, all finite, in step order.
 
     Parameters
     ----------
     step
         (n,) LAMMPS steps.
     max_devi_f
-        (n,) force deviation of the ensemble, eV/Å; NaN where LAMMPS was not to write it.
+        (n,) force deviation of the ensemble, eV/Å; NaN if not written by LAMMPS.
     temperature_K, potential_energy, pressure_bar
         (n,) thermodynamic output (K, eV, bar in LAMMPS' sign: positive in compression).
     cell, positions
         (n, 3, 3) and (n, n_atoms, 3), Å; atoms wrapped into the cell, in the order of the start.
     forces
-        (n, n_atoms, 3) of the model that drives the walk, eV/Å.
+        (n, n_atoms, 3) forces of the model that drives the walk, eV/Å.
     ended
         ``finished``, or why the walk ended before its last step.
     log_tail
@@ -89,12 +89,12 @@ class WalkOutput:
     log_tail: tuple[str, ...] = ()
 
     def until(self, n: int, ended: str) -> WalkOutput:
-        """Return the first n rows, and why it ended there."""
+        """Return the first n rows, with the reason for ending there."""
         rows = {field.name: getattr(self, field.name)[:n] for field in fields(self) if field.name not in _OF_THE_END}
         return WalkOutput(**rows, ended=ended, log_tail=self.log_tail)
 
 
-#: What of a walk is no array of rows.
+#: Fields of a walk that are not arrays of rows.
 _OF_THE_END: Final = frozenset({"ended", "log_tail"})
 
 
@@ -145,19 +145,19 @@ def write_data(path: Path, frame: Frames, type_map: Sequence[str], velocities: F
 
 @dataclass(frozen=True)
 class Drive:
-    """What drives one walk.
+    """Conditions of one walk.
 
     Parameters
     ----------
     condition
         The cell of the stage's matrix.
     velocity_seed
-        Of the initial velocities.
+        Random seed of the initial velocities.
     final_cell
         (3, 3) LAMMPS cell (:func:`lower_triangular`) that a deformation reaches after the stage's `n_steps`, Å; None
         if the cell is not driven.
     last_step
-        Where the walk may end, for the driven cell is past the guards from there on; None: at its end.
+        Last step before the driven cell violates the guards; None: the end of the walk.
     """
 
     condition: Condition
@@ -173,9 +173,9 @@ class WalkInput:
     Parameters
     ----------
     text
-        What LAMMPS reads.
+        The input text.
     every
-        Steps between the rows that are written.
+        Steps between written rows.
     n_steps
         Steps that it runs.
     has_deviation
@@ -199,7 +199,7 @@ def walk_input(stage: Stage, drive: Drive, pair: Sequence[str], *, has_deviation
     Parameters
     ----------
     stage, drive
-        What drives it.
+        Its conditions.
     pair
         The lines that declare the ensemble (:meth:`activelearn.config.Trainer.pair`).
     has_deviation
@@ -215,7 +215,7 @@ def steps_of(stage: Stage, drive: Drive) -> int:
 
 
 def run_line(stage: Stage, drive: Drive) -> str:
-    """Return the command that runs a walk; where it ends early, ramps and strains stay those of the whole walk."""
+    """Return the command that runs a walk; if it ends early, ramps and strains are those of the whole walk."""
     n_steps = steps_of(stage, drive)
     return f"run             {n_steps}" + (f" start 0 stop {stage.n_steps}" if n_steps < stage.n_steps else "")
 
@@ -238,10 +238,10 @@ neighbor        1.0 bin
 
 
 def walk_lines(stage: Stage, drive: Drive, place: str = "") -> list[str]:
-    """Return the lines of a walk between its atoms and its run; its dump is written at a place."""
+    """Return the lines of a walk between atoms and run; its dump is written below `place`."""
     lines = [*_variables(stage, drive), *dynamics_of(stage, drive), *stage.lammps.splitlines()]
     forces, named = "fx fy fz", ""
-    if stage.lammps.strip():  # of the potential: those of the atoms have what thermostats and pulls of the lines add
+    if stage.lammps.strip():  # of the potential, without what thermostats and forces of the user's lines add
         lines.insert(0, f"fix {OF_MODEL} all store/force")
         forces = " ".join(f"f_{OF_MODEL}[{k}]" for k in (1, 2, 3))
         named = " colname 6 fx colname 7 fy colname 8 fz"
@@ -258,7 +258,7 @@ def walk_lines(stage: Stage, drive: Drive, place: str = "") -> list[str]:
 
 
 def dynamics_of(stage: Stage, drive: Drive) -> list[str]:
-    """Return the fixes of the stage's own ensembles; a custom one brings its own."""
+    """Return the fixes of the stage's ensemble; a custom ensemble has its own."""
     if stage.ensemble == "custom":
         return []
     start_K, to_K, pressure_bar = drive.condition[:3]
@@ -270,7 +270,7 @@ def dynamics_of(stage: Stage, drive: Drive) -> list[str]:
         fix += f" {mode} {pressure_bar:g} {pressure_bar:g} {stage.pressure_damping_ps:g}"
     if drive.final_cell is None:
         return [fix]
-    # All six box parameters together: `fix deform x` alone would leave the tilts, and the strain not be uniaxial.
+    # All six box parameters together: `fix deform x` alone would keep the tilts, and the strain would not be uniaxial.
     (xx, _, _), (xy, yy, _), (xz, yz, zz) = drive.final_cell
     lengths = " ".join(f"{axis} final 0 {length:.17g}" for axis, length in zip("xyz", (xx, yy, zz), strict=True))
     tilts = f"xy final {xy:.17g} xz final {xz:.17g} yz final {yz:.17g}"
@@ -278,7 +278,7 @@ def dynamics_of(stage: Stage, drive: Drive) -> list[str]:
 
 
 def _variables(stage: Stage, drive: Drive) -> list[str]:
-    """Return what lines of the user's own may refer to."""
+    """Return the variables that the user's lines may refer to."""
     if not stage.lammps:
         return []
     condition = drive.condition
@@ -316,7 +316,7 @@ def run_walk(folder: Path, what: WalkInput, symbols: Sequence[str], slot: Slot) 
 
 
 def run_input(folder: Path, text: str, slot: Slot, *, n_walks: int = 1) -> int:
-    """Run an input of so many walks as ``in.lammps`` of `folder`; return the return code (negative: a signal)."""
+    """Run an input of `n` walks as ``in.lammps`` of `folder`; return the return code (negative: a signal)."""
     (folder / "in.lammps").write_text(text, encoding="utf-8")
     machine, timeout_s = slot.machine, slot.machine.walk_timeout_s * n_walks
     if machine.lammps is None:
@@ -329,10 +329,10 @@ def run_input(folder: Path, text: str, slot: Slot, *, n_walks: int = 1) -> int:
 
 
 def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int, has_deviation: bool = True) -> WalkOutput:
-    """Read ``log.lammps``, ``model_devi.out`` and ``walk.lammpstrj`` up to the first row that is not whole.
+    """Read ``log.lammps``, ``model_devi.out`` and ``walk.lammpstrj`` up to the first incomplete row.
 
-    `n_steps` is the last step that is written; without `has_deviation` there is no ``model_devi.out``. A walk that
-    LAMMPS calls finished and whose rows end before it, with nothing that is not finite, was cut off by the machine (a
+    `n_steps` is the last written step; without `has_deviation` there is no ``model_devi.out``. A walk that
+    LAMMPS reports as finished but whose finite rows end earlier was truncated by the machine (a
     full disk), not by the physics.
 
     Raises
@@ -350,7 +350,7 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int, has
     expected = sorted(thermo.keys() & deviation.keys())
     for i, (step, due) in enumerate(zip(steps, expected, strict=False)):
         if step != due or not np.isclose(np.linalg.det(cell[i]), thermo[due][3], rtol=1e-5, equal_nan=True):
-            break  # one of the three lacks it, or the log tells of another cell
+            break  # one of the three lacks it, or the log has another cell
         row = [*thermo[int(step)], *([deviation[int(step)]] if has_deviation else [])]
         is_finite = bool(np.isfinite(row).all() and all(np.isfinite(a[i]).all() for a in (positions, cell, forces)))
         if not is_finite:
@@ -360,7 +360,7 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int, has
     if reason == "finished" and (len(steps) == 0 or steps[-1] != n_steps):
         if is_finite:
             raise EngineError(
-                "LAMMPS finished, but its output is cut off (is the disk full?)", folder=folder, tail=tail
+                "LAMMPS finished, but its output is truncated (is the disk full?)", folder=folder, tail=tail
             )
         reason = "non-finite"
     rows = np.array([thermo[int(step)] for step in steps]).reshape(len(steps), len(_THERMO) - 1)
@@ -379,17 +379,17 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int, has
 
 
 def log_tail(folder: Path) -> list[str]:
-    """Return the last lines of what LAMMPS and its libraries said in `folder`."""
+    """Return the last lines of output of LAMMPS and its libraries in `folder`."""
     return tail_of(folder / "log.lammps") + tail_of(folder / "lammps.out", 5)
 
 
 def why_ended(return_code: int, tail: Sequence[str], folder: Path) -> str:
-    """Return "finished" or what the physics did.
+    """Return "finished" or the physical failure.
 
     Raises
     ------
     EngineError
-        It was not the physics.
+        The failure is not physical.
     """
     text = "\n".join(tail)
     if return_code == 0:
@@ -404,19 +404,19 @@ def why_ended(return_code: int, tail: Sequence[str], folder: Path) -> str:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """Return the lines of a file that may be missing or cut off: half a line at its end would be a wrong number."""
+    """Return the complete lines of a file that may be missing or truncated; half a line would be a wrong number."""
     text = path.read_text(errors="replace") if path.is_file() else ""
     return text[: text.rfind("\n") + 1].splitlines()
 
 
 def _by_step(rows: Iterable[list[str]]) -> dict[int, list[float]]:
-    """Return numbers by the step before them; a row that is not whole is not there, nor one that is there twice."""
+    """Return numbers by the step before them, without incomplete and duplicate rows."""
     found: dict[int, list[float]] = {}
     words: dict[int, list[str]] = {}
     for step, *row in rows:
         if re.fullmatch("[0-9]+", step):
             if words.setdefault(int(step), row) != row:
-                found.pop(int(step), None)  # nobody knows which of the two it is
+                found.pop(int(step), None)  # it is not known which of the two is right
                 continue
             with contextlib.suppress(ValueError):
                 found[int(step)] = [float(word) for word in row]
@@ -449,10 +449,10 @@ def read_deviation(path: Path) -> dict[int, float]:
 
 
 def read_dump(path: Path, n_atoms: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
-    """Return steps (n,), cells (n, 3, 3), positions and vectors (n, n_atoms, 3) of a dump, whole frames only.
+    """Return steps (n,), cells (n, 3, 3), positions and vectors (n, n_atoms, 3) of a dump, complete frames only.
 
     Its columns are id, type, x, y, z (Å) and those of the vectors: forces of a walk (eV/Å), velocities of a segment
-    (Å/ps). Frames after the first that is not whole, or not later than the one before, are not there.
+    (Å/ps). Frames after the first one that is incomplete or out of order are dropped.
     """
     steps, cells, atoms = [-1], [], []
     lines = _whole_lines(path)
@@ -464,7 +464,7 @@ def read_dump(path: Path, n_atoms: int) -> tuple[NDArray[np.int64], FloatArray, 
             rows = np.array([line.split() for line in block[9:]], dtype=np.float64).reshape(n_atoms, 8)
             step = int(block[1])
         except ValueError:
-            break  # a block that was cut off
+            break  # a truncated block
         heads = "\n".join([block[0], *block[2:5], block[8]])
         is_whole = _HEADS.fullmatch(heads) and int(block[3]) == n_atoms and bounds.shape[1] in (2, 3)
         if not is_whole or step <= steps[-1] or (rows[:, 0] != np.arange(n_atoms) + 1).any():
@@ -480,7 +480,7 @@ def read_dump(path: Path, n_atoms: int) -> tuple[NDArray[np.int64], FloatArray, 
 
 
 def _is_box(cell: FloatArray) -> bool:
-    """Return whether atoms fit into a cell (3, 3); one that is not finite is for the reader to tell."""
+    """Return whether atoms fit into a cell (3, 3); a non-finite one is reported by the reader."""
     if not np.isfinite(cell).all():
         return True
     lengths = np.diag(cell)

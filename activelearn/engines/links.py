@@ -1,8 +1,8 @@
-"""Plain names for files of the outside: links in the working folder of an engine that is told of files by its input.
+"""Plain names for external files: links in the working folder of an engine whose input names files.
 
-LAMMPS reads a path as words: a blank ends it, ``$`` begins a variable, ``#`` a comment, ``&`` goes on with the next
-line, and a name with both kinds of quotes cannot be written at all. So a model stands beside the input as
-``model-0.pb``, whatever its folder is called. A link is made anew by whoever begins in a folder, and survives a kill
+LAMMPS reads a path as words: a space ends it, ``$`` starts a variable, ``#`` a comment, ``&`` continues with the next
+line, and a name with both kinds of quotes cannot be written at all. A model is therefore linked next to the input as
+``model-0.pb``, whatever the name of its folder. Links are made again at each start in a folder, and survive a kill
 like any other file; on a file system without links the file is copied.
 """
 
@@ -25,7 +25,7 @@ _SUFFIXES: Final = re.compile(r"(\.[A-Za-z0-9]{1,20}){0,2}$")
 
 
 def link_models(models: Sequence[str | Path], folder: Path) -> list[str]:
-    """Return the names of models, ``model-0.pb`` ..., by which they stand in `folder` from now on.
+    """Return the names of models, ``model-0.pb`` ..., by which they are linked in `folder` from now on.
 
     The suffix stays: DeePMD-kit chooses its backend by it.
     """
@@ -36,7 +36,7 @@ def link_models(models: Sequence[str | Path], folder: Path) -> list[str]:
 
 
 def with_plain_names(potential: Potential, folder: Path) -> Potential:
-    """Return a potential whose files are named from `folder`, where LAMMPS works."""
+    """Return a potential whose file names are relative to `folder`, where LAMMPS works."""
     if potential.deepmd is not None:
         models = tuple(link_models(potential.deepmd.models, folder))
         return potential.model_copy(update={"deepmd": potential.deepmd.model_copy(update={"models": models})})
@@ -50,12 +50,12 @@ def with_plain_names(potential: Potential, folder: Path) -> Potential:
 
 
 def plain_line(line: str, folder: Path) -> str:
-    """Return a line for LAMMPS in which files with names that it cannot read (``file://...``) stand by links."""
+    """Return a LAMMPS line in which files with unreadable names (``file://...``) are replaced by links."""
     return " ".join(_plain_word(word, folder) for word in line.split(" "))
 
 
 def plain_lines(value: Any, folder: Path) -> Any:  # noqa: ANN401 - JSON
-    """Return arguments of a calculator with :func:`plain_line` of each line in them."""
+    """Return arguments of a calculator with :func:`plain_line` applied to each line in them."""
     if isinstance(value, dict):
         return {key: plain_lines(item, folder) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -68,7 +68,7 @@ def _plain_word(word: str, folder: Path) -> str:
     if path is None:
         return word
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
-    if _PLAIN.fullmatch(path.name):  # by a link to its folder: some files name others that lie beside them
+    if _PLAIN.fullmatch(path.name):  # by a link to its folder, since some files refer to others next to them
         _link(path.parent, folder / f"files-{digest}")
         return f"./files-{digest}/{path.name}"
     suffix = _SUFFIXES.search(path.name)
@@ -78,7 +78,7 @@ def _plain_word(word: str, folder: Path) -> str:
 
 
 def _link(target: Path, link: Path) -> None:
-    """Have `link` stand for `target`; another process may do the same at the same time."""
+    """Make `link` point to `target`; another process may do the same at the same time."""
     if link.is_symlink() and link.readlink() == target.absolute():
         return
     link.parent.mkdir(parents=True, exist_ok=True)

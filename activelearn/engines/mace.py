@@ -1,7 +1,7 @@
-"""MACE's own training program, run in MACE's own interpreter: a foundation model goes on with a campaign's data.
+"""MACE's own training program, run in MACE's own interpreter: fine-tunes a foundation model on a campaign's data.
 
-Naive fine-tuning as in Bertani & Pedone, Solid State Sci. 174, 108204 (2026): all weights move, no replay of the
-foundation's data. A killed run goes on from MACE's last checkpoint.
+Naive fine-tuning as in Bertani & Pedone, Solid State Sci. 174, 108204 (2026): all weights change, no replay of the
+foundation's data. A killed run continues from MACE's last checkpoint.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from activelearn.engines.process import Slot, run_command
 from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import Frames
 
-#: Where MACE looks for labels, so that nobody's results are mistaken for them.
+#: Keys in which MACE looks for labels, distinct from results of calculators.
 _KEYS: Final = {"energy": "REF_energy", "forces": "REF_forces", "stress": "REF_stress"}
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How a foundation model is trained on.
+    """Settings of a fine-tuning.
 
     Parameters
     ----------
     foundation
         Its checkpoint (.model).
     name
-        Of the new model.
+        Name of the new model.
     n_epochs, learning_rate, batch_size
-        Of the training.
+        Settings of the training.
     device
         cpu or cuda.
     atomic_energies
         ``E0s`` of MACE: estimated (the foundation's, shifted to the labels by least squares), foundation, average, or a
         table such as ``{11: -1.2, 16: -0.9}`` (eV).
     random_seed
-        Of the order of the data.
+        Seed for the order of the data.
     timeout_s
         Wall-clock limit, s.
     options
-        More words for ``mace_run_train``, such as ``--ema``.
+        Additional arguments of ``mace_run_train``, such as ``--ema``.
     """
 
     foundation: Path
@@ -58,7 +58,7 @@ class FineTuning:
 
 
 def write_xyz(parts: Sequence[Frames], path: Path) -> int:
-    """Write labelled frames as MACE reads them; return how many."""
+    """Write labelled frames in MACE's format; return their number."""
     from ase.io import write
 
     images = []
@@ -78,7 +78,7 @@ def write_xyz(parts: Sequence[Frames], path: Path) -> int:
 
 
 def command(python: str, how: FineTuning, folder: Path, *, has_stress: bool) -> list[str]:
-    """Return the command; every file of it stands in `folder`."""
+    """Return the command; all of its files are in `folder`."""
     words = {
         "name": how.name,
         "foundation_model": how.foundation,
@@ -103,20 +103,20 @@ def command(python: str, how: FineTuning, folder: Path, *, has_stress: bool) -> 
 
 
 def begin(folder: Path, how: FineTuning) -> Path:
-    """Make the folder of a training, or go on in it; return its log, by which it is known again.
+    """Create the folder of a training, or continue in it; return its log, by which it is recognised.
 
     Raises
     ------
     ConfigError
-        It has something else under the names that would be written.
+        It contains other files with the names to be written.
     """
     log = folder / "mace.log"
     names = ("train.xyz", "valid.xyz", "potential.yaml", f"{how.name}.model")
     taken = [name for name in names if os.path.lexists(folder / name)]
     if taken and not log.is_file():
         raise ConfigError(
-            f"{folder}: has {', '.join(taken)} in it, and no mace.log of a training to go on with - wanted a new "
-            "folder, for nothing is overwritten - choose another --to"
+            f"{folder}: contains {', '.join(taken)}, but no mace.log of a training to continue - expected a new "
+            "folder, since nothing is overwritten - choose another --to"
         )
     folder.mkdir(parents=True, exist_ok=True)
     log.touch()
@@ -126,7 +126,7 @@ def begin(folder: Path, how: FineTuning) -> Path:
 def finetune(
     python: str, how: FineTuning, train: Sequence[Frames], held_out: Sequence[Frames], folder: Path, slot: Slot
 ) -> Path:
-    """Train a foundation model on labelled frames, or go on where an earlier call was killed.
+    """Train a foundation model on labelled frames, or continue where an earlier call was killed.
 
     Parameters
     ----------
@@ -135,9 +135,9 @@ def finetune(
     how
         The settings.
     train, held_out
-        Labelled Frames; the second for validation only.
+        Labelled Frames; the second only for validation.
     folder
-        Where everything is written; the model is ``<folder>/<name>.model``.
+        Output folder; the model is ``<folder>/<name>.model``.
     slot
         Where it runs.
 
@@ -149,7 +149,7 @@ def finetune(
     log = begin(folder, how)
     write_xyz(train, folder / "train.xyz")
     write_xyz(held_out, folder / "valid.xyz")
-    has_stress = any(part.virial is not None and all(part.pbc) for part in train)  # of others MACE weighs none
+    has_stress = any(part.virial is not None and all(part.pbc) for part in train)  # MACE ignores the stress of others
     words = command(python, how, folder, has_stress=has_stress)
     if any((folder / "mace").rglob("*.pt")):
         words.append("--restart_latest")

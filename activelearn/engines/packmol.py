@@ -1,15 +1,15 @@
-"""Packmol: writes its input, runs it, and reads where the molecules went.
+"""Packmol: writes its input, runs it, and reads the positions of the molecules.
 
 L. Martinez, R. Andrade, E. G. Birgin, J. M. Martinez, J. Comput. Chem. 30, 2157 (2009). Its ``pbc`` keyword (since
 20.15) keeps the atoms of different molecules apart across the faces of the box as well: measured on 21.2.3, no pair
-below the distance in 150 packings. It does not look at a molecule's own images: a box may not be smaller than that.
-Molecules stay whole inside the box, so its outer layer is short of atoms (0.76 of its share of centres within 1 Å of a
-face, ``findings/packmol-faces.sh``): a melt forgets that, a packing as it stands does not.
+below the distance in 150 packings. It ignores a molecule's own images, so a box must not be smaller than the molecule.
+Molecules stay whole inside the box, so its outer layer is depleted (0.76 of its share of centres within 1 Å of a
+face, ``findings/packmol-faces.sh``): a melt loses this, an unrelaxed packing does not.
 
 Signatures (measured on 21.2.3): a packing that was not found ends with return code 173 and ``ENDED WITHOUT PERFECT
-PACKING``, and its best try is written all the same; a molecule that does not fit into the box ends with 173 and
-``unable to put the molecules``; a keyword that an older version does not know with ``Keyword not recognized``. So an
-output counts only with return code 0 and ``Success!``. The same input and seed give the same bytes; seed -1 would be
+PACKING``, and its best attempt is written nevertheless; a molecule that does not fit into the box ends with 173 and
+``unable to put the molecules``; a keyword unknown to an older version with ``Keyword not recognized``. An
+output is valid only with return code 0 and ``Success!``. The same input and seed give the same bytes; seed -1 would be
 the clock.
 """
 
@@ -31,14 +31,14 @@ from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import FloatArray
 
 INPUT, OUTPUT, LOG = "packmol.inp", "packed.xyz", "packmol.log"
-#: What Packmol says when there is no such packing: the fault of the numbers, not of the machine.
+#: Messages of Packmol when there is no such packing, due to the input and not to the machine.
 IMPOSSIBLE: Final = ("ENDED WITHOUT PERFECT PACKING", "unable to put the molecules")
 _LARGEST_SEED: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """A rigid molecule or a single atom, and how many of it.
+    """A rigid molecule or a single atom, and the number of copies.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Piece:
     positions
         (n, 3) Å, about any origin.
     count
-        Copies to be packed.
+        Number of copies to pack.
     """
 
     symbols: tuple[str, ...]
@@ -56,13 +56,13 @@ class Piece:
 
 
 def find(machine: Machine) -> str | None:
-    """Return the path of the program: beside the machine's interpreter, beside ours, on the PATH; None if nowhere."""
+    """Return the path of the program: next to the machine's interpreter or ours, or on the PATH; None if not found."""
     beside = [str(Path(python).parent) for python in (machine.python, sys.executable) if python]
     return shutil.which("packmol", path=os.pathsep.join([*beside, os.environ.get("PATH", "")]))
 
 
 def write_input(folder: Path, pieces: Sequence[Piece], *, box_A: float, tolerance_A: float, random_seed: int) -> None:
-    """Write ``packmol.inp`` and one xyz file per piece; names are relative, for Packmol cuts long paths off."""
+    """Write ``packmol.inp`` and one xyz file per piece; names are relative, since Packmol truncates long paths."""
     lines = [f"tolerance {tolerance_A:.9g}", f"seed {1 + random_seed % _LARGEST_SEED}", "filetype xyz"]
     lines += [f"output {OUTPUT}", f"pbc 0.0 0.0 0.0 {box_A:.9f} {box_A:.9f} {box_A:.9f}"]
     for i, piece in enumerate(pieces):
@@ -83,15 +83,15 @@ def run(
     Parameters
     ----------
     pieces
-        What is packed.
+        What to pack.
     box_A
         Edge of the cube, Å.
     tolerance_A
         Shortest distance between atoms of different copies, Å.
     random_seed
-        The same one gives the same packing.
+        The same seed gives the same packing.
     folder
-        Working directory (made if missing).
+        Working directory (created if missing).
     slot
         Where it runs; the time-out is that of a walk.
 
@@ -105,7 +105,7 @@ def run(
     ConfigError
         Packmol found no such packing.
     EngineError
-        Packmol is missing, too old, crashed, took too long, or its output is cut off.
+        Packmol is missing, too old, crashed, took too long, or its output is truncated.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (OUTPUT, LOG):
@@ -124,8 +124,8 @@ def _want_success(folder: Path, return_code: int, what: str) -> None:
         return
     if any(signature in said for signature in IMPOSSIBLE):
         raise ConfigError(
-            f"packing: Packmol found no place for {what} - wanted a looser packing - lower density_g_cm3 or "
-            "tolerance_A, or take more atoms (a molecule wants room); near the limit another random_seed may do"
+            f"packing: Packmol could not place {what} - expected a looser packing - lower density_g_cm3 or "
+            "tolerance_A, or use more atoms (molecules need space); near the limit, another random_seed may work"
         )
     how = f"signal {-return_code}" if return_code < 0 else f"return code {return_code}"
     hint = " - it is too old for `pbc`: pip install 'packmol>=21'" if "Keyword not recognized" in said else ""
@@ -140,7 +140,7 @@ def read_output(path: Path, pieces: Sequence[Piece]) -> list[FloatArray]:
     Raises
     ------
     EngineError
-        The file is not whole, or its atoms are not those of `pieces`.
+        The file is incomplete, or its atoms are not those of `pieces`.
     """
     symbols = [symbol for piece in pieces for symbol in piece.symbols * piece.count]
     rows = [line.split() for line in path.read_text().splitlines()[2:]] if path.is_file() else []
@@ -150,7 +150,8 @@ def read_output(path: Path, pieces: Sequence[Piece]) -> list[FloatArray]:
         positions = np.empty((0, 3))
     if len(positions) != len(symbols) or [row[0] for row in rows] != symbols or not np.isfinite(positions).all():
         raise EngineError(
-            f"{path}: wanted {len(symbols)} atoms in the order of the input, found {len(rows)} rows - is the disk full?"
+            f"{path}: expected {len(symbols)} atoms in the order of the input, found {len(rows)} rows - is the disk "
+            "full?"
         )
     ends = np.cumsum([piece.count * len(piece.symbols) for piece in pieces])
     parts = np.split(positions, ends[:-1])

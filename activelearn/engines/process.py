@@ -1,14 +1,14 @@
 """Outside programs: one-off commands, and sessions (workers that import their heavy libraries once).
 
-The only module that starts processes. Every process is known here, runs in the process group of the driver (so that
-``kill -9`` of the group takes all), uses one thread (SevenNet gives identical bits at one thread, not at two), and is
-ended when :func:`stop_engines` is called from a signal handler. With a driver that is killed alone all end at once, but
-for those that are at a label: they go on to the end of it (see :mod:`activelearn.store.begun`).
+The only module that starts processes. Every process is tracked here, runs in the process group of the driver (so that
+``kill -9`` of the group takes all), uses one thread (SevenNet is bitwise reproducible with one, not with two), and is
+ended when :func:`stop_engines` is called from a signal handler. If only the driver is killed, all end at once, except
+those that are computing a label, which they complete (see :mod:`activelearn.store.begun`).
 
 A slot may have a launcher, such as ``srun``. What it starts runs elsewhere, under another parent, and ends well only if
-the launcher lives to end it (measured with Slurm 22.05: with srun killed by -9 together with its process group, the
-step stays on the node until the job ends; SIGTERM to srun kills the step at once). So a launcher has a process group of
-its own, is asked before it is killed, and is asked by the kernel should the driver die.
+the launcher is alive to end it (measured with Slurm 22.05: with srun killed by -9 together with its process group, the
+step stays on the node until the job ends; SIGTERM to srun kills the step at once). So it has its own process group,
+gets SIGTERM before SIGKILL, and gets SIGTERM from the kernel if the driver dies.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ ONE_THREAD: Final[dict[str, str]] = {
     "DP_INTER_OP_PARALLELISM_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
-#: Several that share a GPU: each takes what it needs instead of all there is.
+#: For processes that share a GPU: each allocates what it needs instead of everything.
 SHARED_GPU: Final[dict[str, str]] = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 _POLL_S: Final = 0.1
-#: Time for a worker to notice, on the other side of a launcher, that there is nobody to answer.
+#: Time for a worker behind a launcher to notice that its driver is gone.
 _HANG_UP_S: Final = 1.0
-#: Time for a worker to tell that one of its jobs has been killed.
+#: Time for a worker to report that one of its jobs has been killed.
 _REAP_S: Final = 10.0
-#: What setpriv returns, as shells do, when it could not become the program.
+#: Return code of setpriv, as of shells, if it cannot execute the program.
 _NOT_EXECUTED: Final = (126, 127)
 _halt = threading.Event()
 _living: set[_Engine] = set()
@@ -81,20 +81,20 @@ class Slot:
 
     @property
     def launcher(self) -> list[str]:
-        """The words in front of every command, such as those of ``srun``."""
+        """The words in front of every command, such as ``srun`` with options."""
         return shlex.split(self.machine.launcher or "")
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables of its engines: the machine's, and the GPU whose turn it is."""
+        """Environment variables of its engines: the machine's, and its GPU."""
         gpus = self.machine.gpus
-        n_gpus = 1 if gpus is None else len(gpus)  # what is visible may be one
+        n_gpus = 1 if gpus is None else len(gpus)  # there may be one visible
         shared = SHARED_GPU if 0 < n_gpus < self.machine.n_slots else {}
         return {**shared, **self.machine.environment, **self.own}
 
     @property
     def own(self) -> dict[str, str]:
-        """Those variables in which it differs from its neighbours."""
+        """The variables in which it differs from other slots."""
         gpus = self.machine.gpus
         if gpus is None:
             return {}
@@ -102,12 +102,12 @@ class Slot:
 
     @property
     def host(self) -> Slot:
-        """The slot that keeps a session which all slots of a node share: the first, with a launcher each its own."""
+        """The slot that keeps a session shared by all slots of a node: the first; with a launcher, each its own."""
         return self if self.launcher else replace(self, index=0)
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What sessions are kept by: a slot of the same index may be elsewhere at another station."""
+        """Key of sessions: a slot with the same index may be elsewhere at another station."""
         return (str(self.index), *self.launcher, *(f"{name}={value}" for name, value in self.environment.items()))
 
 
@@ -133,9 +133,9 @@ class Finished:
 
 
 def stop_engines() -> None:
-    """End all engines now; tasks that wait for them raise Interrupted. Safe to call in a signal handler.
+    """End all engines now; tasks waiting for them raise Interrupted. Safe to call in a signal handler.
 
-    A launcher is asked to end what it started; the thread that waits for it kills it after the grace.
+    A launcher is asked to end what it started; the thread that waits for it kills it after the grace period.
     """
     _halt.set()
     for engine in list(_living):
@@ -148,18 +148,18 @@ def is_stopping() -> bool:
 
 
 def allow_engines() -> None:
-    """Forget an earlier stop (a new run in the same process)."""
+    """Reset an earlier stop (for a new run in the same process)."""
     _halt.clear()
 
 
 def check_stop() -> None:
-    """Raise Interrupted if the run is to stop."""
+    """Raise Interrupted if a stop was requested."""
     if _halt.is_set():
         raise Interrupted
 
 
 def tail_of(path: Path, n_lines: int = 20) -> list[str]:
-    """Return the last lines of a log, without the loader noise that every engine prints."""
+    """Return the last lines of a log, without the loader messages that every engine prints."""
     if not path.is_file():
         return []
     noise = ("libcudart", "implib-gen", "absl::InitializeLog", "oneDNN custom operations", "cuda")
@@ -170,7 +170,7 @@ def tail_of(path: Path, n_lines: int = 20) -> list[str]:
 
 
 class _Engine:
-    """A process that runs, and how it is ended."""
+    """A running process, and how to end it."""
 
     def __init__(self, process: subprocess.Popen[Any], slot: Slot | None) -> None:
         self.process = process
@@ -179,13 +179,13 @@ class _Engine:
 
     @cached_property
     def answers(self) -> Answers:
-        """What it answers, if it is a worker."""
+        """Its answers, if it is a worker."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         return Answers(self.process.stdin, self.process.stdout)
 
     def stop(self) -> None:
-        """End it without waiting, also in a signal handler."""
+        """End it without waiting; safe in a signal handler."""
         with contextlib.suppress(OSError):
             if self.is_launched:
                 self.process.terminate()
@@ -193,11 +193,11 @@ class _Engine:
                 self.process.kill()
 
     def end(self, *, asking: bool = False) -> None:
-        """End it and wait for that; a launcher is always asked first."""
+        """End it and wait; a launcher always gets SIGTERM first."""
         process = self.process
         if (
             self.is_launched and process.stdin is not None
-        ):  # a worker ends with its requests, and srun does not complain
+        ):  # a worker ends when its input closes, without errors from srun
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 process.stdin.close()
                 process.wait(_HANG_UP_S)
@@ -208,7 +208,7 @@ class _Engine:
         if process.poll() is None:
             process.kill()
             process.wait()
-        if process.stdin is not None:  # its standard output is closed by who reads it
+        if process.stdin is not None:  # its standard output is closed by its reader
             with contextlib.suppress(OSError):
                 process.stdin.close()
         _living.discard(self)
@@ -220,14 +220,14 @@ def _grace_s(slot: Slot | None) -> float:
 
 def _overdue(timeout_s: float, slot: Slot | None) -> str:
     return (
-        f"{timeout_s:g} s - raise the time-out in the machine profile if it wants more (it was sent SIGTERM, to be "
-        f"followed by SIGKILL after {_grace_s(slot):g} s of grace)"
+        f"{timeout_s:g} s - raise the time-out in the machine profile if it needs more (it was sent SIGTERM, to be "
+        f"followed by SIGKILL after {_grace_s(slot):g} s)"
     )
 
 
 @cache
 def _setpriv() -> str | None:
-    """Return the path of util-linux's setpriv, if there is one here that works."""
+    """Return the path of a working setpriv of util-linux, if there is one."""
     path = shutil.which("setpriv")
     if path is None:
         return None
@@ -237,7 +237,7 @@ def _setpriv() -> str | None:
 
 @dataclass(frozen=True)
 class _Program:
-    """What is to be started: words, where, and with which variables."""
+    """What to start: words, folder, environment variables."""
 
     command: list[str]
     folder: Path
@@ -251,9 +251,9 @@ class _Program:
         return [] if self.slot is None else self.slot.launcher
 
     def run(self) -> _Engine:
-        """Start it as a command, which ends with the thread that waits for it, even if that is killed by -9.
+        """Start it as a command, which ends with the thread that waits for it, even after kill -9.
 
-        One that is lasting sees to its own end; under a launcher none is.
+        A lasting command ends by itself; under a launcher there are none.
         """
         setpriv = None if self.is_lasting and not self.launcher else _setpriv()
         how = [] if setpriv is None else [setpriv, "--pdeathsig", "TERM" if self.launcher else "KILL", "--"]
@@ -266,11 +266,12 @@ class _Program:
     def _start(self, how: Sequence[str], *, stdin: int, stdout: int | None) -> _Engine:
         check_stop()
         words = [*self.launcher, *self.command]
-        near = {"PYTHONSAFEPATH": ""}  # a worker imports its neighbours
+        near = {"PYTHONSAFEPATH": ""}  # a worker imports modules next to it
         env = {**os.environ, **near, **ONE_THREAD, **(self.slot.environment if self.slot else {}), **self.env}
         if shutil.which(words[0], path=env.get("PATH")) is None:
             raise EngineError(
-                f"{words[0]}: no such program - wanted it on the PATH - correct its name, or install it", command=words
+                f"{words[0]}: no such program - expected it on the PATH - correct its name, or install it",
+                command=words,
             )
         with self.log.open("ab") as stream:
             try:
@@ -283,16 +284,16 @@ class _Program:
                     stderr=stream,
                     start_new_session=bool(self.launcher),
                 )
-            except OSError as error:  # not a program, no memory for a fork ...
+            except OSError as error:  # not executable, no memory for a fork ...
                 raise self.not_started(str(error)) from error
         engine = _Engine(process, self.slot)
         _living.add(engine)
-        if _halt.is_set():  # the stop came between the check and the start
+        if _halt.is_set():  # a stop came between check and start
             engine.stop()
         return engine
 
     def not_started(self, why: str) -> EngineError:
-        """Return the error of a program that is there and cannot be run."""
+        """Return the error for a program that exists but cannot be run."""
         return EngineError(f"{self.command[0]}: cannot be started ({why})", command=self.command, folder=self.folder)
 
 
@@ -314,26 +315,26 @@ def run_command(
     folder
         Working directory.
     log
-        Where its output goes (appended).
+        File to which its output is appended.
     timeout_s
-        Wall-clock limit, s; past it SIGTERM, and SIGKILL after the machine's grace.
+        Wall-clock limit, s; then SIGTERM, and SIGKILL after the machine's grace period.
     env
-        Variables on top of ours and of the slot's.
+        Environment variables in addition to ours and the slot's.
     slot
-        Whose launcher starts it; None: it runs right here, with our variables.
+        Slot whose launcher starts it; None: it runs here, with our variables.
 
     Raises
     ------
     EngineError
         The program is missing or exceeded its time.
     Interrupted
-        The run is to stop.
+        A stop was requested.
     """
     return _run(_Program(list(command), folder, log, env or {}, slot), timeout_s)
 
 
 def run_lasting(command: Sequence[str], folder: Path, *, log: Path, timeout_s: float, slot: Slot) -> Finished:
-    """Run a program to its end, as :func:`run_command` does; if we alone are killed it goes on, and ends by itself."""
+    """Run a program to its end, as :func:`run_command` does; if only we are killed, it continues and ends by itself."""
     return _run(_Program(list(command), folder, log, {}, slot, is_lasting=True), timeout_s)
 
 
@@ -366,26 +367,26 @@ def _run(program: _Program, timeout_s: float) -> Finished:
 
 
 class Session:
-    """A persistent worker process that answers JSON lines; it pays for its imports once.
+    """A persistent worker process that answers JSON lines; imports happen once.
 
-    Several threads may ask it; whether it does several jobs at a time is the worker's affair (see
+    Several threads may use it; whether it runs several jobs in parallel is up to the worker (see
     :class:`activelearn.engines.answers.Answers` for the lines).
 
     Parameters
     ----------
     command
-        The worker.
+        Command of the worker.
     log
-        Where its standard error goes.
+        File for its standard error.
     env
-        Variables on top of ours.
+        Environment variables in addition to ours.
     start_timeout_s
-        Time for its imports, s.
+        Time-out of its imports, s.
     slot
-        Whose launcher starts it; None: it runs right here, with our variables.
+        Slot whose launcher starts it; None: it runs here, with our variables.
     ends_jobs
-        Whether the worker sends a job a signal if it is asked to (``{"end": id, "signal": number}``), so that it need
-        not end itself when a job is past its time.
+        Whether the worker can signal a job on request (``{"end": id, "signal": number}``), so that it does not have
+        to end itself when a job exceeds its time.
     """
 
     def __init__(
@@ -407,14 +408,14 @@ class Session:
         self._failures: list[EngineError] = []  # of starts
 
     def request(self, message: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
-        """Send one request and wait for its answer; the worker is started if it is not there.
+        """Send one request and wait for its answer; the worker is started if necessary.
 
         Raises
         ------
         EngineError
-            The worker died, did not answer in time, or reported an error of its own (``error`` in the answer).
+            The worker died, did not answer in time, or reported an error (``error`` in the answer).
         Interrupted
-            The run is to stop.
+            A stop was requested.
         """
         engine = self._started()
         with engine.answers.asked(message) as number:
@@ -425,27 +426,27 @@ class Session:
 
     @property
     def pid(self) -> int | None:
-        """The process of the worker, or of its launcher; None: there is none that lives."""
+        """The process of the worker, or of its launcher; None if none is alive."""
         engine = self._engine
         return None if engine is None or engine.process.poll() is not None else engine.process.pid
 
     def close(self, *, asking: bool = False) -> None:
-        """End the worker; `asking` grants it the machine's grace."""
+        """End the worker; `asking` grants it the machine's grace period."""
         with self._lock:
             if self._engine is not None:
                 self._drop(self._engine, asking=asking)
 
     def _drop(self, engine: _Engine, *, asking: bool = False) -> None:
-        """End a worker, which may have been replaced by now."""
+        """End a worker, which may already have been replaced."""
         with self._lock:
             if self._engine is engine:
                 self._engine = None
         engine.end(asking=asking)
 
     def _started(self) -> _Engine:
-        """Return the worker, a new one if there is none that lives; all that come meanwhile wait for it.
+        """Return the worker, starting a new one if none is alive; other callers wait for it.
 
-        They share its error, too: one after the other, each would wait for as long as a start may take.
+        They share its error, too; else each would wait for a whole start time-out in turn.
         """
         n_failures = len(self._failures)
         with self._lock:
@@ -490,12 +491,12 @@ class Session:
         if said is None:
             raise self._error(f"the worker died with return code {code}")
         raise self._error(
-            f"not an answer: {said!r} - wanted JSON only on the standard output of the worker (a wrapper or a start-up "
-            "file that prints?)"
+            f"not an answer: {said!r} - expected only JSON on the standard output of the worker (a wrapper or a "
+            "start-up file that prints?)"
         )
 
     def _has_ended(self, engine: _Engine, number: int) -> bool:
-        """Have the worker end one of its jobs, which is asked before it is killed; return whether that was done."""
+        """Let the worker end one of its jobs, with SIGTERM before SIGKILL; return whether it did."""
         for word, patience_s in ((signal.SIGTERM, _grace_s(self.slot)), (signal.SIGKILL, _REAP_S)):
             if not engine.answers.send({"end": number, "signal": int(word)}, patience_s=patience_s):
                 return False
@@ -508,7 +509,7 @@ class Session:
 
 
 def session(key: tuple[str, ...], make: Callable[[], Session]) -> Session:
-    """Return the session of `key`, made on first use; it lives until :func:`close_sessions`."""
+    """Return the session of `key`, created on first use; it lives until :func:`close_sessions`."""
     with _lock:
         if key not in _sessions:
             _sessions[key] = make()
@@ -518,8 +519,8 @@ def session(key: tuple[str, ...], make: Callable[[], Session]) -> Session:
 def _vacate(slot: Slot | None) -> None:
     """End the sessions of a slot with a launcher before it starts something else.
 
-    Slurm gives a step its CPU for as long as the step lives: with an idle session in every slot, a second one, or a
-    command, would wait for ever.
+    Slurm reserves a CPU for a step while the step lives: with an idle session in every slot, a second one, or a
+    command, would wait forever.
     """
     if slot is None or not slot.launcher:
         return
@@ -530,16 +531,16 @@ def _vacate(slot: Slot | None) -> None:
 
 
 def close_sessions(role: str | None = None) -> None:
-    """End all sessions of this process, or those whose key begins with a role."""
+    """End all sessions of this process, or those whose key starts with a role."""
     with _lock:
         _closings[role] += 1
         closing = [_sessions.pop(key) for key in [*_sessions] if role in {None, key[0]}]
-    for one in closing:  # not with the lock: who starts a session takes its lock first, and then this one
+    for one in closing:  # without the lock: starting a session acquires its lock first, then this one
         one.close()
 
 
 def lives(role: str, slot: Slot) -> tuple[int, ...]:
-    """Return what is another once the sessions of a role were closed, or a worker of the slot is another."""
+    """Return a value that changes when the sessions of a role are closed or a worker of the slot is replaced."""
     with _lock:
         n_closings = _closings[None] + _closings[role]
         sessions = [one for key, one in _sessions.items() if key[0] == role]
@@ -555,7 +556,7 @@ def worker_command(script: str, python: str | None) -> list[str]:
 
 @contextlib.contextmanager
 def stopping_on_signals() -> Iterator[list[int]]:
-    """End the engines on SIGINT or SIGTERM; the list holds the signal that came. A second one ends this process."""
+    """End the engines on SIGINT or SIGTERM; the list holds the signal received. A second one ends this process."""
     caught: list[int] = []
 
     def stop(number: int, _frame: object) -> None:

@@ -1,6 +1,6 @@
-"""The reference: what labels. Every engine answers the same jobs (label, md, relax) with the same JSON.
+"""The reference, which computes labels. Every engine answers the same jobs (label, md, relax) with the same JSON.
 
-What an engine is: :class:`activelearn.config.ReferenceEngine`; those of this package are in ``references/``.
+Engines are defined in :class:`activelearn.config.ReferenceEngine`; those of this package are in ``references/``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from activelearn.errors import ConfigError, EngineError, Unfit
 from activelearn.frames import FloatArray, FrameLabel, Frames, make_origin
 from activelearn.geometry import lattice
 
-#: Of that lattice, 1/Å3: neighbours are 3.5 Å apart, wider than any bond.
+#: Density of that lattice, 1/Å3: neighbours are 3.5 Å apart, farther than any bond.
 _LATTICE_DENSITY: Final = 0.0233
-#: References whose identity was found to be the sealed one, by slot and the lives of its workers.
+#: References whose identity has been found to match the sealed one, by slot and workers.
 _identical: Final[set[tuple[Any, ...]]] = set()
 
 
@@ -36,9 +36,9 @@ def fingerprint(reference: Reference, slot: Slot, where: str | None = None) -> d
     Parameters
     ----------
     reference, slot
-        What labels, and where it runs.
+        The reference, and where it runs.
     where
-        The key that messages name; None: that of a campaign.
+        The key named in messages; None: that of a campaign.
 
     Returns
     -------
@@ -48,13 +48,13 @@ def fingerprint(reference: Reference, slot: Slot, where: str | None = None) -> d
     Raises
     ------
     Unfit
-        Weights or data sets are not there.
+        Weights or data sets are missing.
     ConfigError
-        The file of a model that it names is not there.
+        A model file that it names is missing.
     """
     found = want_answer(reference, engine_of(reference.engine).identity(at_hand(reference), slot), where)
     if missing := [*missing_models(found["arguments"], f"{reference.name}: arguments")]:
-        raise ConfigError(*missing)  # its name is no checksum: the file, once it is there, would be another reference
+        raise ConfigError(*missing)  # a name is not a checksum: with the file present, it would be another reference
     identity = _settings(reference) | {
         "version": found["version"],
         "weights_sha256": found["weights_sha256"],
@@ -67,7 +67,7 @@ def fingerprint(reference: Reference, slot: Slot, where: str | None = None) -> d
 
 
 def _settings(reference: Reference) -> dict[str, Any]:
-    """Return that part of an identity which is known before the engine is asked."""
+    """Return the part of an identity that is known without starting the engine."""
     known: dict[str, Any] = {
         "calculator": reference.calculator or reference.engine,
         "functional": reference.functional,
@@ -76,16 +76,16 @@ def _settings(reference: Reference) -> dict[str, Any]:
         "threads": 1,
     }
     if not reference.stress:
-        known["stress"] = False  # its labels have no virial, so they are not those of a reference that has one
-    if reference.d3 is not None:  # no key without it: the labels of before stay valid
+        known["stress"] = False  # without virials, its labels differ from those of a reference with stress
+    if reference.d3 is not None:  # no key without it, so that older labels stay valid
         known["d3"] = reference.d3.model_dump()
     return known
 
 
 def may_be(reference: Reference, identity: Mapping[str, Any]) -> bool:
-    """Return whether an identity can be that of a reference, by what is known before the engine is asked.
+    """Return whether an identity can be that of a reference, as far as known without starting the engine.
 
-    Never that of labels that were imported with ``--declare``: nobody knows what computed them.
+    It never matches labels imported with ``--declare``, whose origin is not known exactly.
     """
     known, d3 = _settings(reference), identity.get("d3") or {}
     told = {"stress": None, **identity, "d3": {key: value for key, value in d3.items() if key != "version"}}
@@ -93,23 +93,23 @@ def may_be(reference: Reference, identity: Mapping[str, Any]) -> bool:
 
 
 def want_identity(reference: Reference, slot: Slot, sha256: str, record: str = "") -> None:
-    """Refuse to label with another reference than the one that an iteration, or a study, began with.
+    """Refuse to label with a reference other than the one with which an iteration or a study started.
 
-    It is asked once for each life of the slot's worker: a new one may have loaded what was installed meanwhile.
+    This is checked once per worker of the slot, since a new worker may load newly installed packages.
 
     Parameters
     ----------
     reference, slot
-        What labels, and where.
+        The reference, and where it runs.
     sha256
-        The fingerprint that was sealed.
+        The sealed fingerprint.
     record
-        The file of the folder that has it; empty: that of the iteration.
+        The file of the folder that contains it; empty: that of the iteration.
 
     Raises
     ------
     ConfigError
-        The package or the weights were changed since.
+        The package or the weights have changed.
     """
     asked = (reference.model_dump_json(), slot.machine.name, slot.index, sha256)
     if (*asked, process.lives("reference", slot)) in _identical:
@@ -118,15 +118,15 @@ def want_identity(reference: Reference, slot: Slot, sha256: str, record: str = "
     if found["sha256"] != sha256:
         raise ConfigError(
             f"{reference.where}: {reference.name} is now {found['version']} (weights sha256 "
-            f"{found['weights_sha256']}), which is not what this {'study' if record else 'iteration'} is sealed to - "
-            f"wanted the same version, weights and arguments throughout - install the version of "
+            f"{found['weights_sha256']}), which is not what this {'study' if record else 'iteration'} is sealed with - "
+            f"expected the same version, weights and arguments throughout - install the version of "
             f"{record or f'iter-*/{reference.identity_file}'} and run again"
         )
     _identical.add((*asked, process.lives("reference", slot)))
 
 
 def structure(frame: Frames, index: int = 0) -> dict[str, Any]:
-    """Return one frame as JSON; Python prints float64 so that it is read back to the bit."""
+    """Return one frame as JSON; Python prints float64 so that it round-trips exactly."""
     return {
         "symbols": list(frame.symbols),
         "positions": frame.positions[index].tolist(),
@@ -136,7 +136,7 @@ def structure(frame: Frames, index: int = 0) -> dict[str, Any]:
 
 
 def ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Return the answer to a job on one frame as it came, failures of the calculator included."""
+    """Return the raw answer to a job on one frame, including failures of the calculator."""
     request |= {} if reference.stress else {"stress": False}
     return engine_of(reference.engine).ask(at_hand(reference), job, slot, structure=structure(start), **request)
 
@@ -144,15 +144,15 @@ def ask(reference: Reference, job: str, slot: Slot, start: Frames, **request: An
 def carried_out(reference: Reference, start: Frames, slot: Slot, job: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """Return the answer to a job that moves atoms.
 
-    If the calculator raises on it, and alike in a new worker that labels the start of it or a lattice of its elements,
-    the structure is at fault: what it raises is how the job ended then, as a physical failure is.
+    If the calculator raises, and does so again in a new worker that can label its start or a lattice of its elements,
+    the structure is at fault, and the exception is recorded as a physical failure of the job.
 
     Parameters
     ----------
     reference, start, slot
-        What moves the atoms, one frame, and where.
+        The driver, one frame, and where it runs.
     job
-        Asks for it; keyword arguments go into the request.
+        Name of the job; keyword arguments go into the request.
 
     Raises
     ------
@@ -170,17 +170,17 @@ def carried_out(reference: Reference, start: Frames, slot: Slot, job: Callable[.
 
 
 def regular(frame: Frames) -> Frames:
-    """Return a lattice of the elements of a frame, which a calculator that knows them should be able to label."""
+    """Return a lattice of the elements of a frame, which a calculator for them should be able to label."""
     return lattice(set(frame.symbols), _LATTICE_DENSITY)
 
 
 def want_answer(reference: Reference, answer: dict[str, Any], where: str | None = None) -> dict[str, Any]:
-    """Return an answer that is one.
+    """Return an answer after checking for errors.
 
     Raises
     ------
     Unfit
-        The calculator cannot be had, or has not what was asked for: a retry would fail as well.
+        The calculator is not available, or lacks what was requested; a retry would fail as well.
     EngineError
         It raised on this structure.
     """
@@ -208,20 +208,20 @@ def label(
     Parameters
     ----------
     reference, frame, slot
-        What labels, what is labelled, and where.
+        The reference, the frame to label, and where it runs.
     keep
-        Where the label is kept if this process is killed meanwhile (see :meth:`activelearn.store.begun.Begun.request`).
-        Not under a launcher: that has a process group of its own, and what it starts would survive a kill of all.
+        Where the label is stored if this process is killed (see :meth:`activelearn.store.begun.Begun.request`).
+        Not under a launcher, whose separate process group would survive a kill of all.
     witnesses
         Structures that the reference should be able to label. If it raises on this frame, and again in a new worker
-        that labels one of them, the frame is at fault, and its label is refused. Without any that is not found out.
+        that labels one of them, the frame is at fault, and its label is refused. Without any, this is not determined.
 
     Raises
     ------
     EngineError
         Infrastructure failed. A physical failure is a FrameLabel with ``refused`` set.
     Unfit
-        The calculator cannot be had, or has no forces, or no stress.
+        The calculator is not available, or has no forces, or no stress.
     """
     kept = {} if keep is None or slot.launcher else {"keep": dict(keep)}
     answer = ask(reference, "label", slot, frame, **kept)
@@ -233,10 +233,10 @@ def label(
 def _tried_again(
     reference: Reference, frame: Frames, slot: Slot, failed: dict[str, Any], others: Sequence[Frames]
 ) -> dict[str, Any]:
-    """Return the answer of a new worker, a refusal if it fails alike and labels another structure."""
+    """Return the answer of a new worker; a refusal if it fails again but labels another structure."""
     again = ask(reference, "label", slot, frame, fresh=True)
     if "unable" not in again or _alike(again["unable"]) != _alike(failed["unable"]):
-        return again  # it may pass: a label, or one more failure to be retried
+        return again  # it may pass: a label, or another failure to retry
     if any("energy" in ask(reference, "label", slot, other) for other in others):
         times = {key: again[key] for key in ("started", "finished")}
         return {"refused": f"the reference raises {_alike(again['unable'])}", **times}
@@ -249,12 +249,12 @@ def _alike(text: str) -> str:
 
 
 def to_label(answer: Mapping[str, Any], n_atoms: int) -> FrameLabel:
-    """Return what the answer to a label says.
+    """Return the label in an answer.
 
     Raises
     ------
     EngineError
-        It is no such answer, or one for another number of atoms.
+        It is not a valid label, or has another number of atoms.
     """
     refused = answer.get("refused")
     nothing = {"energy": np.nan, "forces": np.full((n_atoms, 3), np.nan), "virial": np.full((3, 3), np.nan)}
@@ -273,7 +273,7 @@ def to_label(answer: Mapping[str, Any], n_atoms: int) -> FrameLabel:
 
 
 def refusal(label: FrameLabel, settings: Label) -> str | None:
-    """Return why a label is not fit for training, or None.
+    """Return why a label is not usable for training, or None.
 
     Parameters
     ----------
@@ -342,15 +342,15 @@ def relax(
     Parameters
     ----------
     reference, start
-        What relaxes, and one frame.
+        The reference, and one frame.
     fmax
-        Largest force that may remain, eV/Å.
+        Force convergence criterion, eV/Å.
     max_steps
-        Bound on the number of steps.
+        Maximum number of steps.
     relax_cell
-        Whether the cell is relaxed too, to zero stress.
+        Whether the cell is also relaxed, to zero stress.
     slot
-        Where.
+        Where it runs.
 
     Returns
     -------

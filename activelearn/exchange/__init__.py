@@ -1,14 +1,14 @@
-"""Exchange: labels that were paid for elsewhere come into a ledger, and those of a ledger go out.
+"""Exchange: import of labels from elsewhere into a ledger, and export of the labels of a ledger.
 
 Formats: ``extxyz`` (as ASE reads and writes it; eight decimals), ``deepmd`` (deepmd/npy systems, mixed ones too, and
-deepmd/raw), ``outcar`` (VASP; the free energy, converged steps only), ``npz`` (ours: to the bit, with the reference's
-identity), and outputs of other codes (docs/labels.md). What cannot be true is refused with its number
-(:mod:`activelearn.exchange.physics`), and what is there already in another format or orientation counts once
+deepmd/raw), ``outcar`` (VASP; the free energy, converged steps only), ``npz`` (ours: exact, with the reference's
+identity), and outputs of other codes (docs/labels.md). Impossible labels are refused with the offending number
+(:mod:`activelearn.exchange.physics`), and structures already present in another format or orientation count once
 (:mod:`activelearn.exchange.same`).
 
-A label without its reference is no label: whoever imports names a label preset of ours, whose fingerprint is computed
-as campaigns do it, or declares what labelled. An import is published whole or not at all, and a structure that the
-ledger has already is not written again: the same command after a kill does what is left.
+A label needs its reference: an import names one of our label presets, whose fingerprint is computed
+as in campaigns, or declares what labelled. An import is published completely or not at all, and a structure that the
+ledger already has is not written again: the same command after a kill does the rest.
 """
 
 from __future__ import annotations
@@ -35,52 +35,52 @@ from activelearn.store.ledger import publish_labels
 from activelearn.store.references import identity_sha256
 from activelearn.writing import DIALECTS, OURS, write_deepmd, write_extxyz
 
-#: Beside the systems of a deepmd folder of ours: what labelled them.
+#: File next to the systems of our deepmd folders: what labelled them.
 REFERENCE: Final = "reference.json"
 #: Prefix of the journals that imports publish.
 PREFIX: Final = "import"
-#: Why a frame is refused, and what to do about it.
+#: Reasons for refusing a frame, with what was expected and what to do.
 REFUSALS: Final = {
-    "no energy": "wanted energy and forces, named as ASE names them - write them to the file",
-    "no forces": "wanted energy and forces, named as ASE names them - write them to the file",
-    "only the trace of the stress": "wanted all six components, which VASP has with ISIF = 2 or 3 - compute it again",
-    "no atoms": "wanted one atom at least - nothing to do: there is nothing to learn in it",
-    "not periodic": "wanted a cell that is periodic in all directions - put the atoms into one",
-    "no element": "wanted chemical symbols for all atoms - name the elements (type_map.raw)",
-    "not finite": "wanted finite numbers only - compute the frame again",
-    "left-handed cell": "wanted right-handed lattice vectors, for LAMMPS - swap two of them and compute it again",
-    "SCF not converged": "wanted a loop that converged before its iterations were used up - allow more of them",
-    "not finished": "wanted a step with its end, which a run that was stopped does not have - nothing to do",
-    "of a machine-learned force field": "wanted what the electrons gave - nothing to do: the other steps count",
-    "not whole": "wanted all numbers of the step - take the whole output, or compute it again",
-    "no positions": "wanted the atoms of that step, which CP2K writes to PROJECT-pos-1.xyz (PROJECT-1.cell has cells) "
-    "- put the files beside the output",
-    "forces without those on fixed atoms": "wanted the forces on all atoms - compute it again without constraints",
-    "damaged": "wanted whole numbers of columns, lines and atoms - mend it, or nothing: the other frames count",
-    "two values of one label": "wanted one value a label - say which with --keys, or take the other one out",
-    "stress against virial": "wanted virial = -volume x stress, ASE's sign - take the wrong one out of the file",
-    physics.IMPOSSIBLE: "wanted eV and Å - convert it before the import",
-    physics.ON_TOP: "wanted atoms farther apart than any bond is short - convert nm to Å, or compute it again",
-    physics.NET_FORCE: "wanted all forces as they were computed, those on fixed atoms too - write them out again",
-    physics.UNITS: "wanted eV and eV/Å, and forces that point downhill - convert it before the import",
-    physics.STRESS_UNITS: "wanted eV/Å^3, positive in tension, or a virial in eV - convert it before the import",
-    physics.APART: "wanted each frame with its own energy and forces, without kinetic energy - write it out again",
-    physics.OUTLIER: "wanted energies that the forces explain - nothing to do, or compute it again",
-    "twice in these files": "wanted each structure once - nothing to do: the first counts",
-    same.COPY: "wanted each structure once - nothing to do: the first counts",
-    same.OTHER_ENERGY: "wanted one label a structure - the first counts; is the reference really the same?",
-    "in the ledger already": "wanted new structures - nothing to do: the label in the ledger stands",
-    "in the ledger with another energy": "wanted one label a structure - the one in the ledger stands; is the "
-    "reference really the same?",
+    "no energy": "expected energy and forces, with ASE's names - write them to the file",
+    "no forces": "expected energy and forces, with ASE's names - write them to the file",
+    "only the trace of the stress": "expected all six components, which VASP has with ISIF = 2 or 3 - compute it again",
+    "no atoms": "expected at least one atom - nothing to do",
+    "not periodic": "expected a cell that is periodic in all directions - put the atoms into one",
+    "no element": "expected chemical symbols for all atoms - name the elements (type_map.raw)",
+    "not finite": "expected only finite numbers - compute the frame again",
+    "left-handed cell": "expected right-handed lattice vectors, for LAMMPS - swap two of them and compute it again",
+    "SCF not converged": "expected an SCF that converges within its maximum number of iterations - allow more",
+    "not finished": "expected a completed step; the run was stopped within it - nothing to do",
+    "of a machine-learned force field": "expected results of DFT - nothing to do: the other steps count",
+    "not whole": "expected all numbers of the step - use the complete output, or compute it again",
+    "no positions": "expected the atoms of that step, which CP2K writes to PROJECT-pos-1.xyz (cells: PROJECT-1.cell) "
+    "- put the files next to the output",
+    "forces without those on fixed atoms": "expected the forces on all atoms - compute it again without constraints",
+    "damaged": "expected whole numbers of columns, lines and atoms - fix it, or do nothing: the other frames count",
+    "two values of one label": "expected one value per label - choose with --keys, or remove the other one",
+    "stress against virial": "expected virial = -volume x stress, ASE's sign - remove the wrong one from the file",
+    physics.IMPOSSIBLE: "expected eV and Å - convert it before the import",
+    physics.ON_TOP: "expected distances longer than the shortest bond - convert nm to Å, or compute it again",
+    physics.NET_FORCE: "expected all forces as computed, including those on fixed atoms - write them again",
+    physics.UNITS: "expected eV and eV/Å, and forces that point downhill - convert it before the import",
+    physics.STRESS_UNITS: "expected eV/Å^3, positive in tension, or a virial in eV - convert it before the import",
+    physics.APART: "expected each frame with its own energy and forces, without kinetic energy - write it again",
+    physics.OUTLIER: "expected energies consistent with the forces - nothing to do, or compute it again",
+    "twice in these files": "expected each structure once - nothing to do: the first one counts",
+    same.COPY: "expected each structure once - nothing to do: the first one counts",
+    same.OTHER_ENERGY: "expected one label per structure - the first one counts; check that the reference is the same",
+    "in the ledger already": "expected new structures - nothing to do: the label in the ledger is kept",
+    "in the ledger with another energy": "expected one label per structure - the one in the ledger is kept; check the "
+    "reference",
 }  # fmt: skip
 
-#: What labels are taken without, and what follows; VASP has a stress with ISIF = 2.
+#: What an accepted label may lack, and the consequence; VASP has a stress with ISIF = 2.
 LACKING: Final = {
-    "no stress": "the training fits no virial on them",
-    "zeros for a stress, but not for the forces": "taken without a stress, so the training fits no virial on them",
+    "no stress": "no virial is fitted for them",
+    "zeros for a stress, but not for the forces": "taken without a stress, so no virial is fitted for them",
 }
 
-#: Of the refusals, those that say that nothing is lost.
+#: The refusals with which nothing is lost.
 THERE: Final = (
     "twice in these files",
     same.COPY,
@@ -92,16 +92,16 @@ THERE: Final = (
 
 @dataclass
 class Tally:
-    """Frames that were not taken, by reason.
+    """Frames that were not accepted, by reason.
 
     Parameters
     ----------
     counts
-        How many, by reason.
+        Number of frames, by reason.
     first
-        Where the first of them stands, and the first of those in `lacking`.
+        Location of the first of them, and of the first of those in `lacking`.
     lacking
-        Frames that were taken all the same, by what they lack.
+        Frames that were accepted nevertheless, by what they lack.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -114,13 +114,13 @@ class Tally:
         self.first.setdefault(reason, where)
 
     def take(self, lacks: str | None, where: str) -> None:
-        """Count one frame that is taken, if it lacks something."""
+        """Count one accepted frame, if it lacks something."""
         if lacks is not None:
             self.lacking[lacks] += 1
             self.first.setdefault(lacks, where)
 
     def sentences(self) -> list[str]:
-        """Return one sentence a reason: how many, where, what was wanted and what to do."""
+        """Return one sentence per reason: how many, where, what was expected and what to do."""
         return [
             f"{n} frame{'s' if n > 1 else ''} not taken: {reason} (first: {self.first[reason]}) - {REFUSALS[reason]}"
             for reason, n in self.counts.items()
@@ -130,11 +130,11 @@ class Tally:
         ]
 
 
-# --- who labelled -----------------------------------------------------------------------------------------------------
+# --- what labelled ----------------------------------------------------------------------------------------------------
 
 
 def declared(text: str) -> dict[str, Any]:
-    """Return the identity of a reference that is not here, from ``functional=PBE,includes_dispersion=true,code=...``.
+    """Return the identity of an external reference, from ``functional=PBE,includes_dispersion=true,code=...``.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def declared(text: str) -> dict[str, Any]:
     if missing or dispersion is None or not all(re.fullmatch(r"\w+", key) and value for key, value in found.items()):
         problem = f"lacks {', '.join(missing)}" if missing else "cannot be read"
         raise ConfigError(
-            f"--declare {text}: {problem} - wanted what labelled - for example: "
+            f"--declare {text}: {problem} - expected what labelled - for example: "
             "--declare functional=PBE,includes_dispersion=true,code=VASP-6.4.2"
         )
     identity = {"declared": True, **dict(sorted(found.items())), "includes_dispersion": dispersion}
@@ -156,21 +156,21 @@ def declared(text: str) -> dict[str, Any]:
 
 
 def name_of(identity: Mapping[str, Any]) -> str:
-    """Return a short name of a reference for people."""
+    """Return a short human-readable name of a reference."""
     what = " ".join(str(identity[key]) for key in ("calculator", "engine", "code", "version") if identity.get(key))
     dispersion = " with dispersion" if identity.get("includes_dispersion") else ""
     return f"{what or 'unknown'} ({identity.get('functional', 'functional unknown')}{dispersion})"
 
 
 def ledger_folder(folder: Path) -> Path:
-    """Return the ledger of a campaign folder, or the folder itself if it is a ledger (or is to become one)."""
+    """Return the ledger of a campaign folder, or the folder itself if it is a ledger (or will become one)."""
     if (folder / "campaign").is_dir() or Store(folder).is_begun():
         return Store.open(folder).ledger.folder
     return folder.absolute()
 
 
 def opened(folder: Path) -> Ledger:
-    """Return the ledger of a campaign folder or a ledger folder; whoever asks for it tells of its damage.
+    """Return the ledger of a campaign folder or a ledger folder; the caller reports its damage.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def opened(folder: Path) -> Ledger:
         There is no such folder.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder - wanted a campaign folder or a ledger folder - check the path")
+        raise ConfigError(f"{folder}: no such folder - expected a campaign folder or a ledger folder - check the path")
     ledger = Ledger(ledger_folder(folder), warn=False)
     ledger.refresh()
     return ledger
@@ -194,12 +194,12 @@ def import_labels(
     file_format: str | None = None,
     keys: str | None = None,
 ) -> tuple[int, Tally]:
-    """Read labelled structures and publish those that are fit into a ledger, all at once.
+    """Read labelled structures and publish the valid ones into a ledger, all at once.
 
     Parameters
     ----------
     folder
-        The ledger; made if missing.
+        The ledger; created if missing.
     paths
         Files, or folders of deepmd systems.
     identity
@@ -213,12 +213,12 @@ def import_labels(
     Returns
     -------
     int, Tally
-        How many labels were new, and the frames not taken, by reason.
+        Number of new labels, and the frames not taken, by reason.
 
     Raises
     ------
     ConfigError
-        A file cannot be read, or nobody says what labelled; nothing is imported then.
+        A file cannot be read, or the reference is not given; nothing is then imported.
     """
     reads: list[Read] = []
     names = None if keys is None else parsed_keys(keys)
@@ -228,28 +228,28 @@ def import_labels(
         reads += physics.judged(read(path, kind, names))
     if identity is None:
         raise ConfigError(
-            f"{paths[0]}: does not say what labelled it - wanted the reference, for labels of two references must not "
-            "mix - give --reference PRESET, or --declare functional=...,includes_dispersion=...,code=..."
+            f"{paths[0]}: does not say what labelled it - expected the reference, since labels of two references must "
+            "not mix - give --reference PRESET, or --declare functional=...,includes_dispersion=...,code=..."
         )
     return publish_reads(folder, reads, identity)
 
 
 def publish_reads(folder: Path, reads: Sequence[Read], identity: Mapping[str, Any]) -> tuple[int, Tally]:
-    """Publish what was read and judged and is fit and new into a ledger, all at once; see :func:`import_labels`.
+    """Publish valid and new labels into a ledger, all at once; see :func:`import_labels`.
 
     Parameters
     ----------
     folder
-        The ledger; made if missing.
+        The ledger; created if missing.
     reads
-        Frames, judged (:func:`activelearn.exchange.physics.judged`).
+        Frames, checked (:func:`activelearn.exchange.physics.judged`).
     identity
         Of the reference that labelled them.
 
     Returns
     -------
     int, Tally
-        How many labels were new, and the frames not taken, by reason.
+        Number of new labels, and the frames not taken, by reason.
     """
     ledger = Ledger(folder)
     ledger.refresh()
@@ -262,7 +262,7 @@ def publish_reads(folder: Path, reads: Sequence[Read], identity: Mapping[str, An
 
 
 def _own_identity(path: Path, kind: str) -> object:
-    """Return the reference that a file of ours names, or a deepmd folder of ours, or the folder that it stands in."""
+    """Return the reference named by one of our files or deepmd folders, or by the folder that contains it."""
     if kind == "npz" and path.is_file():
         with readable(path, kind):
             return read_npz(path)[1].get("reference")
@@ -277,24 +277,24 @@ def _own_identity(path: Path, kind: str) -> object:
 
 
 def _one_identity(path: Path, kind: str, identity: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return the identity that holds for all files, or refuse a file that names another one."""
+    """Return the identity that holds for all files, or refuse a file that names a different one."""
     own = _own_identity(path, kind)
     if own is not None and (not isinstance(own, dict) or own.get("sha256") != identity_sha256(own)):
         raise ConfigError(  # the checksum becomes part of a file's name
             f"{path}: its {'reference' if kind == 'npz' else REFERENCE} does not have the checksum that it names - "
-            "wanted a file as activelearn labels export writes it - have it exported again"
+            "expected a file written by activelearn labels export - export it again"
         )
     if own is not None and identity is not None and own["sha256"] != identity["sha256"]:
         raise ConfigError(
             f"{path}: labelled by {name_of(own)}, sha256 {own['sha256'][:12]}, not by {name_of(identity)}, "
-            f"{str(identity['sha256'])[:12]} - wanted one reference an import - import it alone, without "
+            f"{str(identity['sha256'])[:12]} - expected one reference per import - import it separately, without "
             "--reference and --declare"
         )
     return own if identity is None else identity
 
 
 def _fit(reads: Iterable[Read], ledger: Ledger, reference: str, tally: Tally) -> Iterator[Frames]:
-    """Yield the frames that are fit and new; the others are counted."""
+    """Yield the valid and new frames; the others are counted."""
     seen: set[str] = set()
     there = {entry.key: entry.energy for entry in ledger.entries()}
     for one in reads:
@@ -315,7 +315,7 @@ def _fit(reads: Iterable[Read], ledger: Ledger, reference: str, tally: Tally) ->
 
 
 def _without_zeros(frame: Frames) -> tuple[Frames, str | None]:
-    """Return one frame, without zeros that stand for a stress that was never computed; and what it lacks."""
+    """Return one frame, without zeros in place of a stress that was not computed; and what it lacks."""
     no_stress, zeros = LACKING
     if frame.virial is None:
         return frame, no_stress
@@ -328,43 +328,43 @@ def _without_zeros(frame: Frames) -> tuple[Frames, str | None]:
 
 
 def one_reference(ledger: Ledger, beginning: str | None) -> dict[str, Any]:
-    """Return the identity of the reference whose sha256 begins so, or of the only one there is.
+    """Return the identity of the reference whose sha256 starts so, or of the only one.
 
     Raises
     ------
     ConfigError
-        There is none, or more than one: labels of two references are never mixed in silence.
+        There is none, or more than one: labels of two references are never mixed silently.
     """
     known = ledger.references()
     found = [identity for sha, identity in known.items() if sha.startswith(beginning or "")]
     if len(found) == 1:
         return found[0]
     listed = "; ".join(f"{sha[:12]} {name_of(identity)}" for sha, identity in known.items()) or "none there"
-    what = f"no reference, or more than one, begins with {beginning!r}" if beginning else "not one reference"
+    what = f"no reference, or more than one, starts with {beginning!r}" if beginning else "not one reference"
     raise ConfigError(
-        f"{ledger.folder}: {what} - wanted the labels of one - give --reference, one of: {listed}", *ledger.damage()
+        f"{ledger.folder}: {what} - expected the labels of one - give --reference, one of: {listed}", *ledger.damage()
     )
 
 
 def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_format: str | None = None) -> int:
-    """Write all accepted labels of one reference to a new file or folder; it appears whole.
+    """Write all accepted labels of one reference to a new file or folder; it appears complete.
 
     Parameters
     ----------
     ledger
-        Where they are.
+        The ledger to read.
     to
         The new file (extxyz, npz) or folder (deepmd).
     identity
-        Of the reference.
+        Identity of the reference.
     file_format
-        ``extxyz``, ``deepmd``, ``npz``, or extended XYZ in the names of a program
-        (:data:`activelearn.writing.DIALECTS`); None: by the name, a folder if it has no suffix.
+        ``extxyz``, ``deepmd``, ``npz``, or extended XYZ with the key names of a program
+        (:data:`activelearn.writing.DIALECTS`); None: by suffix, a folder if there is none.
 
     Returns
     -------
     int
-        How many labels were written.
+        Number of labels written.
 
     Raises
     ------
@@ -374,15 +374,15 @@ def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_fo
     kind = file_format or {".extxyz": "extxyz", ".xyz": "extxyz", ".npz": "npz", "": "deepmd"}.get(to.suffix, "")
     if kind not in {"extxyz", "deepmd", "npz", *DIALECTS}:
         raise ConfigError(
-            f"{to}: cannot be written as {kind or to.suffix} - wanted extxyz, deepmd or npz - give --format"
+            f"{to}: cannot be written as {kind or to.suffix} - expected extxyz, deepmd or npz - give --format"
         )
     if to.exists():
-        raise ConfigError(f"{to}: exists - wanted a new name, for nothing is overwritten - choose another --to")
+        raise ConfigError(f"{to}: exists - expected a new name, since nothing is overwritten - choose another --to")
     parts = ledger.structures(str(identity["sha256"]))
     if not parts:
         raise ConfigError(
-            f"{ledger.folder}: no accepted label of {name_of(identity)} has its structure - wanted at least one - see: "
-            f"activelearn labels list {typed(ledger.folder)}",
+            f"{ledger.folder}: no accepted label of {name_of(identity)} has its structure - expected at least one - "
+            f"see: activelearn labels list {typed(ledger.folder)}",
             *ledger.damage(),
         )
     with disk_errors(to):
@@ -392,7 +392,7 @@ def export_labels(ledger: Ledger, to: Path, identity: Mapping[str, Any], file_fo
             _write(parts, made, kind, identity)
             if not trees.rename(made, to):
                 raise ConfigError(
-                    f"{to}: was made by somebody else meanwhile - wanted a new name - choose another --to"
+                    f"{to}: was created by another process meanwhile - expected a new name - choose another --to"
                 )
     return sum(len(part) for part in parts)
 

@@ -1,10 +1,10 @@
 """Outputs of CP2K, step by step: single points, molecular dynamics and relaxations.
 
-dpdata 1.1.0 returns no virials from the block "STRESS| Analytical stress tensor" of CP2K 2023 and says nothing, so this
+dpdata 1.1.0 returns no virials from the block "STRESS| Analytical stress tensor" of CP2K 2023, silently, so this
 reader is our own. The energy is that of the line "ENERGY| Total FORCE_EVAL", to which the forces belong; the stress is
-printed positive in compression (virial = +volume * stress). The output has the atoms of the first step only: those of
-the others stand in ``PROJECT-pos-1.xyz`` beside it, with the energies that say which step is which, forces that went to
-a file of their own in ``PROJECT-frc-1.xyz``, and cells in ``PROJECT-1.cell``.
+printed positive in compression (virial = +volume * stress). The output only has the atoms of the first step: those of
+the others are in ``PROJECT-pos-1.xyz`` next to it, with the energies that identify the steps, forces that went to
+a separate file in ``PROJECT-frc-1.xyz``, and cells in ``PROJECT-1.cell``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _SAME_ENERGY: Final = 1e-9
 
 @dataclass
 class Cp2kRun:
-    """What a run says before its first energy.
+    """Header of a run, before its first energy.
 
     Parameters
     ----------
@@ -66,13 +66,13 @@ class Cp2kRun:
 
     @property
     def changes_cell(self) -> bool:
-        """Whether each step has a cell of its own."""
+        """Whether each step has its own cell."""
         return self.says.get("kind") == "CELL_OPT" or self.says.get("ensemble", "").upper().startswith(("NPT", "NPE"))
 
 
 @dataclass
 class Cp2kStep:
-    """An energy that a run printed, Hartree, and what follows it.
+    """A printed energy, Hartree, and what follows it.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Cp2kStep:
     energy
         Hartree.
     is_converged
-        Whether the output says so, of the loop before it.
+        Whether the preceding loop converged according to the output.
     is_first
         Whether it is the first step of the run.
     forces, stress
@@ -99,7 +99,7 @@ class Cp2kStep:
         """Take a table of forces or a stress, if this line is the heading of one; its rows are the next of `lines`."""
         if found := _FORCES.search(line):
             _known(found[1] or found[2], _ATOMIC_UNITS)
-            # Of two steps that have run together there are more rows than atoms, which no frame takes.
+            # Two merged steps have more rows than atoms, which no frame accepts.
             self.forces += _forces(lines, len(self.run.symbols))
         elif found := _STRESS.search(line):
             _known(found[1], _IN_GPA)
@@ -107,7 +107,7 @@ class Cp2kStep:
 
 
 class Cp2kFiles:
-    """The files beside an output: positions, forces and cells of all steps of a run, by their energies.
+    """The files next to an output: positions, forces and cells of all steps of a run, by their energies.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class Cp2kFiles:
         self._begin = 0
 
     def at(self, energy: float) -> tuple[Floats | None, Floats | None, Floats | None]:
-        """Return positions (Å), forces (Hartree/Bohr) and cell (Å) of the step of this energy; None: not there."""
+        """Return positions (Å), forces (Hartree/Bohr) and cell (Å) of the step of this energy; None if missing."""
         (hits,) = np.nonzero(np.abs(self._energies[self._begin :] - energy) < _SAME_ENERGY)
         if not hits.size:
             return None, None, None
@@ -151,7 +151,9 @@ def read_cp2k(path: Path) -> Iterator[Read]:
     if path.is_dir():
         found = sorted([*path.glob("*.log"), *path.glob("*.out")])
         if len(found) != 1:
-            raise ConfigError(f"{path}: {len(found)} files *.log and *.out - wanted one output of CP2K - name the file")
+            raise ConfigError(
+                f"{path}: {len(found)} files *.log and *.out - expected one output of CP2K - name the file"
+            )
         path = found[0]
     k, run, files = -1, None, None
     for k, step in enumerate(_steps(whole_lines(path))):
@@ -162,7 +164,7 @@ def read_cp2k(path: Path) -> Iterator[Read]:
         except (IndexError, ValueError):  # numbers are missing
             yield Read(f"{path} step {k}", None, TORN)
     if k < 0:
-        raise ConfigError(f'{path}: no line "{_ENERGY}" in it - wanted the output of a CP2K run - leave it out')
+        raise ConfigError(f'{path}: contains no line "{_ENERGY}" - expected the output of a CP2K run - leave it out')
 
 
 def _read(step: Cp2kStep, files: Cp2kFiles, where: str, walk: str) -> Read:
@@ -223,7 +225,7 @@ def _steps(lines: Iterable[str]) -> Iterator[Cp2kStep]:
 
 
 def _take(run: Cp2kRun, line: str, lines: Iterator[str]) -> None:
-    """Take what a line before the first energy says of the run."""
+    """Read what a line before the first energy says about the run."""
     for name, pattern in _SAYS.items():
         if found := pattern.search(line):
             run.says.setdefault(name, found[1])
@@ -241,14 +243,14 @@ def _take(run: Cp2kRun, line: str, lines: Iterator[str]) -> None:
 def _known(unit: str, units: Collection[str]) -> None:
     if unit not in units:
         raise ConfigError(
-            f"CP2K printed forces or a stress in {unit} - wanted one of {', '.join(units)} - convert them"
+            f"CP2K printed forces or a stress in {unit} - expected one of {', '.join(units)} - convert them"
         )
 
 
 def _forces(lines: Iterator[str], n_atoms: int) -> list[list[float]]:
     """Return the rows of a table of forces: ``1 1 Al x y z``, or ``FORCES| 1 x y z norm`` of CP2K 2024 and later.
 
-    If they are not all there, or not one for each atom: one row alone, which no frame takes.
+    If some are missing, or not one per atom: a single row, which no frame accepts.
     """
     rows: list[list[float]] = []
     for line in lines:
@@ -261,14 +263,14 @@ def _forces(lines: Iterator[str], n_atoms: int) -> list[list[float]]:
 
 
 def _tensor(lines: Iterator[str]) -> list[list[float]]:
-    """Return the rows x, y, z of a stress; one row alone, which no frame takes, if they are not there."""
+    """Return the rows x, y, z of a stress; a single row, which no frame accepts, if they are missing."""
     rows = [line.removeprefix(" STRESS|").split() for line in islice(lines, 5)]
     found = [_numbers(words[1:]) for words in rows if len(words) == 4 and words[0] in "xyzXYZ"]
     return found or [[float("nan")]]
 
 
 def _numbers(words: Iterable[str]) -> list[float]:
-    """Return numbers; NaN for what is none."""
+    """Return numbers; NaN for anything else."""
     found = []
     for word in words:
         try:
@@ -281,7 +283,7 @@ def _numbers(words: Iterable[str]) -> list[float]:
 def _xyz(path: Path, symbols: list[str]) -> list[tuple[int, float, Floats]]:
     """Return step, energy (Hartree) and rows (n_atoms, 3) of each frame of an xyz file; nothing if there is none.
 
-    A frame in which other elements stand than in the output has NaN instead of numbers.
+    A frame with other elements than the output has NaN instead of numbers.
 
     Raises
     ------
@@ -298,7 +300,7 @@ def _xyz(path: Path, symbols: list[str]) -> list[tuple[int, float, Floats]]:
         if not first.strip().isdigit() or int(first) != n_atoms or title is None:
             raise ConfigError(
                 f"{path} frame {len(found)}: {first.strip()} atoms, title {'read' if title else 'without i and E'} "
-                f"- wanted the {n_atoms} atoms of the output and its energies - take the file that the run wrote"
+                f"- expected the {n_atoms} atoms of the output and its energies - use the file that the run wrote"
             )
         if len(rows) == n_atoms:  # else the run was killed here
             words = [row.split() for row in rows]

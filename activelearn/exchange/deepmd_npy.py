@@ -1,8 +1,8 @@
-"""deepmd/npy systems, plain and mixed, and deepmd/raw: numbers taken as they stand, to the bit.
+"""deepmd/npy systems, plain and mixed, and deepmd/raw: numbers are read exactly.
 
-In a mixed set each frame has its own types (``real_atom_types.npy``), and frames of fewer atoms may be filled up with
+In a mixed set each frame has its own types (``real_atom_types.npy``), and frames with fewer atoms may be padded with
 virtual ones at the end: type -1, no force (``atom_numb_pad`` of dpdata). They are dropped. Arrays that contradict each
-other are refused: which of the two is right nobody can know.
+other are refused, since it cannot be known which of the two is right.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
     path
         A system, or a folder of systems.
     kinds
-        Elements by type, of a system that has no ``type_map.raw``.
+        Elements by type, for a system without ``type_map.raw``.
 
     Raises
     ------
@@ -44,26 +44,28 @@ def read_deepmd(path: Path, kinds: Sequence[str] = ()) -> Iterator[Read]:
     """
     systems = sorted(file.parent for file in path.rglob("type.raw"))
     if not systems:
-        raise ConfigError(f"{path}: no type.raw in it - wanted a folder of deepmd/npy systems - check the path")
+        raise ConfigError(f"{path}: contains no type.raw - expected a folder of deepmd/npy systems - check the path")
     for system in systems:
         folders = sorted(folder for folder in system.glob("set.*") if folder.is_dir())
         if not folders and not (system / "coord.raw").is_file():
-            raise ConfigError(f"{system}: no set.* and no coord.raw in it - wanted deepmd/npy or deepmd/raw - {_MEND}")
+            raise ConfigError(
+                f"{system}: contains no set.* and no coord.raw - expected deepmd/npy or deepmd/raw - {_MEND}"
+            )
         mixed = [folder for folder in folders if (folder / _MIXED).is_file()]
         plain = [folder for folder in folders if folder not in mixed]
         if mixed and plain:
             raise ConfigError(
-                f"{plain[0]}: no {_MIXED}, which {mixed[0]} has - wanted it in every set of a mixed system, for it "
-                f"says which elements the atoms are - {_MEND}"
+                f"{plain[0]}: no {_MIXED}, which {mixed[0]} has - expected it in every set of a mixed system, since it "
+                f"defines the elements of the atoms - {_MEND}"
             )
         for folder in [system] if not mixed and _is_rounded(system, folders) else folders or [system]:
             yield from _read_set(system, folder, kinds)
 
 
 def _is_rounded(system: Path, folders: Sequence[Path]) -> bool:
-    """Return whether the sets of a system are rounded to float32, and the same frames stand beside them as text.
+    """Return whether the sets of a system are rounded to float32, with the same frames next to them as text.
 
-    Older versions of dpdata wrote float32 unless they were told not to, and DP-GEN does not tell: an energy of 500 eV
+    Older versions of dpdata wrote float32 by default, which DP-GEN does not change: an energy of 500 eV
     is rounded to 3e-5 eV. It writes raw files, too, which have all digits.
     """
     raw = system / "coord.raw"
@@ -80,7 +82,7 @@ def _read_set(system: Path, folder: Path, by_type: Sequence[str]) -> Iterator[Re
     has_kinds = (system / "type_map.raw").is_file()
     kinds = (system / "type_map.raw").read_text().split() if has_kinds else [*by_type]
     if len(set(kinds)) < len(kinds):
-        raise ConfigError(f"{system}/type_map.raw: {' '.join(kinds)} - wanted each element once - {_MEND}")
+        raise ConfigError(f"{system}/type_map.raw: {' '.join(kinds)} - expected each element once - {_MEND}")
     found = _arrays(folder)
     coordinates = found.pop("coord")
     n = len(coordinates)
@@ -92,7 +94,7 @@ def _read_set(system: Path, folder: Path, by_type: Sequence[str]) -> Iterator[Re
         where = f"{folder} frame {k}"
         forces = found["force"][k].reshape(-1, 3) if "force" in found else None
         if forces is not None and forces[len(real) :].any():
-            raise ConfigError(f"{where}: forces on atoms of type -1, which are none - wanted zeros - {_MEND}")
+            raise ConfigError(f"{where}: forces on virtual atoms of type -1 - expected zeros - {_MEND}")
         frame = Frames(
             symbols=tuple(kinds[kind] if kinds else "X" for kind in types[k, real]),
             cell=found["box"][k].reshape(1, 3, 3) if "box" in found else np.zeros((1, 3, 3)),
@@ -125,16 +127,16 @@ def _arrays(folder: Path) -> dict[str, Floats]:
     suffix = _suffix(folder)
     there = {name: folder / (name + suffix) for name in _SHAPES if (folder / (name + suffix)).is_file()}
     if "coord" not in there:
-        raise ConfigError(f"{folder}: no coord{suffix} in it - wanted the positions - {_MEND}")
+        raise ConfigError(f"{folder}: contains no coord{suffix} - expected the positions - {_MEND}")
     found = {name: _rows(path, _SHAPES[name]) for name, path in there.items()}
     n, width = found["coord"].shape
     if width % 3:
-        raise ConfigError(f"{there['coord']}: {width} numbers a frame - wanted three an atom - {_MEND}")
+        raise ConfigError(f"{there['coord']}: {width} numbers per frame - expected three per atom - {_MEND}")
     for name, wanted in {"box": 9, "energy": 1, "force": width, "virial": 9}.items():
         shape = found[name].shape if name in found else (n, wanted)
         if shape != (n, wanted):
             raise ConfigError(
-                f"{there[name]}: {shape[0]} frames of {shape[1]} numbers - wanted {n} of {wanted}, as "
+                f"{there[name]}: {shape[0]} frames of {shape[1]} numbers - expected {n} of {wanted}, as "
                 f"{there['coord'].name} has positions - {_MEND}"
             )
     return found
@@ -144,10 +146,10 @@ def _rows(path: Path, of_a_frame: tuple[int, ...]) -> Floats:
     """Return an array with one row a frame, read from npy or raw text."""
     values = _loaded(path, np.float64, 2 if len(of_a_frame) > 1 else 1)
     if values.dtype.kind != "f" or values.dtype.itemsize < 4:  # bytes: half precision has three digits
-        raise ConfigError(f"{path}: numbers of kind {values.dtype} - wanted float64 or float32 - {_MEND}")
+        raise ConfigError(f"{path}: numbers of kind {values.dtype} - expected float64 or float32 - {_MEND}")
     if values.ndim == 0 or (values.ndim > 2 and values.shape[2:] != of_a_frame[1:]):
         raise ConfigError(
-            f"{path}: shape {values.shape} - wanted frames of {' x '.join(map(str, of_a_frame))} (-1: the atoms) "
+            f"{path}: shape {values.shape} - expected frames of {' x '.join(map(str, of_a_frame))} (-1: the atoms) "
             f"- {_MEND}"
         )
     rows: Floats = values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float64)
@@ -159,21 +161,21 @@ def _loaded(path: Path, dtype: type, n_dimensions: int) -> NDArray[Any]:
         if path.suffix == ".npy":
             return np.asarray(np.load(path, allow_pickle=False))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of an empty file: what it lacks is said elsewhere
+            warnings.simplefilter("ignore", UserWarning)  # of an empty file, which is reported elsewhere
             return np.loadtxt(path, dtype=dtype, ndmin=n_dimensions)  # type: ignore[call-overload,no-any-return]
     except (ValueError, EOFError, OSError, TypeError) as error:
         what = "a numpy array" if path.suffix == ".npy" else "numbers"
-        raise ConfigError(f"{path}: cannot be read as {what} ({error}) - wanted {what} - {_MEND}") from error
+        raise ConfigError(f"{path}: cannot be read as {what} ({error}) - expected {what} - {_MEND}") from error
 
 
 def _types(system: Path, folder: Path, n: int, n_atoms: int, kinds: list[str]) -> Types:
-    """Return the (n, n_atoms) types, checked: numbers of type_map.raw, and -1 for what fills up a frame at its end."""
+    """Return the (n, n_atoms) types, checked: numbers of type_map.raw, and -1 for padding at the end of a frame."""
     path, suffix = system / "type.raw", _suffix(folder)
     types: Types = _loaded(path, np.int64, 1)
     if types.shape != (n_atoms,):
         raise ConfigError(
-            f"{path}: types of {types.size} atoms, but {folder}/coord{suffix} has positions of {n_atoms} - wanted the "
-            f"same number - {_MEND}"
+            f"{path}: types of {types.size} atoms, but {folder}/coord{suffix} has positions of {n_atoms} - expected "
+            f"the same number - {_MEND}"
         )
     types, lowest = types[None, :].repeat(n, axis=0), 0
     if (mixed := folder / _MIXED).is_file():
@@ -181,16 +183,16 @@ def _types(system: Path, folder: Path, n: int, n_atoms: int, kinds: list[str]) -
         types = _real_types(path, (n, n_atoms))
         if plain.any() and (types != plain).any():
             raise ConfigError(
-                f"{path}: other types than in {system}/type.raw - wanted zeros there, as a mixed set has - {_MEND}"
+                f"{path}: other types than in {system}/type.raw - expected zeros there, as in a mixed set - {_MEND}"
             )
-    highest = len(kinds) - 1 if kinds else types.max(initial=0)  # without names no frame is fit, and each says so
+    highest = len(kinds) - 1 if kinds else types.max(initial=0)  # without names no frame is valid, and each is reported
     wrong = types[(types < lowest) | (types > highest)]
     if wrong.size:
         raise ConfigError(
-            f"{path}: type {wrong[0]} - wanted 0 to {highest}, for type_map.raw has {len(kinds)} names - {_MEND}"
+            f"{path}: type {wrong[0]} - expected 0 to {highest}, since type_map.raw has {len(kinds)} names - {_MEND}"
         )
     if (np.diff(types < 0, axis=1) & (types[:, :-1] < 0)).any():
-        raise ConfigError(f"{path}: type -1 before a real atom - wanted it at the end of a frame only - {_MEND}")
+        raise ConfigError(f"{path}: type -1 before a real atom - expected it only at the end of a frame - {_MEND}")
     return types
 
 
@@ -198,8 +200,8 @@ def _real_types(path: Path, shape: tuple[int, int]) -> Types:
     found = _loaded(path, np.int64, 2)
     if found.dtype.kind not in "iuf" or found.shape != shape or (np.round(found) != found).any():  # NaN is not itself
         raise ConfigError(
-            f"{path}: {found.dtype} of shape {found.shape} - wanted {shape[0]} frames of {shape[1]} whole numbers, as "
-            f"coord.npy has positions - {_MEND}"
+            f"{path}: {found.dtype} of shape {found.shape} - expected {shape[0]} frames of {shape[1]} whole numbers, "
+            f"as coord.npy has positions - {_MEND}"
         )
     types: Types = found.astype(np.int64)
     return types

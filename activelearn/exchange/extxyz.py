@@ -1,8 +1,8 @@
-"""Extended XYZ: each frame read by ASE, once it is sure where it begins, where it ends and what its columns are called.
+"""Extended XYZ: frames are read by ASE, after checking where they start and end and what their columns are.
 
-ASE stops at the first empty line, drops columns that have no name, takes the last of two equal keys, and three of the
-six numbers of a stress that is not symmetric, each without a word. So the frames are told apart here, by the line that
-names the columns, and a frame that is not what it says it is loses itself alone.
+ASE stops at the first empty line, drops columns without a name, uses the last of two equal keys, and three of the
+six numbers of an asymmetric stress, all silently. Frames are therefore separated here, by the line that
+names the columns, and an inconsistent frame affects only itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from activelearn.units import EV_PER_A3_IN_GPA
 if TYPE_CHECKING:
     from ase import Atoms
 
-#: Labels, and the names that a file may have for each, in the order in which they are looked for.
+#: Labels, and possible names of each, in the order in which they are looked for.
 NAMES: Final = {
     "energy": ("free_energy", "energy"),
     "forces": ("forces", "force"),
@@ -33,14 +33,14 @@ NAMES: Final = {
     "virial": ("virial", "virials"),
 }
 _LABEL_LIKE: Final = re.compile(r"(?i)energy|forces?$|stress|virials?$")
-#: What makes a frame, beside labels; of other keys ASE may take the last.
+#: Keys of a frame besides labels; for duplicates of other keys, ASE's last one is accepted.
 _FRAME: Final = {"lattice", "properties", "pbc"}
 _OF_A_REFERENCE: Final = re.compile(r"(?i)(ref|dft)_?(energy|forces|stress|virial)$")
 _COLUMNS: Final = re.compile(r"\bProperties\s*=\s*\"?([^\s\"]+)|\bLattice\s*=")
 _KEY: Final = re.compile(r"([A-Za-z_][\w-]*)\s*=")
 _QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'|\{[^}]*\}|\[[^]]*\]")
 _BY_DEFAULT: Final = "species:S:1:pos:R:3"
-#: Stress and virial of one frame may differ by so much of the larger one, and by so many eV: roundings of two formats.
+#: Relative and absolute (eV) tolerance between stress and virial of one frame, for rounding in two formats.
 _RELATIVE, _ABSOLUTE = 1.0e-3, 1.0e-3
 
 
@@ -50,13 +50,13 @@ def parsed_keys(text: str) -> dict[str, str]:
     Raises
     ------
     ConfigError
-        One is no label, or has no name.
+        One is not a label, or has no name.
     """
     pairs = [[side.strip() for side in part.partition("=")[::2]] for part in text.split(",") if part.strip()]
     found = dict(pairs)
     if not pairs or len(found) < len(pairs) or not set(found) <= set(NAMES) or not all(found.values()):
         raise ConfigError(
-            f"--keys {text}: cannot be read - wanted names of {', '.join(NAMES)}, each once - for example: "
+            f"--keys {text}: cannot be read - expected names of {', '.join(NAMES)}, each once - for example: "
             "--keys energy=REF_energy,forces=REF_forces,virial=REF_virial"
         )
     return found
@@ -72,9 +72,9 @@ class _Chunk:
     atoms: list[str] = field(default_factory=list)
 
     def damage(self) -> str | None:
-        """Return what about its lines is not as it says, or None."""
+        """Return the inconsistency of its lines, or None."""
         if not self.head.strip().isdigit():
-            return f"line {self.number}: {self.head.strip()[:40]!r} for a number of atoms"
+            return f"line {self.number}: {self.head.strip()[:40]!r} instead of a number of atoms"
         if len(self.atoms) != int(self.head):
             return f"line {self.number}: {int(self.head)} atoms, but {len(self.atoms)} lines of atoms"
         keys = [key.lower() for key in _KEY.findall(_QUOTED.sub("''", self.comment))]
@@ -127,15 +127,15 @@ def read_extxyz(path: Path, keys: Mapping[str, str] | None = None) -> Iterator[R
             yield Read(where + unused, frame, reason)
     if k < 0:
         raise ConfigError(
-            f"{path}: cannot be read as extxyz, no line with Properties= or Lattice= in it - wanted extended XYZ, as "
-            "ASE writes it - have it written again, or give another --format; nothing was imported"
+            f"{path}: cannot be read as extxyz, contains no line with Properties= or Lattice= - expected extended XYZ, "
+            "as written by ASE - write it again, or give another --format; nothing was imported"
         )
 
 
 def _chunks(path: Path, lines: Iterator[str]) -> Iterator[_Chunk]:
-    """Yield the frames: each begins on the line before the one that names its columns."""
+    """Yield the frames: each starts on the line before the one that names its columns."""
     chunk: _Chunk | None = None
-    last: tuple[int, str] | None = None  # a line of which the next one says whether it begins a frame
+    last: tuple[int, str] | None = None  # a line that starts a frame if the next one says so
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -156,16 +156,16 @@ def _chunks(path: Path, lines: Iterator[str]) -> Iterator[_Chunk]:
 def _keep(path: Path, chunk: _Chunk | None, line: tuple[int, str]) -> None:
     if chunk is None:
         raise ConfigError(
-            f"{path}: cannot be read as extxyz, line {line[0]} is no frame - wanted a number of atoms, a line with "
-            "Lattice= and Properties=, and the atoms - have it written again; nothing was imported"
+            f"{path}: cannot be read as extxyz, line {line[0]} is not a frame - expected a number of atoms, a line "
+            "with Lattice= and Properties=, and the atoms - write it again; nothing was imported"
         )
     chunk.atoms.append(line[1])
 
 
 def _image(chunk: _Chunk, keys: Mapping[str, str]) -> tuple[Atoms, tuple[str, str] | None]:
-    """Return the frame as ASE's structure with the labels where ASE has them; and what speaks against it, if anything.
+    """Return the frame as ASE's structure with the labels where ASE has them; and any objection.
 
-    What speaks against it is a key of the refusals, and the numbers.
+    An objection is a key of the refusals, with the numbers.
     """
     from ase.io import iread
     from ase.io.extxyz import key_val_str_to_dict
@@ -174,12 +174,12 @@ def _image(chunk: _Chunk, keys: Mapping[str, str]) -> tuple[Atoms, tuple[str, st
     image = next(iread(io.StringIO(text), ":", format="extxyz"))
     there = key_val_str_to_dict(chunk.comment) | image.arrays
     if image.calc is not None:
-        there = image.calc.results | there  # a stress as the file has it: nine numbers
+        there = image.calc.results | there  # a stress as in the file: nine numbers
     found: dict[str, Any] = {}
     for label, names in NAMES.items():
         wanted = (keys[label],) if label in keys else names
         if label in keys and keys[label] not in there:
-            return image, (f"no {label}", f"no {keys[label]} in it, which --keys names")
+            return image, (f"no {label}", f"no {keys[label]}, which --keys names")
         values = [np.asarray(there[name], dtype=np.float64) for name in wanted if there.get(name) is not None]
         if len(values) > 1 and label != "energy" and not np.array_equal(values[0], values[1]):
             return image, ("two values of one label", f"{' and '.join(wanted)} differ")
@@ -189,7 +189,7 @@ def _image(chunk: _Chunk, keys: Mapping[str, str]) -> tuple[Atoms, tuple[str, st
 
 
 def _second(found: Mapping[str, Any], there: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return which label is there a second time, as that of the reference, with other numbers."""
+    """Return which label of the reference is duplicated with other numbers."""
     for name, value in there.items():
         match = _OF_A_REFERENCE.match(name)
         label = match[2].lower() if match else ""
@@ -199,12 +199,12 @@ def _second(found: Mapping[str, Any], there: Mapping[str, Any], keys: Mapping[st
 
 
 def _set(image: Atoms, found: dict[str, Any]) -> tuple[str, str] | None:
-    """Put labels into the calculator of a structure, with a virial as a stress; return what speaks against it."""
+    """Put labels into the calculator of a structure, with a virial as a stress; return any objection."""
     sizes = {"energy": 1, "forces": 3 * len(image), "stress": 9, "virial": 9}
     for label, values in found.items():
         if values.size != sizes[label]:
             more = ": the order of six is not known" if values.size == 6 else ""
-            return "damaged", f"{values.size} numbers for {label}, wanted {sizes[label]}{more}"
+            return "damaged", f"{values.size} numbers for {label}, expected {sizes[label]}{more}"
     volume = image.cell.volume
     stresses: dict[str, NDArray[np.float64]] = {}
     if "stress" in found:
@@ -241,7 +241,7 @@ def _differ(one: NDArray[np.float64], other: NDArray[np.float64], volume: float)
 
 
 def _unused(image: Atoms, keys: Mapping[str, str]) -> str:
-    """Return what in a frame has the name of a label and was not taken, with the option that takes it."""
+    """Return unused label keys of a frame, with the option that uses them."""
     known = {name for names in NAMES.values() for name in names} | set(keys.values())
     names = [name for name in (*image.info, *image.arrays) if _LABEL_LIKE.search(name) and name not in known]
     taken = {label: name for name in names for label in NAMES if name.lower().rstrip("s").endswith(label.rstrip("s"))}

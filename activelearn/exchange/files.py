@@ -1,4 +1,4 @@
-"""The formats that labels come in, and how a file of each is read."""
+"""The formats of labels, and how to read each."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from activelearn.store import read_npz
 
 
 def format_of(path: Path) -> str:
-    """Return the format that the name of a file stands for.
+    """Return the format of a file by its name.
 
     Raises
     ------
     ConfigError
-        There is no such file, or its name says nothing.
+        There is no such file, or its format is unknown.
     """
     if not path.exists():
-        raise ConfigError(f"{path}: no such file - wanted labelled structures - check the path")
+        raise ConfigError(f"{path}: no such file - expected labelled structures - check the path")
     if path.is_dir():
         return "abacus" if (path / "INPUT").is_file() else "deepmd"
     if {".extxyz", ".xyz"} & set(path.suffixes[-2:]):
@@ -46,8 +46,7 @@ def format_of(path: Path) -> str:
         if words in beginning:
             return kind
     raise ConfigError(
-        f"{path}: the name does not tell the format, nor does the beginning - wanted one of {', '.join(FORMATS)} - "
-        "give --format"
+        f"{path}: format not recognised by name or content - expected one of {', '.join(FORMATS)} - give --format"
     )
 
 
@@ -66,10 +65,10 @@ def read(path: Path, kind: str, keys: Mapping[str, str] | None = None) -> list[R
     Raises
     ------
     ConfigError
-        It cannot be read, or names are given for a format that has its own.
+        It cannot be read, or names are given for a format with fixed names.
     """
     if keys and kind != "extxyz":
-        raise ConfigError(f"{path}: --keys given for {kind} - wanted them for extxyz only - leave them out")
+        raise ConfigError(f"{path}: --keys given for {kind} - expected them only for extxyz - leave them out")
     with readable(path, kind):
         return list(read_extxyz(path, keys) if keys else reader(kind, FORMATS)(path))
 
@@ -83,8 +82,8 @@ def _read_npz(path: Path) -> Iterator[Read]:
     for name, wanted in lengths.items():
         if len(arrays[name]) != wanted or min(n.min(initial=0), m.min(initial=0)) < 0:
             raise ConfigError(
-                f"{path}: {len(arrays[name])} rows of {name} - wanted {wanted}, as n_frames and n_atoms say - have it "
-                "exported again"
+                f"{path}: {len(arrays[name])} rows of {name} - expected {wanted}, from n_frames and n_atoms - "
+                "export it again"
             )
     for p, part in enumerate(unpack(arrays)):
         for k in range(len(part)):
@@ -103,12 +102,12 @@ FORMATS: Final[dict[str, Callable[[Path], Iterator[Read]]]] = {
     "gpaw": read_gpaw,
     "abacus": read_abacus,
 }
-#: What other names stand for.
+#: Synonyms.
 BY_SUFFIX: Final = {
     **dict.fromkeys((".h5", ".hdf5"), "deepmd/hdf5"),
     **{f".{name}": f"ase/{name}" for name in ("traj", "db", "gpw")},
 }
-#: What the beginning of an output tells.
+#: Formats by the beginning of an output.
 BY_WORDS: Final = {
     "<modeling>": "vasprun",
     "Program PWSCF": "qe",
@@ -116,5 +115,5 @@ BY_WORDS: Final = {
     "Invoking FHI-aims": "aims",
     "|__ |  _|___|_____|": "gpaw",
 }
-#: Characters of it.
+#: Number of its characters.
 _N_BEGINNING: Final = 65_536

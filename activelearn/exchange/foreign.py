@@ -1,7 +1,7 @@
-"""Labels in the formats that dpdata and ASE read, by their names: ``abacus/md``, ``deepmd/hdf5``, ``ase/traj`` ...
+"""Labels in formats read by dpdata and ASE, by their names: ``abacus/md``, ``deepmd/hdf5``, ``ase/traj`` ...
 
-Formats whose files dpdata or ASE read wrong, or without saying whether a step converged, have readers of ours whatever
-the name; see docs/labels.md. Of the others the numbers are the library's; what is refused is refused for all alike.
+Formats that dpdata or ASE read incorrectly, or without checking convergence, always have our own readers,
+see docs/labels.md. For the others, numbers are the library's; the same refusals apply to all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from activelearn.frames import Frames, make_origin
 
 T = TypeVar("T")
 
-#: Names of dpdata and ASE that readers of ours stand behind.
+#: Names of dpdata and ASE for which our own readers are used.
 OURS: Final = {
     **dict.fromkeys(("vasp/outcar", "ase/vasp-out"), "outcar"),
     **dict.fromkeys(("vasp/xml", "xml", "ase/vasp-xml"), "vasprun"),
@@ -49,16 +49,16 @@ ASE_FORMATS: Final = (
 )  # fmt: skip
 #: dpdata's reader of these asks ASE for forces with constraints applied, so ASE reads them here.
 _BY_ASE: Final = {"ase/structure": "ase/traj"}
-#: Of these dpdata gives steps that did not converge as labels, with a warning; of the others it drops them.
+#: For these, dpdata returns unconverged steps as labels, with a warning; for the others it drops them.
 _KEEPS_UNCONVERGED: Final = ("openmx/md",)
-#: What dpdata takes for the cell of atoms that have none, Å.
+#: Cell that dpdata uses for atoms without one, Å.
 _MADE_UP_CELL: Final = 100.0 * np.eye(3)
 _ABACUS_NOT_CONVERGED: Final = "convergence has not been achieved"
 _ABACUS_ROW: Final = re.compile(r"\s*(\d+)\s+[A-Z]")
 
 
 def names() -> list[str]:
-    """Return the formats of dpdata and ASE that labels can come in."""
+    """Return the formats of labels of dpdata and ASE."""
     from dpdata.format import Format
 
     of_dpdata = [
@@ -70,12 +70,12 @@ def names() -> list[str]:
 
 
 def reader(name: str, ours: Mapping[str, Callable[[Path], Iterator[Read]]]) -> Callable[[Path], Iterator[Read]]:
-    """Return what reads a format: ours, or the reader of dpdata or ASE.
+    """Return the reader of a format: ours, or that of dpdata or ASE.
 
     Raises
     ------
     ConfigError
-        There is no such format; the names that look like it are given.
+        There is no such format; similar names are given.
     """
     name = _BY_ASE.get(name, name)
     if OURS.get(name, name) in ours:
@@ -84,8 +84,8 @@ def reader(name: str, ours: Mapping[str, Callable[[Path], Iterator[Read]]]) -> C
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.5) or list(ours)
         raise ConfigError(
-            f"--format {name}: no such format of labels - wanted one of ours ({', '.join(ours)}), a name of dpdata or "
-            f"ase/ and a name of ASE - did you mean {', '.join(near)}?"
+            f"--format {name}: no such format of labels - expected one of ours ({', '.join(ours)}), a name of dpdata "
+            f"or ase/ and a name of ASE - did you mean {', '.join(near)}?"
         )
     if name.startswith("siesta/"):
         return partial(read_siesta, name=name)
@@ -108,8 +108,8 @@ def _read_dpdata(path: Path, name: str) -> Iterator[Read]:
     is_unconverged = "unconverged" in said or "not converge" in said
     if is_unconverged and name in _KEEPS_UNCONVERGED:
         raise ConfigError(
-            f"{path}: dpdata says that steps did not converge ({said}), but not which, and gives them all - wanted "
-            "converged steps only - take those steps out of the file"
+            f"{path}: dpdata reports unconverged steps ({said}), but not which, and returns all - expected "
+            "only converged steps - remove the others from the file"
         )
     if is_unconverged:
         yield Read(f"{path} ({said})", None, "SCF not converged")
@@ -120,13 +120,13 @@ def _read_dpdata(path: Path, name: str) -> Iterator[Read]:
             yield read
     if n == 0 and not is_unconverged:
         raise ConfigError(
-            f"{path}: dpdata finds no frame in it as {name}{': ' if said else ''}{said} - wanted labels - check the "
+            f"{path}: dpdata finds no frame as {name}{': ' if said else ''}{said} - expected labels - check the "
             "path and the format, and whether the run ended"
         )
 
 
 def _systems(path: Path, name: str) -> list[dict[str, Any]]:
-    """Return the data of the systems of a file as dpdata reads them; never put together, for some may lack virials."""
+    """Return the data of the systems of a file as dpdata reads them; never merged, since some may lack virials."""
     import dpdata
     from dpdata.format import Format
 
@@ -171,27 +171,27 @@ def read_abacus(path: Path) -> Iterator[Read]:
     Raises
     ------
     ConfigError
-        It is no folder of ABACUS, or dpdata cannot tell which forces are whose.
+        It is not a folder of ABACUS, or dpdata cannot assign forces to steps.
     """
     if not (path / "INPUT").is_file():
-        raise ConfigError(f"{path}: no INPUT in it - wanted the folder of an ABACUS run - give that folder")
+        raise ConfigError(f"{path}: contains no INPUT - expected the folder of an ABACUS run - give that folder")
     lines = [line.split() for line in (path / "INPUT").read_text(errors="replace").splitlines()]
     tags = {words[0]: words[1] for words in lines if len(words) > 1}
     what, suffix = tags.get("calculation", "scf"), tags.get("suffix", "ABACUS")
     log = path / f"OUT.{suffix}" / f"running_{what}.log"
     if not log.is_file():
-        raise ConfigError(f"{log}: no such file - wanted the log of the run that INPUT describes - check the folder")
+        raise ConfigError(f"{log}: no such file - expected the log of the run that INPUT describes - check the folder")
     said = log.read_text(errors="replace").lower()
     n = said.count(_ABACUS_NOT_CONVERGED)
     if n and "relax" in what:
         raise ConfigError(
-            f"{log}: {n} steps did not converge, and dpdata cannot tell which forces belong to which of the others - "
-            "wanted a relaxation that converged at each step - compute its structures again, one by one (scf)"
+            f"{log}: {n} steps did not converge, and dpdata cannot assign the forces of the others - "
+            "expected a relaxation with converged steps - compute its structures again, one by one (scf)"
         )
     _check_dump(log.parent / "MD_dump")
     stru = path / tags.get("stru_file", "STRU")
     if stru.is_file() and re.search(r"^[A-Z]+_[A-Z]+\s*\Z", stru.read_text(errors="replace"), re.MULTILINE):
-        raise ConfigError(f"{stru}: ends with a heading - wanted the whole file - take it from the run again")
+        raise ConfigError(f"{stru}: ends with a heading - expected the complete file - copy it from the run again")
     for _ in range(n):
         yield Read(str(log), None, "SCF not converged")
     for _ in re.findall(r"final etot is\s+-?(?:nan|inf)", said):
@@ -203,7 +203,7 @@ def read_abacus(path: Path) -> Iterator[Read]:
 
 
 def _check_dump(path: Path) -> None:
-    """Refuse an MD_dump whose steps are not alike, line by line: dpdata counts lines and columns."""
+    """Refuse an MD_dump whose steps differ in layout, since dpdata counts lines and columns."""
     if not path.is_file():
         return
     blocks: list[list[str]] = []
@@ -217,8 +217,8 @@ def _check_dump(path: Path) -> None:
     for k, block in enumerate(blocks):
         if block != blocks[0]:
             raise ConfigError(
-                f"{path}: step {k} does not have the lines and columns that the first one has - wanted the whole file "
-                "- take it from the run again; nothing was imported"
+                f"{path}: step {k} does not have the lines and columns of the first one - expected the complete "
+                "file - copy it from the run again; nothing was imported"
             )
 
 
@@ -240,7 +240,7 @@ def read_siesta(path: Path, name: str) -> Iterator[Read]:
     """Read an output of SIESTA by dpdata, with the free energy, and the virial with its sign turned.
 
     SIESTA prints its stress positive in tension (the pressure that it prints below is minus a third of the trace), and
-    dpdata 1.1.0 takes it times the volume for the virial.
+    dpdata 1.1.0 uses it times the volume as the virial.
 
     Raises
     ------
@@ -261,8 +261,8 @@ def read_siesta(path: Path, name: str) -> Iterator[Read]:
             last, energy, is_converged = float("nan"), float("nan"), True
     if len(energies) != len(reads):
         raise ConfigError(
-            f"{path}: {len(energies)} energies, but dpdata reads {len(reads)} steps - wanted as many - take the "
-            "output of one whole run, and siesta/aimd_output if it has several steps"
+            f"{path}: {len(energies)} energies, but dpdata reads {len(reads)} steps - expected as many - use the "
+            "output of one complete run, and siesta/aimd_output if it has several steps"
         )
     lines = list(whole_lines(path))
     headings = ("outcoor: Atomic coordinates", "siesta: Atomic forces")
@@ -270,8 +270,8 @@ def read_siesta(path: Path, name: str) -> Iterator[Read]:
     n_tables = {sum(heading in line for line in lines) for heading in (*headings, "outcell:", "Stress tensor (static)")}
     if not is_whole or n_tables != {len(reads)}:
         raise ConfigError(
-            f"{path}: atoms, forces, cells or stresses are missing or there twice, and dpdata would put the others in "
-            "their place - wanted the whole output - take it from the run again"
+            f"{path}: atoms, forces, cells or stresses are missing or duplicated, and dpdata would use others in "
+            "their place - expected the complete output - copy it from the run again"
         )
     for read, (free, has_converged) in zip(reads, energies, strict=True):
         if not has_converged or read.frame is None:
@@ -284,13 +284,13 @@ def read_siesta(path: Path, name: str) -> Iterator[Read]:
 # --- readers that print, warn and fail --------------------------------------------------------------------------------
 
 
-#: How long a library may read a file: seconds, and bytes a second. Some never end at a file that is not whole.
+#: Time-out of reading a file: seconds, and bytes per second. Some libraries hang on an incomplete file.
 _SECONDS: Final = 60.0
 _BYTES_PER_SECOND: Final = 1e5
 
 
 def _in_time(path: Path, name: str, read: Callable[[], T]) -> T:
-    """Return what a library reads, in a thread that is left behind if it does not come to an end."""
+    """Return what a library reads, in a thread that is abandoned if it does not end."""
     answer: Future[T] = Future()
 
     def work() -> None:
@@ -306,21 +306,21 @@ def _in_time(path: Path, name: str, read: Callable[[], T]) -> T:
         return answer.result(seconds)
     except FutureTimeout as error:
         raise ConfigError(
-            f"{path}: reading it as {name} does not come to an end ({seconds:.0f} s) - wanted a whole file of that "
-            "format - mend it, leave it out or give another --format; nothing was imported"
+            f"{path}: reading it as {name} does not end ({seconds:.0f} s) - expected a complete file of that "
+            "format - fix it, leave it out or give another --format; nothing was imported"
         ) from error
 
 
 def _quietly(path: Path, name: str, read: Callable[[], T]) -> tuple[T, str]:
-    """Return what a library reads, and what it printed or warned of meanwhile, in one line; nothing on the screen.
+    """Return what a library reads, and its output and warnings in one line, without printing them.
 
     Raises
     ------
     ConfigError
-        It fails, in whatever way: the file is not of that format, or not whole.
+        It fails in any way: the file is not of that format, or incomplete.
     """
     if not path.exists() and not list(path.absolute().parent.glob(f"{path.name}.*")):  # some names are beginnings
-        raise ConfigError(f"{path}: no such file - wanted labelled structures - check the path")
+        raise ConfigError(f"{path}: no such file - expected labelled structures - check the path")
     screen = io.StringIO()
     with (
         readable(path, name),

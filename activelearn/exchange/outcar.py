@@ -1,8 +1,8 @@
-"""OUTCARs of VASP, ionic step by ionic step: the numbers by ASE's parsers, what they are worth by ours.
+"""OUTCARs of VASP, ionic step by ionic step: numbers by ASE's parsers, validity by ours.
 
 A step is a label if its electronic loop ended before NELM iterations were used up. The line ``aborting loop because
-EDIFF is reached`` is no proof: VASP 5.4.4 prints it in both cases. An OUTCAR may hold several runs (put one after the
-other with ``cat``), each with atoms and NELM of its own, and steps of VASP's own force field, which are no labels.
+EDIFF is reached`` is no proof: VASP 5.4.4 prints it in both cases. An OUTCAR may hold several runs (concatenated
+with ``cat``), each with its own atoms and NELM, and steps of VASP's own force field, which are not labels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from activelearn.errors import ConfigError
 from activelearn.exchange.reads import Read, from_atoms, source
 from activelearn.exchange.texts import opened
 
-#: What VASP takes if NELM is not in the file.
+#: VASP's default if NELM is not in the file.
 NELM: Final = 60
 
 _RUN: Final = re.compile(r"\s*\bvasp\.\d+\.\d+\.\d")
@@ -41,7 +41,7 @@ _N_ENERGY_LINES: Final = 4
 
 @dataclass
 class IonicStep:
-    """One ionic step as VASP wrote it.
+    """One ionic step as written by VASP.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class IonicStep:
     header
         What its run wrote before the first electronic iteration.
     lines
-        The step itself, from its first iteration to its energy; none of a force field's.
+        The step itself, from its first iteration to its energy; empty for a force field's.
     n_iterations
         Electronic iterations.
     is_reached
@@ -58,11 +58,11 @@ class IonicStep:
     has_forces
         Whether positions and forces are printed (with NWRITE = 0 those of some steps only).
     is_force_field
-        Whether a machine-learned force field made it, not the electrons.
+        Whether it is from a machine-learned force field, not from DFT.
     is_torn
-        Whether it has no end.
+        Whether it is incomplete.
     number
-        Of the ionic step, as VASP counts; empty if not known.
+        Number of the ionic step, as counted by VASP; empty if not known.
     """
 
     run: int
@@ -74,7 +74,7 @@ class IonicStep:
     is_force_field: bool = False
     is_torn: bool = False
     number: str = ""
-    _n_left: int = 0  # lines of the energies that are still to come, once they have begun
+    _n_left: int = 0  # remaining lines of the energies, once they have started
 
     def take(self, line: str) -> bool:
         """Add a line; return whether it is the last one of the step."""
@@ -88,12 +88,12 @@ class IonicStep:
         return self._n_left == 0
 
     def tag(self, name: str, default: int) -> int:
-        """Return an integer tag as the run printed it; of several the last, which VASP worked with."""
+        """Return an integer tag as the run printed it; the last of several, which VASP used."""
         found = re.findall(rf"\b{name}\s*=\s*(\d+)", "".join(line for line in self.header if name in line))
         return int(found[-1]) if found else default
 
     def damage(self, n_atoms: int) -> str | None:
-        """Return what of its blocks is not whole, or None: the parser takes whatever lines follow a heading."""
+        """Return which of its blocks is incomplete, or None, since the parser accepts any lines after a heading."""
         atoms = self._numbers(_FORCES, 2)
         if len(atoms) != n_atoms:
             return f"{len(atoms)} rows of positions for {n_atoms} atoms"
@@ -105,8 +105,8 @@ class IonicStep:
         except ValueError:
             cell = np.zeros((0, 6))
         if cell.shape != (3, 6) or np.abs(cell[:, :3] @ cell[:, 3:].T - np.eye(3)).max() > _RECIPROCAL:
-            return "lattice vectors that the reciprocal ones do not belong to"
-        return None if "TOTEN" in self._block(_END, 2)[0] else "no TOTEN where it should stand"
+            return "lattice vectors that do not match the reciprocal ones"
+        return None if "TOTEN" in self._block(_END, 2)[0] else "no TOTEN where it should be"
 
     def _numbers(self, heading: str, skip: int) -> list[list[str]]:
         return [_SIGN.sub(r"\1 -", line).split() for line in self._block(heading, skip)]
@@ -120,7 +120,7 @@ class IonicStep:
 
     @property
     def reason(self) -> str | None:
-        """Why it is no label, or None."""
+        """Why it is not a label, or None."""
         if self.is_torn:
             return "not finished"
         if self.is_force_field:
@@ -133,7 +133,7 @@ class IonicStep:
 
 
 def read_outcar(path: Path) -> Iterator[Read]:
-    """Read the ionic steps of VASP; the energy is TOTEN, the free energy that the forces belong to.
+    """Read the ionic steps of VASP; the energy is TOTEN, the free energy that is consistent with the forces.
 
     Raises
     ------
@@ -162,24 +162,25 @@ def read_outcar(path: Path) -> Iterator[Read]:
                 continue
             yield Read(where, *from_atoms(image, source(path, f"#{run + 1}" if run else "")))
     if n_finished == 0:
-        raise ConfigError(f"{path}: no finished ionic step in it - wanted an OUTCAR of a run - leave it out")
+        raise ConfigError(f"{path}: contains no finished ionic step - expected an OUTCAR of a run - leave it out")
 
 
 def _header(path: Path, lines: list[str]) -> dict[str, Any]:
-    """Return what the head of a run says about its atoms, once it agrees with itself and with the POSCAR beside it."""
+    """Return the atoms of a run from its header, checked for consistency and with the POSCAR next to it."""
     from ase.io.vasp_parsers.vasp_outcar_parsers import OutcarHeaderParser
 
     titles = [line.split(":", 1)[1].strip() for line in lines if line.lstrip().startswith("POTCAR:")]
     half = len(titles) // 2
     if titles[:half] != titles[half:]:
         raise ConfigError(
-            f"{path}: its POTCARs are {'; '.join(titles)} - wanted the same list twice, as VASP has it - leave it out"
+            f"{path}: its POTCARs are {'; '.join(titles)} - expected the same list twice, as written by VASP - leave "
+            "it out"
         )
     try:
         header: dict[str, Any] = OutcarHeaderParser().build(lines)
     except Exception as error:
         raise ConfigError(
-            f"{path}: its head does not say which atoms it has ({error}) - wanted as many POTCARs as ions per type "
+            f"{path}: its header does not define its atoms ({error}) - expected as many POTCARs as ions per type "
             "- leave it out; nothing was imported"
         ) from error
     symbols = header["symbols"]
@@ -187,13 +188,13 @@ def _header(path: Path, lines: list[str]) -> dict[str, Any]:
     kinds, others = ([kind for kind, _ in _blocks(names, [1] * len(names))] for names in (symbols, elements))
     if elements and kinds != others:
         raise ConfigError(
-            f"{path}: its POTCARs have the titles of {' '.join(kinds)}, but VRHFIN of {' '.join(others)} - wanted the "
-            "same elements in the same order - leave it out; nothing was imported"
+            f"{path}: its POTCARs have the titles of {' '.join(kinds)}, but VRHFIN of {' '.join(others)} - expected "
+            "the same elements in the same order - leave it out; nothing was imported"
         )
     declared = re.search(r"NIONS\s*=\s*(\d+)", "".join(line for line in lines if "NIONS" in line))
     if declared and int(declared[1]) != len(symbols):
         raise ConfigError(
-            f"{path}: NIONS = {declared[1]}, but ions per type add up to {len(symbols)} - wanted the same number - "
+            f"{path}: NIONS = {declared[1]}, but ions per type add up to {len(symbols)} - expected the same number - "
             "leave it out; nothing was imported"
         )
     ours = _blocks(symbols, [1] * len(symbols))
@@ -202,15 +203,15 @@ def _header(path: Path, lines: list[str]) -> dict[str, Any]:
         is_same_system = Counter(dict(ours)) == Counter(dict(theirs)) or [n for _, n in ours] == [n for _, n in theirs]
         if theirs and theirs != ours and is_same_system:
             raise ConfigError(
-                f"{path}: its POTCARs are those of {_words(ours)}, but {name} beside it has {_words(theirs)} - wanted "
-                "the same atoms in the same order, for VASP takes them for what the POTCARs are - compute it again, or "
-                "import it from another folder if the two do not belong together"
+                f"{path}: its POTCARs are those of {_words(ours)}, but {name} next to it has {_words(theirs)} - "
+                "expected the same atoms in the same order, since VASP identifies them by the POTCARs - compute it "
+                "again, or import it from another folder if the two do not belong together"
             )
     return header
 
 
 def _blocks(kinds: Iterable[str], numbers: Iterable[int]) -> list[tuple[str, int]]:
-    """Return elements with their numbers of atoms, neighbours of one element as one block."""
+    """Return elements with their numbers of atoms, adjacent ones of one element as one block."""
     pairs = itertools.groupby(zip(kinds, numbers, strict=True), key=lambda pair: pair[0])
     return [(kind, sum(n for _, n in group)) for kind, group in pairs]
 
@@ -220,7 +221,7 @@ def _words(blocks: Iterable[tuple[str, int]]) -> str:
 
 
 def _poscar_blocks(path: Path) -> list[tuple[str, int]]:
-    """Return the elements of lines 6 and 7 of a POSCAR; none if they do not say (VASP 4, a torn file)."""
+    """Return the elements of lines 6 and 7 of a POSCAR; empty if not given (VASP 4, a truncated file)."""
     try:
         with opened(path) as lines:
             kinds, numbers = (line.split() for line in itertools.islice(lines, 5, 7))
@@ -230,11 +231,11 @@ def _poscar_blocks(path: Path) -> list[tuple[str, int]]:
 
 
 def steps(lines: Iterable[str]) -> Iterator[IonicStep]:
-    """Yield the ionic steps of an OUTCAR, those of a force field and those without an end too."""
+    """Yield the ionic steps of an OUTCAR, including those of a force field and incomplete ones."""
     run, header, step = 0, list[str](), None
     is_header = True
     for line in lines:
-        if _RUN.match(line) or (not is_header and _RUN.search(line)):  # behind the rest of a line, if a kill cut it
+        if _RUN.match(line) or (not is_header and _RUN.search(line)):  # after the rest of a line truncated by a kill
             yield from _torn(step)
             run, header, step, is_header = run + (not is_header), [], None, True
         iteration, is_ml_end = _ITERATION.search(line), _ML_END in line
@@ -250,7 +251,7 @@ def steps(lines: Iterable[str]) -> Iterator[IonicStep]:
                 yield from _torn(step)
                 step = None
             step = step or IonicStep(run, header, number=iteration["step"])
-            n = iteration["n"]  # stars, if Fortran had no room
+            n = iteration["n"]  # asterisks on Fortran overflow
             step.n_iterations = int(n) if n.isdigit() else step.n_iterations + 1
         if step is None or is_ml_end:
             continue

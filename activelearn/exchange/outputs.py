@@ -1,9 +1,9 @@
-"""Outputs of Quantum ESPRESSO (pw.x), FHI-aims and GPAW: the numbers by ASE's parsers, what they are worth by ours.
+"""Outputs of Quantum ESPRESSO (pw.x), FHI-aims and GPAW: numbers by ASE's parsers, validity by ours.
 
-The energy is the one that the forces belong to: the line with "!" of pw.x, the electronic free energy of FHI-aims
+The energy is the one consistent with the forces: the line with "!" of pw.x, the electronic free energy of FHI-aims
 (dpdata takes the energy without the entropy), the free energy of GPAW (ASE takes the one extrapolated to zero width).
-A file is cut into its steps first, so that each energy stays with its forces and one that cannot be read takes no
-other with it.
+A file is first split into steps, so that each energy stays with its forces and an unreadable step does not affect
+others.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _PW_LOOP: Final = re.compile(r"iteration #|Self-consistent Calculation")
 _PW_ENERGY: Final = re.compile(r"^(!!?)\s+total energy\s+=")
 _PW_FORCES: Final = "Forces acting on atoms"
 _PW_NOT_CONVERGED: Final = "convergence NOT achieved"
-#: What ASE would read as well, and what nothing here is needed of: bands, moments.
+#: Sections that ASE would read as well, not needed here: bands, moments.
 _PW_UNUSED: Final = re.compile(
     r"End of (self-consistent|band structure) calculation|number of k points=|Magnetic moment per site|"
     r"the Fermi energy is|highest occupied|Debye|Computed dipole"
 )
 _PW_CELL: Final = "CELL_PARAMETERS"
-#: Lines before the atoms of a step that hold its cell; ASE looks at the fifth of them for the heading, and takes the
-#: first cell of the run if it isn't there.
+#: Lines before the atoms of a step that contain its cell; ASE looks at the fifth of them for the heading, and takes the
+#: first cell of the run if it is missing.
 _N_CELL_LINES: Final = 6
 _N_PW_CELL: Final = 5
 _XYZ: Final = r"(?:\s+-?\d+\.\d+(?:[eE][+-]?\d+)?){3}"
@@ -53,7 +53,7 @@ def read_pwscf(path: Path) -> Iterator[Read]:
     Raises
     ------
     ConfigError
-        It is no output of pw.x, or has no finished step.
+        It is not an output of pw.x, or has no finished step.
     """
     k = 0
     has_cells = any(_PW_CELL in line for line in whole_lines(path))
@@ -61,21 +61,21 @@ def read_pwscf(path: Path) -> Iterator[Read]:
         energies = [i for i, line in enumerate(step) if _PW_ENERGY.match(line)]
         is_converged = not any(_PW_NOT_CONVERGED in line for line in step)
         if is_converged and not energies and not any(_PW_FORCES in line for line in step):
-            continue  # the atoms alone, before the first loop or as the end of a relaxation
+            continue  # only atoms, before the first loop or at the end of a relaxation
         where = f"{path} step {k}"
         k += 1
         if not is_converged:
             yield Read(where, None, "SCF not converged")
         elif not energies:
             yield Read(where, None, "no energy")
-        else:  # hybrid functionals have an energy for each outer loop; the last is the one
+        else:  # hybrid functionals have an energy for each outer loop; the last one counts
             number = step[energies[-1]].lstrip("!")
             lines = [line for i, line in enumerate(step) if i not in energies[:-1] and not _PW_UNUSED.search(line)]
             lines = [f"!    {number.lstrip()}" if _PW_ENERGY.match(line) else line for line in lines]
             is_whole = _pwscf_is_whole(header, step, has_cells)
             yield _pwscf_read([*header, *lines], where, source(path)) if is_whole else Read(where, None, TORN)
     if k == 0:
-        raise ConfigError(f"{path}: no finished step of pw.x in it - wanted its output - leave it out")
+        raise ConfigError(f"{path}: contains no finished step of pw.x - expected its output - leave it out")
 
 
 def _pwscf_steps(path: Path) -> Iterator[tuple[list[str], list[str]]]:
@@ -99,7 +99,7 @@ def _pwscf_steps(path: Path) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def _pwscf_is_whole(header: list[str], step: list[str], has_cells: bool) -> bool:
-    """Return whether atoms, forces and cell of a step stand where ASE looks for them."""
+    """Return whether atoms, forces and cell of a step are where ASE looks for them."""
     atoms = next((i for i, line in enumerate(step) if _PW_ATOMS in line), None)
     if has_cells and atoms is not None and not (atoms >= _N_PW_CELL and _PW_CELL in step[atoms - _N_PW_CELL]):
         return False
@@ -151,7 +151,7 @@ def read_aims(path: Path) -> Iterator[Read]:
     Raises
     ------
     ConfigError
-        It is no output of FHI-aims, or has no finished step.
+        It is not an output of FHI-aims, or has no finished step.
     """
     from ase.io import ParseError
     from ase.io.aims import AimsParseError, get_aims_out_chunks, get_header_chunk
@@ -162,8 +162,8 @@ def read_aims(path: Path) -> Iterator[Read]:
         head = get_header_chunk(lines)
         summary = {"initial_atoms": head.initial_atoms, "n_atoms": head.n_atoms, "constraints": []}
     except (*TEARS, ParseError, AimsParseError) as error:
-        raise ConfigError(f"{path}: no loop of FHI-aims in it - wanted its output - leave it out") from error
-    # All that ASE's own summary holds as well (bands, k-points) a short output lacks.
+        raise ConfigError(f"{path}: contains no loop of FHI-aims - expected its output - leave it out") from error
+    # A short output lacks parts of ASE's own summary (bands, k-points).
     header = SimpleNamespace(is_relaxation=head.is_relaxation, header_summary=summary)
     for chunk in get_aims_out_chunks(lines, header):
         energies = [found[1] for line in chunk.lines if (found := _AIMS_ENERGY.search(line))]
@@ -177,11 +177,11 @@ def read_aims(path: Path) -> Iterator[Read]:
         elif any(_AIMS_CONSTRAINED in line for line in chunk.lines):
             yield Read(where, None, "forces without those on fixed atoms")
         elif k > 1 and not any(words in line for words in _AIMS_ATOMS for line in chunk.lines):
-            yield Read(where, None, TORN)  # ASE would take the first atoms for them
+            yield Read(where, None, TORN)  # ASE would use the first atoms instead
         else:
             yield _aims_read(chunk, energies, where, source(path))
     if k == 0:
-        raise ConfigError(f"{path}: no finished step of FHI-aims in it - wanted its output - leave it out")
+        raise ConfigError(f"{path}: contains no finished step of FHI-aims - expected its output - leave it out")
 
 
 def _aims_read(chunk: Any, energies: list[str], where: str, walk: str) -> Read:  # noqa: ANN401 - ASE has no types
@@ -218,13 +218,13 @@ def read_gpaw(path: Path) -> Iterator[Read]:
     Raises
     ------
     ConfigError
-        It is no output of GPAW, or has no finished step.
+        It is not an output of GPAW, or has no finished step.
     """
     k = 0
     n_cells = sum(line == _GPAW_CELL for line in whole_lines(path))
     for block in _gpaw_steps(path):
         if block[:1] != ["Positions:\n"]:
-            continue  # what stands before the first step
+            continue  # the part before the first step
         where = f"{path} step {k}"
         k += 1
         energy = next((i for i, line in enumerate(block) if _GPAW_ENERGY in line), None)
@@ -234,11 +234,11 @@ def read_gpaw(path: Path) -> Iterator[Read]:
         is_own = _GPAW_CELL in block[:energy]
         yield _gpaw_read(block, where, source(path)) if is_own or n_cells == 1 else Read(where, None, TORN)
     if k == 0:
-        raise ConfigError(f"{path}: no energy in it - wanted the text output of a GPAW run - leave it out")
+        raise ConfigError(f"{path}: contains no energy - expected the text output of a GPAW run - leave it out")
 
 
 def _gpaw_steps(path: Path) -> Iterator[list[str]]:
-    """Yield the lines from one set of positions to the next, with the cell that holds for them."""
+    """Yield the lines from one set of positions to the next, with their cell."""
     block, cell = list[str](), list[str]()
     for line in whole_lines(path):
         if line == "Positions:\n":

@@ -1,10 +1,10 @@
-"""Whether labels from elsewhere can be true: bounds of single frames, and the energy of a trajectory by its forces.
+"""Plausibility of labels from elsewhere: bounds of single frames, and energies of trajectories against their forces.
 
-Between two frames that lie close together the energy changes by the work of the forces (trapezoid rule) and of the
-stress. What is left is of third order: of EMT's dynamics less than 0.1 of the change while no atom moves by more than
-0.3 Å in a step, whatever thermostat or barostat, and 0.4 of it even at steps of 0.9 Å. So energies in Hartree, forces
-in kcal/mol/Å, gradients for forces, a stress in GPa, arrays of which one is shifted by a frame or shuffled: all of
-these show, without any reference. Energy and forces both in kcal/mol agree with each other: that cannot be seen here.
+Between two similar frames, the energy changes by the work of the forces (trapezoid rule) and of the
+stress. The remainder is of third order: for EMT dynamics, less than 0.1 of the change while no atom moves by more than
+0.3 Å in a step, for any thermostat or barostat, and 0.4 of it even at steps of 0.9 Å. Energies in Hartree, forces
+in kcal/mol/Å, gradients instead of forces, a stress in GPa, arrays shifted by a frame or shuffled: all of
+these are detected without any reference. Energy and forces both in kcal/mol agree with each other and go undetected.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from activelearn.units import EV_PER_A3_IN_GPA
 
 Floats = NDArray[np.float64]
 
-#: What no matter does. All-electron energies of the heaviest atoms are -1.5e6 eV; H2 has 0.74 Å.
+#: Impossible values. All-electron energies of the heaviest atoms are -1.5e6 eV; H2 has 0.74 Å.
 MAX_ENERGY_PER_ATOM, MAX_FORCE, MAX_STRESS_GPA = 3.0e6, 1.0e3, 3.0e3  # eV, eV/Å, GPa
 MIN_DISTANCE, MIN_HEIGHT = 0.3, 0.5  # Å; of the cell
 MIN_VOLUME_PER_ATOM, MAX_VOLUME_PER_ATOM, MAX_COORDINATE = 0.5, 1.0e6, 1.0e6  # Å^3, Å^3, Å
-#: Forces add up to zero but for the drift of a grid: so much an atom (eV/Å), so much of their root mean square, and so
-#: much in all, for few atoms on a coarse grid (eV/Å).
+#: Forces add up to zero except for the drift of a grid: tolerance per atom (eV/Å), relative to their root mean square,
+#: and in total, for few atoms on a coarse grid (eV/Å).
 MAX_DRIFT, MAX_DRIFT_SHARE, MAX_DRIFT_IN_ALL = 0.05, 0.1, 0.3
 
-#: A virial is symmetric but for so much of its largest component (and of 1 eV).
+#: Tolerance of the symmetry of a virial, relative to its largest component (and to 1 eV).
 MAX_ASYMMETRY: Final = 0.05
 
 #: Reasons, as in the refusals.
@@ -42,26 +42,26 @@ STRESS_UNITS: Final = "energy and stress in different units"
 APART: Final = "energy and forces that do not belong together"
 OUTLIER: Final = "an energy far from those of its neighbours"
 
-#: Two frames are close if no atom has moved farther (Å), and no strain is larger.
+#: Two frames are close if no atom moves farther (Å) and no strain is larger.
 CLOSE, CLOSE_STRAIN = 0.3, 0.02
-#: Cells that differ by less than this strain are one, rounded: no stress does work between them.
+#: Cells that differ by less than this strain are equal within rounding: the stress does no work.
 SAME_CELL: Final = 1.0e-6
-#: Farther than this (Å), the work of the forces says nothing.
+#: Beyond this distance (Å), the work of the forces is meaningless.
 NEAR: Final = 1.0
-#: Pairs that a judgement needs: of a factor, of a factor each for forces and stress, without one, over long steps.
+#: Pairs needed for a verdict: on a factor, on factors of forces and stress, without one, over long steps.
 FEW, SOME, MANY, LOTS = 4, 6, 8, 16
-#: Energies are judged together in so many frames at the most.
+#: Maximum number of frames whose energies are checked together.
 BLOCK: Final = 500
-#: The work of the forces never leaves more than this of the energy's changes over close pairs, if they are right.
+#: Fraction of the energy changes over close pairs that the work of correct forces leaves at most.
 MISFIT: Final = 0.4
-#: The work of a stress that is smaller than this, in terms of that of the forces, cannot spoil their balance.
+#: Work of the stress, relative to that of the forces, below which it does not affect the balance.
 MINOR: Final = 0.2
 #: A change of the energy below this is noise of the electronic loop, eV.
 NOISE: Final = 0.01
 
 
 def judged(reads: Sequence[Read]) -> list[Read]:
-    """Return what was read of one file; frames that cannot be true have the reason, and its numbers in their place.
+    """Return what was read of one file; implausible frames have the reason, and the numbers in their location.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def judged(reads: Sequence[Read]) -> list[Read]:
 
 
 def is_label(one: Read) -> bool:
-    """Return whether there is a frame, and nothing but a stress is missing."""
+    """Return whether there is a frame with at most the stress missing."""
     return one.frame is not None and one.reason in {None, "no stress"}
 
 
@@ -101,7 +101,7 @@ def _possible(one: Read) -> Read:
 
 
 def unfit(frame: Frames) -> str | None:
-    """Return why one frame cannot be a label, whatever its numbers are, or None."""
+    """Return why one frame cannot be a label, regardless of its numbers, or None."""
     from ase.data import atomic_numbers
 
     if frame.n_atoms == 0:
@@ -121,7 +121,7 @@ def unfit(frame: Frames) -> str | None:
 
 
 def _impossible(frame: Frames) -> tuple[str, str] | None:
-    """Return why one labelled frame cannot be true and the number that says so, or None."""
+    """Return why one labelled frame is implausible, with the number, or None."""
     n, volume, cell = frame.n_atoms, float(frame.volume[0]), frame.cell[0]
     forces, virial = frame.label("forces")[0], np.zeros((3, 3))
     if frame.virial is not None and np.isfinite(frame.virial).all():
@@ -145,7 +145,7 @@ def _impossible(frame: Frames) -> tuple[str, str] | None:
         return ON_TOP, close
     drift, size = float(np.linalg.norm(forces.sum(axis=0))) / n, float(np.sqrt((forces**2).sum(axis=1).mean()))
     if drift > max(MAX_DRIFT, MAX_DRIFT_SHARE * size, MAX_DRIFT_IN_ALL / n):
-        return NET_FORCE, f"{drift:.3g} eV/Å an atom are left, of {size:.3g} in the root mean square"
+        return NET_FORCE, f"{drift:.3g} eV/Å per atom remain, with a root mean square of {size:.3g}"
     return None
 
 
@@ -167,20 +167,20 @@ def _closest(frame: Frames) -> str | None:
 
 @dataclass(frozen=True)
 class _Steps:
-    """What happens between neighbours in a trajectory; one row a pair.
+    """Changes between adjacent frames of a trajectory; one row per pair.
 
     Parameters
     ----------
     change
-        (n_pairs,) of the energy, eV.
+        (n_pairs,) change of the energy, eV.
     forces, stress
-        (n_pairs,) what the work of the forces and of the stress makes of it, eV.
+        (n_pairs,) work of the forces and of the stress, eV.
     bound
-        (n_pairs,) more than what both can be wrong by, eV.
+        (n_pairs,) upper bound of the error of both, eV.
     close
-        (n_pairs,) whether it is a small step.
+        (n_pairs,) whether the step is small.
     near
-        (n_pairs,) whether it is not a leap.
+        (n_pairs,) whether the step is not too large.
     """
 
     change: Floats
@@ -214,7 +214,7 @@ class _Steps:
         )
 
     def misfit(self) -> float:
-        """Return the median of what the work leaves unexplained, in terms of the larger of change and work."""
+        """Return the median of the change left unexplained by the work, relative to the larger of the two."""
         work = self.forces + self.stress
         size = np.median(np.maximum(np.abs(self.change), np.abs(work))[self.close])
         left = np.median(np.abs(self.change - work)[self.close])
@@ -222,7 +222,7 @@ class _Steps:
 
 
 def _wrong(frames: Frames) -> Iterator[tuple[int, str, str]]:
-    """Yield the frames of a piece of a trajectory that its energies contradict: number, reason, numbers."""
+    """Yield the inconsistent frames of a piece of a trajectory: number, reason, numbers."""
     if len(frames) <= FEW:
         return
     steps = _Steps.of(frames)
@@ -262,7 +262,7 @@ def _factor(steps: _Steps, n_atoms: int) -> tuple[str, str] | None:
 
 
 def _coarse_factor(steps: _Steps, n_atoms: int) -> tuple[str, str] | None:
-    """Return the reason if over long steps, too, the energy goes with the work of the forces, but far less or more."""
+    """Return the reason if over long steps the energy follows the work of the forces with a wrong factor."""
     change, work = steps.change[steps.near], (steps.forces + steps.stress)[steps.near]
     if len(work) < LOTS or not work.any() or not change.any():
         return None
@@ -278,7 +278,7 @@ def _told(factor: float, n_atoms: int, n: int) -> str:
 
 
 def _unit(factor: float, n_atoms: int) -> str:
-    """Return what unit such a factor comes from, in words; empty if from none that is known."""
+    """Return the unit that explains such a factor; empty if there is none."""
     from ase import units
 
     known = {
@@ -301,7 +301,7 @@ def _unit(factor: float, n_atoms: int) -> str:
 
 
 def _unrelated(steps: _Steps, frames: Frames) -> tuple[str, str] | None:
-    """Return the reason if energy and forces have nothing to do with each other, or stand in neighbouring frames."""
+    """Return the reason if energy and forces are unrelated, or belong to adjacent frames."""
     n = int(steps.close.sum())
     if n < MANY or steps.stress.std() > MINOR * steps.forces.std():
         return None

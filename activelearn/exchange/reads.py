@@ -1,4 +1,4 @@
-"""What a reader of labelled structures yields: one frame at a time, with its place, or why it is no label."""
+"""Items of readers of labelled structures: one frame with its location, or why it is not a label."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Read:
     Parameters
     ----------
     where
-        File and number of the frame, for people.
+        File and number of the frame, human-readable.
     frame
-        What was read; None if `reason` says why there is nothing to read.
+        The frame; None if `reason` tells why there is none.
     reason
-        Why it is no label, a key of :data:`activelearn.exchange.REFUSALS`, or None.
+        Why it is not a label, a key of :data:`activelearn.exchange.REFUSALS`, or None.
     """
 
     where: str

@@ -1,10 +1,10 @@
-"""The same structure twice: in another format, turned, wrapped, or with its atoms in another order.
+"""Detection of duplicate structures: in another format, rotated, wrapped, or with reordered atoms.
 
-Formats round (OUTCAR five decimals, extended XYZ eight), dpdata turns cells until they are lower-triangular, others
-sort atoms by element. To the ledger these are other structures: one would be counted twice, and might validate the
+Formats round (OUTCAR five decimals, extended XYZ eight), dpdata rotates cells to lower-triangular form, others
+sort atoms by element. To the ledger these are different structures: one would be counted twice, and might validate the
 other.
 
-What such copies share is found by numbers that no turn, wrap, shift or order of atoms changes: the lengths and angles
+Copies are found by invariants of rotation, wrapping, translation and order of atoms: the lengths and angles
 of the cell, and the structure factors of each element at the thirteen shortest waves of the cell. Only frames that
 agree in these are compared atom by atom.
 """
@@ -27,13 +27,13 @@ from activelearn.store import Ledger
 
 Floats = NDArray[np.float64]
 
-#: Atoms of two copies lie within this of each other, Å: less than in any two steps of a trajectory.
+#: Largest distance of atoms of two copies, Å; smaller than between any two steps of a trajectory.
 NEAR: Final = 3.0e-4
-#: Numbers that copies share differ by so much at the most: Å of the cell, structure factors by the root of the atoms.
+#: Tolerance of invariants of copies: Å for the cell, structure factors relative to the root of the number of atoms.
 TOLERANCE: Final = 1.0e-3
-#: Width of the drawers in which copies are looked for: so wide that many need to be looked for in one.
+#: Width of the bins in which copies are searched: so wide that usually only one has to be searched.
 _WIDTH: Final = 4.0 * TOLERANCE
-#: Energies of two copies differ by so much at the most: eV, and in relative terms (conversion factors of two codes).
+#: Tolerance of energies of two copies: eV, and relative (conversion factors of two codes).
 ENERGY, RELATIVE_ENERGY = 1.0e-4, 1.0e-7
 
 #: Reasons, as in the refusals.
@@ -41,13 +41,13 @@ COPY: Final = "the same structure in another format or orientation"
 OTHER_ENERGY: Final = "the same structure in another format or orientation, with another energy"
 
 _LOWER: Final = np.tril_indices(3)
-#: Miller indices: one of each pair (h, -h). The drawers are by the last three, (1 0 0) among them, and the volume.
+#: Miller indices: one of each pair (h, -h). The bins use the last three, (1 0 0) among them, and the volume.
 _MILLER: Final = np.array([h for h in itertools.product((-1, 0, 1), repeat=3) if h > (0, 0, 0)], dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A structure that counts, where it stands, and the trajectory that it is of; empty if that cannot be joined."""
+    """A known structure, its location, and its trajectory; empty if that cannot be joined."""
 
     frame: Frames
     fractions: Floats  # (n_atoms, 3) of its atoms
@@ -56,15 +56,15 @@ class _Seen:
 
 
 class _Drawers:
-    """Structures of one composition, to be found again whatever way they are turned and ordered."""
+    """Structures of one composition, which are recognised in any orientation and order."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, ...], tuple[Floats, list[_Seen]]] = {}
 
     def find(self, one: _Seen, numbers: Floats) -> _Seen | None:
-        """Return the structure that this one copies; if there is none, it counts from now on.
+        """Return the structure that this one copies; if there is none, it is added.
 
-        `numbers` are those that copies share: a row of :func:`_invariants`.
+        `numbers` are the invariants: a row of :func:`_invariants`.
         """
         shared = numbers[:4]
         keys = itertools.product(
@@ -79,7 +79,7 @@ class _Drawers:
         key = tuple(np.floor(shared / _WIDTH).astype(int))
         rows, seen = self._seen.get(key, (numbers[None], []))
         if len(seen) == len(rows):
-            rows = np.concatenate([rows, rows])  # the second half is room
+            rows = np.concatenate([rows, rows])  # the second half is spare
         rows[len(seen)] = numbers
         seen.append(one)
         self._seen[key] = rows, seen
@@ -87,7 +87,7 @@ class _Drawers:
 
 
 def _invariants(frames: Frames) -> Floats:
-    """Return what copies share, a row a frame: four numbers for the drawers, the lower cell (Å), all factors."""
+    """Return the invariants, one row per frame: four numbers for the bins, the lower cell (Å), all factors."""
     lower = np.linalg.cholesky(frames.cell @ frames.cell.transpose(0, 2, 1))[:, _LOWER[0], _LOWER[1]]
     waves = np.exp(2.0j * np.pi * frames.fractional() @ _MILLER.T)
     symbols = np.array(frames.symbols)
@@ -98,7 +98,7 @@ def _invariants(frames: Frames) -> Floats:
 
 
 def _all_invariants(frames: Mapping[int, Frames]) -> dict[int, Floats]:
-    """Return the same by the numbers of single frames, computed for many at once."""
+    """Return the same as for single frames, computed for many at once."""
     alike: dict[tuple[str, ...], list[int]] = {}
     for k, frame in frames.items():
         alike.setdefault(frame.symbols, []).append(k)
@@ -110,7 +110,7 @@ def _all_invariants(frames: Mapping[int, Frames]) -> dict[int, Floats]:
 
 
 def _copied(one: _Seen, others: list[_Seen]) -> _Seen | None:
-    """Return the first of these, of like cells, whose atoms lie at the same fractions, in this order or another."""
+    """Return the first of these, with similar cells, whose atoms have the same fractional coordinates in any order."""
     cell = one.frame.cell[0]
     apart = np.stack([other.fractions for other in others]) - one.fractions
     is_ordered = np.array([other.frame.symbols == one.frame.symbols for other in others])
@@ -141,21 +141,21 @@ def _is_permuted(one: _Seen, other: _Seen) -> bool:
 
 
 def without_copies(reads: Sequence[Read], ledger: Ledger, reference: str, prefix: str) -> list[Read]:
-    """Return what was read; a frame that copies an earlier one, or one in the ledger, has the reason.
+    """Return the frames; one that copies an earlier one, or one in the ledger, has the reason.
 
-    The rest of its trajectory goes with that of the frame that it copies: both are parts of one. To the bit the same
-    structure is not looked at here.
+    The rest of its trajectory is joined with that of the copied frame, since both are parts of one. Identical
+    structures are not handled here.
 
     Parameters
     ----------
     reads
-        All frames, in their order; those with a reason are passed over.
+        All frames, in their order; those with a reason are skipped.
     ledger
-        Labels that are there already.
+        Existing labels.
     reference
-        sha256 of the reference: labels of others are labels of another kind.
+        sha256 of the reference: labels of other references are ignored.
     prefix
-        Of the trajectories in the ledger that were imported.
+        Prefix of imported trajectories in the ledger.
     """
     found = list(reads)
     fit = {k: r.frame for k, r in enumerate(reads) if r.frame is not None and is_label(r)}

@@ -1,4 +1,4 @@
-"""How the text files of other codes are opened, compressed or not, and what is said of a step that is not whole."""
+"""Opening text files of other codes, compressed or not, and checks for incomplete steps."""
 
 from __future__ import annotations
 
@@ -19,61 +19,61 @@ from activelearn.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
-#: Why a step is no label if numbers of it are missing or cannot be read (a key of activelearn.exchange.REFUSALS).
+#: Why a step is not a label if numbers are missing or unreadable (a key of activelearn.exchange.REFUSALS).
 TORN: Final = "not whole"
-#: How parsers fail at such a step.
+#: Exceptions of parsers at such a step.
 TEARS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError)
 _DECIMAL: Final = re.compile(r"-?\d*\.\d+(?:[eE][+-]?\d+)?(?![\w.*])")
-#: Components of a stress that are one number are printed alike, but for the last of six digits or so.
+#: Relative tolerance of equal components of a printed stress, which may differ in the last of six digits or so.
 _LAST_DIGIT, _ROUNDING = 2.0e-6, 1.0e-3
 _OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def opened(path: Path) -> IO[str]:
-    """Open a text file, which may end with .gz, .bz2 or .xz; bytes that are no text are replaced."""
+    """Open a text file, which may end with .gz, .bz2 or .xz; bytes that are not text are replaced."""
     found: IO[str] = _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="replace")
     return found
 
 
 @contextmanager
 def readable(path: Path, kind: str) -> Iterator[None]:
-    """Say of whatever goes wrong within that this file is not of this format, or not whole."""
+    """Report any failure within as a file that is not of this format, or incomplete."""
     try:
         yield
     except ConfigError:
         raise
     except Exception as error:
-        first = error.__cause__ or error  # of a product of ours: not what is said about it
-        cause = " ".join(str(first).split()) or "it stops without a word, as at left-handed cells or missing arrays"
+        first = error.__cause__ or error  # for our own products: the cause, not the message about it
+        cause = " ".join(str(first).split()) or "it stops without a message, as for left-handed cells or missing arrays"
         raise ConfigError(
-            f"{path}: cannot be read as {kind} ({type(first).__name__}: {cause[:200]}) - wanted a whole file of that "
-            "format - mend it, leave it out or give another --format; nothing was imported"
+            f"{path}: cannot be read as {kind} ({type(first).__name__}: {cause[:200]}) - expected a complete file of "
+            "that format - fix it, leave it out or give another --format; nothing was imported"
         ) from error
 
 
 def whole_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file that have an end: where a kill cut the last one, a number may lack digits."""
+    """Yield the complete lines of a text file, since a number in a truncated last line may lack digits."""
     with opened(path) as lines:
         yield from (line for line in lines if line.endswith("\n"))
 
 
 def are_numbered(lines: Sequence[str], heading: str, row: re.Pattern[str], first: int, n: int | None = None) -> bool:
-    """Return whether the rows below each line with `heading` carry the numbers `first`, `first` + 1 ... (`n` of them).
+    """Return whether the rows below each line with `heading` have the numbers `first`, `first` + 1 ... (`n` of them).
 
-    Where a row is missing or there twice, parsers that count lines give atoms what belongs to others.
+    If a row is missing or duplicated, parsers that count lines assign values to the wrong atoms.
 
     Parameters
     ----------
     lines
-        Of the step.
+        Lines of the step.
     heading
-        Words of the line above a table.
+        Text of the line above a table.
     row
-        What a row looks like; its first group is the number.
+        Pattern of a row; its first group is the number.
     first
         Number of the first row.
     n
-        How many rows there must be; None: one at least.
+        Required number of rows; None: at least one.
     """
     for i, line in enumerate(lines):
         if heading not in line:
@@ -90,12 +90,12 @@ def are_numbered(lines: Sequence[str], heading: str, row: re.Pattern[str], first
 
 
 def are_there_twice(lines: Sequence[str], *headings: str) -> bool:
-    """Return whether one of the headings stands in more than one line: then two steps have run together."""
+    """Return whether one of the headings occurs more than once, that is, whether two steps are merged."""
     return any(sum(heading in line for line in lines) > 1 for heading in headings)
 
 
 def are_symmetric(lines: Sequence[str], heading: str) -> bool:
-    """Return whether below each line with `heading` stand three rows of a symmetric tensor, in one unit or in two."""
+    """Return whether each line with `heading` is followed by three rows of a symmetric tensor, in one or two units."""
     for i, line in enumerate(lines):
         if heading in line:
             below = (_DECIMAL.findall(row) for row in lines[i + 1 :])
@@ -109,5 +109,5 @@ def are_symmetric(lines: Sequence[str], heading: str) -> bool:
 
 
 def number(text: str | None) -> float:
-    """Return a number; NaN for the stars that Fortran writes if it has no room."""
+    """Return a number; NaN for the asterisks of a Fortran overflow."""
     return float("nan") if text is None or "*" in text else float(text)

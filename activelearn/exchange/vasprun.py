@@ -1,6 +1,6 @@
 """vasprun.xml of VASP, ionic step by ionic step.
 
-The energy is the free energy (``e_fr_energy``, TOTEN of the OUTCAR) less the ``PSTRESS`` times volume that VASP adds to
+The energy is the free energy (``e_fr_energy``, TOTEN of the OUTCAR) minus ``PSTRESS`` times volume, which VASP adds to
 it in the summary of a step. A step is a label if its electronic loop ended before NELM iterations were used up.
 """
 
@@ -27,12 +27,12 @@ _KBAR = 0.1 / EV_PER_A3_IN_GPA  # in eV/Å^3
 
 
 def read_vasprun(path: Path) -> Iterator[Read]:
-    """Read the ionic steps of a vasprun.xml; of one that breaks off, those that are whole.
+    """Read the ionic steps of a vasprun.xml; of a truncated one, the complete ones.
 
     Raises
     ------
     ConfigError
-        It is no vasprun.xml, or there is no finished ionic step in it.
+        It is not a vasprun.xml, or it has no finished ionic step.
     """
     symbols: tuple[str, ...] = ()
     tags: dict[str, float] = {}
@@ -55,7 +55,7 @@ def read_vasprun(path: Path) -> Iterator[Read]:
                 yield Read(f"{path} step {k}: {error}", None, "not finished")
     if k == 0:
         raise ConfigError(
-            f"{path}: no finished ionic step in it{is_torn} - wanted the vasprun.xml of a run - leave it out"
+            f"{path}: contains no finished ionic step{is_torn} - expected the vasprun.xml of a run - leave it out"
         )
 
 
@@ -69,7 +69,7 @@ def _step(element: Element, symbols: tuple[str, ...], tags: dict[str, float], wh
     if n >= tags["NELM"]:
         return Read(where, None, "SCF not converged")
     if any(len(element.findall(name)) > 1 for name in ("structure", "energy", "varray[@name='forces']")):
-        return Read(where, None, TORN)  # two steps have run together
+        return Read(where, None, TORN)  # two steps are merged
     try:
         cell = _rows(element, "structure/crystal/varray[@name='basis']", 3)
         fractions = _rows(element, "structure/varray[@name='positions']", len(symbols))

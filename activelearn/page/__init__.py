@@ -20,14 +20,14 @@ NAME: Final = "report.html"
 
 
 def look(folder: Path) -> Seen:
-    """Return what is known of the folder of a campaign or of a study.
+    """Return what is known about the folder of a campaign or a study.
 
     Raises
     ------
     ConfigError
-        There is neither in the folder.
+        The folder contains neither.
     StoreError
-        A newer version wrote it, or its records are damaged.
+        It was written by a newer version, or its records are corrupt.
     """
     if (folder / "study.yaml").is_file():
         return see_study(StudyStore.open(folder))
@@ -37,7 +37,7 @@ def look(folder: Path) -> Seen:
 def write_page(
     folder: Path, to: Path | None = None, bounds: Mapping[str, float] | None = None
 ) -> tuple[Path, list[PageFinding]]:
-    """Write the page of a folder, at once in place of the one before; return where it is, and what was found.
+    """Write the page of a folder, atomically replacing the old one; return its path and the findings.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ def write_page(
     Raises
     ------
     ConfigError
-        There is neither a campaign nor a study in the folder.
+        The folder contains neither a campaign nor a study.
     StoreError
-        Its records are damaged, or the disk takes nothing.
+        Its records are corrupt, or the disk is not writable.
     """
     seen = look(folder)
     path = to if to is not None else folder / NAME
@@ -62,10 +62,10 @@ def write_page(
 
 
 def at_end(folder: Path) -> str:
-    """Write the page at the end of a run, and return a line on it; nothing that goes wrong stops the run."""
+    """Write the page at the end of a run, and return a line about it; failures do not stop the run."""
     try:
         path, found = write_page(folder)
-    except Exception as error:  # a picture is no reason for a run to fail
+    except Exception as error:  # a figure must not make a run fail
         log.debug("no page", exc_info=True)
         return f"no page of {folder.name}: {one_line(str(error)) or type(error).__name__}"
     here = Path.cwd()

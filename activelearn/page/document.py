@@ -1,4 +1,4 @@
-"""The page: verdict and what to do next, findings, pictures and tables, in one file that needs nothing else."""
+"""The page: verdict and what to do next, findings, pictures and tables, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) ->
     Parameters
     ----------
     seen
-        What was read of it.
+        Data read from it.
     folder
-        Which, for the commands that are named.
+        The folder, for the commands shown.
     bounds
         Of findings, by key; None: the defaults.
     """
@@ -63,7 +63,7 @@ def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) ->
 
 
 def _beside(name: str) -> Html:
-    """Return a file of ours that stands in the page as it is: style and script."""
+    """Return one of our files that is embedded in the page: style or script."""
     return Html("\n" + Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
@@ -81,7 +81,7 @@ def _foot(folder: Path) -> Html:
     now = datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     again = f"activelearn report {typed(folder.name)}"
     return tag(
-        "footer", f"Written {now} by activelearn {__version__} from {folder.name}/; anew with ", tag("code", again)
+        "footer", f"Written {now} by activelearn {__version__} from {folder.name}/; update it with ", tag("code", again)
     )
 
 
@@ -91,7 +91,9 @@ def _foot(folder: Path) -> Html:
 def _head(seen: Seen, folder: Path, found: Sequence[PageFinding]) -> Html:
     verdict = _campaign_verdict(seen.campaign) if seen.campaign is not None else _study_verdict(seen.studies[0])
     n = sum(one.rule.stake == "trust" for one in found)
-    doubts = f" {n} of the findings below {'is' if n == 1 else 'are'} about whether to believe it." if n else ""
+    doubts = (
+        f" {n} of the findings below {'is' if n == 1 else 'are'} about whether the results can be trusted." if n else ""
+    )
     about = seen.campaign.campaign.description if seen.campaign is not None else ""
     tiles = _campaign_tiles(seen.campaign) if seen.campaign is not None else {}
     tiles |= _study_tiles(seen.studies)
@@ -108,12 +110,12 @@ def _campaign_verdict(seen: SeenCampaign) -> Html:
     if seen.end is not None:
         word = "Converged: " if seen.end.converged else "Stopped: "
         parts = seen.end.message.removeprefix("converged: ").split("; ")
-        message = "; ".join(part for part in parts if not part.startswith("WARNING"))  # they are findings
+        message = "; ".join(part for part in parts if not part.startswith("WARNING"))  # these are findings
         return joined(tag("b", word, class_="good" if seen.end.converged else "bad"), message, ".")
     work = [f"{one.station} {one.done} of {one.total}" for one in seen.at_work if not one.is_sealed]
     at = f" ({', '.join(work)})" if work else ""
     last = next((r.selection.why for r in reversed(seen.records) if r.selection is not None), None)
-    said = f" The last pass: {last}." if last else " No pass of exploration is closed yet."
+    said = f" The last pass: {last}." if last else " No exploration pass has finished yet."
     return joined(tag("b", f"Not finished: {seen.next_phase or 'nothing'} comes next{at}."), said)
 
 
@@ -121,24 +123,24 @@ def _study_verdict(seen: SeenStudy) -> Html:
     made = sum(glass.is_finished for glass in seen.glasses)
     n = len(seen.board.results) if seen.board is not None else 0
     whole = made == len(seen.glasses) and seen.board is not None
-    said = f"{made} of {len(seen.glasses)} glasses were made, {n} numbers measured"
-    state = "Finished" if whole else "Not whole"
+    said = f"{made} of {len(seen.glasses)} glasses made, {n} values measured"
+    state = "Finished" if whole else "Incomplete"
     return joined(tag("b", f"{state}: ", class_="good" if whole else "bad"), said, ".")
 
 
 def _next(seen: Seen, folder: Path, found: Sequence[PageFinding]) -> Iterator[Html]:
-    """Yield what to do next, one thing first."""
+    """Yield what to do next, the most important first."""
     here = typed(folder.name)
     campaign = seen.campaign
     grave = [one for one in found if one.rule.stake == "trust"]
     if campaign is not None and campaign.end is None:
-        yield joined("let it run on: ", tag("code", f"activelearn run {campaign.campaign.name} --folder {here}"), ". ")
+        yield joined("continue with: ", tag("code", f"activelearn run {campaign.campaign.name} --folder {here}"), ". ")
     elif campaign is not None and campaign.end is not None and not campaign.end.converged:
-        yield joined("what the verdict names, then ", tag("code", "activelearn run ... --accept-changes"), ". ")
+        yield joined("change what the verdict names, then ", tag("code", "activelearn run ... --accept-changes"), ". ")
     if grave:
         yield joined(tag("a", grave[0].rule.key, href="#findings"), ": ", grave[0].fix, ". ")
     elif campaign is not None and campaign.end is not None and campaign.end.converged:
-        yield joined("take the models: ", tag("code", f"activelearn export {here} --to models"), ". ")
+        yield joined("export the models: ", tag("code", f"activelearn export {here} --to models"), ". ")
     elif campaign is None:
         yield joined("the numbers, with their sources, are in ", tag("code", f"{folder.name}/tables/"), ". ")
 
@@ -171,7 +173,7 @@ def _study_tiles(studies: Sequence[SeenStudy]) -> dict[str, str]:
     trusted = sum(glass.is_trusted is True for glass in made)
     judged = sum(glass.is_trusted is not None for glass in made)
     found = {"glasses": f"{len(made)} of {len(glasses_)} made"}
-    return found | ({"glasses to be trusted": f"{trusted} of {judged}"} if judged else {})
+    return found | ({"trusted glasses": f"{trusted} of {judged}"} if judged else {})
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
@@ -190,7 +192,7 @@ def _sections(seen: Seen, found: Sequence[PageFinding], bounds: Mapping[str, flo
     for k, study in enumerate(seen.studies):
         name = "Glasses and benchmarks" if len(seen.studies) == 1 else f"Study {study.folder.name}"
         yield f"study-{k}", name, _study(study)
-    yield "about", "What it is of", _about(seen)
+    yield "about", "About", _about(seen)
 
 
 def _figures(*groups: Iterator[Figure]) -> Html:
@@ -205,12 +207,10 @@ def _matrix(seen: SeenCampaign) -> Html | None:
 
 
 def _study(seen: SeenStudy) -> Html:
-    parts = (
-        [table(glasses.glasses_table(seen), "All glasses, with what is to be thought of them")] if seen.glasses else []
-    )
+    parts = [table(glasses.glasses_table(seen), "All glasses, with their trust")] if seen.glasses else []
     results = glasses.results_table(seen)
     if results.rows:
-        parts.append(table(results, "Every number that was measured"))
+        parts.append(table(results, "All measured values"))
     if seen.board is not None and seen.board.problems:
         parts.append(tag("h3", "Could not be measured"))
         parts.append(tag("ul", [tag("li", problem) for problem in seen.board.problems]))
@@ -219,7 +219,7 @@ def _study(seen: SeenStudy) -> Html:
 
 def _findings(seen: Seen, found: Sequence[PageFinding], bounds: Mapping[str, float]) -> Html:
     cards = [_card(one) for one in found]
-    none = tag("p", f"None of the {len(RULES)} rules found anything.") if not found else None
+    none = tag("p", f"None of the {len(RULES)} rules has findings.") if not found else None
     unread = tag("ul", [tag("li", line) for line in seen.unread])
     damaged = joined(tag("h3", "Could not be read"), unread) if seen.unread else None
     rows = [

@@ -1,4 +1,4 @@
-"""HTML and SVG by small functions: what is not :class:`Html` already is text, and escaped."""
+"""HTML and SVG by small functions: whatever is not :class:`Html` is text, and escaped."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _VOID: Final = {"meta", "br", "hr", "link", "input"}
 
 
 class Html(str):
-    """Text that is HTML already: never made of what a file or a user says but by :func:`tag`."""
+    """Text that is already HTML; contents of files or user input only enter it through :func:`tag`."""
 
     __slots__ = ()
 
 
-#: What may stand in an element: text is escaped; None is nothing.
+#: Content of an element: text is escaped; None is omitted.
 Child = str | int | float | None | Iterable["Child"]
 
 
@@ -27,11 +27,11 @@ def tag(name: str, /, *children: Child, **attributes: str | float | bool | None)
     Parameters
     ----------
     name
-        Of the element.
+        Name of the element.
     children
-        Its content; text that is no :class:`Html` is escaped.
+        Its content; text that is not :class:`Html` is escaped.
     attributes
-        ``class_`` is ``class``, ``data_v`` is ``data-v``; None and False: not there, True: without a value.
+        ``class_`` is ``class``, ``data_v`` is ``data-v``; None and False: omitted, True: without a value.
     """
     given = "".join(
         f" {_name(key)}" if value is True else f' {_name(key)}="{html.escape(_text(value), quote=True)}"'
@@ -44,7 +44,7 @@ def tag(name: str, /, *children: Child, **attributes: str | float | bool | None)
 
 
 def joined(*children: Child) -> Html:
-    """Return children one after the other, escaped."""
+    """Return the concatenated children, escaped."""
     parts = []
     for child in children:
         if child is None:
@@ -63,7 +63,7 @@ def _name(key: str) -> str:
 
 
 def _text(value: str | float) -> str:
-    """Return a number as short as it can be told, and text as it is."""
+    """Return a number in compact form, and text unchanged."""
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
@@ -77,11 +77,11 @@ class Numbers:
     Parameters
     ----------
     name
-        Of the file that it is downloaded as.
+        Name of the downloaded file.
     columns
         Headings.
     rows
-        Cells; None is an empty one.
+        Cells; None is an empty cell.
     """
 
     name: str
@@ -112,20 +112,20 @@ def _cell(cell: str | float | None) -> Html:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with what it shows in words, and its numbers as a table.
+    """A figure with its description, and its numbers as a table.
 
     Parameters
     ----------
     name
-        By which it is linked to and downloaded.
+        Name for links and downloads.
     title, caption
-        What it is, and how it is read.
+        What it shows, and how to read it.
     picture
         SVG.
     numbers
-        What is drawn; None: in a table elsewhere.
+        The data; None: in a table elsewhere.
     is_wide
-        Whether it takes the whole width.
+        Whether it uses the full width.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What is read of sealed products: force deviations, learning curves, forces of labels, neighbours; and of the disk."""
+"""Data from sealed products: force deviations, learning curves, forces of labels, neighbours; and disk usage."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from activelearn.records import End, Iteration
 from activelearn.store import Store
 from activelearn.store.files import read_npz
 
-#: Neighbours are counted in so many of the densest frames that were labelled last.
+#: Number of the densest last labelled frames in which neighbours are counted.
 _DENSEST: Final = 20
-#: Two frames are two strains of one structure if their atoms are no farther from where the strain puts them, Å rms, ...
+#: Two frames are strains of one structure if their atoms deviate at most this from the strain, Å rms, ...
 _SAME_A: Final = 0.5
-#: ... and the strain is no smaller and no larger than this.
+#: ... and the strain is within these limits.
 _STRAINS: Final = (1.0e-3, 0.06)
-#: Energies of pairs of frames are compared with forces and virials over so many pairs at the most.
+#: Maximum number of pairs of frames whose energies are compared with forces and virials.
 _MOST_PAIRS: Final = 400
 #: Edges of the bins of force deviations, eV/Å.
 EDGES: Final[FloatArray] = np.geomspace(0.01, 10.0, 61)
-#: Points of a learning curve that are shown, at the most.
+#: Maximum number of points of a learning curve that are shown.
 _MOST_POINTS: Final = 200
 
 
 @dataclass(frozen=True)
 class Fill:
-    """How many neighbours of one kind an atom has at the most, and how many the models hold."""
+    """Largest number of neighbours of one kind, and the limit of the models."""
 
     kind: str
     most: int
@@ -45,7 +45,7 @@ class Fill:
 
 @dataclass(frozen=True)
 class Disk:
-    """What a folder takes: files and bytes of it without its models and scratch, bytes of the models, bytes free."""
+    """Disk usage of a folder: files and bytes without models and scratch, bytes of models, free bytes."""
 
     n_files: int
     n_bytes: int
@@ -63,18 +63,18 @@ class Worst:
 
 @dataclass(frozen=True, eq=False)
 class Residual:
-    """Forces on the frames that were labelled last: of the model that had driven the walk, beside the reference.
+    """Forces on the last labelled frames: of the model that drove the walk, and of the reference.
 
     Parameters
     ----------
     iteration
-        That labelled them; the model had not learnt them.
+        Iteration that labelled them; the model was not trained on them.
     symbols
         (n,) element of every atom of every frame.
     model, reference
         (n, 3) eV/Å.
     worst
-        The frame with the largest error of an atom; None: not kept.
+        The frame with the largest error of an atom; None if not stored.
     """
 
     iteration: int
@@ -96,14 +96,14 @@ class Residual:
 
 @dataclass(frozen=True)
 class Slope:
-    """How the energies of the labels go with their forces and virials from one strain of a structure to another.
+    """Consistency of energies with forces and virials between strains of a structure.
 
     Parameters
     ----------
     value
-        Of the energy difference that virials explain, against what they say; 1 if they agree.
+        Ratio of actual energy differences to those given by virials; 1 if consistent.
     n_pairs
-        Of frames.
+        Number of pairs of frames.
     """
 
     value: float
@@ -117,9 +117,9 @@ class DeviationCounts:
     Parameters
     ----------
     iteration, stage
-        Which.
+        Iteration and stage.
     counts
-        (60,) number of frames by bin of :data:`EDGES`; what is outside counts in the first or last bin.
+        (60,) number of frames by bin of :data:`EDGES`; values outside count in the first or last bin.
     """
 
     iteration: int
@@ -134,7 +134,7 @@ class MemberCurve:
     Parameters
     ----------
     station, iteration, member
-        Which; the station is ``train`` or ``final``.
+        Identification; the station is ``train`` or ``final``.
     columns
         Names of the columns, ``step`` first.
     rows
@@ -166,7 +166,7 @@ def fill_of(store: Store, campaign: Campaign, last: int | None) -> tuple[Fill, .
 
 
 def residual_of(store: Store, records: Sequence[Iteration]) -> Residual | None:
-    """Return model and reference forces of the last iteration whose labels are of walks."""
+    """Return model and reference forces of the last iteration that labelled walks."""
     walked = [r.index for r in records if r.selection is not None and r.labelling.calibration]
     if not walked:
         return None
@@ -204,17 +204,17 @@ def slope_of_initial(store: Store, records: Sequence[Iteration]) -> Slope | None
 
 
 def slope_of(parts: Sequence[Frames]) -> Slope | None:
-    """Return how energies of labelled frames go with their virials, from one strain of a structure to another.
+    """Return the consistency of energies and virials of labelled frames between strains of a structure.
 
-    Of two frames a, b with the same atoms, E_b - E_a is -(W_a + W_b)/2 : e - (F_a + F_b)/2 . u to the third order in
+    For two frames a, b with the same atoms, E_b - E_a is -(W_a + W_b)/2 : e - (F_a + F_b)/2 . u to the third order in
     the strain e and the displacements u beyond it (W: virial, eV; F: forces, eV/Å). The slope is that of E_b - E_a plus
     the second term against the first, by least squares; None without pairs that differ in strain. Of SevenNet-0 on
-    Na3PS4 between 0.80 (scales 0.99 to 1.01, where the second term is as large) and 1.04; a wrong sign is -1.
+    Na3PS4 between 0.80 (scales 0.99 to 1.01, where the second term is as large) and 1.04; a wrong sign gives -1.
 
     Parameters
     ----------
     parts
-        Labelled, Å, eV, eV/Å; the first frame of each trajectory counts.
+        Labelled frames, Å, eV, eV/Å; the first frame of each trajectory is used.
     """
     pairs: list[tuple[float, float]] = []
     groups: dict[tuple[str, ...], list[Frames]] = {}
@@ -232,7 +232,7 @@ def slope_of(parts: Sequence[Frames]) -> Slope | None:
 
 
 def _pair(a: Frames, b: Frames) -> tuple[float, float] | None:
-    """Return what the virials say of the energy difference of two frames, and what is found, eV; None: no such pair."""
+    """Return the energy difference of two frames by virials, and the actual one, eV; None if not a pair."""
     if a.virial is None or b.virial is None or not all(a.pbc) or not all(b.pbc):
         return None
     strain = np.linalg.solve(a.cell[0], b.cell[0]) - np.eye(3)
@@ -247,17 +247,17 @@ def _pair(a: Frames, b: Frames) -> tuple[float, float] | None:
     ):
         return None
     forces = (a.label("forces")[0] + b.label("forces")[0]) / 2.0
-    # Of the linear strain from a to b the mean of both ends: exact to second order.
+    # The mean of both ends of the linear strain from a to b is exact to second order.
     logarithmic = strain - strain @ strain / 2.0
     said = -float(((a.virial[0] + b.virial[0]) / 2.0 * logarithmic).sum())
     by_forces = float((forces * u).sum())
     found = float(b.label("energy")[0] - a.label("energy")[0]) + by_forces
-    is_clear = math.isfinite(found) and abs(said) > abs(by_forces)  # else the error of the second term is the larger
+    is_clear = math.isfinite(found) and abs(said) > abs(by_forces)  # else the error of the second term dominates
     return (said, found) if is_clear else None
 
 
 def disk_of(folder: Path) -> Disk:
-    """Return what a folder takes; models are counted apart, scratch and claims not at all."""
+    """Return the disk usage of a folder; models are counted separately, scratch and claims not at all."""
     n_files = n_bytes = n_models = 0
     for path in folder.rglob("*"):
         top = path.relative_to(folder).parts[0]
@@ -300,7 +300,7 @@ def _binned(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def learning_curves_of(store: Store, records: Sequence[Iteration], end: End | None) -> tuple[MemberCurve, ...]:
-    """Return the learning curves of the last training of the loop, and of final models that were trained anew."""
+    """Return the learning curves of the last training of the loop, and of final models trained from scratch."""
     if not records:
         return ()
     wanted = [("train", records[-1].ensemble.trained_in)]

@@ -1,6 +1,6 @@
-"""What the page sees of a folder: the records of a campaign and of its studies, and what stands in sealed products.
+"""Data of the page: the records of a campaign and of its studies, and contents of sealed products.
 
-Read once, for findings and pictures alike. What cannot be read is named, and the rest is shown all the same.
+Read once, for both findings and figures. Unreadable parts are listed, and the rest is shown nevertheless.
 """
 
 from __future__ import annotations
@@ -44,40 +44,40 @@ from activelearn.store.files import read_npz
 from activelearn.store.glass_product import Thermo, end_of, thermo_of
 
 T = TypeVar("T")
-#: So many glasses are shown in three dimensions.
+#: Number of glasses shown in three dimensions.
 _MOST_ENDS: Final = 6
 
 
 @dataclass(frozen=True, eq=False)
 class SeenCampaign:
-    """What is known of a campaign; what is None is not known (yet).
+    """What is known about a campaign; None: not known (yet).
 
     Parameters
     ----------
     campaign
-        As it was accepted last.
+        As last accepted.
     records
-        Of closed iterations.
+        Records of closed iterations.
     end
         How the loop ended.
     at_work
-        Stations at work.
+        Running stations.
     next_phase
-        What comes next, in words; None: nothing.
+        What comes next, in words; None if nothing.
     accuracy, calibration, final
         Of the models.
     slots
-        Tasks at a time, as the machine profile of the last run says.
+        Parallel tasks, from the machine profile of the last run.
     fill
-        Neighbours in the densest frames that were labelled last.
+        Neighbours in the densest last labelled frames.
     residual
-        Forces on frames that were labelled last.
+        Forces on last labelled frames.
     slope
         Whether energies, forces and virials of the labels agree.
     disk
-        What the folder takes.
+        Disk usage of the folder.
     deviations, curves
-        Of the walks and trainings that are shown.
+        Of the walks and trainings shown.
     """
 
     campaign: Campaign
@@ -115,16 +115,16 @@ class SeenPath:
 
 @dataclass(frozen=True, eq=False)
 class SeenStudy:
-    """What is known of a study.
+    """What is known about a study.
 
     Parameters
     ----------
     name, folder
-        Of it.
+        Of the study.
     glasses
-        All that were planned and sealed.
+        All planned and sealed ones.
     board
-        What was measured; None: not yet.
+        The results; None if not yet.
     windows
         Trust window (f_lo, f_hi) by potential, eV/Å.
     paths
@@ -132,7 +132,7 @@ class SeenStudy:
     curves
         Arrays of the curves of the board.
     ends
-        Last configurations, by id of the glass; of some.
+        Last configurations, by id of the glass; for some.
     """
 
     name: str
@@ -147,7 +147,7 @@ class SeenStudy:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What is known of a folder: a campaign (None: a study by itself), its studies, and what could not be read."""
+    """What is known about a folder: a campaign (None: a study by itself), its studies, and what could not be read."""
 
     campaign: SeenCampaign | None = None
     studies: tuple[SeenStudy, ...] = ()
@@ -155,13 +155,13 @@ class Seen:
 
 
 class _Tries:
-    """Reads one thing after the other, and notes what cannot be read."""
+    """Reads items in sequence, and records what cannot be read."""
 
     def __init__(self) -> None:
         self.unread: list[str] = []
 
     def tried(self, what: str, read: Callable[[], T], otherwise: T) -> T:
-        """Return what `read` gives, or else the other."""
+        """Return the result of `read`, or else the default."""
         try:
             return read()
         except (ActiveLearnError, OSError, KeyError, ValueError) as error:
@@ -173,7 +173,7 @@ class _Tries:
 
 
 def see_campaign(store: Store) -> Seen:
-    """Return what is known of a campaign and of the studies in its folder."""
+    """Return what is known about a campaign and the studies in its folder."""
     reader, campaign = _Tries(), store.latest_campaign()
     records = tuple(store.iterations())
     end = verdict(store) if records else None
@@ -227,7 +227,7 @@ def _slots(store: Store) -> int | None:
 
 
 def see_study(store: StudyStore) -> Seen:
-    """Return what is known of a study by itself."""
+    """Return what is known about a standalone study."""
     reader = _Tries()
     found = _seen_study(store, reader)
     return Seen(None, (found,), tuple(reader.unread))

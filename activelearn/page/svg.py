@@ -1,4 +1,4 @@
-"""Drawings as SVG that take their colours from the page, so that they are right in a light and a dark one."""
+"""SVG drawings that take their colours from the page, for light and dark mode."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from activelearn.frames import FloatArray
 from activelearn.page.markup import Html, joined, tag
 
-#: Colours of lines; a line has a dash pattern of its own besides.
+#: Colours of lines; each line also has its own dash pattern.
 N_COLOURS: Final = 7
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70.0, 14.0, 12.0, 46.0
-#: Powers of ten between ticks of a logarithmic axis that are named, too.
+#: Additional labelled ticks between powers of ten of a logarithmic axis.
 _STEPS: Final = (1.0, 2.0, 5.0)
 
 
@@ -48,7 +48,7 @@ class Axis:
     is_log: bool = False
 
     def share(self, value: FloatArray | float) -> FloatArray:
-        """Return where values (n,) of any unit are along the axis, 0 to 1 (dimensionless), at its ends if beyond."""
+        """Return the positions of values (n,) in any unit along the axis, 0 to 1 (dimensionless), clipped."""
         with np.errstate(divide="ignore", invalid="ignore"):
             if self.is_log:
                 found = np.log(np.asarray(value) / self.low) / math.log(self.high / self.low)
@@ -58,12 +58,12 @@ class Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """Where it is labelled."""
+        """Its ticks."""
         return log_ticks(self.low, self.high) if self.is_log else nice_ticks(self.low, self.high)
 
 
 def axis_of(name: str, values: Sequence[FloatArray], *, is_log: bool = False, zero: bool = False) -> Axis:
-    """Return an axis that holds all finite values, with some room.
+    """Return an axis that holds all finite values, with some margin.
 
     Parameters
     ----------
@@ -72,9 +72,9 @@ def axis_of(name: str, values: Sequence[FloatArray], *, is_log: bool = False, ze
     values
         Arrays (n,) of that unit.
     is_log
-        Only positive values count then.
+        Then only positive values count.
     zero
-        Whether it begins at zero.
+        Whether it starts at zero.
     """
     every = np.concatenate([np.ravel(one) for one in values]) if values else np.empty(0)
     every = every[np.isfinite(every) & ((every > 0.0) | (not is_log))]
@@ -97,14 +97,14 @@ def compact(value: float) -> str:
 
 @dataclass
 class Plot:
-    """Axes with what is drawn into them.
+    """Axes with their contents.
 
     Parameters
     ----------
     x, y
         The axes.
     title
-        What is shown, for those who cannot see it.
+        Description for screen readers.
     width, height
         In pixels at their natural size.
     """
@@ -118,31 +118,31 @@ class Plot:
     legend: list[tuple[str, str]] = field(default_factory=list)
 
     def px(self, value: FloatArray | float) -> FloatArray:
-        """Return where values (n,) of the unit of x are, pixels (a pure number)."""
+        """Return the positions of values (n,) in the unit of x, pixels (dimensionless)."""
         return np.asarray(_LEFT + self.x.share(value) * (self.width - _LEFT - _RIGHT))
 
     def py(self, value: FloatArray | float) -> FloatArray:
-        """Return where values (n,) of the unit of y are, pixels (a pure number)."""
+        """Return the positions of values (n,) in the unit of y, pixels (dimensionless)."""
         return np.asarray(self.height - _BOTTOM - self.y.share(value) * (self.height - _TOP - _BOTTOM))
 
     def name(self, label: str, style: str) -> None:
-        """Add an entry to the legend, once: a line, or what is filled if the style begins with ``f``."""
+        """Add an entry to the legend, once: a line, or a filled box if the style starts with ``f``."""
         if (label, style) not in self.legend:
             self.legend.append((label, style))
 
     def line(self, x: FloatArray, y: FloatArray, style: str, said: str = "", *, label: str | None = None) -> None:
-        """Draw a line through points; it is broken where a number is none.
+        """Draw a line through points; it is broken at NaN.
 
         Parameters
         ----------
         x, y
-            (n,) of the units of the axes.
+            (n,) in the units of the axes.
         style
             Classes.
         said
-            What a pointer over it is told.
+            Tooltip.
         label
-            In the legend; None: not in it.
+            Legend entry; None: not in the legend.
         """
         is_whole = np.isfinite(x) & np.isfinite(y) & ((np.asarray(y) > 0.0) | (not self.y.is_log))
         points = list(zip(self.px(x).tolist(), self.py(y).tolist(), is_whole.tolist(), strict=True))
@@ -161,11 +161,11 @@ class Plot:
         Parameters
         ----------
         x, y
-            (n,) of the units of the axes.
+            (n,) in the units of the axes.
         style
             Classes.
         said
-            What a pointer over each is told; (): nothing.
+            Tooltips; (): none.
         r
             Radius, pixels.
         """
@@ -182,7 +182,7 @@ class Plot:
         self.parts.append(tag("rect", told, class_=style, **size, **more))
 
     def window(self, f_lo: float, f_hi: float, *, along: str) -> None:
-        """Shade the trust window along an axis, and name its ends."""
+        """Shade the trust window along an axis, and label its ends."""
         whole = (self.y.low, self.y.high) if along == "x" else (self.x.low, self.x.high)
         boxes = ((f_lo, f_hi), whole) if along == "x" else (whole, (f_lo, f_hi))
         self.box(*boxes, "window", f"the trust window, {f_lo:g} to {f_hi:g} eV/Å")
@@ -208,7 +208,7 @@ class Plot:
         return drawing(self.inner(), self.width, self.full_height, self.title)
 
     def inner(self) -> Html:
-        """Return what is in the drawing, to stand in another one."""
+        """Return the contents of the drawing, for use in another one."""
         return joined(self._frame(), tag("g", self.parts), self._legend_rows())
 
     @property
@@ -252,7 +252,7 @@ class Plot:
 
 
 def drawing(inner: Html, width: float, height: float, title: str) -> Html:
-    """Return a whole SVG, with what it shows for those who cannot see it."""
+    """Return a whole SVG, with a description for screen readers."""
     size = {"viewBox": f"0 0 {width:.0f} {height:.0f}", "width": f"{width:.0f}", "height": f"{height:.0f}"}
     attributes = " ".join(f'{key}="{value}"' for key, value in size.items())
     begin = Html(f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {attributes}>')

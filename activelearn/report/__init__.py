@@ -1,4 +1,4 @@
-"""Tables and figures of a scoreboard, drawn anew each time from records alone."""
+"""Tables and figures of a scoreboard, drawn again each time from records alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands behind a number: its interval, the replicas of those planned; and why there is no number."""
+"""Background of a number: its interval, the replicas of those planned; or why there is no number."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, Final
 from activelearn.records import MadeGlass, Result, Scoreboard
 from activelearn.report.stamps import is_unstable
 
-#: Below this share of a number its standard error is what rounding leaves.
+#: Relative standard error below which it is due to rounding.
 _ROUNDING: Final = 1.0e-10
-#: Conditions of numbers that are of no glass.
+#: Conditions of numbers that do not belong to a glass.
 OF_NO_GLASS: Final = frozenset({"crystal", "reaction"})
 #: Units of numbers whose size is about one, also where they are zero.
 _OF_SIZE_ONE: Final = ("1", "%")
 
 
 def number(value: float) -> str:
-    """Return a number with four significant digits, or two and a power of ten where it is tiny or huge."""
+    """Return a number with four significant digits, or two and a power of ten if it is tiny or huge."""
     if not math.isfinite(value):
         return "not finite"
     if value != 0.0 and not 1.0e-3 <= abs(value) < 1.0e5:
@@ -28,12 +28,12 @@ def number(value: float) -> str:
 
 
 def value_of(result: Result) -> float:
-    """Return the value, without what rounding leaves of a zero."""
+    """Return the value, with rounding errors of zero removed."""
     return 0.0 if result.unit in _OF_SIZE_ONE and abs(result.value) < _ROUNDING else result.value
 
 
 def error_of(result: Result) -> float | None:
-    """Return the standard error: 0 where the replicas are identical but for rounding."""
+    """Return the standard error: 0 if the replicas are identical within rounding."""
     error = result.uncertainty
     if error is None or not math.isfinite(error):
         return None
@@ -42,7 +42,7 @@ def error_of(result: Result) -> float | None:
 
 
 def interval(result: Result) -> str:
-    """Return what the interval of a number is, in words: the column of that name in results.csv."""
+    """Return a description of the interval of a number: the column of that name in results.csv."""
     error, n = error_of(result), result.n_samples
     if error is None:
         what = "crystal" if "crystal" in result.condition else "replica" if "x" in result.condition else "value"
@@ -55,14 +55,14 @@ def interval(result: Result) -> str:
 
 
 def with_interval(result: Result) -> str:
-    """Return ``2.05 ± 0.03``; of identical replicas ``2.05 ± 0``, and of one value alone the value."""
+    """Return ``2.05 ± 0.03``; for identical replicas ``2.05 ± 0``, and for a single value the value."""
     error = error_of(result)
     said = "" if error is None else " ± 0" if error == 0.0 else f" ± {error:.2g}"
     return f"{number(value_of(result))}{said}"
 
 
 def counted(result: Result, glasses: Iterable[MadeGlass]) -> str:
-    """Return ``n = 2 of 3``, and why there is no interval or what it is, where it is no scatter of replicas."""
+    """Return ``n = 2 of 3``, and the kind of interval, if it is not a scatter of replicas."""
     n, planned = result.n_samples, n_planned(result, glasses)
     of = f" of {planned}" if planned is not None else ""
     error = error_of(result)
@@ -72,7 +72,7 @@ def counted(result: Result, glasses: Iterable[MadeGlass]) -> str:
 
 
 def n_planned(result: Result, glasses: Iterable[MadeGlass]) -> int | None:
-    """Return the replicas that were planned of what a number is of; of a series the most of a composition."""
+    """Return the planned number of replicas of a number; for a series the largest of a composition."""
     if not {*OF_NO_GLASS, "replica"}.isdisjoint(result.condition):  # of one crystal, or of frames
         return None
     found = Counter(glass.x for glass in glasses if is_of(glass, result.condition))
@@ -82,7 +82,7 @@ def n_planned(result: Result, glasses: Iterable[MadeGlass]) -> int | None:
 
 
 def is_of(glass: MadeGlass, condition: Mapping[str, Any]) -> bool:
-    """Return whether a glass is of the condition of a number."""
+    """Return whether a glass matches the condition of a number."""
     return (
         condition.get("potential", glass.potential) == glass.potential
         and condition.get("x", glass.x) == glass.x
@@ -93,7 +93,7 @@ def is_of(glass: MadeGlass, condition: Mapping[str, Any]) -> bool:
 
 
 def deaths(glasses: Sequence[MadeGlass]) -> str | None:
-    """Return how many glasses died, and of what most did: ``2 of 3 glasses died in melt: lost atoms after 1.2 ps``."""
+    """Return how many glasses failed, and the main reason: ``2 of 3 glasses died in melt: lost atoms after 1.2 ps``."""
     lost = [glass for glass in glasses if not glass.is_finished]
     if not lost:
         return None
@@ -104,7 +104,7 @@ def deaths(glasses: Sequence[MadeGlass]) -> str | None:
 
 
 def why_none(board: Scoreboard, measured_by: str | None, condition: Mapping[str, Any]) -> str | None:
-    """Return why there is no number under a condition; None if nothing failed there: there was nothing to be found."""
+    """Return why there is no number under a condition; None if nothing failed there."""
     glasses = [glass for glass in board.glasses if is_of(glass, condition)]
     if OF_NO_GLASS.isdisjoint(condition) and glasses and all(not glass.is_finished for glass in glasses):
         return deaths(glasses)
@@ -121,7 +121,7 @@ def why_none(board: Scoreboard, measured_by: str | None, condition: Mapping[str,
 
 
 def losses(board: Scoreboard | None, glasses: Sequence[MadeGlass]) -> str | None:
-    """Return what of a study was lost, in one line; None if all that was asked for was measured."""
+    """Return the losses of a study in one line; None if everything was measured."""
     said = [deaths(glasses)]
     if board is not None and board.missing:
         what = Counter(one.measured_by for one in board.missing)
@@ -130,5 +130,5 @@ def losses(board: Scoreboard | None, glasses: Sequence[MadeGlass]) -> str | None
 
 
 def averaged(results: Iterable[Result]) -> list[Result]:
-    """Return the results that a mean may be taken over."""
+    """Return the results that may be averaged."""
     return [result for result in results if math.isfinite(result.value) and not is_unstable(result)]

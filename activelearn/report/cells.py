@@ -12,7 +12,7 @@ from activelearn.records import Experiment, Result, Scoreboard
 from activelearn.report.behind import averaged, counted, is_of, number, value_of, why_none, with_interval
 from activelearn.report.stamps import marks, stamp_of, worst
 
-#: Conditions that a property is averaged over, or has a range over; all others make a row of their own.
+#: Conditions that a property is averaged over, or has a range over; all others get a separate row.
 AXES: Final = ("x", "crystal")
 
 
@@ -25,13 +25,13 @@ class Row:
     name, unit
         Of its results.
     condition
-        What sets it apart from other rows of the name, in words: ``Na-S, within 3.5 Å``; empty where nothing does.
+        What distinguishes it from other rows of the name: ``Na-S, within 3.5 Å``; empty if nothing does.
     results
         Of all potentials.
     measured_by
         The property of the benchmark; None: not known.
     unmet
-        Cited numbers that stand beside none of the results.
+        Cited numbers that match none of the results.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Row:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where the cited numbers are printed, each once."""
+        """Sources of the cited numbers, each once."""
         beside = [r.reference_source for r in self.results if r.reference_source]
         return tuple(dict.fromkeys([*beside, *(one.source for one in self.unmet)]))
 
     @property
     def experiment(self) -> str:
-        """The cited numbers with their uncertainties and unit, over many compositions the smallest to the largest."""
+        """The cited numbers with uncertainties and unit, for many compositions from the smallest to the largest."""
         beside = [
             (r.condition, r.reference_bound, r.reference_value, r.reference_uncertainty)
             for r in self.results
@@ -71,7 +71,7 @@ class Row:
         return "; ".join(f"{one}{unit}" for one in dict.fromkeys([*said, *bounds]))
 
     def of(self, potential: str, board: Scoreboard) -> Cell:
-        """Return what one potential has; `board` knows what stands behind it."""
+        """Return what one potential has; `board` has the background."""
         mine = tuple(r for r in self.results if r.condition.get("potential") == potential)
         return Cell(mine, self, potential, board)
 
@@ -95,12 +95,12 @@ class Cell:
 
     @property
     def results(self) -> tuple[Result, ...]:
-        """Those that are numbers."""
+        """The finite ones."""
         return tuple(r for r in self.given if math.isfinite(r.value))
 
     @property
     def errors(self) -> tuple[float, ...]:
-        """|value - experiment| of each result that has a cited value (a bound is none), but of no UNSTABLE one."""
+        """|value - experiment| of each result that has a cited value (not a bound), except UNSTABLE ones."""
         return tuple(abs(r.value - r.reference_value) for r in averaged(self._cited) if r.reference_value is not None)
 
     @property
@@ -109,12 +109,12 @@ class Cell:
 
     @property
     def n_unstable(self) -> int:
-        """How many results with a cited value are UNSTABLE."""
+        """Number of UNSTABLE results with a cited value."""
         return len(self._cited) - len(self.errors)
 
     @property
     def mae(self) -> float | None:
-        """Their mean; None without any."""
+        """Their mean; None if there are none."""
         return sum(self.errors) / len(self.errors) if self.errors else None
 
     @property
@@ -136,7 +136,7 @@ class Cell:
 
     @property
     def value(self) -> str:
-        """The value with its interval and replicas, or the smallest and the largest and what they are over."""
+        """The value with its interval and replicas, or the smallest and the largest with their range."""
         if not self.results:
             return ""
         by_replicas = sorted(self.results, key=lambda r: r.n_samples)
@@ -151,7 +151,7 @@ class Cell:
 
     @cached_property
     def lacks(self) -> tuple[tuple[dict[str, Any], str], ...]:
-        """Conditions without a number, with the reasons: those that any potential has one of, or whose glasses died."""
+        """Conditions without a number, with reasons: those that any potential has, or whose glasses failed."""
         return tuple(self._lacks())
 
     def _lacks(self) -> Iterator[tuple[dict[str, Any], str]]:
@@ -164,14 +164,14 @@ class Cell:
                     yield condition, why
 
     def _problem(self) -> str | None:
-        """Return what the study says of a number of the series, or of a fit, that it could not give."""
+        """Return the study's reason for a missing number of the series or of a fit."""
         begin = f"{self.row.name} of "
         mine = (p.partition(": ")[2] for p in self.board.problems if p.startswith(begin) and self.potential in p)
         return next(mine, None) if not self.given else None
 
     @property
     def text(self) -> str:
-        """What stands in the table."""
+        """Contents of the table cell."""
         unstable = self.n_unstable
         left_out = f", {unstable} UNSTABLE left out" if unstable else ""
         said = [f"**MAE {number(self.mae)}** (n = {len(self.errors)}{left_out})"] if self.mae is not None else []
@@ -201,7 +201,7 @@ def _constant(row: Row) -> dict[str, Any]:
 
 
 def _places(row: Row, board: Scoreboard) -> list[dict[str, Any]]:
-    """Return the compositions (or crystals) of a row: of its results and cited numbers, of what failed and who died."""
+    """Return the compositions (or crystals) of a row: results, cited numbers, failed measurements and glasses."""
     conditions = [one.condition for one in row.results] + [one.condition for one in row.unmet]
     if not row.results:
         conditions += [one.condition for one in board.missing if one.measured_by == row.measured_by]

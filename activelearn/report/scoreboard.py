@@ -1,9 +1,9 @@
 """Tables of a scoreboard: potentials x properties, and every number of every condition.
 
-``scoreboard.md`` is to be read, ``scoreboard.csv`` and ``.json`` to be worked with, ``results.csv`` has all numbers.
-Every cell says a value with its interval and the replicas behind it, or why there is none. Where an experiment is
-cited, a potential is given its mean absolute error (MAE) over the compositions (or crystals) that the experiment is
-known for; where none is, the table says "no cited value" and gives the number itself.
+``scoreboard.md`` is for reading, ``scoreboard.csv`` and ``.json`` for further use, ``results.csv`` has all numbers.
+Every cell has a value with its interval and number of replicas, or why there is none. If an experiment is
+cited, a potential gets its mean absolute error (MAE) over the compositions (or crystals) for which the experiment is
+known; if not, the table shows "no cited value" and the number itself.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from activelearn.report.stamps import by_potential, legend, stamp_of
 from activelearn.stamping import NOT_JUDGED
 
 NO_CITED_VALUE: Final = "no cited value"
-#: In the condition of a number of one glass alone: it stands with the glasses, not in a row of its own.
+#: Condition of numbers of a single glass, which are listed with the glasses, not in a separate row.
 _REPLICA: Final = "replica"
 #: Conditions as columns, in this order; others follow.
 _CONDITIONS: Final = ("x", "crystal", "reaction", "temperature_K", "pair", "within", "cooling_rate_K_per_ps", "porous")
-#: Of a row's label: how a condition is said.
+#: Texts of conditions in row labels.
 _SAID: Final = {
     "temperature_K": "{:g} K",
     "cooling_rate_K_per_ps": "{:g} K/ps",
@@ -37,7 +37,7 @@ _SAID: Final = {
     "pair": "{}",
     "reaction": "{}",
 }
-#: They set rows apart also where there is only one.
+#: Conditions that distinguish rows even if there is only one.
 _ALWAYS_SAID: Final = ("pair", "reaction")
 
 
@@ -55,7 +55,7 @@ def rows_of(results: Sequence[Result]) -> list[Row]:
 
 
 def _all_rows(board: Scoreboard) -> list[Row]:
-    """Return the rows of the results, of cited numbers beside none, and one for each property asked for without any."""
+    """Return the rows of results, of cited numbers without results, and one per requested property without any."""
     rows = rows_of(board.results)
     known = {row.measured_by for row in rows}
     for one in board.unmet:
@@ -67,7 +67,7 @@ def _all_rows(board: Scoreboard) -> list[Row]:
 
 
 def _is_in(one: Experiment, row: Row) -> bool:
-    """Return whether a cited number belongs in a row: of other compositions (or crystals) of the same thing."""
+    """Return whether a cited number belongs in a row: the same quantity for other compositions (or crystals)."""
     first = row.results[0].condition if row.results else row.unmet[0].condition
     same = all(first.get(key) == value for key, value in one.condition.items() if key not in AXES)
     axes = {key for key in AXES if key in first} == {key for key in AXES if key in one.condition}
@@ -84,7 +84,7 @@ def _said(condition: Mapping[str, Any], keys: Container[str] | None = None) -> s
 
 
 def _varying(results: Sequence[Result]) -> set[tuple[str, str]]:
-    """Return names of results, and which conditions set their rows apart; pairs of elements and reactions always do."""
+    """Return names of results, and conditions that distinguish their rows; pairs and reactions always do."""
     seen: dict[tuple[str, str], set[Any]] = {}
     keys = {key for result in results for key in result.condition} - {"potential", *AXES}
     for result, key in itertools.product(results, keys):
@@ -131,7 +131,7 @@ def write_tables(board: Scoreboard, folder: Path) -> list[Path]:
 
 
 def _scores(board: Scoreboard, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return one mapping per potential and property, also of those without a number."""
+    """Return one mapping per potential and property, including those without a number."""
     return [
         {
             "potential": potential,
@@ -161,7 +161,7 @@ def _no_mae(row: Row, cell: Cell) -> str:
 
 
 def _numbers(board: Scoreboard, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return one mapping per result, and one per number that is not there, with the reason."""
+    """Return one mapping per result, and one per missing number, with the reason."""
     results = board.results
     keys = sorted({key for result in results for key in result.condition} - {"potential"} | {"x"}, key=_order)
     found = [
@@ -187,7 +187,7 @@ def _numbers(board: Scoreboard, rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
     for row, potential in itertools.product(rows, board.potentials):
         for condition, why in row.of(potential, board).lacks:
-            if why != "not finite":  # it stands above
+            if why != "not finite":  # it is listed above
                 of = {key: condition.get(key, "") for key in keys}
                 found.append(
                     {"potential": potential, **of, "name": row.name, "unit": row.unit, "n": 0, "why none": why}
@@ -205,7 +205,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _finite(data: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return the document with null where a number is none: JSON has no NaN."""
+    """Return the document with null for NaN, which JSON does not have."""
     if isinstance(data, dict):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, list):
@@ -217,7 +217,7 @@ def _finite(data: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def markdown(board: Scoreboard, rows: Sequence[Row]) -> str:
-    """Return the table for people: head, glasses, cited properties, the others, pairs, stamps, sources, problems."""
+    """Return the readable table: head, glasses, cited properties, the others, pairs, stamps, sources, problems."""
     cited = [row for row in rows if row.sources]
     others = [row for row in rows if not row.sources]
     pairs = [row for row in others if row.results and "pair" in row.results[0].condition]
@@ -259,7 +259,7 @@ _GLASS: Final = (
     "melt",
     "density (g/cm3)",
 )
-#: A column more where the forces on frames of the paths were held against a reference.
+#: An additional column if forces on frames of the paths were compared with a reference.
 _FORCE_ERROR: Final = "true force error (eV/Å)"
 
 
@@ -276,7 +276,7 @@ def _head(board: Scoreboard) -> str:
 
 
 def _glasses(board: Scoreboard) -> list[dict[str, str]]:
-    """Return what is said of each glass, by column: also of those that died."""
+    """Return the cells of each glass, by column, including failed ones."""
     found = [dict(zip(_GLASS, _glass(glass), strict=True)) for glass in board.glasses]
     mine = [r for r in board.results if r.measured_by == "force_error" and _REPLICA in r.condition]
     for glass, line in zip(board.glasses, found, strict=True) if mine else ():
@@ -285,7 +285,7 @@ def _glasses(board: Scoreboard) -> list[dict[str, str]]:
 
 
 def _force_error(results: Sequence[Result]) -> str:
-    """Return the true error along one path in words, beside the force deviation."""
+    """Return the true error along one path in words, with the force deviation."""
     if not results:
         return "none"
     of = {result.name.removeprefix("force_error_"): number(result.value) for result in results}
@@ -296,7 +296,7 @@ def _force_error(results: Sequence[Result]) -> str:
 
 
 def _glass(glass: MadeGlass) -> list[str]:
-    """Return one line on a glass, also on one that died."""
+    """Return one line about a glass, also if it failed."""
     judged = glass.trust if glass.is_finished else NOT_JUDGED
     if not glass.is_finished and glass.outside_share is not None and glass.n_judged:
         judged = f"{100 * glass.outside_share:.1f} % of frames until then"

@@ -1,7 +1,7 @@
-"""Stamps: which numbers must not stand bare, and how a table or figure says so.
+"""Stamps: numbers that need a caveat, and how tables and figures show it.
 
-UNTRUSTED: the path left the window of its potential. NOT MELTED: the melt has not left where it began. UNSTABLE: no
-stable solid has the number. A caveat is what the note of a result says against its number.
+UNTRUSTED: the path left the window of its potential. NOT MELTED: the melt has not left its start. UNSTABLE: no
+stable solid has such a value. A caveat is a reservation in the note of a result.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ CAVEAT: Final = "caveat"
 _TRUST: Final = "trust"
 #: Signs of a doubt in a table.
 MARKS: Final = {UNTRUSTED: "†", NOT_MELTED: "¶", UNSTABLE: "‡", CAVEAT: "§"}
-#: What the note of a number has in it that is none to rely on.
+#: Phrases in the note of an unreliable number.
 _CAVEATS: Final = ("not converged", "not finished in the steps allowed", "not relaxed", "at constant volume")
-#: The kinds of doubt that stand in a stamp, in their order there, and how far each goes; of the last all that follows.
+#: The kinds of doubt in a stamp, in order, and the extent of each; for the last all that follows.
 _EXTENTS: Final = {UNSTABLE: "[^;]*", NOT_MELTED: "[^;]*", UNTRUSTED: ".*"}
-#: Of these a table says the worst of a potential once: their text has shares.
+#: For these, a table shows the worst of a potential once, since their text contains shares.
 _OF_GLASSES: Final = (UNTRUSTED, NOT_MELTED)
-#: How the note of a fit begins: it goes on with what was left out.
+#: Beginning of the note of a fit, followed by what was left out.
 _FITTED: Final = "from "
 
 
 def stamp_of(shown: Result | Curve) -> str | None:
-    """Return the stamp of a number or line; studies of earlier versions have UNSTABLE in the note, or not at all."""
+    """Return the stamp of a number or line; older studies have UNSTABLE in the note, or not at all."""
     if isinstance(shown, Curve) or UNSTABLE in (shown.stamp or ""):
         return shown.stamp
     noted = re.search(rf"{UNSTABLE}: [^;]*", shown.note or "")
@@ -43,12 +43,12 @@ def is_doubted(shown: Result | Curve) -> bool:
 
 
 def is_unstable(shown: Result | Curve) -> bool:
-    """Return whether no stable solid has this number: it goes into no mean."""
+    """Return whether no stable solid has this value, which is then not averaged."""
     return UNSTABLE in doubts(shown)
 
 
 def doubts(shown: Result | Curve) -> dict[str, str]:
-    """Return what is to be doubted, in words, by kind (the keys of MARKS)."""
+    """Return the doubts in words, by kind (the keys of MARKS)."""
     found = {kind: text for kind, text in _parts(stamp_of(shown) or "").items() if kind in _EXTENTS}
     note = (shown.note if isinstance(shown, Result) else None) or ""
     caveats = [caveat for caveat in _CAVEATS if caveat in note and not note.startswith(_FITTED)]
@@ -56,13 +56,13 @@ def doubts(shown: Result | Curve) -> dict[str, str]:
 
 
 def marks(shown: Iterable[Result]) -> str:
-    """Return the signs of all doubts of some results."""
+    """Return the marks of all doubts of some results."""
     found = {kind for one in shown for kind in doubts(one)}
     return "".join(sign for kind, sign in MARKS.items() if kind in found)
 
 
 def worst(stamps: Iterable[str | None]) -> str | None:
-    """Return of every kind of doubt what weighs most, together: the larger share; UNTRUSTED before any other trust."""
+    """Return the worst of every kind of doubt: the larger share; UNTRUSTED before any other trust."""
     found: dict[str, list[str]] = {UNSTABLE: [], NOT_MELTED: [], _TRUST: []}
     for stamp in stamps:
         for kind, text in _parts(stamp or "").items():
@@ -76,7 +76,7 @@ def _weight(text: str) -> tuple[bool, bool, float]:
 
 
 def _parts(stamp: str) -> dict[str, str]:
-    """Return the parts of a stamp by the kind of doubt; what is left, such as a share that is put up with, as trust."""
+    """Return the parts of a stamp by the kind of doubt; the rest, such as a tolerated share, as trust."""
     found: dict[str, str] = {}
     for kind, extent in _EXTENTS.items():
         if said := re.search(f"{kind}: {extent}", stamp):
@@ -86,7 +86,7 @@ def _parts(stamp: str) -> dict[str, str]:
 
 
 def by_potential(shown: Iterable[Result | Curve]) -> dict[str, str]:
-    """Return the worst stamp of every potential that is among the results or curves, in their order."""
+    """Return the worst stamp of every potential among the results or curves, in order."""
     found: dict[str, str] = {}
     for one in shown:
         potential, stamp = one.condition.get("potential"), stamp_of(one)
@@ -96,7 +96,7 @@ def by_potential(shown: Iterable[Result | Curve]) -> dict[str, str]:
 
 
 def legend(results: Sequence[Result]) -> list[str]:
-    """Return one line per doubt: its sign, what it is, and of which potential, numbers and compositions."""
+    """Return one line per doubt: its mark, what it is, and the potential, numbers and compositions."""
     found: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         for kind, text in doubts(result).items():

@@ -1,6 +1,6 @@
-"""Select: accurate, candidate or failed by the force deviation of the ensemble, and what is picked from the window.
+"""Select: classify frames by the force deviation of the ensemble, and pick from the trust window.
 
-Everything but the station and the calibration is numpy on plain arrays; any station may import it.
+Everything except the station and the calibration is numpy on plain arrays; any station may import it.
 """
 
 from __future__ import annotations

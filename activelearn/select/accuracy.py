@@ -1,7 +1,7 @@
-"""What is known of the true force errors of an ensemble: what its verdict is worth.
+"""What is known of the true force errors of an ensemble: how reliable its verdict is.
 
-The shares of a verdict are shares of *deviations*. Four models that err alike agree with each other, so a low deviation
-alone does not show that the forces are right. Two measurements against the reference stand beside it:
+The shares of a verdict are shares of *deviations*. Four models with the same error agree with each other, so a low
+deviation alone does not show that the forces are right. Two measurements against the reference complement it:
 
 * the held-out P99: over all atoms of the held-out frames, the 99th percentile of the length of the error vector |dF|,
   averaged over the members;
@@ -10,9 +10,9 @@ alone does not show that the forces are right. Two measurements against the refe
   interval. Frames count that were walked with the same ensemble and are accurate by the window of its last pass, so it
   is the rate of this ensemble in this window. A frame whose label was refused counts neither way.
 
-They contradict the window if the P99 is not below f_hi (one atom in a hundred errs by at least the deviation from
-which a frame is called failed), or if the false-accept rate is above ``select.false_accept_rate`` even at the lower
-end of its interval.
+They contradict the window if the P99 is not below f_hi (the error of one atom in a hundred is at least the deviation
+from which a frame is called failed), or if the false-accept rate is above ``select.false_accept_rate`` even at the
+lower end of its interval.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from activelearn.config import Select
 from activelearn.records import Iteration, Selection
 from activelearn.select.verdict import p99
 
-#: Of the interval of the false-accept rate.
+#: Standard normal quantile of the interval of the false-accept rate.
 CONFIDENCE: Final = 0.95
 
 
@@ -64,11 +64,11 @@ class Accuracy:
     held_out_p99
         Held-out 99th percentile of |dF|, eV/Å; None if there are no held-out frames.
     n_audited, n_false
-        Accurate frames that were labelled, and those of them with an error above `max_error`.
+        Accurate frames that were labelled, and how many of them have an error above `max_error`.
     max_error
         Largest force error of an atom that is accepted, eV/Å.
     false_accept_rate
-        Share of accepted frames that may have a larger one.
+        Share of accepted frames that may have a larger error.
     window
         f_lo and f_hi, eV/Å.
     is_audited
@@ -116,8 +116,8 @@ class Accuracy:
         if self.held_out_p99 is not None and self.held_out_p99 >= f_hi:
             found.append(
                 f"WARNING: the held-out P99 of the force error, {self.held_out_p99:.3g} eV/Å, is not below f_hi = "
-                f"{f_hi:g} eV/Å, so a deviation inside the window does not mean an error inside it: train longer, take "
-                "a larger net, or demand less error with stop.max_force_error_p99"
+                f"{f_hi:g} eV/Å, so a deviation inside the window does not mean an error inside it: train longer, use "
+                "a larger network, or require a smaller error with stop.max_force_error_p99"
             )
         if self.interval is not None and self.interval[0] > self.false_accept_rate:
             found.append(

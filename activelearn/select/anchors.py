@@ -1,4 +1,4 @@
-"""Anchors: the descriptors of the frames that earlier iterations chose, from which diverse picks keep away."""
+"""Anchors: the descriptors of the frames that earlier iterations chose, which diverse picks avoid."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _computed(campaign: Campaign, store: Store, iteration: int) -> NDArray[np.fl
         frames = store.frames(store.chosen_file(iteration))
         found = [descriptor.of_frames(part, campaign.type_map) for part in frames]
         publish_npz(path, {name: np.concatenate([_none(campaign), *found])}, {})
-    return read_npz(path)[0][name]  # of two that publish the first wins
+    return read_npz(path)[0][name]  # the first process to publish wins
 
 
 def _none(campaign: Campaign) -> NDArray[np.float32]:

@@ -1,12 +1,12 @@
-"""Calibration: what a force deviation says about the true error of the force, measured on every labelled frame.
+"""Calibration: how the force deviation relates to the true force error, measured on every labelled frame.
 
 The fixed window (the papers') says at which deviation a frame is accurate; the calibrated one, at which *error* of the
-force on any atom, and for which share of the worse frames one is ready to be wrong. With the ratio r = error /
+force on any atom, and for which share of the worse frames a wrong verdict is tolerated. With the ratio r = error /
 deviation of the frames labelled last, the error of a frame below f_lo = max_error / q is above ``max_error`` with a
 probability of at most the false-accept rate, q being the conformal quantile of r: the value of rank
 ceil((n + 1)(1 - rate)) among n (Angelopoulos & Bates, arXiv:2107.07511, section 1). That holds for exchangeable frames.
-Candidates are not quite the accurate ones, and the ensemble has learnt since; hence ``select.audit_frames``, with which
-false accepts are measured and not only extrapolated.
+Candidates are not quite like the accurate frames, and the ensemble has been trained since; hence
+``select.audit_frames``, with which false accepts are measured and not only extrapolated.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from activelearn.store import Store
 #: (force deviation, true largest force error), both in eV/Å.
 Pair = tuple[float, float]
 
-#: A window is calibrated from at least so many pairs ...
+#: A window is calibrated from at least this many pairs ...
 MIN_PAIRS: Final = 50
-#: ... of the last so many iterations that labelled anything: older ensembles were worse ones.
+#: ... from this many last iterations that labelled anything: older ensembles were worse.
 LAST_LABELLED: Final = 3
 
 
@@ -91,7 +91,7 @@ def window_of(campaign: Campaign, store: Store, iteration: int) -> tuple[float, 
     """Return f_lo and f_hi (eV/Å) of an iteration: as its selection was sealed with.
 
     Before that (for its walks) a pure function of the campaign and of earlier sealed results; the calibrated window is
-    the fixed one until there are pairs enough.
+    the fixed one until there are enough pairs.
     """
     if (sealed := store.find_result("select", iteration, Selection)) is not None:
         return sealed.f_lo, sealed.f_hi
@@ -103,7 +103,7 @@ def window_of(campaign: Campaign, store: Store, iteration: int) -> tuple[float, 
 
 
 def last_window(campaign: Campaign, store: Store) -> tuple[float, float]:
-    """Return f_lo and f_hi (eV/Å) that the last pass was judged by: what the models that follow it are known by.
+    """Return f_lo and f_hi (eV/Å) that the last pass was judged by, which also apply to the models after it.
 
     Those of the campaign if there was no pass.
     """
@@ -114,7 +114,7 @@ def last_window(campaign: Campaign, store: Store) -> tuple[float, float]:
 
 
 class CalibrationSummary(NamedTuple):
-    """How well the deviation tells the error, on the frames labelled last; eV/Å."""
+    """How well the deviation predicts the error, on the frames labelled last; eV/Å."""
 
     n_pairs: int
     f_lo: float
@@ -122,7 +122,7 @@ class CalibrationSummary(NamedTuple):
     max_error: float
     #: Quantiles 5, 50 and 95 % of error / deviation.
     ratio: tuple[float, float, float]
-    #: Labelled frames below f_lo, and those of them whose error is above max_error all the same.
+    #: Labelled frames below f_lo, and those of them whose error is nevertheless above max_error.
     n_accurate: int
     false_accepts: int
     #: Labelled frames in the window, and those of them whose error is not above max_error.

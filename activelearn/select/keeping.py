@@ -1,4 +1,4 @@
-"""What a walk keeps of its frames: those that selection may want, chosen where the walk is made."""
+"""What a walk keeps of its frames: those that selection may need, chosen where the walk is made."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Indices = NDArray[np.intp]
 
 
 def mined(classes: FrameClasses, settings: Select) -> Indices:
-    """Return the last candidates before a failed walk failed: the way to the hole of the potential, still sane.
+    """Return the last candidates before a failed walk failed: on the way to the hole of the potential, but still sane.
 
     Parameters
     ----------
     classes
-        (n_planned,) of every planned frame of the walk: where a walk broke, the frames it never reached say so.
+        (n_planned,) of every planned frame of the walk, including those that a broken walk never reached.
     settings
         Holds how many (``rescue.mined_per_walk``).
     """
@@ -31,11 +31,11 @@ def mined(classes: FrameClasses, settings: Select) -> Indices:
 
 
 def worth_keeping(classes: FrameClasses, max_devi_f: FloatArray, settings: Select, rng: np.random.Generator) -> Indices:
-    """Return the frames of a walk that selection may want, in step order.
+    """Return the frames of a walk that selection may need, in step order.
 
     Candidates: at most as many as one iteration may label, those of :func:`mined` first, the others at random. The
-    earliest failed frames below the rescue bound, for a pass that needs rescue: the way into a hole of the potential
-    is where labels teach most. And, if the campaign audits, some accurate frames.
+    earliest failed frames below the rescue bound, for a pass that needs rescue: labels are most informative on the way
+    into a hole of the potential. And, if the campaign audits, some accurate frames.
 
     Parameters
     ----------

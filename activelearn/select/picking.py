@@ -27,7 +27,7 @@ class Pool:
     max_devi_f
         (n_frames,) eV/Å.
     descriptor
-        (n_frames, n) of :mod:`activelearn.descriptor`, or None if frames are not told apart.
+        (n_frames, n) of :mod:`activelearn.descriptor`, or None if frames are not compared.
     anchors
         (n_anchors, n) descriptors of the frames that were chosen before.
     """
@@ -43,7 +43,7 @@ class Pool:
 
 
 class _Picks:
-    """The picks so far: what the caps still allow, and how far every frame of the pool is from all that is chosen."""
+    """The picks so far: what the caps still allow, and how far every frame of the pool is from everything chosen."""
 
     def __init__(self, pool: Pool, settings: Select, room: int) -> None:
         self.pool = pool
@@ -92,10 +92,10 @@ class _Picks:
 def pick(pool: Pool, settings: Select, room: int, rng: np.random.Generator) -> tuple[Indices, dict[str, int]]:
     """Choose frames under the caps per walk, per cell of the matrix and per iteration.
 
-    ``random``: in random order. ``diverse``: a share at random first, so that what is labelled stays an honest sample
-    of the window (of its errors, for the calibration); then always the frame farthest from all that is chosen, now or
-    in earlier iterations, beginning with the one of largest deviation if nothing was ever chosen (farthest-point
-    sampling: Eldar et al., IEEE Trans. Image Process. 6, 1305 (1997)). Near duplicates are passed over by both.
+    ``random``: in random order. ``diverse``: a share at random first, so that what is labelled stays an unbiased sample
+    of the window (of its errors, for the calibration); then always the frame farthest from everything chosen, now or in
+    earlier iterations, beginning with the one of largest deviation if nothing was ever chosen (farthest-point sampling:
+    Eldar et al., IEEE Trans. Image Process. 6, 1305 (1997)). Near duplicates are passed over by both.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def pick(pool: Pool, settings: Select, room: int, rng: np.random.Generator) -> t
     chosen
         Sorted indices.
     passed_over
-        Frames not chosen, by what stopped them.
+        Frames not chosen, by reason.
     """
     picks = _Picks(pool, settings, room)
     if settings.pick == "diverse":

@@ -1,21 +1,21 @@
 """Passes of one and the same ensemble are one sample: they are judged together.
 
-An ensemble explores more than once where a pass gave fewer new frames than a training wants (``train.min_new_frames``),
-and where the next stage joins a quiet one.
-Each such pass is a fresh draw from the same distribution. Judged by the last draw alone, an ensemble whose share lies
-just above the bound would converge as soon as one draw fell below it: 6 candidates of 369 frames, then 2 of 369, are
-8 of 738, which is 1.08 % and not 0.54 %. A candidate found and labelled but not yet learnt counts against the
-ensemble, for it is still one that the ensemble does not know.
+An ensemble explores more than once where a pass gave fewer new frames than a training needs (``train.min_new_frames``),
+and where the next stage is added to a quiet one. Each such pass is a fresh draw from the same distribution. Judged by
+the last draw alone, an ensemble whose share lies just above the bound would converge as soon as one draw fell below it:
+6 candidates of 369 frames, then 2 of 369, are 8 of 738, which is 1.08 % and not 0.54 %. A candidate found and labelled
+but not yet learnt counts against the ensemble, because it is still unknown to the ensemble.
 
-Added are, stage by stage, passes from the same starts within the same guards. A stage that is quiet is not walked again
-by the same ensemble (:mod:`activelearn.passes`), so it is judged by the passes that it took to become so, and a stage
-that joins late by its own. A pass that was classified by another window (a calibrated one moves a little with every
-label) is counted anew by the window of the last.
+Passes from the same starts within the same guards are added up, stage by stage. A stage that is quiet is not walked
+again by the same ensemble (:mod:`activelearn.passes`), so it is judged by the passes that it took to become so, and a
+stage that is added later by its own. A pass that was classified by another window (a calibrated one moves a little with
+every label) is counted again by the window of the last.
 
 Frames are added, each counted once. Of four passes of 369 independent frames with a true share of 1.5 %, one falls
 below 1 % with a probability of 58 % if each is judged alone, and of 27 % if they are added up; at 1.2 % it is 83 and
-53 %. A cell that has been quiet is walked by half (``explore.quiet_passes``) and so weighs less than the loud ones
-beside it, in one pass as in several; that changes these numbers by less than five points, and makes them smaller.
+53 %. A cell that has been quiet is walked by half (``explore.quiet_passes``) and so weighs less than those beside it
+that are not quiet, in one pass as in several; that changes these numbers by less than five points, and makes them
+smaller.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def cell_of(task: Task) -> tuple[str, Condition]:
 
 
 def _question(campaign: Campaign, stage: str) -> tuple[object, ...]:
-    """Return all that says where the walks of a stage come from and where they may go."""
+    """Return everything that defines where the walks of a stage start and where they may go."""
     bounds = {"max_passes": None, "candidate_share": None, "out_of_region_share": None}
     asked = campaign.stage(stage).model_copy(update=bounds)
     explore = campaign.explore
@@ -94,7 +94,7 @@ def _question(campaign: Campaign, stage: str) -> tuple[object, ...]:
 def pooled(cells: Sequence[CellCounts], before: Sequence[Sequence[CellCounts]]) -> tuple[CellCounts, ...]:
     """Return the cells of a pass with the counts of those of earlier passes added, cell by cell.
 
-    Walks that were given up count for the pass itself alone: what an earlier pass did not walk, this one has. The
+    Walks that were given up count for the pass itself only: what an earlier pass did not walk, this one has. The
     fifths of a ramp or a deformation are not added up.
     """
     found = {_key(cell): cell.counts for cell in cells}

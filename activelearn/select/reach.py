@@ -1,19 +1,20 @@
-"""How far a walk came: whether its atoms moved as matter does at the temperature imposed, or stood still.
+"""How far a walk came: whether its atoms moved as expected at the imposed temperature, or stood still.
 
-A walk that goes nowhere is accurate throughout, for it shows the ensemble its own start again and again: such a pass
-would be called quiet, and nothing was explored. Three figures tell, the latter two over the second half of the frames:
+A walk that goes nowhere is accurate throughout, because the ensemble sees its own start again and again: such a pass
+would be called quiet although nothing was explored. Three figures show it, the latter two over the second half of the
+frames:
 
 * the time that was walked;
-* the root-mean-square displacement from the start, beside the distance that free atoms of that temperature cover in
-  :data:`FLIGHT_FS`. Both are weighted by mass, so that heavy and light atoms count alike; drift and the strain of the
-  cell are taken out. Their ratio hardly depends on temperature: it says how long atoms fly before they are turned back;
-* the temperature beside the one imposed. NVE from a crystal at rest keeps half of it, by equipartition.
+* the root-mean-square displacement from the start, compared with the distance that free atoms of that temperature
+  cover in :data:`FLIGHT_FS`. Both are weighted by mass, so that heavy and light atoms count alike; drift and the strain
+  of the cell are removed. Their ratio hardly depends on temperature: it is how long atoms fly before they turn back;
+* the temperature compared with the imposed one. NVE from a crystal at rest keeps half of it, by equipartition.
 
 Measured in LAMMPS (displacement / flight; temperature / imposed): Cu, W and Si at 1 to 1300 K, NVT, NPT, NVE, deformed,
 half frozen 1.5 to 44; 0.39 to 2.2. In reference MD of Na3PS4 by SevenNet-0 at 100 to 900 K 3.6 to 5.9. Diamond, the
 stiffest of all, in NVE 0.38; 0.50. Cu with forces and velocities set to zero, without an integrator or under nve/limit
 0 to 0.045; under a viscous drag 1.3; 0.0003. A ramp from 10 to 2000 K with a thermostat of 100 ps 0.034 of the imposed
-temperature, of 0.1 ps (in 20 ps) 0.98. What a start was distorted by counts as heat: 0.05 Å are 75 K in copper.
+temperature, of 0.1 ps (in 20 ps) 0.98. The distortion of a start counts as heat: 0.05 Å are 75 K in copper.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def unexplored(
     Parameters
     ----------
     walks
-        Of every cell (stage, condition), how far its walks came; None where that is not known: such a walk has no say.
+        Of every cell (stage, condition), how far its walks came; None where that is not known: such a walk is not
+        counted.
     stages
         Of the campaign.
     """
@@ -171,5 +173,5 @@ def walk_fs(stage: Stage) -> float:
 
 
 def times(stage: Stage) -> str:
-    """Return the time of a walk in words, with the doubt that a very small time step raises."""
+    """Return the time of a walk in words, with a warning if the time step is very small."""
     return f"n_steps = {stage.n_steps} of timestep_fs = {of('time step').said(stage.timestep_fs)}"

@@ -1,4 +1,4 @@
-"""The station: one pass is counted and judged, what is labelled is chosen, and the next pass is named."""
+"""The station: count and judge one pass, choose the frames to label, and determine the next pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from activelearn.select.window import FrameClass, FrameClasses, count
 from activelearn.store import Store
 from activelearn.tasks import Station
 
-#: A ramp or a deformation is counted in so many parts of its way.
+#: Number of parts in which the frames of a ramp or a deformation are counted.
 N_ALONG: Final = 5
 #: Stage, and what is imposed on the walk: one cell of the exploration matrix.
 Cell = tuple[str, Condition]
@@ -36,7 +36,7 @@ def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
 
 
 def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
-    """Count the pass, choose what is labelled, and say what the next pass explores."""
+    """Count the pass, choose what is labelled, and determine what the next pass explores."""
     walks, records, refused = _read_walks(campaign, store, iteration)
     cells = _cells(walks, refused)
     stages = store.result("explore", iteration, Explored).stages
@@ -82,10 +82,10 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Selection:
 
 @dataclass(frozen=True)
 class _Found:
-    """What a pass amounts to, together with the earlier ones of the same ensemble."""
+    """The findings of a pass, together with the earlier ones of the same ensemble."""
 
     judged: Judged
-    is_quiet: bool  # by its shares alone, or with those before it: it taught all it could
+    is_quiet: bool  # by its shares alone, or with those before it: nothing more to learn from it
     n_pooled: int
     pooled: tuple[CellCounts, ...]
     held_out_p99: float | None
@@ -128,7 +128,7 @@ def _taken(
     """Return, per walk, the frames that are labelled; and the candidates that are not, by reason."""
     n_candidates = sum(int((walk.classes == FrameClass.CANDIDATE).sum()) for walk in walks)
     chosen = _audited(walks, campaign.select, store.rng(iteration, "select", "audit"))
-    if found.unlearnt:  # no label is paid for on their word
+    if found.unlearnt:  # their deviations do not justify any label
         nothing = [np.empty(0, dtype=np.intp)] * len(walks)
         return nothing, {"models that learnt nothing": n_candidates} if n_candidates else {}
     if found.judged.is_converged:
@@ -155,7 +155,7 @@ class _Walk:
         self.model_forces: NDArray[np.float32] | None = arrays.get("kept_model_forces")
         self.descriptor: NDArray[np.float32] | None = arrays.get("kept_descriptor")
         names = ("ended", "first_bad_step", "log_tail")
-        found = {n: meta[n] for n in names} | {"reach": meta.get("reach")}  # products of before have none
+        found = {n: meta[n] for n in names} | {"reach": meta.get("reach")}  # older products have none
         self.record = WalkRecord(id=task.id, stage=meta["stage"], sha256=sha256, **found)
 
 
@@ -232,8 +232,8 @@ def _audited(walks: Sequence[_Walk], settings: Select, rng: np.random.Generator)
 def _lost(walks: Sequence[_Walk], settings: Select) -> list[bool]:
     """Return, per walk, whether its system failed almost everywhere, however well the others do.
 
-    Without a rescue of its own, a system that the ensemble knows nothing of would never give a label: none of its
-    frames is in the window.
+    Without a rescue of its own, a system unknown to the ensemble would never get a label: none of its frames is in the
+    window.
     """
     groups: dict[int | None, list[FrameClasses]] = {}
     for walk in walks:
@@ -250,7 +250,7 @@ def _choose(
     store: Store,
     iteration: int,
 ) -> dict[str, int]:
-    """Add the picks: candidates, and early failed frames of walks that are lost; return the candidates passed over."""
+    """Add the picks: candidates, and early failed frames of lost walks; return the candidates passed over."""
     settings, rng = campaign.select, store.rng(iteration, "select")
     cells = list(dict.fromkeys(walk.cell for walk in walks))
     before = anchors(campaign, store, iteration) if settings.needs_descriptor else None
@@ -295,7 +295,7 @@ def _descriptors(walks: Sequence[_Walk], chosen: Sequence[Indices]) -> list[NDAr
 def _seal_chosen(
     campaign: Campaign, store: Store, iteration: int, walks: Sequence[_Walk], chosen: Sequence[Indices]
 ) -> None:
-    """Publish the chosen frames, with the forces that drove them (calibration) and their descriptors (anchors)."""
+    """Publish the chosen frames, with the forces of the driving model and their descriptors."""
     picked = [(walk, frames) for walk, frames in zip(walks, chosen, strict=True) if len(frames)]
     extra: dict[str, NDArray[Any]] = {
         f"{p}/model_forces": walk.model_forces[frames]

@@ -1,4 +1,4 @@
-"""What a pass of exploration means: quiet, converged, to be rescued."""
+"""The verdict on a pass of exploration: quiet, converged, to be rescued."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def held_back_by(counts: Counts, stop: Stop) -> list[str]:
     """Return what keeps counts from being quiet, each with its number and its bound; empty if they are quiet.
 
     Quiet: candidates and failed frames are both below their bounds, over enough frames and walks, and no more frames
-    are out of the region than may be. A stage may have bounds of its own (:meth:`activelearn.config.Stage.bounds`).
+    are out of the region than allowed. A stage may have bounds of its own (:meth:`activelearn.config.Stage.bounds`).
     """
     found = []
     for kind, word, bound in (
@@ -35,7 +35,7 @@ def held_back_by(counts: Counts, stop: Stop) -> list[str]:
 
 
 def percent(share: float, bound: float | None = None) -> str:
-    """Return a share in per cent, with the digits that tell it from `bound`: 0.996 % is not 1.0 % if the bound is 1 %.
+    """Return a share in per cent, with enough digits to distinguish it from `bound` (0.996 % from 1 %).
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Judged:
     is_bounded
         The newest stage is not quiet, but has had all the passes it may have.
     is_advancing
-        The next stage joins.
+        The next stage is added.
     is_inaccurate
         All stages of the campaign are quiet, but the held-out error is above its bound or not known.
     """
@@ -129,7 +129,7 @@ def _loud(cells: Sequence[CellCounts], stages: Sequence[str], campaign: Campaign
 
 
 def held_back(selection: Selection, campaign: Campaign) -> list[str]:
-    """Return all that keeps a pass from being converged: first each stage that is not quiet, with numbers and bounds.
+    """Return everything that prevents convergence: first each stage that is not quiet, with numbers and bounds.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def wants_rescue(counts: Counts, settings: Select, *, is_quiet: bool) -> bool:
     """Return whether a pass taught too little by its window alone.
 
     Nearly everything failed (or left the region), or there is nothing in the window although the pass is not quiet:
-    the loop would go round without learning.
+    the loop would repeat without learning.
     """
     lost = (counts.failed + counts.out_of_region) / max(counts.walked, 1)
     return lost > settings.rescue.failed_share or (counts.candidate == 0 and not is_quiet)
@@ -194,7 +194,7 @@ def why(selection: Selection, campaign: Campaign, judged: Judged, *, unexplored:
     Parameters
     ----------
     selection
-        What was found and chosen; its own `why` is not looked at.
+        What was found and chosen; its own `why` is not used.
     campaign
         Holds the bounds.
     judged
@@ -205,13 +205,13 @@ def why(selection: Selection, campaign: Campaign, judged: Judged, *, unexplored:
         Which models learnt nothing, so that a quiet pass is no convergence; empty if all learnt.
     """
     headline = _headline(selection, campaign, judged, unexplored, unlearnt)
-    if loud := _not_quiet(selection, campaign):  # the headline says the rest
+    if loud := _not_quiet(selection, campaign):  # the headline covers the rest
         headline += f"; held back by {'; '.join(loud)}"
     return headline if selection.held_out_p99 is None else f"{headline}; {p99(selection.held_out_p99)}"
 
 
 def p99(held_out: float) -> str:
-    """Return how a held-out 99th percentile of the force error (eV/Å) is said wherever it stands."""
+    """Return the wording for a held-out 99th percentile of the force error (eV/Å)."""
     return f"held-out P99 of the force error {held_out:.3g} eV/Å"
 
 
@@ -219,7 +219,7 @@ def _headline(selection: Selection, campaign: Campaign, judged: Judged, unexplor
     counts, stop = selection.judged, campaign.stop
     found = over(counts, selection.n_pooled, stop)
     if counts.refused_walks:
-        found += f"; {counts.refused_walks} walks refused by consent, so the region is not whole"
+        found += f"; {counts.refused_walks} walks refused by consent, so the region is incomplete"
     if unexplored:
         return f"not explored: {unexplored} ({found}){'; the next stage joins' if judged.is_advancing else ''}"
     if unlearnt:
@@ -237,4 +237,4 @@ def _headline(selection: Selection, campaign: Campaign, judged: Judged, unexplor
             return f"rescue: {found}; but no early failed frame was below {bound:g} eV/Å"
         longer = ", training is longer" if campaign.select.rescue.train_factor > 1.0 else ""
         return f"rescue: {found}; {selection.rescued} early failed frames below {bound:g} eV/Å are labelled{longer}"
-    return f"goes on: {found}"
+    return f"continues: {found}"

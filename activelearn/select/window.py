@@ -19,7 +19,7 @@ FrameClasses = NDArray[np.int8]
 
 
 class FrameClass(IntEnum):
-    """What a frame is to the trust window."""
+    """Class of a frame with respect to the trust window."""
 
     ACCURATE = 0
     CANDIDATE = 1
@@ -81,7 +81,7 @@ def classify_walk(
     outside_from
         First frame past a geometry guard, or None.
     is_broken
-        Whether the walk ended by itself (lost atoms, NaN): then frames never reached are failed even past a guard.
+        Whether the walk broke off (lost atoms, NaN): then frames never reached are failed even past a guard.
     """
     classes = np.full(n_planned, FrameClass.FAILED, dtype=np.int8)
     bad = np.flatnonzero(~np.isfinite(max_devi_f))
@@ -93,7 +93,7 @@ def classify_walk(
 
 
 def reclassified(classes: FrameClasses, max_devi_f: FloatArray, window: tuple[float, float]) -> FrameClasses:
-    """Return the classes of a walk by another window; what is out of the region and what was never reached stays so.
+    """Return the classes of a walk by another window; frames out of the region or never reached keep their class.
 
     Parameters
     ----------

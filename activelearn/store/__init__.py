@@ -1,7 +1,7 @@
-"""The campaign folder is the truth: products, sealed results, the label ledger, claims and the lease.
+"""The campaign folder is the single source of truth: products, sealed results, the label ledger, claims and the lease.
 
-The FireWorks LaunchPad only schedules; lose it, lose nothing. Every rule that makes a kill harmless lives here
-(DESIGN.md section 3).
+The FireWorks LaunchPad only schedules: if it is lost, no data are lost. The rules that make a kill harmless are
+implemented here.
 """
 
 from __future__ import annotations

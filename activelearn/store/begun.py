@@ -1,12 +1,12 @@
-"""Labels under way: what a driver that was killed alone had begun is finished, and the next driver takes it up.
+"""Labels in progress: a label that outlives its killed driver is finished, and the next driver adopts it.
 
-Before a worker computes a label it writes ``begun/<key>.note``: who it is, as in a claim. If its driver is killed and
-it is not, it goes on to the end of that one label, writes the answer to ``begun/<key>.json`` and removes its note (see
-``Begun`` in ``engines/workers/answering.py``). Whoever comes to that label next waits for a worker that lives, adopts
-an answer that is whole, and computes the label if there is neither. A worker without a driver lives by its note: where
-that is taken away it ends.
+Before a worker computes a label it writes ``begun/<key>.note`` with its identity, as in a claim. If its driver is
+killed and the worker is not, it finishes that one label, writes the answer to ``begun/<key>.json`` and removes its note
+(see ``Begun`` in ``engines/workers/answering.py``). The next process that needs the label waits for a live worker,
+adopts a complete answer, and computes the label if there is neither. A worker without a driver ends when its note is
+removed.
 
-The key is the content address of the label, so that an answer is right for any driver, however late it is found.
+The key is the content address of the label, so an answer is valid for any driver, however late it is found.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BEGUN: Final = "begun"
 
 
 class Begun:
-    """One label as it stands in ``begun/``.
+    """One label in ``begun/``.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Begun:
         self._kept = folder / BEGUN / f"{key}.json"
 
     def request(self, limit_s: float) -> dict[str, Any]:
-        """Return what a worker is told: where to note and to keep its label, and how long it may work on it (s)."""
+        """Return the instructions to a worker: where to note and keep its label, and how long it may work on it (s)."""
         where = {"note": str(self._note), "path": str(self._kept)}
         return {**where, "token": self._token, "limit_s": limit_s, "driver": self._me}
 
@@ -54,13 +54,13 @@ class Begun:
         holder = claim.holder()
         if holder is None:
             return None
-        if "pid" not in holder:  # notes are written whole: this one is of before a power cut
+        if "pid" not in holder:  # notes are written atomically: this one was cut by a power failure
             self._note.unlink(missing_ok=True)
             return None
         return None if claim.break_stale() else holder
 
     def orphan(self) -> dict[str, Any] | None:
-        """Return who works on the label, or None; a worker of our own (of the same structure, chosen twice) is none."""
+        """Return who works on the label, or None; a worker of this process (for the same structure) does not count."""
         worker = self.worker()
         return None if worker is None or worker.get("driver") == self._me else worker
 
@@ -78,23 +78,23 @@ class Begun:
         return dict(found["answer"])
 
     def dismiss(self) -> None:
-        """Take away the note of a worker that is not ours: if its driver is gone, it ends."""
+        """Remove the note of another process's worker: if its driver is gone, it ends."""
         if self.orphan() is not None:
             self._note.unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """Take away the note of the worker that we asked, if it is still there."""
+        """Remove the note of our own worker, if it is still there."""
         if (Claim(self._note).holder() or {}).get("token") == self._token:
             self._note.unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """Remove what is kept of the label: it is published."""
+        """Remove the files of the label, which is published."""
         self.leave()
         self._kept.unlink(missing_ok=True)
 
 
 def _whole(content: bytes) -> dict[str, Any] | None:
-    """Return what stands below its checksum, or None if it is not what was written."""
+    """Return the content below the checksum, or None if it is corrupt."""
     sha, _, text = content.partition(b"\n")
     if hashlib.sha256(text).hexdigest().encode() != sha:
         return None
@@ -110,7 +110,7 @@ def sweep(folder: Path, published: Ledger) -> None:
     folder
         The campaign folder.
     published
-        The ledger: what it holds needs not be kept.
+        The ledger: labels in it need not be kept.
     """
     for path in sorted((folder / BEGUN).glob("*.note")):
         Begun(folder, path.stem).worker()
@@ -121,7 +121,7 @@ def sweep(folder: Path, published: Ledger) -> None:
 
 
 def folders_at_work(folder: Path) -> set[Path]:
-    """Return the scratch folders in which workers are at a label, with a driver or without, by real paths."""
+    """Return the real paths of scratch folders in which workers compute a label, with or without a driver."""
     keys = (path.stem for path in (folder / BEGUN).glob("*.note"))
     workers = (Begun(folder, key).worker() for key in keys)
     return {Path(one["folder"]).resolve() for one in workers if one and isinstance(one.get("folder"), str)}

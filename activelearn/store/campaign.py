@@ -1,4 +1,4 @@
-"""Store: the layout of a campaign folder, and what may be asked of it.
+"""Store: the layout of a campaign folder, and access to it.
 
 ::
 
@@ -15,11 +15,11 @@
     dataset/iter-000.npz, held-out-000.npz
     labels/*.seg   models/      claims/   failures/   sessions/   lease.json   scratch/
     submitted.json stopped.json  of a campaign on a LaunchPad (see :mod:`activelearn.store.submission`)
-    consent*.json refused/       what the user allowed to be given up, and what was
-    checkpoints/                 of trainings at work, with machine.checkpoints
+    consent*.json refused/       what the user allowed to be given up, and what has been
+    checkpoints/ of running trainings, with machine.checkpoints
     begun/                       labels that outlive a driver that was killed alone (see :mod:`activelearn.store.begun`)
-    launches/                    where workers of a LaunchPad stand; empty
-    report.html                  what :mod:`activelearn.page` writes, anew whenever asked
+    launches/                    working directory of the workers of a LaunchPad; empty
+    report.html                  what :mod:`activelearn.page` writes, again on each request
     study-<iteration>/           glasses and benchmarks of the final models (see :mod:`activelearn.store.study`)
 """
 
@@ -77,7 +77,7 @@ class Store(Folder):
     Parameters
     ----------
     folder
-        Its path; made absolute, for FireWorks changes the working directory.
+        Its path; made absolute, because FireWorks changes the working directory.
     """
 
     names = ("dataset", "models", "checkpoints", "refused", "launches", "consent*.json", "iter-*", "study-*")
@@ -92,7 +92,7 @@ class Store(Folder):
         self._fingerprints: dict[Path, dict[str, Any]] = {}
         self._whole_models: set[str] = set()
         self.places = Places(self.folder / "campaign" / "moved.json")
-        self._opening = threading.Lock()  # slots are threads: one ledger and one journal for all of them
+        self._opening = threading.Lock()  # slots are threads that share one ledger and one journal
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -103,17 +103,19 @@ class Store(Folder):
         Raises
         ------
         ConfigError
-            Something else has files there that the campaign would write over.
+            The folder has files of something else that the campaign would overwrite.
         """
         store = cls(folder)
         store.begin_with(store.folder / "campaign" / "000.yaml", campaign.to_yaml())
         return store
 
-    missing = "no campaign here - wanted a campaign folder - start one with: activelearn run CAMPAIGN --folder {folder}"
+    missing = (
+        "no campaign here - expected a campaign folder - start one with: activelearn run CAMPAIGN --folder {folder}"
+    )
 
     @property
     def identity(self) -> Identity:
-        """Who the campaign is."""
+        """The identity of the campaign."""
         return Identity(self.folder, "campaign")
 
     @property
@@ -128,12 +130,12 @@ class Store(Folder):
         return [store for store in stores if store.is_begun()]
 
     def at_work(self) -> list[tuple[Folder, int]]:
-        """Return where stations are at work: the last iteration, and the studies of its models."""
+        """Return where stations are running: the last iteration, and the studies of its models."""
         opened = self.opened_iterations()
         return [(self, opened[-1]), *((place, ONCE) for place in self.studies(opened[-1]))] if opened else []
 
     def settle(self) -> None:
-        """Make the folder, its labels and its studies ones that may be written to: see :meth:`Folder.settle`."""
+        """Prepare the folder, its labels and its studies for writing: see :meth:`Folder.settle`."""
         super().settle()
         if (self.folder / "labels").is_dir():
             migrate(self.folder / "labels")
@@ -150,7 +152,7 @@ class Store(Folder):
         Raises
         ------
         Damaged
-            One is gone: another would count in its place.
+            One is gone, and another would be used in its place.
         """
         found = sorted((self.folder / "campaign").glob("[0-9][0-9][0-9].yaml"))
         if not found and any(self.folder.glob("iter-*/campaign.yaml")):
@@ -166,23 +168,23 @@ class Store(Folder):
         Raises
         ------
         Damaged
-            It is, or the one that the last iteration was sealed to is gone from those that were accepted.
+            It is damaged, or the one that the last iteration was sealed to is no longer among the accepted ones.
         """
         files, opened = self.campaign_files(), self.opened_iterations()
         if opened:
             last = read_yaml(self.iteration_folder(opened[-1]) / "campaign.yaml")
             known = [read_yaml(file) for file in reversed(files)]
-            # Written out by another version, the same campaign has other keys: then what they mean is compared.
+            # Another version writes the same campaign with other keys: then the meaning is compared.
             if last not in known and _parsed(last) not in map(_parsed, known):
                 raise gone(self.folder / "campaign" / f"{len(files):03d}.yaml")
         return self.places.of_sealed(_parsed(read_yaml(files[-1])))
 
     def as_begun(self, campaign: Campaign) -> Campaign:
-        """Return a campaign as it is read now, with the paths by which this folder knows files that have moved."""
+        """Return a campaign as it is read now, with the paths under which this folder knows moved files."""
         return self.places.of_given(campaign, self._accepted())
 
     def follow(self, campaign: Campaign) -> None:
-        """Take files of the campaign that have moved from where they are now (call it only with the lease held)."""
+        """Use the current location of files of the campaign that have moved (call only with the lease held)."""
         if self.places.note(campaign, self._accepted()):
             self._campaigns.clear()
 
@@ -191,11 +193,11 @@ class Store(Folder):
         return [_parsed(read_yaml(file)) for file in reversed(self.campaign_files())]
 
     def accept(self, campaign: Campaign) -> None:
-        """Make `campaign` the one of all iterations that are not open yet (call it only with the lease held)."""
+        """Make `campaign` that of all iterations not yet open (call only with the lease held)."""
         opened = self.opened_iterations()
         sealed_first = ("reference.json", "driver.json", "sel.json")
         for path in (path for name in sealed_first for path in self.folder.glob(f"iter-*/{name}")):
-            if int(path.parent.name[5:]) not in opened:  # left by a run that died while it opened an iteration
+            if int(path.parent.name[5:]) not in opened:  # left by a run that died while opening an iteration
                 path.unlink(missing_ok=True)
         publish_yaml(self.folder / "campaign" / f"{len(self.campaign_files()):03d}.yaml", campaign.to_yaml())
 
@@ -215,10 +217,10 @@ class Store(Folder):
         Raises
         ------
         Damaged
-            One is gone that others were built upon, or that has left data.
+            One is gone that others were built on, or that has left data.
         """
         opened, left = set[int](), set[int]()
-        for place in self.folder.glob("iter-*"):  # all in one pass: it is asked for many times in each iteration
+        for place in self.folder.glob("iter-*"):  # in one pass, as it is called many times in each iteration
             if (k := self._iteration_of(place / "campaign.yaml")) is None:
                 continue
             if (place / "campaign.yaml").exists():
@@ -234,7 +236,7 @@ class Store(Folder):
         return sorted(opened)
 
     def _iteration_of(self, path: Path) -> int | None:
-        """Return the iteration that a file belongs to; None: to none."""
+        """Return the iteration that a file belongs to, or None."""
         match = _OF_ITERATION.fullmatch(str(path).removeprefix(f"{self.folder}/"))
         return None if match is None else int(match[match.lastindex or 0])
 
@@ -283,7 +285,7 @@ class Store(Folder):
             raise gone(path)
         found = read_object(self.whole(path), sha256=str)
         if found["sha256"] != identity_sha256(found):
-            raise damaged(path, "its content does not have the sha256 that it names")
+            raise damaged(path, "checksum mismatch: its content does not have the sha256 in it")
         if iteration in self.opened_iterations():  # sealed: read once
             self._fingerprints[path] = found
         return found
@@ -307,8 +309,8 @@ class Store(Folder):
         for i in range(max(self._records, default=0)):
             if i not in self._records:
                 raise Damaged(
-                    f"{self.iteration_file(i)}: gone - wanted the record of iteration {i} - give the same command "
-                    "(activelearn run) again: it is made anew from what is sealed"
+                    f"{self.iteration_file(i)}: gone - expected the record of iteration {i} - give the same command "
+                    "(activelearn run) again: it is made again from the sealed results"
                 )
         return [self._records[i] for i in sorted(self._records)]
 
@@ -316,23 +318,23 @@ class Store(Folder):
         found = read_record(path := self.iteration_file(iteration), Iteration)
         if found.index != iteration:
             raise damaged(path, f"it is the record of iteration {found.index}")
-        self.whole(path.with_name("campaign.yaml"))  # in force then, whether it is read again or not
+        self.whole(path.with_name("campaign.yaml"))  # in force then, whether or not it is read again
         return found
 
     def document(self, path: Path) -> dict[str, Any]:
-        """Return a sealed result as it stands in its file; that of a closed iteration has the checksum of its record.
+        """Return a sealed result as it is in its file; that of a closed iteration has the checksum in its record.
 
         Raises
         ------
         Damaged
-            It has another one.
+            Checksum mismatch.
         """
         if (sha256 := self._sums(path.parent.parent).get(path.parent.name)) is not None:
             want_sealed(path, sha256)
         return super().document(path)
 
     def stations_of(self, iteration: int) -> list[str]:
-        """Return the stations that the record of an iteration names; none before it is closed."""
+        """Return the stations in the record of an iteration; none before it is closed."""
         return list(self._sums(self.iteration_folder(iteration)))
 
     def _sums(self, folder: Path) -> dict[str, str]:
@@ -344,7 +346,7 @@ class Store(Folder):
         return self._products.get(record, {})
 
     def is_sealed(self, station: str, iteration: int) -> bool:
-        """Return whether a station of an iteration is done for good.
+        """Return whether a station of an iteration is finished.
 
         Raises
         ------
@@ -358,7 +360,7 @@ class Store(Folder):
         return False
 
     def beside(self, iteration: int) -> list[str]:
-        """Return which published files of an iteration stand in no station's folder (patterns)."""
+        """Return which published files of an iteration are in no station's folder (patterns)."""
         names = ("campaign.yaml", "reference.json", "driver.json", "sel.json", "chosen.npz", "starts.npz")
         return [*(f"iter-{iteration:03d}/{name}" for name in names), f"dataset/*-{iteration:03d}.npz"]
 
@@ -373,13 +375,13 @@ class Store(Folder):
         """Return the tasks whose product is not in the ledger: a task's `key` is its content address there."""
         if by == "file":
             return list(tasks)
-        self.ledger.refresh()  # others may have published meanwhile
+        self.ledger.refresh()  # others may have published in the meantime
         return [task for task in tasks if not self.ledger.holds(str(task.parameters["key"]))]
 
     def archive_products(self, iteration: int) -> None:
-        """Pack the products of each station of a closed iteration into one file: the file budget of long campaigns.
+        """Pack the products of each station of a closed iteration into one file, to limit the number of files.
 
-        A kill in between leaves both, and the next run goes on from there.
+        A kill in between leaves both, and the next run continues from there.
         """
         if not self.iteration_file(iteration).is_file():
             return
@@ -389,11 +391,11 @@ class Store(Folder):
             if products and self.is_sealed(folder.name, iteration):
                 for path in products:  # before the first of them is touched
                     if not is_whole(self.whole(path)):
-                        raise damaged(path, "it cannot be read", "it whole, to pack it")
+                        raise damaged(path, "it cannot be read", "it intact, to pack it")
                 publish(folder / PACK, archive_files(products))
                 for path in products:
                     if read_archived(folder / PACK, path.name).getvalue() != path.read_bytes():
-                        raise damaged(folder / PACK, f"its {path.name} is another one")
+                        raise damaged(folder / PACK, f"checksum mismatch of its {path.name}")
                     path.unlink()
 
     def publish_model(self, file: Path) -> tuple[str, str]:
@@ -405,28 +407,28 @@ class Store(Folder):
         return str(target.relative_to(self.folder)), sha
 
     def models_of(self, iteration: int) -> list[str]:
-        """Return the names of all models that an iteration has handed on, or that were made final after it."""
+        """Return the names of all models that an iteration has passed on, or that were made final after it."""
         found = [self.find_result(station, iteration, Ensemble) for station in ("train", "final")]
         members = [m for one in found if one is not None for m in (*one.members, *one.of_loop)]
         return [name for m in members for name in (m.model, m.compressed, m.weights) if name is not None]
 
     def model(self, name: str) -> Path:
-        """Return a published model; its name is its checksum, and it is read whole once per process.
+        """Return a published model; its name is its checksum, which is verified once per process.
 
         Raises
         ------
         StoreError
-            It is damaged: an engine might not notice.
+            It is damaged, which an engine might not notice.
         """
         path = self.folder / name
         if name not in self._whole_models:
             if not path.is_file() or not file_sha256(path).startswith(path.stem):
-                raise Damaged(f"{path}: damaged or gone - wanted the model that its checksum names - {RESTORE}")
+                raise Damaged(f"{path}: damaged or gone - expected the model that its checksum names - {RESTORE}")
             self._whole_models.add(name)
         return path
 
     def sweep(self, machine: Machine) -> None:
-        """Remove what killed runs left behind, and pack what they had closed (call it only with the lease held)."""
+        """Remove what killed runs left behind, and pack what they had closed (call only with the lease held)."""
         super().sweep(machine)
         begun.sweep(self.folder, self.ledger)
         for iteration in self.opened_iterations():
@@ -443,7 +445,7 @@ class Store(Folder):
         return self.folder / "dataset" / f"held-out-{iteration:03d}.npz"
 
     def held_out(self, up_to: int) -> list[Frames]:
-        """Return the validation set: fixed, but for the systems that were added to a running campaign."""
+        """Return the validation set: fixed, except for systems that were added to a running campaign."""
         return [part for i in range(up_to + 1) for part in self.held_out_of(i)]
 
     def held_out_of(self, iteration: int) -> list[Frames]:
@@ -467,7 +469,7 @@ class Store(Folder):
         Raises
         ------
         Damaged
-            They are not those that were sealed.
+            They do not match what was sealed.
         """
         path = self.dataset_file(iteration)
         parts = self.frames(path)
@@ -503,7 +505,7 @@ class Store(Folder):
             self._writer.close()
 
     def compact_labels(self) -> None:
-        """Merge this campaign's journals; only between stations, when nobody is writing."""
+        """Merge this campaign's journals; only between stations, when nothing is writing."""
         self.end_journal()
         self.ledger.compact(self.uuid[:8])
 
@@ -517,6 +519,6 @@ class Store(Folder):
 
 @lru_cache(maxsize=8)
 def _parsed(text: str) -> Campaign:
-    """Return a resolved campaign; each Firework asks for it anew, and it is the same all along."""
+    """Return a resolved campaign; cached, as each Firework asks for it."""
     where = "a campaign of the folder"
     return parse_campaign(as_written(text, where), where=where, is_sealed=True)

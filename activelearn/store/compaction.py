@@ -1,4 +1,4 @@
-"""Journals that were ended: published whole with their index, and merged so that a campaign makes few files."""
+"""Closed journals: published whole with their index, and merged so that a campaign makes few files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from activelearn.store.locks import is_gone
 
 #: Segments smaller than this (bytes) are merged.
 COMPACT_BELOW: Final = 32_000_000
-#: Instead of the time, in the names of compacted journals: they come before all journals of writers, so that of two
-#: records of one key the elder stays the first.
+#: Instead of the time, in the names of compacted journals: they sort before all journals of writers, so that of two
+#: records of one key the older stays first.
 _COMPACTED: Final = "00000000T000000"
 
 
 def compact(folder: Path, prefix: str) -> None:
-    """Merge the journals of one campaign that nobody writes to any more into one, and remove the old ones.
+    """Merge the journals of one campaign that are no longer written to into one, and remove the old ones.
 
-    A journal stays as it is while its writer may append to it: until it has closed it, or is gone for sure. That cannot
-    be known of a process on another host that was killed, nor of a journal of an earlier version: they stay. So do
-    damaged ones, for a copy may restore them, and large ones, so that a long campaign does not write all its labels
-    anew each time.
+    A journal stays as it is while its writer may append to it: until it has closed it, or is certainly gone. That
+    cannot be known for a process on another host that was killed, or for a journal of an earlier version: they stay. So
+    do damaged ones, because a copy may restore them, and large ones, so that a long campaign does not rewrite all its
+    labels each time.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def compact(folder: Path, prefix: str) -> None:
             for entry, start, end in found.records:
                 chunks.setdefault(entry.key, content[start:end])
     except FileNotFoundError:
-        return  # somebody else compacts the same labels at this moment
+        return  # another process is compacting the same labels
     if len(old) > 1:
         publish_journal(folder / f"{prefix}-{_COMPACTED}-{unique_suffix()}.seg", [*chunks.values()])
         for path, _ in old:
@@ -64,7 +64,7 @@ def publish_journal(path: Path, chunks: Sequence[bytes]) -> None:
 
 
 def damaged_parts(content: bytes, found: Scan, *, may_be_cut_off: bool) -> list[tuple[int, int]]:
-    """Return (start, end) of what is damaged, in bytes; the last record of a writer that came no further is not."""
+    """Return (start, end) of damaged parts, in bytes; an incomplete last record of a writer is not damage."""
     if found.end == len(content) or (may_be_cut_off and is_cut_off(content, found.end)):
         return found.damaged
     return [*found.damaged, (found.end, len(content))]
@@ -84,19 +84,19 @@ def whole(path: Path, content: bytes) -> Scan | None:
 
 
 def _ended(paths: Sequence[Path]) -> Iterator[tuple[Path, bytes, Scan]]:
-    """Yield the whole journals to which nobody will ever append; large ones only if they have no index."""
+    """Yield the undamaged journals that will not be appended to; large ones only if they have no index."""
     for path in paths:
         if path.is_dir() or (path.stat().st_size >= COMPACT_BELOW and index_file(path).exists()):
             continue
         if not _is_ended(path, path.read_bytes()):
             continue
-        content = path.read_bytes()  # whose writer is gone may have written between the first look and its end
+        content = path.read_bytes()  # a writer that is gone may have written between the first read and its end
         if (found := whole(path, content)) is not None:
             yield path, content, found
 
 
 def _is_ended(path: Path, content: bytes) -> bool:
-    """Return whether nobody will ever append to a journal: it was closed, or compacted, or its writer is gone."""
+    """Return whether a journal will never be appended to: it was closed, or compacted, or its writer is gone."""
     if not content:
         return False
     is_compacted = f"-{_COMPACTED}-" in path.name  # of an earlier version, too

@@ -1,4 +1,4 @@
-"""The user's recorded consent: so many walks and labels may be given up, and these unusual numbers are meant."""
+"""The user's recorded consent: how many walks and labels may be given up, and which unusual numbers are intended."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Consent:
     """How many tasks of a campaign may be refused, and which have been.
 
     Each refusal takes a place of its own, ``refused/<k>.json``, before the product that says "refused" is published:
-    workers that refuse at the same time cannot pass the limit, and a kill in between costs nothing, for the same task
-    finds its place again.
+    workers that refuse at the same time cannot exceed the limit, and a kill in between is harmless, because the same
+    task finds its place again.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Consent:
         self.folder = folder
 
     def give(self, n: int, text: str) -> None:
-        """Record that at most `n` tasks may be refused; the largest number counts, a smaller one changes nothing.
+        """Record that at most `n` tasks may be refused; the largest number counts, a smaller one has no effect.
 
         Parameters
         ----------
@@ -40,22 +40,22 @@ class Consent:
         if n <= self.limit:
             return
         record = sealed({"n": n, "text": text, "time": time.time()})
-        if not publish_json(self.folder / "consent.json", record):  # there is one already: this one raises it
+        if not publish_json(self.folder / "consent.json", record):  # there is one already, which this raises
             publish_json(self.folder / f"consent-{n}.json", record)
 
     def accept(self, unusual: Sequence[str]) -> None:
-        """Record that these unusual numbers, a line each, are meant; those of before stay."""
+        """Record that these unusual numbers, one line each, are intended; earlier ones are kept."""
         if new := self.not_accepted(unusual):
             name = hashlib.sha256("\n".join(new).encode()).hexdigest()[:12]
             publish_json(self.folder / f"unusual-{name}.json", sealed({"accepted": new, "time": time.time()}))
 
     def not_accepted(self, unusual: Sequence[str]) -> list[str]:
-        """Return those of the lines that nobody has accepted yet; what counts is where it stands and what it is."""
+        """Return the lines that have not been accepted yet; key and value are compared."""
         known = {line.split(" - ")[0] for path in self.folder.glob("unusual-*.json") for line in _accepted(path)}
         return [line for line in unusual if line.split(" - ")[0] not in known]
 
     def want_accepted(self, unusual: Sequence[str], *, accept: bool) -> None:
-        """Refuse what is unusual and not accepted, neither now nor before.
+        """Refuse what is unusual and has not been accepted.
 
         Raises
         ------
@@ -63,7 +63,7 @@ class Consent:
             One line each, with what to do about it.
         """
         if not accept and (new := self.not_accepted(unusual)):
-            raise ConfigError(*(f"unusual: {line} - mend it, or add --accept-unusual if it is meant" for line in new))
+            raise ConfigError(*(f"unusual: {line} - fix it, or add --accept-unusual if it is intended" for line in new))
 
     @property
     def limit(self) -> int:
@@ -72,7 +72,7 @@ class Consent:
 
     @property
     def refused(self) -> list[str]:
-        """Names of the tasks that have a place, in no order of meaning."""
+        """Names of the tasks that have a place, in no particular order."""
         return [str(read_object(path, task=str)["task"]) for path in (self.folder / "refused").glob("*.json")]
 
     @property
@@ -81,7 +81,7 @@ class Consent:
         return sum(1 for _ in (self.folder / "refused").glob("*.json"))
 
     def note(self, task: str) -> bool:
-        """Take a place for `task`, or find the one it has; only then publish its refusal.
+        """Take a place for `task`, or find the one it has, before its refusal is published.
 
         Returns
         -------
@@ -99,12 +99,12 @@ class Consent:
         return False
 
     def next_step(self) -> str:
-        """Return what the user may do about a task that keeps failing, beside mending the cause."""
+        """Return what the user may do about a task that keeps failing, other than fixing the cause."""
         if self.limit == 0:
-            return "walks and labels may be given up with --refuse-infrastructure-failures N, at most N of the campaign"
+            return "walks and labels may be given up with --refuse-infrastructure-failures N, at most N per campaign"
         return (
             f"{self.n_refused} walks and labels have been given up, and --refuse-infrastructure-failures "
-            f"{self.limit} allows no more; a larger number would"
+            f"{self.limit} allows no more; give a larger number to allow it"
         )
 
 

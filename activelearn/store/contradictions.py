@@ -1,4 +1,4 @@
-"""What is wrong with records of a ledger that are whole: found when all of it is verified, never on opening."""
+"""Contradictions between undamaged records of a ledger: found when all of it is verified, not on opening."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from activelearn.store.journal import Entry, scan
 
 
 def contradictions(journals: Sequence[Path]) -> list[str]:
-    """Return one sentence for each kind of contradiction of each journal: all of them are read whole.
+    """Return one sentence for each kind of contradiction of each journal: all of them are read completely.
 
     Numbers that are not finite in an accepted label, keys that are not those of the structures, two labels of one
-    structure that differ, an index that tells of other records, and copies of journals.
+    structure that differ, an index that lists other records, and copies of journals.
     """
     said: list[str] = []
     payloads: dict[str, tuple[bytes, Path]] = {}
@@ -26,10 +26,10 @@ def contradictions(journals: Sequence[Path]) -> list[str]:
         try:
             content = path.read_bytes()
         except OSError:
-            continue  # compacted meanwhile, or no file: that is said already
+            continue  # compacted meanwhile, or no file: already reported
         other = copies.setdefault(hashlib.sha256(content).digest(), path)
         if other != path and content:
-            said.append(f"{path}: a copy of {other.name} - wanted each journal once - remove one of the two")
+            said.append(f"{path}: a copy of {other.name} - expected each journal once - remove one of the two")
             continue
         records = scan(content, path).records
         found: dict[str, list[str]] = {}
@@ -41,10 +41,10 @@ def contradictions(journals: Sequence[Path]) -> list[str]:
             if problem := _problem(entry, payload):
                 found.setdefault(problem, []).append(entry.key)
         if not _is_indexed(path, [entry for entry, _, _ in records]):
-            said.append(f"{path}.idx: tells of other labels - wanted the index of {path.name} - remove it")
+            said.append(f"{path}.idx: lists other labels - expected the index of {path.name} - remove it")
         said += [
-            f"{path}: {len(keys)} labels {problem} (the first is {keys[0][:16]}) - wanted labels as they were computed "
-            "- restore the file from a copy, or compute them again in a new ledger"
+            f"{path}: {len(keys)} labels {problem} (the first is {keys[0][:16]}) - expected the labels as computed - "
+            "restore the file from a copy, or compute them again in a new ledger"
             for problem, keys in found.items()
         ]
     return said
@@ -59,12 +59,12 @@ def _problem(entry: Entry, payload: bytes) -> str | None:
     if not np.isfinite(structure).all():
         return "have positions that are not finite"
     if entry.symbols and entry.reference and _key(entry, structure) != entry.key:
-        return "stand under keys that are not those of their structures"
+        return "have keys that do not match their structures"
     return None
 
 
 def _key(entry: Entry, structure: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
-    """Return the content address of a structure as it stands in a payload: see ``Frames.structure_key``."""
+    """Return the content address of a structure in a payload: see ``Frames.structure_key``."""
     head = entry.symbols.encode() + bytes(entry.pbc)
     return hashlib.sha256(head + structure.tobytes() + entry.reference.encode()).hexdigest()
 
@@ -74,7 +74,7 @@ def _is_indexed(path: Path, entries: list[Entry]) -> bool:
     try:
         index = read_index(path)
     except (Damaged, FileNotFoundError):
-        return True  # said elsewhere
+        return True  # reported elsewhere
     if index is None or not index.is_of_journal:
         return True
     listed = {entry.key: entry for entry in index.entries}

@@ -1,12 +1,12 @@
-"""Publishing: a file appears under its final name whole, once, and is never changed again.
+"""Publishing: a file appears under its final name complete, once, and is never changed again.
 
 Write to a unique temporary name, fsync, ``os.link`` to the final name; if that exists, the first writer has won and
-ours is dropped; fsync the directory. Never rename over what somebody may have read.
+ours is dropped; fsync the directory. Never rename over a file that may have been read.
 
-Reading: what is not as it was published is told as :class:`~activelearn.errors.Damaged`, and never passed on. An npz
-has the CRC-32 of each array, a YAML document begins with the checksum of its text, a JSON document of :func:`sealed`
-ends with its own. A file of any kind is compared with the checksum that a sealed result has of it, once per process
-and state (:func:`want_sealed`).
+Reading: a file that is not as it was published raises :class:`~activelearn.errors.Damaged`, and is never passed on. An
+npz has the CRC-32 of each array, a YAML document begins with the checksum of its text, a JSON document of
+:func:`sealed` ends with its own. A file of any kind is compared with the checksum that a sealed result has of it, once
+per process and state (:func:`want_sealed`).
 """
 
 from __future__ import annotations
@@ -40,46 +40,46 @@ M = TypeVar("M", bound=BaseModel)
 
 #: How the first line of a stored YAML document begins: the sha256 of the others follows.
 _CHECKSUM: Final = "# sha256 "
-#: What is left to do when a sealed file is lost.
+#: What to do when a sealed file is lost.
 RESTORE: Final = (
-    "restore it from a copy, or start anew with another --folder (with label.ledger pointing to the labels/ of this "
-    "one, no label is paid for twice)"
+    "restore it from a copy, or start again with another --folder (with label.ledger pointing to the labels/ of this "
+    "one, no label is computed twice)"
 )
 
 
 #: The last key of a JSON document of :func:`sealed`.
 _SEAL: Final = "seal"
-#: What zipfile and numpy raise on bytes that are no archive of theirs; an OSError of that kind has no or this errno.
+#: What zipfile and numpy raise on bytes that are not an archive; an OSError of that kind has no errno or this one.
 _NO_ARCHIVE: Final = (
     *(zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError, LookupError, ArithmeticError),
     *(TypeError, AttributeError, RuntimeError, MemoryError, SyntaxError),
 )
 _NO_SEEK: Final = {None, errno.EINVAL}
-#: What stands where a file was is a folder, or the other way round.
+#: There is a folder in place of a file, or the reverse.
 _NO_FILE: Final = (IsADirectoryError, NotADirectoryError)
-#: Checksums of files by path, with the state of the file that had it.
+#: Checksums of files by path, with the state of the file.
 _known_sums: dict[Path, tuple[tuple[int, ...], str]] = {}
 
 
 def gone(path: Path) -> Damaged:
-    """Return the error of a sealed file that is not there any more."""
-    return Damaged(f"{path}: gone - wanted this part of the campaign - {RESTORE}")
+    """Return the error of a sealed file that no longer exists."""
+    return Damaged(f"{path}: gone - expected this file of the campaign - {RESTORE}")
 
 
 def damaged(path: Path | str, what: str, wanted: str = "it as it was published") -> Damaged:
-    """Return the error of a published file that is not what it was."""
-    return Damaged(f"{path}: damaged ({what}) - wanted {wanted} - {RESTORE}")
+    """Return the error of a published file that has changed."""
+    return Damaged(f"{path}: damaged ({what}) - expected {wanted} - {RESTORE}")
 
 
 @contextmanager
 def _whole_files(path: Path) -> Iterator[None]:
-    """Say of a published file that it is gone, or that a folder stands in its place."""
+    """Report a published file that is gone, or replaced by a folder."""
     try:
         yield
     except FileNotFoundError as error:
         raise gone(path) from error
     except _NO_FILE as error:
-        raise damaged(path, "a folder and no file, or in a file") from error
+        raise damaged(path, "a folder in place of a file, or below a file") from error
 
 
 def unique_suffix() -> str:
@@ -89,7 +89,7 @@ def unique_suffix() -> str:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a sentence that a person can act on."""
+    """Turn a full or read-only disk into a message that the user can act on."""
     try:
         yield
     except OSError as error:
@@ -106,7 +106,7 @@ def publish(path: Path, content: bytes) -> bool:
     Returns
     -------
     bool
-        Whether ours is the one that stands; False if somebody was first (theirs stands, ours is dropped).
+        Whether ours was published; False if another process was first (theirs is kept, ours is dropped).
     """
     temporary = path.with_name(f".{path.name}.{unique_suffix()}")
     with disk_errors(path):
@@ -141,12 +141,12 @@ def publish_json(path: Path, data: Any) -> bool:  # noqa: ANN401 - JSON
 
 
 def replace_json(path: Path, data: Any) -> None:  # noqa: ANN401 - JSON
-    """Write a JSON document that is no product: the last one counts."""
+    """Write a JSON document that is not a product: the last one counts."""
     replace_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text that is no product, at once in place of the one before: whoever reads it sees one of the two."""
+    """Write a text that is not a product, atomically in place of the previous one: readers see one of the two."""
     temporary = path.with_name(f".{path.name}.{unique_suffix()}")
     with disk_errors(path):
         try:
@@ -171,19 +171,19 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
     Raises
     ------
     Damaged
-        It is no JSON, or not the one that was :func:`sealed`; the message says which to remove.
+        It is not JSON, or not what was :func:`sealed`; the message says which file to remove.
     """
     try:
         found = json.loads(path.read_bytes())
         seal = found.pop(_SEAL, None) if isinstance(found, dict) else None
         if seal is not None and seal != _seal_of(found):
-            raise ValueError("its checksum does not match")
-    except NotADirectoryError as error:  # a file stands where its folder was
+            raise ValueError("checksum mismatch")
+    except NotADirectoryError as error:  # a file in place of its folder
         raise FileNotFoundError(errno.ENOENT, "not there", str(path)) from error
     except (ValueError, RecursionError, IsADirectoryError) as error:
         raise Damaged(
-            f"{path}: damaged ({_told(error)}) - wanted it as it was written - while its iteration is open, remove "
-            f"this file and give the same command again: it is made anew from the products; of a closed iteration "
+            f"{path}: damaged ({_told(error)}) - expected it as it was written - while its iteration is open, remove "
+            f"this file and give the same command again: it is made again from the products; of a closed iteration "
             f"{RESTORE}"
         ) from error
     return found
@@ -195,7 +195,7 @@ def read_object(path: Path, **wanted: type) -> dict[str, Any]:
     Raises
     ------
     Damaged
-        See :func:`read_json`, or it is of another shape.
+        See :func:`read_json`, or its structure differs.
     """
     found = read_json(path)
     if not isinstance(found, dict):
@@ -213,13 +213,13 @@ def read_record(path: Path, model: type[M]) -> M:
     Raises
     ------
     Damaged
-        See :func:`read_json`, or it is none of this model.
+        See :func:`read_json`, or it does not match this model.
     """
     return as_record(path, read_json(path), model)
 
 
 def as_record(path: Path, data: Any, model: type[M]) -> M:  # noqa: ANN401 - JSON
-    """Return what was read of a file as a record of a model; Damaged if it is none."""
+    """Return the content of a file as a record of a model; Damaged if it does not match."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -229,14 +229,14 @@ def as_record(path: Path, data: Any, model: type[M]) -> M:  # noqa: ANN401 - JSO
 
 
 def _told(error: BaseException) -> str:
-    """Return what an error says, which is never where in memory something is."""
+    """Return the text of an error, never a memory address."""
     if isinstance(error, _NO_FILE):
-        return "a folder and no file, or in a file"
+        return "a folder in place of a file, or below a file"
     return f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error) or type(error).__name__
 
 
 def publish_yaml(path: Path, text: str) -> bool:
-    """Publish a YAML document behind its checksum: half a document may be another one, and a valid one."""
+    """Publish a YAML document behind its checksum: half a document may be a valid, different one."""
     return publish(path, f"{_CHECKSUM}{hashlib.sha256(text.encode()).hexdigest()}\n{text}".encode())
 
 
@@ -254,7 +254,7 @@ def read_yaml(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise damaged(path, str(error)) from error
     if hashlib.sha256(text.encode()).hexdigest() != first.removeprefix(_CHECKSUM):
-        raise damaged(path, "its checksum does not match", "it as it was resolved")
+        raise damaged(path, "checksum mismatch", "it as it was resolved")
     return text
 
 
@@ -265,14 +265,14 @@ def publish_npz(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[st
 
 @contextmanager
 def _whole_archive(path: Path, what: str = "product") -> Iterator[None]:
-    """Say of an archive that it is gone, or no file, or that bytes of it are not what was written: all are Damaged."""
+    """Report an archive that is gone, not a file, or has changed bytes: all are Damaged."""
     try:
         with _whole_files(path):
             yield
     except (OSError, *_NO_ARCHIVE) as error:
         if isinstance(error, OSError) and error.errno not in _NO_SEEK:
             raise
-        raise Damaged(f"{path}: damaged {what} ({_told(error)}) - wanted it whole - {RESTORE}") from error
+        raise Damaged(f"{path}: damaged {what} ({_told(error)}) - expected an intact file - {RESTORE}") from error
 
 
 #: numpy parses the header of each array as Python, and CPython 3.11 counts the depth of its parser for all threads
@@ -312,7 +312,7 @@ def read_npz(path: Path, packed: io.BytesIO | None = None) -> tuple[dict[str, ND
     Raises
     ------
     Damaged
-        The archive is gone, truncated or its checksum is wrong.
+        The archive is gone, truncated or has a checksum mismatch.
     """
     with _archive(path, packed) as archive:
         meta = _meta(archive)
@@ -320,7 +320,7 @@ def read_npz(path: Path, packed: io.BytesIO | None = None) -> tuple[dict[str, ND
 
 
 def read_array(path: Path, name: str) -> NDArray[Any] | None:
-    """Read one array of an archive of :func:`publish_npz` and leave the others where they are; None if it is not there.
+    """Read one array of an archive of :func:`publish_npz` without reading the others; None if it is not there.
 
     Parameters
     ----------
@@ -332,7 +332,7 @@ def read_array(path: Path, name: str) -> NDArray[Any] | None:
     Raises
     ------
     Damaged
-        The archive is gone, truncated or the array's checksum is wrong.
+        The archive is gone, truncated or the array has a checksum mismatch.
     """
     with _archive(path) as archive:
         found: NDArray[Any] | None = archive[name] if name in archive.files else None
@@ -373,7 +373,7 @@ def read_meta(path: Path, packed: io.BytesIO | None = None) -> dict[str, Any]:
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether an archive of :func:`publish_npz` is all there: every checksum is right, and it has its `meta`."""
+    """Return whether an archive of :func:`publish_npz` is complete: every checksum matches, and it has its `meta`."""
     try:
         read_npz(path)
     except Damaged:
@@ -392,7 +392,7 @@ def archive_files(paths: Sequence[Path]) -> bytes:
 
 @lru_cache(maxsize=8)
 def _pack(archive: Path, _state: tuple[int, ...], _process: int) -> zipfile.ZipFile:
-    """Return an open pack; its list, which may be of thousands of products, is read once a process and state."""
+    """Return an open pack; its list, possibly of thousands of products, is read once per process and state."""
     return zipfile.ZipFile(archive)
 
 
@@ -400,8 +400,8 @@ def archived(archive: Path) -> list[str]:
     """Return the names of the files in an archive of :func:`archive_files`; Damaged if it cannot be read."""
     with _whole_archive(archive, "pack of products, its list cannot be read"):
         names = _pack(archive, _state_of(archive), os.getpid()).namelist()
-        if inner := next((name for name in names if "/" in name), None):  # a torn pack may end with a product's list
-            raise ValueError(f"{inner} is no product")
+        if inner := next((name for name in names if "/" in name), None):  # truncated, it may end in a product's list
+            raise ValueError(f"{inner} is not a product")
         return names
 
 
@@ -424,12 +424,12 @@ def _state_of(path: Path) -> tuple[int, ...]:
 
 
 def want_sealed(path: Path, sha256: str) -> Path:
-    """Return a file that has this checksum; it is read once per process and state (size, times, inode).
+    """Return a file after verifying its checksum, once per process and state (size, times, inode).
 
     Raises
     ------
     Damaged
-        It has another one, or is gone.
+        Checksum mismatch, or it is gone.
     """
     with _whole_files(path):
         state = _state_of(path)
@@ -440,7 +440,7 @@ def want_sealed(path: Path, sha256: str) -> Path:
 
 
 def wanted_sum(path: Path, found: str, sha256: str) -> Path:
-    """Return the path of what has this checksum, or raise Damaged."""
+    """Return the path of the file with this checksum, or raise Damaged."""
     if found != sha256:
         raise damaged(path, f"sha256 {found[:12]}..., sealed with {sha256[:12]}...")
     return path

@@ -1,10 +1,10 @@
 """Folder: plans, products, sealed results, claims and scratch, the same for a campaign and for a study.
 
-What stands where in a station's folder: ``plan.json, <task>.npz, result.json``.
+A station's folder contains ``plan.json, <task>.npz, result.json``.
 
-A sealed result has the checksums of all files that stood by then and are its own or what it was made from, and one of
-itself (``files`` and ``seal`` in ``result.json``): :meth:`Folder.whole` is the way to whatever was sealed. Results of
-earlier versions have neither, and are read as they are.
+A sealed result contains the checksums of all files that it consists of or was made from, and one of itself (``files``
+and ``seal`` in ``result.json``): sealed files are accessed through :meth:`Folder.whole`. Results of earlier versions
+have neither, and are read as they are.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ F = TypeVar("F", bound="Folder")
 Published = Literal["file", "ledger"]
 #: The products of a station in one file, once its iteration is closed.
 PACK: Final = "products.zip"
-#: Where the checksums stand in a sealed result.
+#: Key of the checksums in a sealed result.
 _FILES: Final = "files"
 #: The names of our temporary files: .name.host-pid-uuid (see :func:`~activelearn.store.files.unique_suffix`).
 _TEMPORARY: Final = re.compile(r"\..+\..+-\d+-[0-9a-f]{12}")
-#: What every kind of folder has in it from its first run on, beside the names that are special to the kind.
+#: What every kind of folder contains from its first run on, in addition to the names specific to the kind.
 _NAMES: Final = (
     "machine.yaml",
     "lease.json",
@@ -85,12 +85,12 @@ _NAMES: Final = (
 
 
 class Folder(ABC):
-    """Where stations do their work.
+    """A folder in which stations work.
 
     Parameters
     ----------
     folder
-        Its path; made absolute, for FireWorks changes the working directory.
+        Its path; made absolute, because FireWorks changes the working directory.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,9 +102,9 @@ class Folder(ABC):
         self.consent = Consent(self.folder)
         format_of(self.folder)  # nothing is read of a folder that a newer version wrote
 
-    #: What is said where none of this kind is.
+    #: Message where there is no folder of this kind.
     missing: ClassVar[str]
-    #: Further names under which this kind of folder writes or removes (patterns); scratch knows its own by marks.
+    #: Further names that this kind of folder writes or removes (patterns); scratch folders have marks.
     names: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -121,16 +121,16 @@ class Folder(ABC):
             raise ConfigError(f"{folder}: {cls.missing.format(folder=typed(folder))}")
         return found
 
-    # --- what a kind of folder says of itself ---------------------------------------------------------------------
+    # --- what a kind of folder defines ----------------------------------------------------------------------------
 
     @property
     @abstractmethod
     def identity(self) -> Identity:
-        """Who the folder is."""
+        """The identity of the folder."""
 
     @property
     def uuid(self) -> str:
-        """Identity, the same wherever the folder is moved; a copy of the folder takes another one."""
+        """Identity, the same wherever the folder is moved; a copy of the folder gets another one."""
         return self.identity.read()
 
     @property
@@ -140,7 +140,7 @@ class Folder(ABC):
 
     @abstractmethod
     def at_work(self) -> list[tuple[Folder, int]]:
-        """Return where stations are at work: (folder, iteration) of what was opened last, its studies included."""
+        """Return where stations are running: (folder, iteration) of what was opened last, including studies."""
 
     def iterations(self) -> list[Iteration]:
         """Return the records of all closed iterations, in order; a study has none."""
@@ -148,7 +148,7 @@ class Folder(ABC):
 
     @abstractmethod
     def settings(self, iteration: int) -> Any:  # noqa: ANN401 - a Campaign or a Study: what its stations are given
-        """Return what the stations of an iteration are carried out by."""
+        """Return the settings that the stations of an iteration are carried out with."""
 
     @abstractmethod
     def station_folder(self, station: str, iteration: int) -> Path:
@@ -164,12 +164,12 @@ class Folder(ABC):
         """Return whether there is a campaign, or a study, in the folder."""
 
     def begin_with(self, file: Path, text: str) -> None:
-        """Begin with a resolved YAML document, unless there is one; the uuid first, so it is there whenever we die.
+        """Start with a resolved YAML document, unless there is one; the uuid comes first, in case of a kill.
 
         Raises
         ------
         ConfigError
-            The folder is somebody else's.
+            The folder belongs to something else.
         """
         self.want_free_names()
         if not self.is_begun():
@@ -178,25 +178,25 @@ class Folder(ABC):
             publish_yaml(file, text)
 
     def want_free_names(self) -> None:
-        """Refuse to begin where something else has our names: it would be written over, or swept away.
+        """Refuse to start where something else uses our names: it would be overwritten or removed.
 
         Raises
         ------
         ConfigError
-            The folder is somebody else's.
+            The folder belongs to something else.
         """
         taken = sorted({path.name for name in (*_NAMES, *self.names) for path in self.folder.glob(name)})
-        if taken and not self.is_begun():  # in this order: what another process has just begun is ours
+        if taken and not self.is_begun():  # in this order: what another process has just started is ours
             raise ConfigError(
-                f"{self.folder}: has {', '.join(taken)} in it, which we have not made - wanted a folder without, "
-                "for files of these names are written and removed - choose another --folder, or move them away"
+                f"{self.folder}: contains {', '.join(taken)}, not made by activelearn - expected a folder without "
+                "(files of these names are written and removed) - choose another --folder, or move them away"
             )
 
     def end_journal(self) -> None:  # noqa: B027 - most folders append to nothing
-        """Close what this process appends to, if it appends to anything."""
+        """Close what this process appends to, if anything."""
 
     def settle(self) -> None:
-        """Make the folder one that may be written to: of the present format, and no copy (first, with the lease held).
+        """Prepare the folder for writing: migrate its format, give a copy its own identity (with the lease held).
 
         Raises
         ------
@@ -206,8 +206,8 @@ class Folder(ABC):
         migrate(self.folder)
         why = self.identity.settle(is_known_elsewhere=self.submissions.current() is not None)
         if why is not None:
-            self.submissions.withdraw()  # what was submitted is the folder that this one was copied from
-            log.warning("%s: has an identity of its own from now on, for %s", self.folder, why)
+            self.submissions.withdraw()  # the submission is of the folder that this one was copied from
+            log.warning("%s: gets a new identity, because %s", self.folder, why)
 
     # --- plans --------------------------------------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class Folder(ABC):
         return self.station_folder(station, iteration) / "plan.json"
 
     def find_plan(self, station: str, iteration: int) -> Plan | None:
-        """Return the frozen plan, or None if nobody has planned yet."""
+        """Return the frozen plan, or None if there is none yet."""
         path = self.plan_file(station, iteration)
         if path not in self._plans and path.exists():
             found = read_record(self.whole(path), Plan)
@@ -226,18 +226,18 @@ class Folder(ABC):
         return self._plans.get(path)
 
     def plan(self, station: str, iteration: int) -> Plan:
-        """Return the frozen plan of a station that was planned; StoreError if it is gone."""
+        """Return the frozen plan of a station; StoreError if it is gone."""
         found = self.find_plan(station, iteration)
         if found is None:
             raise gone(self.plan_file(station, iteration))
         return found
 
     def planned_at(self, station: str, iteration: int) -> float:
-        """Return when the plan was frozen (Unix time): what was computed before it was not computed for it."""
+        """Return when the plan was frozen (Unix time): anything computed earlier was not computed for it."""
         return self.plan_file(station, iteration).stat().st_mtime
 
     def freeze_plan(self, station: str, iteration: int, tasks: Sequence[Task], n_chunks: int) -> Plan:
-        """Freeze the complete plan once; whoever comes later gets the frozen one."""
+        """Freeze the complete plan once; later callers get the frozen one."""
         if len({task.id for task in tasks}) < len(tasks):
             raise StoreError(f"plan of {station} in iteration {iteration} names a task twice; please report this")
         plan = Plan(station=station, iteration=iteration, n_chunks=n_chunks, tasks=tuple(tasks))
@@ -251,7 +251,7 @@ class Folder(ABC):
         return self.station_folder(station, iteration) / f"{task_id}.npz"
 
     def is_published(self, station: str, iteration: int, task: Task, *, by: Published = "file") -> bool:
-        """Return whether the task's product stands by now (in the ledger: or is refused by the user's consent)."""
+        """Return whether the task's product is published (in the ledger: or refused with the user's consent)."""
         return task not in self._without_entry([task], by) or self.product(station, iteration, task.id).is_file()
 
     def pending(self, plan: Plan, tasks: Iterable[Task] | None = None, *, by: Published = "file") -> list[Task]:
@@ -274,7 +274,7 @@ class Folder(ABC):
     def read_some(
         self, station: str, iteration: int, task_id: str, names: Sequence[str]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the arrays of these names, (n, ...) of any unit, as far as a product has them, and its meta."""
+        """Return the arrays of these names, (n, ...) of any unit, that a product has, and its meta."""
         path, packed = self._published(station, iteration, task_id)
         return read_some(path, names, packed)
 
@@ -290,7 +290,7 @@ class Folder(ABC):
         return self.unpacked(packed, path.name)
 
     def unpacked(self, pack: Path, name: str) -> tuple[Path, io.BytesIO]:
-        """Return the path of a packed product, by which messages name it, and its content, as it was sealed."""
+        """Return the path of a packed product, used in messages, and its content, as it was sealed."""
         content, path = read_archived(pack, name), pack / name
         if (sha256 := self.seal_of(pack.with_name(name))) is not None:
             wanted_sum(path, hashlib.sha256(content.getbuffer()).hexdigest(), sha256)
@@ -299,11 +299,11 @@ class Folder(ABC):
     def publish_product(
         self, station: str, iteration: int, task_id: str, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]
     ) -> bool:
-        """Publish a task's one product file; False if somebody was first."""
+        """Publish a task's one product file; False if another process was first."""
         return publish_npz(self.product(station, iteration, task_id), arrays, meta)
 
     def damaged_products(self, plan: Plan) -> list[Task]:
-        """Read every product; put those that cannot be read aside, and return their tasks (pending again)."""
+        """Read every product; move those that cannot be read aside, and return their tasks (pending again)."""
         torn = []
         for task in plan.tasks:
             path = self.product(plan.station, plan.iteration, task.id)
@@ -319,12 +319,12 @@ class Folder(ABC):
         return self.station_folder(station, iteration) / "result.json"
 
     def is_sealed(self, station: str, iteration: int) -> bool:
-        """Return whether a station of an iteration is done for good.
+        """Return whether a station of an iteration is finished.
 
         Raises
         ------
         Damaged
-            It was, for its products are packed, and its result is gone.
+            Its products are packed, so it was finished, but its result is gone.
         """
         path = self.sealed(station, iteration)
         if path.exists():
@@ -334,39 +334,39 @@ class Folder(ABC):
         return False
 
     def seal(self, station: str, iteration: int, result: Record) -> None:
-        """Seal a station's result; what comes later reads only this, and what has the checksum that stands in it."""
+        """Seal a station's result; later stations read only this, and files whose checksums it contains."""
         files = {str(path.relative_to(self.folder)): file_sha256(path) for path in self.sealed_with(station, iteration)}
         document = {**result.model_dump(mode="json"), _FILES: files}
         publish_json(self.sealed(station, iteration), sealed(document))
 
     def sealed_with(self, station: str, iteration: int) -> list[Path]:
-        """Return the files whose checksums a result has: its plan and products, and what stands beside the station."""
+        """Return the files whose checksums a result contains: its plan and products, and files beside the station."""
         folder = self.station_folder(station, iteration)
         beside = [path for name in self.beside(iteration) for path in self.folder.glob(name)]
         return sorted({*beside, *folder.glob("plan.json"), *folder.glob("*.npz"), *folder.glob("*.extxyz")})
 
     @abstractmethod
     def beside(self, iteration: int) -> list[str]:
-        """Return which published files of an iteration stand in no station's folder (patterns)."""
+        """Return which published files of an iteration are in no station's folder (patterns)."""
 
     @abstractmethod
     def results_of(self, path: Path) -> Iterable[Path]:
         """Return the sealed results that may have the checksum of a file of this folder."""
 
     def document(self, path: Path) -> dict[str, Any]:
-        """Return a sealed result as it stands in its file, without the checksums."""
+        """Return a sealed result as it is in its file, without the checksums."""
         found = read_object(path)
         self._seals[path] = as_record(path, {"files": found.pop(_FILES, {})}, _Sealed).files
         return found
 
     def seals(self, path: Path) -> dict[str, str]:
-        """Return the checksums that a sealed result has, by paths relative to the folder; none of earlier versions."""
+        """Return the checksums in a sealed result, by paths relative to the folder; none from earlier versions."""
         if path not in self._seals:
             self.document(path)
         return self._seals[path]
 
     def seal_of(self, path: Path) -> str | None:
-        """Return the checksum that was sealed of a file; None: it is not sealed yet, or by an earlier version."""
+        """Return the sealed checksum of a file; None: not sealed yet, or by an earlier version."""
         name = str(path.relative_to(self.folder))
         return next((sums[name] for one in self.results_of(path) if name in (sums := self.seals(one))), None)
 
@@ -396,7 +396,7 @@ class Folder(ABC):
         return found
 
     def find_result(self, station: str, iteration: int, model: type[R]) -> R | None:
-        """Return a sealed result, or None if the station is not sealed (or was no part of the iteration)."""
+        """Return a sealed result, or None if the station is not sealed (or was not part of the iteration)."""
         return self.result(station, iteration, model) if self.is_sealed(station, iteration) else None
 
     def seal_frames(self, path: Path, parts: Sequence[Frames], extra: Mapping[str, NDArray[Any]] | None = None) -> None:
@@ -410,7 +410,7 @@ class Folder(ABC):
         try:
             return unpack(arrays)
         except (KeyError, ValueError, IndexError, TypeError) as error:
-            raise damaged(path, f"its arrays are no frames: {error}") from error
+            raise damaged(path, f"its arrays are not frames: {error}") from error
 
     # --- claims, attempts, scratch ------------------------------------------------------------------------------------
 
@@ -419,7 +419,7 @@ class Folder(ABC):
         return Claim(self.folder / "claims" / f"{iteration:03d}-{station}-{task.id}.json")
 
     def turn(self, name: str) -> Claim:
-        """Return the (not yet acquired) claim of what only one process may do at a time."""
+        """Return the (not yet acquired) claim on something that only one process may do at a time."""
         return Claim(self.folder / "claims" / f"turn-{name}.json")
 
     def record_failure(self, station: str, iteration: int, task: Task, run_id: str, message: str) -> int:
@@ -443,7 +443,7 @@ class Folder(ABC):
         return [_failure(path) for path in sorted((self.folder / "failures").glob(f"{iteration:03d}-*.json"))]
 
     def sweep(self, machine: Machine) -> None:
-        """Remove what killed runs left behind: temporary files and scratch (call it only with the lease held)."""
+        """Remove what killed runs left behind: temporary files and scratch (call only with the lease held)."""
         if not machine.keep_scratch:
             self._clear_scratch(machine)
         for path in self.folder.glob("claims/*.json"):  # of a task that was published just before the kill
@@ -454,14 +454,14 @@ class Folder(ABC):
                     path.unlink(missing_ok=True)
 
     def _clear_scratch(self, machine: Machine) -> None:
-        busy = folders_at_work(self.folder)  # of labels that outlived the driver that had begun them
+        busy = folders_at_work(self.folder)  # of labels that outlived the driver that had started them
         for area in {self._scratch_area(machine), self.folder / "scratch"}:
             left = [path.name for path in trees.clear(area, area.parent, busy)]
             if left:
                 names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
                 log.warning(
                     "%s: not marked as made by activelearn (an earlier version made no marks), so left alone: %s - "
-                    "remove it by hand if nobody needs it",
+                    "remove it by hand if it is not needed",
                     area,
                     names,
                 )
@@ -474,7 +474,7 @@ class Folder(ABC):
             return trees.make(folder)
 
     def shared_scratch(self, machine: Machine, station: str, iteration: int) -> Path:
-        """Make and return the scratch folder that the tasks of a station share; it goes when the station is sealed."""
+        """Make and return the scratch folder that the tasks of a station share, until the station is sealed."""
         folder = self._scratch_area(machine) / f"shared-{iteration:03d}-{station}"
         with disk_errors(folder):
             trees.make(folder.parent)
@@ -491,13 +491,13 @@ class Folder(ABC):
             return trees.make(self.folder / "scratch")
 
     def _scratch_area(self, machine: Machine) -> Path:
-        """Return where the scratch folders of this folder stand, and those of nobody else."""
+        """Return where the scratch folders of this folder, and of no other, are."""
         return Path(machine.scratch).expanduser() / self.uuid[:8] if machine.scratch else self.folder / "scratch"
 
     # --- time and the machine -----------------------------------------------------------------------------------------
 
     def save_machine(self, machine: Machine) -> None:
-        """Leave the machine profile for workers that know only the folder."""
+        """Store the machine profile for workers that know only the folder."""
         replace_json(self.folder / "machine.yaml", machine.model_dump(mode="json"))
 
     def seconds(self, station: str, iteration: int, spans: Sequence[tuple[float, float]], until: float) -> Seconds:
@@ -516,7 +516,7 @@ class Folder(ABC):
         alive = [(max(a, started), min(b, until)) for a, b in self._sessions(until)]
         work = [(max(a, started), min(b, until)) for a, b in spans if min(b, until) > max(a, started)]
         total = sum(b - a for a, b in work)
-        # The last heartbeat of a killed driver is some seconds old; where there was work there was a driver.
+        # The last heartbeat of a killed driver is some seconds old; where there was work, there was a driver.
         return Seconds(wall=_union([*alive, *work]), engine=_union(work), engine_total=total, n_tasks=len(spans))
 
     def _sessions(self, now: float) -> list[tuple[float, float]]:
@@ -525,7 +525,7 @@ class Folder(ABC):
         for path in sorted((self.folder / "sessions").glob("*")):
             with contextlib.suppress(ValueError, OSError):
                 spans.append((float(path.read_text()), path.stat().st_mtime))
-        if spans:  # the session that asks is alive now
+        if spans:  # the calling session is alive
             spans[-1] = (spans[-1][0], max(spans[-1][1], now))
         return spans or [(0.0, now)]
 

@@ -1,7 +1,7 @@
 """The product of a glass: what the glass station publishes of one melt-quench, and of the pore that was cut into it.
 
 This module alone knows the names in the archive ``glass/<task>.npz``; others use :class:`GlassProduct`, and the
-analyses :func:`glasses_of` and :func:`path_of`. The names are sealed: folders of earlier versions are read by them.
+analyses :func:`glasses_of` and :func:`path_of`. The names are fixed: folders of earlier versions are read by them.
 
 Arrays of the dense path; those of the porous one are the same with ``pore/`` before them::
 
@@ -36,8 +36,8 @@ Arrays = Mapping[str, NDArray[Any]]
 IntArray = NDArray[np.int64]
 _PORE: Final = "pore"
 _META: Final = ("ended", "n_judged", "outside_share", "resumed", "seconds", "started", "finished")
-#: What older products have not, by the name that says whether it is known: of potentials that say how many neighbours
-#: they hold (up to commit 3afdc58); of those that have a window (up to 885217c).
+#: What older products lack, by the name that shows whether it is known: for potentials with a limit on neighbours (up
+#: to commit 3afdc58); for those with a window (up to 885217c).
 _LATER: Final = {
     "overflow_share": ("n_overflow", "overflow_share", "overflow"),
     "above_f_lo_share": ("above_f_lo_share",),
@@ -77,18 +77,18 @@ class Thermo:
 
 
 def no_frames() -> Frames:
-    """Return Frames of a path that was left before its first frame was kept: no frames, no atoms."""
+    """Return Frames of a path that ended before its first frame was kept: no frames, no atoms."""
     return Frames((), np.empty((0, 3, 3)), np.empty((0, 0, 3)))
 
 
 @dataclass(frozen=True, eq=False)
 class GlassPath:
-    """A schedule carried out, up to its end or to where it failed: the way to a dense glass, or to a porous one.
+    """A schedule carried out, to its end or to where it failed: the path to a dense glass, or to a porous one.
 
     Parameters
     ----------
     segments
-        Names of the segments of the whole schedule, those that were not reached included.
+        Names of the segments of the whole schedule, including those that were not reached.
     analysed
         Indices of the segments whose frames and rows are averaged over.
     ended
@@ -108,15 +108,15 @@ class GlassPath:
     end_velocities
         (n_atoms, 3) Å/ps, of `end`.
     n_judged, outside_share, above_f_lo_share
-        Rows with a force deviation, and the shares of them outside the trust window and at or above its f_lo (None:
-        nobody judged; the latter also of older products).
+        Rows with a force deviation, and the shares of them outside the trust window and at or above its f_lo (None: not
+        judged; the latter also for older products).
     n_overflow, overflow_share, overflow
         Kept frames in which an atom has more neighbours than the models hold, their share (None: not known), and by how
         many in the first of them: ``S 61 of 56``.
     resumed
         How often a segment was continued from a restart file.
     seconds
-        Time that the engines worked; a pause after a kill is not counted.
+        Running time of the engines; a pause after a kill is not counted.
     started, finished
         Unix times.
     """
@@ -220,7 +220,7 @@ class GlassProduct:
     dense
         From the packing to the glass.
     porous
-        From the glass with a pore on; None if no pore is asked for, or the dense path was not finished.
+        From the glass with the pore onwards; None if no pore is requested, or the dense path was not finished.
     """
 
     dense: GlassPath
@@ -230,8 +230,8 @@ class GlassProduct:
     def judged_porous(self) -> GlassPath | None:
         """The porous path, judged by the worse of itself and of the dense one it is cut from.
 
-        Of both together the share would be small, and the stamp wrong: a melt is long, and all that is measured may be
-        outside the window after it.
+        For both together the share would be small, and the stamp wrong: a melt is long, and everything that is measured
+        after it may be outside the window.
         """
         if self.porous is None:
             return None
@@ -279,7 +279,7 @@ def made_id(task_id: str, *, is_porous: bool) -> str:
 
 
 def publish_glass(store: StudyStore, task_id: str, product: GlassProduct) -> bool:
-    """Publish what a task has made; False if somebody was first."""
+    """Publish what a task has made; False if another process was first."""
     return store.publish_product(GLASS, ONCE, task_id, product.arrays(), product.meta())
 
 
@@ -295,7 +295,7 @@ def read_glass(store: StudyStore, task_id: str) -> GlassProduct:
 
 
 def all_glasses_of(store: StudyStore) -> Glasses:
-    """Return the sealed glasses, those that were lost among them; none if the study makes none."""
+    """Return the sealed glasses, including those that were lost; none if the study makes none."""
     return store.result(GLASS, ONCE, Glasses) if store.is_sealed(GLASS, ONCE) else Glasses(glasses=())
 
 
@@ -305,7 +305,7 @@ def glasses_of(store: StudyStore) -> tuple[MadeGlass, ...]:
 
 
 def path_of(store: StudyStore, glass: MadeGlass) -> GlassPath:
-    """Return the path of a glass: of a porous one, what followed after the pore was cut.
+    """Return the path of a glass: for a porous one, the part after the pore was cut.
 
     Raises
     ------
@@ -316,12 +316,12 @@ def path_of(store: StudyStore, glass: MadeGlass) -> GlassPath:
         return read_glass(store, glass.id).dense
     found = read_glass(store, glass.id.removesuffix(f"-{_PORE}")).porous
     if found is None:
-        raise StoreError(f"{glass.id}: {glass.stamp} - wanted a dense glass to cut the pore from - look at that one")
+        raise StoreError(f"{glass.id}: {glass.stamp} - expected a dense glass to cut the pore from - look at that one")
     return found
 
 
 def end_of(store: StudyStore, glass: MadeGlass) -> Frames | None:
-    """Return the last configuration of a glass, one frame, Å; None of one that came to no end.
+    """Return the last configuration of a glass, one frame, Å; None for one that was not finished.
 
     Raises
     ------
@@ -356,6 +356,6 @@ def thermo_of(store: StudyStore, glass: MadeGlass) -> tuple[tuple[str, ...], tup
     if glass.is_porous:
         meta = meta.get(_PORE, {})
     if len(arrays) < len(names) or "segments" not in meta:
-        raise StoreError(f"{glass.id}: {glass.stamp} - wanted a path with a thermo table - look at the dense one")
+        raise StoreError(f"{glass.id}: {glass.stamp} - expected a path with a thermo table - look at the dense one")
     columns = {name.removeprefix(f"{prefix}thermo/"): array for name, array in arrays.items()}
     return tuple(meta["segments"]), tuple(meta["analysed"]), Thermo(**columns)

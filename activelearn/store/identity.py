@@ -1,10 +1,9 @@
-"""Identity: the name of a folder for its scratch, its journals and its Workflows, which no copy of it shares.
+"""Identity: the name of a folder for its scratch, its journals and its Workflows, not shared by any copy of it.
 
 ``uuid`` has 32 hexadecimal digits; ``place.json`` beside it says where the folder was when it last had this identity.
-A folder that was moved is the same: its directory has the inode of before, or stands where it stood, and no other
-folder of that name stands where it stood. Any other is a copy, and takes an identity of its own before it writes
-anything: two folders with one name would remove each other's scratch and merge each other's journals of a shared
-ledger.
+A moved folder is the same one if its directory has the same inode as before, or the same path, and there is no other
+folder of that identity at the old path. Any other is a copy, and gets an identity of its own before it writes anything:
+two folders with one identity would remove each other's scratch and merge each other's journals of a shared ledger.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from activelearn.store.files import HOST, disk_errors, publish, read_json, repla
 
 
 class Identity:
-    """Who a folder is.
+    """The identity of a folder.
 
     Parameters
     ----------
     folder
         The folder.
     inside
-        Where in it ``uuid`` and ``place.json`` stand.
+        Where in it ``uuid`` and ``place.json`` are.
     """
 
     def __init__(self, folder: Path, inside: str = ".") -> None:
@@ -41,7 +40,7 @@ class Identity:
         Raises
         ------
         StoreError
-            It is missing or damaged; nothing was done in its name.
+            It is missing or damaged; nothing was done.
         """
         try:
             found = self._uuid.read_text(errors="replace")
@@ -50,30 +49,30 @@ class Identity:
         if not re.fullmatch("[0-9a-f]{32}", found):
             what = "is missing or empty" if not found else f"is damaged ({found[:40]!r})"
             raise StoreError(
-                f"{self._uuid}: {what} - wanted the 32 hexadecimal digits that name this folder - restore it from a "
-                "copy, or remove this file and give the same command again: the folder gets a new identity, and no "
-                "label is lost"
+                f"{self._uuid}: {what} - expected the 32 hexadecimal digits that identify this folder - restore it "
+                "from a copy, or remove this file and give the same command again: the folder gets a new identity, "
+                "and no label is lost"
             )
         return found
 
     def begin(self) -> None:
-        """Give a new folder its identity; the one that is there already stands."""
+        """Give a new folder its identity; an existing one is kept."""
         if publish(self._uuid, uuid.uuid4().hex.encode()):
             replace_json(self._place, self._here())
 
     def settle(self, *, is_known_elsewhere: bool = False) -> str | None:
-        """Take a new identity if this folder is a copy, or lost it (call it only with the lease held).
+        """Take a new identity if this folder is a copy, or lost it (call only with the lease held).
 
         Parameters
         ----------
         is_known_elsewhere
-            Somebody else, such as a LaunchPad, knows a folder of an earlier version (without ``place.json``) by its
-            identity: it keeps that.
+            Something else, such as a LaunchPad, refers to a folder of an earlier version (without ``place.json``) by
+            its identity, which is kept.
 
         Returns
         -------
         str or None
-            Why the identity is a new one; None: it stands.
+            Why the identity is new; None: it is unchanged.
         """
         if not self._uuid.is_file():
             self.begin()
@@ -91,7 +90,7 @@ class Identity:
         return None if known is None else f"it was copied from {known.get('path')}"
 
     def beside(self, path: Path) -> Path:
-        """Return where a folder is that stood beside this one, if it is gone from there and has moved along with it."""
+        """Return where a folder that was beside this one is now, if it has moved along with it."""
         before = (self._known() or {}).get("path")
         if not isinstance(before, str) or path.exists():
             return path
@@ -99,7 +98,7 @@ class Identity:
         return found if found.is_dir() else path
 
     def _known(self) -> dict[str, Any] | None:
-        """Return where the folder was; None: an earlier version did not note it, or the note is damaged."""
+        """Return where the folder was; None: not recorded by an earlier version, or damaged."""
         try:
             found = read_json(self._place)
         except (FileNotFoundError, StoreError):
@@ -114,15 +113,15 @@ class Identity:
         return known.get("inode") == here["inode"] and not self._is_still_at(Path(str(known.get("path"))))
 
     def _is_still_at(self, before: Path) -> bool:
-        """Return whether another folder of our name stands where we stood.
+        """Return whether there is another folder of the same identity at the old path.
 
-        Snapshots of a file system and volumes filled alike repeat inodes; and who moves a folder away may put a copy
-        in its place.
+        Inodes are repeated in snapshots of a file system and in volumes filled in the same way; and a moved folder may
+        be replaced by a copy.
         """
         theirs = before / self._uuid.relative_to(self._folder)
         try:
             return theirs.read_bytes() == self._uuid.read_bytes() and not theirs.parent.samefile(self._uuid.parent)
-        except (OSError, ValueError):  # where no path can be, such as one with a zero byte
+        except (OSError, ValueError):  # an impossible path, such as one with a zero byte
             return False
 
     def _here(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Indexes of journals: what their headers say, so that a ledger is opened without reading its payloads.
+"""Indexes of journals: their headers, so that a ledger is opened without reading its payloads.
 
-Beside ``<journal>.seg`` stands ``<journal>.seg.idx``: a line with the sha256 of the rest, and one JSON document with
+Beside ``<journal>.seg`` there is ``<journal>.seg.idx``: a line with the sha256 of the rest, and one JSON document with
 the size of the journal, the checksum of its first and last bytes, and the columns of its entries. It is published after
 the journal, when this is whole (closed, imported or compacted), and removed before it: a journal without index is read
-record by record, and an index without journal says that the journal was lost. Earlier versions pass indexes over.
+record by record, and an index without a journal shows that the journal was lost. Earlier versions ignore indexes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from activelearn.store.files import publish
 from activelearn.store.journal import Entry, Family
 
 SUFFIX: Final = ".idx"
-#: How many bytes at either end of a journal tell it from another one of the same size.
+#: How many bytes at either end of a journal distinguish it from another one of the same size.
 _END: Final = 4096
-#: Of the fields of an entry those that have a column each, in their order.
+#: The fields of an entry that have a column each, in order.
 _COLUMNS: Final = tuple(name for name in Entry._fields if name not in {"journal", "family"})
 
 
@@ -44,12 +44,12 @@ class Index:
 
 
 def index_file(journal: Path) -> Path:
-    """Return where the index of a journal stands."""
+    """Return the path of the index of a journal."""
     return journal.with_name(journal.name + SUFFIX)
 
 
 def publish_index(journal: Path, entries: Sequence[Entry]) -> None:
-    """Publish the index of a journal to which nobody will append any more."""
+    """Publish the index of a journal that will not be appended to any more."""
     families: dict[Family, int] = {}
     document: dict[str, Any] = {**_measured(journal), "n": len(entries)}
     document["family"] = [families.setdefault(entry.family, len(families)) for entry in entries]
@@ -65,7 +65,7 @@ def read_index(journal: Path) -> Index | None:
     Raises
     ------
     Damaged
-        The index is not what was written.
+        The index is corrupt.
     FileNotFoundError
         The journal is gone.
     """

@@ -1,4 +1,4 @@
-"""Segments: how labels stand in the files of a ledger, record by record.
+"""Segments: how labels are stored in the files of a ledger, record by record.
 
 Record: ``b"ALB1" | header length (u4) | payload length (u8) | sha256(header + payload)[:16] | header JSON | payload``.
 The payload is little-endian float64: energy, forces (n_atoms, 3), virial (3, 3; NaN if there is none) and, if the
@@ -6,14 +6,14 @@ record describes itself, cell (3, 3) and positions (n_atoms, 3). The header then
 trajectory that the structure comes from, and the checksum of the reference's identity. Records of early ledgers have no
 structure.
 
-A journal begins with a note of the process that writes it and ends with a note that it was closed: ``b"ALBN" | length
-(u4) | sha256[:16] | JSON``. One that was published whole has the second alone. Segments of earlier versions have none.
+A journal begins with a note on the process that writes it and ends with a note that it was closed: ``b"ALBN" | length
+(u4) | sha256[:16] | JSON``. One that was published whole has only the second. Segments of earlier versions have none.
 
-Beside a journal that is ended stands its index (:mod:`activelearn.store.index`), so that opening reads no payload; each
-record is verified when it is read. A journal without index (its writer is at work, or was killed, or is of an earlier
-version) is scanned, and every byte of it has to belong to a whole record or note: what does not is damaged, except for
-the last record of a writer that was cut off in it. Scanning costs little: 15,902 labels of 128 atoms (109 MB) are read,
-verified and indexed in 0.4 s (tests/performance/test_ledger.py).
+Beside a closed journal there is its index (:mod:`activelearn.store.index`), so that opening reads no payload; each
+record is verified when it is read. A journal without an index (its writer is running, was killed, or is of an earlier
+version) is scanned, and every byte of it must belong to a complete record or note: anything else is damage, except for
+an incomplete last record. Scanning costs little: 15,902 labels of 128 atoms (109 MB) are read, verified and indexed in
+0.4 s (tests/performance/test_ledger.py).
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _ELEMENT: Final = re.compile(re.escape(_MAGIC) + b"|" + re.escape(_NOTE_MAGIC))
 
 
 def note(data: Mapping[str, Any]) -> bytes:
-    """Return a note about a journal, to stand between its records."""
+    """Return a note about a journal, to be placed between its records."""
     text = json.dumps(data).encode()
     return _NOTE_HEAD.pack(_NOTE_MAGIC, len(text), hashlib.sha256(text).digest()[:16]) + text
 
 
-#: The last bytes of a journal to which nobody will append any more.
+#: The last bytes of a journal that will not be appended to any more.
 CLOSED: Final = note({"closed": True})
 
 
 def writer_of(content: bytes) -> dict[str, Any]:
-    """Return the process that its first note says a journal is written by; {} if there is none, or it is damaged."""
+    """Return the process that writes a journal, from its first note; {} if there is none, or it is damaged."""
     if len(content) < _NOTE_HEAD.size:
         return {}
     magic, length, checksum = _NOTE_HEAD.unpack_from(content)
@@ -82,7 +82,7 @@ class Family(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What the header of a record says, and where it stands.
+    """The header of a record, and its position.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class Entry(NamedTuple):
     has_virial
         Whether the label has a virial.
     family
-        What it shares with the other records of its trajectory.
+        What it has in common with the other records of its trajectory.
     """
 
     key: str
@@ -143,14 +143,14 @@ class Entry(NamedTuple):
         return _formula(self.symbols)
 
     def read_numbers(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Read the (19 + 6 n_atoms,) numbers of the record, eV and Å, once its checksum agrees: see :func:`frames_of`.
+        """Read the (19 + 6 n_atoms,) numbers of the record, eV and Å, and verify its checksum: see :func:`frames_of`.
 
         Raises
         ------
         FileNotFoundError
             The journal was compacted meanwhile.
         Damaged
-            The record is not what was written.
+            The record is corrupt.
         """
         with self.journal.open("rb") as stream:
             stream.seek(self.start)
@@ -256,7 +256,7 @@ class Scan:
     records
         (entry, start, end) of every whole record.
     damaged
-        (start, end) of what is neither a whole record nor a note, but for what stands after the last of these.
+        (start, end) of what is neither a whole record nor a note, except for what follows the last of these.
     end
         Where the last whole record or note ends.
     """
@@ -269,7 +269,7 @@ class Scan:
 def scan(content: bytes, path: Path, offset: int = 0) -> Scan:
     """Find every whole record; a damaged one costs that record only.
 
-    After damage the search goes on at the next magic number (and its checksum decides).
+    After damage the search continues at the next magic number (and its checksum decides).
 
     Parameters
     ----------
@@ -297,7 +297,7 @@ def scan(content: bytes, path: Path, offset: int = 0) -> Scan:
 
 
 def is_cut_off(content: bytes, at: int) -> bool:
-    """Return whether what stands at `at` is the beginning of a record or note whose writer came no further."""
+    """Return whether there is the beginning of an incomplete record or note at `at`."""
     rest = content[at:]
     if _NOTE_MAGIC.startswith(rest[:4]):
         return len(rest) < _NOTE_HEAD.size or _NOTE_HEAD.unpack_from(rest)[1] > len(rest) - _NOTE_HEAD.size
@@ -313,7 +313,7 @@ def is_cut_off(content: bytes, at: int) -> bool:
 
 
 def begins_with_note(content: bytes) -> bool:
-    """Return whether a journal was begun by a writer: one that was published whole begins with a record."""
+    """Return whether a journal was started by a writer: one that was published whole begins with a record."""
     return _NOTE_MAGIC.startswith(content[:4])
 
 
@@ -331,7 +331,7 @@ def _payload_sizes(n_atoms: int) -> tuple[int, int]:
 
 
 def _note_end(content: bytes, at: int) -> int | None:
-    """Return where the note that begins at `at` ends; None if there is no whole one."""
+    """Return where the note that begins at `at` ends; None if there is no complete one."""
     begin = at + _NOTE_HEAD.size
     if not content.startswith(_NOTE_MAGIC, at) or begin > len(content):
         return None
@@ -341,7 +341,7 @@ def _note_end(content: bytes, at: int) -> int | None:
 
 
 def _record(content: bytes, at: int, path: Path, offset: int) -> tuple[Entry, int] | None:
-    """Return the record that begins at `at`, and where it ends; None if there is no whole one."""
+    """Return the record that begins at `at`, and where it ends; None if there is no complete one."""
     begin = at + _HEAD.size
     if not content.startswith(_MAGIC, at) or begin > len(content):
         return None

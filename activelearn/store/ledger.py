@@ -1,18 +1,18 @@
 """The label ledger: append-only, checksummed, fsynced journals, addressed by content.
 
-A label once paid for is never paid for again. Its key is the hash of the exact float64 structure and the fingerprint
-of the reference. Each writer has a journal of its own, so no two processes ever write one file; a record that was cut
-off by a kill is recognised by its checksum and ignored. At the end of an iteration the journals of a campaign are
+A label is never computed twice. Its key is the hash of the exact float64 structure and the fingerprint
+of the reference. Each writer has a journal of its own, so no two processes ever write one file; a record that was
+truncated by a kill is recognised by its checksum and ignored. At the end of an iteration the journals of a campaign are
 compacted into one (one file per label would break the file budget; one batch at the end would lose labels).
 
-A ledger describes itself: with each label stands its structure, and ``references/<sha16>.json`` says once for each
-reference what labelled. So labels outlive the campaign that paid for them: they are listed, exported, imported, and
-start other campaigns. The bytes of a record are in :mod:`activelearn.store.journal`.
+A ledger describes itself: each label is stored with its structure, and ``references/<sha16>.json`` describes each
+reference once. So labels outlive the campaign that computed them: they are listed, exported, imported, and start other
+campaigns. The bytes of a record are in :mod:`activelearn.store.journal`.
 
-Damage is never passed over in silence. On opening, indexes are verified (:mod:`activelearn.store.index`), and journals
+Damage is never ignored silently. On opening, indexes are verified (:mod:`activelearn.store.index`), and journals
 without one are read whole; a record is verified when it is read, before a campaign counts it as computed
-(:meth:`Ledger.holds`), or by :meth:`Ledger.verify`. A damaged record counts as not computed, is told of
-(:meth:`Ledger.damage`, and as a warning) and computed again; its file stays as it is, for a copy may restore it.
+(:meth:`Ledger.holds`), or by :meth:`Ledger.verify`. A damaged record counts as not computed, is reported
+(:meth:`Ledger.damage`, and as a warning) and computed again; its file is left as it is, because a copy may restore it.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ from activelearn.store.version import format_of, stamp
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-#: What is left to do where labels are damaged.
+#: What to do where labels are damaged.
 _AGAIN: Final = (
-    "what is lost counts as not computed, and is computed again where a campaign wants it; to have it back, restore "
-    "the file from a copy"
+    "what is lost counts as not computed, and is computed again where a campaign needs it; to recover it, restore the "
+    "file from a copy"
 )
 
 
@@ -67,7 +67,7 @@ class Ledger:
     folder
         The journals; it may be shared by several campaigns.
     warn
-        Whether damage is logged as it is found; who prints :meth:`damage` has no need of it.
+        Whether damage is logged when it is found; not needed by callers that print :meth:`damage`.
     """
 
     def __init__(self, folder: Path, *, warn: bool = True) -> None:
@@ -75,7 +75,7 @@ class Ledger:
         self.folder = folder
         self._warn = log.warning if warn else log.debug
         self._entries: dict[str, Entry] = {}
-        self._more: dict[str, list[Entry]] = {}  # later records of the same keys: they count if the first is damaged
+        self._more: dict[str, list[Entry]] = {}  # later records of the same keys, used if the first is damaged
         self._read_to: dict[str, int] = {}
         self._whole: set[str] = set()
         self._said: dict[str, list[str]] = {}  # of each journal, what is wrong with it
@@ -94,7 +94,7 @@ class Ledger:
             for path in listed:
                 journal = path.with_suffix("")
                 if path.name.endswith(f".seg{SUFFIX}") and not journal.exists() and path.exists():  # in this order
-                    self._say(journal, f"{journal}: gone - wanted the journal that {path.name} lists - {_AGAIN}")
+                    self._say(journal, f"{journal}: gone - expected the journal that {path.name} lists - {_AGAIN}")
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries
@@ -134,7 +134,7 @@ class Ledger:
         return self[key] if key in self._entries or key in self._lost else None
 
     def holds(self, key: str) -> bool:
-        """Return whether there is a whole record of a key: it is read once per process, and compared."""
+        """Return whether there is an undamaged record of a key, verified once per process."""
         if key not in self._whole and key in self._entries:
             self._read(key, Entry.read_numbers)
         return key in self._entries
@@ -152,31 +152,31 @@ class Ledger:
         return sorted(self._entries)
 
     def entries(self, *, ordered: bool = True) -> list[Entry]:
-        """Return what the headers of all records say, in the order of their keys unless nobody needs it."""
+        """Return the headers of all records, optionally in the order of their keys."""
         return [*self._entries.values()] if not ordered else [self._entries[key] for key in self.keys()]
 
     def references(self) -> dict[str, dict[str, Any]]:
-        """Return the identities of the references that labelled, by their sha256; only those that are whole."""
+        """Return the identities of the references that labelled, by their sha256; only undamaged ones."""
         known, said = read_references(self.folder)
         for line in said:
             self._say(self.folder / REFERENCES, line)
         return known
 
     def damage(self) -> list[str]:
-        """Return what is wrong with the ledger as far as it was read, one sentence each: files, records, references."""
+        """Return what is wrong with the ledger as read so far, one sentence each: files, records, references."""
         known = self.references()
         families = {entry.family for entry in self._entries.values()}
         for sha in sorted({family.reference for family in families} - {"", *known}):
             if not (path := reference_file(self.folder, sha)).exists():
                 self._say(
                     path,
-                    f"{path}: gone - wanted the identity of what labelled - restore the file from a copy; until then "
-                    "nobody knows what computed its labels, and they are not exported",
+                    f"{path}: gone - expected the identity of what labelled - restore the file from a copy; until then "
+                    "the origin of its labels is unknown, and they are not exported",
                 )
         return [*(line for lines in self._said.values() for line in lines), *self._lost_by_journal()]
 
     def verify(self) -> list[str]:
-        """Read everything and compare it: what :meth:`damage` says, and what is wrong with what is whole."""
+        """Read and compare everything: :meth:`damage`, and contradictions between undamaged records."""
         self.refresh()
         for key in self.keys():
             self._read(key, Entry.read_numbers)
@@ -193,16 +193,16 @@ class Ledger:
         Returns
         -------
         list of Frames
-            One for each composition and trajectory, labelled, in the order of their keys: the same labels give the
-            same list, whoever wrote them when. ``origin.walk`` is ``ledger-`` and the beginning of the first key, so
-            that frames of one trajectory (near-duplicates) can be kept together; records that do not know theirs
-            count as one trajectory of that composition.
+            One for each composition and trajectory, labelled, in the order of their keys: the same labels give the same
+            list, independent of who wrote them and when. ``origin.walk`` is ``ledger-`` and the beginning of the first
+            key, so that frames of one trajectory (near-duplicates) can be kept together; records that do not know
+            theirs count as one trajectory of that composition.
         """
         families: dict[tuple[object, ...], list[Entry]] = {}
         for entry in self.entries():
             if entry.reference == reference and entry.symbols and entry.refused is None:
                 families.setdefault((entry.symbols, entry.pbc, entry.walk), []).append(entry)
-        names: dict[tuple[str, str], str] = {}  # one trajectory, even if its atoms come in two orders
+        names: dict[tuple[str, str], str] = {}  # one trajectory, even if its atoms are in two orders
         return [part for entries in families.values() if (part := self._family(entries, names)) is not None]
 
     def _family(self, entries: list[Entry], names: dict[tuple[str, str], str]) -> Frames | None:
@@ -217,13 +217,13 @@ class Ledger:
     def _read(self, key: str, what: Callable[[Entry], T]) -> T | None:
         """Read what an entry says, or None if all records of its key are damaged.
 
-        A journal that was compacted meanwhile is looked up anew.
+        A journal that was compacted meanwhile is looked up again.
         """
         while (entry := self._entries.get(key)) is not None:
             try:
                 found = what(entry)
             except FileNotFoundError:
-                fresh = Ledger(self.folder)  # swapped in whole: another thread never sees an empty ledger
+                fresh = Ledger(self.folder)  # swapped in one step: another thread never sees an empty ledger
                 fresh._warn = self._warn
                 fresh.refresh()
                 with self._lock:
@@ -241,7 +241,7 @@ class Ledger:
         return None
 
     def _lose(self, entry: Entry) -> None:
-        """Take a record out; the next one of its key counts, if there is one."""
+        """Remove a record; the next one of its key is used, if there is one."""
         if all(other.journal != entry.journal for other in self._lost.values()):
             self._warn(_damaged([entry]))
         self._lost[entry.key] = entry
@@ -269,7 +269,7 @@ class Ledger:
                 self._more.setdefault(entry.key, []).append(entry)
 
     def _take(self, path: Path) -> None:
-        """Take up what is new in a journal: all of it from its index, or what was appended to it."""
+        """Read what is new in a journal: all of it from its index, or what was appended to it."""
         try:
             size, begin = path.stat().st_size, self._read_to.get(path.name)
             if begin is not None and size <= begin:
@@ -281,7 +281,7 @@ class Ledger:
                 except Damaged as error:
                     is_ended = True
                     self._say(
-                        path, f"{error} - wanted the index of {path.name} - remove it: the journal is read without"
+                        path, f"{error} - expected the index of {path.name} - remove it: the journal is read without it"
                     )
                 if index is not None and index.is_of_journal:
                     self._add(index.entries)
@@ -291,7 +291,7 @@ class Ledger:
         except FileNotFoundError:
             return  # compacted between the listing and the reading: its records are in the new journal
         except OSError as error:
-            self._say(path, f"{path}: cannot be read ({error.strerror}) - wanted a journal of labels - {_AGAIN}")
+            self._say(path, f"{path}: cannot be read ({error.strerror}) - expected a journal of labels - {_AGAIN}")
             return
         if index is not None:
             there = {entry.key for entry, _, _ in found.records}
@@ -302,7 +302,7 @@ class Ledger:
             ]
         if damaged:
             self._say(
-                path, f"{path}: damaged or cut off: {', '.join(damaged)} - wanted it as it was written - {_AGAIN}"
+                path, f"{path}: damaged or truncated: {', '.join(damaged)} - expected it as it was written - {_AGAIN}"
             )
 
     def _scan(self, path: Path, begin: int, *, is_ended: bool) -> tuple[Scan, list[str]]:
@@ -330,10 +330,10 @@ class Ledger:
 
 
 def _damaged(entries: Sequence[Entry]) -> str:
-    """Return what is said of damaged records of one journal."""
+    """Return the message on damaged records of one journal."""
     n, first = len(entries), entries[0]
     what = f"{n} records are damaged, the first" if n > 1 else "a record is damaged, that"
-    return f"{first.journal}: {what} at byte {first.start} - wanted the labels as they were written - {_AGAIN}"
+    return f"{first.journal}: {what} at byte {first.start} - expected the labels as they were written - {_AGAIN}"
 
 
 class LedgerWriter:
@@ -381,11 +381,11 @@ class LedgerWriter:
             if self._stream is None:
                 self._stream = self._open()
             try:
-                if self._stream.write(record) < len(record):  # unbuffered: a disk that fills up cuts a write short
+                if self._stream.write(record) < len(record):  # unbuffered: a disk that fills up truncates a write
                     raise OSError(errno.ENOSPC, "a record was cut off")
                 os.fsync(self._stream.fileno())
             except OSError:
-                # What follows a record that was cut off would never be read: the next label gets a new journal.
+                # Anything after a truncated record would never be read: the next label gets a new journal.
                 stream, self._stream = self._stream, None
                 with contextlib.suppress(OSError):
                     stream.close()
@@ -406,7 +406,7 @@ class LedgerWriter:
         return stream
 
     def close(self) -> None:
-        """End the journal; without room for the note that it has ended it stays one that is not compacted."""
+        """Close the journal; without room for the closing note it is not compacted."""
         with self._lock:
             stream, self._stream = self._stream, None
             if stream is None:
@@ -421,7 +421,7 @@ class LedgerWriter:
 
 
 def publish_labels(folder: Path, prefix: str, labelled: Iterable[Frames], reference: Mapping[str, Any]) -> int:
-    """Publish many labels at once: all of them or, if we are killed, none.
+    """Publish many labels at once: all of them or, if killed, none.
 
     Parameters
     ----------

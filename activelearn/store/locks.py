@@ -1,9 +1,9 @@
-"""Claims and the lease: plain files made with O_EXCL and kept fresh by a heartbeat; no flock, so NFS is fine.
+"""Claims and the lease: plain files created with O_EXCL and kept fresh by a heartbeat; no flock, so NFS works.
 
-A claim keeps two workers from running one task side by side; a lease keeps two drivers out of one folder. Neither is
-needed for correctness (publishing is: the first writer wins), both save work. A holder that died is recognised at once
-on its own host (its process is gone) and by a heartbeat that stopped elsewhere. A lock that came with a copy of its
-folder is nobody's there, whatever its holder does in the original.
+A claim prevents two workers from running one task at the same time; a lease prevents two drivers in one folder. Neither
+is needed for correctness (publishing is: the first writer wins), both save work. A holder that died is recognised at
+once on its own host (its process is gone) and by a heartbeat that stopped elsewhere. A lock in a copy of its folder has
+no holder there, whatever its holder does in the original.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def process_started(pid: int) -> str:
 
 
 def namespace() -> str:
-    """Return where our process ids mean something: containers of one host name see not each other's."""
+    """Return where our process ids are valid: containers of one host name do not see each other's."""
     space = Path("/proc/self/ns/pid")
     return str(space.readlink()) if space.is_symlink() else ""
 
 
 def this_process() -> dict[str, Any]:
-    """Return what names this process among all that ever ran: host, boot, namespace of its number, number, start."""
+    """Return what identifies this process uniquely: host, boot, namespace of its number, number, start."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return {
         "host": HOST,
@@ -56,7 +56,7 @@ def this_process() -> dict[str, Any]:
 
 
 def is_gone(process: Mapping[str, Any]) -> bool:
-    """Return whether a process (see :func:`this_process`) is gone for sure: one elsewhere may live unseen."""
+    """Return whether a process (see :func:`this_process`) is certainly gone: one elsewhere may be alive unseen."""
     me = this_process()
     if not me["boot"] or not me["pids"] or any(process.get(key) != me[key] for key in ("host", "boot", "pids")):
         return False
@@ -64,12 +64,12 @@ def is_gone(process: Mapping[str, Any]) -> bool:
 
 
 def place_of(lock: Path) -> dict[str, Any]:
-    """Return what tells a lock file from its copies: where its directory is, and the inode of that."""
+    """Return what distinguishes a lock file from its copies: the path and inode of its directory."""
     return {"path": str(lock.parent.resolve()), "inode": lock.parent.stat().st_ino}
 
 
 def is_copied(place: Mapping[str, Any] | None, lock: Path) -> bool:
-    """Return whether a lock file came to its directory with a copy; without knowing its place it counts as no copy."""
+    """Return whether a lock file came to its directory with a copy; without a recorded path it did not."""
     here = place_of(lock)
     return place is not None and all(place.get(key) != here[key] for key in here)
 
@@ -85,7 +85,7 @@ def _alive(pid: int) -> bool:
 
 
 def _is_lock(found: Mapping[str, Any]) -> bool:
-    """Return whether what stands in a lock file can be that of a holder, of this version or an earlier one."""
+    """Return whether the content of a lock file is a valid holder, of this version or an earlier one."""
     kinds = {"pid": int, "since": (int, float), "place": (dict, type(None))}
     return all(isinstance(found[key], kind) for key, kind in kinds.items() if key in found)  # type: ignore[arg-type]
 
@@ -133,9 +133,9 @@ class Claim:
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError):
-            return {}  # half a lock file of a dead writer
+            return {}  # an incomplete lock file of a dead writer
         except IsADirectoryError:
-            raise Damaged(f"{path}: a folder stands where a lock file is wanted - move it away") from None
+            raise Damaged(f"{path}: a folder in place of a lock file - move it away") from None
         return found if isinstance(found, dict) and _is_lock(found) else {}
 
     def is_ours(self) -> bool:
@@ -143,14 +143,14 @@ class Claim:
         return (self.holder() or {}).get("token") == self.token
 
     def heartbeat(self) -> None:
-        """Show that the holder lives."""
+        """Show that the holder is alive."""
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.path)
 
     def release(self) -> None:
-        """Give the lock back, if it is still ours; where that cannot be written it stays, stale when we are gone."""
+        """Release the lock, if it is still ours; where that cannot be written it stays, and becomes stale."""
         self._released.set()
-        with contextlib.suppress(OSError):  # what made the disk so is said elsewhere, and matters more
+        with contextlib.suppress(OSError):  # the cause is reported elsewhere, and matters more
             if self.is_ours():
                 self.path.unlink(missing_ok=True)
 
@@ -166,7 +166,7 @@ class Claim:
         }
         temporary = self.path.with_name(f".{self.path.name}.{unique_suffix()}")
         try:
-            temporary.write_text(json.dumps(me))  # linked whole, so nobody reads half a holder
+            temporary.write_text(json.dumps(me))  # linked when complete, so a partial holder is never read
             os.link(temporary, self.path)
         except FileExistsError:
             return False
@@ -177,15 +177,15 @@ class Claim:
     def _is_stale(self, holder: dict[str, Any]) -> bool:
         if holder.get("host") == HOST and "pid" in holder and holder.get("pids", namespace()) == namespace():
             if is_copied(holder.get("place"), self.path):
-                return True  # who holds the original has nothing to do with the copy of its folder
+                return True  # the holder of the original is irrelevant for the copy of its folder
             return process_started(int(holder["pid"])) != holder.get("started")
-        try:  # a stamp of the future, from before a clock was set back, is no younger than one of the past
+        try:  # a timestamp in the future, from before a clock was set back, is as old as one in the past
             return abs(self._file_system_now() - self.path.stat().st_mtime) > self.stale_after_s
         except FileNotFoundError:
             return False
 
     def _file_system_now(self) -> float:
-        """Return the time by the clock of the file system, which on NFS is not ours."""
+        """Return the time by the clock of the file system, which on NFS is not the local one."""
         probe = self.path.with_name(f".clock.{unique_suffix()}")
         probe.touch()
         try:
@@ -194,7 +194,7 @@ class Claim:
             probe.unlink(missing_ok=True)
 
     def _break(self, holder: dict[str, Any]) -> None:
-        """Remove a stale lock; only one of several breakers wins, and a fresh lock taken by mistake is put back."""
+        """Remove a stale lock; only one of several processes wins, and a fresh lock taken by mistake is put back."""
         aside = self.path.with_name(f".broken.{unique_suffix()}")
         try:
             os.rename(self.path, aside)
@@ -237,7 +237,7 @@ class Lease:
             driven = f"driven by process {holder.get('pid', '?')} on {holder.get('host', '?')} since {since}"
             if not self.wait:
                 raise FolderHeld(
-                    f"{self.claim.path.parent}: {driven} - wanted a free folder - wait for it with --wait, "
+                    f"{self.claim.path.parent}: {driven} - expected a free folder - wait for it with --wait, "
                     "or stop that process"
                 )
             if not is_told:
@@ -263,10 +263,10 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            with contextlib.suppress(OSError):  # a hiccup of the file system is no reason to stop beating
+            with contextlib.suppress(OSError):  # the heartbeat continues after a transient error of the file system
                 if not self.claim.is_ours():
                     self.is_lost = True
-                    self.on_lost()  # another driver took us for dead: two must not drive one folder
+                    self.on_lost()  # another driver considered us dead: two must not drive one folder
                     return
                 self.claim.heartbeat()
                 os.utime(self.session)

@@ -1,6 +1,6 @@
-"""Where the files are that a campaign or a study names, if they have moved since: ``moved.json``, by their first path.
+"""Current paths of moved files that a campaign or a study refers to: ``moved.json``, by their first path.
 
-It is written anew by whoever drives the folder, from the YAML that it was given, and read by everybody else.
+It is rewritten by the driver of the folder, from the YAML that it was given, and read by all others.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Places:
                 self._moves = {}
             except Damaged as error:
                 raise Damaged(
-                    f"{self._file}: damaged - wanted the JSON that was written there - remove it and give the command "
-                    "that began the folder again: it is written anew from the YAML"
+                    f"{self._file}: damaged - expected the JSON that was written there - remove it and give the "
+                    "command that started the folder again: it is written again from the YAML"
                 ) from error
         return self._moves
 
@@ -50,15 +50,15 @@ class Places:
         return self.known().get(path, path)
 
     def of_sealed(self, document: S) -> S:
-        """Return a sealed document whose paths know where their files are now."""
+        """Return a sealed document with the current paths of its files."""
         return moved(document, self.known())
 
     def of_given(self, given: S, begun: Sequence[Section]) -> S:
-        """Return a document as it is read now, in the words of the sealed ones (the last one first)."""
+        """Return a document as it is read now, with the paths of the sealed ones (the last one first)."""
         return as_begun(given, moves(begun, given))
 
     def note(self, given: Section, begun: Sequence[Section]) -> bool:
-        """Write down where the files are by what is read now; return whether that is news."""
+        """Record the current paths of the files; return whether anything changed."""
         kept = {before: now for before, now in self.known().items() if is_file(Path(now))}
         found = kept | moves(begun, given)
         if found == self.known():

@@ -1,7 +1,7 @@
-"""References of a ledger: ``references/<sha16>.json`` says once for each reference what labelled.
+"""References of a ledger: ``references/<sha16>.json`` describes each reference that labelled, once.
 
-The checksum of an identity goes into the keys of its labels, so it is compared whenever an identity is read: what was
-edited (another functional) is no identity of any label.
+The checksum of an identity goes into the keys of its labels, so it is compared whenever an identity is read: an edited
+one (another functional) is not the identity of any label.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ def identity_sha256(identity: Mapping[str, Any]) -> str:
 
 
 def reference_file(folder: Path, sha256: str) -> Path:
-    """Return where the identity of this checksum stands in a ledger."""
+    """Return the path of the identity with this checksum in a ledger."""
     return folder / REFERENCES / f"{sha256[:16]}.json"
 
 
 def publish_reference(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Publish who labelled, once per reference: before its first label, so that no label is without it."""
+    """Publish the identity of a reference, once and before its first label, so that no label is without it."""
     path = reference_file(folder, str(identity["sha256"]))
     if not path.is_file():
         publish_json(path, dict(identity))
 
 
 def read_references(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Return the identities of a ledger by their sha256, and one sentence for each file that is none."""
+    """Return the identities of a ledger by their sha256, and one sentence for each file that is not one."""
     known: dict[str, dict[str, Any]] = {}
     said = []
     for path in sorted((folder / REFERENCES).glob("*.json")):
@@ -45,9 +45,9 @@ def read_references(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]
             identity = json.loads(path.read_bytes())
             sha = identity_sha256(identity)
             if identity["sha256"] != sha:
-                problem = "its content does not have the sha256 that it names"
+                problem = "checksum mismatch: its content does not have the sha256 in it"
             elif path != reference_file(folder, sha):
-                problem = f"holds the reference {sha[:16]}, not that of its name"
+                problem = f"contains reference {sha[:16]}, not the one in its name"
             else:
                 known[sha] = identity
                 continue
@@ -56,7 +56,7 @@ def read_references(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             problem = "damaged"
         said.append(
-            f"{path}: {problem} - wanted the identity of what labelled, as it was written - restore the file from a "
-            "copy; until then nobody knows what computed its labels, and they are not exported"
+            f"{path}: {problem} - expected the identity of what labelled, as it was written - restore the file from a "
+            "copy; until then the origin of its labels is unknown, and they are not exported"
         )
     return known, said

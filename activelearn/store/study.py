@@ -5,13 +5,13 @@
     format.json, uuid, place.json  see :mod:`activelearn.store.version`, :mod:`activelearn.store.identity`
     study.yaml                   the resolved study
     label.json                   how benchmark.force_error.label runs now, if that has changed since
-    potentials.json  structures.json  who the potentials are; checksums of crystals and molecules that are files
-    reference.json               who labels frames of the paths of glasses (benchmark.force_error)
+    potentials.json  structures.json  identities of the potentials; checksums of crystals and molecules that are files
+    reference.json               what labels frames of the paths of glasses (benchmark.force_error)
     moved.json                   see :mod:`activelearn.store.places`
     glass/plan.json, <glass>.npz, result.json, <glass>.extxyz
     benchmark/plan.json, <task>.npz, result.json, curves.npz
-    tables/  figures/            written anew from the sealed results whenever asked
-    report.html                  what :mod:`activelearn.page` writes, of a study by itself
+    tables/  figures/            written from the sealed results on each request
+    report.html                  what :mod:`activelearn.page` writes for a study on its own
     work/                        restart files of runs that are not finished
 """
 
@@ -47,7 +47,7 @@ class StudyStore(Folder):
         Its path; made absolute.
     """
 
-    missing = "no study here - wanted a folder made by activelearn glass or activelearn benchmark"
+    missing = "no study here - expected a folder made by activelearn glass or activelearn benchmark"
     names = (GLASS, BENCHMARK, "tables", "figures", "work")
 
     def __init__(self, folder: Path) -> None:
@@ -62,14 +62,14 @@ class StudyStore(Folder):
         Raises
         ------
         ConfigError
-            Another study is there, or something else that has files which the study would write over.
+            There is another study, or something else whose files the study would overwrite.
         """
         store = cls(folder)
         store.begin_with(store.study_file, study.to_yaml())
         if not store.is_of(study):
             raise ConfigError(
-                f"{folder}: holds another study ({store.study.name}) - wanted the same, or an empty folder - choose "
-                "another --folder"
+                f"{folder}: contains another study ({store.study.name}) - expected the same, or an empty folder - "
+                "choose another --folder"
             )
         return store
 
@@ -79,7 +79,7 @@ class StudyStore(Folder):
         Raises
         ------
         Damaged
-            There was, for it has been worked on.
+            There was one, as it contains results.
         """
         if self.study_file.exists():
             return True
@@ -93,7 +93,7 @@ class StudyStore(Folder):
         return begun.computed() == self.places.of_given(study, [begun]).computed()
 
     def follow(self, study: Study) -> None:
-        """Take files that have moved from where they are now, and run the reference as it is run now.
+        """Use the current paths of moved files, and the current command of the reference.
 
         Call it only with the lease held.
         """
@@ -106,7 +106,7 @@ class StudyStore(Folder):
 
     @property
     def study_file(self) -> Path:
-        """Where the resolved study stands."""
+        """Path of the resolved study."""
         return self.folder / "study.yaml"
 
     @property
@@ -142,7 +142,7 @@ class StudyStore(Folder):
         return {name: path / GLASS / "result.json" if path.is_dir() else path for name, path in found.items()}
 
     def reference(self, name: str) -> dict[str, Any]:
-        """Return the identity of who labels frames of the paths of glasses, as the study began with it."""
+        """Return the identity of what labels frames of the paths of glasses, as sealed at the start of the study."""
         return dict(read_object(self.whole(self.reference_file))[name])
 
     @property
@@ -152,7 +152,7 @@ class StudyStore(Folder):
 
     @property
     def reference_file(self) -> Path:
-        """Where that identity stands."""
+        """Path of that identity."""
         return self.folder / "reference.json"
 
     def _sealed_study(self) -> Study:
@@ -161,7 +161,7 @@ class StudyStore(Folder):
 
     @property
     def identity(self) -> Identity:
-        """Who the study is."""
+        """The identity of the study."""
         return Identity(self.folder)
 
     @property
@@ -170,7 +170,7 @@ class StudyStore(Folder):
         return self.study.name
 
     def at_work(self) -> list[tuple[Folder, int]]:
-        """Return where its stations are at work."""
+        """Return where its stations are running."""
         return [(self, ONCE)]
 
     def settings(self, iteration: int) -> Study:  # noqa: ARG002 - a study has no iterations
@@ -196,7 +196,7 @@ class StudyStore(Folder):
         return self.folder.glob("*/result.json")
 
     def work_folder(self, station: str, task_id: str) -> Path:
-        """Make and return the folder of a task's restart files; it outlives a kill and goes with the product."""
+        """Make and return the folder of a task's restart files; it survives a kill and is removed with the product."""
         folder = self.folder / "work" / f"{station}-{task_id}"
         with disk_errors(folder):
             return trees.make(folder)

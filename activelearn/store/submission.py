@@ -1,7 +1,7 @@
-"""What a folder knows of the LaunchPad that its campaign was submitted to, and why the campaign stopped there.
+"""The LaunchPad that a campaign was submitted to, and why the campaign stopped there.
 
 ``submitted.json`` names the one LaunchPad whose Fireworks may work in the folder (no credentials: host and database):
-Fireworks of another one, or of before `activelearn run` took over, find that they are not meant and end quietly.
+Fireworks of another one, or from before `activelearn run` took over, find that out and end quietly.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Submission:
     Parameters
     ----------
     launchpad
-        Host and database, as the one who submitted reaches it.
+        Host and database, as seen where it was submitted.
     database
-        Identity of the database itself: another one after it was dropped.
+        Identity of the database itself: changes when it is dropped.
     token
         Identity: failures of infrastructure are counted from one submission to the next.
     time
@@ -51,12 +51,12 @@ class Submissions:
         self._stopped = folder / "stopped.json"
 
     def current(self) -> Submission | None:
-        """Return the submission that holds, or None if the folder is not submitted."""
+        """Return the current submission, or None if the folder is not submitted."""
         found = _read(self._submitted, launchpad=str, database=str, token=str, time=float)
         return None if found is None else Submission(**{key: found[key] for key in Submission.__dataclass_fields__})
 
     def submit(self, launchpad: str, database: str) -> Submission:
-        """Note a submission; one that goes on (same database, not stopped) stays as it is."""
+        """Record a submission; one that continues (same database, not stopped) is left as it is."""
         now = self.current()
         if now is not None and now.database == database and self.stop_message() is None:
             return now
@@ -66,19 +66,19 @@ class Submissions:
         return now
 
     def follow(self, other: Submissions) -> None:
-        """Be submitted as another folder is: a study as its campaign."""
+        """Take over the submission of another folder: a study that of its campaign."""
         if (now := other.current()) is not None:
             replace_json(self._submitted, sealed(asdict(now)))
 
     def withdraw(self) -> Submission | None:
-        """End the submission; return the one that held. Its Fireworks end quietly from now on."""
+        """End the submission and return it. Its Fireworks end quietly from now on."""
         now = self.current()
         self._submitted.unlink(missing_ok=True)
         self._stopped.unlink(missing_ok=True)
         return now
 
     def stop(self, message: str) -> None:
-        """Note why the campaign stopped; the next submission takes it away."""
+        """Record why the campaign stopped; the next submission clears it."""
         replace_json(self._stopped, sealed({"message": message, "time": time.time()}))
 
     def stop_message(self) -> str | None:

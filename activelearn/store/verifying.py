@@ -1,8 +1,8 @@
-"""Verifying: every published file of a campaign or a study is read whole and compared with what is known of it.
+"""Verifying: every published file of a campaign or a study is read completely and verified.
 
 That is what ``activelearn status --verify`` does. A file that a sealed result has the checksum of must have it; any
-other must agree with itself: an npz by the CRC-32 of its arrays, a YAML document by its first line, a JSON document by
-its seal, a model by its name. Nothing is written.
+other is checked against itself: an npz by the CRC-32 of its arrays, a YAML document by its first line, a JSON document
+by its seal, a model by its name. Nothing is written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from activelearn.store.folder import PACK, Folder
 from activelearn.store.ledger import Ledger
 from activelearn.store.study import ONCE
 
-#: What stands in a folder and is published by nobody: notes of who works, scratch, what is drawn anew.
+#: Files in a folder that are not published: claims and leases, scratch, figures.
 _NOT_PUBLISHED: Final = frozenset(
     (
         "scratch",
@@ -47,7 +47,7 @@ class Verified:
     problems
         One sentence each.
     n_files, n_bytes
-        How much was read and compared, that of the label ledger included.
+        How much was read and verified, including the label ledger.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -55,13 +55,13 @@ class Verified:
     n_bytes: int = 0
 
     def add(self, problem: str) -> None:
-        """Note a problem, once."""
+        """Record a problem, once."""
         if problem not in self.problems:
             self.problems.append(problem)
 
     @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
-        """Note what is raised, and go on."""
+        """Record what is raised, and continue."""
         try:
             yield
         except ActiveLearnError as error:
@@ -104,7 +104,7 @@ def _verify(store: Folder, found: Verified) -> None:
         with found.noting():
             store.iterations()
     for path in _published(store.folder):
-        with found.noting(), contextlib.suppress(FileNotFoundError):  # a note that was taken away meanwhile
+        with found.noting(), contextlib.suppress(FileNotFoundError):  # a note that was removed meanwhile
             found.n_bytes += path.stat().st_size
             found.n_files += 1
             _checks(store, path)
@@ -141,7 +141,7 @@ def _verify_iteration(store: Store, iteration: int, found: Verified) -> None:
 
 
 def _want_labels(store: Store, iterations: list[int], found: Verified) -> None:
-    """Want every label that was paid for in a ledger: a journal that is lost with its index says nothing of it."""
+    """Require every computed label to be in the ledger: a journal lost with its index would go unnoticed."""
     folders = {store.ledger.folder, *(store.ledger_of(store.campaign(k)) for k in iterations)}
     ledgers = [Ledger(folder, warn=False) for folder in folders]
     for ledger in ledgers:
@@ -152,13 +152,13 @@ def _want_labels(store: Store, iterations: list[int], found: Verified) -> None:
         keys = [str(task.parameters["key"]) for task in tasks if f"{k:03d}-label-{task.id}" not in refused]
         if n := sum(all(key not in ledger for ledger in ledgers) for key in keys):
             found.add(
-                f"{store.ledger.folder}: {n} of the {len(keys)} labels of iteration {k} are not in it - wanted all "
-                "that were computed - restore its journals from a copy; the data set is whole without them"
+                f"{store.ledger.folder}: {n} of the {len(keys)} labels of iteration {k} are not in it - expected all "
+                "that were computed - restore its journals from a copy; the data set is complete without them"
             )
 
 
 def _published(folder: Path) -> list[Path]:
-    """Return the files that were published in a folder, those of studies in it apart."""
+    """Return the files that were published in a folder, without those of studies in it."""
     return sorted(
         path
         for top in folder.iterdir()
@@ -174,7 +174,7 @@ def _want_there(path: Path) -> None:
 
 
 def _checks(store: Folder, path: Path) -> None:
-    """Compare a file with what is known of it."""
+    """Verify a file."""
     readers: dict[str, Callable[[Path], object]] = {".npz": read_npz, ".json": read_json}
     if path.name == "result.json":
         store.document(path)
@@ -191,7 +191,7 @@ def _checks(store: Folder, path: Path) -> None:
 
 
 def _check_pack(store: Folder, pack: Path) -> None:
-    """Read all products of a pack, and want all that were sealed."""
+    """Read all products of a pack, and require all that were sealed."""
     folder = pack.parent.relative_to(store.folder)
     own = (Path(name) for name in store.seals(pack.with_name("result.json")))
     sealed = {path.name for path in own if path.parent == folder and path.suffix == ".npz"}

@@ -1,13 +1,14 @@
-"""The format of folders and ledgers: a newer one is refused in a sentence, an older one is read.
+"""The format of folders and ledgers: a newer one is refused with a message, an older one is read.
 
-``format.json`` stands in every campaign folder, study folder and ledger. What raises :data:`FORMAT` (a renamed key of
-what is sealed, a file that means something else) comes with a reader of the old or a step in :data:`MIGRATIONS`; new
+``format.json`` is in every campaign folder, study folder and ledger. A change that raises :data:`FORMAT` (a renamed key
+of a sealed file, a file with a new meaning) needs a reader of the old format or a step in :data:`MIGRATIONS`; new
 files, and new keys with a default, need neither.
 
 0
     No ``format.json``: folders of commit 3afdc58 (November 2026) and before.
 1
-    Scratch folders are marked, journals of ledgers say who writes them and when they ended, folders know their place.
+    Scratch folders are marked, journals of ledgers record their writer and when they were closed, folders record their
+    path.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from activelearn.store.files import publish_json, read_json, replace_json
 
 #: What this version writes, and the newest that it reads.
 FORMAT: Final = 1
-#: Format -> what brings a folder to the next one (with the lease held); none: the old is read as it is.
+#: Format -> what brings a folder to the next one (with the lease held); none: the old format is read as it is.
 MIGRATIONS: Final[dict[int, Callable[[Path], None]]] = {}
 _FILE: Final = "format.json"
-#: There is no such folder, or can be none: what is wrong with that is said elsewhere.
+#: There is no such folder, or cannot be: reported elsewhere.
 _NO_FOLDER: Final = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
@@ -48,26 +49,26 @@ def format_of(folder: Path) -> int:
     number = found.get("format") if isinstance(found, dict) else None
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise StoreError(
-            f"{path}: damaged - wanted the number of a format, such as {FORMAT} - restore it from a copy (or remove "
+            f"{path}: damaged - expected the number of a format, such as {FORMAT} - restore it from a copy (or remove "
             "it, if no newer activelearn has worked in this folder)"
         )
     if number > FORMAT:
         raise StoreError(
             f"{folder}: has format {number}, written by activelearn {found.get('version', 'of a later version')} - "
-            f"wanted format {FORMAT} or older, which this activelearn {__version__} can read - use a newer one: "
+            f"expected format {FORMAT} or older, which this activelearn {__version__} can read - use a newer one: "
             "pip install --upgrade activelearn"
         )
     return number
 
 
 def stamp(folder: Path) -> None:
-    """Say in a folder or ledger that does not say so yet what its format is."""
+    """Record the format in a folder or ledger that has no record of it yet."""
     if not (folder / _FILE).is_file():
         publish_json(folder / _FILE, _stamp())
 
 
 def migrate(folder: Path) -> None:
-    """Bring a folder to the present format (call it only with the lease held); a kill in between is harmless."""
+    """Migrate a folder to the current format (call only with the lease held); a kill in between is harmless."""
     number = format_of(folder)
     if number == FORMAT:
         return

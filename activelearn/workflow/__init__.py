@@ -10,11 +10,11 @@ import sys
 from activelearn.workflow.refusal import refused
 
 try:
-    with contextlib.redirect_stdout(sys.stderr):  # where it found settings is not what was asked for
+    with contextlib.redirect_stdout(sys.stderr):  # FireWorks prints where it found its settings
         import fireworks  # noqa: F401 - reads its settings now
 except ImportError:
     raise
-except Exception as error:  # noqa: BLE001 - whatever reading a YAML file raises
+except Exception as error:  # noqa: BLE001 - anything that reading a YAML file raises
     raise refused(error) from None
 
 from activelearn.workflow.drive import run_local as run_local

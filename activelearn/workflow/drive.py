@@ -51,14 +51,14 @@ def run_local(store: Store, machine: Machine) -> End:
 
 
 def run_study(phase: StudyPhase, machine: Machine) -> None:
-    """Drive a study that was begun to its end in this process, as :func:`run_local` does a campaign."""
+    """Drive a study that was started to its end in this process, as :func:`run_local` does a campaign."""
     phase.store.save_machine(machine)
     with _empty_working_directory():
         _run_through(phase, machine)
 
 
 def _run_through(phase: Phase, machine: Machine) -> None:
-    for name in ("launchpad", "rocket.launcher"):  # FireWorks' own log is not to drown ours
+    for name in ("launchpad", "rocket.launcher"):  # FireWorks' own log must not drown ours
         logging.getLogger(name).disabled = True
     launchpad = EmbeddedLaunchPad(phase)
     add_once(launchpad, phase, machine)
@@ -70,20 +70,20 @@ def _launch_all(launchpad: EmbeddedLaunchPad) -> None:
     while not is_stopping() and launch_rocket(launchpad, worker, strm_lvl=_QUIET):
         if launchpad.error is not None:
             raise launchpad.error
-        _raise_fault(launchpad)  # at once: the gather after it would go on, and hide it behind detours
+        _raise_fault(launchpad)  # immediately: the gather after it would continue, and hide it behind detours
     check_stop()
 
 
 def _raise_fault(launchpad: EmbeddedLaunchPad) -> None:
     fizzled = launchpad.fireworks.find_one({"state": "FIZZLED"})
-    if fizzled is not None:  # an error that is not one of ours: a fault in the program
+    if fizzled is not None:  # not one of our errors: a bug
         trace = launchpad.get_fw_by_id(fizzled["fw_id"]).launches[-1].action.stored_data["_exception"]["_stacktrace"]
         raise StoreError(f"{fizzled['name']} failed; nothing that was published is lost. Please report this:\n{trace}")
 
 
 @contextlib.contextmanager
 def _empty_working_directory() -> Iterator[None]:
-    """Work in an empty folder: a stray FWAction.json or FW_config.yaml in the user's own would be obeyed."""
+    """Work in an empty folder: a stray FWAction.json or FW_config.yaml in the user's own would be used."""
     here = Path.cwd()
     saved = fireworks.core.rocket.PRINT_FW_JSON
     with trees.temporary() as folder:

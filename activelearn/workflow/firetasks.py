@@ -28,11 +28,11 @@ MAX_DETOURS: Final = 5
 
 
 class _StationTask(FireTaskBase):  # type: ignore[misc]
-    """What the Firetasks share: the campaign folder, and how an error leaves."""
+    """What the Firetasks share: the campaign folder, and error handling."""
 
     required_params: Final = ["folder", "iteration", "part"]
     optional_params: Final = ["station", "chunk", "detours", "pending"]
-    #: FireWorks gives it; there is none in offline mode.
+    #: Set by FireWorks; None in offline mode.
     launchpad: LaunchPad | None = None
 
     def run_task(self, fw_spec: dict[str, Any]) -> FWAction | None:  # noqa: ARG002 - all is in the parameters
@@ -64,15 +64,17 @@ class _StationTask(FireTaskBase):  # type: ignore[misc]
             return self.act(phase, load_machine(folder / "machine.yaml"))
 
     def _leave(self, launchpad: LaunchPad | None) -> NoReturn:
-        """End this worker, and have its Firework ready for another one: the queue or the user asked us to stop."""
+        """End this worker, and make its Firework ready for another one: the queue or the user asked it to stop."""
         close_sessions()
         if launchpad is not None:
             with contextlib.suppress(Exception):  # a lost one is found by its ping: activelearn doctor
                 begun = launchpad.fireworks.find_one({"fw_id": self.fw_id})["launches"]
                 launchpad.rerun_fw(self.fw_id)
                 ours = {"launch_id": {"$in": begun}, "state": "RUNNING"}
-                launchpad.launches.update_many(ours, {"$set": {"state": "FIZZLED"}})  # no try that seems to go on
-        os._exit(143)  # FireWorks would take any exception for a failure of the task, and go on with the next
+                launchpad.launches.update_many(
+                    ours, {"$set": {"state": "FIZZLED"}}
+                )  # no launch that seems to be running
+        os._exit(143)  # FireWorks would treat any exception as a failure of the task, and continue with the next
 
     def act(self, phase: Phase, machine: Machine) -> FWAction | None:  # noqa: ARG002
         raise TypeError(f"{type(self).__name__} is not a Firetask of its own")
@@ -94,7 +96,7 @@ class RunChunk(_StationTask):
     """Run chunk k of a station's plan."""
 
     def act(self, phase: Phase, machine: Machine) -> None:
-        """Open the iteration if it is not, and carry out the chunk."""
+        """Open the iteration if necessary, and carry out the chunk."""
         _begin(phase, machine)
         if self._is_shared:
             _try(phase, machine)
@@ -104,10 +106,10 @@ class RunChunk(_StationTask):
 
 @explicit_serialize
 class Gather(_StationTask):
-    """Seal a station, or ask again for what its chunks left pending."""
+    """Seal a station, or request again what its chunks left pending."""
 
     def act(self, phase: Phase, machine: Machine) -> FWAction | None:
-        """Seal the station; what failed, or was lost with a worker, is asked for again in bounded detours."""
+        """Seal the station; what failed, or was lost with a worker, is requested again in bounded detours."""
         _begin(phase, machine)
         station, store = loop.STATIONS[self["station"]], phase.store
         plan = frozen_plan(station, store, phase.iteration, machine)
@@ -126,10 +128,10 @@ class Gather(_StationTask):
         return FWAction(detours=[Workflow(again)])
 
     def _give_up(self, station: Station, phase: Phase, machine: Machine, pending: list[Task]) -> None:
-        """Refuse what may be refused; raise TaskFailed where a task had all its tries, or nothing moves any more."""
+        """Refuse what may be refused; raise TaskFailed where a task has no attempts left, or nothing progresses."""
         store = phase.store
         if self._is_shared and (message := store.submissions.stop_message()) is not None:
-            raise TaskFailed(message)  # a chunk found what no retry mends
+            raise TaskFailed(message)  # a chunk found an error that no retry fixes
         attempts = self._attempts(store)
         failures = store.failures_of(station.name, phase.iteration, attempts.run_id)
         hopeless = [task for task in pending if len(failures.get(task.id, [])) >= machine.max_attempts]
@@ -141,9 +143,11 @@ class Gather(_StationTask):
 def _why_stopped(
     store: Folder, station: Station, iteration: int, tasks: list[Task], failures: dict[str, list[dict[str, Any]]]
 ) -> str:
-    """Return what keeps a station from ending: the commonest cause, where, and the log."""
-    head = f"{len(tasks)} tasks of {station.name} in iteration {iteration} could not be done, such as {tasks[0].id}"
-    tail = f"everything else is safe in {store.folder} - mend the cause and submit again"
+    """Return what keeps a station from ending: the most common cause, where, and the log."""
+    head = (
+        f"{len(tasks)} tasks of {station.name} in iteration {iteration} could not be completed, such as {tasks[0].id}"
+    )
+    tail = f"everything else is safe in {store.folder} - fix the cause and submit again"
     records = [record for task in tasks for record in failures.get(task.id, [])]
     if not records:
         return (
@@ -173,7 +177,7 @@ class Decide(_StationTask):
 
 
 def _is_meant(folder: Path, launchpad: LaunchPad) -> bool:
-    """Return whether the folder is submitted to this LaunchPad (still)."""
+    """Return whether the folder is (still) submitted to this LaunchPad."""
     current = Submissions(folder).current()
     return current is not None and current.database == database_id(launchpad)
 
@@ -209,22 +213,22 @@ def _try(phase: Phase, machine: Machine) -> None:
 
 
 def whereabouts(machine: Machine, kind: str) -> dict[str, Any]:
-    """Return the part of a spec that says who takes up a kind of work, and what the batch system is asked for."""
+    """Return the part of a spec that defines which workers take a kind of work, and the resources requested."""
     place = machine.place_name(kind)
     queue = {} if place is None else {"_queueadapter": queue_keys(machine.places[place].queue)}
     return {"_category": machine.category(kind), **queue}
 
 
 def launch_dir(folder: Path) -> str:
-    """Return where the workers of a folder stand."""
+    """Return the working directory of the workers of a folder."""
     return str(folder / "launches")
 
 
 def is_same_folder(named: Path | str, folder: Path) -> bool:
-    """Return whether the path that a Firework has for its folder leads to this one, by a link perhaps."""
+    """Return whether the path that a Firework has for its folder leads to this one, possibly by a link."""
     try:
         return Path(named) == folder or Path(named).samefile(folder)
-    except OSError:  # there is none any more
+    except OSError:  # it no longer exists
         return False
 
 
@@ -250,7 +254,7 @@ def _firework(
     spec: dict[str, Any] = {"_add_launchpad_and_fw_id": True, "_category": machine.category(kind)}
     if task is Gather:
         spec["_allow_fizzled_parents"] = True
-    if is_shared:  # one folder for all: a worker leaves none behind for each of thousands of Fireworks
+    if is_shared:  # one folder for all: otherwise a worker leaves one for each of thousands of Fireworks
         spec |= {"_launch_dir": launch_dir(phase.store.folder), **whereabouts(machine, kind)}
     parameters = {"folder": str(phase.store.folder), "iteration": phase.iteration, "part": phase.name, **more}
     return Firework(task(parameters), spec=spec, name=name, parents=parents)
@@ -265,7 +269,7 @@ def _station_fireworks(
     is_shared: bool,
     **more: Any,  # noqa: ANN401
 ) -> list[Firework]:
-    """Return the Fireworks of a station: a chunk each, and the gather that waits for them."""
+    """Return the Fireworks of a station: one per chunk, and the gather that waits for them."""
     station, numbers = work
     detours = {"detours": more["detours"]} if "detours" in more else {}
     chunks = [
@@ -283,9 +287,9 @@ def _name(phase: Phase) -> str:
 def build_workflow(phase: Phase, machine: Machine, *, is_shared: bool = False) -> Workflow:
     """Return the Workflow of one iteration (or of the final models, or of a study).
 
-    Each station is n chunks and a gather; the last Firework decides. The specs carry the folder, the iteration, the
+    Each station is n chunks and a gather; the last Firework decides. The specs contain the folder, the iteration, the
     station and the chunk, and nothing that could grow: task ids, arrays and settings stay in the campaign folder. For a
-    shared LaunchPad they also say what the batch system is asked for.
+    shared LaunchPad they also contain the resources requested from the batch system.
     """
     fireworks: list[Firework] = []
     for station in phase.stations:
@@ -321,7 +325,7 @@ def enter(phase: Phase, machine: Machine) -> None:
 
 
 def wanted(phase: Phase) -> dict[str, Any]:
-    """Return the query for the Workflow of a phase; one that was ended before (defused, archived) does not count."""
+    """Return the query for the Workflow of a phase; a defused or archived one does not count."""
     query = {f"metadata.{key}": value for key, value in _metadata(phase).items()}
     return {**query, "state": {"$nin": ["DEFUSED", "ARCHIVED", "COMPLETED"]}}
 

@@ -19,40 +19,40 @@ from activelearn.errors import ActiveLearnError, ConfigError
 from activelearn.loop import Phase
 
 _QUIET: Final = "CRITICAL"
-#: How long a server may take to answer before it counts as unreachable.
+#: How long a server may take to answer before it is considered unreachable.
 ANSWER_S: Final = 5.0
-#: Keys of a my_launchpad.yaml; those of TLS stand in mongoclient_kwargs (the ssl_* of old FireWorks are passed over).
+#: Keys of a my_launchpad.yaml; those of TLS are in mongoclient_kwargs (the ssl_* of old FireWorks are ignored).
 _KEYS: Final = frozenset({"host", "name", "port", "username", "password", "authsource", "uri_mode"}) | frozenset(
     {"mongoclient_kwargs", "logdir", "strm_lvl", "user_indices", "wf_user_indices"}
 )
-#: What the values of these keys must be for pymongo, and what to do about others.
+#: Types of the values of these keys for pymongo, and the advice for others.
 _KINDS: Final[dict[str, tuple[type, str]]] = {
     **dict.fromkeys(("host", "name", "username", "password", "authsource"), (str, "a text - put it in quotes")),
     "port": (int, "a whole number - write it without quotes"),
-    **dict.fromkeys(("strm_lvl", "logdir"), (str, "a text, or leave it out - mend it")),
-    "uri_mode": (bool, "true or false, without quotes - mend it"),
-    "mongoclient_kwargs": (dict, "a mapping, such as {tls: true} - mend it"),
+    **dict.fromkeys(("strm_lvl", "logdir"), (str, "a text, or leave it out - fix it")),
+    "uri_mode": (bool, "true or false, without quotes - fix it"),
+    "mongoclient_kwargs": (dict, "a mapping, such as {tls: true} - fix it"),
 }
-_WANTED: Final = "wanted the my_launchpad.yaml of FireWorks - activelearn machine --init slurm writes one"
+_WANTED: Final = "expected the my_launchpad.yaml of FireWorks - activelearn machine --init slurm writes one"
 _NO_LAUNCHPAD: Final = (
-    "not a LaunchPad's ({}) - wanted host, port, name, strm_lvl and logdir as FireWorks takes them - activelearn "
-    "machine --init slurm"
+    "not that of a LaunchPad ({}) - expected host, port, name, strm_lvl and logdir as FireWorks takes them - "
+    "activelearn machine --init slurm"
 )
 
 
 class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
-    """A LaunchPad in the memory of this process (mongomock); nobody else can see it, and nothing is lost with it.
+    """A LaunchPad in the memory of this process (mongomock); no other process can see it, and nothing is lost with it.
 
     Parameters
     ----------
     phase
-        What its Firetasks work on, in the folder that the driver has open: what is sealed is read once and not by each
+        What its Firetasks work on, in the folder that the driver has open: sealed files are read once and not by each
         of them. None: they open their folder themselves.
 
     Attributes
     ----------
     error
-        What a Firetask raised, as it was raised.
+        The exception that a Firetask raised.
     """
 
     def __init__(self, phase: Phase | None = None) -> None:
@@ -60,7 +60,7 @@ class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
             import mongomock
         except ImportError as error:
             raise ConfigError(
-                "mongomock: not installed - wanted for the embedded LaunchPad - pip install 'activelearn[local]'"
+                "mongomock: not installed - expected for the embedded LaunchPad - pip install 'activelearn[local]'"
             ) from error
         self.phase = phase
         self.error: ActiveLearnError | None = None
@@ -78,10 +78,10 @@ class EmbeddedLaunchPad(LaunchPad):  # type: ignore[misc]
 
 
 class SharedLaunchPad(LaunchPad):  # type: ignore[misc]
-    """The LaunchPad of a cluster, in a MongoDB; FireWorks' own but for two things.
+    """The LaunchPad of a cluster, in a MongoDB; FireWorks' own with two changes.
 
-    Ids are read from the document *after* the increment: a store that does not isolate the read of the document before
-    it from other writers hands out an id twice. And whatever loads one from a file gets one of this kind.
+    Ids are read from the document *after* the increment: a store that does not isolate reading the document before it
+    from other writers assigns an id twice. And loading from a file returns one of this class.
     """
 
     @classmethod
@@ -91,15 +91,15 @@ class SharedLaunchPad(LaunchPad):  # type: ignore[misc]
 
     @property
     def identity(self) -> str:
-        """Where it is: host, port and database, without a word of how one gets in."""
+        """Its address: host, port and database, without credentials."""
         return identity(self.host, self.port, self.name, uri_mode=self.uri_mode)
 
     def get_new_fw_id(self, quantity: int = 1) -> int:
-        """Return the first of `quantity` ids of Fireworks that nobody else gets."""
+        """Return the first of `quantity` unique ids of Fireworks."""
         return self._new_id("next_fw_id", quantity)
 
     def get_new_launch_id(self) -> int:
-        """Return the id of a launch that nobody else gets."""
+        """Return a unique id of a launch."""
         return self._new_id("next_launch_id", 1)
 
     def _new_id(self, counter: str, quantity: int) -> int:
@@ -107,13 +107,15 @@ class SharedLaunchPad(LaunchPad):  # type: ignore[misc]
             {}, {"$inc": {counter: quantity}}, return_document=pymongo.ReturnDocument.AFTER
         )
         if after is None:
-            raise ValueError(f"{self.identity}: an empty database - give `activelearn submit` again, it makes it anew")
+            raise ValueError(
+                f"{self.identity}: an empty database - give `activelearn submit` again, which sets it up again"
+            )
         return int(after[counter]) - quantity
 
     def future_run_exists(self, fworker: FWorker | None = None) -> bool:
-        """Return whether there is or will be something to run, also while an iteration's last Firework adds the next.
+        """Return whether there is or will be something to run, even while an iteration's last Firework adds the next.
 
-        FireWorks looks at what has children; workers would leave at the end of each iteration.
+        FireWorks only considers Fireworks with children, so workers would leave at the end of each iteration.
         """
         at_work = {"state": {"$in": ["READY", "RESERVED", "RUNNING"]}}
         return super().future_run_exists(fworker) or self.workflows.find_one(at_work) is not None
@@ -121,8 +123,8 @@ class SharedLaunchPad(LaunchPad):  # type: ignore[misc]
     def prepare(self) -> str:
         """Initialise the database if it is empty; one in use is left alone. Return its identity.
 
-        Launches are not counted from 1: workers of a database that was dropped may be alive, and their last words,
-        which name a launch by its id, would complete another Firework here.
+        Launches are not counted from 1: workers of a database that was dropped may be alive, and their last updates,
+        which refer to a launch by its id, would complete another Firework here.
         """
         if self.workflows.find_one() is None:
             if self.fw_id_assigner.find_one() is None:
@@ -134,13 +136,13 @@ class SharedLaunchPad(LaunchPad):  # type: ignore[misc]
 
 
 def database_id(launchpad: LaunchPad) -> str | None:
-    """Return the identity of a LaunchPad's database, by whatever name it is reached; a dropped one has none."""
+    """Return the identity of a LaunchPad's database, whatever its address; a dropped one has none."""
     found = launchpad.db.activelearn.find_one({"_id": "database"})
     return None if found is None else str(found["uuid"])
 
 
 def identity(host: str, port: int | None, name: str, *, uri_mode: bool) -> str:
-    """Return host, port and database of a LaunchPad; user and password are left out, wherever they were written."""
+    """Return host, port and database of a LaunchPad; user and password are removed, wherever they are."""
     where = re.sub(r"^[\w+]+://", "", host).rpartition("@")[2].split("?")[0].split("/")[0]
     where = re.sub(r":(?!\d+(,|$))[^,]*", "", where)  # no port: a password whose host is missing
     return f"{where}/{name}" if uri_mode else f"{where}:{port or 27017}/{name}"
@@ -152,8 +154,8 @@ def connect(path: Path) -> SharedLaunchPad:
     Raises
     ------
     ConfigError
-        There is no such file, it is no LaunchPad's, the server does not answer or lets us not in. Credentials are in
-        no message.
+        There is no such file, it is not that of a LaunchPad, the server does not answer, or authentication failed. No
+        message contains credentials.
     """
     described = _described(path)
     by_uri = bool(described.get("uri_mode"))
@@ -163,17 +165,17 @@ def connect(path: Path) -> SharedLaunchPad:
         launchpad = SharedLaunchPad.from_dict({"strm_lvl": _QUIET, **described, "mongoclient_kwargs": patience})
         launchpad.connection.admin.command("ping")
         launchpad.fw_id_assigner.find_one()
-    except pymongo.errors.OperationFailure as error:  # it answers, and says no
+    except pymongo.errors.OperationFailure as error:  # it answers with an error
         said = (error.details or {}).get("codeName", "refused")
         raise ConfigError(
-            f"{path}: {where} lets us not in ({said}) - wanted a user who may read and write that database - mend "
-            "username, password and authsource in it"
+            f"{path}: authentication failed at {where} ({said}) - expected a user who may read and write that database "
+            "- fix username, password and authsource in it"
         ) from None
     except (pymongo.errors.PyMongoError, ValueError, TypeError, AttributeError, OSError) as error:
         if _is_unescaped(str(described["host"])):
             raise ConfigError(
-                f"{path}: host: user or password of the URI with a sign that means something in URIs - wanted %40 for "
-                "@, %3A for :, %2F for /, %25 for % (and so on: urllib.parse.quote_plus) - mend it"
+                f"{path}: host: user or password of the URI contains a reserved character - expected %40 "
+                "for @, %3A for :, %2F for /, %25 for % (and so on: urllib.parse.quote_plus) - fix it"
             ) from None
         if isinstance(error, pymongo.errors.ConfigurationError):
             raise ConfigError(f"{path}: {_misfit(where, error)}") from None
@@ -181,38 +183,41 @@ def connect(path: Path) -> SharedLaunchPad:
             raise ConfigError(f"{path}: {_NO_LAUNCHPAD.format(type(error).__name__)}") from None
         patience_s = patience["serverSelectionTimeoutMS"] / 1000
         raise ConfigError(
-            f"{path}: no answer from {where} within {patience_s:g} s ({type(error).__name__}) - wanted a MongoDB that "
-            "this machine reaches - start it, or mend host and port (a firewall? TLS?)"
+            f"{path}: no answer from {where} within {patience_s:g} s ({type(error).__name__}) - expected a MongoDB "
+            "that this machine can reach - start it, or fix host and port (a firewall? TLS?)"
         ) from None
     return launchpad
 
 
 def _misfit(where: str, error: pymongo.errors.ConfigurationError) -> str:
-    """Return why pymongo does not go together with a server or with what is said of it; its text may quote secrets."""
+    """Return why pymongo is incompatible with a server or its description; its own text may quote secrets."""
     ours = f"pymongo {pymongo.version}"
     if least := re.search(r"requires at least [^(]*\(MongoDB ([\d.]+)\)", str(error)):
-        return f"the MongoDB of {where} is too old for {ours} - wanted MongoDB {least[1]} or newer - have it upgraded"
+        return (
+            f"the MongoDB of {where} is too old for {ours} - expected MongoDB {least[1]} or newer - ask for an upgrade"
+        )
     if "only supports up to" in str(error):
-        return f"the MongoDB of {where} is too new for {ours} - wanted one that it knows - pip install -U pymongo"
+        return f"the MongoDB of {where} is too new for {ours} - expected one that it supports - pip install -U pymongo"
     return (
-        f"{ours} does not take how {where} is described ({type(error).__name__}) - wanted host, authsource and "
-        "mongoclient_kwargs as it has them - escape what is special in a URI's user and password (%40 for @)"
+        f"{ours} does not accept the description of {where} ({type(error).__name__}) - expected host, authsource and "
+        "mongoclient_kwargs as pymongo defines them - escape special characters in a URI's user and password (%40 for "
+        "@)"
     )
 
 
 def _is_unescaped(host: str) -> bool:
-    """Return whether what may be user and password of a URI has signs in it that are not percent-encoded."""
+    """Return whether what may be user and password of a URI has characters that are not percent-encoded."""
     credentials, at, _ = host.partition("://")[2].rpartition("@")
     return bool(at) and re.search(r"[/?#\[\]@]|:.*:|%(?![0-9A-Fa-f]{2})", credentials) is not None
 
 
 def read_as_fireworks(path: Path) -> Any:  # noqa: ANN401 - raw YAML
-    """Return the content of one of FireWorks' own files as FireWorks reads it, which is not as PyYAML does.
+    """Return the content of one of FireWorks' own files as FireWorks reads it, which differs from PyYAML.
 
     Raises
     ------
     ConfigError
-        It is not there or no YAML; its text is not quoted, for a password may be in it.
+        It does not exist or is not YAML; its text is not quoted, as it may contain a password.
     """
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -229,17 +234,17 @@ def _described(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not found.get("host") or not found.get("name"):
         raise ConfigError(f"{path}: no host or no name - {_WANTED}")
     if unknown := sorted(key for key in map(str, found) if key not in _KEYS and not key.startswith("ssl")):
-        keys = "wanted the keys of FireWorks' LaunchPad - activelearn machine --init slurm writes one"
+        keys = "expected the keys of FireWorks' LaunchPad - activelearn machine --init slurm writes one"
         raise ConfigError(f"{path}: unknown {', '.join(unknown)} - {keys}")
     for key, (kind, wanted) in _KINDS.items():
         value = found.get(key)
         if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-            raise ConfigError(f"{path}: {key}: FireWorks reads it as {_kind(value)} - wanted {wanted}")
+            raise ConfigError(f"{path}: {key}: FireWorks reads it as {_kind(value)} - expected {wanted}")
     return found
 
 
 def _kind(value: Any) -> str:  # noqa: ANN401 - raw YAML
-    """Return what a value is, and nothing of it: it may be a password."""
+    """Return the type of a value, never the value, which may be a password."""
     numbers = dict.fromkeys((int, float), "a number")
     names = {bool: "true or false", **numbers, str: "a text", list: "a list", dict: "a mapping"}
     return names.get(type(value), "a date")

@@ -14,7 +14,7 @@ from typing import Final
 from activelearn.config import Queue
 from activelearn.errors import ConfigError
 
-#: What FireWorks puts a variable of the worker in for.
+#: What FireWorks replaces by a variable of the worker.
 _VARIABLE: Final = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 #: FireWorks' names of the batch systems: how a job is submitted, its number is read, and those that wait are counted.
 Q_TYPES: Final = {"slurm": "SLURM", "pbs": "PBS", "torque": "PBS", "lsf": "LoadSharingFacility"}
@@ -131,7 +131,7 @@ def jobs_of(listing: str) -> Iterator[str]:
 
 
 def want_no_variable(folder: Path) -> None:
-    """Refuse a folder that a worker would take for another one.
+    """Refuse a folder whose path a worker would change.
 
     Raises
     ------
@@ -140,6 +140,7 @@ def want_no_variable(folder: Path) -> None:
     """
     if variable := _VARIABLE.search(str(folder)):
         raise ConfigError(
-            f"{folder}: {variable[0]} in the path - wanted a folder for a LaunchPad without it, for FireWorks puts the "
-            "worker's variable of that name in - rename it (a campaign folder may be moved), and give the command again"
+            f"{folder}: {variable[0]} in the path - expected a path without it for a LaunchPad, as FireWorks "
+            "substitutes the worker's variable of that name - rename it (a campaign folder may be moved), and give "
+            "the command again"
         )

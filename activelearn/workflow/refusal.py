@@ -1,4 +1,4 @@
-"""FireWorks reads FW_config.yaml while it is imported; whoever has a bad one gets a sentence and no traceback."""
+"""FireWorks reads FW_config.yaml while it is imported; a bad one is reported with a message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from activelearn.errors import ConfigError
 
 
 def refused(error: Exception) -> ConfigError:
-    """Return that FireWorks refuses its settings, and which file they stand in."""
+    """Return the message that FireWorks refuses its settings, with their file."""
     named = [folder / "FW_config.yaml" for folder in (Path.cwd(), Path.home() / ".fireworks")]
     named.append(Path(os.environ.get("FW_CONFIG_FILE", ".")))
     where = next((str(path) for path in named if path.is_file()), "FW_config.yaml")
     said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return ConfigError(
-        f"{where}: FireWorks does not take it ({said}) - wanted its own settings - mend it or remove it (activelearn "
-        "machine --init slurm writes a good one)"
+        f"{where}: FireWorks does not accept it ({said}) - expected its own settings - fix it or remove it "
+        "(activelearn machine --init slurm writes a good one)"
     )

@@ -1,4 +1,4 @@
-"""The FireWorks config folder of a site: where the LaunchPad is, who works, and how jobs are sent to the queue.
+"""The FireWorks config folder of a site: the LaunchPad, the workers, and how jobs are submitted to the queue.
 
 ``my_launchpad.yaml``, ``machine.yaml``, ``FW_config.yaml`` and the template of batch scripts belong to the user once
 they are there. The workers and queue adapters follow from the machine profile and are written anew with it, unless
@@ -27,37 +27,38 @@ from activelearn.workflow.queues import NAME_LENGTHS, Q_TYPES, TEMPLATES, queue_
 _PRIVATE: Final = 0o600
 LAUNCHPAD: Final = """\
 # Where the MongoDB of the LaunchPad is (FireWorks' own file). The only file that holds a password: keep it at mode 600,
-# out of git and out of the campaign folder. Every node reads it, so it lies on a disk that all of them see.
+# out of git and out of the campaign folder. Every node reads it, so it must be on a disk that all of them see.
 host: localhost  # edit: the server's name as the *compute nodes* know it
 port: 27017
-name: activelearn  # edit: the database; many campaigns fit into one, but not those of two people
+name: activelearn  # edit: the database; many campaigns can share one, but not those of two people
 # username: me
 # password: secret
-# authsource: admin  # the database that knows the user; default: the one above
+# authsource: admin  # the database with the user account; default: the one above
 
-# TLS, as pymongo's MongoClient wants it:
+# TLS, as pymongo's MongoClient expects it:
 # mongoclient_kwargs: {tls: true, tlsCAFile: /path/to/ca.pem}
 
-# Or one URI instead of host, port, username and password (MongoDB Atlas gives one out):
+# Or one URI instead of host, port, username and password (MongoDB Atlas provides one):
 # uri_mode: true
 # host: mongodb+srv://me:secret@cluster0.example.mongodb.net/?authSource=admin
 """
 FW_CONFIG: Final = """\
 # Settings of FireWorks. `activelearn qlaunch` and `rlaunch` find them beside my_launchpad.yaml; FireWorks' own commands
-# (lpad) want: export FW_CONFIG_FILE=<this file>. One in the working directory or in ~/.fireworks would count before it.
-PING_TIME_SECS: 60  # a running job says so every minute (default: every hour) ...
-RUN_EXPIRATION_SECS: 300  # ... and is lost after five without a word (default: four hours)
+# (lpad) need: export FW_CONFIG_FILE=<this file>. One in the working directory or in ~/.fireworks takes precedence.
+PING_TIME_SECS: 60  # a running job pings every minute (default: every hour) ...
+RUN_EXPIRATION_SECS: 300  # ... and is considered lost after five without a ping (default: four hours)
 RESERVATION_EXPIRATION_SECS: 1209600  # longer than any wait in the queue, s: two weeks
 WFLOCK_EXPIRATION_SECS: 300  # a worker killed while it held a Workflow's lock leaves it locked ...
-WFLOCK_EXPIRATION_KILL: true  # ... and after this time the lock is taken, not an error raised
+WFLOCK_EXPIRATION_KILL: true  # ... and after this time the lock is broken instead of raising an error
 QUEUE_UPDATE_INTERVAL: 1  # s between two submissions (default 5)
-QUEUE_RETRY_ATTEMPTS: 10  # that squeue may fail; the pauses double
-QUEUE_JOBNAME_MAXLEN: 40  # enough for iteration, station and chunk (15: all that older PBS and Torque take)
-RAPIDFIRE_SLEEP_SECS: 10  # s between two looks at the LaunchPad
-PRINT_FW_JSON: false  # all jobs share one launch folder, and would write it over each other
-REMOVE_USELESS_DIRS: false  # the same folder must stay
+QUEUE_RETRY_ATTEMPTS: 10  # of squeue; the pauses double
+QUEUE_JOBNAME_MAXLEN: 40  # enough for iteration, station and chunk (15: the limit of older PBS and of Torque)
+RAPIDFIRE_SLEEP_SECS: 10  # s between two queries of the LaunchPad
+PRINT_FW_JSON: false  # all jobs share one launch folder, and would overwrite each other's
+REMOVE_USELESS_DIRS: false  # the shared folder must be kept
 """
-#: slurmd signals the batch shell too; one without a trap dies at once, and Slurm then kills what still cleans up.
+#: slurmd signals the batch shell too; one without a trap dies immediately, and Slurm then kills processes that are
+#: still cleaning up.
 _TRAP: Final = "trap : TERM"
 
 
@@ -72,9 +73,9 @@ class ClusterFiles:
     profile
         The machine profile's YAML, absolute.
     machine
-        What it says.
+        Its content.
     written
-        Names of the files that were written now.
+        Names of the files that were written by this call.
     """
 
     folder: Path
@@ -110,8 +111,8 @@ def initialise(name_or_path: str, to: Path | None = None) -> ClusterFiles:
     profile = folder / "machine.yaml" if preset is not None else given.absolute()
     if preset is not None and profile.exists():
         raise ConfigError(
-            f"{profile}: exists - wanted a new folder for the preset {name_or_path} - activelearn machine --init "
-            f"{shlex.quote(str(profile))} writes its workers and adapters anew; or choose another --to"
+            f"{profile}: exists - expected a new folder for the preset {name_or_path} - activelearn machine --init "
+            f"{shlex.quote(str(profile))} rewrites its workers and adapters; or choose another --to"
         )
     site = ClusterFiles(folder, profile, machine)
     derived = {name: _stamped(text, profile) for name, text in _derived(site).items()}
@@ -126,7 +127,7 @@ def initialise(name_or_path: str, to: Path | None = None) -> ClusterFiles:
             _write(folder / name, text)
     except OSError as error:
         raise ConfigError(
-            f"{folder}: cannot be written ({error.strerror or error}) - wanted a folder - choose another with --to"
+            f"{folder}: cannot be written ({error.strerror or error}) - expected a folder - choose another with --to"
         ) from None
     return replace(site, written=tuple(sorted(new)))
 
@@ -141,12 +142,12 @@ def _config(machine: Machine) -> str:
 
 
 def categories(machine: Machine) -> dict[str, Place]:
-    """Return the categories of a profile's Fireworks, each with the (first) place it stands for.
+    """Return the categories of a profile's Fireworks, each with its (first) place.
 
     Raises
     ------
     ConfigError
-        Two places of one category want another shell: one adapter serves both.
+        Two places of one category need different shells, but share one adapter.
     """
     found: dict[str, Place] = {}
     names: dict[str, str] = {}
@@ -157,13 +158,13 @@ def categories(machine: Machine) -> dict[str, Place]:
         if (first.setup, first.environment) != (place.setup, place.environment):
             raise ConfigError(
                 f"places.{name}: category {category} is that of {names[category]} too, and setup or environment differ "
-                "- wanted the same, for one queue adapter serves both - give them the same, or two categories"
+                "- expected the same, as they share one queue adapter - give them the same, or two categories"
             )
     return found
 
 
 def has_queue(place: Place) -> bool:
-    """Return whether a place asks a batch system for anything."""
+    """Return whether a place uses a batch system."""
     return place.queue != Queue()
 
 
@@ -194,7 +195,7 @@ def _worker(name: str, category: str) -> dict[str, Any]:
 
 
 def adapter(site: ClusterFiles, category: str, place: Place) -> dict[str, Any]:
-    """Return FireWorks' queue adapter of a category; the Fireworks' own queue settings count before those in it."""
+    """Return FireWorks' queue adapter of a category; queue settings of the Fireworks override those in it."""
     before = [_TRAP, f"export FW_CONFIG_FILE={_word(site.folder / 'FW_config.yaml')}", *place.setup]
     variables = {**site.machine.environment, **place.environment}
     before += [f"export {name}={_word(value)}" for name, value in variables.items()]
@@ -212,14 +213,14 @@ def adapter(site: ClusterFiles, category: str, place: Place) -> dict[str, Any]:
     for key, value in found.items():
         if "$$" in str(value):
             raise ConfigError(
-                f"{site.profile}: $$ in {key} of category {category} - wanted none, for FireWorks drops such a line - "
+                f"{site.profile}: $$ in {key} of category {category} - expected none, as FireWorks drops such a line - "
                 "write $BASHPID"
             )
     return found
 
 
 def program() -> str:
-    """Return how this interpreter's ``activelearn`` is called from anywhere, for a shell."""
+    """Return the shell command of this interpreter's ``activelearn``, for any working directory."""
     script = Path(sys.executable).with_name("activelearn")
     if script.is_file():
         return _word(script)
@@ -256,7 +257,7 @@ def _yaml(data: dict[str, Any]) -> str:
 def _stamped(text: str, profile: Path) -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     how = f"activelearn machine --init {typed(profile.name)}"
-    return f"# Follows from {profile.name}: edit that, and write this anew with: {how}\n# as written: {digest}\n{text}"
+    return f"# Follows from {profile.name}: edit that, and write this again with: {how}\n# as written: {digest}\n{text}"
 
 
 def _is_as_written(path: Path) -> bool:
@@ -267,11 +268,11 @@ def _is_as_written(path: Path) -> bool:
 
 
 def _refuse_edited(site: ClusterFiles, derived: dict[str, str]) -> None:
-    """Refuse to write over what somebody has edited, or has made by other means."""
+    """Refuse to overwrite a file that was edited, or made by other means."""
     there = [path for name in derived if (path := site.folder / name).exists()]
     problems = [
-        f"{path}: was edited by hand - wanted it as it was written, to write it anew - move it away, and say "
-        f"what it says in {site.profile.name} (queue, setup)"
+        f"{path}: was edited by hand - expected it unedited, to rewrite it - move it away, and put its settings into "
+        f"{site.profile.name} (queue, setup)"
         for path in there
         if path.read_text(encoding="utf-8") != derived[path.name] and not _is_as_written(path)
     ]
@@ -280,8 +281,8 @@ def _refuse_edited(site: ClusterFiles, derived: dict[str, str]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; nobody else may read the one that is for a password, at no time."""
-    mode = _PRIVATE if path.name == "my_launchpad.yaml" else 0o666  # of which the umask takes
+    """Write a file completely or not at all; the one for a password is never readable by others."""
+    mode = _PRIVATE if path.name == "my_launchpad.yaml" else 0o666  # reduced by the umask
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(fresh, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
@@ -296,9 +297,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def worker_line(launchpad: Path, category: str) -> str:
-    """Return what starts the workers of a category, by the files that stand beside my_launchpad.yaml.
+    """Return the command that starts the workers of a category, with the files beside my_launchpad.yaml.
 
-    They send jobs to the queue; without an adapter for it the worker is one on this machine.
+    They submit jobs to the queue; without an adapter the worker runs on this machine.
     """
     folder, suffix = launchpad.absolute().parent, f"_{category}" if category else ""
     worker, adapter = (folder / f"my_{kind}{suffix}.yaml" for kind in ("fworker", "qadapter"))
@@ -309,7 +310,7 @@ def worker_line(launchpad: Path, category: str) -> str:
 
 
 def worker_lines(machine: Machine, launchpad: Path) -> list[str]:
-    """Return what starts the workers of all categories of a profile."""
+    """Return the commands that start the workers of all categories of a profile."""
     return [worker_line(launchpad, category) for category in _category_names(machine)]
 
 
@@ -318,19 +319,19 @@ def _category_names(machine: Machine) -> list[str]:
 
 
 def next_lines(site: ClusterFiles) -> list[str]:
-    """Return what a person types next, in this order."""
+    """Return the next steps for the user, in order."""
     profile, launchpad = _word(site.profile), _word(site.launchpad)
     where = f"--machine {profile} -l {launchpad}"
     return [
         f"1. edit {launchpad} (host, database, user, password; it stays at mode 600)",
         f"2. edit {profile} (partitions, account, setup), then:  activelearn machine --init {profile}",
-        f"3. what is wrong so far:  activelearn check CAMPAIGN {where}",
-        "4. the workers; they stay when you log out, and may be ended (kill) and started again at any time:",
+        f"3. check:  activelearn check CAMPAIGN {where}",
+        "4. start the workers; they survive a logout, and may be stopped (kill) and restarted at any time:",
         *(f"     {_in_background(site, category)}" for category in _category_names(site.machine)),
-        f"5. one tiny job to each place:  activelearn machine --smoke {where}",
-        f"6. the campaign:  activelearn submit CAMPAIGN {where}",
-        "7. look at it:  activelearn status runs/NAME",
-        f"   something hangs:  activelearn doctor -l {launchpad}",
+        f"5. send one tiny job to each place:  activelearn machine --smoke {where}",
+        f"6. submit the campaign:  activelearn submit CAMPAIGN {where}",
+        "7. follow it:  activelearn status runs/NAME",
+        f"   if something hangs:  activelearn doctor -l {launchpad}",
     ]
 
 

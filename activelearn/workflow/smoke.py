@@ -20,19 +20,19 @@ from activelearn.config import Machine
 from activelearn.workflow.queues import queue_keys, want_no_variable
 from activelearn.workflow.site import worker_line
 
-#: Between two looks at the LaunchPad, s.
+#: Interval of queries of the LaunchPad, s.
 _LOOK_EVERY_S: Final = 1.0
 _ENDED: Final = ("COMPLETED", "FIZZLED", "DEFUSED")
 
 
 @explicit_serialize
 class Smoke(FireTaskBase):  # type: ignore[misc]
-    """Look at a place from the node that a worker runs on."""
+    """Probe a place from the node that a worker runs on."""
 
     required_params: Final = ["machine", "place", "folder", "token", "driving"]
 
     def run_task(self, fw_spec: dict[str, Any]) -> FWAction:  # noqa: ARG002 - all is in the parameters
-        """Return what was found as the stored data of the launch."""
+        """Return the findings as the stored data of the launch."""
         machine = Machine.model_validate(self["machine"])
         where = self["place"], Path(self["folder"])
         seen = smoke.probe(machine, *where, token=self["token"], driving=self["driving"])
@@ -50,7 +50,7 @@ class Sent:
     machine
         The profile.
     file
-        my_launchpad.yaml; the workers' files may stand beside it, and are named in what to do next.
+        my_launchpad.yaml; the workers' files may be beside it, and are used in the advice.
     fireworks
         Id of the Firework of each place.
     have_all_reported
@@ -64,7 +64,7 @@ class Sent:
     have_all_reported: bool = False
 
     def wait(self, timeout_s: float) -> dict[str, Probe | str]:
-        """Return what was found at each place, or in a sentence why nothing was."""
+        """Return the findings at each place, or a sentence on why there are none."""
         deadline = time.monotonic() + timeout_s
         found: dict[str, Probe | str] = {}
         while len(found) < len(self.fireworks):
@@ -96,11 +96,12 @@ class Sent:
         stored = (launch.get("action") or {}).get("stored_data") or {}
         if "probe" in stored:
             return _with_clock(Probe.from_dict(stored["probe"]))
-        trace = str((stored.get("_exception") or {}).get("_stacktrace") or "no trace of why")
+        trace = str((stored.get("_exception") or {}).get("_stacktrace") or "no traceback")
         host = launch.get("host", "a node")
         return (
-            f"{place} ({host}): the job ended with: {trace.strip().splitlines()[-1]} - wanted a worker whose "
-            f"activelearn is this one - see the environment of the job, and its output in {launch.get('launch_dir')}"
+            f"{place} ({host}): the job ended with: {trace.strip().splitlines()[-1]} - expected a worker with this "
+            "installation of activelearn - see the environment of the job, and its output in "
+            f"{launch.get('launch_dir')}"
         )
 
     def _why_late(self, place: str, timeout_s: float) -> str:
@@ -111,24 +112,25 @@ class Sent:
             jobs = [entry["reservation_id"] for entry in launch.get("state_history", ()) if entry.get("reservation_id")]
             job = jobs[-1] if jobs else "(without a number)"
             return (
-                f"{place}: job {job} has not reported within {timeout_s:g} s - wanted it to run - squeue -j {job}: it "
-                f"waits (--timeout-s), or it ended before activelearn began (output in {launch.get('launch_dir')})"
+                f"{place}: job {job} has not reported within {timeout_s:g} s - expected it to run - squeue -j {job}: "
+                "either it is pending (--timeout-s), or it ended before its program started (output in "
+                f"{launch.get('launch_dir')})"
             )
         if state == "RUNNING":
             return (
-                f"{place} ({launch.get('host', '?')}): runs, and was not ready within {timeout_s:g} s - wanted "
-                "minutes - a slow disk under the environment? wait longer with --timeout-s"
+                f"{place} ({launch.get('host', '?')}): still running after {timeout_s:g} s - expected a few minutes - "
+                "is the environment on a slow disk? wait longer with --timeout-s"
             )
         if state == "gone":
-            return f"{place}: its Firework is gone - wanted nobody to empty the database - give the command again"
+            return f"{place}: its Firework is gone - expected a database that nobody empties - give the command again"
         whose = f"of category {category} " if category else ""
         return (
-            f"{place}: no job {whose}was taken within {timeout_s:g} s - wanted a worker for it - is one running? "
+            f"{place}: no job {whose}was taken within {timeout_s:g} s - expected a worker for it - is one running? "
             f"{worker_line(self.file, category)}"
         )
 
     def withdraw(self) -> None:
-        """Take the jobs from the LaunchPad, but for those that run; workers would stay for them."""
+        """Remove the jobs from the LaunchPad, except running ones; workers would stay for them."""
         for place, fw_id in self.fireworks.items():
             if self._firework(place)["state"] not in {"RUNNING", "gone"}:
                 with contextlib.redirect_stdout(None):  # FireWorks prints
@@ -136,13 +138,13 @@ class Sent:
 
 
 def _with_clock(seen: Probe) -> Probe:
-    """Return a probe that has just come in, with the clock of its node judged by ours."""
+    """Return a probe that has just arrived, with the clock of its node compared with ours."""
     skew = seen.time - time.time()
     if -smoke.LARGEST_SKEW_S < skew < smoke.LARGEST_SKEW_S:
         return seen
     said = (
-        f"{seen.place} ({seen.host}): its clock is {skew:+.0f} s from that of this machine - wanted less than "
-        f"{smoke.LARGEST_SKEW_S:g} s, or living workers are taken for dead - tell the site (NTP)"
+        f"{seen.place} ({seen.host}): its clock is {skew:+.0f} s from that of this machine - expected less than "
+        f"{smoke.LARGEST_SKEW_S:g} s, otherwise live workers are considered dead - ask the administrators (NTP)"
     )
     return dataclasses.replace(seen, problems=(*seen.problems, said))
 
@@ -151,20 +153,20 @@ def _with_clock(seen: Probe) -> Probe:
 def sent(
     machine: Machine, launchpad: LaunchPad, folder: Path, file: Path, *, driving: Collection[str] = ()
 ) -> Iterator[Sent]:
-    """Send one job to each place; they are withdrawn at the end, and what they said is kept if one did not report.
+    """Send one job to each place; they are withdrawn at the end, and their output is kept if one did not report.
 
     Parameters
     ----------
     machine
         The profile; with no places, the one job is for any worker.
     launchpad
-        Where to; its database is initialised.
+        Where the jobs are added; its database is initialised.
     folder
         Absolute, on the disk that all nodes share: the jobs work in a folder of their own in it.
     file
         my_launchpad.yaml.
     driving
-        Stations that want deepmd-kit beside those that run models.
+        Stations that need deepmd-kit in addition to those that run models.
     """
     want_no_variable(folder)
     token = secrets.token_hex(8)
@@ -179,7 +181,7 @@ def sent(
             jobs.fireworks[place] = next(iter(ids.values()))
         yield jobs
     finally:
-        with contextlib.suppress(Exception):  # the server is gone: then so are the jobs, for us
+        with contextlib.suppress(Exception):  # the server is gone, and so are the jobs
             jobs.withdraw()
         if jobs.have_all_reported:
             trees.remove(ours, folder)

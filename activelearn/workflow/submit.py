@@ -15,17 +15,17 @@ from activelearn.workflow.firetasks import add_once, enter, is_same_folder, kind
 from activelearn.workflow.launchpads import SharedLaunchPad
 from activelearn.workflow.queues import want_no_variable
 
-#: Of a Firework that no worker will take up by itself.
+#: States of a Firework that no worker takes by itself.
 _ENDED: Final = ("FIZZLED", "DEFUSED")
 
 
 def submit(store: Store | StudyStore, machine: Machine, launchpad: SharedLaunchPad, *, move: bool = False) -> str:
     """Add the Workflow of what comes next to a LaunchPad, once; return in a sentence what was done.
 
-    A second submission adds nothing. After the database was lost, the Workflow is built anew from the products of the
-    folder. A campaign that stopped on failures goes on: what fizzled is run again, and failures count anew. Categories
-    and queue settings of a changed machine profile are brought to what nobody has taken. If the folder has moved, what
-    is left of its Workflow is pointed to where it is now, and what failed meanwhile is run again.
+    A second submission adds nothing. If the database was lost, the Workflow is rebuilt from the products of the folder.
+    A campaign that stopped on failures continues: what fizzled is run again, and failures are counted from zero.
+    Categories and queue settings of a changed machine profile are applied to Fireworks that no worker has taken. If the
+    folder has moved, the rest of its Workflow is pointed to the new path, and what failed meanwhile is run again.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def submit(store: Store | StudyStore, machine: Machine, launchpad: SharedLaunchP
     machine
         Chunks, categories and queue settings.
     launchpad
-        Where to; an empty database is initialised.
+        Where it is added; an empty database is initialised.
     move
         Leave another LaunchPad that the folder was submitted to; its Fireworks end quietly.
 
@@ -48,8 +48,8 @@ def submit(store: Store | StudyStore, machine: Machine, launchpad: SharedLaunchP
     before = store.submissions.current()
     if before is not None and before.database != database and before.launchpad != launchpad.identity and not move:
         raise ConfigError(
-            f"{store.folder}: was submitted to {before.launchpad} - wanted one LaunchPad a folder - submit there, or "
-            f"leave it for {launchpad.identity} with --move (its Fireworks end quietly then)"
+            f"{store.folder}: was submitted to {before.launchpad} - expected one LaunchPad per folder - submit there, "
+            f"or move to {launchpad.identity} with --move (its Fireworks then end quietly)"
         )
     store.save_machine(machine)
     submission = store.submissions.submit(launchpad.identity, database)
@@ -60,14 +60,14 @@ def submit(store: Store | StudyStore, machine: Machine, launchpad: SharedLaunchP
     _drop_superseded(launchpad, phase)
     if (found := launchpad.workflows.find_one(wanted(phase))) is None:
         add_once(launchpad, phase, machine)
-        again = "" if before is None else " anew, from the products of the folder"
+        again = "" if before is None else " again, from the products of the folder"
         return f"{_what(phase)} added to {launchpad.identity}{again}"
-    changed = f"; {n} Fireworks have other settings now" if (n := _bring_settings(launchpad, found, machine)) else ""
+    changed = f"; {n} Fireworks have new settings" if (n := _bring_settings(launchpad, found, machine)) else ""
     moved = _follow(launchpad, found, phase.store.folder)
     changed += "".join(f"; {line}" for line in moved)
     if (moved or submission != before) and (n := _run_again(launchpad, found)):
-        return f"{_what(phase)} goes on at {launchpad.identity}: {n} failed Fireworks run again{changed}"
-    return f"{_what(phase)} is at {launchpad.identity} already; nothing added{changed}"
+        return f"{_what(phase)} continues at {launchpad.identity}: {n} failed Fireworks run again{changed}"
+    return f"{_what(phase)} is already at {launchpad.identity}; nothing added{changed}"
 
 
 def _of_study(store: StudyStore) -> loop.Phase | None:
@@ -79,9 +79,9 @@ def _of_study(store: StudyStore) -> loop.Phase | None:
 
 
 def _drop_superseded(launchpad: SharedLaunchPad, phase: loop.Phase) -> None:
-    """End the Workflows of a campaign that nobody began and that are not what comes next any more.
+    """End the Workflows of a campaign that were not started and are no longer what comes next.
 
-    Systems may have been added since: their data come first, and the stations of the next iteration are others.
+    Systems may have been added since: their data come first, and the stations of the next iteration differ.
     """
     is_wanted = wanted(phase)
     query = {"metadata.campaign": phase.store.uuid, "state": {"$in": ["READY", "WAITING", "RESERVED"]}}
@@ -97,7 +97,7 @@ def _what(phase: loop.Phase) -> str:
 
 
 def _bring_settings(launchpad: SharedLaunchPad, workflow: dict[str, Any], machine: Machine) -> int:
-    """Have the Fireworks that nobody has taken ask for what the profile says now; return how many asked for else."""
+    """Give the Fireworks that no worker has taken the current settings of the profile; return how many changed."""
     waiting = {"fw_id": {"$in": workflow["nodes"]}, "state": {"$in": ["WAITING", "READY", *_ENDED]}}
     n = 0
     for firework in launchpad.fireworks.find(waiting, {"fw_id": 1, "state": 1, "spec": 1}):
@@ -110,7 +110,7 @@ def _bring_settings(launchpad: SharedLaunchPad, workflow: dict[str, Any], machin
 
 
 def _follow(launchpad: SharedLaunchPad, workflow: dict[str, Any], folder: Path) -> list[str]:
-    """Point the Fireworks that have not ended to the folder where it is now; return what was done, in sentences."""
+    """Point the Fireworks that have not ended to the current path of the folder; return sentences on what was done."""
     before: Counter[str] = Counter()
     running = 0
     for firework in launchpad.fireworks.find({"fw_id": {"$in": workflow["nodes"]}, "state": {"$ne": "COMPLETED"}}):
@@ -121,14 +121,14 @@ def _follow(launchpad: SharedLaunchPad, workflow: dict[str, Any], folder: Path) 
         launchpad.fireworks.update_one({"fw_id": firework["fw_id"]}, {"$set": here})
         before[task["folder"]] += 1
         running += firework["state"] == "RUNNING"
-    said = [f"{n} Fireworks pointed to {old} and point to {folder} now: it has moved" for old, n in before.items()]
+    said = [f"{n} Fireworks now point to {folder} instead of {old}: the folder has moved" for old, n in before.items()]
     if running:
-        said.append(f"{running} of them run where it was: end their workers, and see: activelearn doctor")
+        said.append(f"{running} of them are running at the old path: end their workers, and see: activelearn doctor")
     return said
 
 
 def _run_again(launchpad: SharedLaunchPad, workflow: dict[str, Any]) -> int:
-    """Have the fizzled Fireworks of a Workflow run again; return how many there were."""
+    """Rerun the fizzled Fireworks of a Workflow; return how many there were."""
     fizzled = launchpad.get_fw_ids({"fw_id": {"$in": workflow["nodes"]}, "state": {"$in": list(_ENDED)}})
     for fw_id in fizzled:
         launchpad.rerun_fw(fw_id)

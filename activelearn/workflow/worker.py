@@ -1,4 +1,4 @@
-"""FireWorks' own `rlaunch` and `qlaunch`, with what is known to bite cured for this process."""
+"""FireWorks' own `rlaunch` and `qlaunch`, with workarounds for known faults in this process."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from activelearn.workflow.launchpads import ANSWER_S, SharedLaunchPad
 log = logging.getLogger(__name__)
 _SCRIPT: Final = fireworks.queue.queue_adapter.QueueAdapterBase.get_script_str
 #: How long a worker waits for a server that is being restarted, s. pymongo gives up after 30, and a job that has just
-#: done its work would not find anybody to tell.
+#: finished could not report it.
 PATIENCE_S: Final = 600.0
-#: What `--sleep 0` means here; to FireWorks it is no number, and its default of 60 s takes its place.
+#: The value for `--sleep 0`; FireWorks treats 0 as not given, and uses its default of 60 s instead.
 _SHORT_S: Final = 0.2
-#: Words one of which FireWorks cannot do without; it goes on all the same, to an AttributeError.
+#: Commands, one of which FireWorks needs; without one it fails later, with an AttributeError.
 _COMMANDS: Final = {"singleshot", "rapidfire", "multi", "-h", "--help", "--version"}
 
 
 class PatientLaunchPad(SharedLaunchPad):
-    """The LaunchPad as a worker has it, that waits for its server."""
+    """The LaunchPad of a worker, which waits for its server."""
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> PatientLaunchPad:
-        """Return the LaunchPad that a dictionary (of my_launchpad.yaml) describes; say so if it does not answer."""
+        """Return the LaunchPad that a dictionary (of my_launchpad.yaml) describes; log it if there is no answer."""
         patience = {"serverSelectionTimeoutMS": round(1000 * PATIENCE_S), **(d.get("mongoclient_kwargs") or {})}
         found = super().from_dict({**d, "mongoclient_kwargs": patience})
         assert isinstance(found, cls)
@@ -81,15 +81,15 @@ def qlaunch(arguments: Sequence[str]) -> int:
 
 
 def _cure(arguments: Sequence[str]) -> None:
-    # monty >= 2026.2 wants a mode, and FireWorks' offline mode gives none.
+    # monty >= 2026.2 needs a mode, and FireWorks' offline mode gives none.
     zopen = fireworks.core.rocket.zopen
     fireworks.core.rocket.zopen = functools.wraps(zopen)(lambda path, mode="rt", **more: zopen(path, mode, **more))
     asked = [after for word, after in itertools.pairwise(arguments) if word == "--sleep"]
     if asked[-1:] == ["0"]:
         fireworks.core.rocket_launcher.RAPIDFIRE_SLEEP_SECS = _SHORT_S
         fireworks.queue.queue_launcher.RAPIDFIRE_SLEEP_SECS = _SHORT_S
-    # All Fireworks of a campaign stand in one folder: nothing may be written there by all of them under one name. The
-    # folder that a worker was started in is its user's, empty or not; rapidfire makes one of its own for each of them.
+    # All Fireworks of a campaign share one folder: they must not all write files of one name there. The folder that a
+    # worker was started in belongs to the user, empty or not; rapidfire makes its own for each of them.
     fireworks.core.rocket.PRINT_FW_JSON = False
     fireworks.core.rocket.REMOVE_USELESS_DIRS = "rapidfire" in arguments
     fireworks.queue.queue_adapter.QueueAdapterBase.get_script_str = _quoted(_SCRIPT)
@@ -107,15 +107,15 @@ def _quoted(theirs: Callable[[Any, str], str]) -> Callable[[Any, str], str]:
 
 
 def _run(script: ModuleType, name: str, arguments: Sequence[str]) -> int:
-    """Run the function of a script of FireWorks that has its name, cured."""
+    """Run the function of a FireWorks script that has its name, with the workarounds."""
     if not _COMMANDS & set(arguments):
-        raise ConfigError(f"{name}: no command - wanted rapidfire or singleshot - see: activelearn {name} --help")
+        raise ConfigError(f"{name}: no command - expected rapidfire or singleshot - see: activelearn {name} --help")
     _cure(arguments)
     script.LaunchPad = PatientLaunchPad  # type: ignore[attr-defined]
     try:
         return getattr(script, name)(list(arguments)) or 0
-    except (OSError, ValueError, PyMongoError) as error:  # of the files they are given, or of the server
+    except (OSError, ValueError, PyMongoError) as error:  # of their input files, or of the server
         raise ConfigError(
-            f"{name}: cannot go on ({type(error).__name__}) - wanted -l my_launchpad.yaml of a server that answers "
-            "and -w my_fworker.yaml - activelearn doctor -l my_launchpad.yaml"
+            f"{name}: cannot continue ({type(error).__name__}) - expected -l my_launchpad.yaml of a server that "
+            "answers and -w my_fworker.yaml - activelearn doctor -l my_launchpad.yaml"
         ) from None

@@ -307,7 +307,7 @@ def test_without_kinisi_it_is_said_before_anything_runs(monkeypatch, tmp_path):
     real = importlib.util.find_spec
     monkeypatch.setattr(displacement.importlib.util, "find_spec", lambda name: None if name == "kinisi" else real(name))
     study = study_of(diffusion={"bayesian": True})
-    with pytest.raises(ConfigError, match=r"bayesian: no kinisi .* pip install 'activelearn\[analysis\]'"):
+    with pytest.raises(ConfigError, match=r"kinisi is not installed .* pip install 'activelearn\[analysis\]'"):
         planned(diffusion.PROPERTY, study, study_folder(tmp_path, study, []))
 
 
@@ -506,7 +506,7 @@ def test_a_run_that_leaves_the_window_untrusts_a_trusted_glass(tmp_path):
     result = number(found, "D_Na")
     assert result.value == pytest.approx(0.5 / 6.0 * 1e-4)
     assert result.stamp == "UNTRUSTED: 25.0 % of frames outside the window"
-    assert result.note == "not converged: 3 steps between frames too long to follow, wants more n_frames"
+    assert result.note == "not converged: 3 steps between frames too long to follow, needs more n_frames"
 
 
 def test_nothing_is_planned_that_is_not_asked_for(tmp_path):

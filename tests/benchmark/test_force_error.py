@@ -219,7 +219,7 @@ def test_a_study_without_a_reference_is_refused_and_told_how_to_name_one(tmp_pat
     study = study_of(force_error={})
     found = check_study(study, Machine(), here=False)
     assert force_error.NO_REFERENCE in found.problems
-    with pytest.raises(ConfigError, match="name a preset of params/label/, such as label: sevennet_0"):
+    with pytest.raises(ConfigError, match="a preset of params/label/, such as label: sevennet_0"):
         planned(force_error.PROPERTY, study, study_folder(tmp_path / "study", study, [path_frames()]))
     (tmp_path / "mine.yaml").write_text("force_error: {n_frames: 5, label: emt}\n")
     asked = load_benchmark(tmp_path / "mine.yaml").force_error

@@ -126,10 +126,10 @@ def test_without_a_potential_what_runs_one_is_named_and_left_out(tmp_path):
     write(tmp_path / "my.extxyz", DENSE.to_ase())
     options = ("--glasses", tmp_path / "my.extxyz", "--series", series_file(tmp_path))
     _, said = measured(tmp_path, *options, asked={"rdf": {}, "bulk_modulus": SHORT})
-    assert "note: not measured, for no potential is given to run (--potentials): bulk_modulus" in said
+    assert "note: not measured, since no potential is given to run (--potentials): bulk_modulus" in said
     done = in_process("benchmark", *options, "--benchmark", asked_file(tmp_path, bulk_modulus=SHORT, maps=False))
     assert done.returncode == 2
-    assert "bulk_modulus want a potential to run" in done.stderr
+    assert "bulk_modulus need a potential to run" in done.stderr
 
 
 @pytest.mark.engines
@@ -205,7 +205,10 @@ def test_other_bad_input_costs_a_line(tmp_path):
         (("--glasses", tmp_path / "none.extxyz", "--series", series), "no such file - "),
         (("--glasses", tmp_path / "empty", "--series", series), "no study - "),
         (("--glasses", tmp_path / "good.extxyz"), "--glasses without --series - "),
-        (("--glasses", tmp_path / "good.extxyz", "--series", series, "--x", "0"), "--glasses beside --glass, --x"),
+        (
+            ("--glasses", tmp_path / "good.extxyz", "--series", series, "--x", "0"),
+            "--glasses together with --glass, --x",
+        ),
         (("--glasses", tmp_path / "good.extxyz", mine, "--series", series), "structures, and no potential - "),
         (("--glasses", tmp_path / "mixed.extxyz", "--series", series), "their atoms in different orders - "),
         (

@@ -202,9 +202,9 @@ def test_a_cutoff_that_is_missing_is_said_and_nothing_is_planned_that_is_not_ask
     few = {**SERIES, "cutoffs_A": {"P-S": 2.5, "Na-S": 3.5}}
     study = study_of(glass={**STUDY["glass"], "series": few})
     store = StudyStore.create(tmp_path / "few", study)
-    with pytest.raises(ConfigError, match="cutoffs_A: nothing for P-O - wanted the cutoff of every former and anion"):
+    with pytest.raises(ConfigError, match="cutoffs_A: no P-O - expected the cutoff of every former and anion"):
         planned(network.PROPERTY, study, store)
-    with pytest.raises(ConfigError, match="cutoffs_A: nothing for Na-O - wanted the radius"):
+    with pytest.raises(ConfigError, match="cutoffs_A: no Na-O - expected the radius"):
         planned(coordination.PROPERTY, study, store)
     none = study_of(benchmark={"network": None, "coordination": False})
     assert planned(network.PROPERTY, none, store) == planned(coordination.PROPERTY, none, store) == []

@@ -203,7 +203,7 @@ def test_a_file_that_changes_or_has_no_labels_is_refused(slot, tmp_path):
     write_extxyz([rattled(2)], file)
     task = planned(parity.PROPERTY, study, store)[0]
     write_extxyz([rattled(2).without_labels()], file)
-    with pytest.raises(ConfigError, match="not the file that this study began with"):
+    with pytest.raises(ConfigError, match="not the file that this study started with"):
         run_one(parity.PROPERTY, task, store, slot)
     with pytest.raises(ConfigError, match="frame 0 has no energy or no forces"):
         planned(parity.PROPERTY, study, store)

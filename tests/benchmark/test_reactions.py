@@ -156,8 +156,8 @@ def test_a_reaction_that_does_not_balance_is_refused_with_the_elements_that_do_n
     (line,) = problems_of(equations={"edge": wrong, "salt": SALT})
     assert line == (
         "benchmark.reactions.equations.edge: Na4P2S7_P212121 -> Na3PS4_P-421c + 2 Na2P2S6_P21m is not balanced: "
-        "Na 4 -> 5, P 2 -> 3, S 7 -> 10 - wanted as many atoms of each element on both sides (Na4P2S7_P212121 is "
-        "Na4P2S7, Na3PS4_P-421c is Na3PS4, Na2P2S6_P21m is NaPS3) - mend the coefficients"
+        "Na 4 -> 5, P 2 -> 3, S 7 -> 10 - expected as many atoms of each element on both sides (Na4P2S7_P212121 is "
+        "Na4P2S7, Na3PS4_P-421c is Na3PS4, Na2P2S6_P21m is NaPS3) - fix the coefficients"
     )
     wrong["right"]["Na2P2S6_P21m"] = 1
     assert problems_of(equations={"edge": wrong}) == []
@@ -249,7 +249,7 @@ def test_a_cited_energy_stands_beside_its_reaction(metals, tmp_path):
     assert list(cited.problems(study, points)) == []
     assert cited.said(study, points)[1] == "cited, not used: mine.csv:3: reaction = no: the study has salt"
     (wrong,) = cited.problems(study, [CitedPoint("mine.csv:4", nameless)])
-    assert wrong.endswith("is of a reaction - wanted the column reaction - add its name in the equations")
+    assert wrong.endswith("is of a reaction - expected the column reaction - add its name in the equations")
     assert of_salt in with_cited(study, [of_salt, of_none]).cited
 
 

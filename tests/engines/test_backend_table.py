@@ -122,7 +122,7 @@ def test_lammps_runs_in_the_session_of_its_models(line, name):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("jax", "jax: two models in one LAMMPS end it with a signal"),
+        ("jax", "jax: two models crash LAMMPS"),
         ("tensorflow2", "tensorflow2: "),
         ("paddle", "paddle: "),
         ("keras", "Input should be 'tensorflow', 'pytorch' or 'pytorch-exportable'"),
@@ -137,7 +137,9 @@ def test_a_backend_that_cannot_run_an_ensemble_is_refused_with_the_reason(name, 
 def test_a_net_that_a_backend_cannot_freeze_is_refused_before_it_is_trained():
     train = DeePMDTrain(backend="pytorch-exportable")
     (line,) = TRAINER.impossible(train)
-    assert line.startswith("train.descriptor.type_one_side: false - wanted true: pytorch-exportable of DeePMD-kit 3.2")
+    assert line.startswith(
+        "train.descriptor.type_one_side: false - expected true: pytorch-exportable of DeePMD-kit 3.2"
+    )
     one_sided = train.descriptor.model_copy(update={"type_one_side": True})
     assert TRAINER.impossible(train.model_copy(update={"descriptor": one_sided})) == []
     assert not TRAINER.compresses(train)
@@ -288,7 +290,7 @@ def test_a_killed_training_goes_on_from_the_newest_whole_checkpoint(bench, tmp_p
     place.mkdir()
     restart = TRAINER.take_over([left], place, bench.train, RUN, bench.slot)
     assert restart == "model.ckpt-46"
-    assert "model.ckpt-48 is damaged and passed over" in caplog.text
+    assert "model.ckpt-48 is corrupt and skipped" in caplog.text
     assert checkpoints.kept(place, MEAN_OF, bench.backend) == [42, 46, 48, 50]
     trained = bench.training(place, run=replace(RUN, restart=restart))
     assert trained.resumed_from == (46,)
@@ -308,7 +310,7 @@ def test_a_model_with_other_forces_than_it_was_made_from_is_refused(bench, tmp_p
     system = next(path for path in bench.data.folder.iterdir() if path.is_dir())
     same = [bench.trained.model, bench.trained.model]
     assert training.has_same_forces(tmp_path, same, system, bench.slot, bench.backend)
-    with pytest.raises(EngineError, match=r"a force differs by .* which it was made from - wanted the same"):
+    with pytest.raises(EngineError, match=r"a force differs by .* from which it was made - expected the same"):
         training.has_same_forces(tmp_path, [bench.trained.model, bench.other], system, bench.slot, bench.backend)
 
 

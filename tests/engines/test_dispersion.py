@@ -124,10 +124,10 @@ def test_the_fingerprint_says_dispersion_and_is_what_it_was_without(slot):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"includes_dispersion": True}, "wanted dispersion once, not twice"),
+        ({"includes_dispersion": True}, "expected dispersion once, not twice"),
         (
             {"functional": "r2SCAN"},
-            "d3.method PBE on functional r2SCAN - wanted D3 with the parameters of the functional",
+            "d3.method PBE on functional r2SCAN - expected D3 with the parameters of the functional",
         ),
         ({"functional": "none"}, "d3.method PBE on functional none"),
         ({"d3": {"method": "PBE", "damping": "bj"}}, "Input should be 'zero'"),

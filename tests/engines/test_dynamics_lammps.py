@@ -425,7 +425,7 @@ def test_output_that_is_cut_off_is_made_again(quick, tmp_path):
     script.chmod(0o755)
     full = Slot(Machine(lammps=str(script)), tmp_path)
     folder, segment = tmp_path / "segment", leg("nvt", ps=10.0, n_frames=10)
-    with pytest.raises(EngineError, match="LAMMPS finished, but its output is cut off"):
+    with pytest.raises(EngineError, match="LAMMPS finished, but its output is truncated"):
         run_segment(LJ, segment, argon(), DYNAMICS, folder, full)
     found = run_segment(LJ, segment, argon(), DYNAMICS, folder, quick)
     assert (found.ended, len(found.frames)) == ("finished", 10)
@@ -459,7 +459,7 @@ def test_types_are_in_the_order_of_the_potential(run, tmp_path):
     other = potential({**SALT, "elements": ["Na", "S"]})
     swapped = run(leg(temperature_K=10.0, ps=0.04), start, what=other, folder=tmp_path / "c")
     assert swapped.potential_energy[0] != pytest.approx(ours.potential_energy[0], rel=1e-3)
-    with pytest.raises(ConfigError, match="potential LJ: no atom type for Na, S - wanted"):
+    with pytest.raises(ConfigError, match="potential LJ: no atom type for Na, S - expected"):
         run(leg(), start, folder=tmp_path / "d")
 
 
@@ -477,7 +477,7 @@ def test_dispersion_is_laid_over_a_style_by_name():
     overlay = {"pair_style": "hybrid/overlay lj/cut 6.0 zero 7.0", "pair_coeff": ["* * lj/cut 0.01 3.0", "* * zero"]}
     lines = said(potential(overlay, D3), ["Ar"])
     assert lines[:2] == [f"hybrid/overlay lj/cut 6.0 zero 7.0 {OVERLAID}", "* * lj/cut 0.01 3.0"]
-    with pytest.raises(ConfigError, match="wanted hybrid/overlay, or a plain style"):
+    with pytest.raises(ConfigError, match="expected hybrid/overlay, or a plain style"):
         said(potential({"pair_style": "hybrid lj/cut 6.0"}, D3), ["Ar"])
 
 

@@ -250,7 +250,7 @@ def test_a_series_with_an_element_that_the_models_lack_is_refused_at_check(model
     study = Study(name="toy", potentials=(potential(models[1]),), glass=made)
     _, problems = check_glass(study, study.glass)
     (line,) = problems
-    assert line.startswith("potential dp: does not know Na, O, P, S of series na4p2s7o - wanted all its elements - ")
+    assert line.startswith("potential dp: does not know Na, O, P, S of series na4p2s7o - expected all its elements - ")
 
 
 @engines
@@ -259,7 +259,7 @@ def test_check_says_what_the_models_hold(models):
         {"name": "toy", "potentials": [potential(models[1])], "benchmark": {"crystals": {"seeds": ["Cu_Fm-3m"]}}}
     )
     facts = check_study(study, Machine(), here=False).facts
-    assert facts[0].endswith("1 DeePMD model, its path is not judged, sel Cu 48 within 4 Å, MD by LAMMPS")
+    assert facts[0].endswith("1 DeePMD model, deviation not monitored, sel Cu 48 within 4 Å, MD by LAMMPS")
 
 
 def test_a_potential_of_emt_says_which_elements_it_has():

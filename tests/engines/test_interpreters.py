@@ -42,8 +42,8 @@ def test_every_name_that_a_module_binds_is_there(package, name):
         ("glass_y:Fast", "no module glass_y"),
         ("ase.calculators.emt:EMTT", "ase.calculators.emt has no EMTT (it has EMT)"),
         ("ase.calculators.emtt:EMT", "no module ase.calculators.emtt"),
-        ("os:getcwd", "os is a module of Python itself, which has no calculators"),
-        ("collections.abc:Callable", "collections is a module of Python itself, which has no calculators"),
+        ("os:getcwd", "os is a module of the standard library, which has no calculators"),
+        ("collections.abc:Callable", "collections is a module of the standard library, which has no calculators"),
     ],
 )
 def test_what_is_surely_not_there_is_said(package, calculator, said):

@@ -237,7 +237,7 @@ def test_output_that_is_cut_off(copy_of, file, return_code):
     inside = whole + (len("ITEM: TIMESTEP\n8\n") + 900 if file == "walk.lammpstrj" else len(rest.split("\n")[0]) - 3)
     (folder / file).write_text(text[:inside])
     if return_code == 0:
-        with pytest.raises(EngineError, match="LAMMPS finished, but its output is cut off"):
+        with pytest.raises(EngineError, match="LAMMPS finished, but its output is truncated"):
             walk_of("healthy", folder)
         return
     with (folder / "lammps.out").open("a") as log:

@@ -225,8 +225,10 @@ def test_lines_of_the_users_own_join_an_ensemble_of_ours(walk, tmp_path):
 
 def test_a_second_integrator_is_refused():
     """LAMMPS only warns, and moves every atom twice a step."""
-    with pytest.raises(ValueError, match=r"brings an integrator \(nve\), and ensemble nvt is one: .* ensemble custom"):
+    with pytest.raises(
+        ValueError, match=r"contains an integrator \(nve\), and so does ensemble nvt: .* ensemble custom"
+    ):
         Stage(name="own", temperatures_K=(300,), n_steps=20, lammps="fix md all nve\n")
-    with pytest.raises(ValueError, match="wants its integrator in `lammps`"):
+    with pytest.raises(ValueError, match="needs an integrator in `lammps`"):
         Stage(name="own", ensemble="custom", temperatures_K=(300,), n_steps=20, lammps="group x type 1")
     assert Condition(300.0).mode is None

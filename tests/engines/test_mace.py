@@ -90,7 +90,7 @@ def test_nothing_of_somebody_else_is_written_over(tmp_path, name):
     """Such as the train.xyz of the folder that one is in, with --to ."""
     (tmp_path / "a.model").write_bytes(b"")
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ConfigError, match=f"has {name} in it, and no mace.log"):
+    with pytest.raises(ConfigError, match=f"contains {name}, but no mace.log"):
         finetune(Campaign(tmp_path), FineTuning(tmp_path / "a.model", "ft"), "/usr/bin/python3", tmp_path, Machine())
     assert (tmp_path / name).read_text() == "mine"
 

@@ -269,12 +269,12 @@ def test_a_sealed_campaign_has_one_form_and_reads_back_equal(data):
 
 
 def test_the_short_form_beside_it_is_refused_and_null_takes_that_of_a_preset_away(tmp_path, data):
-    with pytest.raises(ValidationError, match=r"descriptor, precision say them once more - wanted one of the two"):
+    with pytest.raises(ValidationError, match=r"descriptor, precision define them again - expected only one of them"):
         train(model(), descriptor={"rcut": 5.0}, precision="float32")
     data["train"] = {"preset": "quick", "model": model()}
     file = tmp_path / "my.yaml"
     file.write_text(yaml.safe_dump(data))
-    with pytest.raises(ConfigError, match="of a preset: descriptor: null"):
+    with pytest.raises(ConfigError, match="from a preset: descriptor: null"):
         load_campaign(file)
     data["train"] |= {"descriptor": None, "fitting": None, "precision": None}
     file.write_text(yaml.safe_dump(data))
@@ -289,8 +289,8 @@ def test_a_table_is_found_from_the_folder_of_the_yaml(tmp_path, data):
     lost = load_campaign(file)
     assert TRAINER.problems(lost.train, Machine()) == [
         (
-            "train.model.use_srtab: no file tables/zbl.txt - wanted a table of pair energies, by a path from the "
-            "folder of the YAML (with its suffix) or an absolute one - check the path"
+            "train.model.use_srtab: no file tables/zbl.txt - expected a table of pair energies, by a path relative to "
+            "the folder of the YAML (with its suffix) or an absolute path - check the path"
         )
     ]
     (tmp_path / "tables").mkdir()
@@ -307,45 +307,46 @@ def test_a_table_is_found_from_the_folder_of_the_yaml(tmp_path, data):
 
 
 UNREADABLE = [
-    (model({**PAIRS, "rcut": "six"}), "descriptor.rcut", "got 'six' - wanted a distance above 0, Å"),
-    (model({**PAIRS, "rcut": -6.0}), "descriptor.rcut", "got -6.0 - wanted a distance above 0, Å"),
-    (model({**PAIRS, "rcut": float("inf")}), "descriptor.rcut", "got inf - wanted a finite number"),
-    (model({**PAIRS, "sel": 60}), "descriptor.sel", "got 60 - wanted a number for each element, or auto"),
-    (model({**PAIRS, "sel": [0]}), "descriptor.sel", "got [0] - wanted a number for each element, or auto"),
+    (model({**PAIRS, "rcut": "six"}), "descriptor.rcut", "got 'six' - expected a distance above 0, Å"),
+    (model({**PAIRS, "rcut": -6.0}), "descriptor.rcut", "got -6.0 - expected a distance above 0, Å"),
+    (model({**PAIRS, "rcut": float("inf")}), "descriptor.rcut", "got inf - expected a finite number"),
+    (model({**PAIRS, "sel": 60}), "descriptor.sel", "got 60 - expected a number per element, or auto"),
+    (model({**PAIRS, "sel": [0]}), "descriptor.sel", "got [0] - expected a number per element, or auto"),
     (
         model({**PAIRS, "sel": "auto:1.5"}),
         "descriptor.sel",
-        (
-            "got 'auto:1.5' - wanted a number for each element, or auto; ours is from the densest cell that the guards "
-            "allow"
-        ),
+        "got 'auto:1.5' - expected a number per element, or auto; ours is from the densest cell",
     ),
-    (model({**ATTENTION, "sel": "many"}), "descriptor.sel", "got 'many' - wanted a number of neighbours, or auto"),
+    (model({**ATTENTION, "sel": "many"}), "descriptor.sel", "got 'many' - expected a number of neighbours, or auto"),
     (
         model({**PAIRS, "type": "se_e2_b"}),
         "descriptor.type",
         "se_e2_b: no such descriptor - did you mean 'se_e2_r'?",
     ),
-    (model(changed(PAIRS, type=None)), "descriptor", "type is missing - wanted one of: "),
-    (model({"type": "loc_frame"}), "descriptor.type", "loc_frame: its forces jump where neighbours change places"),
-    (model(hybrid(hybrid(PAIRS))), "descriptor.list.0.type", "hybrid: a hybrid in a hybrid - wanted another"),
-    (model(hybrid()), "descriptor.list", "got [] - wanted a list of descriptors"),
-    (model("se_e2_a"), "descriptor", "got 'se_e2_a' - wanted a descriptor of DeePMD-kit"),
-    (model(changed(DPA2, repformer=None)), "descriptor", "repformer is missing - wanted the section repformer of dpa2"),
-    (model({"type": "dpa3", "repflow": {"e_rcut": 5.0}}), "descriptor.repflow", "e_rcut_smth is missing - wanted a"),
-    ({"fitting_net": FIT}, "", "descriptor is missing - wanted a descriptor of DeePMD-kit"),
-    (model(fitting=3), "fitting_net", "got 3 - wanted a mapping of keys of DeePMD-kit"),
-    ({"type": "frozen", "model_file": "a.pb"}, "type", "frozen: it learns nothing, and hides how many neighbours it"),
+    (model(changed(PAIRS, type=None)), "descriptor", "type is missing - expected one of: "),
+    (model({"type": "loc_frame"}), "descriptor.type", "loc_frame: its forces jump when neighbours swap order"),
+    (model(hybrid(hybrid(PAIRS))), "descriptor.list.0.type", "hybrid: a hybrid in a hybrid - expected another"),
+    (model(hybrid()), "descriptor.list", "got [] - expected a list of descriptors"),
+    (model("se_e2_a"), "descriptor", "got 'se_e2_a' - expected a descriptor of DeePMD-kit"),
+    (
+        model(changed(DPA2, repformer=None)),
+        "descriptor",
+        "repformer is missing - expected the section repformer of dpa2",
+    ),
+    (model({"type": "dpa3", "repflow": {"e_rcut": 5.0}}), "descriptor.repflow", "e_rcut_smth is missing - expected a"),
+    ({"fitting_net": FIT}, "", "descriptor is missing - expected a descriptor of DeePMD-kit"),
+    (model(fitting=3), "fitting_net", "got 3 - expected a mapping of keys of DeePMD-kit"),
+    ({"type": "frozen", "model_file": "a.pb"}, "type", "frozen: it learns nothing, and hides its number of neighbours"),
     (
         {"type": "pairwise_dprc"},
         "type",
-        "pairwise_dprc: it is for QM/MM, of which a campaign has no data - wanted dpa4, linear_ener",
+        "pairwise_dprc: it is for QM/MM, for which a campaign has no data - expected dpa4, linear_ener",
     ),
-    (total(), "models", "got [] - wanted a list of models"),
+    (total(), "models", "got [] - expected a list of models"),
     (total({"type": "pairtab", "tab_file": "a.txt", "rcut": 3.0, "sel": 9}), "models", "none of them learns anything"),
-    (total(dpa4()), "models.0.type", "dpa4: it stands alone - wanted pairtab or standard"),
-    (model(use_srtab=3), "use_srtab", "got 3 - wanted the path of a table"),
-    (model({**PAIRS, 3: 4}), "descriptor", "the key 3 is no text - wanted keys of DeePMD-kit"),
+    (total(dpa4()), "models.0.type", "dpa4: it cannot be part of a sum - expected pairtab or standard"),
+    (model(use_srtab=3), "use_srtab", "got 3 - expected the path of a table"),
+    (model({**PAIRS, 3: 4}), "descriptor", "the key 3 is not a text - expected keys of DeePMD-kit"),
 ]
 
 
@@ -363,7 +364,7 @@ def test_of_a_file_the_line_is_told(tmp_path, data):
     file = tmp_path / "my.yaml"
     file.write_text(yaml.safe_dump(data))
     line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if "rcut: six" in text)
-    with pytest.raises(ConfigError, match=rf"my.yaml:{line}: train.model.descriptor.rcut: got 'six' - wanted a dist"):
+    with pytest.raises(ConfigError, match=rf"my.yaml:{line}: train.model.descriptor.rcut: got 'six' - expected a dist"):
         load_campaign(file)
 
 
@@ -372,53 +373,62 @@ def test_of_a_file_the_line_is_told(tmp_path, data):
 IMPOSSIBLE = [
     (
         model({**PAIRS, "seed": 1}),
-        "train.model.descriptor.seed: 1 - wanted none: each member has its own, drawn from random_seed - leave it out",
+        "train.model.descriptor.seed: 1 - expected none: each member has its own, drawn from random_seed",
     ),
-    (model(hybrid(PAIRS, {**RADIAL, "seed": 0})), "train.model.descriptor.list.1.seed: 0 - wanted none"),
-    (model(fitting={"seed": 5}), "train.model.fitting_net.seed: 5 - wanted none"),
-    (model(type_embedding={"seed": 5}), "train.model.type_embedding.seed: 5 - wanted none"),
-    (model({**PAIRS, "rcut_smth": 5.0}), "train.model.descriptor.rcut_smth: 5 Å - wanted less than the cutoff, 5 Å"),
+    (model(hybrid(PAIRS, {**RADIAL, "seed": 0})), "train.model.descriptor.list.1.seed: 0 - expected none"),
+    (model(fitting={"seed": 5}), "train.model.fitting_net.seed: 5 - expected none"),
+    (model(type_embedding={"seed": 5}), "train.model.type_embedding.seed: 5 - expected none"),
+    (model({**PAIRS, "rcut_smth": 5.0}), "train.model.descriptor.rcut_smth: 5 Å - expected less than the cutoff, 5 Å"),
     (
         model({"type": "se_e2_a", "rcut": 1.5, "rcut_smth": 1.6}),
-        "train.model.descriptor.rcut_smth: 1.6 Å - wanted less th",
+        "train.model.descriptor.rcut_smth: 1.6 Å - expected less th",
     ),
-    (model({**PAIRS, "neuron": []}), "train.model.descriptor.neuron: is empty - wanted a layer or more"),
-    (model({**PAIRS, "neuron": [8, -3]}), "train.model.descriptor.neuron: [8, -3] - wanted widths of 1 or more"),
-    (model({**PAIRS, "neuron": 8}), "train.model.descriptor.neuron: got 8 - wanted a list of whole numbers"),
-    (model({**PAIRS, "axis_neuron": 17}), "train.model.descriptor.axis_neuron: 17 - wanted at most the width of the"),
+    (model({**PAIRS, "neuron": []}), "train.model.descriptor.neuron: is empty - expected at least one layer"),
+    (model({**PAIRS, "neuron": [8, -3]}), "train.model.descriptor.neuron: [8, -3] - expected widths of 1 or more"),
+    (model({**PAIRS, "neuron": 8}), "train.model.descriptor.neuron: got 8 - expected a list of whole numbers"),
+    (model({**PAIRS, "axis_neuron": 17}), "train.model.descriptor.axis_neuron: 17 - expected at most the width of the"),
     (model(fitting={"n_neuron": []}), "train.model.fitting_net.n_neuron: is empty"),
-    (model(fitting={"type": "dos"}), "train.model.fitting_net.type: dos - wanted ener: energies and forces are learnt"),
-    (model(fitting={"numb_fparam": 1}), "train.model.fitting_net.numb_fparam: 1 - wanted none: the labels have no fra"),
-    (model(spin={"use_spin": [True]}), "train.model.spin: magnetic forces are no labels of a campaign"),
-    (model(modifier={"type": "dipole_charge"}), "train.model.modifier: it wants a second model, of dipoles"),
+    (
+        model(fitting={"type": "dos"}),
+        "train.model.fitting_net.type: dos - expected ener, for energies and forces",
+    ),
+    (
+        model(fitting={"numb_fparam": 1}),
+        "train.model.fitting_net.numb_fparam: 1 - expected none: labels have no fra",
+    ),
+    (model(spin={"use_spin": [True]}), "train.model.spin: a campaign has no magnetic forces as labels"),
+    (model(modifier={"type": "dipole_charge"}), "train.model.modifier: it needs a second model, of dipoles"),
     (
         model({"type": "dpa4"}),
         (
-            "train.model.descriptor.type: dpa4 in a model that is not of its type trains, and cannot be frozen "
-            "afterwards - wanted train.model.type: dpa4 - set it, with fitting_net.type: dpa4_ener"
+            "train.model.descriptor.type: dpa4 in a model of another type trains but cannot be frozen "
+            "- expected train.model.type: dpa4 - set it, with fitting_net.type: dpa4_ener"
         ),
     ),
     (
         model({**DPA2, "repformer": {**DPA2["repformer"], "rcut": 5.0}}),
-        "train.model.descriptor.repformer.rcut: 5 Å - wanted less than repinit.rcut, 5 Å - lower it",
+        "train.model.descriptor.repformer.rcut: 5 Å - expected less than repinit.rcut, 5 Å - lower it",
     ),
     (
         model({**DPA3, "repflow": {**DPA3["repflow"], "a_rcut": 5.5}}),
-        "train.model.descriptor.repflow.a_rcut: 5.5 Å - wanted at most repflow.e_rcut, 5 Å - lower it",
+        "train.model.descriptor.repflow.a_rcut: 5.5 Å - expected at most repflow.e_rcut, 5 Å - lower it",
     ),
-    (model(use_srtab="/zbl.txt"), "train.model.smin_alpha: got None - wanted a number, beside use_srtab - add it"),
-    (model(**{**TABLE, "sw_rmin": 1.3}), "train.model.sw_rmin: 1.3 Å - wanted less than sw_rmax, 1.2 Å - lower it"),
-    (total(model(), model(), weights=[1.0]), "train.model.weights: 1 for 2 models - wanted one for each"),
-    (total(model(), weights="max"), "train.model.weights: got 'max' - wanted sum, mean or a list of numbers"),
+    (
+        model(use_srtab="/zbl.txt"),
+        "train.model.smin_alpha: got None - expected a number, together with use_srtab - add it",
+    ),
+    (model(**{**TABLE, "sw_rmin": 1.3}), "train.model.sw_rmin: 1.3 Å - expected less than sw_rmax, 1.2 Å - lower it"),
+    (total(model(), model(), weights=[1.0]), "train.model.weights: 1 for 2 models - expected one for each"),
+    (total(model(), weights="max"), "train.model.weights: got 'max' - expected sum, mean or a list of numbers"),
     (
         total(model(), {"type": "pairtab", "tab_file": "/a.txt", "rcut": 3.0, "sel": 9}),
-        "train.model.models.1.type: pairtab does not train on TensorFlow (DeePMD-kit 3.2 ends before the first step)",
+        "train.model.models.1.type: pairtab does not train on TensorFlow (DeePMD-kit 3.2 stops before the first step)",
     ),
     (
         model(bridging_method="ZBL"),
-        "train.model.bridging_method: ZBL trains with DPA-4 alone - wanted train.model.type",
+        "train.model.bridging_method: ZBL trains only with DPA-4 - expected train.model.type",
     ),
-    (total(model(), shared_dict={"d": PAIRS}), "train.model.shared_dict: its parts are not looked into"),
+    (total(model(), shared_dict={"d": PAIRS}), "train.model.shared_dict: shared parts are not supported"),
     (model({**PAIRS, "rcut": 0.6}), "train.model.descriptor.rcut: 0.6 Å"),
 ]
 
@@ -434,7 +444,7 @@ def test_what_would_only_fail_later_or_be_wrong_in_silence_is_refused(block, sai
     ("block", "said"),
     [
         (model({**PAIRS, "sel": [40, 30]}), "train.model.descriptor.sel has 2 numbers for 1 elements"),
-        (model(type_map=["Au"]), r"train.model.type_map is \['Au'\], and the campaign's is \['Cu'\]"),
+        (model(type_map=["Au"]), r"train.model.type_map is \['Au'\], but the campaign's is \['Cu'\]"),
         (total(model(type_map=["Au"])), r"train.model.models.0.type_map is \['Au'\]"),
     ],
 )
@@ -449,7 +459,7 @@ def test_what_does_not_fit_the_elements_is_refused(block, said, data):
     [
         (
             model(**TABLE),
-            "train.model.descriptor.type: se_e2_a in a sum, or with a table of pairs, does not train on PyTo",
+            "train.model.descriptor.type: se_e2_a in a sum, or with a pair table, does not train on PyTo",
         ),
         (total(model(ATTENTION), model(PAIRS)), "train.model.models.1.descriptor.type: se_e2_a in a sum"),
         (model(RADIAL), "train.model.descriptor.type_one_side: false is trained as if it were true by pytorch"),
@@ -466,7 +476,7 @@ def test_what_pytorch_makes_another_thing_of_is_refused_there_alone(block, said)
 @pytest.mark.parametrize("descriptor", [PAIRS, RADIAL])
 def test_pytorch_exportable_wants_nets_of_one_element(descriptor):
     (found,) = TRAINER.impossible(train(model(descriptor), backend="pytorch-exportable"))
-    assert found.startswith("train.model.descriptor.type_one_side: false does not end in a model by pytorch-exportable")
+    assert found.startswith("train.model.descriptor.type_one_side: false cannot be frozen by pytorch-exportable")
     assert TRAINER.impossible(train(model({**descriptor, "type_one_side": True}), backend="pytorch-exportable")) == []
     assert not TRAINER.compresses(train(model({**descriptor, "type_one_side": True}), backend="pytorch-exportable"))
 
@@ -476,7 +486,7 @@ def test_tables_of_pairs_train_on_pytorch_beside_embedded_types():
     for block in (total(model(ATTENTION), pairs), model(ATTENTION, **TABLE), model(hybrid(PAIRS, ATTENTION), **TABLE)):
         assert TRAINER.impossible(train(block, backend="pytorch")) == []
     (found,) = TRAINER.impossible(train(total(pairs, model(ATTENTION)), backend="pytorch"))
-    assert found.startswith("train.model.models.0.type: pairtab - wanted it after a model that learns")
+    assert found.startswith("train.model.models.0.type: pairtab - expected it after a model that learns")
 
 
 def test_se_a_tpe_wants_one_element(data):
@@ -504,41 +514,41 @@ OF_DARGS = [
     (
         model(desc=3),
         "tensorflow",
-        "train.model.desc: unknown to DeePMD-kit - see its manual for those that it has - re",
+        "train.model.desc: unknown to DeePMD-kit - see its manual for valid keys - re",
     ),
     (
         model(hybrid(PAIRS, {**RADIAL, "axis": 3})),
         "tensorflow",
         "train.model.descriptor.list.1.axis: unknown to DeePMD-kit",
     ),
-    ({"descriptor": PAIRS}, "tensorflow", "train.model.fitting_net: missing - wanted by DeePMD-kit - add it"),
+    ({"descriptor": PAIRS}, "tensorflow", "train.model.fitting_net: missing - expected by DeePMD-kit - add it"),
     (
         model({**PAIRS, "type_one_side": "yes"}),
         "tensorflow",
-        "train.model.descriptor.type_one_side: got 'yes' - wanted true or false - mend it",
+        "train.model.descriptor.type_one_side: got 'yes' - expected true or false - fix it",
     ),
     (
         model(fitting={"rcond": "x"}),
         "tensorflow",
-        "train.model.fitting_net.rcond: got 'x' - wanted null or a number - mend it",
+        "train.model.fitting_net.rcond: got 'x' - expected null or a number - fix it",
     ),
     (
         model(fitting={"type": "enr"}),
         "tensorflow",
-        "train.model.fitting_net.type: enr is no kind that DeePMD-kit has here - did you mean 'ener'? - mend it",
+        "train.model.fitting_net.type: enr is not a kind that DeePMD-kit has here - did you mean 'ener'? - fix it",
     ),
     (
         dpa4({"so2_attn_res": "foo"}),
         "pytorch",
         (
-            "train.model.descriptor.so2_attn_res: got 'foo' - wanted what DeePMD-kit takes (must be one of 'none', "
-            "'independent', or 'dependent') - mend it"
+            "train.model.descriptor.so2_attn_res: got 'foo' - expected what DeePMD-kit accepts (must be one of 'none', "
+            "'independent', or 'dependent') - fix it"
         ),
     ),
     (
         model(DPA3),
         "tensorflow",
-        ("train.model.descriptor.type: dpa3 is not on TensorFlow - wanted PyTorch - train.backend: pytorch"),
+        ("train.model.descriptor.type: dpa3 is not on TensorFlow - expected PyTorch - train.backend: pytorch"),
     ),
     (
         model(hybrid(PAIRS, DPA2)),
@@ -548,22 +558,22 @@ OF_DARGS = [
     (
         model(pair_exclude_types=[[0, 0]]),
         "tensorflow",
-        "train.model.pair_exclude_types: is not on TensorFlow - wanted PyTorch - train",
+        "train.model.pair_exclude_types: is not on TensorFlow - expected PyTorch - train",
     ),
     (
         model({**PAIRS, "type": "se_a_tpe"}),
         "pytorch",
-        "train.model.descriptor.type: se_a_tpe is not on PyTorch - wanted TensorFlow - train.backend: tensorflow",
+        "train.model.descriptor.type: se_a_tpe is not on PyTorch - expected TensorFlow - train.backend: tensorflow",
     ),
     (
         model({**PAIRS, "activation_function": "tanhh"}),
         "tensorflow",
-        "train.model.descriptor.activation_function: got 'tanhh' - did you mean 'tanh'? - mend it",
+        "train.model.descriptor.activation_function: got 'tanhh' - did you mean 'tanh'? - fix it",
     ),
     (
         model(fitting={"precision": "float31"}),
         "tensorflow",
-        "train.model.fitting_net.precision: got 'float31' - did you mean 'float32'? - mend it",
+        "train.model.fitting_net.precision: got 'float31' - did you mean 'float32'? - fix it",
     ),
 ]
 #: Blocks and backends that are right.
@@ -621,7 +631,7 @@ def test_where_there_is_no_deepmd_a_note_says_so(data, monkeypatch):
     assert TRAINER.impossible(settings) == []
     assert TRAINER.problems(settings, Machine()) == []
     assert TRAINER.notes(settings, Machine()) == [
-        "train.model is not checked here: no deepmd-kit in this interpreter, nor in machine.python"
+        "train.model is not checked here: no deepmd-kit in this interpreter or in machine.python"
     ]
 
 

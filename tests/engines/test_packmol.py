@@ -77,7 +77,7 @@ def test_a_long_path_is_no_hindrance(tmp_path, slot):
     ],
 )
 def test_a_packing_that_is_not_there_is_a_fault_of_the_numbers(tmp_path, slot, piece, box, tolerance):
-    said = r"no place for \d+ atoms, .* Å apart, in a box of .* - lower density_g_cm3 or tolerance_A"
+    said = r"could not place \d+ atoms, .* Å apart, in a box of .* - lower density_g_cm3 or tolerance_A"
     with pytest.raises(ConfigError, match=said):
         packed(tmp_path, slot, pieces=[replace(piece, count=6)], box=box, tolerance=tolerance)
 
@@ -132,7 +132,7 @@ def test_an_output_that_is_not_whole_is_refused(tmp_path, slot, damage):
     packed(tmp_path, slot)
     path = tmp_path / OUTPUT
     path.write_text(damage(path.read_text()))
-    with pytest.raises(EngineError, match="wanted 56 atoms in the order of the input"):
+    with pytest.raises(EngineError, match="expected 56 atoms in the order of the input"):
         packmol.read_output(path, [ATOM, MOLECULE])
 
 

@@ -146,12 +146,12 @@ def test_what_may_pass_or_be_of_the_structure_is_an_engine_error(copper, slot, c
 @pytest.mark.parametrize(
     ("what", "sentence"),
     [
-        (alone("Absent"), "has no attribute 'Absent' - wanted a class of that module"),
+        (alone("Absent"), "has no attribute 'Absent' - expected a class of that module"),
         (
             odd("Raises", arguments={"kind": "ValueError", "text": "7net-9 is no model"}),
             "ValueError: 7net-9 is no model",
         ),
-        (alone("Gpu", arguments={"device": "cuda"}), "set another than arguments.device: cuda, such as cpu"),
+        (alone("Gpu", arguments={"device": "cuda"}), "change arguments.device: cuda, for example to cpu"),
         (odd("NoStress"), "label.reference.stress: false"),
     ],
     ids=lambda what: what.calculator if isinstance(what, Reference) else "",
@@ -523,8 +523,8 @@ def test_relaxation_out_of_steps_or_out_of_physics_says_so(copper, slot):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({}, r"engine ase with nothing - wanted \['calculator'\] of it"),
-        ({"engine": "gpaw", "gpaw": {}}, r"engine gpaw with \['gpaw'\] - wanted \['command', 'gpaw'\] of it"),
+        ({}, r"engine ase with nothing - expected \['calculator'\]"),
+        ({"engine": "gpaw", "gpaw": {}}, r"engine gpaw with \['gpaw'\] - expected \['command', 'gpaw'\]"),
         ({"engine": "gpaw", "gpaw": {"xc": "RPBE"}, "command": "gpaw python"}, "gpaw.xc RPBE but functional PBE"),
         ({"calculator": "a:B", "command": "x"}, r"engine ase with \['calculator', 'command'\]"),
         ({"engine": "castep", "calculator": "a:B"}, "Input should be 'ase', 'gpaw'"),
@@ -535,7 +535,7 @@ def test_relaxation_out_of_steps_or_out_of_physics_says_so(copper, slot):
         ({"engine": "vasp", "command": "vasp_std", "vasp": {"incar_for": {"O": {"IVDW": 0}}}}, "IVDW is set by"),
         (
             {"engine": "vasp", "command": "vasp_std", "vasp": {"incar": {"encut": 400}}},
-            "wanted capital letters",
+            "expected capital letters",
         ),
         ({"engine": "vasp", "command": "vasp_std", "vasp": {"incar": {"NSW": 10}}}, "NSW in a single point"),
         ({"engine": "vasp", "command": "vasp_std", "vasp": {"incar": {"METAGGA": "R2SCAN"}}}, "functional PBE with"),
@@ -652,7 +652,7 @@ def test_weights_that_are_replaced_while_no_worker_lives_are_found_by_the_next_o
 
 
 def test_a_calculator_without_stress_is_named_once_with_the_way_to_go_on(copper, slot):
-    with pytest.raises(ConfigError, match=r"NoStress: .*stress.* - wanted .* label.reference.stress: false"):
+    with pytest.raises(ConfigError, match=r"NoStress: .*stress.* - expected .* label.reference.stress: false"):
         engine.label(alone("NoStress"), copper[:1].without_labels(), slot)
 
 

@@ -44,15 +44,15 @@ def test_another_build_of_the_same_release_is_the_same(tmp_path, version):
 
 def test_torch_that_is_not_there_is_told_with_what_installs_it(tmp_path):
     python = environment(tmp_path)
-    assert lacks(python) == [f"{WHERE}: {python} has no torch - wanted an interpreter of its own for it - {INSTALL}"]
+    assert lacks(python) == [f"{WHERE}: {python} has no torch - expected a separate interpreter for it - {INSTALL}"]
 
 
 def test_torch_of_another_release_is_told_with_both(tmp_path):
     python = environment(tmp_path, torch="2.13.0+cpu")
     (line,) = lacks(python)
     assert line == (
-        f"{WHERE}: {python} has torch 2.13.0+cpu, and its deepmd-kit 3.2.0 was compiled with 2.11.0 - wanted an "
-        f"interpreter of its own for it - {INSTALL}"
+        f"{WHERE}: {python} has torch 2.13.0+cpu, and its deepmd-kit 3.2.0 was compiled with 2.11.0 - expected a "
+        f"separate interpreter for it - {INSTALL}"
     )
 
 
@@ -79,7 +79,7 @@ def test_the_runtime_of_cuda_counts_where_lammps_is_a_program_of_its_own(tmp_pat
     note = requirements.notes(PYTORCH, Machine(python=str(python)))[1]
     assert note.startswith(f"{python} has no libcudart.so.12: the models run here, and not by `lmp` from a shell - ")
     (line,) = lacks(python, lammps=f"mpirun -n 2 {program}")
-    assert line.startswith(f"machine.lammps: mpirun -n 2 {program} ends before it begins with models of PyTorch, for ")
+    assert line.startswith(f"machine.lammps: mpirun -n 2 {program} fails to start with models of PyTorch, since ")
     assert "pip install nvidia-cuda-runtime-cu12, into it" in line
     assert lacks(python, lammps="lmp_of_the_site") == [], "what is linked to another runtime is not ours to judge"
     (tmp_path / "libcudart.so.12").touch()
@@ -92,7 +92,7 @@ def test_models_that_are_compiled_want_a_compiler_on_this_machine(tmp_path, monk
     monkeypatch.delenv("CXX", raising=False)
     assert lacks(python) == []
     (line,) = lacks(python, compiles=True)
-    assert "compiled when they are frozen (.pt2), and there is no g++ on the PATH - wanted a compiler of C++ - " in line
+    assert "compiled when they are frozen (.pt2), and there is no g++ on the PATH - expected a C++ compiler - " in line
     assert lacks(python, compiles=True, places={"gpu": {}}) == [], "its nodes have a PATH of their own"
     monkeypatch.setenv("CXX", sys.executable)
     assert lacks(python, compiles=True) == []
@@ -112,7 +112,7 @@ def test_the_interpreter_of_the_place_that_trains_counts(tmp_path):
 def test_tensorflow_is_looked_for_as_well(tmp_path):
     python = environment(tmp_path, torch="2.11.0")
     (line,) = lacks(python, TENSORFLOW)
-    assert line.endswith("has no tensorflow - wanted pip install 'deepmd-kit[cpu,lmp]==3.2.0' - " + TENSORFLOW.wanted)
+    assert line.endswith("has no tensorflow - expected pip install 'deepmd-kit[cpu,lmp]==3.2.0' - " + TENSORFLOW.wanted)
     assert requirements.notes(TENSORFLOW, Machine(python=str(python)))[0].endswith(TENSORFLOW.wanted)
     assert requirements.notes(TENSORFLOW, Machine()) == []
     (tmp_path / "lib" / "python3.11" / "site-packages" / "deepmd" / "lib" / "run_config.ini").unlink()
@@ -176,18 +176,16 @@ def test_a_place_says_what_its_interpreter_trains_by(tmp_path, versions, wanted)
     seen = smoke.dataclasses.replace(seen, trains_by=requirements.trains_by(str(python), versions))
     assert seen.trains_by == wanted
     said = [*smoke._contradictions(seen, Machine(slots=1), needs_deepmd=True)]
-    assert [
-        line for line in said if line.startswith("deepmd-kit computes with nothing here (no TensorFlow and ")
-    ] == said
+    assert [line for line in said if line.startswith("deepmd-kit has no backend here (no TensorFlow and ")] == said
     assert bool(said) == (not wanted)
-    assert not said or ("torch 2.13.0, another than" in said[0]) == ("torch" in versions)
+    assert not said or ("torch 2.13.0, not the one" in said[0]) == ("torch" in versions)
     assert smoke.Probe.from_dict(seen.to_dict()) == seen
 
 
 def test_gpus_are_used_by_pytorch_beside_a_tensorflow_for_cpus():
     seen = smoke.Probe("gpu", python="x", versions={"deepmd-kit": "3.2.0", "tensorflow-cpu": "2.21.0"}, gpus=("GPU 0",))
     seen = smoke.dataclasses.replace(seen, n_slots=1, n_cores=2, trains_by=("tensorflow",))
-    assert "computes with tensorflow-cpu" in next(smoke._contradictions(seen, Machine(gpus=[0]), needs_deepmd=True))
+    assert "uses tensorflow-cpu" in next(smoke._contradictions(seen, Machine(gpus=[0]), needs_deepmd=True))
     seen = smoke.dataclasses.replace(seen, trains_by=("tensorflow", "pytorch"))
     assert [*smoke._contradictions(seen, Machine(gpus=[0]), needs_deepmd=True)] == []
 
@@ -207,7 +205,7 @@ def test_an_interpreter_with_torch_and_without_deepmd_is_told(tmp_path):
     python = environment(tmp_path, torch="2.11.0")
     (tmp_path / "lib" / "python3.11" / "site-packages" / "deepmd").rename(tmp_path / "elsewhere")
     (line,) = lacks(python)
-    assert line == f"{WHERE}: {python} has no deepmd - wanted an interpreter of its own for it - {INSTALL}"
+    assert line == f"{WHERE}: {python} has no deepmd - expected a separate interpreter for it - {INSTALL}"
 
 
 def test_of_the_default_backend_the_places_that_train_and_explore_are_looked_at(tmp_path):

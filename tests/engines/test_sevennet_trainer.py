@@ -41,11 +41,17 @@ def settings(**more):
         ({}, None),
         ({"foundation": "SevenNet-0_11July2024"}, None),
         ({"foundation": "7net-mf-0", "modal": "R2SCAN"}, None),
-        ({"foundation": "7net-1"}, "train.foundation: 7net-1 is neither a file nor a name of sevenn's - wanted one of"),
-        ({"foundation": sys.executable}, "is no checkpoint of SevenNet - wanted one, as sevenn writes it"),
-        ({"foundation": "7net-mf-0"}, "train.modal: 7net-mf-0 knows R2SCAN, PBE, and none is named - wanted that of"),
-        ({"foundation": "7net-mf-0", "modal": "pbe"}, "knows R2SCAN, PBE, and pbe is none of them - wanted that of"),
-        ({"modal": "PBE"}, "train.modal: PBE, and 7net-0 knows no modals - wanted null"),
+        (
+            {"foundation": "7net-1"},
+            "train.foundation: 7net-1 is neither a file nor a name known to sevenn - expected one of",
+        ),
+        ({"foundation": sys.executable}, "is not a checkpoint of SevenNet - expected one as written by sevenn"),
+        ({"foundation": "7net-mf-0"}, "train.modal: 7net-mf-0 knows R2SCAN, PBE, and none is named - expected that of"),
+        (
+            {"foundation": "7net-mf-0", "modal": "pbe"},
+            "knows R2SCAN, PBE, and pbe is not one of them - expected that of",
+        ),
+        ({"modal": "PBE"}, "train.modal: PBE, and 7net-0 has no modals - expected null"),
     ],
 )
 def test_what_cannot_be_trained_is_said(more, said):
@@ -65,14 +71,14 @@ def test_check_knows_the_elements_of_a_foundation_without_importing_it(tmp_path)
     assert "torch" not in sys.modules
     done = check(tmp_path, type_map=["Cu", "Po"])
     assert done.returncode == 2
-    assert "7net-0 does not know Po - wanted a foundation of all elements of type_map" in done.stderr
+    assert "7net-0 does not know Po - expected a foundation for all elements of type_map" in done.stderr
 
 
 def test_lines_for_lammps_are_refused_for_ASE_drives_its_walks(tmp_path):
     stage = {"name": "own", "ensemble": "custom", "temperatures_K": [300], "n_steps": 20, "lammps": "fix md all nve"}
     done = check(tmp_path, explore__stages=[stage])
     assert done.returncode == 2
-    assert "explore.stages.0.lammps: lines for LAMMPS - wanted none" in done.stderr
+    assert "explore.stages.0.lammps: lines for LAMMPS - expected none" in done.stderr
 
 
 def test_an_interpreter_without_sevenn_or_with_an_old_one_is_refused(tmp_path):
@@ -84,13 +90,13 @@ def test_an_interpreter_without_sevenn_or_with_an_old_one_is_refused(tmp_path):
     python.symlink_to(sys.executable)
     machine = Machine(python=os.fspath(python))
     (line,) = TRAINER.problems(settings(), machine)
-    assert "has no sevenn - wanted it for train.trainer: sevennet - pip install 'sevenn>=0.11'" in line
+    assert "has no sevenn - needed for train.trainer: sevennet - pip install 'sevenn>=0.11'" in line
     (site / "sevenn").mkdir()
     info = site / "sevenn-0.9.4.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sevenn\nVersion: 0.9.4\n")
     (line,) = TRAINER.problems(settings(), machine)
-    assert "has sevenn 0.9.4 - wanted 0.11 or later" in line
+    assert "has sevenn 0.9.4 - expected 0.11 or later" in line
     info.rename(site / "sevenn-0.13.0.dist-info")
     (site / "sevenn-0.13.0.dist-info" / "METADATA").write_text("Name: sevenn\nVersion: 0.13.0\n")
     (line,) = TRAINER.problems(settings(), machine)
@@ -140,7 +146,7 @@ def test_a_killed_training_goes_on_from_the_newest_whole_checkpoint(tmp_path, ca
     flipped[100] ^= 1
     (tmp_path / "new").mkdir()
     assert training.take_over([one, two], tmp_path / "new") == "checkpoint-10.pth"
-    assert "checkpoint-15.pth is damaged and passed over" in caplog.text
+    assert "checkpoint-15.pth is corrupt and skipped" in caplog.text
     rows = (tmp_path / "new" / "lcurve.out").read_text().splitlines()
     assert [row.split()[0] for row in rows[1:]] == [str(step) for step in range(1, 11)]
     (two / "checkpoint-10.pth").write_bytes(flipped)

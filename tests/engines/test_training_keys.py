@@ -120,7 +120,7 @@ def test_an_exponential_has_a_hundred_steps_and_the_others_have_none():
     [
         (rate("exp", decay_phase_ratio=0.2), "decay_phase_ratio is for shape: wsd, not for exp"),
         (rate("exp", decay_type="linear"), "decay_type is for shape: wsd, not for exp"),
-        (rate("wsd", warmup_ratio=0.95), "warmup_ratio = 0.95 and decay_phase_ratio = 0.1 are more than the whole"),
+        (rate("wsd", warmup_ratio=0.95), "warmup_ratio = 0.95 and decay_phase_ratio = 0.1 exceed the whole"),
         (rate("wsd", decay_phase_ratio=0.0), "greater than 0"),
         (rate("cosine", warmup_ratio=1.0), "less than 1"),
         (rate("exponential"), "'exp', 'cosine' or 'wsd'"),
@@ -223,7 +223,9 @@ def test_the_bound_of_the_loss_has_the_weights_too(copper):
 def test_an_element_that_the_models_do_not_know_is_refused(campaign):
     data = campaign.model_dump()
     data["train"]["element_weights"] = {"P": 4.0}
-    with pytest.raises(ValidationError, match=r"train.element_weights names P - wanted elements of type_map, \['Cu'\]"):
+    with pytest.raises(
+        ValidationError, match=r"train.element_weights names P - expected elements of type_map, \['Cu'\]"
+    ):
         Campaign.model_validate(data)
 
 
@@ -329,5 +331,5 @@ def test_after_a_second_kill_the_later_restart_counts(tmp_path):
 
 @pytest.mark.engines
 def test_a_mean_of_a_checkpoint_that_is_not_there_is_an_error(weighted, keeping):
-    with pytest.raises(EngineError, match=r"the mean of the checkpoints model\.ckpt-50 to model\.ckpt-51 ended"):
+    with pytest.raises(EngineError, match=r"the average of the checkpoints model\.ckpt-50 to model\.ckpt-51 ended"):
         training._average(["model.ckpt-50", "model.ckpt-51"], weighted[0], keeping)

@@ -75,13 +75,13 @@ def test_so_is_the_sum_with_dispersion(slot):
         ({"stress": -1602.2}, r"stress is -1600 times .* \(as if in kbar, of opposite sign\)"),
         ({"stress": -1.0}, r"stress is -1 times .* \(of opposite sign\)"),
         ({"stress": 1.0 / 183.6}, r"stress is 0.0054 times .* \(as if in Hartree/Bohr3\)"),
-        ({"stress": 0.0}, r"stress is 0 times the derivative of its energy - wanted"),
-        ({"kind": "trace"}, r"stress is .* to .* times the derivative of its energy - wanted"),
+        ({"stress": 0.0}, r"stress is 0 times the derivative of its energy - expected"),
+        ({"kind": "trace"}, r"stress is .* to .* times the derivative of its energy - expected"),
         ({"kind": "virial"}, r"stress is .* \(as if in virials, eV\)"),
         ({"forces": 1.0 / 51.42}, r"forces are 0.019 times .* \(as if in Hartree/Bohr\)"),
-        ({"kind": "stale", "forces": 0.0}, r"its stress is not zero where its energy does not change - wanted"),
+        ({"kind": "stale", "forces": 0.0}, r"its stress is not zero where its energy does not change - expected"),
         ({"stress": 0.148}, r"stress is 0.15 times .* \(as if in eV/Bohr3, or energy and stress in atomic units\)"),
-        ({"forces": 0.0}, r"forces are 0 times the derivative of its energy - wanted"),
+        ({"forces": 0.0}, r"forces are 0 times the derivative of its energy - expected"),
         ({"forces": 10.0}, r"forces are 10 times .* \(as if in eV/nm\)"),
         ({"forces": -1.0}, r"forces are -1 times .* \(of opposite sign\)"),
     ],
@@ -91,7 +91,7 @@ def test_forces_and_stress_that_are_no_derivatives_of_the_energy(arguments, sent
     (line,) = trial(odd("Mistaken", **arguments), slot).problems
     assert line.startswith("label.reference: odd_calculators:one_of: its ")
     assert re.search(sentence, line)
-    assert " - wanted eV/Å for forces and eV/Å3 for the stress, positive if it pulls (ASE) - " in line
+    assert " - expected eV/Å for forces and eV/Å3 for the stress, positive if it pulls (ASE) - " in line
 
 
 def test_a_stress_that_is_somewhat_off_is_worth_a_note(slot):
@@ -133,12 +133,12 @@ def test_without_a_stress_only_forces_are_compared(slot):
         (reference("os:getcwd"), ["os:getcwd makes a str, which is no ASE calculator"]),
         (odd("Mistaken", no_such="argument"), ["TypeError", "check calculator and arguments"]),
         (odd("NoStress"), ["stress property not implemented", "label.reference.stress: false"]),
-        (odd("Raises", kind="RuntimeError", text="Found no NVIDIA driver on your system"), ["choose its CPU"]),
+        (odd("Raises", kind="RuntimeError", text="Found no NVIDIA driver on your system"), ["select the CPU"]),
         (odd("Raises", kind="FileNotFoundError", text="w.pth"), ["FileNotFoundError: w.pth", "check the path"]),
         (odd("Mistaken", kind="few forces"), ["forces of shape (3, 3), not (4, 3)"]),
         (odd("Mistaken", kind="two energies"), ["an energy of shape (2,), not one number"]),
         (odd("Mistaken", kind="stress of atoms"), ["a stress of shape (4, 6), not an array of (6,) or (3, 3)"]),
-        (odd("Raises"), ["RuntimeError - wanted"]),
+        (odd("Raises"), ["RuntimeError - expected"]),
         (odd("NotFinite"), ["labels none of the structures", "non-finite energy, forces"]),
         (odd("Unconverged"), ["labels none of the structures", "SCFError: no convergence"]),
         (odd("Hopeless"), ["KeyError: 'Cu' on Cu4 (4 atoms)"]),
@@ -149,7 +149,7 @@ def test_without_a_stress_only_forces_are_compared(slot):
 def test_what_is_wrong_is_said_in_one_line(what, sentences, slot):
     (line,) = trial(what, slot).problems
     assert line.startswith(f"label.reference: {what.calculator}: ")
-    assert " - wanted " in line
+    assert " - expected " in line
     assert "\n" not in line
     for sentence in sentences:
         assert sentence in line
@@ -157,8 +157,8 @@ def test_what_is_wrong_is_said_in_one_line(what, sentences, slot):
 
 def test_a_gpu_that_is_not_here_is_told_with_the_setting(slot):
     (line,) = trial(reference("odd_calculators:Gpu", arguments={"device": "cuda:0"}), slot).problems
-    assert "Torch not compiled with CUDA enabled - wanted the GPU that it asks for - " in line
-    assert "set another than arguments.device: cuda:0, such as cpu" in line
+    assert "Torch not compiled with CUDA enabled - expected the GPU that it requests - " in line
+    assert "change arguments.device: cuda:0, for example to cpu" in line
     log = Path(line.partition("traceback: ")[2])
     assert "Traceback" in log.read_text()
 
@@ -166,9 +166,9 @@ def test_a_gpu_that_is_not_here_is_told_with_the_setting(slot):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("Dies", "the worker died with return code -9 - wanted a label of Cu4 (4 atoms) - look into its log: "),
-        ("Slow", "no answer within 2 s - wanted a label of Cu4 (4 atoms) - look into its log: "),
-        ("Broken", "licence server not found - wanted a label of Cu4 (4 atoms) - look into its log: "),
+        ("Dies", "the worker died with return code -9 - expected a label of Cu4 (4 atoms) - see its log: "),
+        ("Slow", "no answer within 2 s - expected a label of Cu4 (4 atoms) - see its log: "),
+        ("Broken", "licence server not found - expected a label of Cu4 (4 atoms) - see its log: "),
     ],
 )
 def test_what_infrastructure_kept_from_the_trial_is_no_bad_input(slot, tmp_path, name, sentence):
@@ -178,7 +178,7 @@ def test_what_infrastructure_kept_from_the_trial_is_no_bad_input(slot, tmp_path,
     line = str(refused.value)
     assert sentence in line
     assert ("raise label_timeout_s" in line) == (name == "Slow")
-    assert line.endswith("mend the cause, and give the same command again")
+    assert line.endswith("fix the cause, and run the same command again")
     assert refused.value.exit_code == 1
 
 

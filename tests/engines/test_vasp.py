@@ -309,7 +309,7 @@ def test_a_crash_and_unreadable_output_are_engine_errors(make, frame, slot, in_p
 
 
 def test_another_version_than_declared_is_an_engine_error(make, frame, slot, in_process):
-    with pytest.raises(EngineError, match=r"this is VASP 6.3.0 - wanted 6.4.2"):
+    with pytest.raises(EngineError, match=r"this is VASP 6.3.0 - expected 6.4.2"):
         reference.label(make(version="6.4.2"), frame, slot)
 
 
@@ -338,9 +338,9 @@ def test_a_time_out_ends_vasp_itself(make, frame, tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("Na_gw", r"potcars.Na: no file .*Na_gw/POTCAR - wanted the POTCAR of Na"),
-        ("Na_sv", r"potcars.Na: .*Na_sv/POTCAR is of PAW_PBE K_sv 01Jan2000 - wanted one of Na"),
-        ("Na_lda", r"potcars.Na: .* is PAW - wanted PAW_PBE for functional PBE"),
+        ("Na_gw", r"potcars.Na: no file .*Na_gw/POTCAR - expected the POTCAR of Na"),
+        ("Na_sv", r"potcars.Na: .*Na_sv/POTCAR is of PAW_PBE K_sv 01Jan2000 - expected one of Na"),
+        ("Na_lda", r"potcars.Na: .* is PAW - expected PAW_PBE for functional PBE"),
     ],
 )
 def test_a_missing_or_foreign_potcar_is_found_before_any_job(make, slot, name, sentence):
@@ -349,7 +349,7 @@ def test_a_missing_or_foreign_potcar_is_found_before_any_job(make, slot, name, s
 
 
 def test_an_element_without_potcar_is_a_config_error(make, frame, slot):
-    with pytest.raises(ConfigError, match=r"potcars: none for P - wanted the POTCAR of every element"):
+    with pytest.raises(ConfigError, match=r"potcars: none for P - expected the POTCAR of every element"):
         reference.label(make(potcars={"Na": "Na_pv", "S": "S"}), frame, slot)
 
 

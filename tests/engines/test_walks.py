@@ -255,7 +255,7 @@ def test_a_full_disk_fails_the_walk_whose_rows_are_missing(recorded):
     slot = replace(slot, machine=slot.machine.model_copy(update={"walk_timeout_s": 60.0}))
     found = walks.run_walks(together, ["pair_style zero 5.0"], 1, slot)
     assert next(found)[0].ended == "finished"
-    with pytest.raises(EngineError, match="its output is cut off") as caught:
+    with pytest.raises(EngineError, match="its output is truncated") as caught:
         next(found)
     assert "walk-1" in str(caught.value)
 

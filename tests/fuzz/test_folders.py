@@ -39,7 +39,7 @@ NOTES = {
     "claims/000-label-x.json": {"host": "elsewhere", "pid": 1, "started": "1", "token": "t", "since": 1.0},
 }
 #: What every sentence about damage has in it.
-_TOLD = " - wanted "
+_TOLD = " - expected "
 #: Ways to look at a campaign that is called c; x is a new folder.
 WAYS = (
     *("status c", "status --json c", "status c/study-002", "status --json c/study-002"),

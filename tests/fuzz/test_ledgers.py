@@ -106,7 +106,7 @@ KINDS = {
     "a byte of a payload": (lambda f: flip(journal(f, "me"), -len(CLOSED) - 20), 1, "damaged"),
     "a byte of an unended journal": (lambda f: flip(journal(f, "you"), -20), 1, "damaged"),
     "a byte in the middle of it": (lambda f: flip(journal(f, "you"), 500), 1, "damaged"),
-    "a byte of an index": (lambda f: flip(index(f, "me"), 100), 0, "idx: damaged - wanted the index"),
+    "a byte of an index": (lambda f: flip(index(f, "me"), 100), 0, "idx: damaged - expected the index"),
     "an index of another journal": (lambda f: swap(index(f, "me"), index(f, "import")), 0, "3 of the 3 labels that"),
     "an index that is a folder": (lambda f: made_folder(index(f, "me")), 0, "cannot be read"),
     "the end of an imported journal": (lambda f: cut(journal(f, "import"), 60), 1, "1 of the 3 labels that"),
@@ -115,13 +115,13 @@ KINDS = {
     "two journals swapped": (lambda f: swap(journal(f, "me"), journal(f, "import")), 0, "3 of the 3 labels that"),
     "an empty journal": (lambda f: journal(f, "me").write_bytes(b""), 3, "3 of the 3 labels that"),
     "a journal that is a folder": (lambda f: made_folder(journal(f, "me")), 3, "cannot be read"),
-    "a journal that is gone": (lambda f: journal(f, "me").unlink(), 3, "gone - wanted the journal"),
+    "a journal that is gone": (lambda f: journal(f, "me").unlink(), 3, "gone - expected the journal"),
     "something else as a journal": (lambda f: (f / "x.seg").write_text("no journal\n"), 0, "x.seg: damaged"),
-    "a reference that is gone": (lambda f: reference(f).unlink(), 0, "gone - wanted the identity"),
+    "a reference that is gone": (lambda f: reference(f).unlink(), 0, "gone - expected the identity"),
     "another functional": (lambda f: edited(reference(f), functional="LDA"), 0, "does not have the sha256"),
     "a damaged reference": (lambda f: cut(reference(f), 3), 0, "json: damaged"),
     "a reference with another name": (
-        lambda f: shutil.copy(reference(f), reference(f, {"sha256": "0" * 64})), 0, "not that of its name",
+        lambda f: shutil.copy(reference(f), reference(f, {"sha256": "0" * 64})), 0, "not the one in its name",
     ),
 }  # fmt: skip
 

@@ -76,14 +76,14 @@ def identity(reference, slot):
 
 def check_settings(reference):
     if reference.functional != "none":
-        raise ValueError(f"functional {reference.functional} - wanted none: pairs know no electrons")
+        raise ValueError(f"functional {reference.functional} - expected none: pairs know no electrons")
 
 
 def problems(reference, machine, where):
     path = Path(reference.settings(Pairs).parameters)
     if path.is_file():
         return []
-    return [f"{where}.pairs.parameters: no file {path} - wanted epsilon and sigma - check the path"]
+    return [f"{where}.pairs.parameters: no file {path} - expected epsilon and sigma - check the path"]
 
 
 ENGINE = ReferenceEngine(
@@ -181,7 +181,7 @@ def test_check_says_what_it_lacks(installed, campaign):
     done = checked(campaign, installed, pairs={"parameters": "no.json"})
     assert done.returncode == 2
     assert (
-        "label.reference.pairs.parameters: no file no.json - wanted epsilon and sigma - check the path" in done.stderr
+        "label.reference.pairs.parameters: no file no.json - expected epsilon and sigma - check the path" in done.stderr
     )
 
 
@@ -189,10 +189,13 @@ def test_check_says_what_it_lacks(installed, campaign):
     ("changes", "sentence"),
     [
         ({"pairs": {"cutof_A": 4.0}}, "label.reference.pairs.cutof_A: unknown key - did you mean 'cutoff_A'?"),
-        ({"pairs": {}}, "label.reference.pairs.parameters: missing - wanted JSON with epsilon (eV) and sigma (A)"),
-        ({"functional": "PBE"}, "functional PBE - wanted none: pairs know no electrons"),
-        ({"pairs": None}, "engine pairs with nothing - wanted ['pairs'] of it"),
-        ({"engine": "pears"}, f"label.reference.engine: got 'pears' - wanted {', '.join(map(repr, OURS))} or 'pairs'"),
+        ({"pairs": {}}, "label.reference.pairs.parameters: missing - expected JSON with epsilon (eV) and sigma (A)"),
+        ({"functional": "PBE"}, "functional PBE - expected none: pairs know no electrons"),
+        ({"pairs": None}, "engine pairs with nothing - expected ['pairs']"),
+        (
+            {"engine": "pears"},
+            f"label.reference.engine: got 'pears' - expected {', '.join(map(repr, OURS))} or 'pairs'",
+        ),
     ],
 )
 def test_its_settings_are_checked_as_ours_are(installed, campaign, changes, sentence):
@@ -213,4 +216,4 @@ def test_without_its_package_the_campaign_is_refused_in_a_sentence(campaign, tmp
     done = checked(campaign, environment())
     assert done.returncode == 2
     *names, last = map(repr, OURS)
-    assert f"label.reference.engine: got 'pairs' - wanted {', '.join(names)} or {last} (or the package" in done.stderr
+    assert f"label.reference.engine: got 'pairs' - expected {', '.join(names)} or {last} (or the package" in done.stderr

@@ -141,7 +141,7 @@ def test_what_is_wrong_with_its_settings_is_said_with_the_keys_that_it_has(plugg
     done = benchmark(tmp_path, plugged, "--check", former_distance={"cutof_A": 4.0, "cutoff_A": -1.0}, rdff={})
     assert done.returncode == 2
     assert "benchmark.former_distance.cutof_A: unknown key - did you mean 'cutoff_A'?" in done.stderr
-    assert "benchmark.former_distance.cutoff_A: got -1.0 - wanted greater than 0" in done.stderr
+    assert "benchmark.former_distance.cutoff_A: got -1.0 - expected greater than 0" in done.stderr
     assert "benchmark.rdff: unknown key - did you mean 'rdf'?" in done.stderr
 
 

@@ -135,7 +135,7 @@ def test_what_its_settings_are_is_said_as_of_ours(installed, tmp_path):  # noqa:
     assert "train.cutof_A: unknown key - did you mean 'cutoff_A'?" in done.stderr
     without = cli("check", tiny(tmp_path / "c.yaml", **CHANGES), "--machine", machine, cwd=tmp_path)
     assert without.returncode == 2
-    assert "wanted 'deepmd' or 'sevennet' (or the package that adds it)" in without.stderr
+    assert "expected 'deepmd' or 'sevennet' (or the package that adds it)" in without.stderr
 
 
 def test_deepmd_kit_is_not_wanted_for_it(installed, tmp_path):  # noqa: F811 - the fixture
@@ -147,4 +147,4 @@ def test_deepmd_kit_is_not_wanted_for_it(installed, tmp_path):  # noqa: F811 - t
     assert done.returncode == 0, done.stderr
     ours = cli("check", tiny(tmp_path / "ours.yaml"), *words, cwd=tmp_path, env=env)
     assert ours.returncode == 2
-    assert "this interpreter has no deepmd - wanted deepmd-kit" in ours.stderr
+    assert "this interpreter has no deepmd - expected deepmd-kit" in ours.stderr

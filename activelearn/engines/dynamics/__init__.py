@@ -1,7 +1,7 @@
-"""Molecular dynamics of one segment with any potential: LAMMPS where it can, ASE otherwise, by the same protocol.
+"""Molecular dynamics of one segment with any potential: LAMMPS if possible, else ASE, with the same protocol.
 
 Both integrate Nosé-Hoover chains of three (for the cell Martyna, Tuckerman, Tobias and Klein's), with the damping times
-of :class:`activelearn.config.Dynamics`; both write restart files, and go on from them after a kill.
+of :class:`activelearn.config.Dynamics`; both write restart files and continue from them after a kill.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from activelearn.engines.process import Slot
 from activelearn.frames import FloatArray, Frames
 from activelearn.units import AMU_A2_PER_PS2_IN_EV, BOLTZMANN_EV_PER_K
 
-#: What a segment is called that came to its end.
+#: How a completed segment ended.
 FINISHED = "finished"
-#: What divides Å/ps into Å/fs.
+#: Divisor from Å/ps to Å/fs.
 FS_PER_PS: Final = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where a segment starts from, or ends.
+    """State at the start or end of a segment.
 
     Parameters
     ----------
@@ -42,19 +42,19 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Stretch:
-    """What a segment left, up to its end or to where it failed.
+    """Output of a segment, up to its end or its failure.
 
     Parameters
     ----------
     time_ps
-        (n,) since the start of the segment, every `thermo_every_ps`, 0 included.
+        (n,) since the start of the segment, every `thermo_every_ps`, including 0.
     temperature_K, potential_energy, pressure_bar, volume
         (n,) K, eV, bar (positive in compression), Å^3.
     deviation_time_ps, max_devi_f
-        (n_deviations,) ps since the start, 0 included, and force deviation of the ensemble, eV/Å; empty of a potential
-        without one.
+        (n_deviations,) ps since the start, including 0, and force deviation of the ensemble, eV/Å; empty for one
+        without an ensemble.
     frames
-        The evenly spaced frames of :class:`Steps`, without labels, the last included (not the start); wrapped; origin:
+        The evenly spaced frames of :class:`Steps`, without labels, including the last (not the start); wrapped; origin:
         ``walk`` the segment, ``step``, ``temperature_K`` and ``pressure_bar`` imposed, ``max_devi_f`` (NaN where none
         was evaluated).
     frame_time_ps
@@ -64,11 +64,11 @@ class Stretch:
     end
         Where the next segment starts; None if it failed.
     ended
-        "finished", or why not: "non-finite", "lost atoms", "too hot: 8200 K at 3.1 ps" ...
+        "finished", or the reason why not: "non-finite", "lost atoms", "too hot: 8200 K at 3.1 ps" ...
     resumed
-        How often it went on from a restart file.
+        Number of continuations from a restart file.
     started, finished
-        Unix times of the engine's work; after a resumption those of the last part.
+        Unix times of the engine's work; after a restart, those of the last part.
     """
 
     time_ps: FloatArray
@@ -98,7 +98,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Steps:
-    """A segment in MD steps: its three cadences know nothing of each other.
+    """A segment in MD steps: its three intervals are independent of each other.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class Steps:
 def steps_of(segment: Segment, dynamics: Dynamics, timestep_fs: float) -> Steps:
     """Return a segment in steps: at least one; rows, deviations, frames and restarts as near as steps allow.
 
-    Unless they have a cadence of their own, frames are rounded to whole rows and the deviation is evaluated on rows:
+    Unless they have their own intervals, frames are rounded to whole rows and the deviation is evaluated on rows:
     every kept frame has its thermo and its deviation.
     """
     per_ps = 1000.0 / timestep_fs
@@ -141,7 +141,7 @@ def steps_of(segment: Segment, dynamics: Dynamics, timestep_fs: float) -> Steps:
 
 
 def runs_in_lammps(potential: Potential) -> bool:
-    """Return whether LAMMPS drives a potential; anything that is only an ASE calculator is driven by ASE."""
+    """Return whether LAMMPS drives a potential; pure ASE calculators are driven by ASE."""
     return potential.ase is None
 
 
@@ -153,7 +153,7 @@ def timestep_of(potential: Potential, dynamics: Dynamics) -> float:
 def thermal_velocities(frame: Frames, temperature_K: float, rng: np.random.Generator) -> FloatArray:
     """Return Maxwell-Boltzmann velocities (n_atoms, 3), Å/ps, without drift and at exactly the temperature.
 
-    Both engines start from these, so that a replica begins alike with every potential.
+    Both engines start from these, so that a replica starts identically with every potential.
     """
     masses = frame.masses
     v = rng.normal(size=(frame.n_atoms, 3)) / np.sqrt(masses)[:, None]
@@ -165,7 +165,7 @@ def thermal_velocities(frame: Frames, temperature_K: float, rng: np.random.Gener
 
 
 def judged(max_devi_f: FloatArray, window: tuple[float, float] | None) -> tuple[int, float | None, float | None]:
-    """Judge a run by the force deviation of its ensemble: the one rule behind every stamp.
+    """Evaluate a run by the force deviation of its ensemble: the single rule behind every stamp.
 
     Parameters
     ----------
@@ -177,8 +177,8 @@ def judged(max_devi_f: FloatArray, window: tuple[float, float] | None) -> tuple[
     Returns
     -------
     n_judged, outside_share, above_f_lo_share
-        How many were judged, and the shares of them at or above f_hi and f_lo. A deviation that is not finite counts as
-        outside where others are finite: the models have lost the atoms. (0, None, None) without a window or an
+        Number of evaluated deviations, and their shares at or above f_hi and f_lo. A non-finite deviation counts as
+        outside if others are finite: the models have lost the atoms. (0, None, None) without a window or an
         ensemble.
     """
     if window is None or not np.isfinite(max_devi_f).any():
@@ -190,23 +190,23 @@ def judged(max_devi_f: FloatArray, window: tuple[float, float] | None) -> tuple[
 def run_segment(
     potential: Potential, segment: Segment, start: State, dynamics: Dynamics, folder: Path, slot: Slot
 ) -> Stretch:
-    """Run one segment, or go on with it from its last restart file.
+    """Run one segment, or continue it from its last restart file.
 
     Parameters
     ----------
     potential, segment, dynamics
-        What moves, how, and how it is integrated.
+        The potential, the conditions, and the integration.
     start
         Positions, cell and velocities at its start.
     folder
-        Of this segment alone, kept over kills: restart files stand in it, and its output until it is finished.
+        Folder of this segment only, kept across kills: it contains restart files, and the output until the end.
     slot
-        Where.
+        Where it runs.
 
     Raises
     ------
     EngineError
-        Infrastructure failed; what was reached is in the folder. A physical failure is in ``ended``.
+        Infrastructure failed; the progress is kept in the folder. A physical failure is reported in ``ended``.
     """
     from activelearn.engines.dynamics import ase, lammps
 

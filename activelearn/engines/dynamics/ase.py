@@ -1,6 +1,6 @@
 """Segments and walks driven by ASE: any calculator, in the session that also does its statics.
 
-The worker keeps all there is of a segment in one file of its folder, the checkpoint; see
+The worker keeps the whole state of a segment in one file of its folder, the checkpoint; see
 ``workers/calculator_dynamics.py``.
 """
 
@@ -36,7 +36,7 @@ from activelearn.frames import Frames
 from activelearn.geometry import first_too_close
 
 _CHECKPOINT: Final = "checkpoint.npz"
-#: A walk so many times as hot as it should be has blown up: what comes after is far outside of any region.
+#: A walk hotter than this factor times its target has blown up; later frames are far outside any region.
 _BLOWN_UP: Final = 20.0
 
 
@@ -45,7 +45,7 @@ def run_segment(
 ) -> Stretch:
     """Run one segment; see :func:`activelearn.engines.dynamics.run_segment`.
 
-    It begins in LAMMPS' orientation (:func:`activelearn.engines.lammps.lower_triangular`).
+    It starts in LAMMPS' orientation (:func:`activelearn.engines.lammps.lower_triangular`).
     """
     run = Run(potential, segment, dynamics, steps_of(segment, dynamics, timestep_of(potential, dynamics)), ())
     checkpoint = folder.absolute() / _CHECKPOINT  # the worker works elsewhere
@@ -68,25 +68,25 @@ class Walker(Driver):
 def run_walk(calculator: Walker, stage: Stage, drive: Drive, start: Frames, folder: Path, slot: Slot) -> WalkOutput:
     """Run one walk of exploration; see :class:`activelearn.engines.lammps.WalkOutput`.
 
-    It has neither deviations nor forces (NaN): those are for the ensemble to evaluate.
+    It has neither deviations nor forces (NaN), which the ensemble evaluates later.
 
     Parameters
     ----------
     calculator
         What drives it.
     stage, drive
-        How; not a stage with lines for LAMMPS.
+        Its conditions; not a stage with LAMMPS lines.
     start
         One frame; its cell becomes that of LAMMPS.
     folder
         Scratch folder of the walk.
     slot
-        Where.
+        Where it runs.
 
     Raises
     ------
     EngineError
-        Infrastructure failed. A physical failure is in ``ended``.
+        Infrastructure failed. A physical failure is reported in ``ended``.
     """
     checkpoint = folder.absolute() / _CHECKPOINT
     request = {**_walk_request(stage, drive, start), "checkpoint": str(checkpoint), "only": True}
@@ -99,7 +99,7 @@ def run_walk(calculator: Walker, stage: Stage, drive: Drive, start: Frames, fold
 
 
 def _walk_request(stage: Stage, drive: Drive, start: Frames) -> dict[str, Any]:
-    """Return what the worker is told of a walk, but for where it is kept."""
+    """Return the request for a walk, without its storage."""
     temperature_K, to_K, pressure_bar = drive.condition[:3]
     cell, positions = lower_triangular(start.cell[0], start.positions[0])
     frame = Frames(start.symbols, cell[None], positions[None])
@@ -119,7 +119,7 @@ def _walk_request(stage: Stage, drive: Drive, start: Frames) -> dict[str, Any]:
         "n_steps_of_ramp": stage.n_steps,
         "final_cell": None if drive.final_cell is None else drive.final_cell.tolist(),
         "thermo_every": stage.every,
-        "restart_every": n_steps + 1,  # a killed walk begins anew
+        "restart_every": n_steps + 1,  # a killed walk starts from scratch
         "frames": list(range(0, n_steps + 1, stage.every)),
         "keep_velocities": False,
         "max_temperature_factor": _BLOWN_UP,
@@ -128,7 +128,7 @@ def _walk_request(stage: Stage, drive: Drive, start: Frames) -> dict[str, Any]:
 
 
 def _walked(stage: Stage, symbols: Sequence[str], saved: Mapping[str, NDArray[Any]]) -> WalkOutput:
-    """Return the whole rows of a walk that has ended: those that have a frame."""
+    """Return the complete rows of a finished walk: those with a frame."""
     n = min(len(saved["rows"]), len(saved["cells"]))
     temperature_K, energy, pressure_bar, _ = saved["rows"][:n].T
     frames = Frames(tuple(symbols), saved["cells"][:n], saved["positions"][:n]).wrapped()
@@ -148,7 +148,7 @@ def _walked(stage: Stage, symbols: Sequence[str], saved: Mapping[str, NDArray[An
 
 
 def _ask(run: Run, start: State, checkpoint: Path, slot: Slot, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Have the worker run the segment, or go on with it."""
+    """Let the worker run or continue the segment."""
     s, d = run.segment, run.dynamics
     cell, positions = lower_triangular(start.frame.cell[0], start.frame.positions[0])
     _, velocities = lower_triangular(start.frame.cell[0], start.velocities)
@@ -179,7 +179,7 @@ def _ask(run: Run, start: State, checkpoint: Path, slot: Slot, **more: Any) -> d
 
 
 def _read(checkpoint: Path) -> dict[str, NDArray[Any]] | None:
-    """Return what is in a checkpoint; None if there is none that is whole."""
+    """Return the contents of a checkpoint; None if it is missing or corrupt."""
     try:
         with checkpoint.open("rb") as stream, np.load(stream) as archive:
             return dict(archive)
@@ -188,7 +188,7 @@ def _read(checkpoint: Path) -> dict[str, NDArray[Any]] | None:
 
 
 def _stretch(run: Run, symbols: Sequence[str], saved: Mapping[str, NDArray[Any]]) -> Stretch:
-    """Return a segment that has ended, up to the first frame whose atoms are in one another."""
+    """Return a segment that has ended, up to the first frame with overlapping atoms."""
     ended, table = str(saved["ended"]), saved["rows"]
     step = np.arange(len(table), dtype=np.int64) * run.steps.thermo_every
     origin = run.origin_of(run.steps.frames[: len(saved["cells"])].tolist())

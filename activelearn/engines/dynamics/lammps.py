@@ -1,8 +1,8 @@
 """Segments driven by LAMMPS.
 
-Every start of LAMMPS works in a folder of its own, ``part-000``, ``part-001`` ...; nothing of an earlier part is
-written over. A part that begins at a restart file overrules what the parts before it wrote from that step on, so that
-rows and frames are those of one trajectory.
+Every start of LAMMPS works in its own folder, ``part-000``, ``part-001`` ...; nothing of an earlier part is
+overwritten. A part that starts from a restart file supersedes the earlier parts from that step on, so that
+rows and frames belong to one trajectory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from activelearn.errors import EngineError
 from activelearn.frames import FloatArray, Frames
 from activelearn.geometry import first_too_close
 
-#: A restart file begins and ends with this.
+#: A restart file starts and ends with this.
 _MAGIC: Final = b"LammpS RestartT\0"
 #: Its header has the units (flag 4, length, "metal") right before the step (flag 5).
 _BEFORE_STEP: Final = struct.pack("=ii6si", 4, 6, b"metal\0", 5)
@@ -44,7 +44,7 @@ def run_segment(
 
     Cells are in LAMMPS' orientation (:func:`activelearn.engines.lammps.lower_triangular`).
     """
-    symbols, folder = start.frame.symbols, folder.absolute()  # LAMMPS runs in a process that works elsewhere
+    symbols, folder = start.frame.symbols, folder.absolute()  # LAMMPS runs in another working directory
     steps = steps_of(segment, dynamics, timestep_of(potential, dynamics))
     run = Run(potential, segment, dynamics, steps, tuple(elements_of(potential, symbols)))
     record = folder / _ENDED
@@ -55,7 +55,7 @@ def run_segment(
     begun, restart = _newest_restart(run, folder, start.frame.n_atoms)
     part = folder / f"part-{len(list(folder.glob('part-*'))):03d}"
     part.mkdir()
-    later = [*(step for step in run.steps.frames if step > begun), run.steps.n_steps + 1]  # next() wants one to come
+    later = [*(step for step in run.steps.frames if step > begun), run.steps.n_steps + 1]  # next() needs a later one
     (part / "frames.steps").write_text("".join(f"{step}\n" for step in later))
     started = time.time()
     begins_at = None if restart is None else f"../{restart.relative_to(folder)}"
@@ -63,7 +63,7 @@ def run_segment(
     text = segment_input(told, "../conf.lmp", begins_at, begun)
     end = _End(lammps.run_input(part, text, slot), started, time.time())
     stretch = _stretch(run, symbols, folder, end)
-    # Only what could be read is finished: output that was cut off is made again from the last restart file.
+    # Only readable output is complete: truncated output is computed again from the last restart file.
     unfinished = record.with_suffix(".tmp")
     unfinished.write_text(json.dumps(vars(end)))
     os.replace(unfinished, record)
@@ -79,7 +79,7 @@ class _End:
     finished: float
 
 
-# --- what the parts wrote ---------------------------------------------------------------------------------------------
+# --- output of the parts ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Part:
-    """What one start of LAMMPS wrote: whole rows and frames by step."""
+    """Output of one start of LAMMPS: complete rows and frames by step."""
 
     folder: Path
     n_atoms: int
@@ -116,13 +116,13 @@ class _Part:
 
     @property
     def begun(self) -> int | None:
-        """Its first step; None if it did not come to one."""
+        """Its first step; None if it has none."""
         return min(self.rows, default=None)
 
 
 @dataclass(frozen=True)
 class _Written:
-    """Rows, force deviations and frames of one trajectory by step, and what is wanted of them."""
+    """Rows, force deviations and frames of one trajectory by step, and what is expected of them."""
 
     run: Run
     rows: dict[int, list[float]] = field(default_factory=dict)
@@ -130,9 +130,9 @@ class _Written:
     frames: dict[int, _Frame] = field(default_factory=dict)
 
     def overruled_by(self, part: _Part) -> _Written:
-        """Return what is left, and what a part wrote instead.
+        """Return the remaining output, updated by that of a part.
 
-        The first row of a part is that of the restart file's step; its frame, if any, is of the part before.
+        The first row of a part is at the step of the restart file, whose frame, if any, is in the part before.
         """
         begun = part.begun
         if begun is None:
@@ -143,11 +143,11 @@ class _Written:
         return _Written(self.run, rows, deviations, frames)
 
     def row_steps(self, stop: int) -> range:
-        """Return the steps before `stop` that want a row."""
+        """Return the steps before `stop` that need a row."""
         return range(0, stop, self.run.steps.thermo_every)
 
     def deviation_steps(self, stop: int) -> range:
-        """Return the steps before `stop` that want a force deviation; none without an ensemble."""
+        """Return the steps before `stop` that need a force deviation; none without an ensemble."""
         deepmd = self.run.potential.deepmd
         return range(0, stop if deepmd is not None and len(deepmd.models) > 1 else 0, self.run.steps.deviation_every)
 
@@ -158,7 +158,7 @@ class _Written:
         return min([*gaps, *(step for step in self.deviation_steps(end) if step not in self.deviations), end])
 
     def wrong(self, stop: int) -> tuple[int, str | None]:
-        """Return the first step before `stop` whose numbers cannot be, and why; `stop` and None if all can."""
+        """Return the first step before `stop` with unphysical numbers, and why; `stop` and None if there is none."""
         for step in sorted({*self.row_steps(stop), *self.deviation_steps(stop)}):
             row = self.rows.get(step, [])
             if not all(map(math.isfinite, [*row, self.deviations.get(step, 0.0)])):
@@ -177,15 +177,15 @@ def _merged(run: Run, parts: Sequence[_Part]) -> _Written:
 
 
 def _newest_restart(run: Run, folder: Path, n_atoms: int) -> tuple[int, Path | None]:
-    """Return step and path of the restart file to go on from; (0, None) to begin.
+    """Return step and path of the restart file to continue from; (0, None) to start from scratch.
 
-    It is whole (a kill may have come while it was written), of the trajectory that later parts went on with, and
-    nothing before it is missing (a full disk loses rows, and may have room again for the restart file).
+    It is complete (a kill may interrupt writing), belongs to the trajectory that later parts continued, and
+    nothing before it is missing (a full disk loses rows, but may have space again for the restart file).
     """
     parts = _parts(folder, n_atoms)
     written = _merged(run, parts)
     found: list[tuple[int, Path]] = []
-    overruled = run.steps.n_steps  # from here on by a later part; the last step is no place to go on from
+    overruled = run.steps.n_steps  # superseded from here on by a later part; the last step is no starting point
     for part in reversed(parts):
         for path in sorted(part.folder.glob("restart.*")):
             step = restart_step(path)
@@ -199,7 +199,7 @@ def _newest_restart(run: Run, folder: Path, n_atoms: int) -> tuple[int, Path | N
 
 
 def restart_step(path: Path) -> int | None:
-    """Return the step of a restart file in units metal, or None if it is not whole."""
+    """Return the step of a restart file in units metal, or None if it is incomplete."""
     content = path.read_bytes()
     at = content.find(_BEFORE_STEP, 0, 4096)
     if not (content.startswith(_MAGIC) and content.endswith(_MAGIC)) or at < 0:
@@ -208,11 +208,11 @@ def restart_step(path: Path) -> int | None:
     return step if step > 0 else None
 
 
-# --- what they mean ---------------------------------------------------------------------------------------------------
+# --- interpretation ---------------------------------------------------------------------------------------------------
 
 
 def _stretch(run: Run, symbols: Sequence[str], folder: Path, end: _End) -> Stretch:
-    """Read a segment that LAMMPS has come to the end of, up to the first row or frame that cannot be."""
+    """Read a segment that LAMMPS has completed, up to the first unphysical row or frame."""
     parts = _parts(folder, len(symbols))
     last = parts[-1].folder
     tail = lammps.log_tail(last)
@@ -223,7 +223,7 @@ def _stretch(run: Run, symbols: Sequence[str], folder: Path, end: _End) -> Stret
     ended = wrong or reason
     is_whole = stop > run.steps.n_steps and len(frames) == len(run.steps.frames)
     if ended == FINISHED and not is_whole:
-        raise EngineError("LAMMPS finished, but its output is cut off (is the disk full?)", folder=last, tail=tail)
+        raise EngineError("LAMMPS finished, but its output is truncated (is the disk full?)", folder=last, tail=tail)
     rows, deviated = written.row_steps(stop), written.deviation_steps(stop)
     table = np.array([written.rows[step] for step in rows], dtype=np.float64).reshape(-1, 4)
     kept = frames.origin["step"].tolist()
@@ -251,7 +251,7 @@ def _stretch(run: Run, symbols: Sequence[str], folder: Path, end: _End) -> Stret
 def _judged_frames(
     symbols: Sequence[str], written: _Written, stop: int, wrong: str | None
 ) -> tuple[int, Frames, str | None]:
-    """Return the frames before the first that cannot be, its step and what is wrong with it, if there is one."""
+    """Return the frames before the first unphysical one, with the step and problem of that one, if any."""
     run = written.run
     kept = [step for step in run.steps.frames.tolist() if step < stop and step in written.frames]
     found = [written.frames[step] for step in kept]

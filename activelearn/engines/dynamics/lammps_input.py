@@ -1,4 +1,4 @@
-"""What LAMMPS is told to do in a segment: the potential, the thermostat and barostat, what is written when."""
+"""The LAMMPS input of a segment: potential, thermostat and barostat, output."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from activelearn.frames import make_origin
 
 #: Cutoffs of the dispersion energy and of its coordination numbers, Å.
 D3_CUTOFFS: Final = (30.0, 20.0)
-#: LAMMPS' name of a damping ("zero" is a pair style of its own there, so not unambiguous in a hybrid).
+#: LAMMPS' name of a damping ("zero" is also a pair style there, so ambiguous in a hybrid).
 _DAMPING: Final = {"zero": "original"}
-#: Blow-ups are judged against this target where the imposed temperature is lower, K.
+#: Blow-ups are detected relative to this temperature if the imposed one is lower, K.
 COLDEST_TARGET: Final = 300.0
 
 
@@ -37,14 +37,14 @@ def elements_of(potential: Potential, symbols: Sequence[str]) -> list[str]:
     unknown = sorted(set(present) - set(potential.lammps.elements))
     if unknown:
         raise ConfigError(
-            f"potential {potential.name}: no atom type for {', '.join(unknown)} - wanted all elements of the glass "
+            f"potential {potential.name}: no atom type for {', '.join(unknown)} - expected all elements of the glass "
             "in lammps.elements - add them"
         )
     return list(potential.lammps.elements)
 
 
 def head_lines(begin: str, pair: Sequence[str] = ()) -> list[str]:
-    """Return the lines that every input begins with; `begin` is the one that reads the atoms, `pair` what follows."""
+    """Return the first lines of every input; `begin` reads the atoms, `pair` follows."""
     return [
         "units           metal",
         "boundary        p p p",
@@ -61,7 +61,7 @@ def pair_lines(potential: Potential, elements: Sequence[str], out_freq: int) -> 
     Parameters
     ----------
     potential
-        DeePMD or a pair style.
+        DeePMD models or a pair style.
     elements
         In the order of the atom types.
     out_freq
@@ -78,18 +78,18 @@ def pair_lines(potential: Potential, elements: Sequence[str], out_freq: int) -> 
     more = []
     if potential.d3 is not None:
         style, coefficients = _with_dispersion(style, coefficients, potential.d3, elements)
-        # Thousands of atoms are within 30 Å of an atom; the default of 2000 would end the run.
+        # Thousands of atoms are within 30 Å of an atom; the default of 2000 would stop the run.
         more = ["neigh_modify    one 50000 page 500000"]
     return [f"pair_style      {style}", *(f"pair_coeff      {line}" for line in coefficients), *more]
 
 
 def _with_dispersion(style: str, coefficients: Sequence[str], d3: D3, elements: Sequence[str]) -> tuple[str, list[str]]:
-    """Lay D3 over a pair style: a style of its own is named again in each of its coefficients."""
+    """Overlay D3 on a pair style: a plain style is repeated in each of its coefficients."""
     name = style.split(maxsplit=1)[0]
     if name == "hybrid/overlay":
         named = list(coefficients)
     elif name.startswith("hybrid"):
-        raise ConfigError(f"pair_style {name} with d3 - wanted hybrid/overlay, or a plain style - change lammps")
+        raise ConfigError(f"pair_style {name} with d3 - expected hybrid/overlay, or a plain style - change lammps")
     else:
         style = f"hybrid/overlay {style}"
         named = [" ".join([*line.split()[:2], name, *line.split()[2:]]) for line in coefficients]
@@ -100,12 +100,12 @@ def _with_dispersion(style: str, coefficients: Sequence[str], d3: D3, elements: 
 
 @dataclass(frozen=True)
 class Run:
-    """One segment with everything that its input depends on.
+    """One segment with all settings of its input.
 
     Parameters
     ----------
     potential, segment, dynamics
-        What moves, how, and how it is integrated.
+        The potential, the conditions, and the integration.
     steps
         The segment in steps.
     elements
@@ -129,7 +129,7 @@ class Run:
         return s.temperature_K + (s.end_K - s.temperature_K) * step / self.steps.n_steps
 
     def origin_of(self, steps: Sequence[int]) -> NDArray[np.void]:
-        """Return the origin (n,) of frames at some steps: what is imposed there (K, bar), and no force deviation."""
+        """Return the origin (n,) of frames at some steps: imposed temperature and pressure (K, bar), no deviation."""
         pressure_bar = self.segment.pressure_bar if self.segment.is_npt else 0.0
         temperature_K = [self.target_K(step) for step in steps]
         return make_origin(
@@ -137,7 +137,7 @@ class Run:
         )
 
     def hottest_K(self, step: int) -> float:
-        """Return the temperature above which it has blown up, K."""
+        """Return the temperature above which a run has blown up, K."""
         return self.dynamics.max_temperature_factor * max(self.target_K(step), COLDEST_TARGET)
 
 
@@ -151,7 +151,7 @@ def segment_input(run: Run, data: str, restart: str | None = None, begun: int = 
     data
         File of the start, relative to the working directory.
     restart
-        File to go on from instead; thermostat and barostat find their state in it by the name of their fix.
+        File to continue from instead; it contains the state of thermostat and barostat under the names of their fixes.
     begun
         Step of the restart file.
     """
@@ -184,8 +184,8 @@ def segment_input(run: Run, data: str, restart: str | None = None, begun: int = 
 def _thermostat(run: Run, begun: int) -> str:
     """Return the fix of the ensemble.
 
-    LAMMPS sets the mass of the barostat once, proportional to the target temperature at which a run begins, times the
-    square of the damping time. One that goes on along a ramp gets the time that makes it the mass from before.
+    LAMMPS sets the mass of the barostat once, proportional to the target temperature at the start of a run, times the
+    square of the damping time. A continued ramp gets the damping time that reproduces the original mass.
     """
     s, d = run.segment, run.dynamics
     fix = f"temp {s.temperature_K:.10g} {s.end_K:.10g} {d.temperature_damping_ps:.10g}"
@@ -198,7 +198,7 @@ def _thermostat(run: Run, begun: int) -> str:
 
 
 def _halt(run: Run) -> list[str]:
-    """Return what ends a run that has blown up; put as "not colder than", so that NaN ends it, too."""
+    """Return the lines that stop a blown-up run; written as "not colder than", so that NaN stops it, too."""
     target = f"ramp({run.segment.temperature_K:.10g},{run.segment.end_K:.10g})"
     at_least = f"ternary(v_target>{COLDEST_TARGET:g},v_target,{COLDEST_TARGET:g})"
     return [

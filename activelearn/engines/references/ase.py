@@ -17,9 +17,9 @@ from activelearn.engines.links import plain_lines
 from activelearn.engines.process import Session, Slot, session, worker_command
 from activelearn.errors import EngineError
 
-#: Sessions of a node whose calculators turned out to be such that a process can load but not share them.
+#: Sessions of a node whose calculators cannot be shared between jobs of a process.
 _unshared: Final[set[tuple[str, ...]]] = set()
-#: Elements of ASE's effective medium theory; to import its parameters takes half a second of scipy.
+#: Elements of ASE's effective medium theory; importing its parameters takes half a second for scipy.
 _OF_EMT: Final = frozenset(["H", "C", "N", "O", "Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"])
 
 
@@ -34,13 +34,13 @@ def ask(
 ) -> dict[str, Any]:
     """Return the answer of the slot's session to one job (see ``workers/``); it may take as long as a label.
 
-    With `fresh` a new worker gives it. Beside a failure stands the ``log`` with its traceback.
+    With `fresh`, a new worker answers. A failure comes with the ``log`` that contains its traceback.
     """
     limit_s, is_lammps = timeout_s or slot.machine.label_timeout_s, reference.package == "lammps"
     message = {
         "job": job,
         "calculator": reference.calculator,
-        # Files in lines for LAMMPS stand by links where the session works, if they must.
+        # Files in LAMMPS lines are linked where the session works, if necessary.
         "arguments": plain_lines(reference.arguments, slot.logs) if is_lammps else reference.arguments,
         "d3": reference.d3 and reference.d3.model_dump(),
         **request,
@@ -53,8 +53,8 @@ def ask(
     except EngineError:
         if not was_shared or key not in _unshared:
             raise
-        answer = {"alone": []}  # another slot was told so, and the session has ended with our request on its way
-    if "alone" in answer:  # in a session of its own, from now on
+        answer = {"alone": []}  # another slot was told so, and the session ended before our request arrived
+    if "alone" in answer:  # in its own session, from now on
         _unshared.add(key)
         worker, answer = _asked(reference, slot, message, limit_s)
     return {**answer, "log": str(worker.log)} if {"unfit", "unable"} & answer.keys() else answer
@@ -63,7 +63,7 @@ def ask(
 def _asked(
     reference: Reference, slot: Slot, message: Mapping[str, Any], limit_s: float
 ) -> tuple[Session, dict[str, Any]]:
-    """Ask the session of the node, which loads a calculator once, or that of the slot if it cannot be shared."""
+    """Use the session of the node, which loads a calculator once, or that of the slot if it cannot be shared."""
     is_shared = slot.machine.n_slots > 1 and not slot.launcher and not slot.machine.gpus
     is_shared = is_shared and _key(reference, slot.host) not in _unshared
     worker = _session(reference, slot.host, "shared") if is_shared else _session(reference, slot)
@@ -79,7 +79,7 @@ def _key(reference: Reference, slot: Slot) -> tuple[str, ...]:
 def _session(reference: Reference, slot: Slot, *words: str) -> Session:
     def make() -> Session:
         log = slot.logs / f"session-reference-{slot.index}.log"
-        # LAMMPS as a library finds MPI and its plugins only where these variables stand when Python starts.
+        # LAMMPS as a library finds MPI and its plugins only if these variables are set when Python starts.
         backend = backends.of_lines(reference.arguments.get("lmpcmds", ()))
         env = library_environment(reference.python, slot, backend) if reference.package == "lammps" else {}
         command = [*worker_command("calculator_session.py", reference.python), *words]
@@ -89,12 +89,12 @@ def _session(reference: Reference, slot: Slot, *words: str) -> Session:
 
 
 def identity(reference: Reference, slot: Slot) -> dict[str, Any]:
-    """Return version, weights and arguments as the interpreter of the calculator finds them."""
+    """Return version, weights and arguments as found by the interpreter of the calculator."""
     return ask(reference, "describe", slot, package=reference.package, weights=reference.weights)
 
 
 def elements_of(reference: Reference) -> frozenset[str] | None:
-    """Return the elements that a calculator knows, if that can be told without it."""
+    """Return the elements that a calculator knows, if known without starting it."""
     is_emt = reference.calculator == "ase.calculators.emt:EMT" and is_ours(reference.python)
     return _OF_EMT if is_emt else None
 
@@ -106,21 +106,21 @@ def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
     if not has_module(module, reference.python):
         mend, own = f"pip install {reference.package or module}", modules_in(Path.cwd(), module)
         if own:
-            mend = f"{own[0].name} is in this folder, so: export PYTHONPATH={shlex.quote(str(Path.cwd()))}"
-        problems.append(f"{where}.calculator: {here} has no {module} - wanted {calculator} - {mend}")
+            mend = f"{own[0].name} is in this folder; use: export PYTHONPATH={shlex.quote(str(Path.cwd()))}"
+        problems.append(f"{where}.calculator: {here} has no {module} - expected {calculator} - {mend}")
     elif is_ours(reference.python) and (what := lacking(calculator)) is not None:
         problems.append(
-            f"{where}.calculator: {calculator}: {what} - wanted module:Class of an ASE calculator - correct the name"
+            f"{where}.calculator: {calculator}: {what} - expected module:Class of an ASE calculator - correct the name"
         )
     elif reference.weights and not _weights_exist(reference.weights, reference.python):
-        problems.append(f"{where}.weights: no file {reference.weights} - wanted the weights - check the path")
+        problems.append(f"{where}.weights: no file {reference.weights} - expected the weights - check the path")
     if reference.d3 is not None and not has_module("dftd3", reference.python):
-        problems.append(f"{where}.d3: {here} has no dftd3 - wanted it for the dispersion - pip install dftd3")
+        problems.append(f"{where}.d3: {here} has no dftd3 - needed for the dispersion - pip install dftd3")
     return problems
 
 
 def _weights_exist(name: str, python: str | None) -> bool:
-    """Return whether there are such weights; those inside a package of another interpreter are taken for granted."""
+    """Return whether there are such weights; those inside a package of another interpreter are assumed to exist."""
     package, _, inside = name.partition(":")
     path = expanded(name)
     if not inside or is_file(path):

@@ -22,7 +22,7 @@ class GPAW(Section):
         default=400.0, description="Plane-wave cutoff (eV)."
     )
     kspacing_per_A: Annotated[PositiveFloat, of("spacing of k-points")] = Field(
-        default=0.5, description="Largest k-point spacing, 2 pi included (1/Å)."
+        default=0.5, description="Largest k-point spacing, including 2 pi (1/Å)."
     )
     kpts: Mesh | None = Field(default=None, description="The same mesh for all structures; null: by kspacing_per_A.")
     smearing_eV: Annotated[PositiveFloat, of("smearing")] = Field(
@@ -33,7 +33,7 @@ class GPAW(Section):
         description="GPAW's criteria: energy (eV per valence electron), density, eigenstates, forces.",
     )
     max_scf_steps: Annotated[PositiveInt, of("number of SCF steps")] = Field(
-        default=200, description="An SCF that needs more is refused."
+        default=200, description="A label whose SCF needs more steps is refused."
     )
     spin_polarized: bool = False
 
@@ -59,8 +59,8 @@ def _check_settings(reference: Reference) -> None:
     xc = reference.settings(GPAW).xc or reference.functional
     if (
         plain_functional(xc) != plain_functional(reference.functional) and "+" not in xc
-    ):  # GGA_X_...+GGA_C_...: libxc's own words
-        raise ValueError(f"gpaw.xc {xc} but functional {reference.functional} - wanted the same")
+    ):  # GGA_X_...+GGA_C_...: libxc's own names
+        raise ValueError(f"gpaw.xc {xc} but functional {reference.functional} - expected the same functional")
 
 
 ENGINE: Final = ReferenceEngine(

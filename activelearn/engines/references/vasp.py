@@ -1,7 +1,7 @@
 """VASP: a single point at one level of theory, run under custodian, one process group per job.
 
-The files are written and the output is read in ``workers/vasp_job.py``; here stand the settings and what the labels
-depend on. Nobody's POTCARs are shipped: they come from the user's own folder, and their checksums go into the
+Files are written and output is read in ``workers/vasp_job.py``; here are the settings and what the labels
+depend on. No POTCARs are shipped: they come from the user's own folder, and their checksums go into the
 fingerprint.
 """
 
@@ -41,7 +41,7 @@ INCAR: Final[dict[str, Any]] = {
 }
 #: Grimme's D3 with zero damping (VASP has no three-body term).
 IVDW: Final = {"zero": 11}
-#: How the work is spread over processes: no part of the level of theory.
+#: Parallelization, which is not part of the level of theory.
 _PARALLEL: Final = {"NCORE", "NPAR", "KPAR", "NSIM", "LPLANE", "LSCALAPACK", "LSCALU"}
 
 
@@ -63,16 +63,16 @@ Tags = Annotated[
 class VASP(Section):
     """A single point by VASP; the INCAR of :data:`INCAR` with these tags on top."""
 
-    version: str = Field(description="Version of VASP that labels, such as 6.4.2; every run is checked against it.")
+    version: str = Field(description="Version of VASP, such as 6.4.2; every run is checked against it.")
     potcar_dir: FolderPath = Field(description="Folder of the POTCARs: <potcar_dir>/<name>/POTCAR.")
     potcars: dict[str, str] = Field(min_length=1, description="Name of the POTCAR of each element: {Na: Na_pv}.")
     incar: Tags = Field(default={}, description="INCAR tags on top of the defaults.")
     incar_for: dict[str, Tags] = Field(
-        default={}, description="More tags for structures of exactly these elements: {O: {ISPIN: 2}, O-S: ...}."
+        default={}, description="Additional tags for structures of exactly these elements: {O: {ISPIN: 2}, O-S: ...}."
     )
     kpoints: Mesh | None = Field(default=None, description="A Gamma-centred mesh; null: by KSPACING.")
     max_corrections: Annotated[PositiveInt, of("number of corrections")] = Field(
-        default=5, description="Restarts that custodian may try."
+        default=5, description="Maximum number of restarts by custodian."
     )
 
     @field_validator("incar", "incar_for")
@@ -80,17 +80,19 @@ class VASP(Section):
     def _tags_are_written_as_vasp_does(cls, given: dict[str, Any]) -> dict[str, Any]:
         tags = {key for value in given.values() if isinstance(value, dict) for key in value} or set(given)
         if "IVDW" in tags:
-            raise ValueError("IVDW is set by the reference's d3 - wanted d3: {method: PBE, damping: zero} instead")
+            raise ValueError("IVDW is set by the reference's d3 - expected d3: {method: PBE, damping: zero} instead")
         for tag in {"NSW", "PSTRESS"} & tags:
-            raise ValueError(f"{tag} in a single point - wanted labels at zero pressure and fixed positions")
+            raise ValueError(f"{tag} in a single point - expected labels at zero pressure with fixed positions")
         flat = [given, *(value for value in given.values() if isinstance(value, dict))]
         if any(str(some.get("ISIF")).strip() in {"0", "1"} for some in flat):
-            raise ValueError("ISIF 0 or 1, which has no stress or only its trace - wanted 2, VASP's own default here")
+            raise ValueError(
+                "ISIF 0 or 1, which gives no stress or only its trace - expected 2, VASP's own default here"
+            )
         if any(some.get("ML_LMLFF") for some in flat):
-            raise ValueError("ML_LMLFF, VASP's own force field - wanted labels of the electrons")
+            raise ValueError("ML_LMLFF, VASP's own force field - expected labels from DFT")
         small = sorted(tag for tag in tags if tag != tag.upper())
         if small:
-            raise ValueError(f"tags {small} - wanted capital letters, such as ENCUT")
+            raise ValueError(f"tags {small} - expected capital letters, such as ENCUT")
         return given
 
 
@@ -113,9 +115,10 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
     settings = reference.settings(VASP)
     command = words(reference)
     is_here = shutil.which(command[0], path=slot.environment.get("PATH")) is not None
-    if not (is_here or slot.launcher):  # custodian's own message would drown it
+    if not (is_here or slot.launcher):  # custodian's own message would hide it
         raise EngineError(
-            f"{command[0]}: no such program - wanted it on the PATH - correct its name, or install it", command=command
+            f"{command[0]}: no such program - expected it on the PATH - correct its name, or install it",
+            command=command,
         )
     elements = set(request["structure"]["symbols"])
     message = {
@@ -131,7 +134,8 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
     lacking = sorted(elements - set(settings.potcars))
     if lacking:
         raise ConfigError(
-            f"label.reference.vasp.potcars: none for {', '.join(lacking)} - wanted the POTCAR of every element - add it"
+            f"label.reference.vasp.potcars: none for {', '.join(lacking)} - expected the POTCAR of every element - add "
+            "it"
         )
     return run_job(worker_command("vasp_job.py", reference.python), message, slot)
 
@@ -167,16 +171,16 @@ def _checked(element: str, path: Path, functional: str) -> dict[str, str]:
     where = f"label.reference.vasp.potcars.{element}"
     if not path.is_file():
         raise ConfigError(
-            f"{where}: no file {path} - wanted the POTCAR of {element} - check potcar_dir and the name (unpack it if "
+            f"{where}: no file {path} - expected the POTCAR of {element} - check potcar_dir and the name (unpack it if "
             "it is compressed)"
         )
     content = path.read_bytes()
     titles = [line.split("=", 1)[1].split() for line in content.decode("latin-1").splitlines() if "TITEL" in line]
     if len(titles) != 1 or titles[0][1].split("_")[0] != element:
         found = ", ".join(" ".join(title) for title in titles) or "nobody"
-        raise ConfigError(f"{where}: {path} is of {found} - wanted one of {element} - check the name")
+        raise ConfigError(f"{where}: {path} is of {found} - expected one of {element} - check the name")
     if functional == "PBE" and titles[0][0] != "PAW_PBE":
-        raise ConfigError(f"{where}: {path} is {titles[0][0]} - wanted PAW_PBE for functional PBE - check potcar_dir")
+        raise ConfigError(f"{where}: {path} is {titles[0][0]} - expected PAW_PBE for functional PBE - check potcar_dir")
     return {"titel": " ".join(titles[0]), "sha256": hashlib.sha256(content).hexdigest()}
 
 
@@ -184,7 +188,7 @@ def _check_settings(reference: Reference) -> None:
     named = {"GGA", "METAGGA", "LHFCALC", "LDAU"} & reference.settings(VASP).incar.keys()
     if (plain_functional(reference.functional) == "pbe") is bool(named):
         raise ValueError(
-            f"functional {reference.functional} with {sorted(named) or 'no GGA or METAGGA'} in vasp.incar - wanted "
+            f"functional {reference.functional} with {sorted(named) or 'no GGA or METAGGA'} in vasp.incar - expected "
             "PBE (GGA = PE by default), or the tag of another functional"
         )
 
@@ -192,7 +196,7 @@ def _check_settings(reference: Reference) -> None:
 def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
     problems = []
     if not has_module("custodian", reference.python):
-        problems.append(f"{where}: no custodian here - wanted it to run VASP - pip install custodian")
+        problems.append(f"{where}: no custodian here - needed to run VASP - pip install custodian")
     for element, path in potcars(reference).items():
         try:
             _checked(element, path, reference.functional)

@@ -1,4 +1,4 @@
-"""Trainers: what makes the models of an ensemble. What one is: :class:`activelearn.config.Trainer`."""
+"""Trainers, which train the models of an ensemble; defined in :class:`activelearn.config.Trainer`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def calculator_of(trainer: Trainer[Any], model: Path) -> Calculator:
         kind = getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise ConfigError(
-            f"{model.name}: no {said['package']} in this interpreter ({error}) - wanted it for a calculator - pip "
+            f"{model.name}: no {said['package']} in this interpreter ({error}) - needed for a calculator - pip "
             "install 'activelearn[local]'"
         ) from error
     found: Calculator = kind(**said["arguments"])

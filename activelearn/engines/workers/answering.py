@@ -1,17 +1,17 @@
-"""What workers have in common: jobs that are carried out with an ASE calculator, and labels that outlive their driver.
+"""Common code of workers: jobs with an ASE calculator, and labels that outlive their driver.
 
 Imported by its neighbours, which are started by path in any interpreter that has numpy and ase; never imports
 activelearn. Units: eV, Å, eV/Å, fs, K. Stress and virial follow ASE: virial = -volume * stress.
 
 Requests: {"job": "describe", ...}, {"job": "label", "structure": ...}, {"job": "md", "structure": ..., ...},
 {"job": "relax", "structure": ..., ...}, {"job": "dynamics", "structure": ..., ...} (see calculator_dynamics.py). A
-physical failure (no convergence, non-finite numbers) comes back as {"refused": reason}; a calculator that has not what
-is asked of it (forces, a stress) as {"lacks": text}. Of any other exception the answer says whether a second attempt
-may help: {"unfit": text}, the calculator cannot be had here (not imported, not constructed, no GPU); {"unable": text},
-it was constructed and raised on this structure; {"error": text}, what may pass (memory, network, disk), which the
-caller treats as infrastructure. The traceback goes to standard error. An {"unable": text} that came before and stands
-as "known" in the request is an end of the job, as a physical failure is. With "stress": false in the request the
-virial is null. A label may come with "keep": if the driver is killed while it is computed it is finished all the same,
+physical failure (no convergence, non-finite numbers) comes back as {"refused": reason}; a calculator that lacks what
+is requested (forces, a stress) as {"lacks": text}. For any other exception the answer tells whether a second attempt
+may help: {"unfit": text}, the calculator is not available (not imported, not constructed, no GPU); {"unable": text},
+it was constructed and raised on this structure; {"error": text}, transient failures (memory, network, disk), which the
+caller treats as infrastructure. The traceback goes to standard error. An {"unable": text} that is repeated and given
+as "known" in the request ends the job like a physical failure. With "stress": false in the request the
+virial is null. A label may come with "keep": if the driver is killed meanwhile, it is finished nevertheless,
 and kept for the next driver (see activelearn/store/begun.py).
 """
 
@@ -34,31 +34,31 @@ from ase.calculators.calculator import CalculationFailed, PropertyNotImplemented
 #: sharp end the stress is not the derivative of the energy (0.01 eV in the virial of 16 atoms of Na3PS4).
 D3_CUTOFF = {"disp2": 50.2, "cn": 20.0, "width2": 4.0}
 
-#: Answers that are neither a label nor a refusal: nothing that may be published.
+#: Answers that are neither a label nor a refusal: these are never published.
 FAILURES = frozenset({"lacks", "unfit", "unable", "error"})
-#: How libraries say that the GPU which the settings ask for is not here.
+#: Messages of libraries about a missing GPU.
 NO_GPU = re.compile(
     r"no (cuda|nvidia|gpu)|not (compiled|linked) with (cuda|support)|cuda (is )?(not available|unavailable)"
     r"|cuda\.is_available\(\) is false|invalid device ordinal|no kernel image|driver (version is insufficient|on your "
     r"system is too old)|unknown backend|no platforms that are instances of",
     re.IGNORECASE,
 )
-#: What may be otherwise at the next attempt.
+#: Messages of failures that a retry may cure.
 PASSING = re.compile(
     r"out of memory|cannot allocate|too many open files|no space left|input/output error|stale file handle|time(d )?out"
     r"|temporarily unavailable|connection|network is|busy|cuda error|cudnn|cublas|licen[cs]e",
     re.IGNORECASE,
 )
 _GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-#: What differs between two processes in the message of an exception.
+#: Parts of messages of exceptions that differ between processes.
 ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
-#: Seconds between two signs of life of a worker without a driver, for drivers on other hosts.
+#: Seconds between heartbeats of a worker without a driver, for drivers on other hosts.
 BEAT_S = 5.0
 
 
 def forget(calculator):
-    """Make a calculator forget earlier structures, and those that it is a sum of."""
+    """Make a calculator, and the parts of a sum, forget earlier structures."""
     for part in (calculator, *getattr(getattr(calculator, "mixer", None), "calcs", ())):
         if hasattr(part, "reset"):  # a neighbour list kept from another structure would change the last bits
             part.reset()
@@ -74,13 +74,13 @@ def with_dispersion(calculator, d3):
     from dftd3.ase import DFTD3
 
     dispersion = DFTD3(method=d3["method"], damping="d3" + d3["damping"], realspace_cutoff=D3_CUTOFF)
-    # It gives a free energy but does not say so; a sum has only what all its parts declare.
+    # It has a free energy without declaring it; a sum has only what all its parts declare.
     dispersion.implemented_properties = ["energy", "free_energy", "forces", "stress"]
     return SumCalculator([calculator, dispersion])
 
 
 def d3_version(request):
-    """Return what the dispersion of a reference depends on besides its method, or None if it has none."""
+    """Return what the dispersion of a reference depends on besides its method, or None if there is none."""
     return {"dftd3": importlib.metadata.version("dftd3"), "cutoff_A": D3_CUTOFF} if request.get("d3") else None
 
 
@@ -90,7 +90,7 @@ def to_atoms(structure):
 
 
 def number(energy):
-    """Return an energy as a number: networks give arrays of one, such as of shape (1,) or (1, 1)."""
+    """Return an energy as a number; networks return arrays of shape (1,) or (1, 1)."""
     found = np.asarray(energy, dtype=np.float64)
     if found.size != 1:
         raise ValueError(f"an energy of shape {found.shape}, not one number")
@@ -98,7 +98,7 @@ def number(energy):
 
 
 def properties(atoms, request):
-    """Return energy (force-consistent), forces and virial (None: there is none) of the calculator on `atoms`."""
+    """Return energy (force-consistent), forces and virial (None if there is none) of the calculator on `atoms`."""
     forces = np.asarray(atoms.get_forces(), dtype=np.float64)
     if forces.shape != (len(atoms), 3):
         raise ValueError(f"forces of shape {forces.shape}, not {(len(atoms), 3)}")
@@ -109,7 +109,7 @@ def properties(atoms, request):
     virial = None
     if request.get("stress", True) and atoms.pbc.all():
         virial = (-stress_of(atoms) * atoms.get_volume()).tolist()
-    # Atoms at NaN have no neighbours, and finite forces of zero.
+    # Atoms at NaN have no neighbours, hence finite zero forces.
     if not all(np.isfinite(value).all() for value in (atoms.positions, energy, forces, virial or 0.0)):
         raise CalculationFailed("non-finite energy, forces or stress")
     return {"energy": energy, "forces": forces.tolist(), "virial": virial}
@@ -119,7 +119,7 @@ def stress_of(atoms):
     """Return the (3, 3) stress of the calculator on `atoms`, eV/Å3."""
     try:
         return atoms.get_stress(voigt=False)
-    except (AssertionError, AttributeError):  # of ASE, which wants an array of six or of 3 x 3, and does not say so
+    except (AssertionError, AttributeError):  # from ASE, which needs an array of six or of 3 x 3 without saying so
         shape = np.shape(atoms.calc.results.get("stress"))
         if isinstance(atoms.calc.results.get("stress"), np.ndarray) and shape in {(6,), (3, 3)}:
             raise
@@ -131,21 +131,21 @@ def label(atoms, request):
     return properties(atoms, request)
 
 
-#: Coordinates (Å) that no atom of a cell comes to in MD; of much larger ones nothing is left but round-off.
+#: Coordinates (Å) that no atom reaches in MD; much larger ones are dominated by round-off.
 FARTHEST_A = 1.0e4
 
 
 class RestingNoise:
-    """Normal random numbers that leave the centre of mass at rest: drawn along the other 3N - 3 degrees of freedom.
+    """Normal random numbers that keep the centre of mass at rest, drawn along the other 3N - 3 degrees of freedom.
 
-    ASE's Langevin has an option for that, ``fixcm``, but it keeps the kinetic energy of all 3N, so that N atoms are
+    ASE's Langevin has an option for this, ``fixcm``, but it keeps the kinetic energy of all 3N, so that N atoms are
     N / (N - 1) times too hot (8 atoms: 339 K at 300), and free atoms the hotter the lighter they are (deprecated in
     ASE 3.28; its successor, the constraint FixCom, would take the net force out of the labels).
 
     Parameters
     ----------
     masses
-        (n_atoms,) of the atoms, in any unit.
+        (n_atoms,) masses, in any unit.
     rng
         Random numbers.
     """
@@ -155,16 +155,16 @@ class RestingNoise:
         self.axis = np.sqrt(masses / masses.sum())[:, None]
 
     def standard_normal(self, size):
-        """Return (n_atoms, 3) numbers of which sqrt(mass) times the column is zero, summed over the atoms."""
+        """Return (n_atoms, 3) numbers whose sum over atoms, weighted by sqrt(mass), is zero."""
         drawn = self.rng.standard_normal(size)
         return drawn - self.axis * (self.axis * drawn).sum(axis=0)
 
 
 def md(atoms, request):
-    """Run NVT Langevin dynamics and return every n-th frame with its labels (step 0 included).
+    """Run NVT Langevin dynamics and return every n-th frame with its labels (including step 0).
 
-    The temperature is that of 3N - 3 degrees of freedom, as everywhere here. After a physical failure midway the frames
-    before it come back, with the reason in ``ended``.
+    The temperature is that of 3N - 3 degrees of freedom, as everywhere here. After a physical failure, the frames
+    before it are returned, with the reason in ``ended``.
     """
     from ase.md.langevin import Langevin
 
@@ -195,7 +195,7 @@ def md(atoms, request):
 
 
 def relax(atoms, request):
-    """Move positions (and the cell, if asked to) downhill until every force is below `fmax` or `max_steps` are done."""
+    """Relax positions (and the cell, if requested) until every force is below `fmax` or `max_steps` are done."""
     from ase.filters import FrechetCellFilter
     from ase.optimize import FIRE
 
@@ -220,24 +220,24 @@ JOBS = {"label": label, "md": md, "relax": relax, "dynamics": dynamics}
 
 
 def is_physical(error):
-    """Say whether the structure, and not the machine, is at fault (GPAW has convergence errors of its own)."""
+    """Return whether the structure, and not the machine, is at fault (GPAW has its own convergence errors)."""
     known = (SCFError, CalculationFailed, FloatingPointError, np.linalg.LinAlgError)
     return isinstance(error, known) or any("ConvergenceError" in kind.__name__ for kind in type(error).__mro__)
 
 
 def told(error):
-    """Return an exception in words that are the same in every process."""
+    """Return a description of an exception that is the same in every process."""
     return ADDRESS.sub("0x", f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def is_end(error, request):
-    """Say whether an exception ends the job: a physical failure, or what is known to come again in any worker."""
+    """Return whether an exception ends the job: a physical failure, or one that is known to recur in any worker."""
     return is_physical(error) or ("known" in request and told(error) == request["known"])
 
 
 def may_pass(error):
-    """Say whether the same may go well when it is tried again: memory, network, disk, a GPU that is in use."""
-    for _ in range(10):  # what was raised while another error was handled
+    """Return whether a retry may succeed: memory, network, disk, a GPU in use."""
+    for _ in range(10):  # exceptions raised while handling another
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and not isinstance(error, _GONE)):
             return True
         if error is None or PASSING.search(str(error)):
@@ -247,7 +247,7 @@ def may_pass(error):
 
 
 def kind_of(error, is_loaded, request):
-    """Return which answer an exception is: see the head of this file."""
+    """Return the answer for an exception: see the top of this file."""
     if is_end(error, request):
         return "refused"
     if isinstance(error, PropertyNotImplementedError):
@@ -260,7 +260,7 @@ def kind_of(error, is_loaded, request):
 
 
 def answer(request, load, describe=None):
-    """Carry out one request; what goes wrong is an answer, too.
+    """Execute one request; failures are answers, too.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def answer(request, load, describe=None):
 
 
 class BegunLabel:
-    """A label under way, noted where a driver that comes later looks for it; wanted for as long as the note stands."""
+    """A label being computed, recorded where a later driver looks for it; needed as long as the record exists."""
 
     def __init__(self, keep, folder=None):
         self.note, self.path, self.token = Path(keep["note"]), Path(keep["path"]), keep["token"]
@@ -303,17 +303,17 @@ class BegunLabel:
         self.note.parent.mkdir(exist_ok=True)
         pid = os.getpid()
         me = {"host": socket.gethostname(), "pid": pid, "started": process_started(pid), "token": self.token}
-        begun = self.note.parent  # what tells the note from that in a copy, as activelearn/store/locks.py has it
+        begun = self.note.parent  # distinguishes the record from one in a copy, as in activelearn/store/locks.py
         place = {"path": str(begun.resolve()), "inode": begun.stat().st_ino}
         more = {"since": time.time(), "driver": self.driver, "folder": self.folder, "place": place, "pids": namespace()}
         write_whole(self.note, json.dumps({**me, **more}), os.replace)
 
     def has_driver(self):
-        """Say whether the driver lives."""
+        """Return whether the driver is alive."""
         return process_started(self.driver["pid"]) == self.driver["started"]
 
     def is_wanted(self):
-        """Say whether the note is there and ours, and the label within its time; show that we live."""
+        """Return whether the record exists and is ours, and the label is within its time; renew the heartbeat."""
         try:
             if json.loads(self.note.read_text())["token"] != self.token:
                 return False
@@ -323,11 +323,11 @@ class BegunLabel:
         except FileNotFoundError:
             return False
         except (OSError, ValueError):
-            pass  # a hiccup of the file system takes nothing away
+            pass  # a transient file system error removes nothing
         return time.monotonic() < self.deadline
 
     def keep(self, found):
-        """Publish the answer if it is a label or a refusal, and take the note away."""
+        """Publish the answer if it is a label or a refusal, and remove the record."""
         if not self.is_wanted():
             return
         if not FAILURES & found.keys():
@@ -337,7 +337,7 @@ class BegunLabel:
         self.note.unlink(missing_ok=True)
 
     def watch(self):
-        """End this process when the driver is gone and nobody wants the label any more."""
+        """End this process when the driver is gone and the label is no longer needed."""
         while not self.is_done and (self.has_driver() or self.is_wanted()):
             time.sleep(1.0)
         if not self.is_done:
@@ -345,12 +345,12 @@ class BegunLabel:
 
 
 def begin(request, folder=None):
-    """Return the label of a request as begun, in a list; an empty one if it is not to be kept.
+    """Return the started label of a request in a list; an empty list if it is not to be kept.
 
-    With a driver that is gone already, nothing is begun: another one may have looked before our note was there.
+    If the driver is already gone, nothing is started, since another one may have looked before our record existed.
     """
     keep = request.get("keep")
-    if not keep or keep["driver"]["namespace"] != namespace():  # of a container, where nobody sees that we live
+    if not keep or keep["driver"]["namespace"] != namespace():  # in a container, where nobody can see that we are alive
         return []
     begun = BegunLabel(keep, folder)
     if not begun.has_driver():
@@ -360,7 +360,7 @@ def begin(request, folder=None):
 
 
 def finish(path, found, begun):
-    """Write what a job has come to beside it, in one step, and keep it for a driver that comes later."""
+    """Write the result of a job next to it, atomically, and keep it for a later driver."""
     part = path.with_name("result.json.part")
     part.write_text(json.dumps(found))
     part.rename(path.with_name("result.json"))
@@ -369,7 +369,7 @@ def finish(path, found, begun):
 
 
 def namespace():
-    """Return where our process ids mean something."""
+    """Return the namespace in which our process ids are valid."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -377,7 +377,7 @@ def namespace():
 
 
 def process_started(pid):
-    """Return when a process started (clock ticks since boot), as activelearn/store/locks.py has it."""
+    """Return when a process started (clock ticks since boot), as in activelearn/store/locks.py."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
@@ -386,7 +386,7 @@ def process_started(pid):
 
 
 def write_whole(path, text, put):
-    """Write a file under a temporary name and `put` it in its place (os.replace, or os.link: the first one stands)."""
+    """Write a file under a temporary name and `put` it in place (os.replace, or os.link, where the first one wins)."""
     for is_last in (False, False, True):
         temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}")
         try:
@@ -398,7 +398,7 @@ def write_whole(path, text, put):
             put(temporary, path)
         except FileExistsError:
             pass
-        except FileNotFoundError:  # a driver that begins sweeps temporary files away
+        except FileNotFoundError:  # a starting driver removes temporary files
             if is_last:
                 raise
             continue

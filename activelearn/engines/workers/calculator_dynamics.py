@@ -1,13 +1,13 @@
-"""One segment of molecular dynamics by ASE: Nosé-Hoover chains, as LAMMPS' ``fix nvt`` and ``fix npt`` have them.
+"""One segment of molecular dynamics by ASE: Nosé-Hoover chains, as in LAMMPS' ``fix nvt`` and ``fix npt``.
 
 Imported by answering.py, with the calculator of its neighbours; never imports activelearn. Differences of ASE's
-integrators from LAMMPS' are levelled here: the thermostat counts 3N - 3 degrees of freedom (the centre of mass rests),
+integrators from LAMMPS' are removed here: the thermostat counts 3N - 3 degrees of freedom (the centre of mass rests),
 along a ramp its masses follow the target, those of the barostat do not; in the full cell the barostat has the six that
-do not turn it.
+do not rotate it.
 
-All there is of a segment is in one file, the checkpoint, written as a whole; the integrator comes back to the bit. What
-a calculator carries from step to step (a neighbour list with a skin changes the last bits) is forgotten at every row of
-the table, resumed or not, so that a segment that goes on from a row is the one that was never disturbed.
+The state of a segment is in one file, the checkpoint, written atomically; the integrator is restored exactly. What
+a calculator carries over between steps (a neighbour list with a skin changes the last bits) is reset at every row of
+the table, resumed or not, so that a segment continued from a row is identical to an undisturbed one.
 """
 
 import os
@@ -21,13 +21,13 @@ from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT, MaskedMTKNPT, Nose
 
 #: Length of the chains of thermostat and barostat.
 CHAIN = 3
-#: Wall-clock seconds after which a checkpoint is written at the next row; after twice as many, at any step.
+#: Wall-clock seconds after which a checkpoint is written at the next row; after twice as long, at any step.
 CHECKPOINT_S = 60.0
 PS = 1000.0 * units.fs
 
 
 class SegmentRun:
-    """A segment under way: request, integrator, what was kept so far.
+    """A running segment: request, integrator, output so far.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ class SegmentRun:
         ``ensemble``, ``temperature_K``, ``end_K``, ``pressure_bar``, ``velocities`` (Å/ps), ``timestep_fs``,
         ``temperature_damping_ps``, ``pressure_damping_ps``, ``n_steps``, ``thermo_every``, ``restart_every``,
         ``frames`` (steps), ``keep_velocities`` (of frames), ``max_temperature_factor``, ``coldest_target_K``,
-        ``checkpoint`` (path). It may have ``n_steps_of_ramp``, after which a ramp (and a deformation) would be at its
-        end, and ``final_cell`` (Å): then the cell is driven there in NVT, and the atoms with it.
+        ``checkpoint`` (path). It may have ``n_steps_of_ramp``, after which a ramp (and a deformation) would reach its
+        end, and ``final_cell`` (Å), to which cell and atoms are driven in NVT.
     forget
         Called with the calculator, makes it forget earlier structures.
     """
@@ -62,7 +62,7 @@ class SegmentRun:
         move = self.integrator._integrate_q
 
         def move_and_forget(delta):
-            """Forget between the last use of the old forces and the first of the new: no force is computed twice."""
+            """Reset between the last use of the old forces and the first of the new: no force is computed twice."""
             if self.step % request["thermo_every"] == 0:
                 forget(atoms.calc)
             move(delta)
@@ -87,9 +87,9 @@ class SegmentRun:
         return begin + (end - begin) * self.step / self.n_steps_of_ramp
 
     def deform(self):
-        """Give the cell the shape that is imposed at the step, and take the atoms along, as LAMMPS' fix deform does.
+        """Set the cell imposed at the step, and move the atoms with it, as LAMMPS' fix deform does.
 
-        Between the old forces and the new, so that none is computed twice.
+        Called between the old forces and the new, so that none is computed twice.
         """
         first, last = self.cells_driven
         cell = first + (last - first) * self.step / self.n_steps_of_ramp
@@ -114,7 +114,7 @@ class SegmentRun:
         self.integrator.step()
 
     def what_is_wrong(self):
-        """Return why the segment cannot go on, or None."""
+        """Return why the segment cannot continue, or None."""
         hot_K = self.temperature_K()
         if not (np.isfinite(hot_K) and np.isfinite(self.atoms.positions).all() and np.isfinite(self.atoms.cell).all()):
             return "non-finite"
@@ -124,7 +124,7 @@ class SegmentRun:
         return None
 
     def keep(self):
-        """Keep the row of the step, if it has one, and its frame; return what is wrong with them, or None."""
+        """Store the row of the step, if it has one, and its frame; return what is wrong with them, or None."""
         if self.is_row and (wrong := self.keep_row()):
             return wrong
         if self.step in self.frame_steps:
@@ -135,7 +135,7 @@ class SegmentRun:
         return None
 
     def keep_row(self):
-        """Keep the row of the step; return what is wrong with it, or None."""
+        """Store the row of the step; return what is wrong with it, or None."""
         atoms = self.atoms
         forces, stress = atoms.get_forces(), atoms.get_stress(voigt=False, include_ideal_gas=True)
         results = atoms.calc.results
@@ -147,7 +147,7 @@ class SegmentRun:
         return None
 
     def save(self, ended=""):
-        """Write everything to the checkpoint, which is the old one or the new one whenever a kill comes."""
+        """Write everything to the checkpoint atomically: a kill leaves the old one or the new one."""
         n_atoms = len(self.atoms)
         state = {f"{part}/{name}": value for part, one in self.parts.items() for name, value in numbers_of(one).items()}
         path = self.request["checkpoint"]
@@ -173,7 +173,7 @@ class SegmentRun:
         os.replace(path + ".tmp", path)
 
     def resume(self):
-        """Go on from the checkpoint; return whether there is one that is whole."""
+        """Continue from the checkpoint; return whether there is an intact one."""
         try:
             with open(self.request["checkpoint"], "rb") as stream, np.load(stream) as archive:
                 saved = dict(archive)
@@ -182,7 +182,7 @@ class SegmentRun:
         self.step, self.resumed = int(saved["step"]), int(saved["resumed"]) + 1
         self.rows = saved["rows"].tolist()
         self.positions, self.cells = list(saved["positions"]), list(saved["cells"])
-        self.velocities = list(saved.get("velocities", ()))  # an earlier version kept none
+        self.velocities = list(saved.get("velocities", ()))  # an earlier version stored none
         for part, one in self.parts.items():
             for name in numbers_of(one):
                 value = saved[f"{part}/{name}"]
@@ -194,7 +194,7 @@ class SegmentRun:
 
 
 def integrator_of(atoms, request):
-    """Return ASE's integrator of an ensemble, with the degrees of freedom of LAMMPS'."""
+    """Return ASE's integrator of an ensemble, with the degrees of freedom as in LAMMPS."""
     thermal = {
         "timestep": request["timestep_fs"] * units.fs,
         "temperature_K": request["temperature_K"],
@@ -214,10 +214,10 @@ def integrator_of(atoms, request):
         made = IsotropicMTKNPT(atoms, **thermal, **pressing)
     elif ensemble == "npt-aniso":
         made = MaskedMTKNPT(atoms, **thermal, **pressing, mask=(True, True, True))
-        made._h0_basis = np.eye(3)  # along x, y and z, whatever the angles of the cell
+        made._h0_basis = np.eye(3)  # along x, y and z, for any cell angles
     else:
         made = MTKNPT(atoms, **thermal, **pressing)
-        made._barostat._cell_dof = 6  # its momentum is symmetric: it never turns the cell
+        made._barostat._cell_dof = 6  # its momentum is symmetric: it never rotates the cell
     if ensemble != "nvt":
         made._barostat._R[0] = made._barostat._R[-1]  # ASE's is heavier; the average over time is the same
     thermostat, n_moving = made._thermostat, max(1, len(atoms) - 1)  # atoms whose 3 n degrees of freedom there are
@@ -232,14 +232,14 @@ def numbers_of(part):
 
 
 def run(atoms, request, forget, end_of):
-    """Run a segment, or go on with it, to its end; everything it leaves is in the checkpoint.
+    """Run or continue a segment to its end; all output is in the checkpoint.
 
     Parameters
     ----------
     atoms, request, forget
-        As of :class:`SegmentRun`.
+        As in :class:`SegmentRun`.
     end_of
-        Returns of an exception in words how the segment has ended, None if that is no end: then it is raised.
+        Returns, for an exception, how the segment has ended; None to raise it.
     """
     segment = SegmentRun(atoms, request, forget)
     try:

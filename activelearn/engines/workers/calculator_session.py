@@ -1,11 +1,11 @@
 """A session that labels structures with any ASE calculator, in any interpreter that has numpy and ase.
 
 Started by path; never imports activelearn. One JSON object per line on standard input, one per line on standard
-output (see answering.py); whatever a calculator prints goes to standard error, and it finds nothing to read.
+output (see answering.py); output of a calculator goes to standard error, and its standard input is empty.
 
-One for all slots of a node loads a calculator once and forks a worker for each slot, before the first calculation, so
-that it gives the bits of a process of its own. A calculator that has begun threads, files, or processes by then cannot
-be forked (CUDA is such a case): the answer is {"alone": [what is in the way]}, and each slot is to have its own.
+A session for all slots of a node loads a calculator once and forks a worker per slot before the first calculation, so
+that results are those of a separate process. A calculator that has started threads, files, or processes by then cannot
+be forked (CUDA, for example): the answer is {"alone": [reasons]}, and each slot gets its own session.
 """
 
 import contextlib
@@ -30,13 +30,13 @@ import answering  # type: ignore[import-not-found]  # a neighbour, by path
 
 PR_SET_PDEATHSIG = 1
 _calculators: dict[str, Any] = {}
-_begun: list[Any] = []  # the label that is under way, or whose answer the driver may not have published
+_begun: list[Any] = []  # the current label, or one whose answer the driver may not have published
 
 
 def load(request):
-    """Return the calculator of ``module:Class`` and keyword arguments: loaded once, forgetful of earlier structures.
+    """Return the calculator of ``module:Class`` and keyword arguments: loaded once, reset for each structure.
 
-    With "only" in the request it takes the place of all others, such as the members of earlier ensembles.
+    With "only" in the request it replaces all others, such as the members of earlier ensembles.
     """
     spec = {name: request.get(name) for name in ("calculator", "arguments", "d3")}
     key = json.dumps(spec, sort_keys=True)
@@ -56,14 +56,14 @@ def load(request):
 
 
 def with_numbers(calculator):
-    """Have a calculator give energies as numbers: ASE's optimizers cannot print an array of one."""
+    """Make a calculator return energies as numbers, since ASE's optimizers cannot print an array of one."""
     energy = calculator.get_potential_energy
     calculator.get_potential_energy = lambda *args, **more: answering.number(energy(*args, **more))
     return calculator
 
 
 def one_thread():
-    """Hold torch to one thread if the calculator has brought it (importing it for EMT would cost seconds)."""
+    """Limit torch to one thread if the calculator has imported it (importing it for EMT would cost seconds)."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
@@ -110,45 +110,45 @@ def without_paths(value):
 
 
 def watch_driver(parent, driver):
-    """End this process when the driver is gone (kill -9), also in the middle of a job, unless that is to be kept.
+    """End this process when the driver is gone (kill -9), also during a job, unless its label is to be kept.
 
-    Under a launcher such as srun the parent lives on; but then nobody holds the other end of its requests any more.
+    Under a launcher such as srun the parent stays alive, but the other end of the requests is closed.
     """
     requests = select.poll()
-    requests.register(driver, 0)  # nothing but a hang-up, which is always reported
+    requests.register(driver, 0)  # only a hang-up, which is always reported
     while os.getppid() == parent and not requests.poll(1000):
         pass
-    for begun in _begun:  # the main thread keeps it, which takes its note away
+    for begun in _begun:  # the main thread publishes it, which removes its record
         begun.watch()
     os._exit(1)
 
 
 def work(requests, out):
-    """Answer requests, one after the other, until there are none any more."""
+    """Answer requests in sequence until the input ends."""
     threading.Thread(target=watch_driver, args=(os.getppid(), requests.fileno()), daemon=True).start()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody reads any more, or has read the last
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the reader is gone
         for line in requests:
             request = json.loads(line)
-            with contextlib.suppress(OSError):  # a full disk is the driver's to report
+            with contextlib.suppress(OSError):  # a full disk is reported by the driver
                 _begun[:] = []
                 _begun[:] = answering.begin(request)
             found = answering.answer(request, load, describe)
             if answering.FAILURES & found.keys():
-                _calculators.clear()  # what failed may be half made; the next request finds a new one
+                _calculators.clear()  # a failed calculator may be incomplete; the next request creates a new one
             out.write(json.dumps({**found, "id": request["id"]}) + "\n")
             out.flush()
-    for begun in _begun:  # its note stands: no driver has published it
+    for begun in _begun:  # its record exists: no driver has published it
         begun.keep(found)
 
 
 @contextlib.contextmanager
 def watched(driver):
-    """End this process if the driver goes in the block: a loading library may hang where no handler and thread runs."""
+    """End this process if the driver disappears within the block, even if a loading library hangs."""
     me = os.getpid()
     watcher = os.fork()
     if watcher == 0:
         requests = select.poll()
-        requests.register(driver, 0)  # nothing but a hang-up
+        requests.register(driver, 0)  # only a hang-up
         while os.getppid() == me and not requests.poll(1000):
             pass
         if os.getppid() == me:
@@ -162,9 +162,9 @@ def watched(driver):
 
 
 def fork(others):
-    """Return the worker of a slot: a fork with the calculator as it was loaded, before its first calculation.
+    """Return the worker of a slot: a fork with the loaded calculator, before its first calculation.
 
-    It closes the sockets of `others`, which would not hang up otherwise when the host is gone.
+    It closes the sockets of `others`, which otherwise would not hang up when the host is gone.
     """
     ours, theirs = socket.socketpair()
     host, pid = os.getpid(), os.fork()
@@ -175,7 +175,7 @@ def fork(others):
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == host:
                 work(theirs.makefile("r"), theirs.makefile("w"))
-        except BaseException:  # it must not go on as the host that it is a copy of
+        except BaseException:  # it must not continue as a copy of the host
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
@@ -184,19 +184,19 @@ def fork(others):
 
 
 class Child:
-    """The worker of a slot as the host sees it: its process, our end of its socket, and the request that it is at."""
+    """The worker of a slot as the host sees it: its process, our end of its socket, and its current request."""
 
     def __init__(self, pid, ours):
         self.pid, self.socket, self.id, self.text = pid, ours, None, b""
 
     def ask(self, request):
-        """Hand a request on."""
+        """Pass on a request."""
         self.id = request["id"]
-        with contextlib.suppress(OSError):  # that it is dead is found when it is read from
+        with contextlib.suppress(OSError):  # its death is detected when reading from it
             self.socket.sendall(json.dumps(request).encode() + b"\n")
 
     def read(self):
-        """Return the lines that have come, and whether there may be more."""
+        """Return the received lines, and whether there may be more."""
         try:
             piece = self.socket.recv(1 << 20)
         except ConnectionResetError:
@@ -211,7 +211,7 @@ class Child:
 
 
 class Host:
-    """Loads each calculator once, and has a child of itself in each slot.
+    """Loads each calculator once, and forks a child for each slot.
 
     Parameters
     ----------
@@ -223,12 +223,12 @@ class Host:
 
     def __init__(self, requests, out):
         self.requests, self.out, self.text = requests, out, b""
-        self.before = belongings()  # now, for to describe a calculator may import it
-        self.in_the_way: set[str] = set()  # of a fork: what a calculator has begun
+        self.before = belongings()  # now, since describing a calculator may import it
+        self.in_the_way: set[str] = set()  # what a calculator has started that prevents a fork
         self.children: dict[int, Child] = {}  # by slot
 
     def serve(self):
-        """Hand requests to the children, and their answers back, until the driver is gone."""
+        """Pass requests to the children and return their answers, until the driver is gone."""
         parent, is_open = os.getppid(), True
         while is_open and os.getppid() == parent:
             ready = self.ready()
@@ -245,18 +245,18 @@ class Host:
                 is_open = bool(piece)
         for child in self.children.values():
             child.socket.close()
-        for child in self.children.values():  # a label that is to be kept is finished
+        for child in self.children.values():  # a label to be kept is finished
             os.waitpid(child.pid, 0)
 
     def ready(self):
-        """Wait a second at most; return the file descriptors that something can be read from."""
+        """Wait at most a second; return the readable file descriptors."""
         poll = select.poll()
         for descriptor in (self.requests, *(one.socket.fileno() for one in self.children.values())):
             poll.register(descriptor, select.POLLIN)
         return {descriptor for descriptor, _ in poll.poll(1000)}
 
     def take(self, request):
-        """Have a request carried out, or a job ended."""
+        """Execute a request, or end a job."""
         if "end" in request:
             for child in self.children.values():
                 if child.id == request["end"]:
@@ -278,7 +278,7 @@ class Host:
         self.children[slot].ask(request)
 
     def begin(self, slot, request):
-        """Load a calculator and fork the worker of a slot; return what keeps it from that, if anything does."""
+        """Load a calculator and fork the worker of a slot; return what prevents this, if anything."""
         if self.before is None:
             self.in_the_way.add("what cannot be told without /proc")
         found = {} if self.in_the_way else self.carry_out({**request, "job": "load"})
@@ -294,12 +294,12 @@ class Host:
         return {}
 
     def carry_out(self, request):
-        """Answer a request ourselves; without a driver only for the sake of children, which may be at labels."""
+        """Answer a request ourselves; without a driver, wait only for children that may be computing labels."""
         with contextlib.nullcontext() if self.children else watched(self.requests):
             return answering.answer(request, load, describe)
 
     def begun(self):
-        """Return what calculators have begun, after a second at most for threads that are ending."""
+        """Return what calculators have started, after waiting at most a second for ending threads."""
         if self.before is None:
             return set()
         if "tqdm" in sys.modules and (monitor := sys.modules["tqdm"].tqdm.monitor) is not None:
@@ -312,7 +312,7 @@ class Host:
         return found
 
     def relay(self, slot, child):
-        """Hand on what a child has said; a death is an error of the job that it was at."""
+        """Pass on the output of a child; its death is an error of its current job."""
         lines, is_open = child.read()
         for line in lines:
             child.id = None
@@ -324,21 +324,21 @@ class Host:
                 self.say({"id": child.id, "error": f"the worker died with return code {code}"})
 
     def say(self, answer):
-        """Write one line; that the driver is gone is found when it is read from."""
+        """Write one line; a dead driver is detected when reading."""
         with contextlib.suppress(BrokenPipeError):
             self.out.write(json.dumps(answer) + "\n")
             self.out.flush()
 
 
 def opened(number):
-    """Return what a file descriptor is, in words."""
+    """Return a description of a file descriptor."""
     return f"file {number} {os.readlink(f'/proc/self/fd/{number}')}"
 
 
 def belongings():
     """Return what this process has that a fork would share or lose: threads, open files, children.
 
-    None: that cannot be told here, on macOS, in some sandboxes and under a kernel without CONFIG_PROC_CHILDREN.
+    None if unknown: on macOS, in some sandboxes, and with a kernel without CONFIG_PROC_CHILDREN.
     """
     pid = os.getpid()
     try:
@@ -355,9 +355,11 @@ def belongings():
 
 def main():
     """Answer requests until standard input closes: one at a time, or ("shared") one in each slot."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which ends us
     requests, out = os.dup(0), os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a code that a calculator starts, such as mpirun, would swallow them
+    os.dup2(
+        os.open(os.devnull, os.O_RDONLY), 0
+    )  # a program started by a calculator, such as mpirun, would consume them
     os.dup2(2, 1)
     out.write(json.dumps({"id": 0, "ready": True}) + "\n")
     out.flush()

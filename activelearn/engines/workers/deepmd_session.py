@@ -1,16 +1,16 @@
 """A session that imports DeePMD-kit, one of its backends and LAMMPS once and forks a child per job.
 
 Started by path in the interpreter that has deepmd-kit, with the name of the backend ("tensorflow", "pytorch", or "none"
-for LAMMPS alone) and how to get it; never imports activelearn. Importing takes ~10 CPU-s, a fork takes milliseconds: a
-short training costs 5 s instead of 20, a walk with four models 1 s instead of 12. Every child starts from the same
-pristine state (no session of TensorFlow exists before the fork, CUDA is not started, there is one thread), so a job
-gives the same bits whatever ran before it or runs beside it, and a crash takes only the child.
+for LAMMPS alone) and how to install it; never imports activelearn. Importing takes ~10 CPU-s, a fork milliseconds: a
+short training takes 5 s instead of 20, a walk with four models 1 s instead of 12. Every child starts from the same
+pristine state (no session of TensorFlow exists before the fork, CUDA is not initialized, there is one thread), so a job
+is bitwise reproducible whatever runs before or next to it, and a crash affects only the child.
 
 One JSON object per line in, one per line out: {"id": ..., "job": "dp" | "lammps" | "evaluate" | "checkpoint" |
 "average" | "compare", "folder": ..., "log": ..., "environment": {...}, ...} -> {"id": ..., "return_code": n} (negative:
-killed by that signal), when the job ends; others are begun meanwhile. The variables are those of one job, such as
-CUDA_VISIBLE_DEVICES. A request with "watch": {"file": ..., "largest": ...} is a training; it is ended as soon as a row
-of that learning curve runs away, and its answer has "diverged": true. {"end": id, "signal": n} sends a job a signal.
+killed by that signal), when the job ends; others may start meanwhile. The variables are those of one job, such as
+CUDA_VISIBLE_DEVICES. A request with "watch": {"file": ..., "largest": ...} is a training, stopped as soon as a row
+of that learning curve diverges, and its answer has "diverged": true. {"end": id, "signal": n} sends a job a signal.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def lammps_input(request):
     try:
         program.file(request["input"])
     finally:
-        program.finalize()  # close() leaves 1 MB of shared memory behind, for ever: MPI's
+        program.finalize()  # close() would leak 1 MB of MPI's shared memory
 
 
 def evaluate(request):
@@ -56,7 +56,7 @@ def evaluate(request):
     with np.load(request["input"], allow_pickle=False) as frames:
         arrays = {name: frames[name] for name in frames.files}
     model = DeepPot(request["model"])
-    n_frames, n_atoms = arrays["n_frames"], arrays["n_atoms"]  # the arrays of all parts are end to end
+    n_frames, n_atoms = arrays["n_frames"], arrays["n_atoms"]  # the arrays of all parts are concatenated
     lengths = {"symbols": n_atoms, "cell": n_frames, "positions": n_frames * n_atoms}
     parts = [np.split(arrays[name], np.cumsum(length)[:-1]) for name, length in lengths.items()]
     energies, forces, virials = [], [], []
@@ -93,10 +93,10 @@ def compare(request):
 
 
 def mean_of(values):
-    """Return the mean of arrays, oldest first, as it is taken of weights.
+    """Return the mean of arrays, oldest first, in the way used for weights.
 
-    The differences from the last are summed in float64, one after another, so that what all have in common stays as it
-    is, to the bit.
+    The differences from the last are summed in float64, one after another, so that common values are preserved
+    exactly.
     """
     import numpy as np
 
@@ -118,7 +118,7 @@ def checkpoint_of_tensorflow(request):
 
 
 def checkpoint_of_pytorch(request):
-    """Read all of a checkpoint of dp train, or fail; its checksums are looked at by us, for PyTorch does not."""
+    """Read all of a checkpoint of dp train, or fail; we verify its checksums, since PyTorch does not."""
     import zipfile
 
     import torch
@@ -127,17 +127,17 @@ def checkpoint_of_pytorch(request):
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:
-        raise ValueError(f"{path}: {damaged} is damaged")
+        raise ValueError(f"{path}: {damaged} is corrupt")
     found = torch.load(path, map_location="cpu", weights_only=True)["model"]
     for name, value in found.items():
         if isinstance(value, torch.Tensor) and not torch.isfinite(value).all():
-            raise ValueError(f"{path}: {name} is not finite")  # 3.2.0 writes it, and says so at the next row alone
+            raise ValueError(f"{path}: {name} is not finite")  # 3.2.0 writes it, and only reports it at the next row
 
 
 def average_of_tensorflow(request):
-    """Write the mean of checkpoints, oldest first, as a checkpoint in a folder of its own; the graph is the last's.
+    """Write the mean of checkpoints, oldest first, as a checkpoint in its own folder; the graph is that of the last.
 
-    Whole numbers, such as the step count, are the last's, too.
+    Integers, such as the step count, are those of the last, too.
     """
     import shutil
 
@@ -160,7 +160,7 @@ def average_of_tensorflow(request):
 
 
 def average_of_pytorch(request):
-    """Write the mean of checkpoints, oldest first, in a folder of its own; all but the weights is the last's."""
+    """Write the mean of checkpoints, oldest first, in its own folder; all but the weights is that of the last."""
     import torch
 
     found = [torch.load(name + ".pt", map_location="cpu", weights_only=True) for name in request["checkpoints"]]
@@ -171,15 +171,15 @@ def average_of_pytorch(request):
     torch.save(found[-1], os.path.join(request["output"], "model.ckpt.pt"))
 
 
-#: What every session does.
+#: Jobs of every session.
 JOBS = {"dp": dp, "lammps": lammps_input, "evaluate": evaluate, "compare": compare}
-#: What each backend does in its own way.
+#: Jobs specific to a backend.
 OWN_JOBS = {
     "tensorflow": {"checkpoint": checkpoint_of_tensorflow, "average": average_of_tensorflow},
     "pytorch": {"checkpoint": checkpoint_of_pytorch, "average": average_of_pytorch},
     "none": {},
 }
-#: What each imports before its first fork, without starting a thread, a session of TensorFlow, or CUDA.
+#: Imports of each before the first fork, without starting a thread, a TensorFlow session, or CUDA.
 MODULES = {
     "tensorflow": (
         "deepmd.infer",
@@ -196,16 +196,16 @@ MODULES = {
 
 
 def run_child(request, worker, jobs):
-    """Carry out a job in the forked child; never returns."""
+    """Execute a job in the forked child; never returns."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != worker:  # it was killed before we could ask to end with it
+    if os.getppid() != worker:  # it was killed before we could register to end with it
         os._exit(1)
     code = 1
     try:
-        os.environ.update(request["environment"])  # CUDA, which reads it when it is started, has not been
+        os.environ.update(request["environment"])  # read by CUDA, which is not yet initialized
         os.chdir(request["folder"])
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what is there are requests to the worker
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # its contents are requests to the worker
         os.dup2(log, 1)
         os.dup2(log, 2)
         jobs[request["job"]](request)
@@ -221,9 +221,9 @@ def run_child(request, worker, jobs):
 
 
 class LearningCurve:
-    """An lcurve.out while it grows.
+    """A growing lcurve.out.
 
-    Every row is judged, sooner or later: whether a training has diverged does not hang on when somebody looked.
+    Every row is evaluated eventually: whether a training has diverged does not depend on when it is read.
     """
 
     def __init__(self, path, largest):
@@ -253,14 +253,14 @@ class LearningCurve:
 
 
 def drop_shared_memory(child):
-    """Remove what MPI of a child that crashed or was killed has left in memory."""
+    """Remove shared memory left by the MPI of a crashed or killed child."""
     for path in glob.glob(f"/dev/shm/mpich_shm_{child:x}_*"):
         with contextlib.suppress(OSError):
             os.unlink(path)
 
 
 class Job:
-    """A job under way, in a child."""
+    """A running job, in a child."""
 
     def __init__(self, request, jobs):
         watch, worker = request.get("watch"), os.getpid()
@@ -272,16 +272,16 @@ class Job:
 
     def send(self, number):
         """Send the child a signal."""
-        os.kill(self.child, number)  # it is ours until it has been waited for
+        os.kill(self.child, number)  # it is ours until waited for
 
     def kill(self):
-        """Kill the child, and wait for that."""
+        """Kill the child and wait for it."""
         self.send(signal.SIGKILL)
         os.waitpid(self.child, 0)
         drop_shared_memory(self.child)
 
     def answer(self):
-        """Return how the child has ended, or None; a training that runs away is killed."""
+        """Return how the child has ended, or None; a diverged training is killed."""
         done, status = os.waitpid(self.child, os.WNOHANG)
         if self.curve and not self.has_diverged and (done or time.monotonic() > self.curve.look_at):
             self.has_diverged = self.curve.has_diverged()
@@ -295,12 +295,12 @@ class Job:
 
 
 class Jobs:
-    """The jobs that are under way.
+    """The running jobs.
 
     Parameters
     ----------
     known
-        What can be asked for.
+        The known jobs.
     out
         Where the answers go.
     """
@@ -321,7 +321,7 @@ class Jobs:
             self.say({"id": request["id"], "error": f"a job cannot be started ({error})"})
 
     def tell(self):
-        """Say which have ended, and how."""
+        """Report the jobs that have ended, and how."""
         for job in list(self.running.values()):
             answer = job.answer()
             if answer is not None:
@@ -340,10 +340,10 @@ class Jobs:
 
 
 def serve(jobs, parent):
-    """Carry out what is asked for, any number of jobs at a time, until the driver is gone."""
+    """Execute requests, any number of jobs in parallel, until the driver is gone."""
     text = b""
     requests = select.poll()
-    requests.register(0, select.POLLIN)  # and a hang-up: the driver is gone, while a parent such as srun's may live on
+    requests.register(0, select.POLLIN)  # and a hang-up: the driver is gone, while a parent such as srun may stay alive
     while os.getppid() == parent:
         if requests.poll(20 if jobs.running else 1000):
             piece = os.read(0, 1 << 20)
@@ -357,20 +357,20 @@ def serve(jobs, parent):
 
 
 class NoTensorFlow:
-    """A finder of modules that knows there is no TensorFlow, whatever is installed."""
+    """A module finder that hides TensorFlow, even if it is installed."""
 
     @staticmethod
     def find_spec(name, *_):
-        """Refuse TensorFlow as Python does, and leave all else to the finders after this one."""
+        """Report TensorFlow as missing, and leave everything else to the following finders."""
         if name == "tensorflow":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def preload(backend):
-    """Import what the jobs need; not TensorFlow for LAMMPS' sake, whose entry point of deepmd-kit would: 3 CPU-s.
+    """Import what the jobs need, but not TensorFlow for LAMMPS, as the entry point of deepmd-kit would (3 CPU-s).
 
-    TorchScript is not to optimize what it runs: measured, that costs each job 1.4 to 2 CPU-s a model and 60 to 260 MB,
-    and makes no step faster (128 atoms, tiny and paper nets, plain and compressed).
+    TorchScript must not optimize: measured, this costs each job 1.4 to 2 CPU-s per model and 60 to 260 MB,
+    without making any step faster (128 atoms, tiny and paper nets, plain and compressed).
     """
     for name in MODULES[backend]:
         importlib.import_module(name)
@@ -391,9 +391,9 @@ def answer_requests(known, preload, wanted):
     preload
         Imports what they need, before the first fork.
     wanted
-        What is missing where that fails, and how to get it.
+        What is missing if this fails, and how to install it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which ends us
     parent = os.getppid()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -404,7 +404,7 @@ def answer_requests(known, preload, wanted):
         traceback.print_exc()
         what, how = wanted
         ready = {"error": f"cannot import {what} ({error}) - {how}"}
-    gc.freeze()  # or the collector of each child would write to, and so copy, all that was imported
+    gc.freeze()  # else the garbage collector of each child would write to, and so copy, all imported memory
     jobs = Jobs(known, out)
     jobs.say({"id": 0, **ready})
     serve(jobs, parent)

@@ -1,7 +1,7 @@
-"""One job for GPAW, started as ``mpiexec -n N gpaw python gpaw_job.py JOB.json``; writes result.json beside it.
+"""One job for GPAW, started as ``mpiexec -n N gpaw python gpaw_job.py JOB.json``; writes result.json next to it.
 
-The jobs are those of answering.py (label, md, relax), carried out by all ranks in step; the first one writes. An SCF
-that does not converge raises in GPAW itself and comes back as {"refused": reason}. A label goes on when the driver is
+The jobs are those of answering.py (label, md, relax), executed by all ranks in lockstep; the first one writes. An SCF
+that does not converge raises in GPAW itself and comes back as {"refused": reason}. A label continues when the driver is
 killed; it is kept for the next one.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from gpaw.mpi import world
 
-# `gpaw python` runs a script by runpy, which does not put its folder on the path.
+# `gpaw python` runs a script with runpy, which does not add its folder to the path.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import answering  # type: ignore[import-not-found]
 
@@ -39,7 +39,7 @@ def describe(request):
 
 
 def load(request):
-    """Return the GPAW calculator of a job, with D3 on top if asked for."""
+    """Return the GPAW calculator of a job, with D3 if requested."""
     from gpaw import GPAW, PW, FermiDirac
 
     settings = request["gpaw"]
@@ -51,14 +51,14 @@ def load(request):
         convergence=settings["convergence"],
         maxiter=settings["max_scf_steps"],
         spinpol=settings["spin_polarized"],
-        symmetry={"point_group": False},  # a rattled frame has none, and a crystal is treated like it
+        symmetry={"point_group": False},  # a rattled frame has none, and crystals are treated alike
         txt="gpaw.txt",
     )
     return answering.with_dispersion(calculator, request.get("d3"))
 
 
 def mesh(structure, spacing):
-    """Return k-points along each axis by VASP's rule: one per started `spacing` (1/Å, 2 pi included)."""
+    """Return k-points along each axis by VASP's rule: one per started `spacing` (1/Å, including 2 pi)."""
     lengths = np.linalg.norm(2.0 * math.pi * np.linalg.inv(np.array(structure["cell"])), axis=0)
     return [
         max(1, math.ceil(length / spacing)) if periodic else 1
@@ -67,7 +67,7 @@ def mesh(structure, spacing):
 
 
 def main():
-    """Carry out the job."""
+    """Execute the job."""
     path = Path(sys.argv[1])
     request = json.loads(path.read_text())
     started = time.time()
@@ -83,7 +83,7 @@ def main():
     if world.rank == 0:
         answering.finish(path, answer, begun)
     if answering.FAILURES & answer.keys() and world.size > 1:
-        time.sleep(2.0 * (world.rank > 0))  # an error of one rank alone leaves the others waiting for it
+        time.sleep(2.0 * (world.rank > 0))  # an error of only one rank leaves the others waiting for it
         world.abort(1)
 
 

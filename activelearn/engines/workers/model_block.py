@@ -1,12 +1,12 @@
-"""What DeePMD-kit's own dargs say of model blocks, and on which backends their parts are there.
+"""Findings of DeePMD-kit's own dargs on model blocks, and the backends that support their parts.
 
 Started by path in an interpreter that has deepmd-kit; never imports activelearn, and neither TensorFlow nor torch:
 0.4 CPU-s. The file that the first argument names has a JSON list of {"model": ..., "backend": name as in DeePMD-kit's
 manual}; that of the second gets a list with a list of findings for each; a finding is {"at": [keys], "what": ..., ...}:
 
 - "unknown" (a key; "near": another, or null), "missing" (a key), "choice" (of a type; "value", "near"), "kind" (of a
-  value; "wanted": names of types), "value" ("text") and "refused" ("said": text): the first that dargs end at;
-- "backend" ("value": the choice, or null for a key as such; "backends": those that have it), "activation" and
+  value; "wanted": names of types), "value" ("text") and "refused" ("said": text): the first at which dargs stop;
+- "backend" ("value": the choice, or null for the key itself; "backends": those that support it), "activation" and
   "precision" ("value"; "wanted": names): all, if dargs find nothing.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 _LOCATION = re.compile(r"\[at (?:location `([^`]*)`|root location)\] ")
 _NEAR = r"(?:Did you mean: (?P<near>[^?]*)\?)?"
-#: What dargs 0.5 say, and what it is.
+#: Messages of dargs 0.5, and their kinds.
 _SAID = (
     ("unknown", re.compile(r"undefined key `(?P<key>[^`]*)` is not allowed in strict mode\.\s*" + _NEAR)),
     ("missing", re.compile(r"key `(?P<key>[^`]*)` is required (?:in arguments|to choose variant) but not found")),
@@ -32,7 +32,7 @@ _BACKENDS = re.compile(r"\(Supported Backend: ([^)]*)\)")
 
 
 def told(message):
-    """Return one finding from what a dargs error says."""
+    """Return one finding from a dargs error."""
     place = _LOCATION.match(message)
     at = [key for key in (place.group(1) or "").split("/") if key] if place else []
     text = message[place.end() :] if place else message
@@ -46,13 +46,13 @@ def told(message):
 
 
 def backends_of(doc):
-    """Return the backends that DeePMD-kit's own documentation of something begins with, or None: all have it."""
-    found = _BACKENDS.match(doc or "")  # further on it is about one of its values
+    """Return the backends named first in DeePMD-kit's own documentation of something, or None if all support it."""
+    found = _BACKENDS.match(doc or "")  # later ones refer to one of its values
     return found.group(1).split(", ") if found else None
 
 
 def unsupported(arguments, block, backend):
-    """Return the findings of a block that dargs accept: what the backend has not, and names that none has."""
+    """Return the findings of a block that dargs accept: what the backend lacks, and names unknown to all."""
     from deepmd.common import VALID_ACTIVATION, VALID_PRECISION
 
     found = []
@@ -85,7 +85,7 @@ def unsupported(arguments, block, backend):
 
 
 def main():
-    """Answer what one file asks in another."""
+    """Answer the requests of one file in another."""
     from dargs.dargs import ArgumentError
     from deepmd.utils.argcheck import model_args
 

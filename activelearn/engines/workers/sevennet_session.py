@@ -1,11 +1,11 @@
 """A session that imports sevenn once and forks a child per job: fine-tuning of a checkpoint, evaluation of models.
 
-Started by path in the interpreter that has sevenn; never imports activelearn. Sessions, their lines and what a fork is
-good for: deepmd_session.py. Jobs: {"job": "train", ...} and {"job": "evaluate", ...}; what they want is said below.
+Started by path in the interpreter that has sevenn; never imports activelearn. For sessions, their lines and the use of
+forks, see deepmd_session.py. Jobs: {"job": "train", ...} and {"job": "evaluate", ...}, described below.
 
-Model, loss, optimizer and errors are those of sevenn (its Trainer); ours is the order of the batches, which hangs on
-the random seed and the number of the epoch alone. So a training that goes on from a checkpoint takes the same steps as
-one that was never disturbed. Units: eV, Å, eV/Å; the stress of sevenn is the virial by the volume (-1 times ASE's), in
+Model, loss, optimizer and errors are those of sevenn (its Trainer); ours is the order of the batches, which depends on
+the random seed and the epoch alone. A training continued from a checkpoint therefore takes the same steps as
+an undisturbed one. Units: eV, Å, eV/Å; the stress of sevenn is the virial by the volume (-1 times ASE's), in
 the order xx, yy, zz, xy, yz, zx, in eV/Å3.
 """
 
@@ -17,7 +17,7 @@ import time
 import deepmd_session as sessions  # type: ignore[import-not-found]  # a neighbour, by path
 import numpy as np
 
-#: Checkpoints that are kept of a training: a kill may come while the last is written.
+#: Number of checkpoints kept of a training, since a kill may come while the last is written.
 KEPT = 2
 CURVE = "lcurve.out"
 #: sevenn's errors (by component, as our held-out errors are), and our columns.
@@ -51,7 +51,7 @@ def frames_of(path):
 
 
 def graph_of(frame, cutoff, modal):
-    """Return a frame as sevenn's graph, with the labels that it has (NaN for those that it lacks)."""
+    """Return a frame as sevenn's graph, with its labels (NaN for missing ones)."""
     import sevenn._keys as KEY
     from ase import Atoms
     from sevenn.atom_graph_data import AtomGraphData
@@ -73,7 +73,7 @@ def graph_of(frame, cutoff, modal):
 
 
 def batches_of(graphs, most_atoms):
-    """Yield the numbers of graphs in a row that are evaluated together."""
+    """Yield the numbers of consecutive graphs that are evaluated together."""
     batch: list[int] = []
     n_atoms = 0
     for k, graph in enumerate(graphs):
@@ -99,14 +99,14 @@ def predicted(model, graphs, device, most_atoms):
 
 
 def device_of():
-    """Return what this job computes with: the GPU of its slot if there is one."""
+    """Return the device of this job: the GPU of its slot if there is one."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def modal_of(config):
-    """Return the modal of a model that knows several, as we have noted it in the model."""
+    """Return the modal of a model with several modals, as recorded in the model."""
     return config.get("default_modal") if config.get("_modal_map") else None
 
 
@@ -123,7 +123,7 @@ def evaluate(request):
     device, graphs, model = device_of(), [], None
     for path, output in zip(request["models"], request["outputs"], strict=True):
         checkpoint = SevenNetCheckpoint(path)
-        if model is None:  # built once: that takes as long as tens of frames
+        if model is None:  # built once, since this takes as long as tens of frames
             model = checkpoint.build_model().to(device)
             model.set_is_batch_data(True)
             modal = modal_of(checkpoint.config)
@@ -142,14 +142,14 @@ def evaluate(request):
 
 
 def configured(config, request):
-    """Return the configuration of a training: network and loss are the checkpoint's, the rest is as it is asked for."""
+    """Return the configuration of a training: network and loss are the checkpoint's, the rest is as requested."""
     import sevenn
     import sevenn._keys as KEY
 
     fall = (request["stop_lr"] / request["start_lr"]) ** (1.0 / request["n_steps"])
     loss = {key: value for key, value in (config.get(KEY.LOSS_PARAM) or {}).items() if key != "reduction"}
     config |= {
-        "version": sevenn.__version__,  # the weights have the names of this one when they are written
+        "version": sevenn.__version__,  # written weights have the names of this version
         KEY.DEVICE: device_of(),
         KEY.IS_DDP: False,
         KEY.USE_WEIGHT: False,
@@ -172,7 +172,7 @@ def configured(config, request):
 
 
 def disturb(model, share, random_seed):
-    """Multiply each weight that is trained by 1 + share times a normal random number."""
+    """Multiply each trained weight by 1 + share times a normal random number."""
     import torch
 
     noise = torch.Generator().manual_seed(random_seed)
@@ -183,10 +183,10 @@ def disturb(model, share, random_seed):
 
 
 def refit_shift(model, graphs, device, request):
-    """Fit the energies of the elements (eV an atom) to the labels, by least squares of the smallest change.
+    """Fit the energies of the elements (eV per atom) to the labels, by minimum-norm least squares.
 
-    sevenn takes them from the checkpoint whatever the data are: labels of another reference (other pseudopotentials,
-    another functional) would be off by eV an atom, and forces alone would not tell.
+    sevenn takes them from the checkpoint for any data: labels of another reference (other pseudopotentials,
+    another functional) would be off by eV per atom, which forces do not reveal.
 
     Returns
     -------
@@ -202,7 +202,7 @@ def refit_shift(model, graphs, device, request):
     atoms = [graph[KEY.ATOMIC_NUMBERS].numpy() for graph in graphs]
     numbers = sorted({int(z) for some in atoms for z in some})
     shift = model._modules["rescale_atomic_energy"].shift
-    is_one = shift.numel() == 1  # the same of all elements
+    is_one = shift.numel() == 1  # the same for all elements
     counts = np.array([[(some == z).sum() for z in numbers] for some in atoms], dtype=float)
     n_atoms = counts.sum(axis=1)
     shares = np.ones((len(atoms), 1)) if is_one else counts / n_atoms[:, None]
@@ -216,7 +216,7 @@ def refit_shift(model, graphs, device, request):
 
 
 def shift_and_scale(model, config):
-    """Return the energies and scales of the elements as a configuration of sevenn has them."""
+    """Return the energies and scales of the elements in the format of a sevenn configuration."""
     from sevenn.nn.scale import get_resolved_shift_scale
 
     scaler = model._modules["rescale_atomic_energy"]
@@ -225,7 +225,7 @@ def shift_and_scale(model, config):
 
 
 def save(path, model, config, epoch, trainer=None):
-    """Write a checkpoint of sevenn; with its trainer one to go on from. The same weights give the same bytes."""
+    """Write a checkpoint of sevenn; with its trainer, training can continue. The same weights give the same bytes."""
     import torch
 
     content = {
@@ -241,14 +241,14 @@ def save(path, model, config, epoch, trainer=None):
 
 
 class Order:
-    """Which graphs each step takes: all of them once in an epoch, in an order of its own.
+    """The graphs of each step: all of them once per epoch, in an order specific to the epoch.
 
     Parameters
     ----------
     n_graphs, batch_size
-        How many there are, and how many a step takes (fewer at the end of an epoch).
+        Number of graphs, and number per step (fewer at the end of an epoch).
     random_seed
-        Of the order.
+        Seed of the order.
     """
 
     def __init__(self, n_graphs, batch_size, random_seed):
@@ -263,12 +263,12 @@ class Order:
 
 
 def train(request):
-    """Fine-tune a checkpoint; the model is ``output``, the learning curve ``lcurve.out``, what was done ``notes.json``.
+    """Fine-tune a checkpoint; the model is ``output``, the learning curve ``lcurve.out``, details in ``notes.json``.
 
     Parameters
     ----------
     request
-        ``model`` (checkpoint to begin with), ``restart`` (checkpoint here to go on from, or None), ``input``,
+        ``model`` (checkpoint to start from), ``restart`` (checkpoint here to continue from, or None), ``input``,
         ``output``, ``modal``, ``n_steps``, ``batch_size``, ``random_seed``, ``start_lr``, ``stop_lr``,
         ``force_weight``, ``stress_weight``, ``refit_shift``, ``weight_noise``, ``row_every`` (steps),
         ``save_every`` (steps, a multiple of it; 0: no checkpoints), ``most_atoms`` (of a batch that is evaluated).
@@ -313,14 +313,14 @@ def train(request):
 
 
 def drop_old(step, every):
-    """Remove the checkpoints that nobody needs any more."""
+    """Remove checkpoints that are no longer needed."""
     path = f"checkpoint-{step - KEPT * every}.pth"
     if os.path.exists(path):
         os.unlink(path)
 
 
 def add_row(step, recorder, rate):
-    """Write the errors since the last row (eV/Å; eV an atom; kbar), and the learning rate, to the learning curve."""
+    """Write the errors since the last row (eV/Å; eV per atom; kbar), and the learning rate, to the learning curve."""
     found = recorder.get_metric_dict(with_unit=False)
     energy, force, stress = (found["_".join(pair)] for pair in ERRORS)
     recorder.epoch_forward()
@@ -333,10 +333,10 @@ JOBS = {"train": train, "evaluate": evaluate}
 
 
 def preload():
-    """Import what the jobs need; nothing is computed yet, and no thread is begun.
+    """Import what the jobs need; nothing is computed yet, and no thread is started.
 
-    TorchScript is not to optimize what it runs: it does so after the first runs of a process, and then the last bits
-    differ, so that a training that goes on would take other steps.
+    TorchScript must not optimize: it does so after the first runs of a process, and then the last bits
+    differ, so that a continued training would take other steps.
     """
     import sevenn.checkpoint
     import sevenn.train.dataload

@@ -1,7 +1,7 @@
-"""One job for VASP under custodian, started as ``python vasp_job.py JOB.json``; writes result.json beside it.
+"""One job for VASP under custodian, started as ``python vasp_job.py JOB.json``; writes result.json next to it.
 
 The jobs are those of answering.py (label, md, relax), with a calculator that runs one single point per call in a
-folder of its own. Files are written with the species grouped, as POTCAR wants them; forces go back in the caller's
+folder of its own. Files are written with the species grouped, as POTCAR requires; forces are returned in the caller's
 order.
 
 A label is refused, with its reason, if the electronic loop used up its iterations (NELM), if custodian gave up on
@@ -24,13 +24,13 @@ import numpy as np
 from ase import units
 from ase.calculators.calculator import CalculationFailed, Calculator, SCFError, all_changes
 
-#: Tags that say how the electrons are iterated, not what the converged answer is: custodian may change them.
+#: Tags that affect the SCF iteration, not the converged result: custodian may change them.
 ITERATION_TAGS = {
     *("ALGO", "IALGO", "ISEARCH", "TIME", "NELM", "NELMIN", "NELMDL", "ICHARG", "ISTART", "LPLANE", "NSIM"),
     *("AMIX", "BMIX", "AMIN", "AMIX_MAG", "BMIX_MAG", "IMIX", "MAXMIX", "WC", "INIMIX", "MIXPRE"),
     *("NBANDS", "NCORE", "NPAR", "KPAR", "LSCALAPACK", "POTIM", "IBRION"),
 }
-#: Seconds between two looks of custodian at the process, and looks between two at its output.
+#: Polling interval of custodian in seconds, and polls between checks of the output.
 POLL_S, LOOKS = 0.5, 120
 
 _running: list[Any] = []  # the VaspJob whose process must not outlive us
@@ -46,7 +46,7 @@ class Vasp(Calculator):
         self.request, self.folder, self.n_runs = request, folder, 0
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        """Write the files, run, check what custodian did, read."""
+        """Write the files, run, check custodian's changes, read."""
         super().calculate(atoms, properties, system_changes)
         folder = self.folder / f"run-{self.n_runs}"
         folder.mkdir()
@@ -59,13 +59,13 @@ class Vasp(Calculator):
         changed = forbidden_changes(before, contents(folder))
         if changed:
             raise CalculationFailed(f"custodian changed the level of theory: {', '.join(changed)}")
-        for path in folder.iterdir():  # one by one: the folder goes with the job's, which its owner removes
+        for path in folder.iterdir():  # one by one: the folder is removed with the job's by its owner
             if path.is_symlink() or not path.is_dir():
                 path.unlink()
 
 
 def grouped(symbols, elements):
-    """Return the order of atoms that groups the species as `elements` are ordered; within one nothing moves."""
+    """Return the order of atoms that groups species in the order of `elements`, stable within a species."""
     return np.argsort([elements.index(symbol) for symbol in symbols], kind="stable")
 
 
@@ -74,7 +74,7 @@ def write_inputs(folder, atoms, order, request):
     symbols = [atoms.symbols[i] for i in order]
     species = list(dict.fromkeys(symbols))
     cell = atoms.cell[:]
-    if np.linalg.det(cell) < 0.0:  # VASP wants a right-handed cell; the same lattice has one
+    if np.linalg.det(cell) < 0.0:  # VASP needs a right-handed cell; the same lattice has one
         cell = cell[[1, 0, 2]]
     rows = [*cell, *atoms.positions[order]]
     numbers = ["  ".join(f"{x:.17g}" for x in row) for row in rows]
@@ -92,14 +92,14 @@ def write_inputs(folder, atoms, order, request):
 
 
 def written(value):
-    """Return a tag's value as VASP writes it."""
+    """Return the value of a tag in VASP's format."""
     if isinstance(value, bool):
         return ".TRUE." if value else ".FALSE."
     return " ".join(map(written, value)) if isinstance(value, list) else str(value)
 
 
 def contents(folder):
-    """Return what defines the calculation: the tags of INCAR and the other input files as they stand."""
+    """Return what defines the calculation: the tags of INCAR and the contents of the other input files."""
     from pymatgen.io.vasp.inputs import Incar
 
     files = {
@@ -109,7 +109,7 @@ def contents(folder):
 
 
 def forbidden_changes(before, after):
-    """Return what custodian changed although the answer depends on it, one phrase each."""
+    """Return what custodian changed that affects the result, one phrase each."""
     keys = [key for key in {**before, **after} if key not in ITERATION_TAGS and before.get(key) != after.get(key)]
     files = ("POSCAR", "POTCAR", "KPOINTS")
     return [key if key in files else f"{key} {before.get(key)} -> {after.get(key)}" for key in keys]
@@ -179,7 +179,7 @@ def read(folder, atoms, order, version, gave_up, name="vasprun.xml"):
     if gave_up is not None:
         raise CalculationFailed(f"custodian gave up: {gave_up}")
     if run.vasp_version.split()[0] != version:
-        raise RuntimeError(f"this is VASP {run.vasp_version} - wanted {version} (label.reference.vasp.version)")
+        raise RuntimeError(f"this is VASP {run.vasp_version} - expected {version} (label.reference.vasp.version)")
     if run.atomic_symbols != [atoms.symbols[i] for i in order]:
         raise RuntimeError(f"vasprun.xml is of {run.atomic_symbols}, POSCAR is not")
     last = run.ionic_steps[-1]
@@ -192,7 +192,7 @@ def read(folder, atoms, order, version, gave_up, name="vasprun.xml"):
 
 
 def end_with(parent):
-    """End VASP and this process when the parent is gone: custodian starts VASP in a session of its own."""
+    """End VASP and this process when the parent is gone, since custodian starts VASP in its own session."""
     while os.getppid() == parent:
         time.sleep(0.3)
     for job in _running:
@@ -202,11 +202,11 @@ def end_with(parent):
 
 
 def main():
-    """Work in a child with a session of its own, so that a kill of this process (a time-out) reaches VASP as well.
+    """Work in a child with its own session, so that a kill of this process (a time-out) reaches VASP as well.
 
-    A driver that is killed takes us along, unless it is a label that is wanted all the same.
+    A killed driver ends us, too, unless the label is still needed.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which ends us
     driver, me, path = os.getppid(), os.getpid(), Path(sys.argv[1])
     request = json.loads(path.read_text())
     begun = answering.begin(request, path.parent)

@@ -1,8 +1,8 @@
-"""Coming over from DP-GEN: a folder of ``dpgen run`` becomes a campaign that goes on with what it has learnt.
+"""Import from DP-GEN: a folder of ``dpgen run`` becomes a campaign that continues from its results.
 
-``param.json`` becomes a campaign, ``machine.json`` a machine profile, all finished labels a ledger. What becomes of
-each key stands in one table (:mod:`activelearn.exchange.dpgen.param_keys`); what cannot be expressed and may not be
-left out is refused before anything is written. The folder of DP-GEN is read and never written.
+``param.json`` becomes a campaign, ``machine.json`` a machine profile, all finished labels a ledger. The treatment of
+each key is in one table (:mod:`activelearn.exchange.dpgen.param_keys`); what cannot be expressed and must not be
+left out is refused before anything is written. The DP-GEN folder is only read.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from activelearn.exchange.dpgen.given import read_folder as read_folder
 from activelearn.exchange.dpgen.keys import Fate as Fate
 from activelearn.exchange.dpgen.told import DpgenReport, as_markdown, refused_by_table
 
-#: What stands beside the campaign's YAML, in a folder of its name.
+#: Files next to the campaign YAML, in a folder with its name.
 LEDGER, STRUCTURES, POTCARS, MODELS = "labels", "structures", "potcars", "models"
 MACHINE, REPORT = "machine.yaml", "report.md"
-#: A failed frame may be rescued up to this times the upper bound of the window, where the usual bound is below it.
+#: A failed frame may be rescued up to this times the upper bound of the window, if the usual bound is below it.
 _RESCUED: Final = 2.0
 
 
 @dataclass(frozen=True)
 class DpgenRequest:
-    """How a folder of DP-GEN is to be taken over.
+    """Settings of an import.
 
     Parameters
     ----------
     to
         The campaign's YAML, new.
     reference
-        What labels from now on: a preset of ``params/label/`` or a YAML like one; None: from INCAR and POTCARs.
+        Reference for new labels: a preset of ``params/label/`` or a YAML like one; None: from INCAR and POTCARs.
     declare
-        What labelled in DP-GEN: ``functional=...,includes_dispersion=...,code=...``; None: from its files.
+        Reference of the existing labels: ``functional=...,includes_dispersion=...,code=...``; None: from its files.
     identity
-        What labelled, if that is `reference` itself: its fingerprint.
+        Fingerprint of the reference of the existing labels, if that is `reference` itself.
     remaining
-        Whether only the jobs of iterations that are not finished become stages.
+        Whether only jobs of unfinished iterations become stages.
     """
 
     to: Path
@@ -60,20 +60,20 @@ class DpgenRequest:
 
     @property
     def beside(self) -> Path:
-        """Folder of all that the campaign needs."""
+        """Folder of all files that the campaign needs."""
         return self.to.with_name(f"{self.to.stem}-dpgen")
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What was made of a folder of DP-GEN.
+    """Result of an import from DP-GEN.
 
     Parameters
     ----------
     given, report
-        What it held, and what is said of it.
+        Its contents, and the report.
     files
-        What was written: the campaign first.
+        Written files, the campaign first.
     n_labels
         Labels in the ledger.
     """
@@ -85,16 +85,18 @@ class Imported:
 
 
 def import_dpgen(given: DpgenFolder, request: DpgenRequest) -> Imported:
-    """Write a campaign, a machine profile, a ledger and a report; nothing is there, or all of it.
+    """Write a campaign, a machine profile, a ledger and a report; either all of them appear, or none.
 
     Raises
     ------
     ConfigError
-        Something cannot be expressed, or what would be written is there.
+        Something cannot be expressed, or an output file exists.
     """
     for path in (request.to, request.beside):
         if path.exists():
-            raise ConfigError(f"{path}: exists - wanted a new name, for nothing is overwritten - choose another --to")
+            raise ConfigError(
+                f"{path}: exists - expected a new name, since nothing is overwritten - choose another --to"
+            )
     report = DpgenReport()
     _refuse_what_has_no_counterpart(given, report)
     _want_nothing_refused(given, report)
@@ -120,21 +122,21 @@ def import_dpgen(given: DpgenFolder, request: DpgenRequest) -> Imported:
         for path, to in ((made, request.beside), (draft, request.to)):
             if not trees.rename(path, to.absolute()):
                 raise ConfigError(
-                    f"{to}: was made by somebody else meanwhile - wanted a new name - choose another --to"
+                    f"{to}: was created by another process meanwhile - expected a new name - choose another --to"
                 )
     return Imported(given, report, (request.to, *(request.beside / name for name in names)), n_labels)
 
 
 @contextmanager
 def _readable(file: Path, work: Path) -> Iterator[None]:
-    """Say of what is not as DP-GEN has it, or what no campaign may have, in which file of DP-GEN it stood.
+    """Report invalid DP-GEN input, or values invalid in a campaign, with the file of DP-GEN.
 
     Parameters
     ----------
     file
         Of DP-GEN.
     work
-        Where the draft is, which nobody sees.
+        Folder of the draft, which is never shown.
     """
     try:
         yield
@@ -145,8 +147,8 @@ def _readable(file: Path, work: Path) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         what = " ".join(str(error).split())[:160]
         raise ConfigError(
-            f"{file}: is not as DP-GEN has it ({type(error).__name__}: {what}) - wanted an input that dpgen run takes "
-            "- correct it, or take the key out"
+            f"{file}: is not in DP-GEN's format ({type(error).__name__}: {what}) - expected an input that dpgen run "
+            "accepts - correct it, or remove the key"
         ) from error
 
 
@@ -155,13 +157,13 @@ def _refuse_what_has_no_counterpart(given: DpgenFolder, report: DpgenReport) -> 
 
     kinds = given.param.get("type_map")
     if not isinstance(kinds, list) or not kinds:
-        report.refuse("type_map", "missing - wanted the elements")
+        report.refuse("type_map", "missing - expected the elements")
     elif strange := [kind for kind in kinds if not atomic_numbers.get(kind)]:
-        report.refuse("type_map", f"{', '.join(map(str, strange))} - wanted chemical elements")
+        report.refuse("type_map", f"{', '.join(map(str, strange))} - expected chemical elements")
     for key, why in refused_by_table(given.param):
         report.refuse(key, why)
     if not given.jobs:
-        report.refuse("model_devi_jobs", "there is none - wanted one at least")
+        report.refuse("model_devi_jobs", "there is none - expected at least one")
 
 
 def _want_nothing_refused(given: DpgenFolder, report: DpgenReport) -> None:
@@ -170,13 +172,13 @@ def _want_nothing_refused(given: DpgenFolder, report: DpgenReport) -> None:
 
 
 def _campaign(given: DpgenFolder, request: DpgenRequest, made: Path, report: DpgenReport) -> tuple[int, dict[str, Any]]:
-    """Return how many labels there are, and the campaign as raw YAML; what it needs is written to `made`."""
+    """Return the number of labels, and the campaign as raw YAML; its files are written to `made`."""
     train = training.train_of(given, report)
     window = stages.window_of(given, report)
     _want_nothing_refused(given, report)
     jobs = stages.jobs_of(given, report, remaining=request.remaining)
     if not jobs:
-        report.refuse("model_devi_jobs", "no job is left that can be a stage - wanted one at least: see docs")
+        report.refuse("model_devi_jobs", "no job is left that can be a stage - expected at least one: see docs")
     used = sorted({system for job in jobs for system in job.systems})
     starts = systems.starts_of(given, used, report)
     identity = request.identity or _declared(given, request, report)
@@ -190,10 +192,10 @@ def _campaign(given: DpgenFolder, request: DpgenRequest, made: Path, report: Dpg
     crystals = [{"seed": f"{beside}/{STRUCTURES}/{name}", "supercell": [1, 1, 1]} for name in names]
     initial: dict[str, Any] = {"from_ledger": _from_ledger(request, identity)}
     if not n_labels:
-        report.facts.append("no label was found: initial data are made of the structures, as in any campaign")
+        report.facts.append("no label was found: initial data are generated from the structures, as in any campaign")
         initial = {"systems": crystals}
         if not crystals:
-            report.refuse("init_data_sys", "neither labels nor structures were found - wanted some of the two")
+            report.refuse("init_data_sys", "neither labels nor structures were found - expected at least one of them")
     lowest = _least_height(starts, train)
     explore = {
         **({"systems": crystals} if crystals and n_labels else {}),
@@ -217,7 +219,7 @@ def _campaign(given: DpgenFolder, request: DpgenRequest, made: Path, report: Dpg
 def _start_from(
     given: DpgenFolder, train: Mapping[str, Any], request: DpgenRequest, made: Path, report: DpgenReport
 ) -> dict[str, Any]:
-    """Return the models that the first ensemble begins with, copied to `made`."""
+    """Return the models from which the first ensemble starts, copied to `made`."""
     models = training.last_ensemble(given, train, report)
     if not models:
         return {}
@@ -233,17 +235,17 @@ def _from_ledger(request: DpgenRequest, identity: Mapping[str, Any]) -> bool | l
 
 
 def _declared(given: DpgenFolder, request: DpgenRequest, report: DpgenReport) -> Mapping[str, Any] | None:
-    """Return the identity of what labelled, which is declared or read."""
+    """Return the identity of the existing labels, declared or read."""
     said = request.declare or labelling.what_labelled(given, report)
     if said is None:
         return None
     if request.declare is None:
-        report.facts.append(f"what labelled, by the files of DP-GEN: {said}")
+        report.facts.append(f"reference of the existing labels, from DP-GEN's files: {said}")
     return declared(said)
 
 
 def _label(given: DpgenFolder, request: DpgenRequest, made: Path, report: DpgenReport) -> dict[str, Any]:
-    """Return the section ``label``; POTCARs are linked to, not copied."""
+    """Return the section ``label``; POTCARs are linked, not copied."""
     if request.reference is not None:
         return _named(request.reference, report)
     found = labelling.label_of(given, request.declare, report)
@@ -261,7 +263,7 @@ def _label(given: DpgenFolder, request: DpgenRequest, made: Path, report: DpgenR
 
 
 def _named(reference: str, report: DpgenReport) -> dict[str, Any]:
-    """Return the section of a preset, or of a YAML by its path from the campaign's folder."""
+    """Return the section of a preset, or of a YAML by its path relative to the campaign's folder."""
     report.say("fp_style", Fate.CHANGED, f"labels are those of --reference {reference}")
     for key in ("fp_incar", "fp_pp_path", "fp_pp_files"):
         report.say(key, Fate.LEFT_OUT, f"labels are those of --reference {reference}")
@@ -272,13 +274,13 @@ def _named(reference: str, report: DpgenReport) -> dict[str, Any]:
 
 
 def _least_height(starts: systems.DpgenStarts, train: Mapping[str, Any]) -> dict[str, float]:
-    """Return the bound on heights of cells, if a structure is lower than the cutoff; DP-GEN has none."""
+    """Return the bound on heights of cells, if a structure is lower than the cutoff; DP-GEN has no such bound."""
     rcut, lowest = _longest(train.get("model")), starts.lowest_A
     return {"min_height_A": int(100.0 * lowest) / 100.0} if lowest is not None and lowest < rcut else {}
 
 
 def _longest(value: Any) -> float:  # noqa: ANN401 - raw JSON
-    """Return the longest cutoff that a model names, Å; DeePMD-kit's own where it names none."""
+    """Return the longest cutoff that a model names, Å; DeePMD-kit's default if it names none."""
     if isinstance(value, Mapping):
         own = [
             float(item) for key, item in value.items() if str(key).endswith("rcut") and isinstance(item, int | float)
@@ -301,14 +303,14 @@ def _select(given: DpgenFolder, window: tuple[float, float], jobs: list[stages.D
 def _commented(campaign: Mapping[str, Any], given: DpgenFolder, request: DpgenRequest) -> str:
     beside = request.beside.name
     return (
-        f"# From {given.param_file.name} of DP-GEN. What became of each key, and why: {beside}/{REPORT}.\n"
+        f"# From {given.param_file.name} of DP-GEN. For the treatment of each key, see {beside}/{REPORT}.\n"
         f"# Next: activelearn check {typed(request.to.name)}\n"
         + dump(dict(campaign), width=110, default_flow_style=None)
     )
 
 
 def _again(given: DpgenFolder) -> list[str]:
-    """Return what classing the stored frames again gives beside DP-GEN's own lists."""
+    """Return the classification of the stored frames compared with DP-GEN's own lists."""
     try:
         found = reselection.reselected(given)
     except ConfigError as error:
@@ -317,5 +319,5 @@ def _again(given: DpgenFolder) -> list[str]:
     if not compared:
         return []
     same = sum(one.is_same for one in compared)
-    said = f"frames of {same} of {len(compared)} (iteration, system) are classed here as DP-GEN classed them"
+    said = f"frames of {same} of {len(compared)} (iteration, system) are classified as by DP-GEN"
     return [said, *(str(one) for one in compared if not one.is_same)]

@@ -14,12 +14,12 @@ from activelearn.errors import ConfigError, typed
 from activelearn.store import Store, disk_errors
 from activelearn.writing import write_deepmd
 
-#: Folders of the data: of the beginning, of the iterations, and those that no model has seen.
+#: Folders of the data: initial, by iteration, and held out.
 INITIAL, ITERATIONS, HELD_OUT = "data.init", "data.iters", "data.held_out"
 
 
 def write_back(store: Store, to: Path) -> str:
-    """Write the labelled data of a campaign as DP-GEN has them, to a new folder; return what is to be said.
+    """Write the labelled data of a campaign in DP-GEN's layout to a new folder; return a message.
 
     Raises
     ------
@@ -27,10 +27,12 @@ def write_back(store: Store, to: Path) -> str:
         Nothing is labelled yet, or `to` exists.
     """
     if to.exists():
-        raise ConfigError(f"{to}: exists - wanted a new folder, for nothing is overwritten - choose another --to")
+        raise ConfigError(f"{to}: exists - expected a new folder, since nothing is overwritten - choose another --to")
     sealed = [k for k in store.opened_iterations() if store.is_sealed("label", k)]
     if not sealed:
-        raise ConfigError(f"{store.folder}: nothing is labelled yet - wanted iteration 0 - go on with: activelearn run")
+        raise ConfigError(
+            f"{store.folder}: nothing is labelled yet - expected iteration 0 - continue with: activelearn run"
+        )
     campaign = store.campaign(sealed[-1])
     with disk_errors(to):
         to.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -41,15 +43,17 @@ def write_back(store: Store, to: Path) -> str:
             text = json.dumps(_param(store, campaign, to, made), indent=1)
             (made / "param.json").write_text(text + "\n", encoding="utf-8")
             if not trees.rename(made, to.absolute()):
-                raise ConfigError(f"{to}: was made by somebody else meanwhile - wanted a new folder - choose another")
+                raise ConfigError(
+                    f"{to}: was created by another process meanwhile - expected a new folder - choose another"
+                )
     return (
-        f"{n} labelled frames of {len(sealed)} iterations in {to}; {typed(to / 'param.json')} names them: add "
+        f"{n} labelled frames of {len(sealed)} iterations in {to}; {typed(to / 'param.json')} refers to them: add "
         "sys_configs, model_devi_jobs and the keys of fp_style"
     )
 
 
 def _write_data(store: Store, campaign: Campaign, sealed: list[int], made: Path) -> int:
-    """Write the data of each iteration where DP-GEN has them; return how many frames there are."""
+    """Write the data of each iteration in DP-GEN's layout; return the number of frames."""
     n = 0
     for k in sealed:
         parts = store.training(k)
@@ -63,7 +67,7 @@ def _write_data(store: Store, campaign: Campaign, sealed: list[int], made: Path)
 
 
 def _param(store: Store, campaign: Campaign, to: Path, made: Path) -> dict[str, Any]:
-    """Return what of a ``param.json`` follows from a campaign."""
+    """Return the part of a ``param.json`` that follows from a campaign."""
     f_lo, f_hi = select.last_window(campaign, store)
     train = campaign.train
     found: dict[str, Any] = {

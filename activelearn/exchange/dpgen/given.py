@@ -1,4 +1,4 @@
-"""What a folder of DP-GEN holds: its two inputs, how far it came, and its iterations. Nothing in it is ever written."""
+"""The contents of a DP-GEN folder: its two inputs, its progress, and its iterations. It is never written to."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from activelearn.config.files import yaml_text
 from activelearn.config.yaml12 import load
 from activelearn.errors import ConfigError, typed
 
-#: The name of the file that says which steps are done.
+#: Name of the file that lists the completed steps.
 RECORD: Final = "record.dpgen"
 #: Number of the last step of an iteration of DP-GEN.
 LAST_STEP: Final = 8
-#: What the two inputs are usually called, and how they are found if they are not.
+#: Usual names of the two inputs, and patterns to find others.
 _SUFFIXES: Final = (".json", ".yaml", ".yml")
 
 
 @dataclass(frozen=True)
 class DpgenFolder:
-    """A folder in which ``dpgen run`` was, or would be, given.
+    """A folder in which ``dpgen run`` was or would be run.
 
     Parameters
     ----------
     folder
         Absolute.
     param_file, param
-        The campaign as DP-GEN has it.
+        The campaign in DP-GEN's format.
     machine_file, machine
         Where it ran; None and empty if there is no such file.
     done
-        Iteration and step of the last line of ``record.dpgen``; None: nothing is done.
+        Iteration and step of the last line of ``record.dpgen``; None if nothing is done.
     """
 
     folder: Path
@@ -45,13 +45,13 @@ class DpgenFolder:
 
     @property
     def iterations(self) -> list[Path]:
-        """The folders ``iter.000000`` ..., in their order."""
+        """The folders ``iter.000000`` ..., in order."""
         found = (path for path in self.folder.glob("iter.*") if path.is_dir() and path.suffix[1:].isdigit())
         return sorted(found, key=number)
 
     @property
     def n_done(self) -> int:
-        """Iterations that are done to their last step."""
+        """Completed iterations."""
         if self.done is None:
             return 0
         iteration, step = self.done
@@ -63,7 +63,7 @@ class DpgenFolder:
         return list(self.param.get("model_devi_jobs") or [])
 
     def path(self, text: str) -> Path:
-        """Return a path of the inputs: relative ones begin in the folder."""
+        """Return a path of the inputs: relative ones start in the folder."""
         return self.folder / Path(text).expanduser()
 
 
@@ -73,12 +73,12 @@ def number(iteration: Path) -> int:
 
 
 def read_folder(folder: Path, param: str | None = None, machine: str | None = None) -> DpgenFolder:
-    """Return what a folder of DP-GEN holds.
+    """Return the contents of a DP-GEN folder.
 
     Parameters
     ----------
     folder
-        Where dpgen ran.
+        Folder in which dpgen ran.
     param, machine
         Names of its two inputs in it, if they are not ``param.json`` and ``machine.json`` (or ``.yaml``).
 
@@ -88,12 +88,12 @@ def read_folder(folder: Path, param: str | None = None, machine: str | None = No
         There is no such folder, no such file, or it cannot be read.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder - wanted one in which dpgen ran - check the path")
+        raise ConfigError(f"{folder}: no such folder - expected one in which dpgen ran - check the path")
     folder = folder.absolute()
     param_file = _found(folder, "param", param)
     if param_file is None:
         raise ConfigError(
-            f"{folder}: no param.json in it - wanted the input of dpgen run - name it with --param, such as "
+            f"{folder}: contains no param.json - expected the input of dpgen run - name it with --param, such as "
             f"activelearn import-dpgen {typed(folder)} --param run_param.json"
         )
     machine_file = _found(folder, "machine", machine)
@@ -111,14 +111,14 @@ def _found(folder: Path, kind: str, name: str | None) -> Path | None:
     if name is not None:
         path = folder / name
         if not path.is_file():
-            raise ConfigError(f"{path}: no such file - wanted that of --{kind} - check the name")
+            raise ConfigError(f"{path}: no such file - expected the file of --{kind} - check the name")
         return path
     usual = [folder / f"{kind}{suffix}" for suffix in _SUFFIXES]
     others = [path for suffix in _SUFFIXES for path in sorted(folder.glob(f"*{kind}*{suffix}"))]
     there = [path for path in usual if path.is_file()] or others
     if len(there) > 1:
         names = ", ".join(path.name for path in there)
-        raise ConfigError(f"{folder}: {names} - wanted one {kind} file - name it with --{kind}")
+        raise ConfigError(f"{folder}: {names} - expected one {kind} file - name it with --{kind}")
     return there[0] if there else None
 
 
@@ -127,9 +127,9 @@ def _mapping(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(text) if path.suffix == ".json" else load(text, str(path))
     except ValueError as error:
-        raise ConfigError(f"{path}: cannot be read as JSON ({error}) - wanted an input of DP-GEN - mend it") from None
+        raise ConfigError(f"{path}: cannot be read as JSON ({error}) - expected an input of DP-GEN - fix it") from None
     if not isinstance(found, dict):
-        raise ConfigError(f"{path}: no mapping of keys - wanted an input of DP-GEN - check the name")
+        raise ConfigError(f"{path}: not a mapping of keys - expected an input of DP-GEN - check the name")
     return found
 
 
@@ -141,12 +141,12 @@ def _record(path: Path) -> tuple[int, int] | None:
     try:
         iteration, step = (int(word) for word in lines[-1])
     except (ValueError, IndexError):
-        raise ConfigError(f"{path}: its last line is not two numbers - wanted iteration and step - mend it") from None
+        raise ConfigError(f"{path}: its last line is not two numbers - expected iteration and step - fix it") from None
     return iteration, step
 
 
 def leaves(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - raw JSON
-    """Yield every dotted key that has no keys below it, with its value; items of a list have the key of the list."""
+    """Yield every dotted leaf key with its value; items of a list have the key of the list."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             yield from leaves(item, (*at, str(key)))
@@ -158,5 +158,5 @@ def leaves(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:  
 
 
 def alias(section: Mapping[str, Any], *names: str, default: Any = None) -> Any:  # noqa: ANN401 - raw JSON
-    """Return the value of the first of several names of a key that is there."""
+    """Return the value of the first of several names of a key that is present."""
     return next((section[name] for name in names if name in section), default)

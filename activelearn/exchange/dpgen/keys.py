@@ -1,8 +1,8 @@
-"""What becomes of each key of DP-GEN: the one table behind the report of an import and docs/coming-from-dpgen.md.
+"""Treatment of each key of DP-GEN: the single table for the report of an import and docs/coming-from-dpgen.md.
 
 Keys of DP-GEN 0.10 to 0.14 (``dpgen/generator/arginfo.py``, dpdispatcher's ``Machine`` and ``Resources``) and of the
 examples of that time. A dotted key has no numbers of list items in it: ``model_devi_jobs.temps``. ``*`` stands for one
-part of it, ``**`` for all that follows.
+part of it, ``**`` for all following parts.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-#: Values that ask for nothing.
+#: Values that disable a key.
 NOTHING: Final[tuple[Any, ...]] = (None, False, 0, "", [], {})
 
 
 class Fate(Enum):
-    """What becomes of a key."""
+    """Treatment of a key."""
 
     TAKEN = "taken"
     CHANGED = "changed"
@@ -32,15 +32,15 @@ class DpgenKey:
     Parameters
     ----------
     names
-        Dotted keys, patterns of them and other names of the same thing.
+        Dotted keys, patterns, and synonyms.
     fate
-        What becomes of it.
+        Its treatment.
     ours
         Key of a campaign, a machine profile or an option; empty: none.
     why
-        What is different, or why it is not taken and what to do.
+        What differs, or why it is not taken and what to do.
     off
-        Values that ask for nothing: the key is left out then, whatever its fate.
+        Values that disable the key, which is then left out, whatever its fate.
     """
 
     names: tuple[str, ...]
@@ -50,11 +50,11 @@ class DpgenKey:
     off: tuple[Any, ...] = ()
 
     def names_it(self, dotted: str) -> bool:
-        """Return whether the row is about a dotted key."""
+        """Return whether the row applies to a dotted key."""
         return any(_matches(dotted.split("."), name.split(".")) for name in self.names)
 
     def is_off(self, value: Any) -> bool:  # noqa: ANN401 - raw JSON
-        """Return whether a value asks for nothing."""
+        """Return whether a value disables the key."""
         return any(type(value) is type(one) and value == one for one in self.off)
 
 

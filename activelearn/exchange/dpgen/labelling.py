@@ -1,7 +1,7 @@
-"""What labels: INCAR and POTCARs of DP-GEN as the section ``label``; and what labelled, as far as its files tell.
+"""The reference: INCAR and POTCARs of DP-GEN as the section ``label``; and that of existing labels, from its files.
 
-A reference is more than its INCAR: tags that DP-GEN's INCAR leaves to VASP are written out where our defaults are
-others, so that the same input is computed.
+A reference is more than its INCAR: tags that DP-GEN's INCAR leaves to VASP are written out if our defaults
+differ, so that the same input is computed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _NOT_OURS: Final = {
     *("ICHARG", "NBLOCK", "SMASS", "TEBEG", "TEEND"),
 }
 _GGA: Final = {"PE": "PBE", "PS": "PBEsol", "RP": "RPBE", "91": "PW91", "AM": "AM05"}
-#: Tags that our engine lets nobody set for PBE, of which each means another functional.
+#: Tags that our engine does not allow for PBE, since each means another functional.
 _NAMING: Final = ("METAGGA", "LHFCALC", "LDAU")
-#: IVDW of no dispersion, and of D3 with zero damping, which a reference adds by itself.
+#: IVDW without dispersion, and with D3 with zero damping, which a reference adds itself.
 _NO_IVDW, _D3_ZERO = 0, 11
 _VERSION: Final = re.compile(r"vasp\.(\d+\.\d+\.\d+)")
 _EXAMPLE: Final = "--declare functional=PBE,includes_dispersion=false,code=VASP-6.4.2"
@@ -36,13 +36,13 @@ _EXAMPLE: Final = "--declare functional=PBE,includes_dispersion=false,code=VASP-
 
 @dataclass(frozen=True)
 class Incar:
-    """The tags of an INCAR, by name in capitals; each a number, a truth value, a list of them, or a text."""
+    """The tags of an INCAR, by upper-case name; each a number, a boolean, a list of them, or a text."""
 
     tags: dict[str, Any]
 
     @classmethod
     def read(cls, path: Path) -> Incar:
-        """Return the tags of a file; comments begin with ``#`` or ``!``, and ``;`` parts two tags of one line."""
+        """Return the tags of a file; comments begin with ``#`` or ``!``, and ``;`` separates tags on a line."""
         text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
         lines = (re.split(r"[#!]", line, maxsplit=1)[0] for line in text.splitlines())
         pairs = (part.partition("=") for line in lines for part in line.split(";"))
@@ -50,7 +50,7 @@ class Incar:
 
     @property
     def functional(self) -> str:
-        """Its name, as far as the tags tell; a POTCAR that is not PAW_PBE is refused by the engine."""
+        """Its name, as far as the tags determine it; a POTCAR that is not PAW_PBE is refused by the engine."""
         base = str(self.tags.get("METAGGA", "")).replace("R2SCAN", "r2SCAN")
         if not base or base in {"NONE", "--"}:
             base = _GGA.get(str(self.tags.get("GGA", "PE")), str(self.tags.get("GGA")))
@@ -85,14 +85,14 @@ def _word(word: str) -> Any:  # noqa: ANN401 - of an INCAR
 
 
 def incar_of(given: DpgenFolder) -> Incar | None:
-    """Return the INCAR of a run whose labels are VASP's, if it is there."""
+    """Return the INCAR of a run with VASP labels, if it exists."""
     name = given.param.get("fp_incar")
     path = None if not isinstance(name, str) else given.path(name)
     return Incar.read(path) if given.param.get("fp_style") == "vasp" and path is not None and path.is_file() else None
 
 
 def version_of(given: DpgenFolder) -> str | None:
-    """Return the version of VASP that labelled, from the first output there is."""
+    """Return the version of VASP that labelled, from the first output."""
     for output in sorted(given.folder.glob("iter.*/02.fp/task.*/OUTCAR")):
         with output.open(encoding="utf-8", errors="replace") as lines:
             found = _VERSION.search(next(lines, ""))
@@ -102,41 +102,41 @@ def version_of(given: DpgenFolder) -> str | None:
 
 
 def what_labelled(given: DpgenFolder, report: DpgenReport) -> str | None:
-    """Return what labelled, as ``--declare`` has it, from the files of a VASP run; None: it has to be declared."""
+    """Return what labelled, in the form of ``--declare``, from the files of a VASP run; None: it must be declared."""
     incar, version = incar_of(given), version_of(given)
     style = given.param.get("fp_style")
     if incar is None or version is None:
         lacking = "no INCAR" if style == "vasp" and incar is None else "no OUTCAR with a version"
-        why = lacking if style == "vasp" else f"fp_style {style} does not tell its functional"
-        report.refuse("fp_style", f"{why}, and a label without its reference is none - wanted {_EXAMPLE}")
+        why = lacking if style == "vasp" else f"fp_style {style} does not determine its functional"
+        report.refuse("fp_style", f"{why}, and a label needs its reference - expected {_EXAMPLE}")
         return None
     dispersion = "true" if incar.ivdw else "false"
     return f"functional={incar.functional},includes_dispersion={dispersion},code=VASP-{version}"
 
 
 def label_of(given: DpgenFolder, declared: str | None, report: DpgenReport) -> dict[str, Any]:
-    """Return the section ``label`` of a run whose labels are VASP's.
+    """Return the section ``label`` of a run with VASP labels.
 
     Parameters
     ----------
     given, report
-        What DP-GEN had, and where it is said.
+        DP-GEN's input, and the report.
     declared
-        What labelled, as ``--declare`` has it: its ``code=VASP-6.4.2`` says the version where there is no output.
+        What labelled, in the form of ``--declare``: its ``code=VASP-6.4.2`` gives the version if there is no output.
     """
     style, incar = given.param.get("fp_style"), incar_of(given)
     if style != "vasp" or incar is None:
-        what = "no INCAR at fp_incar" if style == "vasp" else f"{style} is not taken over"
+        what = "no INCAR at fp_incar" if style == "vasp" else f"{style} is not supported"
         there = ", ".join(REFERENCES.names())
         report.refuse(
             "fp_style",
-            f"{what} - wanted what labels from now on, with the same settings (engines that are here: {there}) - give "
-            "--reference, a preset of params/label/ or a YAML like one",
+            f"{what} - expected a reference for new labels, with the same settings (available engines: {there}) - "
+            "give --reference, a preset of params/label/ or a YAML like one",
         )
         return {}
     version = version_of(given) or _declared_version(declared)
     if version is None:
-        report.refuse("fp_style", f"no OUTCAR tells the version of VASP - wanted {_EXAMPLE}")
+        report.refuse("fp_style", f"no OUTCAR gives the version of VASP - expected {_EXAMPLE}")
     potcars = potcars_of(given, report)
     reference: dict[str, Any] = {
         "engine": "vasp",
@@ -154,7 +154,9 @@ def label_of(given: DpgenFolder, declared: str | None, report: DpgenReport) -> d
     if incar.ivdw == _D3_ZERO:
         reference["d3"] = {"method": incar.functional, "damping": "zero"}
     elif incar.ivdw != _NO_IVDW:
-        report.refuse("fp_incar", f"IVDW = {incar.ivdw} - wanted none, or 11 (D3 with zero damping) - give --reference")
+        report.refuse(
+            "fp_incar", f"IVDW = {incar.ivdw} - expected none, or 11 (D3 with zero damping) - give --reference"
+        )
     return {"reference": reference}
 
 
@@ -164,7 +166,7 @@ def _declared_version(declared: str | None) -> str | None:
 
 
 def _command(given: DpgenFolder) -> str:
-    """Return how VASP is started: that of the machine file, without what keeps a failure from being one."""
+    """Return the command of VASP from the machine file, without parts that hide failures."""
     section = given.machine.get("fp")
     section = section[0] if isinstance(section, list) and section else section
     found = str(section.get("command", "")) if isinstance(section, Mapping) else ""
@@ -172,17 +174,17 @@ def _command(given: DpgenFolder) -> str:
 
 
 def _tags(incar: Incar, report: DpgenReport) -> dict[str, Any]:
-    """Return the tags of a reference: those of the INCAR, and VASP's defaults where ours are others."""
+    """Return the tags of a reference: those of the INCAR, and VASP's defaults where ours differ."""
     tags = {name: value for name, value in incar.tags.items() if name not in _NOT_OURS}
     if tags.get("GGA") == "PE":
         del tags["GGA"]
     tags = {name: value for name, value in tags.items() if not (name in _NAMING and value in {False, "NONE"})}
     if "ENCUT" not in tags:
-        report.refuse("fp_incar", "no ENCUT, which VASP would take from the POTCARs - wanted the number - add it")
+        report.refuse("fp_incar", "no ENCUT, which VASP would take from the POTCARs - expected the number - add it")
     unsaid = {name: value for name, value in _VASPS.items() if name not in tags}
     if unsaid:
         said = ", ".join(f"{name} = {value:g}" for name, value in unsaid.items())
-        report.facts.append(f"fp_incar: {said} written out, for these are VASP's defaults and not ours")
+        report.facts.append(f"fp_incar: {said} written out, since these are VASP's defaults and not ours")
     if "ISYM" not in tags:
         report.facts.append(f"fp_incar: ISYM = {INCAR['ISYM']}, our default: no symmetry, the same numbers")
     return {**tags, **unsaid}
@@ -193,7 +195,7 @@ def potcars_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Path]:
     kinds, files = list(given.param["type_map"]), list(given.param.get("fp_pp_files") or [])
     if len(files) != len(kinds):
         report.refuse(
-            "fp_pp_files", f"{len(files)} files for {len(kinds)} elements - wanted one each - give --reference"
+            "fp_pp_files", f"{len(files)} files for {len(kinds)} elements - expected one per element - give --reference"
         )
         return {}
     prefix = given.path(str(given.param.get("fp_pp_path", "./")))

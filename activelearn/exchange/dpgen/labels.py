@@ -1,4 +1,4 @@
-"""Labels that DP-GEN has paid for: its initial data, ``02.fp/data.*``, and outputs that it had not gathered yet."""
+"""Labels of DP-GEN: its initial data, ``02.fp/data.*``, and outputs that it had not yet collected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from activelearn.exchange.dpgen.told import DpgenReport
 from activelearn.exchange.files import read
 from activelearn.exchange.reads import Read, with_walk
 
-#: By fp_style the output of a task and its format, as DP-GEN gathers it.
+#: By fp_style, the output of a task and its format, as collected by DP-GEN.
 OUTPUTS: Final[Mapping[str, tuple[str, str]]] = {
     "vasp": ("OUTCAR", "outcar"),
     "pwscf": ("output", "qe"),
@@ -29,20 +29,20 @@ OUTPUTS: Final[Mapping[str, tuple[str, str]]] = {
     "pwmat": ("OUT.MLMD", "pwmat/output"),
 }
 _HDF5: Final = {".h5", ".hdf5"}
-#: Parts of a path from elsewhere, and letters of any, that a trajectory is named by.
+#: Parts of a path, and allowed characters, that name a trajectory.
 _N_PARTS, _MOST_LETTERS = 4, 90
 
 
 @dataclass(frozen=True)
 class LabelSource:
-    """One place where labels of DP-GEN stand.
+    """One source of labels of DP-GEN.
 
     Parameters
     ----------
     path
         A file, a system, or a folder of systems.
     kind
-        Its format, as ``labels import --format`` has it.
+        Its format, as in ``labels import --format``.
     is_output
         Whether it is the output of one task, which may have failed.
     """
@@ -53,7 +53,7 @@ class LabelSource:
 
 
 def sources_of(given: DpgenFolder, report: DpgenReport) -> list[LabelSource]:
-    """Return where labels stand: initial data first, then the iterations in their order."""
+    """Return the sources of labels: initial data first, then the iterations in order."""
     found = [*_initial(given, report)]
     for iteration in given.iterations:
         gathered = [one for path in sorted((iteration / "02.fp").glob("data.*")) for one in _systems(path)]
@@ -62,7 +62,7 @@ def sources_of(given: DpgenFolder, report: DpgenReport) -> list[LabelSource]:
 
 
 def _systems(path: Path) -> list[LabelSource]:
-    """Return the deepmd systems in a folder, or that it is."""
+    """Return the deepmd systems in a folder, or the folder if it is one."""
     return [LabelSource(file.parent, "deepmd") for file in sorted(path.rglob("type.raw"))]
 
 
@@ -75,12 +75,12 @@ def _initial(given: DpgenFolder, report: DpgenReport) -> Iterator[LabelSource]:
         elif systems := _systems(path):
             yield from systems
         else:
-            report.say("init_data_sys", Fate.CHANGED, "what is not there was not taken: see the facts")
+            report.say("init_data_sys", Fate.CHANGED, "missing data were not taken: see the facts")
             report.facts.append(f"init_data_sys: no labelled system at {path}")
 
 
 def _outputs(given: DpgenFolder, iteration: Path) -> Iterator[LabelSource]:
-    """Yield the outputs of tasks that DP-GEN had not gathered when it ended."""
+    """Yield the outputs of tasks that DP-GEN had not collected when it ended."""
     style, params = str(given.param.get("fp_style")), given.param.get("fp_params") or {}
     name, kind = OUTPUTS.get(style, ("", ""))
     if style == "custom" and isinstance(params, Mapping):
@@ -94,16 +94,16 @@ def _outputs(given: DpgenFolder, iteration: Path) -> Iterator[LabelSource]:
 
 
 def import_all(given: DpgenFolder, ledger: Path, identity: Mapping[str, Any], report: DpgenReport) -> int:
-    """Read all labels of DP-GEN into a ledger; return how many are in it.
+    """Read all labels of DP-GEN into a ledger; return their number.
 
     Parameters
     ----------
     given, report
-        What DP-GEN had, and where it is said what was refused, and why.
+        DP-GEN's input, and the report of what was refused, and why.
     ledger
         The folder.
     identity
-        Of the reference that labelled.
+        Identity of the reference that labelled.
     """
     reads: list[Read] = []
     n_torn = 0
@@ -124,13 +124,13 @@ def import_all(given: DpgenFolder, ledger: Path, identity: Mapping[str, Any], re
     places = "1 place" if len(sources) == 1 else f"{len(sources)} places"
     report.facts.append(f"{n} labels of {exchange.name_of(identity)} taken from {places}")
     if n_outputs:
-        report.facts.append(f"{n_outputs} outputs among them that DP-GEN had not gathered")
+        report.facts.append(f"{n_outputs} of them from outputs that DP-GEN had not collected")
     report.facts += tally.sentences()
     return n
 
 
 def _of_its_own_walk(one: Read, source: LabelSource, given: DpgenFolder) -> Read:
-    """Return a frame as one of a trajectory that is named after its place: all iterations have a ``data.000``."""
+    """Return a frame with a trajectory named after its location, since all iterations have a ``data.000``."""
     if one.frame is None:
         return one
     path = source.path

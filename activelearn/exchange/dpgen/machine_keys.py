@@ -1,4 +1,4 @@
-"""Keys of ``machine.json``, and what becomes of each."""
+"""Keys of ``machine.json``, and their treatment."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from activelearn.exchange.dpgen.keys import DpgenKey, Fate
 #: In the order of DP-GEN's own table.
 MACHINE: Final = (
     DpgenKey(("_*", "**._*"), Fate.LEFT_OUT, "", "a comment"),
-    DpgenKey(("api_version", "deepmd_version"), Fate.LEFT_OUT, "", "each interpreter says its own"),
+    DpgenKey(("api_version", "deepmd_version"), Fate.LEFT_OUT, "", "each interpreter reports its own"),
     DpgenKey(("train.export_command",), Fate.LEFT_OUT, "", "models are frozen by the interpreter that trains"),
     DpgenKey(
         ("train.command",),
         Fate.CHANGED,
         "places.train.python",
-        "an absolute path to dp names the interpreter beside it; dp alone: that of activelearn",
+        "an absolute path to dp selects the interpreter next to it; dp alone: that of activelearn",
     ),
     DpgenKey(
         ("model_devi.command",),
@@ -34,7 +34,7 @@ MACHINE: Final = (
         ("*.machine.context_type",),
         Fate.CHANGED,
         "",
-        "our commands are given on the machine where the queue is",
+        "commands are run on the machine with the queue",
     ),
     DpgenKey(
         (
@@ -70,14 +70,14 @@ MACHINE: Final = (
         ("*.resources.group_size", "*.group_size"),
         Fate.CHANGED,
         "chunks",
-        "DP-GEN: tasks a job; here: jobs a station (chunks, to be set by hand)",
+        "DP-GEN: tasks per job; here: jobs per station (chunks, to be set by hand)",
     ),
-    DpgenKey(("*.resources.para_deg",), Fate.TAKEN, "places.*.slots", "tasks of a job side by side"),
+    DpgenKey(("*.resources.para_deg",), Fate.TAKEN, "places.*.slots", "tasks of a job in parallel"),
     DpgenKey(
         ("*.resources.custom_flags",),
         Fate.CHANGED,
         "places.*.queue",
-        "walltime, memory, account, qos, constraint and gres are taken, other flags are told",
+        "walltime, memory, account, qos, constraint and gres are taken, other flags are reported",
     ),
     DpgenKey(
         ("*.resources.strategy.if_cuda_multi_devices",), Fate.TAKEN, "places.*.gpus", "slots take turns on the GPUs"
@@ -142,5 +142,5 @@ MACHINE: Final = (
         "--machine",
         "the form of before api_version 1.0: no profile is made; start from activelearn machine --init slurm",
     ),
-    DpgenKey(("handlers.**",), Fate.LEFT_OUT, "", "mail is the queue's matter"),
+    DpgenKey(("handlers.**",), Fate.LEFT_OUT, "", "mail is sent by the queue"),
 )

@@ -12,7 +12,7 @@ from activelearn.exchange.dpgen.given import DpgenFolder, alias
 from activelearn.exchange.dpgen.keys import Fate
 from activelearn.exchange.dpgen.told import DpgenReport
 
-#: The three kinds of work of DP-GEN, and the stations that each is.
+#: The three kinds of work of DP-GEN, and the corresponding stations.
 STATIONS: Final = {
     "train": ("train", "final"),
     "model_devi": ("explore", "glass", "benchmark"),
@@ -23,7 +23,7 @@ _SYSTEMS: Final = {"pbs": "pbs", "torque": "torque", "lsf": "lsf"}
 #: Batch systems whose words a profile has; the Shell has none.
 QUEUES: Final = ("slurm", "slurmjobarray", "pbs", "torque", "sge", "lsf")
 SHELLS: Final = ("shell",)
-#: Flags of batch systems, and the key of a queue that says the same.
+#: Flags of batch systems, and the equivalent key of a queue.
 _FLAGS: Final = (
     (r"#SBATCH\s+(?:-t\s*|--time[= ])(\S+)", "walltime"),
     (r"#PBS\s+-l\s+walltime=(\S+)", "walltime"),
@@ -39,7 +39,7 @@ _WALLTIME: Final = re.compile(r"(?:(\d+)-)?(\d+):(\d+)(?::(\d+))?")
 
 
 def machine_of(given: DpgenFolder, name: str, report: DpgenReport) -> dict[str, Any] | None:
-    """Return a machine profile as raw YAML; None: there is no machine file, or none that can be one (it is told)."""
+    """Return a machine profile as raw YAML; None: there is no machine file, or it cannot be one (reported)."""
     if given.machine_file is None:
         report.facts.append("no machine.json: no machine profile was made")
         return None
@@ -60,14 +60,14 @@ def machine_of(given: DpgenFolder, name: str, report: DpgenReport) -> dict[str, 
     kinds = {_batch(section) for section in sections.values()}
     if kinds & set(QUEUES) - {*_SYSTEMS, "slurm", "slurmjobarray"}:
         report.facts.append(
-            f"batch_type {', '.join(sorted(kinds))}: the profile has the words of the queue; the adapters that "
-            "`activelearn machine --init` writes are Slurm's, unless it says otherwise: look at them before a submit"
+            f"batch_type {', '.join(sorted(kinds))}: the profile has the options of the queue; the adapters that "
+            "`activelearn machine --init` writes are for Slurm, unless stated otherwise: check them before you submit"
         )
     return made
 
 
 def _section(given: Any) -> dict[str, Any]:  # noqa: ANN401 - raw JSON
-    """Return what is said of one kind of work; of a list its first item, as DP-GEN takes it."""
+    """Return the settings of one kind of work; of a list the first item, as in DP-GEN."""
     one = given[0] if isinstance(given, list) and given else given
     found = dict(one) if isinstance(one, Mapping) else {}
     for key in ("machine", "resources"):
@@ -117,7 +117,7 @@ def _place(section: Mapping[str, Any], kind: str, report: DpgenReport) -> dict[s
 
 
 def _queue(resources: Mapping[str, Any], n_gpus: int, kind: str, report: DpgenReport) -> dict[str, Any]:
-    """Return what the batch system is asked for."""
+    """Return the resources requested from the batch system."""
     made: dict[str, Any] = {"nodes": int(resources.get("number_node") or 1)}
     if resources.get("queue_name"):
         made["partition"] = str(resources["queue_name"])
@@ -134,14 +134,12 @@ def _queue(resources: Mapping[str, Any], n_gpus: int, kind: str, report: DpgenRe
         else:
             made[key] = float(value) if key == "memory_GB" else value
     if left:
-        report.say(
-            f"{kind}.resources.custom_flags", Fate.CHANGED, f"put in by hand, if they are wanted: {'; '.join(left)}"
-        )
+        report.say(f"{kind}.resources.custom_flags", Fate.CHANGED, f"add by hand, if needed: {'; '.join(left)}")
     return made
 
 
 def _walltime(text: str) -> str | None:
-    """Return a walltime as HH:MM:SS, or None if it is none; LSF gives hours and minutes."""
+    """Return a walltime as HH:MM:SS, or None if it is invalid; LSF gives hours and minutes."""
     found = _WALLTIME.fullmatch(text)
     if found is None:
         return None
@@ -165,7 +163,7 @@ def _is_plain(name: str, value: Any) -> bool:  # noqa: ANN401 - raw JSON
 
 
 def _exports(envs: Mapping[str, Any], kind: str, report: DpgenReport) -> Iterator[str]:
-    """Yield lines for the variables that a shell must put together; what looks like a secret is told, never copied."""
+    """Yield lines for the variables that a shell must expand; what looks like a secret is reported, never copied."""
     for name, value in envs.items():
         if SECRET.search(name):
             report.say(f"{kind}.resources.envs.{name}", Fate.LEFT_OUT, "looks like a secret: set it in your shell")
@@ -175,7 +173,7 @@ def _exports(envs: Mapping[str, Any], kind: str, report: DpgenReport) -> Iterato
 
 
 def _programs(command: str, kind: str) -> dict[str, str]:
-    """Return the keys of a place that say what is started."""
+    """Return the keys of a place that set the commands."""
     words = command.split()
     if not words:
         return {}
@@ -189,7 +187,7 @@ def _programs(command: str, kind: str) -> dict[str, str]:
 
 
 def _without_inputs(words: list[str]) -> list[str]:
-    """Return a command of LAMMPS without the options that our inputs bring along."""
+    """Return a command of LAMMPS without the options that our inputs replace."""
     kept: list[str] = []
     skip = 0
     for word in words:

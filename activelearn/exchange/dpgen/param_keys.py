@@ -1,4 +1,4 @@
-"""Keys of ``param.json``, and what becomes of each."""
+"""Keys of ``param.json``, and their treatment."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PARAM: Final = (
         ("use_ele_temp",),
         Fate.REFUSED,
         "",
-        "networks with an electron temperature have no counterpart; go on with DP-GEN",
+        "networks with an electron temperature have no counterpart; continue with DP-GEN",
         off=NOTHING,
     ),
     DpgenKey(
@@ -57,18 +57,18 @@ PARAM: Final = (
         ("sys_configs_prefix", "sys_configs"),
         Fate.TAKEN,
         "explore.systems",
-        "each file is a system, copied as extxyz; of systems that are not there walks begin at labelled frames",
+        "each file is a system, copied as extxyz; walks of missing systems start from labelled frames",
     ),
     DpgenKey(("sys_format",), Fate.TAKEN, "", "dpdata reads the structures, as in DP-GEN"),
     DpgenKey(
         ("sys_charges",),
         Fate.REFUSED,
         "",
-        "charged cells have no counterpart; name a reference that sets the charge, and take the key out",
+        "charged cells have no counterpart; name a reference that sets the charge, and remove the key",
         off=NOTHING,
     ),
     DpgenKey(("numb_models",), Fate.TAKEN, "train.n_members", ""),
-    DpgenKey(("mlp_engine",), Fate.REFUSED, "", "other than dp there is none in DP-GEN either", off=("dp",)),
+    DpgenKey(("mlp_engine",), Fate.REFUSED, "", "DP-GEN has no other engine either", off=("dp",)),
     DpgenKey(
         ("train_backend",),
         Fate.TAKEN,
@@ -80,7 +80,7 @@ PARAM: Final = (
         ("training_iter0_model_path", "training_init_frozen_model", "training_finetune_model"),
         Fate.CHANGED,
         "train.start_from",
-        "the first ensemble begins with the weights of DP-GEN's last one instead (train.start_from), if there is one",
+        "instead, the first ensemble starts from the weights of DP-GEN's last one (train.start_from), if there is one",
     ),
     DpgenKey(
         ("training_init_model", "training_reuse_iter"), Fate.TAKEN, "train.warm_start", "from the second ensemble on"
@@ -97,9 +97,7 @@ PARAM: Final = (
         "a warm start has the prefactors of a cold one",
     ),
     DpgenKey(("train_param",), Fate.LEFT_OUT, "", "the name of a file"),
-    DpgenKey(
-        ("default_training_param.model.type_map",), Fate.TAKEN, "type_map", "one for all; refused if it is another one"
-    ),
+    DpgenKey(("default_training_param.model.type_map",), Fate.TAKEN, "type_map", "one for all; refused if it differs"),
     DpgenKey(
         ("default_training_param.model.**.seed",),
         Fate.LEFT_OUT,
@@ -113,13 +111,13 @@ PARAM: Final = (
         ),
         Fate.LEFT_OUT,
         "",
-        "keys of DeePMD-kit 0.x, of which newer versions know nothing",
+        "keys of DeePMD-kit 0.x, unknown to newer versions",
     ),
     DpgenKey(
         ("default_training_param.model.**",),
         Fate.TAKEN,
         "train.model",
-        "the block as it is, checked by `activelearn check` with DeePMD-kit's own table of arguments",
+        "the block unchanged, checked by `activelearn check` with DeePMD-kit's own arguments",
     ),
     DpgenKey(
         ("default_training_param.learning_rate.type",), Fate.TAKEN, "train.learning_rate.shape", "exp, cosine, wsd"
@@ -137,7 +135,7 @@ PARAM: Final = (
         ("default_training_param.learning_rate.**",),
         Fate.LEFT_OUT,
         "",
-        "train.learning_rate has keys of its own; add them by hand",
+        "train.learning_rate has its own keys; add them by hand",
     ),
     DpgenKey(("default_training_param.loss.type",), Fate.TAKEN, "", "ener; another loss is refused"),
     DpgenKey(
@@ -150,7 +148,7 @@ PARAM: Final = (
         ("default_training_param.loss.**",),
         Fate.LEFT_OUT,
         "",
-        "energy, forces and virial are what is learnt; prefactors by element: train.element_weights",
+        "only energy, forces and virial are learnt; weights by element: train.element_weights",
     ),
     DpgenKey(
         ("default_training_param.training.numb_steps", "default_training_param.training.stop_batch"),
@@ -189,13 +187,13 @@ PARAM: Final = (
         ("dp_compress",),
         Fate.TAKEN,
         "train.compress",
-        "true: always, false: never; without the key: auto, where it pays",
+        "true: always, false: never; without the key: auto, if it pays off",
     ),
     DpgenKey(
         ("model_devi_activation_func",),
         Fate.LEFT_OUT,
         "train.model",
-        "members differ in their random seeds alone; put an activation_function into the model",
+        "members differ only in their random seeds; set an activation_function in the model",
     ),
     DpgenKey(("srtab_file_path",), Fate.TAKEN, "train.model.use_srtab", "the path of the table"),
     DpgenKey(("one_h5",), Fate.LEFT_OUT, "", "data are written once for all members"),
@@ -203,7 +201,7 @@ PARAM: Final = (
         ("model_devi_engine",),
         Fate.REFUSED,
         "",
-        "other than lammps: walks are LAMMPS' own; go on with DP-GEN, or take its labels alone (activelearn "
+        "other than lammps: walks are run by LAMMPS; continue with DP-GEN, or only import its labels (activelearn "
         "labels import)",
         off=("lammps",),
     ),
@@ -235,7 +233,7 @@ PARAM: Final = (
         ("model_devi_jobs.neidelay", "model_devi_neidelay", "lmp_neigh_modify_one"),
         Fate.LEFT_OUT,
         "",
-        "LAMMPS checks at every step whether neighbours are to be listed anew",
+        "LAMMPS checks at every step whether to rebuild neighbour lists",
     ),
     DpgenKey(
         ("model_devi_jobs.nbeads", "model_devi_jobs.pka_e", "model_devi_jobs.lambdas"),
@@ -249,13 +247,13 @@ PARAM: Final = (
         Fate.CHANGED,
         "explore.stages",
         "a template with one integrator and one run becomes stages, its other fixes their lines; of any "
-        "other the job is left out and told why",
+        "other the job is left out and reported",
     ),
     DpgenKey(
         ("model_devi_jobs.sys_rev_mat.**",),
         Fate.LEFT_OUT,
         "explore.stages",
-        "the job is left out: conditions that differ by system want a stage each",
+        "the job is left out: conditions that differ by system need separate stages",
     ),
     DpgenKey(
         ("model_devi_plumed", "model_devi_plumed_path"),
@@ -265,7 +263,7 @@ PARAM: Final = (
         off=NOTHING,
     ),
     DpgenKey(("model_devi_jobs.task_min",), Fate.LEFT_OUT, "train.min_new_frames", "one for the campaign"),
-    DpgenKey(("model_devi_jobs.s_t",), Fate.LEFT_OUT, "", "nobody reads it in DP-GEN"),
+    DpgenKey(("model_devi_jobs.s_t",), Fate.LEFT_OUT, "", "not used by DP-GEN"),
     DpgenKey(
         ("model_devi_jobs.model_devi_f_trust_lo.**", "model_devi_jobs.model_devi_f_trust_hi.**"),
         Fate.TAKEN,
@@ -288,7 +286,7 @@ PARAM: Final = (
         ),
         Fate.LEFT_OUT,
         "",
-        "frames are classed by forces alone",
+        "frames are classified by forces alone",
     ),
     DpgenKey(
         (
@@ -329,7 +327,7 @@ PARAM: Final = (
         ),
         Fate.REFUSED,
         "",
-        "all structures are periodic: molecules and clusters have no counterpart; go on with DP-GEN",
+        "all structures are periodic: molecules and clusters have no counterpart; continue with DP-GEN",
         off=NOTHING,
     ),
     DpgenKey(
@@ -367,10 +365,15 @@ PARAM: Final = (
         ("fp_task_max",),
         Fate.CHANGED,
         "select.max_frames",
-        "an iteration labels at most so many frames; DP-GEN's number is by system, so it is multiplied with "
+        "limit of labelled frames per iteration; DP-GEN's number is by system, so it is multiplied with "
         "the systems of the largest job",
     ),
-    DpgenKey(("fp_task_min",), Fate.TAKEN, "train.min_new_frames", "fewer new labels wait for the next training"),
+    DpgenKey(
+        ("fp_task_min",),
+        Fate.TAKEN,
+        "train.min_new_frames",
+        "models are retrained once this many new labels have accumulated",
+    ),
     DpgenKey(
         ("fp_accurate_threshold", "fp_accurate_soft_threshold"),
         Fate.LEFT_OUT,
@@ -383,9 +386,7 @@ PARAM: Final = (
         "select.guards",
         "shortest distances, volume and angles end a walk and are counted",
     ),
-    DpgenKey(
-        ("ratio_failed",), Fate.LEFT_OUT, "", "labels that fail are counted with their reason; none stops the run"
-    ),
+    DpgenKey(("ratio_failed",), Fate.LEFT_OUT, "", "failed labels are counted by reason; none stops the run"),
     DpgenKey(("detailed_report_make_fp",), Fate.LEFT_OUT, "", "always so: activelearn status"),
     DpgenKey(
         (

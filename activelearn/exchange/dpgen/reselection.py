@@ -1,4 +1,4 @@
-"""The frames of an iteration classed again from its stored ``model_devi.out``, beside what DP-GEN itself wrote of them.
+"""Reclassification of the frames of an iteration from its stored ``model_devi.out``, compared with DP-GEN's own.
 
 DP-GEN writes ``02.fp/candidate.shuffled.SSS.out``, ``rest_accurate.*`` and ``rest_failed.*`` of each system: folder and
 step of every frame of the class (unless ``detailed_report_make_fp`` is false).
@@ -23,7 +23,7 @@ from activelearn.select.window import FrameClass, FrameClasses, classify
 _VIRIAL, _FORCE = 1, 4
 #: DP-GEN's own bound of virials: none.
 _NO_BOUND: Final = 1.0e10
-#: What DP-GEN calls the file of each class.
+#: DP-GEN's file names of the classes.
 LISTS: Final = {
     FrameClass.ACCURATE: "rest_accurate",
     FrameClass.CANDIDATE: "candidate",
@@ -43,9 +43,9 @@ class Reselected:
     iteration, system
         Numbers.
     ours
-        Classed here.
+        Our classification.
     dpgens
-        As DP-GEN listed them; None: it wrote no lists.
+        As listed by DP-GEN; None if it wrote no lists.
     """
 
     iteration: int
@@ -55,11 +55,11 @@ class Reselected:
 
     @property
     def is_same(self) -> bool:
-        """Whether every frame has the class that DP-GEN gave it."""
+        """Whether every frame has the same class as in DP-GEN."""
         return self.ours == self.dpgens
 
     def __str__(self) -> str:
-        """Return the counts in a line."""
+        """Return the counts in one line."""
         counts = ", ".join(f"{len(self.ours[one])} {one.name.lower()}" for one in LISTS)
         if self.dpgens is None:
             beside = "DP-GEN wrote no lists"
@@ -72,12 +72,12 @@ class Reselected:
 
 
 def reselected(given: DpgenFolder) -> list[Reselected]:
-    """Return the frames of every iteration and system that has deviations, in their order.
+    """Return the frames of every iteration and system that has deviations, in order.
 
     Raises
     ------
     ConfigError
-        A ``model_devi.out`` is damaged, or the run is of a kind whose frames are classed in another way.
+        A ``model_devi.out`` is corrupt, or the run uses another classification.
     """
     _want_plain(given)
     found = []
@@ -92,12 +92,12 @@ def reselected(given: DpgenFolder) -> list[Reselected]:
 
 
 def _want_plain(given: DpgenFolder) -> None:
-    """Refuse runs whose frames are not classed by two bounds of the deviation of a frame."""
+    """Refuse runs whose frames are not classified by two bounds of the deviation of a frame."""
     for key in ("model_devi_adapt_trust_lo", "cluster_cutoff", "model_devi_f_avg_relative"):
         if given.param.get(key):
             raise ConfigError(
-                f"{given.param_file}: {key}: frames are not classed by two bounds of a deviation in eV/Å, so they are "
-                "not classed again - wanted a run without it - nothing to do: the labels do not hang on it"
+                f"{given.param_file}: {key}: frames are not classified by two bounds of a deviation in eV/Å, so they "
+                "are not reclassified - expected a run without it - nothing to do: labels do not depend on it"
             )
 
 
@@ -119,11 +119,11 @@ def _system(given: DpgenFolder, iteration: Path, system: str, walks: list[Path])
 
 
 def _deviations(path: Path, skip: int) -> tuple[FloatArray, FloatArray]:
-    """Return steps (n,) and rows (n, 7) of a file; of several rows of one step the last one counts (DP-GEN 0.14)."""
+    """Return steps (n,) and rows (n, 7) of a file; the last of several rows of one step counts (DP-GEN 0.14)."""
     try:
         rows = np.loadtxt(path, ndmin=2)
     except ValueError as error:
-        raise ConfigError(f"{path}: cannot be read ({error}) - wanted rows of seven numbers - restore it") from None
+        raise ConfigError(f"{path}: cannot be read ({error}) - expected rows of seven numbers - restore it") from None
     if rows.size == 0:
         return np.empty(0, dtype=np.int64), np.empty((0, 7))
     _, last = np.unique(rows[::-1, 0], return_index=True)
@@ -135,7 +135,7 @@ def _deviations(path: Path, skip: int) -> tuple[FloatArray, FloatArray]:
 def classes(
     max_devi_f: FloatArray, max_devi_v: FloatArray, forces: tuple[float, ...], virials: tuple[float, ...]
 ) -> FrameClasses:
-    """Return the class of each frame as DP-GEN has it: of forces and virials the candidate, else the worse.
+    """Return the class of each frame as in DP-GEN: candidate if forces or virials are, else the worse.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Jobs of exploration (``model_devi_jobs``) as stages: each job is a region, and repeats itself until it is quiet."""
+"""Jobs of exploration (``model_devi_jobs``) as stages: each job is a region, which is repeated until it is quiet."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ENSEMBLES: Final = {
     **dict.fromkeys(("npt-a", "npt-aniso"), "npt-aniso"),
     **dict.fromkeys(("npt-t", "npt-tri"), "npt-tri"),
 }
-#: The line that moves the atoms of an NVE walk.
+#: The integrator of an NVE walk.
 _NVE: Final = "fix md all nve"
 #: A mass that differs from the standard one by more than this share is another isotope.
 _SAME_MASS: Final = 0.02
 _LOWER, _UPPER = "model_devi_f_trust_lo", "model_devi_f_trust_hi"
-#: DP-GEN's own dampings, ps.
+#: DP-GEN's default dampings, ps.
 _TAUT, _TAUP = 0.1, 0.5
 
 
@@ -37,13 +37,13 @@ class DpgenJob:
     Parameters
     ----------
     numbers
-        Of it and of those after it that ask for the same.
+        Numbers of this and of later equivalent jobs.
     systems
         Numbers of the systems of DP-GEN.
     asked
-        Keys of the stage that do not hang on its systems.
+        Keys of the stage that do not depend on its systems.
     part
-        Which of the stages of the job, of one that asks for several (a template); empty: the only one.
+        Suffix of this stage if a job has several (a template); empty for the only one.
     """
 
     numbers: tuple[int, ...]
@@ -58,7 +58,7 @@ class DpgenJob:
         return f"job-{first:02d}{self.part}" if first == last else f"job-{first:02d}-to-{last:02d}{self.part}"
 
     def with_next(self, other: DpgenJob) -> DpgenJob | None:
-        """Return both as one, if the other one asks for the same, be it of other systems; else None."""
+        """Return both as one, if the other is equivalent except for systems; else None."""
         if (self.asked, self.part) != (other.asked, other.part):
             return None
         systems = tuple(dict.fromkeys((*self.systems, *other.systems)))
@@ -66,12 +66,12 @@ class DpgenJob:
 
 
 def jobs_of(given: DpgenFolder, report: DpgenReport, *, remaining: bool) -> list[DpgenJob]:
-    """Return the jobs that can be stages; the others are told.
+    """Return the jobs that can be stages; the others are reported.
 
     Parameters
     ----------
     given, report
-        What DP-GEN had, and where it is said.
+        DP-GEN's input, and the report.
     remaining
         Whether jobs of finished iterations are left out.
     """
@@ -79,7 +79,7 @@ def jobs_of(given: DpgenFolder, report: DpgenReport, *, remaining: bool) -> list
     left: dict[str, list[int]] = {}
     first = given.n_done if remaining else 0
     if first:
-        report.facts.append(f"jobs of the {first} finished iterations are left out, as --remaining asks for")
+        report.facts.append(f"jobs of the {first} finished iterations are left out, as requested by --remaining")
     before: list[DpgenJob] = []
     for k, job in enumerate(given.jobs[first:], first):
         made = _of_job(given, job, k)
@@ -98,14 +98,14 @@ def jobs_of(given: DpgenFolder, report: DpgenReport, *, remaining: bool) -> list
 
 
 def _of_job(given: DpgenFolder, job: Mapping[str, Any], k: int) -> list[DpgenJob] | str:
-    """Return the stages of a job, one for each window and what its template asks for; or why it has none."""
+    """Return the stages of a job, one per window and condition of its template; or why it has none."""
     if not job.get("sys_idx"):
         return "without sys_idx"
     asked: list[dict[str, Any]] | str = _reason(job) or []
     if "template" in job:
         asked = stages_of_template(given, job)
         if isinstance(asked, str):
-            return f"{asked}: write its stage by hand (ensemble custom, lammps: the lines that move atoms)"
+            return f"{asked}: write its stage by hand (ensemble custom, lammps: the lines of the integrator)"
         masses = mass_lines(given.param)
         for one in asked if masses else []:
             one["lammps"] = "\n".join([*masses, *([one["lammps"]] if "lammps" in one else [])])
@@ -127,7 +127,7 @@ def _of_job(given: DpgenFolder, job: Mapping[str, Any], k: int) -> list[DpgenJob
 
 
 def expanded(sys_idx: Sequence[Any]) -> tuple[int, ...]:
-    """Return numbers of systems, of which DP-GEN lets ``"0:4"`` and ``"0:10:2"`` be written as ranges."""
+    """Return numbers of systems, for which DP-GEN allows ranges such as ``"0:4"`` and ``"0:10:2"``."""
     numbers: list[int] = []
     for one in sys_idx:
         if isinstance(one, str):
@@ -145,7 +145,7 @@ def _reason(job: Mapping[str, Any]) -> str | None:
             return f"{key} has no counterpart"
     ensemble = alias(job, "ensemble", "ens")
     if ensemble not in ENSEMBLES:
-        return f"ensemble {ensemble} - wanted one of {', '.join(ENSEMBLES)}"
+        return f"ensemble {ensemble} - expected one of {', '.join(ENSEMBLES)}"
     wanted = {
         "temps": alias(job, "temps", "Ts"),
         "nsteps": job.get("nsteps"),
@@ -157,7 +157,7 @@ def _reason(job: Mapping[str, Any]) -> str | None:
 
 
 def _asked(param: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of the stage of a job that do not hang on its systems."""
+    """Return the keys of the stage of a job that do not depend on its systems."""
     ensemble = ENSEMBLES[alias(job, "ensemble", "ens")]
     n_steps = int(job["nsteps"])
     made: dict[str, Any] = {
@@ -178,12 +178,12 @@ def _asked(param: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(given: Sequence[Any]) -> list[float]:
-    """Return different numbers, in their order."""
+    """Return distinct numbers, in order."""
     return [*dict.fromkeys(float(one) for one in given)]
 
 
 def mass_lines(param: Mapping[str, Any]) -> list[str]:
-    """Return a line of LAMMPS for each element that is another isotope than the standard."""
+    """Return a LAMMPS line for each element that is not the standard isotope."""
     given = param.get("mass_map")
     if not isinstance(given, list):
         return []
@@ -199,8 +199,8 @@ def mass_lines(param: Mapping[str, Any]) -> list[str]:
 def stages_of(jobs: Sequence[DpgenJob], starts: DpgenStarts) -> list[dict[str, Any]]:
     """Return the stages of jobs.
 
-    Each start is walked at each condition, as in DP-GEN; where that is too few walks or frames for a verdict there are
-    more of them, from other velocities.
+    Each start is walked at each condition, as in DP-GEN; if there are too few walks or frames for a verdict, there are
+    more of them, with other velocities.
     """
     return [_stage(job, starts) for job in jobs]
 
@@ -221,20 +221,20 @@ def _stage(job: DpgenJob, starts: DpgenStarts) -> dict[str, Any]:
 
 
 def window_of(given: DpgenFolder, report: DpgenReport) -> tuple[float, float]:
-    """Return f_lo and f_hi (eV/Å) of the campaign: the widest of all, within which stages have their own."""
+    """Return f_lo and f_hi (eV/Å) of the campaign: the widest of all; stages have their own."""
     if not _bounds(given, _LOWER) or not _bounds(given, _UPPER):
-        report.refuse(_LOWER, "no bounds of the force deviation - wanted two numbers in eV/Å")
+        report.refuse(_LOWER, "no bounds of the force deviation - expected two numbers in eV/Å")
         return 0.15, 0.35
     return widest(given)
 
 
 def widest(given: DpgenFolder) -> tuple[float, float]:
-    """Return the smallest lower and the largest upper bound of the force deviation that stand anywhere, eV/Å."""
+    """Return the smallest lower and the largest upper bound of the force deviation, eV/Å."""
     return min(_bounds(given, _LOWER)), max(_bounds(given, _UPPER))
 
 
 def window_in(param: Mapping[str, Any], job: Mapping[str, Any], system: int) -> tuple[float, float]:
-    """Return the window (eV/Å) of a system in a job: that of the job counts before that of the run."""
+    """Return the window (eV/Å) of a system in a job: that of the job takes precedence."""
     lower, upper = (bound_in(param, job, key, system) for key in (_LOWER, _UPPER))
     return (0.0 if lower is None else lower), (math.inf if upper is None else upper)
 
@@ -245,7 +245,7 @@ def bound_in(param: Mapping[str, Any], job: Mapping[str, Any], key: str, system:
     Parameters
     ----------
     param, job
-        The run, and the job, which counts before it.
+        The run, and the job, which takes precedence.
     key
         Such as ``model_devi_f_trust_lo``.
     system

@@ -1,4 +1,4 @@
-"""The structures that walks of DP-GEN begin at, ``sys_configs``: read as DP-GEN reads them, and written as extxyz."""
+"""The starting structures of DP-GEN's walks, ``sys_configs``: read as in DP-GEN, and written as extxyz."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DpgenStarts:
     frames
         One frame each.
     of_system
-        By the number of a system of DP-GEN, those of it, by their numbers in `frames`; a system without any has none.
+        Indices in `frames` of the structures of each system of DP-GEN; a system without structures is missing.
     """
 
     frames: list[Frames] = field(default_factory=list)
@@ -37,11 +37,11 @@ class DpgenStarts:
 
     @property
     def lowest_A(self) -> float | None:
-        """The smallest perpendicular height of a cell, Å; None: there is none."""
+        """The smallest perpendicular height of a cell, Å; None if there is none."""
         return min((float(heights(frame.cell[0]).min()) for frame in self.frames), default=None)
 
     def write(self, folder: Path) -> list[str]:
-        """Write one extxyz a structure; return the names of the files."""
+        """Write one extxyz per structure; return the names of the files."""
         folder.mkdir()
         names = {
             i: f"system-{system:03d}-{k:04d}.extxyz"
@@ -54,16 +54,16 @@ class DpgenStarts:
 
 
 def starts_of(given: DpgenFolder, systems: Sequence[int], report: DpgenReport) -> DpgenStarts:
-    """Return the structures of some systems; what is not there or cannot be read is told.
+    """Return the structures of some systems; missing and unreadable ones are reported.
 
     Parameters
     ----------
     given
-        What DP-GEN had.
+        DP-GEN's input.
     systems
-        Numbers of those that jobs name.
+        Numbers of the systems used in jobs.
     report
-        Where it is said.
+        The report.
     """
     found = DpgenStarts()
     configs = given.param.get("sys_configs") or []
@@ -85,7 +85,7 @@ def starts_of(given: DpgenFolder, systems: Sequence[int], report: DpgenReport) -
             problems.append(f"system {system}: no structure at {', '.join(map(str, configs[system]))}")
     if problems:
         report.say(
-            "sys_configs", Fate.CHANGED, "walks begin at labelled frames where there is no structure: see the facts"
+            "sys_configs", Fate.CHANGED, "walks start from labelled frames if there is no structure: see the facts"
         )
         report.facts += [f"sys_configs: {problem}" for problem in problems]
     return found

@@ -1,8 +1,8 @@
-"""Jobs whose LAMMPS input is a template: a plain one is a stage like any other, what else it does is told.
+"""Jobs whose LAMMPS input is a template: a plain one becomes a stage like any other; everything else is reported.
 
-DP-GEN puts each combination of the values of ``rev_mat`` in place of their keys, one key after the other, and writes
-``dump`` and ``pair_style`` anew. Of what is left the integrator, the time step and the run say what is asked for; fixes
-and groups beside them become the stage's own lines. A template that does anything else has no stage.
+DP-GEN substitutes each combination of the values of ``rev_mat`` for their keys, one key after the other, and rewrites
+``dump`` and ``pair_style``. Of the rest, the integrator, the time step and the run define the stage; other fixes
+and groups become the stage's own lines. A template that does anything else has no stage.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 from activelearn.config import lammps_lines
 from activelearn.exchange.dpgen.given import DpgenFolder, alias
 
-#: Commands that say what our inputs say anyhow.
+#: Commands that our inputs contain anyway.
 _OURS: Final = {
     *("units", "boundary", "atom_style", "atom_modify", "box", "read_data", "change_box", "mass", "neighbor"),
     *("neigh_modify", "pair_style", "pair_coeff", "thermo", "thermo_style", "thermo_modify", "dump", "dump_modify"),
@@ -34,9 +34,9 @@ _OURS: Final = {
         "write_data",
     ),
 }
-#: Those of them that must say the same as ours.
+#: Those of them that must have the same arguments as ours.
 _MUST_BE: Final = {"units": ("metal",), "boundary": ("p", "p", "p"), "atom_style": ("atomic",)}
-#: Commands that a stage may have as lines of its own.
+#: Commands that a stage may have as its own lines.
 _THEIRS: Final = {"fix", "group", "region", "compute", "unfix", "fix_modify", "variable"}
 #: LAMMPS' own time step in metal units, ps.
 _TIMESTEP_PS: Final = 0.001
@@ -46,18 +46,18 @@ _SCALAR: Final = {"equal", "string", "index"}
 
 @dataclass
 class Asked:
-    """What one combination of values asks for.
+    """The stage of one combination of values.
 
     Parameters
     ----------
     temperatures_K
-        At the beginning and at the end of the walk; None: no thermostat says it.
+        At the beginning and at the end of the walk; None if not set by a thermostat.
     pressure_bar
         None: constant volume.
     stage
-        Keys of the stage that have nothing to do with the two.
+        Other keys of the stage.
     lines
-        Lines of the stage's own.
+        The stage's own lines.
     """
 
     temperatures_K: tuple[float, float] | None = None
@@ -67,13 +67,13 @@ class Asked:
 
 
 def stages_of_template(given: DpgenFolder, job: Mapping[str, Any]) -> list[dict[str, Any]] | str:
-    """Return the keys of the stages of a job, without their systems; or why it can be none."""
+    """Return the keys of the stages of a job, without their systems; or why there are none."""
     template = job.get("template") or {}
     path = given.path(str(template.get("lmp", "")))
     if "plm" in template or not template.get("lmp"):
         return "PLUMED is not started"
     if job.get("sys_rev_mat"):
-        return "sys_rev_mat: conditions that differ by system want a stage each"
+        return "sys_rev_mat: conditions that differ by system need separate stages"
     if not path.is_file():
         return f"no template {path}"
     every = alias(job, "trj_freq", "t_freq", "traj_freq")
@@ -97,7 +97,7 @@ def _revised(text: str, values: Mapping[str, Any]) -> str:
 
 
 def _commands(text: str) -> Iterator[list[str]]:
-    """Yield the words of each command, with the numbers of variables put in; of an `if` what a first start does."""
+    """Yield the words of each command, with variables substituted; for an `if`, what the first start does."""
     known: dict[str, str] = {}
     for line in re.sub(r"&[ \t]*\n", " ", text).splitlines():
         bare = re.sub(r"\$\{(\w+)\}", lambda found: known.get(found[1], found[0]), line.partition("#")[0]).strip()
@@ -119,12 +119,12 @@ def _number(word: str) -> float | None:
 
 
 def _read(text: str, every: int) -> Asked | str:
-    """Return what an input asks for, or what of it has no counterpart."""
+    """Return the stage of an input, or what in it has no counterpart."""
     made = Asked(stage={"every": every, "timestep_fs": round(1000.0 * _TIMESTEP_PS, 9)})
     for words in _commands(text):
         name, rest = words[0], words[1:]
         if name in _MUST_BE and tuple(rest) != _MUST_BE[name]:
-            return f"{' '.join(words)} - wanted {name} {' '.join(_MUST_BE[name])}"
+            return f"{' '.join(words)} - expected {name} {' '.join(_MUST_BE[name])}"
         if name in _OURS:
             continue
         wrong = _take(made, name, rest, words)
@@ -138,7 +138,7 @@ def _read(text: str, every: int) -> Asked | str:
 
 
 def _take(made: Asked, name: str, rest: Sequence[str], words: Sequence[str]) -> str | None:
-    """Take one command; return what is wrong with it, or None."""
+    """Process one command; return what is wrong with it, or None."""
     line = " ".join(words)
     if name == "timestep" and _number(rest[0]) is not None:
         made.stage["timestep_fs"] = round(1000.0 * float(rest[0]), 9)
@@ -153,19 +153,19 @@ def _take(made: Asked, name: str, rest: Sequence[str], words: Sequence[str]) -> 
     elif name in _THEIRS:
         made.lines.append(line)
     else:
-        return f"{line!r}, which no stage does"
+        return f"{line!r}, which no stage supports"
     return None
 
 
 def _integrator(made: Asked, kind: str, words: Sequence[str]) -> str | None:
-    """Take ``fix ... nvt`` or ``npt``; return what of it has no counterpart, or None."""
+    """Process ``fix ... nvt`` or ``npt``; return what has no counterpart, or None."""
     keys = {words[i]: [_number(word) for word in words[i + 1 : i + 4]] for i in range(0, len(words), 4)}
     strange = sorted(set(keys) - {"temp", "iso", "aniso", "tri"})
     coupling = [key for key in keys if key != "temp"]
     if strange or "temp" not in keys or len(coupling) != (kind == "npt"):
-        return f"fix {kind} {' '.join(words)} - wanted temp, and one of iso, aniso, tri for npt"
+        return f"fix {kind} {' '.join(words)} - expected temp, and one of iso, aniso, tri for npt"
     if any(len(numbers) != 3 or None in numbers for numbers in keys.values()):
-        return f"fix {kind} {' '.join(words)} - wanted numbers"
+        return f"fix {kind} {' '.join(words)} - expected numbers"
     start, stop, damping = (float(number or 0.0) for number in keys["temp"])
     made.temperatures_K = (start, stop)
     made.stage |= {"ensemble": "nvt", "temperature_damping_ps": damping}
@@ -179,7 +179,7 @@ def _integrator(made: Asked, kind: str, words: Sequence[str]) -> str | None:
 
 
 def _finished(made: Asked) -> Asked | str:
-    """Return what an input asks for, with its own lines if a stage may have them."""
+    """Return the stage of an input, with its own lines if they are allowed."""
     if "ensemble" not in made.stage:
         if not any(line.startswith("fix ") for line in made.lines):
             return "no integrator"
@@ -196,7 +196,7 @@ def _finished(made: Asked) -> Asked | str:
 
 
 def _grouped(found: Sequence[Asked]) -> list[dict[str, Any]]:
-    """Return as few stages as there can be: one where all temperatures meet all pressures."""
+    """Return as few stages as possible: one if all temperatures are combined with all pressures."""
     groups: list[tuple[dict[str, Any], list[Asked]]] = []
     for one in found:
         same = next((members for stage, members in groups if stage == one.stage), None)

@@ -1,4 +1,4 @@
-"""What an import says of every key: taken, changed, left out or refused, each with its reason."""
+"""The report of an import on every key: taken, changed, left out or refused, with the reason."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from activelearn.exchange.dpgen.keys import DpgenKey, Fate
 from activelearn.exchange.dpgen.machine_keys import MACHINE
 from activelearn.exchange.dpgen.param_keys import PARAM
 
-#: Of a key that stands in no row.
-UNKNOWN: Final = "no key of DP-GEN 0.10 to 0.14 that is known here: look what it does, and put it in by hand"
-#: Keys that are listed by name before they are counted.
+#: For a key that is in no row.
+UNKNOWN: Final = "not a known key of DP-GEN 0.10 to 0.14: check what it does, and add it by hand"
+#: Number of keys that are listed by name; more are counted.
 _NAMED: Final = 4
 
 
 @dataclass(frozen=True)
 class ToldKeys:
-    """What is said of the keys of one row.
+    """The report on the keys of one row.
 
     Parameters
     ----------
     keys
-        Dotted, as they were given.
+        Dotted keys, as given.
     fate, ours, why
-        As in the row, or as they turned out here.
+        As in the row, or as decided for this import.
     """
 
     keys: tuple[str, ...]
@@ -41,23 +41,23 @@ class ToldKeys:
 
     @property
     def named(self) -> str:
-        """The keys, the first of them by name."""
+        """The keys, the first ones by name."""
         more = f" and {len(self.keys) - _NAMED} more" if len(self.keys) > _NAMED else ""
         return ", ".join(self.keys[:_NAMED]) + more
 
 
 @dataclass
 class DpgenReport:
-    """What is said of an import.
+    """The report of an import.
 
     Parameters
     ----------
     refused
-        What cannot be expressed and may not be left out, a line each: nothing is written then.
+        What cannot be expressed and must not be left out, one line each; nothing is then written.
     notes
-        By a key of the inputs what was decided of it here, in place of what its row says.
+        Decisions by key of the inputs, which replace those of its row.
     facts
-        What was found and made, a sentence each.
+        What was found and made, one sentence each.
     """
 
     refused: list[str] = field(default_factory=list)
@@ -65,16 +65,16 @@ class DpgenReport:
     facts: list[str] = field(default_factory=list)
 
     def refuse(self, key: str, why: str) -> None:
-        """Say that a key cannot be expressed."""
+        """Report that a key cannot be expressed."""
         self.notes[key] = Fate.REFUSED, why
         self.refused.append(f"{key}: {why}")
 
     def say(self, key: str, fate: Fate, why: str) -> None:
-        """Say what became of a key here."""
+        """Report the treatment of a key."""
         self.notes[key] = fate, why
 
     def keys(self, given: DpgenFolder) -> list[tuple[str, list[ToldKeys]]]:
-        """Return what is said of all keys of the two inputs, by file, one entry a row of the table."""
+        """Return the report on all keys of the two inputs, by file, one entry per row of the table."""
         found = [(given.param_file.name, self._told(PARAM, given.param))]
         if given.machine_file is not None:
             found.append((given.machine_file.name, self._told(MACHINE, given.machine)))
@@ -107,7 +107,7 @@ def _above(key: str) -> Iterable[str]:
 
 
 def row_of(table: Sequence[DpgenKey], key: str) -> DpgenKey | None:
-    """Return the first row of a table that is about a dotted key."""
+    """Return the first row of a table that applies to a dotted key."""
     return next((row for row in table if row.names_it(key)), None)
 
 
@@ -122,7 +122,7 @@ def refused_by_table(section: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def as_markdown(report: DpgenReport, given: DpgenFolder) -> str:
-    """Return the report as a page: what was found, and then what became of every key."""
+    """Return the report as a page: what was found, then the treatment of every key."""
     lines = [f"# {given.folder.name}, from DP-GEN", "", *(f"- {fact}" for fact in report.facts)]
     for name, told in report.keys(given):
         lines += ["", f"## {name}", "", "| key | what became of it | here | why |", "|---|---|---|---|"]
@@ -133,7 +133,7 @@ def as_markdown(report: DpgenReport, given: DpgenFolder) -> str:
 
 
 def table_page(table: Sequence[DpgenKey]) -> str:
-    """Return a table of keys as it stands in docs/coming-from-dpgen.md."""
+    """Return a table of keys as in docs/coming-from-dpgen.md."""
     lines = ["| DP-GEN | | here | |", "|---|---|---|---|"]
     for row in table:
         cells = (

@@ -18,13 +18,13 @@ _BACKENDS: Final = {
     **dict.fromkeys(("pytorch-exportable", "pt-expt"), "pytorch-exportable"),
 }
 _SHAPES: Final = ("exp", "cosine", "wsd")
-#: Keys of a model that are the campaign's, or of a DeePMD-kit that is no more.
+#: Keys of a model that belong to the campaign, or are obsolete in DeePMD-kit.
 _OURS: Final = {"seed", "type_map", "coord_norm", "type_fitting_net"}
-#: Where DeePMD-kit lets the learning rate end unless something is said.
+#: Default final learning rate of DeePMD-kit.
 _STOP_LR: Final = 1.0e-8
-#: Steps between two steps of the learning rate of DeePMD-kit, unless they are said.
+#: Default number of steps between changes of the learning rate of DeePMD-kit.
 _DECAY_STEPS: Final = 5000
-#: The rule for the size of a batch that DP-GEN calls auto.
+#: The batch size rule that DP-GEN calls auto.
 _AUTO: Final = "auto:32"
 
 
@@ -35,12 +35,12 @@ def train_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
     training = dict(block.get("training") or {})
     n_steps = alias(training, "numb_steps", "stop_batch")
     if not n_steps:
-        report.refuse("default_training_param", "no numb_steps in its training - wanted a number of steps")
+        report.refuse("default_training_param", "no numb_steps in its training - expected a number of steps")
         return {}
     made: dict[str, Any] = {"n_members": int(param.get("numb_models", 4)), "n_steps": int(n_steps)}
     backend = str(param.get("train_backend", "tensorflow"))
     if backend not in _BACKENDS:
-        report.refuse("train_backend", f"{backend} has no counterpart - wanted one of {', '.join(_BACKENDS)}")
+        report.refuse("train_backend", f"{backend} has no counterpart - expected one of {', '.join(_BACKENDS)}")
     made["backend"] = _BACKENDS.get(backend, "tensorflow")
     made["model"] = _model(block.get("model") or {}, given, report)
     made["batch_size"] = _batch(param)
@@ -55,9 +55,9 @@ def train_of(given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
 
 
 def last_ensemble(given: DpgenFolder, train: Mapping[str, Any], report: DpgenReport) -> list[Path]:
-    """Return the models of DP-GEN's last training, if the first ensemble can begin with their weights.
+    """Return the models of DP-GEN's last training, if the first ensemble can start from their weights.
 
-    Those before compression, which no training begins with; a network that leaves `sel` to be counted is another one.
+    These are the uncompressed ones; a network with automatic `sel` would be a different one.
     """
     suffixes = BACKENDS[train["backend"]].with_weights
     for iteration in reversed(given.iterations):
@@ -65,19 +65,19 @@ def last_ensemble(given: DpgenFolder, train: Mapping[str, Any], report: DpgenRep
         models = [found for k in range(train["n_members"]) if (found := _model_of(folder, k, suffixes)) is not None]
         if models and len(models) == train["n_members"]:
             if _counts_neighbours(train["model"]):
-                report.facts.append("the last ensemble is no start: its network leaves sel to be counted")
+                report.facts.append("the last ensemble is not used as a start: its network has an automatic sel")
                 return []
-            report.facts.append(f"the first training begins with the weights of {iteration.name} of DP-GEN")
+            report.facts.append(f"the first training starts from the weights of {iteration.name} of DP-GEN")
             return models
     report.facts.append(
-        f"the first training begins with random weights: no {train['n_members']} frozen models "
-        f"({', '.join(suffixes) or 'of a form with weights'}) in any 00.train"
+        f"the first training starts from random weights: no {train['n_members']} frozen models "
+        f"({', '.join(suffixes) or 'of a format with weights'}) in any 00.train"
     )
     return []
 
 
 def _counts_neighbours(model: Mapping[str, Any]) -> bool:
-    """Return whether a network leaves `sel` to be counted, or is of a kind that no campaign has (which is told)."""
+    """Return whether a network has an automatic `sel`, or is of an unsupported kind (which is reported)."""
     try:
         return blocks.limits_neighbours(model) and any(one.sel is None for one in blocks.spheres(model))
     except (LookupError, TypeError, ValueError):
@@ -92,16 +92,16 @@ def _model_of(folder: Path, member: int, suffixes: Sequence[str]) -> Path | None
 
 
 def _one_block(given: Any, report: DpgenReport) -> dict[str, Any]:  # noqa: ANN401 - raw JSON
-    """Return the block of all members, of which a list has one each."""
+    """Return the common block of all members; a list has one per member."""
     blocks = given if isinstance(given, list) else [given]
     plain = [_plain(block) for block in blocks if isinstance(block, Mapping)]
     if not plain:
-        report.refuse("default_training_param", "missing - wanted the training input of DeePMD-kit")
+        report.refuse("default_training_param", "missing - expected the training input of DeePMD-kit")
         return {}
     if any(block != plain[0] for block in plain):
         report.refuse(
             "default_training_param",
-            "a list of different networks has no counterpart: members differ in the random seed only - keep one",
+            "a list of different networks has no counterpart: members differ only in the random seed - keep one",
         )
     return dict(plain[0])
 
@@ -116,7 +116,9 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - raw JSON
 def _model(block: Mapping[str, Any], given: DpgenFolder, report: DpgenReport) -> dict[str, Any]:
     kinds = block.get("type_map")
     if kinds is not None and list(kinds) != list(given.param["type_map"]):
-        report.refuse("default_training_param.model.type_map", f"{kinds} is not the type_map of the run - wanted one")
+        report.refuse(
+            "default_training_param.model.type_map", f"{kinds} is not the type_map of the run - expected only one"
+        )
     made: dict[str, Any] = _without(block)
     if "srtab_file_path" in given.param and "use_srtab" in made:
         made["use_srtab"] = str(given.path(str(given.param["srtab_file_path"])))
@@ -130,7 +132,7 @@ def _without(value: Any) -> Any:  # noqa: ANN401 - raw JSON
 
 
 def _batch(param: Mapping[str, Any]) -> int | str:
-    """Return one rule for the size of batches: the number if all systems have the same, else DP-GEN's own default."""
+    """Return one rule for the size of batches: the number if all systems have the same, else DP-GEN's default."""
     sizes: set[Any] = set()
     for key in ("init_batch_size", "sys_batch_size"):
         value = param.get(key, "auto")
@@ -142,7 +144,7 @@ def _batch(param: Mapping[str, Any]) -> int | str:
 def _learning_rate(given: Mapping[str, Any], n_steps: int, report: DpgenReport) -> dict[str, Any]:
     shape = str(given.get("type", "exp"))
     if shape not in _SHAPES:
-        report.refuse("default_training_param.learning_rate.type", f"{shape} - wanted one of {', '.join(_SHAPES)}")
+        report.refuse("default_training_param.learning_rate.type", f"{shape} - expected one of {', '.join(_SHAPES)}")
     start = float(given.get("start_lr", 1.0e-3))
     stop = given.get("stop_lr")
     if stop is None and "decay_rate" in given:
@@ -154,7 +156,9 @@ def _learning_rate(given: Mapping[str, Any], n_steps: int, report: DpgenReport) 
 
 def _prefactors(loss: Mapping[str, Any], report: DpgenReport) -> dict[str, Any]:
     if (kind := str(loss.get("type", "ener"))) != "ener":
-        report.refuse("default_training_param.loss.type", f"{kind} - wanted ener: energies and forces are learnt")
+        report.refuse(
+            "default_training_param.loss.type", f"{kind} - expected ener, since energies and forces are learnt"
+        )
     usual = {"energy": ("e", 0.02, 1.0), "force": ("f", 1000.0, 1.0), "virial": ("v", 0.0, 0.0)}
     return {
         name: [float(loss.get(f"start_pref_{letter}", start)), float(loss.get(f"limit_pref_{letter}", limit))]
@@ -163,7 +167,7 @@ def _prefactors(loss: Mapping[str, Any], report: DpgenReport) -> dict[str, Any]:
 
 
 def _warm(param: Mapping[str, Any], rate: dict[str, Any], report: DpgenReport) -> dict[str, Any]:
-    """Return the keys of a warm start; a learning rate for it is put into `rate`."""
+    """Return the keys of a warm start; its learning rate is added to `rate`."""
     first = param.get("training_reuse_iter")
     if first is None and not param.get("training_init_model"):
         for key in ("training_reuse_numb_steps", "training_reuse_stop_batch", "training_reuse_start_lr"):

@@ -1,4 +1,4 @@
-"""Findings: rules over the records of a campaign and its studies, each with its number, bound, reason and remedy."""
+"""Findings: rules over the records of a campaign and its studies, each with its value, bound, reason and remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from activelearn.page.findings import accuracy, costs, exploration, glasses, lab
 from activelearn.page.findings.rule import STAKES, PageFinding, Rule, bounds_of, findings_by, quantity
 from activelearn.page.seen import Seen
 
-#: All of them, as they stand in docs/report.md.
+#: All rules, in the order of docs/report.md.
 RULES: Final[tuple[Rule, ...]] = (
     *exploration.RULES,
     *accuracy.RULES,
@@ -21,12 +21,12 @@ RULES: Final[tuple[Rule, ...]] = (
 
 
 def findings_of(seen: Seen, bounds: Mapping[str, float] | None = None) -> list[PageFinding]:
-    """Return what is found in a folder, the gravest first.
+    """Return the findings of a folder, the most severe first.
 
     Parameters
     ----------
     seen
-        What was read of it.
+        Data read from it.
     bounds
         By key of the rule; None: the defaults.
     """

@@ -11,10 +11,10 @@ from activelearn.page.findings.rule import Noted, Rule
 from activelearn.page.seen import SeenCampaign
 from activelearn.records import Ensemble, Errors
 
-#: Fewer atoms of an element, or frames of a composition, say nothing of it.
+#: Minimum number of atoms of an element, or frames of a composition, for a finding.
 _FEW_ATOMS: Final = 50
 _FEW_FRAMES: Final = 5
-#: Energy errors whose mean size is at least this share of their RMSE are alike: a shift. (Normal ones: 0.80.)
+#: Energy errors whose MAE is at least this fraction of their RMSE are a constant shift. (Normal ones: 0.80.)
 _ALIKE: Final = 0.95
 
 
@@ -100,7 +100,7 @@ def _shift(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
     for name, errors in found.items() if len(found) > 1 else ():
         mae, rmse = errors.energy_mae_meV_per_atom, errors.energy_rmse_meV_per_atom
         if errors.n_frames >= _FEW_FRAMES and mae >= bound and mae >= _ALIKE * rmse:
-            what = f"energies of {name} are off by {mae:.1f} meV/atom, all of them alike (RMSE {rmse:.1f} meV/atom)"
+            what = f"energies of {name} are off by {mae:.1f} meV/atom, by a constant shift (RMSE {rmse:.1f} meV/atom)"
             yield Noted(f"{what}, in {errors.n_frames} held-out frames", mae)
 
 
@@ -110,7 +110,7 @@ def _few(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
         return
     n = ensemble.held_out.n_frames if ensemble.held_out is not None else 0
     if n < bound:
-        yield Noted(f"{n} held-out frames: their P99 and RMSE say little", n)
+        yield Noted(f"{n} held-out frames: their P99 and RMSE are uncertain", n)
 
 
 def _rises(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
@@ -133,9 +133,9 @@ RULES: Final = (
         "f_hi",
         "trust",
         "the held-out 99th percentile of the force error is at least {bound}",
-        "One atom in a hundred errs by as much as the deviation at which a frame is called failed: a deviation inside "
+        "One atom in a hundred errs by as much as the deviation at which a frame counts as failed: a deviation inside "
         "the window does not mean an error inside it.",
-        "train.n_steps or a larger net; or demand less error with stop.max_force_error_p99",
+        "train.n_steps or a larger net; or require a lower error with stop.max_force_error_p99",
         _p99,
     ),
     Rule(
@@ -144,7 +144,7 @@ RULES: Final = (
         "select.false_accept_rate",
         "trust",
         "the lower end of the 95 % interval of the false-accept rate is above {bound}",
-        "More frames are called accurate than are.",
+        "More frames are classified as accurate than are accurate.",
         "lower select.f_lo, or select.window: calibrated",
         _false_accepts,
     ),
@@ -154,7 +154,7 @@ RULES: Final = (
         "",
         "trust",
         "the median of force error / force deviation of the frames labelled last is above {bound}",
-        "The members agree with each other more than with the reference: the deviation is no measure of the error.",
+        "The members agree with each other more than with the reference: the deviation underestimates the error.",
         "lower select.f_lo, or select.window: calibrated; read errors from held-out frames and benchmark.force_error",
         _ratio,
     ),
@@ -164,7 +164,7 @@ RULES: Final = (
         "points",
         "accuracy",
         "the 95 % interval of the false-accept rate is wider than {bound}",
-        "Too few accurate frames were labelled to tell how many of them are so by right.",
+        "Too few accurate frames were labelled to tell how many of them are accurate.",
         "raise select.audit_frames",
         _wide,
     ),
@@ -175,7 +175,7 @@ RULES: Final = (
         "accuracy",
         "the force error of one element is at least {bound} times that of all others, on frames labelled last (50 "
         "atoms of each or more)",
-        "One element holds the error, and so the deviation.",
+        "One element dominates the error, and so the deviation.",
         "train.element_weights",
         _element,
     ),
@@ -185,8 +185,8 @@ RULES: Final = (
         "",
         "accuracy",
         "the held-out force RMSE of one composition is at least {bound} times the mean of the others",
-        "The model knows one composition less well; a mean over all hides it.",
-        "more initial data or walks of it (initial.systems, explore.systems)",
+        "The model is worse for one composition, which a mean over all hides.",
+        "more initial data or walks for it (initial.systems, explore.systems)",
         _composition,
     ),
     Rule(
@@ -194,10 +194,10 @@ RULES: Final = (
         5.0,
         "meV/atom",
         "accuracy",
-        "the held-out energies of one of several compositions are off by at least {bound}, and alike (MAE at least "
-        "0.95 of the RMSE)",
-        "A constant between compositions: forces do not see it, energies across compositions do.",
-        "train.prefactors.energy; more data of it; initial.isolated for the energies of atoms",
+        "the held-out energies of one of several compositions are off by at least {bound}, by a constant shift (MAE "
+        "at least 0.95 of the RMSE)",
+        "A constant shift between compositions does not affect forces, but energies across compositions.",
+        "train.prefactors.energy; more data for it; initial.isolated for the energies of atoms",
         _shift,
     ),
     Rule(
@@ -216,7 +216,7 @@ RULES: Final = (
         "",
         "accuracy",
         "the held-out force RMSE of the last training is at least {bound} times the lowest of the trainings before",
-        "What was learnt lately costs what was known before.",
+        "Recent training data degrade what was learnt before.",
         "train.n_steps (warm_n_steps); train.warm_start; a larger net",
         _rises,
     ),

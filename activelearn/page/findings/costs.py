@@ -45,7 +45,7 @@ def _idle(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
     known = seen.slots or max((math.ceil(value - 0.05) for value in busy.values()), default=1)
     for name, value in busy.items():
         if spent[name].n_tasks >= 2 * known and 100.0 * value / known < bound:
-            what = f"{name}: {value:.1f} of {known} slots at work, while any was ({duration(spent[name].engine)})"
+            what = f"{name}: {value:.1f} of {known} slots in use, while any was ({duration(spent[name].engine)})"
             yield Noted(what, 100.0 * value / known)
 
 
@@ -53,7 +53,7 @@ def _infrastructure(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
     n = sum(record.infrastructure_failures for record in seen.records)
     tasks = sum(spent.n_tasks for spent in by_station(seen).values())
     if n and tasks and 100.0 * n / tasks > bound:
-        yield Noted(f"{n} tries of {tasks} tasks were lost to crashes, time-outs or nodes", 100.0 * n / tasks)
+        yield Noted(f"{n} attempts at {tasks} tasks were lost to crashes, time-outs or nodes", 100.0 * n / tasks)
 
 
 def _files(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
@@ -64,7 +64,7 @@ def _files(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
 def _size(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
     if seen.disk is not None and seen.disk.n_bytes / 1e9 > bound:
         models = seen.disk.n_bytes_models / 1e9
-        yield Noted(f"{seen.disk.n_bytes / 1e9:.2f} GB, and {models:.2f} GB of models", seen.disk.n_bytes / 1e9)
+        yield Noted(f"{seen.disk.n_bytes / 1e9:.2f} GB, plus {models:.2f} GB of models", seen.disk.n_bytes / 1e9)
 
 
 def _free(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
@@ -81,7 +81,7 @@ RULES: Final = (
         "cost",
         "less than {bound} are free on the disk of the folder",
         "A full disk stops the run; nothing published is lost.",
-        "free some space; a campaign goes on where it stopped",
+        "free some space; a campaign continues where it stopped",
         _free,
     ),
     Rule(
@@ -90,8 +90,8 @@ RULES: Final = (
         "%",
         "cost",
         "more than {bound} of the time at the stations is outside the engines (of a minute or more)",
-        "Planning, reading and waiting cost what labels and MD could have.",
-        "fewer and longer walks; label.ledger and machine.scratch on a fast disk; look at the station named",
+        "Planning, reading and waiting take time from labels and MD.",
+        "fewer and longer walks; label.ledger and machine.scratch on a fast disk; check the station named",
         _outside,
     ),
     Rule(
@@ -99,7 +99,7 @@ RULES: Final = (
         50,
         "%",
         "cost",
-        "fewer than {bound} of the slots were at work at a station with two tasks a slot or more, while any was",
+        "fewer than {bound} of the slots were in use at a station with two or more tasks per slot, while any was",
         "Slots wait for the longest task of the station.",
         "--slots (or slots of the machine profile), n_walks; of trainings: train.n_members a multiple of the slots",
         _idle,
@@ -109,9 +109,9 @@ RULES: Final = (
         2,
         "%",
         "cost",
-        "tries lost to crashes, time-outs or nodes are more than {bound} of the tasks",
-        "Each is work done twice.",
-        "look into failures/ of the folder; time-outs of the machine profile; activelearn doctor on a cluster",
+        "attempts lost to crashes, time-outs or nodes exceed {bound} of the tasks",
+        "Each of them is repeated work.",
+        "see failures/ in the folder; time-outs of the machine profile; activelearn doctor on a cluster",
         _infrastructure,
     ),
     Rule(
@@ -129,8 +129,8 @@ RULES: Final = (
         1.0,
         "GB",
         "cost",
-        "the folder takes more than {bound} besides models and scratch",
-        "It is copied and backed up whole.",
+        "the folder has more than {bound} besides models and scratch",
+        "It is copied and backed up as a whole.",
         "select.max_frames; n_frames and keep_velocities of glasses",
         _size,
     ),

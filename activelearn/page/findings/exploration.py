@@ -1,4 +1,4 @@
-"""Findings on what was explored: whether it gets quieter, where it does not, and whether the walks were walks."""
+"""Findings on what was explored: whether it gets quieter, where it does not, and whether walks moved."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from activelearn.page.seen import SeenCampaign
 from activelearn.records import CellCounts, Counts, Iteration, Selection
 from activelearn.select.reach import went_nowhere
 
-#: A share that is at least this part of an earlier one has not fallen.
+#: A share that is at least this fraction of an earlier one has not decreased.
 _FALLEN: Final = 0.9
-#: Fewer candidates than this say nothing of the cell that they are of.
+#: Minimum number of candidates for a finding on their cell.
 _FEW_CANDIDATES: Final = 20
 _OUT_OF_REGION: Final = "out of region"
 _NEAR_DUPLICATE: Final = "near duplicate"
@@ -25,7 +25,7 @@ def last_pass(seen: SeenCampaign) -> Selection | None:
 
 
 def cell_name(cell: CellCounts) -> str:
-    """Return the name of a cell of the exploration matrix: its stage and what is imposed."""
+    """Return the name of a cell of the exploration matrix: its stage and conditions."""
     return f"{cell.stage} {Condition(**{name: getattr(cell, name) for name in Condition._fields})}"
 
 
@@ -35,7 +35,7 @@ def not_accurate(counts: Counts) -> float:
 
 
 def by_ensemble(records: Sequence[Iteration], stage: str) -> list[Counts]:
-    """Return the counts of a stage by the ensemble that walked it, all of its passes together, in order."""
+    """Return the counts of a stage by ensemble, with all of its passes together, in order."""
     trained_in = {record.index: record.ensemble.trained_in for record in records}
     found: dict[int, Counts] = {}
     for record in records:
@@ -59,7 +59,7 @@ def _flat(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
         quiet = known[name].bounds(seen.campaign.stop).candidate_share if name in known else 0.0
         if n >= max(bound, 2) and shares[-1] >= quiet:
             said = ", ".join(f"{100 * share:.1f}" for share in shares[-n:])
-            yield Noted(f"stage {name}: candidates and failed {said} % with {n} ensembles, one after the other", n)
+            yield Noted(f"stage {name}: candidates and failed {said} % with {n} successive ensembles", n)
 
 
 def _one_cell(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
@@ -96,7 +96,7 @@ def _nowhere(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
         if lost and share > bound:
             reach = lost[0].reach
             moved = f", such as {lost[0].id}: {reach.displacement:.2g} Å rms" if reach is not None else ""
-            yield Noted(f"stage {stage}: {len(lost)} of {len(mine)} walks went nowhere{moved}", share)
+            yield Noted(f"stage {stage}: {len(lost)} of {len(mine)} walks did not move{moved}", share)
 
 
 def _broken(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
@@ -106,7 +106,7 @@ def _broken(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
         lost = [walk.ended for walk in mine if walk.ended != "finished" and not walk.ended.startswith(_OUT_OF_REGION)]
         share = 100.0 * len(lost) / len(mine)
         if share > bound:
-            yield Noted(f"stage {stage}: {len(lost)} of {len(mine)} walks broke off, such as by: {lost[0]}", share)
+            yield Noted(f"stage {stage}: {len(lost)} of {len(mine)} walks failed, such as by: {lost[0]}", share)
 
 
 def _outside(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
@@ -124,7 +124,7 @@ def _outside(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
                 else ""
             )
             such = f", such as {why}" if why else ""
-            yield Noted(f"stage {stage}: {share:.1f} % of {counts.walked} frames are out of the region{such}", share)
+            yield Noted(f"stage {stage}: {share:.1f} % of {counts.walked} frames are outside the region{such}", share)
 
 
 def _near_duplicates(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
@@ -145,7 +145,7 @@ def _not_explored(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
         return
     left = [stage.name for stage in seen.campaign.explore.stages if stage.name not in last.stages]
     if len(left) > bound:
-        what = f"{len(left)} of {len(seen.campaign.explore.stages)} stages were never walked: {', '.join(left)}"
+        what = f"{len(left)} of {len(seen.campaign.explore.stages)} stages were never explored: {', '.join(left)}"
         yield Noted(what, len(left))
 
 
@@ -155,8 +155,8 @@ RULES: Final = (
         0,
         "stages",
         "trust",
-        "the loop has ended and more than {bound} were never walked",
-        "The verdict holds for the stages that were explored, and for no others.",
+        "the loop has ended and more than {bound} were never explored",
+        "The verdict only holds for the stages that were explored.",
         "raise stop.max_iterations, or give the stages before it max_passes, and run again with --accept-changes",
         _not_explored,
     ),
@@ -165,8 +165,8 @@ RULES: Final = (
         5,
         "%",
         "trust",
-        "more than {bound} of the walks of a stage in the last pass did not move as matter does at their temperature",
-        "Walks that stand still are accurate throughout and explore nothing.",
+        "more than {bound} of the walks of a stage in the last pass moved less than matter does at their temperature",
+        "Walks that do not move are always accurate and explore nothing.",
         "explore.stages: longer n_steps, a stronger thermostat (temperature_damping_ps), other `lammps` lines",
         _nowhere,
     ),
@@ -175,8 +175,8 @@ RULES: Final = (
         2,
         "passes",
         "accuracy",
-        "at least {bound} at the end failed nearly everywhere, one after the other",
-        "The ensemble does not survive its own walks: labels come from the first frames of failed walks alone.",
+        "at least {bound} in a row at the end failed nearly everywhere",
+        "The ensemble does not survive its own walks: labels only come from the first frames of failed walks.",
         "explore.stages: colder or shorter walks first; initial.md: more data at these temperatures; train.n_steps",
         _rescued,
     ),
@@ -185,8 +185,9 @@ RULES: Final = (
         3,
         "ensembles",
         "accuracy",
-        "the share of candidates and failed frames of a stage that is not quiet did not fall by a tenth over {bound}",
-        "More labels of the same kind do not help any more: the net or its training is the limit, or the region is.",
+        "the share of candidates and failed frames of a stage that is not quiet did not decrease by a tenth over "
+        "{bound}",
+        "More labels of the same kind no longer help: the limit is the net, its training, or the region.",
         "train.n_steps or a larger net; select.max_frames; or a colder stage before this one (explore.stages)",
         _flat,
     ),
@@ -197,8 +198,8 @@ RULES: Final = (
         "accuracy",
         "one cell of the matrix has at least {bound} of the candidates of the last pass (20 or more), and at least "
         "twice its share of the frames",
-        "The model is missing one region; walks elsewhere teach it little more.",
-        "explore.stages: more walks there (n_walks), or a stage of its own; select.max_per_cell",
+        "The model is missing one region; walks elsewhere add little.",
+        "explore.stages: more walks there (n_walks), or a separate stage; select.max_per_cell",
         _one_cell,
     ),
     Rule(
@@ -206,9 +207,9 @@ RULES: Final = (
         20,
         "%",
         "accuracy",
-        "more than {bound} of the walks of a stage in the last pass broke off (lost atoms, non-finite)",
-        "Frames after the break count as failed, and the region behind it is never seen.",
-        "explore.stages: timestep_fs, colder or shorter walks; initial.isolated against atoms that fall together",
+        "more than {bound} of the walks of a stage in the last pass failed (lost atoms, non-finite)",
+        "Frames after the failure count as failed, and the region beyond is never explored.",
+        "explore.stages: timestep_fs, colder or shorter walks; initial.isolated against collapsing atoms",
         _broken,
     ),
     Rule(
@@ -216,9 +217,9 @@ RULES: Final = (
         5,
         "%",
         "accuracy",
-        "more than {bound} of the frames of a stage in the last pass are past a guard (stages with an "
-        "out_of_region_share of their own are left out)",
-        "What is past a guard is neither judged nor learnt.",
+        "more than {bound} of the frames of a stage in the last pass violate a guard (stages with their own "
+        "out_of_region_share are left out)",
+        "Frames beyond a guard are neither classified nor learnt.",
         "select.guards, or the strains and pressures of explore.stages",
         _outside,
     ),
@@ -227,8 +228,8 @@ RULES: Final = (
         30,
         "%",
         "cost",
-        "more than {bound} of the candidates of the last pass are near duplicates of chosen frames",
-        "Walks show the same structures again and again: MD is spent on little news.",
+        "more than {bound} of the candidates of the last pass are near duplicates of selected frames",
+        "Walks repeat the same structures: MD yields little new.",
         "explore.stages: a larger `every`, more starts (explore.systems, n_packings), fewer n_walks",
         _near_duplicates,
     ),

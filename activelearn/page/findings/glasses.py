@@ -14,21 +14,21 @@ from activelearn.page.seen import SeenPath, SeenStudy
 from activelearn.records import MadeGlass, Result
 from activelearn.stamping import MAX_OVERLAP, MIN_MSD_A2
 
-#: The rows of a glass are cut into so many blocks, whose scatter is the error of their mean.
+#: Number of blocks of the rows of a glass, whose scatter gives the error of their mean.
 _BLOCKS: Final = 5
-#: A result nearer to experiment than this share of it is not named, however small its error.
+#: Relative deviation from experiment below which a result is not reported, however small its error.
 _NEAR: Final = 0.02
 
 
 def where_outside(path: SeenPath, f_hi: float) -> str:
-    """Return where on its path a glass was outside the window: its first such row, and the shares by segment.
+    """Return where on its path a glass left the window: the first such row, and shares by segment.
 
     Parameters
     ----------
     path
-        Of the glass.
+        Path of the glass.
     f_hi
-        From which deviation on, eV/Å.
+        Upper deviation threshold, eV/Å.
     """
     rows = path.thermo
     is_judged = ~np.isnan(rows.max_devi_f)
@@ -47,12 +47,12 @@ def where_outside(path: SeenPath, f_hi: float) -> str:
 
 
 def mean_and_block_error(values: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Return the mean of a series and its standard error from five blocks; None: too short, or constant.
+    """Return the mean of a series and its standard error from five blocks; None if too short, or constant.
 
     Parameters
     ----------
     values
-        (n_rows,) consecutive, of any unit.
+        (n_rows,) consecutive values, in any unit.
     """
     if len(values) < 4 * _BLOCKS:
         return None
@@ -88,20 +88,20 @@ def _not_melted(seen: SeenStudy, bound: float) -> Iterator[Noted]:
         if moved < bound or melt.overlap >= MAX_OVERLAP:
             who = "/".join(melt.formers) or "all atoms"
             what = f"{glass.id}: in its melt {who} moved {moved:.2f} Å rms"
-            yield Noted(f"{what}, {100 * melt.overlap:.0f} % are within 1 Å of where they were", moved)
+            yield Noted(f"{what}, {100 * melt.overlap:.0f} % are within 1 Å of their starting positions", moved)
 
 
 def _died(seen: SeenStudy, bound: float) -> Iterator[Noted]:
     lost = [glass for glass in seen.glasses if not glass.is_finished]
     if len(lost) > bound:
         what = (
-            f"{len(lost)} of {len(seen.glasses)} glasses of {seen.name} died, such as {lost[0].id} in {lost[0].ended}"
+            f"{len(lost)} of {len(seen.glasses)} glasses of {seen.name} failed, such as {lost[0].id} in {lost[0].ended}"
         )
         yield Noted(what, len(lost))
 
 
 def _groups(glasses: Sequence[MadeGlass]) -> list[list[MadeGlass]]:
-    """Return the finished glasses by what they are replicas of."""
+    """Return the finished glasses, grouped as replicas."""
     found: dict[tuple[object, ...], list[MadeGlass]] = {}
     for glass in glasses:
         if glass.is_finished:
@@ -142,7 +142,7 @@ def _true_error(seen: SeenStudy, bound: float) -> Iterator[Noted]:
 
 
 def _results(seen: SeenStudy, name: str | None = None) -> list[Result]:
-    """Return the results of a name, without those of one replica alone."""
+    """Return the results of a name, except those of single replicas."""
     results = seen.board.results if seen.board is not None else ()
     return [one for one in results if (name is None or one.name == name) and "replica" not in one.condition]
 
@@ -175,8 +175,8 @@ RULES: Final = (
         "%",
         "trust",
         "more than {bound} of the frames of a glass's path are at or above f_hi",
-        "The potential did not know where the path went; what is measured of the glass may be its invention.",
-        "explore that temperature and density: a stage of explore.stages like the segment named, then glasses again",
+        "The path left the region that the potential knows; values measured on the glass may be artefacts.",
+        "explore that temperature and density: a stage of explore.stages like the segment named, then new glasses",
         of_study=_outside,
     ),
     Rule(
@@ -185,8 +185,8 @@ RULES: Final = (
         "%",
         "trust",
         "more than {bound} of the kept frames of a glass have more neighbours than sel holds",
-        "Neighbours are dropped in silence, by all members alike: no deviation shows it.",
-        "train.descriptor.sel, in a new campaign (label.ledger: no label is paid for twice)",
+        "Neighbours are silently dropped by all members alike, which no deviation shows.",
+        "train.descriptor.sel, in a new campaign (with label.ledger, no label is computed twice)",
         of_study=_crowded,
     ),
     Rule(
@@ -195,8 +195,8 @@ RULES: Final = (
         "Å",
         "trust",
         "the network formers of a glass moved less than {bound} rms in its melt, or half of them are within 1 Å of "
-        "where they were",
-        "The melt has not forgotten the packing or crystal, and so has not the glass.",
+        "their starting positions",
+        "The melt, and so the glass, remembers the packing or crystal.",
         "glass.segments: melt longer (ps) or hotter (temperature_K)",
         of_study=_not_melted,
     ),
@@ -206,7 +206,7 @@ RULES: Final = (
         "f_hi",
         "trust",
         "the 99th percentile of the true force error along paths of glasses is at least {bound}",
-        "Where the glass was, the reference itself finds errors as large as a deviation that is called failed.",
+        "On the path of the glass, true errors are as large as the deviation threshold for failed frames.",
         "train.n_steps or a larger net; explore.stages at these temperatures and densities",
         of_study=_true_error,
     ),
@@ -215,8 +215,8 @@ RULES: Final = (
         0,
         "glasses",
         "trust",
-        "more than {bound} of a study came to no end",
-        "What is measured is measured of the others.",
+        "more than {bound} of a study did not finish",
+        "Values are measured only on the others.",
         "glass.dynamics.timestep_fs, glass.relax; a potential that knows the melt (explore.stages)",
         of_study=_died,
     ),
@@ -226,7 +226,7 @@ RULES: Final = (
         "",
         "accuracy",
         "the volumes of replicas scatter by at least {bound} times their own errors (five blocks of the analysed rows)",
-        "Each glass is stuck in its own structure: the error over replicas is the one to quote, and few are few.",
+        "Each glass is trapped in its own structure: quote the error over replicas, and use enough of them.",
         "glass.n_replicas; a slower quench (rate_K_per_ps), a longer melt",
         of_study=_disagree,
     ),
@@ -236,8 +236,8 @@ RULES: Final = (
         "standard errors",
         "accuracy",
         "a result with an error is at least {bound} from the cited experiment, and 2 % of it or more",
-        "Beyond its scatter: the reference, the model or the glass differ from what was measured.",
-        "see stamp and note of the number; the reference's own volume of crystals (benchmark.crystals) beside it",
+        "Beyond its scatter: the reference, the model or the glass differs from experiment.",
+        "see stamp and note of the value; compare the reference's own volume of crystals (benchmark.crystals)",
         of_study=_beside_experiment,
     ),
     Rule(
@@ -246,7 +246,7 @@ RULES: Final = (
         "measurements",
         "accuracy",
         "more than {bound} of a study failed",
-        "They are named in the tables, each with its reason.",
+        "They are listed in the tables with their reasons.",
         "see `problems` of the scoreboard; the settings of benchmark",
         of_study=_not_measured,
     ),

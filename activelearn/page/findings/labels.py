@@ -1,4 +1,4 @@
-"""Findings on labels: refusals, missing virials, a reference that contradicts itself, room for neighbours."""
+"""Findings on labels: refusals, missing virials, an inconsistent reference, the limit of neighbours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from activelearn.page.findings.rule import Noted, Rule
 from activelearn.page.seen import SeenCampaign
 
-#: Fewer pairs of frames say nothing of the reference.
+#: Minimum number of pairs of frames for a finding on the reference.
 _FEW_PAIRS: Final = 6
 
 
@@ -39,7 +39,7 @@ def _without_virial(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
 def _slope(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
     found = seen.slope
     if found is not None and found.n_pairs >= _FEW_PAIRS and 100.0 * abs(found.value - 1.0) > bound:
-        what = f"energies change by {found.value:.2f} times what the virials say, in {found.n_pairs} pairs of frames"
+        what = f"energies change by {found.value:.2f} times that of the virials, in {found.n_pairs} pairs of frames"
         yield Noted(f"{what} of different strain", 100.0 * abs(found.value - 1.0))
 
 
@@ -47,7 +47,7 @@ def _full(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
     for one in seen.fill:
         share = 100.0 * one.most / one.room
         if share >= bound:
-            what = f"{one.kind}: {one.most} neighbours within {one.rcut:g} Å, and room for {one.room}"
+            what = f"{one.kind}: {one.most} neighbours within {one.rcut:g} Å, with sel {one.room}"
             yield Noted(f"{what} (densest training frames)", share)
 
 
@@ -65,9 +65,9 @@ RULES: Final = (
         40,
         "%",
         "trust",
-        "energies of the initial data differ by more than {bound} from what their virials say, between strains of one "
-        "structure (6 pairs of frames or more)",
-        "A stress of another sign, unit or method than the energy teaches wrong pressures and densities.",
+        "energies of the initial data differ by more than {bound} from those given by the virials, between strains of "
+        "one structure (at least 6 pairs of frames)",
+        "A stress with another sign, unit or method than the energy leads to wrong pressures and densities.",
         "label.reference: check its stress (activelearn check --try compares it with the energy)",
         _slope,
     ),
@@ -77,7 +77,7 @@ RULES: Final = (
         "%",
         "accuracy",
         "more than {bound} of all labels were refused for one reason",
-        "Refused frames are paid for and taught to nobody; what is refused always is missing from the data.",
+        "Refused frames cost time and teach nothing; what is always refused is missing from the data.",
         "label: its limits (max_force, max_energy_spread ...), or the settings of the reference (SCF, k-points)",
         _refused,
     ),
@@ -86,9 +86,9 @@ RULES: Final = (
         0,
         "%",
         "accuracy",
-        "more than {bound} of the training frames are without a virial, in a campaign with walks at constant pressure",
-        "Pressures are then learnt from the other frames alone, or from forces.",
-        "label.reference.stress: true, or labels that have a stress (ISIF = 2 in VASP)",
+        "more than {bound} of the training frames have no virial, in a campaign with walks at constant pressure",
+        "Pressures are then learnt only from the other frames, or from forces.",
+        "label.reference.stress: true, or labels with a stress (ISIF = 2 in VASP)",
         _without_virial,
     ),
     Rule(
@@ -96,9 +96,9 @@ RULES: Final = (
         95,
         "%",
         "accuracy",
-        "the densest frames that were labelled fill at least {bound} of `sel`",
-        "Beyond `sel` neighbours are dropped in silence: denser walks and glasses are ended or refused for it.",
-        "a larger train.descriptor.sel, in a new campaign (label.ledger: no label is paid for twice)",
+        "the densest labelled frames fill at least {bound} of `sel`",
+        "Beyond `sel`, neighbours are silently dropped: denser walks and glasses are stopped or refused.",
+        "a larger train.descriptor.sel, in a new campaign (with label.ledger, no label is computed twice)",
         _full,
     ),
     Rule(
@@ -107,7 +107,7 @@ RULES: Final = (
         "%",
         "accuracy",
         "more than {bound} of the trajectories of initial data failed",
-        "What follows is learnt from what is left, which is the tamer part.",
+        "Only the rest, which is less demanding, is learnt.",
         "initial.md: a smaller timestep_fs, lower temperatures_K; initial.perturb",
         _initial,
     ),

@@ -1,4 +1,4 @@
-"""What a finding is: a rule over records with one bound, and what it says where the bound is passed."""
+"""Findings: rules over records with one bound, and a message if the bound is exceeded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from activelearn.errors import ConfigError
 from activelearn.page.seen import Seen, SeenCampaign, SeenStudy
 from activelearn.report.behind import number
 
-#: What is at stake, the gravest first: whether numbers can be believed, how good they are, what they cost.
+#: Severity, highest first: whether numbers can be trusted, how good they are, what they cost.
 Stake = Literal["trust", "accuracy", "cost"]
 STAKES: Final[tuple[Stake, ...]] = ("trust", "accuracy", "cost")
 
 
 class Noted(NamedTuple):
-    """One place where a bound is passed: a sentence with its numbers, the number, and what helps there."""
+    """One case where a bound is exceeded: a sentence with its numbers, the value, and the remedy."""
 
     what: str
     number: float
@@ -32,19 +32,19 @@ class Rule:
     Parameters
     ----------
     key
-        By which the bound is set: ``--bound key=number``.
+        Name by which the bound is set: ``--bound key=number``.
     bound, unit
-        The default, and what it is counted in.
+        The default, and its unit.
     stake
-        What is at stake.
+        Severity.
     when
-        When it is found, with the bound as ``{bound}``.
+        The condition, with the bound as ``{bound}``.
     why
-        What it means.
+        Its meaning.
     fix
-        The command or the key of the YAML that changes it.
+        The command or YAML key that fixes it.
     of_campaign, of_study
-        What looks for it, with the bound: in a campaign, in each of its studies.
+        Functions that look for it, with the bound: in a campaign, in each of its studies.
     """
 
     key: str
@@ -58,7 +58,7 @@ class Rule:
     of_study: Callable[[SeenStudy, float], Iterable[Noted]] | None = None
 
     def found(self, seen: Seen, bound: float) -> list[PageFinding]:
-        """Return what of a folder passes the bound."""
+        """Return the cases in a folder that exceed the bound."""
         noted: list[Noted] = []
         if self.of_campaign is not None and seen.campaign is not None:
             noted += self.of_campaign(seen.campaign, bound)
@@ -67,13 +67,13 @@ class Rule:
         return [PageFinding(self, one.what, one.number, bound, one.fix or self.fix) for one in noted]
 
     def said(self, bound: float | None = None) -> str:
-        """Return when it is found, in words with its bound."""
+        """Return the condition in words, with its bound."""
         return self.when.format(bound=quantity(self.bound if bound is None else bound, self.unit))
 
 
 @dataclass(frozen=True)
 class PageFinding:
-    """What was found.
+    """A finding.
 
     Parameters
     ----------
@@ -82,9 +82,9 @@ class PageFinding:
     what
         A sentence with the numbers.
     number, bound
-        What was found, and the bound that it passes, in the unit of the rule.
+        The value, and the bound that it exceeds, in the unit of the rule.
     fix
-        The command or key that changes it.
+        The command or key that fixes it.
     """
 
     rule: Rule
@@ -100,20 +100,20 @@ def quantity(value: float, unit: str) -> str:
 
 
 def bounds_of(given: Sequence[str], rules: Sequence[Rule]) -> dict[str, float]:
-    """Return the bounds of all rules by key, those of ``--bound key=number`` in the place of defaults.
+    """Return the bounds of all rules by key, with those of ``--bound key=number`` replacing defaults.
 
     Raises
     ------
     ConfigError
-        There is no such rule, or it is no number.
+        There is no such rule, or it is not a number.
     """
     bounds = {rule.key: rule.bound for rule in rules}
     for text in given:
         key, _, value = text.partition("=")
         if key not in bounds:
             near = get_close_matches(key, bounds, n=1)
-            there = f"did you mean {near[0]}?" if near else f"there are: {', '.join(bounds)}"
-            raise ConfigError(f"--bound {text}: no finding of that name - wanted key=number - {there}")
+            there = f"did you mean {near[0]}?" if near else f"available: {', '.join(bounds)}"
+            raise ConfigError(f"--bound {text}: no finding of that name - expected key=number - {there}")
         bounds[key] = _number(text, value)
     return bounds
 
@@ -124,11 +124,11 @@ def _number(text: str, value: str) -> float:
     except ValueError:
         found = math.nan
     if not math.isfinite(found):
-        raise ConfigError(f"--bound {text}: no number - wanted key=number - such as --bound labels_refused=10")
+        raise ConfigError(f"--bound {text}: not a number - expected key=number - such as --bound labels_refused=10")
     return found
 
 
 def findings_by(rules: Iterable[Rule], seen: Seen, bounds: Mapping[str, float]) -> list[PageFinding]:
-    """Return what is found, the gravest first."""
+    """Return the findings, the most severe first."""
     found = [one for rule in rules for one in rule.found(seen, bounds[rule.key])]
     return sorted(found, key=lambda one: STAKES.index(one.rule.stake))

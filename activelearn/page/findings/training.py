@@ -1,4 +1,4 @@
-"""Findings on trainings: whether they learnt, whether they were long enough, whether one member stands apart."""
+"""Findings on trainings: whether they learnt, were long enough, and whether one member is an outlier."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _falling(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
     left = [share for m in ensemble.members if (share := learning.unexplained(m)) is not None]
     if fell is not None and fell >= bound and left and float(np.mean(left)) >= learning.UNDONE:
         n_steps = max(member.n_steps for member in ensemble.members)
-        what = f"the force error was still falling at the end of {n_steps} steps: early {fell:.2f} times late"
+        what = f"the force error was still decreasing at the end of {n_steps} steps: early {fell:.2f} times late"
         yield Noted(what, fell, f"raise train.n_steps ({n_steps})")
 
 
@@ -53,7 +53,7 @@ def _diverged(seen: SeenCampaign, bound: float) -> Iterator[Noted]:
     again = {m.index: m.attempts - 1 for m in ensemble.members if m.attempts > 1} if ensemble is not None else {}
     if sum(again.values()) > bound:
         who = ", ".join(f"member {k} ({n} times)" for k, n in again.items())
-        yield Noted(f"trainings diverged and began again: {who}", sum(again.values()))
+        yield Noted(f"trainings diverged and were restarted: {who}", sum(again.values()))
 
 
 RULES: Final = (
@@ -62,8 +62,8 @@ RULES: Final = (
         100 * learning.NOTHING,
         "%",
         "trust",
-        "at least {bound} of the RMS of the forces is left as error of a member",
-        "Models that all predict next to no force agree with each other: their deviation says nothing.",
+        "the error of a member is at least {bound} of the RMS of the forces",
+        "Models that all predict almost zero forces agree with each other: their deviation is meaningless.",
         "raise train.n_steps, or correct its other settings (train)",
         _nothing,
     ),
@@ -73,8 +73,8 @@ RULES: Final = (
         "",
         "accuracy",
         "the force error over steps from 10 to 30 % of the last training is at least {bound} times that of its second "
-        "half (median over the members), and a quarter of the RMS of the forces or more is left",
-        "The learning rate was spent before there was no more to learn.",
+        "half (median over the members), and at least a quarter of the RMS of the forces remains",
+        "The learning rate ended before the training was converged.",
         "raise train.n_steps",
         _falling,
     ),
@@ -85,7 +85,7 @@ RULES: Final = (
         "accuracy",
         "the held-out force RMSE of one member is at least {bound} times the median of the others",
         "The deviation of the ensemble is then the error of that member.",
-        "train.n_steps; a smaller learning rate; look at its learning curve",
+        "train.n_steps; a smaller learning rate; check its learning curve",
         _apart,
     ),
     Rule(
@@ -93,9 +93,9 @@ RULES: Final = (
         0,
         "trainings",
         "cost",
-        "more than {bound} of the last ensemble diverged and began again",
-        "Each costs a whole training, and a lower learning rate was taken the second time.",
-        "a lower learning rate of train",
+        "more than {bound} of the last ensemble diverged and were restarted",
+        "Each costs a whole training, and the retry uses a lower learning rate.",
+        "a lower train.learning_rate",
         _diverged,
     ),
 )

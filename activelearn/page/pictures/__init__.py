@@ -1,1 +1,1 @@
-"""Pictures of a page: each is made of what was seen alone, and is not there where there is nothing to show."""
+"""Figures of a page: each is made only from the data read, and omitted if there is nothing to show."""

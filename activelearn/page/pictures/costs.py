@@ -12,7 +12,7 @@ from activelearn.page.seen import SeenCampaign
 from activelearn.page.svg import N_COLOURS, Axis, Plot, axis_of
 from activelearn.units import duration
 
-#: A station that took less than this share of the longest iteration cannot be seen.
+#: Stations that took less than this fraction of the longest iteration are not drawn.
 _SLIVER: Final = 1.0e-3
 
 
@@ -38,7 +38,8 @@ def figures(seen: SeenCampaign) -> Iterator[Figure]:
                 (record.index, name, spent.wall, spent.engine, spent.other, spent.engine_total, busy, spent.n_tasks)
             )
             told = (
-                f"iteration {record.index}, {name}: {duration(spent.wall)}, {spent.n_tasks} tasks, {busy:.1f} at a time"
+                f"iteration {record.index}, {name}: {duration(spent.wall)}, {spent.n_tasks} tasks, {busy:.1f} in "
+                "parallel"
             )
             for part, more, what in (
                 (min(spent.engine, spent.wall), "", "in the engines"),

@@ -18,9 +18,9 @@ from activelearn.records import Ensemble, Errors
 
 #: Squares of a parity plot along each axis.
 _BINS: Final = 48
-#: Frames of the calibration that are drawn, of the last iteration and of those before, at the most.
+#: Maximum number of calibration frames drawn, of the last and of earlier iterations.
 _MOST_DOTS: Final = 1000
-#: The columns of held-out errors, and where they stand in a record.
+#: The columns of held-out errors, and their fields in a record.
 COLUMNS: Final = (
     ("energy MAE (meV/atom)", "energy_mae_meV_per_atom"),
     ("energy RMSE (meV/atom)", "energy_rmse_meV_per_atom"),
@@ -99,7 +99,7 @@ def _held_out(seen: SeenCampaign, trained: list[Ensemble]) -> Figure:
         name="held-out",
         title="Held-out force errors",
         caption="RMSE of a component and 99th percentile of an atom's error vector |dF| on trajectories that were "
-        "never trained on: thick the mean over the members, thin each of them. Shaded: the trust window.",
+        "never trained on: thick: mean over the members; thin: each member. Shaded: the trust window.",
         picture=plot.svg(),
         numbers=Numbers("held-out-by-training", columns, rows),
     )
@@ -128,9 +128,9 @@ def _calibration(seen: SeenCampaign) -> Figure:
             plot.name(name, style)
     return Figure(
         name="calibration",
-        title="What a deviation says of the error",
-        caption="Every labelled frame of a walk: the force deviation it was chosen by, and the largest error of the "
-        f"force on an atom that its label then showed (member 0).{drawn}",
+        title="Deviation and true error",
+        caption="Every labelled frame of a walk: the force deviation it was selected by, and the largest error of the "
+        f"force on an atom according to its label (member 0).{drawn}",
         picture=plot.svg(),
         numbers=Numbers(
             "calibration", ("iteration", "deviation (eV/Å)", "error (eV/Å)"), [(int(i), d, e) for i, d, e in shown]
@@ -156,8 +156,8 @@ def _parity(found: Residual) -> Figure:
     return Figure(
         name="parity",
         title="Forces before they were learnt",
-        caption=f"Frames labelled in iteration {found.iteration}: forces of the model that drove the walk, against the "
-        f"reference. Errors, rms of a component: {said} eV/Å.",
+        caption=f"Frames labelled in iteration {found.iteration}: forces of the model that drove the walk versus the "
+        f"reference. Errors (component RMSE): {said} eV/Å.",
         picture=plot.svg(),
         numbers=Numbers("errors-by-element", ("element", "atoms", "force error, rms (eV/Å)"), rows),
     )

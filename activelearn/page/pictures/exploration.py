@@ -16,7 +16,7 @@ from activelearn.page.svg import N_COLOURS, Axis, Plot, axis_of, drawing
 from activelearn.records import CellCounts, Counts
 
 _CELL: Final = (46.0, 22.0)  # pixels
-#: So many passes stand side by side; of more, every n-th is left out, and the last stays.
+#: Maximum number of passes side by side; of more, only every n-th and the last are shown.
 _MOST_PASSES: Final = 40
 _SHARES: Final = (("candidate", "candidates", "heat"), ("failed", "failed", "heat2"))
 
@@ -81,7 +81,7 @@ def _heat_map(passes: dict[int, list[CellCounts]], kind: str, word: str, style: 
     return Figure(
         name=f"matrix-{kind}",
         title=f"{word.capitalize()} by pass and cell",
-        caption=f"Share of {word} among the frames in the region, %; an empty place was not walked, for it was quiet.",
+        caption=f"Share of {word} among the frames in the region, %; empty: not walked, since it was quiet.",
         picture=drawing(joined(parts), max(size[0], 480.0), size[1], title),
         is_wide=len(by_name) > 10,
     )
@@ -135,8 +135,8 @@ def _deviations(seen: SeenCampaign) -> Figure:
     return Figure(
         name="deviations",
         title="Force deviations and the trust window",
-        caption=f"Frames of the last pass (iteration {last}) by stage, and, thin, of the first pass that walked it. "
-        "Left of the window a frame is accurate, in it a candidate, right of it failed.",
+        caption=f"Frames of the last pass (iteration {last}) by stage; thin: of the first pass that walked it. "
+        "Frames left of the window are accurate, inside candidates, right of it failed.",
         picture=plot.svg(),
         numbers=Numbers("deviations", ("iteration", "stage", "from (eV/Å)", "to (eV/Å)", "frames"), rows),
     )

@@ -18,10 +18,10 @@ from activelearn.records import Curve, MadeGlass
 from activelearn.report.behind import error_of, interval
 from activelearn.report.stamps import stamp_of
 
-#: Points of a path or line that are drawn, at the most.
+#: Maximum number of points drawn of a path or line.
 _MOST_POINTS: Final = 400
 _MOST_LINES: Final = 12
-#: Lines that are drawn: their names, what the figure is called, and how many ångström or ps are shown.
+#: Lines that are drawn: name, title of the figure, and range in ångström or ps.
 _LINES: Final = {
     "rdf": "pair distribution functions",
     "msd": "mean square displacements",
@@ -45,7 +45,7 @@ def figures(seen: SeenStudy) -> Iterator[Figure]:
 
 
 def _groups(seen: SeenStudy) -> list[list[MadeGlass]]:
-    """Return the glasses whose path is known, by what they are replicas of."""
+    """Return the glasses whose path is known, grouped as replicas."""
     found: dict[tuple[object, ...], list[MadeGlass]] = {}
     for glass in seen.glasses:
         if glass.id in seen.paths and len(seen.paths[glass.id].thermo):
@@ -98,7 +98,7 @@ def _path(seen: SeenStudy, group: list[MadeGlass], k: int) -> Figure:
     return Figure(
         name=f"path-{_file(seen.name)}-{k}",
         title=title,
-        caption="Temperature, density and force deviation from the packing to the glass, a line for each replica; "
+        caption="Temperature, density and force deviation from the packing to the glass, one line per replica; "
         "shaded: the trust window.",
         picture=drawing(joined(parts), 900.0, top, title),
         numbers=Numbers(f"glasses-{k}", columns, rows_),
@@ -107,7 +107,7 @@ def _path(seen: SeenStudy, group: list[MadeGlass], k: int) -> Figure:
 
 
 def _shown(value: FloatArray, *, is_log: bool) -> NDArray[np.intp]:
-    """Return the rows that are drawn: of a deviation those that were evaluated."""
+    """Return the rows that are drawn: for a deviation, the evaluated ones."""
     known = np.flatnonzero(np.isfinite(value)) if is_log else np.arange(len(value))
     return np.asarray(known[_thinned(len(known))], dtype=np.intp) if len(known) else np.empty(0, dtype=np.intp)
 
@@ -132,7 +132,7 @@ def _glass_row(seen: SeenStudy, glass: MadeGlass) -> tuple[str | float | None, .
 
 
 def glasses_table(seen: SeenStudy) -> Numbers:
-    """Return the table of all glasses, those that died among them."""
+    """Return the table of all glasses, including failed ones."""
     columns = ("glass", "potential", "formula", "atoms", "ended", "density (g/cm³)", "trust", "melt", "time (s)")
     rows = [
         (g.id, g.potential, g.formula, g.n_atoms, g.ended, g.density_g_cm3, g.trust, g.melted, g.seconds)
@@ -172,7 +172,7 @@ def results_table(seen: SeenStudy) -> Numbers:
 
 
 def _lines(seen: SeenStudy, curves: Sequence[Curve], title: str, name: str) -> Iterator[Figure]:
-    """Yield a figure per condition: its lines by their label, those that are zero all along left out."""
+    """Yield a figure per condition: lines by label, without those that are zero throughout."""
     groups: dict[str, list[Curve]] = {}
     for curve in curves:
         if f"{curve.key}/x" in seen.curves and np.any(np.abs(seen.curves[f"{curve.key}/y"]) > 0.0):
@@ -236,5 +236,5 @@ def _parity(seen: SeenStudy, curve: Curve) -> Figure:
 
 
 def _file(text: str) -> str:
-    """Return text as part of a name of a file or anchor."""
+    """Return text as part of a file name or anchor."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()

@@ -1,4 +1,4 @@
-"""Structures that can be turned: drawn by the script of the page, from positions that stand in it."""
+"""Rotatable structures, drawn by the script of the page from embedded positions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from activelearn.frames import FloatArray, Frames
 from activelearn.page.markup import Figure, Html, joined, tag
 from activelearn.page.seen import SeenCampaign, SeenStudy
 
-#: Larger atoms than this have no bonds drawn: ions between the units of a network. Covalent radius, Å.
+#: Covalent radius above which no bonds are drawn, Å: ions between the units of a network.
 _ION_A: Final = 1.4
-#: Of structures that have more atoms none is drawn.
+#: Maximum number of atoms of a structure that is drawn.
 _MOST_ATOMS: Final = 5000
 
 
 def of_campaign(seen: SeenCampaign) -> Iterator[Figure]:
-    """Yield the frame whose forces were predicted worst."""
+    """Yield the frame with the worst forces."""
     found = seen.residual.worst if seen.residual is not None else None
     if seen.residual is not None and found is not None and found.frame.n_atoms <= _MOST_ATOMS:
         walk, step = str(found.frame.origin["walk"][0]), int(found.frame.origin["step"][0])
         yield Figure(
             name="worst",
             title=f"The worst frame labelled in iteration {seen.residual.iteration}",
-            caption=f"Walk {walk}, step {step}: atoms coloured by the error of the force on them, from none (pale) to "
+            caption=f"Walk {walk}, step {step}: atoms coloured by their force error, from zero (pale) to "
             f"{found.error.max():.2f} eV/Å (red).",
             picture=turned(found.frame, found.error),
         )
@@ -47,14 +47,14 @@ def of_study(seen: SeenStudy) -> Iterator[Figure]:
 
 
 def turned(frame: Frames, values: FloatArray | None = None) -> Html:
-    """Return a structure as the script of the page draws it.
+    """Return a structure to be drawn by the script of the page.
 
     Parameters
     ----------
     frame
         One frame, Å.
     values
-        (n_atoms,) by which atoms are coloured, eV/Å; None: by element.
+        (n_atoms,) values that colour atoms, eV/Å; None: by element.
     """
     from ase.data import atomic_numbers, covalent_radii
     from ase.data.colors import jmol_colors
@@ -79,14 +79,14 @@ def turned(frame: Frames, values: FloatArray | None = None) -> Html:
     }
     coloured = [joined(_key(one["colour"]), " ", tag("b", one["name"]), " ") for one in about]
     legend = coloured if values is None else " ".join(kinds)
-    said = f"{frame.formula}, a structure that can be turned: arrow keys turn it, plus and minus change its size"
+    said = f"{frame.formula}, a rotatable structure: arrow keys rotate it, plus and minus change its size"
     canvas = tag("canvas", said, data_atoms=json.dumps(data), tabindex="0", role="img", aria_label=said)
     return joined(
-        canvas, tag("p", "Elements: ", legend, " - drag or use arrow keys to turn, + and - for the size.", class_="dim")
+        canvas, tag("p", "Elements: ", legend, " - drag or use arrow keys to rotate, + and - to zoom.", class_="dim")
     )
 
 
 def _key(colour: list[int]) -> Html:
-    """Return a dot of the colour of an element."""
+    """Return a dot in the colour of an element."""
     fill = f"rgb({','.join(map(str, colour))})"
     return tag("svg", tag("circle", cx=6, cy=6, r=5, fill=fill), width=12, height=12, aria_hidden="true")

@@ -1,4 +1,4 @@
-"""Pictures of trainings: learning curves of all members, and what the data set is made of."""
+"""Pictures of trainings: learning curves of all members, and the composition of the data set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from activelearn.page.products import MemberCurve
 from activelearn.page.seen import SeenCampaign
 from activelearn.page.svg import N_COLOURS, Axis, Plot, axis_of
 
-#: What of a learning curve is drawn, the first that is there: its column and how it is called.
+#: Drawn columns of a learning curve, the first one present, with their labels.
 _DRAWN: Final = (("rmse_f_trn", "force RMSE of a batch (eV/Å)"), ("rmse_trn", "loss of a batch"))
 _ORIGINS: Final = ("initial data", "from the window", "rescued", "held out")
 
@@ -43,7 +43,7 @@ def _curves(found: list[MemberCurve]) -> Figure | None:
     return Figure(
         name=f"learning-{first.station}",
         title=f"Learning curves, {what}",
-        caption=f"{name[0].upper()}{name[1:]} of every member; a point is one batch, so it scatters.",
+        caption=f"{name[0].upper()}{name[1:]} of every member; each point is one batch, so it scatters.",
         picture=plot.svg(),
         numbers=Numbers(f"learning-{first.station}", ("member", "step", name), rows),
     )
@@ -76,7 +76,7 @@ def _dataset(seen: SeenCampaign) -> Figure:
     return Figure(
         name="dataset",
         title="What was labelled",
-        caption="Frames by iteration and by where they are from; held-out frames are never trained on.",
+        caption="Frames by iteration and origin; held-out frames are never trained on.",
         picture=plot.svg(),
         numbers=Numbers("dataset", columns, rows),
     )

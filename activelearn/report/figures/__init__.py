@@ -1,4 +1,4 @@
-"""Figures of a scoreboard: only those that there are numbers for, as PNG for a talk."""
+"""Figures of a scoreboard: only those with numbers, as PNG for a talk."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["write_figures"]
 
 
 def write_figures(board: Scoreboard, arrays: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw every figure that the board has numbers for.
+    """Draw every figure for which the board has numbers.
 
     Parameters
     ----------
     board
-        What was measured.
+        The results.
     arrays
         Of its curves: ``key/x``, ``key/y``, ``key/error``, and ``key/cell`` of maps.
     folder
-        Where the PNGs are written.
+        Output folder of the PNGs.
 
     Returns
     -------

@@ -1,6 +1,6 @@
 """Figures against composition: density and moduli, volumes, units, bridging anions, coordination, chains, conductivity.
 
-With one composition alone there is nothing to draw against: the potentials stand side by side as bars.
+For a single composition, the potentials are compared as bars.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _T = "temperature_K"
 
 
 def write(board: Scoreboard, folder: Path) -> Iterator[Path]:
-    """Write the figures that there are results for."""
+    """Write the figures for which there are results."""
     results = [r for r in of_main_rate(board.results) if _X in r.condition and "pair" not in r.condition]
     names = in_order(r.name for r in results)
     bulk = "bulk_modulus" if "bulk_modulus" in names else "bulk_modulus_hill"
@@ -68,7 +68,7 @@ def write(board: Scoreboard, folder: Path) -> Iterator[Path]:
 
 
 def _former(result: Result) -> str:
-    """Return the former whose unit this is (P of P0), or nothing: C11 is in GPa and no share."""
+    """Return the former whose unit this is (P of P0), or nothing: C11 is in GPa and not a share."""
     found = re.fullmatch(r"([A-Z][a-z]?)[0-9]", result.name)
     return found.group(1) if found and result.unit == "%" else ""
 
@@ -130,7 +130,7 @@ def _side_by_side(sheet: Sheet, axes: Axes, mine: Sequence[Result], looks: dict[
 
 
 def shares_of(board: Scoreboard, results: Sequence[Result], names: Sequence[str], title: str, of: str) -> Sheet:
-    """Draw several shares against x, one panel per potential; of one composition: groups of bars."""
+    """Draw several shares against x, one panel per potential; for one composition: groups of bars."""
     mine = [r for r in results if r.name in names and "porous" not in r.condition]
     potentials = potentials_of(board, mine)
     xs = values_of(mine, _X)
@@ -162,7 +162,7 @@ def shares_of(board: Scoreboard, results: Sequence[Result], names: Sequence[str]
 
 
 def _conductivity(board: Scoreboard, results: Sequence[Result]) -> Sheet:
-    """Draw conductivity against x, one panel per temperature; of one composition: against temperature."""
+    """Draw conductivity against x, one panel per temperature; for one composition: against temperature."""
     mine = [r for r in results if r.value > 0.0]
     several_x = len(values_of(mine, _X)) > 1
     temperatures = values_of(mine, _T)

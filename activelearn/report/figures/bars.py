@@ -25,7 +25,7 @@ _RATE = "cooling_rate_K_per_ps"
 
 
 def write(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
-    """Write the figures that there are results for."""
+    """Write the figures for which there are results."""
     yield from _crystals(board, folder)
     yield from _rates(board, folder)
     yield from _chain_sizes(board, arrays, folder)
@@ -89,9 +89,9 @@ def _is_unit(name: str) -> bool:
 def _rates_of_bulk(
     board: Scoreboard, mine: Sequence[Result], looks: Mapping[Any, Look], folder: Path
 ) -> Iterator[Path]:
-    """Draw what is no share: density, moduli, free volume; one panel each, a group of bars per potential and x.
+    """Draw quantities other than shares: density, moduli, free volume; one panel each, bars per potential and x.
 
-    Of several potentials only both ends of the series.
+    For several potentials, only both ends of the series.
     """
     names = [name for name in ("density", "free_volume", "youngs_modulus", "bulk_modulus") if named(mine, name)]
     if not names:
@@ -135,7 +135,7 @@ def _chain_sizes(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Pa
 
 
 def _of_size(curves: Sequence[Curve], arrays: Arrays, size: int) -> dict[str, Result]:
-    """Return the share of one size of chain of every potential, as results: that is what bars are drawn of."""
+    """Return the share of one size of chain of every potential, as results, from which bars are drawn."""
     found = {}
     for curve in curves:
         at = (arrays[f"{curve.key}/x"] == size).nonzero()[0]

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, Any]
 
-#: What may tell lines apart: the first that varies gets colours, the next panels, the last figures of their own.
+#: Conditions that distinguish lines: the first that varies gets colours, the next panels, the last figures.
 _KEYS: Final = ("x", "temperature_K", "potential")
 _SAID: Final = {"potential": "{}", "x": "x = {:g}", "temperature_K": "{:g} K"}
-#: Names of curves that have figures of their own, or (running coordination) deliberately none.
+#: Names of curves with their own figures, or (running coordination) deliberately none.
 _KNOWN: Final = {
     *("rdf", "running_coordination", "msd", "arrhenius", "stress_strain", "evolution", "chain_sizes", "map"),
     *("parity_force", "parity_energy"),
@@ -33,7 +33,7 @@ _FAR_A: Final = 10.0
 
 
 def write(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
-    """Write the figures that there are curves for."""
+    """Write the figures for which there are curves."""
     yield from _rdf(board, arrays, folder)
     for element in in_order(c.label for c in main_curves(board, "msd")):
         mine = [c for c in main_curves(board, "msd") if c.label == element]
@@ -58,7 +58,7 @@ def main_curves(board: Scoreboard, name: str) -> list[Curve]:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Which condition gets colours, which panels, which figures of their own; None where nothing varies."""
+    """Which condition gets colours, which panels, which figures of their own; None if nothing varies."""
 
     colours: str
     panels: str | None
@@ -66,9 +66,9 @@ class Arrangement:
 
 
 def arranged(curves: Sequence[Curve], keys: Sequence[str] = _KEYS) -> Arrangement:
-    """Return how some curves are told apart."""
+    """Return how some curves are distinguished."""
     varying = [key for key in keys if len(values_of(curves, key)) > 1]
-    if "x" not in varying:  # of one composition potentials are compared
+    if "x" not in varying:  # for one composition potentials are compared
         varying.sort(key=lambda key: key != "potential")
     padded = [*varying, None, None, None]
     return Arrangement(varying[0] if varying else "potential", padded[1], padded[2])
@@ -80,14 +80,16 @@ def said(key: str, value: Any) -> str:  # noqa: ANN401 - a value of a condition
 
 
 def looks(board: Scoreboard, curves: Sequence[Curve], key: str) -> dict[Any, Look]:
-    """Return how the values of a condition look."""
+    """Return the styles of the values of a condition."""
     if key == "potential":
         return {**looks_of(board)}
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
     values = values_of(curves, key)
-    shades = colormaps["viridis"](np.linspace(0.0, 0.9, len(values)))  # an order, told apart by all eyes
+    shades = colormaps["viridis"](
+        np.linspace(0.0, 0.9, len(values))
+    )  # ordered, and distinguishable with colour blindness
     return {v: Look(to_hex(shades[k]), marker(k), said(key, v)) for k, v in enumerate(values)}
 
 
@@ -99,7 +101,7 @@ def split(curves: Sequence[Curve], key: str | None) -> list[tuple[Any, list[Curv
 
 
 def draw(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look, *, is_said: bool = False) -> None:
-    """Draw one curve with a band of its standard error; of a doubted glass it is dashed, and named so unless said."""
+    """Draw one curve with a band of its standard error; for a doubted glass it is dashed, and labelled so."""
     x, y, error = arrays[f"{curve.key}/x"], arrays[f"{curve.key}/y"], arrays.get(f"{curve.key}/error")
     style, face = ("--", "white") if is_doubted(curve) else (look.style, look.colour)
     few = len(x) <= 12
@@ -116,7 +118,7 @@ def draw(sheet: Sheet, axes: Axes, curve: Curve, arrays: Arrays, look: Look, *, 
 
 
 def _others(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
-    """Draw what no figure here was made for, a figure per label: axes and title are those that the curve names."""
+    """Draw curves without a specific figure, one figure per label, with axes and title from the curve."""
     for name, label in in_order((c.name, c.label) for c in board.curves if c.name not in _KNOWN):
         mine = [c for c in main_curves(board, name) if c.label == label]
         title = f"{word(name)}, {plain(label)}"
@@ -178,9 +180,7 @@ def _rdf(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
     if not curves:
         return
     potentials, xs = values_of(curves, "potential"), values_of(curves, "x")
-    wanted: list[
-        tuple[str, Any, str, str]
-    ] = []  # of which value of which condition, what has colours, name of the file
+    wanted: list[tuple[str, Any, str, str]] = []  # value of which condition, what has colours, name of the file
     if len(potentials) > 1 or len(xs) == 1:
         wanted += [("x", x, "potential", f"_x{file_part(x)}" if len(xs) > 1 else "") for x in ends(xs)]
     if len(xs) > 1:
@@ -283,5 +283,5 @@ def _parity(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
 
 
 def _folded(name: str) -> str:
-    """Return the label of an axis on two lines: whose, and what; the shift of energies is said at the foot."""
+    """Return the label of an axis on two lines: whose, and what; the shift of energies is in the footer."""
     return units(name.replace(": ", ":\n").replace(" less a shift per element", ""))

@@ -1,4 +1,4 @@
-"""Points with error bars, bars in groups, and the experiment beside them."""
+"""Points with error bars, bars in groups, and the experiment for comparison."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Shown = TypeVar("Shown", Result, Curve)
 
 EXPERIMENT: Final = "experiment"
 BOUND: Final = "experiment (bound)"
-#: Letters of tick labels that stand side by side in the width of a sheet.
+#: Number of letters of tick labels that fit into the width of a sheet.
 _LETTERS: Final = 90
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a line looks, and what the legend says of it."""
+    """Style of a line, and its legend entry."""
 
     colour: str
     marker: str
@@ -42,7 +42,7 @@ def title_of(board: Scoreboard, what: str) -> str:
 
 
 def main_rate(results: Iterable[Result | Curve]) -> float | str | None:
-    """Return the first cooling rate: what is drawn against composition is of this one."""
+    """Return the first cooling rate: plots against composition use this one."""
     return next((r.condition["cooling_rate_K_per_ps"] for r in results if "cooling_rate_K_per_ps" in r.condition), None)
 
 
@@ -64,13 +64,13 @@ def named(results: Iterable[Result], name: str) -> list[Result]:
 
 
 def potentials_of(board: Scoreboard, results: Iterable[Result | Curve]) -> list[str]:
-    """Return the potentials that some results or curves are of, in the order of the scoreboard."""
+    """Return the potentials of some results or curves, in the order of the scoreboard."""
     there = values_of(results, "potential")
     return [name for name in board.potentials if name in there]
 
 
 def looks_of(board: Scoreboard, results: Iterable[Result | Curve] | None = None) -> dict[str, Look]:
-    """Return how each potential (that some results or curves are of) looks, the same in every figure."""
+    """Return the style of each potential of some results or curves, the same in every figure."""
     shown = board.potentials if results is None else potentials_of(board, results)
     looks = {name: Look(colour(k), marker(k), name, line_style(k)) for k, name in enumerate(board.potentials)}
     return {name: looks[name] for name in shown}
@@ -79,7 +79,7 @@ def looks_of(board: Scoreboard, results: Iterable[Result | Curve] | None = None)
 def groups_of(
     results: Iterable[Result], label: Callable[[Result], str], key: str = "potential"
 ) -> dict[str, dict[Any, Result]]:
-    """Return results as :func:`draw_bars` wants them: by a label, and by their value of a condition."""
+    """Return results in the form for :func:`draw_bars`: by a label, and by their value of a condition."""
     groups: dict[str, dict[Any, Result]] = {}
     for result in results:
         groups.setdefault(label(result), {})[result.condition[key]] = result
@@ -87,7 +87,7 @@ def groups_of(
 
 
 def tick_compositions(axes: Axes, values: Sequence[float]) -> None:
-    """Put the ticks of a few compositions where they are."""
+    """Put ticks at the compositions, if they are few."""
     if len(values) <= 5:
         axes.set_xticks(values, [f"{x:g}" for x in values])
 
@@ -132,7 +132,7 @@ def draw_experiment(sheet: Sheet, axes: Axes, results: Iterable[Result], key: st
 
 
 def _arrow(sheet: Sheet, axes: Axes, at: tuple[float, float], bound: str, mark: str) -> None:
-    """Draw an arrow from a bound to the side where the experiment lies."""
+    """Draw an arrow from a bound towards the experiment."""
     # A text of arrow shape, in points: it keeps its length whatever the axis becomes.
     axes.annotate(
         r"$\uparrow$" if bound == "above" else r"$\downarrow$",
@@ -182,7 +182,7 @@ def draw_bars(sheet: Sheet, axes: Axes, groups: Mapping[str, Mapping[Any, Result
             sheet.shows([result])
             sheet.name(Patch(**ink, hatch="///" if hollow else None), plain(look.label))
     axes.axhline(0.0, color="#333333", lw=0.8)
-    room = 0.7 if len(groups) * len(looks) > 2 else 1.2  # one bar alone is not to fill the panel
+    room = 0.7 if len(groups) * len(looks) > 2 else 1.2  # a single bar must not fill the panel
     axes.set_xlim(-room, len(groups) - 1.0 + room)
     axes.set_xticks(range(len(groups)), list(groups))
     bare = [re.sub(r"[$^_{}]", "", label) for label in groups]  # without the signs of a formula
@@ -213,7 +213,7 @@ def mark_experiment(sheet: Sheet, axes: Axes, groups: Iterable[Iterable[Result]]
 
 
 def print_values(axes: Axes, results: Sequence[Result]) -> None:
-    """Write the value above each of some bars that stand alone."""
+    """Write the value above each single bar."""
     for patch, result in zip(axes.patches, results, strict=False):
         box = patch.get_extents().transformed(axes.transData.inverted())
         axes.annotate(
@@ -229,7 +229,7 @@ def print_values(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def say_rate(sheet: Sheet, board: Scoreboard) -> None:
-    """Say at which cooling rate the glasses were made, if there are several."""
+    """Note the cooling rate of the glasses, if there are several."""
     rates = values_of(board.results, "cooling_rate_K_per_ps")
     if len(rates) > 1:
         sheet.note(f"Glasses quenched at {main_rate(board.results):g} K/ps.")

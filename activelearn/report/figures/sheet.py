@@ -1,4 +1,4 @@
-"""A sheet: one figure with its title, panels, legend outside of them, and the foot lines that belong to its numbers."""
+"""A sheet: one figure with its title, panels, legend outside of them, and footer lines about its numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, told apart by all eyes; black is kept for experiment, yellow is too pale for lines.
+#: Okabe and Ito's colours, safe for colour blindness; black is kept for experiment, yellow is too pale for lines.
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 MARKERS: Final = "osD^vPX<>*"
 LINES: Final = ("-", "--", ":", "-.")
@@ -26,7 +26,7 @@ TALL: Final = (10.0, 7.5)  # 4:3
 DPI: Final = 200
 RED: Final = "#C00000"
 GREY: Final = "#555555"
-#: Curves that are of no glass.
+#: Curves that do not belong to a glass.
 _OF_NO_GLASS: Final = {"parity_force", "parity_energy"}
 _FOOT_POINTS: Final = 9.5
 _CHARACTERS: Final = 118  # of a foot line
@@ -50,7 +50,7 @@ _STYLE: Final[Any] = {  # its keys are Literals of matplotlib's version
 
 
 def colour(k: int) -> str:
-    """Return the k-th colour of the palette, from the beginning again after the last."""
+    """Return the k-th colour of the palette, cyclically."""
     return PALETTE[k % len(PALETTE)]
 
 
@@ -60,7 +60,7 @@ def marker(k: int) -> str:
 
 
 def line_style(k: int) -> str:
-    """Return a line style that changes whenever the colours begin again."""
+    """Return a line style that changes whenever the colours repeat."""
     return LINES[(k // len(PALETTE)) % len(LINES)]
 
 
@@ -70,11 +70,11 @@ class Sheet:
     Parameters
     ----------
     board
-        Whose numbers are drawn: what of it is missing stands at the foot.
+        Source of the numbers; what is missing is listed in the footer.
     title
-        On top.
+        Title of the figure.
     shape
-        Rows and columns of panels; panels not asked for are left blank by :meth:`finish`.
+        Rows and columns of panels; unused panels are left blank by :meth:`finish`.
     is_shared
         All panels have the same axes: ticks and labels only at the left and below (:meth:`label`).
     """
@@ -106,7 +106,7 @@ class Sheet:
         return axes
 
     def label(self, x: str, y: str) -> None:
-        """Name the axes: below the last panel of every column and beside every row (of many rows the middle one)."""
+        """Name the axes: below the last panel of every column and next to every row (of many rows the middle one)."""
         rows, columns = self.shape
         for k, axes in enumerate(self.panels[: self.n_used]):
             is_last, is_first = k + columns >= self.n_used, k % columns == 0
@@ -119,15 +119,15 @@ class Sheet:
                 axes.tick_params(axis="y", which="both", labelleft=is_first)
 
     def shows(self, results: Iterable[Result | Curve]) -> None:
-        """Note what is drawn: its stamps stand at the foot."""
+        """Record what is drawn, for stamps in the footer."""
         self._shown += list(results)
 
     def cites(self, results: Iterable[Result]) -> None:
-        """Note whose experiment is drawn: its sources stand at the foot."""
+        """Record whose experiment is drawn, for sources in the footer."""
         self._sources |= dict.fromkeys(r.reference_source for r in results if r.reference_source)
 
     def note(self, text: str) -> None:
-        """Add a line at the foot."""
+        """Add a line to the footer."""
         if text not in self._notes:
             self._notes.append(text)
 
@@ -153,14 +153,14 @@ class Sheet:
             height = self.figure.get_size_inches()[1]
             self.figure.text(0.015, 1.0 - 0.15 / height, self.title, fontsize=15, va="top", fontweight="bold")
             foot, top = self._foot(), self._legend_row()
-            # Compressed: panels of equal axes stand close together.
+            # Compressed: panels with equal axes are close together.
             self.figure.set_layout_engine("compressed", rect=(0.01, foot, 0.98, top - foot), w_pad=0.08, h_pad=0.06)
             path.parent.mkdir(parents=True, exist_ok=True)
             self.figure.savefig(path, dpi=DPI, metadata={"Software": "activelearn"})
         return path
 
     def _legend_row(self) -> float:
-        """Draw the legend between title and panels, in as few rows as fit; return how high the panels may reach."""
+        """Draw the legend between title and panels, in as few rows as possible; return the top of the panels."""
         height = float(self.figure.get_size_inches()[1])
         top = 1.0 - 0.55 / height
         labels = sorted(self._legend, key=lambda label: label.startswith("experiment"))  # it comes last
@@ -185,7 +185,7 @@ class Sheet:
         return top
 
     def _foot(self) -> float:
-        """Write the foot lines from below; return how high they stand (share of the height)."""
+        """Write the footer from below; return its height (fraction of the figure)."""
         lines = [(f"Experiment: {'; '.join(self._sources)}.", "black")] if self._sources else []
         lines += [(line, GREY) for line in self._notes]
         stamps = by_potential(self._shown)
@@ -210,12 +210,12 @@ class Sheet:
         return 0.12 / height + len(wrapped) * step
 
     def _unstable(self, potential: str) -> str:
-        """Return the names of what is drawn of a potential and UNSTABLE."""
+        """Return the names of UNSTABLE drawn results of a potential."""
         mine = (one for one in self._shown if one.condition.get("potential") == potential and is_unstable(one))
         return ", ".join(in_order(word(one.name) for one in mine))
 
     def _caveats(self) -> Iterator[str]:
-        """Yield what notes say against numbers that are drawn; that of a conductivity has a line of its own."""
+        """Yield caveats of drawn numbers; those of a conductivity have a separate line."""
         found: dict[str, list[str]] = {}
         for one in self._shown:
             if not one.name.startswith("conductivity_") and (said := doubts(one).get(CAVEAT)):
@@ -223,7 +223,7 @@ class Sheet:
         yield from (f"{said[:1].upper()}{said[1:]}: {'; '.join(in_order(of))}." for said, of in found.items())
 
     def _absent(self) -> Iterator[str]:
-        """Yield what the figure lacks: glasses that died, potentials without a number, measurements that failed."""
+        """Yield what the figure lacks: failed glasses, potentials without a number, failed measurements."""
         board, names = self.board, {one.name for one in self._shown}
         places = [{k: v for k, v in one.condition.items() if k != "potential"} for one in self._shown]
         places = [place for place in places if "crystal" not in place and names.isdisjoint(_OF_NO_GLASS)]
@@ -242,7 +242,7 @@ class Sheet:
 
 
 def grid_for(n: int) -> tuple[int, int]:
-    """Return rows and columns for so many panels: one row up to three, then as square as may be."""
+    """Return rows and columns for `n` panels: one row up to three, then as square as possible."""
     if n <= 3:
         return 1, max(1, n)
     columns = 2 if n == 4 else 3 if n <= 9 else 4
@@ -250,7 +250,7 @@ def grid_for(n: int) -> tuple[int, int]:
 
 
 def widened(axes: Axes, share: float = 0.06) -> None:
-    """Give a panel some room around its points, so that markers at the ends are whole."""
+    """Add a margin around the points of a panel, so that markers at the ends are complete."""
     axes.margins(x=share, y=0.08)
 
 
@@ -265,7 +265,7 @@ def ends(values: Sequence[Any]) -> list[Any]:
 
 
 def suffix(curves: Iterable[Curve]) -> str:
-    """Return what a line's name ends in if it is doubted: `` (UNTRUSTED)``, `` (NOT MELTED, UNTRUSTED)``."""
+    """Return the suffix of the label of a doubted line: `` (UNTRUSTED)``, `` (NOT MELTED, UNTRUSTED)``."""
     stamp = worst(curve.stamp for curve in curves) or ""
     said = [kind for kind in (UNSTABLE, NOT_MELTED, UNTRUSTED) if kind in stamp]
     return f" ({', '.join(said)})" if said else ""

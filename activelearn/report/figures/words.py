@@ -15,7 +15,7 @@ _WORDS: Final = {
     "shear_modulus": "shear modulus",
     "poisson_ratio": "Poisson's ratio",
 }
-#: Names with an element, and how they are said.
+#: Names with an element, and their labels.
 _PATTERNS: Final = (
     (r"([A-Z][a-z]?)_coordination", r"anions around \1"),
     (r"([A-Z][a-z]?)_([A-Z][a-z]?)_share", r"\1-\2 share of them"),
@@ -36,12 +36,12 @@ _PATTERNS: Final = (
 
 
 def plain(text: str) -> str:
-    """Return text in which no dollar begins a formula."""
+    """Return text with escaped dollars."""
     return text.replace("$", r"\$")
 
 
 def word(name: str) -> str:
-    """Return the name of a result as people say it."""
+    """Return a readable name of a result."""
     for pattern, said in _PATTERNS:
         if re.fullmatch(pattern, name):
             return re.sub(pattern, said, name)
@@ -49,19 +49,19 @@ def word(name: str) -> str:
 
 
 def units(text: str) -> str:
-    """Return text with the powers of units raised: cm3, Å2."""
+    """Return text with superscript powers of units: cm3, Å2."""
     return re.sub(r"(cm|Å)([23])", r"\1$^\2$", text).replace(" x T", " \u00d7 T")
 
 
 def axis(name: str, unit: str) -> str:
-    """Return the label of an axis: what, and its unit in brackets (none of a pure number)."""
+    """Return the label of an axis: what, and its unit in brackets (none for a pure number)."""
     return word(name) if unit == "1" else f"{word(name)} ({units(unit)})"
 
 
 def formula(title: str) -> str:
     """Return the title of a series with subscripts: Na4P2S7-xOx as Na$_4$P$_2$S$_{7-x}$O$_x$.
 
-    An amount is what follows an element: a number, x, or both. No element ends in x.
+    An amount follows an element: a number, x, or both. No element ends in x.
     """
     return re.sub(r"([A-Z](?:(?!x)[a-z])?)([0-9.]+[-+]x|[0-9.]+|x(?![a-z]))", r"\1$_{\2}$", plain(title))
 

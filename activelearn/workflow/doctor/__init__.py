@@ -1,6 +1,6 @@
-"""What ails a LaunchPad: workers that died in the wrong moment, locks they left, ids handed out twice, wrong clocks.
+"""Diagnosis of a LaunchPad: workers that died at the wrong moment, stale locks, duplicate ids, wrong clocks.
 
-Nothing of a campaign is ever lost with a LaunchPad; what is found here only keeps workers from going on.
+No data of a campaign are ever lost with a LaunchPad; the faults found here only keep workers from continuing.
 """
 
 from __future__ import annotations

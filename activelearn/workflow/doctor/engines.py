@@ -1,4 +1,4 @@
-"""What interpreters lack that the engines of a campaign run in, as far as their disk is seen from here."""
+"""What the interpreters that run a campaign's engines lack, as far as their disk is visible from here."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _STATIONS = ("train", "explore")
 def engine_findings(flows: Iterable[Flow]) -> Iterator[Finding]:
     """Yield what keeps the models of a campaign from being trained or run where the machine profile says.
 
-    Only interpreters that it names, on a disk that is seen here, count: where none is named it is the workers' own, and
-    that may be another than ours.
+    Only interpreters that it names, on a disk that is visible here, count: where none is named it is the workers' own,
+    which may differ from ours.
     """
     seen: set[Path] = set()
     for flow in flows:
@@ -37,7 +37,7 @@ def _lacking(folder: Path) -> list[str]:
         machine = load_machine(folder / "machine.yaml")
         train = Store(folder).latest_campaign().train
         return trainer_of(train).problems(train, machine) if _sees_all(machine) else []
-    except (ActiveLearnError, OSError, LookupError, ValueError):  # what ails a folder is told by its own command
+    except (ActiveLearnError, OSError, LookupError, ValueError):  # faults of a folder are reported by its own command
         return []
 
 

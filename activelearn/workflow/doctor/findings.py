@@ -39,11 +39,11 @@ from activelearn.workflow.doctor.words import Finding, are, counted, numbers, wi
 from activelearn.workflow.firetasks import is_same_folder, wanted
 from activelearn.workflow.launchpads import database_id
 
-#: A lock held without a break for so long, on a Workflow that nobody has changed for long, is left over, s; shorter if
-#: the user says so of anything that is stuck.
+#: A lock held continuously for this long, on a Workflow that has not changed for long, is stale, s; shorter if the user
+#: chooses a shorter time for anything stuck.
 LOCK_WATCH_S: float = 10.0
 _LOOK_EVERY_S: Final = 0.5
-#: Clocks may differ by so much, s.
+#: Largest tolerated difference of clocks, s.
 LARGEST_SKEW_S: Final = 5.0
 _AWAITED: Final = ("WAITING", "READY", "RESERVED", "RUNNING", "FIZZLED", "PAUSED")
 _READY_AGAIN: Final = "--fix lets another worker do it; what is published is not computed twice"
@@ -62,21 +62,21 @@ def examine(
     folder: Path | None = None,
     file: Path = Path("my_launchpad.yaml"),
 ) -> list[Finding]:
-    """Return what is wrong with our Workflows in a LaunchPad; nothing is changed.
+    """Return the problems of our Workflows in a LaunchPad; nothing is changed.
 
     Parameters
     ----------
     launchpad
         Whose.
     stale_s
-        A state that should last for moments (a claim, a lock, a completion) is stuck after so long, s.
+        A state that should last for moments (a claim, a lock, a completion) is considered stuck after this time, s.
     lost_s
         A worker that has not been heard of for so long is dead, s; None: `stale_s`, or one and a half pings of
         FireWorks' settings here if that is longer. One whose job the queue does not know is dead after `stale_s`.
     folder
-        Only what works in that campaign folder.
+        Only Fireworks that work in that campaign folder.
     file
-        my_launchpad.yaml, for what is to be typed.
+        my_launchpad.yaml, for the commands in the advice.
     """
     picture = look(launchpad, stale_s=stale_s, lost_s=lost_s, folder=folder)
     stuck = _stuck(picture)
@@ -113,10 +113,10 @@ def _of_flow(picture: Picture, flow: Flow, *, is_stuck: bool) -> Iterator[Findin
     if is_stuck:
         since = duration(picture.age(flow.updated))
         what = f"a worker died while it held the lock of the Workflow (unchanged for {since}); all others wait for it"
-        yield _of_whole("lock", flow, what, "--fix takes the lock away and works out what is ready", flow.updated)
+        yield _of_whole("lock", flow, what, "--fix removes the lock and determines what is ready", flow.updated)
     found = [*_unbegun(picture, flow), *_lost(picture, flow), *_left_over(picture, flow), *_fizzled(flow)]
     yield from found
-    if not flow.is_locked:  # a worker is changing it just now, or --fix works it out with the lock
+    if not flow.is_locked:  # a worker is changing it now, or --fix handles it with the lock
         torn = list(_torn(picture, flow))
         yield from torn
         if not found and not torn:
@@ -132,8 +132,9 @@ def _clocks(picture: Picture) -> Iterator[Finding]:
         which = "ahead of" if ahead > 0 else "behind"
         yield Finding(
             "clock",
-            f"the clock of this machine is {duration(abs(ahead))} {which} the server's, by which times are judged",
-            "set the clocks by NTP; living workers are taken for dead otherwise",
+            f"the clock of this machine is {duration(abs(ahead))} {which} the server's, which is the reference for all "
+            "times",
+            "synchronise the clocks by NTP; otherwise live workers are considered dead",
         )
     early: dict[str, float] = defaultdict(float)
     for launch in chain.from_iterable(launches for flow in picture.flows for launches in flow.launches.values()):
@@ -143,14 +144,14 @@ def _clocks(picture: Picture) -> Iterator[Finding]:
         if seconds > LARGEST_SKEW_S:
             yield Finding(
                 "clock",
-                f"{host} has written a time that is {duration(seconds)} to come: its clock is (or was) ahead of the "
-                "server's, and it would be taken for alive when it is dead",
-                f"set the clock of {host} by NTP",
+                f"{host} has written a timestamp {duration(seconds)} in the future: its clock is (or was) ahead of the "
+                "server's, and it would be considered alive when it is dead",
+                f"synchronise the clock of {host} by NTP",
             )
 
 
 def _ids(picture: Picture) -> Iterator[Finding]:
-    """Ids that were handed out twice: a store that does not isolate writers does that to FireWorks' own workers."""
+    """Ids that were assigned twice: a store that does not isolate writers does that to FireWorks' own workers."""
     if not picture.flows:
         return
     owners = Counter(chain.from_iterable(picture.workflow_nodes))
@@ -164,19 +165,21 @@ def _ids(picture: Picture) -> Iterator[Finding]:
         twice_launched = sorted(launch for launch, n in launches.items() if n > 1)
         missing = [node for node in sorted(nodes) if node not in flow.fireworks]
         for what, ids in (
-            ("Firework ids that were given out twice", twice),
-            ("launch ids that were given out twice", twice_launched),
+            ("Firework ids that were assigned twice", twice),
+            ("launch ids that were assigned twice", twice_launched),
             ("Fireworks of the Workflow that are not in the database", missing),
         ):
             if ids:
                 yield Finding("ids", f"{flow.name}: {what}: {numbers(ids)}", _ANEW, workflow=flow.number)
     last = max(owners, default=0)
     if int(counter.get("next_fw_id", 0)) <= last:
-        yield Finding("ids", f"the next Firework would get an id that is taken (the largest in use is {last})", _ANEW)
+        yield Finding(
+            "ids", f"the next Firework would get an id that is already in use (the largest in use is {last})", _ANEW
+        )
 
 
 def _strays(picture: Picture) -> Iterator[Finding]:
-    """Fireworks of ours that are in no Workflow: whoever added them died between the two."""
+    """Fireworks of ours that are in no Workflow: the process that added them died in between."""
     chosen = {"state": {"$in": list(_AWAITED)}}
     keys = {"fw_id": 1, "created_on": 1, "spec._tasks": 1}
     known = set(chain.from_iterable(picture.workflow_nodes))
@@ -191,9 +194,9 @@ def _strays(picture: Picture) -> Iterator[Finding]:
     if fw_ids := tuple(sorted(one["fw_id"] for one in strays)):
         yield Finding(
             "stray",
-            f"{counted(len(fw_ids), 'Firework')} ({numbers(fw_ids)}) in no Workflow: who added what is in none died "
-            "half-way, and a worker that takes it fails",
-            "--fix removes it; what it was to do is done by others",
+            f"{counted(len(fw_ids), 'Firework')} ({numbers(fw_ids)}) in no Workflow: the process that added them died "
+            "half-way, and a worker that takes one fails",
+            "--fix removes them; their work is done by others",
             repairable=True,
             fw_ids=fw_ids,
         )
@@ -210,7 +213,7 @@ def _finding(
     launches: Iterable[dict[str, Any]] = (),
     until: float | None = None,
 ) -> Finding:
-    """Return what is wrong with some Fireworks, and what to do; until: None: their last sign of life."""
+    """Return a finding about some Fireworks; until: None: their last sign of life."""
     what, do = said
     one = f"Firework {fw_ids[0]} ({flow.fireworks[fw_ids[0]].get('name')})"
     which = one if len(fw_ids) == 1 else f"{len(fw_ids)} Fireworks ({numbers(fw_ids)})"
@@ -242,29 +245,29 @@ def _grouped(kind: str, flow: Flow, reasons: dict[int, str]) -> Iterator[Finding
 
 
 def _unbegun(picture: Picture, flow: Flow) -> Iterator[Finding]:
-    """Claimed (RESERVED), and never begun."""
+    """Claimed (RESERVED), and never started."""
     reasons = {}
     for fw_id in flow.in_state("RESERVED"):
         launches = flow.active(fw_id)
         if representative(launches) in {"RUNNING", "COMPLETED"} or not picture.is_stale(_sign(flow, fw_id)):
-            continue  # it has begun: see what is torn
+            continue  # it has started: see the interrupted completions
         job = next((found for found in map(reservation, launches) if found is not None), None)
         if not launches:
-            reasons[fw_id] = "claimed by a worker that died before it began"
+            reasons[fw_id] = "claimed by a worker that died before it started"
         elif job is None:
             reasons[fw_id] = "reserved for the queue, and no job was submitted"
         elif picture.is_gone(job):
-            reasons[fw_id] = "reserved for a job that the queue does not know any more"
+            reasons[fw_id] = "reserved for a job that the queue no longer knows"
     yield from _grouped("reserved", flow, reasons)
 
 
 def _sign(flow: Flow, fw_id: int) -> float:
-    """Return when a Firework, or a launch that counts for it, was last heard of."""
+    """Return the last sign of life of a Firework, or of a launch that counts for it."""
     return max([flow.changed(fw_id), *map(last_sign, flow.active(fw_id))])
 
 
 def _lost(picture: Picture, flow: Flow) -> Iterator[Finding]:
-    """RUNNING, and its worker is not heard of any more."""
+    """RUNNING, and its worker shows no sign of life."""
     reasons = {}
     for fw_id in flow.in_state("RUNNING"):
         launches = [launch for launch in flow.active(fw_id) if launch["state"] == "RUNNING"]
@@ -273,13 +276,13 @@ def _lost(picture: Picture, flow: Flow) -> Iterator[Finding]:
         last = max(launches, key=last_sign)
         age, is_gone = picture.age(last_sign(last)), picture.is_gone(reservation(last))
         if age > picture.lost_s or (is_gone and age > picture.stale_s):
-            why = " (the queue does not know its job any more)" if is_gone else ""
-            reasons[fw_id] = f"running on {last.get('host')}, which has not been heard of for {duration(age)}{why}"
+            why = " (the queue no longer knows its job)" if is_gone else ""
+            reasons[fw_id] = f"running on {last.get('host')}, without a sign of life for {duration(age)}{why}"
     yield from _grouped("lost", flow, reasons)
 
 
 def _left_over(picture: Picture, flow: Flow) -> Iterator[Finding]:
-    """Launches noted as RUNNING or RESERVED of Fireworks that go by another one now."""
+    """Launches recorded as RUNNING or RESERVED of Fireworks that have a newer launch."""
     launches = [
         launch
         for fw_id, firework in sorted(flow.fireworks.items())
@@ -291,8 +294,8 @@ def _left_over(picture: Picture, flow: Flow) -> Iterator[Finding]:
     if launches:
         fw_ids = sorted({launch["fw_id"] for launch in launches})
         said = (
-            f"{are(fw_ids)} still noted as at work under an earlier try, whose worker is gone",
-            "--fix notes that it ended",
+            f"{are(fw_ids)} still recorded as running under an earlier launch, whose worker is gone",
+            "--fix records that it ended",
         )
         yield _finding("left over", flow, fw_ids, said, launches, max(map(last_sign, launches)))
 
@@ -301,33 +304,35 @@ def _left_over(picture: Picture, flow: Flow) -> Iterator[Finding]:
 
 
 def _fizzled(flow: Flow) -> Iterator[Finding]:
-    """What failed, and keeps the Workflow from going on; a gather asks again for what its chunks left undone."""
+    """What failed, and keeps the Workflow from continuing; a gather requests again what its chunks left undone."""
     causes = {fw_id: cause_of(flow, fw_id) for fw_id in flow.in_state("FIZZLED") if is_in_the_way(flow, fw_id)}
     if not causes:
         return
     message = None if flow.folder is None else _read(Submissions(flow.folder).stop_message)
     if isinstance(message, str) and not all(map(is_not_imported, causes.values())):
-        what, do = f"{flow.name} stopped: {message}", "mend the cause and give `activelearn submit` again"
-        yield Finding("stopped", what, f"{do}; failures count anew then", workflow=flow.number, fw_ids=tuple(causes))
+        what, do = f"{flow.name} stopped: {message}", "fix the cause and give `activelearn submit` again"
+        yield Finding(
+            "stopped", what, f"{do}; failures are then counted from zero", workflow=flow.number, fw_ids=tuple(causes)
+        )
         return
     for cause, fw_ids in _alike(causes).items():
         hosts = sorted({str(launch.get("host")) for fw_id in fw_ids for launch in flow.active(fw_id)[-1:]})
-        where = f"on {', '.join(hosts)}" if hosts else "on a host that FireWorks did not note"
+        where = f"on {', '.join(hosts)}" if hosts else "on a host that FireWorks did not record"
         if is_not_imported(cause):
             kind = "import"
             what = f"failed: the worker's interpreter cannot import activelearn, {where}: {cause}"
-            do = "mend the environment of those workers (activelearn check -l), then --fix has it run again"
+            do = "fix the environment of those workers (activelearn check -l), then --fix runs it again"
         else:
             kind = "fizzled"
             what = f"failed {where}: {cause}"
-            do = "--fix has it run again; should it fail again, mend the cause"
+            do = "--fix runs it again; if it fails again, fix the cause"
         yield _finding(kind, flow, fw_ids, (what, do))
 
 
 def is_in_the_way(flow: Flow, fw_id: int) -> bool:
-    """Return whether a failure keeps others from going on: it is the last, or they do not go on after failures.
+    """Return whether a failure blocks others: it is the last, or they do not continue after failures.
 
-    What a worker could not even read (its interpreter lacks a module) it could not pass on either.
+    A worker that could not even read the Firework (its interpreter lacks a module) could not pass it on either.
     """
     children = [child for child in flow.children(fw_id) if child in flow.fireworks]
     if not children or not all(flow.goes_on_after(child, "FIZZLED") for child in children):
@@ -342,7 +347,7 @@ def is_not_imported(cause: str) -> bool:
 
 
 def cause_of(flow: Flow, fw_id: int) -> str:
-    """Return why a Firework failed: the exception that its last launch stored, without the way there."""
+    """Return why a Firework failed: the exception that its last launch stored, without the traceback."""
     launches = flow.active(fw_id)
     stored = ((launches[-1].get("action") or {}).get("stored_data") or {}) if launches else {}
     exception = stored.get("_exception") or flow.fireworks[fw_id]["spec"].get("_exception_details") or {}
@@ -353,14 +358,14 @@ def cause_of(flow: Flow, fw_id: int) -> str:
     return said or "no cause was stored (its worker was killed, or FireWorks could not read the Workflow)"
 
 
-# --- completions that were cut short ----------------------------------------------------------------------------------
+# --- interrupted completions ------------------------------------------------------------------------------------------
 
 
 def _torn(picture: Picture, flow: Flow) -> Iterator[Finding]:
-    """States that contradict each other: a worker died while it told the LaunchPad that it had finished."""
+    """States that contradict each other: a worker died while reporting to the LaunchPad that it had finished."""
     torn = [fw_id for fw_id in flow.fireworks if _is_torn(picture, flow, fw_id)]
     if torn:
-        said = ("ended without passing it on: a worker died half-way", "--fix works out what is ready now")
+        said = ("ended without passing it on: a worker died half-way", "--fix determines what is ready now")
         yield _finding("torn", flow, sorted(torn), said)
 
 
@@ -371,7 +376,7 @@ def _is_torn(picture: Picture, flow: Flow, fw_id: int) -> bool:
         return ended and picture.is_stale(_sign(flow, fw_id))
     if state == "FIZZLED" and is_in_the_way(flow, fw_id):
         return False  # a finding of its own
-    if state in {"COMPLETED", "FIZZLED"}:  # the Workflow does not know, or what waits for it does not
+    if state in {"COMPLETED", "FIZZLED"}:  # unknown to the Workflow, or to what waits for it
         is_told = flow.document.get("fw_states", {}).get(str(fw_id), state) == state
         return picture.is_stale(_sign(flow, fw_id)) and (
             not is_told or any(_waits_in_vain(picture, flow, child) for child in flow.children(fw_id))
@@ -394,20 +399,19 @@ def _stalled(picture: Picture, flow: Flow) -> Iterator[Finding]:
     at_work = {"READY", "RESERVED", "RUNNING", "PAUSED", "DEFUSED", "FIZZLED"}
     if states & at_work or not picture.is_stale(flow.updated):
         return
-    idle = "nothing is ready and nothing runs, and it has not ended"
-    what = "all is done, and the Workflow does not know it" if states == {"COMPLETED"} else idle
-    yield _of_whole("stalled", flow, what, "--fix works out what is ready", flow.updated)
+    idle = "nothing is ready or running, but it has not ended"
+    what = "everything is done, but the Workflow is not marked as completed" if states == {"COMPLETED"} else idle
+    yield _of_whole("stalled", flow, what, "--fix determines what is ready", flow.updated)
 
 
 # --- locks ------------------------------------------------------------------------------------------------------------
 
 
 def _stuck(picture: Picture) -> set[int]:
-    """Return the Workflows whose lock is left over.
+    """Return the Workflows whose lock is stale.
 
-    FireWorks notes no time with a lock. Whoever holds one changes the Workflow before giving it back, and does that in
-    less than a second; so a Workflow that nobody has changed for long, and whose lock is there all the time that we
-    watch, is held by nobody.
+    FireWorks stores no time with a lock. Its holder changes the Workflow before releasing it, and does that in less
+    than a second; so a Workflow that has not changed for long, and whose lock persists while we watch, has no holder.
     """
     suspects = {
         flow.number: flow.document["updated_on"]
@@ -429,7 +433,7 @@ def _stuck(picture: Picture) -> set[int]:
 
 
 def _read(read: Callable[[], object]) -> object:
-    """Return what a folder says; None if it cannot be read."""
+    """Return the state of a folder; None if it cannot be read."""
     try:
         return read()
     except (OSError, TypeError, ValueError, KeyError, ActiveLearnError):
@@ -437,24 +441,24 @@ def _read(read: Callable[[], object]) -> object:
 
 
 def _misplaced(picture: Picture, flow: Flow) -> Finding | None:
-    """Return what is wrong with the folder that a Workflow works in."""
+    """Return the problem of the folder that a Workflow works in."""
     if "campaign" not in flow.document["metadata"] or flow.folder is None:  # a job of `activelearn machine --smoke`
         return None
     now = picture.places.get(str(flow.document["metadata"]["campaign"]))
     if now is not None and not is_same_folder(flow.folder, now):
         return Finding(
             "moved",
-            f"{flow.name}: its Fireworks name {flow.folder}, and the folder is {now} now",
-            "give `activelearn submit` for it again: it points them to where it is",
+            f"{flow.name}: its Fireworks refer to {flow.folder}, but the folder is now {now}",
+            "give `activelearn submit` for it again: it updates their path",
             workflow=flow.number,
         )
     if not flow.folder.is_dir():
         return Finding(
             "folder",
             f"{flow.name}: there is no folder {flow.folder} (any more), as seen from this machine",
-            "is its disk mounted here? If it has moved, give `activelearn submit` for it at its new place. If it was "
-            "deleted, workers end this Workflow quietly when they come to it; at once: lpad -l my_launchpad.yaml "
-            f"defuse_wflows -i {flow.number}",
+            "is its disk mounted here? If it has moved, give `activelearn submit` for it at its new path. If it was "
+            "deleted, workers end this Workflow quietly when they reach it; to end it immediately: lpad -l "
+            f"my_launchpad.yaml defuse_wflows -i {flow.number}",
             workflow=flow.number,
         )
     current = Submissions(flow.folder).current()
@@ -465,7 +469,7 @@ def _misplaced(picture: Picture, flow: Flow) -> Finding | None:
         "elsewhere",
         flow,
         f"its folder {flow.folder} is submitted {where}, so nothing here may work in it",
-        "--fix ends this Workflow, as workers do that come to it; to have it worked on here: activelearn submit",
+        "--fix ends this Workflow, as would workers that reach it; to work on it from here: activelearn submit",
     )
 
 
@@ -481,8 +485,8 @@ def _forgotten(picture: Picture) -> Iterator[Finding]:
         if is_meant and _read(partial(_lacks_its_next, launchpad, folder)):
             yield Finding(
                 "forgotten",
-                f"{folder} is submitted here and has not ended, and nothing of it is to be done in the LaunchPad",
-                "give `activelearn submit` again: it goes on from the products",
+                f"{folder} is submitted here and has not ended, but the LaunchPad has nothing left to do for it",
+                "give `activelearn submit` again: it continues from the products",
             )
 
 

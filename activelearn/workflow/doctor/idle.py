@@ -1,4 +1,4 @@
-"""Fireworks that wait for a worker of their category, where none is to be seen."""
+"""Fireworks that wait for a worker of their category, where there seems to be none."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def idle_categories(
 ) -> Iterator[Finding]:
     """Yield the categories for which something has been READY for long, and nobody is at work or in the queue.
 
-    A worker counts as long as it has a Firework, in the queue too, or had one within the last minutes: it looks for
-    the next one then. Workers of all campaigns count, and those without a category, who take everything.
+    A worker counts as long as it has a Firework, even in the queue, or had one within the last minutes: it then looks
+    for the next one. Workers of all campaigns count, and those without a category, which take everything.
 
     Parameters
     ----------
@@ -52,13 +52,15 @@ def idle_categories(
             continue
         seen = ", ".join(sorted(filter(None, launches.distinct("fworker.category")))) or "none"
         have = "has" if len(since) == 1 else "have"
-        nobody = "no worker of it has taken any" + ("" if last is None else f" for {duration(picture.age(last))}")
+        nobody = "no worker of this category has taken any" + (
+            "" if last is None else f" for {duration(picture.age(last))}"
+        )
         yield Finding(
             "idle",
             f"{counted(len(since), 'READY Firework')} of category {category} {have} waited for "
             f"{duration(picture.age(min(since)))}, and {nobody} (categories of the workers seen so far: {seen})",
-            f"start one: {worker_line(file, category)} (unless squeue shows that its job waits: without -r, qlaunch "
-            "leaves nothing to be seen here)",
+            f"start one: {worker_line(file, category)} (unless squeue shows a pending job: without -r, qlaunch leaves "
+            "no trace here)",
         )
 
 

@@ -1,4 +1,4 @@
-"""What stands in a LaunchPad of our Workflows, read once: states, times, and what the batch system still knows.
+"""A snapshot of our Workflows in a LaunchPad: states, times, and what the batch system still knows.
 
 FireWorks writes times in two ways, both UTC: ISO strings in launches and whole Fireworks, BSON dates (which come back
 without a time zone) where it changes a state in place and in Workflows.
@@ -26,9 +26,9 @@ from activelearn.errors import ActiveLearnError, EngineError
 from activelearn.store import Store
 from activelearn.workflow.queues import LISTERS, jobs_of
 
-#: A state that should last for moments, and has not changed for so long, is stuck, s.
+#: A state that should last for moments, and has not changed for this long, is stuck, s.
 STALE_S: Final = 300.0
-#: A worker that missed this many pings is dead.
+#: A worker that missed this many pings is considered dead.
 _PINGS: Final = 1.5
 #: How long squeue may take, s.
 _QUEUE_S: Final = 30.0
@@ -39,12 +39,12 @@ OURS: Final[dict[str, Any]] = {
         {"metadata.activelearn": "smoke"},
     ]
 }
-#: States of Workflows with which nothing is to be done any more.
+#: States of Workflows that are finished.
 ENDED: Final = ("COMPLETED", "DEFUSED", "ARCHIVED")
 
 
 def unix_time(value: object) -> float | None:
-    """Return a time that FireWorks wrote, in s since 1970; None if it is none."""
+    """Return a time that FireWorks wrote, in s since 1970; None if it is not one."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -68,23 +68,23 @@ def reservation(launch: dict[str, Any]) -> str | None:
 
 
 def representative(launches: Iterable[dict[str, Any]]) -> str | None:
-    """Return the state that FireWorks takes for that of a Firework with these launches."""
+    """Return the state that FireWorks assigns to a Firework with these launches."""
     states = [launch["state"] for launch in launches]
     return next((state for state in ("COMPLETED", "RUNNING", "RESERVED", "FIZZLED") if state in states), None)
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Time, as the server has it if it tells.
+    """The time, according to the server if available.
 
     Parameters
     ----------
     now
         s since 1970.
     ahead_s
-        Ours minus the server's; None if it does not tell.
+        Ours minus the server's; None if not available.
     latency_s
-        Of one question.
+        Of one request.
     """
 
     now: float
@@ -93,12 +93,12 @@ class Clock:
 
 
 def read_clock(launchpad: LaunchPad) -> Clock:
-    """Ask the server what time it is."""
-    launchpad.fw_id_assigner.find_one()  # the first question may have to connect
+    """Ask the server for the time."""
+    launchpad.fw_id_assigner.find_one()  # the first request may have to connect
     before = time.time()
     try:
         theirs = unix_time(launchpad.connection.admin.command("hello").get("localTime"))
-    except (NotImplementedError, PyMongoError):  # in memory; or it may not be asked
+    except (NotImplementedError, PyMongoError):  # in memory, or without permission
         theirs = None
     after = time.time()
     ours = (before + after) / 2
@@ -112,11 +112,11 @@ class Flow:
     Parameters
     ----------
     document
-        As it stands in the LaunchPad.
+        As it is in the LaunchPad.
     fireworks
-        Its Fireworks by id, as they stand there; some may be missing.
+        Its Fireworks by id, as they are there; some may be missing.
     launches
-        All launches of each Firework, those of earlier tries too.
+        All launches of each Firework, including earlier ones.
     """
 
     document: dict[str, Any]
@@ -186,7 +186,7 @@ def parents_first(document: dict[str, Any]) -> list[int]:
     ordered: list[int] = []
     while waits_for:
         free = sorted(node for node, parents in waits_for.items() if not parents & waits_for.keys())
-        if not free:  # no Workflow can be like that; whatever it is, we do not hang on it
+        if not free:  # impossible for a Workflow; avoid an endless loop in any case
             free = sorted(waits_for)
         ordered += free
         for node in free:
@@ -207,11 +207,11 @@ class Picture:
     flows
         Our Workflows that have not ended.
     stale_s
-        A state that should last for moments is stuck after so long.
+        A state that should last for moments is considered stuck after this time.
     lost_s
-        A worker that has not been heard of for so long is dead.
+        A worker without a sign of life for this time is considered dead.
     folder
-        What was asked about; None: everything.
+        The folder in question; None: everything.
     places
         Where the campaign in it, and its studies, are by their identities.
     """
@@ -229,15 +229,15 @@ class Picture:
         return self.clock.now - moment
 
     def is_stale(self, moment: float) -> bool:
-        """Return whether that is too long ago for something that lasts for moments."""
+        """Return whether that is too long ago for something that should last for moments."""
         return self.age(moment) > self.stale_s
 
     def concerns(self, folder: str | Path | None) -> bool:
-        """Return whether a folder was asked about."""
+        """Return whether a folder is in question."""
         return self.folder is None or (folder is not None and Path(folder).is_relative_to(self.folder))
 
     def is_asked_about(self, flow: Flow) -> bool:
-        """Return whether a Workflow is of what was asked about, wherever it says that its folder is."""
+        """Return whether a Workflow belongs to what is in question, wherever it says that its folder is."""
         return self.concerns(flow.folder) or flow.document["metadata"].get("campaign") in self.places
 
     @cached_property
@@ -265,11 +265,11 @@ class Picture:
 
 
 def look(launchpad: LaunchPad, *, stale_s: float, lost_s: float | None, folder: Path | None) -> Picture:
-    """Read what there is of our Workflows that have not ended."""
+    """Read our Workflows that have not ended."""
     clock = read_clock(launchpad)
     flows = (_flow(launchpad, one) for one in launchpad.workflows.find({**OURS, "state": {"$nin": list(ENDED)}}))
     asked = folder.absolute() if folder is not None else None
-    if lost_s is None:  # workers have the settings that we have
+    if lost_s is None:  # workers have the same settings
         lost_s = max(stale_s, _PINGS * float(settings.PING_TIME_SECS))
     picture = Picture(launchpad, clock, (), stale_s, lost_s, asked, _places(asked))
     return replace(picture, flows=tuple(flow for flow in flows if picture.is_asked_about(flow)))

@@ -1,4 +1,4 @@
-"""Repairs: each looks again right before it acts, and leaves alone what has shown a sign of life since."""
+"""Repairs: each checks again right before it acts, and leaves alone anything with a sign of life since."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fireworks.core.launchpad import LockedWorkflowError
 from activelearn.workflow.doctor.picture import last_sign, parents_first, unix_time
 from activelearn.workflow.doctor.words import Finding, numbers, without_credentials
 
-#: States in which what was found must still be.
+#: States in which the Fireworks of a finding must still be.
 _AS_FOUND: Final = {
     "reserved": {"RESERVED"},
     "lost": {"RUNNING"},
@@ -22,7 +22,7 @@ _AS_FOUND: Final = {
 
 
 def repair(launchpad: LaunchPad, findings: Iterable[Finding]) -> list[str]:
-    """Repair what can be; return a line for each thing done, or why it was not.
+    """Repair what can be repaired; return a line for each repair, or why it was not done.
 
     The tasks are idempotent: a Firework that runs once more than needed finds its products and ends.
     """
@@ -34,10 +34,10 @@ def _repaired(launchpad: LaunchPad, finding: Finding) -> str:
     busy = {"nodes": finding.workflow, "locked": {"$exists": True}}
     try:
         if finding.kind != "lock" and launchpad.workflows.find_one(busy, {"_id": 1}) is not None:
-            return f"{finding.kind}: left alone, for its Workflow is being changed just now; give the command again"
+            return f"{finding.kind}: left alone, as its Workflow is being changed; give the command again"
         return f"{finding.kind}: {_HOW[finding.kind](launchpad, finding)}"
     except LockedWorkflowError:
-        return f"{finding.kind}: its Workflow stayed locked; give the command again in some minutes"
+        return f"{finding.kind}: its Workflow stayed locked; give the command again in a few minutes"
     except (RuntimeError, ValueError) as error:  # what FireWorks raises where it cannot read a Workflow
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         return f"{finding.kind}: not repaired: {lines[-1].strip()}"
@@ -58,11 +58,11 @@ def _run_again(launchpad: LaunchPad, finding: Finding) -> str:
     if again:
         return f"ready again: {numbers(again)}"
     states = Counter(one["state"] for one in launchpad.fireworks.find({"fw_id": {"$in": list(finding.fw_ids)}}))
-    return "nothing to do any more: " + ", ".join(f"{n} {state}" for state, n in states.items())
+    return "nothing left to do: " + ", ".join(f"{n} {state}" for state, n in states.items())
 
 
 def _end_launches(launchpad: LaunchPad, launch_ids: Iterable[int], until: float) -> int:
-    """Note that launches ended which do not count any more; whoever wrote since is alive."""
+    """Record the end of launches that no longer count; a worker that has written since is alive."""
     ended = 0
     for launch in launchpad.launches.find({"launch_id": {"$in": list(launch_ids)}}):
         if launch["state"] in {"RUNNING", "RESERVED"} and last_sign(launch) <= until:
@@ -72,23 +72,23 @@ def _end_launches(launchpad: LaunchPad, launch_ids: Iterable[int], until: float)
 
 
 def _close(launchpad: LaunchPad, finding: Finding) -> str:
-    return f"{_end_launches(launchpad, finding.launch_ids, finding.until)} noted as ended"
+    return f"{_end_launches(launchpad, finding.launch_ids, finding.until)} recorded as ended"
 
 
 def _unlock(launchpad: LaunchPad, finding: Finding) -> str:
     workflow = launchpad.workflows.find_one({"nodes": finding.workflow, "locked": {"$exists": True}})
     if workflow is None or (unix_time(workflow["updated_on"]) or 0.0) > finding.until:
-        return "nothing to do any more"
+        return "nothing left to do"
     as_found = {"nodes": finding.workflow, "updated_on": workflow["updated_on"]}
     launchpad.workflows.update_one(as_found, {"$unset": {"locked": True}})
-    return f"taken away; {_refresh(launchpad, finding)}"
+    return f"removed; {_refresh(launchpad, finding)}"
 
 
 def _refresh(launchpad: LaunchPad, finding: Finding) -> str:
-    """Work out the states of a Workflow anew, from what its launches say."""
+    """Determine the states of a Workflow again, from its launches."""
     workflow = launchpad.workflows.find_one({"nodes": finding.workflow})
     if workflow is None:
-        return "nothing to do any more"
+        return "nothing left to do"
     before = _states(launchpad, workflow)
     for fw_id in parents_first(workflow):
         if _has_lost_detours(launchpad, workflow, fw_id):
@@ -98,7 +98,7 @@ def _refresh(launchpad: LaunchPad, finding: Finding) -> str:
     workflow = launchpad.workflows.find_one({"nodes": finding.workflow})
     after = _states(launchpad, workflow)
     ready = [fw_id for fw_id, state in sorted(after.items()) if state == "READY" and before.get(fw_id) != "READY"]
-    return f"ready now: {numbers(ready)}" if ready else "the states are worked out anew"
+    return f"ready now: {numbers(ready)}" if ready else "the states are determined again"
 
 
 def _states(launchpad: LaunchPad, workflow: dict[str, Any]) -> dict[int, str]:
@@ -107,9 +107,9 @@ def _states(launchpad: LaunchPad, workflow: dict[str, Any]) -> dict[int, str]:
 
 
 def _has_lost_detours(launchpad: LaunchPad, workflow: dict[str, Any], fw_id: int) -> bool:
-    """Return whether a Firework is COMPLETED and the Workflow was never told, nor of the detours that it asked for.
+    """Return whether a Firework is COMPLETED but the Workflow does not have this, nor the detours that it requested.
 
-    FireWorks carries out what a Firework asks for only while its state changes, so that it must run again.
+    FireWorks carries out the requests of a Firework only while its state changes, so it must run again.
     """
     firework = launchpad.fireworks.find_one({"fw_id": fw_id}, {"state": 1, "launches": 1})
     if firework is None or firework["state"] != "COMPLETED" or workflow["fw_states"].get(str(fw_id)) == "COMPLETED":
@@ -127,9 +127,9 @@ def _remove(launchpad: LaunchPad, finding: Finding) -> str:
 def _end(launchpad: LaunchPad, finding: Finding) -> str:
     workflow = launchpad.workflows.find_one({"nodes": finding.workflow})
     if workflow is None:
-        return "nothing to do any more"
+        return "nothing left to do"
     done = [fw_id for fw_id, state in _states(launchpad, workflow).items() if state == "COMPLETED"]
-    for fw_id in parents_first(workflow):  # one that runs is run again first, and its children with it
+    for fw_id in parents_first(workflow):  # a running one is rerun first, together with its children
         if fw_id not in done:
             launchpad.defuse_fw(fw_id)
     return f"the Workflow of Firework {finding.workflow} has ended here"

@@ -1,4 +1,4 @@
-"""What is going on in a LaunchPad: how much is to be done, by whom, and when anything last happened."""
+"""The state of a LaunchPad: how much is left to do, by which workers, and when anything last happened."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATES: Final = ("WAITING", "READY", "RESERVED", "RUNNING", "COMPLETED", "FIZZLE
 
 @dataclass(frozen=True)
 class QueueSummary:
-    """What is going on.
+    """The state of a LaunchPad.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ class QueueSummary:
     workflows
         Name and folder of our Workflows that have not ended.
     n_completed
-        How many have.
+        How many have ended.
     counts
         Fireworks of those that have not, by category and state.
     last_activity_s
-        Since a Firework of theirs changed its state, or its worker said that it lives; None if there is none.
+        Time since one of their Fireworks changed its state, or its worker pinged; None if there is none.
     notes
-        What is worth knowing and needs nobody.
+        Remarks that need no action.
     """
 
     launchpad: str
@@ -48,7 +48,7 @@ class QueueSummary:
 
 
 def summarise(launchpad: LaunchPad, folder: Path | None = None, *, lost_s: float | None = None) -> QueueSummary:
-    """Return what is going on in a LaunchPad, or with one campaign folder in it.
+    """Return the state of a LaunchPad, or of one campaign folder in it.
 
     Parameters
     ----------
@@ -79,18 +79,18 @@ def _category(firework: dict[str, Any]) -> str:
 
 
 def _failed(flow: Flow) -> list[str]:
-    """Return what failed and is asked for again by the gather after it."""
+    """Return what failed and will be requested again by the gather after it."""
     causes = Counter(cause_of(flow, fw_id) for fw_id in flow.in_state("FIZZLED") if not is_in_the_way(flow, fw_id))
-    said = "to be asked for again"
+    said = "to be requested again"
     return [f"{flow.name}: {counted(n, 'failed chunk')}, {said}: {cause}" for cause, n in causes.most_common()]
 
 
 def _nothing(picture: Picture) -> list[str]:
-    """Return why there may be nothing."""
+    """Return possible reasons why there is nothing."""
     if picture.launchpad.fw_id_assigner.find_one() is None:
         return ["its database is empty: nothing was submitted to it, or it was dropped (activelearn submit)"]
     if picture.folder is not None:
-        return [f"nothing of {picture.folder} is to be done in it"]
+        return [f"it has nothing to do for {picture.folder}"]
     return []
 
 
@@ -105,4 +105,4 @@ def _queue(picture: Picture) -> list[str]:
     if not jobs or picture.queued is not None:
         return []
     asked = "neither squeue, bjobs nor qstat answers here"
-    return [f"{counted(len(jobs), 'job')} in a queue, and {asked}: nobody knows what became of it"]
+    return [f"{counted(len(jobs), 'job')} in a queue, but {asked}: their state is unknown"]

@@ -1,4 +1,4 @@
-"""What the doctor says: one finding, and how ids, times and secrets are written."""
+"""Findings of the doctor, and how ids, times and secrets are written."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Finding:
     kind
         One word.
     what
-        A sentence that a person understands.
+        A sentence for the user.
     next
-        What --fix does, or what the person must do.
+        What --fix does, or what the user must do.
     repairable
         Whether --fix helps.
     workflow
@@ -33,7 +33,7 @@ class Finding:
     fw_ids, launch_ids
         What it is about.
     until
-        Last sign of life of those, s since 1970: what has shown a newer one is left alone.
+        Last sign of life of those, s since 1970: anything with a newer one is left alone.
     """
 
     kind: str
@@ -63,7 +63,7 @@ def are(things: Sequence[object]) -> str:
 
 
 def without_credentials(text: str, launchpad: LaunchPad) -> str:
-    """Return a text that others wrote, such as a stored exception, without what gets one into a database."""
+    """Return a text from elsewhere, such as a stored exception, without credentials of databases."""
     password = getattr(launchpad, "password", None)
     cleaned = _CREDENTIALS.sub("", text)
     return cleaned.replace(password, "***") if password else cleaned

@@ -29,7 +29,7 @@ def want_the_same(folder: Path, asked: Mapping[str, str | int | None]) -> None:
     for name, value in asked.items():
         if None not in (value, before.get(name)) and value != before[name]:
             raise SystemExit(
-                f"{folder}: was begun with {name} {before[name]}, and {value} is asked for - wanted the same, for "
+                f"{folder}: was begun with {name} {before[name]}, and {value} is asked for - expected the same, for "
                 "results that are there are used - ask for the same again, or name a new folder"
             )
     now = {name: before.get(name) if value is None else value for name, value in asked.items()}

@@ -21,18 +21,18 @@ from activelearn.errors import EngineError
 from activelearn.frames import Frames
 from activelearn.writing import write_deepmd
 
-#: Where the loss bound stands beside the training data.
+#: File with the loss bound, next to the training data.
 _BOUND: Final = "largest_loss.json"
-#: Comments of an exported LAMMPS input, by what the sessions of a backend import.
+#: Comments of an exported LAMMPS input, by backend session.
 _NOTES: Final = {
     "tensorflow": (
-        "# The 30 lines before LAMMPS begins are notes of DeePMD-kit and TensorFlow: they look for CUDA (libcudart),",
-        "# which a machine without a GPU does without. `lmp -in in.lammps 2> notes.txt` puts them aside; errors of",
-        "# LAMMPS still show.",
+        "# The 30 lines before LAMMPS starts are notes of DeePMD-kit and TensorFlow, which look for CUDA (libcudart);",
+        "# they are harmless without a GPU. `lmp -in in.lammps 2> notes.txt` hides them; errors of",
+        "# LAMMPS are still shown.",
     ),
     "pytorch": (
-        "# The lmp is that of the environment with DeePMD-kit[torch,lmp] and nvidia-cuda-runtime-cu12: without the",
-        "# latter it ends after its banner with code 245, without a GPU, too.",
+        "# Use the lmp of an environment with DeePMD-kit[torch,lmp] and nvidia-cuda-runtime-cu12: without the",
+        "# latter it ends after its banner with code 245, even without a GPU.",
     ),
 }
 
@@ -43,29 +43,27 @@ class DeePMD(Trainer[DeePMDTrain]):
     settings: ClassVar[type[Train]] = DeePMDTrain
     fixed: ClassVar[tuple[str, ...]] = ("backend", "descriptor.", "model.")
     learning_rate: ClassVar[str | None] = "train.learning_rate.start"
-    larger: ClassVar[str] = "take a larger net (train.fitting, or fitting_net of train.model)"
+    larger: ClassVar[str] = "use a larger net (train.fitting, or fitting_net of train.model)"
     smoother: ClassVar[str] = "train.descriptor.rcut_smth, or that of train.model (smaller)"
-    stays: ClassVar[str] = (
-        f"a training whose loss stays finite and below {inputs.DIVERGED:g} times that of no force at all"
-    )
+    stays: ClassVar[str] = f"a training whose loss stays finite and below {inputs.DIVERGED:g} times that of zero forces"
     kind: ClassVar[str] = "frozen"
 
     # --- the settings -------------------------------------------------------------------------------------------------
 
     def contradictions(self, train: DeePMDTrain, type_map: Sequence[str]) -> list[str]:
-        """Return what does not fit the elements."""
+        """Return conflicts with the elements."""
         return [*_contradictions(train, type_map)]
 
     def impossible(self, train: DeePMDTrain) -> list[str]:
-        """Return what no network could be, and a training that would learn nothing, or never begin."""
+        """Return impossible networks, and trainings that would learn nothing or never start."""
         found = [*_networks(train), *_starts(train)]
         asked = dargs.interpreter(None)
         return found if found or train.model is None or asked is None else _of_dargs(train, asked)
 
     def problems(self, train: DeePMDTrain, machine: Machine) -> list[str]:
-        """Return what the interpreter that trains lacks, the files that a model block lacks, and what is wrong in one.
+        """Return missing parts of the training interpreter, missing files of a model block, and its errors.
 
-        The last only if the interpreter that trains alone can say it; see :meth:`impossible`.
+        The last only if just the training interpreter can check it; see :meth:`impossible`.
         """
         wanted = BACKENDS[train.backend]
         where = f"train.backend: {train.backend}"
@@ -80,21 +78,21 @@ class DeePMD(Trainer[DeePMDTrain]):
         return found if dargs.interpreter(None) is not None or asked is None else [*found, *_of_dargs(train, asked)]
 
     def notes(self, train: DeePMDTrain, machine: Machine) -> list[str]:
-        """Return which interpreter trains if it must be one of its own, and whether nobody can check a model block."""
+        """Return which interpreter trains if it must be a separate one, and whether a model block cannot be checked."""
         found = requirements.notes(BACKENDS[train.backend], machine)
         if train.model is None or dargs.interpreter(machine.python) is not None:
             return found
-        return [*found, "train.model is not checked here: no deepmd-kit in this interpreter, nor in machine.python"]
+        return [*found, "train.model is not checked here: no deepmd-kit in this interpreter or in machine.python"]
 
     def unusual(self, train: DeePMDTrain) -> list[str]:
-        """Return rates that rise, a training without forces, and odd numbers of a model block."""
+        """Return rising rates, a training without forces, and unusual numbers of a model block."""
         found = [*_rising_rates(train), *(rules.unusual(train.model) if train.model is not None else ())]
         if not any(train.prefactors.force):
             found.append("train.prefactors.force: 0 to 0 - usual is learning from forces")
         return found
 
     def shells(self, train: DeePMDTrain) -> tuple[Shell, ...]:
-        """Return one for each cutoff of the model."""
+        """Return one shell per cutoff of the model."""
         if train.model is None:
             return (Shell(train.descriptor.rcut, "train.descriptor.sel", train.descriptor.sel),)
         return blocks.shells(train.model)
@@ -106,7 +104,7 @@ class DeePMD(Trainer[DeePMDTrain]):
     def Mflop(self, train: DeePMDTrain, sel: Room) -> float | None:
         """Return the multiply-adds of the embedding net per neighbour and of the fitting net per atom, forward.
 
-        Of se_e2_a alone; of others they are not known.
+        Only for se_e2_a; not known for others.
         """
         return blocks.Mflop(train.block, sel)
 
@@ -121,23 +119,23 @@ class DeePMD(Trainer[DeePMDTrain]):
         return ceil(float(batch.partition(":")[2] or 32) / n_atoms) if isinstance(batch, str) else batch
 
     def same_networks(self, before: DeePMDTrain, now: DeePMDTrain) -> bool:
-        """Return whether the model blocks are the same, written out."""
+        """Return whether the complete model blocks are equal."""
         return before.block == now.block
 
     def begins_from(self, train: DeePMDTrain) -> tuple[Path, ...]:
-        """Return the models that the user names."""
+        """Return the models named by the user."""
         return tuple(Path(here(name)) for name in train.start_from or ())
 
     # --- training -----------------------------------------------------------------------------------------------------
 
     def write_data(self, folder: Path, parts: Sequence[Frames], train: DeePMDTrain, type_map: Sequence[str]) -> None:
-        """Write the frames as deepmd/npy systems, and the loss beyond which a training on them has diverged."""
+        """Write the frames as deepmd/npy systems, and the loss above which a training on them has diverged."""
         systems = write_deepmd(parts, folder, type_map)
         inputs.write_element_weights(systems, train, type_map)
         (folder / _BOUND).write_text(json.dumps(inputs.loss_bound(train, parts)))
 
     def data_key(self, train: DeePMDTrain) -> Any:  # noqa: ANN401 - JSON
-        """Return the weights of the elements, how they are written, and the prefactor that the bound is made with."""
+        """Return the weights of the elements, their format, and the prefactor used for the bound."""
         key = [train.element_weights or {}, train.prefactors.force[0]]
         repeated = BACKENDS[train.backend].atom_weights
         return [*key, repeated] if repeated > 1 else key
@@ -169,12 +167,12 @@ class DeePMD(Trainer[DeePMDTrain]):
     def take_over(
         self, left: Sequence[Path], folder: Path, train: DeePMDTrain, run: TrainingRun, slot: Slot
     ) -> str | None:
-        """Copy the newest whole checkpoint, and those before it that the model will be the mean of."""
+        """Copy the newest intact checkpoint, and earlier ones that the model will average."""
         average = inputs.averaged_steps(train, run.n_steps)
         return checkpoints.take_over(left, folder, slot, average, BACKENDS[train.backend])
 
     def compresses(self, train: DeePMDTrain) -> bool:
-        """Return whether `dp compress` takes every descriptor of the model."""
+        """Return whether `dp compress` supports every descriptor of the model."""
         return BACKENDS[train.backend].compresses and compression.is_possible(train.block, train.backend)
 
     def compress(
@@ -185,14 +183,14 @@ class DeePMD(Trainer[DeePMDTrain]):
         return training.compress(folder, model, setting, slot, training.FINER if finer else training.STEP)
 
     def faster(self, train: DeePMDTrain, sel: Room) -> Faster | None:
-        """Return what `dp compress` saves and costs with TensorFlow; not known of anything but se_e2_a alone.
+        """Return the savings and cost of `dp compress` with TensorFlow; known only for se_e2_a.
 
-        PyTorch saves 2.5 (paper) to 6 times (tiny) as much (docs/backends.md), so that there it is the least.
+        PyTorch saves 2.5 (paper) to 6 times (tiny) as much (docs/backends.md), so this is a lower bound there.
         """
         return compression.faster(train.block, sel)
 
     def holds_from_A(self, folder: Path) -> tuple[float, float] | None:
-        """Return the shortest distance of the training data, and where the coarse table ends, from dp's own output."""
+        """Return the shortest distance of the training data, and the end of the coarse table, from dp's own output."""
         return training.holds_from_A(folder)
 
     # --- the models ---------------------------------------------------------------------------------------------------
@@ -207,11 +205,11 @@ class DeePMD(Trainer[DeePMDTrain]):
         return [f"pair_style      deepmd {' '.join(models)}{deviation}", f"pair_coeff      * * {' '.join(type_map)}"]
 
     def export_notes(self, train: DeePMDTrain) -> tuple[str, ...]:
-        """Return that TensorFlow's notes mean nothing, or whose `lmp` runs models of PyTorch."""
+        """Return a comment on harmless notes of TensorFlow, or on which `lmp` runs models of PyTorch."""
         return _NOTES[BACKENDS[train.backend].session]
 
     def suffix(self, train: DeePMDTrain) -> str:
-        """Return that of the backend."""
+        """Return the suffix of the backend."""
         return BACKENDS[train.backend].suffixes[0]
 
     def calculator(self, model: Path) -> dict[str, Any]:
@@ -230,7 +228,7 @@ class DeePMD(Trainer[DeePMDTrain]):
         return {"deepmd": {"models": tuple(models), "sha256": tuple(sha256), "window": window}}
 
     def versions(self, train: DeePMDTrain, slot: Slot) -> dict[str, str]:
-        """Return the versions of DeePMD-kit and of what it computes with, in the interpreter that trains."""
+        """Return the versions of DeePMD-kit and its backend library, in the training interpreter."""
         return deepmd.versions(slot.machine.python, BACKENDS[train.backend].packages)
 
 
@@ -240,17 +238,17 @@ def _setting(train: DeePMDTrain, run: TrainingRun, data: TrainingData) -> dict[s
 
 
 def _of_dargs(train: DeePMDTrain, python: str) -> list[str]:
-    """Return what DeePMD-kit itself finds wrong with a model block, its room and seeds filled in as they might be."""
+    """Return DeePMD-kit's own errors on a model block, with placeholders for `sel` and seeds."""
     block, room = train.block, tuple((1,) for _ in blocks.spheres(train.block))
     filled = blocks.filled(block, ["H"], room, (1, 1, 1))
     try:
         return dargs.problems(filled, block, train.backend, python)
     except EngineError as error:
-        return [f"train.model: cannot be checked ({error}) - wanted a deepmd-kit that runs - mend {python}"]
+        return [f"train.model: cannot be checked ({error}) - expected a working deepmd-kit - fix {python}"]
 
 
 def _contradictions(train: DeePMDTrain, type_map: Sequence[str]) -> Iterator[str]:
-    """Yield what does not fit the elements."""
+    """Yield conflicts with the elements."""
     if train.model is not None:
         yield from rules.contradictions(train.model, type_map)
     sel = train.descriptor.sel
@@ -259,7 +257,7 @@ def _contradictions(train: DeePMDTrain, type_map: Sequence[str]) -> Iterator[str
     unknown = set(train.element_weights or ()) - set(type_map)
     if unknown:
         names = ", ".join(sorted(unknown))
-        yield f"train.element_weights names {names} - wanted elements of type_map, {list(type_map)}"
+        yield f"train.element_weights names {names} - expected elements of type_map, {list(type_map)}"
 
 
 def _networks(train: DeePMDTrain) -> Iterator[str]:
@@ -268,36 +266,36 @@ def _networks(train: DeePMDTrain) -> Iterator[str]:
     descriptor, factors = train.descriptor, train.prefactors
     for where, layers in (("descriptor.neuron", descriptor.neuron), ("fitting", train.fitting)):
         if not layers:
-            yield f"train.{where}: is empty - wanted a layer or more - leave it out, or give widths such as [25, 50]"
+            yield f"train.{where}: is empty - expected at least one layer - leave it out, or set widths like [25, 50]"
     if descriptor.neuron and descriptor.axis_neuron > descriptor.neuron[-1]:
         yield (
-            f"train.descriptor.axis_neuron: {descriptor.axis_neuron} - wanted at most the width of the last layer of "
+            f"train.descriptor.axis_neuron: {descriptor.axis_neuron} - expected at most the width of the last layer of "
             f"neuron, {descriptor.neuron[-1]} - lower it"
         )
     if train.model is None and not descriptor.type_one_side and not BACKENDS[train.backend].two_sides:
         yield (
-            f"train.descriptor.type_one_side: false - wanted true: {train.backend} of DeePMD-kit 3.2 trains the other "
-            "and cannot freeze it - set it, or train.backend: pytorch"
+            f"train.descriptor.type_one_side: false - expected true: {train.backend} of DeePMD-kit 3.2 can train false "
+            "but cannot freeze it - set it, or train.backend: pytorch"
         )
     if not any((*factors.energy, *factors.force, *factors.virial)):
-        yield "train.prefactors: are all 0 - wanted one above 0, or nothing is learnt - leave them out"
+        yield "train.prefactors: are all 0 - expected one above 0, else nothing is learnt - leave them out"
 
 
 def _starts(train: DeePMDTrain) -> Iterator[str]:
-    """Yield what is wrong with the models that the first ensemble is to begin with."""
+    """Yield problems of the models from which the first ensemble starts."""
     where, names = "train.start_from", train.start_from or ()
     suffixes = BACKENDS[train.backend].with_weights
     if names and len(names) != train.n_members:
-        yield f"{where}: {len(names)} models for {train.n_members} members - wanted one each - name as many"
+        yield f"{where}: {len(names)} models for {train.n_members} members - expected one per member - name as many"
     for name in names:
         if Path(name).suffix not in suffixes:
-            which = " or ".join(suffixes) or f"none, for {train.backend} has no weights in its models"
-            yield f"{where}: {name} - wanted {which} - leave it out, or choose another backend"
+            which = " or ".join(suffixes) or f"none, since models of {train.backend} do not contain weights"
+            yield f"{where}: {name} - expected {which} - leave it out, or choose another backend"
         elif not is_file(Path(here(name))):
-            yield f"{where}: no file {name} - wanted a frozen model - check the path"
+            yield f"{where}: no file {name} - expected a frozen model - check the path"
     unsaid = [shell.where for shell in TRAINER.shells(train) if shell.sel is None] if names else []
     for key in unsaid if TRAINER.limits_neighbours(train) else []:
-        yield f"{where}: {key} is left to be counted - wanted the numbers of these models - give them"
+        yield f"{where}: {key} is determined automatically - expected the numbers of these models - set them"
 
 
 def _rising_rates(train: DeePMDTrain) -> Iterator[str]:
@@ -310,8 +308,8 @@ def _rising_rates(train: DeePMDTrain) -> Iterator[str]:
     for begin, start, end, stop in dict.fromkeys(ends):
         if stop > start:
             yield (
-                f"train.learning_rate: {end} = {stop:g} is above {begin} = {start:g} - usual is a fall: the rate never "
-                f"rises, so it would stay at {start:g}"
+                f"train.learning_rate: {end} = {stop:g} is above {begin} = {start:g} - usual is a decreasing rate: it "
+                f"never rises, so it would stay at {start:g}"
             )
 
 

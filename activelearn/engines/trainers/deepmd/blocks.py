@@ -1,4 +1,4 @@
-"""A model block of DeePMD-kit, the section ``model`` of its ``input.json``: what is where in it, whatever its kind.
+"""A model block of DeePMD-kit, the section ``model`` of its ``input.json``: locations of its parts, for all kinds.
 
 Kinds of descriptors and their keys are those of DeePMD-kit 3.2 (Zeng et al., J. Chem. Theory Comput. 21, 4375 (2025)).
 """
@@ -16,24 +16,24 @@ from activelearn.config.moved import here
 from activelearn.config.trainer import Room, Shell
 
 Block = Mapping[str, Any]
-#: Keys and places in lists that lead to a part of a block.
+#: Keys and list indices that lead to a part of a block.
 At = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Where a kind of descriptor has one of its cutoffs.
+    """Location of a cutoff in a kind of descriptor.
 
     Parameters
     ----------
     inside
-        Section of the descriptor; none: the descriptor itself.
+        Section of the descriptor; None: the descriptor itself.
     rcut, rcut_smth, sel
-        Names of the keys; None: it has none.
+        Names of the keys; None if there is none.
     default_A
-        Cutoff and start of the smoothing where none are given, Å; None: they must be.
+        Default cutoff and start of the smoothing, Å; None: required.
     by_element
-        Whether `sel` has a number for each element.
+        Whether `sel` has one number per element.
     is_limit
         Whether neighbours beyond `sel` are dropped.
     only_with
@@ -104,9 +104,9 @@ class Sphere:
     Parameters
     ----------
     at
-        Path of the section that it stands in.
+        Path of the section that contains it.
     section, keys
-        That section, and the names in it.
+        That section, and the names of its keys.
     """
 
     at: At
@@ -120,14 +120,14 @@ class Sphere:
 
     @property
     def rcut_smth(self) -> float | None:
-        """Where the smoothing starts, Å; None: it is no matter of a key."""
+        """Start of the smoothing, Å; None if not set by a key."""
         if self.keys.rcut_smth is None:
             return None
         return float(self.section.get(self.keys.rcut_smth, (self.keys.default_A or (0.0, 0.0))[1]))
 
     @property
     def sel(self) -> tuple[int, ...] | None:
-        """Most neighbours that the user wants room for, as :class:`activelearn.config.Shell` has them."""
+        """Maximum numbers of neighbours set by the user, as in :class:`activelearn.config.Shell`."""
         given = None if self.keys.sel is None else self.section.get(self.keys.sel)
         if given is None or given == "auto":
             return None
@@ -136,18 +136,18 @@ class Sphere:
 
 
 def dotted(at: At, prefix: str = "train.model") -> str:
-    """Return a path as it is told: ``train.model.descriptor.rcut``."""
+    """Return a path in dotted form: ``train.model.descriptor.rcut``."""
     return ".".join([prefix, *map(str, at)])
 
 
 def kind(section: Block, default: str = "") -> str:
-    """Return what ``type`` says, by the first of its names."""
+    """Return the ``type``, by its canonical name."""
     name = str(section.get("type", default))
     return _SAME.get(name, name)
 
 
 def models(block: Block, at: At = ()) -> Iterator[tuple[At, Block]]:
-    """Yield what a model is the sum of: path and block of each; of one that is no sum, itself."""
+    """Yield path and block of each summand of a model; itself if it is not a sum."""
     if kind(block) == "linear_ener":
         for i, one in enumerate(block["models"]):
             yield from models(one, (*at, "models", i))
@@ -156,7 +156,7 @@ def models(block: Block, at: At = ()) -> Iterator[tuple[At, Block]]:
 
 
 def descriptors(block: Block) -> Iterator[tuple[At, Block]]:
-    """Yield path and section of each descriptor that is no hybrid, in their order."""
+    """Yield path and section of each descriptor that is not a hybrid, in order."""
     for at, model in models(block):
         if "descriptor" in model:
             yield from _single(model["descriptor"], (*at, "descriptor"), kind(model))
@@ -171,7 +171,7 @@ def _single(descriptor: Block, at: At, model: str) -> Iterator[tuple[At, Block]]
 
 
 def fitting_nets(block: Block) -> Iterator[tuple[At, Block]]:
-    """Yield path and section of each fitting net, in their order."""
+    """Yield path and section of each fitting net, in order."""
     for at, model in models(block):
         if "fitting_net" in model:
             yield (*at, "fitting_net"), model["fitting_net"]
@@ -181,7 +181,7 @@ def spheres(block: Block) -> list[Sphere]:
     """Return the cutoffs of a block, the longest first."""
     found = []
     for at, descriptor in descriptors(block):
-        for keys in KINDS[kind(descriptor, "dpa4")]:  # the only one that may have no type
+        for keys in KINDS[kind(descriptor, "dpa4")]:  # the only kind whose type may be omitted
             section = descriptor
             for name in keys.inside:
                 section = section[name]
@@ -192,7 +192,7 @@ def spheres(block: Block) -> list[Sphere]:
 
 
 def shells(block: Block) -> tuple[Shell, ...]:
-    """Return the neighbours that the models of a block look at, the longest cutoff first."""
+    """Return the neighbour shells of the models of a block, the longest cutoff first."""
     return tuple(
         Shell(one.rcut, dotted((*one.at, one.keys.sel or "sel")), one.sel, counts_elements=one.keys.by_element)
         for one in spheres(block)
@@ -205,23 +205,23 @@ def limits_neighbours(block: Block) -> bool:
 
 
 def is_compiled(block: Block) -> bool:
-    """Return whether `dp freeze` compiles a model, with g++ (PyTorch: DPA-4, whatever suffix is asked for)."""
+    """Return whether `dp freeze` compiles a model, with g++ (PyTorch: DPA-4, for any suffix)."""
     return any(kind(one, "dpa4").startswith("dpa4") for _, one in descriptors(block))
 
 
 def Mflop(block: Block, sel: Room) -> float | None:
-    """Return the multiply-adds (millions) of one forward evaluation of an atom; None of anything but se_e2_a alone."""
+    """Return the multiply-adds (millions) of one forward evaluation of an atom; None unless it is a pure se_e2_a."""
     (_, d), *others = descriptors(block)
     if others or kind(d) != "se_e2_a" or kind(block, "standard") != "standard":
         return None
     embedding = tuple(d.get("neuron", (10, 20, 40)))
-    n_neighbours = sum(sel[0]) / 2.0  # `sel` holds the densest cell
+    n_neighbours = sum(sel[0]) / 2.0  # `sel` is for the densest cell
     per_neighbour = sum(a * b for a, b in pairwise((1, *embedding))) + 4 * embedding[-1]
     return float(n_neighbours * per_neighbour + fitting_products(block)) / 1e6
 
 
 def fitting_products(block: Block) -> int:
-    """Return the multiply-adds of one forward evaluation of the fitting net behind a se_e2_a."""
+    """Return the multiply-adds of one forward evaluation of the fitting net after a se_e2_a."""
     (_, d), *_ = descriptors(block)
     fitting, last = block.get("fitting_net", {}), tuple(d.get("neuron", (10, 20, 40)))[-1]
     axis = d.get("axis_neuron", d.get("n_axis_neuron", 4))
@@ -230,18 +230,18 @@ def fitting_products(block: Block) -> int:
 
 
 def filled(block: Block, type_map: Sequence[str], sel: Room, random_seeds: Sequence[int]) -> dict[str, Any]:
-    """Return a block as DeePMD-kit reads it, with what the campaign and the member say.
+    """Return a block as read by DeePMD-kit, with the settings of the campaign and the member.
 
     Parameters
     ----------
     block
-        As the campaign has it.
+        As in the campaign.
     type_map
         Elements, in the order of the types; each part of a sum gets them, too.
     sel
-        Most neighbours of each shell; none: no part of the model has a limit.
+        Maximum number of neighbours of each shell; empty if no part of the model has a limit.
     random_seeds
-        Of the first descriptor and of the first fitting net; those of others are derived from them.
+        For the first descriptor and the first fitting net; those of others are derived from them.
     """
     made: dict[str, Any] = _copy(block)
     kinds = list(type_map)
@@ -263,7 +263,7 @@ def filled(block: Block, type_map: Sequence[str], sel: Room, random_seeds: Seque
 
 
 def _copy(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return a copy of which no part stands twice, with the paths by which tables are opened now."""
+    """Return a copy without shared parts, with the current paths of tables."""
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -279,11 +279,11 @@ def _make_room(sphere: Sphere, room: Sequence[int]) -> None:
     if room:
         section[key] = list(room) if sphere.keys.by_element else room[0]
     elif sphere.sel is None:
-        section.pop(key, None)  # "auto" would ask for statistics that we skip
+        section.pop(key, None)  # "auto" would need statistics that we skip
 
 
 def _widen(descriptor: Block, nested: Sequence[Sphere]) -> None:
-    """Make room within longer cutoffs for as many as within shorter ones; DPA-2 wants more, even if there are none."""
+    """Make `sel` of longer cutoffs at least that of shorter ones; DPA-2 requires more, even if there are none."""
     least = 0
     for one in reversed(nested):
         if len(nested) > 1 and one.keys.sel is not None and not one.keys.by_element:
@@ -293,7 +293,7 @@ def _widen(descriptor: Block, nested: Sequence[Sphere]) -> None:
 
 
 def _seed(section: Block, random_seed: int, i: int) -> None:
-    """Give a part of a model its seed: the first as it is, others another each."""
+    """Give a part of a model its seed: the first the given one, the others derived ones."""
     assert isinstance(section, dict)
     rng = np.random.default_rng([random_seed, abs(i), int(i < 0)])
     section["seed"] = random_seed if i == 0 else int(rng.integers(1, 2**31 - 1))

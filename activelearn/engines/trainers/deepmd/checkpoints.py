@@ -1,9 +1,9 @@
-"""Checkpoints of `dp train`: what a killed training has left, and how another one goes on from it.
+"""Checkpoints of `dp train`: those of a killed training, from which another one continues.
 
-Every try of a training has a folder of its own (a worker that was thought dead may still be writing to the old one), in
-it one ``attempt-<k>`` per learning rate. A new try takes the newest checkpoint of the last attempt over: its files, and
-the learning curve up to there. All of it is read first; a damaged one is passed over for the one before, and with none
-left the attempt starts anew.
+Every attempt at a training has its own folder (a worker that was thought dead may still be writing to the old one), in
+it one ``attempt-<k>`` per learning rate. A retry takes over the newest checkpoint of the last attempt: its files, and
+the learning curve up to there. All of it is read first; a corrupt one is skipped for the one before, and with none
+left the attempt starts from scratch.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def take_over(
     average: Sequence[int] = (),
     backend: Backend = BACKENDS[DEFAULT],
 ) -> str | None:
-    """Copy the newest whole checkpoint of killed tries to `folder`; return its name for ``dp train --restart``.
+    """Copy the newest intact checkpoint of killed attempts to `folder`; return its name for ``dp train --restart``.
 
-    Those before it that the model will be the mean of (at the steps `average`) come along if they are whole.
+    Earlier ones that the model will average (at the steps `average`) are copied as well if they are intact.
 
     Parameters
     ----------
     left
-        Folders of the tries.
+        Folders of the killed attempts.
     folder
-        Of the training that goes on; its step is noted there.
+        Of the training that continues; its step is recorded there.
     slot
         Where they are read.
     average
@@ -51,7 +51,7 @@ def take_over(
     Raises
     ------
     EngineError
-        The session that reads the checkpoints died; nothing is known about them then.
+        The session that reads the checkpoints died; nothing is then known about them.
     """
     checkpoint = _newest(left, slot, backend)
     if checkpoint is None:
@@ -69,19 +69,19 @@ def take_over(
 
 
 def _newest(left: Sequence[Path], slot: Slot, backend: Backend) -> Path | None:
-    """Return the newest whole checkpoint of some folders."""
+    """Return the newest intact checkpoint of some folders."""
     last = [path for folder in left for path in folder.glob(f"model.ckpt-*{backend.checkpoint[-1]}")]
     for checkpoint in sorted((path.with_suffix("") for path in last), key=_step, reverse=True):
         if _is_whole(checkpoint, slot, backend):
             return checkpoint
-        log.warning("%s is damaged and passed over", checkpoint)
+        log.warning("%s is corrupt and skipped", checkpoint)
     return None
 
 
 def kept(folder: Path, average: Sequence[int], backend: Backend = BACKENDS[DEFAULT]) -> list[int]:
     """Return those of the steps `average` whose checkpoints a resumed training in `folder` has or will have.
 
-    What a kill has damaged cannot be had again: then the mean is over fewer, and a warning says so.
+    Checkpoints corrupted by a kill cannot be recovered: the mean is then over fewer, with a warning.
     """
     *_, last = 0, *resumed_from(folder)
     found = [k for k in average if k > last or (folder / f"model.ckpt-{k}{backend.checkpoint[-1]}").is_file()]
@@ -91,7 +91,7 @@ def kept(folder: Path, average: Sequence[int], backend: Backend = BACKENDS[DEFAU
 
 
 def resumed_from(folder: Path) -> tuple[int, ...]:
-    """Return the steps from which the training in `folder` went on, oldest first; () if it was never interrupted."""
+    """Return the steps from which the training in `folder` continued, oldest first; () if it was never interrupted."""
     path = folder / RESUMED
     return tuple(json.loads(path.read_text())) if path.is_file() else ()
 
@@ -105,13 +105,13 @@ def _is_whole(checkpoint: Path, slot: Slot, backend: Backend) -> bool:
         resumed_from(checkpoint.parent)
     except ValueError:
         return False
-    job = {"job": "checkpoint", "checkpoint": checkpoint.name}  # TensorFlow would take a path for a pattern
+    job = {"job": "checkpoint", "checkpoint": checkpoint.name}  # TensorFlow would read a path as a pattern
     timeout_s = slot.machine.label_timeout_s
     return run_job(job, checkpoint.parent, "checkpoint.log", slot, timeout_s=timeout_s, backend=backend) == 0
 
 
 def curve_before(step: int, text: str) -> str:
-    """Return the whole rows of a learning curve that come before `step`, under the names of its columns."""
+    """Return the complete rows of a learning curve before `step`, with the header line."""
     names, *rows = text.splitlines()
     n_columns = len(names.lstrip("# ").split())
     kept = [row for row in rows if len(words := row.split()) == n_columns and words[0].isdigit()]

@@ -1,4 +1,4 @@
-"""Which models `dp compress` of DeePMD-kit 3.2 takes (read in its source, and run), and what it saves."""
+"""Models that `dp compress` of DeePMD-kit 3.2 supports (from its source, and tested), and what it saves."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def _strips(section: Block) -> bool:
 
 
 def faster(block: Block, sel: Room) -> Faster | None:
-    """Return what `dp compress` saves and costs: the embedding net at every place of `sel` becomes a table.
+    """Return the savings and cost of `dp compress`, which tabulates the embedding net at every entry of `sel`.
 
     Fitted to CPU times of deepmd-kit 3.2.0 (TensorFlow, four members, 16 to 512 atoms) on one core of 2026, saved of an
-    evaluation of 128 atoms (measured): paper with a `sel` of 332 in all 49 ms (59), of 116 17 ms (17.5); standard
-    0.7 ms (0.4), quick 0.03 ms (0.03). A small network is no slower than its table. Of anything but se_e2_a alone it is
+    evaluation of 128 atoms (measured): paper with a total `sel` of 332 49 ms (59), of 116 17 ms (17.5); standard
+    0.7 ms (0.4), quick 0.03 ms (0.03). A small network is no slower than its table. Except for se_e2_a, this is
     not known.
     """
     (_, d), *others = descriptors(block)

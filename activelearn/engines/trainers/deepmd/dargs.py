@@ -1,4 +1,4 @@
-"""What DeePMD-kit itself says of a model block before anything is trained, in our words."""
+"""DeePMD-kit's own check of a model block before training, in our words."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from activelearn.engines.process import run_command, worker_command
 from activelearn.engines.trainers.deepmd.blocks import Block, dotted
 from activelearn.errors import EngineError
 
-#: What the backends of :mod:`activelearn.engines.backends` are called in DeePMD-kit's manual.
+#: Names of the backends of :mod:`activelearn.engines.backends` in DeePMD-kit's manual.
 _THEIRS: Final = {"tensorflow": "TensorFlow", "pytorch": "PyTorch", "pytorch-exportable": "PyTorch Exportable"}
 _TYPES: Final = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "dict": "a mapping",
     "list": "a list", "None": "null", "NoneType": "null", "list[int]": "a list of whole numbers",
     "list[float]": "a list of numbers", "list[str]": "a list of texts", "list[bool]": "a list of true and false",
 }  # fmt: skip
-#: What dargs say of backends that is not so: tables of pairs train on PyTorch, and not on TensorFlow (rules.py).
+#: Wrong statements of dargs about backends: pair tables train on PyTorch, not on TensorFlow (rules.py).
 _MISTAKEN: Final = {("backend", "pairtab")}
 _IMPORT_S: Final = 120.0
 
 
 def interpreter(python: str | None) -> str | None:
-    """Return the interpreter that is asked: this one if it has deepmd-kit, else `python` if that has; None: neither."""
+    """Return the interpreter for the check: this one if it has deepmd-kit, else `python` if that has it; else None."""
     return next((one for one in (sys.executable, python) if one is not None and has_module("deepmd", one)), None)
 
 
 def findings(blocks: Sequence[tuple[Block, str]], python: str) -> list[list[Mapping[str, Any]]]:
-    """Return what dargs find wrong, for each block as DeePMD-kit will read it and its backend (our name).
+    """Return the findings of dargs for each block, as DeePMD-kit will read it, and its backend (our name).
 
-    What a finding is stands in ``workers/model_block.py``. No answer is kept but those of this process.
+    Findings are described in ``workers/model_block.py``. Answers are cached within this process.
 
     Raises
     ------
@@ -53,21 +53,21 @@ def _asked(blocks: str, python: str) -> Any:  # noqa: ANN401 - JSON
         command = [*worker_command("model_block.py", python), "blocks.json", "answers.json"]
         done = run_command(command, folder, log=folder / "log", timeout_s=_IMPORT_S)
         if done.return_code != 0:
-            raise EngineError("deepmd-kit's dargs cannot be asked", command=command[:1], tail=done.tail)
+            raise EngineError("deepmd-kit's dargs cannot be run", command=command[:1], tail=done.tail)
         return json.loads((folder / "answers.json").read_text())
 
 
 def problems(block: Block, given: Block, backend: str, python: str) -> list[str]:
-    """Return what DeePMD-kit would refuse of a block, or the backend has not, a line each.
+    """Return what DeePMD-kit would reject in a block, or the backend lacks, one line each.
 
     Parameters
     ----------
     block
         As DeePMD-kit will read it.
     given
-        As the user wrote it, for the values that are told.
+        As the user wrote it, for the values in messages.
     backend
-        That trains (our name).
+        Of the training (our name).
     python
         Interpreter with deepmd-kit.
     """
@@ -76,27 +76,27 @@ def problems(block: Block, given: Block, backend: str, python: str) -> list[str]
 
 
 def sentence(found: Mapping[str, Any], given: Block, backend: str) -> str:
-    """Return one finding as ``where: what - wanted - next``."""
+    """Return one finding as ``where: what - expected - next``."""
     where, value = dotted(tuple(found["at"])), _at(given, found["at"])
     match found["what"]:
         case "unknown":
-            near = f"did you mean {found['near']!r}?" if found["near"] else "see its manual for those that it has"
+            near = f"did you mean {found['near']!r}?" if found["near"] else "see its manual for valid keys"
             return f"{where}: unknown to DeePMD-kit - {near} - rename or remove it"
         case "missing":
-            return f"{where}: missing - wanted by DeePMD-kit - add it"
+            return f"{where}: missing - expected by DeePMD-kit - add it"
         case "choice":
-            near = f"did you mean {found['near']!r}?" if found["near"] else "wanted one of DeePMD-kit's manual"
-            return f"{where}: {found['value']} is no kind that DeePMD-kit has here - {near} - mend it"
+            near = f"did you mean {found['near']!r}?" if found["near"] else "expected one of DeePMD-kit's manual"
+            return f"{where}: {found['value']} is not a kind that DeePMD-kit has here - {near} - fix it"
         case "kind":
             wanted = " or ".join(_TYPES.get(name.strip(), name.strip()) for name in found["wanted"])
-            return f"{where}: got {value!r} - wanted {wanted} - mend it"
+            return f"{where}: got {value!r} - expected {wanted} - fix it"
         case "value":
-            return f"{where}: got {value!r} - wanted what DeePMD-kit takes ({found['text'].rstrip('.')}) - mend it"
+            return f"{where}: got {value!r} - expected what DeePMD-kit accepts ({found['text'].rstrip('.')}) - fix it"
         case "backend":
             return _elsewhere(where, found, backend)
         case "activation" | "precision":
-            return f"{where}: got {value!r} - {nearest(str(value).lower(), found['wanted'])} - mend it"
-    return f"{where}: DeePMD-kit refuses it ({found['said']}) - wanted what its manual has - mend it"
+            return f"{where}: got {value!r} - {nearest(str(value).lower(), found['wanted'])} - fix it"
+    return f"{where}: DeePMD-kit rejects it ({found['said']}) - expected the format of its manual - fix it"
 
 
 def _elsewhere(where: str, found: Mapping[str, Any], backend: str) -> str:
@@ -105,13 +105,13 @@ def _elsewhere(where: str, found: Mapping[str, Any], backend: str) -> str:
         ours = [name for name in ours if name != "pytorch-exportable"]
     what = where if found["value"] is None else f"{where}: {found['value']}"
     choose = f"train.backend: {ours[0]}" if ours else "remove it"
-    wanted = f"wanted {' or '.join(_THEIRS[name] for name in ours)}" if ours else "wanted a model without it"
+    wanted = f"expected {' or '.join(_THEIRS[name] for name in ours)}" if ours else "expected a model without it"
     joint = " is" if found["value"] is not None else ": is"
     return f"{what}{joint} not on {_THEIRS[backend]} - {wanted} - {choose}"
 
 
 def _at(block: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
-    """Return what stands at a path as dargs tell it, or None."""
+    """Return the value at a path as reported by dargs, or None."""
     for key in path:
         if isinstance(block, Mapping):
             block = block.get(key)

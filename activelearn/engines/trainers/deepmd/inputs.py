@@ -1,4 +1,4 @@
-"""The ``input.json`` of DeePMD-kit, and the loss beyond which a training has diverged.
+"""The ``input.json`` of DeePMD-kit, and the loss above which a training has diverged.
 
 Zhang et al., Phys. Rev. Lett. 120, 143001 (2018).
 """
@@ -17,14 +17,14 @@ from activelearn.engines.trainers.deepmd import blocks
 from activelearn.engines.trainers.deepmd.settings import WSD_DECAY, DeePMDTrain, LearningRate, Prefactors
 from activelearn.frames import Frames
 
-#: A training has diverged when its loss is this many times that of a net which predicts no force at all. Healthy ones
-#: were seen to overshoot it three times, diverged ones a thousand times and more (by the energy: their forces die out).
+#: A training has diverged when its loss is this many times that of a net which predicts zero forces. Healthy ones
+#: overshoot it up to three times, diverged ones a thousand times and more (by the energy: their forces vanish).
 DIVERGED: Final = 100.0
 #: Name of the learning curve.
 CURVE: Final = "lcurve.out"
-#: With checkpoints, one is written with every so-manieth row of the learning curve (DeePMD looks at no other step).
+#: With checkpoints, one is written at every n-th row of the learning curve (DeePMD checks at no other step).
 ROWS_PER_CHECKPOINT: Final = 5
-#: Folder of the mean of checkpoints.
+#: Folder of the average of checkpoints.
 AVERAGE: Final = "average"
 
 
@@ -38,11 +38,11 @@ def training_input(
     train
         The section of the campaign.
     run
-        What is this member's alone.
+        Settings of this member.
     type_map
         Order of the elements.
     sel
-        Most neighbours of each shell.
+        Maximum number of neighbours of each shell.
     systems
         Folders of training data.
     """
@@ -63,9 +63,9 @@ def training_input(
 
 
 def _learning_rate(rate: LearningRate, run: TrainingRun) -> dict[str, Any]:
-    """Return the fall of the learning rate, which never rises: after a divergence the end goes down with the start.
+    """Return the decay of the learning rate, which never rises: after a divergence the end is lowered with the start.
 
-    The end stays where it is as long as it is a tenth of the start or less (or what it was planned to be, if more).
+    The end is kept as long as it is at most a tenth of the start (or the planned ratio, if larger).
     """
     planned = (rate.warm_start if run.warm else None) or rate.start
     stop = (rate.warm_stop if run.warm else None) or rate.stop
@@ -84,7 +84,7 @@ def _learning_rate(rate: LearningRate, run: TrainingRun) -> dict[str, Any]:
 
 
 def _loss(prefactors: Prefactors, weights: Sequence[float]) -> dict[str, Any]:
-    """Return the loss: DeePMD adds a term with a factor for each atom to the force term, which has the smallest weight.
+    """Return the loss: DeePMD adds a term with a factor per atom to the force term, which has the smallest weight.
 
     Both are means over all components of squared errors; the factors are those of :func:`write_element_weights`.
     """
@@ -99,13 +99,13 @@ def _loss(prefactors: Prefactors, weights: Sequence[float]) -> dict[str, Any]:
 
 
 def write_element_weights(systems: Sequence[Path], train: DeePMDTrain, type_map: Sequence[str]) -> None:
-    """Write what a force error of each atom counts beyond the smallest weight, if elements differ in it.
+    """Write the weight of each atom's force error in excess of the smallest weight, if elements differ.
 
     Parameters
     ----------
     systems
-        Folders of deepmd/npy; each gets an ``atom_pref.npy`` beside its forces, shape (n_frames, n_atoms), or what the
-        backend wants.
+        Folders of deepmd/npy; each gets an ``atom_pref.npy`` next to its forces, shape (n_frames, n_atoms), or as the
+        backend requires.
     train
         The section of the campaign.
     type_map
@@ -129,15 +129,15 @@ def _rows_every(n_steps: int) -> int:
 
 
 def _averaging_rows(n_steps: int) -> int:
-    """Return how many rows of the learning curve there are from one checkpoint of the mean to the next."""
+    """Return the number of rows of the learning curve between averaged checkpoints."""
     rows = max(1, n_steps // 25 // _rows_every(n_steps))
     return rows if rows < ROWS_PER_CHECKPOINT else rows - rows % ROWS_PER_CHECKPOINT
 
 
 def averaged_steps(train: DeePMDTrain, n_steps: int) -> tuple[int, ...]:
-    """Return the steps of the checkpoints whose mean is the model, rising: every n_steps/25, from the last backwards.
+    """Return the steps of the averaged checkpoints in ascending order: every n_steps/25, backwards from the last.
 
-    Empty if the model is the last checkpoint alone; fewer than wanted in a training of fewer steps than that.
+    Empty if the model is the last checkpoint alone; fewer than requested in a shorter training.
     """
     if train.average_checkpoints is None:
         return ()
@@ -146,7 +146,7 @@ def averaged_steps(train: DeePMDTrain, n_steps: int) -> tuple[int, ...]:
 
 
 def _saving(train: DeePMDTrain, run: TrainingRun) -> dict[str, int]:
-    """Return when checkpoints are written (DeePMD does so at rows of the learning curve only) and how many are kept."""
+    """Return when checkpoints are written (DeePMD does so only at rows of the learning curve) and how many are kept."""
     display = _rows_every(run.n_steps)
     steps = averaged_steps(train, run.n_steps)
     if not steps:
@@ -159,8 +159,8 @@ def _saving(train: DeePMDTrain, run: TrainingRun) -> dict[str, int]:
 def loss_bound(train: DeePMDTrain, parts: Sequence[Frames]) -> float:
     """Return the bound on the square root of the loss (``rmse_trn``) above which a training has diverged.
 
-    Taken from the data and not from the curve: batches of one isolated atom or of a perfect crystal have no force, so
-    the best loss so far may be next to nothing.
+    It is derived from the data and not from the curve: batches of isolated atoms or perfect crystals have no forces, so
+    the best loss so far may be close to zero.
     """
     squares = []
     for part in parts:

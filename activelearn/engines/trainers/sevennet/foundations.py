@@ -1,8 +1,8 @@
-"""Foundations of SevenNet: checkpoints by the names of sevenn's own loader, and what they say of themselves.
+"""Foundations of SevenNet: checkpoints by the names of sevenn's own loader, with their metadata.
 
-A checkpoint is read without torch, and nothing in it is carried out: its pickle is taken apart into numbers, texts,
-lists and mappings, and in the place of every object there is nothing. Nothing is downloaded: of the names those count
-whose files are there, in the wheel (7net-0, 7net-0_22may2024, 7net-l3i5, 7net-mf-0) or where sevenn has put them.
+A checkpoint is read without torch, and nothing in it is executed: its pickle is parsed into numbers, strings,
+lists and mappings, with None in place of every object. Nothing is downloaded: names are known
+if their files exist, in the wheel (7net-0, 7net-0_22may2024, 7net-l3i5, 7net-mf-0) or where sevenn has put them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ NAMES: Final = {
     "7net-omni-i8": "SevenNet_omni_i8/checkpoint_sevennet_omni_i8.pth",
     "7net-omni-i12": "SevenNet_omni_i12/checkpoint_sevennet_omni_i12.pth",
 }
-#: Where sevenn puts what it has downloaded and cannot write into its own folder.
+#: Where sevenn stores downloads if it cannot write into its own folder.
 _CACHE: Final = "~/.cache/sevennet"
-#: Bytes of the part of a checkpoint that is no weights: the largest that is read (those of the wheel have 5e4).
+#: Largest metadata of a checkpoint that is read, bytes (those of the wheel have 5e4).
 _LARGEST: Final = 2**24
-#: What is raised by a file that is something else, or damaged.
+#: Exceptions raised by other or corrupt files.
 _UNREADABLE: Final = (
     AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError,
     zipfile.BadZipFile,
@@ -43,18 +43,18 @@ _UNREADABLE: Final = (
 
 @dataclass(frozen=True)
 class Foundation:
-    """What a checkpoint says of itself.
+    """Metadata of a checkpoint.
 
     Parameters
     ----------
     elements
-        That it knows.
+        Known elements.
     cutoff_A
-        Of one layer of messages, Å.
+        Cutoff of one message-passing layer, Å.
     modals
-        The kinds of labels that it tells apart (fidelities), such as PBE and R2SCAN; of most there is none.
+        The kinds of labels that it distinguishes (fidelities), such as PBE and R2SCAN; usually none.
     modal
-        That of them which it was fine-tuned for, if it says so.
+        The one that it was fine-tuned for, if given.
     """
 
     elements: frozenset[str]
@@ -64,13 +64,13 @@ class Foundation:
 
 
 def canonical(name: str) -> str:
-    """Return a name of sevenn's as :data:`NAMES` has it: it takes some spellings for one."""
+    """Return a name of sevenn as spelled in :data:`NAMES`; sevenn accepts several spellings."""
     found = name.lower().replace("sevennet-", "7net-", 1)
     return "7net-0" if found in {"7net-0_11july2024", "7net-0_11jul2024"} else found
 
 
 def path_of(name: str, python: str | None = None) -> Path | None:
-    """Return the file of a name, for the sevenn of an interpreter (null: this one), or of a path; None: not there."""
+    """Return the file of a name, for the sevenn of an interpreter (null: this one), or of a path; None if missing."""
     path = expanded(name)
     if is_file(path):
         return path.absolute()
@@ -82,19 +82,19 @@ def path_of(name: str, python: str | None = None) -> Path | None:
 
 
 def sha256_of(name: str, python: str | None) -> str | None:
-    """Return the checksum of the file of a name or a path; None: not there."""
+    """Return the checksum of the file of a name or a path; None if missing."""
     path = path_of(name, python)
     return None if path is None else checksum(path)
 
 
 def find(name: str, python: str | None = None) -> Foundation | None:
-    """Return what the checkpoint of a name or a path says; None: it is not there, or is none that can be read."""
+    """Return the metadata of the checkpoint of a name or a path; None if missing or unreadable."""
     path = path_of(name, python)
     return None if path is None else read(path)
 
 
 def read(path: Path) -> Foundation | None:
-    """Return what a checkpoint says; None if it is not there, or none of SevenNet's."""
+    """Return the metadata of a checkpoint; None if missing, or not one of SevenNet's."""
     try:
         about = path.stat()
     except OSError:
@@ -121,16 +121,16 @@ def _content(path: Path) -> Mapping[str, Any]:
     with zipfile.ZipFile(path) as archive:
         name = next(name for name in _names(archive) if name.count("/") == 1 and name.endswith("/data.pkl"))
         if archive.getinfo(name).file_size > _LARGEST:
-            raise ValueError(f"{path}: larger than what a checkpoint says of itself ever is")
+            raise ValueError(f"{path}: metadata larger than that of any checkpoint")
         found = _taken_apart(archive.read(name))
     if not isinstance(found, Mapping):
-        raise ValueError(f"{path}: no checkpoint of SevenNet")
+        raise ValueError(f"{path}: not a checkpoint of SevenNet")
     return found
 
 
 def _names(archive: zipfile.ZipFile) -> Iterator[str]:
     yield from archive.namelist()
-    raise ValueError("no archive of torch")
+    raise ValueError("not an archive of torch")
 
 
 _CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -138,7 +138,7 @@ _MARK: Final = object()
 
 
 def _taken_apart(pickled: bytes) -> Any:  # noqa: ANN401 - of any kind
-    """Return what a pickle is made of: its texts, numbers, lists, tuples and mappings; None in place of all objects."""
+    """Return the contents of a pickle: strings, numbers, lists, tuples and mappings, with None for all objects."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     for code, argument, _ in pickletools.genops(pickled):
@@ -159,7 +159,7 @@ def _taken_apart(pickled: bytes) -> Any:  # noqa: ANN401 - of any kind
 
 
 def _carry_out(name: str, before: list[str], n_after: int, stack: list[Any]) -> None:
-    """Carry out an operation on a stack, as far as it makes lists, tuples and mappings."""
+    """Apply an operation to a stack, as far as it builds lists, tuples and mappings."""
     n_fixed = before.index("mark") if "mark" in before else len(before)
     given: list[Any] = []
     while "mark" in before and (top := stack.pop()) is not _MARK:

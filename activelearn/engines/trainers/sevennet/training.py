@@ -1,6 +1,6 @@
-"""Jobs of the session of sevenn: fine-tuning and evaluation; and what a killed training has left.
+"""Jobs of the session of sevenn: fine-tuning and evaluation; checkpoints of a killed training.
 
-What the jobs are: ``workers/sevennet_session.py``. SevenNet: Park et al., J. Chem. Theory Comput. 20, 4857 (2024).
+For the jobs, see ``workers/sevennet_session.py``. SevenNet: Park et al., J. Chem. Theory Comput. 20, 4857 (2024).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ DATA: Final = "data.npz"
 MODEL: Final = "model.pth"
 NOTES: Final = "notes.json"
 INSTALL: Final = "pip install 'sevenn>=0.11' torch==2.13.0"
-#: Atoms of a batch that is evaluated: memory grows with them, and the time an atom hardly falls.
+#: Atoms per evaluated batch: memory grows with them, while the time per atom hardly decreases.
 MOST_ATOMS: Final = 256
-#: Rows of a learning curve; with checkpoints one is written at every fifth.
+#: Rows of a learning curve; checkpoints, if any, are written at every fifth.
 _ROWS: Final = 50
 _ROWS_PER_CHECKPOINT: Final = 5
 
@@ -46,7 +46,10 @@ def answer(job: Mapping[str, Any], folder: Path, slot: Slot, *, timeout_s: float
     python, host = slot.machine.python, slot.host
 
     def make() -> Session:
-        command = [*worker_command("sevennet_session.py", python), f"wanted it for train.trainer: sevennet - {INSTALL}"]
+        command = [
+            *worker_command("sevennet_session.py", python),
+            f"needed for train.trainer: sevennet - {INSTALL}",
+        ]
         return Session(command, log=host.logs / f"session-sevennet-{host.index}.log", slot=host, ends_jobs=True)
 
     name = f"{job['job']}.log"
@@ -74,11 +77,11 @@ def job_of(train: SevenNetTrain, run: TrainingRun, foundation: Path, data: Path)
     Parameters
     ----------
     train, run
-        The section of the campaign, and what is this member's alone.
+        The section of the campaign, and the settings of this member.
     foundation
-        Checkpoint that it begins as.
+        Checkpoint that it starts from.
     data
-        What :func:`write_data` wrote.
+        Files written by :func:`write_data`.
     """
     rate = train.learning_rate
     start = (rate.warm_start if run.warm else None) or rate.start
@@ -106,14 +109,14 @@ def job_of(train: SevenNetTrain, run: TrainingRun, foundation: Path, data: Path)
 
 
 def take_over(left: Sequence[Path], folder: Path) -> str | None:
-    """Copy the newest whole checkpoint of killed tries, and their learning curve up to there; return its name.
+    """Copy the newest intact checkpoint of killed attempts, with the learning curve up to there; return its name.
 
-    A zip file has the checksum of all that is in it: one that is cut off or damaged is passed over.
+    Zip files contain checksums: a truncated or corrupt one is skipped.
     """
     found = [path for one in left for path in one.glob("checkpoint-*.pth")]
     for path in sorted(found, key=_step, reverse=True):
         if not _is_whole(path):
-            log.warning("%s is damaged and passed over", path)
+            log.warning("%s is corrupt and skipped", path)
             continue
         step, old = _step(path), path.parent
         (folder / RESUMED).write_text(json.dumps([*resumed_from(old), step]))
@@ -142,7 +145,7 @@ def _is_whole(path: Path) -> bool:
 def evaluate(
     folder: Path, models: Sequence[Path], parts: Sequence[Frames], slot: Slot, *, most_atoms: int = MOST_ATOMS
 ) -> list[list[Frames]]:
-    """Return `parts` with the labels that each of the models predicts, in batches of at most so many atoms."""
+    """Return `parts` with the labels that each of the models predicts, in batches of at most `most_atoms` atoms."""
     if not parts:
         return [[] for _ in models]
     arrays = pack([part.without_labels() for part in parts])
