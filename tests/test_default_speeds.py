@@ -23,7 +23,7 @@ def vasp_campaign(folder):
 def test_a_login_node_without_vasp_and_potcars_gets_a_bill_and_then_what_is_missing(tmp_path):
     done = in_process("check", vasp_campaign(tmp_path), "--plan", "--folder", tmp_path / "c")
     assert done.returncode == 2
-    assert "wanted the POTCAR of Cu" in done.stderr
+    assert "expected the POTCAR of Cu" in done.stderr
     (label,) = re.findall(r"^  label .*", done.stdout.partition("one pass")[2], re.MULTILINE)
     assert label.split()[-1] == "default"
     assert "a label of vasp 2.5 s an atom (as gpaw has on one core, 10, over 4 ranks)" in done.stdout

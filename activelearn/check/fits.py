@@ -80,7 +80,7 @@ def contradictions(asked: Campaign | Study, machine: Machine) -> list[str]:
 
 
 def crowded(asked: Campaign | Study, machine: Machine) -> list[str]:
-    """Return one line for each command that wants more CPUs here than there are: possible, and slow."""
+    """Return one line for each command that takes more CPUs here than there are: possible, and slow."""
     if machine.places or machine.launcher:
         return []
     return [

@@ -71,6 +71,13 @@ SeedOption = Annotated[int, typer.Option("--random-seed", min=0, help="Random se
 FolderOption = Annotated[
     Path | None, typer.Option(help="Study folder; default: in runs/, named after series and potentials.")
 ]
+_BESIDE_STUDY: Final = (
+    "--study together with potentials, --series, --x or --glasses - expected all of them in that YAML - leave them out"
+)
+_BESIDE_GLASSES: Final = (
+    "--glasses together with --glass, --x, --atoms or --replicas - expected glasses that are given, or glasses that "
+    "are made - leave one of the two out"
+)
 #: How the names of structure files end, which are not potentials.
 _STRUCTURES: Final = {".extxyz", ".xyz", ".cif", ".vasp", ".traj"}
 CheckOption = Annotated[bool, typer.Option("--check", help="Show what would be done, and exit.")]
@@ -148,18 +155,12 @@ def benchmark(
     numbers = [point.number for point in points]
     if study is not None:
         if potentials or names or series or x or given:
-            wanted = "expected all of them in that YAML"
-            raise ConfigError(
-                f"--study together with potentials, --series, --x or --glasses - {wanted} - leave them out"
-            )
+            raise ConfigError(_BESIDE_STUDY)
         path = study
         whole, named = read_noted(lambda: load_study(path, numbers), path, "study")
     elif given:
         if preset or x or atoms or replicas:
-            raise ConfigError(
-                "--glasses together with --glass, --x, --atoms or --replicas - expected glasses that are given, or "
-                "glasses that are made - leave one of the two out"
-            )
+            raise ConfigError(_BESIDE_GLASSES)
         chosen, named = _potentials(potentials, names) if potentials or names else ((), [])
         whole = with_cited(_of_given(given, series, chosen, random_seed, load_benchmark(measured)), numbers)
     else:

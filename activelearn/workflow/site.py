@@ -1,8 +1,8 @@
 """The FireWorks config folder of a site: the LaunchPad, the workers, and how jobs are submitted to the queue.
 
 ``my_launchpad.yaml``, ``machine.yaml``, ``FW_config.yaml`` and the template of batch scripts belong to the user once
-they are there. The workers and queue adapters follow from the machine profile and are written anew with it, unless
-somebody has edited them.
+they are there. The workers and queue adapters are derived from the machine profile and rewritten with it, unless they
+have been edited.
 """
 
 from __future__ import annotations

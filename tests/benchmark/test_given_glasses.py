@@ -110,7 +110,7 @@ def test_the_same_command_continues_and_another_file_of_that_name_is_refused(tmp
         "benchmark", *options, "--benchmark", asked_file(tmp_path, rdf={}), "--folder", tmp_path / "given"
     )
     assert done.returncode == 2
-    assert "my.extxyz is not what this study began with" in done.stderr
+    assert "my.extxyz is not what this study started with" in done.stderr
 
 
 def test_frames_without_an_id_are_one_glass_of_each_composition_and_each_file_another(tmp_path):
