@@ -50,7 +50,7 @@ _BY_ATOM: Final = ("positions", "forces")
 
 
 def make_origin(n_frames: int, **values: Any) -> NDArray[np.void]:  # noqa: ANN401 - one value per ORIGIN field
-    """Return (n_frames,) origins.
+    """Return (n_frames,) origins, each field in the unit of its name.
 
     Parameters
     ----------

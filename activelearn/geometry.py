@@ -150,7 +150,7 @@ def first_overflow(
     Returns
     -------
     tuple or None
-        The frame, and (n_elements,) the most neighbours of each element in it.
+        The index of the frame, and (n_elements,) the most neighbours of each element in it.
     """
     k = 0
     while k < len(frames):

@@ -42,7 +42,7 @@ def of_curve(columns: Sequence[str], curve: NDArray[np.float64]) -> tuple[float 
     columns
         Names of the columns of the learning curve.
     curve
-        Its rows, shape (n_rows, n_columns).
+        Its rows, shape (n_rows, n_columns), in the units of DeePMD-kit's ``lcurve.out``: errors of forces in eV/Å.
 
     Returns
     -------

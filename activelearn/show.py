@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from activelearn import final_models, learning, loop
+from activelearn import final_models, learning, loop, taught
 from activelearn.benchmark import cited
 from activelearn.config import CitedPoint, Condition
 from activelearn.errors import ActiveLearnError, typed
@@ -145,7 +145,7 @@ def end_report(store: Store, end: End) -> None:
     wall = sum(s.wall for s in seconds)
     engine = sum(s.engine for s in seconds)
     print(end.message)
-    for line in final_models.chosen(store, end.iteration).said:
+    for line in (*taught.said(store), *final_models.chosen(store, end.iteration).said):
         print(line)
     if (asked := study.of_campaign(store, store.latest_campaign())) is not None:
         study_report(study.store_of(store, end.iteration, asked))  # of the models that are kept: not always the last
@@ -298,6 +298,7 @@ def _closing_lines(found: dict[str, Any]) -> list[str]:
             f"ensemble of the pass of iteration {accuracy['iteration']}: {accuracy['said']}",
             *accuracy["warnings"],
         ]
+    lines += found["teacher"]["said"] if found["teacher"] else []
     return lines + (found["final"]["said"] if found["final"] else [])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from activelearn import final_models, learning, loop, select, study
+from activelearn import final_models, learning, loop, select, study, taught
 from activelearn.ending import verdict
 from activelearn.records import End, Errors, InitialData, Iteration, Selection
 from activelearn.store import Folder, Store, StudyStore
@@ -61,6 +61,7 @@ def as_dict(store: Store) -> dict[str, Any]:
         "studies": [study_as_dict(store) for store in store.studies()],
         "accuracy": _accuracy(store),
         "calibration": None if (found := select.summary(store)) is None else found._asdict(),
+        "teacher": taught.as_dict(store),
         "final": _final(store, end),
         "ledger_damage": store.ledger.damage(),  # and logged as it is found
         "iterations": [_iteration(record) for record in store.iterations()],

@@ -8,6 +8,9 @@ moments and the step count are reset, the learning rate falls again from ``learn
 fixed when a campaign begins; other networks start cold. The final models always start cold. The first ensemble may
 begin with the weights of models from elsewhere (``train.start_from``), which are published as models of the campaign.
 
+A teacher (``teacher.train``) is an ensemble that is trained in the same way, once, before the models of iteration 0;
+what it has labelled by then they learn beside the data set.
+
 A training that diverges is physics, not infrastructure: the member is trained again with a lower learning rate.
 
 A killed training starts from zero. With ``checkpoints`` of the machine profile it is resumed from the last one instead,
@@ -31,7 +34,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn import compression, final_models, geometry, learning, passes, prediction, trees
+from activelearn import compression, final_models, geometry, learning, passes, prediction, taught, trees
 from activelearn.config import Campaign, TrainingData, TrainingRun, trainer_of
 from activelearn.engines.process import Slot
 from activelearn.errors import ConfigError
@@ -171,7 +174,7 @@ def training_data(campaign: Campaign, store: Store, station: str, up_to: int, sl
     folder = store.shared_scratch(slot.machine, station, up_to) / _data_name(campaign, store, up_to)
     with _writing:
         if not folder.is_dir():
-            parts = store.dataset(up_to)
+            parts = [*store.dataset(up_to), *taught.learnt_beside(campaign, store)[0]]
             work = store.scratch(slot.machine, f"data-{up_to:03d}")
             made = work / folder.name
             made.mkdir()
@@ -184,8 +187,14 @@ def training_data(campaign: Campaign, store: Store, station: str, up_to: int, sl
 def _data_name(campaign: Campaign, store: Store, up_to: int) -> str:
     sha256 = store.result("label", up_to, Labelling).dataset_sha256
     train = campaign.train
-    content = [sha256, campaign.type_map, train.trainer, trainer_of(train).data_key(train)]
+    content = [sha256, campaign.type_map, train.trainer, trainer_of(train).data_key(train), *_beside(campaign, store)]
     return f"data-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def _beside(campaign: Campaign, store: Store) -> list[str]:
+    """Return the checksum of what is learnt beside the data set; names without it are those of older versions."""
+    sha256 = taught.learnt_beside(campaign, store)[1]
+    return [] if sha256 is None else [sha256]
 
 
 def _checkpoints(store: Store) -> Path:
@@ -193,8 +202,8 @@ def _checkpoints(store: Store) -> Path:
     return store.folder / "checkpoints"
 
 
-#: Keys of the section, with the values that change nothing.
-_LATER_KEYS: Final = (("trainer", "deepmd"), ("backend", "tensorflow"), ("model", None))
+#: Keys of the section, with the values that say nothing new.
+_LATER_KEYS: Final = (("trainer", "deepmd"), ("backend", "tensorflow"), ("model", None), ("replay", None))
 
 
 def _tries(campaign: Campaign, store: Store, station: str, task: Task) -> Path:
@@ -204,7 +213,7 @@ def _tries(campaign: Campaign, store: Store, station: str, task: Task) -> Path:
     train = campaign.train.model_dump(mode="json", exclude={"compress"})
     # A training that was killed before these keys existed can be resumed.
     train = {key: value for key, value in train.items() if (key, value) not in _LATER_KEYS}
-    content = [task.model_dump(mode="json"), train, data]
+    content = [task.model_dump(mode="json"), train, data, *_beside(campaign, store)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return _checkpoints(store) / f"{up_to:03d}-{station}-{task.id}-{digest[:12]}"
 
@@ -278,6 +287,7 @@ def _trained(
         learning_rate_factor=training.learning_rate_factor,
         resumed_from=trained.resumed_from,
         held_out=prediction.errors(predicted, held_out),
+        against_teacher=taught.errors_against_teacher(campaign, store, predicted),
         by_composition=prediction.errors_by_composition(predicted, held_out),
     )
     if task.parameters.get("compress", station == "final" and _compresses(campaign)):  # not in plans of old folders
@@ -317,12 +327,15 @@ def stopwatch() -> Iterator[dict[str, float]]:
 
 def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     """Train, freeze and test one member; publish its model and then the product that names it."""
-    campaign = store.campaign(iteration)
-    folder = store.scratch(slot.machine, f"{iteration:03d}", "train", task.id)
+    _run(store.campaign(iteration), "train", task, store, iteration, slot)
+
+
+def _run(campaign: Campaign, station: str, task: Task, store: Store, iteration: int, slot: Slot) -> None:
+    folder = store.scratch(slot.machine, f"{iteration:03d}", station, task.id)
     with stopwatch() as span:
-        member, arrays, meta = _trained(campaign, store, "train", task, folder, slot)
+        member, arrays, meta = _trained(campaign, store, station, task, folder, slot)
     meta |= {"member": member.model_dump(mode="json"), **span}
-    store.publish_product("train", iteration, task.id, arrays, meta)
+    store.publish_product(station, iteration, task.id, arrays, meta)
     store.drop_scratch(folder, slot.machine)
 
 
@@ -333,11 +346,11 @@ def _members(store: Store, station: str, iteration: int, kind: str = "train") ->
     return learning.with_curves(members, tasks, store, station, iteration) if kind == "train" else members
 
 
-def _versions(store: Store, iteration: int) -> dict[str, str]:
+def _versions(store: Store, station: str, iteration: int) -> dict[str, str]:
     """Return the versions that the members of an iteration were trained with; of several, all."""
     found: dict[str, set[str]] = {}
-    for task in store.plan("train", iteration).tasks:
-        for name, version in store.read_meta("train", iteration, task.id).get("versions", {}).items():
+    for task in store.plan(station, iteration).tasks:
+        for name, version in store.read_meta(station, iteration, task.id).get("versions", {}).items():
             found.setdefault(name, set()).add(version)
     return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
 
@@ -349,19 +362,48 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
     if not members:
         last = store.result("train", iteration - 1, Ensemble)
         return last.model_copy(update={"iteration": iteration})
+    return _ensemble(campaign, store, "train", iteration, members)
+
+
+def _ensemble(campaign: Campaign, store: Store, station: str, iteration: int, members: tuple[Member, ...]) -> Ensemble:
+    """Return an ensemble that was trained; what is wrong with its trainings is told."""
     ensemble = Ensemble(
         iteration=iteration,
         trained_in=iteration,
         type_map=campaign.type_map,
         members=members,
-        versions=_versions(store, iteration),
+        versions=_versions(store, station, iteration),
     )
     for line in learning.problems_of(ensemble):
-        log.warning("%s", line)
+        log.warning("%s%s", "teacher: " if station == "teach" else "", line)
     return ensemble
 
 
 STATION = Station("train", plan, run, gather, runs_models=True)
+
+
+# --- the teacher ------------------------------------------------------------------------------------------------------
+
+
+def plan_teacher(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
+    """One task per member, on the labels of the reference alone."""
+    _want_data(campaign, store)
+    n_steps = campaign.of_teacher.train.n_steps
+    return _member_tasks(campaign.of_teacher, store, iteration, n_steps=n_steps, compress=False)
+
+
+def run_teacher(task: Task, store: Store, iteration: int, slot: Slot) -> None:
+    """Train and test one member of the teacher; publish its model and then the product that names it."""
+    _run(store.campaign(iteration).of_teacher, "teach", task, store, iteration, slot)
+
+
+def gather_teacher(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
+    """Seal the teacher."""
+    trees.remove(_checkpoints(store), store.folder)
+    return _ensemble(campaign, store, "teach", iteration, _members(store, "teach", iteration))
+
+
+TEACHER_STATION = Station("teach", plan_teacher, run_teacher, gather_teacher, runs_models=True)
 
 
 # --- the final models -------------------------------------------------------------------------------------------------

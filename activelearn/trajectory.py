@@ -96,7 +96,12 @@ def without_drift(unwrapped: FloatArray, masses: FloatArray) -> FloatArray:
     unwrapped
         (n_frames, n_atoms, 3) Å, of all atoms.
     masses
-        (n_atoms,) in any unit.
+        (n_atoms,) of any unit; u here.
+
+    Returns
+    -------
+    FloatArray
+        (n_frames, n_atoms, 3) Å.
     """
     centre = np.einsum("tai,a->ti", unwrapped, masses) / masses.sum()
     return np.asarray(unwrapped - (centre - centre[0])[:, None, :])

@@ -11,19 +11,28 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from pygments.lexers.special import TextLexer
 
 import activelearn
+from activelearn.config import Campaign, Machine
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from schema_tables import tables_of
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 DOCS = Path(__file__).resolve().parent
 INCLUDED = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
+#: How autodoc writes the alias of an array.
+ALIAS = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
+KEYS = re.compile(r"^```\{keys\} (\w+)\n```$", re.MULTILINE)
+DOCUMENTS = {"Campaign": Campaign, "Machine": Machine}
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)")
 #: The page of each guide that stands elsewhere.
 PAGES = {
@@ -54,6 +63,8 @@ myst_enable_extensions = ["colon_fence", "fieldlist"]
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
+nb_merge_streams = True
+nb_output_stderr = "warn"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -84,7 +95,15 @@ def place_guides(_: Sphinx, page: str, source: list[str]) -> None:
         path = (DOCS / found[1]).resolve()
         return rewritten(path.read_text(encoding="utf-8"), path.parent)
 
-    source[0] = INCLUDED.sub(guide, rewritten(source[0], folder))
+    def keys(found: re.Match[str]) -> str:
+        return tables_of(DOCUMENTS[found[1]].model_json_schema(), found[1].lower())
+
+    source[0] = KEYS.sub(keys, INCLUDED.sub(guide, rewritten(source[0], folder)))
+
+
+def shorten(*found: Any) -> tuple[str | None, str | None]:  # noqa: ANN401 - of Sphinx
+    """Return a signature and what it returns, with the arrays as they are written."""
+    return tuple(None if one is None else ALIAS.sub(r"\1", one) for one in found[-2:])
 
 
 def describe_fields(_: Sphinx, kind: str, __: str, thing: object, ___: object, lines: list[str]) -> None:
@@ -99,4 +118,5 @@ def setup(app: Sphinx) -> None:
     """Connect what is ours."""
     app.connect("source-read", place_guides)
     app.connect("autodoc-process-docstring", describe_fields, priority=600)  # after napoleon
+    app.connect("autodoc-process-signature", shorten)
     app.add_lexer("csv", TextLexer)

@@ -11,6 +11,8 @@ import pytest
 from campaigns import environment
 from test_study import followed  # noqa: F401 - a fixture
 
+from activelearn.config import Campaign
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(
@@ -126,3 +128,16 @@ def test_every_page_is_on_the_site():
     named = set(re.findall(r"^(?:.*<)?([\w/-]+)>?$", trees, re.MULTILINE))
     pages = {str(path.relative_to(DOCS).with_suffix("")) for path in [*DOCS.glob("*.md"), *NOTEBOOKS]} - {"index"}
     assert named == pages
+
+
+def test_the_page_of_keys_has_a_row_for_each_key_of_a_campaign(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    from schema_tables import tables_of
+
+    schema = Campaign.model_json_schema()
+    text = tables_of(schema, "campaign")
+    sections = [one for one in (schema, *schema["$defs"].values()) if "properties" in one]
+    keys = {key for section in sections for key in section["properties"]}
+    assert len(keys) > 150
+    assert [key for key in keys if f"| `{key}` | " not in text] == []
+    assert "| `n_walks` | integer > 0 | `2` | " in text[text.index("## `explore.stages`") :]

@@ -49,6 +49,13 @@ def campaign(verb="check", **changes):
     return made
 
 
+def by_espresso(**settings):
+    """Return a reference of Quantum ESPRESSO, whose program and files are not there."""
+    own = {"version": "7.2", "pseudo_dir": "pseudo", "pseudopotentials": {"Cu": "Cu.UPF"}, "ecut_eV": 500.0, **settings}
+    what = {"engine": "espresso", "command": "true", "functional": "PBE", "includes_dispersion": False}
+    return {**what, "espresso": own}
+
+
 def written(text, *typed, name="my.yaml"):
     """Return what types `check` (or other words) beside a file that says this."""
 
@@ -426,6 +433,10 @@ FAULTS = {
                           "vasp": {"version": "6.4.2", "potcar_dir": ".", "potcars": {"Cu": "Cu"},
                                    "incar": {"GGA": "PE", "ISIF": 0}}},
     ),
+    "dft-file": campaign(label__reference=by_espresso()),
+    "dft-version": campaign(label__reference=by_espresso(version=7.2)),
+    "dft-functional": campaign(label__reference={**by_espresso(), "functional": "r2SCAN"}),
+    "dft-key": campaign(label__reference=by_espresso(input={"ecutwfc": 40.0})),
     # LAMMPS
     "no-lammps": machine(lammps="no_such_lmp -q"),
     "lammps-line": lines("run 100"),
@@ -450,10 +461,15 @@ FAULTS = {
     "no-compiler": on_torch(torch="2.11.0", compiled=True),
     "sel-short": campaign(train__descriptor__sel=[4]),
     "axis-neuron": campaign(train__descriptor__axis_neuron=20),
+    "foundation-missing": campaign(train={"trainer": "mace", "foundation": "/no/such.model"}),
+    "replay-missing": campaign(train={"trainer": "sevennet", "replay": {"file": "/no/such.xyz"}}),
+    "replay-own": campaign(train={"trainer": "sevennet", "replay": {"file": "/no/such.xyz", "labels": "own"}}),
     "one-member": campaign(train__n_members=1),
     "prefactors-zero": campaign(train__prefactors={"energy": [0, 0], "force": [0, 0], "virial": [0, 0]}),
     "learning-rate-rises": campaign(train__learning_rate={"start": 1e-4, "stop": 1e-2}, verb="run"),
     "rescue-below": campaign(select__rescue__max_devi_f=0.2),
+    "teacher-trainer": campaign(teacher={"train": {"n_steps": 9}}),
+    "teacher-held-out": campaign(initial__held_out_fraction=0.0, teacher={"train": {"trainer": "sevennet"}}),
     "element-weights": campaign(train__element_weights={"Ag": 2.0}),
     "no-held-out": campaign(initial__held_out_fraction=0.0, stop__max_force_error_p99=0.5),
     # machines and folders

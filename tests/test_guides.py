@@ -108,7 +108,7 @@ LONG = {
     r"benchmark (?!.*--check).*": ("--check", "the same, and measures"),
     r"machine --smoke .*": ("parse", "starts every engine, or waits for workers: tests/test_smoke.py, tests/cluster"),
     r"[qr]launch .*": ("parse", "does not end: tests/cluster"),
-    r"finetune .*": ("parse", "wants mace-torch and a checkpoint: tests/engines/test_mace.py"),
+    r"finetune .*": ("parse", "wants mace-torch and a checkpoint: tests/engines/test_mace_trainer.py"),
 }
 #: Beginnings of what other programs do, which the tests have not. What is ours in such a line is typed all the same.
 ELSEWHERE = {

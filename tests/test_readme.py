@@ -7,6 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from activelearn import __version__
 from activelearn.cli import app
 from activelearn.config import Reference, load_campaign, preset_names
 
@@ -79,3 +80,10 @@ def test_every_module_that_the_design_maps_exists():
 
 def test_no_placeholder_is_left():
     assert "@" not in re.sub(r"\S+@\S+\.\S+", "", README)
+
+
+def test_the_citation_is_of_this_version_and_names_both_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    assert [paper["year"] for paper in citation["references"]] == [2024, 2026]
+    assert all(paper["journal"] and paper["authors"] for paper in citation["references"])

@@ -511,6 +511,7 @@ def test_a_campaign_is_run_from_python_under_its_lease(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "run_campaign", through)
     assert al.run(campaign, folder) == al.run(campaign, folder, Machine(name="here")) == end
     assert not (folder / "lease.json").exists()
+    assert "campaign copper" in (folder / "report.html").read_text(encoding="utf-8"), "the page is written at the end"
     changed = campaign.model_copy(update={"stop": campaign.stop.model_copy(update={"max_iterations": 99})})
     (folder / "iter-000").mkdir()
     with pytest.raises(ConfigError, match="--accept-changes"):
@@ -527,14 +528,16 @@ def test_what_a_station_is_stands_in_it():
         "explore": ("loop", True, "file", True),
         "select": ("loop", False, "file", False),
         "label": ("loop", True, "ledger", True),
+        "teach": ("loop", True, "file", False),
+        "distil": ("loop", True, "file", False),
         "train": ("loop", True, "file", False),
         "final": ("final", True, "file", False),
         "glass": ("study", True, "file", False),
         "benchmark": ("study", True, "file", False),
     }
-    models = {"explore", "train", "final", "glass", "benchmark"}
+    models = {"explore", "teach", "distil", "train", "final", "glass", "benchmark"}
     assert {name for name, s in STATIONS.items() if s.runs_models} == models
-    asking = {"prepare", "initial", "label", "glass", "benchmark"}
+    asking = {"prepare", "initial", "label", "distil", "glass", "benchmark"}
     assert {name for name, s in STATIONS.items() if s.asks_reference} == asking
 
 

@@ -64,7 +64,7 @@ def paths(unwrapped: FloatArray, cell: FloatArray, atoms: NDArray[np.integer[Any
     cell
         (3, 3) mean cell, Å.
     atoms
-        (n_lines,) which.
+        (n_lines,) indices of the atoms.
 
     Returns
     -------
@@ -133,7 +133,8 @@ def maps_of(
     Returns
     -------
     dict
-        Shapes and units as described in the docstring of this module.
+        Shapes and units as described in the docstring of this module: paths (n_lines, n_points, 3) and
+        (n_lines, n_points), Å.
     """
     found: dict[str, tuple[FloatArray, FloatArray]] = {}
     for former in formers:

@@ -118,14 +118,14 @@ def pair_counts(
     cell
         (3, 3) Å, rows are lattice vectors.
     kind
-        (n_atoms,) 0, 1, ... n_kinds - 1.
+        (n_atoms,) index of each atom's kind: 0, 1, ... n_kinds - 1.
     bin_A, n_bins
         Shells: [0, bin), [bin, 2 bin) ... Å.
 
     Returns
     -------
     NDArray
-        (n_kinds, n_kinds, n_bins).
+        (n_kinds, n_kinds, n_bins) counts.
     """
     n_images = np.ceil(bin_A * n_bins / seeds.heights(cell) - 0.5 - 1.0e-9).astype(int).clip(min=0)
     shifts = np.array(list(itertools.product(*(range(-n, n + 1) for n in n_images)))) @ cell

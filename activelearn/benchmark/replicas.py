@@ -32,8 +32,8 @@ def mean_and_error(values: ArrayLike) -> tuple[FloatArray, FloatArray | None]:
     Returns
     -------
     mean, error
-        (...,) in the same unit; the error is the sample standard deviation divided by the root of n, None for one
-        replica.
+        (...,) in the units of the numbers; the error is the sample standard deviation divided by the root of n, None
+        for one replica.
     """
     array = np.asarray(values, dtype=np.float64)
     error = None if len(array) < 2 else np.asarray(array.std(axis=0, ddof=1) / math.sqrt(len(array)))

@@ -17,9 +17,8 @@ from activelearn.check.programs import (
     program_problems,
 )
 from activelearn.check.study import check_study
-from activelearn.config import Campaign, Driver, Initial, Machine, Packed, Potential, Reference, trainer_of
+from activelearn.config import Campaign, Driver, Initial, Machine, Packed, Potential, Reference, engine_of, trainer_of
 from activelearn.config.trainer import DEFAULT
-from activelearn.engines.references.ase import elements_of
 from activelearn.errors import ConfigError
 from activelearn.frames import Frames
 from activelearn.store import Folder, Store
@@ -53,6 +52,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += [*doubts.short_walks(campaign), *_outside(campaign, crystals)]
     problems += model_problems(campaign, here=here)
     problems += program_problems(campaign, machine) if here else []
+    problems += _finding_bounds(machine)
     for what in asked(campaign):
         problems += _unknown(what, crystals)
     inheritance: list[str] = []
@@ -68,6 +68,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
         wrong, inheritance, offer = inherits(campaign, folder)
         problems += wrong
     problems += _stages(campaign, offer)
+    problems += _teacher(campaign, offer)
     after = _study(campaign, machine, here=here)
     problems += after.problems
     problems += trials.problems_of_stages(campaign, machine) if here and not problems else []
@@ -77,12 +78,25 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     return Checked(list(dict.fromkeys(problems)), facts, unusual, changes, offer)
 
 
+def _finding_bounds(machine: Machine) -> list[str]:
+    """Return which bound of the machine profile is of no finding."""
+    if not machine.finding_bounds:
+        return []
+    from activelearn.page.findings import RULES, bounds_of
+
+    try:
+        bounds_of((), RULES, machine.finding_bounds)
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
 def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return a note for each place that needs the trainer only because the first models move atoms there."""
-    models = {machine.place_name(name) for name in smoke.DEEPMD_STATIONS}
+    """Return a note for each place of a cluster where the first models move atoms and nothing else wants them."""
+    models = {machine.place_name(name) for name in smoke.MODEL_STATIONS}
     package = trainer_of(campaign.train).calculator(Path("model"))["package"]
     at: dict[str | None, list[str]] = {}
-    for name in smoke.driving_stations(campaign):
+    for name in smoke.wants_of(campaign)["driving"]:
         if (place := machine.place_name(name)) not in models:
             at.setdefault(place, []).append(name)
     look = "activelearn machine --smoke --campaign YAML"
@@ -224,21 +238,47 @@ def _elements(campaign: Campaign, crystals: list[Frames]) -> list[str]:
 
 def _unknown(what: Reference, crystals: list[Frames]) -> list[str]:
     """Return which elements of the crystals a reference or a driver lacks, if that is known without starting it."""
-    known = elements_of(what)
+    known = engine_of(what.engine).elements(what)
     lacking = sorted({kind for frame in crystals for kind in frame.symbols} - known) if known is not None else []
     if not lacking:
         return []
+    if what.calculator is None:
+        here = f"{what.where}.{what.engine}: nothing for {', '.join(lacking)}"
+        return [f"{here} - expected the data of every element of the systems - add them, or correct the systems"]
     here = f"{what.where}.calculator: {what.name} does not know {', '.join(lacking)}"
     return [f"{here} - expected all elements of the systems - choose another"]
+
+
+def _has_held_out(campaign: Campaign, offer: inherited.Offer) -> bool:
+    """Return whether trajectories can be set aside for validation."""
+    settings = campaign.initial
+    n_alike = settings.copies * len(settings.cells) / max(1, len(settings.systems))
+    return settings.held_out_fraction > 0.0 and (n_alike >= 2 or offer.has_held_out)
+
+
+def _teacher(campaign: Campaign, offer: inherited.Offer) -> list[str]:
+    """Return why a teacher could not be measured, or could not label what the models learn."""
+    if campaign.teacher is None:
+        return []
+    found = []
+    if not _has_held_out(campaign, offer):
+        found.append(
+            "teacher: there will be no held-out frames to measure it on - expected initial.held_out_fraction above 0 "
+            "and at least two initial trajectories of a system - raise them"
+        )
+    if trainer_of(campaign.teacher.train).limits_neighbours(campaign.teacher.train):
+        found.append(
+            f"teacher.train.trainer: models of {campaign.teacher.train.trainer} hold a fixed number of neighbours "
+            "(sel), which is that of the students - expected a trainer without, such as sevennet - choose another"
+        )
+    return found
 
 
 def _stages(campaign: Campaign, offer: inherited.Offer) -> Iterator[str]:
     stop = campaign.stop
     n_systems = len(campaign.explored_systems)
     settings = campaign.initial
-    n_alike = settings.copies * len(settings.cells) / max(1, len(settings.systems))
-    has_held_out = campaign.initial.held_out_fraction > 0.0 and (n_alike >= 2 or offer.has_held_out)
-    if stop.max_force_error_p99 is not None and not has_held_out:
+    if stop.max_force_error_p99 is not None and not _has_held_out(campaign, offer):
         yield (
             f"stop.max_force_error_p99: {stop.max_force_error_p99:g} eV/Å applies to held-out frames, and there "
             "will be none - expected initial.held_out_fraction above 0 and at least two initial trajectories of a "
@@ -328,6 +368,13 @@ def _facts(
         f"sel {dict(zip(one.kinds, one.sel, strict=True))} within {one.rcut:g} Å"
         for one in geometry.capacities(campaign.train, campaign.type_map, sel)
     ]
+    if (teacher := campaign.teacher) is not None:
+        facts.append(
+            f"teacher: {teacher.train.n_members} members by {teacher.train.trainer}, trained on these labels for "
+            f"{teacher.train.n_steps} steps; it labels up to {teacher.n_frames} frames of "
+            f"{teacher.n_walks * len(teacher.md.temperatures_K)} walks of {teacher.md.n_steps} steps, those below a "
+            f"deviation of {teacher.max_devi_f:g} eV/Å"
+        )
     by = "" if campaign.train.trainer == DEFAULT else f" by {campaign.train.trainer}"
     facts.append(", ".join([f"ensemble: {campaign.train.n_members} members{by}", *held]))
     if explores := compression.said(campaign, sel, _atoms_of(offer)):

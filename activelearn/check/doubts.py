@@ -33,6 +33,10 @@ def judged(campaign: Campaign, machine: Machine) -> tuple[list[str], list[str]]:
         )
     impossible = [*_empty(campaign), *trainer.impossible(campaign.train), *_slow(campaign), *_too_many(campaign)]
     impossible += [] if trainer.runs_in_lammps else _lines_for_lammps(campaign)
+    if campaign.teacher is not None:
+        its, train = trainer_of(campaign.teacher.train), campaign.teacher.train
+        impossible += [f"teacher.{line}" for line in its.impossible(train)]
+        unusual += [f"teacher.{line}" for line in its.unusual(train)]
     return [*problems, *impossible], unusual
 
 

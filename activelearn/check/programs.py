@@ -57,6 +57,11 @@ def program_problems(campaign: Campaign, machine: Machine) -> list[str]:
     """Return what a campaign needs and this machine lacks."""
     trainer = trainer_of(campaign.train)
     problems = trainer.problems(campaign.train, machine)
+    if campaign.teacher is not None:
+        found = trainer_of(campaign.teacher.train).problems(campaign.teacher.train, machine)
+        problems += [
+            line.replace("train.", "teacher.train.", 1) if line.startswith("train.") else line for line in found
+        ]
     problems += engine_problems(machine, wants_deepmd=False, wants_lammps=trainer.runs_in_lammps)
     problems = problems or _driving_problems(campaign, machine)
     if any(system.packed is not None for system in campaign.systems):

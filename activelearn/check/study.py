@@ -100,13 +100,19 @@ def check_study(
 
 def _driver(potential: Potential) -> str:
     if potential.ase is not None:
-        return "MD by ASE"
+        n = 1 + len(potential.others)
+        return f"{n} members{_judged(potential)}, MD by ASE" if n > 1 else "MD by ASE"
     if potential.deepmd is None:
         return "MD by LAMMPS"
-    n, window = len(potential.deepmd.models), potential.window
-    judged = f", window {window[0]:g} to {window[1]:g} eV/Å" if window is not None else ", deviation not monitored"
+    n, judged = len(potential.deepmd.models), _judged(potential)
     held = "".join(f", {_room(model)}" for model in frozen.models_of(potential))
     return f"{n} DeePMD model{'s' if n > 1 else ''}{judged}{held}, MD by LAMMPS"
+
+
+def _judged(potential: Potential) -> str:
+    """Return by what the paths of an ensemble are judged, in words."""
+    window = potential.window
+    return f", window {window[0]:g} to {window[1]:g} eV/Å" if window is not None else ", deviation not monitored"
 
 
 def _room(model: frozen.Frozen) -> str:

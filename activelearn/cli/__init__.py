@@ -321,6 +321,9 @@ def export(
         bool,
         typer.Option("--dpgen", help="Write only the data set in DP-GEN's layout, and a param.json that refers to it."),
     ] = False,
+    as_crate: Annotated[
+        bool, typer.Option("--ro-crate", help="Describe it for archives, too: ro-crate-metadata.json (wants rocrate).")
+    ] = False,
 ) -> None:
     """Write models, LAMMPS and ASE inputs, data set, model card and checksums to a new folder."""
     from activelearn import final_models
@@ -329,12 +332,14 @@ def export(
     from activelearn.store import Store
 
     store = Store.open(folder)
+    if as_dpgen and as_crate:
+        raise ConfigError("--ro-crate: not with --dpgen - expected one of the two - export twice, to two folders")
     if as_dpgen:
         from activelearn.exchange.dpgen.back import write_back
 
         print(write_back(store, to))
         return
-    files = write_export(store, to)
+    files = write_export(store, to, as_crate=as_crate)
     for line in final_models.chosen(store, store.opened_iterations()[-1]).said:
         print(line)
     train = store.latest_campaign().train
@@ -557,10 +562,10 @@ def carry_out(
 
 def say_page(folder: Path, machine: Machine) -> None:
     """Write the page of a folder at the end of a run, unless the machine profile disables it, and print its path."""
-    if machine.report:
-        from activelearn.page import at_end
+    from activelearn.page import at_end
 
-        say(at_end(folder))
+    if line := at_end(folder, machine):
+        say(line)
 
 
 def say(line: str) -> None:
@@ -585,4 +590,5 @@ from activelearn.cli import (  # noqa: E402 - they add their commands to the app
     report,  # noqa: F401
     seeds,  # noqa: F401
     studies,  # noqa: F401
+    watch,  # noqa: F401
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from activelearn.config.benchmark import Benchmark
 from activelearn.config.exploring import Initial, System
@@ -14,6 +14,7 @@ from activelearn.config.potential import Potential
 from activelearn.config.section import Document, Element, Name
 from activelearn.config.selecting import Select, Stop
 from activelearn.config.stages import Explore, Stage
+from activelearn.config.teaching import Teacher
 from activelearn.config.trainer import trainer_of
 from activelearn.config.training import AnyTrain, FinalModels, default_train
 
@@ -30,6 +31,9 @@ class Campaign(Document):
     select: Select = Select()
     label: Label
     train: AnyTrain = Field(default_factory=default_train)
+    teacher: Teacher | None = Field(
+        default=None, description="Learns from the reference and labels in its place, for `train`; null: none."
+    )
     stop: Stop = Stop()
     final: FinalModels = FinalModels()
     glass: Glass | None = Field(default=None, description="Melt-quench with the final models; null: none.")
@@ -57,6 +61,9 @@ class Campaign(Document):
             raise ValueError(f"type_map names an element twice: {list(self.type_map)}")
         for line in trainer_of(self.train).contradictions(self.train, self.type_map):
             raise ValueError(line)
+        if self.teacher is not None:
+            for line in trainer_of(self.teacher.train).contradictions(self.teacher.train, self.type_map):
+                raise ValueError(f"teacher.{line}")
         relax = self.initial.relax
         if not self.label.reference.stress and relax is not None and relax.cell:
             raise ValueError(
@@ -93,6 +100,25 @@ class Campaign(Document):
                     f"that of select, {whole[0]:g} to {whole[1]:g} - widen select.f_lo and f_hi, or narrow the stage's"
                 )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_a_teacher_that_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the teacher out if there is none: campaigns without one keep their checksum."""
+        found: dict[str, Any] = handler(self)
+        return found if self.teacher is not None else {key: found[key] for key in found if key != "teacher"}
+
+    @property
+    def of_teacher(self) -> Campaign:
+        """The campaign whose models are those of its teacher, which has none itself.
+
+        Raises
+        ------
+        ValueError
+            There is no teacher.
+        """
+        if self.teacher is None:
+            raise ValueError(f"campaign {self.name} has no teacher")
+        return self.model_copy(update={"train": self.teacher.train, "teacher": None})
 
     @property
     def min_height_A(self) -> float:

@@ -36,6 +36,8 @@ class ReferenceEngine:
         Keys of its section that set where and how it runs, not what it computes; they may change during a campaign.
     check_settings
         Raises ValueError if the reference contradicts itself.
+    elements
+        Those that it can label, as far as its settings tell; None: not known without starting it.
     problems
         ``problems(reference, machine, where)`` returns what is missing on this machine, one line each.
     """
@@ -46,12 +48,15 @@ class ReferenceEngine:
     settings: type[Section] | None = None
     movable: tuple[str, ...] = ()
     check_settings: Callable[[Reference], None] = lambda _reference: None
+    elements: Callable[[Reference], frozenset[str] | None] = lambda _reference: None
     problems: Callable[[Reference, Machine, str], list[str]] = lambda *_: []
 
 
+#: The label engines of this package.
+_NAMES: Final = ("ase", "gpaw", "vasp", "espresso", "cp2k", "abacus", "aims")
 REFERENCES: Final = Group(
     "activelearn.references",
-    {name: f"activelearn.engines.references.{name}:ENGINE" for name in ("ase", "gpaw", "vasp")},
+    {name: f"activelearn.engines.references.{name}:ENGINE" for name in _NAMES},
     "activelearn.config.engine:ReferenceEngine",
 )
 

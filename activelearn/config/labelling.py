@@ -66,7 +66,7 @@ def _section(given: _Keyed) -> Section:
 
 
 class Reference(Section):
-    """The reference: an ASE calculator in its own interpreter, GPAW, or VASP; optionally with D3.
+    """The reference: an ASE calculator in its own interpreter, or a code such as VASP; optionally with D3.
 
     Settings specific to an engine are in a section with its name, such as ``vasp``.
     """
@@ -91,7 +91,8 @@ class Reference(Section):
         default=None, description="Python interpreter that runs it; null: this one."
     )
     command: Annotated[str | None, Program()] = Field(
-        default=None, description="Command that starts GPAW or VASP: 'mpiexec -n 2 gpaw python', 'srun vasp_std'."
+        default=None,
+        description="Command that starts a code: 'mpiexec -n 2 gpaw python', 'srun vasp_std', 'mpirun pw.x -nk 2'.",
     )
     weights: FilePath | None = Field(
         default=None, description="Weights to hash: a path, or package:path inside an installed package."

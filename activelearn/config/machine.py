@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import (
     AfterValidator,
     Field,
+    FiniteFloat,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -26,6 +27,8 @@ from activelearn.config.section import Name, Section
 TasksAtATime = Annotated[PositiveInt, of("number of tasks at a time")]
 
 ChunkedStation = Literal["prepare", "initial", "explore", "label", "train", "final", "glass", "benchmark"]
+#: Stations that run where others do, in as many chunks.
+ALIKE: Final = {"teach": "train", "distil": "explore"}
 #: Category of the Fireworks that compute almost nothing: select, gather, decide.
 LIGHT: Final = "light"
 Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")]
@@ -41,7 +44,7 @@ class Speeds(Section):
     """Speed of one slot, only for the cost estimate of `check --plan`; times measured in the campaign folder win."""
 
     label_s_per_atom: dict[str, Annotated[PositiveFloat, of("time of a label")]] = Field(
-        default={}, description="Seconds of a label per atom, by calculator (module:Class) or engine (vasp, gpaw)."
+        default={}, description="Seconds of a label per atom, by calculator (module:Class) or engine (vasp, cp2k)."
     )
     start_s: dict[str, Annotated[PositiveFloat, of("time of a start")]] = Field(
         default={},
@@ -159,6 +162,14 @@ class Place(Section):
     launcher: Annotated[Command | None, Program()] = None
 
 
+class Report(Section):
+    """The page that is written when a campaign or a study ends."""
+
+    bounds: dict[Name, FiniteFloat] = Field(
+        default={}, description="Bounds of findings by their key, in the unit of docs/report.md."
+    )
+
+
 class Machine(Section):
     """Where and how: slots, chunks, commands, limits. Neither part of the campaign nor of its hash."""
 
@@ -203,9 +214,17 @@ class Machine(Section):
     scratch: FolderPath | None = Field(
         default=None, description="Fast local disk; null: scratch/ of the campaign folder."
     )
-    report: bool = Field(default=True, description="Write report.html at the end of `run`, `glass` and `benchmark`.")
+    report: bool | Report = Field(
+        default=True,
+        description="Write report.html when a campaign or a study ends; a section sets bounds of its findings.",
+    )
     min_free_disk_GB: Annotated[NonNegativeFloat, of("free disk")] = 1.0
     speeds: Speeds = Speeds()
+
+    @property
+    def finding_bounds(self) -> dict[str, float]:
+        """Bounds of the findings of a page, by their key."""
+        return {} if isinstance(self.report, bool) else self.report.bounds
 
     @property
     def n_slots(self) -> int:
@@ -218,12 +237,13 @@ class Machine(Section):
 
     def n_chunks(self, station: str) -> int:
         """Number of Fireworks of a station."""
-        return next((n for name, n in self.chunks.items() if name == station), 1)
+        return next((n for name, n in self.chunks.items() if name == ALIKE.get(station, station)), 1)
 
     def place_name(self, station: str) -> str | None:
         """Return the name of the place of a station (or of `LIGHT`); None if the profile has no places."""
         if not self.places:
             return None
+        station = ALIKE.get(station, station)
         return next((place for name, place in self.stations.items() if name == station), next(iter(self.places)))
 
     def stations_by_place(self) -> dict[str, list[str]]:
@@ -243,7 +263,7 @@ class Machine(Section):
     def category(self, station: str) -> str:
         """Return the category of a station's Fireworks; without places that is the station's own name."""
         place = self.place_name(station)
-        return station if place is None else self.places[place].category or place
+        return ALIKE.get(station, station) if place is None else self.places[place].category or place
 
     def at(self, station: str) -> Machine:
         """Return the profile for a station, with the settings of its place."""

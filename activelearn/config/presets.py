@@ -94,10 +94,11 @@ def _preset(section: str, name: str, where: Path) -> Any:  # noqa: ANN401 - raw 
 def _potential(data: dict[str, Any], where: Path) -> dict[str, Any]:
     if isinstance(data.get("ase"), Mapping):
         data["ase"] = _calculator(dict(data["ase"]), where)
-    if isinstance(data.get("deepmd"), Mapping) and isinstance(data["deepmd"].get("models"), list):
-        models = [str(absolute(model)) for model in data["deepmd"]["models"]]
-        sums = [_sha256(model, f"{where}: deepmd.models", "a frozen model (.pb, .pth, .pt2)") for model in models]
-        data["deepmd"] = {**data["deepmd"], "models": models, "sha256": sums}
+    for key, kind in (("deepmd", "a frozen model (.pb, .pth, .pt2)"), ("committee", "the file of a member")):
+        if isinstance(data.get(key), Mapping) and isinstance(data[key].get("models"), list):
+            models = [str(absolute(model)) for model in data[key]["models"]]
+            sums = [_sha256(model, f"{where}: {key}.models", kind) for model in models]
+            data[key] = {**data[key], "models": models, "sha256": sums}
     if isinstance(data.get("lammps"), Mapping):
         data["lammps"] = _style(dict(data["lammps"]), where)
     return data

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from activelearn.config.benchmark import Benchmark, Cited
 from activelearn.config.campaign import Campaign
-from activelearn.config.files import checksum, is_file, preset_file, preset_names, read_yaml, shipped
+from activelearn.config.files import checksum, is_file, merged, preset_file, preset_names, read_yaml, shipped
 from activelearn.config.glass import Glass, Series
 from activelearn.config.labelling import Label
 from activelearn.config.lines import place
@@ -20,6 +20,8 @@ from activelearn.config.potential import Potential
 from activelearn.config.presets import PRESET_SECTIONS, find, resolved, with_preset
 from activelearn.config.section import Section
 from activelearn.config.study import Study
+from activelearn.config.trainer import DEFAULT, TRAINERS
+from activelearn.config.training import Train
 from activelearn.errors import ConfigError
 
 #: A line of `check` that may start with the dotted path of a value.
@@ -103,6 +105,9 @@ def _with_presets(data: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 - ra
     given = {
         key: with_preset(key, value, Path(where)) if key in PRESET_SECTIONS else value for key, value in data.items()
     }
+    teacher = given.get("teacher")
+    if isinstance(teacher, Mapping) and "train" in teacher:
+        given["teacher"] = {**teacher, "train": with_preset("train", teacher["train"], Path(where))}
     return _with_study_presets(given, Path(where))
 
 
@@ -169,6 +174,24 @@ def load_label(name_or_path: str | Path) -> Label:
     if isinstance(data, Mapping) and "label" in data:
         return load_campaign(path).label
     return validated(Label, written(with_preset("label", data, path), path), str(path))
+
+
+def load_train(name_or_path: str | Path, over: Mapping[str, Any]) -> Train:
+    """Read the section of a trainer: a preset of params/train/ or a YAML like one, with some keys over it.
+
+    Raises
+    ------
+    ConfigError
+        There is no such preset, file or trainer, or it says something else.
+    """
+    path = find("train", name_or_path)
+    data = read_yaml(path)
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path}: not a mapping - expected keys such as trainer, n_steps - see params/train/")
+    given = merged(with_preset("train", data, path), over)
+    kind = TRAINERS.find(str(given.get("trainer", DEFAULT))).settings
+    found: Train = validated(kind, written(given, path), str(path))
+    return found
 
 
 def load_machine(name_or_path: str | Path = "local") -> Machine:

@@ -1,10 +1,11 @@
-"""One job, one process: an engine that is started for every label (GPAW under mpiexec, VASP under custodian)."""
+"""One job, one process: an engine that is started for every label (GPAW under mpiexec, VASP ...)."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
+import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,16 @@ _PREFIX: Final = "label-"
 def words(reference: Reference) -> list[str]:
     """Return the reference's command as a list of words, with ``~`` expanded."""
     return [os.path.expanduser(word) for word in shlex.split(reference.command or "")]  # noqa: PTH111 - also of a word
+
+
+def want_program(command: Sequence[str], slot: Slot) -> None:
+    """Raise EngineError if the program that a command begins with is not here; under a launcher it is elsewhere."""
+    is_here = shutil.which(command[0], path=slot.environment.get("PATH")) is not None
+    if not (is_here or slot.launcher):
+        raise EngineError(
+            f"{command[0]}: no such program - expected it on the PATH - correct its name, or install it",
+            command=command,
+        )
 
 
 def run_job(command: Sequence[str], request: Mapping[str, Any], slot: Slot) -> dict[str, Any]:

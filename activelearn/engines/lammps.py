@@ -108,6 +108,11 @@ def lower_triangular(cell: FloatArray, positions: FloatArray) -> tuple[FloatArra
     positions
         (n_atoms, 3), Å.
 
+    Returns
+    -------
+    cell, positions
+        (3, 3) lower-triangular and (n_atoms, 3), Å.
+
     Raises
     ------
     ValueError

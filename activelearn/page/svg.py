@@ -70,7 +70,7 @@ def axis_of(name: str, values: Sequence[FloatArray], *, is_log: bool = False, ze
     name
         With the unit.
     values
-        Arrays (n,) of that unit.
+        Arrays (n,) in the units of the name.
     is_log
         Then only positive values count.
     zero

@@ -13,6 +13,7 @@
     iter-000/<station>/plan.json, <task>.npz, result.json
     iter-000/iteration.json      the record of the iteration
     dataset/iter-000.npz, held-out-000.npz
+    dataset/taught-000.npz, taught-held-out-000.npz     what a teacher has labelled (see :mod:`activelearn.taught`)
     labels/*.seg   models/      claims/   failures/   sessions/   lease.json   scratch/
     submitted.json stopped.json  of a campaign on a LaunchPad (see :mod:`activelearn.store.submission`)
     consent*.json refused/       what the user allowed to be given up, and what has been
@@ -65,7 +66,7 @@ from activelearn.store.version import migrate
 
 #: A file that an iteration has left, by its path in the campaign folder; the group that is there is the index.
 _OF_ITERATION: Final = re.compile(
-    r"iter-(\d{3,})/.*|dataset/(?:iter|held-out)-(\d{3,})\.npz|study-(\d{3})(?:-\d+)?/study\.yaml"
+    r"iter-(\d{3,})/.*|dataset/(?:iter|held-out|taught|taught-held-out)-(\d{3,})\.npz|study-(\d{3})(?:-\d+)?/study\.yaml"
 )
 #: What only an iteration that was opened has in its folder.
 _OPENED: Final = ("iteration.json", "chosen.npz", "*/plan.json", "*/result.json")
@@ -408,7 +409,7 @@ class Store(Folder):
 
     def models_of(self, iteration: int) -> list[str]:
         """Return the names of all models that an iteration has passed on, or that were made final after it."""
-        found = [self.find_result(station, iteration, Ensemble) for station in ("train", "final")]
+        found = [self.find_result(station, iteration, Ensemble) for station in ("teach", "train", "final")]
         members = [m for one in found if one is not None for m in (*one.members, *one.of_loop)]
         return [name for m in members for name in (m.model, m.compressed, m.weights) if name is not None]
 
@@ -443,6 +444,14 @@ class Store(Folder):
     def held_out_file(self, iteration: int) -> Path:
         """Return the file of the validation frames that the initial data of an iteration set aside."""
         return self.folder / "dataset" / f"held-out-{iteration:03d}.npz"
+
+    def taught_file(self, iteration: int) -> Path:
+        """Return the file of the training frames that the teacher of an iteration labelled."""
+        return self.folder / "dataset" / f"taught-{iteration:03d}.npz"
+
+    def taught_held_out_file(self, iteration: int) -> Path:
+        """Return the file of the validation frames of an iteration, as its teacher labels them."""
+        return self.folder / "dataset" / f"taught-held-out-{iteration:03d}.npz"
 
     def held_out(self, up_to: int) -> list[Frames]:
         """Return the validation set: fixed, except for systems that were added to a running campaign."""

@@ -327,7 +327,12 @@ def read_array(path: Path, name: str) -> NDArray[Any] | None:
     path
         The archive.
     name
-        Of the array, which comes as it was published: (n, ...) of any unit.
+        Of the array.
+
+    Returns
+    -------
+    NDArray or None
+        As it was published: (n, ...) of any unit.
 
     Raises
     ------

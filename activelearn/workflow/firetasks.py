@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any, Final, NoReturn
 
 from fireworks import FireTaskBase, Firework, FWAction, LaunchPad, Workflow, explicit_serialize
 
+<<<<<<< HEAD
 from activelearn import loop
 from activelearn.check.trial import try_study
+=======
+from activelearn import loop, page
+>>>>>>> main
 from activelearn.config import LIGHT, Machine, load_machine
 from activelearn.engines.process import close_sessions, stopping_on_signals
 from activelearn.errors import ActiveLearnError, TaskFailed, Unfit
@@ -23,6 +28,7 @@ from activelearn.tasks import Attempts, PhaseName, Station, carry_out, consent_n
 from activelearn.workflow.launchpads import EmbeddedLaunchPad, database_id
 from activelearn.workflow.queues import queue_keys
 
+log = logging.getLogger(__name__)
 #: Rounds of detours in a row that left as much pending as they found, before a gather gives up.
 MAX_DETOURS: Final = 5
 
@@ -172,8 +178,16 @@ class Decide(_StationTask):
         """Write the record of the iteration; on a shared LaunchPad the next Workflow is added here."""
         with turn(phase.store, "decide"):
             phase.close()
-            if self._is_shared:  # the local driver starts a fresh one per iteration
-                advance(self.launchpad, phase.following(), machine)
+            # The local driver starts a fresh one per iteration, and writes the page itself.
+            is_over = self._is_shared and not advance(self.launchpad, phase.following(), machine)
+        if is_over:
+            log.info("%s", page.at_end(_campaign_folder(phase), machine))
+
+
+def _campaign_folder(phase: Phase) -> Path:
+    """Return the folder of the campaign that a phase is of, or that of a study by itself."""
+    folder = phase.store.folder
+    return folder.parent if phase.name == "study" and (folder.parent / "campaign").is_dir() else folder
 
 
 def _is_meant(folder: Path, launchpad: LaunchPad) -> bool:

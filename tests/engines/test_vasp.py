@@ -69,7 +69,7 @@ def in_process(worker, monkeypatch, tmp_path):
         folder = tmp_path / f"job-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         request = json.loads(json.dumps(request))
-        answer = worker.answering.answer(request, lambda request: worker.Vasp(request, folder))
+        answer = worker.single_points.answering.answer(request, lambda request: worker.Vasp(request, folder))
         if "error" in answer:
             raise EngineError(answer["error"])
         return answer

@@ -133,4 +133,6 @@ def _weights_exist(name: str, python: str | None) -> bool:
     )
 
 
-ENGINE: Final = ReferenceEngine(ask=ask, identity=identity, needs=frozenset({"calculator"}), problems=_problems)
+ENGINE: Final = ReferenceEngine(
+    ask=ask, identity=identity, needs=frozenset({"calculator"}), problems=_problems, elements=elements_of
+)

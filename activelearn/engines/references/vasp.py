@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,9 +19,9 @@ from activelearn.config.bounds import Keyed, of
 from activelearn.config.labelling import plain_functional
 from activelearn.config.section import Mesh
 from activelearn.engines.interpreters import has_module
-from activelearn.engines.jobs import run_job, words
+from activelearn.engines.jobs import run_job, want_program, words
 from activelearn.engines.process import Slot, worker_command
-from activelearn.errors import ConfigError, EngineError
+from activelearn.errors import ConfigError
 
 Tag = str | int | float | bool
 #: The single point of Luo et al. (2024): PBE, 400 eV, 0.5 1/Å (VASP's spacing includes 2 pi), 1e-5 eV, no symmetry.
@@ -114,12 +113,7 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
     """Return the answer of one run to one job; see ``workers/vasp_job.py``."""
     settings = reference.settings(VASP)
     command = words(reference)
-    is_here = shutil.which(command[0], path=slot.environment.get("PATH")) is not None
-    if not (is_here or slot.launcher):  # custodian's own message would hide it
-        raise EngineError(
-            f"{command[0]}: no such program - expected it on the PATH - correct its name, or install it",
-            command=command,
-        )
+    want_program(command, slot)  # custodian's own message would hide it
     elements = set(request["structure"]["symbols"])
     message = {
         "job": job,
@@ -213,4 +207,5 @@ ENGINE: Final = ReferenceEngine(
     movable=("potcar_dir", "max_corrections"),
     check_settings=_check_settings,
     problems=_problems,
+    elements=lambda reference: frozenset(reference.settings(VASP).potcars),
 )

@@ -8,19 +8,18 @@ killed; it is kept for the next one.
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import sys
 import threading
 import time
 from pathlib import Path
 
-import numpy as np
 from gpaw.mpi import world
 
 # `gpaw python` runs a script with runpy, which does not add its folder to the path.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import answering  # type: ignore[import-not-found]
+import single_points  # type: ignore[import-not-found]
 
 
 def describe(request):
@@ -42,11 +41,11 @@ def load(request):
     """Return the GPAW calculator of a job, with D3 if requested."""
     from gpaw import GPAW, PW, FermiDirac
 
-    settings = request["gpaw"]
+    settings, cell, pbc = request["gpaw"], request["structure"]["cell"], request["structure"]["pbc"]
     calculator = GPAW(
         mode=PW(settings["ecut_eV"]),
         xc=settings["xc"],
-        kpts={"size": settings["kpts"] or mesh(request["structure"], settings["kspacing_per_A"]), "gamma": True},
+        kpts={"size": settings["kpts"] or single_points.mesh(cell, settings["kspacing_per_A"], pbc), "gamma": True},
         occupations=FermiDirac(settings["smearing_eV"]),
         convergence=settings["convergence"],
         maxiter=settings["max_scf_steps"],
@@ -55,15 +54,6 @@ def load(request):
         txt="gpaw.txt",
     )
     return answering.with_dispersion(calculator, request.get("d3"))
-
-
-def mesh(structure, spacing):
-    """Return k-points along each axis by VASP's rule: one per started `spacing` (1/Å, including 2 pi)."""
-    lengths = np.linalg.norm(2.0 * math.pi * np.linalg.inv(np.array(structure["cell"])), axis=0)
-    return [
-        max(1, math.ceil(length / spacing)) if periodic else 1
-        for length, periodic in zip(lengths, structure["pbc"], strict=True)
-    ]
 
 
 def main():

@@ -10,17 +10,14 @@ missing program or unreadable output is an error: infrastructure.
 """
 
 import contextlib
-import json
 import os
 import signal
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import answering  # type: ignore[import-not-found]  # a neighbour, by path
 import numpy as np
+import single_points  # type: ignore[import-not-found]  # a neighbour, by path
 from ase import units
 from ase.calculators.calculator import CalculationFailed, Calculator, SCFError, all_changes
 
@@ -201,28 +198,5 @@ def end_with(parent):
     os._exit(1)
 
 
-def main():
-    """Work in a child with its own session, so that a kill of this process (a time-out) reaches VASP as well.
-
-    A killed driver ends us, too, unless the label is still needed.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which ends us
-    driver, me, path = os.getppid(), os.getpid(), Path(sys.argv[1])
-    request = json.loads(path.read_text())
-    begun = answering.begin(request, path.parent)
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        threading.Thread(target=end_with, args=(me,), daemon=True).start()
-        answering.finish(path, answering.answer(request, lambda request: Vasp(request, path.parent)), begun)
-        os._exit(0)
-    while os.getppid() == driver or any(one.is_wanted() for one in begun):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            sys.exit(os.waitstatus_to_exitcode(status))
-        time.sleep(0.1)
-    sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    single_points.outliving(end_with, Vasp)
