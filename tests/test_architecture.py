@@ -33,15 +33,9 @@ FLOORS = (
     {"seeds", "geometry", "descriptor", "prediction", "pressures", "writing", "trajectory"},
     {"engines", "store"},
     {"packing", "melting"},
-<<<<<<< HEAD
-    {"starts", "inherited", "learning"},
-    {"given", "tasks", "capacity", "compression", "final_models", "passes", "samples"},
-    {"prepare", "initial", "explore", "select", "label", "train"},
-=======
     {"starts", "inherited", "learning", "taught"},
-    {"tasks", "capacity", "compression", "final_models", "passes", "samples"},
+    {"given", "tasks", "capacity", "compression", "final_models", "passes", "samples"},
     {"prepare", "initial", "explore", "select", "label", "train", "distil"},
->>>>>>> main
     {"study", "ending"},
     {"loop"},
     {"status"},

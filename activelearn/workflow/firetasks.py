@@ -11,12 +11,8 @@ from typing import Any, Final, NoReturn
 
 from fireworks import FireTaskBase, Firework, FWAction, LaunchPad, Workflow, explicit_serialize
 
-<<<<<<< HEAD
-from activelearn import loop
-from activelearn.check.trial import try_study
-=======
 from activelearn import loop, page
->>>>>>> main
+from activelearn.check.trial import try_study
 from activelearn.config import LIGHT, Machine, load_machine
 from activelearn.engines.process import close_sessions, stopping_on_signals
 from activelearn.errors import ActiveLearnError, TaskFailed, Unfit
