@@ -1,18 +1,22 @@
 """`activelearn machine --smoke`: what is there, and in a sentence what is wrong, here and through a LaunchPad."""
 
 import dataclasses
+import json
+import shutil
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from campaigns import machine_file, tiny
 from fireworks import FWorker
 from fireworks.core.rocket_launcher import launch_rocket
 from typer.testing import CliRunner
 
-from activelearn.check import smoke
-from activelearn.check.smoke import Probe, probe, wants_of
+from activelearn.check import agreement, smoke
+from activelearn.check.agreement import Standard
+from activelearn.check.smoke import Probe, at_login, probe, wants_of
 from activelearn.cli import app
 from activelearn.config import Machine, load_campaign, load_machine
 from activelearn.engines import process
@@ -88,7 +92,8 @@ def test_a_place_where_the_first_models_move_atoms_is_asked_for_deepmd(tmp_path)
     assert wants_of(load_campaign("quickstart"))["driving"] == []
     assert probe(bare, "cpu", tmp_path).problems == ()
     (problem,) = probe(bare, "cpu", tmp_path, wants=wants).problems
-    assert "has no deepmd-kit - needed for initial (initial.md.driver: self)" in problem
+    assert "has no deepmd-kit" in problem
+    assert "initial (initial.md.driver: self)" in problem
     seen = probe(two_places(), "cpu", tmp_path, wants=wants)
     assert (seen.problems, seen.lammps) == ((), "")
 
@@ -117,7 +122,7 @@ def test_the_command_looks_for_what_a_campaign_wants(tmp_path):
     words = ["machine", "--smoke", "--machine", str(machine), "--folder", str(tmp_path), "--trust"]
     for more, n in ((), 0), (("--campaign", str(campaign)), 1):
         done = CliRunner().invoke(app, [*words, *more])
-        assert str(done.exception).count("expected it for initial (initial.md.driver: self)") == n
+        assert str(done.exception).count("for initial (initial.md.driver: self)") == n
 
 
 def test_slots_take_turns_on_the_gpus_that_the_node_has(tmp_path, nvidia_smi):
@@ -173,6 +178,105 @@ def test_the_command_prints_a_table_and_says_what_is_wrong(tmp_path, monkeypatch
     assert [line.split()[0] for line in str(done.exception).splitlines() if line[0] != " "] == ["cpu", "gpu"]
 
 
+# --- forces of one frame ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def login(tmp_path_factory):
+    """What the login node writes: a model that DeePMD-kit trained here, and its forces."""
+    process.allow_engines()
+    return at_login(Machine(slots=1), {}, tmp_path_factory.mktemp("login"))
+
+
+def disturbed(login, folder, *, force_eV_A=0.0, **changes):
+    """Return a copy of what the login node wrote, with another force and other changes."""
+    shutil.copytree(login.parent, folder)
+    standard = Standard.read(login)
+    forces = [list(row) for row in standard.forces]
+    forces[3][1] += force_eV_A
+    return dataclasses.replace(standard, forces=forces, **changes).write(folder)
+
+
+def at_gpu(login, folder):
+    process.allow_engines()
+    return probe(two_places(), "gpu", folder, login=lambda: login)
+
+
+@pytest.mark.engines
+def test_forces_of_a_place_are_those_of_the_login_node(login, tmp_path):
+    standard = Standard.read(login)
+    assert standard.largest > 0.05
+    assert standard.device
+    assert standard.versions.keys() >= {"deepmd-kit", "numpy"}
+    seen = at_gpu(login, tmp_path)
+    assert seen.problems == ()
+    difference = float(seen.compared.split()[3])
+    assert difference < agreement.SAME_FORCES
+    assert f"those of {standard.host}" in seen.compared
+
+
+@pytest.mark.engines
+def test_other_forces_are_a_problem_that_names_what_differs(login, tmp_path, monkeypatch):
+    """The first are evaluated; what is said of others needs no evaluation of its own."""
+    same = Standard.read(login).versions
+    (problem,) = at_gpu(disturbed(login, tmp_path / "a", force_eV_A=2e-5), tmp_path).problems
+    assert "forces differ by 2.0e-05 eV/Å" in problem
+    assert "same versions; devices" in problem
+    monkeypatch.setattr(agreement, "_forces", lambda *_: np.array(Standard.read(login).forces))
+    other = {**same, "numpy": "1.0.1"}
+    (problem,) = at_gpu(disturbed(login, tmp_path / "b", force_eV_A=-1.0, versions=other), tmp_path).problems
+    assert f"numpy {same['numpy']} here, 1.0.1 there; devices" in problem
+    assert "deepmd-kit" not in problem.partition("expected")[2].partition(" - ")[2].partition("; devices")[0]
+    seen = at_gpu(disturbed(login, tmp_path / "c", force_eV_A=5e-6), tmp_path)
+    assert (seen.problems, seen.compared.split()[3]) == ((), "5.0e-06")
+    (problem,) = at_gpu(disturbed(login, tmp_path / "d", force_eV_A=float("nan")), tmp_path).problems
+    assert "differ by inf" in problem
+
+
+@pytest.mark.engines
+def test_a_model_that_the_node_cannot_evaluate_is_a_problem(login, tmp_path):
+    file = disturbed(login, tmp_path / "a", versions={"deepmd-kit": "9.9"})
+    (file.parent / Standard.read(file).model).write_bytes(b"no model")
+    (problem,) = at_gpu(file, tmp_path).problems
+    assert "cannot be evaluated" in problem
+    assert "here, 9.9 there" in problem
+
+
+@pytest.mark.engines
+def test_where_the_login_node_has_no_engines_it_is_said_and_nothing_fails(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    bare = two_places(python=str(tmp_path / "venv" / "bin" / "python"))
+    file = at_login(bare, {}, tmp_path)
+    assert "deepmd" in Standard.read(file).why_not
+    seen = at_gpu(file, tmp_path)
+    assert seen.problems == ()
+    assert "forces are not compared" in seen.compared
+
+
+@pytest.mark.engines
+def test_the_command_fails_on_other_forces_and_prints_the_difference(login, tmp_path, monkeypatch):
+    def wrong(_machine, _wants, folder):
+        return disturbed(login, folder / "login", force_eV_A=1e-3)
+
+    monkeypatch.setattr(smoke, "at_login", wrong)
+    machine = machine_file(tmp_path / "machine.yaml", slots=1)
+    done = CliRunner().invoke(app, ["machine", "--smoke", "--machine", str(machine), "--folder", str(tmp_path)])
+    assert isinstance(done.exception, EngineError)
+    assert "test: forces differ by 1.0e-03 eV/Å" in done.output
+    assert "expected less than 1.0e-05 eV/Å" in str(done.exception)
+
+
+@pytest.mark.slow
+@pytest.mark.engines
+def test_the_trainer_of_a_campaign_is_compared_with_its_own_elements(tmp_path):
+    wants = wants_of(load_campaign(tiny(tmp_path / "tiny.yaml", train=SEVENNET)))
+    file = at_login(Machine(slots=1), wants, tmp_path)
+    assert json.loads(file.read_text())["frame"]["symbols"] == ["Cu"] * 8
+    seen = probe(Machine(slots=1, min_free_disk_GB=0.0), "local", tmp_path, wants=wants, login=lambda: file)
+    assert seen.problems == ()
+    assert float(seen.compared.split()[3]) < agreement.SAME_FORCES
+
+
 # --- through a LaunchPad ----------------------------------------------------------------------------------------------
 
 
@@ -211,6 +315,21 @@ def test_what_a_worker_saw_comes_back(launchpad, tmp_path, monkeypatch):
     assert found["cpu"].versions["activelearn"]
     monkeypatch.chdir(tmp_path)
     assert list(tmp_path.iterdir()) == [], "what the jobs need is taken away when all have reported"
+
+
+@pytest.mark.engines
+def test_the_job_compares_forces_with_those_that_were_written_for_it(login, launchpad, tmp_path):
+    def prepare(ours):
+        disturbed(login, ours / "login", force_eV_A=1e-4).rename(ours / agreement.FILE)
+        (ours / "login" / Standard.read(login).model).rename(ours / Standard.read(login).model)
+
+    with sent(two_places(), launchpad, tmp_path, tmp_path / "my_launchpad.yaml", prepare=prepare) as jobs:
+        work(launchpad, "gpu")
+        work(launchpad, "cpu")
+        found = jobs.wait(60.0)
+    (problem,) = found["gpu"].problems
+    assert "forces differ by 1.0e-04 eV/Å" in problem
+    assert (found["cpu"].problems, found["cpu"].compared) == ((), "")
 
 
 def test_a_place_that_nobody_works_for_is_named_with_what_to_type(launchpad, tmp_path):

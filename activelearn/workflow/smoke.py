@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from fireworks import FireTaskBase, Firework, FWAction, LaunchPad, Workflow, exp
 
 from activelearn import trees
 from activelearn.check import smoke
+from activelearn.check.agreement import FILE
 from activelearn.check.smoke import Probe
 from activelearn.config import Machine
 from activelearn.workflow.queues import queue_keys, want_no_variable
@@ -36,7 +37,9 @@ class Smoke(FireTaskBase):  # type: ignore[misc]
         """Return the findings as the stored data of the launch."""
         machine = Machine.model_validate(self["machine"])
         where = self["place"], Path(self["folder"])
-        seen = smoke.probe(machine, *where, token=self["token"], wants=self["wants"])
+        login = where[1] / FILE
+        compares = (lambda: login) if login.is_file() else None
+        seen = smoke.probe(machine, *where, token=self["token"], wants=self["wants"], login=compares)
         return FWAction(stored_data={"probe": seen.to_dict()})
 
 
@@ -152,7 +155,13 @@ def _with_clock(seen: Probe) -> Probe:
 
 @contextlib.contextmanager
 def sent(
-    machine: Machine, launchpad: LaunchPad, folder: Path, file: Path, *, wants: Mapping[str, Any] = MappingProxyType({})
+    machine: Machine,
+    launchpad: LaunchPad,
+    folder: Path,
+    file: Path,
+    *,
+    wants: Mapping[str, Any] = MappingProxyType({}),
+    prepare: Callable[[Path], object] = lambda _: None,
 ) -> Iterator[Sent]:
     """Send one job to each place; they are withdrawn at the end, and their output is kept if one did not report.
 
@@ -168,6 +177,8 @@ def sent(
         my_launchpad.yaml.
     wants
         What a campaign wants: :func:`activelearn.check.smoke.wants_of`.
+    prepare
+        Writes to the folder of the jobs what they compare with: :func:`activelearn.check.smoke.at_login`.
     """
     want_no_variable(folder)
     token = secrets.token_hex(8)
@@ -175,6 +186,7 @@ def sent(
     (ours / token).touch()
     jobs = Sent(launchpad, machine, file)
     try:
+        prepare(ours)
         for place in machine.stations_by_place():
             asked = {"place": place, "folder": str(ours), "token": token, "wants": dict(wants)}
             firework = _firework(machine, asked)
