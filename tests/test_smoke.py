@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from campaigns import machine_file, tiny
+from campaigns import machine_file, run_plain, tiny
 from fireworks import FWorker
 from fireworks.core.rocket_launcher import launch_rocket
 from typer.testing import CliRunner
@@ -176,6 +176,48 @@ def test_the_command_prints_a_table_and_says_what_is_wrong(tmp_path, monkeypatch
     assert "deepmd-kit" in done.output
     assert [line.split()[0] for line in done.output.splitlines()[:2]] == ["place", "cpu"]
     assert [line.split()[0] for line in str(done.exception).splitlines() if line[0] != " "] == ["cpu", "gpu"]
+
+
+RECORD = """
+import os, sys
+
+def note(what):
+    line = f"{what} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n"
+    file = os.open(os.environ["RECORDED"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(file, line.encode())
+    os.close(file)
+
+def seen(event, arguments):
+    if event == "ctypes.dlopen" and "lammps" in str(arguments[0]):
+        note("walk")
+    if event == "open" and arguments[0] == "input.json":
+        note("training")
+
+note("python")
+sys.addaudithook(seen)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.engines
+def test_each_walk_and_training_has_the_gpu_of_its_slot(tmp_path, nvidia_smi):
+    """Real ones: a `sitecustomize` of their interpreter notes the variable when LAMMPS is loaded and dp train reads."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(RECORD)
+    recorded = tmp_path / "recorded"
+    variables = {"PYTHONPATH": str(tmp_path / "site"), "RECORDED": str(recorded)}
+    machine = Machine(slots=2, gpus=[0, 1], environment=variables, min_free_disk_GB=0.0)
+    assert probe(machine, "local", tmp_path).cuda_visible_devices == ("0", "1")
+    recorded.unlink()
+    once = {"max_iterations": 1, "candidate_share": 0.0, "min_frames": 4, "min_walks": 1}
+    run_plain(tmp_path / "c", tiny(tmp_path / "tiny.yaml", stop=once), machine)
+    lines = [tuple(line.split()) for line in recorded.read_text().splitlines()]
+    sessions = {pid for what, pid, _ in lines if what == "python"}
+    for kind in ("walk", "training"):
+        found = {(pid, device) for what, pid, device in lines if what == kind and pid not in sessions}
+        assert len({pid for pid, _ in found}) == len(found) >= 2, "a process has one GPU throughout"
+        assert {device for _, device in found} == {"0", "1"}
+    assert {device for what, _, device in lines if what == "python"} == {"0", "1"}  # of the labels of each slot, too
 
 
 # --- forces of one frame ----------------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def sent(
     finally:
         with contextlib.suppress(Exception):  # the server is gone, and so are the jobs
             jobs.withdraw()
-        if jobs.have_all_reported:
+        if jobs.have_all_reported or not jobs.fireworks:
             trees.remove(ours, folder)
 
 
