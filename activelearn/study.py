@@ -36,7 +36,7 @@ from activelearn.tasks import Station
 
 def stations(study: Study) -> tuple[Station, ...]:
     """Return the stations that a study goes through."""
-    asked = ((study.glass, glass.STATION), (study.benchmark, benchmark.STATION))
+    asked = ((study.of_glasses, glass.STATION), (study.benchmark, benchmark.STATION))
     return tuple(station for section, station in asked if section is not None)
 
 

@@ -32,7 +32,7 @@ _MOST_WORKERS: Final = 16
 _PASSES: Final = 3
 
 
-class Worker(NamedTuple):
+class ClaimHolder(NamedTuple):
     """Who holds the claim of a task."""
 
     where: str
@@ -82,7 +82,7 @@ class Glance:
     driver: str
     last: str
     stations: tuple[tuple[StationProgress, float, Left], ...]
-    workers: tuple[Worker, ...]
+    workers: tuple[ClaimHolder, ...]
     left: tuple[str, ...]
     is_over: bool
 
@@ -209,7 +209,7 @@ def _driver(store: Folder, now: float, *, is_over: bool) -> str:
     return f"nobody drives it; activelearn {how} ... --folder {typed(store.folder)} continues it"
 
 
-def _workers(places: Mapping[str, Folder], stations: Sequence[StationProgress], now: float) -> list[Worker]:
+def _workers(places: Mapping[str, Folder], stations: Sequence[StationProgress], now: float) -> list[ClaimHolder]:
     found = []
     for p in stations:
         if p.is_sealed or not (store := places[p.station]).folder.joinpath("claims").is_dir():
@@ -226,7 +226,7 @@ def _workers(places: Mapping[str, Folder], stations: Sequence[StationProgress], 
                 where = f"{holder.get('host', '?')} {holder.get('pid', '?')}"
                 since = max(0.0, now - float(holder.get("since", now)))
                 stage = str(task.parameters.get("stage", ""))
-                found.append(Worker(where, p.station, task.id, stage, since, silent > STALE_AFTER_S))
+                found.append(ClaimHolder(where, p.station, task.id, stage, since, silent > STALE_AFTER_S))
     return found
 
 

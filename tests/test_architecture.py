@@ -34,7 +34,7 @@ FLOORS = (
     {"engines", "store"},
     {"packing", "melting"},
     {"starts", "inherited", "learning", "taught"},
-    {"tasks", "capacity", "compression", "final_models", "passes", "samples"},
+    {"given", "tasks", "capacity", "compression", "final_models", "passes", "samples"},
     {"prepare", "initial", "explore", "select", "label", "train", "distil"},
     {"study", "ending"},
     {"loop"},
@@ -48,7 +48,8 @@ GROUND = FLOORS[0] | FLOORS[1]
 LOOP = 8
 #: Rooms beside the stairs.
 GLASS_AND_BENCHMARK = GROUND | {
-    *("prediction", "seeds", "geometry", "trajectory", "packing", "melting", "starts", "engines", "store", "tasks")
+    *("prediction", "seeds", "geometry", "trajectory", "packing", "melting", "starts", "given"),
+    *("engines", "store", "tasks"),
 }
 ANNEXES = {
     "glass": GLASS_AND_BENCHMARK,

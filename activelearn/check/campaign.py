@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from activelearn import capacity, compression, geometry, inherited, initial, packing, pressures, starts, study
-from activelearn.check import doubts, smoke, trials
+from activelearn.check import doubts, fits, smoke, trials
 from activelearn.check.glass import choice, far_sizes, series_of
 from activelearn.check.programs import (
     Checked,
@@ -38,12 +38,13 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
         --smoke`.
     """
     impossible, unusual = doubts.judged(campaign, machine)
-    unusual += far_sizes(campaign.glass)
+    unusual += [*far_sizes(campaign.glass), *fits.crowded(campaign, machine)]
     if impossible:
         return Checked(impossible, unusual=unusual)
     systems = [*_systems(campaign, "initial"), *_systems(campaign, "explore")]
     crystals = [found for found in systems if isinstance(found, Frames)]
     problems = [found for found in systems if isinstance(found, str)]
+    problems += fits.contradictions(campaign, machine)
     problems += [*doubts.unknown_in_guards(campaign), *_elements(campaign, crystals)]
     dense = [line for frame in dict.fromkeys(crystals) if (line := doubts.too_dense(campaign, frame)) is not None]
     if dense:

@@ -71,7 +71,8 @@ class Item:
     seconds
         On one slot; None if not known.
     source
-        Origin of the seconds: ``measured``, ``declared`` or ``not known``.
+        Where the seconds come from: ``measured``, ``declared``, ``default`` (:mod:`activelearn.check.speeds`) or ``not
+        known``.
     """
 
     station: str
@@ -154,6 +155,11 @@ class Bill:
         """Whether any of its times are declared values."""
         items = (*self.initial, *self.one_pass, *self.final, *self.apart)
         return any(item.source == "declared" and item.seconds for item in items)
+
+    @property
+    def has_defaults(self) -> bool:
+        """Whether any of its seconds are by a speed that nobody declared for this machine."""
+        return any(i.source == "default" for i in (*self.initial, *self.one_pass, *self.final, *self.apart))
 
 
 def estimate(

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @app.command()
 def machine(
     init: Annotated[
-        str | None, typer.Option(metavar="PRESET|YAML", help="Write the FireWorks config folder, as in --init slurm.")
+        str | None,
+        typer.Option(metavar="PRESET|YAML", help="Write FireWorks' config folder: --init slurm, pbs or lsf."),
     ] = None,
     to: Annotated[
         Path | None, typer.Option(help="For --init: the folder; default ./cluster, or the folder of the YAML.")

@@ -67,6 +67,7 @@ from activelearn.config.program import Program as Program
 from activelearn.config.program import programs as programs
 from activelearn.config.reading import difference as difference
 from activelearn.config.reading import find_campaign as find_campaign
+from activelearn.config.reading import is_study as is_study
 from activelearn.config.reading import load_benchmark as load_benchmark
 from activelearn.config.reading import load_campaign as load_campaign
 from activelearn.config.reading import load_glass as load_glass
@@ -87,6 +88,7 @@ from activelearn.config.selecting import Select as Select
 from activelearn.config.selecting import Stop as Stop
 from activelearn.config.stages import Condition as Condition
 from activelearn.config.stages import Stage as Stage
+from activelearn.config.study import OwnGlasses as OwnGlasses
 from activelearn.config.study import Study as Study
 from activelearn.config.trainer import TRAINERS as TRAINERS
 from activelearn.config.trainer import Faster as Faster

@@ -70,7 +70,7 @@ def with_preset(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 -
         if isinstance(data.get("series"), Mapping) and "preset" in data["series"]:
             under.pop("series", None)  # another series, not this one with keys of another
         data = merged(under, data)
-    if section == "glass" and "series" in data:
+    if section in {"glass", "glasses"} and "series" in data:
         data["series"] = resolved("series", data["series"], where)
     if section == "initial" and isinstance(data.get("md"), Mapping) and "driver" in data["md"]:
         data["md"] = {**data["md"], "driver": _driver(data["md"]["driver"], where)}

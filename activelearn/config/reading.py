@@ -116,7 +116,7 @@ def _with_study_presets(data: Mapping[str, Any], where: Path) -> dict[str, Any]:
     given = dict(data)
     if isinstance(given.get("potentials"), list):
         given["potentials"] = [resolved("potential", one, where) for one in given["potentials"]]
-    for section in ("glass", "benchmark"):
+    for section in ("glass", "glasses", "benchmark"):
         if given.get(section) is not None:
             given[section] = resolved(section, given[section], where)
     return given
@@ -246,6 +246,15 @@ def _name_in(series: Any) -> Any:  # noqa: ANN401 - raw YAML
 # --- studies ----------------------------------------------------------------------------------------------------------
 
 
+def is_study(name_or_path: str | Path) -> bool:
+    """Return whether a YAML is a whole study, and not a campaign: it has potentials (or glasses) and trains none."""
+    path = Path(name_or_path)
+    data = read_yaml(path) if is_file(path) else None
+    return (
+        isinstance(data, Mapping) and bool({"potentials", "glasses"} & {*data}) and not {"type_map", "train"} & {*data}
+    )
+
+
 def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
     """Read a whole study; `potentials`, `glass` and `benchmark` may name presets."""
     data = read_yaml(path)
@@ -257,8 +266,8 @@ def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
 
 
 def with_cited(study: Study, more: Iterable[Cited] = ()) -> Study:
-    """Return the study with the user's own numbers followed by the shipped ones; the first one takes precedence."""
-    series = study.glass.series.name if study.glass is not None else None
+    """Return the study with the user's own numbers and, after them, the shipped ones of it; the first one counts."""
+    series = study.of_glasses.series.name if study.of_glasses is not None else None
     asked = study.benchmark or Benchmark()
     crystals = asked.crystals.seeds if asked.crystals is not None else ()
     equations = asked.reactions.equations if asked.reactions is not None else {}

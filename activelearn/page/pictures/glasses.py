@@ -185,7 +185,8 @@ def _lines(seen: SeenStudy, curves: Sequence[Curve], title: str, name: str) -> I
             )
             groups.setdefault(of, []).append(curve)
     for k, (of, mine) in enumerate(list(groups.items())[:_MOST_LINES]):
-        x = axis_of(mine[0].x_name, [seen.curves[f"{c.key}/x"] for c in mine])
+        found = _deviations_on_cooling(seen, mine[0]) if name == "evolution" else []
+        x = axis_of(mine[0].x_name, [*(seen.curves[f"{c.key}/x"] for c in mine), *(t for _, t, _ in found)])
         y = axis_of(mine[0].y_name, [seen.curves[f"{c.key}/y"] for c in mine])
         plot = Plot(x, y, f"{title}, {of}")
         rows: list[tuple[str | float | None, ...]] = []
@@ -200,7 +201,7 @@ def _lines(seen: SeenStudy, curves: Sequence[Curve], title: str, name: str) -> I
             plot.line(
                 xs[order], ys[order], f"c{i % N_COLOURS}", f"{curve.label}: {curve.stamp or ''}", label=curve.label
             )
-        below = _deviation_on_cooling(seen, mine[0], x) if name == "evolution" else None
+        below = _below(seen, mine[0], x, found) if found else None
         yield Figure(
             name=f"{name}-{_file(seen.name)}-{_file(mine[0].y_name)}-{k}",
             title=f"{title[0].upper()}{title[1:]}",
@@ -210,9 +211,9 @@ def _lines(seen: SeenStudy, curves: Sequence[Curve], title: str, name: str) -> I
         )
 
 
-def _deviation_on_cooling(seen: SeenStudy, curve: Curve, x: Axis) -> Plot | None:
-    """Return the force deviations of the glasses of a curve over the temperature of its segment, or None."""
-    found: list[tuple[MadeGlass, FloatArray, FloatArray]] = []
+def _deviations_on_cooling(seen: SeenStudy, curve: Curve) -> list[tuple[MadeGlass, FloatArray, FloatArray]]:
+    """Return temperature (n,) K and force deviation (n,) eV/Å of each glass of a curve, in the segment of the curve."""
+    found = []
     for glass in seen.glasses:
         path, of = seen.paths.get(glass.id), {"potential": glass.potential, "x": glass.x}
         segment = str(curve.condition.get("segment", ""))
@@ -225,8 +226,11 @@ def _deviation_on_cooling(seen: SeenStudy, curve: Curve, x: Axis) -> Plot | None
         mine = mine[_thinned(len(mine))] if len(mine) else mine
         if len(mine):
             found.append((glass, rows.temperature_K[mine], rows.max_devi_f[mine]))
-    if not found:
-        return None
+    return found
+
+
+def _below(seen: SeenStudy, curve: Curve, x: Axis, found: Sequence[tuple[MadeGlass, FloatArray, FloatArray]]) -> Plot:
+    """Return the plot of force deviations over temperature, with the trust window."""
     y = axis_of("force deviation (eV/Å)", [deviation for *_, deviation in found], is_log=True)
     plot = Plot(x, y, "force deviation", height=200.0)
     if (window := seen.windows.get(str(curve.condition.get("potential")))) is not None:

@@ -114,7 +114,7 @@ class Content:
             self.root = _Reader(io.BytesIO(archive.read(name))).load()
 
     def numbers(self, tensor: Any) -> NDArray[Any]:  # noqa: ANN401 - of any kind
-        """Return the numbers of a small contiguous tensor of :meth:`root`, in a row."""
+        """Return the numbers (n,) of a small contiguous tensor of :meth:`root`, in a row, of any unit."""
         storage, offset, shape = tensor.given[:3]
         _, kind, key, _, n = storage
         dtype = np.dtype(_KINDS[kind.name.rpartition(".")[2]])
