@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from activelearn import capacity, final_models, learning, select, starts, taught, trees
+from activelearn import capacity, crate, final_models, learning, select, starts, taught, trees
 from activelearn.config import Campaign, trainer_of
 from activelearn.ending import ended, verdict
 from activelearn.engines import backends, lammps
@@ -68,7 +68,7 @@ print(f"after 10 steps: {{atoms.get_temperature():.0f}} K")
 '''
 
 
-def export(store: Store, to: Path) -> list[Path]:
+def export(store: Store, to: Path, *, as_crate: bool = False) -> list[Path]:
     """Write models, inputs, data, model card and checksums to a new folder.
 
     Parameters
@@ -77,6 +77,8 @@ def export(store: Store, to: Path) -> list[Path]:
         A campaign whose final models are finished.
     to
         The folder to make.
+    as_crate
+        Whether it is a RO-Crate, too: ``ro-crate-metadata.json`` describes it.
 
     Returns
     -------
@@ -88,6 +90,8 @@ def export(store: Store, to: Path) -> list[Path]:
     ConfigError
         The campaign has no final models yet, or `to` has something in it.
     """
+    if as_crate:
+        crate.want_library()
     iterations = store.iterations()
     is_ended = verdict(store) is not None  # it was, but an accepted change lets it continue
     if not iterations or not is_ended or not store.is_sealed("final", iterations[-1].index):
@@ -107,7 +111,10 @@ def export(store: Store, to: Path) -> list[Path]:
         with trees.temporary(to.absolute().parent) as work:
             made = work / "export"
             made.mkdir()
-            _write_all(store, made, final, iterations)
+            names = _write_all(store, made, final, iterations)
+            if as_crate:
+                crate.describe(store, made, final, iterations, names)
+            _write_checksums(made)
             if not trees.rename(made, to):
                 raise ConfigError(
                     f"{to}: was created by another process meanwhile - expected a new folder - choose another"
@@ -115,7 +122,8 @@ def export(store: Store, to: Path) -> list[Path]:
     return sorted(path.relative_to(to) for path in to.rglob("*") if path.is_file())
 
 
-def _write_all(store: Store, folder: Path, final: FinalChoice, iterations: list[Iteration]) -> None:
+def _write_all(store: Store, folder: Path, final: FinalChoice, iterations: list[Iteration]) -> set[str]:
+    """Write all but the checksums; return the names of the models."""
     last, ensemble = iterations[-1].index, final.ensemble
     campaign = store.campaign(last)
     names: dict[int, str] = {}
@@ -132,6 +140,10 @@ def _write_all(store: Store, folder: Path, final: FinalChoice, iterations: list[
         write_deepmd(parts, folder / "dataset" / "deepmd" / name, campaign.type_map)
     (folder / "campaign.yaml").write_text(campaign.to_yaml(), encoding="utf-8")
     (folder / "model_card.md").write_text(model_card(store, final, iterations), encoding="utf-8")
+    return set(names.values())
+
+
+def _write_checksums(folder: Path) -> None:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{file_sha256(path)}  {path.relative_to(folder)}" for path in paths]
     (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,45 +1,64 @@
-"""Fine-tuning of a foundation MACE on a campaign's data set: the FT-MP0 of Bertani & Pedone (2026), from any campaign.
+"""One fine-tuned model of a campaign's data set, outside its loop: the second paper's FT-MP0, from any campaign.
 
-Trained on the training frames, validated on the held-out trajectories; the errors of the model before and after are
-measured on the latter by the calculator itself, and a potential's YAML is written that `benchmark` takes.
+It is a training as of a member of an ensemble (:mod:`activelearn.engines.trainers.finetuning`), on the training frames.
+Errors of the foundation and of the model are measured on held-out trajectories, and a potential's YAML is written.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
 from activelearn import prediction
-from activelearn.config import Machine, Reference
+from activelearn.config import Campaign, Machine, TrainingData, TrainingRun, trainer_of
+from activelearn.config.files import checksum
 from activelearn.config.yaml12 import dump
-from activelearn.engines import mace, reference
-from activelearn.engines.mace import FineTuning
 from activelearn.engines.process import Slot
+from activelearn.engines.trainers.finetuning import FineTuner
+from activelearn.engines.trainers.finetuning.settings import FineTuned
 from activelearn.errors import ConfigError, typed
 from activelearn.frames import Frames
 from activelearn.store import Store
+from activelearn.store.files import file_sha256, publish, replace_json
 
 #: Held-out frames that the errors are measured on.
-MAX_JUDGED = 50
+MAX_JUDGED: Final = 50
+#: By it a training is known again.
+_ASKED: Final = "finetune.json"
+_POTENTIAL: Final = "potential.yaml"
 
 
-def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Machine) -> tuple[Path, dict[str, float]]:
-    """Fine-tune a foundation model on the data set of a campaign, or continue it.
+def n_steps_of(store: Store, epochs: float, batch_size: int) -> int:
+    """Return the gradient steps of so many passes over the data set of a campaign."""
+    n_frames = sum(len(part) for part in store.dataset(_last(store)))
+    return max(1, math.ceil(epochs * n_frames / batch_size))
+
+
+def finetune(
+    store: Store, train: FineTuned, to: Path, machine: Machine, name: str, random_seed: int = 1
+) -> tuple[Path, dict[str, float]]:
+    """Fine-tune a foundation on the data set of a campaign, or go on with it.
 
     Parameters
     ----------
     store
-        The campaign, ended or not: its current data set.
-    how
-        Model and settings of the training.
-    python
-        Interpreter with mace-torch.
+        The campaign, ended or not: the data set as it stands.
+    train
+        How: the section of a trainer that fine-tunes.
     to
         Folder to write; a training that was killed continues in it.
     machine
-        Time-outs.
+        Interpreter of the trainer, and time-outs.
+    name
+        Of the new potential.
+    random_seed
+        Of the order of the data.
 
     Returns
     -------
@@ -49,67 +68,101 @@ def finetune(store: Store, how: FineTuning, python: str, to: Path, machine: Mach
     Raises
     ------
     ConfigError
-        There is no such model, or no data set yet.
+        The foundation or the data set is not there, or the training diverged.
     """
-    if not how.foundation.is_file():
-        raise ConfigError(
-            f"foundation model {how.foundation}: no such file - expected a MACE checkpoint (.model) - download one (no "
-            "package ships it)"
-        )
-    records = store.iterations()
-    if not records:
-        raise ConfigError(
-            f"{store.folder}: has no data set yet - expected a closed iteration - see: activelearn status "
-            f"{typed(store.folder)}"
-        )
-    last = records[-1].index
-    train, held_out = store.dataset(last), store.held_out(last)
+    trainer, last = trainer_of(train), _last(store)
+    campaign, parts, held_out = store.campaign(last), store.dataset(last), judged(store.held_out(last))
+    if not isinstance(trainer, FineTuner):
+        raise ConfigError(f"train.trainer: {train.trainer} fine-tunes no foundation - expected mace or sevennet")
+    wrong = trainer.impossible(train) + trainer.contradictions(train, campaign.type_map)
+    if wrong := wrong or trainer.problems(train, machine):
+        raise ConfigError(*wrong)
     if not held_out:
         raise ConfigError(f"{store.folder}: has no held-out frames - expected initial.held_out_fraction above 0")
-    file, slot = to / "potential.yaml", Slot(machine, to / "logs")
-    mace.begin(to, how)
-    label = store.campaign(last).label.reference
-    declared = {"functional": label.functional, "includes_dispersion": label.labels_include_dispersion}
-    foundation = _calculator(how.foundation, python, how, declared)
-    before = _force_rmse(foundation, held_out, slot)  # first: faults of the model are reported before the training
-    if not (to / f"{how.name}.model").is_file():
-        mace.finetune(python, how, train, held_out, to, slot)
-    after = _calculator(to / f"{how.name}.model", python, how, declared)
-    errors = {"before": before, "after": _force_rmse(after, held_out, slot)}
-    settings = after.model_dump(mode="json", exclude_defaults=True)
-    settings["arguments"]["model_paths"] = f"{how.name}.model"  # beside this YAML, wherever both are moved
-    settings["python"] = python
-    n_frames = sum(len(part) for part in train)
-    head = f"# Fine-tuned from {how.foundation.name} on {n_frames} frames of campaign {store.folder.name}.\n"
-    file.write_text(head + dump({"name": how.name, "ase": settings}), encoding="utf-8")
-    return file, errors
+    model, slot = to / f"{name}{trainer.suffix(train)}", Slot(machine, to / "logs")
+    n_frames, sha256 = sum(len(part) for part in parts), checksum(Path(train.foundation))
+    asked = {"train": train.model_dump(mode="json"), "seed": random_seed, "n_frames": n_frames, "foundation": sha256}
+    _begin(to, model, asked)
+    slot.logs.mkdir(exist_ok=True)
+    before = trainer.evaluate_foundation(slot.logs, train, held_out, slot)  # what is wrong with it is told first
+    if not model.is_file():
+        data = TrainingData(to / "data", campaign.type_map, ())
+        data.folder.mkdir(exist_ok=True)
+        trainer.write_data(data.folder, parts, train, campaign.type_map)
+        publish(model, _trained(trainer, train, data, slot, random_seed).read_bytes())
+    after = trainer.evaluate(slot.logs, model, held_out, slot)
+    found = {"before": before, "after": after}
+    errors = {when: prediction.errors_of(labels, held_out).force_rmse for when, labels in found.items()}
+    said = _potential(trainer, model, campaign, machine)
+    head = f"# Fine-tuned from {Path(train.foundation).name} on {n_frames} frames of campaign {store.folder.name}.\n"
+    (to / _POTENTIAL).write_text(head + dump({"name": name, "ase": said}), encoding="utf-8")
+    return to / _POTENTIAL, errors
 
 
-def _calculator(model: Path, python: str, how: FineTuning, declared: dict[str, object]) -> Reference:
-    return Reference.model_validate(
-        {
-            "calculator": "mace.calculators:MACECalculator",
-            "arguments": {"model_paths": str(model.absolute()), "device": how.device, "default_dtype": "float64"},
-            "package": "mace-torch",
-            "python": python,
-            **declared,
-        }
+def _potential(trainer: FineTuner[Any], model: Path, campaign: Campaign, machine: Machine) -> dict[str, Any]:
+    """Return a model as the ASE calculator of a potential; it stands beside the YAML, wherever both are moved."""
+    said = trainer.potential([str(model)], [file_sha256(model)], campaign.type_map, (0.0, 0.0))["ase"]
+    label = campaign.label.reference
+    return {
+        **said,
+        "weights": model.name,
+        "arguments": {**said["arguments"], trainer.argument: model.name},
+        "functional": label.functional,
+        "includes_dispersion": label.labels_include_dispersion,
+        **({} if machine.python is None else {"python": machine.python}),
+    }
+
+
+def judged(parts: list[Frames]) -> list[Frames]:
+    """Return at most MAX_JUDGED evenly spaced frames."""
+    frames = [part[k] for part in parts for k in range(len(part))]
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(MAX_JUDGED, len(frames))).astype(int))
+    return [frames[k] for k in chosen]
+
+
+def _last(store: Store) -> int:
+    """Return the last closed iteration of a campaign."""
+    if records := store.iterations():
+        return records[-1].index
+    raise ConfigError(
+        f"{store.folder}: has no data set yet - expected a closed iteration - see: activelearn status "
+        f"{typed(store.folder)}"
     )
 
 
-def _force_rmse(calculator: Reference, parts: list[Frames], slot: Slot) -> float:
-    """Return the force RMSE per component over (at most MAX_JUDGED) evenly spaced labelled frames, eV/Å."""
-    frames = [part[k] for part in parts for k in range(len(part))]
-    chosen = [frames[k] for k in np.unique(np.linspace(0, len(frames) - 1, min(MAX_JUDGED, len(frames))).astype(int))]
-    labels = [reference.label(calculator, frame.without_labels(), slot) for frame in chosen]
-    found = [
-        frame.with_labels(np.array([label.energy]), label.forces[None], None)
-        for frame, label in zip(chosen, labels, strict=True)
-    ]
-    return prediction.errors_of(found, chosen).force_rmse
+def _begin(to: Path, model: Path, asked: dict[str, Any]) -> None:
+    """Make the folder of a training, or go on in it.
+
+    Raises
+    ------
+    ConfigError
+        It has something else in it.
+    """
+    file, next_ = to / _ASKED, "choose another --to"
+    taken = [name for name in (model.name, _POTENTIAL) if os.path.lexists(to / name)]
+    if taken and not file.is_file():
+        raise ConfigError(
+            f"{to}: has {', '.join(taken)} in it, and no {_ASKED} of a training to go on with - expected a new folder, "
+            f"for nothing is overwritten - {next_}"
+        )
+    if file.is_file() and json.loads(file.read_text()) != json.loads(json.dumps(asked)):
+        raise ConfigError(f"{to}: was begun with other settings or data - expected those of {file} - {next_}")
+    to.mkdir(parents=True, exist_ok=True)
+    if not file.is_file():
+        replace_json(file, asked)
 
 
-def settings(foundation: Path, name: str | None, **given: object) -> FineTuning:
-    """Return the settings with what was given, and the defaults for what is None."""
-    known = {key: value for key, value in given.items() if value is not None}
-    return replace(FineTuning(foundation.absolute(), name or f"FT-{foundation.stem}"), **known)  # type: ignore[arg-type]
+def _trained(trainer: FineTuner[Any], train: FineTuned, data: TrainingData, slot: Slot, random_seed: int) -> Path:
+    """Return the model of a training beside its data, which goes on from the newest checkpoint of killed ones."""
+    left = sorted(data.folder.parent.glob("training-*"))
+    place = data.folder.parent / f"training-{len(left)}"
+    place.mkdir()
+    run = TrainingRun(train.n_steps, (random_seed,) * 3, checkpoints=True)
+    restart = trainer.take_over(left, place, train, run, slot)
+    found = trainer.train(place, train, replace(run, restart=restart), data, slot)
+    if found is None:
+        raise ConfigError(
+            f"{place}: the training diverged - expected {trainer.stays} - lower --learning-rate, and choose another "
+            "--to"
+        )
+    return found.model

@@ -8,14 +8,14 @@ restart files, and what is finished is read, not run again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from activelearn import packing, starts
-from activelearn.config import Composition, Glass, Pore, Potential, Segment, Study, System
+from activelearn import given, packing, starts
+from activelearn.config import Composition, Glass, OwnGlasses, Pore, Potential, Segment, Study, System
 from activelearn.engines import dynamics, frozen, reference
 from activelearn.engines.dynamics import FINISHED, State, Stretch
 from activelearn.engines.process import Slot
@@ -42,8 +42,10 @@ from activelearn.tasks import Station
 MIN_HEIGHT_A: Final = 8.0
 
 
-def plan(study: Study, store: StudyStore, iteration: int) -> list[Task]:  # noqa: ARG001 - pure: nothing is read
-    """One task per potential, composition, cooling rate and replica."""
+def plan(study: Study, store: StudyStore, iteration: int) -> list[Task]:  # noqa: ARG001 - pure: nothing is looked up
+    """One task per potential, composition, cooling rate and replica; of glasses that are given one for each."""
+    if study.glasses is not None:
+        return given.plan(study.glasses)
     glass = study.melt_quench
     tasks = []
     for potential in study.potentials:
@@ -70,7 +72,10 @@ def plan(study: Study, store: StudyStore, iteration: int) -> list[Task]:  # noqa
 
 
 def run(task: Task, store: StudyStore, iteration: int, slot: Slot) -> None:  # noqa: ARG001 - a study has none
-    """Make one glass (and its porous variant) and publish it."""
+    """Make one glass (and its porous variant) and publish it; one that is given is published as it is."""
+    if store.study.glasses is not None:
+        publish_glass(store, task.id, given.of_task(task, store.study.glasses).product)
+        return
     study, glass = store.study, store.study.melt_quench
     potential = study.potential(task.parameters["potential"])
     composition = next(c for c in glass.compositions if c.x == task.parameters["x"])
@@ -237,7 +242,9 @@ def unit_of(composition: Composition, glass: Glass) -> Counter[str]:
 
 
 def gather(study: Study, store: StudyStore, iteration: int) -> Glasses:
-    """Seal what was made, with its stamps; write final structures and thermo tables for use elsewhere."""
+    """Seal what was made, with its stamps; write final structures and thermo tables for people and their programs."""
+    if study.glasses is not None:
+        return Glasses(glasses=tuple(_given(study.glasses, store)))
     made = []
     for task in store.plan(GLASS, iteration).tasks:
         product = read_glass(store, task.id)
@@ -248,6 +255,18 @@ def gather(study: Study, store: StudyStore, iteration: int) -> Glasses:
         elif _wants_pore(study.melt_quench, task):
             made.append(_never_cut(made[-1]))
     return Glasses(glasses=tuple(made))
+
+
+def _given(section: OwnGlasses, store: StudyStore) -> Iterator[MadeGlass]:
+    """Yield what is known of glasses that were given, and write their last structures."""
+    for task in store.plan(GLASS, ONCE).tasks:
+        product = read_glass(store, task.id)
+        for record in given.of_task(task, section).records:
+            path = product.porous if record.is_porous else product.dense
+            end, file = (None if path is None else path.end), f"{record.id}.extxyz"
+            if end is not None:
+                publish(store.station_folder(GLASS, ONCE) / file, _extxyz(end.wrapped(), record))
+            yield record.model_copy(update={"structure": f"{GLASS}/{file}" if end is not None else ""})
 
 
 def _record(

@@ -201,8 +201,8 @@ class StudyPhase(Phase):
 
     @property
     def is_begun(self) -> bool:
-        """Whether the study is in its folder."""
-        return self.store.is_begun()
+        """Whether the study stands in its folder, and its potentials have said who they are."""
+        return self.store.is_begun() and self.store.potentials_file.is_file()
 
     def begin(self, machine: Machine) -> None:
         """Start the study; the identity of its potentials is checked each time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from activelearn import loop
+from activelearn import loop, page
 from activelearn.check import check
 from activelearn.check.trial import try_in
 from activelearn.config import Campaign, Machine, load_campaign, placed
@@ -26,6 +26,8 @@ def run(
     wait: bool = False,
 ) -> End:
     """Check a campaign and run it to its end in this process, or continue where it stopped.
+
+    At the end ``report.html`` is written into the folder, unless the machine profile says ``report: false``.
 
     Parameters
     ----------
@@ -67,4 +69,7 @@ def run(
         store.consent.accept(found.unusual)
         for line in try_in(store, profile):
             log.warning("%s", line)
-        return loop.run_campaign(store, profile)
+        end = loop.run_campaign(store, profile)
+    if line := page.at_end(where, profile):
+        log.info("%s", line)
+    return end

@@ -36,7 +36,7 @@ from activelearn.tasks import Station
 
 def stations(study: Study) -> tuple[Station, ...]:
     """Return the stations that a study goes through."""
-    asked = ((study.glass, glass.STATION), (study.benchmark, benchmark.STATION))
+    asked = ((study.of_glasses, glass.STATION), (study.benchmark, benchmark.STATION))
     return tuple(station for section, station in asked if section is not None)
 
 
@@ -66,9 +66,11 @@ def potential_of(store: Store, *, models: Path | None = None) -> Potential:
             f"{typed(store.folder)}"
         )
     ensemble, campaign = final_models.chosen(store, last).ensemble, store.campaign(last)
-    files = ensemble.drivers
+    trainer, files = trainer_of(campaign.train), tuple(ensemble.drivers)
+    if not trainer.runs_in_lammps:  # it may ask the first what it is
+        files = tuple(str(store.folder / file) for file in files)
     sums = [member.driver_sha256 for member in ensemble.members]
-    said = trainer_of(campaign.train).potential(files, sums, campaign.type_map, select.last_window(campaign, store))
+    said = trainer.potential(files, sums, campaign.type_map, select.last_window(campaign, store))
     # Arguments of a calculator that are files have absolute paths, and are followed where they move.
     where = store.folder if models is None or "ase" in said else models
     return Potential.learnt(campaign.name, said, campaign.label.reference).with_files(lambda file: str(where / file))

@@ -202,8 +202,8 @@ def _checkpoints(store: Store) -> Path:
     return store.folder / "checkpoints"
 
 
-#: Keys of the section, with the values that change nothing.
-_LATER_KEYS: Final = (("trainer", "deepmd"), ("backend", "tensorflow"), ("model", None))
+#: Keys of the section, with the values that say nothing new.
+_LATER_KEYS: Final = (("trainer", "deepmd"), ("backend", "tensorflow"), ("model", None), ("replay", None))
 
 
 def _tries(campaign: Campaign, store: Store, station: str, task: Task) -> Path:

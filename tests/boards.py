@@ -141,8 +141,13 @@ def board_of(n_potentials=4, xs=(0.0, 1.0, 2.0, 3.5), *, rates=(), porous=False)
             ("energy_mae_shifted", 7.47, "meV/atom"),
         ):
             results.append(result(name, value, unit, {"potential": potential}, stamp=None))
-        for kind, what in (("force", "force component"), ("energy", "energy less a shift per element")):
-            unit = {"force": "eV/Å", "energy": "eV/atom"}[kind]
+        parities = (
+            ("force", "force component"),
+            ("energy", "energy less a shift per element"),
+            ("virial", "virial component"),
+        )
+        for kind, what in parities:
+            unit = "eV/Å" if kind == "force" else "eV/atom"
             axes = (f"reference: {kind} ({unit})", f"potential: {what} ({unit})")
             f = rng.normal(0, 1.5, 500)
             points = (f, f + rng.normal(0, 0.2, 500))

@@ -27,9 +27,11 @@ class Browser:
     ----------
     folder
         For its profile, logs and downloads.
+    has_webgl
+        Whether pages get WebGL, by software.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, has_webgl: bool = True) -> None:
         driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
         if driver is None or chromium is None:
             raise NoBrowser(f"no chromium with its driver here: {INSTALL}")
@@ -40,7 +42,7 @@ class Browser:
         )
         try:
             self._url = f"http://127.0.0.1:{self._port()}"
-            self._url += f"/session/{self._begin(chromium, folder / 'profile')}"
+            self._url += f"/session/{self._begin(chromium, folder / 'profile', has_webgl=has_webgl)}"
         except BaseException:
             self._process.kill()
             raise
@@ -51,9 +53,10 @@ class Browser:
                 return int(found[1])
         raise NoBrowser("chromedriver does not start")
 
-    def _begin(self, chromium: str, profile: Path) -> str:
+    def _begin(self, chromium: str, profile: Path, *, has_webgl: bool) -> str:
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1400,1000"]
         arguments += ["--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={profile}"]
+        arguments.append("--enable-unsafe-swiftshader" if has_webgl else "--disable-3d-apis")
         wanted = {
             "goog:chromeOptions": {
                 "binary": chromium,
@@ -92,6 +95,13 @@ class Browser:
         """Run a script of the test in the page, and return its value."""
         return self._asked("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
+    def wait(self, script: str, timeout_s: float = 20.0) -> None:
+        """Wait until a script gives true."""
+        until = time.monotonic() + timeout_s
+        while not self.run(script):
+            assert time.monotonic() < until, f"never true: {script}"
+            time.sleep(0.05)
+
     def devtools(self, command: str, **parameters):
         """Give a command of the DevTools protocol."""
         return self._asked("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
@@ -126,8 +136,12 @@ class Browser:
         return path
 
     def complaints(self) -> list[str]:
-        """Return what the console has said since the last time: errors, and what the policy forbade."""
-        return [entry["message"] for entry in self._asked("POST", "/se/log", {"type": "browser"})]
+        """Return what the console has said since the last time: errors, and what the policy forbade.
+
+        How fast the driver of WebGL is does not count: here it is software.
+        """
+        said = [entry["message"] for entry in self._asked("POST", "/se/log", {"type": "browser"})]
+        return [line for line in said if "GL Driver Message (OpenGL, Performance" not in line]
 
     def requests(self) -> list[str]:
         """Return what was asked for since the last time, by whatever scheme."""

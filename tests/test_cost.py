@@ -19,7 +19,9 @@ from activelearn.config import (
     load_machine,
     load_potential,
     load_series,
+    load_train,
 )
+from activelearn.inherited import NOTHING
 from activelearn.records import Seconds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -238,3 +240,23 @@ def test_what_declared_seconds_were_scaled_by_is_said_where_there_are_any():
 )
 def test_durations_are_said_as_people_say_them(seconds, said):
     assert cost._duration(seconds) == said
+
+
+def test_fine_tuned_foundations_are_billed_by_the_time_of_their_calculator():
+    """Against what was measured (docs/foundations.md): 400 steps of two frames of 64 atoms, 15 min of a member."""
+    tuned = load_train("sevennet_finetune", {})
+    campaign = load_campaign("na3ps4o_mlip").model_copy(update={"train": tuned})
+    bill = cost.estimate(campaign, load_machine(), None)
+    n_atoms = cost._Meter(campaign, load_machine(), [], NOTHING, 1.0).n_atoms
+    training = next(item for item in bill.initial if item.station == "train")
+    per_atom = load_machine().speeds.label_s_per_atom["sevenn.calculator:SevenNetCalculator"]
+    assert training.seconds == pytest.approx(4 * 400 * 2 * n_atoms * 3.3 * per_atom, rel=0.02)
+    assert training.seconds / (4 * n_atoms) == pytest.approx(15 * 60 / 64, rel=0.15)
+    walks = [item for item in bill.one_pass if item.station.startswith("explore")]
+    assert all(item.seconds for item in walks)
+    unknown = campaign.model_copy(update={"train": load_train("mace_finetune", {})})
+    bill = cost.estimate(unknown, load_machine(), None)
+    assert any("the whole is not known" in line for line in cost.lines(bill)), "a MACE of the user's, of any size"
+    declared = Machine(speeds=Speeds(label_s_per_atom={"mace.calculators:MACECalculator": 0.01}))
+    bill = cost.estimate(unknown, declared, None)
+    assert next(item for item in bill.initial if item.station == "train").source == "declared"

@@ -16,7 +16,7 @@ SHAPE = re.compile(r"\([\w.+*/ -]+,[\w.+*/, -]*\)")
 #: A unit, or what has none: indices, masks, counts, shares, words.
 UNIT = re.compile(
     r"Å|\beV\b|\bK\b|\bps\b|\bfs\b|\bs\b|\bGPa\b|\bbar\b|g/cm|\bu\b|\bamu\b|%|degree|\bradian|\bunits? of\b"
-    r"|\bin the units\b|\bof any unit\b|\bpure number\b|\bdimensionless\b|\bfractional\b|\bshares?\b|\bcounts?\b"
+    r"|\bin the units\b|\b(?:of|in) any unit\b|\bpure number\b|\bdimensionless\b|\bfractional\b|\bshares?\b|\bcounts?\b"
     r"|\bnumbers? of\b|\bbytes\b|\bind(ex|ices)\b|\bmask\b|\bTrue\b|\bwhether\b|\bnames?\b|\bsymbols\b"
 )
 

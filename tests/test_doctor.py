@@ -4,7 +4,10 @@ States are made by FireWorks' own calls, on a store of MongoDB's interface in me
 """
 
 import dataclasses
+import logging
+import os
 import re
+import shlex
 import stat
 import sys
 import time
@@ -17,9 +20,11 @@ from campaigns import SMALL, TINY, cli
 from doctored import Killed, Note, add, age, die, notes, states, work
 from environments import environment
 from fireworks import Firework, FWAction, FWorker, Workflow, fw_config
+from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
 from typer.testing import CliRunner
 
 from activelearn.cli import app
+from activelearn.cli.cluster import _is_ours
 from activelearn.config import Machine, load_campaign
 from activelearn.store import Store
 from activelearn.store.submission import Submissions
@@ -114,6 +119,64 @@ def test_fireworks_that_no_worker_of_their_category_takes_are_told_with_what_sta
     assert found.next.startswith("start one: activelearn rlaunch -l ")
     assert found.next.endswith("(unless squeue shows a pending job: without -r, qlaunch leaves no trace here)")
     assert f"-w {tmp_path / 'my_fworker_cpu.yaml'}" in found.next
+
+
+def refuse(tmp_path, monkeypatch, words, log="workers_cpu.log", program="sbatch"):
+    """Have FireWorks submit a job to a queue that refuses it; its log is that of `activelearn qlaunch`."""
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    (tmp_path / "bin" / program).write_text(f"#!/bin/sh\necho {shlex.quote(words)} >&2\nexit 1\n")
+    (tmp_path / "bin" / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    (tmp_path / "script").write_text("#!/bin/bash\n")
+    logger = logging.getLogger("qadapter.SLURM")
+    handler = logging.FileHandler(tmp_path / log)
+    handler.addFilter(_is_ours)
+    logger.addHandler(handler)
+    try:
+        CommonAdapter("SLURM", logdir=str(tmp_path)).submit_to_queue(str(tmp_path / "script"))
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        ("sbatch: error: invalid partition specified: cpuu", "queue.partition"),
+        ("sbatch: error: Invalid account or account/partition combination specified", "queue.account"),
+        ("sbatch: error: Requested time limit is invalid (missing or exceeds some limit)", "queue.walltime"),
+        ("sbatch: error: Batch job submission failed: Invalid generic resource (gres) specification", "queue.gres"),
+        ("sbatch: error: Memory specification can not be satisfied", "queue.memory_GB"),
+        ("sbatch: error: Requested node configuration is not available", "queue.cpus_per_task, memory_GB, gres"),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", "lower the number after -m of qlaunch"),
+        ("qsub: Unknown queue", "queue.partition"),
+        ("cpuu: No such queue. Job not submitted.", "queue.partition"),
+        ("something new, it's odd", "correct queue of the place of cpu"),
+    ],
+)
+def test_jobs_that_the_queue_keeps_refusing_are_told_in_its_own_words(
+    launchpad, ids, tmp_path, monkeypatch, words, key
+):
+    file = tmp_path / "my_launchpad.yaml"
+    assert look(launchpad, file=file) == []
+    refuse(tmp_path, monkeypatch, words)
+    (found,) = look(launchpad, file=file)
+    assert (found.kind, found.repairable) == ("refused", False)
+    assert found.what == f"2 READY Fireworks of category cpu: the queue refuses the job: {words!r} (workers_cpu.log)"
+    assert key in found.next
+    age(launchpad, OLD)
+    assert [one.kind for one in look(launchpad, file=file)] == ["refused"], "and not that nobody is there"
+    with (tmp_path / "workers_cpu.log").open("a") as log:
+        log.write("Job submission was successful and job_id is 7\n")
+    assert [one.kind for one in look(launchpad, file=file)] == ["idle"], "the last one was taken"
+
+
+def test_a_refusal_of_long_ago_or_of_another_place_is_none(launchpad, ids, tmp_path, monkeypatch):
+    refuse(tmp_path, monkeypatch, "sbatch: error: invalid partition", log="workers_gpu.log")
+    assert look(launchpad, file=tmp_path / "my_launchpad.yaml") == []
+    refuse(tmp_path, monkeypatch, "sbatch: error: invalid partition")
+    os.utime(tmp_path / "workers_cpu.log", (1.0, 1.0))
+    assert look(launchpad, file=tmp_path / "my_launchpad.yaml") == []
 
 
 def add_theirs(launchpad, category):
@@ -255,13 +318,13 @@ def test_a_reservation_without_a_job_goes_back(launchpad, ids, tmp_path):
     assert "no job was submitted" in look(launchpad)[0].what
     launchpad.set_reservation_id(launch, 4711)
     assert look(launchpad) == [], "no squeue: nobody knows"
-    assert any("squeue does not answer" in note for note in summarise(launchpad).notes)
+    assert any("neither squeue, bjobs nor qstat answers" in note for note in summarise(launchpad).notes)
     queue_of(tmp_path, 4710, 4711)
     assert look(launchpad) == []
     queue_of(tmp_path, 4710)
     found = look(launchpad)
     assert [one.kind for one in found] == ["reserved"]
-    assert "Slurm no longer knows" in found[0].what
+    assert "the queue no longer knows" in found[0].what
     repair(launchpad, found)
     assert {one["state"] for one in launchpad.launches.find({})} == {"FIZZLED"}
     work(launchpad)

@@ -2,10 +2,12 @@
 
 import pytest
 from campaigns import in_process
-from dpgen_folder import EMT, PARAM, dpgen_folder
+from conftest import rattled_copper
+from dpgen_folder import EMT, PARAM, dpgen_folder, write_system
 
 from activelearn.check import check
 from activelearn.config import Machine, load_campaign
+from activelearn.exchange.deepmd_npy import read_deepmd
 from activelearn.exchange.dpgen.given import leaves
 from activelearn.exchange.dpgen.param_keys import PARAM as TABLE
 from activelearn.exchange.dpgen.told import row_of
@@ -111,3 +113,14 @@ def test_an_input_of_each_kind_comes_over_or_says_why_not(tmp_path, monkeypatch,
 def test_every_key_of_these_inputs_has_its_row():
     keys = {key for changes, _ in KINDS.values() if changes for key, _ in leaves(changes)}
     assert [key for key in sorted(keys) if row_of(TABLE, key) is None] == []
+
+
+def test_the_data_of_each_iteration_are_a_trajectory_of_their_own_to_labels_import_too(tmp_path):
+    """All of them are called 02.fp/data.000: by folder and name alone they were one."""
+    folder = dpgen_folder(tmp_path / "old")
+    write_system(folder / "iter.000001" / "02.fp" / "data.000", rattled_copper(2, random_seed=8, repeat=(2, 2, 2)))
+    walks = [str(one.frame.origin["walk"][0]) for one in read_deepmd(folder)]
+    assert len({walk for walk in walks if walk.startswith("walk-")}) == 2, "elsewhere: its name and its folder's"
+    assert walks.count("iter.000000/02.fp/data.000") == 3
+    assert walks.count("iter.000001/02.fp/data.000") == 2
+    assert not any(str(tmp_path) in walk for walk in walks), "no more of the path"

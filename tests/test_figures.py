@@ -15,7 +15,8 @@ from activelearn.report.figures.curves import arranged, ends
 
 FAMILIES = {
     "density_moduli", "volume", "units_P", "defects_P", "bridging", "coordination", "chains", "chain_sizes_S",
-    "conductivity-Na", "arrhenius", "crystals", "stress_strain", "parity_force", "parity_energy", "rdf_CHGNet",
+    "conductivity-Na", "arrhenius", "crystals", "stress_strain", "parity_force", "parity_energy", "parity_virial",
+    "rdf_CHGNet",
     "rdf_x0", "cooling_P_x0", "msd_Na_CHGNet", "msd_P_CHGNet", "map_P-displacement_CHGNet", "map_Na-paths_CHGNet",
     "map_Na-density_CHGNet",
 }  # fmt: skip
@@ -142,7 +143,14 @@ def test_the_title_has_the_series_with_subscripts(series):
 def test_an_untrusted_path_is_named_in_red_and_drawn_hollow(series, single):
     said = "quickstart DeePMD: UNTRUSTED: 34.2 % of frames outside the window"
     for name, one in {**series, **single}.items():
-        if name in {"crystals", "parity_force", "parity_energy", "rdf_x2", "cooling_P_x2"} or name.endswith("CHGNet"):
+        if name in {
+            "crystals",
+            "parity_force",
+            "parity_energy",
+            "parity_virial",
+            "rdf_x2",
+            "cooling_P_x2",
+        } or name.endswith("CHGNet"):
             assert not any("UNTRUSTED" in text for text in texts(one)), name  # nothing untrusted is in it
         else:
             assert [ink for text, ink in texts(one).items() if text.startswith(said)] == [sheet.RED], name

@@ -9,7 +9,8 @@ import pytest
 import seen_folders as made
 from pydantic import BaseModel
 
-from activelearn.config import Campaign
+from activelearn.check import check
+from activelearn.config import Campaign, Machine, load_campaign
 from activelearn.config.training import default_train
 from activelearn.errors import ConfigError
 from activelearn.page.findings import RULES, bounds_of, findings_of, quantity
@@ -290,3 +291,25 @@ def test_every_key_that_is_advised_is_one_of_a_campaign():
     said = [(rule.key, key) for rule in RULES for key in dotted.findall(rule.fix)]
     assert len(said) > 20
     assert [one for one in said if not sections(Campaign, one[1])] == []
+
+
+# --- bounds of a machine profile --------------------------------------------------------------------------------------
+
+
+def test_bounds_of_a_machine_profile_stand_between_the_defaults_and_the_command_line():
+    bounds = bounds_of(["labels_refused=12"], RULES, {"labels_refused": 7.0, "held_out_few": 3.0})
+    assert (bounds["labels_refused"], bounds["held_out_few"]) == (12.0, 3.0)
+    assert bounds["disk_free"] == next(rule.bound for rule in RULES if rule.key == "disk_free")
+
+
+def test_an_unknown_key_of_a_machine_profile_is_a_problem_before_anything_runs(tmp_path):
+    wrong = Machine(report={"bounds": {"labels_refusd": 7.0}})
+    (problem,) = check(load_campaign("copper_emt"), wrong, tmp_path / "run", here=False).problems
+    assert problem.startswith("report.bounds.labels_refusd of the machine profile: no finding of that name")
+    fine = Machine(report={"bounds": {"labels_refused": 7.0}})
+    assert check(load_campaign("copper_emt"), fine, tmp_path / "run", here=False).problems == []
+
+
+def test_an_unknown_key_of_a_machine_profile_is_named():
+    with pytest.raises(ConfigError, match=r"report\.bounds\.labels_refusd of the machine profile: .* labels_refused\?"):
+        bounds_of((), RULES, {"labels_refusd": 7.0})

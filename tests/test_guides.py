@@ -104,10 +104,11 @@ LONG = {
     r"run .*slurm_allocation": ("parse", "wants an allocation of Slurm: tests/cluster/test_allocation.py"),
     r"run .*": ("check", "a whole campaign; `check` reads the same words and looks at all that they need"),
     r"glass .*": ("--check", "melts and quenches for minutes to days"),
-    r"benchmark .*": ("--check", "the same, and measures"),
+    r"benchmark --glasses (?!.*--check).*": ("type", "measures what is there: seconds"),
+    r"benchmark (?!.*--check).*": ("--check", "the same, and measures"),
     r"machine --smoke .*": ("parse", "starts every engine, or waits for workers: tests/test_smoke.py, tests/cluster"),
     r"[qr]launch .*": ("parse", "does not end: tests/cluster"),
-    r"finetune .*": ("parse", "wants mace-torch and a checkpoint: tests/engines/test_mace.py"),
+    r"finetune .*": ("parse", "wants mace-torch and a checkpoint: tests/engines/test_mace_trainer.py"),
 }
 #: Beginnings of what other programs do, which the tests have not. What is ours in such a line is typed all the same.
 ELSEWHERE = {
@@ -286,7 +287,7 @@ def test_a_wrong_command_would_be_seen(wrong, folder, monkeypatch):
 
 def remove(path):
     """Take away what a guide begins with, and the folder of the tests has already."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def test_the_readme_shows_how_glasses_are_told_of(folder, monkeypatch):

@@ -6,6 +6,7 @@ import html
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,11 +28,14 @@ from activelearn import page
 from activelearn.cli import app, say_page
 from activelearn.config import Machine
 from activelearn.frames import Frames, make_origin
-from activelearn.page import document, products, svg
+from activelearn.page import document, products, shots, svg
+from activelearn.page.landscape import ORIGINS, principal
 from activelearn.page.markup import Html, Numbers, joined, table, tag
-from activelearn.page.pictures import costs, errors, exploration, glasses, training
+from activelearn.page.pictures import costs, errors, exploration, glasses, structures, training
+from activelearn.page.shots import Shot
 from activelearn.records import Curve
 from activelearn.store import Store
+from activelearn.workflow import firetasks
 
 FOLDERS = Path(__file__).resolve().parent / "data" / "folders"
 #: What a name must not become.
@@ -345,6 +350,119 @@ def test_the_forces_of_labelled_frames_are_those_of_the_calibration(undisturbed)
     assert sorted(error.round(4)) == pytest.approx(sorted(e for _, e in record.labelling.calibration), abs=2e-4)
 
 
+def test_a_real_data_set_is_seen_in_the_plane_with_what_it_starts_from(quickstart):
+    seen = page.look(quickstart).campaign
+    found, last = seen.landscape, seen.records[-1].labelling
+    assert found.n_frames == last.dataset_frames + sum(r.labelling.held_out for r in seen.records)
+    by_origin = dict(zip(ORIGINS, np.bincount(found.origin, minlength=len(ORIGINS)).tolist(), strict=True))
+    assert by_origin["held out"] == sum(r.labelling.held_out for r in seen.records)
+    assert by_origin["initial data"] > 0
+    assert found.shares[0] >= found.shares[1] > 0.0
+    assert found.at.mean(axis=0) == pytest.approx([0.0, 0.0], abs=1e-9)
+    (start,) = seen.starts
+    assert start.frame.formula in start.said
+    assert len(start.frame) == 1
+
+
+def test_frames_that_were_chosen_and_not_added_are_shown_with_the_reason(quickstart, monkeypatch):
+    store = Store.open(quickstart)
+    assert shots.refused_of(store, store.iterations()) == ()
+    record = store.iterations()[0]
+    refused = record.model_copy(update={"labelling": record.labelling.model_copy(update={"refused": {"force": 1}})})
+    gone = store.training(0)[0][:1]
+    whole_set = store.training(0)
+    monkeypatch.setattr(store, "training", lambda _: [whole_set[0][1:], *whole_set[1:]])
+    settings = store.campaign(0).label.model_copy(update={"max_force": 1e-6})
+    monkeypatch.setattr(store, "campaign", lambda _: store.latest_campaign().model_copy(update={"label": settings}))
+    (one,) = shots.refused_of(store, [refused])
+    assert one.frame.positions == pytest.approx(gone.positions)
+    assert one.said == f"{gone.formula}, {gone.n_atoms} atoms: force above 1e-06 eV/Å"
+    assert one.name == f"iteration 0, {gone.origin['walk'][0]}, step {gone.origin['step'][0]}"
+
+
+def test_principal_components_are_those_of_the_largest_variance():
+    rng = np.random.default_rng(1)
+    plane = rng.normal(size=(200, 2)) * [5.0, 2.0]
+    axes = np.linalg.qr(rng.normal(size=(30, 30)))[0][:2]
+    at, (first, second) = principal(plane @ axes + 7.0)
+    assert np.abs(np.corrcoef(at[:, 0], plane[:, 0])[0, 1]) == pytest.approx(1.0, abs=0.02)
+    assert first + second == pytest.approx(1.0)
+    assert first == pytest.approx(25 / 29, abs=0.05)
+    assert principal(np.ones((4, 30)))[1] == (0.0, 0.0), "all alike"
+
+
+def test_units_across_the_walls_of_a_cell_are_drawn_whole():
+    """A tetrahedron at a corner: its three anions beyond the walls are drawn where they belong."""
+    bond = 2.05 / np.sqrt(3.0)
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * bond
+    positions = np.concatenate([np.zeros((1, 3)), corners])
+    frame = Frames(("P", *"SSSS"), 9.0 * np.eye(3)[None], positions[None])
+    (data,) = json.loads(
+        html.unescape(re.search(r'data-shots="([^"]*)"', structures.turned([Shot("a", "b", frame)]))[1])
+    )
+    at = np.array(data["at"]).reshape(-1, 3)
+    bonds = np.array(data["bonds"]).reshape(-1, 2)
+    assert len(bonds) == 4
+    assert {data["kinds"][data["kind"][k]]["name"] for k in bonds[:, 0]} == {"P"}
+    assert np.linalg.norm(at[bonds[:, 1]] - at[bonds[:, 0]], axis=1) == pytest.approx(2.05, abs=0.02)
+    assert [data["of"][k] for k in range(5)] == [0, 1, 2, 3, 4]
+    assert sorted(data["of"][5:]) == [2, 3, 4]
+
+
+def test_what_draws_structures_is_what_npm_ships():
+    kept = Path(document.__file__).parent / document.VIEWER
+    found = hashlib.sha256(kept.read_bytes()).hexdigest()
+    assert found == "f7cc78921ae72e7623e89cdd111434f58c2efddd2ffda1cd212644b406fb8016", (
+        "3dmol 2.5.5, build/3Dmol-min.js"
+    )
+    assert "BSD-3-Clause" in (kept.parent / "3Dmol-LICENSE.txt").read_text(encoding="utf-8")
+    assert "</script" not in kept.read_text(encoding="utf-8").lower(), "it may stand in a page as it is"
+
+
+def test_without_that_file_a_page_is_written_all_the_same(monkeypatch):
+    frame = Frames(("Cu",), 9.0 * np.eye(3)[None], np.zeros((1, 1, 3)))
+    seen = replace(made.everything(), campaign=replace(made.everything().campaign, starts=(Shot("a", "b", frame),)))
+    assert len(Read(written(seen)).named("script")) == 2
+    monkeypatch.setattr(document, "VIEWER", "kept/none.js")
+    assert len(Read(written(seen)).named("script")) == 1
+
+
+def test_no_more_atoms_are_drawn_than_a_browser_turns():
+    frame = Frames(("Cu",) * 5001, 99.0 * np.eye(3)[None], np.zeros((1, 5001, 3)))
+    shot = Shot("large", "too large", frame)
+    campaign = replace(made.everything().campaign, starts=(shot,), refused=())
+    assert list(structures.of_data(campaign)) == []
+
+
+def test_virials_are_compared_beside_energies_and_forces():
+    x = np.linspace(-1.0, 1.0, 20)
+    curves, arrays = [], {}
+    for kind in ("force", "energy", "virial"):
+        key = f"parity_{kind}-toy"
+        curves.append(
+            Curve(key=key, name=f"parity_{kind}", label="toy", x_name=f"reference: {kind} (eV/atom)",
+                  y_name=f"potential: {kind} (eV/atom)", condition={"potential": "toy"})
+        )  # fmt: skip
+        arrays |= {f"{key}/x": x, f"{key}/y": x + 0.1}
+    study = made.of_study(board=made.board(curves=tuple(curves)), curves=arrays).studies[0]
+    titles = [figure.title for figure in glasses.figures(study)]
+    assert titles == [f"{what} against the reference: toy" for what in ("Energies", "Forces", "Virials")]
+
+
+def test_units_on_cooling_have_the_deviation_of_the_same_segment_below():
+    temperature = np.linspace(1000.0, 300.0, 8)
+    curve = Curve(key="e", name="evolution", label="P0", x_name="T (K)", y_name="share of P (%)",
+                  condition={"potential": "toy", "x": 0.0, "segment": "glass"})  # fmt: skip
+    arrays = {"e/x": temperature, "e/y": np.linspace(10.0, 60.0, 8)}
+    seen = made.of_study(
+        made.glass(0), paths={"toy-x0-r0": made.path()}, board=made.board(curves=(curve,)), curves=arrays
+    )
+    *_, figure = glasses.figures(seen.studies[0])
+    assert "below: force deviation" in figure.caption
+    assert "force deviation (eV/Å)" in figure.picture
+    assert figure.picture.count("<circle") == 50, "the rows of the segment, and no others"
+
+
 def test_a_damaged_product_costs_its_picture_and_no_page(quickstart, tmp_path):
     copy = tmp_path / "damaged"
     subprocess.run(["cp", "-r", str(quickstart), str(copy)], check=True)
@@ -395,12 +513,45 @@ def test_it_is_small_and_quick(quickstart, tmp_path):
 
 
 def test_a_page_that_cannot_be_made_stops_no_run(quickstart, monkeypatch, capsys):
-    monkeypatch.setattr(page, "page", lambda *_: 1 / 0)
+    monkeypatch.setattr(page, "page", lambda *_, **__: 1 / 0)
     say_page(quickstart, Machine())
     assert capsys.readouterr().out == f"no page of {quickstart.name}: division by zero\n"
     assert not (quickstart / "report.html").exists()
     say_page(quickstart, Machine(report=False))
     assert capsys.readouterr().out == "", "and none was wanted"
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_submitted_campaign_ends_with_its_page(quickstart, tmp_path, monkeypatch, is_last):
+    """The last Firework writes it; of a study of a campaign it is the campaign's."""
+    folder = tmp_path / "campaign"
+    shutil.copytree(quickstart, folder)
+    (study,) = Store.open(folder).studies()
+    phase = SimpleNamespace(store=study, name="study", close=lambda: None, following=lambda: None)
+    monkeypatch.setattr(firetasks.Decide, "_is_shared", True)
+    monkeypatch.setattr(firetasks.Decide, "launchpad", None, raising=False)
+    monkeypatch.setattr(firetasks, "advance", lambda *_: not is_last)
+    firetasks.Decide(folder=str(folder), iteration=2, part="study").act(phase, Machine())
+    assert (folder / "report.html").is_file() is is_last
+    assert not (study.folder / "report.html").exists()
+
+
+def test_bounds_of_the_machine_profile_are_those_of_the_page(quickstart, tmp_path):
+    folder = tmp_path / "campaign"
+    shutil.copytree(quickstart, folder)
+    profile = Machine(report={"bounds": {"held_out_few": 1.0, "folder_files": 3.0}})
+    line = page.at_end(folder, profile)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "page: " in line
+    assert "more than 3 files" in html.unescape(text)
+    assert "fewer than 30 frames" not in html.unescape(text)
+    Store.open(folder).save_machine(profile)
+    assert page.bounds_in(folder)["folder_files"] == 3.0, "the command finds them in the folder"
+    assert page.bounds_in(folder, ["folder_files=5"])["folder_files"] == 5.0
+    (folder / "machine.yaml").write_text("of: another version\n")
+    assert page.bounds_in(folder)["folder_files"] == 2000.0, "a profile that cannot be read costs no page"
+    wrong = page.at_end(folder, Machine(report={"bounds": {"folder_fils": 3.0}}))
+    assert wrong.startswith("no page of campaign: report.bounds.folder_fils of the machine profile: no finding")
 
 
 def test_a_reader_never_sees_half_a_page(quickstart, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The page as a browser shows it: from disk, offline, light and dark, on a phone and a large screen, by keyboard."""
 
 import csv
+import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from matplotlib.image import imread
 from test_html_page import MARKUP, written
 
 from activelearn.frames import Frames
+from activelearn.page import document
 from activelearn.page.products import Worst
+from activelearn.page.shots import Shot
 
 TAB, RIGHT, ENTER = "\ue004", "\ue014", "\ue007"
 
@@ -28,7 +31,8 @@ def page(tmp_path_factory):
     """A page with everything, names with markup among it."""
     seen = made.everything(name="markup", stage=MARKUP)
     worst = Worst(structure(), np.linspace(0.0, 1.0, 32))
-    campaign = replace(seen.campaign, residual=replace(made.residual(0.3), worst=worst))
+    shots = tuple(Shot(name, f"what {name} is", structure()) for name in ("first", MARKUP))
+    campaign = replace(seen.campaign, residual=replace(made.residual(0.3), worst=worst), starts=shots, refused=shots)
     studies = (replace(seen.studies[0], ends={"toy-x0-r0": structure()}),)
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(written(replace(seen, campaign=campaign, studies=studies)), encoding="utf-8")
@@ -59,14 +63,15 @@ def shown(browser, page):
 def colours(path: Path):
     """How bright a picture is on average, and how many different colours it has."""
     pixels = imread(path)[..., :3]
-    return float(pixels.mean()), len(np.unique((pixels.reshape(-1, 3) * 255).round(), axis=0))
+    packed = (pixels * 255).round().astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    return float(pixels.mean()), len(np.unique(packed))
 
 
 def test_it_opens_from_disk_without_a_complaint_or_a_request(shown, page):
     assert shown.run("return document.title") == "campaign markup - activelearn"
     assert shown.complaints() == [], "nothing was forbidden, nothing failed"
     assert set(shown.requests()) == {page.as_uri()}
-    assert shown.run("return document.querySelectorAll('script').length") == 1
+    assert shown.run("return document.querySelectorAll('script').length") == 2, "ours, and 3Dmol.js"
     assert shown.run("return document.querySelectorAll('img').length") == 0
 
 
@@ -164,32 +169,126 @@ def test_it_is_used_by_keyboard_alone(shown):
     assert shown.run(f"return {scrolled}.filter((e) => e.tabIndex < 0).length") == 0
 
 
-def canvas_of(browser):
-    return browser.run("return document.querySelector('canvas').toDataURL()")
+DRAWN = {"solid": "#figure-worst .solid", "flat": "#figure-worst canvas[data-shots]"}
 
 
-def test_a_structure_is_drawn_and_turns(shown, tmp_path):
-    shown.run("document.querySelector('canvas').scrollIntoView({block: 'center', behavior: 'instant'})")
-    shown.run("document.querySelector('canvas').focus()")
-    before = canvas_of(shown)
-    assert len(before) > 5000, "something is drawn"
-    shown.press(RIGHT, RIGHT, RIGHT)
-    turned = canvas_of(shown)
-    assert turned != before
-    shown.press("+")
-    assert canvas_of(shown) != turned
+@pytest.fixture(scope="module")
+def without_webgl(tmp_path_factory, page):
+    try:
+        with Browser(tmp_path_factory.mktemp("flat"), has_webgl=False) as found:
+            found.size(1400, 1000)
+            found.scheme("light")
+            yield found
+    except NoBrowser as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(params=["solid", "flat"])
+def structured(request, browser, page):
+    """A browser with and without WebGL, the worst frame in the middle of its window, and how that is found."""
+    found = browser if request.param == "solid" else request.getfixturevalue("without_webgl")
+    found.size(1400, 1000)
+    found.scheme("light")
+    found.open(page)
+    found.complaints()
+    found.run("document.querySelector('#figure-worst').scrollIntoView({block: 'start', behavior: 'instant'})")
+    found.wait(f"return Boolean(document.querySelector('{DRAWN[request.param]}')) && {SAID}")
+    return found, DRAWN[request.param]
+
+
+#: Whether the structure is drawn: numbers stand beside its bar of colours.
+SAID = "document.querySelector('#figure-worst .bar text').textContent !== ''"
+
+
+def test_a_structure_is_drawn_and_turns(structured, tmp_path):
+    browser, drawn = structured
+    browser.run(f"document.querySelector('{drawn}').focus()")
+    pictures = [browser.picture(tmp_path / "0.png").read_bytes()]
+    for k, keys in enumerate([(RIGHT, RIGHT, RIGHT), ("+",)], 1):
+        browser.press(*keys)
+        pictures.append(browser.picture(tmp_path / f"{k}.png").read_bytes())
+    assert len(set(pictures)) == 3, "each key changes it"
+    assert browser.complaints() == []
+    _, n = colours(tmp_path / "0.png")
+    assert n > 200, "shaded spheres"
+
+
+def test_a_structure_tells_which_atom_is_under_the_pointer(structured):
+    browser, drawn = structured
+    box = browser.run(
+        f"const b = document.querySelector('{drawn}').getBoundingClientRect(); return [b.x, b.y, b.width, b.height]"
+    )
+    told = set()
+    for k in range(12):
+        browser.point(int(box[0] + box[2] * (0.38 + 0.02 * k)), int(box[1] + box[3] / 2))
+        time.sleep(0.1)  # it is told after some hovering
+        told.add(browser.run("return document.querySelector('#figure-worst .told').textContent"))
+    assert any(one.endswith("eV/Å") for one in told), told
+
+
+def test_without_webgl_the_page_says_so(without_webgl, page):
+    without_webgl.open(page)
+    without_webgl.run("document.querySelector('#figure-worst').scrollIntoView({behavior: 'instant'})")
+    without_webgl.wait(f"return {SAID}")
+    assert "no WebGL 2" in without_webgl.run("return document.querySelector('#figure-worst').textContent")
+
+
+def test_what_software_would_draw_too_slowly_is_drawn_in_two_dimensions(browser, tmp_path):
+    rng = np.random.default_rng(4)
+    large = Frames(("S",) * 301, 20.0 * np.eye(3)[None], 20.0 * rng.random((1, 301, 3)))
+    seen = made.everything()
+    path = tmp_path / "large.html"
+    campaign = replace(seen.campaign, starts=(Shot("large", "301 atoms", large),))
+    path.write_text(written(replace(seen, campaign=campaign)), encoding="utf-8")
+    browser.open(path)
+    browser.complaints()
+    browser.run("document.querySelector('#figure-starts').scrollIntoView({behavior: 'instant'})")
+    browser.wait("return document.querySelector('#figure-starts').textContent.includes('301 atoms.')")
+    assert "no graphics card here: drawn in two dimensions" in browser.run("return document.body.textContent")
+    assert browser.complaints() == []
+
+
+def test_errors_have_a_bar_of_colours_with_their_unit(structured):
+    browser, _ = structured
+    numbers = browser.run("return [...document.querySelectorAll('#figure-worst .bar text')].map((t) => t.textContent)")
+    assert numbers == ["0.00", "0.50", "1.00", "eV/Å"]
+
+
+def test_one_of_several_structures_is_chosen_from_a_list(shown):
+    shown.run("document.querySelector('#figure-starts').scrollIntoView({behavior: 'instant'})")
+    shown.wait("return Boolean(document.querySelector('#figure-starts select'))")
+    said = "return document.querySelector('#figure-starts .picture p').textContent"
+    assert "what first is" in shown.run(said)
+    shown.run(
+        "const list = document.querySelector('#figure-starts select'); list.value = 1;"
+        "list.dispatchEvent(new Event('change'))"
+    )
+    assert f"what {MARKUP} is" in shown.run(said)
     assert shown.complaints() == []
 
 
-def test_a_structure_tells_which_atom_is_under_the_pointer(shown):
-    shown.run("document.querySelector('canvas').scrollIntoView({block: 'center', behavior: 'instant'})")
-    where = "const b = document.querySelector('canvas').getBoundingClientRect();"
-    box = shown.run(f"{where} return [b.x, b.y, b.width, b.height]")
-    told = set()
-    for k in range(40):
-        shown.point(int(box[0] + box[2] * (0.3 + 0.01 * k)), int(box[1] + box[3] / 2))
-        told.add(shown.run("return document.querySelector('canvas').title"))
-    assert any(one.endswith("eV/Å") for one in told), told
+def test_the_background_of_a_structure_follows_the_theme(shown, tmp_path):
+    shown.run("document.querySelector('#figure-worst').scrollIntoView({block: 'center', behavior: 'instant'})")
+    shown.wait("return Boolean(document.querySelector('#figure-worst .solid canvas'))")
+    bright, _ = colours(shown.picture(tmp_path / "light.png"))
+    shown.scheme("dark")
+    time.sleep(0.3)
+    corner = "const b = document.querySelector('#figure-worst .solid').getBoundingClientRect(); return [b.x, b.y]"
+    x, y = shown.run(corner)
+    pixels = imread(shown.picture(tmp_path / "dark.png"))[..., :3]
+    assert pixels[int(y) + 10, int(x) + 10].mean() < 0.3 < bright
+
+
+def test_a_followed_page_loads_itself_again_and_keeps_its_theme(browser, tmp_path):
+    path = tmp_path / "followed.html"
+    path.write_text(document.page(made.everything(), Path("runs/made-up"), refresh_s=2.0), encoding="utf-8")
+    browser.scheme("light")
+    browser.open(path)
+    browser.complaints()
+    browser.run("window.before = true; document.querySelector('nav button').click()")
+    browser.wait("return !window.before && document.readyState === 'complete'")
+    assert browser.run("return document.documentElement.dataset.theme") == "dark"
+    assert browser.complaints() == []
 
 
 def test_it_prints_on_paper(shown):

@@ -195,3 +195,21 @@ def test_the_ensemble_of_a_campaign_may_be_a_calculator_and_its_model_follows():
     assert others.with_files(str.upper) == others, "weights inside a package are no file of the campaign"
     lammps = Potential.learnt("mine", {"lammps": STYLE}, labelled)
     assert (lammps.functional, lammps.includes_dispersion) == ("PBE", True)
+
+
+def test_the_other_members_of_an_ensemble_of_calculators_follow_and_are_hashed(written, tmp_path):
+    first = {**CALCULATOR, "arguments": {"model": "a.pth"}, "weights": "a.pth"}
+    others = {"argument": "model", "models": ["b.pth"], "window": [0.1, 0.3]}
+    files, here = ("a.pth", "b.pth"), str(tmp_path / "b.pth")
+    made = load_potential(written(files, ase=first, committee=others))
+    assert made.window == (0.1, 0.3)
+    assert made.others == [{"model": here}]
+    assert made.files == {here: sha256_of("content of b.pth")}
+    assert made.with_files(str.upper).others == [{"model": here.upper()}]
+    assert (made.statics("/its/python").python, made.statics().python) == ("/its/python", None)
+    alone = load_potential(written(files, ase=first))
+    assert alone.statics("/its/python").python is None
+    said = refusal(written(files, ase=first, committee={**others, "models": ["c.pth"]}))
+    assert "committee.models: c.pth: no such file - expected the file of a member" in said
+    said = refusal(written(files, ase=first, committee={**others, "argument": "path"}))
+    assert "committee.argument path - expected an argument of `ase`" in said

@@ -12,7 +12,7 @@ from fireworks.core.rocket_launcher import launch_rocket
 from typer.testing import CliRunner
 
 from activelearn.check import smoke
-from activelearn.check.smoke import Probe, driving_stations, probe
+from activelearn.check.smoke import Probe, probe, wants_of
 from activelearn.cli import app
 from activelearn.config import Machine, load_campaign, load_machine
 from activelearn.engines import process
@@ -22,6 +22,8 @@ from activelearn.workflow.smoke import sent
 
 #: At `cpu` nothing wants deepmd-kit, so a look at it takes a moment.
 CPU = dict.fromkeys(("prepare", "initial", "label", "light"), "cpu")
+
+SEVENNET = {"trainer": "sevennet", "n_members": 2, "n_steps": 6}
 
 
 def two_places(cpu=None, **settings) -> Machine:
@@ -82,13 +84,29 @@ def test_a_place_where_the_first_models_move_atoms_is_asked_for_deepmd(tmp_path)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(site)], check=True)
     bare = two_places({"python": str(site / "bin" / "python")})
     campaign = load_campaign(tiny(tmp_path / "tiny.yaml", initial__md__driver="self"))
-    driving = driving_stations(campaign)
-    assert (driving_stations(None), driving_stations(load_campaign("quickstart"))) == ((), ())
+    wants = wants_of(campaign)
+    assert wants_of(load_campaign("quickstart"))["driving"] == []
     assert probe(bare, "cpu", tmp_path).problems == ()
-    (problem,) = probe(bare, "cpu", tmp_path, driving=driving).problems
+    (problem,) = probe(bare, "cpu", tmp_path, wants=wants).problems
     assert "has no deepmd-kit - needed for initial (initial.md.driver: self)" in problem
-    seen = probe(two_places(), "cpu", tmp_path, driving=driving)
+    seen = probe(two_places(), "cpu", tmp_path, wants=wants)
     assert (seen.problems, seen.lammps) == ((), "")
+
+
+def test_where_another_trainer_trains_its_package_is_asked_for_and_not_deepmd(tmp_path):
+    """The place has neither; LAMMPS is not started, for ASE drives the walks."""
+    site = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(site)], check=True)
+    wants = wants_of(load_campaign(tiny(tmp_path / "tiny.yaml", train=SEVENNET)))
+    where = {"python": str(site / "bin" / "python"), "slots": 1}
+    places = Machine.model_validate({"places": {"gpu": where, "cpu": {"slots": 1}}, "stations": CPU})
+    seen = probe(places, "gpu", tmp_path, wants=wants)
+    (problem,) = seen.problems
+    assert "has no sevenn - needed for train.trainer: sevennet - pip install 'sevenn>=0.11'" in problem
+    assert probe(places, "cpu", tmp_path, wants=wants).problems == ()
+    here = probe(Machine(slots=1, min_free_disk_GB=0.0), "local", tmp_path, wants=wants)
+    assert (here.problems, here.lammps, here.trains_by) == ((), "", ())
+    assert here.versions.keys() >= {"sevenn", "torch", "e3nn"}
 
 
 def test_the_command_looks_for_what_a_campaign_wants(tmp_path):
@@ -180,10 +198,12 @@ def test_each_place_gets_one_job_with_its_category_and_queue(launchpad, tmp_path
 
 
 def test_what_a_worker_saw_comes_back(launchpad, tmp_path, monkeypatch):
-    told = {"driving": ["prepare", "initial"]}
-    with sent(two_places(), launchpad, tmp_path, tmp_path / "my_launchpad.yaml", **told) as jobs:
-        asked = [one["spec"]["_tasks"][0]["driving"] for one in launchpad.fireworks.find({})]
-        assert asked == [["prepare", "initial"]] * 2
+    wants = wants_of(load_campaign(tiny(tmp_path / "tiny.yaml", initial__md__driver="self", train=SEVENNET)))
+    (tmp_path / "tiny.yaml").unlink()
+    with sent(two_places(), launchpad, tmp_path, tmp_path / "my_launchpad.yaml", wants=wants) as jobs:
+        asked = [one["spec"]["_tasks"][0]["wants"] for one in launchpad.fireworks.find({})]
+        assert asked == [wants] * 2
+        assert (wants["driving"], wants["train"]["trainer"]) == (["prepare", "initial"], "sevennet")
         del jobs.fireworks["gpu"]
         work(launchpad, "cpu")
         found = jobs.wait(60.0)

@@ -511,6 +511,7 @@ def test_a_campaign_is_run_from_python_under_its_lease(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "run_campaign", through)
     assert al.run(campaign, folder) == al.run(campaign, folder, Machine(name="here")) == end
     assert not (folder / "lease.json").exists()
+    assert "campaign copper" in (folder / "report.html").read_text(encoding="utf-8"), "the page is written at the end"
     changed = campaign.model_copy(update={"stop": campaign.stop.model_copy(update={"max_iterations": 99})})
     (folder / "iter-000").mkdir()
     with pytest.raises(ConfigError, match="--accept-changes"):

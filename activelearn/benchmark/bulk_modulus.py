@@ -181,6 +181,7 @@ PROPERTY = Property(
     BulkModulus,
     run,
     results,
+    runs_potential=True,
     observables={NAME: Observable("GPa", high=2000.0, of=("x", "temperature_K"))},
     temperatures_K=lambda asked: (asked.temperature_K or 0.0,),
 )

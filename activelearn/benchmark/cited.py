@@ -9,7 +9,17 @@ from typing import Any, Final
 from activelearn import packing
 from activelearn.benchmark.property import Observable, Property, condition_of, is_of
 from activelearn.benchmark.rdf import pairs_of
-from activelearn.config import Cited, CitedPoint, Crystals, Glass, Reactions, Study, property_of, shipped_numbers
+from activelearn.config import (
+    Cited,
+    CitedPoint,
+    Crystals,
+    Glass,
+    OwnGlasses,
+    Reactions,
+    Study,
+    property_of,
+    shipped_numbers,
+)
 from activelearn.config.benchmark import PROPERTIES
 from activelearn.config.messages import nearest
 from activelearn.records import Experiment, Result
@@ -61,8 +71,8 @@ def said(study: Study, points: Sequence[CitedPoint], results: Sequence[Result] |
 
 
 def unmet(study: Study, results: Sequence[Result]) -> tuple[Experiment, ...]:
-    """Return the experiments on requested properties without a result: the measurement failed, or all glasses died."""
-    series = study.glass.series.name if study.glass is not None else None
+    """Return the experiments of what a study asks for that stand beside no result: it failed, or all glasses died."""
+    series = study.of_glasses.series.name if study.of_glasses is not None else None
     lacking: dict[str, Experiment] = {}
     for number in study.cited:
         found = _found(number.property, study)
@@ -153,7 +163,7 @@ def _unused(number: Cited, study: Study, results: Sequence[Result] | None) -> st
     """Return why a number is not compared with a result, or None if it is (or will be)."""
     if why := _elsewhere(number, study):
         return why
-    series = study.glass.series.name if study.glass is not None else None
+    series = study.of_glasses.series.name if study.of_glasses is not None else None
     if results is None or any(is_of(number, result, series) for result in results):
         return None
     return f"no {number.property} was measured there"
@@ -173,9 +183,9 @@ def _elsewhere(number: Cited, study: Study) -> str | None:
         return _differs("crystal", number.crystal, settings.seeds)
     if isinstance(settings, Reactions):
         return _differs("reaction", number.reaction, [*settings.equations])
-    if study.glass is None:
+    if (glass := study.of_glasses) is None:
         return "this study makes no glasses"
-    glass, wrong = study.glass, _differs("series", number.series, [study.glass.series.name])
+    wrong = _differs("series", number.series, [glass.series.name])
     if wrong is None and (strangers := sorted({e for e in match.groups() if e} - _elements(glass))):
         wrong = f"{number.property}: no {', '.join(strangers)} in the series {glass.series.name}"
     if wrong is None:
@@ -196,7 +206,7 @@ def _again(point: CitedPoint, before: Sequence[CitedPoint]) -> str | None:
     return None if first is None else f"the same condition as {first.where}, which counts"
 
 
-def _elements(glass: Glass) -> set[str]:
+def _elements(glass: Glass | OwnGlasses) -> set[str]:
     return packing.elements_of(unit for composition in glass.compositions for unit in composition.units)
 
 

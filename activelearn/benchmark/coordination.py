@@ -67,7 +67,7 @@ def coordination(frames: Frames, cutoffs: dict[tuple[str, str], float]) -> dict[
 
 def plan(asked: bool, context: Context) -> list[Task]:
     """Return one task per glass."""
-    shell_cutoffs(context.glass.series)  # report a missing radius before anything runs
+    shell_cutoffs(context.series)  # a radius that is missing is missed before anything runs
     return context.tasks_of("coordination")
 
 
@@ -76,12 +76,12 @@ def run(task: Task, asked: bool, context: Context, slot: Slot) -> Product:
     frames = context.path_of(task).analysed_frames
     if len(frames) == 0:
         return {}, {"ended": NO_FRAMES}
-    return dict(coordination(frames, shell_cutoffs(context.glass.series))), {}
+    return dict(coordination(frames, shell_cutoffs(context.series))), {}
 
 
 def results(asked: bool, context: Context, tasks: Sequence[Task]) -> Findings:
     """Average over replicas: ``Na_coordination`` by all anions, and of it the share of each, ``Na_S_share``."""
-    series, radii = context.glass.series, shell_cutoffs(context.glass.series)
+    series, radii = context.series, shell_cutoffs(context.series)
     findings = Findings()
     for replicas in measured(context, tasks, findings):
         for modifier in series.roles.modifiers:

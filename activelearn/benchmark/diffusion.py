@@ -166,7 +166,7 @@ def analysed(asked: Diffusion, context: Context, stretch: dynamics.Stretch, *, r
     CannotFollow
         The atoms cannot be followed from frame to frame; see :func:`unwrap`.
     """
-    roles, symbols = context.glass.series.roles, np.array(stretch.frames.symbols)
+    roles, symbols = context.series.roles, np.array(stretch.frames.symbols)
     unwrapped = unwrap(stretch.frames)
     positions = without_drift(unwrapped.positions, stretch.frames.masses)
     of_element = {element: positions[:, symbols == element] for element in dict.fromkeys(stretch.frames.symbols)}
@@ -246,7 +246,7 @@ class Point:
 
 def results(asked: Diffusion, context: Context, tasks: Sequence[Task]) -> Findings:
     """Return D, conductivity and activation energy, averaged over replicas, with the lines and maps."""
-    roles, found = context.glass.series.roles, Findings()
+    roles, found = context.series.roles, Findings()
     by_run = {(task.parameters["glass"], float(task.parameters["temperature_K"])): task for task in tasks}
     for condition, glasses in by_condition(context.glasses):
         points = []
@@ -360,6 +360,7 @@ PROPERTY = Property(
     run,
     results,
     plan,
+    runs_potential=True,
     observables={
         rf"D_{ELEMENT}(?:_bayesian)?": Observable("cm2/s", high=1.0, of=_OF),
         rf"conductivity_{ELEMENT}": Observable("S/cm", high=1.0e3, of=_OF),

@@ -224,6 +224,7 @@ PROPERTY = Property(
     Elastic,
     run,
     results,
+    runs_potential=True,
     observables={
         "C11|C44|bulk_modulus_hill|shear_modulus|youngs_modulus": Observable("GPa", high=2000.0, of=_OF),
         "C12": Observable("GPa", low=-2000.0, high=2000.0, of=_OF),

@@ -25,7 +25,7 @@ from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import FloatArray, Frames
 from activelearn.prediction import force_percentiles, mae_and_rmse
 from activelearn.records import MadeGlass, Result, Task
-from activelearn.store.glass_product import GlassPath, path_of
+from activelearn.store.glass_product import GlassPath
 
 NAME: Final = "force_error"
 #: The key of what labels the frames.
@@ -97,7 +97,7 @@ def plan(asked: ForceError, context: Context) -> list[Task]:
     return [
         Task(id=f"{NAME}-{glass.id}-{k:03d}", kind=NAME, parameters={"glass": glass.id, "row": row})
         for glass in context.glasses
-        for k, row in enumerate(spread(path_of(context.store, glass), asked.n_frames))
+        for k, row in enumerate(spread(context.path(glass), asked.n_frames))
     ]
 
 
@@ -226,5 +226,6 @@ PROPERTY = Property(
     run,
     results,
     plan,
+    runs_potential=True,
     observables={f"{NAME}_(?:rmse|p99|max)": Observable("eV/Å"), _PER_DEVIATION: Observable("1")},
 )

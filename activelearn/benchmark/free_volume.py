@@ -111,7 +111,7 @@ def run(task: Task, asked: bool, context: Context, slot: Slot) -> Product:
     """Average over the analysed frames of a glass."""
     frames = context.path_of(task).analysed_frames
     try:
-        radii = ionic_radii(frames.symbols, context.glass.series.roles)
+        radii = ionic_radii(frames.symbols, context.series.roles)
     except ValueError as error:
         return {}, {"ended": str(error)}
     if len(frames) == 0:

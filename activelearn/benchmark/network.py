@@ -24,7 +24,7 @@ from activelearn.records import Result, Task
 
 def plan(asked: Network, context: Context) -> list[Task]:
     """Return one task per glass."""
-    bond_cutoffs(context.glass.series)  # report a missing cutoff before anything runs
+    bond_cutoffs(context.series)  # a cutoff that is missing is missed before anything runs
     return context.tasks_of("network")
 
 
@@ -40,7 +40,7 @@ def run(task: Task, asked: Network, context: Context, slot: Slot) -> Product:
     meta
         Nothing.
     """
-    series, path = context.glass.series, context.path_of(task)
+    series, path = context.series, context.path_of(task)
     if len(path.analysed_frames) == 0:
         return {}, {"ended": NO_FRAMES}
     shifts = (-asked.cutoff_shift_A, 0.0, asked.cutoff_shift_A)
@@ -49,7 +49,7 @@ def run(task: Task, asked: Network, context: Context, slot: Slot) -> Product:
         f"values/{name}": np.array([one.values[name] for one in found]) for name in found[1].values
     }
     arrays |= {f"chains/{name}": percent.mean(axis=0) for name, percent in found[1].chains.items()}
-    if asked.evolution:
+    if asked.evolution and context.study.glasses is None:  # the schedule of glasses that were given is not known
         of_all = census(path.frames, bond_cutoffs(series), series.roles)
         arrays |= {f"evolution/{name}": value for name, value in of_all.values.items()}
         arrays |= {"segment": path.segment_of_frames, "time_ps": path.frame_time_ps}
@@ -71,7 +71,7 @@ def _means(replicas: Replicas, name: str, shift: int = 1) -> list[float]:
 def results(asked: Network, context: Context, tasks: Sequence[Task]) -> Findings:
     """Average over replicas; add the dependence on the cutoffs, the crossing of bridging anions, and the evolution."""
     findings = Findings()
-    conditions, roles = measured(context, tasks, findings), context.glass.series.roles
+    conditions, roles = measured(context, tasks, findings), context.series.roles
     for replicas in conditions:
         _add_numbers(findings, replicas, asked.cutoff_shift_A, roles)
         _add_chain_sizes(findings, replicas)

@@ -269,7 +269,7 @@ def _side_by_side(pairs: Sequence[tuple[Frames, FrameLabel]], elements: Sequence
 
 
 def results(asked: Parity, context: Context, tasks: Sequence[Task]) -> Findings:
-    """Return the errors of every potential, and the points of two figures."""
+    """Return the errors of every potential, and the points of its figures."""
     findings = Findings()
     if not tasks[0].parameters:
         why = context.product(tasks[0])[1]["ended"]
@@ -333,9 +333,12 @@ def compared(
         )
     forces = pairs.forces.transpose(1, 0, 2).reshape(2, -1)
     energies = np.stack([pairs.energy[:, 0], pairs.shifted_energy]) / pairs.n_atoms
+    has_virial = np.isfinite(pairs.virial).all(axis=(1, 2, 3))
+    virials = (pairs.virial / pairs.n_atoms[:, None, None, None])[has_virial].transpose(1, 0, 2, 3).reshape(2, -1)
     for kind, what, points in (
         ("force", "force component (eV/Å)", forces),
         ("energy", "energy less a shift per element (eV/atom)", energies),
+        *((("virial", "virial component (eV/atom)", virials),) if has_virial.any() else ()),
     ):
         curve = Curve(
             key=f"parity_{kind}-{condition['potential']}",

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearn.config import Benchmark, Cited, Glass, Potential, Section, Study
+from activelearn.config import Benchmark, Cited, Glass, Potential, Section, Series, Study
 from activelearn.engines.process import Slot
 from activelearn.records import Curve, MadeGlass, Missing, Quoted, Result, Task
 from activelearn.store import StudyStore
@@ -74,10 +74,13 @@ class Context:
         The settings.
     store
         Its folder; the glasses are sealed in it before anything is planned.
+    runs_potential
+        Of a property that runs the potential of a glass: glasses that were given have every potential of the study.
     """
 
     study: Study
     store: StudyStore
+    runs_potential: bool = False
 
     @property
     def benchmark(self) -> Benchmark:
@@ -87,13 +90,29 @@ class Context:
 
     @property
     def glass(self) -> Glass:
-        """The series and how its glasses are made; for properties with `needs_glass`."""
+        """How the glasses are made; a ValueError of a study whose glasses were given."""
         return self.study.melt_quench
 
     @property
+    def series(self) -> Series:
+        """The series of the glasses, made or given; for properties with `needs_glass`."""
+        assert self.study.of_glasses is not None  # a property that needs glasses is called only if there are any
+        return self.study.of_glasses.series
+
+    @property
+    def max_outside_share(self) -> float:
+        """The largest share of a run outside the window with which its numbers are trusted."""
+        if self.study.glass is not None:
+            return self.study.glass.max_outside_share
+        return float(Glass.model_fields["max_outside_share"].default)
+
+    @property
     def glasses(self) -> tuple[MadeGlass, ...]:
-        """The glasses that were finished, dense and porous."""
-        return glasses_of(self.store)
+        """The glasses that were finished, dense and porous; given ones once for every potential that is to be run."""
+        made = glasses_of(self.store)
+        if self.study.glasses is None or not self.runs_potential:
+            return made
+        return tuple(_lent(glass, potential) for potential in self.study.potentials for glass in made)
 
     def tasks_of(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[Task]:
         """Return one task of a property for every finished glass."""
@@ -108,7 +127,14 @@ class Context:
 
     def path_of(self, task: Task) -> GlassPath:
         """Return the path of the glass that a task measures: its frames and thermo rows."""
-        return path_of(self.store, self.glass_of(task))
+        return self.path(self.glass_of(task))
+
+    def path(self, glass: MadeGlass) -> GlassPath:
+        """Return the path of a glass."""
+        if self.study.glasses is None or not self.runs_potential:
+            return path_of(self.store, glass)
+        potential = self.study.potential(glass.potential)
+        return path_of(self.store, next(one for one in glasses_of(self.store) if _lent(one, potential) == glass))
 
     def potential_of(self, task: Task) -> Potential:
         """Return the potential of the glass that a task measures, or the one that the task names."""
@@ -126,6 +152,13 @@ class Context:
     def rng(self, name: str) -> np.random.Generator:
         """Return the random numbers of a task, by its id."""
         return self.store.rng(ONCE, BENCHMARK, name)
+
+
+def _lent(glass: MadeGlass, potential: Potential) -> MadeGlass:
+    """Return a given glass as one of a potential, which runs with it."""
+    if glass.potential == potential.name:
+        return glass
+    return glass.model_copy(update={"id": f"{potential.slug}-{glass.id}", "potential": potential.name})
 
 
 #: An element in the name of a result, as the regular expressions of `Observable` find it.
@@ -175,6 +208,8 @@ class Property(Generic[Settings]):
         slug of the potential. None: one task per finished glass, with ``glass`` (its id) among its parameters.
     needs_glass
         False: it is also measured in a study that makes no glasses.
+    runs_potential
+        It runs a potential with each glass. Of glasses that were given without one it is not measured.
     observables
         Its results by name, a regular expression whose groups are elements; none: no cited number is compared with
         them.
@@ -188,6 +223,7 @@ class Property(Generic[Settings]):
     results: Callable[[Settings, Context, Sequence[Task]], Findings]
     plan: Callable[[Settings, Context], list[Task]] | None = None
     needs_glass: bool = True
+    runs_potential: bool = False
     observables: Mapping[str, Observable] = field(default_factory=dict)
     temperatures_K: Callable[[Settings], Sequence[float]] | None = None
 

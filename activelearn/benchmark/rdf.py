@@ -255,7 +255,7 @@ def run(task: Task, asked: Rdf, context: Context, slot: Slot) -> Product:
 def results(asked: Rdf, context: Context, tasks: Sequence[Task]) -> Findings:
     """Return peaks, minima, coordination numbers and lines of every pair and condition."""
     found = Findings()
-    series = context.glass.series
+    series = context.series
     for replicas in measured(context, tasks, found):
         distributions = _over_one_range(replicas)
         for pair in pairs_of(distributions[0].elements, series):

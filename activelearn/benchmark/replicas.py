@@ -172,7 +172,7 @@ def replicas_of(
         replicas.arrays.append(arrays)
         replicas.metas.append(meta)
         if "outside_share" in meta and (meta["n_judged"] or meta.get("n_overflow")):
-            replicas.runs.append(_judged(glass, meta, context.glass.max_outside_share))
+            replicas.runs.append(_judged(glass, meta, context.max_outside_share))
     return replicas
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from activelearn import capacity, compression, geometry, inherited, initial, packing, pressures, starts, study
-from activelearn.check import doubts, smoke, trials
+from activelearn.check import doubts, fits, smoke, trials
 from activelearn.check.glass import choice, far_sizes, series_of
 from activelearn.check.programs import (
     Checked,
@@ -38,12 +38,13 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
         --smoke`.
     """
     impossible, unusual = doubts.judged(campaign, machine)
-    unusual += far_sizes(campaign.glass)
+    unusual += [*far_sizes(campaign.glass), *fits.crowded(campaign, machine)]
     if impossible:
         return Checked(impossible, unusual=unusual)
     systems = [*_systems(campaign, "initial"), *_systems(campaign, "explore")]
     crystals = [found for found in systems if isinstance(found, Frames)]
     problems = [found for found in systems if isinstance(found, str)]
+    problems += fits.contradictions(campaign, machine)
     problems += [*doubts.unknown_in_guards(campaign), *_elements(campaign, crystals)]
     dense = [line for frame in dict.fromkeys(crystals) if (line := doubts.too_dense(campaign, frame)) is not None]
     if dense:
@@ -51,6 +52,7 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     problems += [*doubts.short_walks(campaign), *_outside(campaign, crystals)]
     problems += model_problems(campaign, here=here)
     problems += program_problems(campaign, machine) if here else []
+    problems += _finding_bounds(machine)
     for what in asked(campaign):
         problems += _unknown(what, crystals)
     inheritance: list[str] = []
@@ -76,12 +78,25 @@ def check(campaign: Campaign, machine: Machine, folder: Path, *, here: bool = Tr
     return Checked(list(dict.fromkeys(problems)), facts, unusual, changes, offer)
 
 
+def _finding_bounds(machine: Machine) -> list[str]:
+    """Return which bound of the machine profile is of no finding."""
+    if not machine.finding_bounds:
+        return []
+    from activelearn.page.findings import RULES, bounds_of
+
+    try:
+        bounds_of((), RULES, machine.finding_bounds)
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
 def _driven_by_itself(campaign: Campaign, machine: Machine) -> list[str]:
-    """Return a note for each place that needs the trainer only because the first models move atoms there."""
-    models = {machine.place_name(name) for name in smoke.DEEPMD_STATIONS}
+    """Return a note for each place of a cluster where the first models move atoms and nothing else wants them."""
+    models = {machine.place_name(name) for name in smoke.MODEL_STATIONS}
     package = trainer_of(campaign.train).calculator(Path("model"))["package"]
     at: dict[str | None, list[str]] = {}
-    for name in smoke.driving_stations(campaign):
+    for name in smoke.wants_of(campaign)["driving"]:
         if (place := machine.place_name(name)) not in models:
             at.setdefault(place, []).append(name)
     look = "activelearn machine --smoke --campaign YAML"

@@ -3,8 +3,9 @@
 Counts are exact where the campaign fixes them (initial data, walks and frames of a pass) and upper bounds elsewhere
 (labels, passes). Seconds come from the speeds that the machine profile declares, scaled to the pace of this machine
 (:mod:`activelearn.check.pace`); where this campaign folder has measured a station, they are scaled to that instead.
-What was neither declared nor measured is reported as not known. Operations of a DeePMD network are counted as
-multiply-adds of the embedding net per neighbour and of the fitting net per atom, forward.
+What nobody declared or measured is not known, and said to be so. Operations of a DeePMD network are counted as
+multiply-adds of the embedding net per neighbour and of the fitting net per atom, forward. Of models whose operations
+nobody counts, such as fine-tuned foundations, the time of a label by their ASE calculator is taken.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 
 from activelearn import capacity, compression, explore, initial, packing, starts
 from activelearn.benchmark.parity import CHUNK
@@ -69,7 +71,8 @@ class Item:
     seconds
         On one slot; None if not known.
     source
-        Origin of the seconds: ``measured``, ``declared`` or ``not known``.
+        Where the seconds come from: ``measured``, ``declared``, ``default`` (:mod:`activelearn.check.speeds`) or ``not
+        known``.
     """
 
     station: str
@@ -152,6 +155,11 @@ class Bill:
         """Whether any of its times are declared values."""
         items = (*self.initial, *self.one_pass, *self.final, *self.apart)
         return any(item.source == "declared" and item.seconds for item in items)
+
+    @property
+    def has_defaults(self) -> bool:
+        """Whether any of its seconds are by a speed that nobody declared for this machine."""
+        return any(i.source == "default" for i in (*self.initial, *self.one_pass, *self.final, *self.apart))
 
 
 def estimate(
@@ -348,11 +356,19 @@ class _Meter:
         trainings = self._item("teach", teacher.train.n_members, 0, None)
         return [trainings, self._item("distil", n_walks + 1, teacher.n_frames, None)]
 
+    def _evaluation_s(self) -> float | None:
+        """Return the seconds an atom of one evaluation of a model whose operations are not counted."""
+        calculator = trainer_of(self.campaign.train).calculator(Path("model"))["calculator"]
+        return self.machine.speeds.label_s_per_atom.get(calculator) if self.Mflop is None else None
+
     def _training_s(self, n_steps: int) -> float | None:
         train, speed = self.campaign.train, self.machine.speeds.train_Mflop_per_s
+        trainer = trainer_of(train)
+        atoms = trainer.batch_frames(train, self.n_atoms) * self.n_atoms
+        if (evaluation_s := self._evaluation_s()) is not None and trainer.step_evaluations is not None:
+            return TRAINING_START_S + n_steps * atoms * trainer.step_evaluations * evaluation_s
         if speed is None or self.Mflop is None:
             return None
-        atoms = trainer_of(train).batch_frames(train, self.n_atoms) * self.n_atoms
         each = TRAINING_START_S + n_steps * (GRADIENT_STEP_S + atoms * self.Mflop / speed)
         return each + (self.faster.making_s if self.is_faster and self.faster is not None else 0.0)
 
@@ -401,9 +417,11 @@ class _Meter:
         return self._item(station, n_tasks, 0, self._dynamics_s(n_steps, n_rows, n_atoms, Mflop))
 
     def _dynamics_s(self, n_steps: float, n_rows: float, n_atoms: float, Mflop: float | None) -> float | None:
-        """Seconds of MD in LAMMPS with the deviation of the ensemble at every row."""
+        """Seconds of MD with the deviation of the ensemble at every row."""
         speed = self.machine.speeds.md_Mflop_per_s
         evaluations = n_steps + n_rows * (self.campaign.train.n_members - 1)
+        if (evaluation_s := self._evaluation_s()) is not None:
+            return evaluations * n_atoms * evaluation_s + n_rows * ROW_S
         if speed is None or Mflop is None:
             return None
         return evaluations * (EVALUATION_S + n_atoms * float(Mflop**GROWTH) / speed) + n_rows * ROW_S

@@ -8,7 +8,17 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from activelearn import packing
-from activelearn.config import Composition, Glass, Pore, Segment, Study, load_glass, load_series, preset_names
+from activelearn.config import (
+    Composition,
+    Glass,
+    OwnGlasses,
+    Pore,
+    Segment,
+    Study,
+    load_glass,
+    load_series,
+    preset_names,
+)
 from activelearn.engines import dynamics, frozen
 from activelearn.errors import ConfigError
 from activelearn.glass import crystal_of, is_porous, unit_of
@@ -28,7 +38,7 @@ def check_glass(study: Study, glass: Glass) -> tuple[list[str], list[str]]:
         except ConfigError as error:
             problems += [f"glass x = {composition.x:g}: {line}" for line in error.problems]
     facts += [*_schedules(study, glass), _count(study, glass)]
-    return facts, [*problems, *_wrong_averages(glass), *_strangers(study, glass)]
+    return facts, [*problems, *_wrong_averages(glass), *strangers(study, glass)]
 
 
 def resized(glass: Glass | None) -> Iterator[str]:
@@ -158,14 +168,16 @@ def _wrong_averages(glass: Glass) -> Iterator[str]:
         yield "glass.pore.segments: none has is_analysed: true - expected one - set it on the last, for example"
 
 
-def _strangers(study: Study, glass: Glass) -> Iterator[str]:
+def strangers(study: Study, glass: Glass | OwnGlasses) -> Iterator[str]:
     """Yield the potentials that do not know an element of the series."""
     elements = packing.elements_of(unit for composition in glass.compositions for unit in composition.units)
     for potential in study.potentials:
         if unknown := frozen.unknown_to(potential, elements):
             known = frozen.elements_of(potential) or set()
             own = [f"{c.x:g}" for c in glass.series.compositions if packing.elements_of(c.units) <= known]
-            fitting = [f"--x {','.join(own)}"] * bool(own) + list(map(str, series_of(known, glass)))
+            fitting = [f"--x {','.join(own)}"] * bool(own)
+            if isinstance(glass, Glass):
+                fitting += map(str, series_of(known, glass))
             yield (
                 f"potential {potential.name}: does not know {', '.join(unknown)} of series {glass.series.name} - "
                 f"expected all its elements - {choice(fitting, known)}, or choose another potential"

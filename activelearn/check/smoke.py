@@ -15,14 +15,18 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from activelearn import trees
-from activelearn.config import Campaign, Machine
+from activelearn.config import Campaign, Machine, Train, trainer_of
 from activelearn.config.machine import n_cpus
+from activelearn.config.section import SEALED
+from activelearn.config.trainer import DEFAULT, TRAINERS
+from activelearn.config.training import default_train
 from activelearn.engines import lammps
 from activelearn.engines.backends import BACKENDS
 from activelearn.engines.deepmd import FIND_VERSIONS
@@ -34,12 +38,13 @@ from activelearn.versions import installed
 
 #: Beyond this clock skew, claims and heartbeats of live workers are mistaken for dead ones, s.
 LARGEST_SKEW_S: Final = 30.0
-#: Stations whose engines are deepmd-kit and LAMMPS.
-DEEPMD_STATIONS: Final = frozenset(station.name for station in STATIONS.values() if station.runs_models)
+#: Stations that train models, or run them: of most campaigns they want deepmd-kit and LAMMPS.
+MODEL_STATIONS: Final = frozenset(station.name for station in STATIONS.values() if station.runs_models)
 #: Time-out of one question to the engines, s; on a cold network disk, TensorFlow's import takes minutes.
 PATIENCE_S: Final = 300.0
 _OURS: Final = ("activelearn", "fireworks")
 _THEIRS: Final = ("deepmd-kit", "lammps", "ase", "tensorflow", "tensorflow-cpu", "torch", "nvidia-cuda-runtime-cu12")
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _INPUT: Final = "units metal\ninfo styles pair out log\n"
 
 
@@ -105,16 +110,34 @@ class Probe:
         return cls(**{**data, **tuples})
 
 
-def driving_stations(campaign: Campaign | None) -> tuple[str, ...]:
-    """Return the stations that need deepmd-kit because the first models of a campaign move atoms (driver self).
+def wants_of(campaign: Campaign) -> dict[str, Any]:
+    """Return what a campaign wants of its places, JSON-able.
 
-    The first station of an iteration determines the driver, before the second uses it.
+    Returns
+    -------
+    dict
+        ``train``, the section of its trainer, and ``driving``, the stations that want models for nothing but the MD of
+        the initial data (driver self): the first of an iteration asks who moves atoms, and the second has them moved.
     """
-    return tuple(station.name for station in FIRST[:2]) if campaign and campaign.initial.drives_itself else ()
+    driving = [station.name for station in FIRST[:2]] if campaign.initial.drives_itself else []
+    return {"train": campaign.train.model_dump(mode="json"), "driving": driving}
+
+
+def _train_of(wants: Mapping[str, Any]) -> Train:
+    """Return the section of the trainer that is meant; DeePMD-kit's where no campaign is."""
+    if "train" not in wants:
+        return default_train()
+    found: Train = TRAINERS.find(wants["train"]["trainer"]).settings.model_validate(wants["train"], context=SEALED)
+    return found
 
 
 def probe(
-    machine: Machine, place: str, folder: Path, *, token: str | None = None, driving: Collection[str] = ()
+    machine: Machine,
+    place: str,
+    folder: Path,
+    *,
+    token: str | None = None,
+    wants: Mapping[str, Any] = _NOTHING,
 ) -> Probe:
     """Probe a place from the node that this process runs on.
 
@@ -128,11 +151,14 @@ def probe(
         On the disk that all nodes share.
     token
         Name of a file in `folder` that shows that it is the same folder.
-    driving
-        Stations that need deepmd-kit besides those that run models: :func:`driving_stations`.
+    wants
+        What a campaign needs: :func:`wants_of`; without one, DeePMD-kit.
     """
     began = time.monotonic()
-    stations = machine.stations_by_place()[place]
+    stations, train = machine.stations_by_place()[place], _train_of(wants)
+    trainer, is_deepmd = trainer_of(train), train.trainer == DEFAULT
+    models = [name for name in stations if name in MODEL_STATIONS]
+    moving = [name for name in stations if name in wants.get("driving", ())]
     here = machine.at(stations[0]).model_copy(update={"walk_timeout_s": PATIENCE_S})
     problems: list[str] = []
     found: dict[str, Any] = {"host": socket.gethostname(), "versions": installed(*_OURS)}
@@ -144,19 +170,22 @@ def probe(
         slots = [Slot(here, scratch, index=k) for k in range(here.n_slots)]
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         found["cuda_visible_devices"] = tuple(slot.environment.get("CUDA_VISIBLE_DEVICES", visible) for slot in slots)
-        asked = _look(problems, lambda: _ask_engines(slots[0]))
+        asked = _look(problems, lambda: _ask_engines(slots[0], trainer.packages))
         found |= {**asked, "versions": {**found["versions"], **asked.get("versions", {})}}
         if asked:
             found |= _look(problems, lambda: _list_gpus(slots[0]))
-        if asked and DEEPMD_STATIONS & set(stations):
+        if asked and not is_deepmd and (models or moving):
+            problems += trainer.problems(train, here.model_copy(update={"places": {}}))
+        elif asked and models:
             found["trains_by"] = trains_by(here.python, asked["versions"])
-            found |= _look(problems, lambda: _start_lammps(slots[0], asked["versions"]))
-        elif asked and (moving := [name for name in driving if name in stations]):
+        elif asked and moving:
             what_for = f"{moving[-1]} (initial.md.driver: self)"
             _look(problems, lambda: _want_deepmd(slots[0], asked["versions"], what_for))
+        if asked and models and trainer.runs_in_lammps:
+            found |= _look(problems, lambda: _start_lammps(slots[0], asked["versions"], wants_deepmd=is_deepmd))
         close_sessions()
     seen = Probe(place, **found, time=time.time(), seconds=time.monotonic() - began)
-    problems += _contradictions(seen, here, needs_deepmd=bool(DEEPMD_STATIONS & set(stations)))
+    problems += _contradictions(seen, here, needs_deepmd=is_deepmd and bool(models))
     return dataclasses.replace(seen, problems=tuple(f"{place} ({seen.host}): {line}" for line in problems))
 
 
@@ -182,9 +211,9 @@ def _look_at_folder(folder: Path, token: str | None) -> dict[str, Any]:
     return {"free_disk_GB": shutil.disk_usage(folder).free / 1e9, "file_clock_s": skew}
 
 
-def _ask_engines(slot: Slot) -> dict[str, Any]:
+def _ask_engines(slot: Slot, packages: Sequence[str]) -> dict[str, Any]:
     """Return host, interpreter and versions of the engines."""
-    command = [slot.machine.python or sys.executable, "-c", FIND_VERSIONS, *_THEIRS]
+    command = [slot.machine.python or sys.executable, "-c", FIND_VERSIONS, *dict.fromkeys((*_THEIRS, *packages))]
     log = slot.logs / "versions"
     done = run_command(command, slot.logs, log=log, timeout_s=PATIENCE_S, slot=slot)
     answers = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("{")]
@@ -218,9 +247,10 @@ def _want_deepmd(slot: Slot, versions: dict[str, str], what_for: str) -> dict[st
     return {}
 
 
-def _start_lammps(slot: Slot, versions: dict[str, str]) -> dict[str, Any]:
-    """Return the version of LAMMPS, started as for a walk, if it knows DeePMD's pair style."""
-    _want_deepmd(slot, versions, "train, explore and glass")
+def _start_lammps(slot: Slot, versions: dict[str, str], *, wants_deepmd: bool) -> dict[str, Any]:
+    """Return the version of LAMMPS, started as for a walk, if it knows DeePMD's pair style (where that is wanted)."""
+    if wants_deepmd:
+        _want_deepmd(slot, versions, "train, explore and glass")
     code = lammps.run_input(slot.logs, _INPUT, slot)
     log = slot.logs / "log.lammps"
     said = log.read_text(errors="replace") if log.is_file() else ""
@@ -230,7 +260,7 @@ def _start_lammps(slot: Slot, versions: dict[str, str]) -> dict[str, Any]:
             command=shlex.split(slot.machine.lammps or ""),
             tail=tail_of(slot.logs / "lammps.out", 5),
         )
-    if "deepmd" not in said.split():
+    if wants_deepmd and "deepmd" not in said.split():
         raise EngineError(
             "LAMMPS has no pair style deepmd - expected DeePMD's plugin - set `lammps` to null for deepmd-kit's own"
         )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
-from activelearn import seeds
+from activelearn import given, seeds
 from activelearn.benchmark import cited, force_error, reactions
 from activelearn.benchmark.census import bond_cutoffs
 from activelearn.benchmark.coordination import shell_cutoffs
+from activelearn.check import fits
 from activelearn.check.doubts import out_of_bounds
-from activelearn.check.glass import check_glass, far_sizes
+from activelearn.check.glass import check_glass, far_sizes, strangers
 from activelearn.check.programs import (
     Checked,
     dispersion_problems,
@@ -32,10 +33,11 @@ from activelearn.config import (
     preset_names,
     property_of,
 )
+from activelearn.config.benchmark import PROPERTIES
 from activelearn.config.files import is_file
 from activelearn.engines import backends, frozen, requirements
 from activelearn.engines.interpreters import has_module
-from activelearn.errors import ConfigError
+from activelearn.errors import ActiveLearnError, ConfigError
 
 #: Sections of a study.
 _STATIONS: Final = ("glass", "benchmark")
@@ -63,7 +65,7 @@ def check_study(
         Elements of a campaign, if its models are the first potential; parity is then measured on its held-out set.
     """
     impossible, unusual = out_of_bounds(study, machine)
-    unusual += far_sizes(study.glass)
+    unusual += [*far_sizes(study.glass), *fits.crowded(study, machine)]
     if impossible:
         return Checked(impossible, unusual=unusual)
     wants_lammps = any(potential.ase is None for potential in study.potentials)
@@ -74,6 +76,7 @@ def check_study(
     elif here:
         problems += launcher_problems(machine)
     facts = []
+    problems += fits.contradictions(study, machine)
     for potential in study.potentials:
         problems += _potential(potential, machine) if here else []
         facts.append(f"potential {potential.name}: {potential.physics}, {_driver(potential)}")
@@ -81,6 +84,9 @@ def check_study(
         for i, potential in enumerate(study.potentials):
             is_to_come = bool(of_campaign) and i == 0 and not potential.files
             problems += problems_of_potential(potential, machine) if potential.lammps and not is_to_come else []
+    if study.glasses is not None:
+        said, wrong = _given(study)
+        facts, problems = facts + said, problems + wrong
     if study.glass is not None:
         problems += packmol_problems(machine) if here else []
         said, wrong = check_glass(study, study.glass)
@@ -94,13 +100,19 @@ def check_study(
 
 def _driver(potential: Potential) -> str:
     if potential.ase is not None:
-        return "MD by ASE"
+        n = 1 + len(potential.others)
+        return f"{n} members{_judged(potential)}, MD by ASE" if n > 1 else "MD by ASE"
     if potential.deepmd is None:
         return "MD by LAMMPS"
-    n, window = len(potential.deepmd.models), potential.window
-    judged = f", window {window[0]:g} to {window[1]:g} eV/Å" if window is not None else ", deviation not monitored"
+    n, judged = len(potential.deepmd.models), _judged(potential)
     held = "".join(f", {_room(model)}" for model in frozen.models_of(potential))
     return f"{n} DeePMD model{'s' if n > 1 else ''}{judged}{held}, MD by LAMMPS"
+
+
+def _judged(potential: Potential) -> str:
+    """Return by what the paths of an ensemble are judged, in words."""
+    window = potential.window
+    return f", window {window[0]:g} to {window[1]:g} eV/Å" if window is not None else ", deviation not monitored"
 
 
 def _room(model: frozen.Frozen) -> str:
@@ -138,8 +150,8 @@ def _potential(potential: Potential, machine: Machine) -> list[str]:
 
 
 def _cutoffs(study: Study) -> list[str]:
-    """Return the cutoffs that the analyses of the glasses need and the series lacks."""
-    asked, glass = study.benchmark, study.glass
+    """Return the cutoffs that the analyses of the glasses will want and the series does not have."""
+    asked, glass = study.benchmark, study.of_glasses
     problems: list[str] = []
     if asked is None or glass is None:
         return []
@@ -206,15 +218,49 @@ def _of_nothing(asked: Benchmark, known: Sequence[Set[str]]) -> dict[str, str]:
     return found
 
 
+def _nothing(named: Sequence[str], without: Sequence[str], of_nothing: Mapping[str, str]) -> str:
+    """Return why nothing would be measured, and what helps."""
+    if without:
+        return (
+            f"{', '.join(without)} need a potential to run - expected one, or properties that need none - add "
+            "--potentials, or use --benchmark structure"
+        )
+    if of_nothing:
+        return (
+            f"{' and '.join(of_nothing.values())} - expected something to measure - name a file of labelled frames, "
+            "other crystals, or glasses (--series)"
+        )
+    return (
+        f"{', '.join(named) or 'everything is switched off'} - expected glasses, or a property that needs none - add "
+        f"--series {' or '.join(preset_names('series'))} (in a YAML: glass), or use --benchmark crystals"
+    )
+
+
+def _runs(name: str) -> bool:
+    """Return whether a property runs a potential: with each glass, or with crystals and labelled frames."""
+    one = property_of(name)
+    return bool(one.runs_potential or (not one.needs_glass and name in PROPERTIES.built_in))
+
+
+def _given(study: Study) -> tuple[list[str], list[str]]:
+    """Return what is read of glasses that one has, and what is wrong with them, and with potentials that are run."""
+    assert study.glasses is not None
+    try:
+        facts = given.said(study.glasses)
+    except ActiveLearnError as error:
+        return [], list(error.problems) if isinstance(error, ConfigError) else [str(error)]
+    return facts, list(strangers(study, study.glasses))
+
+
 def _label(label: Label | None, machine: Machine | None) -> list[str]:
     """Return the problems of the reference that labels frames of glasses; it is looked for if a machine is given."""
     if label is None:
         return [force_error.NO_REFERENCE]
-    given = (name for name in UNUSED_OF_LABEL if getattr(label, name) != Label.model_fields[name].default)
+    unused = (name for name in UNUSED_OF_LABEL if getattr(label, name) != Label.model_fields[name].default)
     problems = [
         f"benchmark.force_error.label.{name}: is not used here - expected only reference, max_force and max_net_force "
         "- leave it out"
-        for name in given
+        for name in unused
     ]
     if machine is not None:
         problems += reference_problems(label.reference, machine.at("benchmark"), force_error.REFERENCE)
@@ -239,30 +285,24 @@ def _benchmark(study: Study, of_campaign: Sequence[str], machine: Machine | None
             "benchmark.diffusion.bayesian: kinisi is not installed - needed for this estimate - pip install kinisi"
         )
     problems += _cutoffs(study)
-    if asked.force_error is not None and study.glass is not None:
+    if asked.force_error is not None and study.of_glasses is not None and study.potentials:
         problems += _label(asked.force_error.label, machine)
     named = [name for name, value in asked if name != "dynamics" and value]
-    lacking = [n for n in named if study.glass is None and (n == "maps" or property_of(n).needs_glass)]
+    has_glasses, is_run = study.of_glasses is not None, bool(study.potentials)
+    lacking = [n for n in named if not has_glasses and (n == "maps" or property_of(n).needs_glass)]
+    without = [n for n in named if not is_run and (n == "maps" or _runs(n))]
     of_nothing = {}
     if asked.parity is not None and frames is None and not of_campaign:
         of_nothing["parity"] = "no labelled frames (parity.frames)"
     of_nothing |= of_no_crystal
-    measured = ", ".join(name for name in named if name not in (*lacking, *of_nothing))
-    if not measured and of_nothing:
-        said = " and ".join(of_nothing.values())
-        problems.append(
-            f"benchmark: nothing would be measured: {said} - expected something to measure - name a file of "
-            "labelled frames, other crystals, or glasses (--series)"
-        )
-    elif not measured:
-        problems.append(
-            f"benchmark: nothing would be measured: {', '.join(named) or 'everything is switched off'} - expected "
-            f"glasses, or a property that needs none - add --series {' or '.join(preset_names('series'))} (in a YAML: "
-            "glass), or use --benchmark crystals"
-        )
+    measured = ", ".join(name for name in named if name not in (*lacking, *without, *of_nothing))
+    if not measured:
+        problems.append(f"benchmark: nothing would be measured: {_nothing(named, without, of_nothing)}")
     facts = [f"measured: {measured}; {len(study.cited)} cited values to compare with"]
     if lacking:
         facts.append(f"note: not measured, since no glass is made (glass, or --series): {', '.join(lacking)}")
+    if runs := [name for name in without if name != "maps"]:  # which are of diffusion
+        facts.append(f"note: not measured, since no potential is given to run (--potentials): {', '.join(runs)}")
     if "parity" in of_nothing:
         facts.append("note: parity is not measured, since there are no labelled frames (benchmark.parity.frames)")
     facts += left_out

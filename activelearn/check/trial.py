@@ -15,9 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn import inherited, initial, loop, samples, seeds, trees
+from activelearn import inherited, initial, loop, packing, samples, seeds, trees
 from activelearn.benchmark.force_error import REFERENCE
-from activelearn.config import Campaign, Driver, Glass, Label, Machine, Potential, Reference, Study
+from activelearn.config import (
+    Campaign,
+    Driver,
+    Glass,
+    Label,
+    Machine,
+    OwnGlasses,
+    Packed,
+    Potential,
+    Reference,
+    Study,
+)
 from activelearn.engines import process
 from activelearn.engines.process import Slot
 from activelearn.engines.reference import fingerprint
@@ -153,7 +164,7 @@ def try_study(
         return []
     identities: list[object] = [read_object(store.whole(store.folder / "potentials.json"))]
     chosen = [sample for one in new for sample in _samples_of(study, one.statics(machine.python))]
-    lattices, names = _lattices_of(study.glass), [one.name for one in new] if chosen else []
+    lattices, names = _lattices_of(study.of_glasses), [one.name for one in new] if chosen else []
     if label is not None:
         identities += [store.reference(label.reference.name)["sha256"], label.reference.python]
         chosen, names = chosen + lattices, [*names, label.reference.name]
@@ -255,13 +266,19 @@ def _samples_of(study: Study, what: Reference) -> list[Sample]:
     named = asked.structures if asked is not None else ()
     cells = [Frames.from_ase([seeds.load_structure(name, Path.cwd())]).without_labels() for name in named]
     crystals = samples.smallest([Sample(cell, is_optional=True) for cell in cells])
-    chosen = _lattices_of(study.glass) + crystals
+    chosen = _lattices_of(study.of_glasses) + crystals
     return chosen if what.command is None else chosen[:_EXPENSIVE]
 
 
-def _lattices_of(glass: Glass | None) -> list[Sample]:
-    """Return a lattice for each set of elements of glasses."""
-    return samples.lattices([glass.packed(one) for one in glass.compositions] if glass is not None else [], [])
+def _lattices_of(glass: Glass | OwnGlasses | None) -> list[Sample]:
+    """Return a lattice of each set of elements of glasses."""
+    packings = [
+        glass.packed(one)
+        if isinstance(glass, Glass)
+        else Packed(units=one.units, n_atoms=packing.smallest_size(one.units), density_g_cm3=one.density_g_cm3)
+        for one in (glass.compositions if glass is not None else ())
+    ]
+    return samples.lattices(packings, [])
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from activelearn.config import (
     Machine,
     Study,
     find_campaign,
+    is_study,
     load_campaign,
     load_machine,
     placed,
@@ -206,13 +207,23 @@ def check(
     ] = False,
     trust: TrustOption = False,
 ) -> None:
-    """Find errors in a campaign before anything runs, and show what it will do."""
+    """Find what is wrong with a campaign (or a study's YAML) before anything runs, and show what it will do."""
     streams.is_all()
+    if is_study(campaign):
+        from activelearn.cli.studies import check_whole
+
+        check_whole(Path(campaign), folder, machine, slots, plan=plan, launchpad=launchpad)
+        return
     chosen, profile, where, named = inputs(campaign, folder, machine, slots)
     if tries or trust:
         want_trusted(named, where, trust=trust)
     with told_with_lines(campaign, machine):
-        found = refuse_problems(chosen, profile, where, launchpad)
+        try:
+            found = refuse_problems(chosen, profile, where, launchpad)
+        except ConfigError:
+            if plan:
+                _bill_of_elsewhere(chosen, profile, where)
+            raise
         if tries:
             from activelearn.check.trial import try_campaign
 
@@ -221,23 +232,43 @@ def check(
     wants_trust = say_programs(named, where)
     for line in found.changes:
         print(f"changed; takes effect from the next iteration on, if accepted: {line}")
-    from activelearn.store import Consent, Store
+    from activelearn.store import Consent
 
     if plan:
-        from activelearn.check import cost, pace
-
-        store = Store(where)
-        begun = store if store.campaign_files() else None
-        slower = pace.slower(profile)
-        bill = cost.estimate(store.as_begun(chosen), profile, begun, found.offer, slower=slower)
-        scaled = pace.said(profile, slower) if bill.is_declared else []
-        print("\n" + "\n".join([*cost.lines(bill), *scaled]) + "\n")
+        _say_bill(chosen, profile, where, found)
     verb, last = ("run", ("--slots", slots)) if launchpad is None else ("submit", ("-l", launchpad))
     asked = [("--folder", folder), ("--machine", None if machine == "local" else machine), last]
     options = [word for name, value in asked if value is not None for word in (name, str(value))]
     options += ["--accept-changes"] * bool(found.changes)
     options += ["--accept-unusual"] * bool(Consent(where).not_accepted(found.unusual)) + ["--trust"] * wants_trust
     print(" ".join(["ok: activelearn", verb, typed(campaign), *map(shlex.quote, options)]))
+
+
+def _say_bill(chosen: Campaign, profile: Machine, where: Path, found: Checked) -> None:
+    """Print what a campaign takes, by station."""
+    from activelearn.check import cost, pace, speeds
+    from activelearn.store import Store
+
+    store = Store(where)
+    begun, asked = (store if store.campaign_files() else None), store.as_begun(chosen)
+    slower = pace.slower(profile)
+    bill = cost.estimate(asked, profile, begun, found.offer, slower=slower)
+    whole, said = speeds.filled(profile, asked)
+    more = pace.said(profile, slower) if bill.is_declared else []
+    if said:
+        bill = speeds.with_defaults(bill, cost.estimate(asked, whole, begun, found.offer, slower=slower))
+        more += [speeds.line(profile, said)] if bill.has_defaults else []
+    print("\n" + "\n".join([*cost.lines(bill), *more]) + "\n")
+
+
+def _bill_of_elsewhere(chosen: Campaign, profile: Machine, where: Path) -> None:
+    """Print the bill where nothing is wrong but what this machine lacks: a login node has neither VASP nor POTCARs."""
+    from activelearn.check import check as check_campaign
+
+    found = check_campaign(chosen, profile, where, here=False)
+    if not found.problems:
+        _say_bill(chosen, profile, where, found)
+        say("the bill is of a machine that has what is missing here:")
 
 
 @app.command()
@@ -290,6 +321,9 @@ def export(
         bool,
         typer.Option("--dpgen", help="Write only the data set in DP-GEN's layout, and a param.json that refers to it."),
     ] = False,
+    as_crate: Annotated[
+        bool, typer.Option("--ro-crate", help="Describe it for archives, too: ro-crate-metadata.json (wants rocrate).")
+    ] = False,
 ) -> None:
     """Write models, LAMMPS and ASE inputs, data set, model card and checksums to a new folder."""
     from activelearn import final_models
@@ -298,12 +332,14 @@ def export(
     from activelearn.store import Store
 
     store = Store.open(folder)
+    if as_dpgen and as_crate:
+        raise ConfigError("--ro-crate: not with --dpgen - expected one of the two - export twice, to two folders")
     if as_dpgen:
         from activelearn.exchange.dpgen.back import write_back
 
         print(write_back(store, to))
         return
-    files = write_export(store, to)
+    files = write_export(store, to, as_crate=as_crate)
     for line in final_models.chosen(store, store.opened_iterations()[-1]).said:
         print(line)
     train = store.latest_campaign().train
@@ -463,15 +499,28 @@ def say_found(found: Checked, file: str | Path | None, machine: str) -> None:
 
 
 def refuse_problems_of_study(
-    study: Study, machine: Machine, folder: Path, points: Sequence[CitedPoint] = ()
+    study: Study,
+    machine: Machine,
+    folder: Path,
+    points: Sequence[CitedPoint] = (),
+    launchpad: Path | None = None,
 ) -> Checked:
-    """Return what a study will do and what is unusual about it; raise ConfigError with all of its problems."""
+    """Return what a study will do, and what of it is unusual; raise ConfigError with all that is wrong with it.
+
+    With a LaunchPad the engines are on other nodes.
+    """
     from activelearn.check import check_study, name_problems
 
-    found = check_study(study, machine, points=points)
-    if problems := [*found.problems, *name_problems(folder)]:
+    found = check_study(study, machine, points=points, here=launchpad is None)
+    problems, facts = [*found.problems, *name_problems(folder)], found.facts
+    if launchpad is not None:
+        from activelearn.workflow.doctor import launchpad_problems
+
+        wrong, more = launchpad_problems(launchpad, machine)
+        problems, facts = problems + wrong, facts + more
+    if problems:
         raise ConfigError(*problems)
-    return found
+    return replace(found, facts=facts)
 
 
 def carry_out(
@@ -493,6 +542,8 @@ def carry_out(
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     store = StudyStore.create(folder, study)
     with driving(store, wait=wait):
+        if (submission := store.submissions.withdraw()) is not None:
+            say(f"was submitted to {submission.launchpad}; this run takes over, its Fireworks end quietly")
         store.sweep(machine)
         store.consent.accept(unusual)
         from activelearn.workflow import run_study  # fireworks takes 0.5 s to import
@@ -511,10 +562,10 @@ def carry_out(
 
 def say_page(folder: Path, machine: Machine) -> None:
     """Write the page of a folder at the end of a run, unless the machine profile disables it, and print its path."""
-    if machine.report:
-        from activelearn.page import at_end
+    from activelearn.page import at_end
 
-        say(at_end(folder))
+    if line := at_end(folder, machine):
+        say(line)
 
 
 def say(line: str) -> None:
@@ -539,4 +590,5 @@ from activelearn.cli import (  # noqa: E402 - they add their commands to the app
     report,  # noqa: F401
     seeds,  # noqa: F401
     studies,  # noqa: F401
+    watch,  # noqa: F401
 )

@@ -6,7 +6,7 @@ import itertools
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NamedTuple, NoReturn
 
 import typer
 
@@ -22,14 +22,17 @@ from activelearn.cli import (
     app,
     consented,
     inputs,
+    machine_of,
     refuse_problems,
+    refuse_problems_of_study,
     say,
     take_settings_beside,
     told_with_lines,
     want_accepted,
     want_trusted,
 )
-from activelearn.errors import typed
+from activelearn.config import Machine, is_study, load_study
+from activelearn.errors import ConfigError, typed
 
 LaunchPadOption = Annotated[Path, typer.Option("-l", "--launchpad", help="FireWorks' my_launchpad.yaml.")]
 _THEIRS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -50,7 +53,15 @@ def submit(
         bool, typer.Option("--move", help="Withdraw it from the LaunchPad that it was submitted to before.")
     ] = False,
 ) -> None:
-    """Add a campaign to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest. Submit again to continue."""
+    """Add a campaign (or a study's YAML) to a LaunchPad and return; workers (rlaunch, qlaunch) do the rest.
+
+    Given again it continues.
+    """
+    if is_study(campaign):
+        if accept_changes or refuse is not None:
+            raise ConfigError(f"{campaign}: a study - expected a campaign with --accept-changes - leave the option out")
+        _submit_study(_Asked(campaign, launchpad, folder, machine, accept_unusual, trust, wait, move))
+        return
     chosen, profile, place, named = inputs(campaign, folder, machine, None)
     want_trusted(named, place, trust=trust)
     with told_with_lines(campaign, machine):
@@ -61,7 +72,6 @@ def submit(
     from activelearn.tasks import driving
     from activelearn.workflow import connect
     from activelearn.workflow import submit as add
-    from activelearn.workflow.site import worker_lines
 
     pad = connect(launchpad)
     store = Store.create(place, chosen)
@@ -69,7 +79,52 @@ def submit(
         accept_changed(store, chosen, accept=accept_changes, say=say)
         consented(store, refuse, unusual)
         said = add(store, profile, pad, move=move)
-    print(f"campaign {chosen.name}: {said}\nfolder {place}")
+    _say_added(f"campaign {chosen.name}", said, place, profile, launchpad)
+
+
+class _Asked(NamedTuple):
+    """What `submit` is told of a study."""
+
+    file: str
+    launchpad: Path
+    folder: Path | None
+    machine: str
+    accept_unusual: bool
+    trust: bool
+    wait: bool
+    move: bool
+
+
+def _submit_study(asked: _Asked) -> None:
+    """Add a study by itself to a LaunchPad."""
+    from activelearn.check.trust import read_noted
+    from activelearn.store import StudyStore
+    from activelearn.tasks import driving
+    from activelearn.workflow import connect
+    from activelearn.workflow import submit as add
+
+    path = Path(asked.file)
+    study, named = read_noted(lambda: load_study(path), path, "study")
+    profile, more = machine_of(asked.machine)
+    place = (asked.folder or Path("runs") / study.name).absolute()
+    want_trusted([*named, *more], place, trust=asked.trust)
+    with told_with_lines(path, asked.machine):
+        unusual = refuse_problems_of_study(study, profile, place, launchpad=asked.launchpad).unusual
+        want_accepted(unusual, place, accept=asked.accept_unusual)
+    pad = connect(asked.launchpad)
+    store = StudyStore.create(place, study)
+    with driving(store, wait=asked.wait):
+        store.follow(study)
+        store.consent.accept(unusual)
+        said = add(store, profile, pad, move=asked.move)
+    _say_added(f"study {study.name}", said, place, profile, asked.launchpad)
+
+
+def _say_added(what: str, said: str, place: Path, profile: Machine, launchpad: Path) -> None:
+    """Print what was done, and what is typed next."""
+    from activelearn.workflow.site import worker_lines
+
+    print(f"{what}: {said}\nfolder {place}")
     file = typed(launchpad.absolute())
     print("workers, if none are running yet:", *worker_lines(profile, launchpad), sep="\n  ")
     print(f"status:  activelearn status {typed(place)}\nif it hangs:  activelearn doctor -l {file}")

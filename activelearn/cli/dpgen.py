@@ -15,9 +15,7 @@ from activelearn.errors import ConfigError, typed
 
 @app.command("import-dpgen")
 def import_dpgen(
-    folder: Annotated[
-        Path, typer.Argument(help="DP-GEN folder with param.json, machine.json, iter.*; never modified.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="DP-GEN folder: param.json, machine.json, iter.*; never modified.")],
     to: Annotated[Path, typer.Option(help="Campaign YAML to write; the files it needs go to NAME-dpgen/.")] = Path(
         "my.yaml"
     ),

@@ -1,10 +1,10 @@
-"""``activelearn finetune``: fine-tune a MACE foundation model on a campaign's data."""
+"""``activelearn finetune``: one model that begins as a foundation learns a campaign's data."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,56 +17,70 @@ if TYPE_CHECKING:
 
 @app.command()
 def finetune(
-    campaign: Annotated[Path, typer.Argument(help="Campaign folder whose data set is trained on.")],
-    foundation: Annotated[Path, typer.Option(help="Checkpoint of a MACE foundation model (.model).")],
-    python: Annotated[str, typer.Option(help="Python interpreter with mace-torch, such as mace-venv/bin/python.")],
-    to: Annotated[Path, typer.Option(help="Folder to write to; the same command continues there.")],
-    name: Annotated[str | None, typer.Option(help="Name of the new model; default FT-<foundation>.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Number of passes over the data set; default 50.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Learning rate; default 1e-4.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Frames per step; default 4.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device: cpu (default) or cuda.")] = None,
-    e0s: Annotated[
-        str | None, typer.Option("--e0s", help="Atomic energies: estimated (default), foundation, average, or a table.")
+    campaign: Annotated[Path, typer.Argument(help="Campaign folder whose data set is learnt.")],
+    to: Annotated[Path, typer.Option(help="Folder to write; the same command goes on in it.")],
+    train: Annotated[
+        str, typer.Option(metavar="PRESET|YAML", help="A section train, such as sevennet_finetune.")
+    ] = "mace_finetune",
+    foundation: Annotated[
+        str | None, typer.Option(help="Instead of that of --train: a model of MACE (.model).")
     ] = None,
-    random_seed: Annotated[int | None, typer.Option(min=0)] = None,
-    option: Annotated[
-        list[str] | None, typer.Option(help="Additional argument for mace_run_train, such as --option=--ema.")
+    python: Annotated[
+        str | None, typer.Option(help="Interpreter with the package (mace-venv/bin/python); default: the machine's.")
     ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the new potential; default FT-<foundation>.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.0, help="Passes over the data set, instead of n_steps.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="At the start; it falls a hundredfold.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Frames a step.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Structures that are learnt as the foundation has them.")] = None,
+    head: Annotated[str | None, typer.Option(help="Of a foundation of MACE that has several.")] = None,
+    random_seed: Annotated[int, typer.Option(min=0, help="Of the order of the data.")] = 1,
     machine: MachineOption = "local",
     trust: TrustOption = False,
 ) -> None:
-    """Fine-tune a MACE foundation model (all weights, no replay) on the data set of a campaign."""
+    """Fine-tune a foundation (all weights) on the data set of a campaign; docs/foundations.md."""
     from activelearn import finetune as room
+    from activelearn.check.trust import read_noted
+    from activelearn.config import find, load_train
     from activelearn.engines import process
+    from activelearn.engines.trainers.finetuning.settings import FineTuned
     from activelearn.store import Store
 
+    profile, named = machine_of(machine)
+    given: dict[str, Any] = {"batch_size": batch_size, "head": head}
+    given = {key: value for key, value in given.items() if value is not None}
+    if foundation is not None:
+        given["foundation"] = str(Path(foundation).absolute()) if Path(foundation).is_file() else foundation
+    if learning_rate is not None:
+        given["learning_rate"] = {"start": learning_rate, "stop": 0.01 * learning_rate, "warm_start": None}
+    if replay is not None:
+        given["replay"] = {"file": str(replay.absolute())}
+    section, more = read_noted(lambda: load_train(train, given), find("train", train), "train")
+    want_trusted([*named, *(one for one in more if one.key not in given)], None, trust=trust)
+    if not isinstance(section, FineTuned):
+        raise ConfigError(f"--train {train}: fine-tunes no foundation - expected such as mace_finetune")
+    if python is not None:
+        profile = profile.model_copy(update={"python": _program(python)})
+    store = Store.open(campaign)
+    if epochs is not None:
+        section = section.model_copy(update={"n_steps": room.n_steps_of(store, epochs, section.batch_size)})
+    name = name or f"FT-{Path(section.foundation).stem}"
+    try:
+        potential, errors = room.finetune(store, section, to.absolute(), profile, name, random_seed)
+    finally:
+        process.close_sessions()
+    print(f"force RMSE on held-out frames: {errors['before']:.3f} eV/Å before, {errors['after']:.3f} after")
+    print(f"next: activelearn benchmark {typed(potential)} {_series(store)}")
+
+
+def _program(python: str) -> str:
     program = shutil.which(python)
     if program is None:
         raise ConfigError(
             f"--python {python}: no such program - expected an interpreter with mace-torch - python3 -m venv mace-venv "
             "&& mace-venv/bin/pip install mace-torch"
         )
-    how = room.settings(
-        foundation,
-        name,
-        n_epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        device=device,
-        atomic_energies=e0s,
-        random_seed=random_seed,
-        options=tuple(option) if option else None,
-    )
-    profile, named = machine_of(machine)
-    want_trusted(named, None, trust=trust)
-    store = Store.open(campaign)
-    try:
-        potential, errors = room.finetune(store, how, str(Path(program).absolute()), to.absolute(), profile)
-    finally:
-        process.close_sessions()
-    print(f"force RMSE on held-out frames: {errors['before']:.3f} eV/Å before, {errors['after']:.3f} after")
-    print(f"next: activelearn benchmark {typed(potential)} {_series(store)}")
+    return str(Path(program).absolute())
 
 
 def _series(store: Store) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from activelearn.config import Machine, load_campaign
 from activelearn.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
     from activelearn.check.smoke import Probe
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @app.command()
 def machine(
     init: Annotated[
-        str | None, typer.Option(metavar="PRESET|YAML", help="Write the FireWorks config folder, as in --init slurm.")
+        str | None,
+        typer.Option(metavar="PRESET|YAML", help="Write FireWorks' config folder: --init slurm, pbs or lsf."),
     ] = None,
     to: Annotated[
         Path | None, typer.Option(help="For --init: the folder; default ./cluster, or the folder of the YAML.")
@@ -56,11 +57,11 @@ def machine(
         return
     chosen, named = machine_of(profile)
     want_trusted(named, None, trust=trust)
-    driving = _driving(campaign)
+    wants = _wants(campaign)
     if launchpad is None:
-        _report(_here(chosen, folder, driving))
+        _report(_here(chosen, folder, wants))
     else:
-        _report(_there(chosen, launchpad, folder, timeout_s, driving))
+        _report(_there(chosen, launchpad, folder, timeout_s, wants))
 
 
 def _initialise(name_or_path: str, to: Path | None) -> None:
@@ -70,22 +71,22 @@ def _initialise(name_or_path: str, to: Path | None) -> None:
     print(f"{site.folder}: " + ", ".join(site.written), *next_lines(site), sep="\n")
 
 
-def _driving(campaign: str | None) -> tuple[str, ...]:
-    """Return the stations that need deepmd-kit only for the MD of the initial data."""
-    from activelearn.check.smoke import driving_stations
+def _wants(campaign: str | None) -> dict[str, Any]:
+    """Return what a campaign wants of its places."""
+    from activelearn.check.smoke import wants_of
 
-    return () if campaign is None else driving_stations(load_campaign(campaign))
+    return {} if campaign is None else wants_of(load_campaign(campaign))
 
 
-def _here(profile: Machine, folder: Path, driving: Sequence[str]) -> list[Probe | str]:
-    """Probe every place from this process; this computer stands in for all of them."""
+def _here(profile: Machine, folder: Path, wants: Mapping[str, Any]) -> list[Probe | str]:
+    """Probe every place from this process: this computer stands in for all of them."""
     from activelearn.check.smoke import probe
 
-    return [probe(profile, place, folder.absolute(), driving=driving) for place in profile.stations_by_place()]
+    return [probe(profile, place, folder.absolute(), wants=wants) for place in profile.stations_by_place()]
 
 
 def _there(
-    profile: Machine, launchpad: Path, folder: Path, timeout_s: float, driving: Sequence[str]
+    profile: Machine, launchpad: Path, folder: Path, timeout_s: float, wants: Mapping[str, Any]
 ) -> list[Probe | str]:
     """Probe every place with a job of its own."""
     from activelearn.workflow import connect
@@ -95,7 +96,7 @@ def _there(
     pad.prepare()
     if not folder.is_dir():
         raise ConfigError(f"--folder {folder}: no such folder - expected a folder that all nodes see - create it")
-    with sent(profile, pad, folder.absolute(), launchpad, driving=driving) as jobs:
+    with sent(profile, pad, folder.absolute(), launchpad, wants=wants) as jobs:
         print(f"one job each for {', '.join(jobs.fireworks)}; waiting for workers, up to {timeout_s:g} s", flush=True)
         return list(jobs.wait(timeout_s).values())
 

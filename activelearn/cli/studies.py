@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
@@ -21,13 +22,16 @@ from activelearn.cli import (
     machine_of,
     refuse_problems_of_study,
     say_found,
+    say_programs,
     told_with_lines,
     want_accepted,
     want_trusted,
 )
 from activelearn.config import (
+    Benchmark,
     CitedPoint,
     Glass,
+    OwnGlasses,
     Potential,
     Study,
     load_benchmark,
@@ -36,12 +40,13 @@ from activelearn.config import (
     load_potential,
     load_series,
     load_study,
+    preset_names,
     with_cited,
 )
 from activelearn.config.paths import MODEL_SUFFIXES
 from activelearn.config.presets import find
 from activelearn.config.section import as_name
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, typed
 
 if TYPE_CHECKING:
     from activelearn.check.trust import Named
@@ -66,6 +71,15 @@ SeedOption = Annotated[int, typer.Option("--random-seed", min=0, help="Random se
 FolderOption = Annotated[
     Path | None, typer.Option(help="Study folder; default: in runs/, named after series and potentials.")
 ]
+_BESIDE_STUDY: Final = (
+    "--study together with potentials, --series, --x or --glasses - expected all of them in that YAML - leave them out"
+)
+_BESIDE_GLASSES: Final = (
+    "--glasses together with --glass, --x, --atoms or --replicas - expected glasses that are given, or glasses that "
+    "are made - leave one of the two out"
+)
+#: How the names of structure files end, which are not potentials.
+_STRUCTURES: Final = {".extxyz", ".xyz", ".cif", ".vasp", ".traj"}
 CheckOption = Annotated[bool, typer.Option("--check", help="Show what would be done, and exit.")]
 
 
@@ -115,6 +129,10 @@ def benchmark(
     study: Annotated[
         Path | None, typer.Option("--study", help="One YAML with the whole study, instead of options.")
     ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--glasses", help="Glasses that you have, instead of making any: extxyz, or a study folder."),
+    ] = None,
     x: XOption = None,
     atoms: AtomsOption = None,
     replicas: ReplicasOption = None,
@@ -136,11 +154,15 @@ def benchmark(
     points = [point for path in cited or [] for point in load_points(path)]
     numbers = [point.number for point in points]
     if study is not None:
-        if potentials or names or series or x:
-            wanted = "expected all of them in that YAML"
-            raise ConfigError(f"--study together with potentials, --series or --x - {wanted} - leave them out")
+        if potentials or names or series or x or given:
+            raise ConfigError(_BESIDE_STUDY)
         path = study
         whole, named = read_noted(lambda: load_study(path, numbers), path, "study")
+    elif given:
+        if preset or x or atoms or replicas:
+            raise ConfigError(_BESIDE_GLASSES)
+        chosen, named = _potentials(potentials, names) if potentials or names else ((), [])
+        whole = with_cited(_of_given(given, series, chosen, random_seed, load_benchmark(measured)), numbers)
     else:
         chosen, named = _potentials(potentials, names)
         made = _glass(preset, series, x=x, atoms=atoms, replicas=replicas) if series or preset else None
@@ -175,6 +197,11 @@ def _file_of(name: str) -> Path:
 
 def _potential(name: str) -> Potential:
     folder = Path(name)
+    if folder.suffix in _STRUCTURES:
+        raise ConfigError(
+            f"{name}: structures, and no potential - expected a preset, a YAML or a campaign folder - for glasses that "
+            f"you have, each file has its option: --glasses {typed(name)}"
+        )
     if (folder / "campaign").is_dir():
         from activelearn.store import Store
         from activelearn.study import potential_of
@@ -186,6 +213,24 @@ def _potential(name: str) -> Potential:
             "includes_dispersion, or a campaign folder - see params/potential/README.md"
         )
     return load_potential(name)
+
+
+def _of_given(
+    files: Sequence[str], series: str | None, chosen: tuple[Potential, ...], random_seed: int, asked: Benchmark
+) -> Study:
+    """Return the study of glasses that one has, of which the files and the series are named."""
+    from activelearn.given import series_of, with_compositions
+
+    found = next(filter(None, map(series_of, map(Path, files))), None) if series is None else load_series(series)
+    if found is None:
+        names = " or ".join(preset_names("series"))
+        raise ConfigError(
+            "--glasses without --series - expected the series that they are of, whose cutoffs and roles of elements "
+            f"the analyses take - add --series {names}, or write one (params/GLASSES.md)"
+        )
+    own = with_compositions(OwnGlasses(files=tuple(str(Path(file).absolute()) for file in files), series=found))
+    name = as_name(found.name, *(Path(file).stem for file in files), *(one.slug for one in chosen))
+    return Study(name=name, random_seed=random_seed, potentials=chosen, glasses=own, benchmark=asked)
 
 
 def _say_series(made: Glass | None, series: str | None) -> None:
@@ -273,3 +318,33 @@ def _run(
             want_accepted(found.unusual, place, accept=how.accept)
     if not how.only_check:
         raise typer.Exit(carry_out(study, place, profile, found.unusual, points, wait=how.wait))
+
+
+def check_whole(
+    file: Path, folder: Path | None, machine: str, slots: int | None, *, plan: bool, launchpad: Path | None
+) -> None:
+    """Check the YAML of a whole study, as `check` does that of a campaign: facts, the bill, and what to type."""
+    from activelearn.check.trust import read_noted
+
+    study, named = read_noted(lambda: load_study(file), file, "study")
+    profile, more = machine_of(machine, slots)
+    place = (folder or Path("runs") / study.name).absolute()
+    with told_with_lines(file, machine):
+        found = refuse_problems_of_study(study, profile, place, launchpad=launchpad)
+    say_found(found, file, machine)
+    wants_trust = say_programs([*named, *more], place)
+    if plan:
+        from activelearn.check import pace
+        from activelearn.check.study_cost import study_lines
+
+        slower = pace.slower(profile)
+        print("\n" + "\n".join([*study_lines(study, profile, slower), *pace.said(profile, slower)]) + "\n")
+    words = (
+        ["benchmark", "--study", typed(file)]
+        if launchpad is None
+        else ["submit", typed(file), "-l", shlex.quote(str(launchpad))]
+    )
+    for option, value in (("--folder", folder), ("--machine", None if machine == "local" else machine)):
+        words += [] if value is None else [option, shlex.quote(str(value))]
+    words += ["--accept-unusual"] * bool(found.unusual) + ["--trust"] * wants_trust
+    print("ok: activelearn " + " ".join(words))

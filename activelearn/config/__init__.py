@@ -62,10 +62,12 @@ from activelearn.config.potential import DeePMDModels as DeePMDModels
 from activelearn.config.potential import LammpsStyle as LammpsStyle
 from activelearn.config.potential import Potential as Potential
 from activelearn.config.presets import PRESET_SECTIONS as PRESET_SECTIONS
+from activelearn.config.presets import find as find
 from activelearn.config.program import Program as Program
 from activelearn.config.program import programs as programs
 from activelearn.config.reading import difference as difference
 from activelearn.config.reading import find_campaign as find_campaign
+from activelearn.config.reading import is_study as is_study
 from activelearn.config.reading import load_benchmark as load_benchmark
 from activelearn.config.reading import load_campaign as load_campaign
 from activelearn.config.reading import load_glass as load_glass
@@ -74,6 +76,7 @@ from activelearn.config.reading import load_machine as load_machine
 from activelearn.config.reading import load_potential as load_potential
 from activelearn.config.reading import load_series as load_series
 from activelearn.config.reading import load_study as load_study
+from activelearn.config.reading import load_train as load_train
 from activelearn.config.reading import parse_campaign as parse_campaign
 from activelearn.config.reading import placed as placed
 from activelearn.config.reading import shipped_numbers as shipped_numbers
@@ -85,6 +88,7 @@ from activelearn.config.selecting import Select as Select
 from activelearn.config.selecting import Stop as Stop
 from activelearn.config.stages import Condition as Condition
 from activelearn.config.stages import Stage as Stage
+from activelearn.config.study import OwnGlasses as OwnGlasses
 from activelearn.config.study import Study as Study
 from activelearn.config.trainer import TRAINERS as TRAINERS
 from activelearn.config.trainer import Faster as Faster

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import (
     AfterValidator,
     Field,
+    FiniteFloat,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -33,7 +34,9 @@ LIGHT: Final = "light"
 Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")]
 #: A word of the batch system: no white space, no shell syntax.
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.:,=+/@%-]+$")]
-#: Names of variables that hold secrets.
+#: How many CPUs a job has here, as Slurm, Torque and LSF say it. (NCPUS, the word of PBS, may be anybody's.)
+_CPUS_OF_JOB: Final = ("SLURM_CPUS_ON_NODE", "PBS_NUM_PPN", "LSB_DJOB_NUMPROC")
+#: Names of variables that hold what nobody else may read.
 SECRET: Final = re.compile(r"(?i)passw|passphrase|secret|token|credential|api_?key|mongo.*ur[il]")
 
 
@@ -71,9 +74,20 @@ def _words(text: str) -> str:
 
 
 def n_cpus() -> int:
-    """Return how many CPUs this process may use: in a Slurm job those of the job, even without cgroups."""
-    visible, ours = len(os.sched_getaffinity(0)), os.environ.get("SLURM_CPUS_ON_NODE", "")
-    return min(visible, int(ours)) if ours.isdigit() else visible
+    """Return how many CPUs this process may use: of a batch job its own, also where no cgroup hides the others."""
+    visible = len(os.sched_getaffinity(0))
+    names = [*_CPUS_OF_JOB, *(["NCPUS"] if "PBS_JOBID" in os.environ else [])]
+    ours = (os.environ.get(name, "") for name in names)
+    return min([visible, *(int(n) for n in ours if n.isdigit() and int(n) > 0)])
+
+
+def n_gpus(gres: str | None) -> int | None:
+    """Return how many GPUs ``gpu:4``, ``gpu:a100:4``, ``gpu`` or ``4`` are; None: it does not say."""
+    for one in (gres or "").split(","):
+        found = re.fullmatch(r"(?:gres[:/])?gpu(?::[A-Za-z][\w.-]*)?(?::(\d+))?|(\d+)", one)
+        if found is not None:
+            return int(found[1] or found[2] or 1)
+    return None
 
 
 #: A program and its arguments.
@@ -83,18 +97,51 @@ Environment = Annotated[dict[Name, str], Program()]
 
 
 class Queue(Section):
-    """Resources requested from the batch system; the keys of FireWorks' Slurm adapter, with units in their names."""
+    """What the batch system is asked for: the same keys, with units in their names, for each of them."""
 
-    partition: Word | None = None
+    system: Literal["slurm", "pbs", "torque", "lsf"] = Field(
+        default="slurm", description="The batch system; pbs: PBS Professional and OpenPBS."
+    )
+    partition: Word | None = Field(default=None, description="Of Slurm; the queue of the others, which they need.")
     walltime: Walltime | None = Field(default=None, description="HH:MM:SS or D-HH:MM:SS.")
     nodes: Annotated[PositiveInt, of("number of nodes")] = 1
     ntasks: TasksAtATime = 1
     cpus_per_task: TasksAtATime | None = None
-    memory_GB: Annotated[PositiveFloat, of("memory")] | None = Field(default=None, description="Memory per node.")
-    gres: Word | None = Field(default=None, description="Generic resources, such as gpu:4.")
-    account: Word | None = None
-    qos: Word | None = None
-    constraint: Word | None = None
+    memory_GB: Annotated[PositiveFloat, of("memory")] | None = Field(default=None, description="Of a node.")
+    gres: Word | None = Field(default=None, description="Such as gpu:4; beside Slurm GPUs alone.")
+    account: Word | None = Field(default=None, description="Of LSF the project.")
+    qos: Word | None = Field(default=None, description="Of Slurm alone.")
+    constraint: Word | None = Field(
+        default=None,
+        description="A feature (Slurm), another resource such as gpu_model=a100 (PBS), what select[] takes (LSF).",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Queue:
+        if self.system == "slurm":
+            return self
+        if self.partition is None:
+            raise ValueError(
+                f"partition: null - expected the name of a queue of {self.system}, for FireWorks counts the jobs that "
+                "wait in it, and would submit without end"
+            )
+        if self.qos is not None:
+            raise ValueError(f"qos: {self.qos} - expected none, for {self.system} has no such word - remove it")
+        if self.gres is not None and self.n_gpus is None:
+            raise ValueError(f"gres: {self.gres} - expected GPUs alone, such as gpu:1 - correct it")
+        return self
+
+    @property
+    def n_cpus(self) -> int | None:
+        """The CPUs that a job asks for; None: it asks for nodes or a partition, and says no number."""
+        if self.cpus_per_task is None and self.ntasks == 1:
+            return None
+        return max(self.nodes, self.ntasks) * (self.cpus_per_task or 1)
+
+    @property
+    def n_gpus(self) -> int | None:
+        """The GPUs that each node of a job is asked for; None: none, or `gres` does not say."""
+        return n_gpus(self.gres)
 
 
 class Place(Section):
@@ -113,6 +160,14 @@ class Place(Section):
     python: Annotated[str | None, Program()] = None
     lammps: Annotated[Command | None, Program()] = None
     launcher: Annotated[Command | None, Program()] = None
+
+
+class Report(Section):
+    """The page that is written when a campaign or a study ends."""
+
+    bounds: dict[Name, FiniteFloat] = Field(
+        default={}, description="Bounds of findings by their key, in the unit of docs/report.md."
+    )
 
 
 class Machine(Section):
@@ -159,9 +214,17 @@ class Machine(Section):
     scratch: FolderPath | None = Field(
         default=None, description="Fast local disk; null: scratch/ of the campaign folder."
     )
-    report: bool = Field(default=True, description="Write report.html at the end of `run`, `glass` and `benchmark`.")
+    report: bool | Report = Field(
+        default=True,
+        description="Write report.html when a campaign or a study ends; a section sets bounds of its findings.",
+    )
     min_free_disk_GB: Annotated[NonNegativeFloat, of("free disk")] = 1.0
     speeds: Speeds = Speeds()
+
+    @property
+    def finding_bounds(self) -> dict[str, float]:
+        """Bounds of the findings of a page, by their key."""
+        return {} if isinstance(self.report, bool) else self.report.bounds
 
     @property
     def n_slots(self) -> int:

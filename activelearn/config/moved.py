@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from activelearn.config.exploring import System
 from activelearn.config.files import as_word
 from activelearn.config.packing import Packed
-from activelearn.config.potential import DeePMDModels, LammpsStyle
+from activelearn.config.potential import Committee, DeePMDModels, LammpsStyle
 from activelearn.config.section import Section
 
 S = TypeVar("S", bound=Section)
@@ -132,7 +132,7 @@ def _sealed_files(document: Section) -> Iterator[tuple[str, str]]:
                 yield path, sha256
             case Packed():
                 yield from ((path, value.sha256[unit]) for unit, path in value.geometry.items() if unit in value.sha256)
-            case DeePMDModels():
+            case DeePMDModels() | Committee():
                 yield from zip(value.models, value.sha256, strict=False)
             case LammpsStyle():
                 yield from value.files_sha256.items()

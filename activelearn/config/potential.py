@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Final
 
@@ -57,18 +57,16 @@ class DeePMDModels(Section):
             )
         if found[0] not in DEEPMD_SUFFIXES:
             why = NOT_DRIVEN.get(found[0], "DeePMD-kit recognises formats by suffix, and not this one")
-            wanted = f"{', '.join(DEEPMD_SUFFIXES[:-1])} or {DEEPMD_SUFFIXES[-1]}"
-            raise ValueError(f"{self.models[0]}: {why} - expected {wanted}, as written by dp freeze")
+            expected = f"{', '.join(DEEPMD_SUFFIXES[:-1])} or {DEEPMD_SUFFIXES[-1]}"
+            raise ValueError(f"{self.models[0]}: {why} - expected {expected}, as written by dp freeze")
         return self
 
     @model_validator(mode="after")
     def _check(self) -> DeePMDModels:
-        if self.window is not None and self.window[0] >= self.window[1]:
-            raise ValueError(f"window {list(self.window)} - expected f_lo below f_hi, such as [0.15, 0.35]")
+        _want_ascending(self.window)
         if self.window is not None and len(self.models) < 2:
             raise ValueError("window with one model - expected an ensemble of two or more, or no window")
-        if len(set(self.models)) < len(self.models) or len(set(self.sha256)) < len(self.sha256):
-            raise ValueError("models contains duplicates - expected different models, since a model agrees with itself")
+        _want_different(self.models, self.sha256)
         return self
 
 
@@ -92,6 +90,33 @@ class LammpsStyle(Section):
         return self
 
 
+class Committee(Section):
+    """The other members of an ensemble whose first is the ASE calculator: with it they give the force deviation."""
+
+    argument: str = Field(description="The argument of `ase` that is the file of a member, such as: model.")
+    models: Annotated[tuple[ModelPath, ...], Program()] = Field(min_length=1, description="Files of the others.")
+    sha256: tuple[str, ...] = Field(default=(), description="Of the models; filled in when a potential is read.")
+    window: tuple[ForceDeviation, ForceDeviation] | None = Field(
+        default=None, description="Trust window (f_lo, f_hi) of the ensemble (eV/Å); null: deviations are not judged."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Committee:
+        _want_ascending(self.window)
+        _want_different(self.models, self.sha256)
+        return self
+
+
+def _want_ascending(window: tuple[float, float] | None) -> None:
+    if window is not None and window[0] >= window[1]:
+        raise ValueError(f"window {list(window)} - expected f_lo below f_hi, such as [0.15, 0.35]")
+
+
+def _want_different(models: Sequence[str], sha256: Sequence[str]) -> None:
+    if len(set(models)) < len(models) or len(set(sha256)) < len(sha256):
+        raise ValueError("models contains duplicates - expected different models, since a model agrees with itself")
+
+
 def _with_weights(calculator: Reference, change: Callable[[str], str]) -> Reference:
     weights = calculator.weights
     named = [key for key, value in calculator.arguments.items() if weights is not None and value == weights]
@@ -113,6 +138,9 @@ class Potential(Section):
 
     name: Title = Field(description="Name in tables and figures.")
     ase: Reference | None = Field(default=None, description="An ASE calculator, as in a campaign's label.reference.")
+    committee: Committee | None = Field(
+        default=None, description="Of ase: the other members of its ensemble, and the trust window."
+    )
     deepmd: DeePMDModels | None = None
     lammps: LammpsStyle | None = None
     functional: str | None = Field(
@@ -142,6 +170,11 @@ class Potential(Section):
         kinds = [kind for kind in ("ase", "deepmd", "lammps") if getattr(self, kind) is not None]
         if len(kinds) != 1:
             raise ValueError(f"got {kinds or 'none'} of ase, deepmd and lammps - expected exactly one")
+        if self.committee is not None and self.committee.argument not in (self.ase.arguments if self.ase else {}):
+            raise ValueError(
+                f"committee.argument {self.committee.argument} - expected an argument of `ase`, which is the file of "
+                "its first member"
+            )
         if self.ase is not None:
             doubled = [key for key in ("functional", "includes_dispersion", "d3") if getattr(self, key) is not None]
             if doubled:
@@ -180,14 +213,25 @@ class Potential(Section):
 
     @property
     def window(self) -> tuple[float, float] | None:
-        """The trust window of an ensemble, eV/Å; None if no force deviation can be evaluated."""
-        return None if self.deepmd is None else self.deepmd.window
+        """The trust window of an ensemble, eV/Å; None where no force deviation can be judged."""
+        ensemble = self.deepmd or self.committee
+        return None if ensemble is None else ensemble.window
+
+    @property
+    def others(self) -> list[dict[str, Any]]:
+        """The arguments of the ASE calculators of the other members, where there are any."""
+        if self.ase is None or self.committee is None:
+            return []
+        return [{**self.ase.arguments, self.committee.argument: model} for model in self.committee.models]
 
     @property
     def files(self) -> dict[str, str]:
-        """The files of its models, or those named in its LAMMPS lines, with their sha256 if known."""
-        if self.deepmd is not None:
-            return dict(zip(self.deepmd.models, self.deepmd.sha256, strict=False))
+        """The files of its models, or that its lines for LAMMPS name, with their sha256 where that is known.
+
+        Of an ASE calculator those of the other members: its own is in its identity.
+        """
+        if ensemble := self.deepmd or self.committee:
+            return dict(zip(ensemble.models, ensemble.sha256, strict=False))
         return {} if self.lammps is None else self.lammps.files_sha256
 
     def with_files(self, change: Callable[[str], str]) -> Potential:
@@ -196,7 +240,10 @@ class Potential(Section):
         For an ASE calculator, this is also the argument that equals ``weights``.
         """
         if self.ase is not None:
-            return self.model_copy(update={"ase": _with_weights(self.ase, change)})
+            committee = self.committee
+            if committee is not None:
+                committee = committee.model_copy(update={"models": tuple(map(change, committee.models))})
+            return self.model_copy(update={"ase": _with_weights(self.ase, change), "committee": committee})
         if self.deepmd is not None:
             models = tuple(change(model) for model in self.deepmd.models)
             return self.model_copy(update={"deepmd": self.deepmd.model_copy(update={"models": models})})
@@ -221,10 +268,12 @@ class Potential(Section):
         Parameters
         ----------
         python
-            Interpreter with deepmd-kit and lammps, if it is not this one.
+            Interpreter of the engines, where it is not this one; an ASE calculator has its own, but for that of an
+            ensemble that names none: its models run where they were trained.
         """
         if self.ase is not None:
-            return Statics.model_construct(self.ase.model_fields_set, **dict(self.ase))
+            own = self.ase.python or (python if self.committee is not None else None)
+            return Statics.model_construct(self.ase.model_fields_set, **{**dict(self.ase), "python": own})
         shared: dict[str, Any] = {
             "functional": self.functional,
             "includes_dispersion": self.includes_dispersion,

@@ -70,7 +70,7 @@ def with_preset(section: str, given: Any, where: Path) -> Any:  # noqa: ANN401 -
         if isinstance(data.get("series"), Mapping) and "preset" in data["series"]:
             under.pop("series", None)  # another series, not this one with keys of another
         data = merged(under, data)
-    if section == "glass" and "series" in data:
+    if section in {"glass", "glasses"} and "series" in data:
         data["series"] = resolved("series", data["series"], where)
     if section == "initial" and isinstance(data.get("md"), Mapping) and "driver" in data["md"]:
         data["md"] = {**data["md"], "driver": _driver(data["md"]["driver"], where)}
@@ -94,10 +94,11 @@ def _preset(section: str, name: str, where: Path) -> Any:  # noqa: ANN401 - raw 
 def _potential(data: dict[str, Any], where: Path) -> dict[str, Any]:
     if isinstance(data.get("ase"), Mapping):
         data["ase"] = _calculator(dict(data["ase"]), where)
-    if isinstance(data.get("deepmd"), Mapping) and isinstance(data["deepmd"].get("models"), list):
-        models = [str(absolute(model)) for model in data["deepmd"]["models"]]
-        sums = [_sha256(model, f"{where}: deepmd.models", "a frozen model (.pb, .pth, .pt2)") for model in models]
-        data["deepmd"] = {**data["deepmd"], "models": models, "sha256": sums}
+    for key, kind in (("deepmd", "a frozen model (.pb, .pth, .pt2)"), ("committee", "the file of a member")):
+        if isinstance(data.get(key), Mapping) and isinstance(data[key].get("models"), list):
+            models = [str(absolute(model)) for model in data[key]["models"]]
+            sums = [_sha256(model, f"{where}: {key}.models", kind) for model in models]
+            data[key] = {**data[key], "models": models, "sha256": sums}
     if isinstance(data.get("lammps"), Mapping):
         data["lammps"] = _style(dict(data["lammps"]), where)
     return data

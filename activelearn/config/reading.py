@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from activelearn.config.benchmark import Benchmark, Cited
 from activelearn.config.campaign import Campaign
-from activelearn.config.files import checksum, is_file, preset_file, preset_names, read_yaml, shipped
+from activelearn.config.files import checksum, is_file, merged, preset_file, preset_names, read_yaml, shipped
 from activelearn.config.glass import Glass, Series
 from activelearn.config.labelling import Label
 from activelearn.config.lines import place
@@ -20,6 +20,8 @@ from activelearn.config.potential import Potential
 from activelearn.config.presets import PRESET_SECTIONS, find, resolved, with_preset
 from activelearn.config.section import Section
 from activelearn.config.study import Study
+from activelearn.config.trainer import DEFAULT, TRAINERS
+from activelearn.config.training import Train
 from activelearn.errors import ConfigError
 
 #: A line of `check` that may start with the dotted path of a value.
@@ -114,7 +116,7 @@ def _with_study_presets(data: Mapping[str, Any], where: Path) -> dict[str, Any]:
     given = dict(data)
     if isinstance(given.get("potentials"), list):
         given["potentials"] = [resolved("potential", one, where) for one in given["potentials"]]
-    for section in ("glass", "benchmark"):
+    for section in ("glass", "glasses", "benchmark"):
         if given.get(section) is not None:
             given[section] = resolved(section, given[section], where)
     return given
@@ -174,6 +176,24 @@ def load_label(name_or_path: str | Path) -> Label:
     return validated(Label, written(with_preset("label", data, path), path), str(path))
 
 
+def load_train(name_or_path: str | Path, over: Mapping[str, Any]) -> Train:
+    """Read the section of a trainer: a preset of params/train/ or a YAML like one, with some keys over it.
+
+    Raises
+    ------
+    ConfigError
+        There is no such preset, file or trainer, or it says something else.
+    """
+    path = find("train", name_or_path)
+    data = read_yaml(path)
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path}: not a mapping - expected keys such as trainer, n_steps - see params/train/")
+    given = merged(with_preset("train", data, path), over)
+    kind = TRAINERS.find(str(given.get("trainer", DEFAULT))).settings
+    found: Train = validated(kind, written(given, path), str(path))
+    return found
+
+
 def load_machine(name_or_path: str | Path = "local") -> Machine:
     """Read a machine profile from a YAML path or a preset's name."""
     path = find("machine", name_or_path)
@@ -226,6 +246,15 @@ def _name_in(series: Any) -> Any:  # noqa: ANN401 - raw YAML
 # --- studies ----------------------------------------------------------------------------------------------------------
 
 
+def is_study(name_or_path: str | Path) -> bool:
+    """Return whether a YAML is a whole study, and not a campaign: it has potentials (or glasses) and trains none."""
+    path = Path(name_or_path)
+    data = read_yaml(path) if is_file(path) else None
+    return (
+        isinstance(data, Mapping) and bool({"potentials", "glasses"} & {*data}) and not {"type_map", "train"} & {*data}
+    )
+
+
 def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
     """Read a whole study; `potentials`, `glass` and `benchmark` may name presets."""
     data = read_yaml(path)
@@ -237,8 +266,8 @@ def load_study(path: Path, cited: Iterable[Cited] = ()) -> Study:
 
 
 def with_cited(study: Study, more: Iterable[Cited] = ()) -> Study:
-    """Return the study with the user's own numbers followed by the shipped ones; the first one takes precedence."""
-    series = study.glass.series.name if study.glass is not None else None
+    """Return the study with the user's own numbers and, after them, the shipped ones of it; the first one counts."""
+    series = study.of_glasses.series.name if study.of_glasses is not None else None
     asked = study.benchmark or Benchmark()
     crystals = asked.crystals.seeds if asked.crystals is not None else ()
     equations = asked.reactions.equations if asked.reactions is not None else {}

@@ -7,10 +7,28 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, model_validator
 
 from activelearn.config.benchmark import UNUSED_OF_LABEL, Benchmark, Cited
-from activelearn.config.glass import Glass
+from activelearn.config.glass import Composition, Glass, Series
 from activelearn.config.labelling import Label
+from activelearn.config.paths import FolderPath
 from activelearn.config.potential import Potential
-from activelearn.config.section import Document, Name
+from activelearn.config.section import Document, Name, Section
+
+
+class OwnGlasses(Section):
+    """Glasses that one has, which are measured instead of any that potentials would make."""
+
+    files: tuple[FolderPath, ...] = Field(
+        min_length=1, description="Structure files (extended XYZ, and what else ASE reads), or folders of studies."
+    )
+    series: Series
+    x: tuple[float, ...] | None = Field(
+        default=None, min_length=1, description="Compositions that they have; null: any of the series."
+    )
+
+    @property
+    def compositions(self) -> tuple[Composition, ...]:
+        """The compositions that there may be."""
+        return tuple(c for c in self.series.compositions if self.x is None or c.x in self.x)
 
 
 class Study(Document):
@@ -18,8 +36,9 @@ class Study(Document):
 
     name: Name
     random_seed: NonNegativeInt = 1
-    potentials: tuple[Potential, ...] = Field(min_length=1)
+    potentials: tuple[Potential, ...] = Field(description="None only with `glasses`, or nothing could be measured.")
     glass: Glass | None = None
+    glasses: OwnGlasses | None = Field(default=None, description="Glasses that one has, instead of making them.")
     benchmark: Benchmark | None = None
     cited: tuple[Cited, ...] = Field(default=(), description="Published numbers that results are compared with.")
 
@@ -28,6 +47,12 @@ class Study(Document):
         slugs = [potential.slug.lower() for potential in self.potentials]
         if len(set(slugs)) < len(slugs):
             raise ValueError(f"potentials need different names, got {[p.name for p in self.potentials]}")
+        if not self.potentials and self.glasses is None:
+            raise ValueError("potentials: none - expected one or more, or `glasses` that one has")
+        if self.glass is not None and self.glasses is not None:
+            raise ValueError("both glass and glasses - expected one of them: glasses are made, or given")
+        if self.glasses is not None and self.benchmark is None:
+            raise ValueError("glasses without benchmark - expected what is measured of them")
         if self.glass is None and self.benchmark is None:
             raise ValueError("neither glass nor benchmark - expected at least one of them, else there is nothing to do")
         return self
@@ -40,9 +65,15 @@ class Study(Document):
         return self.glass
 
     @property
+    def of_glasses(self) -> Glass | OwnGlasses | None:
+        """The section of its glasses, made or given: their series and compositions; None: it has none."""
+        return self.glass or self.glasses
+
+    @property
     def true_label(self) -> Label | None:
-        """The reference that labels frames of its glasses; None if there is none, or no glasses."""
-        asked = self.benchmark.force_error if self.benchmark is not None and self.glass is not None else None
+        """What labels frames of the paths of its glasses; None: nothing does, or there are no glasses."""
+        asked = self.benchmark.force_error if self.benchmark is not None and self.of_glasses is not None else None
+        asked = asked if self.potentials else None  # of which the errors would be
         return asked.label if asked is not None else None
 
     def computed(self) -> dict[str, Any]:

@@ -180,6 +180,11 @@ class Trainer(ABC, Generic[S]):
     #: Whether the lines of :meth:`pair` write the force deviation to ``model_devi.out`` of LAMMPS in DeePMD-kit's
     #: format; else it is evaluated afterwards on the frames of a walk.
     writes_deviation: ClassVar[bool] = True
+    #: Packages of the interpreter that trains which its models depend on: those that `machine --smoke` asks for.
+    packages: ClassVar[tuple[str, ...]] = ()
+    #: What a gradient step takes, in evaluations of its frames by :meth:`calculator`, where :meth:`Mflop` is not known:
+    #: `check --plan` has the time of one from ``machine.speeds.label_s_per_atom``. None: not known either.
+    step_evaluations: ClassVar[float | None] = None
 
     def __init_subclass__(cls, **more: Any) -> None:  # noqa: ANN401 - of its metaclass
         """Report exceptions and wrong return values of trainers of other packages in one sentence."""
@@ -373,7 +378,7 @@ class Trainer(ABC, Generic[S]):
 
 TRAINERS: Final = Group(
     "activelearn.trainers",
-    {name: f"activelearn.engines.trainers.{name}:TRAINER" for name in ("deepmd", "sevennet")},
+    {name: f"activelearn.engines.trainers.{name}:TRAINER" for name in ("deepmd", "mace", "sevennet")},
     "activelearn.config.trainer:Trainer",
 )
 

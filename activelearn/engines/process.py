@@ -98,7 +98,7 @@ class Slot:
         gpus = self.machine.gpus
         if gpus is None:
             return {}
-        return {"CUDA_VISIBLE_DEVICES": str(gpus[self.index % len(gpus)]) if gpus else ""}
+        return {"CUDA_VISIBLE_DEVICES": _devices_of_job(gpus)[self.index % len(gpus)] if gpus else ""}
 
     @property
     def host(self) -> Slot:
@@ -109,6 +109,19 @@ class Slot:
     def key(self) -> tuple[str, ...]:
         """Key of sessions: a slot with the same index may be elsewhere at another station."""
         return (str(self.index), *self.launcher, *(f"{name}={value}" for name, value in self.environment.items()))
+
+
+def _devices_of_job(gpus: Sequence[int]) -> list[str]:
+    """Return the devices that a profile numbers, as this job may name them.
+
+    A batch system that does not hide the GPUs of other jobs says in CUDA_VISIBLE_DEVICES which are ours (``2,3``, or
+    ``GPU-8f...``), and a profile counts them from 0: the first of them is ours then, and not the first of the node.
+    """
+    ours = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    named = [str(gpu) for gpu in gpus]
+    if set(named) <= set(ours) or max(gpus) >= len(ours):
+        return named
+    return [ours[gpu] for gpu in gpus]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,9 @@ from activelearn.frames import Frames, make_origin
 if TYPE_CHECKING:
     from ase import Atoms
 
-#: Allowed characters in the name of a trajectory (the field `walk` of an origin).
+#: The folder of an iteration of DP-GEN.
+_ITERATION: Final = re.compile(r"iter\.\d{6}")
+#: Characters that the name of a trajectory may have (the field `walk` of an origin).
 _MAX_WALK: Final = 96
 
 
@@ -35,8 +38,13 @@ class Read:
 
 
 def source(path: Path, suffix: str = "") -> str:
-    """Return the trajectory that the frames of a file belong to: file and folder name, without the rest of the path."""
-    return f"{path.absolute().parent.name}/{path.name}"[len(suffix) - _MAX_WALK :] + suffix
+    """Return the trajectory that the frames of a file belong to: its name and its folder's, no more of the path.
+
+    Below ``iter.000002`` of a run of DP-GEN the path from there on: each iteration has a ``02.fp/data.000`` of its own.
+    """
+    parts = path.absolute().parts
+    first = next((k for k, part in enumerate(parts[:-1]) if _ITERATION.fullmatch(part)), max(len(parts) - 2, 0))
+    return "/".join(parts[first:])[len(suffix) - _MAX_WALK :] + suffix
 
 
 def from_atoms(image: Atoms, walk: str) -> tuple[Frames, str | None]:

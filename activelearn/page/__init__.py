@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from activelearn.errors import one_line
+from activelearn.config import Machine, load_machine
+from activelearn.errors import ActiveLearnError, one_line
 from activelearn.page.document import page
-from activelearn.page.findings import PageFinding, findings_of
+from activelearn.page.findings import RULES, PageFinding, bounds_of, findings_of
 from activelearn.page.seen import Seen, see_campaign, see_study
 from activelearn.store import Store, StudyStore
 from activelearn.store.files import replace_text
@@ -35,7 +37,7 @@ def look(folder: Path) -> Seen:
 
 
 def write_page(
-    folder: Path, to: Path | None = None, bounds: Mapping[str, float] | None = None
+    folder: Path, to: Path | None = None, bounds: Mapping[str, float] | None = None, *, refresh_s: float | None = None
 ) -> tuple[Path, list[PageFinding]]:
     """Write the page of a folder, atomically replacing the old one; return its path and the findings.
 
@@ -47,6 +49,8 @@ def write_page(
         The file; None: ``report.html`` in the folder.
     bounds
         Of findings, by key; None: the defaults.
+    refresh_s
+        After how long the page loads itself again, s; None: it is one that stays.
 
     Raises
     ------
@@ -57,15 +61,46 @@ def write_page(
     """
     seen = look(folder)
     path = to if to is not None else folder / NAME
-    replace_text(path, page(seen, folder.absolute(), bounds))
+    replace_text(path, page(seen, folder.absolute(), bounds, refresh_s=refresh_s))
     return path, findings_of(seen, bounds)
 
 
-def at_end(folder: Path) -> str:
-    """Write the page at the end of a run, and return a line about it; failures do not stop the run."""
+def bounds_in(folder: Path, given: Sequence[str] = ()) -> dict[str, float]:
+    """Return the bounds of findings of a folder: as given, else as the machine profile of its last run has them.
+
+    Parameters
+    ----------
+    folder
+        Of a campaign or a study.
+    given
+        ``key=number`` of the command line.
+
+    Raises
+    ------
+    ConfigError
+        There is no such rule, or it is no number.
+    """
+    path, of_machine = folder / "machine.yaml", dict[str, float]()
+    with suppress(ActiveLearnError):  # the page says that it cannot be read, and is written all the same
+        of_machine = load_machine(str(path)).finding_bounds if path.is_file() else {}
+    return bounds_of(given, RULES, of_machine)
+
+
+def at_end(folder: Path, machine: Machine) -> str:
+    """Write the page at the end of a run, and return a line on it; nothing that goes wrong stops the run.
+
+    Parameters
+    ----------
+    folder
+        Of a campaign or a study.
+    machine
+        Says whether a page is wanted ("" if it is not), and with which bounds.
+    """
+    if machine.report is False:
+        return ""
     try:
-        path, found = write_page(folder)
-    except Exception as error:  # a figure must not make a run fail
+        path, found = write_page(folder, bounds=bounds_of((), RULES, machine.finding_bounds))
+    except Exception as error:  # a picture is no reason for a run to fail
         log.debug("no page", exc_info=True)
         return f"no page of {folder.name}: {one_line(str(error)) or type(error).__name__}"
     here = Path.cwd()

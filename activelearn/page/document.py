@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Final
 
 from activelearn import __version__
 from activelearn.errors import typed
@@ -18,8 +19,11 @@ from activelearn.page.pictures import costs, errors, exploration, glasses, struc
 from activelearn.page.seen import Seen, SeenCampaign, SeenStudy
 from activelearn.units import duration
 
+#: What draws structures, as the npm package 3dmol 2.5.5 ships it; beside it stands its licence (BSD-3-Clause).
+VIEWER: Final = "kept/3Dmol-min.js"
 
-def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) -> str:
+
+def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None, *, refresh_s: float | None = None) -> str:
     """Return the page of a folder.
 
     Parameters
@@ -30,20 +34,27 @@ def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) ->
         The folder, for the commands shown.
     bounds
         Of findings, by key; None: the defaults.
+    refresh_s
+        After how long it loads itself again, s; None: never.
     """
     limits = dict(bounds) if bounds is not None else bounds_of((), RULES)
     found = findings_of(seen, limits)
-    style, script = (_beside(name) for name in ("page.css", "page.js"))
     sections = list(_sections(seen, found, limits))
+    has_structures = any("data-shots=" in content for _, _, content in sections)
+    style, script = (_beside(name) for name in ("page.css", "page.js"))
+    has_viewer = has_structures and (Path(__file__).parent / VIEWER).is_file()
+    scripts = [_beside(VIEWER), script] if has_viewer else [script]
+    allowed = " ".join(f"'sha256-{_sha256(one)}'" for one in scripts)
     title = _title(seen)
     policy = (
-        f"default-src 'none'; style-src 'sha256-{_sha256(style)}'; script-src 'sha256-{_sha256(script)}'; "
+        f"default-src 'none'; style-src 'sha256-{_sha256(style)}'; script-src {allowed}; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", http_equiv="refresh", content=f"{refresh_s:.0f}") if refresh_s is not None else None,
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="generator", content=f"activelearn {__version__}"),
         tag("title", f"{title} - activelearn"),
@@ -56,15 +67,15 @@ def page(seen: Seen, folder: Path, bounds: Mapping[str, float] | None = None) ->
         tag("header", _head(seen, folder, found), class_="top"),
         tag("nav", tag("div", links), aria_label="sections"),
         tag("main", [tag("section", tag("h2", name), content, id=key) for key, name, content in sections]),
-        _foot(folder),
-        tag("script", script),
+        _foot(folder, refresh_s),
+        [tag("script", one) for one in scripts],
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
 def _beside(name: str) -> Html:
     """Return one of our files that is embedded in the page: style or script."""
-    return Html("\n" + Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return Html("\n" + (Path(__file__).parent / name).read_text(encoding="utf-8"))
 
 
 def _sha256(text: str) -> str:
@@ -77,11 +88,15 @@ def _title(seen: Seen) -> str:
     return f"study {seen.studies[0].name}"
 
 
-def _foot(folder: Path) -> Html:
+def _foot(folder: Path, refresh_s: float | None) -> Html:
     now = datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     again = f"activelearn report {typed(folder.name)}"
+    followed = f"It loads itself again every {refresh_s:.0f} s while the run is followed. " if refresh_s else ""
     return tag(
-        "footer", f"Written {now} by activelearn {__version__} from {folder.name}/; update it with ", tag("code", again)
+        "footer",
+        followed,
+        f"Written {now} by activelearn {__version__} from {folder.name}/; update it with ",
+        tag("code", again),
     )
 
 
@@ -186,9 +201,10 @@ def _sections(seen: Seen, found: Sequence[PageFinding], bounds: Mapping[str, flo
         yield "exploration", "Exploration", joined(_figures(exploration.figures(campaign)), _matrix(campaign))
         held_out = errors.errors_table(campaign)
         by = table(held_out, "Held-out errors of the last ensemble, means over the members") if held_out else None
-        yield "errors", "True errors", joined(_figures(errors.figures(campaign), structures.of_campaign(campaign)), by)
+        yield "errors", "True errors", joined(_figures(errors.figures(campaign), structures.worst(campaign)), by)
         teacher = tag("ul", [tag("li", line) for line in campaign.teacher]) if campaign.teacher else None
-        yield "training", "Training and data", joined(_figures(training.figures(campaign)), teacher)
+        data = _figures(training.figures(campaign), structures.of_data(campaign))
+        yield "training", "Training and data", joined(data, teacher)
         yield "time", "Time", _figures(costs.figures(campaign))
     for k, study in enumerate(seen.studies):
         name = "Glasses and benchmarks" if len(seen.studies) == 1 else f"Study {study.folder.name}"

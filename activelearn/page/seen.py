@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from activelearn.ending import verdict
 from activelearn.errors import ActiveLearnError, one_line
 from activelearn.final_models import FinalChoice
 from activelearn.frames import FloatArray, Frames
+from activelearn.page.landscape import Landscape, landscape_of
 from activelearn.page.products import (
     DeviationCounts,
     Disk,
@@ -35,6 +36,7 @@ from activelearn.page.products import (
     residual_of,
     slope_of_initial,
 )
+from activelearn.page.shots import MOST, Shot, refused_of, starts_of
 from activelearn.records import End, Iteration, MadeGlass, Scoreboard
 from activelearn.select.accuracy import Accuracy
 from activelearn.select.calibration import CalibrationSummary
@@ -44,8 +46,6 @@ from activelearn.store.files import read_npz
 from activelearn.store.glass_product import Thermo, end_of, thermo_of
 
 T = TypeVar("T")
-#: Number of glasses shown in three dimensions.
-_MOST_ENDS: Final = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +78,10 @@ class SeenCampaign:
         Disk usage of the folder.
     deviations, curves
         Of the walks and trainings shown.
+    starts, refused
+        Structures: what walks start from, and frames that were chosen and not added.
+    landscape
+        The data set in the plane.
     teacher
         What is said of a teacher, one sentence each.
     """
@@ -97,6 +101,9 @@ class SeenCampaign:
     disk: Disk | None = None
     deviations: tuple[DeviationCounts, ...] = ()
     curves: tuple[MemberCurve, ...] = ()
+    starts: tuple[Shot, ...] = ()
+    refused: tuple[Shot, ...] = ()
+    landscape: Landscape | None = None
     teacher: tuple[str, ...] = ()
 
 
@@ -197,6 +204,9 @@ def see_campaign(store: Store) -> Seen:
         deviations=reader.tried("walks of the last pass", lambda: deviations_of(store, records), ()),
         curves=reader.tried("learning curves", lambda: learning_curves_of(store, records, end), ()),
         disk=reader.tried("files", lambda: disk_of(store.folder), None),
+        starts=reader.tried("starting structures", lambda: starts_of(store, campaign), ()),
+        refused=reader.tried("refused frames", lambda: refused_of(store, records), ()),
+        landscape=reader.tried("descriptors", lambda: landscape_of(store, campaign, records), None),
         teacher=tuple(reader.tried("teacher", lambda: taught.said(store), [])),
     )
     places = reader.tried("studies", partial(store.studies, None), list[StudyStore]())
@@ -251,7 +261,7 @@ def _seen_study(store: StudyStore, reader: _Tries) -> SeenStudy:
     if board is not None and board.curves:
         curves = reader.tried(f"{store.folder.name}: curves", partial(_curves, store), {})
     ends = {}
-    for glass in [one for one in glasses if one.is_finished][:_MOST_ENDS]:
+    for glass in [one for one in glasses if one.is_finished][:MOST]:
         end = reader.tried(f"{store.folder.name}: {glass.id}", partial(end_of, store, glass), None)
         if end is not None:
             ends[glass.id] = end

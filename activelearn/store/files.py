@@ -18,6 +18,7 @@ import json
 import os
 import socket
 import struct
+import threading
 import uuid
 import zipfile
 import zlib
@@ -274,10 +275,20 @@ def _whole_archive(path: Path, what: str = "product") -> Iterator[None]:
         raise Damaged(f"{path}: damaged {what} ({_told(error)}) - expected an intact file - {RESTORE}") from error
 
 
+#: numpy parses the header of each array as Python, and CPython 3.11 counts the depth of its parser for all threads
+#: together: two at once now and then end in "SystemError: AST constructor recursion depth mismatch" (gh-106905).
+_PARSING: Final = threading.RLock()
+
+
 @contextmanager
 def _archive(path: Path, packed: io.BytesIO | None = None) -> Iterator[Any]:
-    """Open an archive, or one that was `packed` under this name."""
-    with _whole_archive(path), packed or path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+    """Open an archive, or one that was `packed` under this name; one thread at a time, see :data:`_PARSING`."""
+    with (
+        _PARSING,
+        _whole_archive(path),
+        packed or path.open("rb") as stream,
+        np.load(stream, allow_pickle=False) as archive,
+    ):
         yield archive  # numpy leaves a damaged file open
 
 

@@ -130,17 +130,25 @@ class StudyStore(Folder):
         return study.model_copy(update={"benchmark": study.benchmark.model_copy(update={"force_error": asked})})
 
     def structures(self) -> dict[str, Path]:
-        """Return the current paths of files of crystals and molecules, by the paths that the study was sealed with."""
+        """Return where files of crystals, molecules and given glasses are now, by the paths that were sealed."""
         study = self._sealed_study()
         named = [*study.benchmark.structures] if study.benchmark is not None else []
         if study.glass is not None:
             named += [one.crystal for one in study.glass.compositions if one.crystal is not None]
             named += study.glass.series.geometry.values()
-        return {name: Path(self.places.now(name)) for name in named if Path(name).is_absolute()}
+        if study.glasses is not None:
+            named += study.glasses.files
+        found = {name: Path(self.places.now(name)) for name in named if Path(name).is_absolute()}
+        return {name: path / GLASS / "result.json" if path.is_dir() else path for name, path in found.items()}
 
     def reference(self, name: str) -> dict[str, Any]:
         """Return the identity of what labels frames of the paths of glasses, as sealed at the start of the study."""
         return dict(read_object(self.whole(self.reference_file))[name])
+
+    @property
+    def potentials_file(self) -> Path:
+        """Where the identities of its potentials stand: it is begun when they do."""
+        return self.folder / "potentials.json"
 
     @property
     def reference_file(self) -> Path:
@@ -174,8 +182,14 @@ class StudyStore(Folder):
         return self.folder / station
 
     def beside(self, iteration: int) -> list[str]:  # noqa: ARG002 - a study has no iterations
-        """Return which published files are in no station's folder."""
-        return [self.study_file.name, "potentials.json", "structures.json", self.reference_file.name, "held-out.npz"]
+        """Return which published files stand in no station's folder."""
+        return [
+            self.study_file.name,
+            self.potentials_file.name,
+            "structures.json",
+            self.reference_file.name,
+            "held-out.npz",
+        ]
 
     def results_of(self, path: Path) -> Iterable[Path]:  # noqa: ARG002 - all of them
         """Return the sealed results."""

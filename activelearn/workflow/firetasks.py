@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any, Final, NoReturn
 
 from fireworks import FireTaskBase, Firework, FWAction, LaunchPad, Workflow, explicit_serialize
 
-from activelearn import loop
+from activelearn import loop, page
+from activelearn.check.trial import try_study
 from activelearn.config import LIGHT, Machine, load_machine
 from activelearn.engines.process import close_sessions, stopping_on_signals
 from activelearn.errors import ActiveLearnError, TaskFailed, Unfit
@@ -22,6 +24,7 @@ from activelearn.tasks import Attempts, PhaseName, Station, carry_out, consent_n
 from activelearn.workflow.launchpads import EmbeddedLaunchPad, database_id
 from activelearn.workflow.queues import queue_keys
 
+log = logging.getLogger(__name__)
 #: Rounds of detours in a row that left as much pending as they found, before a gather gives up.
 MAX_DETOURS: Final = 5
 
@@ -97,6 +100,8 @@ class RunChunk(_StationTask):
     def act(self, phase: Phase, machine: Machine) -> None:
         """Open the iteration if necessary, and carry out the chunk."""
         _begin(phase, machine)
+        if self._is_shared:
+            _try(phase, machine)
         station, store = loop.STATIONS[self["station"]], phase.store
         carry_out(station, store, phase.iteration, machine, chunk=self["chunk"], attempts=self._attempts(store))
 
@@ -169,8 +174,16 @@ class Decide(_StationTask):
         """Write the record of the iteration; on a shared LaunchPad the next Workflow is added here."""
         with turn(phase.store, "decide"):
             phase.close()
-            if self._is_shared:  # the local driver starts a fresh one per iteration
-                advance(self.launchpad, phase.following(), machine)
+            # The local driver starts a fresh one per iteration, and writes the page itself.
+            is_over = self._is_shared and not advance(self.launchpad, phase.following(), machine)
+        if is_over:
+            log.info("%s", page.at_end(_campaign_folder(phase), machine))
+
+
+def _campaign_folder(phase: Phase) -> Path:
+    """Return the folder of the campaign that a phase is of, or that of a study by itself."""
+    folder = phase.store.folder
+    return folder.parent if phase.name == "study" and (folder.parent / "campaign").is_dir() else folder
 
 
 def _is_meant(folder: Path, launchpad: LaunchPad) -> bool:
@@ -188,9 +201,25 @@ def _phase_in(folder: Path, iteration: int, name: PhaseName) -> Phase:
 
 
 def _begin(phase: Phase, machine: Machine) -> None:
-    if not phase.is_begun:  # a study is started before its Workflow is added
+    if not phase.is_begun:  # the study of a campaign was begun before its Workflow was added
         with turn(phase.store, "begin"):
             phase.begin(machine)
+
+
+def _try(phase: Phase, machine: Machine) -> None:
+    """Have the potentials of a study label small structures first, on the node: one worker does it, and leaves a note.
+
+    Raises
+    ------
+    Unfit
+        One of them cannot be used; the submission stops.
+    """
+    if not isinstance(phase, StudyPhase):
+        return
+    parent = Store(phase.store.folder.parent)
+    own = parent.latest_campaign().label.reference if parent.campaign_files() else None
+    with turn(phase.store, "try"):
+        try_study(phase.store, phase.asked, machine, n_own=int(own is not None), own=own)
 
 
 def whereabouts(machine: Machine, kind: str) -> dict[str, Any]:
@@ -298,9 +327,10 @@ def advance(launchpad: LaunchPad, phase: Phase | None, machine: Machine) -> bool
 
 
 def enter(phase: Phase, machine: Machine) -> None:
-    """Start a study, so that its workers find what they need in its folder; workers start an iteration themselves."""
-    if phase.name == "study":
-        phase.begin(machine)
+    """Begin the study of a campaign, so that its workers find all they need in its folder; all else they begin."""
+    if isinstance(phase, StudyPhase):
+        if phase.campaign is not None:
+            phase.begin(machine)
         phase.store.save_machine(machine)
 
 

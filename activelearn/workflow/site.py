@@ -1,7 +1,8 @@
 """The FireWorks config folder of a site: the LaunchPad, the workers, and how jobs are submitted to the queue.
 
-``my_launchpad.yaml``, ``machine.yaml`` and ``FW_config.yaml`` belong to the user once they exist. The workers and queue
-adapters are derived from the machine profile and rewritten with it, unless they have been edited.
+``my_launchpad.yaml``, ``machine.yaml``, ``FW_config.yaml`` and the template of batch scripts belong to the user once
+they are there. The workers and queue adapters are derived from the machine profile and rewritten with it, unless they
+have been edited.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from activelearn.config import Machine, Place, Queue, load_machine
 from activelearn.config.files import preset_file
 from activelearn.config.yaml12 import Dumper
 from activelearn.errors import ConfigError, typed
-from activelearn.workflow.queues import queue_keys
+from activelearn.workflow.queues import NAME_LENGTHS, Q_TYPES, TEMPLATES, queue_keys
 
 #: Only the user may read it.
 _PRIVATE: Final = 0o600
@@ -51,7 +52,7 @@ WFLOCK_EXPIRATION_SECS: 300  # a worker killed while it held a Workflow's lock l
 WFLOCK_EXPIRATION_KILL: true  # ... and after this time the lock is broken instead of raising an error
 QUEUE_UPDATE_INTERVAL: 1  # s between two submissions (default 5)
 QUEUE_RETRY_ATTEMPTS: 10  # of squeue; the pauses double
-QUEUE_JOBNAME_MAXLEN: 40  # enough for iteration, station and chunk
+QUEUE_JOBNAME_MAXLEN: 40  # enough for iteration, station and chunk (15: the limit of older PBS and of Torque)
 RAPIDFIRE_SLEEP_SECS: 10  # s between two queries of the LaunchPad
 PRINT_FW_JSON: false  # all jobs share one launch folder, and would overwrite each other's
 REMOVE_USELESS_DIRS: false  # the shared folder must be kept
@@ -116,7 +117,7 @@ def initialise(name_or_path: str, to: Path | None = None) -> ClusterFiles:
     site = ClusterFiles(folder, profile, machine)
     derived = {name: _stamped(text, profile) for name, text in _derived(site).items()}
     _refuse_edited(site, derived)
-    theirs = {"my_launchpad.yaml": LAUNCHPAD, "FW_config.yaml": FW_CONFIG}
+    theirs = {"my_launchpad.yaml": LAUNCHPAD, "FW_config.yaml": _config(machine), **_templates(machine)}
     if preset is not None:
         theirs["machine.yaml"] = preset.read_text(encoding="utf-8")
     new = {name: text for name, text in theirs.items() if not (folder / name).exists()} | derived
@@ -129,6 +130,12 @@ def initialise(name_or_path: str, to: Path | None = None) -> ClusterFiles:
             f"{folder}: cannot be written ({error.strerror or error}) - expected a folder - choose another with --to"
         ) from None
     return replace(site, written=tuple(sorted(new)))
+
+
+def _config(machine: Machine) -> str:
+    """Return FireWorks' settings, with job names as long as every batch system of the profile takes them."""
+    most = min((NAME_LENGTHS[place.queue.system] for place in machine.places.values()), default=NAME_LENGTHS["slurm"])
+    return FW_CONFIG.replace(f"MAXLEN: {NAME_LENGTHS['slurm']}", f"MAXLEN: {most}")
 
 
 # --- what follows from the profile ------------------------------------------------------------------------------------
@@ -172,6 +179,17 @@ def _derived(site: ClusterFiles) -> dict[str, str]:
     return files
 
 
+def _templates(machine: Machine) -> dict[str, str]:
+    """Return the templates of batch scripts of the systems for which FireWorks' own do not do, by name."""
+    systems = {place.queue.system for place in machine.places.values() if has_queue(place)}
+    return {_template(system): TEMPLATES[system] for system in sorted(systems & TEMPLATES.keys())}
+
+
+def _template(system: str) -> str:
+    """Return the name of the file in which the template of batch scripts stands."""
+    return f"my_{system}_template.txt"
+
+
 def _worker(name: str, category: str) -> dict[str, Any]:
     return {"name": name, "category": category, "query": "{}"}
 
@@ -181,10 +199,13 @@ def adapter(site: ClusterFiles, category: str, place: Place) -> dict[str, Any]:
     before = [_TRAP, f"export FW_CONFIG_FILE={_word(site.folder / 'FW_config.yaml')}", *place.setup]
     variables = {**site.machine.environment, **place.environment}
     before += [f"export {name}={_word(value)}" for name, value in variables.items()]
+    system = place.queue.system
+    template = {"_fw_template_file": str(site.folder / _template(system))} if system in TEMPLATES else {}
     found: dict[str, Any] = {
         "_fw_name": "CommonAdapter",
-        "_fw_q_type": "SLURM",
-        "_fw_timeout": 30,  # of squeue, s
+        "_fw_q_type": Q_TYPES[place.queue.system],
+        "_fw_timeout": 30,  # of squeue and its like, s
+        **template,
         "rocket_launch": f"{program()} rlaunch {_files(site, category)} singleshot",
         **queue_keys(place.queue),
         "pre_rocket": "\n".join(before),

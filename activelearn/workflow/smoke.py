@@ -6,9 +6,10 @@ import contextlib
 import dataclasses
 import secrets
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from fireworks import FireTaskBase, Firework, FWAction, LaunchPad, Workflow, explicit_serialize
@@ -29,13 +30,13 @@ _ENDED: Final = ("COMPLETED", "FIZZLED", "DEFUSED")
 class Smoke(FireTaskBase):  # type: ignore[misc]
     """Probe a place from the node that a worker runs on."""
 
-    required_params: Final = ["machine", "place", "folder", "token", "driving"]
+    required_params: Final = ["machine", "place", "folder", "token", "wants"]
 
     def run_task(self, fw_spec: dict[str, Any]) -> FWAction:  # noqa: ARG002 - all is in the parameters
         """Return the findings as the stored data of the launch."""
         machine = Machine.model_validate(self["machine"])
         where = self["place"], Path(self["folder"])
-        seen = smoke.probe(machine, *where, token=self["token"], driving=self["driving"])
+        seen = smoke.probe(machine, *where, token=self["token"], wants=self["wants"])
         return FWAction(stored_data={"probe": seen.to_dict()})
 
 
@@ -151,7 +152,7 @@ def _with_clock(seen: Probe) -> Probe:
 
 @contextlib.contextmanager
 def sent(
-    machine: Machine, launchpad: LaunchPad, folder: Path, file: Path, *, driving: Collection[str] = ()
+    machine: Machine, launchpad: LaunchPad, folder: Path, file: Path, *, wants: Mapping[str, Any] = MappingProxyType({})
 ) -> Iterator[Sent]:
     """Send one job to each place; they are withdrawn at the end, and their output is kept if one did not report.
 
@@ -165,8 +166,8 @@ def sent(
         Absolute, on the disk that all nodes share: the jobs work in a folder of their own in it.
     file
         my_launchpad.yaml.
-    driving
-        Stations that need deepmd-kit in addition to those that run models.
+    wants
+        What a campaign wants: :func:`activelearn.check.smoke.wants_of`.
     """
     want_no_variable(folder)
     token = secrets.token_hex(8)
@@ -175,7 +176,7 @@ def sent(
     jobs = Sent(launchpad, machine, file)
     try:
         for place in machine.stations_by_place():
-            asked = {"place": place, "folder": str(ours), "token": token, "driving": list(driving)}
+            asked = {"place": place, "folder": str(ours), "token": token, "wants": dict(wants)}
             firework = _firework(machine, asked)
             ids = launchpad.add_wf(Workflow([firework], name=firework.name, metadata={"activelearn": "smoke"}))
             jobs.fireworks[place] = next(iter(ids.values()))

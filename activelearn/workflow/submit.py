@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from activelearn import loop
+from activelearn import loop, study
 from activelearn.config import Machine
 from activelearn.ending import ended
 from activelearn.errors import ConfigError
-from activelearn.store import Store
+from activelearn.store import Store, StudyStore
 from activelearn.workflow.firetasks import add_once, enter, is_same_folder, kind_of, launch_dir, wanted, whereabouts
 from activelearn.workflow.launchpads import SharedLaunchPad
 from activelearn.workflow.queues import want_no_variable
@@ -19,8 +19,8 @@ from activelearn.workflow.queues import want_no_variable
 _ENDED: Final = ("FIZZLED", "DEFUSED")
 
 
-def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: bool = False) -> str:
-    """Add the Workflow of the next phase to a LaunchPad, once; return a sentence on what was done.
+def submit(store: Store | StudyStore, machine: Machine, launchpad: SharedLaunchPad, *, move: bool = False) -> str:
+    """Add the Workflow of what comes next to a LaunchPad, once; return in a sentence what was done.
 
     A second submission adds nothing. If the database was lost, the Workflow is rebuilt from the products of the folder.
     A campaign that stopped on failures continues: what fizzled is run again, and failures are counted from zero.
@@ -30,7 +30,7 @@ def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: 
     Parameters
     ----------
     store
-        The campaign folder, its lease held.
+        The folder of a campaign, or of a study by itself; its lease held.
     machine
         Chunks, categories and queue settings.
     launchpad
@@ -53,9 +53,9 @@ def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: 
         )
     store.save_machine(machine)
     submission = store.submissions.submit(launchpad.identity, database)
-    phase = loop.next_phase(store)
+    phase = loop.next_phase(store) if isinstance(store, Store) else _of_study(store)
     if phase is None:
-        return f"nothing left to do: {ended(store).message}"
+        return f"nothing left to do: {ended(store).message if isinstance(store, Store) else 'all of it is measured'}"
     enter(phase, machine)
     _drop_superseded(launchpad, phase)
     if (found := launchpad.workflows.find_one(wanted(phase))) is None:
@@ -68,6 +68,14 @@ def submit(store: Store, machine: Machine, launchpad: SharedLaunchPad, *, move: 
     if (moved or submission != before) and (n := _run_again(launchpad, found)):
         return f"{_what(phase)} continues at {launchpad.identity}: {n} failed Fireworks run again{changed}"
     return f"{_what(phase)} is already at {launchpad.identity}; nothing added{changed}"
+
+
+def _of_study(store: StudyStore) -> loop.Phase | None:
+    """Return what is left of a study by itself; None: nothing, and its tables are written."""
+    if not study.is_done(store, store.study):
+        return loop.StudyPhase.of(store, store.study)
+    study.write_report(store)
+    return None
 
 
 def _drop_superseded(launchpad: SharedLaunchPad, phase: loop.Phase) -> None:
@@ -84,7 +92,8 @@ def _drop_superseded(launchpad: SharedLaunchPad, phase: loop.Phase) -> None:
 def _what(phase: loop.Phase) -> str:
     folder = phase.store.folder
     name = {"loop": f"iteration {phase.iteration}", "final": "the final training", "study": "glass and benchmarks"}
-    return f"{name[phase.name]} of {folder.name if phase.name != 'study' else folder.parent.name}"
+    is_of_campaign = isinstance(phase, loop.StudyPhase) and phase.campaign is not None
+    return f"{name[phase.name]} of {folder.parent.name if is_of_campaign else folder.name}"
 
 
 def _bring_settings(launchpad: SharedLaunchPad, workflow: dict[str, Any], machine: Machine) -> int:

@@ -62,8 +62,9 @@ def rlaunch(arguments: Sequence[str]) -> int:
 
 
 def _tidy() -> None:
-    """Remove the output files of a successful Slurm job (there are thousands), to which this process prints."""
-    job = f"{os.environ.get('SLURM_JOB_NAME', '')}-{os.environ.get('SLURM_JOB_ID', '')}"
+    """Remove the output of a job of Slurm or LSF that went well, for there are thousands: the files we print to."""
+    batch = ("SLURM_JOB_NAME", "SLURM_JOB_ID") if "SLURM_JOB_ID" in os.environ else ("LSB_JOBNAME", "LSB_JOBID")
+    job = "-".join(os.environ.get(name, "") for name in batch)
     files = {stream: Path(os.path.realpath(f"/proc/self/fd/{stream}")) for stream in (1, 2)}
     if {path.name for path in files.values()} != {f"{job}.out", f"{job}.error"}:
         return

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.emt import EMT as EMT_CALCULATOR
 
 from activelearn.config import Dynamics, Machine, Potential, Segment
 from activelearn.engines.dynamics import State, Stretch, run_segment, steps_of, thermal_velocities
@@ -408,3 +409,51 @@ def test_the_means_are_those_of_lammps(run, tmp_path):
         a, b = getattr(ours, name), getattr(theirs, name)
         assert a.std() > error
         assert a.mean() == pytest.approx(b.mean(), abs=error), name
+
+
+# --- ensembles --------------------------------------------------------------------------------------------------------
+
+
+def ensemble(tmp_path, *factors):
+    """EMT as the first member, and EMT times a factor as each of the others."""
+    files = [tmp_path / f"{k}.model" for k in range(len(factors) + 1)]
+    for file, factor in zip(files, (1.0, *factors), strict=True):
+        file.write_text(str(factor))
+    first, *others = map(str, files)
+    committee = {"argument": "model", "models": others, "window": [0.01, 1.0]}
+    return potential("odd_calculators:Scaled", {"model": first}, committee=committee)
+
+
+def test_an_ensemble_gives_the_deviation_of_its_path_and_moves_as_its_first_member_alone(odd, run, tmp_path):
+    dynamics = DYNAMICS.model_copy(update={"deviation_every_ps": 0.02})
+    found = run(leg("npt-iso", ps=0.4), dynamics=dynamics, what=ensemble(tmp_path, 0.8, 1.1))
+    assert same(found, run(leg("npt-iso", ps=0.4), folder=tmp_path / "alone"))
+    assert found.deviation_time_ps == pytest.approx(np.arange(0, 101, 5) * 0.004)
+    on_rows, on_frames = found.max_devi_f_of_rows, found.frames.origin["max_devi_f"]
+    assert np.isfinite(on_rows).all()
+    assert on_frames.tolist() == on_rows[found.frames.origin["step"] // 10].tolist()
+    forces = []
+    for atoms in found.frames.to_ase():
+        atoms.calc = EMT_CALCULATOR()
+        forces.append(np.linalg.norm(atoms.get_forces(), axis=1).max())
+    spread = np.std([1.0, 0.8, 1.1])
+    assert on_frames == pytest.approx(spread * np.array(forces), rel=1e-9)
+
+
+def test_the_deviations_of_a_killed_segment_are_those_of_an_undisturbed_one(odd, run, slot, tmp_path):
+    what, segment = ensemble(tmp_path, 0.9), leg(ps=8.0)
+    hasty = Slot(Machine(name="hasty", walk_timeout_s=1.5), slot.logs)
+    run_segment(what, leg(ps=0.04), copper(), DYNAMICS, tmp_path / "begun", hasty)
+    with pytest.raises(EngineError, match=r"no answer within 1.5 s"):
+        run_segment(what, segment, copper(), DYNAMICS, tmp_path / "killed", hasty)
+    found, whole = (run(segment, what=what, folder=tmp_path / name) for name in ("killed", "undisturbed"))
+    assert (found.resumed, whole.resumed) == (1, 0)
+    assert same(found, whole)
+    assert found.max_devi_f.tolist() == whole.max_devi_f.tolist()
+    assert found.deviation_time_ps.tolist() == whole.deviation_time_ps.tolist()
+
+
+def test_a_deviation_that_is_no_number_ends_the_segment(odd, run, tmp_path):
+    found = run(leg(ps=0.4), what=ensemble(tmp_path, float("nan")))
+    assert found.ended == "non-finite"
+    assert found.end is None

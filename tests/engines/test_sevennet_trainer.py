@@ -12,12 +12,12 @@ import pytest
 from ase.build import bulk
 from campaigns import end_sessions, in_process, machine_file, tiny
 from conftest import rattled_copper
+from tuning import Bench
 
 from activelearn.config import Label, Machine, TrainingRun
-from activelearn.config.trainer import TrainingData
 from activelearn.engines import process, reference
-from activelearn.engines.process import Slot
-from activelearn.engines.trainers.sevennet import TRAINER, foundations, training
+from activelearn.engines.trainers.finetuning import training
+from activelearn.engines.trainers.sevennet import TRAINER, foundations
 from activelearn.engines.trainers.sevennet.settings import SevenNetTrain
 from activelearn.frames import Frames
 
@@ -120,7 +120,7 @@ def test_nothing_in_a_checkpoint_is_run_to_know_its_elements(tmp_path):
         with zipfile.ZipFile(tmp_path / f"{name}.pth", "w") as archive:
             archive.writestr("checkpoint/data.pkl", pickle.dumps(content))
     found = foundations.read(tmp_path / "one.pth")
-    assert (found.elements, found.cutoff_A, found.modals) == ({"Cu"}, 4.0, ())
+    assert (found.elements, found.cutoff_A, found.kinds) == ({"Cu"}, 4.0, ())
     assert foundations.read(tmp_path / "two.pth") is None
     assert foundations.read(tmp_path / "none.pth") is None
     assert not (tmp_path / "harm").exists()
@@ -159,37 +159,17 @@ def test_a_killed_training_goes_on_from_the_newest_whole_checkpoint(tmp_path, ca
 # --- trained for real -------------------------------------------------------------------------------------------------
 
 
-class Bench:
-    """Rattled copper, labelled by EMT, whose energies are 4 eV an atom from those of the foundation."""
-
-    def __init__(self, folder):
-        self.folder, self.slot = folder, Slot(Machine(name="test"), folder / "logs")
-        self.truth = rattled_copper(4)
-        self.n = 0
-
-    def place(self):
-        self.n += 1
-        made = self.folder / f"place-{self.n}"
-        made.mkdir()
-        return made
-
-    def data(self, parts=None):
-        folder = self.place()
-        TRAINER.write_data(folder, parts or [self.truth], settings(), ("Cu",))
-        return TrainingData(folder, ("Cu",), ())
+class Tried(Bench):
+    """EMT, whose energies are 4 eV an atom from those of the foundation."""
 
     def trained(self, run=RUN, data=None, place=None, **more):
-        return TRAINER.train(place or self.place(), settings(**more), run, data or self.data(), self.slot)
-
-    def evaluated(self, model, frames=None):
-        (found,) = TRAINER.evaluate(self.place(), model, [frames or self.truth], self.slot)
-        return found
+        return super().trained(run, data, place, **more)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     process.allow_engines()
-    yield Bench(tmp_path_factory.mktemp("sevennet"))
+    yield Tried(tmp_path_factory.mktemp("sevennet"), TRAINER, settings)
     end_sessions()
 
 
@@ -329,7 +309,7 @@ class TestModels:
         other = bench.trained(warm)
         parts = [rattled_copper(3).without_labels(), rattled_copper(1, repeat=(2, 1, 1)).without_labels()]
         models = [trained.model, other.model]
-        both = training.evaluate(bench.place(), models, parts, bench.slot, most_atoms=8)
+        both = TRAINER.worker.evaluate(bench.place(), models, parts, bench.slot, most_atoms=8)
         by_default = TRAINER.evaluate_all(bench.place(), models, parts, bench.slot)
         for found, same in zip(both, by_default, strict=True):
             for part, other_batch in zip(found, same, strict=True):
@@ -351,6 +331,9 @@ class TestModels:
         assert abs(trained.notes["shift_eV"]["Cu"]) < 1e-4
         assert trained.curve[0, 1] < 1e-4
         assert TRAINER.calculator(trained.model)["arguments"]["modal"] == "R2SCAN"
+        members = [str(trained.model), "other.pth"]
+        said = TRAINER.potential(members, ("1", "2"), ("Cu",), (0.1, 0.2))
+        assert (said["ase"]["arguments"]["modal"], said["committee"]["models"]) == ("R2SCAN", ["other.pth"])
         found = bench.evaluated(trained.model, own)
         np.testing.assert_allclose(found.energy, own.energy, atol=1e-3)
         np.testing.assert_allclose(found.forces, own.forces, atol=1e-4)

@@ -52,7 +52,8 @@ def run_segment(
     saved = _read(checkpoint)
     if saved is None or not str(saved["ended"]):
         folder.mkdir(parents=True, exist_ok=True)
-        answer = carried_out(potential.statics(), start.frame, slot, partial(_ask, run, start, checkpoint, slot))
+        statics = potential.statics(slot.machine.python)
+        answer = carried_out(statics, start.frame, slot, partial(_ask, run, start, checkpoint, slot))
         saved = _read(checkpoint)
         if saved is None or str(saved["ended"]) != answer.get("ended"):
             raise EngineError(f"no checkpoint of a segment that ended: {answer.get('refused', answer)}", folder=folder)
@@ -153,7 +154,7 @@ def _ask(run: Run, start: State, checkpoint: Path, slot: Slot, **more: Any) -> d
     cell, positions = lower_triangular(start.frame.cell[0], start.frame.positions[0])
     _, velocities = lower_triangular(start.frame.cell[0], start.velocities)
     return ase.ask(
-        run.potential.statics(),
+        run.potential.statics(slot.machine.python),
         "dynamics",
         slot,
         timeout_s=slot.machine.walk_timeout_s,
@@ -173,6 +174,8 @@ def _ask(run: Run, start: State, checkpoint: Path, slot: Slot, **more: Any) -> d
         keep_velocities=d.keep_velocities,
         max_temperature_factor=d.max_temperature_factor,
         coldest_target_K=COLDEST_TARGET,
+        others=run.potential.others,
+        deviation_every=run.steps.deviation_every,
         checkpoint=str(checkpoint),
         **more,
     )
@@ -192,12 +195,16 @@ def _stretch(run: Run, symbols: Sequence[str], saved: Mapping[str, NDArray[Any]]
     ended, table = str(saved["ended"]), saved["rows"]
     step = np.arange(len(table), dtype=np.int64) * run.steps.thermo_every
     origin = run.origin_of(run.steps.frames[: len(saved["cells"])].tolist())
+    deviated, max_devi_f = saved.get("deviations", np.empty((0, 2))).T  # an earlier version evaluated none
+    known = dict(zip(deviated.tolist(), max_devi_f.tolist(), strict=True))
+    origin["max_devi_f"] = [known.get(step, np.nan) for step in origin["step"].tolist()]
     frames = Frames(tuple(symbols), saved["cells"], saved["positions"], origin=origin).wrapped()
     close = first_too_close(frames, Guards())
     if close is not None:
         k, pair = close
         at = int(frames.origin["step"][k])
         frames, step, ended = frames[:k], step[step < at], f"overlap {pair} at {at * run.timestep_ps:g} ps"
+        deviated, max_devi_f = deviated[deviated < at], max_devi_f[deviated < at]
     table = table[: len(step)]
     last = Frames(tuple(symbols), saved["last_cell"][None], saved["last_positions"][None])
     return Stretch(
@@ -206,8 +213,8 @@ def _stretch(run: Run, symbols: Sequence[str], saved: Mapping[str, NDArray[Any]]
         potential_energy=table[:, 1],
         pressure_bar=table[:, 2],
         volume=table[:, 3],
-        deviation_time_ps=np.empty(0),
-        max_devi_f=np.empty(0),
+        deviation_time_ps=deviated * run.timestep_ps,
+        max_devi_f=max_devi_f,
         frames=frames,
         frame_time_ps=frames.origin["step"] * run.timestep_ps,
         velocities=saved["velocities"][: len(frames)] / FS_PER_PS if run.dynamics.keep_velocities else None,

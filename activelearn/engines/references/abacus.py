@@ -56,7 +56,9 @@ _OURS: Final = {
     **dict.fromkeys(("stru_file", "kpoint_file", "ntype"), "set for each run"),
     **dict.fromkeys(_D3, "the reference's d3"),
     **dict.fromkeys(("gamma_only", "kspacing"), "abacus.kspacing_per_A and abacus.kpoints"),
-    **dict.fromkeys(("smearing_method", "smearing_sigma"), "abacus.smearing and abacus.smearing_eV"),
+    **dict.fromkeys(
+        ("smearing_method", "smearing_sigma", "smearing_sigma_temp"), "abacus.smearing and abacus.smearing_eV"
+    ),
     "basis_type": "abacus.basis",
     "ecutwfc": "abacus.ecut_eV",
     "dft_functional": "abacus.xc",

@@ -282,6 +282,9 @@ def answer(request, load, describe=None):
             atoms = to_atoms(request["structure"])
             atoms.calc = load(request)
             is_loaded = True
+            if "others" in request:
+                others = [load({**request, "arguments": arguments}) for arguments in request["others"]]
+                request = {**request, "others": others}
             out = JOBS[request["job"]](atoms, request)
     except (Exception, SystemExit) as error:
         kind = kind_of(error, is_loaded, request)

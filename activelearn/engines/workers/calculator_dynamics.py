@@ -37,8 +37,9 @@ class SegmentRun:
         ``ensemble``, ``temperature_K``, ``end_K``, ``pressure_bar``, ``velocities`` (Å/ps), ``timestep_fs``,
         ``temperature_damping_ps``, ``pressure_damping_ps``, ``n_steps``, ``thermo_every``, ``restart_every``,
         ``frames`` (steps), ``keep_velocities`` (of frames), ``max_temperature_factor``, ``coldest_target_K``,
-        ``checkpoint`` (path). It may have ``n_steps_of_ramp``, after which a ramp (and a deformation) would reach its
-        end, and ``final_cell`` (Å), to which cell and atoms are driven in NVT.
+        ``checkpoint`` (path). It may have ``n_steps_of_ramp``, after which a ramp (and a deformation) would be at its
+        end, and ``final_cell`` (Å): then the cell is driven there in NVT, and the atoms with it. With ``others``, the
+        calculators of the other members of an ensemble, it has ``deviation_every`` (steps).
     forget
         Called with the calculator, makes it forget earlier structures.
     """
@@ -59,6 +60,7 @@ class SegmentRun:
             self.parts["barostat"] = self.integrator._barostat
         self.step, self.resumed, self.started = 0, 0, time.time()
         self.rows, self.positions, self.cells, self.velocities = [], [], [], []
+        self.others, self.forget, self.deviations = request.get("others", ()), forget, []
         move = self.integrator._integrate_q
 
         def move_and_forget(delta):
@@ -127,12 +129,26 @@ class SegmentRun:
         """Store the row of the step, if it has one, and its frame; return what is wrong with them, or None."""
         if self.is_row and (wrong := self.keep_row()):
             return wrong
+        if self.others and self.step % self.request["deviation_every"] == 0:
+            self.deviations.append((self.step, deviation := self.max_devi_f()))
+            if not np.isfinite(deviation):
+                return "non-finite"
         if self.step in self.frame_steps:
             self.positions.append(self.atoms.positions.copy())
             self.cells.append(self.atoms.cell.array.copy())
             if self.request["keep_velocities"]:
                 self.velocities.append(self.atoms.get_velocities() * PS)
         return None
+
+    def max_devi_f(self):
+        """Return the force deviation of the ensemble, as activelearn/select/window.py has it, eV/Å."""
+        atoms, forces = self.atoms.copy(), [self.atoms.get_forces()]
+        for calculator in self.others:
+            self.forget(calculator)
+            atoms.calc = calculator
+            forces.append(atoms.get_forces())
+        spread = np.array(forces) - np.mean(forces, axis=0)
+        return float(np.sqrt((spread**2).sum(axis=-1).mean(axis=0)).max())
 
     def keep_row(self):
         """Store the row of the step; return what is wrong with it, or None."""
@@ -161,6 +177,7 @@ class SegmentRun:
                 positions=np.reshape(self.positions, (-1, n_atoms, 3)),
                 cells=np.reshape(self.cells, (-1, 3, 3)),
                 velocities=np.reshape(self.velocities, (-1, n_atoms, 3)),
+                deviations=np.reshape(self.deviations, (-1, 2)),
                 last_positions=self.atoms.positions,
                 last_cell=self.atoms.cell.array,
                 last_velocities=self.atoms.get_velocities() * PS,
@@ -182,7 +199,8 @@ class SegmentRun:
         self.step, self.resumed = int(saved["step"]), int(saved["resumed"]) + 1
         self.rows = saved["rows"].tolist()
         self.positions, self.cells = list(saved["positions"]), list(saved["cells"])
-        self.velocities = list(saved.get("velocities", ()))  # an earlier version stored none
+        self.velocities = list(saved.get("velocities", ()))  # an earlier version kept none
+        self.deviations = list(saved.get("deviations", ()))  # nor these
         for part, one in self.parts.items():
             for name in numbers_of(one):
                 value = saved[f"{part}/{name}"]

@@ -18,7 +18,9 @@ STATIONS: Final = {
     "model_devi": ("explore", "glass", "benchmark"),
     "fp": ("prepare", "initial", "label", "light"),
 }
-#: Batch systems whose names a profile knows; the Shell has none.
+#: Batch systems beside Slurm, by their batch_type, that have a queue adapter.
+_SYSTEMS: Final = {"pbs": "pbs", "torque": "torque", "lsf": "lsf"}
+#: Batch systems whose words a profile has; the Shell has none.
 QUEUES: Final = ("slurm", "slurmjobarray", "pbs", "torque", "sge", "lsf")
 SHELLS: Final = ("shell",)
 #: Flags of batch systems, and the equivalent key of a queue.
@@ -56,7 +58,7 @@ def machine_of(given: DpgenFolder, name: str, report: DpgenReport) -> dict[str, 
     if retries:
         made["max_attempts"] = max(1, *retries)
     kinds = {_batch(section) for section in sections.values()}
-    if kinds & set(QUEUES) - {"slurm", "slurmjobarray"}:
+    if kinds & set(QUEUES) - {*_SYSTEMS, "slurm", "slurmjobarray"}:
         report.facts.append(
             f"batch_type {', '.join(sorted(kinds))}: the profile has the options of the queue; the adapters that "
             "`activelearn machine --init` writes are for Slurm, unless stated otherwise: check them before you submit"
@@ -95,7 +97,11 @@ def _place(section: Mapping[str, Any], kind: str, report: DpgenReport) -> dict[s
     made: dict[str, Any] = {}
     n_gpus = int(resources.get("gpu_per_node") or 0)
     if not is_shell:
-        made["queue"] = _queue(resources, n_gpus, kind, report)
+        system = _SYSTEMS.get(_batch(section), "slurm")
+        made["queue"] = {
+            **({"system": system} if system != "slurm" and resources.get("queue_name") else {}),
+            **_queue(resources, n_gpus, kind, report),
+        }
     if n_gpus or not is_shell:
         made["gpus"] = list(range(n_gpus))
     if (side_by_side := int(resources.get("para_deg") or 1)) > 1:

@@ -16,6 +16,8 @@ from activelearn.report.behind import number
 Stake = Literal["trust", "accuracy", "cost"]
 STAKES: Final[tuple[Stake, ...]] = ("trust", "accuracy", "cost")
 
+_NONE: Final[Mapping[str, float]] = {}
+
 
 class Noted(NamedTuple):
     """One case where a bound is exceeded: a sentence with its numbers, the value, and the remedy."""
@@ -99,8 +101,8 @@ def quantity(value: float, unit: str) -> str:
     return f"{number(value)} {unit}".strip()
 
 
-def bounds_of(given: Sequence[str], rules: Sequence[Rule]) -> dict[str, float]:
-    """Return the bounds of all rules by key, with those of ``--bound key=number`` replacing defaults.
+def bounds_of(given: Sequence[str], rules: Sequence[Rule], of_machine: Mapping[str, float] = _NONE) -> dict[str, float]:
+    """Return the bounds of all rules by key: of ``--bound key=number``, else of the machine profile, else the default.
 
     Raises
     ------
@@ -108,14 +110,21 @@ def bounds_of(given: Sequence[str], rules: Sequence[Rule]) -> dict[str, float]:
         There is no such rule, or it is not a number.
     """
     bounds = {rule.key: rule.bound for rule in rules}
+    for key, bound in of_machine.items():
+        _want_known(key, bounds, f"report.bounds.{key} of the machine profile")
+        bounds[key] = bound
     for text in given:
         key, _, value = text.partition("=")
-        if key not in bounds:
-            near = get_close_matches(key, bounds, n=1)
-            there = f"did you mean {near[0]}?" if near else f"available: {', '.join(bounds)}"
-            raise ConfigError(f"--bound {text}: no finding of that name - expected key=number - {there}")
+        _want_known(key, bounds, f"--bound {text}")
         bounds[key] = _number(text, value)
     return bounds
+
+
+def _want_known(key: str, bounds: Mapping[str, float], where: str) -> None:
+    if key not in bounds:
+        near = get_close_matches(key, bounds, n=1)
+        there = f"did you mean {near[0]}?" if near else f"available: {', '.join(bounds)}"
+        raise ConfigError(f"{where}: no finding of that name - expected key=number - {there}")
 
 
 def _number(text: str, value: str) -> float:

@@ -28,6 +28,8 @@ _LINES: Final = {
     "arrhenius": "conductivity",
     "stress_strain": "stress and strain",
 }
+#: What is compared with the reference.
+_PARITY: Final = {"parity_energy": "energies", "parity_force": "forces", "parity_virial": "virials"}
 
 
 def figures(seen: SeenStudy) -> Iterator[Figure]:
@@ -40,7 +42,7 @@ def figures(seen: SeenStudy) -> Iterator[Figure]:
         yield from _lines(seen, [c for c in quench if c.y_name == name], f"units on cooling: {name}", "evolution")
     for name, title in _LINES.items():
         yield from _lines(seen, [c for c in curves if c.name == name], title, name)
-    for name in ("parity_force", "parity_energy"):
+    for name in _PARITY:
         yield from (_parity(seen, c) for c in curves if c.name == name and f"{c.key}/x" in seen.curves)
 
 
@@ -183,7 +185,8 @@ def _lines(seen: SeenStudy, curves: Sequence[Curve], title: str, name: str) -> I
             )
             groups.setdefault(of, []).append(curve)
     for k, (of, mine) in enumerate(list(groups.items())[:_MOST_LINES]):
-        x = axis_of(mine[0].x_name, [seen.curves[f"{c.key}/x"] for c in mine])
+        found = _deviations_on_cooling(seen, mine[0]) if name == "evolution" else []
+        x = axis_of(mine[0].x_name, [*(seen.curves[f"{c.key}/x"] for c in mine), *(t for _, t, _ in found)])
         y = axis_of(mine[0].y_name, [seen.curves[f"{c.key}/y"] for c in mine])
         plot = Plot(x, y, f"{title}, {of}")
         rows: list[tuple[str | float | None, ...]] = []
@@ -198,13 +201,52 @@ def _lines(seen: SeenStudy, curves: Sequence[Curve], title: str, name: str) -> I
             plot.line(
                 xs[order], ys[order], f"c{i % N_COLOURS}", f"{curve.label}: {curve.stamp or ''}", label=curve.label
             )
+        below = _below(seen, mine[0], x, found) if found else None
         yield Figure(
             name=f"{name}-{_file(seen.name)}-{_file(mine[0].y_name)}-{k}",
             title=f"{title[0].upper()}{title[1:]}",
-            caption=f"{of}{_stamps(mine)}",
-            picture=plot.svg(),
+            caption=f"{of}{_stamps(mine)}" + ("; below: force deviation and trust window" if below is not None else ""),
+            picture=plot.svg() if below is None else _stacked(plot, below),
             numbers=Numbers(f"{name}-{k}", ("line", mine[0].x_name, mine[0].y_name, "± (standard error)"), rows),
         )
+
+
+def _deviations_on_cooling(seen: SeenStudy, curve: Curve) -> list[tuple[MadeGlass, FloatArray, FloatArray]]:
+    """Return temperature (n,) K and force deviation (n,) eV/Å of each glass of a curve, in the segment of the curve."""
+    found = []
+    for glass in seen.glasses:
+        path, of = seen.paths.get(glass.id), {"potential": glass.potential, "x": glass.x}
+        segment = str(curve.condition.get("segment", ""))
+        if path is None or segment not in path.segments or any(curve.condition.get(k, v) != v for k, v in of.items()):
+            continue
+        if curve.condition.get("cooling_rate_K_per_ps") not in {None, glass.cooling_rate_K_per_ps}:
+            continue
+        rows = path.thermo
+        mine = np.flatnonzero((rows.segment == path.segments.index(segment)) & np.isfinite(rows.max_devi_f))
+        mine = mine[_thinned(len(mine))] if len(mine) else mine
+        if len(mine):
+            found.append((glass, rows.temperature_K[mine], rows.max_devi_f[mine]))
+    return found
+
+
+def _below(seen: SeenStudy, curve: Curve, x: Axis, found: Sequence[tuple[MadeGlass, FloatArray, FloatArray]]) -> Plot:
+    """Return the plot of force deviations over temperature, with the trust window."""
+    y = axis_of("force deviation (eV/Å)", [deviation for *_, deviation in found], is_log=True)
+    plot = Plot(x, y, "force deviation", height=200.0)
+    if (window := seen.windows.get(str(curve.condition.get("potential")))) is not None:
+        plot.window(*window, along="y")
+    for glass, temperature, deviation in found:
+        style = f"f{glass.replica % N_COLOURS}"
+        plot.points(temperature, deviation, f"{style} faint", r=1.8)
+        plot.name(f"replica {glass.replica}", style)
+    return plot
+
+
+def _stacked(upper: Plot, lower: Plot) -> Html:
+    """Return one drawing of two plots, one above the other."""
+    moved = tag("g", lower.inner(), transform=f"translate(0 {upper.full_height:.0f})")
+    height = upper.full_height + lower.full_height
+    return drawing(joined(upper.inner(), moved), upper.width, height, upper.title)
 
 
 def _stamps(curves: Sequence[Curve]) -> str:
@@ -226,7 +268,7 @@ def _parity(seen: SeenStudy, curve: Curve) -> Figure:
         box = (float(edges[i]), float(edges[i + 1])), (float(edges[j]), float(edges[j + 1]))
         plot.box(*box, "heat", f"{n} points", fill_opacity=round(0.2 + 0.8 * float(np.log1p(n)) / top, 2))
     plot.line(np.array(axis), np.array(axis), "c6", "potential = reference")
-    what = "forces" if curve.name == "parity_force" else "energies"
+    what = _PARITY[curve.name]
     return Figure(
         name=f"{_file(curve.name)}-{_file(curve.label)}",
         title=f"{what.capitalize()} against the reference: {curve.label}",

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from activelearn.page.landscape import ORIGINS, Landscape
 from activelearn.page.markup import Figure, Numbers
 from activelearn.page.products import MemberCurve
 from activelearn.page.seen import SeenCampaign
@@ -25,6 +26,8 @@ def figures(seen: SeenCampaign) -> Iterator[Figure]:
             yield figure
     if seen.records:
         yield _dataset(seen)
+    if seen.landscape is not None:
+        yield _landscape(seen.landscape)
 
 
 def _curves(found: list[MemberCurve]) -> Figure | None:
@@ -79,4 +82,35 @@ def _dataset(seen: SeenCampaign) -> Figure:
         caption="Frames by iteration and origin; held-out frames are never trained on.",
         picture=plot.svg(),
         numbers=Numbers("dataset", columns, rows),
+    )
+
+
+def _landscape(found: Landscape) -> Figure:
+    names = [
+        f"{rank} component ({100.0 * share:.0f} % of the variance)"
+        for rank, share in zip(("first", "second"), found.shares, strict=True)
+    ]
+    x, y = (axis_of(name, [found.at[:, k]]) for k, name in enumerate(names))
+    plot = Plot(x, y, "The data set in two dimensions of its descriptor", height=430.0)
+    for k, origin in enumerate(ORIGINS):
+        mine = np.flatnonzero(found.origin == k)
+        if len(mine):
+            told = [f"{found.formula[i]}, iteration {found.iteration[i]}: {origin}" for i in mine]
+            plot.points(found.at[mine, 0], found.at[mine, 1], f"f{k} faint", told, r=3.5)
+            plot.name(origin, f"f{k}")
+    shown = len(found.origin)
+    drawn = "" if shown == found.n_frames else f" {shown} of {found.n_frames} frames are drawn, evenly spread."
+    rows = [
+        (ORIGINS[found.origin[i]], int(found.iteration[i]), found.formula[i], float(a), float(b))
+        for i, (a, b) in enumerate(found.at)
+    ]
+    return Figure(
+        name="landscape",
+        title="Where the data lie",
+        caption="Every point is a frame: its radial descriptor along the two directions in which frames differ most "
+        f"(dimensionless). Far from all others: seen once. Held out: how far from them the errors are measured.{drawn}",
+        picture=plot.svg(),
+        numbers=Numbers(
+            "landscape", ("origin", "iteration", "formula", "first component (1)", "second component (1)"), rows
+        ),
     )

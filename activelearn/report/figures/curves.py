@@ -26,7 +26,7 @@ _SAID: Final = {"potential": "{}", "x": "x = {:g}", "temperature_K": "{:g} K"}
 #: Names of curves with their own figures, or (running coordination) deliberately none.
 _KNOWN: Final = {
     *("rdf", "running_coordination", "msd", "arrhenius", "stress_strain", "evolution", "chain_sizes", "map"),
-    *("parity_force", "parity_energy"),
+    *("parity_force", "parity_energy", "parity_virial"),
 }
 #: g(r) is shown up to here, Å.
 _FAR_A: Final = 10.0
@@ -254,6 +254,7 @@ def _parity(board: Scoreboard, arrays: Arrays, folder: Path) -> Iterator[Path]:
     for name, of, mae, rmse in (
         ("parity_force", "forces", "force_mae", "force_rmse"),
         ("parity_energy", "energies", "energy_mae_shifted", "energy_rmse_shifted"),
+        ("parity_virial", "virials", "virial_mae", "virial_rmse"),
     ):
         curves = [c for c in board.curves if c.name == name]
         if not curves:

@@ -27,7 +27,7 @@ DPI: Final = 200
 RED: Final = "#C00000"
 GREY: Final = "#555555"
 #: Curves that do not belong to a glass.
-_OF_NO_GLASS: Final = {"parity_force", "parity_energy"}
+_OF_NO_GLASS: Final = {"parity_force", "parity_energy", "parity_virial"}
 _FOOT_POINTS: Final = 9.5
 _CHARACTERS: Final = 118  # of a foot line
 _STYLE: Final[Any] = {  # its keys are Literals of matplotlib's version

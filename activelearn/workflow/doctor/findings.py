@@ -33,6 +33,7 @@ from activelearn.workflow.doctor.picture import (
     reservation,
     unix_time,
 )
+from activelearn.workflow.doctor.refused import refused_categories
 from activelearn.workflow.doctor.settings import setting_findings
 from activelearn.workflow.doctor.words import Finding, are, counted, numbers, without_credentials
 from activelearn.workflow.firetasks import is_same_folder, wanted
@@ -70,9 +71,8 @@ def examine(
     stale_s
         A state that should last for moments (a claim, a lock, a completion) is considered stuck after this time, s.
     lost_s
-        A worker without a sign of life for this time is considered dead, s; None: `stale_s`, or one and a half ping
-        intervals of FireWorks' settings here if that is longer. One whose job is no longer known to Slurm is dead after
-        `stale_s`.
+        A worker that has not been heard of for so long is dead, s; None: `stale_s`, or one and a half pings of
+        FireWorks' settings here if that is longer. One whose job the queue does not know is dead after `stale_s`.
     folder
         Only Fireworks that work in that campaign folder.
     file
@@ -90,7 +90,10 @@ def examine(
     ]
     ailing = {one.workflow for one in found}
     found += engine_findings(flow for flow in picture.flows if flow.folder is not None and flow.folder.is_dir())
-    found += idle_categories(picture, (flow for flow in picture.flows if flow.number not in ailing), file)
+    waiting = [flow for flow in picture.flows if flow.number not in ailing]
+    refused = dict(refused_categories(waiting, file))
+    found += refused.values()
+    found += idle_categories(picture, waiting, file, but=refused)
     return [
         replace(one, what=without_credentials(one.what, launchpad), next=without_credentials(one.next, launchpad))
         for one in found
@@ -254,7 +257,7 @@ def _unbegun(picture: Picture, flow: Flow) -> Iterator[Finding]:
         elif job is None:
             reasons[fw_id] = "reserved for the queue, and no job was submitted"
         elif picture.is_gone(job):
-            reasons[fw_id] = "reserved for a job that Slurm no longer knows"
+            reasons[fw_id] = "reserved for a job that the queue no longer knows"
     yield from _grouped("reserved", flow, reasons)
 
 
@@ -273,7 +276,7 @@ def _lost(picture: Picture, flow: Flow) -> Iterator[Finding]:
         last = max(launches, key=last_sign)
         age, is_gone = picture.age(last_sign(last)), picture.is_gone(reservation(last))
         if age > picture.lost_s or (is_gone and age > picture.stale_s):
-            why = " (Slurm no longer knows its job)" if is_gone else ""
+            why = " (the queue no longer knows its job)" if is_gone else ""
             reasons[fw_id] = f"running on {last.get('host')}, without a sign of life for {duration(age)}{why}"
     yield from _grouped("lost", flow, reasons)
 

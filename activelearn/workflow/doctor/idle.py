@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from activelearn.units import duration
@@ -14,8 +14,10 @@ from activelearn.workflow.site import worker_line
 _AT_WORK = ("RESERVED", "RUNNING")
 
 
-def idle_categories(picture: Picture, flows: Iterable[Flow], file: Path) -> Iterator[Finding]:
-    """Yield the categories in which something has been READY for long, with no worker running or in the queue.
+def idle_categories(
+    picture: Picture, flows: Iterable[Flow], file: Path, *, but: Container[str] = ()
+) -> Iterator[Finding]:
+    """Yield the categories for which something has been READY for long, and nobody is at work or in the queue.
 
     A worker counts as long as it has a Firework, even in the queue, or had one within the last minutes: it then looks
     for the next one. Workers of all campaigns count, and those without a category, which take everything.
@@ -28,6 +30,8 @@ def idle_categories(picture: Picture, flows: Iterable[Flow], file: Path) -> Iter
         The Workflows that may wait for nothing but workers.
     file
         my_launchpad.yaml.
+    but
+        Categories of which something else is said.
     """
     ready: dict[str, list[float]] = defaultdict(list)
     for flow in flows:
@@ -36,6 +40,8 @@ def idle_categories(picture: Picture, flows: Iterable[Flow], file: Path) -> Iter
                 ready[category].append(flow.changed(fw_id))
     launches, fireworks = picture.launchpad.launches, picture.launchpad.fireworks
     for category, since in sorted(ready.items()):
+        if category in but:
+            continue
         if picture.age(max(since)) <= STALE_S or fireworks.find_one({"spec._category": category, **_busy()}):
             continue
         theirs = {"fworker.category": {"$in": [category, ""]}}

@@ -24,6 +24,7 @@ from activelearn import trees
 from activelearn.engines.process import run_command
 from activelearn.errors import ActiveLearnError, EngineError
 from activelearn.store import Store
+from activelearn.workflow.queues import LISTERS, jobs_of
 
 #: A state that should last for moments, and has not changed for this long, is stuck, s.
 STALE_S: Final = 300.0
@@ -246,17 +247,17 @@ class Picture:
 
     @cached_property
     def queued(self) -> frozenset[str] | None:
-        """The numbers of the jobs that wait or run in the queue; None if Slurm does not answer."""
-        if shutil.which("squeue") is None:
+        """The numbers of the jobs that wait or run in the queue; None if the batch system does not say."""
+        command = next((words for program, words in LISTERS.items() if shutil.which(program) is not None), None)
+        if command is None:
             return None
         with trees.temporary() as here:
             log = here / "jobs"
-            command = ["squeue", "--noheader", "--format=%A"]
             try:
-                done = run_command(command, here, log=log, timeout_s=_QUEUE_S)
+                done = run_command(list(command), here, log=log, timeout_s=_QUEUE_S)
             except EngineError:
                 return None
-            return frozenset(log.read_text(errors="replace").split()) if done.return_code == 0 else None
+            return frozenset(jobs_of(log.read_text(errors="replace"))) if done.return_code == 0 else None
 
     def is_gone(self, job: str | None) -> bool:
         """Return whether the queue says that it has no such job (any more)."""

@@ -104,4 +104,5 @@ def _queue(picture: Picture) -> list[str]:
     } - {None}
     if not jobs or picture.queued is not None:
         return []
-    return [f"{counted(len(jobs), 'job')} in a queue, but squeue does not answer here: their state is unknown"]
+    asked = "neither squeue, bjobs nor qstat answers here"
+    return [f"{counted(len(jobs), 'job')} in a queue, but {asked}: their state is unknown"]
