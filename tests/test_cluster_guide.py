@@ -40,7 +40,8 @@ def test_its_workers_are_those_that_init_prints(tmp_path):
 
 def test_its_profiles_are_the_presets():
     table = GUIDE[: GUIDE.index("**First**")]
-    assert set(re.findall(r"^\| `([a-z_]+)` \|", table, flags=re.MULTILINE)) == set(preset_names("machine"))
+    cells = re.findall(r"^\| (`[a-z_`, ]+`) \|", table, flags=re.MULTILINE)
+    assert {name for cell in cells for name in re.findall(r"[a-z_]+", cell)} == set(preset_names("machine"))
 
 
 def test_the_keys_it_names_are_those_of_a_profile():
@@ -86,4 +87,4 @@ def test_the_laptop_edits_what_a_laptop_lacks(tmp_path):
 
 
 def test_it_is_short_enough_to_be_read():
-    assert len(GUIDE.splitlines()) <= 200
+    assert len(GUIDE.splitlines()) <= 240

@@ -168,8 +168,7 @@ def probe(
     wants
         What a campaign needs: :func:`wants_of`; without one, DeePMD-kit.
     login
-        Returns the file that :func:`at_login` wrote: where models are trained or run, forces are compared with it.
-        None: they are not compared.
+        Returns the file of :func:`at_login` with which the forces of models are compared; None: they are not.
     """
     began = time.monotonic()
     stations, train = machine.stations_by_place()[place], _train_of(wants)
@@ -185,8 +184,7 @@ def probe(
     wanted = Path(here.scratch) if here.scratch else folder
     with trees.temporary(wanted if wanted.is_dir() else None) as scratch:
         slots = [Slot(here, scratch, index=k) for k in range(here.n_slots)]
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        found["cuda_visible_devices"] = tuple(slot.environment.get("CUDA_VISIBLE_DEVICES", visible) for slot in slots)
+        found["cuda_visible_devices"] = tuple(_visible(slot) for slot in slots)
         asked = _look(problems, lambda: _ask_engines(slots[0], trainer.packages))
         found |= {**asked, "versions": {**found["versions"], **asked.get("versions", {})}}
         if asked:
@@ -201,8 +199,7 @@ def probe(
         if asked and models and trainer.runs_in_lammps:
             found |= _look(problems, lambda: _start_lammps(slots[0], asked["versions"], wants_deepmd=is_deepmd))
         if models and login is not None and not problems:
-            of = {**asked, "device": _device(asked["cpu"], found.get("gpus", ()), slots[0])}
-            found |= _look(problems, lambda: _compare(login(), train, slots[0], problems, **of))
+            found |= _look(problems, lambda: _compare(login(), train, slots[0], found, problems))
         close_sessions()
     seen = Probe(place, **found, time=time.time(), seconds=time.monotonic() - began)
     problems += _contradictions(seen, here, needs_deepmd=is_deepmd and bool(models))
@@ -268,33 +265,30 @@ def _standard(here: Machine, train: Train, type_map: Sequence[str], folder: Path
         slot = Slot(here, scratch)
         asked = _ask_engines(slot, trainer_of(train).packages)
         device = _device(asked["cpu"], (), slot)
-        where = Standard(asked["host"], device, asked["versions"])
+        where = Standard(asked["host"], device, {**installed(*_OURS), **asked["versions"]})
         return agreement.standard(where, train, type_map, slot, folder)
+
+
+def _visible(slot: Slot) -> str | None:
+    """Return the GPUs that the engines of a slot see; empty: none, None: all."""
+    return slot.environment.get("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def _device(cpu: str, gpus: Sequence[str], slot: Slot) -> str:
     """Return the CPU of a slot, and the GPUs of its node if it may use them."""
-    is_hidden = slot.environment.get("CUDA_VISIBLE_DEVICES") == ""
-    return cpu if is_hidden or not gpus else f"{cpu} with {', '.join(gpus)}"
+    visible = _visible(slot)
+    which = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
+    return f"{cpu} with {', '.join(gpus)}{which}" if gpus and visible != "" else cpu
 
 
-def _compare(
-    file: Path,
-    train: Train,
-    slot: Slot,
-    problems: list[str],
-    *,
-    versions: dict[str, str],
-    device: str,
-    **_more: str,
-) -> dict[str, Any]:
+def _compare(file: Path, train: Train, slot: Slot, found: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     """Return the difference of the forces from those of the login node in words; too large a one is a problem."""
     theirs = Standard.read(file)
     if theirs.why_not:
         return {"compared": f"forces are not compared: {theirs.host} has none to compare with: {theirs.why_not}"}
     if lacks := trainer_of(train).problems(train, slot.machine.model_copy(update={"places": {}})):
         return {"compared": f"forces are not compared: {lacks[0]}"}
-    differs = theirs.what_differs(device, versions)
+    differs = theirs.what_differs(_device(found["cpu"], found.get("gpus", ()), slot), found["versions"])
     next_ = "install the same versions at both, or compare the drivers and CUDA libraries of the two"
     try:
         difference = theirs.difference(file.parent / theirs.model, train, slot)
