@@ -45,7 +45,7 @@ from activelearn.store import Store
 ROOT = Path(__file__).resolve().parent.parent
 MACHINE = Machine(**SMALL)
 #: Numbers without a unit or a usual size: indices, seeds, places on an axis, meshes, and what others have measured.
-FREE = {"random_seed", "gpus", "systems", "x", "kpoints", "kpts", "value", "uncertainty"}
+FREE = {"random_seed", "gpus", "systems", "x", "kpoints", "kpts", "value", "uncertainty", "report"}
 PARTS = {
     "benchmark": load_benchmark, "label": load_label, "machine": load_machine, "potential": load_potential,
     "series": load_series, "campaign": load_campaign,

@@ -256,7 +256,7 @@ def test_fine_tuned_foundations_are_billed_by_the_time_of_their_calculator():
     assert all(item.seconds for item in walks)
     unknown = campaign.model_copy(update={"train": load_train("mace_finetune", {})})
     bill = cost.estimate(unknown, load_machine(), None)
-    assert any("the whole is not known" in line for line in cost.lines(bill)), "a MACE of the user's, of any size"
+    assert any("the total is not known" in line for line in cost.lines(bill)), "a MACE of the user's, of any size"
     declared = Machine(speeds=Speeds(label_s_per_atom={"mace.calculators:MACECalculator": 0.01}))
     bill = cost.estimate(unknown, declared, None)
     assert next(item for item in bill.initial if item.station == "train").source == "declared"

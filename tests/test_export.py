@@ -211,7 +211,7 @@ def test_the_card_of_models_without_held_out_frames_says_so(undisturbed):
     title = "## Held-out errors (whole trajectories, never trained on)\n\n"
     assert f"{title}| member |" in export.model_card(store, FinalChoice(last), records)
     card = export.model_card(store, FinalChoice(last.model_copy(update={"members": bare})), records)
-    assert f"{title}Not known: no frame was set aside (initial.held_out_fraction).\n\n- whether" in card
+    assert f"{title}Not known: no frame was set aside (initial.held_out_fraction).\n\n- it is not known whether" in card
 
 
 @pytest.mark.engines

@@ -74,7 +74,7 @@ def test_a_turned_and_sorted_copy_is_the_same_label(tmp_path, walk, order, digit
     assert f"(first: {copy} frame 0, as {first} frame 0) - expected each structure once" in said
     n, counts, said = imported(tmp_path, copy)
     assert (n, counts) == (0, {same.COPY: 16})
-    assert "of the ledger) - wanted" in said
+    assert "of the ledger) - expected" in said
 
 
 def test_a_shifted_copy_and_one_of_another_format_are_the_same_labels(tmp_path, walk):

@@ -129,7 +129,7 @@ def test_an_element_that_does_not_exist_is_refused(formula):
         ({"density_g_cm3": -1}, "greater than 0"),
         ({"tolerance_A": 0}, "greater than 0"),
         ({"geometry": {"P2O5": "a.xyz"}}, r"geometry contains P2O5 - expected formulas of units: \['Na2S', 'P2S5'\]"),
-        ({"sha256": {"P2O5": "0"}}, "sha256 names P2O5"),
+        ({"sha256": {"P2O5": "0"}}, "sha256 contains P2O5"),
         ({"density": 2.0}, "Extra inputs"),
     ],
 )

@@ -177,7 +177,7 @@ def test_the_first_training_begins_with_the_weights_of_models_that_are_named(sto
     ("names", "changes", "said"),
     [
         (("0.pb",), {}, "1 models for 4 members - expected one per member"),
-        (("0.pb", "1.pb", "2.pb", "3.pth"), {}, "3.pth - wanted .pb"),
+        (("0.pb", "1.pb", "2.pb", "3.pth"), {}, "3.pth - expected .pb"),
         (("0.pb", "1.pb", "2.pb", "gone.pb"), {}, "no file gone.pb"),
         (("0.pb", "1.pb", "2.pb", "3.pb"), {"sel": None}, "train.descriptor.sel is determined automatically"),
     ],

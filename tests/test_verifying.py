@@ -183,4 +183,4 @@ def test_a_folder_in_place_of_a_kept_answer_is_a_sentence(copy):
         cwd=machine_file(copy.folder.parent / "m.yaml").parent,
     )
     assert code == 1
-    assert "begun/x.json: Is a directory - wanted" in said
+    assert "begun/x.json: Is a directory - expected" in said

@@ -60,7 +60,7 @@ def test_they_come_in_and_go_out_and_come_in_again(mixed, tmp_path, kind):
     assert n == 3
     (said,) = tally.sentences()
     assert said.startswith("1 label with no stress (first: ")
-    assert said.endswith("part 0 frame 1): the training fits no virial on them")
+    assert said.endswith("part 0 frame 1): no virial is fitted for them")
     ledger = exchange.opened(tmp_path / "one")
     assert sorted(entry.has_virial for entry in ledger.entries()) == [False, True, True]
     to = tmp_path / {"npz": "b.npz", "extxyz": "b.extxyz", "deepmd": "b"}[kind]
@@ -153,7 +153,7 @@ def test_a_reference_without_stress_relaxes_no_cells_and_is_no_potential(tmp_pat
     stressless = {"label__reference__stress": False}
     (line,) = pressures.notes_of_reference(toy(tmp_path, **stressless))
     assert line.startswith("labels of label.reference have no virial (stress: false)")
-    with pytest.raises(ConfigError, match=r"initial.relax.cell: true relaxes to zero stress.* - wanted"):
+    with pytest.raises(ConfigError, match=r"initial.relax.cell: true relaxes to zero stress.* - expected"):
         toy(tmp_path, initial__relax={"cell": True}, **stressless)
     ase = {"calculator": "ase.calculators.emt:EMT", "functional": "none", "includes_dispersion": False, "stress": False}
     with pytest.raises(ConfigError, match=r"ase.stress: false - expected a potential with stress"):

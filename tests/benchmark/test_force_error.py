@@ -194,7 +194,7 @@ def test_what_the_reference_does_not_know_is_said_and_another_version_refused(sl
     sealed = read_object(store.reference_file)
     replace_json(store.reference_file, {name: one | {"sha256": "of before"} for name, one in sealed.items()})
     (task, _) = planned(force_error.PROPERTY, study, store)
-    with pytest.raises(ConfigError, match=r"which is not what this study is sealed to .* of reference.json and run"):
+    with pytest.raises(ConfigError, match=r"which is not what this study is sealed with .* of reference.json and run"):
         run_one(force_error.PROPERTY, task, store, slot)
 
 

@@ -76,7 +76,7 @@ def test_a_line_is_labelled_with_its_condition():
 def test_a_property_of_another_name_than_its_entry_point_is_refused(monkeypatch):
     found = Property("other", Section, run=None, results=None)
     monkeypatch.setattr(Group, "find", lambda self, name: found)
-    with pytest.raises(ConfigError, match=r"mine is the property 'other' - expected one name"):
+    with pytest.raises(ConfigError, match=r"mine is the property 'other' - expected the same name"):
         property_of("mine")
 
 

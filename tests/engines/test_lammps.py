@@ -248,7 +248,7 @@ def test_output_that_is_cut_off(copy_of, file, return_code):
 
 
 def test_a_walk_that_wrote_nothing_and_says_finished_is_an_engine_error(tmp_path):
-    with pytest.raises(EngineError, match="cut off"):
+    with pytest.raises(EngineError, match="truncated"):
         read_walk(tmp_path, return_code=0, n_steps=10, n_atoms=2)
     assert read_dump(tmp_path / "none", 2)[1].shape == (0, 3, 3)
 

@@ -65,7 +65,7 @@ class TestACampaign:
         store = explored[0]
         said = explored[3]
         assert "6 frames of MD by ase.calculators.eam:EAM in 10 calls" in said
-        assert "iteration 2: goes on:" in said
+        assert "iteration 2: continues:" in said
         assert "converged: 0.0 % candidates, 0.0 % failed of 44 frames" in said
         assert (store / "iter-003" / "iteration.json").is_file()
         record = json.loads((store / "iter-001" / "iteration.json").read_text())
@@ -135,7 +135,7 @@ def test_what_its_settings_are_is_said_as_of_ours(installed, tmp_path):  # noqa:
     assert "train.cutof_A: unknown key - did you mean 'cutoff_A'?" in done.stderr
     without = cli("check", tiny(tmp_path / "c.yaml", **CHANGES), "--machine", machine, cwd=tmp_path)
     assert without.returncode == 2
-    assert "expected 'deepmd' or 'sevennet' (or the package that adds it)" in without.stderr
+    assert "expected 'deepmd', 'mace' or 'sevennet' (or the package that adds it)" in without.stderr
 
 
 def test_deepmd_kit_is_not_wanted_for_it(installed, tmp_path):  # noqa: F811 - the fixture

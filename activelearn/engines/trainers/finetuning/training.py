@@ -181,7 +181,7 @@ def take_over(left: Sequence[Path], folder: Path) -> str | None:
     found = [path for one in left for path in one.glob("checkpoint-*.pth")]
     for path in sorted(found, key=_step, reverse=True):
         if not _is_whole(path):
-            log.warning("%s is damaged and passed over", path)
+            log.warning("%s is corrupt and skipped", path)
             continue
         step, old = _step(path), path.parent
         (folder / RESUMED).write_text(json.dumps([*resumed_from(old), step]))
