@@ -257,7 +257,11 @@ def test_check_says_what_will_be_made():
     [
         (lj() | {"lammps": lj()["lammps"] | {"elements": ["K", "Ar"]}}, {}, "does not know Ne"),
         (lj(), {"tolerance_A": 4.5}, "would fill"),
-        (lj(), {"pore": PORE | {"diameter_A": 12.6}}, "removes 40 of 64 atoms - expected at least half of the glass left"),
+        (
+            lj(),
+            {"pore": PORE | {"diameter_A": 12.6}},
+            "removes 40 of 64 atoms - expected at least half of the glass left",
+        ),
         (lj(), {"pore": PORE | {"segments": [PORE["segments"][0] | {"is_analysed": False}]}}, "glass.pore.segments"),
         (lj(), {"segments": [SEGMENTS[1] | {"is_analysed": True}]}, "averages at one temperature"),
     ],

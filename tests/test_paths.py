@@ -140,7 +140,7 @@ class TestInAFolderOfAnAwkwardName:
         assert len(list(exported.models.glob("frozen-*.pb"))) == 2
 
     def test_the_exported_models_run_by_the_line_that_export_prints(self, exported):
-        (line,) = re.findall(r"run it:  (.*)", exported.said)
+        (line,) = re.findall(r"to run:  (.*)", exported.said)
         pasted(line, exported.here)
         assert "Total wall time" in (exported.models / "log.lammps").read_text()
         assert len((exported.models / "model_devi.out").read_text().splitlines()) > 5

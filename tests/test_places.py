@@ -50,9 +50,9 @@ WELL = {"run": 3}
 #: What these commands say in the last line where all is well.
 SAID = {
     "run": "next: activelearn status",
-    "export": "files in models; run it:",
+    "export": "files in models; to run:",
     "labels": "labels",
-    "submit": "something hangs:",
+    "submit": "if it hangs:",
 }
 
 

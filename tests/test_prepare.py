@@ -172,7 +172,9 @@ def test_a_structure_that_the_reference_cannot_handle_ends_the_campaign_with_a_s
     store.freeze_plan("prepare", 0, prepare.plan(apart, store, 0), 1)
     meta = {"ended": "SCFError: no", "started": 0.0, "finished": 0.0}
     store.publish_product("prepare", 0, f"{system.key}-000", {}, meta)
-    with pytest.raises(TaskFailed, match=r"system 1Cu could not be relaxed by the reference \(SCFError: no\) - expected"):
+    with pytest.raises(
+        TaskFailed, match=r"system 1Cu could not be relaxed by the reference \(SCFError: no\) - expected"
+    ):
         prepare.gather(apart, store, 0)
 
 
