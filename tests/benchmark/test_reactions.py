@@ -156,8 +156,8 @@ def test_a_reaction_that_does_not_balance_is_refused_with_the_elements_that_do_n
     (line,) = problems_of(equations={"edge": wrong, "salt": SALT})
     assert line == (
         "benchmark.reactions.equations.edge: Na4P2S7_P212121 -> Na3PS4_P-421c + 2 Na2P2S6_P21m is not balanced: "
-        "Na 4 -> 5, P 2 -> 3, S 7 -> 10 - expected the same number of atoms of each element on both sides (Na4P2S7_P212121 is "
-        "Na4P2S7, Na3PS4_P-421c is Na3PS4, Na2P2S6_P21m is NaPS3) - fix the coefficients"
+        "Na 4 -> 5, P 2 -> 3, S 7 -> 10 - expected the same number of atoms of each element on both sides "
+        "(Na4P2S7_P212121 is Na4P2S7, Na3PS4_P-421c is Na3PS4, Na2P2S6_P21m is NaPS3) - fix the coefficients"
     )
     wrong["right"]["Na2P2S6_P21m"] = 1
     assert problems_of(equations={"edge": wrong}) == []
