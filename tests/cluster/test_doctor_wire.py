@@ -221,7 +221,7 @@ def relay(mongo):
 def test_check_tells_what_server_it_is_and_what_to_type_next(check, relay):
     done = check(port=relay.port)
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"LaunchPad 127.0.0.1:{relay.port}/test_\w+: MongoDB [\d.]+, [\d.]+ ms a question", done.stdout)
+    assert re.search(rf"LaunchPad 127.0.0.1:{relay.port}/test_\w+: MongoDB [\d.]+, [\d.]+ ms per request", done.stdout)
     assert "ok: activelearn submit" in done.stdout
 
 
