@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -127,3 +127,22 @@ class Interrupted(ActiveLearnError):
     def __init__(self, signal: int = 2) -> None:
         self.exit_code = 128 + signal
         super().__init__("stopped on request; everything finished is published - continue with the same command")
+
+
+def problems_of(check: Callable[..., object], given: Iterable[tuple[object, ...]]) -> list[str]:
+    """Return the problems of every call that raises a :class:`ConfigError`.
+
+    Parameters
+    ----------
+    check
+        What is called.
+    given
+        The arguments of each call.
+    """
+    found: list[str] = []
+    for one in given:
+        try:
+            check(*one)
+        except ConfigError as error:
+            found += error.problems
+    return found

@@ -19,7 +19,7 @@ from activelearn.config.section import Element
 from activelearn.engines.process import Slot
 from activelearn.engines.references import single_point, upf
 from activelearn.engines.references.single_point import SinglePoint, Tag
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, problems_of
 
 _SMEARING: Final = {
     "gaussian": "gauss",
@@ -178,13 +178,8 @@ def _check_settings(reference: Reference) -> None:
 
 def _problems(reference: Reference, machine: Machine, where: str) -> list[str]:
     problems = single_point.lacking_program(reference, machine, where, r"abacus\S*")
-    for key, of_element in files(reference):
-        for element, path in of_element.items():
-            try:
-                _checked(reference, key, element, path)
-            except ConfigError as error:
-                problems += error.problems
-    return problems
+    named = ((reference, key, *one) for key, of_element in files(reference) for one in of_element.items())
+    return problems + problems_of(_checked, named)
 
 
 ENGINE: Final = ReferenceEngine(

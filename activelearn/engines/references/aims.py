@@ -22,7 +22,7 @@ from activelearn.engines.jobs import run_job
 from activelearn.engines.process import Slot, worker_command
 from activelearn.engines.references import single_point
 from activelearn.engines.references.single_point import SinglePoint, Tag
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, problems_of
 
 _SMEARING: Final = {"gaussian": "gaussian", "fermi-dirac": "fermi", "methfessel-paxton": "methfessel-paxton 1"}
 #: FHI-aims' names of functionals.
@@ -144,12 +144,7 @@ def _problems(reference: Reference, machine: Machine, where: str) -> list[str]:
     if reference.d3 is not None and not has_module("dftd3", reference.python):
         here = reference.python or "this interpreter"
         problems.append(f"{where}.d3: {here} has no dftd3 - expected it for the dispersion - pip install dftd3")
-    for element, path in files(reference).items():
-        try:
-            _checked(reference, element, path)
-        except ConfigError as error:
-            problems += error.problems
-    return problems
+    return problems + problems_of(_checked, ((reference, *one) for one in files(reference).items()))
 
 
 ENGINE: Final = ReferenceEngine(

@@ -22,7 +22,7 @@ from activelearn.config.section import Element
 from activelearn.engines.process import Slot
 from activelearn.engines.references import single_point
 from activelearn.engines.references.single_point import SinglePoint
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, problems_of
 
 #: A section of CP2K's input: keywords and sections by name, "_" its parameter; a list is one that is given often.
 Tree = dict[str, Any]
@@ -278,16 +278,8 @@ def _check_settings(reference: Reference) -> None:
 
 def _problems(reference: Reference, machine: Machine, where: str) -> list[str]:
     problems = single_point.lacking_program(reference, machine, where, r"cp2k(\.\w+)?")
-    try:
-        _ = reference.d3 is not None and _d3_file(reference)
-    except ConfigError as error:
-        problems += error.problems
-    for element in reference.settings(CP2K).basis:
-        try:
-            entries(reference, element)
-        except ConfigError as error:
-            problems += error.problems
-    return problems
+    problems += problems_of(_d3_file, [(reference,)] if reference.d3 is not None else [])
+    return problems + problems_of(entries, ((reference, element) for element in reference.settings(CP2K).basis))
 
 
 ENGINE: Final = ReferenceEngine(

@@ -18,7 +18,7 @@ from activelearn.config.section import Element
 from activelearn.engines.process import Slot
 from activelearn.engines.references import single_point, upf
 from activelearn.engines.references.single_point import SinglePoint, Tag
-from activelearn.errors import ConfigError
+from activelearn.errors import problems_of
 
 _SMEARING: Final = {
     "gaussian": "gaussian",
@@ -169,12 +169,7 @@ def _check_settings(reference: Reference) -> None:
 
 def _problems(reference: Reference, machine: Machine, where: str) -> list[str]:
     problems = single_point.lacking_program(reference, machine, where, r"pw\.x")
-    for element, path in files(reference).items():
-        try:
-            _checked(reference, element, path)
-        except ConfigError as error:
-            problems += error.problems
-    return problems
+    return problems + problems_of(_checked, ((reference, *one) for one in files(reference).items()))
 
 
 ENGINE: Final = ReferenceEngine(

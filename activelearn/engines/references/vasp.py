@@ -21,7 +21,7 @@ from activelearn.config.section import Mesh
 from activelearn.engines.interpreters import has_module
 from activelearn.engines.jobs import run_job, want_program, words
 from activelearn.engines.process import Slot, worker_command
-from activelearn.errors import ConfigError
+from activelearn.errors import ConfigError, problems_of
 
 Tag = str | int | float | bool
 #: The single point of Luo et al. (2024): PBE, 400 eV, 0.5 1/Å (VASP's spacing includes 2 pi), 1e-5 eV, no symmetry.
@@ -191,12 +191,7 @@ def _problems(reference: Reference, _machine: Machine, where: str) -> list[str]:
     problems = []
     if not has_module("custodian", reference.python):
         problems.append(f"{where}: no custodian here - needed to run VASP - pip install custodian")
-    for element, path in potcars(reference).items():
-        try:
-            _checked(element, path, reference.functional)
-        except ConfigError as error:
-            problems += error.problems
-    return problems
+    return problems + problems_of(_checked, ((*one, reference.functional) for one in potcars(reference).items()))
 
 
 ENGINE: Final = ReferenceEngine(
