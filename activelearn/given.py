@@ -27,7 +27,14 @@ from activelearn.errors import ConfigError
 from activelearn.frames import Frames, formula_of
 from activelearn.records import MadeGlass, Melt, Task
 from activelearn.store import StudyStore
-from activelearn.store.glass_product import GlassPath, GlassProduct, Thermo, all_glasses_of, read_glass
+from activelearn.store.glass_product import (
+    PORE_ENDING,
+    GlassPath,
+    GlassProduct,
+    Thermo,
+    all_glasses_of,
+    read_glass,
+)
 from activelearn.store.study import GLASS, ONCE
 
 if TYPE_CHECKING:
@@ -38,8 +45,6 @@ MIN_DISTANCE_A: Final = 0.5
 #: A glass is of a composition if no element is off by more atoms than this: cells are rounded to whole atoms.
 _MAX_OFF: Final = 0.5
 _SEGMENT: Final = "given"
-#: How the ids of porous glasses end.
-_PORE: Final = "-pore"
 #: So many lines on one file: the others say the same.
 _MOST_LINES: Final = 5
 _NOT_KNOWN: Final = "its melt is not part of what was given"
@@ -180,7 +185,7 @@ def _of_study(folder: Path, series: Series) -> list[OwnGlass]:
     for record in all_glasses_of(store).glasses:
         if record.is_finished:
             _composition(Counter(packing.atoms_of({record.formula: 1})), series, record.x, f"{folder}: {record.id}")
-        by_task.setdefault(record.id.removesuffix(_PORE) if record.is_porous else record.id, []).append(record)
+        by_task.setdefault(record.id.removesuffix(PORE_ENDING) if record.is_porous else record.id, []).append(record)
     found = []
     for name, records in by_task.items():
         product = read_glass(store, name)
@@ -267,7 +272,7 @@ def _glass(
     glass_id = as_name(name) if name else as_name(*filter(None, [Path(file).stem, own]))
     potential = info["potential"] if isinstance(info.get("potential"), str) else _origin(file)
     rate = info.get("cooling_rate_K_per_ps")
-    is_porous = glass_id.endswith(_PORE)
+    is_porous = glass_id.endswith(PORE_ENDING)
     formers = tuple(element for element in series.roles.formers if element in frames.symbols)
     record = MadeGlass(
         id=glass_id,

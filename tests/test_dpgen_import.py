@@ -643,8 +643,15 @@ def test_pbs_and_lsf_have_the_words_of_their_queues(tmp_path, monkeypatch, batch
     flags = {f"{kind}__resources__custom_flags": [flag] for kind in ("train", "model_devi", "fp")}
     said, _ = taken(tmp_path, monkeypatch, machine=machines_of(**kinds, **flags))
     profile = load_machine(str(tmp_path / "my-dpgen" / "machine.yaml"))
-    assert profile.places["fp"].queue.walltime == walltime
-    assert f"batch_type {batch.lower()}: the profile has the options of the queue" in said
+    assert (profile.places["fp"].queue.system, profile.places["fp"].queue.walltime) == (batch.lower(), walltime)
+    assert "the profile has the options of the queue" not in said  # machine --init writes the adapters of both
+
+
+def test_a_batch_system_without_adapters_says_so(tmp_path, monkeypatch):
+    machine = {"batch_type": "SGE", "context_type": "LocalContext", "local_root": "./"}
+    kinds = {f"{kind}__machine": machine for kind in ("train", "model_devi", "fp")}
+    said, _ = taken(tmp_path, monkeypatch, machine=machines_of(**kinds))
+    assert "batch_type sge: the profile has the options of the queue" in said
 
 
 def test_a_shell_becomes_a_profile_without_a_queue(tmp_path, monkeypatch):

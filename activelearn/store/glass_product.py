@@ -35,6 +35,8 @@ from activelearn.store.study import GLASS, ONCE, StudyStore
 Arrays = Mapping[str, NDArray[Any]]
 IntArray = NDArray[np.int64]
 _PORE: Final = "pore"
+#: How the id of a porous glass ends.
+PORE_ENDING: Final = f"-{_PORE}"
 _META: Final = ("ended", "n_judged", "outside_share", "resumed", "seconds", "started", "finished")
 #: What older products lack, by the name that shows whether it is known: for potentials with a limit on neighbours (up
 #: to commit 3afdc58); for those with a window (up to 885217c).
@@ -275,7 +277,7 @@ class GlassProduct:
 
 def made_id(task_id: str, *, is_porous: bool) -> str:
     """Return the id of a glass (:class:`~activelearn.records.MadeGlass`): that of its task, or a second one."""
-    return f"{task_id}-{_PORE}" if is_porous else task_id
+    return f"{task_id}{PORE_ENDING}" if is_porous else task_id
 
 
 def publish_glass(store: StudyStore, task_id: str, product: GlassProduct) -> bool:
@@ -314,7 +316,7 @@ def path_of(store: StudyStore, glass: MadeGlass) -> GlassPath:
     """
     if not glass.is_porous:
         return read_glass(store, glass.id).dense
-    found = read_glass(store, glass.id.removesuffix(f"-{_PORE}")).porous
+    found = read_glass(store, glass.id.removesuffix(PORE_ENDING)).porous
     if found is None:
         raise StoreError(f"{glass.id}: {glass.stamp} - expected a dense glass to cut the pore from - look at that one")
     return found
@@ -330,7 +332,7 @@ def end_of(store: StudyStore, glass: MadeGlass) -> Frames | None:
     """
     prefix = f"{_PORE}/final/" if glass.is_porous else "final/"
     names = [f"{prefix}{name}" for name in ("symbols", "pbc", "cell", "positions")]
-    task = glass.id.removesuffix(f"-{_PORE}") if glass.is_porous else glass.id
+    task = glass.id.removesuffix(PORE_ENDING) if glass.is_porous else glass.id
     arrays, _ = store.read_some(GLASS, ONCE, task, names)
     return Frames.from_arrays(arrays, prefix).wrapped() if len(arrays) == len(names) else None
 
@@ -352,7 +354,7 @@ def thermo_of(store: StudyStore, glass: MadeGlass) -> tuple[tuple[str, ...], tup
     """
     prefix = f"{_PORE}/" if glass.is_porous else ""
     names = [f"{prefix}thermo/{column.name}" for column in fields(Thermo)]
-    arrays, meta = store.read_some(GLASS, ONCE, glass.id.removesuffix(f"-{_PORE}") if prefix else glass.id, names)
+    arrays, meta = store.read_some(GLASS, ONCE, glass.id.removesuffix(PORE_ENDING) if prefix else glass.id, names)
     if glass.is_porous:
         meta = meta.get(_PORE, {})
     if len(arrays) < len(names) or "segments" not in meta:
