@@ -184,7 +184,7 @@ def processes_of(campaign: Campaign, pending: Sequence[tuple[Stage, Sequence[str
     processes: list[Hashable] = []
     begun: dict[Hashable, tuple[int, int]] = {}
     for i, (stage, models) in enumerate(pending):
-        pair = trainer.pair(models, campaign.type_map, stage.every)
+        pair = trainer.pair_of_walks(models, campaign.type_map, stage.every)
         if not (trainer.writes_deviation and walks.may_share(stage, pair)):
             processes.append(i)
             continue
@@ -211,7 +211,7 @@ def run_batch(tasks: Sequence[Task], store: Store, iteration: int, slot: Slot) -
         for task in tasks:
             left.append(_Begun.of(task, store, campaign, iteration, slot))  # noqa: PERF401 - those before one that fails
         first = left[0]
-        pair = trainer.pair(first.models, campaign.type_map, first.walk.stage.every)
+        pair = trainer.pair_of_walks(first.models, campaign.type_map, first.walk.stage.every)
         limits = Limits(select.window_of(campaign, store, iteration), capacity.of_models(campaign, store))
         if trainer.writes_deviation and walks.may_share(first.walk.stage, pair):
             outputs = walks.run_walks([one.walk for one in left], pair, len(campaign.type_map), slot)
@@ -297,9 +297,10 @@ def with_deviation(
     predicted = trainer.evaluate_all(folder, models, [frames], slot)
     forces = np.array([part.label("forces") for (part,) in predicted])
     with np.errstate(invalid="ignore"):  # of infinite forces
-        max_devi_f = select.force_deviation(forces)
-    driving = np.where(np.isnan(walk.forces), forces[0], walk.forces)
-    whole, is_finite = replace(walk, max_devi_f=max_devi_f, forces=driving), np.isfinite(max_devi_f)
+        devi_f = select.atomic_deviation(forces)
+    max_devi_f, driving = devi_f.max(axis=-1), np.where(np.isnan(walk.forces), forces[0], walk.forces)
+    whole = replace(walk, max_devi_f=max_devi_f, devi_f=devi_f, forces=driving)
+    is_finite = np.isfinite(max_devi_f)
     return whole if is_finite.all() else whole.until(int(np.argmin(is_finite)), "non-finite")
 
 
@@ -352,7 +353,8 @@ def reduce_walk(
         ``step``, ``max_devi_f``, ``temperature_K``, ``potential_energy``, ``volume`` of the whole frames; ``kind`` of
         every planned frame (:class:`activelearn.select.FrameClass`); of the kept frames: the Frames under ``kept/``,
         ``kept_kind``, ``kept_mined``, ``kept_model_forces`` (of the model that drove the walk, eV/Å) and, where the
-        picker needs it, ``kept_descriptor``.
+        picker needs it, ``kept_descriptor``. Where the deviation of each atom is known, ``worst_kept`` and
+        ``worst_devi_f``: which of the kept frames has the largest deviation, and (n_atoms,) those of its atoms, eV/Å.
     meta
         How it ended, and how far it came (:func:`select.reach.measure`).
     """
@@ -380,6 +382,9 @@ def reduce_walk(
     }
     if campaign.select.needs_descriptor:
         arrays["kept_descriptor"] = descriptor.of_frames(frames[kept], campaign.type_map)
+    if len(kept) and walk.devi_f is not None:
+        worst = int(np.argmax(walk.max_devi_f[kept]))
+        arrays |= {"worst_kept": np.array(worst), "worst_devi_f": walk.devi_f[kept[worst]].astype(np.float32)}
     ended = walk.ended if outside is None else f"out of region: {outside[1]}"
     if outside is not None and walk.ended != "finished":
         ended += f"; later {walk.ended}"

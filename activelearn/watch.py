@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from activelearn import loop
+from activelearn.check.left import AFTER, Ahead, BillAhead, ahead
 from activelearn.ending import verdict
 from activelearn.errors import typed
 from activelearn.records import Iteration, Seconds
@@ -72,7 +73,7 @@ class Glance:
     workers
         Who works at what.
     left
-        Of the pass, and of the passes after it.
+        Of the pass, of the passes after it at most, of what follows, and to the end.
     is_over
         Whether nothing is left to be done.
     """
@@ -123,7 +124,7 @@ def look(store: Folder) -> Glance:
         last=_last(records),
         stations=stations,
         workers=tuple(_workers(places, open_stations, now)),
-        left=() if is_over else tuple(_passes_left(store, records, stations)),
+        left=() if is_over else tuple(_left_lines(store, records, stations)),
         is_over=is_over,
     )
 
@@ -262,32 +263,79 @@ def _n_at_once(before: tuple[int, Seconds] | None) -> float:
     return 2.0 if before is None else before[1].engine_total / max(before[1].engine, 1.0e-9)
 
 
-def _passes_left(
+def _left_lines(
     store: Folder, records: Sequence[Iteration], stations: Sequence[tuple[StationProgress, float, Left]]
 ) -> list[str]:
-    """Return what is left of the pass at work, and at the most of those after it, each with its basis."""
+    """Return what is left of the pass at work, of those after it at the most, of what follows, and in all."""
     phase = loop.next_phase(store) if isinstance(store, Store) else None
-    if not isinstance(store, Store) or phase is None or phase.name != "loop":
+    if not isinstance(store, Store) or phase is None:
         return []
-    known = {p.station: left for p, _, left in stations}
-    names = [station.name for station in phase.stations]
-    to_come = {name: _earlier(records, name) for name in names if name not in known}
+    bill = ahead(store)
+    if phase.name == "loop":
+        open_ = _left_of_pass(store, phase, records, {p.station: left for p, _, left in stations})
+        parts = [open_, *_passes_left(store, phase.iteration, records, bill)]
+    else:
+        parts = [ToCome(AFTER[p.station], left.seconds, left.basis) for p, _, left in stations if not p.is_sealed]
+    seen = {p.station for p, _, _ in stations}
+    later = [one for one in bill.after if one.station not in seen and (phase.name != "study" or one.station != "final")]
+    lines = [f"left of {part.what}: {part.said}" for part in parts[:1] if phase.name == "loop"]
+    lines += [f"then {part.what}: {part.said}" for part in parts[1:] if phase.name == "loop"]
+    if later:
+        lines.append(f"then {', '.join(map(str, later))}, as `check --plan` has it")
+    return [*lines, _in_all(parts, later, bill)]
+
+
+class ToCome(NamedTuple):
+    """What comes before the end: its name, the seconds that it may take (None: not known), and what says so."""
+
+    what: str
+    seconds: float | None
+    basis: str
+
+    @property
+    def said(self) -> str:
+        """The seconds with their basis."""
+        return "not known yet" if self.seconds is None else f"{duration(self.seconds)} ({self.basis})"
+
+
+def _left_of_pass(store: Store, phase: loop.Phase, records: Sequence[Iteration], known: Mapping[str, Left]) -> ToCome:
+    """Return what is left of the open pass: by its stations at work, and those of earlier passes."""
+    names = [s.name for s in phase.stations if s.name not in known and not store.is_sealed(s.name, phase.iteration)]
+    to_come = {name: _earlier(records, name) for name in names}
     parts = [left.seconds for left in known.values()]
     parts += [None if before is None else before[1].wall for name, before in to_come.items() if name != "select"]
-    lines = []
-    if all(part is not None for part in parts):
-        later = ", ".join(name for name in to_come if name != "select")
-        basis = f"{later} as in iteration {records[-1].index}" if later else "see its stations"
-        lines.append(f"left of iteration {phase.iteration}: {duration(sum(part or 0.0 for part in parts))} ({basis})")
+    later = ", ".join(name for name in to_come if name != "select")
+    basis = f"{later} as in iteration {records[-1].index}" if later and records else "see its stations"
+    seconds = None if None in parts else sum(part or 0.0 for part in parts)
+    return ToCome(f"iteration {phase.iteration}", seconds, basis)
+
+
+def _passes_left(store: Store, iteration: int, records: Sequence[Iteration], bill: BillAhead) -> list[ToCome]:
+    """Return the passes after the open one, all that there may be."""
+    n_left = store.latest_campaign().stop.max_iterations - iteration
+    if n_left <= 0:
+        return []
     walls = [sum(s.wall for s in r.seconds.values()) for r in records if r.selection is not None][-_PASSES:]
-    n_left = store.latest_campaign().stop.max_iterations - phase.iteration
-    if walls and n_left > 0:
-        pace = sum(walls) / len(walls)
-        lines.append(
-            f"then at the most {n_left} more passes (stop.max_iterations): {duration(n_left * pace)} "
-            f"(at {duration(pace)} each, the mean of the last {len(walls)}), and the final models"
-        )
-    return lines
+    pace, by = bill.one_pass, f"{', '.join(bill.sources)}, as `check --plan` has a pass over all stages"
+    if walls:
+        pace, by = sum(walls) / len(walls), f"the mean of the last {len(walls)}"
+    what = f"at most {n_left} more pass{'es' if n_left > 1 else ''} (stop.max_iterations)"
+    if pace is None:
+        return [ToCome(what, None, "")]
+    return [ToCome(what, n_left * pace, f"at {duration(pace)} each, {by}")]
+
+
+def _in_all(parts: Sequence[ToCome], later: Sequence[Ahead], bill: BillAhead) -> str:
+    """Return the sum of what is known, and what is in no sum."""
+    known = sum(part.seconds or 0.0 for part in parts) + sum(one.seconds for one in later)
+    unknown = [part.what for part in parts if part.seconds is None]
+    unknown += [name for one in later for name in one.unknown]
+    if not known:
+        return f"to the end: not known yet ({', '.join(unknown) or 'almost done'})"
+    at_most = "at most about" if len(parts) > 1 else "about"
+    text = f"to the end: {at_most} {duration(known)}"
+    text += f", and what is not known: {', '.join(unknown)}" if unknown else ""
+    return text + ("; waiting in queues is not counted" if bill.has_queues else "")
 
 
 # --- how it is shown --------------------------------------------------------------------------------------------------

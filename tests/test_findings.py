@@ -286,6 +286,10 @@ def models_in(annotation):
     return [one for part in get_args(annotation) for one in models_in(part)]
 
 
+def test_every_bound_has_a_unit():
+    assert [rule.key for rule in RULES if not rule.unit] == []
+
+
 def test_every_key_that_is_advised_is_one_of_a_campaign():
     dotted = re.compile(rf"\b(?:{'|'.join(Campaign.model_fields)})\.[\w.]*\w")
     said = [(rule.key, key) for rule in RULES for key in dotted.findall(rule.fix)]

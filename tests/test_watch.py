@@ -12,14 +12,20 @@ import pytest
 import seen_folders as made
 from campaigns import command, in_process
 from test_html_page import unpacked
+from test_study import GLASS
 
 from activelearn import page, watch
+from activelearn.check import cost, speeds
+from activelearn.check import left as left_of
+from activelearn.check.left import Ahead, BillAhead
 from activelearn.cli import report as reporting
 from activelearn.cli import watch as watching
-from activelearn.errors import StoreError
+from activelearn.config import Benchmark, Glass, load_machine
+from activelearn.errors import ConfigError, StoreError
 from activelearn.records import Task
 from activelearn.status import StationProgress
 from activelearn.store import Store
+from activelearn.watch import Left
 
 
 @pytest.fixture
@@ -105,6 +111,95 @@ def test_what_is_left_is_taken_from_the_station_or_else_from_an_earlier_pass(ope
     assert watch._left_of(many, open_store, records, now) == (100.0, "from the 20 done in 100 s")
     none = replace(few, done=0)
     assert watch._left_of(none, open_store, [], now) == (None, "not known yet")
+
+
+# --- what is left to the end ------------------------------------------------------------------------------------------
+
+AHEAD = BillAhead(
+    one_pass=60.0,
+    sources=("declared",),
+    after=(
+        Ahead("final", 100.0, ("measured",), ()),
+        Ahead("glass", 200.0, ("declared",), ()),
+        Ahead("benchmark", 0.0, (), ("density", "rdf")),
+    ),
+)
+
+
+@pytest.fixture
+def left(open_store, monkeypatch):
+    """A function that gives the lines on what is left, with this bill and after so many passes."""
+
+    def lines(*records, bill=AHEAD, **left):
+        monkeypatch.setattr(watch, "ahead", lambda _: bill)
+        at_work = {"initial": Left(10.0, "done"), "label": Left(20.0, "done"), "train": Left(30.0, "done")} | left
+        stations = [(StationProgress(0, name, 1, 2, is_sealed=False), 0.0, one) for name, one in at_work.items() if one]
+        return watch._left_lines(open_store, records, stations)
+
+    made_max = open_store.latest_campaign().stop.max_iterations
+    assert made_max == 6
+    monkeypatch.setattr(open_store, "is_sealed", lambda name, _: name == "prepare")
+    return lines
+
+
+def test_the_end_is_a_bound_by_the_bill_before_any_pass_is_closed(left):
+    assert left() == [
+        "left of iteration 0: 60 s (see its stations)",
+        "then at most 6 more passes (stop.max_iterations): 6 min (at 60 s each, declared, as `check --plan` has a pass "
+        "over all stages)",
+        "then final models 100 s (measured), glasses 3 min (declared), benchmarks (not known: density, rdf), as `check "
+        "--plan` has it",
+        "to the end: at most about 12 min, and what is not known: density, rdf",
+    ]
+
+
+def test_passes_that_are_closed_are_the_pace_of_those_to_come(left):
+    walked = [made.record(k, made.selection(k), spent={"explore": made.seconds(wall=100.0 * k)}) for k in (1, 2, 3, 4)]
+    lines = left(*walked)
+    assert "then at most 6 more passes (stop.max_iterations): 30 min (at 5 min each, the mean of the last 3)" in lines
+    assert lines[-1].startswith("to the end: at most about 36 min")
+
+
+def test_what_nobody_knows_is_named_and_in_no_sum(left):
+    lines = left(bill=BillAhead(has_queues=True), train=Left(None, "not known yet"))
+    assert lines == [
+        "left of iteration 0: not known yet",
+        "then at most 6 more passes (stop.max_iterations): not known yet",
+        "to the end: not known yet (iteration 0, at most 6 more passes (stop.max_iterations))",
+    ]
+    lines = left(bill=replace(AHEAD, has_queues=True), train=Left(None, "not known yet"))
+    assert lines[-1] == (
+        "to the end: at most about 11 min, and what is not known: iteration 0, density, rdf; waiting in queues is not "
+        "counted"
+    )
+
+
+def test_the_bill_of_a_real_campaign_is_that_of_check_plan(tmp_path):
+    glass = Glass.model_validate(GLASS | {"n_replicas": 3})
+    campaign = made.campaign(glass=glass, benchmark=Benchmark.model_validate({"density": True, "network": None}))
+    store = Store.create(tmp_path / "c", campaign)
+    (tmp_path / "c" / "machine.yaml").write_text("name: two\nslots: 2\n")
+    bill = left_of.ahead(store)
+    assert [one.station for one in bill.after] == ["final", "glass", "benchmark"]
+    final, glasses, benchmarks = bill.after
+    assert (final.sources, glasses.sources) == (("default",), ("default",))
+    asked, _ = speeds.filled(load_machine(str(tmp_path / "c" / "machine.yaml")), campaign)
+    item = next(one for one in cost.estimate(campaign, asked, store).final if one.station == "glass")
+    assert glasses.seconds == pytest.approx(item.seconds * 2 / 3), "three glasses on two slots take two rounds"
+    assert "density" in benchmarks.unknown
+    assert bill.one_pass > 0.0
+    assert not bill.has_queues
+
+
+def test_a_bill_that_cannot_be_made_is_none_and_the_look_goes_on(open_store, monkeypatch):
+    def fails(*_, **__):
+        raise ConfigError("no systems")
+
+    left_of._ahead.cache_clear()
+    monkeypatch.setattr(cost, "estimate", fails)
+    assert left_of.ahead(open_store) == BillAhead()
+    lines = watch.look(open_store).left
+    assert lines[-1].startswith("to the end: ")
 
 
 def test_ctrl_c_ends_it_well(open_store):

@@ -413,8 +413,9 @@ class _Meter:
 
     def dynamics(self, station: str, n_tasks: int, n_steps: float, n_rows: float, n_atoms: int) -> Item:
         """Tasks of MD in LAMMPS, deviation at every row, by the first ensemble (initial data) or the final one."""
-        Mflop = self.walked_Mflop if station == initial.STATION.name else self.final_Mflop
-        return self._item(station, n_tasks, 0, self._dynamics_s(n_steps, n_rows, n_atoms, Mflop))
+        is_first = station == initial.STATION.name
+        each_s = self._dynamics_s(n_steps, n_rows, n_atoms, self.walked_Mflop if is_first else self.final_Mflop)
+        return self._item(station, n_tasks, 0, each_s, like=None if is_first else explore.STATION.name)
 
     def _dynamics_s(self, n_steps: float, n_rows: float, n_atoms: float, Mflop: float | None) -> float | None:
         """Seconds of MD with the deviation of the ensemble at every row."""

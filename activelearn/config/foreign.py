@@ -161,6 +161,7 @@ _JUDGES: Final[dict[str, Judge]] = {
     "evaluate": _predicted,
     "evaluate_all": _predicted_by_each,
     "pair": _pair,
+    "pair_of_walks": _pair,
     "calculator": _calculator,
     "potential": _is(Mapping, "the keys of a potential"),
     "versions": _is(Mapping, "versions by package"),

@@ -339,6 +339,10 @@ class Trainer(ABC, Generic[S]):
         """
         return []
 
+    def pair_of_walks(self, models: Sequence[str], type_map: Sequence[str], every: int) -> list[str]:
+        """Return the lines of :meth:`pair` for a walk, which may also write the deviation of each atom."""
+        return self.pair(models, type_map, every)
+
     def export_notes(self, train: S) -> tuple[str, ...]:
         """Return comments for an exported LAMMPS input about harmless output of its programs."""
         return ()

@@ -52,6 +52,8 @@ _HEADS: Final = re.compile(
     "ITEM: ATOMS id type x y z (f|v)x \\2y \\2z ?"
 )
 _DEVIATION: Final = ("step", "max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f")
+#: The column of the deviation of the first atom, before those of the others, which have no names.
+_OF_ATOMS: Final = "atm_devi_f(N)"
 _THERMO: Final = ("step", "temp", "pe", "press", "vol")
 
 
@@ -75,6 +77,8 @@ class WalkOutput:
         ``finished``, or why the walk ended before its last step.
     log_tail
         Last lines of the log if it did not finish.
+    devi_f
+        (n, n_atoms) force deviation of each atom, whose largest is `max_devi_f`, eV/Å; None: not written.
     """
 
     step: NDArray[np.int64]
@@ -87,10 +91,12 @@ class WalkOutput:
     forces: FloatArray
     ended: str
     log_tail: tuple[str, ...] = ()
+    devi_f: FloatArray | None = None
 
     def until(self, n: int, ended: str) -> WalkOutput:
         """Return the first n rows, with the reason for ending there."""
-        rows = {field.name: getattr(self, field.name)[:n] for field in fields(self) if field.name not in _OF_THE_END}
+        rows = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OF_THE_END}
+        rows = {name: None if row is None else row[:n] for name, row in rows.items()}
         return WalkOutput(**rows, ended=ended, log_tail=self.log_tail)
 
 
@@ -348,7 +354,9 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int, has
     tail = log_tail(folder)
     reason = why_ended(return_code, tail, folder)
     thermo = read_thermo(folder / "log.lammps")
-    deviation = read_deviation(folder / "model_devi.out") if has_deviation else dict.fromkeys(thermo, np.nan)
+    rows_of_deviation = _deviation_rows(folder / "model_devi.out", n_atoms) if has_deviation else {}
+    of_frames = {step: row[0] for step, row in rows_of_deviation.items()}
+    deviation = of_frames if has_deviation else dict.fromkeys(thermo, np.nan)
     steps, cell, positions, forces = read_dump(folder / "walk.lammpstrj", n_atoms)
     good: list[int] = []
     is_finite = True
@@ -380,7 +388,13 @@ def read_walk(folder: Path, *, return_code: int, n_steps: int, n_atoms: int, has
         forces=forces[good],
         ended=reason,
         log_tail=() if reason == "finished" else tuple(tail),
+        devi_f=_of_atoms([rows_of_deviation[int(step)][1:] for step in steps] if has_deviation else [], n_atoms),
     )
+
+
+def _of_atoms(rows: Sequence[Sequence[float]], n_atoms: int) -> FloatArray | None:
+    """Return the deviations of the atoms (n, n_atoms) of rows that all have them; else None."""
+    return np.array(rows, dtype=np.float64) if rows and all(len(row) == n_atoms for row in rows) else None
 
 
 def log_tail(folder: Path) -> list[str]:
@@ -445,12 +459,21 @@ def read_thermo(log: Path) -> dict[int, list[float]]:
 
 def read_deviation(path: Path) -> dict[int, float]:
     """Return {step: max_devi_f in eV/Å} of a model_devi.out; DeePMD-kit names its columns, but not after a restart."""
+    return {step: row[0] for step, row in _deviation_rows(path, 0).items()}
+
+
+def _deviation_rows(path: Path, n_atoms: int) -> dict[int, list[float]]:
+    """Return {step: [max_devi_f, and where it is written the deviation of each of `n_atoms` atoms]}, eV/Å."""
     lines = [line.split() for line in _whole_lines(path)]
     columns = lines[0][1:] if lines and lines[0][:1] == ["#"] else list(_DEVIATION)
+    n_columns = len(columns)
+    if columns[-1:] == [_OF_ATOMS]:  # one name for the columns of all atoms
+        n_columns += n_atoms - 1
     if columns[:1] != ["step"] or "max_devi_f" not in columns:
         return {}
-    rows = _by_step(words for words in lines if len(words) == len(columns))
-    return {step: row[columns.index("max_devi_f") - 1] for step, row in rows.items()}
+    at, named = columns.index("max_devi_f") - 1, len(columns) - 1 - (columns[-1] == _OF_ATOMS)
+    rows = _by_step(words for words in lines if len(words) == n_columns)
+    return {step: [row[at], *row[named:]] for step, row in rows.items()}
 
 
 def read_dump(path: Path, n_atoms: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:

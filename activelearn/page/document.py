@@ -14,7 +14,7 @@ from activelearn.errors import typed
 from activelearn.page.findings import RULES, PageFinding, bounds_of, findings_of, quantity
 from activelearn.page.findings.costs import by_station
 from activelearn.page.findings.exploration import last_pass
-from activelearn.page.markup import Figure, Html, Numbers, joined, table, tag
+from activelearn.page.markup import Figure, Html, Numbers, joined, rows_of, table, tag
 from activelearn.page.pictures import costs, errors, exploration, glasses, structures, training
 from activelearn.page.seen import Seen, SeenCampaign, SeenStudy
 from activelearn.units import duration
@@ -149,9 +149,15 @@ def _next(seen: Seen, folder: Path, found: Sequence[PageFinding]) -> Iterator[Ht
     campaign = seen.campaign
     grave = [one for one in found if one.rule.stake == "trust"]
     if campaign is not None and campaign.end is None:
-        yield joined("continue with: ", tag("code", f"activelearn run {campaign.campaign.name} --folder {here}"), ". ")
+        again = f"activelearn run {typed(f'{folder.name}/{campaign.file}')} --folder {here}"
+        yield joined("continue with: ", tag("code", again), " (or the YAML that it was begun with). ")
     elif campaign is not None and campaign.end is not None and not campaign.end.converged:
-        yield joined("change what the verdict names, then ", tag("code", "activelearn run ... --accept-changes"), ". ")
+        copy = tag("code", f"cp {typed(f'{folder.name}/{campaign.file}')} next.yaml")
+        again = tag("code", f"activelearn run next.yaml --folder {here} --accept-changes")
+        yield joined(
+            "change what the verdict names in the YAML that it was begun with, or in a copy (", copy, "), then "
+        )
+        yield joined(again, ". ")
     if grave:
         yield joined(tag("a", grave[0].rule.key, href="#findings"), ": ", grave[0].fix, ". ")
     elif campaign is not None and campaign.end is not None and campaign.end.converged:
@@ -220,7 +226,7 @@ def _matrix(seen: SeenCampaign) -> Html | None:
     numbers = exploration.counts_table(seen)
     if not numbers.rows:
         return None
-    return tag("details", tag("summary", f"counts of every pass and cell ({len(numbers.rows)} rows)"), table(numbers))
+    return tag("details", tag("summary", f"counts of every pass and cell ({rows_of(numbers)})"), table(numbers))
 
 
 def _study(seen: SeenStudy) -> Html:

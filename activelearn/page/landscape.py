@@ -17,6 +17,8 @@ from activelearn.store import Store
 
 #: Where a frame of the data set is from, in the order in which they are drawn.
 ORIGINS: Final = ("initial data", "from the window", "mined", "rescued", "held out")
+#: The colour of each, the same in all pictures; no two that are compared differ in hue alone.
+COLOURS: Final = {"initial data": "f0", "from the window": "f1", "mined": "f6", "rescued": "f2", "held out": "f3"}
 #: Frames that are placed at the most, by what they are of; each takes 1.5 ms.
 _MOST: Final = {"initial": 50, "held out": 40, "walked": 120}
 #: Iterations whose frames are placed at the most.

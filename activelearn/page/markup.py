@@ -9,6 +9,8 @@ from typing import Final
 
 #: Elements without content.
 _VOID: Final = {"meta", "br", "hr", "link", "input"}
+#: Longer text in a cell of a table is broken into lines of a width of its own.
+_LONG: Final = 24
 
 
 class Html(str):
@@ -89,6 +91,12 @@ class Numbers:
     rows: Sequence[Sequence[str | float | None]]
 
 
+def rows_of(numbers: Numbers) -> str:
+    """Return how many rows a table has, in words."""
+    n = len(numbers.rows)
+    return f"{n} row{'' if n == 1 else 's'}"
+
+
 def table(numbers: Numbers, caption: str | None = None) -> Html:
     """Return a table that can be sorted by its headings and downloaded as CSV, by the script of the page."""
     head = tag("tr", [tag("th", column, scope="col") for column in numbers.columns])
@@ -102,7 +110,7 @@ def _cell(cell: str | float | None) -> Html:
     if cell is None:
         return tag("td", "")
     if isinstance(cell, str):
-        return tag("td", cell)
+        return tag("td", cell, class_="t" if len(cell) > _LONG else None)
     shown = f"{cell:,}".replace(",", "\u202f") if isinstance(cell, int) else f"{cell:.4g}"
     return tag("td", shown, class_="n", data_v=repr(cell))
 
@@ -139,7 +147,7 @@ class Figure:
         """Return it as an element."""
         behind = None
         if self.numbers is not None:
-            behind = tag("details", tag("summary", f"numbers ({len(self.numbers.rows)} rows)"), table(self.numbers))
+            behind = tag("details", tag("summary", f"numbers ({rows_of(self.numbers)})"), table(self.numbers))
         return tag(
             "figure",
             tag("figcaption", tag("h3", self.title), tag("p", self.caption)),

@@ -62,6 +62,25 @@ class Worst:
 
 
 @dataclass(frozen=True, eq=False)
+class Doubted:
+    """The frame that the members agree on least, of those that the walks of a pass have kept.
+
+    Parameters
+    ----------
+    iteration
+        The pass.
+    frame
+        One frame, Å.
+    deviation
+        (n_atoms,) force deviation of each atom, eV/Å.
+    """
+
+    iteration: int
+    frame: Frames
+    deviation: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
 class Residual:
     """Forces on the last labelled frames: of the model that drove the walk, and of the reference.
 
@@ -196,6 +215,24 @@ def residual_of(store: Store, records: Sequence[Iteration]) -> Residual | None:
         return None
     forces = [np.concatenate(side).astype(np.float64) for side in (model, reference)]
     return Residual(walked[-1], np.array(symbols), forces[0], forces[1], worst)
+
+
+def doubted_of(store: Store, records: Sequence[Iteration]) -> Doubted | None:
+    """Return the worst kept frame of the last pass; None if its walks did not publish deviations of atoms."""
+    index = next((r.index for r in reversed(records) if r.selection is not None), None)
+    plan = store.find_plan("explore", index) if index is not None else None
+    if index is None or plan is None:
+        return None
+    found: tuple[str, FloatArray] | None = None
+    for task in plan.tasks:
+        arrays, _ = store.read_some("explore", index, task.id, ["worst_devi_f"])
+        deviation = arrays.get("worst_devi_f")
+        if deviation is not None and (found is None or deviation.max() > found[1].max()):
+            found = task.id, deviation.astype(np.float64)
+    if found is None:
+        return None
+    arrays, _ = store.read_product("explore", index, found[0])
+    return Doubted(index, Frames.from_arrays(arrays, "kept/")[int(arrays["worst_kept"])], found[1])
 
 
 def slope_of_initial(store: Store, records: Sequence[Iteration]) -> Slope | None:

@@ -25,12 +25,14 @@ from activelearn.page.landscape import Landscape, landscape_of
 from activelearn.page.products import (
     DeviationCounts,
     Disk,
+    Doubted,
     Fill,
     MemberCurve,
     Residual,
     Slope,
     deviations_of,
     disk_of,
+    doubted_of,
     fill_of,
     learning_curves_of,
     residual_of,
@@ -56,6 +58,8 @@ class SeenCampaign:
     ----------
     campaign
         As last accepted.
+    file
+        Its YAML in the folder, resolved.
     records
         Records of closed iterations.
     end
@@ -72,6 +76,8 @@ class SeenCampaign:
         Neighbours in the densest last labelled frames.
     residual
         Forces on last labelled frames.
+    doubted
+        The frame of the last pass that the members agree on least.
     slope
         Whether energies, forces and virials of the labels agree.
     disk
@@ -87,6 +93,7 @@ class SeenCampaign:
     """
 
     campaign: Campaign
+    file: str = "campaign/000.yaml"
     records: tuple[Iteration, ...] = ()
     end: End | None = None
     at_work: tuple[StationProgress, ...] = ()
@@ -97,6 +104,7 @@ class SeenCampaign:
     slots: int | None = None
     fill: tuple[Fill, ...] = ()
     residual: Residual | None = None
+    doubted: Doubted | None = None
     slope: Slope | None = None
     disk: Disk | None = None
     deviations: tuple[DeviationCounts, ...] = ()
@@ -190,6 +198,7 @@ def see_campaign(store: Store) -> Seen:
     last = records[-1].index if records else None
     seen = SeenCampaign(
         campaign=campaign,
+        file=store.campaign_files()[-1].relative_to(store.folder).as_posix(),
         records=records,
         end=end,
         at_work=tuple(reader.tried("stations at work", lambda: status.progress(store), [])),
@@ -200,6 +209,7 @@ def see_campaign(store: Store) -> Seen:
         slots=reader.tried("machine profile", lambda: _slots(store), None),
         fill=reader.tried("neighbours", lambda: fill_of(store, campaign, last), ()),
         residual=reader.tried("forces of labelled frames", lambda: residual_of(store, records), None),
+        doubted=reader.tried("atoms of the worst frame", lambda: doubted_of(store, records), None),
         slope=reader.tried("energies and virials of the initial data", lambda: slope_of_initial(store, records), None),
         deviations=reader.tried("walks of the last pass", lambda: deviations_of(store, records), ()),
         curves=reader.tried("learning curves", lambda: learning_curves_of(store, records, end), ()),

@@ -116,6 +116,7 @@ class Plot:
     height: float = 320.0
     parts: list[Html] = field(default_factory=list)
     legend: list[tuple[str, str]] = field(default_factory=list)
+    names: list[Html] = field(default_factory=list)
 
     def px(self, value: FloatArray | float) -> FloatArray:
         """Return the positions of values (n,) in the unit of x, pixels (dimensionless)."""
@@ -183,14 +184,19 @@ class Plot:
 
     def window(self, f_lo: float, f_hi: float, *, along: str) -> None:
         """Shade the trust window along an axis, and label its ends."""
-        whole = (self.y.low, self.y.high) if along == "x" else (self.x.low, self.x.high)
-        boxes = ((f_lo, f_hi), whole) if along == "x" else (whole, (f_lo, f_hi))
-        self.box(*boxes, "window", f"the trust window, {f_lo:g} to {f_hi:g} eV/Å")
+        axis, other = (self.x, self.y) if along == "x" else (self.y, self.x)
+        whole, shown = (other.low, other.high), (max(f_lo, axis.low), min(f_hi, axis.high))
+        if shown[0] < shown[1]:
+            boxes = (shown, whole) if along == "x" else (whole, shown)
+            self.box(*boxes, "window", f"the trust window, {f_lo:g} to {f_hi:g} eV/Å")
         for value, name in ((f_lo, "f_lo"), (f_hi, "f_hi")):
             self.mark(value, along=along, name=name)
 
     def mark(self, value: float, *, along: str, name: str = "", row: int = 0) -> None:
-        """Draw a thin line at a value of an axis, across the plot, and its name in one of two rows."""
+        """Draw a thin line at a value of an axis, across the plot, and its name in one of two rows; none beyond it."""
+        axis = self.x if along == "x" else self.y
+        if not axis.low <= value <= axis.high:
+            return
         if along == "x":
             x = float(self.px(value))
             where = {"x1": x, "x2": x, "y1": _TOP, "y2": self.height - _BOTTOM}
@@ -201,7 +207,8 @@ class Plot:
             y = float(self.py(value))
             where = {"x1": _LEFT, "x2": self.width - _RIGHT, "y1": y, "y2": y}
             text = tag("text", name, x=self.width - _RIGHT - 3.0, y=y - 4.0, class_="mark end")
-        self.parts += [tag("line", class_="rule", **{k: f"{v:.1f}" for k, v in where.items()}), text]
+        self.parts.append(tag("line", class_="rule", **{k: f"{v:.1f}" for k, v in where.items()}))
+        self.names.append(text)
 
     def svg(self) -> Html:
         """Return the drawing."""
@@ -209,7 +216,7 @@ class Plot:
 
     def inner(self) -> Html:
         """Return the contents of the drawing, for use in another one."""
-        return joined(self._frame(), tag("g", self.parts), self._legend_rows())
+        return joined(self._frame(), tag("g", self.parts), self.names, self._legend_rows())
 
     @property
     def full_height(self) -> float:

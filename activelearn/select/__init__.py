@@ -20,5 +20,6 @@ from activelearn.select.verdict import held_back as held_back
 from activelearn.select.verdict import over as over
 from activelearn.select.verdict import p99 as p99
 from activelearn.select.window import FrameClass as FrameClass
+from activelearn.select.window import atomic_deviation as atomic_deviation
 from activelearn.select.window import classify_walk as classify_walk
 from activelearn.select.window import force_deviation as force_deviation

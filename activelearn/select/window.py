@@ -35,9 +35,19 @@ def force_deviation(forces: FloatArray) -> FloatArray:
     forces
         (n_members, n_frames, n_atoms, 3), eV/Å.
     """
+    return np.asarray(atomic_deviation(forces).max(axis=-1))
+
+
+def atomic_deviation(forces: FloatArray) -> FloatArray:
+    """Return (n_frames, n_atoms) standard deviations of the force on each atom over the ensemble, eV/Å.
+
+    Parameters
+    ----------
+    forces
+        (n_members, n_frames, n_atoms, 3), eV/Å.
+    """
     spread = forces - forces.mean(axis=0, keepdims=True)
-    per_atom = np.sqrt((spread**2).sum(axis=-1).mean(axis=0))
-    deviation: FloatArray = per_atom.max(axis=-1)
+    deviation: FloatArray = np.sqrt((spread**2).sum(axis=-1).mean(axis=0))
     return deviation
 
 

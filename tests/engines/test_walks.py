@@ -93,7 +93,7 @@ def make(tmp_path, models):
             drive = Drive(condition, 17 + len(kind), final_cell=final, last_step=None if stretch is None else 12)
             names = links.link_models(models, folder)
             made.append(walks.Walk(folder, stage, drive, cell, start.n_atoms))
-        return made, TRAINER.pair(names, ["Cu"], 2)
+        return made, TRAINER.pair_of_walks(names, ["Cu"], 2)
 
     return written
 
@@ -130,6 +130,9 @@ def test_a_walk_has_the_same_bits_alone_first_or_later_in_a_process(make, slot):
         for kind, walk, (output, *_) in zip(order, together, found, strict=True):
             assert written_by(walk) == by_kind[kind], kind
             assert output.step.tolist() == ([] if kind == "broken" else list(range(0, walk.last_row + 1, 2)))
+            if kind != "broken":
+                assert output.devi_f.shape == (len(output.step), walk.n_atoms), "of this walk, not of the one before"
+                assert output.devi_f.max(axis=1) == pytest.approx(output.max_devi_f, rel=1e-6)
         spans = [span for _, *span in found]
         assert all(begin <= end for begin, end in spans)
         assert [end for _, end in spans[:-1]] == [begin for begin, _ in spans[1:]], "no second is counted twice"

@@ -95,7 +95,9 @@ def one_pass(store, campaign, rng, k, n_labels, n_before):
             "max_devi_f": rng.gamma(4.0, 0.03, 200),
             "kind": np.full(200, FrameClass.ACCURATE, dtype=np.int8),
             "kept_mined": np.arange(n) < 1,
-            "kept/origin": part.origin,
+            **part.without_labels().arrays("kept/"),
+            "worst_kept": np.array(int(np.argmax(part.origin["max_devi_f"]))),
+            "worst_devi_f": rng.gamma(4.0, 0.02, N_ATOMS).astype(np.float32),
         }
         store.publish_product("explore", k, task.id, arrays, {"stage": task.parameters["stage"], "iteration": k})
     store.seal("explore", k, Explored(iteration=k, stages=STAGES, products={}))
@@ -137,7 +139,7 @@ def test_the_page_of_the_paper_is_small_and_soon_written(tmp_path):
     took = f"{cpu:.2f} s of CPU, {time.monotonic() - wall:.1f} s in all"
     print(f"\npage of {N_PASSES} passes, {N_LABELS} labels: {size:.2f} MB, {took}")
     assert "Could not be read" not in text
-    for name in ("landscape", "worst", "starts", "parity"):
+    for name in ("landscape", "doubted", "worst", "starts", "parity"):
         assert f'id="figure-{name}"' in text
     assert size < 5.0
     assert cpu < 3.0

@@ -151,9 +151,9 @@ RULES: Final = (
     Rule(
         "error_per_deviation",
         3.0,
-        "",
+        "times",
         "trust",
-        "the median of force error / force deviation of the frames labelled last is above {bound}",
+        "the force error of the frames labelled last is, in the median, more than {bound} their force deviation",
         "The members agree with each other more than with the reference: the deviation underestimates the error.",
         "lower select.f_lo, or select.window: calibrated; read errors from held-out frames and benchmark.force_error",
         _ratio,
@@ -171,9 +171,9 @@ RULES: Final = (
     Rule(
         "element_error",
         2.0,
-        "",
+        "times",
         "accuracy",
-        "the force error of one element is at least {bound} times that of all others, on frames labelled last (50 "
+        "the force error of one element is at least {bound} that of all others, on frames labelled last (50 "
         "atoms of each or more)",
         "One element dominates the error, and so the deviation.",
         "train.element_weights",
@@ -182,9 +182,9 @@ RULES: Final = (
     Rule(
         "composition_error",
         2.0,
-        "",
+        "times",
         "accuracy",
-        "the held-out force RMSE of one composition is at least {bound} times the mean of the others",
+        "the held-out force RMSE of one composition is at least {bound} the mean of the others",
         "The model is worse for one composition, which a mean over all hides.",
         "more initial data or walks for it (initial.systems, explore.systems)",
         _composition,
@@ -213,9 +213,9 @@ RULES: Final = (
     Rule(
         "held_out_rises",
         1.2,
-        "",
+        "times",
         "accuracy",
-        "the held-out force RMSE of the last training is at least {bound} times the lowest of the trainings before",
+        "the held-out force RMSE of the last training is at least {bound} the lowest of the trainings before",
         "Recent training data degrade what was learnt before.",
         "train.n_steps (warm_n_steps); train.warm_start; a larger net",
         _rises,

@@ -223,9 +223,9 @@ RULES: Final = (
     Rule(
         "replicas_disagree",
         3,
-        "",
+        "times",
         "accuracy",
-        "the volumes of replicas scatter by at least {bound} times their own errors (five blocks of the analysed rows)",
+        "the volumes of replicas scatter by at least {bound} their own errors (five blocks of the analysed rows)",
         "Each glass is trapped in its own structure: quote the error over replicas, and use enough of them.",
         "glass.n_replicas; a slower quench (rate_K_per_ps), a longer melt",
         of_study=_disagree,

@@ -70,9 +70,9 @@ RULES: Final = (
     Rule(
         "training_falling",
         learning.FALLING,
-        "",
+        "times",
         "accuracy",
-        "the force error over steps from 10 to 30 % of the last training is at least {bound} times that of its second "
+        "the force error over steps from 10 to 30 % of the last training is at least {bound} that of its second "
         "half (median over the members), and at least a quarter of the RMS of the forces remains",
         "The learning rate ended before the training was converged.",
         "raise train.n_steps",
@@ -81,9 +81,9 @@ RULES: Final = (
     Rule(
         "member_apart",
         1.5,
-        "",
+        "times",
         "accuracy",
-        "the held-out force RMSE of one member is at least {bound} times the median of the others",
+        "the held-out force RMSE of one member is at least {bound} the median of the others",
         "The deviation of the ensemble is then the error of that member.",
         "train.n_steps; a smaller learning rate; check its learning curve",
         _apart,

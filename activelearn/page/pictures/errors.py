@@ -77,7 +77,7 @@ def _held_out(seen: SeenCampaign, trained: list[Ensemble]) -> Figure:
     plot = Plot(Axis("iteration", float(x.min()) - 0.3, float(x.max()) + 0.3), y, "Held-out force errors by training")
     last = last_pass(seen)
     if last is not None and last.f_lo < y.high:
-        plot.window(last.f_lo, min(last.f_hi, y.high), along="y")
+        plot.window(last.f_lo, last.f_hi, along="y")
     for (name, who), values in lines.items():
         style = "c0" if name == "RMSE" else "c1"
         is_mean = who == "mean"
@@ -112,9 +112,11 @@ def _calibration(seen: SeenCampaign) -> Figure:
     shown = earlier[:: -(-len(earlier) // _MOST_DOTS) or 1] + [pair for pair in pairs if pair[0] == last][:_MOST_DOTS]
     found = np.array(shown, dtype=np.float64).reshape(-1, 3)
     drawn = "" if len(shown) == len(pairs) else f" {len(shown)} of {len(pairs)} are drawn, evenly over the iterations."
-    x = axis_of("force deviation (eV/Å)", [found[:, 1]], is_log=True)
+    selection = last_pass(seen)
+    ends_of_window = np.array([selection.f_lo, selection.f_hi] if selection is not None else [])
+    x = axis_of("force deviation (eV/Å)", [found[:, 1], ends_of_window], is_log=True)
     plot = Plot(x, axis_of("largest true force error of the frame (eV/Å)", [found[:, 2]], is_log=True), "Calibration")
-    if (selection := last_pass(seen)) is not None:
+    if selection is not None:
         plot.window(selection.f_lo, selection.f_hi, along="x")
     plot.mark(seen.campaign.select.max_error, along="y", name="select.max_error")
     ends = np.array([max(x.low, plot.y.low), min(x.high, plot.y.high)])

@@ -81,7 +81,8 @@ def _path(seen: SeenStudy, group: list[MadeGlass], k: int) -> Figure:
     top = 0.0
     for name, of, is_log in panels:
         values = [of(glass, path) for glass, path in paths]
-        plot = Plot(x, axis_of(name, values, is_log=is_log), name, width=900.0, height=190.0)
+        ends = [np.array(window)] if is_log and window is not None else []
+        plot = Plot(x, axis_of(name, [*values, *ends], is_log=is_log), name, width=900.0, height=190.0)
         if is_log and window is not None:
             plot.window(*window, along="y")
         for (glass, path), value in zip(paths, values, strict=True):
@@ -231,9 +232,11 @@ def _deviations_on_cooling(seen: SeenStudy, curve: Curve) -> list[tuple[MadeGlas
 
 def _below(seen: SeenStudy, curve: Curve, x: Axis, found: Sequence[tuple[MadeGlass, FloatArray, FloatArray]]) -> Plot:
     """Return the plot of force deviations over temperature, with the trust window."""
-    y = axis_of("force deviation (eV/Å)", [deviation for *_, deviation in found], is_log=True)
+    window = seen.windows.get(str(curve.condition.get("potential")))
+    ends = [np.array(window)] if window is not None else []
+    y = axis_of("force deviation (eV/Å)", [*(deviation for *_, deviation in found), *ends], is_log=True)
     plot = Plot(x, y, "force deviation", height=200.0)
-    if (window := seen.windows.get(str(curve.condition.get("potential")))) is not None:
+    if window is not None:
         plot.window(*window, along="y")
     for glass, temperature, deviation in found:
         style = f"f{glass.replica % N_COLOURS}"

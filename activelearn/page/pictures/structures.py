@@ -25,7 +25,16 @@ _SCALE: Final = tuple((225 - 3 * k, 222 - 11 * k, 215 - 12 * k) for k in range(1
 
 
 def worst(seen: SeenCampaign) -> Iterator[Figure]:
-    """Yield the frame whose forces were predicted worst."""
+    """Yield the frame that the members agree on least, and the one whose forces were predicted worst."""
+    if (doubted := seen.doubted) is not None:
+        walk, step = str(doubted.frame.origin["walk"][0]), int(doubted.frame.origin["step"][0])
+        yield from _figure(
+            "doubted",
+            f"The worst frame of pass {doubted.iteration}",
+            f"Atoms coloured by their force deviation over the members, up to {doubted.deviation.max():.2f} eV/Å: the "
+            "largest of all frames that the walks kept (none of which is beyond select.rescue.max_devi_f).",
+            [Shot(walk, f"walk {walk}, step {step}", doubted.frame, doubted.deviation)],
+        )
     found = seen.residual.worst if seen.residual is not None else None
     if seen.residual is not None and found is not None:
         walk, step = str(found.frame.origin["walk"][0]), int(found.frame.origin["step"][0])

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from activelearn.page.landscape import ORIGINS, Landscape
+from activelearn.page.landscape import COLOURS, ORIGINS, Landscape
 from activelearn.page.markup import Figure, Numbers
 from activelearn.page.products import MemberCurve
 from activelearn.page.seen import SeenCampaign
@@ -68,12 +68,11 @@ def _dataset(seen: SeenCampaign) -> Figure:
     plot = Plot(Axis("iteration", rows[0][0] - 0.6, rows[-1][0] + 0.6), y, "Frames labelled by iteration and origin")
     for row in rows:
         low = 0.0
-        for k, (name, n) in enumerate(zip(_ORIGINS, row[1:5], strict=True)):
+        for name, n in zip(_ORIGINS, row[1:5], strict=True):
             if n > 0:
-                plot.box(
-                    (row[0] - 0.4, row[0] + 0.4), (low, low + n), f"f{k}", f"iteration {row[0]}: {n} frames, {name}"
-                )
-                plot.name(name, f"f{k}")
+                told = f"iteration {row[0]}: {n} frame{'s' if n > 1 else ''}, {name}"
+                plot.box((row[0] - 0.4, row[0] + 0.4), (low, low + n), COLOURS[name], told)
+                plot.name(name, COLOURS[name])
             low += n
     columns = ("iteration", *_ORIGINS, "refused", "training frames, all so far")
     return Figure(
@@ -96,8 +95,8 @@ def _landscape(found: Landscape) -> Figure:
         mine = np.flatnonzero(found.origin == k)
         if len(mine):
             told = [f"{found.formula[i]}, iteration {found.iteration[i]}: {origin}" for i in mine]
-            plot.points(found.at[mine, 0], found.at[mine, 1], f"f{k} faint", told, r=3.5)
-            plot.name(origin, f"f{k}")
+            plot.points(found.at[mine, 0], found.at[mine, 1], f"{COLOURS[origin]} faint", told, r=3.5)
+            plot.name(origin, COLOURS[origin])
     shown = len(found.origin)
     drawn = "" if shown == found.n_frames else f" {shown} of {found.n_frames} frames are drawn, evenly spread."
     rows = [

@@ -204,6 +204,12 @@ class DeePMD(Trainer[DeePMDTrain]):
         deviation = f" out_file model_devi.out out_freq {every}" if every else ""
         return [f"pair_style      deepmd {' '.join(models)}{deviation}", f"pair_coeff      * * {' '.join(type_map)}"]
 
+    def pair_of_walks(self, models: Sequence[str], type_map: Sequence[str], every: int) -> list[str]:
+        """Return the same, with the deviation of each atom after that of the frame."""
+        style, *rest = self.pair(models, type_map, every)
+        is_ours = every and "deepmd" in style.split()  # a subclass may have a style of its own
+        return [f"{style} atomic" if is_ours else style, *rest]
+
     def export_notes(self, train: DeePMDTrain) -> tuple[str, ...]:
         """Return a comment on harmless notes of TensorFlow, or on which `lmp` runs models of PyTorch."""
         return _NOTES[BACKENDS[train.backend].session]
