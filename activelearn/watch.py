@@ -254,7 +254,12 @@ def _left_of(p: StationProgress, store: Folder, records: Sequence[Iteration], no
     if before is not None:
         index, spent = before
         each = spent.wall / spent.n_tasks
-        return Left(max(0.0, p.total * each - elapsed), f"at {each:.3g} s a task, as in iteration {index}")
+        if p.total * each > elapsed:
+            return Left(p.total * each - elapsed, f"at {each:.3g} s a task, as in iteration {index}")
+        if p.done:
+            slower = f"slower than iteration {index}: {p.done} done in {duration(elapsed)}"
+            return Left((p.total - p.done) * elapsed / p.done, slower)
+        return Left(None, f"not known: longer than the {duration(p.total * each)} that iteration {index} suggests")
     return Left(None, "not known yet")
 
 
@@ -275,7 +280,9 @@ def _left_lines(
         open_ = _left_of_pass(store, phase, records, {p.station: left for p, _, left in stations})
         parts = [open_, *_passes_left(store, phase.iteration, records, bill)]
     else:
-        parts = [ToCome(AFTER[p.station], left.seconds, left.basis) for p, _, left in stations if not p.is_sealed]
+        parts = [
+            _at_work(p, since, left, bill) for p, since, left in stations if p.station in AFTER and not p.is_sealed
+        ]
     seen = {p.station for p, _, _ in stations}
     later = [one for one in bill.after if one.station not in seen and (phase.name != "study" or one.station != "final")]
     lines = [f"left of {part.what}: {part.said}" for part in parts[:1] if phase.name == "loop"]
@@ -283,6 +290,13 @@ def _left_lines(
     if later:
         lines.append(f"then {', '.join(map(str, later))}, as `check --plan` has it")
     return [*lines, _in_all(parts, later, bill)]
+
+
+def _at_work(p: StationProgress, since: float, left: Left, bill: BillAhead) -> ToCome:
+    """Return what is left of a station after the loop: by its own tasks, or else by the bill as long as that lasts."""
+    billed = next((one.seconds for one in bill.after if one.station == p.station and not one.unknown), 0.0)
+    seconds = billed - since if left.seconds is None and billed > since else left.seconds
+    return ToCome(AFTER[p.station], seconds, left.basis)
 
 
 class ToCome(NamedTuple):

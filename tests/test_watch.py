@@ -110,11 +110,19 @@ def test_what_is_left_is_taken_from_the_station_or_else_from_an_earlier_pass(ope
     assert watch._left_of(few, open_store, records, now) == (300.0, "at 10 s a task, as in iteration 0")
     assert watch._left_of(many, open_store, records, now) == (100.0, "from the 20 done in 100 s")
     none = replace(few, done=0)
+    late = now + 400.0
+    assert watch._left_of(none, open_store, records, late).seconds is None, "not 0 s, which it never is"
+    assert "longer than the 7 min that iteration 0 suggests" in str(watch._left_of(none, open_store, records, late))
+    assert watch._left_of(few, open_store, records, late) == (
+        pytest.approx(37 * 500.0 / 3),
+        "slower than iteration 0: 3 done in 8 min",
+    )
     assert watch._left_of(none, open_store, [], now) == (None, "not known yet")
 
 
 # --- what is left to the end ------------------------------------------------------------------------------------------
 
+MORE = "then at most 6 more passes (stop.max_iterations)"
 AHEAD = BillAhead(
     one_pass=60.0,
     sources=("declared",),
@@ -145,12 +153,19 @@ def left(open_store, monkeypatch):
 def test_the_end_is_a_bound_by_the_bill_before_any_pass_is_closed(left):
     assert left() == [
         "left of iteration 0: 60 s (see its stations)",
-        "then at most 6 more passes (stop.max_iterations): 6 min (at 60 s each, declared, as `check --plan` has a pass "
-        "over all stages)",
-        "then final models 100 s (measured), glasses 3 min (declared), benchmarks (not known: density, rdf), as `check "
-        "--plan` has it",
+        f"{MORE}: 6 min (at 60 s each, declared, as `check --plan` has a pass over all stages)",
+        f"then {', '.join(map(str, AHEAD.after))}, as `check --plan` has it",
         "to the end: at most about 12 min, and what is not known: density, rdf",
     ]
+
+
+def test_what_follows_is_said_with_its_source_and_what_nobody_knows():
+    said = ["final models 100 s (measured)", "glasses 3 min (declared)", "benchmarks (not known: density, rdf)"]
+    assert list(map(str, AHEAD.after)) == said
+    assert (
+        str(replace(AHEAD.after[1], unknown=("glass of others",)))
+        == "glasses 3 min (declared; not known: glass of others)"
+    )
 
 
 def test_passes_that_are_closed_are_the_pace_of_those_to_come(left):
@@ -189,6 +204,14 @@ def test_the_bill_of_a_real_campaign_is_that_of_check_plan(tmp_path):
     assert "density" in benchmarks.unknown
     assert bill.one_pass > 0.0
     assert not bill.has_queues
+
+
+def test_a_station_after_the_loop_has_the_time_of_the_bill_until_it_has_its_own():
+    progress = StationProgress(0, "glass", 0, 2, is_sealed=False)
+    not_known = Left(None, "not known yet")
+    assert watch._at_work(progress, 50.0, not_known, AHEAD).seconds == 150.0
+    assert watch._at_work(progress, 250.0, not_known, AHEAD).seconds is None, "longer than the bill: not known"
+    assert watch._at_work(progress, 50.0, Left(70.0, "its own"), AHEAD).seconds == 70.0
 
 
 def test_a_bill_that_cannot_be_made_is_none_and_the_look_goes_on(open_store, monkeypatch):
