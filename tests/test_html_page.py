@@ -115,7 +115,7 @@ def test_a_campaign_that_goes_on_says_what_comes_next():
     seen = made.of_campaign(made.record(0), next_phase="iteration 1")
     text = written(seen)
     assert "Not finished: iteration 1 comes next." in text
-    assert "activelearn run copper_emt --folder made-up" in text
+    assert "activelearn run made-up/campaign/000.yaml --folder made-up" in text
 
 
 def test_a_campaign_with_no_iteration_closed_has_a_page():
@@ -267,6 +267,19 @@ def test_a_table_keeps_numbers_to_be_sorted_by():
 )
 def test_ticks_are_round_numbers(low, high, ticks):
     assert svg.nice_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_there_is_no_iteration_one_and_a_half():
+    assert svg.Axis("iteration", -0.3, 2.3).ticks == [0.0, 1.0, 2.0]
+
+
+def test_an_end_of_the_window_that_is_beyond_the_axis_is_not_drawn_at_its_edge():
+    plot = svg.Plot(svg.Axis("x", 0.0, 1.0), svg.Axis("y", 0.0, 0.3), "toy")
+    plot.window(0.15, 0.35, along="y")
+    drawn = plot.svg()
+    assert ("f_lo" in drawn, "f_hi" in drawn) == (True, False)
+    plot.window(0.5, 0.7, along="y")
+    assert drawn.count("<rect") == plot.svg().count("<rect"), "nothing of it is in sight"
 
 
 def test_ticks_of_a_logarithmic_axis_are_powers_of_ten():

@@ -59,7 +59,10 @@ class Axis:
     @property
     def ticks(self) -> list[float]:
         """Its ticks."""
-        return log_ticks(self.low, self.high) if self.is_log else nice_ticks(self.low, self.high)
+        if self.is_log:
+            return log_ticks(self.low, self.high)
+        found = nice_ticks(self.low, self.high)
+        return [value for value in found if value.is_integer()] if self.name == "iteration" else found
 
 
 def axis_of(name: str, values: Sequence[FloatArray], *, is_log: bool = False, zero: bool = False) -> Axis:

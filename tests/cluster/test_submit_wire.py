@@ -82,17 +82,6 @@ def test_workers_stay_until_the_campaign_has_ended(hard_way):
 
 
 @pytest.mark.engines
-def test_the_last_worker_writes_the_page_of_the_whole_campaign(hard_way):
-    text = (hard_way.ours.folder / "report.html").read_text(encoding="utf-8")
-    assert '<b class="bad">Stopped: </b>not converged after 2 iterations' in text
-    assert "Could not be read" not in text
-    for name in ("matrix-candidate", "doubted", "worst", "parity", "landscape", "time"):
-        assert f'id="figure-{name}"' in text
-    said = "".join(path.read_text(errors="replace") for path in (hard_way.ours.here / "workers").glob("*/output"))
-    assert said.count("page: ") == 1, "one of the workers says where it is"
-
-
-@pytest.mark.engines
 def test_the_password_is_in_no_file_but_the_users_own(hard_way):
     """Campaign folder, launch folders, what the workers said; and what submit said."""
     password = hard_way.ours.mongo.password
