@@ -18,9 +18,11 @@ agree. The student is the preset `quick`, one net. Rows:
 Whether a reference is a fair test says one number that needs no training, which is printed first: the force RMSE of the
 foundation as it is. Where that is below the student's floor (from scratch on all structures) no label can be saved.
 
-Labels of the held-out frames measure all rows alike and are not counted. Each piece is written to ``results.json`` when
-it is done and skipped when it is there: the same command after a kill continues. With ``--minutes`` no piece begins
-after so many CPU minutes in all. One process works at a time, with one thread.
+Labels of the held-out frames measure all rows alike and are not counted. Each piece is written to
+``results-STEPS.json`` (STEPS: those of the student's training, ``--steps``) when it is done and skipped when it is
+there: the same command after a kill continues. What a teacher labels is kept, too, for students of another number of
+steps. With ``--minutes`` no piece begins after so many CPU minutes in all. One process works at a time, with one
+thread.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ from activelearn.engines.process import Slot
 from activelearn.engines.trainers.deepmd.settings import DeePMDTrain
 from activelearn.engines.trainers.sevennet import TRAINER, foundations
 from activelearn.engines.trainers.sevennet.settings import SevenNetTrain
-from activelearn.frames import Frames, by_composition, pack, unpack
+from activelearn.frames import FloatArray, Frames, by_composition, pack, unpack
 from activelearn.prediction import errors
 from activelearn.select import pairs
 from activelearn.store.files import publish_npz, read_npz, replace_json
@@ -84,6 +86,7 @@ class Work:
     slot: Slot
     reference: str
     modal: str
+    steps: int
 
     def scratch(self, name: str) -> Path:
         """Return an empty folder."""
@@ -142,9 +145,9 @@ class Data:
         return [self.pool[k] for k in order[:n]], [self.pool[k] for k in order[n:]]
 
 
-def quick() -> DeePMDTrain:
+def quick(n_steps: int) -> DeePMDTrain:
     """Return the student."""
-    return DeePMDTrain.model_validate(read_yaml(preset_file("train", "quick")))
+    return DeePMDTrain.model_validate({**read_yaml(preset_file("train", "quick")), "n_steps": n_steps})
 
 
 def fine_tuning() -> SevenNetTrain:
@@ -156,7 +159,7 @@ def fine_tuning() -> SevenNetTrain:
 
 def student(work: Work, name: str, parts: Sequence[Frames], data: Data, seed: int) -> list[Frames]:
     """Return what a student that was trained on these frames says of the held-out ones."""
-    train = quick()
+    train = quick(work.steps)
     model = work.trained(f"{name}-student", train, by_composition(parts), [2, seed])
     return trainer_of(train).evaluate(work.scratch(f"{name}-evaluation"), model, data.held_out, work.slot)
 
@@ -176,22 +179,42 @@ def from_scratch(work: Work, data: Data, n: int, seed: int) -> dict[str, object]
     return {"student against reference": against(predicted, data.held_out)}
 
 
+def taught_by(work: Work, data: Data, n: int, seed: int) -> tuple[list[Frames], FloatArray, float]:
+    """Return what a teacher of `n` labels says of the other structures, then the held-out ones; it is trained once.
+
+    Beside the frames: the force deviation of each, eV/Å; CPU seconds that were spent on it before.
+    """
+    path = work.folder / f"taught-{n}-{seed}.npz"
+    is_there = path.is_file()
+    if not is_there:
+        begun, (labelled, others) = cpu_of_children(), data.drawn(n, seed)
+        folder = work.folder / f"teacher-{n}-{seed}"
+        folder.mkdir(exist_ok=True)
+        models = [folder / f"{member}.pth" for member in range(MEMBERS)]
+        for member, path_of_model in enumerate(models):
+            if not path_of_model.is_file():
+                name, parts = f"distilled-{n}-{seed}-{member}", by_composition(labelled)
+                model = work.trained(name, fine_tuning(), parts, [3, seed, member])
+                shutil.copy(model, folder / "unfinished")
+                (folder / "unfinished").rename(path_of_model)
+        parts, spread = committee(TRAINER.evaluate_all(folder, models, [*others, *data.held_out], work.slot))
+        publish_npz(path, {**pack(parts), "max_devi_f": np.concatenate(spread)}, {"cpu_s": cpu_of_children() - begun})
+    arrays, meta = read_npz(path)
+    spread = arrays.pop("max_devi_f")
+    return unpack(arrays), spread, meta["cpu_s"] if is_there else 0.0
+
+
 def distilled(work: Work, data: Data, n: int, seed: int) -> dict[str, object]:
     """Return the three errors of a distillation with `n` labels of the reference."""
-    name, (labelled, others) = f"distilled-{n}-{seed}", data.drawn(n, seed)
-    folder = work.scratch(f"{name}-teacher")
-    models = []
-    for member in range(MEMBERS):
-        model = work.trained(f"{name}-{member}", fine_tuning(), by_composition(labelled), [3, seed, member])
-        models.append(Path(shutil.copy(model, folder / f"{member}.pth")))
-    taught, deviation = committee(TRAINER.evaluate_all(folder, models, others, work.slot))
-    good = [part for part, (one,) in zip(taught, deviation, strict=True) if one < MAX_DEVI_F]
-    teacher, spread = committee(TRAINER.evaluate_all(folder, models, data.held_out, work.slot))
-    predicted = student(work, name, [*labelled, *good], data, seed)
+    labelled, others = data.drawn(n, seed)
+    predicted, spread, cpu_s = taught_by(work, data, n, seed)
+    taught, teacher = predicted[: len(others)], predicted[len(others) :]
+    good = [part for part, one in zip(taught, spread[: len(others)], strict=True) if one < MAX_DEVI_F]
+    predicted = student(work, f"distilled-{n}-{seed}", [*labelled, *good], data, seed)
     calibration = [
         pair
-        for mine, its, one in zip(teacher, data.held_out, spread, strict=True)
-        for pair in pairs(one, mine.forces, its.forces)
+        for mine, its, one in zip(teacher, data.held_out, spread[len(others) :], strict=True)
+        for pair in pairs(np.array([one]), mine.forces, its.forces)
     ]
     return {
         "labelled by the teacher": len(good),
@@ -201,6 +224,7 @@ def distilled(work: Work, data: Data, n: int, seed: int) -> dict[str, object]:
         "student against teacher": against(predicted, teacher),
         "student against reference": against(predicted, data.held_out),
         "calibration": calibration,
+        "cpu_s before": cpu_s,
     }
 
 
@@ -247,7 +271,7 @@ def table(results: dict[str, dict[str, object]]) -> str:
         cells = [_spread([one[column]["force"] for one in found if column in one]) for column in columns]
         p99 = np.mean([one[columns[-1]]["force_p99"] for one in found])
         given = [one["labelled by the teacher"] for one in found if "labelled by the teacher" in one]
-        minutes = np.mean([one["cpu_s"] for one in found]) / 60.0
+        minutes = np.mean([one["cpu_s"] + one.get("cpu_s before", 0.0) for one in found]) / 60.0
         taught = f"{np.mean(given):.0f}" if given else "-"
         lines.append(
             f"| {n} | {NAMES[row]} | {len(found)} | {' | '.join(cells)} | {p99:.2f} | {taught} | {minutes:.1f} |"
@@ -284,26 +308,27 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="Print the table of what there is.")
     parser.add_argument("--reference", default="7net-mf-0", help="The costly one: a foundation that is in sevenn.")
     parser.add_argument("--modal", default="R2SCAN", help='Of its labels; "" of a foundation without modals.')
+    parser.add_argument("--steps", type=int, default=1500, help="Of the training of a student (preset quick: 1500).")
+    parser.add_argument("--only", default="", help="Pieces, such as scratch-25-0,distilled-5-0; default: all.")
     asked = parser.parse_args()
-    file = asked.folder / "results.json"
+    file = asked.folder / f"results-{asked.steps}.json"
     results = json.loads(file.read_text()) if file.is_file() else {}
     if not asked.table:
         asked.folder.mkdir(parents=True, exist_ok=True)
         setting = {"reference": asked.reference, "modal": asked.modal, "foundation": FOUNDATION}
         if results.setdefault("setting", {**setting, "cpu_s": 0.0}) != {**setting, "cpu_s": 0.0}:
             parser.error(f"{file} is of {results['setting']} - expected {setting} - use another folder")
-        work = Work(
-            asked.folder.absolute(), Slot(Machine(slots=1), asked.folder.absolute()), asked.reference, asked.modal
-        )
+        folder = asked.folder.absolute()
+        work = Work(folder, Slot(Machine(slots=1), folder), asked.reference, asked.modal, asked.steps)
         process.allow_engines()
         try:
-            measure(work, file, results, asked.minutes)
+            measure(work, file, results, asked)
         finally:
             process.close_sessions()
     print(table(results))
 
 
-def measure(work: Work, file: Path, results: dict[str, dict[str, object]], minutes: float) -> None:
+def measure(work: Work, file: Path, results: dict[str, dict[str, object]], asked: argparse.Namespace) -> None:
     """Carry out the pieces that are left, and write each down."""
     begun, data = cpu_of_children(), Data.of(work)
     if "reference" not in results:
@@ -312,10 +337,13 @@ def measure(work: Work, file: Path, results: dict[str, dict[str, object]], minut
         results["reference"] = {"foundation as it is": untuned, "cpu_s": cpu_of_children() - begun}
         replace_json(file, results)
         print(results["reference"], flush=True)
+    only = set(filter(None, asked.only.split(",")))
     for row, n, seed in pieces():
         name = f"{row}-{n}-{seed}"
-        if sum(result["cpu_s"] for result in results.values()) > 60.0 * minutes:
-            print(f"stopped before {name}: {minutes:g} CPU minutes are spent")
+        if only and name not in only:
+            continue
+        if sum(result["cpu_s"] for result in results.values()) > 60.0 * asked.minutes:
+            print(f"stopped before {name}: {asked.minutes:g} CPU minutes are spent")
             return
         if name not in results:
             begun = cpu_of_children()
