@@ -23,7 +23,7 @@ from activelearn.config.yaml12 import dump
 from activelearn.errors import ConfigError, Damaged, FolderHeld, StoreError
 from activelearn.frames import FrameLabel, dataset_sha256
 from activelearn.records import Explored, Task
-from activelearn.store import Claim, Lease, Ledger, LedgerWriter, Store
+from activelearn.store import Claim, Lease, Ledger, LedgerWriter, Store, verify
 from activelearn.store import locks as locks_module
 from activelearn.store.files import (
     HOST,
@@ -230,6 +230,18 @@ def test_a_campaign_that_another_version_wrote_without_the_keys_of_this_one_is_t
     store.open_iteration(1, other)
     with pytest.raises(StoreError, match=r"campaign/001\.yaml: gone"):
         Store.open(store.folder).latest_campaign()
+
+
+def test_accepted_campaigns_that_were_swapped_are_told_of(store, campaign):
+    """Each is whole, and the last of them would be that of the next iteration."""
+    store.accept(campaign.model_copy(update={"select": campaign.select.model_copy(update={"f_lo": 0.2})}))
+    first, second = store.campaign_files()
+    old, new = first.read_bytes(), second.read_bytes()
+    first.write_bytes(new)
+    second.write_bytes(old)
+    with pytest.raises(Damaged, match=r"campaign/001\.yaml: damaged \(it is number 000 of the campaigns"):
+        Store.open(store.folder).latest_campaign()
+    assert any("campaign/000.yaml: damaged (it is number 001" in line for line in verify(store).problems)
 
 
 def test_an_accepted_change_is_for_iterations_to_come(store, campaign):
