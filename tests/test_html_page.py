@@ -29,7 +29,7 @@ from activelearn.cli import app, say_page
 from activelearn.config import Machine
 from activelearn.frames import Frames, make_origin
 from activelearn.page import document, products, shots, svg
-from activelearn.page.landscape import ORIGINS, principal
+from activelearn.page.landscape import ORIGINS, landscape_of, principal
 from activelearn.page.markup import Html, Numbers, joined, table, tag
 from activelearn.page.pictures import costs, errors, exploration, glasses, structures, training
 from activelearn.page.shots import Shot
@@ -362,6 +362,18 @@ def test_a_real_data_set_is_seen_in_the_plane_with_what_it_starts_from(quickstar
     (start,) = seen.starts
     assert start.frame.formula in start.said
     assert len(start.frame) == 1
+
+
+def test_a_frame_is_rescued_by_the_window_of_the_stage_that_walked_it(quickstart, monkeypatch):
+    store = Store.open(quickstart)
+    records, campaign = store.iterations(), store.latest_campaign()
+    stages = tuple(one.model_copy(update={"f_lo": 1e-9, "f_hi": 2e-9}) for one in campaign.explore.stages)
+    own = campaign.model_copy(update={"explore": campaign.explore.model_copy(update={"stages": stages})})
+    monkeypatch.setattr(store, "campaign", lambda _: own)
+    origins = np.bincount(landscape_of(store, own, records).origin, minlength=len(ORIGINS))
+    by_origin = dict(zip(ORIGINS, origins.tolist(), strict=True))
+    assert by_origin["rescued"] > 0
+    assert by_origin["from the window"] == by_origin["mined"] == 0
 
 
 def test_frames_that_were_chosen_and_not_added_are_shown_with_the_reason(quickstart, monkeypatch):

@@ -212,7 +212,12 @@ def check(
     if is_study(campaign):
         from activelearn.cli.studies import check_whole
 
-        check_whole(Path(campaign), folder, machine, slots, plan=plan, launchpad=launchpad)
+        if tries:
+            raise ConfigError(
+                f"{campaign}: a study - expected a campaign with --try - leave it out: activelearn benchmark tries the "
+                "potentials first"
+            )
+        check_whole(Path(campaign), folder, machine, slots, plan=plan, launchpad=launchpad, trust=trust)
         return
     chosen, profile, where, named = inputs(campaign, folder, machine, slots)
     if tries or trust:
