@@ -354,8 +354,8 @@ def check_whole(
         if launchpad is None
         else ["submit", typed(file), "-l", shlex.quote(str(launchpad))]
     )
-    asked = [("--folder", folder), ("--machine", None if machine == "local" else machine)]
-    asked += [("--slots", slots)] if launchpad is None else []
+    last = slots if launchpad is None else None
+    asked = (("--folder", folder), ("--machine", None if machine == "local" else machine), ("--slots", last))
     words += [word for option, value in asked if value is not None for word in (option, shlex.quote(str(value)))]
     words += ["--accept-unusual"] * bool(Consent(place).not_accepted(found.unusual)) + ["--trust"] * wants_trust
     print("ok: activelearn " + " ".join(words))

@@ -107,7 +107,7 @@ def f_hi_by_walk(campaign: Campaign, store: Store, iteration: int) -> Mapping[st
     """Return the deviation from which on a frame has failed, eV/Å, by its walk: some stages have their own."""
     window = window_of(campaign, store, iteration)
     own = {stage.name: stage.window(window)[1] for stage in campaign.explore.stages if stage.has_window}
-    found = defaultdict(lambda: window[1])
+    found: dict[str, float] = defaultdict(lambda: window[1])
     if own and store.is_sealed("explore", iteration):
         walks = store.plan("explore", iteration).tasks
         found |= {task.id: own.get(task.parameters["stage"], window[1]) for task in walks}
