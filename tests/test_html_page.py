@@ -364,16 +364,26 @@ def test_a_real_data_set_is_seen_in_the_plane_with_what_it_starts_from(quickstar
     assert len(start.frame) == 1
 
 
-def test_a_frame_is_rescued_by_the_window_of_the_stage_that_walked_it(quickstart, monkeypatch):
+@pytest.mark.parametrize(("own", "origin"), [(None, "rescued"), (8.0, "from the window")])
+def test_a_frame_is_rescued_by_the_window_of_the_stage_that_walked_it(quickstart, monkeypatch, own, origin):
+    """Its deviation is 6 eV/Å, and the pass was judged by 5 eV/Å; the stage may have its own f_hi."""
     store = Store.open(quickstart)
-    records, campaign = store.iterations(), store.latest_campaign()
-    stages = tuple(one.model_copy(update={"f_lo": 1e-9, "f_hi": 2e-9}) for one in campaign.explore.stages)
-    own = campaign.model_copy(update={"explore": campaign.explore.model_copy(update={"stages": stages})})
-    monkeypatch.setattr(store, "campaign", lambda _: own)
-    origins = np.bincount(landscape_of(store, own, records).origin, minlength=len(ORIGINS))
-    by_origin = dict(zip(ORIGINS, origins.tolist(), strict=True))
-    assert by_origin["rescued"] > 0
-    assert by_origin["from the window"] == by_origin["mined"] == 0
+    first, walked = store.iterations()[:2]
+    walked = walked.model_copy(update={"labelling": walked.labelling.model_copy(update={"labelled": 1})})
+    initial, walk = store.training(0), store.plan("explore", 1).tasks[0]
+    found = initial[0][:1].origin.copy()
+    found["walk"], found["max_devi_f"] = walk.id, 6.0
+    frames = [replace(initial[0][:1], origin=found)]
+    campaign = store.campaign(1)
+    stages = tuple(
+        one.model_copy(update={"f_hi": own if one.name == walk.parameters["stage"] else one.f_hi})
+        for one in campaign.explore.stages
+    )
+    asked = campaign.model_copy(update={"explore": campaign.explore.model_copy(update={"stages": stages})})
+    monkeypatch.setattr(store, "training", lambda k: frames if k else initial)
+    monkeypatch.setattr(store, "campaign", lambda _: asked)
+    drawn = landscape_of(store, asked, (first, walked))
+    assert [ORIGINS[k] for k in drawn.origin[drawn.iteration == 1]] == [origin]
 
 
 def test_frames_that_were_chosen_and_not_added_are_shown_with_the_reason(quickstart, monkeypatch):
