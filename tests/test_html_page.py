@@ -274,6 +274,16 @@ def test_ticks_of_a_logarithmic_axis_are_powers_of_ten():
     assert svg.log_ticks(1e-6, 1.0) == pytest.approx([10.0**p for p in range(-6, 1)])
 
 
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [(150_000.0, "1.5e5"), (250_000.0, "2.5e5"), (4e6, "4e6"), (50_000.0, "50000"), (2.5e-4, "2.5e-4"), (0.0, "0"),
+     (-3e6, "-3e6"), (1.225e6, "1.225e6"), (0.02, "0.02")],
+)  # fmt: skip
+def test_a_tick_is_labelled_with_its_value(value, label):
+    assert svg.compact(value) == label
+    assert float(label) == value
+
+
 def test_a_value_is_where_its_share_of_the_axis_is():
     axes = svg.Axis("x", 0.0, 10.0), svg.Axis("y", 0.01, 1.0, is_log=True)
     plot = svg.Plot(*axes, "toy", width=100 + 84, height=100 + 58)

@@ -91,7 +91,8 @@ def axis_of(name: str, values: Sequence[FloatArray], *, is_log: bool = False, ze
 def compact(value: float) -> str:
     """Return a tick's label."""
     if value != 0.0 and (abs(value) >= 1.0e5 or abs(value) < 1.0e-3):
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+        mantissa, exponent = f"{value:.5e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
     return f"{value:.6g}"
 
 
