@@ -274,6 +274,16 @@ def test_ticks_of_a_logarithmic_axis_are_powers_of_ten():
     assert svg.log_ticks(1e-6, 1.0) == pytest.approx([10.0**p for p in range(-6, 1)])
 
 
+def test_a_point_that_is_no_number_is_not_drawn():
+    """The P99 of a record of an earlier version is NaN: it would lie on the axis, as an error of zero."""
+    plot = svg.Plot(svg.Axis("x", 0.0, 2.0), svg.Axis("y", 0.0, 1.0), "errors")
+    plot.points(np.array([0.0, 1.0, 2.0]), np.array([0.5, np.nan, 0.25]), "f0", ["a", "b", "c"])
+    assert [told for told in "abc" if f"<title>{told}</title>" in plot.svg()] == ["a", "c"]
+    log = svg.Plot(svg.Axis("x", 0.0, 2.0), svg.Axis("y", 0.1, 1.0, is_log=True), "errors")
+    log.points(np.array([0.0, 1.0]), np.array([0.5, 0.0]), "f0", ["a", "b"])
+    assert "<title>b</title>" not in log.svg()
+
+
 @pytest.mark.parametrize(
     ("value", "label"),
     [(150_000.0, "1.5e5"), (250_000.0, "2.5e5"), (4e6, "4e6"), (50_000.0, "50000"), (2.5e-4, "2.5e-4"), (0.0, "0"),
