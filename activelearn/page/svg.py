@@ -175,7 +175,7 @@ class Plot:
             Radius, pixels.
         """
         px, py = self.px(x), self.py(y)
-        for k in np.flatnonzero(self._has_place(x, y)):
+        for k in np.flatnonzero(self._has_place(x, y)).tolist():
             told = tag("title", said[k]) if said else None
             self.parts.append(tag("circle", told, cx=f"{px[k]:.1f}", cy=f"{py[k]:.1f}", r=r, class_=f"dot {style}"))
 
