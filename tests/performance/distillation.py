@@ -16,7 +16,8 @@ agree. The student is the preset `quick`, one net. Rows:
 * zero labels: 7net-0 as it is, and the student on its labels alone.
 
 Whether a reference is a fair test says one number that needs no training, which is printed first: the force RMSE of the
-foundation as it is. Where that is below the student's floor (from scratch on all structures) no label can be saved.
+foundation as it is. Where that is not clearly above the student's floor (from scratch on all structures) no label can
+be saved.
 
 Labels of the held-out frames measure all rows alike and are not counted. Each piece is written to
 ``results-STEPS.json`` (STEPS: those of the student's training, ``--steps``) when it is done and skipped when it is
