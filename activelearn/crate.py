@@ -38,7 +38,7 @@ def want_library() -> None:
         import rocrate.rocrate  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "--ro-crate: no rocrate here - expected version 0.16 (extra report) - pip install 'rocrate>=0.16,<0.17'"
+            "--ro-crate: rocrate is missing - expected version 0.16 (extra report) - pip install 'rocrate>=0.16,<0.17'"
         ) from None
 
 

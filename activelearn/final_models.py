@@ -46,7 +46,7 @@ def chosen(store: Store, iteration: int) -> FinalChoice:
     """Return the final models of a campaign whose final station is sealed in `iteration`.
 
     ``final.keep`` counts as the latest accepted campaign has it. Folders of older versions have no second set that is
-    ready to be exported: their models stay the ones trained from scratch, and the comparison is reported all the same.
+    ready to be exported: their models stay the ones trained from scratch, and the comparison is still reported.
     """
     final = store.result("final", iteration, Ensemble)
     if store.campaign(iteration).final.n_steps is None:

@@ -45,9 +45,9 @@ MIN_DISTANCE_A: Final = 0.5
 #: A glass is of a composition if no element is off by more atoms than this: cells are rounded to whole atoms.
 _MAX_OFF: Final = 0.5
 _SEGMENT: Final = "given"
-#: So many lines on one file: the others say the same.
+#: Most lines printed on one file: further ones say the same.
 _MOST_LINES: Final = 5
-_NOT_KNOWN: Final = "its melt is not part of what was given"
+_NOT_KNOWN: Final = "its melt is not in the files"
 
 
 @dataclass(frozen=True, eq=False)

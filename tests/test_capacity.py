@@ -89,7 +89,7 @@ def test_what_an_old_campaign_holds_is_no_problem_and_its_limits_are_said(tmp_pa
     assert found.problems == []
     assert "ensemble: 2 members, sel {'Cu': 24, 'Au': 4} within 4 Å" in found.facts, "the sealed one"
     (note,) = [fact for fact in found.facts if fact.startswith("note: sel does not hold 1Cu ")]
-    assert "walks that are compressed that far are out of the region there" in note
+    assert "walks compressed that far leave the region" in note
 
 
 def test_a_system_that_cannot_be_held_is_not_accepted_and_no_label_is_computed(tmp_path):

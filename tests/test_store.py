@@ -95,7 +95,7 @@ def test_of_many_writers_at_once_one_wins(tmp_path):
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
-        (errno.ENOSPC, "the disk is full - free some space, then give the same command again; nothing is lost"),
+        (errno.ENOSPC, "the disk is full - free some space, then run the same command again; nothing is lost"),
         (errno.EDQUOT, "the disk quota is used up"),
         (errno.EROFS, "the file system is read-only - mount it writable"),
         (errno.EACCES, "permission denied - make the folder writable"),

@@ -186,7 +186,7 @@ def test_past_its_bound_the_campaign_stops_with_a_message_and_the_rest_is_safe(s
         carry_out(toy.station, store, 1, Machine(slots=1, max_attempts=2))
     text = str(caught.value)
     assert f"explore task t0 failed 2 times on infrastructure; everything else is safe in {store.folder}" in text
-    assert "fix the cause and give the same command again" in text
+    assert "fix the cause and run the same command again" in text
     assert "--refuse-infrastructure-failures" in text
     assert "no licence\n  command: vasp" in text
     assert published(store, toy) == ["t1", "t2"], "failures wait at the end of the queue"

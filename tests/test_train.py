@@ -256,7 +256,7 @@ def test_other_settings_are_tried_where_the_errors_are_too_large(store, campaign
     labelling(store, 0, 10)
     labelling(store, 1, 10)
     passed(store, is_inaccurate=True)
-    assert train.plan(campaign, store, 1) == [], "the same settings on the same data give the same again"
+    assert train.plan(campaign, store, 1) == [], "the same settings on the same data run the same command again"
     assert {task.parameters["n_steps"] for task in train.plan(longer, store, 1)} == {900}
 
 

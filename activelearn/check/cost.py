@@ -52,7 +52,7 @@ GROWTH = 0.75
 TRAINER = "trainer"
 #: Engines whose labels scale worse than linearly with the number of atoms.
 DFT = ("gpaw", "vasp", "espresso", "cp2k", "abacus", "aims")
-#: Files left by a closed iteration (records, packed products, data set), besides its models.
+#: Files left by a closed iteration (records, packed products, data set), apart from its models.
 FILES_PER_ITERATION = 15
 
 

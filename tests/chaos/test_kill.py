@@ -353,7 +353,7 @@ def test_a_lammps_that_segfaults_is_tried_again_and_then_a_stop(one_walk_left, u
     assert done.returncode == 1, done.stdout + done.stderr
     assert "explore task warm-200K-s0-001 failed 3 times on infrastructure" in done.stderr
     assert "LAMMPS ended with signal 11" in done.stderr
-    assert "give the same command again" in done.stderr
+    assert "run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
     assert not store.is_sealed("explore", 2)
 

@@ -301,7 +301,7 @@ def test_numbers_without_a_space_between_them_are_told_apart(outcome):
         ({"input": {"mixing_betta": 0.3}}, "mixing_betta: no keys of pw.x's namelists"),
         ({"xc": "SCAN"}, "espresso.xc SCAN but functional PBE"),
         ({"ecut_density_eV": 500.0}, "below four times ecut_eV"),
-        ({"spin_polarized_for": ["O-Na"]}, "expected them once each, by the alphabet: Na-O"),
+        ({"spin_polarized_for": ["O-Na"]}, "in alphabetical order: Na-O"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(pseudo_dir, settings, sentence):
@@ -311,7 +311,7 @@ def test_settings_that_contradict_each_other_are_refused(pseudo_dir, settings, s
 
 def test_a_functional_without_words_is_refused(pseudo_dir):
     known = pbe(pseudo_dir).model_dump()
-    with pytest.raises(ValueError, match=r"functional r2SCAN is none that engine espresso has words for \(blyp, lda"):
+    with pytest.raises(ValueError, match=r"functional r2SCAN has no name in engine espresso \(blyp, lda"):
         Reference(**{**known, "functional": "r2SCAN"})
     assert Reference(**{**known, "functional": "SCAN", "espresso": {**known["espresso"], "xc": "scan"}})
 

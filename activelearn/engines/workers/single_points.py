@@ -179,9 +179,7 @@ def read(code, folder, atoms, request, return_code):
         if found := pattern.search(text):
             raise kind(f"{code.name} says: {' '.join(found[0].split())}")
     if return_code != 0 or code.end not in text or not starts:
-        raise RuntimeError(
-            f"{code.name} did not come to its end (return code {return_code}): {last_words(code, folder)}"
-        )
+        raise RuntimeError(f"{code.name} did not finish (return code {return_code}): {last_words(code, folder)}")
     found = code.read(text.splitlines(), atoms, request)
     if found.symbols != atoms.get_chemical_symbols():
         raise RuntimeError(f"the output of {code.name} is of {found.symbols}, the input is not")

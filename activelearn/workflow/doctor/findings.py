@@ -355,7 +355,7 @@ def cause_of(flow: Flow, fw_id: int) -> str:
     frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
     after = lines[frames[-1] + 1 :] if frames else lines
     said = next((line.strip() for line in after if line.strip() and not line.startswith(" ")), "")
-    return said or "no cause was stored (its worker was killed, or FireWorks could not read the Workflow)"
+    return said or "no cause was recorded (its worker was killed, or FireWorks could not read the Workflow)"
 
 
 # --- interrupted completions ------------------------------------------------------------------------------------------
