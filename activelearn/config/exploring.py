@@ -186,7 +186,7 @@ class Initial(Section):
     """Initial data: crystals and packings, relaxed, scaled, perturbed, and moved by short MD."""
 
     systems: tuple[System, ...] = Field(
-        default=(), description="May be empty with from_ledger: training then starts from existing labels alone."
+        default=(), description="May be empty with from_ledger."
     )
     relax: Relax | None = Field(default=None, description="Relax crystals with the reference first; null: do not.")
     relax_packed: Relax | None = Field(

@@ -37,7 +37,7 @@ class Study(Document):
 
     name: Name
     random_seed: NonNegativeInt = 1
-    potentials: tuple[Potential, ...] = Field(description="None only with `glasses`, or nothing could be measured.")
+    potentials: tuple[Potential, ...] = Field(description="Potentials to compare; may be empty with `glasses`.")
     glass: Glass | None = None
     glasses: OwnGlasses | None = Field(default=None, description="Existing glasses, instead of making any.")
     benchmark: Benchmark | None = None
