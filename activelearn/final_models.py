@@ -63,7 +63,7 @@ def chosen(store: Store, iteration: int) -> FinalChoice:
         )
         said = f"{comparison}; the models of iteration {loop.trained_in} are kept - {what_to_do}"
         return FinalChoice(kept, is_of_loop=True, is_trained_anew=True, said=(said,), is_worse=True)
-    said = f"{comparison}; the final models are kept{' all the same' if is_worse else ''}"
+    said = f"{comparison}; the final models are kept{' nevertheless' if is_worse else ''}"
     problems = _problems(final, iteration)
     return FinalChoice(final, is_trained_anew=True, said=(said, *problems), is_worse=is_worse)
 

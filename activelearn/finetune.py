@@ -84,7 +84,7 @@ def finetune(
     asked = {"train": train.model_dump(mode="json"), "seed": random_seed, "n_frames": n_frames, "foundation": sha256}
     _begin(to, model, asked)
     slot.logs.mkdir(exist_ok=True)
-    before = trainer.evaluate_foundation(slot.logs, train, held_out, slot)  # what is wrong with it is told first
+    before = trainer.evaluate_foundation(slot.logs, train, held_out, slot)  # reports errors in it first
     if not model.is_file():
         data = TrainingData(to / "data", campaign.type_map, ())
         data.folder.mkdir(exist_ok=True)
@@ -100,7 +100,7 @@ def finetune(
 
 
 def _potential(trainer: FineTuner[Any], model: Path, campaign: Campaign, machine: Machine) -> dict[str, Any]:
-    """Return a model as the ASE calculator of a potential; it stands beside the YAML, wherever both are moved."""
+    """Return a model as the ASE calculator of a potential; it is next to the YAML, even if both are moved."""
     said = trainer.potential([str(model)], [file_sha256(model)], campaign.type_map, (0.0, 0.0))["ase"]
     label = campaign.label.reference
     return {
@@ -142,8 +142,8 @@ def _begin(to: Path, model: Path, asked: dict[str, Any]) -> None:
     taken = [name for name in (model.name, _POTENTIAL) if os.path.lexists(to / name)]
     if taken and not file.is_file():
         raise ConfigError(
-            f"{to}: has {', '.join(taken)} in it, and no {_ASKED} of a training to go on with - expected a new folder, "
-            f"for nothing is overwritten - {next_}"
+            f"{to}: contains {', '.join(taken)}, but no {_ASKED} of a training to continue - expected a new folder, "
+            f"since nothing is overwritten - {next_}"
         )
     if file.is_file() and json.loads(file.read_text()) != json.loads(json.dumps(asked)):
         raise ConfigError(f"{to}: was started with other settings or data - expected those of {file} - {next_}")

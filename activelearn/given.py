@@ -1,7 +1,7 @@
 """Glasses that one has: read from structure files or from the folder of a study, and published as if made here.
 
 A structure file is extended XYZ (or what else ASE reads). Its frames are those of one glass for each composition, or,
-where ``id`` stands in their comment lines, for each ``id``; ``potential``, ``x``, ``replica`` and
+where their comment lines have an ``id``, for each ``id``; ``potential``, ``x``, ``replica`` and
 ``cooling_rate_K_per_ps`` are taken from there, too, as ``activelearn glass`` writes them. The folder of a study gives
 its glasses as they are: all analysed frames, thermo tables and stamps.
 """

@@ -128,7 +128,7 @@ def test_an_iteration_is_not_opened_with_what_an_older_version_has_accepted(tmp_
 
 
 def test_check_says_so_of_a_system_that_an_older_version_has_begun_with(tmp_path):
-    """It is too late to refuse it: the campaign may go on with the others."""
+    """It is too late to refuse it: the campaign may continue with the others."""
     campaign = copper_and_gold(tmp_path)
     store = begun(tmp_path, with_systems(campaign, gold(tmp_path)), OLD_SEL)
     found = check(store.latest_campaign(), MACHINE, store.folder)

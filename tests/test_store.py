@@ -739,7 +739,7 @@ def test_a_session_says_when_its_driver_lived(tmp_path, monkeypatch):
     with Lease(tmp_path) as lease:
         os.utime(lease.claim.path, (1.0, 1.0))
         time.sleep(0.3)
-        assert lease.claim.path.stat().st_mtime > 1.0, "the heartbeat goes on by itself"
+        assert lease.claim.path.stat().st_mtime > 1.0, "the heartbeat continues by itself"
     assert before <= float(lease.session.read_text()) <= time.time()
     assert lease.session.stat().st_mtime >= before + 0.25
 
@@ -1003,7 +1003,7 @@ def test_an_empty_or_missing_folder_is_an_empty_ledger(tmp_path):
 
 
 def test_a_driver_that_lost_its_lease_stops(tmp_path, monkeypatch):
-    """A process frozen for minutes is taken for dead by another host; it must not go on beside the new driver."""
+    """A process frozen for minutes looks dead to another host; it must not continue along with the new driver."""
     monkeypatch.setattr(locks_module, "HEARTBEAT_S", 0.02)
     lost = threading.Event()
     with Lease(tmp_path, on_lost=lost.set) as lease:

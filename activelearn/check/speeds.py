@@ -10,7 +10,7 @@ from activelearn.check.fits import started
 from activelearn.check.programs import asked
 from activelearn.config import Campaign, Machine, Reference, load_machine
 
-#: Whose speeds are taken, and whose label is taken for that of another DFT code.
+#: The profile whose speeds are the defaults, and the engine whose label time stands for that of other DFT codes.
 _OF: Final = "local"
 _DFT: Final = "gpaw"
 _FIELDS: Final = ("md_Mflop_per_s", "train_Mflop_per_s")

@@ -83,7 +83,7 @@ def submit(
 
 
 class _Asked(NamedTuple):
-    """What `submit` is told of a study."""
+    """The options of `submit` for a study."""
 
     file: str
     launchpad: Path

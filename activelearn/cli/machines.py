@@ -84,7 +84,7 @@ def _wants(campaign: str | None) -> dict[str, Any]:
 
 
 def _here(profile: Machine, folder: Path, wants: Mapping[str, Any]) -> list[Probe | str]:
-    """Probe every place from this process: this computer stands in for all of them."""
+    """Probe every place from this process, as if this computer were all of them."""
     from activelearn import trees
     from activelearn.check.smoke import at_login, probe
 

@@ -1,7 +1,7 @@
 """What the batch system is asked for, in the words of FireWorks' queue adapters.
 
 FireWorks' own templates for PBS and LSF know neither memory nor GPUs (nor, for LSF, a project, or how many hosts), and
-the one for LSF has no interpreter. So these systems have templates of ours, which stand in the config folder.
+the one for LSF has no interpreter. So these systems have our own templates, which are in the config folder.
 """
 
 from __future__ import annotations

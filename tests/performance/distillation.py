@@ -15,7 +15,7 @@ is the preset `quick`, one net. Rows:
 
 Labels of the held-out frames measure all rows alike and are not counted. Each piece is written to ``results.json`` when
 it is done and skipped when it is there: the same command after a kill continues. With ``--minutes`` no piece begins
-after so many CPU minutes in all. One process works at a time, with one thread.
+after this number of CPU minutes in total. One process works at a time, with one thread.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class CP2K(SinglePoint):
 
 
 def tree_of(reference: Reference) -> Tree:
-    """Return the input that is the same for all structures; energies in eV, which CP2K is told by ``[eV]``."""
+    """Return the input that is the same for all structures; energies in eV, which ``[eV]`` states in the input."""
     from ase.units import kB
 
     settings = reference.settings(CP2K)

@@ -41,7 +41,7 @@ Version = Annotated[str, BeforeValidator(_version)]
 
 
 class SinglePoint(Section):
-    """What all codes that run one structure at a time are told."""
+    """The settings of all codes that run one structure at a time."""
 
     version: Version = Field(description="Version as the code prints it; every run is checked against it.")
     kspacing_per_A: Annotated[PositiveFloat, of("spacing of k-points")] = Field(
@@ -90,7 +90,7 @@ def ask(
     known
         Data of each element, under the key of the settings that names them: ``{"pseudopotentials": {...}}``.
     message
-        The job, its request, and what that worker alone is told.
+        The job, its request, and what only that worker needs.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def identity(
     sums
         Data of each element: checksums and titles, never a path.
     fixed
-        What the code is told beside the settings, in its own words; units are those of the settings (eV), whose
+        More input for the code, with its own keywords; units are those of the settings (eV), whose
         conversion may differ in the last digit from one version of ASE to the next.
     without
         Keys of the settings that name files.

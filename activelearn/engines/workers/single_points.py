@@ -35,7 +35,7 @@ from ase.calculators.calculator import CalculationFailed, Calculator, SCFError, 
 
 #: Time that a code has to end when it is asked to, s.
 GRACE_S = 3.0
-#: Lines of an output that are told when it did not come to its end.
+#: Number of last lines of an output that are reported if the run did not finish.
 N_LAST_LINES = 8
 
 _running: list[subprocess.Popen[bytes]] = []
@@ -59,7 +59,7 @@ class Code:
     start
         The line that a run begins with, once; its group is the version.
     end
-        The words that stand at the end of a run that came to it.
+        The words at the end of a finished run.
     unconverged, impossible, stopped
         What it says of electrons that did not converge, of a structure that has no answer, and of a time limit.
     is_stdout

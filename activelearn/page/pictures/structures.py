@@ -1,4 +1,4 @@
-"""Structures that can be turned: drawn by the script of the page, from positions that stand in it."""
+"""Structures that can be rotated, drawn by the script of the page from positions in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ION_A: Final = 1.4
 _REACH: Final = 1.2
 #: Structures with more atoms are not drawn.
 _MOST_ATOMS: Final = 5000
-#: Colours by value, from none to the largest: its lightness falls all along, so it is told apart without colours, too.
+#: Colours by value, from none to the largest: its lightness decreases monotonically, so it needs no colours.
 _SCALE: Final = tuple((225 - 3 * k, 222 - 11 * k, 215 - 12 * k) for k in range(16))
 
 

@@ -28,7 +28,7 @@ from activelearn.frames import Frames, npz_bytes, pack
 F = TypeVar("F", bound=FineTuned)
 #: A training has diverged when its force error is this multiple of the RMS of the forces (or of 1 eV/Å).
 DIVERGED: Final = 10.0
-#: Where that bound stands beside the training data.
+#: File of that bound, next to the training data.
 _BOUND: Final = "largest_error.json"
 #: Cutoff of a foundation that is not here to be asked, Å.
 _CUTOFF_A: Final = 5.0
