@@ -238,7 +238,7 @@ def test_a_campaign_that_moved_is_told_from_one_that_is_gone(launchpad, tmp_path
     moved = Store(store.folder.rename(tmp_path / "moved"))
     (gone,) = look(launchpad)
     assert gone.kind == "folder"
-    assert "If it has moved, give `activelearn submit` for it at its new path" in gone.next
+    assert "If it has moved, run `activelearn submit` for it at its new path" in gone.next
     (found,) = look(launchpad, folder=moved.folder)
     assert found.kind == "moved"
     assert f"its Fireworks refer to {store.folder}, but the folder is now {moved.folder}" in found.what

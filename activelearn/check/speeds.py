@@ -81,6 +81,6 @@ def with_defaults(bill: Bill, by_default: Bill) -> Bill:
 def line(machine: Machine, said: list[str]) -> str:
     """Return in a line what default times are made of."""
     return (
-        f"default: profile {machine.name} declares no such speed; as of profile {_OF}, one core a slot: "
-        f"{', '.join(said)} - measure one, and declare machine.speeds"
+        f"default: profile {machine.name} does not declare these speeds; taken from profile {_OF}, one core per slot: "
+        f"{', '.join(said)} - measure and declare them (machine.speeds)"
     )

@@ -141,6 +141,6 @@ def want_no_variable(folder: Path) -> None:
     if variable := _VARIABLE.search(str(folder)):
         raise ConfigError(
             f"{folder}: {variable[0]} in the path - expected a path without it for a LaunchPad, as FireWorks "
-            "substitutes the worker's variable of that name - rename it (a campaign folder may be moved), and give "
-            "the command again"
+            "substitutes the worker's variable of that name - rename it (a campaign folder may be moved), and run "
+            "the same command again"
         )

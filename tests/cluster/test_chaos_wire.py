@@ -69,7 +69,7 @@ class UnderFire:
             assert found.returncode in {0, 1}, found.stderr
             assert "Traceback" not in found.stdout + found.stderr
             self.told = found.stdout
-            if "give `activelearn submit` again" in found.stdout:
+            if "run `activelearn submit` again" in found.stdout:
                 assert self.ours.submit().returncode == 0
             self.examined = time.monotonic()
 
