@@ -176,7 +176,7 @@ def test_the_preset_is_written_and_its_folder_says_what_to_type(system, tmp_path
     [
         ({"system": "pbs"}, "partition: null - expected the name of a queue of pbs"),
         ({"system": "lsf", "partition": "q", "qos": "high"}, "qos: high - expected null, since lsf"),
-        ({"system": "pbs", "partition": "q", "gres": "fpga:1"}, "gres: fpga:1 - expected GPUs alone"),
+        ({"system": "pbs", "partition": "q", "gres": "fpga:1"}, "gres: fpga:1 - expected only GPUs"),
         ({"system": "sge", "partition": "q"}, "Input should be 'slurm', 'pbs', 'torque' or 'lsf'"),
     ],
 )

@@ -155,10 +155,10 @@ def test_numbers_that_are_none_are_refused(make, frame, slot, quick, code):
 @pytest.mark.parametrize(
     "wrong",
     [
-        ("cut", {}, "did not come to its end"),
+        ("cut", {}, "did not finish"),
         ("swapped", {}, "is of .*, the input is not"),
         ("good", {"version": "1.0"}, r"this is .* - expected 1.0 \(label.reference"),
-        ("good", {"command": "false"}, r"did not come to its end \(return code 1\)"),
+        ("good", {"command": "false"}, r"did not finish \(return code 1\)"),
     ],
 )
 def test_what_is_cut_or_of_something_else_is_an_engine_error(make, frame, slot, quick, code, wrong):

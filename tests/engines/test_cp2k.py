@@ -201,7 +201,7 @@ def test_the_tables_of_later_versions_are_read(outcome):
 @pytest.mark.parametrize(
     ("change", "return_code", "words"),
     [
-        (lambda text: text[: text.index(" ENERGY|")], 0, "did not come to its end"),
+        (lambda text: text[: text.index(" ENERGY|")], 0, "did not finish"),
         (lambda text: text, 137, "return code 137"),
         (lambda text: text + " *** exceeded requested execution time: 10 seconds\n", 0, "CP2K was stopped"),
         (lambda text: text + text, 0, "2 runs of CP2K wrote one output"),

@@ -249,9 +249,9 @@ def test_the_recorded_run_is_read(outcome):
 @pytest.mark.parametrize(
     ("change", "return_code", "words"),
     [
-        (lambda text: text[: text.index("!    total")], 0, "did not come to its end"),
+        (lambda text: text[: text.index("!    total")], 0, "did not finish"),
         (lambda text: text, 137, "return code 137"),
-        (lambda text: text.replace("JOB DONE", "JOB"), 0, "did not come to its end"),
+        (lambda text: text.replace("JOB DONE", "JOB"), 0, "did not finish"),
         (lambda text: "Maximum CPU time exceeded\n" + text, 2, "pw.x was stopped: Maximum CPU time exceeded"),
         (lambda text: text + text, 0, "2 runs of pw.x wrote one output"),
         (lambda text: text.replace("PWSCF v.6.7MaX", "PWSCF v.7.1"), 0, "this is pw.x 7.1 - expected 6.7MaX"),
