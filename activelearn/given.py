@@ -1,7 +1,7 @@
 """Glasses that one has: read from structure files or from the folder of a study, and published as if made here.
 
 A structure file is extended XYZ (or what else ASE reads). Its frames are those of one glass for each composition, or,
-where ``id`` stands in their comment lines, for each ``id``; ``potential``, ``x``, ``replica`` and
+where their comment lines have an ``id``, for each ``id``; ``potential``, ``x``, ``replica`` and
 ``cooling_rate_K_per_ps`` are taken from there, too, as ``activelearn glass`` writes them. The folder of a study gives
 its glasses as they are: all analysed frames, thermo tables and stamps.
 """
@@ -47,9 +47,9 @@ MIN_DISTANCE_A: Final = 0.5
 #: A glass is of a composition if no element is off by more atoms than this: cells are rounded to whole atoms.
 _MAX_OFF: Final = 0.5
 _SEGMENT: Final = "given"
-#: So many lines on one file: the others say the same.
+#: Most lines printed on one file: further ones say the same.
 _MOST_LINES: Final = 5
-_NOT_KNOWN: Final = "its melt is not part of what was given"
+_NOT_KNOWN: Final = "its melt is not in the files"
 
 
 @dataclass(frozen=True, eq=False)

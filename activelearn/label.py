@@ -82,7 +82,7 @@ def _is_walked(store: Store, iteration: int) -> bool:
 def plan(campaign: Campaign, store: Store, iteration: int) -> list[Task]:
     """One task per chosen frame; its key is the content address of its label in the ledger.
 
-    A frame that would be refused for its neighbours gets no label, unless it came with one; it is counted all the same.
+    A frame that would be refused for its neighbours gets no label, unless it came with one; it is still counted.
     """
     tasks: list[Task] = []
     is_walked = _is_walked(store, iteration)

@@ -31,7 +31,7 @@ class Taught(Record):
     """What a teacher has labelled, and how far it is from the reference on the held-out trajectories."""
 
     iteration: int
-    identity: dict[str, Any] = Field(description="Of the teacher, under which its labels stand in the ledger.")
+    identity: dict[str, Any] = Field(description="Identity of the teacher, with which its labels are in the ledger.")
     walks: tuple[WalkRecord, ...]
     max_devi_f: float = Field(description="Frames below this force deviation are trusted, eV/Å.")
     evaluated: int = Field(description="Frames of its walks.")

@@ -366,7 +366,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Ensemble:
 
 
 def _ensemble(campaign: Campaign, store: Store, station: str, iteration: int, members: tuple[Member, ...]) -> Ensemble:
-    """Return an ensemble that was trained; what is wrong with its trainings is told."""
+    """Return an ensemble that was trained; problems of its trainings are logged."""
     ensemble = Ensemble(
         iteration=iteration,
         trained_in=iteration,

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 #: Tasks of a station that are enough to tell how fast it goes, in slots.
 _ROUNDS: Final = 1.0
-#: So many workers are named; of more the number is told.
+#: Number of workers listed by name; of the others only the number is shown.
 _MOST_WORKERS: Final = 16
-#: Passes whose mean is the pace of those to come.
+#: Number of passes whose mean time predicts that of the next ones.
 _PASSES: Final = 3
 
 
@@ -209,7 +209,7 @@ def _driver(store: Folder, now: float, *, is_over: bool) -> str:
     if is_over:
         return ""
     how = "run" if isinstance(store, Store) else "glass"
-    return f"nobody drives it; activelearn {how} ... --folder {typed(store.folder)} continues it"
+    return f"not running; activelearn {how} ... --folder {typed(store.folder)} continues it"
 
 
 def _workers(places: Mapping[str, Folder], stations: Sequence[StationProgress], now: float) -> list[ClaimHolder]:
@@ -283,7 +283,7 @@ def _passes_left(
     if walls and n_left > 0:
         pace = sum(walls) / len(walls)
         lines.append(
-            f"then at the most {n_left} more passes (stop.max_iterations): {duration(n_left * pace)} "
+            f"then at most {n_left} more passes (stop.max_iterations): {duration(n_left * pace)} "
             f"(at {duration(pace)} each, the mean of the last {len(walls)}), and the final models"
         )
     return lines

@@ -71,7 +71,7 @@ def cli(*arguments, cwd: Path, timeout: float = 300.0, env: dict[str, str] | Non
 
 
 def in_process(*arguments) -> subprocess.CompletedProcess[str]:
-    """Run ``activelearn ARGUMENTS`` in this process, where nothing need be imported anew."""
+    """Run ``activelearn ARGUMENTS`` in this process, where nothing needs to be imported again."""
     out, err, argv = io.StringIO(), io.StringIO(), sys.argv
     sys.argv = ["activelearn", *map(str, arguments)]
     code = 0
@@ -109,7 +109,7 @@ def dataset_summary(store: Store, up_to: int) -> tuple[int, str]:
 
 
 def end_sessions() -> None:
-    """End the sessions of this process but those of DeePMD, as importing TensorFlow anew takes 6 s.
+    """End the sessions of this process but those of DeePMD, as importing TensorFlow again takes 6 s.
 
     It is what users have, too: each job begins in a fork of its own, from the same pristine state.
     """

@@ -136,7 +136,7 @@ def table():
 
 def test_the_page_has_the_table():
     page = (ROOT / "docs" / "bounds.md").read_text()
-    assert page.endswith("\n".join(table()) + "\n"), "print table() anew"
+    assert page.endswith("\n".join(table()) + "\n"), "print table() again"
 
 
 def test_the_unit_that_was_meant_is_named():

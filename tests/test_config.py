@@ -224,7 +224,7 @@ def test_what_is_missing_is_described():
     with pytest.raises(ConfigError) as caught:
         parse_campaign(data, where="x.yaml")
     assert len(caught.value.problems) == 2, "one line per problem"
-    assert "x.yaml: label.reference.functional: missing - expected The functional that it reproduces" in str(
+    assert "x.yaml: label.reference.functional: missing - expected the functional that it reproduces" in str(
         caught.value
     )
     assert "x.yaml: name: missing - expected a value for name - add it" in str(caught.value)

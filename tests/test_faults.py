@@ -166,7 +166,7 @@ def words(*typed):
 
 
 def in_allocation(*programs):
-    """Return what types `check` with a machine that wants srun where the PATH has these programs alone."""
+    """Return what types `check` with a machine that needs srun, with only these programs on the PATH."""
 
     def made(here):
         for name in programs:
@@ -221,7 +221,7 @@ def held(here):
 
 
 def other_crystal(here):
-    """A campaign whose crystal is another one since it was begun."""
+    """A campaign whose crystal file was replaced after it began."""
     write(here / "my.vasp", bulk("Cu", cubic=True))
     file = tiny(here / "my.yaml", initial__systems=[{"seed": "my.vasp", "supercell": [2, 2, 2]}])
     store = Store.create(here / "runs" / "copper", load_campaign(file))
@@ -272,7 +272,7 @@ def declared(here):
 
 
 def begun(here):
-    """A campaign that has just begun, of which models are wanted."""
+    """A campaign that has just begun, whose models are requested."""
     Store.create(here / "begun", load_campaign(TINY))
     return ("export", "begun", "--to", "models")
 

@@ -109,16 +109,16 @@ COMPLETED = {
 }
 #: Commands that last: what is done with each instead of typing it, and why. Words of the others are never changed.
 LONG = {
-    r"run .*slurm_allocation": ("parse", "wants an allocation of Slurm: tests/cluster/test_allocation.py"),
+    r"run .*slurm_allocation": ("parse", "needs an allocation of Slurm: tests/cluster/test_allocation.py"),
     r"run .*": ("check", "a whole campaign; `check` reads the same words and looks at all that they need"),
     r"glass .*": ("--check", "melts and quenches for minutes to days"),
     r"benchmark --glasses (?!.*--check).*": ("type", "measures what is there: seconds"),
     r"benchmark (?!.*--check).*": ("--check", "the same, and measures"),
     r"machine --smoke .*": ("parse", "starts every engine, or waits for workers: tests/test_smoke.py, tests/cluster"),
     r"[qr]launch .*": ("parse", "does not end: tests/cluster"),
-    r"finetune .*": ("parse", "wants mace-torch and a checkpoint: tests/engines/test_mace_trainer.py"),
+    r"finetune .*": ("parse", "needs mace-torch and a checkpoint: tests/engines/test_mace_trainer.py"),
 }
-#: Beginnings of what other programs do, which the tests have not. What is ours in such a line is typed all the same.
+#: Beginnings of commands of programs that the tests do not have. Our own commands in such lines are still run.
 ELSEWHERE = {
     "python3 -m venv": "installs: CI does, in the words of the README",
     ".venv/bin/pip install": "the same",

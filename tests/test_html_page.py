@@ -560,7 +560,7 @@ def test_a_page_that_cannot_be_made_stops_no_run(quickstart, monkeypatch, capsys
     assert capsys.readouterr().out == f"no page of {quickstart.name}: division by zero\n"
     assert not (quickstart / "report.html").exists()
     say_page(quickstart, Machine(report=False))
-    assert capsys.readouterr().out == "", "and none was wanted"
+    assert capsys.readouterr().out == "", "and none was requested"
 
 
 @pytest.mark.parametrize("is_last", [True, False])

@@ -351,7 +351,7 @@ def test_a_process_that_cannot_be_seen_from_here_is_not_gone_for_sure(key):
 
 
 def test_segments_of_earlier_versions_stay_and_their_compacted_ones_are_merged(tmp_path):
-    """Nobody knows whether they are written to any more; all labels are found all the same."""
+    """Whether they are still written to is unknown; all labels are found nevertheless."""
     unpack("campaign", tmp_path)
     labels = tmp_path / "campaign" / "labels"
     (old,) = labels.glob("*.seg")

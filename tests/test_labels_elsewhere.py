@@ -45,7 +45,7 @@ def imported(folder, *paths, identity=PBE, **options):
 
 
 def turned(frames, *, order=None, shift=0.0, digits=None):
-    """The same frames in lower-triangular cells, with atoms in another order, wrapped anew and rounded."""
+    """The same frames in lower-triangular cells, with atoms in another order, wrapped again and rounded."""
     lower = np.linalg.cholesky(frames.cell @ frames.cell.transpose(0, 2, 1))
     turn = np.linalg.solve(frames.cell, lower)
     order = list(range(frames.n_atoms)) if order is None else order
@@ -100,7 +100,7 @@ def test_neighbours_in_a_trajectory_and_rattled_crystals_are_no_copies(tmp_path)
 
 
 def test_what_overlaps_is_one_trajectory_and_is_never_split(tmp_path, walk):
-    """Another file has half of the frames once more, turned, and goes on."""
+    """Another file repeats half of the frames, rotated, and continues."""
     other = turned(walk[8:], order=[7, 0, 2, 1, 3, 6, 4, 5])
     unrelated = replace(rattled_copper(3), origin=make_origin(3, walk="unrelated"))
     n, counts, _ = imported(

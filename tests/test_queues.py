@@ -189,8 +189,8 @@ def test_the_preset_is_written_and_its_folder_says_what_to_type(system, tmp_path
     ("queue", "said"),
     [
         ({"system": "pbs"}, "partition: null - expected the name of a queue of pbs"),
-        ({"system": "lsf", "partition": "q", "qos": "high"}, "qos: high - expected none, for lsf"),
-        ({"system": "pbs", "partition": "q", "gres": "fpga:1"}, "gres: fpga:1 - expected GPUs alone"),
+        ({"system": "lsf", "partition": "q", "qos": "high"}, "qos: high - expected null, since lsf"),
+        ({"system": "pbs", "partition": "q", "gres": "fpga:1"}, "gres: fpga:1 - expected only GPUs"),
         ({"system": "sge", "partition": "q"}, "Input should be 'slurm', 'pbs', 'torque' or 'lsf'"),
     ],
 )

@@ -339,7 +339,7 @@ def test_a_coordinate_off_its_special_position_is_refused(facts, tmp_path):
     said = refusal(spoilt(facts, tmp_path))
     assert "seed Na3PS4_P-421c: sites.0: Na at (0.1, 0.5, 0.92066) has an orbit of 8 atoms" in said
     assert "expected 4 (Wyckoff 4d)" in said
-    assert said.endswith("compare x, y, z and hall_number with the source, then give the same command again")
+    assert said.endswith("compare x, y, z and hall_number with the source, then run the same command again")
 
 
 def test_a_hall_number_of_another_group_is_refused(facts, tmp_path):

@@ -24,7 +24,7 @@ from activelearn.errors import ConfigError, EngineError
 from activelearn.workflow import EmbeddedLaunchPad
 from activelearn.workflow.smoke import sent
 
-#: At `cpu` nothing wants deepmd-kit, so a look at it takes a moment.
+#: At `cpu` nothing needs deepmd-kit, so a probe takes a moment.
 CPU = dict.fromkeys(("prepare", "initial", "label", "light"), "cpu")
 
 SEVENNET = {"trainer": "sevennet", "n_members": 2, "n_steps": 6}

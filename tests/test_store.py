@@ -95,7 +95,7 @@ def test_of_many_writers_at_once_one_wins(tmp_path):
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
-        (errno.ENOSPC, "the disk is full - free some space, then give the same command again; nothing is lost"),
+        (errno.ENOSPC, "the disk is full - free some space, then run the same command again; nothing is lost"),
         (errno.EDQUOT, "the disk quota is used up"),
         (errno.EROFS, "the file system is read-only - mount it writable"),
         (errno.EACCES, "permission denied - make the folder writable"),
@@ -751,7 +751,7 @@ def test_a_session_says_when_its_driver_lived(tmp_path, monkeypatch):
     with Lease(tmp_path) as lease:
         os.utime(lease.claim.path, (1.0, 1.0))
         time.sleep(0.3)
-        assert lease.claim.path.stat().st_mtime > 1.0, "the heartbeat goes on by itself"
+        assert lease.claim.path.stat().st_mtime > 1.0, "the heartbeat continues by itself"
     assert before <= float(lease.session.read_text()) <= time.time()
     assert lease.session.stat().st_mtime >= before + 0.25
 
@@ -1015,7 +1015,7 @@ def test_an_empty_or_missing_folder_is_an_empty_ledger(tmp_path):
 
 
 def test_a_driver_that_lost_its_lease_stops(tmp_path, monkeypatch):
-    """A process frozen for minutes is taken for dead by another host; it must not go on beside the new driver."""
+    """A process frozen for minutes looks dead to another host; it must not continue along with the new driver."""
     monkeypatch.setattr(locks_module, "HEARTBEAT_S", 0.02)
     lost = threading.Event()
     with Lease(tmp_path, on_lost=lost.set) as lease:

@@ -61,7 +61,7 @@ TINY_GLASS = {
 
 @pytest.fixture(scope="module")
 def followed(undisturbed, tmp_path_factory):
-    """The finished tiny campaign, which is asked for a glass and a benchmark and goes on to them by itself."""
+    """The finished tiny campaign, with a glass and a benchmark added, to which it continues by itself."""
     folder = tmp_path_factory.mktemp("followed") / "c"
     shutil.copytree(undisturbed[0].folder, folder)
     store = Store.open(folder)

@@ -58,7 +58,7 @@ def test_tasks_and_steps_are_exact_and_time_is_what_was_declared(tmp_path):
     assert line(lines, "elastic") == ["elastic", "3", "not known"]
     assert line(lines, "density") == ["density", "3", "moments"]
     assert any("7.2 min of one slot, 3.6 min on 2 slots" in one for one in lines)
-    assert any(one.startswith("1 of 5 lines are not known, and in no total") for one in lines)
+    assert any(one.startswith("1 of 5 lines are unknown and not included") for one in lines)
 
 
 def test_what_nobody_declared_is_not_known(tmp_path):

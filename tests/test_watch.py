@@ -52,7 +52,7 @@ def test_a_finished_campaign_says_how_it_ended_and_nothing_is_written(finished):
     assert done.returncode == 0, done.stderr
     assert "ended: converged" in done.stdout
     assert re.search(r"benchmark +study +\d+/\d+ .* done", done.stdout)
-    assert "nobody drives" not in done.stdout
+    assert "not running" not in done.stdout
     assert listing(finished) == before
 
 
@@ -65,7 +65,7 @@ def test_an_open_one_tells_who_works_at_what(open_store):
     assert (worker.task, worker.stage, worker.station) == ("w2", "warm", "initial")
     assert str(os.getpid()) in worker.where
     assert not worker.is_silent
-    assert found.driver.startswith("nobody drives it; activelearn run ")
+    assert found.driver.startswith("not running; activelearn run ")
     assert not found.is_over
     done = in_process("watch", open_store.folder, "--once")
     assert re.search(r"initial +iteration 0 +2/4", done.stdout)
@@ -173,5 +173,5 @@ def test_a_followed_page_loads_itself_again_until_the_campaign_ends(finished, mo
     page_written(finished, None, None, refresh_s=30.0)
     text = (finished / "report.html").read_text(encoding="utf-8")
     assert '<meta http-equiv="refresh" content="30">' in text
-    assert "loads itself again every 30 s" in text
+    assert "reloads every 30 s" in text
     assert "ended: " in capsys.readouterr().out

@@ -73,11 +73,11 @@ UnusualOption = Annotated[
     bool, typer.Option("--accept-unusual", help="Accept values that `check` reports as unusual. Recorded.")
 ]
 TrustOption = Annotated[
-    bool, typer.Option("--trust", help="Allow programs named in a YAML from elsewhere to run. Recorded, once for each.")
+    bool, typer.Option("--trust", help="Allow the programs named in a YAML from elsewhere to run. Recorded for each.")
 ]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until another run has released the folder.")]
 SlotsOption = Annotated[
-    int | None, typer.Option(min=1, help="Number of tasks run in parallel; overrides the machine profile.")
+    int | None, typer.Option(min=1, help="Number of tasks to run in parallel; overrides the machine profile.")
 ]
 
 
@@ -200,10 +200,11 @@ def check(
     ] = False,
     launchpad: Annotated[
         Path | None,
-        typer.Option("-l", "--launchpad", help="my_launchpad.yaml of a cluster; its connection is tested as well."),
+        typer.Option("-l", "--launchpad", help="my_launchpad.yaml of a cluster; the connection is tested, too."),
     ] = None,
     tries: Annotated[
-        bool, typer.Option("--try", help="Start the reference and label a few small structures, as `run` does first.")
+        bool,
+        typer.Option("--try", help="Start the reference and label a few small structures, as `run` does at its start."),
     ] = False,
     trust: TrustOption = False,
 ) -> None:
@@ -273,7 +274,7 @@ def _bill_of_elsewhere(chosen: Campaign, profile: Machine, where: Path) -> None:
     found = check_campaign(chosen, profile, where, here=False)
     if not found.problems:
         _say_bill(chosen, profile, where, found)
-        say("the bill is of a machine that has what is missing here:")
+        say("the estimate assumes a machine that has what is missing here:")
 
 
 @app.command()
@@ -327,7 +328,7 @@ def export(
         typer.Option("--dpgen", help="Write only the data set in DP-GEN's layout, and a param.json that refers to it."),
     ] = False,
     as_crate: Annotated[
-        bool, typer.Option("--ro-crate", help="Describe it for archives, too: ro-crate-metadata.json (wants rocrate).")
+        bool, typer.Option("--ro-crate", help="Also write ro-crate-metadata.json, for archives (requires rocrate).")
     ] = False,
 ) -> None:
     """Write models, LAMMPS and ASE inputs, data set, model card and checksums to a new folder."""
@@ -391,7 +392,7 @@ def _free_name(file: Path) -> str:
 def schema(
     machine: Annotated[bool, typer.Option("--machine", help="Print the schema of machine profiles.")] = False,
 ) -> None:
-    """Print the JSON schema of campaigns, with which editors complete and check YAML."""
+    """Print the JSON schema of campaigns, which lets editors complete and check the YAML."""
     streams.is_all()
     print(json.dumps((Machine if machine else Campaign).model_json_schema(), indent=1))
 

@@ -36,7 +36,7 @@ Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.:,=+/@%-]+$")]
 #: How many CPUs a job has here, as Slurm, Torque and LSF say it. (NCPUS, the word of PBS, may be anybody's.)
 _CPUS_OF_JOB: Final = ("SLURM_CPUS_ON_NODE", "PBS_NUM_PPN", "LSB_DJOB_NUMPROC")
-#: Names of variables that hold what nobody else may read.
+#: Names of environment variables that hold secrets.
 SECRET: Final = re.compile(r"(?i)passw|passphrase|secret|token|credential|api_?key|mongo.*ur[il]")
 
 
@@ -102,14 +102,14 @@ class Queue(Section):
     system: Literal["slurm", "pbs", "torque", "lsf"] = Field(
         default="slurm", description="The batch system; pbs: PBS Professional and OpenPBS."
     )
-    partition: Word | None = Field(default=None, description="Of Slurm; the queue of the others, which they need.")
+    partition: Word | None = Field(default=None, description="Partition (Slurm) or queue (PBS and LSF, required).")
     walltime: Walltime | None = Field(default=None, description="HH:MM:SS or D-HH:MM:SS.")
     nodes: Annotated[PositiveInt, of("number of nodes")] = 1
     ntasks: TasksAtATime = 1
     cpus_per_task: TasksAtATime | None = None
     memory_GB: Annotated[PositiveFloat, of("memory")] | None = Field(default=None, description="Of a node.")
-    gres: Word | None = Field(default=None, description="Such as gpu:4; beside Slurm GPUs alone.")
-    account: Word | None = Field(default=None, description="Of LSF the project.")
+    gres: Word | None = Field(default=None, description="Such as gpu:4; on PBS and LSF, GPUs only.")
+    account: Word | None = Field(default=None, description="Account; the project of LSF.")
     qos: Word | None = Field(default=None, description="Of Slurm alone.")
     constraint: Word | None = Field(
         default=None,
@@ -122,13 +122,13 @@ class Queue(Section):
             return self
         if self.partition is None:
             raise ValueError(
-                f"partition: null - expected the name of a queue of {self.system}, for FireWorks counts the jobs that "
-                "wait in it, and would submit without end"
+                f"partition: null - expected the name of a queue of {self.system}: FireWorks counts the jobs that "
+                "wait in it, and otherwise submits without end"
             )
         if self.qos is not None:
-            raise ValueError(f"qos: {self.qos} - expected none, for {self.system} has no such word - remove it")
+            raise ValueError(f"qos: {self.qos} - expected null, since {self.system} has no such option - remove it")
         if self.gres is not None and self.n_gpus is None:
-            raise ValueError(f"gres: {self.gres} - expected GPUs alone, such as gpu:1 - correct it")
+            raise ValueError(f"gres: {self.gres} - expected only GPUs, such as gpu:1 - correct it")
         return self
 
     @property

@@ -185,4 +185,5 @@ def _wanted(model: type[Section], location: tuple[Any, ...]) -> str:
     if text is None and section is not None and section.__doc__:
         text = section.__doc__.splitlines()[0]
     name = f"item {location[-1] + 1}" if isinstance(location[-1], int) else location[-1]
-    return (text or f"a value for {name}").rstrip(".")
+    text = (text or f"a value for {name}").rstrip(".")
+    return text[:1].lower() + text[1:] if text.split()[0][1:].islower() else text  # but MD, Hermann-Mauguin

@@ -97,7 +97,7 @@ def principal(vectors: FloatArray) -> tuple[FloatArray, tuple[float, float]]:
 
 
 def _spread(parts: Sequence[Frames], most: int) -> list[Frames]:
-    """Return at most so many frames of some parts, evenly spread over them."""
+    """Return a limited number of frames, evenly spread over some parts."""
     places = [(part, k) for part in parts for k in range(len(part))]
     chosen = np.unique(np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int)) if places else ()
     return [places[k][0][places[k][1]] for k in chosen]

@@ -214,7 +214,7 @@ class Plot:
         return drawing(self.inner(), self.width, self.full_height, self.title)
 
     def inner(self) -> Html:
-        """Return the contents of the drawing, for use in another one."""
+        """Return the contents of the drawing, for use in another drawing."""
         return joined(self._frame(), tag("g", self.parts), self._legend_rows())
 
     @property

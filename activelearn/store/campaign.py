@@ -314,8 +314,8 @@ class Store(Folder):
         for i in range(max(self._records, default=0)):
             if i not in self._records:
                 raise Damaged(
-                    f"{self.iteration_file(i)}: gone - expected the record of iteration {i} - give the same command "
-                    "(activelearn run) again: it is made again from the sealed results"
+                    f"{self.iteration_file(i)}: gone - expected the record of iteration {i} - run the same command "
+                    "(activelearn run) again: it is rebuilt from the sealed results"
                 )
         return [self._records[i] for i in sorted(self._records)]
 

@@ -1,7 +1,7 @@
 """What the batch system is asked for, in the words of FireWorks' queue adapters.
 
 FireWorks' own templates for PBS and LSF know neither memory nor GPUs (nor, for LSF, a project, or how many hosts), and
-the one for LSF has no interpreter. So these systems have templates of ours, which stand in the config folder.
+the one for LSF has no interpreter. So these systems have our own templates, which are in the config folder.
 """
 
 from __future__ import annotations
@@ -148,6 +148,6 @@ def want_no_variable(folder: Path) -> None:
     if variable := _VARIABLE.search(str(folder)):
         raise ConfigError(
             f"{folder}: {variable[0]} in the path - expected a path without it for a LaunchPad, as FireWorks "
-            "substitutes the worker's variable of that name - rename it (a campaign folder may be moved), and give "
-            "the command again"
+            "substitutes the worker's variable of that name - rename it (a campaign folder may be moved), and run "
+            "the same command again"
         )

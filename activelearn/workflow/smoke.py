@@ -127,7 +127,7 @@ class Sent:
                 "is the environment on a slow disk? wait longer with --timeout-s"
             )
         if state == "gone":
-            return f"{place}: its Firework is gone - expected a database that nobody empties - give the command again"
+            return f"{place}: its Firework was deleted from the database - run the same command again"
         whose = f"of category {category} " if category else ""
         return (
             f"{place}: no job {whose}was taken within {timeout_s:g} s - expected a worker for it - is one running? "
@@ -177,7 +177,7 @@ def sent(
     file
         my_launchpad.yaml.
     wants
-        What a campaign wants: :func:`activelearn.check.smoke.wants_of`.
+        What a campaign needs: :func:`activelearn.check.smoke.wants_of`.
     prepare
         Writes to the folder of the jobs what they compare with: :func:`activelearn.check.smoke.at_login`.
     """

@@ -36,7 +36,7 @@ def with_reference(study, reference, name=None):
 
 
 def alloy(random_seed):
-    """Six atoms in a skewed cell, none of them at a centre of symmetry: every strain wants its own relaxation."""
+    """Six atoms in a skewed cell, none of them at a centre of symmetry: every strain needs its own relaxation."""
     rng = np.random.default_rng(random_seed)
     atoms = bulk("Cu", "fcc", a=3.75) * (3, 2, 1)
     atoms.symbols = rng.permutation(["Cu", "Cu", "Cu", "Ag", "Ag", "Au"])

@@ -209,7 +209,7 @@ def test_other_bad_input_costs_a_line(tmp_path):
             ("--glasses", tmp_path / "good.extxyz", "--series", series, "--x", "0"),
             "--glasses together with --glass, --x",
         ),
-        (("--glasses", tmp_path / "good.extxyz", mine, "--series", series), "structures, and no potential - "),
+        (("--glasses", tmp_path / "good.extxyz", mine, "--series", series), "a structure file, not a potential - "),
         (("--glasses", tmp_path / "mixed.extxyz", "--series", series), "their atoms in different orders - "),
         (
             ("--glasses", tmp_path / "good.extxyz", "--glasses", tmp_path / "good.extxyz", "--series", series),

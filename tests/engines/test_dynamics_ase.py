@@ -55,7 +55,7 @@ def warm(atoms, temperature_K, amplitude=0.05):
 
 
 def copper(temperature_K=300.0, *, turned=False, repeat=2):
-    """Eight atoms: a millisecond a step, several where the cell moves (EMT makes its neighbour list anew)."""
+    """Eight atoms: a millisecond a step, several where the cell moves (EMT rebuilds its neighbour list)."""
     atoms = bulk("Cu", a=3.7, cubic=True) * (1, 1, repeat)
     if turned:
         atoms.set_cell(

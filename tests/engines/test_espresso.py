@@ -249,9 +249,9 @@ def test_the_recorded_run_is_read(outcome):
 @pytest.mark.parametrize(
     ("change", "return_code", "words"),
     [
-        (lambda text: text[: text.index("!    total")], 0, "did not come to its end"),
+        (lambda text: text[: text.index("!    total")], 0, "did not finish"),
         (lambda text: text, 137, "return code 137"),
-        (lambda text: text.replace("JOB DONE", "JOB"), 0, "did not come to its end"),
+        (lambda text: text.replace("JOB DONE", "JOB"), 0, "did not finish"),
         (lambda text: "Maximum CPU time exceeded\n" + text, 2, "pw.x was stopped: Maximum CPU time exceeded"),
         (lambda text: text + text, 0, "2 runs of pw.x wrote one output"),
         (lambda text: text.replace("PWSCF v.6.7MaX", "PWSCF v.7.1"), 0, "this is pw.x 7.1 - expected 6.7MaX"),
@@ -301,7 +301,7 @@ def test_numbers_without_a_space_between_them_are_told_apart(outcome):
         ({"input": {"mixing_betta": 0.3}}, "mixing_betta: no keys of pw.x's namelists"),
         ({"xc": "SCAN"}, "espresso.xc SCAN but functional PBE"),
         ({"ecut_density_eV": 500.0}, "below four times ecut_eV"),
-        ({"spin_polarized_for": ["O-Na"]}, "expected them once each, by the alphabet: Na-O"),
+        ({"spin_polarized_for": ["O-Na"]}, "in alphabetical order: Na-O"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(pseudo_dir, settings, sentence):
@@ -311,7 +311,7 @@ def test_settings_that_contradict_each_other_are_refused(pseudo_dir, settings, s
 
 def test_a_functional_without_words_is_refused(pseudo_dir):
     known = pbe(pseudo_dir).model_dump()
-    with pytest.raises(ValueError, match=r"functional r2SCAN is none that engine espresso has words for \(blyp, lda"):
+    with pytest.raises(ValueError, match=r"functional r2SCAN has no name in engine espresso \(blyp, lda"):
         Reference(**{**known, "functional": "r2SCAN"})
     assert Reference(**{**known, "functional": "SCAN", "espresso": {**known["espresso"], "xc": "scan"}})
 

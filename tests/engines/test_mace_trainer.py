@@ -258,7 +258,9 @@ class TestTraining:
         assert found.ase.arguments["model_paths"] == str(tmp_path / "to" / "FT-tiny.model")
         assert yaml.safe_load(potential.read_text())["ase"]["arguments"]["model_paths"] == "FT-tiny.model"
         assert finetune.finetune(store, train, tmp_path / "to", machine, "FT-tiny")[1] == errors, "read, not trained"
-        with pytest.raises(ConfigError, match=r"begun with other settings or data - expected those of .*finetune.json"):
+        with pytest.raises(
+            ConfigError, match=r"started with other settings or data - expected those of .*finetune.json"
+        ):
             finetune.finetune(store, settings(foundation), tmp_path / "to", machine, "FT-tiny")
 
 

@@ -140,7 +140,7 @@ def test_what_may_pass_or_be_of_the_structure_is_an_engine_error(copper, slot, c
     broken = Reference(calculator=calculator, functional="none", includes_dispersion=False)
     with pytest.raises(EngineError, match=sentence):
         engine.label(broken, copper[0], slot)
-    assert engine.label(EMT_REFERENCE, copper[0], slot).refused is None, "the slot goes on"
+    assert engine.label(EMT_REFERENCE, copper[0], slot).refused is None, "the slot continues"
 
 
 @pytest.mark.parametrize(

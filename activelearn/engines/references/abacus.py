@@ -77,14 +77,14 @@ class Abacus(SinglePoint):
     orbital_dir: FolderPath | None = Field(default=None, description="Folder of the orbitals (lcao).")
     orbitals: dict[Element, str] = Field(default={}, description="File of the orbitals of each element (lcao).")
     ecut_eV: Annotated[PositiveFloat, of("plane-wave cutoff")] = Field(
-        description="Plane-wave cutoff (eV; ABACUS' ecutwfc is in Ry); of lcao that of its grid."
+        description="Plane-wave cutoff (eV; ABACUS' ecutwfc is in Ry); for lcao, of its grid."
     )
-    xc: str | None = Field(default=None, description="ABACUS' name of a functional; null: that of `functional`.")
+    xc: str | None = Field(default=None, description="ABACUS' name of the functional; null: from `functional`.")
     smearing: Literal["gaussian", "fermi-dirac", "methfessel-paxton", "cold", "fixed"] = Field(
-        default="gaussian", description="Of the occupations; cold is that of Marzari and Vanderbilt; fixed: none."
+        default="gaussian", description="Smearing of the occupations; cold: Marzari-Vanderbilt; fixed: none."
     )
     scf_thr: Annotated[PositiveFloat, of("convergence criterion")] = Field(
-        default=1.0e-7, description="ABACUS' scf_thr, of the density, at which the electronic loop ends."
+        default=1.0e-7, description="Convergence threshold of the density (ABACUS' scf_thr)."
     )
     input: dict[str, Tag] = Field(default={}, description="More keys of INPUT: {mixing_beta: 0.4, ks_solver: dav}.")
 

@@ -57,7 +57,7 @@ _FIXED: Final[Tree] = {
 _OURS: Final = {
     "global/run_type": "a single point here",
     "global/project": "set for each run",
-    "global/walltime": "none: a clock never decides what is a label",
+    "global/walltime": "none: a time limit must not decide what is labelled",
     "motion": "a single point here",
     "force_eval/method": "Quickstep here",
     "force_eval/stress_tensor": "always analytical",
@@ -95,16 +95,16 @@ class CP2K(SinglePoint):
         min_length=1, description="Pseudopotential of each element: {Si: GTH-PBE-q4}."
     )
     cutoff_eV: Annotated[PositiveFloat, of("cutoff of the density")] = Field(
-        default=8000.0, description="Of the finest grid of the density (eV; CP2K's CUTOFF is in Ry: 588 Ry)."
+        default=8000.0, description="Cutoff of the finest grid of the density (eV; CP2K's CUTOFF is in Ry: 588 Ry)."
     )
     rel_cutoff_eV: Annotated[PositiveFloat, of("cutoff of the density")] = Field(
-        default=800.0, description="That decides on which grid a Gaussian is put (eV; REL_CUTOFF: 59 Ry)."
+        default=800.0, description="Cutoff that assigns Gaussians to grids (eV; REL_CUTOFF: 59 Ry)."
     )
     smearing: Literal["fermi-dirac", "fixed"] = Field(
-        default="fermi-dirac", description="Of the occupations; fixed: none. CP2K 2023 has no other one."
+        default="fermi-dirac", description="Smearing of the occupations; fixed: none. CP2K 2023 has no others."
     )
     eps_scf: Annotated[PositiveFloat, of("convergence criterion")] = Field(
-        default=1.0e-6, description="CP2K's EPS_SCF, of the density, at which the electronic loop ends."
+        default=1.0e-6, description="Convergence threshold of the density (CP2K's EPS_SCF)."
     )
     input: dict[str, Any] = Field(
         default={},
@@ -113,7 +113,7 @@ class CP2K(SinglePoint):
 
 
 def tree_of(reference: Reference) -> Tree:
-    """Return the input that is the same for all structures; energies in eV, which CP2K is told by ``[eV]``."""
+    """Return the input that is the same for all structures; energies in eV, which ``[eV]`` states in the input."""
     from ase.units import kB
 
     settings = reference.settings(CP2K)
@@ -139,7 +139,7 @@ def tree_of(reference: Reference) -> Tree:
 
 
 def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> Tree:
-    """Return a tree with another one on top; names in capital letters, as CP2K does not mind."""
+    """Return a tree with a second one merged over it; names in capital letters, as CP2K ignores case."""
     found: Tree = {key.upper(): value for key, value in one.items()}
     for key, value in other.items():
         below = found.get(key.upper())

@@ -53,7 +53,7 @@ _OURS: Final = {
     **dict.fromkeys(("vdw_corr", "dftd3_version", "dftd3_threebody", "london"), "the reference's d3"),
     **dict.fromkeys(("conv_thr", "electron_maxstep", "scf_must_converge"), "espresso.convergence_eV and max_scf_steps"),
     "input_dft": "espresso.xc",
-    "pressure": "none: labels have no outer pressure",
+    "pressure": "none: labels are computed without external pressure",
 }
 
 
@@ -68,13 +68,14 @@ class Espresso(SinglePoint):
         description="Plane-wave cutoff of the wave functions (eV; pw.x's ecutwfc is in Ry, 13.6057 eV)."
     )
     ecut_density_eV: Annotated[PositiveFloat, of("cutoff of the density")] | None = Field(
-        default=None, description="Of the density (eV); null: four times ecut_eV, too little for ultrasoft and PAW."
+        default=None,
+        description="Cutoff of the density (eV); null: four times ecut_eV, too little for ultrasoft and PAW.",
     )
     xc: str | None = Field(
-        default=None, description="pw.x's name of a functional (input_dft); null: that of the pseudopotentials."
+        default=None, description="pw.x's name of the functional (input_dft); null: that of the pseudopotentials."
     )
     smearing: Literal["gaussian", "fermi-dirac", "methfessel-paxton", "cold", "fixed"] = Field(
-        default="gaussian", description="Of the occupations; cold is that of Marzari and Vanderbilt; fixed: none."
+        default="gaussian", description="Smearing of the occupations; cold: Marzari-Vanderbilt; fixed: none."
     )
     convergence_eV: Annotated[PositiveFloat, of("convergence of energies")] = Field(
         default=1.0e-5, description="Estimated error of the energy at which the electronic loop ends (conv_thr, eV)."

@@ -366,7 +366,7 @@ class BegunLabel:
 def begin(request, folder=None):
     """Return the started label of a request in a list; an empty list if it is not to be kept.
 
-    If the driver is already gone, nothing is started, since another one may have looked before our record existed.
+    If the driver is already gone, nothing is started, since a new one may have looked before our record existed.
     """
     keep = request.get("keep")
     if not keep or keep["driver"]["namespace"] != namespace():  # in a container, where nobody can see that we are alive

@@ -48,7 +48,7 @@ def load(request):
         one_thread()
         made = make(**spec["arguments"])
         if not hasattr(made, "get_forces"):
-            raise TypeError(f"{spec['calculator']} makes a {type(made).__name__}, which is no ASE calculator")
+            raise TypeError(f"{spec['calculator']} makes a {type(made).__name__}, which is not an ASE calculator")
         _calculators[key] = with_numbers(answering.with_dispersion(made, spec["d3"]))
         one_thread()
     answering.forget(_calculators[key])

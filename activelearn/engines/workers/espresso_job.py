@@ -1,7 +1,7 @@
 """One job for Quantum ESPRESSO's pw.x, started as ``python espresso_job.py JOB.json``; writes result.json beside it.
 
 The energy is that of the line with "!", the free energy F = E - TS, to which forces and stress belong. The stress is in
-Ry/bohr^3, positive in compression. Atoms stand in the caller's order. Pseudopotentials are linked into the folder of
+Ry/bohr^3, positive in compression. Atoms are in the caller's order. Pseudopotentials are linked into the folder of
 the run under short names, so that no path is too long for pw.x.
 """
 

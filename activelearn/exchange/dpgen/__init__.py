@@ -163,7 +163,7 @@ def _refuse_what_has_no_counterpart(given: DpgenFolder, report: DpgenReport) -> 
     for key, why in refused_by_table(given.param):
         report.refuse(key, why)
     if not given.jobs:
-        report.refuse("model_devi_jobs", "there is none - expected at least one")
+        report.refuse("model_devi_jobs", "missing - expected at least one job")
 
 
 def _want_nothing_refused(given: DpgenFolder, report: DpgenReport) -> None:

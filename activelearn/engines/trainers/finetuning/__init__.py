@@ -26,9 +26,9 @@ from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import Frames, npz_bytes, pack
 
 F = TypeVar("F", bound=FineTuned)
-#: A training has diverged when its force error is so many times the RMS of the forces (or of 1 eV/Å).
+#: A training has diverged when its force error is this multiple of the RMS of the forces (or of 1 eV/Å).
 DIVERGED: Final = 10.0
-#: Where that bound stands beside the training data.
+#: File of that bound, next to the training data.
 _BOUND: Final = "largest_error.json"
 #: Cutoff of a foundation that is not here to be asked, Å.
 _CUTOFF_A: Final = 5.0
@@ -99,7 +99,7 @@ class FineTuner(Trainer[F]):
         return [f"train.foundation: {what} - expected a foundation for all elements of type_map - choose another"]
 
     def impossible(self, train: F) -> list[str]:
-        """Return a foundation that is none, a kind of labels that it lacks, and a replay that cannot be read."""
+        """Return what is wrong with the foundation, its kind of labels, and the replayed structures."""
         path = self.path_of(train.foundation)
         wrong = self.not_there(train) if path is None else self._wrong_file(train, path)
         return [*wrong, *self._wrong_replay(train)]
@@ -204,7 +204,7 @@ class FineTuner(Trainer[F]):
         return Trained(folder / self.model, columns, curve, resumed_from=resumed_from(folder), notes=notes)
 
     def take_over(self, left: Sequence[Path], folder: Path, train: F, run: TrainingRun, slot: Slot) -> str | None:
-        """Copy the newest whole checkpoint; the training that goes on from it makes the same model."""
+        """Copy the newest whole checkpoint; the training that continues from it makes the same model."""
         return training.take_over(left, folder)
 
     # --- the models ---------------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def replayed(replay: Replay, foundation: Foundation | None) -> list[Frames]:
 
 def _strangers(replay: Replay, unknown: Sequence[str]) -> str:
     what = f"{Path(replay.file).name} holds {', '.join(unknown)}, which the foundation does not know"
-    return f"train.replay.file: {what} - expected its elements alone - take these structures out"
+    return f"train.replay.file: {what} - expected only elements that it knows - remove these structures"
 
 
 def _images(replay: Replay, index: str) -> list[Any]:
