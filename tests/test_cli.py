@@ -216,7 +216,7 @@ def test_status_is_a_table(ended):
 @pytest.mark.engines
 def test_status_as_json_has_what_was_promised(ended):
     """Issue 2, point 3: counts, held-out force RMSE, seconds split into engine and other, data set size and sha256."""
-    done = cli("status", ended[0], "--json", cwd=ended[0].parent)
+    done = beside("status", ended[0], "--json", cwd=ended[0].parent)
     assert done.returncode == 0
     found = json.loads(done.stdout)
     assert (found["name"], found["state"], found["converged"], found["next"]) == ("tiny_copper", "ended", False, None)
@@ -249,11 +249,11 @@ def test_status_of_a_campaign_that_has_just_begun(tmp_path):
     from activelearn.config import load_campaign
 
     Store.create(tmp_path / "c", load_campaign(TINY))
-    done = cli("status", "c", "--json", cwd=tmp_path)
+    done = beside("status", "c", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["state"], found["iterations"], found["next"]) == ("open", [], {"iteration": 0, "part": "loop"})
-    assert cli("status", "c", cwd=tmp_path).returncode == 0
+    assert beside("status", "c", cwd=tmp_path).returncode == 0
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
@@ -509,7 +509,7 @@ def test_init_writes_a_campaign_that_checks(tmp_path):
     assert (tmp_path / "mine.yaml").read_text().startswith("#"), "with its comments"
     machine = machine_file(tmp_path / "m.yaml")
     assert cli("check", "mine.yaml", "--machine", machine, cwd=tmp_path).returncode == 0
-    again = cli("init", "mine.yaml", "--from", "copper_emt", cwd=tmp_path)
+    again = beside("init", "mine.yaml", "--from", "copper_emt", cwd=tmp_path)
     assert again.returncode == 2
     assert "exists - expected a new file" in again.stderr
 
@@ -546,7 +546,7 @@ def test_init_keeps_the_comment_behind_the_name_of_ones_own_campaign(tmp_path, m
 
 
 def test_init_says_why_it_cannot_write(tmp_path):
-    done = cli("init", "no/such/folder/mine.yaml", "--from", "copper_emt", cwd=tmp_path)
+    done = beside("init", "no/such/folder/mine.yaml", "--from", "copper_emt", cwd=tmp_path)
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
 
@@ -556,7 +556,7 @@ def test_schema_is_the_json_schema_of_campaigns_and_machines(tmp_path):
     found = json.loads(done.stdout)
     assert {"name", "type_map", "initial", "explore", "label", "train", "stop"} <= set(found["properties"])
     assert found["additionalProperties"] is False
-    machine = json.loads(cli("schema", "--machine", cwd=tmp_path).stdout)
+    machine = json.loads(beside("schema", "--machine", cwd=tmp_path).stdout)
     assert "slots" in machine["properties"]
 
 
