@@ -55,13 +55,6 @@ def back_to(store: Store, folder: Path, iteration: int, station: str) -> Store:
     return Store(folder)
 
 
-def without_compression(store: Store, path: Path) -> Path:
-    """Let a copy end without compressed models, which takes as long as a training; return its YAML, at a path."""
-    campaign = tiny(path, final__compress=False)
-    store.accept(load_campaign(campaign))
-    return campaign
-
-
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
 
 #: Where the five kills fall: station, iteration, tasks published before, and how long after that at the most (s). That
@@ -317,10 +310,10 @@ def test_a_full_disk_is_a_sentence_and_then_the_same_data_set(undisturbed, small
     store = back_to(undisturbed[0], where / "c", 2, "label")
     shutil.rmtree(store.folder / "labels")
     machine = machine_file(where / "m.yaml", slots=2)
-    campaign = without_compression(store, where / "tiny.yaml")
+    shutil.copy(TINY, where / "tiny.yaml")
     used = shutil.disk_usage(where).used
     resize(used + free)
-    arguments = ("run", campaign, "--folder", where / "c", "--machine", machine)
+    arguments = ("run", where / "tiny.yaml", "--folder", where / "c", "--machine", machine)
     done = cli(*arguments, cwd=where.parent)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "disk is full" in done.stderr or "No space left on device" in done.stderr
@@ -346,10 +339,9 @@ def script(path: Path, text: str) -> Path:
 
 @pytest.fixture
 def one_walk_left(undisturbed, tmp_path):
-    """A copy of the tiny campaign in which one walk of the last pass is still to be run; its YAML is tiny.yaml."""
+    """A copy of the tiny campaign in which one walk of the last pass is still to be run."""
     store = back_to(undisturbed[0], tmp_path / "c", 2, "explore")
     sorted((store.folder / "iter-002" / "explore").glob("warm*.npz"))[1].unlink()
-    without_compression(store, tmp_path / "tiny.yaml")
     return store
 
 
@@ -357,7 +349,7 @@ def test_a_lammps_that_segfaults_is_tried_again_and_then_a_stop(one_walk_left, u
     store = one_walk_left
     always = script(tmp_path / "lmp-always", "#!/bin/sh\nkill -SEGV $$\n")
     machine = machine_file(tmp_path / "always.yaml", slots=2, lammps=str(always))
-    done = cli("run", "tiny.yaml", "--folder", store.folder, "--machine", machine, cwd=tmp_path)
+    done = cli("run", TINY, "--folder", store.folder, "--machine", machine, cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "explore task warm-200K-s0-001 failed 3 times on infrastructure" in done.stderr
     assert "LAMMPS ended with signal 11" in done.stderr
@@ -368,7 +360,7 @@ def test_a_lammps_that_segfaults_is_tried_again_and_then_a_stop(one_walk_left, u
     once = f"#!/bin/sh\nif [ ! -e {tmp_path}/crashed ]; then touch {tmp_path}/crashed; kill -SEGV $$; fi\n"
     good = script(tmp_path / "lmp-once", once + f'exec {BIN / "lmp"} "$@"\n')
     machine = machine_file(tmp_path / "once.yaml", slots=2, lammps=str(good))
-    done = cli("run", "tiny.yaml", "--folder", store.folder, "--machine", machine, cwd=tmp_path)
+    done = cli("run", TINY, "--folder", store.folder, "--machine", machine, cwd=tmp_path)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "(attempt 1 of 3)" in done.stderr
     record = store.iterations()[-1]
@@ -382,7 +374,7 @@ def test_a_walk_that_takes_too_long_is_infrastructure(one_walk_left, tmp_path):
     slow = script(tmp_path / "lmp-slow", "#!/bin/sh\nexec sleep 600\n")
     settings = {"slots": 1, "lammps": str(slow), "walk_timeout_s": 0.5, "max_attempts": 2}
     machine = machine_file(tmp_path / "slow.yaml", **settings)
-    done = cli("run", "tiny.yaml", "--folder", store.folder, "--machine", machine, cwd=tmp_path)
+    done = cli("run", TINY, "--folder", store.folder, "--machine", machine, cwd=tmp_path)
     assert done.returncode == 1
     assert "failed 2 times on infrastructure" in done.stderr
     assert "took more than 0.5 s - raise the time-out in the machine profile" in done.stderr
@@ -394,8 +386,8 @@ def test_walks_that_cannot_be_run_are_given_up_with_recorded_consent(one_walk_le
     store = one_walk_left
     always = script(tmp_path / "lmp-always", "#!/bin/sh\nkill -SEGV $$\n")
     machine = machine_file(tmp_path / "always.yaml", slots=1, lammps=str(always), max_attempts=1)
-    place = ("--folder", store.folder, "--machine", machine)
-    done = cli("run", "tiny.yaml", *place, "--refuse-infrastructure-failures", 1, cwd=tmp_path)
+    arguments = ("run", TINY, "--folder", store.folder, "--machine", machine, "--refuse-infrastructure-failures", 1)
+    done = cli(*arguments, cwd=tmp_path)
     assert done.returncode == 3, done.stdout + done.stderr
     assert json.loads((store.folder / "consent.json").read_text())["n"] == 1
     record = store.iterations()[-1]
@@ -406,7 +398,7 @@ def test_walks_that_cannot_be_run_are_given_up_with_recorded_consent(one_walk_le
 
 def test_a_program_that_is_not_there_is_named_before_any_job(one_walk_left, tmp_path):
     machine = machine_file(tmp_path / "m.yaml", lammps="/no/such/lmp")
-    done = cli("run", "tiny.yaml", "--folder", one_walk_left.folder, "--machine", machine, cwd=tmp_path)
+    done = cli("run", TINY, "--folder", one_walk_left.folder, "--machine", machine, cwd=tmp_path)
     assert done.returncode == 2
     assert "machine.lammps: no program '/no/such/lmp'" in done.stderr
 
