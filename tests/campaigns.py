@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 import yaml
 
 from activelearn import loop
@@ -83,6 +84,18 @@ def in_process(*arguments) -> subprocess.CompletedProcess[str]:
     finally:
         sys.argv = argv
     return subprocess.CompletedProcess(list(map(str, arguments)), code, out.getvalue(), err.getvalue())
+
+
+def beside(*arguments, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``activelearn ARGUMENTS`` in this process, in a folder and with the variables that :func:`cli` gives it.
+
+    For what is told before anything is started: a subprocess would tell the same, after the imports.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        return in_process(*arguments)
 
 
 def unpack_products(folder: Path) -> None:

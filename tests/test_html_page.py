@@ -640,11 +640,11 @@ def test_a_campaign_of_the_size_of_a_paper_has_a_small_page_that_is_soon_written
 
 
 @pytest.mark.engines
-def test_a_run_ends_with_its_page_unless_the_machine_wants_none(tmp_path):
-    folder, machine = tmp_path / "run", machine_file(tmp_path / "machine.yaml", slots=2)
-    done = cli("run", TINY, "--folder", folder, "--machine", machine, cwd=tmp_path)
+def test_a_run_ends_with_its_page_unless_the_machine_wants_none(ended, tmp_path):
+    done = ended[1]
     assert done.returncode in {0, 3}, done.stderr
-    assert "page: run/report.html; " in done.stdout
+    assert "page: c/report.html; " in done.stdout
+    folder = shutil.copytree(ended[0], tmp_path / "run")
     assert done.stdout.index("page: ") < done.stdout.index("next: "), "what to do next stands last"
     read = Read((folder / "report.html").read_text(encoding="utf-8"))
     assert read.wrong == []

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from campaigns import SMALL, cli, end_sessions, machine_file, run_plain, tiny
+from campaigns import SMALL, beside, cli, end_sessions, machine_file, run_plain, tiny
 
 from activelearn import ending, export, final_models, learning, loop, prediction, show, status, study
 from activelearn.config import Machine
@@ -223,7 +223,7 @@ class TestFinalModelsThatAreWorse:
     def test_those_of_the_loop_are_exported_and_why_is_said(self, worse, tmp_path):
         store, _ = worse
         explored = store.iterations()[-1].ensemble
-        done = cli("export", store.folder, "--to", tmp_path / "to", cwd=tmp_path)
+        done = beside("export", store.folder, "--to", tmp_path / "to", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert sums_in(tmp_path / "to") == [member.sha256 for member in explored.members]
         assert (tmp_path / "to" / "compressed-1.pb").is_file(), "ready to be used, as any final model"
@@ -242,7 +242,7 @@ class TestFinalModelsThatAreWorse:
         machine = machine_file(tmp_path / "machine.yaml")
         done = cli("run", campaign, "--folder", folder, "--machine", machine, cwd=tmp_path)
         assert done.returncode == 3, done.stderr
-        shown = cli("status", folder, cwd=tmp_path)
+        shown = beside("status", folder, cwd=tmp_path)
         for said in (done.stdout, shown.stdout):
             assert "final models (2 steps) are worse than those of iteration 1" in said
         found = status.as_dict(Store(folder))["final"]

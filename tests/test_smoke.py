@@ -259,11 +259,14 @@ def test_forces_of_a_place_are_those_of_the_login_node(login, tmp_path):
 
 @pytest.mark.engines
 def test_other_forces_are_a_problem_that_names_what_differs(login, tmp_path, monkeypatch):
-    """The first are evaluated; what is said of others needs no evaluation of its own."""
+    """The first are evaluated; what is said of others needs no evaluation of its own, and no other start of LAMMPS."""
     same = Standard.read(login).versions
-    (problem,) = at_gpu(disturbed(login, tmp_path / "a", force_eV_A=2e-5), tmp_path).problems
+    seen = at_gpu(disturbed(login, tmp_path / "a", force_eV_A=2e-5), tmp_path)
+    (problem,) = seen.problems
     assert "forces differ by 2.0e-05 eV/Å" in problem
     assert "same versions; devices" in problem
+    assert " 20" in seen.lammps
+    monkeypatch.setattr(smoke, "_start_lammps", lambda *_, **__: {"lammps": seen.lammps})
     monkeypatch.setattr(agreement, "_forces", lambda *_: np.array(Standard.read(login).forces))
     other = {**same, "numpy": "1.0.1"}
     (problem,) = at_gpu(disturbed(login, tmp_path / "b", force_eV_A=-1.0, versions=other), tmp_path).problems

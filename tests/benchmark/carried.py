@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from campaigns import end_sessions
 
 from activelearn.config import Machine, Reference
 from activelearn.engines import process
@@ -26,7 +27,7 @@ def one_worker(logs):
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "engines"))
         patch.setenv("LD_LIBRARY_PATH", library_environment(None)["LD_LIBRARY_PATH"])
         yield Slot(Machine(name="test"), logs)
-        process.close_sessions()
+        end_sessions()
 
 
 def with_reference(study, reference, name=None):

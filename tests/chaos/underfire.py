@@ -188,10 +188,12 @@ class UnderFire(HardLife):
         A small file system of its own, to be filled up and made read-only; None: not permitted here.
     random_seed
         Of all that happens to it.
+    changes
+        Of the campaign, by dotted key.
     """
 
-    def __init__(self, here: Path, undisturbed: Store, *, disk: Path | None, random_seed: int) -> None:
-        super().__init__(here, disk, stop__max_iterations=1)
+    def __init__(self, here: Path, undisturbed: Store, *, disk: Path | None, random_seed: int, **changes) -> None:
+        super().__init__(here, disk, stop__max_iterations=1, **changes)
         self.disk, self.random_seed, self.undisturbed = disk, random_seed, undisturbed
         self.words = without_privileges()
         self.tasks = reference_tasks(undisturbed)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from campaigns import end_sessions
 
 from activelearn.config import Machine, Reference
 from activelearn.engines import process
@@ -27,7 +28,7 @@ def slot(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         yield Slot(Machine(name="test"), tmp_path_factory.mktemp("logs"))
-        process.close_sessions()
+        end_sessions()
 
 
 def reference(calculator, **more):
