@@ -30,6 +30,11 @@ from activelearn.exchange.dpgen.told import DpgenReport, as_markdown, refused_by
 #: Files next to the campaign YAML, in a folder with its name.
 LEDGER, STRUCTURES, POTCARS, MODELS = "labels", "structures", "potcars", "models"
 MACHINE, REPORT = "machine.yaml", "report.md"
+#: Keys of DP-GEN that say how labels are computed.
+FP_KEYS: Final = (
+    *("fp_incar", "fp_pp_path", "fp_pp_files", "fp_orb_files", "fp_kpt_file", "k_points", "fp_dpks_descriptor"),
+    *("fp_params", "user_fp_params", "external_input_path"),
+)
 #: A failed frame may be rescued up to this times the upper bound of the window, if the usual bound is below it.
 _RESCUED: Final = 2.0
 
@@ -249,7 +254,7 @@ def _label(given: DpgenFolder, request: DpgenRequest, made: Path, report: DpgenR
     if request.reference is not None:
         return _named(request.reference, report)
     found = labelling.label_of(given, request.declare, report)
-    if report.refused:
+    if report.refused or "vasp" not in found["reference"]:
         return found
     folder = made / POTCARS
     folder.mkdir()
@@ -265,7 +270,7 @@ def _label(given: DpgenFolder, request: DpgenRequest, made: Path, report: DpgenR
 def _named(reference: str, report: DpgenReport) -> dict[str, Any]:
     """Return the section of a preset, or of a YAML by its path relative to the campaign's folder."""
     report.say("fp_style", Fate.CHANGED, f"labels are those of --reference {reference}")
-    for key in ("fp_incar", "fp_pp_path", "fp_pp_files"):
+    for key in FP_KEYS:
         report.say(key, Fate.LEFT_OUT, f"labels are those of --reference {reference}")
     file = find("label", reference)
     if Path(reference).is_file():
