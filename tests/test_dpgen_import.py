@@ -574,11 +574,11 @@ def test_the_functional_follows_from_the_tags(tags, functional):
 
 def test_other_codes_want_their_reference_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    dpgen_folder(tmp_path / "old", fp_style="cp2k", user_fp_params={"FORCE_EVAL": {"DFT": {}}})
+    dpgen_folder(tmp_path / "old", fp_style="siesta", fp_params={"ecut": 300, "ediff": 1e-4})
     done = in_process("import-dpgen", "old")
     assert done.returncode == 2
-    assert "fp_style: fp_style cp2k does not determine its functional" in done.stderr
-    assert "fp_style: cp2k is not supported - expected a reference for new labels" in done.stderr
+    assert "fp_style: fp_style siesta does not determine its functional" in done.stderr
+    assert "fp_style: siesta is not supported - expected a reference for new labels" in done.stderr
 
 
 # --- machines ---------------------------------------------------------------------------------------------------------

@@ -43,7 +43,6 @@ _OTHER_PHYSICS: Final = (
         "imp_sol",
         "nelec_delta",
         "sc_mag_switch",
-        "esolver_type",
     ),
 )
 _DFT: Final = "ksdft"
@@ -104,7 +103,7 @@ def settings(given: DpgenFolder, functional: str, report: DpgenReport) -> dict[s
     made["scf_thr"] = codes.number(keys.take("scf_thr", "abacus.scf_thr", _SCF_THR.get(made["basis"], 0.0)))
     made["max_scf_steps"] = int(codes.number(keys.take("scf_nmax", "abacus.max_scf_steps", _MAX_STEPS)))
     d3 = _d3(keys, functional)
-    keys.drop(("symmetry",), "only that of time: the same numbers")
+    keys.drop(("symmetry",), "only that of time (0): structures of walks have no other")
     keys.drop(_OF_A_RUN, "set for each run")
     if str(keys.change("esolver_type", "a density functional", _DFT)).lower() != _DFT:
         keys.refuse("esolver_type", f"expected {_DFT}")
