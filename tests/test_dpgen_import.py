@@ -64,7 +64,7 @@ def test_a_folder_becomes_a_campaign_that_check_accepts(tmp_path, monkeypatch):
     assert (first.timestep_fs, first.temperature_damping_ps, second.pressure_damping_ps) == (2.0, 0.1, 0.5)
     assert (campaign.select.f_lo, campaign.select.f_hi, campaign.select.max_frames) == (0.1, 0.3, 20)
     assert (campaign.train.n_members, campaign.train.n_steps, campaign.train.min_new_frames) == (2, 60, 2)
-    assert said.endswith("next: activelearn check my.yaml\n")
+    assert said.endswith("next: activelearn check my.yaml --machine my-dpgen/machine.yaml\n")
 
 
 def test_nothing_of_the_folder_is_touched(tmp_path, monkeypatch):
