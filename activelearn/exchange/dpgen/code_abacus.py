@@ -19,9 +19,9 @@ from activelearn.exchange.dpgen.told import DpgenReport
 
 _SMEARING: Final = {
     **dict.fromkeys(("gauss", "gaussian"), "gaussian"),
-    **dict.fromkeys(("mv", "cold", "m-v"), "cold"),
-    "fd": "fermi-dirac",
-    "mp": "methfessel-paxton",
+    **dict.fromkeys(("cold", "m-v"), "cold"),
+    "f-d": "fermi-dirac",
+    "m-p": "methfessel-paxton",
     "fixed": "fixed",
 }
 #: ABACUS' defaults: of scf_thr by basis, of the width in Ry, of steps.
@@ -144,7 +144,7 @@ def _own_functional(keys: InputKeys, functional: str) -> dict[str, str]:
 def _smearing(keys: InputKeys) -> dict[str, Any]:
     from ase.units import Ry
 
-    kind = str(keys.take("smearing_method", "abacus.smearing", "")).lower()
+    kind = codes.smearing_name(keys.take("smearing_method", "abacus.smearing", ""))
     width = keys.take("smearing_sigma", "abacus.smearing_eV, Ry to eV", _WIDTH)
     keys.refuse_set(("smearing_sigma_temp",), "expected smearing_sigma, Ry, in its place")
     if kind not in _SMEARING:

@@ -18,9 +18,9 @@ from activelearn.exchange.dpgen.told import DpgenReport
 _CONV_THR, _MAX_STEPS = 1.0e-6, 100
 _SMEARING: Final = {
     **dict.fromkeys(("gaussian", "gauss", "gau"), "gaussian"),
-    **dict.fromkeys(("methfessel-paxton", "m-p", "mp"), "methfessel-paxton"),
-    **dict.fromkeys(("marzari-vanderbilt", "cold", "m-v", "mv"), "cold"),
-    **dict.fromkeys(("fermi-dirac", "f-d", "fd"), "fermi-dirac"),
+    **dict.fromkeys(("methfessel-paxton", "m-p"), "methfessel-paxton"),
+    **dict.fromkeys(("marzari-vanderbilt", "cold", "m-v"), "cold"),
+    **dict.fromkeys(("fermi-dirac", "f-d"), "fermi-dirac"),
 }
 #: Keys of &control without an effect on the numbers of a single point, and those set for each run.
 _CONTROL: Final = (
@@ -136,7 +136,7 @@ def _smearing(keys: InputKeys) -> dict[str, Any]:
 
     occupations = str(keys.take("occupations", "espresso.smearing", "fixed")).lower()
     width = keys.take("degauss", "espresso.smearing_eV, Ry to eV")
-    kind = str(keys.take("smearing", "espresso.smearing", "gaussian")).lower()
+    kind = codes.smearing_name(keys.take("smearing", "espresso.smearing", "gaussian"))
     if occupations == "fixed":
         return {"smearing": "fixed"}
     if occupations != "smearing":

@@ -151,6 +151,12 @@ def number(value: Any) -> float:  # noqa: ANN401 - raw JSON
     return float(re.sub(r"(?<=[\d.])[dD](?=[-+]?\d)", "e", str(value).strip()))
 
 
+def smearing_name(value: Any) -> str:  # noqa: ANN401 - raw JSON
+    """Return a code's name of a smearing; that of two initials with a dash: m-v, m-p, f-d."""
+    kind = str(value).strip().lower()
+    return "-".join(kind) if len(kind) == len("mp") else kind
+
+
 def named(functional: str) -> str:
     """Return a functional as the field writes it."""
     return next((name for name in _NAMES if plain_functional(name) == plain_functional(functional)), functional)
