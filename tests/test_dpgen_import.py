@@ -64,7 +64,7 @@ def test_a_folder_becomes_a_campaign_that_check_accepts(tmp_path, monkeypatch):
     assert (first.timestep_fs, first.temperature_damping_ps, second.pressure_damping_ps) == (2.0, 0.1, 0.5)
     assert (campaign.select.f_lo, campaign.select.f_hi, campaign.select.max_frames) == (0.1, 0.3, 20)
     assert (campaign.train.n_members, campaign.train.n_steps, campaign.train.min_new_frames) == (2, 60, 2)
-    assert said.endswith("next: activelearn check my.yaml\n")
+    assert said.endswith("next: activelearn check my.yaml --machine my-dpgen/machine.yaml\n")
 
 
 def test_nothing_of_the_folder_is_touched(tmp_path, monkeypatch):
@@ -574,11 +574,11 @@ def test_the_functional_follows_from_the_tags(tags, functional):
 
 def test_other_codes_want_their_reference_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    dpgen_folder(tmp_path / "old", fp_style="cp2k", user_fp_params={"FORCE_EVAL": {"DFT": {}}})
+    dpgen_folder(tmp_path / "old", fp_style="siesta", fp_params={"ecut": 300, "ediff": 1e-4})
     done = in_process("import-dpgen", "old")
     assert done.returncode == 2
-    assert "fp_style: fp_style cp2k does not determine its functional" in done.stderr
-    assert "fp_style: cp2k is not supported - expected a reference for new labels" in done.stderr
+    assert "fp_style: fp_style siesta does not determine its functional" in done.stderr
+    assert "fp_style: siesta is not supported - expected a reference for new labels" in done.stderr
 
 
 # --- machines ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import typer.main
 import yaml
+from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 from campaigns import TESTS, TINY, command, environment, in_process, machine_file, tiny
@@ -342,6 +343,27 @@ def crystal(change, **system):
     return made
 
 
+def glasses(change=None, formula="Na3PS4", file="my.extxyz"):
+    """Return what types a look at glasses that one has, after a change of the atoms."""
+
+    def made(here):
+        atoms = Atoms(formula, positions=3.0 * np.arange(24.0).reshape(8, 3), cell=(80.0, 80.0, 80.0), pbc=True)
+        if change is not None:
+            change(atoms)
+        atoms.write(here / "my.extxyz")
+        return ("benchmark", "--glasses", file, "--series", "na3ps4o", "--check")
+
+    return made
+
+
+def smoke(**settings):
+    """Return what sends a probe through a machine whose interpreter is not there: it has no engine to start."""
+    return lambda here: (
+        *("machine", "--smoke", "--machine"),
+        machine_file(here / "machine.yaml", python="/no/such/python", **settings),
+    )
+
+
 def nan(atoms):
     atoms.positions[3] = np.nan
 
@@ -524,6 +546,9 @@ FAULTS = {
     "launchpad-silent": written(SILENT, "doctor", "-l", "l.yaml", name="l.yaml"),
     "machine-init-taken": initialised,
     "machine-nothing": words("machine"),
+    "smoke-python": smoke(),
+    "smoke-slots": smoke(slots=999),
+    "smoke-disk": smoke(min_free_disk_GB=1e6),
     "worker-without-command": words("rlaunch", "-l", "my_launchpad.yaml"),
     "machine-preset": words("check", TINY, "--machine", "slurmm"),
     "allocation-none": in_allocation("srun"),
@@ -553,6 +578,16 @@ FAULTS = {
     "benchmark-nothing": words("benchmark", "sevennet_0", "--check"),
     "glass-atoms": words("glass", "sevennet_0", "--series", "na3ps4o", "--x", "0.15", "--atoms", "100", "--check"),
     "study-nothing": study(benchmark=None),
+    "glasses-missing": glasses(file="nosuch.extxyz"),
+    "glasses-no-study": glasses(file="."),
+    "glasses-unreadable": written(
+        *("2\nno cell\nNa 0 0\n", "benchmark", "--glasses", "my.extxyz", "--series", "na3ps4o", "--check"),
+        name="my.extxyz",
+    ),
+    "glasses-nan": glasses(nan),
+    "glasses-no-cell": glasses(lambda atoms: atoms.set_pbc((True, True, False))),
+    "glasses-overlap": glasses(lambda atoms: atoms.positions.__setitem__(1, atoms.positions[0] + 0.1)),
+    "glasses-composition": glasses(formula="Na4P2S2"),
     "study-options": words("benchmark", "emt", "--study", "study.yaml"),
     "parity-frames": study(benchmark={"parity": {"frames": "nosuch.extxyz"}}),
     "force-error-label": study(

@@ -72,4 +72,5 @@ def import_dpgen(
             if one.fate is not dpgen.Fate.TAKEN:
                 print(f"  {one}")
     print(f"written: {', '.join(map(str, made.files))}")
-    print(f"next: activelearn check {typed(to)}")
+    profile = next((path for path in made.files if path.name == dpgen.MACHINE), None)
+    print(f"next: activelearn check {typed(to)}{f' --machine {typed(profile)}' if profile else ''}")

@@ -27,7 +27,7 @@ from activelearn.errors import ConfigError, problems_of
 #: A section of CP2K's input: keywords and sections by name, "_" its parameter; a list is one that is given often.
 Tree = dict[str, Any]
 #: What stands in XC_FUNCTIONAL.
-_FUNCTIONALS: Final[dict[str, Tree]] = {
+FUNCTIONALS: Final[dict[str, Tree]] = {
     "pbe": {"_": "PBE"},
     "pbesol": {"PBE": {"PARAMETRIZATION": "PBESOL"}},
     "revpbe": {"PBE": {"PARAMETRIZATION": "REVPBE"}},
@@ -100,6 +100,9 @@ class CP2K(SinglePoint):
     rel_cutoff_eV: Annotated[PositiveFloat, of("cutoff of the density")] = Field(
         default=800.0, description="Cutoff that assigns Gaussians to grids (eV; REL_CUTOFF: 59 Ry)."
     )
+    d3_cutoff_A: Annotated[PositiveFloat, of("cutoff of D3")] = Field(
+        default=50.2, description="Of the pairs of d3 (R_CUTOFF, Å)."
+    )
     smearing: Literal["fermi-dirac", "fixed"] = Field(
         default="fermi-dirac", description="Smearing of the occupations; fixed: none. CP2K 2023 has no others."
     )
@@ -117,7 +120,7 @@ def tree_of(reference: Reference) -> Tree:
     from ase.units import kB
 
     settings = reference.settings(CP2K)
-    functional = _FUNCTIONALS.get(plain_functional(reference.functional))
+    functional = FUNCTIONALS.get(plain_functional(reference.functional))
     ours: Tree = {
         "MGRID": {"CUTOFF": f"[eV] {settings.cutoff_eV!r}", "REL_CUTOFF": f"[eV] {settings.rel_cutoff_eV!r}"},
         "SCF": {"MAX_SCF": settings.max_scf_steps, "EPS_SCF": settings.eps_scf},
@@ -131,7 +134,7 @@ def tree_of(reference: Reference) -> Tree:
             "TYPE": "DFTD3",
             "PARAMETER_FILE_NAME": "dftd3.dat",
             "REFERENCE_FUNCTIONAL": reference.d3.method,
-            "R_CUTOFF": "[angstrom] 50.2",
+            "R_CUTOFF": f"[angstrom] {settings.d3_cutoff_A!r}",
             "CALCULATE_C9_TERM": False,
         }
         ours["XC"]["VDW_POTENTIAL"] = {"POTENTIAL_TYPE": "PAIR_POTENTIAL", "PAIR_POTENTIAL": pair}
@@ -196,8 +199,8 @@ def identity(reference: Reference, _slot: Slot) -> dict[str, Any]:
     }
     version = None
     if reference.d3 is not None:
-        version = {"dftd3.dat": single_point.sha256(_d3_file(reference)), "cutoff_A": 50.2}
-    files = ("data_dir", "basis_files", "potential_files")
+        version = {"dftd3.dat": single_point.sha256(_d3_file(reference)), "cutoff_A": settings.d3_cutoff_A}
+    files = ("data_dir", "basis_files", "potential_files", "d3_cutoff_A")  # the cutoff is in d3_version
     return single_point.identity(reference, sums, _FIXED, without=files, d3_version=version)
 
 
@@ -265,7 +268,7 @@ def _check_settings(reference: Reference) -> None:
         differ = ", ".join(sorted(settings.basis.keys() ^ settings.potentials.keys()))
         raise ValueError(f"cp2k.basis and cp2k.potentials differ in {differ} - expected both for every element")
     own = "cp2k.input's XC_FUNCTIONAL" if _has_functional(settings) else None
-    single_point.want_known(reference, own, _FUNCTIONALS, "cp2k.input: FORCE_EVAL/DFT/XC/XC_FUNCTIONAL")
+    single_point.want_known(reference, own, FUNCTIONALS, "cp2k.input: FORCE_EVAL/DFT/XC/XC_FUNCTIONAL")
     single_point.want_free(paths_in(settings.input), _OURS, "cp2k")
     marks = _MADE_FOR.get(plain_functional(reference.functional), ())
     for element, name in settings.potentials.items():

@@ -74,6 +74,10 @@ class Espresso(SinglePoint):
     xc: str | None = Field(
         default=None, description="pw.x's name of the functional (input_dft); null: that of the pseudopotentials."
     )
+    monkhorst_pack: bool = Field(
+        default=False,
+        description="Shift the mesh by half a step along axes with an even number of k-points, as DP-GEN.",
+    )
     smearing: Literal["gaussian", "fermi-dirac", "methfessel-paxton", "cold", "fixed"] = Field(
         default="gaussian", description="Smearing of the occupations; cold: Marzari-Vanderbilt; fixed: none."
     )
@@ -118,7 +122,8 @@ def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str,
     if reference.settings(Espresso).has_spin(symbols):
         there = {element: path for element, path in paths.items() if element in symbols and path.is_file()}
         known["valences"] = {element: upf.head(path)["valence"] for element, path in there.items()}
-    message = {"job": job, "input": keys_of(reference), **request}
+    shifted = reference.settings(Espresso).monkhorst_pack
+    message = {"job": job, "input": keys_of(reference), "monkhorst_pack": shifted, **request}
     return single_point.ask(reference, slot, "espresso_job.py", known, message)
 
 
@@ -131,8 +136,10 @@ def identity(reference: Reference, _slot: Slot) -> dict[str, Any]:
         A pseudopotential is missing, another element's, or another functional's.
     """
     sums = {element: _checked(reference, element, path) for element, path in files(reference).items()}
-    files_of_it = ("pseudo_dir", "pseudopotentials")
-    return single_point.identity(reference, sums, _FIXED, without=files_of_it, d3_version="pw.x, dftd3_version = 3")
+    without = ["pseudo_dir", "pseudopotentials"]
+    if not reference.settings(Espresso).monkhorst_pack:  # labels of before this key have the same fingerprint
+        without.append("monkhorst_pack")
+    return single_point.identity(reference, sums, _FIXED, without=without, d3_version="pw.x, dftd3_version = 3")
 
 
 def files(reference: Reference) -> dict[str, Path]:

@@ -45,7 +45,9 @@ def write(folder, atoms, request):
     lines += ["CELL_PARAMETERS angstrom", *single_points.rows_of(atoms.cell[:]), "ATOMIC_POSITIONS angstrom"]
     positions = single_points.rows_of(atoms.positions)
     lines += [f"{symbol} {row}" for symbol, row in zip(atoms.get_chemical_symbols(), positions, strict=True)]
-    lines += ["K_POINTS automatic", " ".join(map(str, single_points.k_points(atoms, request))) + " 0 0 0", ""]
+    mesh = single_points.k_points(atoms, request)
+    shifts = [int(request["monkhorst_pack"] and n % 2 == 0) for n in mesh]
+    lines += ["K_POINTS automatic", " ".join(map(str, [*mesh, *shifts])), ""]
     (folder / "pw.in").write_text("\n".join(lines))
     return ["-in", "pw.in"]
 

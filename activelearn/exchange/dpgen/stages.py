@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from activelearn.config import Stop
+from activelearn.errors import ConfigError
 from activelearn.exchange.dpgen.given import DpgenFolder, alias
 from activelearn.exchange.dpgen.systems import DpgenStarts
 from activelearn.exchange.dpgen.templates import stages_of_template
@@ -184,9 +185,11 @@ def _numbers(given: Sequence[Any]) -> list[float]:
 
 def mass_lines(param: Mapping[str, Any]) -> list[str]:
     """Return a LAMMPS line for each element that is not the standard isotope."""
-    given = param.get("mass_map")
-    if not isinstance(given, list):
+    given = param.get("mass_map") or "auto"
+    if given == "auto":
         return []
+    if not isinstance(given, list) or len(given) != len(param["type_map"]):
+        raise ConfigError("mass_map: expected auto, or one mass per element of type_map - fix it")
     standard = masses_of(tuple(param["type_map"]))
     pairs = zip(given, standard.tolist(), strict=False)
     return [
@@ -236,7 +239,10 @@ def widest(given: DpgenFolder) -> tuple[float, float]:
 def window_in(param: Mapping[str, Any], job: Mapping[str, Any], system: int) -> tuple[float, float]:
     """Return the window (eV/Å) of a system in a job: that of the job takes precedence."""
     lower, upper = (bound_in(param, job, key, system) for key in (_LOWER, _UPPER))
-    return (0.0 if lower is None else lower), (math.inf if upper is None else upper)
+    if lower is None or upper is None:
+        key = _LOWER if lower is None else _UPPER
+        raise ConfigError(f"{key}: none for system {system} - expected one for every system of a job - add it")
+    return lower, upper
 
 
 def bound_in(param: Mapping[str, Any], job: Mapping[str, Any], key: str, system: int) -> float | None:
