@@ -50,7 +50,7 @@ _OURS: Final = {
     **dict.fromkeys(("ecutwfc", "ecutrho"), "espresso.ecut_eV and espresso.ecut_density_eV"),
     **dict.fromkeys(("occupations", "smearing", "degauss"), "espresso.smearing and espresso.smearing_eV"),
     **dict.fromkeys(("nspin", "starting_magnetization"), "espresso.spin_polarized and espresso.initial_moments"),
-    **dict.fromkeys(("vdw_corr", "dftd3_version", "dftd3_threebody", "london"), "the reference's d3"),
+    **dict.fromkeys(("vdw_corr", "dftd3_version", "dftd3_threebody", "london", "xdm"), "the reference's d3"),
     **dict.fromkeys(("conv_thr", "electron_maxstep", "scf_must_converge"), "espresso.convergence_eV and max_scf_steps"),
     "input_dft": "espresso.xc",
     "pressure": "none: labels have no outer pressure",
