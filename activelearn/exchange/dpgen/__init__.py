@@ -22,7 +22,7 @@ from activelearn.config.yaml12 import dump
 from activelearn.errors import ConfigError, typed
 from activelearn.exchange import declared
 from activelearn.exchange.dpgen import labelling, labels, machines, reselection, stages, systems, training
-from activelearn.exchange.dpgen.given import DpgenFolder
+from activelearn.exchange.dpgen.given import DpgenFolder, whole
 from activelearn.exchange.dpgen.given import read_folder as read_folder
 from activelearn.exchange.dpgen.keys import Fate as Fate
 from activelearn.exchange.dpgen.told import DpgenReport, as_markdown, refused_by_table
@@ -294,7 +294,11 @@ def _longest(value: Any) -> float:  # noqa: ANN401 - raw JSON
 def _select(given: DpgenFolder, window: tuple[float, float], jobs: list[stages.DpgenJob]) -> dict[str, Any]:
     f_lo, f_hi = window
     most = max((len(job.systems) for job in jobs), default=1)
-    made: dict[str, Any] = {"f_lo": f_lo, "f_hi": f_hi, "max_frames": int(given.param.get("fp_task_max") or 200) * most}
+    made: dict[str, Any] = {
+        "f_lo": f_lo,
+        "f_hi": f_hi,
+        "max_frames": whole(given.param.get("fp_task_max") or 200) * most,
+    }
     if f_hi >= 1.5:
         made["rescue"] = {"max_devi_f": _RESCUED * f_hi}
     return made

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from activelearn.config import Stop
-from activelearn.exchange.dpgen.given import DpgenFolder, alias
+from activelearn.exchange.dpgen.given import DpgenFolder, alias, whole
 from activelearn.exchange.dpgen.systems import DpgenStarts
 from activelearn.exchange.dpgen.templates import stages_of_template
 from activelearn.exchange.dpgen.told import DpgenReport
@@ -159,12 +159,12 @@ def _reason(job: Mapping[str, Any]) -> str | None:
 def _asked(param: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of the stage of a job that do not depend on its systems."""
     ensemble = ENSEMBLES[alias(job, "ensemble", "ens")]
-    n_steps = int(job["nsteps"])
+    n_steps = whole(job["nsteps"])
     made: dict[str, Any] = {
         "ensemble": ensemble,
         "temperatures_K": _numbers(alias(job, "temps", "Ts")),
         "n_steps": n_steps,
-        "every": min(int(alias(job, "trj_freq", "t_freq", "traj_freq")), n_steps),
+        "every": min(whole(alias(job, "trj_freq", "t_freq", "traj_freq")), n_steps),
         "timestep_fs": round(1000.0 * float(job.get("dt", param.get("model_devi_dt", 0.002))), 9),
         "temperature_damping_ps": float(job.get("taut", param.get("model_devi_taut", _TAUT))),
     }
