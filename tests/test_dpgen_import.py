@@ -727,6 +727,18 @@ def test_a_fraction_in_place_of_a_whole_number_is_not_cut_off(tmp_path, monkeypa
     assert ".5 is not a whole number) - expected an input" in refused(tmp_path, monkeypatch, **changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fp_task_max": 0}, "select.max_frames: got 0 - expected greater than 0"),
+        ({"model_devi_jobs": [{**PARAM["model_devi_jobs"][0], "sys_idx": [-1]}]}, "sys_idx -1 - expected numbers of"),
+        ({"model_devi_jobs": [{**PARAM["model_devi_jobs"][0], "sys_idx": ["-2:0"]}]}, "sys_idx -2 - expected numbers"),
+    ],
+)
+def test_a_number_that_would_mean_something_else_here_is_refused(tmp_path, monkeypatch, changes, said):
+    assert said in refused(tmp_path, monkeypatch, **changes)
+
+
 @pytest.mark.timeout(60)
 def test_models_are_not_looked_for_beyond_the_first_that_is_missing(tmp_path, monkeypatch):
     said, _ = taken(tmp_path, monkeypatch, numb_models=10**9)

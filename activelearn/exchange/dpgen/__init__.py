@@ -32,6 +32,8 @@ LEDGER, STRUCTURES, POTCARS, MODELS = "labels", "structures", "potcars", "models
 MACHINE, REPORT = "machine.yaml", "report.md"
 #: A failed frame may be rescued up to this times the upper bound of the window, if the usual bound is below it.
 _RESCUED: Final = 2.0
+#: DP-GEN's number of labels of a system, if none is given.
+_N_LABELS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -294,10 +296,11 @@ def _longest(value: Any) -> float:  # noqa: ANN401 - raw JSON
 def _select(given: DpgenFolder, window: tuple[float, float], jobs: list[stages.DpgenJob]) -> dict[str, Any]:
     f_lo, f_hi = window
     most = max((len(job.systems) for job in jobs), default=1)
+    of_a_system = given.param.get("fp_task_max")
     made: dict[str, Any] = {
         "f_lo": f_lo,
         "f_hi": f_hi,
-        "max_frames": whole(given.param.get("fp_task_max") or 200) * most,
+        "max_frames": whole(_N_LABELS if of_a_system is None else of_a_system) * most,
     }
     if f_hi >= 1.5:
         made["rescue"] = {"max_devi_f": _RESCUED * f_hi}

@@ -116,9 +116,9 @@ def _of_job(given: DpgenFolder, job: Mapping[str, Any], k: int) -> list[DpgenJob
     by_window: dict[tuple[float, float], list[int]] = {}
     for system in expanded(job["sys_idx"]):
         by_window.setdefault(window_in(given.param, job, system), []).append(system)
-    whole = widest(given)
+    everywhere = widest(given)
     found = [
-        ({**one, **({} if window == whole else dict(zip(("f_lo", "f_hi"), window, strict=True)))}, tuple(systems))
+        ({**one, **({} if window == everywhere else dict(zip(("f_lo", "f_hi"), window, strict=True)))}, tuple(systems))
         for window, systems in by_window.items()
         for one in asked
     ]
@@ -134,7 +134,9 @@ def expanded(sys_idx: Sequence[Any]) -> tuple[int, ...]:
             first, *more = (int(word) for word in one.split(":"))
             numbers += range(first, *more) if more else [first]
         else:
-            numbers.append(int(one))
+            numbers.append(whole(one))
+    if any(number < 0 for number in numbers):
+        raise ValueError(f"sys_idx {min(numbers)} - expected numbers of systems from 0 on")
     return tuple(numbers)
 
 
