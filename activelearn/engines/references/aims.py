@@ -136,7 +136,9 @@ def _checked(reference: Reference, element: str, path: Path) -> dict[str, str]:
 def _check_settings(reference: Reference) -> None:
     settings = reference.settings(Aims)
     single_point.want_known(reference, settings.xc, _FUNCTIONALS, "aims.xc")
+    single_point.want_same(reference, settings.xc, _FUNCTIONALS, "aims.xc")
     single_point.want_free(settings.input, _OURS, "aims")
+    single_point.want_no_dispersion(reference, settings.input, r"vdw.*|many_body_dispersion.*|d(ft)?d[34].*", "aims")
 
 
 def _problems(reference: Reference, machine: Machine, where: str) -> list[str]:

@@ -50,9 +50,10 @@ _OURS: Final = {
     **dict.fromkeys(("ecutwfc", "ecutrho"), "espresso.ecut_eV and espresso.ecut_density_eV"),
     **dict.fromkeys(("occupations", "smearing", "degauss"), "espresso.smearing and espresso.smearing_eV"),
     **dict.fromkeys(("nspin", "starting_magnetization"), "espresso.spin_polarized and espresso.initial_moments"),
-    **dict.fromkeys(("vdw_corr", "dftd3_version", "dftd3_threebody", "london", "xdm"), "the reference's d3"),
+    **dict.fromkeys(("vdw_corr", "dftd3_version", "dftd3_threebody", "london"), "the reference's d3"),
     **dict.fromkeys(("conv_thr", "electron_maxstep", "scf_must_converge"), "espresso.convergence_eV and max_scf_steps"),
     "input_dft": "espresso.xc",
+    "remove_rigid_rot": "none: forces stay as computed",
     "pressure": "none: labels have no outer pressure",
 }
 
@@ -158,6 +159,7 @@ def _check_settings(reference: Reference) -> None:
             "expected 4 times (norm-conserving) to 12 times (ultrasoft)"
         )
     single_point.want_free((key.partition("(")[0] for key in settings.input), _OURS, "espresso")
+    single_point.want_no_dispersion(reference, settings.input, r"xdm", "espresso")
     if settings.input:
         from ase.io.espresso_namelist.keys import ALL_KEYS
 
