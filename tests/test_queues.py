@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from activelearn.config import Machine, Queue, load_machine
 from activelearn.config.machine import n_cpus
 from activelearn.engines.process import Slot
+from activelearn.errors import ConfigError
 from activelearn.workflow.doctor.picture import Picture
 from activelearn.workflow.queues import jobs_of, queue_keys
 from activelearn.workflow.site import initialise
@@ -241,3 +242,19 @@ def test_slots_take_the_gpus_of_the_job_and_not_the_first_of_the_node(visible, g
     machine = Machine(gpus=gpus, slots=2 * len(gpus))
     own = [Slot(machine, tmp_path, index=i).own["CUDA_VISIBLE_DEVICES"] for i in range(2 * len(gpus))]
     assert own == 2 * used
+
+
+@pytest.mark.parametrize(
+    ("walltime", "said"),
+    [
+        ("00:00:00", "00:00:00 is no time at all - expected one that a job can run in, such as 24:00:00"),
+        ("0-00:00:00", "0-00:00:00 is no time at all"),
+        ("24:60:00", "places.cpu.queue.walltime: got '24:60:00' - expected a text that fits"),
+        ("24:00:99", "places.cpu.queue.walltime: got '24:00:99' - expected a text that fits"),
+    ],
+)
+def test_a_time_that_no_job_can_have_is_refused(tmp_path, walltime, said):
+    file = tmp_path / "m.yaml"
+    file.write_text(f"places: {{cpu: {{queue: {{system: pbs, partition: cpu, walltime: '{walltime}'}}}}}}\n")
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_machine(str(file))
