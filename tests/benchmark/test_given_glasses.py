@@ -232,7 +232,7 @@ def test_other_bad_input_costs_a_line(tmp_path):
         (("--glasses", tmp_path / "mixed.extxyz", "--series", series), "their atoms in different orders - "),
         (
             ("--glasses", tmp_path / "good.extxyz", "--glasses", tmp_path / "good.extxyz", "--series", series),
-            "is in two",
+            "good names 2 glasses",
         ),
     ):
         done = in_process("benchmark", *arguments)
