@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 MIN_DISTANCE_A: Final = 0.5
 #: A glass is of a composition if no element is off by more atoms than this: cells are rounded to whole atoms.
 _MAX_OFF: Final = 0.5
+#: Two numbers x are one composition if they differ by less, since files round them.
+_SAME_X: Final = 1.0e-4
 _SEGMENT: Final = "given"
 #: Most lines printed on one file: further ones say the same.
 _MOST_LINES: Final = 5
@@ -95,10 +97,11 @@ def read(given: OwnGlasses) -> list[list[OwnGlass]]:
             if len(error.problems) > _MOST_LINES:
                 problems.append(f"{file}: {len(error.problems) - _MOST_LINES} more frames like these")
     ids = Counter(glass.id.lower() for glasses in found for glass in glasses)
-    twice = [name for name, n in ids.items() if n > 1]
+    twice = [(name, n) for name, n in ids.items() if n > 1]
     problems += [
-        f"glasses: {name} is in two files - expected different names - rename a file, or change the id of its frames"
-        for name in twice
+        f"glasses: {name} names {n} glasses (capital letters do not count) - expected different names - rename a "
+        "file, or change the id of its frames"
+        for name, n in twice
     ]
     if problems:
         raise ConfigError(*problems)
@@ -270,11 +273,12 @@ def _glass(
     """Return one glass: frames of one composition with one id."""
     parts = [starts.right_handed(Frames.from_ase(image).without_labels()) for image in images]
     frames = Frames.concatenate(parts).wrapped()
-    info, formula = images[0].info, frames.formula
-    composition = _composition(Counter(frames.symbols), series, info.get("x"), f"{file}: {name}" if name else file)
+    where = f"{file}: {name}" if name else file
+    info, formula = _stated(images, where), frames.formula
+    composition = _composition(Counter(frames.symbols), series, info.get("x"), where)
     own = name or ("" if is_alone else formula)
     glass_id = as_name(name) if name else as_name(*filter(None, [Path(file).stem, own]))
-    potential = info["potential"] if isinstance(info.get("potential"), str) else _origin(file)
+    potential = str(info.get("potential", _origin(file)))
     rate = info.get("cooling_rate_K_per_ps")
     is_porous = glass_id.endswith(PORE_ENDING)
     formers = tuple(element for element in series.roles.formers if element in frames.symbols)
@@ -283,7 +287,7 @@ def _glass(
         potential=potential,
         x=composition.x,
         replica=0,
-        cooling_rate_K_per_ps=float(rate) if isinstance(rate, int | float) else None,
+        cooling_rate_K_per_ps=None if rate is None else float(rate),
         is_porous=is_porous,
         formula=formula,
         n_atoms=frames.n_atoms,
@@ -292,12 +296,45 @@ def _glass(
         melt=Melt(formers=formers, is_melted=None, why=_NOT_KNOWN),
     )
     same = [one for glass in before for one in glass.records if _is_replica(one, record)]
-    given = info.get("replica")
-    replica = int(given) if isinstance(given, int | np.integer) else len(same)
+    replica = int(info.get("replica", len(same)))
     if replica in {one.replica for one in same}:
         replica = 1 + max(one.replica for one in same)
     product = GlassProduct(_path(frames))
     return OwnGlass(glass_id, (record.model_copy(update={"replica": replica}),), lambda: product)
+
+
+#: Keys of a comment line that say which row and column a glass belongs to, what is expected, and whether a number is.
+_STATED: Final[dict[str, tuple[str, Callable[[float], bool]]]] = {
+    "x": ("a number", math.isfinite),
+    "replica": ("a whole number from 0 on", lambda given: given >= 0 and given == int(given)),
+    "cooling_rate_K_per_ps": ("a number above 0 (K/ps)", lambda given: 0.0 < given < math.inf),
+}
+
+
+def _stated(images: Sequence[Atoms], where: str) -> dict[str, Any]:
+    """Return what the comment lines of one glass say of it, the same in all of its frames.
+
+    Raises
+    ------
+    ConfigError
+        Two frames differ in it, or it is no such number.
+    """
+    found: dict[str, Any] = {}
+    for key in ("potential", *_STATED):
+        given = list(dict.fromkeys(str(image.info[key]) for image in images if key in image.info))
+        if len(given) > 1:
+            raise ConfigError(
+                f"{where}: its frames have {key}={given[0]} and {key}={given[1]}, and are one glass - expected one "
+                "value - write an id of its own into the comment line of each glass (id=...), or one file for each"
+            )
+        if given:
+            found[key] = next(image.info[key] for image in images if key in image.info)
+    for key, (expected, is_fit) in _STATED.items():
+        value = found.get(key, 1.0)
+        is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or not is_fit(value):
+            raise ConfigError(f"{where}: {key}={value} in a comment line - expected {expected} - fix it or remove it")
+    return found
 
 
 def _is_replica(one: MadeGlass, other: MadeGlass) -> bool:
@@ -330,7 +367,7 @@ def _origin(file: str) -> str:
     return Path(file).stem
 
 
-def _composition(atoms: Mapping[str, int], series: Series, x: object, where: str) -> Composition:
+def _composition(atoms: Mapping[str, int], series: Series, x: float | None, where: str) -> Composition:
     """Return the composition of a series that a glass has.
 
     Raises
@@ -340,11 +377,17 @@ def _composition(atoms: Mapping[str, int], series: Series, x: object, where: str
     """
     off = {c.x: _off(atoms, c) for c in series.compositions}
     best = min(series.compositions, key=lambda c: off[c.x])
-    if isinstance(x, int | float) and (same := [c for c in series.compositions if abs(c.x - x) < 1.0e-9]):
+    known = ", ".join(f"{c.x:g}" for c in series.compositions)
+    if x is not None:
+        same = [c for c in series.compositions if abs(c.x - float(x)) < _SAME_X]
+        if not same:
+            raise ConfigError(
+                f"{where}: x={x:g} in a comment line is not in series {series.name} (x = {known}) - expected one of "
+                "them - fix it or remove it"
+            )
         best = same[0]
     if off[best.x] <= _MAX_OFF:
         return best
-    known = ", ".join(f"{c.x:g}" for c in series.compositions)
     raise ConfigError(
         f"{where}: {formula_of(atoms)} is no composition of series {series.name} (x = {known}) - expected one of them, "
         "to half an atom - choose another --series, or write one (params/GLASSES.md)"

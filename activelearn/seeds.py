@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Two images of a site closer than this (Å) are one atom.
 SAME_SITE_A: Final = 0.05
+#: A site with less than this is partly occupied.
+FULL: Final = 0.999
 #: How far a rebuilt crystal may deviate from the checks of its file: density (relative), distance (Å), symmetry (Å).
 DENSITY_TOLERANCE: Final = 2.0e-3
 DISTANCE_TOLERANCE_A: Final = 0.01
@@ -515,6 +517,13 @@ def _want_finite(atoms: Atoms, path: Path) -> None:
 
 
 def _partly_occupied(atoms: Atoms) -> bool:
-    """Say whether ASE's CIF reader has noted a site that is shared or not full (it silently keeps one element)."""
-    occupancy: dict[str, dict[str, float]] = atoms.info.get("occupancy", {})
-    return any(len(site) > 1 or min(site.values()) < 0.999 for site in occupancy.values())
+    """Say whether ASE has noted a site that is shared or not full (of a CIF it silently keeps one element).
+
+    A text is the ``.`` or ``?`` of a CIF, for which 1 is meant; in PDB files zeros stand for all atoms of a program
+    that does not know occupancies.
+    """
+    occupancy: dict[str, dict[str, float | str]] = atoms.info.get("occupancy", {})
+    given = [share for site in occupancy.values() for share in site.values() if not isinstance(share, str)]
+    by_atom = np.asarray(atoms.arrays.get("occupancy", 1.0), dtype=np.float64)
+    is_shared = any(len(site) > 1 for site in occupancy.values())
+    return is_shared or min(given, default=1.0) < FULL or bool(((by_atom > 0.0) & (by_atom < FULL)).any())

@@ -113,6 +113,10 @@ def test_defaults_are_those_of_the_papers():
             "explore.stages.0.temperature_K: unknown key - did you mean 'temperatures_K'?",
         ),
         ({"label__reference__weight": "x"}, "label.reference.weight: unknown key - did you mean 'weights'?"),
+        (
+            {"train": {"trainer": "sevennet", "foundation": "7net-0", "descriptor": {}}},
+            "train.descriptor: unknown key here - another kind of train has it - remove it, or choose that kind",
+        ),
         ({"train__descriptor__zzz": 1}, "train.descriptor.zzz: unknown key - one of: axis_neuron, neuron, rcut"),
         ({"random_seed": "seven"}, "x.yaml: random_seed: got 'seven' - expected a valid integer"),
         ({"train__n_steps": 1.5}, "train.n_steps: got 1.5 - expected a valid integer"),

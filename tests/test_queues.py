@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from activelearn.config import Machine, Queue, load_machine
 from activelearn.config.machine import n_cpus
 from activelearn.engines.process import Slot
+from activelearn.errors import ConfigError
 from activelearn.workflow import worker
 from activelearn.workflow.doctor.picture import Picture
 from activelearn.workflow.queues import jobs_of, queue_keys
@@ -260,3 +261,19 @@ def test_slots_take_the_gpus_of_the_job_and_not_the_first_of_the_node(visible, g
 def test_ranks_that_do_not_divide_by_the_nodes_have_room_on_them():
     asked = queue_keys(Queue(system="pbs", partition="x", nodes=2, ntasks=3, cpus_per_task=4))
     assert asked["resources"] == "select=2:ncpus=6:mpiprocs=2"
+
+
+@pytest.mark.parametrize(
+    ("walltime", "said"),
+    [
+        ("00:00:00", "00:00:00 is no time at all - expected one that a job can run in, such as 24:00:00"),
+        ("0-00:00:00", "0-00:00:00 is no time at all"),
+        ("24:60:00", "places.cpu.queue.walltime: got '24:60:00' - expected a text that fits"),
+        ("24:00:99", "places.cpu.queue.walltime: got '24:00:99' - expected a text that fits"),
+    ],
+)
+def test_a_time_that_no_job_can_have_is_refused(tmp_path, walltime, said):
+    file = tmp_path / "m.yaml"
+    file.write_text(f"places: {{cpu: {{queue: {{system: pbs, partition: cpu, walltime: '{walltime}'}}}}}}\n")
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_machine(str(file))

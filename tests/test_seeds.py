@@ -523,6 +523,26 @@ def test_a_partly_occupied_site_is_refused(tmp_path):
         load_structure("split.cif", tmp_path)
 
 
+@pytest.mark.parametrize("share", ["?", ".", "1.000(2)"])
+def test_an_occupancy_that_is_not_given_is_one(tmp_path, share):
+    write(tmp_path / "cu.cif", bulk("Cu", cubic=True))
+    text = (tmp_path / "cu.cif").read_text(encoding="utf-8")
+    (tmp_path / "cu.cif").write_text(text.replace("1.0000\n", f"{share}\n"), encoding="utf-8")
+    assert len(load_structure("cu.cif", tmp_path)) == 4
+
+
+@pytest.mark.parametrize(("share", "is_taken"), [(1.0, True), (0.0, True), (0.5, False)])
+def test_occupancies_of_a_pdb_file_count_as_those_of_a_cif(tmp_path, share, is_taken):
+    image = bulk("Cu", cubic=True)
+    image.set_array("occupancy", np.full(4, share))
+    write(tmp_path / "cu.pdb", image)
+    if is_taken:
+        assert len(load_structure("cu.pdb", tmp_path)) == 4
+        return
+    with pytest.raises(ConfigError, match=r"cu\.pdb: partly occupied sites - expected an ordered model"):
+        load_structure("cu.pdb", tmp_path)
+
+
 #: beta-Na3PS4 as a database has it: Na on a split site, a quarter full.
 SPLIT_CIF = """data_split
 _cell_length_a 6.978

@@ -133,7 +133,8 @@ def import_labels(
         print(line)
     there = sum(count for reason, count in tally.counts.items() if reason in exchange.THERE)
     if n + there == 0:
-        raise ConfigError(f"{files[0]}: no usable frame - expected at least one label - fix the problems listed above")
+        step = "fix the problems listed above" if tally.counts else "it holds no frame at all: write it again"
+        raise ConfigError(f"{files[0]}: no usable frame - expected at least one label - {step}")
     if identity is not None:
         takes = f"[{identity['sha256'][:12]}]" if identity.get("declared") else "true, with the same label.reference"
         print(f"to use them in a campaign: label.ledger: {place} and initial.from_ledger: {takes}")

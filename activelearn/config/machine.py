@@ -31,7 +31,15 @@ ChunkedStation = Literal["prepare", "initial", "explore", "label", "train", "fin
 ALIKE: Final = {"teach": "train", "distil": "explore"}
 #: Category of the Fireworks that compute almost nothing: select, gather, decide.
 LIGHT: Final = "light"
-Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")]
+
+
+def _is_some_time(given: str) -> str:
+    if not given.strip("0-:"):
+        raise ValueError(f"{given} is no time at all - expected one that a job can run in, such as 24:00:00")
+    return given
+
+
+Walltime = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,2}:[0-5]\d:[0-5]\d$"), AfterValidator(_is_some_time)]
 #: A word of the batch system: no white space, no shell syntax.
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.:,=+/@%-]+$")]
 #: How many CPUs a job has here, as Slurm, Torque and LSF say it. (NCPUS, the word of PBS, may be anybody's.)

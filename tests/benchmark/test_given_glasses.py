@@ -172,7 +172,26 @@ def _chlorine(image):
     image.symbols[0] = "Cl"
 
 
+def _with(**info):
+    return [spoilt(x=lambda image, info=one: image.info.update(info)) for one in _spread(info)]
+
+
+def _spread(info):
+    n = max(len(value) if isinstance(value, list) else 1 for value in info.values())
+    return [{key: value[k] if isinstance(value, list) else value for key, value in info.items()} for k in range(n)]
+
+
 BAD = {
+    "another x": (_with(x=7.5), "x=7.5 in a comment line is not in series toy (x = 0, 0.5, 1) - "),
+    "x in words": (_with(x="none"), "x=none in a comment line - expected a number - "),
+    "half a replica": (_with(replica=0.5), "replica=0.5 in a comment line - expected a whole number from 0 on - "),
+    "a negative replica": (_with(replica=-1), "replica=-1 in a comment line - expected a whole number from 0 on - "),
+    "a negative rate": (_with(cooling_rate_K_per_ps=-5), "cooling_rate_K_per_ps=-5 in a comment line - expected a num"),
+    "no rate": (_with(cooling_rate_K_per_ps=float("nan")), "cooling_rate_K_per_ps=nan in a comment line - expected a"),
+    "a rate in words": (_with(cooling_rate_K_per_ps="fast"), "cooling_rate_K_per_ps=fast in a comment line - expect"),
+    "two potentials in one": (_with(potential=["a", "b"]), "its frames have potential=a and potential=b, and are one"),
+    "two replicas in one": (_with(replica=[0, 1]), "its frames have replica=0 and replica=1, and are one glass - exp"),
+    "two rates in one": (_with(id="g", cooling_rate_K_per_ps=[1.0, 2.0]), "g: its frames have cooling_rate_K_per_ps="),
     "no cell": (spoilt(pbc=False), "frame 0: no periodic cell - "),
     "not a number": (spoilt(x=_nan), "frame 0: a coordinate is not finite - "),
     "overlapping atoms": (spoilt(x=_overlap), "frame 0: atoms 0 and 1 overlap, 0.17 Å apart - "),
@@ -213,7 +232,7 @@ def test_other_bad_input_costs_a_line(tmp_path):
         (("--glasses", tmp_path / "mixed.extxyz", "--series", series), "their atoms in different orders - "),
         (
             ("--glasses", tmp_path / "good.extxyz", "--glasses", tmp_path / "good.extxyz", "--series", series),
-            "is in two",
+            "good names 2 glasses",
         ),
     ):
         done = in_process("benchmark", *arguments)

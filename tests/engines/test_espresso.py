@@ -299,6 +299,11 @@ def test_numbers_without_a_space_between_them_are_told_apart(outcome):
         ({"input": {"ecutwfc": 30.0}}, "ecutwfc is espresso.ecut_eV"),
         ({"input": {"starting_magnetization(1)": 1.0}}, r"starting_magnetization is espresso.spin_polarized"),
         ({"input": {"mixing_betta": 0.3}}, "mixing_betta: no keys of pw.x's namelists"),
+        (
+            {"input": {"xdm": True}},
+            "espresso.input: xdm adds dispersion, and includes_dispersion is false - expected tr",
+        ),
+        ({"input": {"remove_rigid_rot": True}}, "remove_rigid_rot is none: forces stay as computed"),
         ({"xc": "SCAN"}, "espresso.xc SCAN but functional PBE"),
         ({"ecut_density_eV": 500.0}, "below four times ecut_eV"),
         ({"spin_polarized_for": ["O-Na"]}, "in alphabetical order: Na-O"),

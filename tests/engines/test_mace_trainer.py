@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from campaigns import end_sessions, in_process, machine_file, tiny
 from conftest import rattled_copper
@@ -70,6 +71,28 @@ def test_a_replay_is_read_before_anything_runs(tmp_path):
     ]
     assert "train.replay.file: no file" in lines[0]
     assert "a.model cannot be read" in lines[1]
+
+
+def test_every_structure_of_a_replay_is_looked_at_before_anything_runs(tmp_path):
+    (tmp_path / "a.model").write_bytes(b"nothing")
+    good = bulk("Cu", cubic=True)
+    good.calc = SinglePointCalculator(good, energy=1.0, forces=np.zeros((4, 3)))
+    torn, mute, silent = good.copy(), good.copy(), good.copy()
+    torn.positions[2, 1] = np.nan
+    silent.calc = SinglePointCalculator(silent, energy=np.nan, forces=np.zeros((4, 3)))
+
+    def said(labels, *images):
+        write(tmp_path / "r.xyz", list(images), format="extxyz")
+        replay = {"file": str(tmp_path / "r.xyz"), "labels": labels}
+        return TRAINER.impossible(settings(tmp_path / "a.model", replay=replay))[1:]
+
+    assert said("own", good, good) == []
+    assert said("foundation", good, mute) == []
+    for labels, bad in (("own", torn), ("foundation", torn), ("own", silent)):
+        (line,) = said(labels, good, bad)
+        assert line.startswith("train.replay.file: r.xyz has a number that is not finite in structure 1 (from 0) - ")
+    (line,) = said("own", good, mute)
+    assert "r.xyz has Cu4 without energy or forces - expected both of every structure" in line
 
 
 # --- trained for real -------------------------------------------------------------------------------------------------

@@ -163,6 +163,7 @@ def _checked(reference: Reference, key: str, element: str, path: Path) -> dict[s
 def _check_settings(reference: Reference) -> None:
     settings = reference.settings(Abacus)
     single_point.want_known(reference, settings.xc, FUNCTIONALS, "abacus.xc")
+    single_point.want_same(reference, settings.xc, FUNCTIONALS, "abacus.xc")
     single_point.want_free(settings.input, _OURS, "abacus")
     is_lcao = settings.basis == "lcao"
     if is_lcao is not (

@@ -26,7 +26,7 @@ from activelearn.errors import ConfigError, problems_of
 
 _SMEARING: Final = {"gaussian": "gaussian", "fermi-dirac": "fermi", "methfessel-paxton": "methfessel-paxton 1"}
 #: FHI-aims' names of functionals.
-_FUNCTIONALS: Final = {
+FUNCTIONALS: Final = {
     **{name: name for name in ("pbe", "pbesol", "revpbe", "rpbe", "blyp", "pbe0", "b3lyp")},
     "lda": "pw-lda",
     "scan": "dfauto scan",
@@ -74,7 +74,7 @@ def keys_of(reference: Reference) -> dict[str, Tag]:
     settings = reference.settings(Aims)
     return {
         **_FIXED,
-        "xc": settings.xc or _FUNCTIONALS[plain_functional(reference.functional)],
+        "xc": settings.xc or FUNCTIONALS[plain_functional(reference.functional)],
         "occupation_type": _occupations(settings),
         "sc_accuracy_rho": settings.sc_accuracy_rho,
         "sc_iter_limit": settings.max_scf_steps,
@@ -137,8 +137,10 @@ def _checked(reference: Reference, element: str, path: Path) -> dict[str, str]:
 
 def _check_settings(reference: Reference) -> None:
     settings = reference.settings(Aims)
-    single_point.want_known(reference, settings.xc, _FUNCTIONALS, "aims.xc")
+    single_point.want_known(reference, settings.xc, FUNCTIONALS, "aims.xc")
+    single_point.want_same(reference, settings.xc, FUNCTIONALS, "aims.xc")
     single_point.want_free(settings.input, _OURS, "aims")
+    single_point.want_no_dispersion(reference, settings.input, r"vdw.*|many_body_dispersion.*|d(ft)?d[34].*", "aims")
 
 
 def _problems(reference: Reference, machine: Machine, where: str) -> list[str]:

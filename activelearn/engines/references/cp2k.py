@@ -37,6 +37,8 @@ FUNCTIONALS: Final[dict[str, Tree]] = {
     "scan": {"MGGA_X_SCAN": {}, "MGGA_C_SCAN": {}},
     "r2scan": {"MGGA_X_R2SCAN": {}, "MGGA_C_R2SCAN": {}},
 }
+#: The words of those that have one.
+_WORDS: Final = {name: tree.get("_") for name, tree in FUNCTIONALS.items()}
 #: What the names of pseudopotentials say of the functional that they were made for.
 _MADE_FOR: Final = {"pbe": ("PBE",), "lda": ("PADE", "LDA"), "blyp": ("BLYP",)}
 #: What every input has.
@@ -59,6 +61,7 @@ _OURS: Final = {
     "global/project": "set for each run",
     "global/walltime": "none: a time limit must not decide what is labelled",
     "motion": "a single point here",
+    "force_eval/rescale_forces": "none: forces are the slope of the energy",
     "force_eval/method": "Quickstep here",
     "force_eval/stress_tensor": "always analytical",
     "force_eval/print/forces": "always on",
@@ -147,6 +150,8 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> Tree:
     for key, value in other.items():
         below = found.get(key.upper())
         is_section = isinstance(below, Mapping) and isinstance(value, Mapping)
+        if isinstance(below, Mapping) and not is_section:
+            raise ValueError(f"cp2k.input: {key} is {str(value)[:40]} - expected a mapping, since it is a section")
         found[key.upper()] = merged(below, value) if is_section else _upper(value)  # type: ignore[arg-type]
     return found
 
@@ -170,6 +175,15 @@ def paths_in(tree: Mapping[str, Any], above: str = "") -> list[str]:
 
 def _has_functional(settings: CP2K) -> bool:
     return "force_eval/dft/xc/xc_functional" in paths_in(settings.input)
+
+
+def _named_functional(settings: CP2K) -> str | None:
+    """Return the word after XC_FUNCTIONAL in the user's own input, if there is one."""
+    found: Any = _upper(settings.input)
+    for key in ("FORCE_EVAL", "DFT", "XC", "XC_FUNCTIONAL"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    word = found.get("_") if isinstance(found, Mapping) else found
+    return word if isinstance(word, str) else None
 
 
 def ask(reference: Reference, job: str, slot: Slot, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
@@ -269,7 +283,13 @@ def _check_settings(reference: Reference) -> None:
         raise ValueError(f"cp2k.basis and cp2k.potentials differ in {differ} - expected both for every element")
     own = "cp2k.input's XC_FUNCTIONAL" if _has_functional(settings) else None
     single_point.want_known(reference, own, FUNCTIONALS, "cp2k.input: FORCE_EVAL/DFT/XC/XC_FUNCTIONAL")
-    single_point.want_free(paths_in(settings.input), _OURS, "cp2k")
+    paths = paths_in(settings.input)
+    single_point.want_free(paths, _OURS, "cp2k")
+    if others := [path for path in paths if path.split("/")[0] not in {"global", "force_eval"}]:
+        raise ValueError(f"cp2k.input: {others[0].upper()} - expected sections of GLOBAL and FORCE_EVAL, for one point")
+    single_point.want_same(reference, _named_functional(settings), _WORDS, "cp2k.input: XC_FUNCTIONAL")
+    single_point.want_no_dispersion(reference, paths, r"force_eval/dft/xc/vdw_potential", "cp2k")
+    tree_of(reference)  # sections that are none
     marks = _MADE_FOR.get(plain_functional(reference.functional), ())
     for element, name in settings.potentials.items():
         if marks and own is None and not any(mark in name.upper() for mark in marks):

@@ -53,6 +53,7 @@ _OURS: Final = {
     **dict.fromkeys(("vdw_corr", "dftd3_version", "dftd3_threebody", "london"), "the reference's d3"),
     **dict.fromkeys(("conv_thr", "electron_maxstep", "scf_must_converge"), "espresso.convergence_eV and max_scf_steps"),
     "input_dft": "espresso.xc",
+    "remove_rigid_rot": "none: forces stay as computed",
     "pressure": "none: labels are computed without external pressure",
 }
 
@@ -166,6 +167,7 @@ def _check_settings(reference: Reference) -> None:
             "expected 4 times (norm-conserving) to 12 times (ultrasoft)"
         )
     single_point.want_free((key.partition("(")[0] for key in settings.input), _OURS, "espresso")
+    single_point.want_no_dispersion(reference, settings.input, r"xdm", "espresso")
     if settings.input:
         from ase.io.espresso_namelist.keys import ALL_KEYS
 

@@ -173,6 +173,59 @@ def want_known(reference: Reference, given: str | None, known: Collection[str], 
         )
 
 
+def want_same(reference: Reference, given: str | None, known: Mapping[str, object], key: str) -> None:
+    """Refuse a code's own words of a functional that are those of another one.
+
+    Parameters
+    ----------
+    reference
+        What labels.
+    given
+        The words; None: none.
+    known
+        Words of each functional, by its plain name.
+    key
+        Where they are given.
+
+    Raises
+    ------
+    ValueError
+        They are known, and another functional's.
+    """
+    plain = plain_functional(given or "")
+    names = {plain_functional(words): name for name, words in known.items() if isinstance(words, str)}
+    meant = names.get(plain, plain if plain in known else None)
+    if meant is not None and meant != plain_functional(reference.functional):
+        raise ValueError(f"{key} {given} but functional {reference.functional} - expected the same")
+
+
+def want_no_dispersion(reference: Reference, given: Iterable[str], adding: str, engine: str) -> None:
+    r"""Refuse keys of a code's own input that add a dispersion which the reference denies.
+
+    Parameters
+    ----------
+    reference
+        What labels.
+    given
+        Keys of the user, in any case.
+    adding
+        A regular expression of the keys that add dispersion, such as ``xdm|vdw_.*``.
+    engine
+        For the message.
+
+    Raises
+    ------
+    ValueError
+        There is one, and ``includes_dispersion`` is false.
+    """
+    found = [key for key in given if re.fullmatch(adding, key.lower())]
+    if found and not reference.includes_dispersion:
+        raise ValueError(
+            f"{engine}.input: {found[0]} adds dispersion, and includes_dispersion is false - expected true, or d3 in "
+            "its place"
+        )
+
+
 def want_free(given: Iterable[str], taken: Mapping[str, str], engine: str) -> None:
     """Refuse keys of a code's own input that say again, or otherwise, what our settings say.
 

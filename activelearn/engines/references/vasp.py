@@ -179,6 +179,13 @@ def _checked(element: str, path: Path, functional: str) -> dict[str, str]:
 
 
 def _check_settings(reference: Reference) -> None:
+    settings = reference.settings(VASP)
+    tags = {tag for some in (settings.incar, *settings.incar_for.values()) for tag, value in some.items() if value}
+    if not reference.includes_dispersion and (adding := sorted({"LUSE_VDW", "LVDW"} & tags)):
+        raise ValueError(
+            f"vasp.incar: {adding[0]} adds dispersion, and includes_dispersion is false - expected true, or d3 in its "
+            "place"
+        )
     named = {"GGA", "METAGGA", "LHFCALC", "LDAU"} & reference.settings(VASP).incar.keys()
     if (plain_functional(reference.functional) == "pbe") is bool(named):
         raise ValueError(

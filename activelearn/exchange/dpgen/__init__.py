@@ -22,7 +22,7 @@ from activelearn.config.yaml12 import dump
 from activelearn.errors import ConfigError, typed
 from activelearn.exchange import declared
 from activelearn.exchange.dpgen import labelling, labels, machines, reselection, stages, systems, training
-from activelearn.exchange.dpgen.given import DpgenFolder
+from activelearn.exchange.dpgen.given import DpgenFolder, whole
 from activelearn.exchange.dpgen.given import read_folder as read_folder
 from activelearn.exchange.dpgen.keys import Fate as Fate
 from activelearn.exchange.dpgen.told import DpgenReport, as_markdown, refused_by_table
@@ -39,6 +39,8 @@ FP_KEYS: Final = (
 )
 #: A failed frame may be rescued up to this times the upper bound of the window, if the usual bound is below it.
 _RESCUED: Final = 2.0
+#: DP-GEN's number of labels of a system, if none is given.
+_N_LABELS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -315,7 +317,12 @@ def _longest(value: Any) -> float:  # noqa: ANN401 - raw JSON
 def _select(given: DpgenFolder, window: tuple[float, float], jobs: list[stages.DpgenJob]) -> dict[str, Any]:
     f_lo, f_hi = window
     most = max((len(job.systems) for job in jobs), default=1)
-    made: dict[str, Any] = {"f_lo": f_lo, "f_hi": f_hi, "max_frames": int(given.param.get("fp_task_max") or 200) * most}
+    of_a_system = given.param.get("fp_task_max")
+    made: dict[str, Any] = {
+        "f_lo": f_lo,
+        "f_hi": f_hi,
+        "max_frames": whole(_N_LABELS if of_a_system is None else of_a_system) * most,
+    }
     if f_hi >= 1.5:
         made["rescue"] = {"max_devi_f": _RESCUED * f_hi}
     return made

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from activelearn.errors import ConfigError
-from activelearn.exchange.dpgen.given import DpgenFolder, number
+from activelearn.exchange.dpgen.given import DpgenFolder, number, whole
 from activelearn.exchange.dpgen.stages import bound_in
 from activelearn.frames import FloatArray
 from activelearn.select.window import FrameClass, FrameClasses, classify
@@ -123,7 +123,7 @@ def _system(given: DpgenFolder, iteration: Path, system: str, walks: list[Path])
     forces, virials = (tuple(_NO_BOUND if one is None else one for one in bounds[kind]) for kind in "fv")
     ours: dict[FrameClass, set[Frame]] = {one: set() for one in LISTS}
     for walk in walks:
-        steps, rows = _deviations(walk / "model_devi.out", int(given.param.get("model_devi_skip") or 0))
+        steps, rows = _deviations(walk / "model_devi.out", whole(given.param.get("model_devi_skip") or 0))
         kinds = classes(rows[:, _FORCE], rows[:, _VIRIAL], forces, virials)
         for step, kind in zip(steps.tolist(), kinds.tolist(), strict=True):
             ours[FrameClass(kind)].add((walk.name, step))

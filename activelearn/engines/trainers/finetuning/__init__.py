@@ -30,6 +30,8 @@ F = TypeVar("F", bound=FineTuned)
 DIVERGED: Final = 10.0
 #: File of that bound, next to the training data.
 _BOUND: Final = "largest_error.json"
+#: A replay of fewer bytes is read whole before anything runs; of a larger one, its first structure.
+READ_WHOLE: Final = 50_000_000
 #: Cutoff of a foundation that is not here to be asked, Å.
 _CUTOFF_A: Final = 5.0
 
@@ -126,12 +128,10 @@ class FineTuner(Trainer[F]):
             what = f"own, and models of {self.whose} have no second head that could learn them here"
             return [f"train.replay.labels: {what} - expected foundation - leave it out, or take train.trainer: mace"]
         try:
-            (first,) = _images(replay, "0")
+            is_short = not is_file(Path(replay.file)) or Path(replay.file).stat().st_size < READ_WHOLE
+            replayed(replay, found, ":" if is_short else "0")
         except ConfigError as error:
             return list(error.problems)
-        unknown = [] if found is None else sorted(set(first.get_chemical_symbols()) - found.elements)
-        if unknown:
-            return [_strangers(replay, unknown)]
         return []
 
     def problems(self, train: F, machine: Machine) -> list[str]:
@@ -255,8 +255,17 @@ def named(train: FineTuned) -> str:
     return Path(train.foundation).name
 
 
-def replayed(replay: Replay, foundation: Foundation | None) -> list[Frames]:
+def replayed(replay: Replay, foundation: Foundation | None, index: str = ":") -> list[Frames]:
     """Return the structures of a replay, with their labels if these are to be learnt.
+
+    Parameters
+    ----------
+    replay
+        The file, and whose labels.
+    foundation
+        That learns them; None: not known here.
+    index
+        Which structures of the file, as ASE has it.
 
     Raises
     ------
@@ -264,8 +273,15 @@ def replayed(replay: Replay, foundation: Foundation | None) -> list[Frames]:
         The file cannot be read, or holds what cannot be learnt.
     """
     found = []
-    for atoms in _images(replay, ":"):
+    for k, atoms in enumerate(_images(replay, index)):
         frame = Frames.from_ase([atoms])
+        numbers = (frame.cell, frame.positions, *(x for x in (frame.energy, frame.forces) if x is not None))
+        if frame.n_atoms == 0 or not all(np.isfinite(x).all() for x in numbers):
+            what = "a number that is not finite" if frame.n_atoms else "no atoms"
+            raise ConfigError(
+                f"train.replay.file: {Path(replay.file).name} has {what} in structure {k} (from 0) - expected finite "
+                "numbers - take it out"
+            )
         if foundation is not None and (unknown := sorted(set(frame.symbols) - foundation.elements)):
             raise ConfigError(_strangers(replay, unknown))
         if replay.labels == "own" and (frame.energy is None or frame.forces is None):
