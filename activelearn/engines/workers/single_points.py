@@ -113,11 +113,11 @@ class SinglePoints(Calculator):
 
 
 def right_handed(atoms):
-    """Return atoms whose cell is right-handed: the same lattice with two vectors exchanged."""
+    """Return atoms whose cell is right-handed: the same lattice with its vectors reversed, so that a mesh stays theirs."""
     if np.linalg.det(atoms.cell[:]) > 0.0:
         return atoms
     turned = atoms.copy()
-    turned.set_cell(atoms.cell[:][[1, 0, 2]])
+    turned.set_cell(-atoms.cell[:])
     return turned
 
 
