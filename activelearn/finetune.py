@@ -23,7 +23,7 @@ from activelearn.engines.process import Slot
 from activelearn.engines.trainers.finetuning import FineTuner
 from activelearn.engines.trainers.finetuning.settings import FineTuned
 from activelearn.errors import ConfigError, typed
-from activelearn.frames import Frames
+from activelearn.frames import Frames, dataset_sha256
 from activelearn.store import Store
 from activelearn.store.files import file_sha256, publish, replace_json
 
@@ -80,8 +80,15 @@ def finetune(
     if not held_out:
         raise ConfigError(f"{store.folder}: has no held-out frames - expected initial.held_out_fraction above 0")
     model, slot = to / f"{name}{trainer.suffix(train)}", Slot(machine, to / "logs")
-    n_frames, sha256 = sum(len(part) for part in parts), checksum(Path(train.foundation))
-    asked = {"train": train.model_dump(mode="json"), "seed": random_seed, "n_frames": n_frames, "foundation": sha256}
+    n_frames, foundation = sum(len(part) for part in parts), trainer.path_of(train.foundation, machine.python)
+    asked = {
+        "train": train.model_dump(mode="json"),
+        "seed": random_seed,
+        "n_frames": n_frames,
+        "foundation": None if foundation is None else checksum(foundation),
+        "data": dataset_sha256(parts),
+        "replay": trainer.data_key(train),
+    }
     _begin(to, model, asked)
     slot.logs.mkdir(exist_ok=True)
     before = trainer.evaluate_foundation(slot.logs, train, held_out, slot)  # what is wrong with it is told first
@@ -145,7 +152,10 @@ def _begin(to: Path, model: Path, asked: dict[str, Any]) -> None:
             f"{to}: has {', '.join(taken)} in it, and no {_ASKED} of a training to go on with - expected a new folder, "
             f"for nothing is overwritten - {next_}"
         )
-    if file.is_file() and json.loads(file.read_text()) != json.loads(json.dumps(asked)):
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    if any(
+        json.loads(json.dumps(asked.get(key))) != value for key, value in before.items()
+    ):  # older versions have fewer
         raise ConfigError(f"{to}: was begun with other settings or data - expected those of {file} - {next_}")
     to.mkdir(parents=True, exist_ok=True)
     if not file.is_file():

@@ -130,7 +130,7 @@ class Context:
         return self.path(self.glass_of(task))
 
     def path(self, glass: MadeGlass) -> GlassPath:
-        """Return the path of a glass; one that another potential made has no force deviations, which are of that one."""
+        """Return the path of a glass; if another potential made it, without that one's force deviations."""
         if self.study.glasses is None or not self.runs_potential:
             return path_of(self.store, glass)
         potential = self.study.potential(glass.potential)

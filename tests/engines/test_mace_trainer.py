@@ -312,6 +312,28 @@ def test_nothing_of_somebody_else_is_written_over(tmp_path, name, monkeypatch):
     assert (tmp_path / name).read_text() == "mine"
 
 
+def test_a_killed_training_does_not_go_on_with_other_data_of_the_same_size(tmp_path, monkeypatch):
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(TRAINER, "impossible", lambda _: [])
+    monkeypatch.setattr(TRAINER, "problems", lambda *_: [])
+    monkeypatch.setattr(TRAINER, "evaluate_foundation", killed)
+    (tmp_path / "replay.xyz").write_text("one")
+    train = settings(replay={"file": str(tmp_path / "replay.xyz")})
+    store = Campaign(tmp_path)
+    for _ in range(2):  # it goes on with the same
+        with pytest.raises(RuntimeError, match="killed"):
+            finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
+    (tmp_path / "replay.xyz").write_text("two")
+    with pytest.raises(ConfigError, match="begun with other settings or data"):
+        finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
+    (tmp_path / "replay.xyz").write_text("one")
+    monkeypatch.setattr(store, "dataset", lambda _last: [hot_copper(24, 3)])
+    with pytest.raises(ConfigError, match="begun with other settings or data"):
+        finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
+
+
 def test_a_missing_model_is_a_sentence(tmp_path):
     with pytest.raises(ConfigError, match="no such file - expected a model of MACE"):
         finetune.finetune(Campaign(tmp_path), settings(), tmp_path / "to", Machine(), "ft")

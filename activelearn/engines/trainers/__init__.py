@@ -31,5 +31,7 @@ def calculator_of(trainer: Trainer[Any], model: Path) -> Calculator:
             "install 'activelearn[local]'"
         ) from error
     # mace takes a string for a pattern, in which brackets are no brackets.
-    found: Calculator = kind(**{key: model if value == str(model) else value for key, value in said["arguments"].items()})
+    found: Calculator = kind(
+        **{key: model if value == str(model) else value for key, value in said["arguments"].items()}
+    )
     return found

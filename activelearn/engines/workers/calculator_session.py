@@ -56,7 +56,7 @@ def load(request):
 
 
 def as_paths(arguments):
-    """Return keyword arguments with the file of a MACE as a path: mace takes a string for a pattern, ``a[1]/b.model``."""
+    """Return keyword arguments with the file of a MACE as a path, since mace takes a string for a glob pattern."""
     return {
         key: Path(value) if key == "model_paths" and isinstance(value, str) and Path(value).is_file() else value
         for key, value in arguments.items()

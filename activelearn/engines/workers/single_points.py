@@ -113,7 +113,7 @@ class SinglePoints(Calculator):
 
 
 def right_handed(atoms):
-    """Return atoms whose cell is right-handed: the same lattice with its vectors reversed, so that a mesh stays theirs."""
+    """Return atoms with a right-handed cell: all vectors reversed, which keeps the lattice and the axes of a mesh."""
     if np.linalg.det(atoms.cell[:]) > 0.0:
         return atoms
     turned = atoms.copy()
