@@ -153,9 +153,8 @@ def _begin(to: Path, model: Path, asked: dict[str, Any]) -> None:
             f"for nothing is overwritten - {next_}"
         )
     before = json.loads(file.read_text()) if file.is_file() else {}
-    if any(
-        json.loads(json.dumps(asked.get(key))) != value for key, value in before.items()
-    ):  # older versions have fewer
+    now = json.loads(json.dumps(asked))
+    if any(now.get(key) != value for key, value in before.items()):  # an older version has fewer
         raise ConfigError(f"{to}: was begun with other settings or data - expected those of {file} - {next_}")
     to.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
