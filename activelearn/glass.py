@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from activelearn import given, packing, starts
-from activelearn.config import Composition, Glass, OwnGlasses, Pore, Potential, Segment, Study, System
+from activelearn.config import Composition, Glass, OwnGlasses, Pore, Potential, Relax, Segment, Study, System
 from activelearn.engines import dynamics, frozen, reference
 from activelearn.engines.dynamics import FINISHED, State, Stretch
 from activelearn.engines.process import Slot
@@ -112,10 +112,8 @@ def _relaxed_packing(task: Task, store: StudyStore, composition: Composition, fo
         else:
             packed = crystal_of(glass, composition)
         calculator = store.study.potential(task.parameters["potential"]).statics(slot.machine.python)
-        relax = glass.relax
-        found, *_ = reference.relax(
-            calculator, packed, fmax=relax.fmax, max_steps=relax.max_steps, relax_cell=False, slot=slot
-        )
+        relax = Relax(fmax=glass.relax.fmax, max_steps=glass.relax.max_steps, cell=False)
+        found, *_ = reference.relax(calculator, packed, relax, slot)
         publish_npz(kept, (packed if found is None else found.without_labels()).arrays(), {})
     return Frames.from_arrays(read_npz(kept)[0])
 

@@ -236,6 +236,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> InitialData:
         if "calls" in meta:
             moved.update(calls=meta["calls"], outside=meta.get("outside", 0), frames=len(parts[-1]) if arrays else 0)
         walks.append(WalkRecord(id=task.id, stage="initial", ended=meta["ended"], sha256=file_sha256(path)))
+    parts += starts.paths(store, iteration)  # trained on, never held out: all copies start near their ends
     chosen = store.chosen_file(iteration)
     joining = inherited.from_ledger(campaign, store, iteration, parts) if iteration == 0 else inherited.Inherited()
     store.seal_frames(chosen, [*parts, *joining.parts], joining.beside(len(parts)))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 from activelearn import packing, starts
 from activelearn.config import Campaign, Relax, System
 from activelearn.engines import reference
 from activelearn.engines.process import Slot
 from activelearn.errors import TaskFailed
-from activelearn.frames import Frames
+from activelearn.frames import Frames, make_origin
 from activelearn.records import Prepared, PreparedSystem, Task
 from activelearn.store import Store
 from activelearn.tasks import Station
+
+#: Prefix of the labelled frames of the path in what a task publishes.
+_PATH: Final = "path/"
 
 
 def systems_of(campaign: Campaign, store: Store, iteration: int) -> list[System]:
@@ -43,7 +49,12 @@ def run(task: Task, store: Store, iteration: int, slot: Slot) -> None:
     else:
         start, settings = starts.unit_cell(system), campaign.initial.relax
     relaxed, meta = _relaxed(campaign, store, iteration, start, settings, slot=slot)
-    store.publish_product("prepare", iteration, task.id, {} if relaxed is None else relaxed.arrays(), meta)
+    arrays = {}
+    if relaxed is not None:
+        origin = make_origin(len(relaxed), iteration=iteration, walk=task.id, step=relaxed.origin["step"])
+        path = replace(relaxed, origin=origin)[:-1]
+        arrays = {**relaxed[-1].without_labels().arrays(), **(path.arrays(_PATH) if len(path) else {})}
+    store.publish_product("prepare", iteration, task.id, arrays, meta)
 
 
 def _relaxed(
@@ -53,11 +64,8 @@ def _relaxed(
         return start, {"ended": "as packed", "started": 0.0, "finished": 0.0}
     what = campaign.label.reference
     reference.want_identity(what, slot, store.fingerprint(iteration)["sha256"])
-    relaxed, ended, started, finished = reference.relax(
-        what, start, fmax=settings.fmax, max_steps=settings.max_steps, relax_cell=settings.cell, slot=slot
-    )
-    bare = None if relaxed is None else relaxed[-1].without_labels()
-    return bare, {"ended": ended, "started": started, "finished": finished}
+    relaxed, ended, started, finished = reference.relax(what, start, settings, slot)
+    return relaxed, {"ended": ended, "started": started, "finished": finished}
 
 
 def gather(campaign: Campaign, store: Store, iteration: int) -> Prepared:
@@ -68,7 +76,7 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Prepared:
     TaskFailed
         The reference cannot handle a structure, so nothing could start from it.
     """
-    done, parts = [], []
+    done, parts, paths = [], [], []
     for system in systems_of(campaign, store, iteration):
         frames, ended = [], []
         for k in range(system.n_packings):
@@ -79,10 +87,14 @@ def gather(campaign: Campaign, store: Store, iteration: int) -> Prepared:
                     "a structure to start from - leave out the system, or set initial.relax or relax_packed to null"
                 )
             frames.append(Frames.from_arrays(arrays))
+            if f"{_PATH}positions" in arrays:
+                paths.append(Frames.from_arrays(arrays, _PATH))
             ended.append(str(meta["ended"]))
         joined = Frames.concatenate(frames)
         parts.append(joined)
         done.append(PreparedSystem(key=system.key, name=system.name, n_structures=len(joined), ended=tuple(ended)))
+    if paths:
+        store.seal_frames(starts.paths_file(store, iteration), paths)
     store.seal_frames(starts.prepared_file(store, iteration), parts)
     return Prepared(iteration=iteration, systems=tuple(done))
 

@@ -174,6 +174,17 @@ def prepared_file(store: Store, iteration: int) -> Path:
     return store.iteration_folder(iteration) / "starts.npz"
 
 
+def paths_file(store: Store, iteration: int) -> Path:
+    """Return the file of the labelled frames of relaxations, one part each; absent if none are kept."""
+    return store.iteration_folder(iteration) / "relaxed.npz"
+
+
+def paths(store: Store, iteration: int) -> list[Frames]:
+    """Return the labelled frames of the relaxations of an iteration, one part each; none if the campaign keeps none."""
+    file = paths_file(store, iteration)
+    return store.frames(file) if file.is_file() else []
+
+
 def _prepared(store: Store) -> Iterator[tuple[Frames, str]]:
     for sealed in sorted(store.folder.glob("iter-*/prepare/result.json"), reverse=True):
         yield from _sealed_structures(store.folder, int(sealed.parent.parent.name[5:]))

@@ -1,5 +1,7 @@
 """Prepare: crystals relaxed by EMT and cells packed by Packmol, once each, and what starts from them afterwards."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -14,6 +16,7 @@ from activelearn.errors import ConfigError, TaskFailed
 from activelearn.frames import Frames
 from activelearn.geometry import first_too_close
 from activelearn.loop import phase_of
+from activelearn.records import InitialData
 from activelearn.store import Store
 from activelearn.tasks import carry_out, gather
 
@@ -115,6 +118,40 @@ def test_packings_are_packed_relaxed_and_dealt_to_the_copies(tmp_path, engines):
     tasks = [t for t in initial.plan(campaign, store, 0) if t.parameters["scale"] == 1.0]
     turns = [initial._start(quiet, store, task, np.random.default_rng(1)).positions.tobytes() for task in tasks]
     assert turns == [found[k].positions.tobytes() for k in (0, 1, 2, 0)], "copies take turns"
+
+
+@pytest.mark.engines
+def test_the_path_of_a_relaxation_is_initial_data_and_is_not_held_out(tmp_path, engines):
+    system = System(packed=PACKED, n_packings=2)
+    relax = Relax(fmax=0.5, max_steps=100, cell=False, frame_every_A=0.2)
+    campaign = campaign_of(system, relax_packed=relax, copies=2, md=None, held_out_fraction=0.5)
+    store = prepared(tmp_path, campaign)
+    paths, ends = starts.paths(store, 0), starts.structures(campaign, store, system)
+    assert len(paths) == 2
+    for k, path in enumerate(paths):
+        assert len(path) > 1
+        assert path.origin["step"][0] == 0, "as packed"
+        images = [*path.to_ase(), ends[k].to_ase()[0]]
+        for one, other in pairwise(images[:-1]):
+            assert np.linalg.norm(other.positions - one.positions, axis=1).max() >= 0.2
+        for image, forces, energy in zip(images, path.forces, path.energy, strict=False):
+            image.calc = EMT()
+            assert image.get_forces() == pytest.approx(forces, abs=1e-9)
+            assert image.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+    carry_out(initial.STATION, store, 0, MACHINE)
+    gather(initial.STATION, store, 0, MACHINE)
+    found = store.result("initial", 0, InitialData)
+    names = {str(path.origin["walk"][0]) for path in paths}
+    chosen = store.frames(store.chosen_file(0))
+    assert found.n_frames == sum(map(len, chosen)) == sum(map(len, paths)) + 2 * len(campaign.initial.cells)
+    assert names < {str(part.origin["walk"][0]) for part in chosen}
+    assert found.held_out
+    assert not names & set(found.held_out)
+
+
+def test_campaigns_without_frames_of_paths_keep_their_checksum():
+    assert "frame_every_A" not in Relax().model_dump()
+    assert Relax(frame_every_A=0.2).model_dump()["frame_every_A"] == 0.2
 
 
 @pytest.mark.engines

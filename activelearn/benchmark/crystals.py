@@ -15,7 +15,7 @@ from activelearn.benchmark.elements import unknown_elements
 from activelearn.benchmark.property import Condition, Context, Findings, Observable, Product, Property
 from activelearn.benchmark.replicas import stamped
 from activelearn.benchmark.straining import pressure_GPa
-from activelearn.config import Crystals, Reactions
+from activelearn.config import Crystals, Reactions, Relax
 from activelearn.engines import frozen, reference
 from activelearn.engines.process import Slot
 from activelearn.errors import EngineError
@@ -69,9 +69,8 @@ def run(task: Task, asked: Crystals | Reactions, context: Context, slot: Slot) -
     factors = seeds.factors_for_height(unit.cell[0], asked.min_height_A)
     start = Frames.from_ase([seeds.supercell(unit.to_ase()[0], factors)]).without_labels()
     try:
-        frame, ended, _, _ = reference.relax(
-            statics, start, fmax=asked.fmax, max_steps=asked.max_steps, relax_cell=True, slot=slot
-        )
+        relax = Relax(fmax=asked.fmax, max_steps=asked.max_steps)
+        frame, ended, _, _ = reference.relax(statics, start, relax, slot)
     except EngineError:
         unknown = unknown_elements(statics, start.symbols, slot)
         if not unknown:

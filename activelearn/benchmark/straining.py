@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from activelearn.benchmark.property import Product
-from activelearn.config import Potential, Reference
+from activelearn.config import Potential, Reference, Relax
 from activelearn.engines import frozen
 from activelearn.engines import reference as engine
 from activelearn.engines.process import Slot
@@ -107,14 +107,8 @@ class Relaxer:
         """
 
         def make() -> Product:
-            frame, ended, _, _ = engine.relax(
-                self.reference,
-                start,
-                fmax=self.fmax,
-                max_steps=self.max_steps,
-                relax_cell=relax_cell,
-                slot=self.slot,
-            )
+            settings = Relax(fmax=self.fmax, max_steps=self.max_steps, cell=relax_cell)
+            frame, ended, _, _ = engine.relax(self.reference, start, settings, self.slot)
             if frame is None:
                 raise Failed(f"{name}: {ended}")
             return frame.arrays(), {"is_relaxed": ended == "relaxed"}

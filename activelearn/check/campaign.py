@@ -315,7 +315,9 @@ def _relaxations(campaign: Campaign) -> Iterator[str]:
     ):
         if relax is not None and n:
             of = f"{relax.fmax:g} eV/Å ({'cell and positions' if relax.cell else 'positions'})"
-            yield f"prepare: {n} {what} relaxed to {of} in at most {relax.max_steps} steps"
+            every = relax.frame_every_A
+            kept = "" if every is None else f"; a frame every {every:g} Å of the paths is initial data"
+            yield f"prepare: {n} {what} relaxed to {of} in at most {relax.max_steps} steps{kept}"
 
 
 def _copies(initial_data: Initial) -> str:

@@ -104,6 +104,9 @@ _ROWS: Final = (
     Quantity("strain of a walk", "", (-0.9, 9), (-0.6, 1.5), f"{_LUO}: 0.5", _PER_CENT),
     Quantity("scale of lengths", "", (0.3, 3), (0.5, 2), f"{_LUO}: 0.95 to 1.05", _PER_CENT),
     Quantity("displacement", "Å", (0, 2), (0, 0.5), f"{_LUO}: 0.01", _LENGTH),
+    Quantity(
+        "displacement between frames of a relaxation", "Å", (0.001, 10), (0.05, 1), "a bond is 1 to 3 Å long", _LENGTH
+    ),
     Quantity("strain of a distortion", "", (0, 0.5), (0, 0.2), f"{_LUO}: 0.03", _PER_CENT),
     Quantity("thermostat damping", "ps", (1.0e-3, 100), (0.01, 20), f"{_MD}: 100 time steps", _TIME),
     Quantity("barostat damping", "ps", (0.01, 1000), (0.05, 100), f"{_MD}: 1000 time steps", _TIME),

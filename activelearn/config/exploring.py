@@ -93,6 +93,17 @@ class Relax(Section):
     fmax: ForceLeft = Field(default=0.01, description="Force convergence criterion (eV/Å).")
     max_steps: Annotated[PositiveInt, of("number of relaxation steps")] = 300
     cell: bool = Field(default=True, description="Relax the cell as well.")
+    frame_every_A: Annotated[PositiveFloat, of("displacement between frames of a relaxation")] | None = Field(
+        default=None,
+        description="Train also on the path of the relaxation, which the reference has computed anyway: on its first "
+        "frame, and on one whenever an atom has moved this far (Å) since the last of them; null: not.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit the frames of the path if there are none, so that campaigns without them keep their checksum."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "frame_every_A" or value is not None}
 
 
 class Isolated(Section):

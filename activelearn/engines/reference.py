@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from activelearn.config import Label, Reference, ReferenceMD, at_hand, engine_of
+from activelearn.config import Label, Reference, ReferenceMD, Relax, at_hand, engine_of
 from activelearn.config.paths import missing_models
 from activelearn.engines import process
 from activelearn.engines.process import Slot, tail_of
@@ -334,36 +334,34 @@ def molecular_dynamics(
     return frames, str(answer["ended"]), started, finished
 
 
-def relax(
-    reference: Reference, start: Frames, *, fmax: float, max_steps: int, relax_cell: bool, slot: Slot
-) -> tuple[Frames | None, str, float, float]:
+def relax(reference: Reference, start: Frames, settings: Relax, slot: Slot) -> tuple[Frames | None, str, float, float]:
     """Relax positions, or positions and cell, with the reference.
 
     Parameters
     ----------
     reference, start
         The reference, and one frame.
-    fmax
-        Force convergence criterion, eV/Å.
-    max_steps
-        Maximum number of steps.
-    relax_cell
-        Whether the cell is also relaxed, to zero stress.
+    settings
+        When it ends, whether the cell is relaxed to zero stress, and which frames of the path are returned.
     slot
         Where it runs.
 
     Returns
     -------
-    frame, ended, started, finished
-        The last frame with its labels (``origin["step"]``: steps taken), None after a physical failure; how it ended
-        ("relaxed", "not relaxed in N steps", or the reason of the failure); and Unix times.
+    frames, ended, started, finished
+        Frames of the path, if any are requested, and the last frame, with their labels (``origin["step"]``: steps
+        taken), None after a physical failure; how it ended ("relaxed", "not relaxed in N steps", or the reason of the
+        failure); and Unix times.
     """
-    answer = _ask(reference, "relax", slot, start, fmax=fmax, max_steps=max_steps, relax_cell=relax_cell)
+    request = {"fmax": settings.fmax, "max_steps": settings.max_steps, "relax_cell": settings.cell}
+    answer = _ask(reference, "relax", slot, start, **request, frame_every_A=settings.frame_every_A)
     started, finished = float(answer["started"]), float(answer["finished"])
     if "refused" in answer:
         return None, str(answer["refused"]), started, finished
-    ended = "relaxed" if answer["is_relaxed"] else f"not relaxed in {answer['n_steps']} steps"
-    return _labelled(start, [answer], make_origin(1, step=answer["n_steps"])), ended, started, finished
+    ended = "relaxed" if answer["is_relaxed"] else f"not relaxed in {answer['step']} steps"
+    rows = [*answer["path"], answer]
+    origin = make_origin(len(rows), step=[row["step"] for row in rows])
+    return _labelled(start, rows, origin), ended, started, finished
 
 
 def _labelled(start: Frames, rows: list[dict[str, Any]], origin: np.ndarray[Any, np.dtype[np.void]]) -> Frames:

@@ -362,7 +362,15 @@ class Store(Folder):
 
     def beside(self, iteration: int) -> list[str]:
         """Return which published files of an iteration are in no station's folder (patterns)."""
-        names = ("campaign.yaml", "reference.json", "driver.json", "sel.json", "chosen.npz", "starts.npz")
+        names = (
+            "campaign.yaml",
+            "reference.json",
+            "driver.json",
+            "sel.json",
+            "chosen.npz",
+            "starts.npz",
+            "relaxed.npz",
+        )
         return [*(f"iter-{iteration:03d}/{name}" for name in names), f"dataset/*-{iteration:03d}.npz"]
 
     def results_of(self, path: Path) -> Iterable[Path]:

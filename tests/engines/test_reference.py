@@ -16,7 +16,7 @@ from ase import Atoms, units
 from ase.calculators.emt import EMT
 from pydantic import ValidationError
 
-from activelearn.config import Machine, Potential, Reference, ReferenceMD
+from activelearn.config import Machine, Potential, Reference, ReferenceMD, Relax
 from activelearn.engines import process
 from activelearn.engines import reference as engine
 from activelearn.engines.process import Slot
@@ -188,7 +188,7 @@ def test_an_energy_in_an_array_of_one_number_is_that_number(copper, slot, shape)
     assert found.virial == pytest.approx(virial, abs=1e-5)
     frames, ended, *_ = run_md(copper, slot, 1, single)
     assert (ended, len(frames)) == ("finished", 3)
-    assert relax(copper[0], slot, single, relax_cell=True, max_steps=3)[1] == "not relaxed in 3 steps"
+    assert relax(copper[0], slot, single, cell=True, max_steps=3)[1] == "not relaxed in 3 steps"
 
 
 # --- one structure that a calculator cannot take ----------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_what_a_calculator_raises_in_a_job_is_how_it_ended_if_it_labels_the_elem
     assert relax(ALONE, slot, odd("Graph"))[:2] == (None, ended)
     assert run_md(ALONE, slot, 1, odd("Graph"))[:2] == (None, ended)
     tired = odd("Graph", arguments={"tired_after": 5})
-    assert relax(copper[1], slot, tired, relax_cell=True)[:2] == (None, "RuntimeError: after 5 structures")
+    assert relax(copper[1], slot, tired, cell=True)[:2] == (None, "RuntimeError: after 5 structures")
     frames, end, *_ = run_md(copper, slot, 1, tired)
     assert end == "RuntimeError: after 5 structures (after step 3)"
     assert frames.origin["step"].tolist() == [0, 3], "the frames before it are kept"
@@ -237,7 +237,7 @@ def test_a_potential_without_stress_is_told_without_a_setting_that_it_lacks(copp
     with pytest.raises(
         ConfigError, match=r"^potential: odd_calculators:NoStress: .* - choose a potential that has them$"
     ):
-        relax(copper[0], slot, what, relax_cell=True)
+        relax(copper[0], slot, what, cell=True)
 
 
 def test_it_is_an_engine_error_if_it_labels_nothing_or_a_new_worker_does_it(copper, slot, tmp_path):
@@ -484,8 +484,8 @@ def test_md_that_breaks_is_an_engine_error(copper, slot):
 
 
 def relax(frame, slot, reference=EMT_REFERENCE, **more):
-    settings = {"fmax": 0.01, "max_steps": 200, "relax_cell": False, **more}
-    return engine.relax(reference, frame.without_labels(), slot=slot, **settings)
+    settings = Relax(**{"fmax": 0.01, "max_steps": 200, "cell": False, **more})
+    return engine.relax(reference, frame.without_labels(), settings, slot)
 
 
 def test_positions_relax_in_their_cell(copper, slot):
@@ -502,7 +502,7 @@ def test_positions_relax_in_their_cell(copper, slot):
 
 
 def test_cell_and_positions_relax_to_the_crystal(copper, slot):
-    frame, ended, *_ = relax(copper[1], slot, relax_cell=True)
+    frame, ended, *_ = relax(copper[1], slot, cell=True)
     assert ended == "relaxed"
     assert np.abs(frame.virial).max() < 0.05
     assert frame.volume[0] / 4 == pytest.approx(3.59**3 / 4, rel=0.01), "EMT's copper"
@@ -664,10 +664,10 @@ def test_labels_of_a_reference_that_says_so_have_no_virial(copper, slot):
     assert (label.energy, label.forces.tolist()) == (whole.energy, whole.forces.tolist())
     frames, ended, *_ = run_md(copper, slot, 1, declared)
     assert (ended, frames.virial) == ("finished", None)
-    relaxed, *_ = engine.relax(declared, copper[:1], fmax=0.5, max_steps=2, relax_cell=False, slot=slot)
+    relaxed, *_ = engine.relax(declared, copper[:1], Relax(fmax=0.5, max_steps=2, cell=False), slot)
     assert relaxed.is_labelled
     assert relaxed.virial is None
     with pytest.raises(ConfigError, match=r"label\.reference\.stress is false"):
-        engine.relax(declared, copper[:1], fmax=0.5, max_steps=2, relax_cell=True, slot=slot)
+        engine.relax(declared, copper[:1], Relax(fmax=0.5, max_steps=2), slot)
     identities = [engine.fingerprint(one, slot) for one in (odd("NoStress"), declared)]
     assert identities[0]["sha256"] != identities[1]["sha256"], "their labels are not taken for each other"

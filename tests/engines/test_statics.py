@@ -8,7 +8,7 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.neighborlist import neighbor_list
 
-from activelearn.config import Machine, Potential
+from activelearn.config import Machine, Potential, Relax
 from activelearn.engines import process, reference
 from activelearn.engines.process import Slot
 from activelearn.frames import Frames
@@ -136,10 +136,8 @@ def test_lammps_relaxes_positions_and_cell(slot):
     frame, ended, _, _ = reference.relax(
         styled({**ARGON.lammps.model_dump(), "pair_style": "lj/smooth/linear 7.0"}).statics(),
         argon(2),
-        fmax=1e-4,
-        max_steps=500,
-        relax_cell=True,
-        slot=slot,
+        Relax(fmax=1e-4, max_steps=500),
+        slot,
     )
     assert ended == "relaxed"
     assert np.abs(frame.virial).max() < 1e-2

@@ -7,7 +7,7 @@ import pytest
 from ase.build import bulk
 from campaigns import end_sessions
 
-from activelearn.config import Machine, Potential
+from activelearn.config import Machine, Potential, Relax
 from activelearn.engines import process, reference
 from activelearn.engines.process import Slot
 from activelearn.errors import EngineError
@@ -113,7 +113,7 @@ def test_dispersion_is_laid_over_a_model(model, slot):
 def test_a_model_relaxes_positions_and_cell(model, slot):
     """To wherever so small a model has its minimum."""
     found, ended, _, _ = reference.relax(
-        statics(deepmd={"models": [model]}), COPPER, fmax=0.05, max_steps=200, relax_cell=True, slot=slot
+        statics(deepmd={"models": [model]}), COPPER, Relax(fmax=0.05, max_steps=200), slot
     )
     assert ended == "relaxed"
     assert np.abs(found.forces).max() < 0.05

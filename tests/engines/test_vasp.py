@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from activelearn.config import Machine, Reference, ReferenceMD
+from activelearn.config import Machine, Reference, ReferenceMD, Relax
 from activelearn.engines import process, reference
 from activelearn.engines.process import Slot
 from activelearn.engines.references import vasp
@@ -241,7 +241,7 @@ def test_dynamics_and_relaxation_run_through_single_points(make, frame, slot, in
     single = reference.label(make(), moved(frame, frames.positions[2:]), slot)
     assert frames.energy[2] == pytest.approx(single.energy, abs=1e-6)
     assert frames.forces[2] == pytest.approx(single.forces, abs=1e-6)
-    relaxed, ended, *_ = reference.relax(make(), frame, fmax=0.01, max_steps=2, relax_cell=False, slot=slot)
+    relaxed, ended, *_ = reference.relax(make(), frame, Relax(fmax=0.01, max_steps=2, cell=False), slot)
     assert ended == "not relaxed in 2 steps"
     assert relaxed.energy[0] < reference.label(make(), frame, slot).energy
 

@@ -195,15 +195,31 @@ def md(atoms, request):
 
 
 def relax(atoms, request):
-    """Relax positions (and the cell, if requested) until every force is below `fmax` or `max_steps` are done."""
+    """Relax positions (and the cell, if requested) until every force is below `fmax` or `max_steps` are done.
+
+    With ``frame_every_A`` in the request, ``path`` has the first frame, and one whenever an atom has moved this far (Å)
+    since the last of them, with labels: the calculator has computed them anyway.
+    """
     from ase.filters import FrechetCellFilter
     from ase.optimize import FIRE
 
     optimizer = FIRE(FrechetCellFilter(atoms) if request["relax_cell"] else atoms, logfile=None)
+    every = request["frame_every_A"]
+    path: list[dict[str, object]] = []
+
+    def here():
+        moved = {"positions": atoms.positions.tolist(), "cell": atoms.cell.tolist()}
+        return {**moved, **properties(atoms, request), "step": optimizer.get_number_of_steps()}
+
+    def keep():
+        far = not path or np.linalg.norm(atoms.positions - path[-1]["positions"], axis=1).max() >= every
+        if far:
+            path.append(here())
+
+    if every is not None:
+        optimizer.attach(keep)
     is_relaxed = bool(optimizer.run(fmax=request["fmax"], steps=request["max_steps"]))
-    moved = {"positions": atoms.positions.tolist(), "cell": atoms.cell.tolist()}
-    found = properties(atoms, request)
-    return {**moved, **found, "n_steps": optimizer.get_number_of_steps(), "is_relaxed": is_relaxed}
+    return {**here(), "is_relaxed": is_relaxed, "path": path}
 
 
 def dynamics(atoms, request):
