@@ -280,7 +280,7 @@ class TestACampaignWithATeacher:
         verified = cli("status", store.folder, "--verify", cwd=tmp_path)
         assert verified.returncode == 0, verified.stdout + verified.stderr
         campaign = store.campaign(0)
-        parts, sha256 = taught.learnt_beside(campaign, store)
+        parts, sha256 = taught.learnt_beside(campaign, store), taught.sha256_beside(campaign, store)
         assert sum(len(part) for part in parts) == taught.find(store).labelled
         assert sha256 == taught.find(store).sha256
         for record in store.iterations():
