@@ -80,16 +80,8 @@ def finetune(
     if not held_out:
         raise ConfigError(f"{store.folder}: has no held-out frames - expected initial.held_out_fraction above 0")
     model, slot = to / f"{name}{trainer.suffix(train)}", Slot(machine, to / "logs")
-    n_frames, foundation = sum(len(part) for part in parts), trainer.path_of(train.foundation, machine.python)
-    asked = {
-        "train": train.model_dump(mode="json"),
-        "seed": random_seed,
-        "n_frames": n_frames,
-        "foundation": None if foundation is None else checksum(foundation),
-        "data": dataset_sha256(parts),
-        "replay": trainer.data_key(train),
-    }
-    _begin(to, model, asked)
+    n_frames = sum(len(part) for part in parts)
+    _begin(to, model, _asked(trainer, train, parts, machine.python, random_seed))
     slot.logs.mkdir(exist_ok=True)
     before = trainer.evaluate_foundation(slot.logs, train, held_out, slot)  # what is wrong with it is told first
     if not model.is_file():
@@ -104,6 +96,21 @@ def finetune(
     head = f"# Fine-tuned from {Path(train.foundation).name} on {n_frames} frames of campaign {store.folder.name}.\n"
     (to / _POTENTIAL).write_text(head + dump({"name": name, "ase": said}), encoding="utf-8")
     return to / _POTENTIAL, errors
+
+
+def _asked(
+    trainer: FineTuner[Any], train: FineTuned, parts: list[Frames], python: str | None, random_seed: int
+) -> dict[str, Any]:
+    """Return what a training depends on, JSON-able."""
+    foundation = trainer.path_of(train.foundation, python)
+    return {
+        "train": train.model_dump(mode="json"),
+        "seed": random_seed,
+        "n_frames": sum(len(part) for part in parts),
+        "foundation": None if foundation is None else checksum(foundation),
+        "data": dataset_sha256(parts),
+        "replay": trainer.data_key(train),
+    }
 
 
 def _potential(trainer: FineTuner[Any], model: Path, campaign: Campaign, machine: Machine) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +33,9 @@ from activelearn.store.glass_product import (
     GlassProduct,
     Thermo,
     all_glasses_of,
+    has_path,
     read_glass,
+    task_of,
 )
 from activelearn.store.study import GLASS, ONCE
 
@@ -60,13 +62,19 @@ class OwnGlass:
         Its name, unique in a study: that in the file, or one made of the name of the file.
     records
         What is sealed of it; with the porous glass that was cut from it, two.
-    product
-        Its frames.
+    read
+        Returns its frames: those of a study are many, and read when they are needed.
     """
 
     id: str
     records: tuple[MadeGlass, ...]
-    product: GlassProduct
+    read: Callable[[], GlassProduct]
+
+    def n_frames(self) -> list[int]:
+        """Return how many frames of each record are analysed."""
+        product = self.read()
+        paths = [product.dense if record.id == self.id else product.porous for record in self.records]
+        return [len(path.analysed_frames) if path is not None else 0 for path in paths]
 
 
 def read(given: OwnGlasses) -> list[list[OwnGlass]]:
@@ -116,9 +124,7 @@ def said(given: OwnGlasses) -> list[str]:
     lines = []
     for file, glasses in zip(given.files, read(given), strict=True):
         for glass in glasses:
-            for record in glass.records:
-                path = glass.product.porous if record.is_porous else glass.product.dense
-                n = len(path.analysed_frames) if path is not None else 0
+            for record, n in zip(glass.records, glass.n_frames(), strict=True):
                 made_by = "" if record.potential == _origin(file) else f", made by {record.potential}"
                 lines.append(
                     f"glass {record.id}: {record.formula} (x = {record.x:g}), {n} frame{'s' if n != 1 else ''} of "
@@ -185,13 +191,11 @@ def _of_study(folder: Path, series: Series) -> list[OwnGlass]:
     for record in all_glasses_of(store).glasses:
         if record.is_finished:
             _composition(Counter(packing.atoms_of({record.formula: 1})), series, record.x, f"{folder}: {record.id}")
-        by_task.setdefault(record.id.removesuffix(PORE_ENDING) if record.is_porous else record.id, []).append(record)
-    found = []
-    for name, records in by_task.items():
-        product = read_glass(store, name)
-        there = [record for record in records if not record.is_porous or product.porous is not None]
-        found.append(OwnGlass(name, tuple(there), product))
-    return found
+        by_task.setdefault(task_of(store, record)[0], []).append(record)
+    return [
+        OwnGlass(name, tuple(one for one in records if has_path(store, one)), partial(read_glass, store, name))
+        for name, records in by_task.items()
+    ]
 
 
 @lru_cache(maxsize=4)
@@ -292,7 +296,8 @@ def _glass(
     replica = int(given) if isinstance(given, int | np.integer) else len(same)
     if replica in {one.replica for one in same}:
         replica = 1 + max(one.replica for one in same)
-    return OwnGlass(glass_id, (record.model_copy(update={"replica": replica}),), GlassProduct(_path(frames)))
+    product = GlassProduct(_path(frames))
+    return OwnGlass(glass_id, (record.model_copy(update={"replica": replica}),), lambda: product)
 
 
 def _is_replica(one: MadeGlass, other: MadeGlass) -> bool:

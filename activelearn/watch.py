@@ -186,12 +186,15 @@ def _last(records: Sequence[Iteration]) -> str:
 
 
 def _silent_s(holder: Mapping[str, Any], claim: Claim, now: float) -> float | None:
-    """Return for how long nothing was heard of the holder of a lock, s; None: it is gone."""
-    if is_copied(holder.get("place"), claim.path):
+    """Return for how long nothing was heard of the holder of a lock, s; None: it is gone, or the lock is."""
+    if "pid" not in holder or is_copied(holder.get("place"), claim.path):
         return None
     if holder.get("host") == HOST and holder.get("pids") == namespace():
         return 0.0 if process_started(int(holder["pid"])) == holder.get("started") else None
-    return now - claim.path.stat().st_mtime
+    try:
+        return now - claim.path.stat().st_mtime
+    except FileNotFoundError:  # released in the meantime
+        return None
 
 
 def _driver(store: Folder, now: float, *, is_over: bool) -> str:
@@ -218,11 +221,7 @@ def _workers(places: Mapping[str, Folder], stations: Sequence[StationProgress], 
             claim = store.claim(p.station, p.iteration, task)
             if not (holder := claim.holder()):
                 continue
-            try:
-                silent = _silent_s(holder, claim, now)
-            except FileNotFoundError:  # it was done meanwhile
-                continue
-            if silent is not None:
+            if (silent := _silent_s(holder, claim, now)) is not None:
                 where = f"{holder.get('host', '?')} {holder.get('pid', '?')}"
                 since = max(0.0, now - float(holder.get("since", now)))
                 stage = str(task.parameters.get("stage", ""))
@@ -245,7 +244,7 @@ def _left_of(p: StationProgress, store: Folder, records: Sequence[Iteration], no
         return Left(0.0, "done")
     if p.done == p.total:
         return Left(0.0, "tasks done, being gathered")
-    elapsed = max(0.0, now - store.planned_at(p.station, p.iteration))
+    elapsed = store.seconds(p.station, p.iteration, [], now).wall  # a night without a driver is no work
     before = _earlier(records, p.station)
     if p.done >= max(2.0, _ROUNDS * _n_at_once(before)):
         done = f"from the {p.done} done in {duration(elapsed)}"

@@ -301,6 +301,15 @@ def presets(tmp_path, monkeypatch):
     monkeypatch.setattr(config.files, "shipped", lambda name: tmp_path / name)
 
 
+@pytest.mark.parametrize("section", ["initial", "explore", "label", "train"])
+def test_the_name_alone_is_the_preset(section):
+    name = preset_names(section)[0]
+    assert parse_campaign(small(**{section: name}), where="x") == parse_campaign(
+        small(**{section: {"preset": name}}), where="x"
+    )
+    assert f"{section}.preset: unknown preset 'nonesuch'" in refusal(**{section: "nonesuch"})
+
+
 def test_a_preset_is_taken_and_single_keys_override_it(presets):
     given_keys = {"preset": "fast", "n_members": 3, "descriptor": {"rcut": 4.5}, "prefactors": {"force": [20.0, 2.0]}}
     campaign = parse_campaign(small(train=given_keys), where="x")

@@ -117,7 +117,7 @@ def test_fireworks_that_no_worker_of_their_category_takes_are_told_with_what_sta
         "(categories of the workers seen so far: none)"
     )
     assert found.next.startswith("start one: activelearn rlaunch -l ")
-    assert found.next.endswith("(unless squeue shows a pending job: without -r, qlaunch leaves no trace here)")
+    assert found.next.endswith("(unless a job of it is pending in the queue: without -r, qlaunch leaves no trace here)")
     assert f"-w {tmp_path / 'my_fworker_cpu.yaml'}" in found.next
 
 

@@ -84,6 +84,11 @@ def test_gpus_of_a_request(gres, n):
             {"slots": 4, "queue": {"gres": "gpu:2", "cpus_per_task": 4}, "launcher": "srun --exact --gpus-per-task=1"},
             "cpu.slots: 4 slots, whose launcher takes 1 GPU for each, .* - write slots: 2",
         ),
+        (
+            None,
+            {"slots": 1, "queue": {"gres": "gpu:2", "cpus_per_task": 4}, "launcher": "srun --exact --gpus=4"},
+            "cpu.launcher: takes 4 GPUs for each task, and a job asks for 2 .* - ask for more, or take fewer",
+        ),
     ],
 )
 def test_what_contradicts_is_said_with_what_would_do(command, place, said):

@@ -407,6 +407,15 @@ def test_a_job_that_waits_in_the_queue_is_named_with_its_number(launchpad, tmp_p
     assert "squeue -j 4711" in said["cpu"]
 
 
+def test_a_job_that_waits_is_shown_by_the_program_of_its_batch_system(launchpad, tmp_path):
+    machine = Machine(places={"cpu": {"queue": {"system": "lsf", "partition": "night"}}})
+    with sent(machine, launchpad, tmp_path, tmp_path / "my_launchpad.yaml") as jobs:
+        _, launch_id = launchpad.reserve_fw(FWorker(category="cpu"), str(tmp_path))
+        launchpad.set_reservation_id(launch_id, "4711")
+        said = jobs.wait(0.0)
+    assert "bjobs 4711: either" in said["cpu"]
+
+
 def test_a_node_whose_clock_is_off_is_said(launchpad, tmp_path, monkeypatch):
     real = smoke.probe
     late = lambda *a, **k: dataclasses.replace(real(*a, **k), time=time.time() - 3600.0)  # noqa: E731

@@ -80,6 +80,10 @@ def test_check_takes_a_study_and_says_what_to_type(tmp_path):
     assert "glass EMT" in done.stdout
     assert done.stdout.rstrip().endswith(f"ok: activelearn benchmark --study {path} --folder {tmp_path / 's'}")
     assert not (tmp_path / "s").exists(), "nothing was begun"
+    done = in_process("check", path, "--slots", 1)
+    assert done.stdout.rstrip().endswith(f"ok: activelearn benchmark --study {path} --slots 1")
+    done = in_process("check", path, "--try")
+    assert (done.returncode, "a study - expected a campaign with --try" in done.stderr) == (2, True)
 
 
 def test_check_says_what_is_wrong_with_a_study(tmp_path):

@@ -107,6 +107,23 @@ def test_what_is_left_is_taken_from_the_station_or_else_from_an_earlier_pass(ope
     assert watch._left_of(none, open_store, [], now) == (None, "not known yet")
 
 
+def test_a_night_without_a_driver_is_no_time_of_the_tasks(open_store):
+    planned = open_store.planned_at("initial", 0)
+    (sessions := open_store.folder / "sessions").mkdir()
+    for name, began, last_sign in (("a", planned - 5.0, planned + 60.0), ("b", planned + 36_000.0, planned + 36_010.0)):
+        (sessions / name).write_text(repr(began))
+        os.utime(sessions / name, (last_sign, last_sign))
+    progress = StationProgress(0, "initial", 20, 40, is_sealed=False)
+    left = watch._left_of(progress, open_store, [], planned + 36_040.0)
+    assert left.seconds == pytest.approx(100.0, abs=0.01)
+
+
+def test_a_lease_that_is_released_while_it_is_looked_at_is_nobodys(open_store, monkeypatch):
+    holder = {"host": "node7", "pid": 7, "since": 0.0}
+    monkeypatch.setattr(watch.Claim, "holder", lambda claim: dict(holder) if claim.path.name == "lease.json" else None)
+    assert watch.look(open_store).driver.startswith("nobody drives it")
+
+
 def test_ctrl_c_ends_it_well(open_store):
     words = command("watch", open_store.folder, "--every-s", "0.5")
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -212,7 +212,12 @@ def check(
     if is_study(campaign):
         from activelearn.cli.studies import check_whole
 
-        check_whole(Path(campaign), folder, machine, slots, plan=plan, launchpad=launchpad)
+        if tries:
+            raise ConfigError(
+                f"{campaign}: a study - expected a campaign with --try - leave it out: activelearn benchmark tries the "
+                "potentials first"
+            )
+        check_whole(Path(campaign), folder, machine, slots, plan=plan, launchpad=launchpad, trust=trust)
         return
     chosen, profile, where, named = inputs(campaign, folder, machine, slots)
     if tries or trust:
@@ -464,7 +469,11 @@ def refuse_problems(campaign: Campaign, machine: Machine, folder: Path, launchpa
     """
     from activelearn.check import check as check_campaign
 
-    found = check_campaign(campaign, machine, folder, here=launchpad is None)
+    return _without_problems(check_campaign(campaign, machine, folder, here=launchpad is None), machine, launchpad)
+
+
+def _without_problems(found: Checked, machine: Machine, launchpad: Path | None) -> Checked:
+    """Return what was found, and facts on the LaunchPad if there is one; raise ConfigError with all that is wrong."""
     problems, facts = found.problems, found.facts
     if launchpad is not None:
         from activelearn.workflow.doctor import launchpad_problems
@@ -512,15 +521,8 @@ def refuse_problems_of_study(
     from activelearn.check import check_study, name_problems
 
     found = check_study(study, machine, points=points, here=launchpad is None)
-    problems, facts = [*found.problems, *name_problems(folder)], found.facts
-    if launchpad is not None:
-        from activelearn.workflow.doctor import launchpad_problems
-
-        wrong, more = launchpad_problems(launchpad, machine)
-        problems, facts = problems + wrong, facts + more
-    if problems:
-        raise ConfigError(*problems)
-    return replace(found, facts=facts)
+    found = replace(found, problems=[*found.problems, *name_problems(folder)])
+    return _without_problems(found, machine, launchpad)
 
 
 def carry_out(

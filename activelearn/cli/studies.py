@@ -321,14 +321,24 @@ def _run(
 
 
 def check_whole(
-    file: Path, folder: Path | None, machine: str, slots: int | None, *, plan: bool, launchpad: Path | None
+    file: Path,
+    folder: Path | None,
+    machine: str,
+    slots: int | None,
+    *,
+    plan: bool,
+    launchpad: Path | None,
+    trust: bool = False,
 ) -> None:
     """Check the YAML of a whole study, as `check` does that of a campaign: facts, the bill, and what to type."""
     from activelearn.check.trust import read_noted
+    from activelearn.store import Consent
 
     study, named = read_noted(lambda: load_study(file), file, "study")
     profile, more = machine_of(machine, slots)
     place = (folder or Path("runs") / study.name).absolute()
+    if trust:
+        want_trusted([*named, *more], place, trust=True)
     with told_with_lines(file, machine):
         found = refuse_problems_of_study(study, profile, place, launchpad=launchpad)
     say_found(found, file, machine)
@@ -344,7 +354,8 @@ def check_whole(
         if launchpad is None
         else ["submit", typed(file), "-l", shlex.quote(str(launchpad))]
     )
-    for option, value in (("--folder", folder), ("--machine", None if machine == "local" else machine)):
-        words += [] if value is None else [option, shlex.quote(str(value))]
-    words += ["--accept-unusual"] * bool(found.unusual) + ["--trust"] * wants_trust
+    last = slots if launchpad is None else None
+    asked = (("--folder", folder), ("--machine", None if machine == "local" else machine), ("--slots", last))
+    words += [word for option, value in asked if value is not None for word in (option, shlex.quote(str(value)))]
+    words += ["--accept-unusual"] * bool(Consent(place).not_accepted(found.unusual)) + ["--trust"] * wants_trust
     print("ok: activelearn " + " ".join(words))

@@ -57,6 +57,8 @@ LISTERS: Final = {
     "bjobs": ("bjobs", "-u", "all", "-noheader", "-o", "jobid"),
     "qstat": ("qstat",),
 }
+#: What shows one job, by the batch system.
+_SHOWS: Final = {"slurm": "squeue -j", "pbs": "qstat", "torque": "qstat", "lsf": "bjobs"}
 _NUMBER: Final = re.compile(r"^\s*(\d+)", re.MULTILINE)
 #: A line of Torque's qstat on a job that has ended, which it shows for minutes: ``123.server name user 00:01 C batch``.
 _ENDED: Final = re.compile(r"^\s*\d.*\s[CFX]\s+\S+\s*$\n?", re.MULTILINE)
@@ -100,7 +102,7 @@ def _resources(queue: Queue) -> str:
         memory = f",mem={_megabytes(queue) * queue.nodes}mb" if queue.memory_GB is not None else ""
         return ":".join(words) + memory
     words = [f"select={queue.nodes}", f"ncpus={cpus}"]
-    words += [f"mpiprocs={max(1, queue.ntasks // queue.nodes)}"] if queue.ntasks > 1 else []
+    words += [f"mpiprocs={-(-queue.ntasks // queue.nodes)}"] if queue.ntasks > 1 else []
     words += [f"mem={_megabytes(queue)}mb"] if queue.memory_GB is not None else []
     words += [f"ngpus={queue.n_gpus}"] if queue.n_gpus is not None else []
     words += [queue.constraint] if queue.constraint is not None else []
@@ -116,7 +118,7 @@ def _megabytes(queue: Queue) -> int:
 
 
 def _hours(queue: Queue, *, seconds: bool) -> str | None:
-    """Return a walltime without days, which PBS and LSF do not know; LSF takes hours and minutes."""
+    """Return a walltime without days, which PBS and LSF do not know; LSF takes hours and minutes (60, too)."""
     if queue.walltime is None:
         return None
     days, _, time = queue.walltime.rpartition("-")
@@ -128,6 +130,11 @@ def _hours(queue: Queue, *, seconds: bool) -> str | None:
 def jobs_of(listing: str) -> Iterator[str]:
     """Yield the numbers of the jobs that wait or run, by what a program of :data:`LISTERS` has printed."""
     yield from _NUMBER.findall(_ENDED.sub("", listing))
+
+
+def shown_by(queue: Queue, job: str) -> str:
+    """Return the command that shows a job."""
+    return f"{_SHOWS[queue.system]} {job}"
 
 
 def want_no_variable(folder: Path) -> None:

@@ -18,8 +18,8 @@ from activelearn import trees
 from activelearn.check import smoke
 from activelearn.check.agreement import FILE
 from activelearn.check.smoke import Probe
-from activelearn.config import Machine
-from activelearn.workflow.queues import queue_keys, want_no_variable
+from activelearn.config import Machine, Queue
+from activelearn.workflow.queues import queue_keys, shown_by, want_no_variable
 from activelearn.workflow.site import worker_line
 
 #: Interval of queries of the LaunchPad, s.
@@ -115,9 +115,10 @@ class Sent:
         if state == "RESERVED":
             jobs = [entry["reservation_id"] for entry in launch.get("state_history", ()) if entry.get("reservation_id")]
             job = jobs[-1] if jobs else "(without a number)"
+            shown = shown_by(self.machine.places[place].queue if self.machine.places else Queue(), job)
             return (
-                f"{place}: job {job} has not reported within {timeout_s:g} s - expected it to run - squeue -j {job}: "
-                "either it is pending (--timeout-s), or it ended before its program started (output in "
+                f"{place}: job {job} has not reported within {timeout_s:g} s - expected it to run - {shown}: either it "
+                f"is pending (--timeout-s), or it ended before its program started (output in "
                 f"{launch.get('launch_dir')})"
             )
         if state == "RUNNING":

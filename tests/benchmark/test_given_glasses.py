@@ -266,3 +266,16 @@ def test_glasses_in_the_yaml_of_a_study(tmp_path):
 
 def test_the_asked_properties_are_those_of_the_other_test():
     assert set(STRUCTURE) - {"maps"} <= {name.split(" ")[0] for name in ASKED}
+
+
+def test_a_porous_glass_that_is_given_as_a_file_is_measured_as_one(tmp_path):
+    """`activelearn glass` writes such files: glass/<id>-pore.extxyz, with that id in the comment line."""
+    image = DENSE[-1:].to_ase()[0]
+    image.info = {"id": "cut-pore", "potential": "toy", "x": 0.0}
+    write(tmp_path / "cut-pore.extxyz", image)
+    options = ("--glasses", tmp_path / "cut-pore.extxyz", "--series", series_file(tmp_path))
+    found, said = measured(tmp_path, *options, asked={"density": True, "rdf": {}})
+    assert "glass cut-pore: Na12P4S16 (x = 0), 1 frame of cut-pore.extxyz, made by toy" in said
+    assert [(g.id, g.is_porous) for g in found.glasses] == [("cut-pore", True)]
+    assert found.results
+    assert all(r.value is not None for r in found.results)

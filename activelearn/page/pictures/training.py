@@ -68,12 +68,11 @@ def _dataset(seen: SeenCampaign) -> Figure:
     plot = Plot(Axis("iteration", rows[0][0] - 0.6, rows[-1][0] + 0.6), y, "Frames labelled by iteration and origin")
     for row in rows:
         low = 0.0
-        for k, (name, n) in enumerate(zip(_ORIGINS, row[1:5], strict=True)):
+        for name, n in zip(_ORIGINS, row[1:5], strict=True):
+            style = f"f{ORIGINS.index(name)}"  # the same as among the points of the landscape
             if n > 0:
-                plot.box(
-                    (row[0] - 0.4, row[0] + 0.4), (low, low + n), f"f{k}", f"iteration {row[0]}: {n} frames, {name}"
-                )
-                plot.name(name, f"f{k}")
+                plot.box((row[0] - 0.4, row[0] + 0.4), (low, low + n), style, f"iteration {row[0]}: {n} frames, {name}")
+                plot.name(name, style)
             low += n
     columns = ("iteration", *_ORIGINS, "refused", "training frames, all so far")
     return Figure(

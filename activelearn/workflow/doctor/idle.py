@@ -59,8 +59,8 @@ def idle_categories(
             "idle",
             f"{counted(len(since), 'READY Firework')} of category {category} {have} waited for "
             f"{duration(picture.age(min(since)))}, and {nobody} (categories of the workers seen so far: {seen})",
-            f"start one: {worker_line(file, category)} (unless squeue shows a pending job: without -r, qlaunch leaves "
-            "no trace here)",
+            f"start one: {worker_line(file, category)} (unless a job of it is pending in the queue: without -r, "
+            "qlaunch leaves no trace here)",
         )
 
 
