@@ -23,7 +23,7 @@ from activelearn.engines.process import Slot
 from activelearn.engines.trainers.finetuning import FineTuner
 from activelearn.engines.trainers.finetuning.settings import FineTuned
 from activelearn.errors import ConfigError, typed
-from activelearn.frames import Frames
+from activelearn.frames import Frames, dataset_sha256
 from activelearn.store import Store
 from activelearn.store.files import file_sha256, publish, replace_json
 
@@ -80,9 +80,8 @@ def finetune(
     if not held_out:
         raise ConfigError(f"{store.folder}: has no held-out frames - expected initial.held_out_fraction above 0")
     model, slot = to / f"{name}{trainer.suffix(train)}", Slot(machine, to / "logs")
-    n_frames, sha256 = sum(len(part) for part in parts), checksum(Path(train.foundation))
-    asked = {"train": train.model_dump(mode="json"), "seed": random_seed, "n_frames": n_frames, "foundation": sha256}
-    _begin(to, model, asked)
+    n_frames = sum(len(part) for part in parts)
+    _begin(to, model, _asked(trainer, train, parts, machine.python, random_seed))
     slot.logs.mkdir(exist_ok=True)
     before = trainer.evaluate_foundation(slot.logs, train, held_out, slot)  # reports errors in it first
     if not model.is_file():
@@ -97,6 +96,21 @@ def finetune(
     head = f"# Fine-tuned from {Path(train.foundation).name} on {n_frames} frames of campaign {store.folder.name}.\n"
     (to / _POTENTIAL).write_text(head + dump({"name": name, "ase": said}), encoding="utf-8")
     return to / _POTENTIAL, errors
+
+
+def _asked(
+    trainer: FineTuner[Any], train: FineTuned, parts: list[Frames], python: str | None, random_seed: int
+) -> dict[str, Any]:
+    """Return what a training depends on, JSON-able."""
+    foundation = trainer.path_of(train.foundation, python)
+    return {
+        "train": train.model_dump(mode="json"),
+        "seed": random_seed,
+        "n_frames": sum(len(part) for part in parts),
+        "foundation": None if foundation is None else checksum(foundation),
+        "data": dataset_sha256(parts),
+        "replay": trainer.data_key(train),
+    }
 
 
 def _potential(trainer: FineTuner[Any], model: Path, campaign: Campaign, machine: Machine) -> dict[str, Any]:
@@ -145,7 +159,9 @@ def _begin(to: Path, model: Path, asked: dict[str, Any]) -> None:
             f"{to}: contains {', '.join(taken)}, but no {_ASKED} of a training to continue - expected a new folder, "
             f"since nothing is overwritten - {next_}"
         )
-    if file.is_file() and json.loads(file.read_text()) != json.loads(json.dumps(asked)):
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    now = json.loads(json.dumps(asked))
+    if any(now.get(key) != value for key, value in before.items()):  # an older version has fewer
         raise ConfigError(f"{to}: was started with other settings or data - expected those of {file} - {next_}")
     to.mkdir(parents=True, exist_ok=True)
     if not file.is_file():

@@ -90,9 +90,9 @@ def n_cpus() -> int:
 
 
 def n_gpus(gres: str | None) -> int | None:
-    """Return how many GPUs ``gpu:4``, ``gpu:a100:4``, ``gpu`` or ``4`` are; None: it does not say."""
+    """Return how many GPUs ``gpu:4``, ``gpu:1080ti:4``, ``gpu`` or ``4`` are; None: it does not say."""
     for one in (gres or "").split(","):
-        found = re.fullmatch(r"(?:gres[:/])?gpu(?::[A-Za-z][\w.-]*)?(?::(\d+))?|(\d+)", one)
+        found = re.fullmatch(r"(?:gres[:/])?gpu(?::(?!\d+$)[\w.-]+)?(?::(\d+))?|(\d+)", one)
         if found is not None:
             return int(found[1] or found[2] or 1)
     return None

@@ -1,6 +1,7 @@
 """Glasses that one has: the table of those that are given is the table of those that are made; and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from made_glasses import SERIES, folder_of_products, glass_path
 from test_every_glass import ASKED, DENSE, DYNAMICS, LJ, OFF, SHORT, board_of, product_of, study_of
 
 from activelearn import study as studies
+from activelearn.benchmark.property import Context
 from activelearn.config.yaml12 import dump
 from activelearn.engines.process import Slot
 from activelearn.records import Glasses
@@ -151,6 +153,23 @@ def test_each_potential_is_run_with_each_glass_that_is_given(made, slot, tmp_pat
     assert by.keys() == {"toy (EMT)", "softer"}
     assert 0.0 < by["softer"] < by["toy (EMT)"]
     assert {r.condition["potential"] for r in found.results if r.name == "density"} == {"toy (EMT)"}, "one structure"
+
+
+def test_the_force_deviations_of_a_glass_are_those_of_the_potential_that_made_it(tmp_path):
+    """Beside the errors of another potential they would be taken for its own."""
+    frames = replace(DENSE, origin=DENSE.origin.copy())
+    frames.origin["max_devi_f"] = 0.2
+    product = GlassProduct(glass_path(frames, frames.volume))
+    folder_of_products(tmp_path / "source", study_of({**OFF, "density": True}), [product])
+    for name in ("toy (EMT)", "softer"):
+        (tmp_path / f"{name[:4]}.yaml").write_text(dump({**LJ, "name": name}))
+    potentials = (tmp_path / "toy .yaml", tmp_path / "soft.yaml")
+    measured(tmp_path, *potentials, "--glasses", tmp_path / "source", asked={"density": True})
+    store = StudyStore.open(tmp_path / "given")
+    context = Context(store.study, store, runs_potential=True)
+    of = {glass.potential: context.path(glass).frames.origin["max_devi_f"] for glass in context.glasses}
+    assert (of["toy (EMT)"] == 0.2).all()
+    assert np.isnan(of["softer"]).all()
 
 
 def spoilt(**changes):

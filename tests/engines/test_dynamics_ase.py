@@ -440,6 +440,20 @@ def test_an_ensemble_gives_the_deviation_of_its_path_and_moves_as_its_first_memb
     assert on_frames == pytest.approx(spread * np.array(forces), rel=1e-9)
 
 
+def test_all_members_of_an_ensemble_are_loaded_once_on_a_node(odd, slot, tmp_path):
+    """Each is some hundred MB and seconds, in every slot that would load it again."""
+    notes = [str(tmp_path / name) for name in ("first", "second")]
+    committee = {"argument": "note", "models": notes[1:], "window": [0.01, 1.0]}
+    what = potential("odd_calculators:Counted", {"note": notes[0]}, committee=committee)
+    two = Slot(Machine(name="two", slots=2), slot.logs)
+    run_segment(what, leg(ps=0.04), copper(), DYNAMICS, tmp_path / "segment", two)
+    for note in notes:
+        (made, host), *used = [line.split() for line in Path(note).read_text().splitlines()]
+        assert made == "made"
+        assert {word for word, _ in used} == {"at"}
+        assert host not in {pid for _, pid in used}, "the slots are forks of it"
+
+
 def test_the_deviations_of_a_killed_segment_are_those_of_an_undisturbed_one(odd, run, slot, tmp_path):
     what, segment = ensemble(tmp_path, 0.9), leg(ps=8.0)
     hasty = Slot(Machine(name="hasty", walk_timeout_s=1.5), slot.logs)

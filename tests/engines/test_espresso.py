@@ -207,6 +207,18 @@ def test_spins_are_polarised_where_it_is_said(slot):
 
 @pytest.mark.needs_espresso
 @needs_espresso
+def test_a_left_handed_cell_has_the_same_label_with_all_the_words_of_the_code(slot):
+    frame = silicon()
+    mirrored = Frames(frame.symbols, frame.cell[:, [1, 0, 2]], frame.positions)
+    high = {"input": {"verbosity": "high"}}
+    one = reference.label(lda(ecut_eV=200.0, kpoints=(1, 2, 1)), frame, slot)
+    other = reference.label(lda(ecut_eV=200.0, kpoints=(2, 1, 1), **high), mirrored, slot)
+    assert other.energy == pytest.approx(one.energy, abs=1e-4)
+    assert other.forces == pytest.approx(one.forces, abs=1e-3)
+
+
+@pytest.mark.needs_espresso
+@needs_espresso
 def test_dynamics_run_through_single_points_in_folders_of_their_own(job, slot, monkeypatch, tmp_path):
     in_process(job, single_point, monkeypatch, tmp_path)
     md = ReferenceMD(n_steps=2, every=1, timestep_fs=1.0, friction_per_ps=10.0)
@@ -306,6 +318,7 @@ def test_numbers_without_a_space_between_them_are_told_apart(outcome):
         ({"input": {"remove_rigid_rot": True}}, "remove_rigid_rot is none: forces stay as computed"),
         ({"xc": "SCAN"}, "espresso.xc SCAN but functional PBE"),
         ({"ecut_density_eV": 500.0}, "below four times ecut_eV"),
+        ({"smearing": "fixed", "spin_polarized_for": ["Si"]}, "wants the moment of the cell"),
         ({"spin_polarized_for": ["O-Na"]}, "in alphabetical order: Na-O"),
     ],
 )
@@ -404,13 +417,14 @@ def test_spins_and_moments_are_written_as_shares_of_the_valence(job, pseudo_dir,
     assert (tmp_path / "Si.UPF").read_text() == (pseudo_dir / "Si.UPF").read_text()
 
 
-def test_a_left_handed_cell_is_written_as_a_right_handed_one(job):
+def test_a_left_handed_cell_is_written_as_a_right_handed_one_with_the_axes_of_its_mesh(job):
     atoms = silicon().to_ase()[0]
     mirrored = atoms.copy()
     mirrored.set_cell(atoms.cell[:][[1, 0, 2]])
-    turned = [job.single_points.right_handed(one).cell[:] for one in (atoms, mirrored)]
-    assert all(np.linalg.det(cell) > 0.0 for cell in turned)
-    assert np.array_equal(*turned)
+    turned = job.single_points.right_handed(mirrored).cell[:]
+    assert np.linalg.det(turned) > 0.0
+    assert np.array_equal(turned, -mirrored.cell[:]), "each vector is where it was, for kpoints: [2, 1, 1] counts them"
+    assert np.array_equal(job.single_points.right_handed(atoms).cell[:], atoms.cell[:])
 
 
 @pytest.mark.slow

@@ -170,7 +170,10 @@ class TestTraining:
     def test_labels_are_learnt_and_the_calculator_says_the_same(self, bench, foundation):
         before, after = (bench.evaluated(model) for model in (bench.random, foundation))
         assert rms(after.forces - bench.truth.forces) < 0.5 * rms(before.forces - bench.truth.forces)
-        said = {**TRAINER.calculator(foundation), "python": PYTHON, "functional": "none", "includes_dispersion": False}
+        model = bench.folder / "run [1]" / "a*.model"  # mace takes a path for a pattern
+        model.parent.mkdir()
+        shutil.copyfile(foundation, model)
+        said = {**TRAINER.calculator(model), "python": PYTHON, "functional": "none", "includes_dispersion": False}
         by = Label.model_validate({"reference": said}).reference
         label = reference.label(by, bench.truth[1].without_labels(), bench.slot)
         assert label.energy == pytest.approx(after.energy[1], abs=1e-6)
@@ -332,6 +335,28 @@ def test_nothing_of_somebody_else_is_written_over(tmp_path, name, monkeypatch):
     with pytest.raises(ConfigError, match=f"has {name} in it, and no finetune.json"):
         finetune.finetune(Campaign(tmp_path), settings(), tmp_path, Machine(), "ft")
     assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_killed_training_does_not_go_on_with_other_data_of_the_same_size(tmp_path, monkeypatch):
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(TRAINER, "impossible", lambda _: [])
+    monkeypatch.setattr(TRAINER, "problems", lambda *_: [])
+    monkeypatch.setattr(TRAINER, "evaluate_foundation", killed)
+    (tmp_path / "replay.xyz").write_text("one")
+    train = settings(replay={"file": str(tmp_path / "replay.xyz")})
+    store = Campaign(tmp_path)
+    for _ in range(2):  # it goes on with the same
+        with pytest.raises(RuntimeError, match="killed"):
+            finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
+    (tmp_path / "replay.xyz").write_text("two")
+    with pytest.raises(ConfigError, match="begun with other settings or data"):
+        finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
+    (tmp_path / "replay.xyz").write_text("one")
+    monkeypatch.setattr(store, "dataset", lambda _last: [hot_copper(24, 3)])
+    with pytest.raises(ConfigError, match="begun with other settings or data"):
+        finetune.finetune(store, train, tmp_path / "to", Machine(), "ft")
 
 
 def test_a_missing_model_is_a_sentence(tmp_path):

@@ -374,6 +374,9 @@ def test_the_fingerprint_is_of_tags_and_potcars_not_of_places_and_processes(make
     assert plain["arguments"]["potcars"]["Na"]["titel"] == "PAW_PBE Na_pv 01Jan2000"
     same = [make("crash"), make(incar={"NCORE": 4, "KPAR": 2})]
     assert [reference.fingerprint(one, slot)["sha256"] for one in same] == [plain["sha256"]] * 2
+    for_oxygen = [make(incar_for={"O": {"ISPIN": 2, **more}}) for more in ({}, {"NCORE": 1})]
+    assert len({reference.fingerprint(one, slot)["sha256"] for one in for_oxygen}) == 1
+    assert reference.fingerprint(make(incar_for={"O": {"NCORE": 1}}), slot) == plain
     for folder in potcar_dir.iterdir():
         (tmp_path / "other" / folder.name).mkdir(parents=True)
         (tmp_path / "other" / folder.name / "POTCAR").write_text((folder / "POTCAR").read_text())

@@ -166,6 +166,12 @@ def _check_settings(reference: Reference) -> None:
             f"espresso.ecut_density_eV {settings.ecut_density_eV:g} below four times ecut_eV {settings.ecut_eV:g} - "
             "expected 4 times (norm-conserving) to 12 times (ultrasoft)"
         )
+    is_polarized = settings.spin_polarized or settings.spin_polarized_for
+    if settings.smearing == "fixed" and is_polarized and "tot_magnetization" not in map(str.lower, settings.input):
+        raise ValueError(
+            "espresso.smearing fixed with polarised spins - pw.x then wants the moment of the cell - expected another "
+            "smearing, or input: {tot_magnetization: ...} (µB)"
+        )
     single_point.want_free((key.partition("(")[0] for key in settings.input), _OURS, "espresso")
     single_point.want_no_dispersion(reference, settings.input, r"xdm", "espresso")
     if settings.input:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -145,13 +146,17 @@ def identity(reference: Reference, _slot: Slot) -> dict[str, Any]:
     settings = reference.settings(VASP)
     sums = {element: _checked(element, path, reference.functional) for element, path in potcars(reference).items()}
     arguments = {
-        "incar": {tag: value for tag, value in incar(reference).items() if tag not in _PARALLEL},
-        "incar_for": settings.incar_for,
+        "incar": _physics(incar(reference)),
+        "incar_for": {kind: tags for kind, all_ in settings.incar_for.items() if (tags := _physics(all_))},
         "kpoints": settings.kpoints and list(settings.kpoints),
         "potcars": sums,
     }
     whole = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
     return {"version": settings.version, "weights_sha256": whole, "arguments": arguments, "d3_version": "IVDW = 11"}
+
+
+def _physics(tags: Mapping[str, Any]) -> dict[str, Any]:
+    return {tag: value for tag, value in tags.items() if tag not in _PARALLEL}
 
 
 def potcars(reference: Reference) -> dict[str, Path]:

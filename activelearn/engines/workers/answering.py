@@ -291,17 +291,15 @@ def answer(request, load, describe=None):
     try:
         if request["job"] == "describe":
             out = describe(request)
-        elif request["job"] == "load":
-            load(request)
-            out = {}
         else:
-            atoms = to_atoms(request["structure"])
-            atoms.calc = load(request)
+            calculator = load(request)
+            others = [load({**request, "arguments": arguments}) for arguments in request.get("others", ())]
             is_loaded = True
-            if "others" in request:
-                others = [load({**request, "arguments": arguments}) for arguments in request["others"]]
-                request = {**request, "others": others}
-            out = JOBS[request["job"]](atoms, request)
+            out = {}
+            if request["job"] != "load":
+                atoms = to_atoms(request["structure"])
+                atoms.calc = calculator
+                out = JOBS[request["job"]](atoms, {**request, "others": others})
     except (Exception, SystemExit) as error:
         kind = kind_of(error, is_loaded, request)
         out = {kind: str(error) if kind == "lacks" else told(error)}

@@ -113,11 +113,11 @@ class SinglePoints(Calculator):
 
 
 def right_handed(atoms):
-    """Return atoms whose cell is right-handed: the same lattice with two vectors exchanged."""
+    """Return atoms with a right-handed cell: all vectors reversed, which keeps the lattice and the axes of a mesh."""
     if np.linalg.det(atoms.cell[:]) > 0.0:
         return atoms
     turned = atoms.copy()
-    turned.set_cell(atoms.cell[:][[1, 0, 2]])
+    turned.set_cell(-atoms.cell[:])
     return turned
 
 

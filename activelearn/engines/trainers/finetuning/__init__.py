@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from activelearn.engines.trainers.finetuning.settings import FineTuned, Replay
 from activelearn.errors import ConfigError, EngineError
 from activelearn.frames import Frames, npz_bytes, pack
 
+log = logging.getLogger(__name__)
 F = TypeVar("F", bound=FineTuned)
 #: A training has diverged when its force error is this multiple of the RMS of the forces (or of 1 eV/Å).
 DIVERGED: Final = 10.0
@@ -32,6 +34,8 @@ DIVERGED: Final = 10.0
 _BOUND: Final = "largest_error.json"
 #: A replay of fewer bytes is read whole before anything runs; of a larger one, its first structure.
 READ_WHOLE: Final = 50_000_000
+#: Energies that are farther apart than this in the precision of a training are worth a warning, eV per atom.
+COARSE: Final = 1.0e-3
 #: Cutoff of a foundation that is not here to be asked, Å.
 _CUTOFF_A: Final = 5.0
 
@@ -179,6 +183,14 @@ class FineTuner(Trainer[F]):
     def write_data(self, folder: Path, parts: Sequence[Frames], train: F, type_map: Sequence[str]) -> None:
         """Write the frames, those of a replay, and the force error beyond which a training on them has diverged."""
         (folder / training.DATA).write_bytes(npz_bytes(pack(parts)))
+        precision = getattr(train, "precision", "float32")
+        if (coarse := coarseness(parts, precision)) > COARSE:
+            log.warning(
+                "train.trainer %s: energies as large as those of the labels are up to %.2g meV per atom apart in %s, "
+                "and are learnt and predicted no better - expected a reference with pseudopotentials, or a trainer in "
+                "float64 (mace)",
+                *(self.worker.trainer, 1000.0 * coarse, precision),
+            )
         if train.replay is not None:
             (folder / training.REPLAY).write_bytes(npz_bytes(pack(replayed(train.replay, self.find(train)))))
         squares = np.concatenate([part.label("forces").ravel() ** 2 for part in parts])
@@ -248,6 +260,15 @@ class FineTuner(Trainer[F]):
         path = self.path_of(train.foundation, slot.machine.python)
         sha256 = None if path is None else checksum(path)
         return {**found, "foundation": f"{named(train)} sha256 {sha256}"}
+
+
+def coarseness(parts: Sequence[Frames], precision: str) -> float:
+    """Return the largest distance of neighbouring energies in a precision, eV per atom, at those of labelled frames.
+
+    That of all electrons may be 1e5 eV per atom, of which float32 has seven digits.
+    """
+    largest = ((np.abs(part.label("energy")).max().astype(precision), part.n_atoms) for part in parts if len(part))
+    return max((float(np.spacing(energy)) / n_atoms for energy, n_atoms in largest), default=0.0)
 
 
 def named(train: FineTuned) -> str:
